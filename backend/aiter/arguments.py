@@ -1,0 +1,101 @@
+"""What a serving backend hands to AITER: one record for each of the three public calls of an MLA decode step.
+
+These are plain arguments, as recorded or as decided; nothing here computes. Arrays are int32, one-dimensional, C-contiguous
+and must not be written to by whoever receives them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.case import Arch, DType
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class SizingArguments:
+    """Arguments of `aiter.get_mla_metadata_info_v1`, the call that says how large the six metadata buffers must be."""
+
+    batch: int
+    max_seqlen_q: int
+    num_head: int
+    q_dtype: DType
+    kv_dtype: DType
+    is_sparse: bool
+    fast_mode: bool
+    num_kv_splits: int | None
+    intra_batch_mode: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BufferSizes:
+    """int32 words of each metadata buffer, except work_metadata (2 x u64: 4 words). Exclusive ends."""
+
+    work_indptr: int  # num_cu + 1
+    work_info_set: int  # 8 words an item
+    reduce_indptr: int
+    reduce_final_map: int  # 2 words a row
+    reduce_partial_map: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanArguments:
+    """Arguments of `aiter.get_mla_metadata_v1`, the call that fills the six buffers.
+
+    qo_indptr, kv_indptr: [batch + 1]; kv_last_page_lens: [batch]. kv_indptr counts pages.
+    """
+
+    qo_indptr: Int32Array
+    kv_indptr: Int32Array
+    kv_last_page_lens: Int32Array
+    num_heads_per_head_k: int
+    num_heads_k: int
+    is_causal: bool
+    page_size: int
+    kv_granularity: int
+    max_seqlen_qo: int
+    uni_seqlen_qo: int
+    topk: int
+    fast_mode: bool
+    max_split_per_batch: int
+    intra_batch_mode: bool
+    q_dtype: DType
+    kv_dtype: DType
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodeArguments:
+    """Arguments of `aiter.mla.mla_decode_fwd`, tensors by shape and dtype, index tensors by content.
+
+    q: [q_rows, num_head, 576] of q_dtype; o: [q_rows, num_head, 512] bf16; kv_buffer: [kv_pages, page_size, 1, 576] of kv_dtype.
+    metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
+    num_kv_splits: None lets AITER choose. page_size: second dimension of kv_buffer.
+    """
+
+    q_rows: int
+    num_head: int
+    kv_pages: int
+    page_size: int
+    q_dtype: DType
+    kv_dtype: DType
+    qo_indptr: Int32Array
+    kv_indptr: Int32Array
+    kv_indices: Int32Array
+    kv_last_page_lens: Int32Array
+    max_seqlen_q: int
+    metadata: BufferSizes | None
+    num_kv_splits: int | None
+    intra_batch_mode: bool
+    return_lse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The GPU as AITER's host code sees it."""
+
+    arch: Arch
+    num_cu: int

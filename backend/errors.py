@@ -1,0 +1,33 @@
+"""Errors that a person can mend. Every message says what was given, what is allowed, and what to do.
+
+Whatever a *case* does (a planner writing past a buffer, a kernel that does not exist) is an observation, never an
+exception; these are for misuse and for a machine that lacks what was asked of it.
+"""
+
+from __future__ import annotations
+
+
+class AiterfuzzError(Exception):
+    """Base of every error that the command line prints in one line instead of a traceback."""
+
+    exit_code = 3
+
+
+class UsageError(AiterfuzzError):
+    """What was given is not allowed. Mend the input; exit code 2."""
+
+    exit_code = 2
+
+    @classmethod
+    def not_allowed(cls, what: str, given: object, allowed: object, advice: str = "") -> UsageError:
+        """One line in the house's form: `what`: given X; allowed Y; advice."""
+        line = f"{what}: given {given!r}; allowed: {allowed}"
+        return cls(f"{line}; {advice}" if advice else line)
+
+
+class CannotRunError(AiterfuzzError):
+    """The input is fine, but this machine lacks something that it needs (a code object, a GPU, a checkout); exit code 3."""
+
+
+class UnmodelledError(CannotRunError):
+    """Machine code or a kernel that is not modelled. It is named and the run stops: never "no fault" by default."""
