@@ -1,0 +1,31 @@
+"""A caller that hands the case to AITER as it stands, as AITER's op tests do: every mode, page size and ragged lengths."""
+
+from __future__ import annotations
+
+from backend.case import Case, MetadataMode
+from backend.serving.policy import Choice
+
+
+def direct(case: Case) -> Choice:
+    """The choice for a case: case.mode (fast where None), true dtypes, true page size, buffers for the batch that runs."""
+    mode = case.mode or MetadataMode.FAST
+    splits = {MetadataMode.FAKE: DIRECT_FAKE_SPLITS}.get(mode)
+    return Choice(
+        mode=mode,
+        num_head=case.num_head,
+        head_repeat=1,
+        max_split_per_batch=splits,
+        kernel_page_size=case.page_size,
+        sizing_batch=case.max_batch or case.graph_batch or case.batch,
+        sizing_max_seqlen_q=case.max_seqlen_q,
+        metadata_q_dtype=case.q_dtype,
+        metadata_kv_dtype=case.kv_dtype,
+        kv_granularity=max(case.page_size, 16),
+        is_causal=case.max_seqlen_q > 1,
+        padding_kv_len=case.max_seqlen_q,
+        passes_page_size=True,
+    )
+
+
+DIRECT_FAKE_SPLITS = 64
+"""Split cap handed over in fake mode, where AITER's sizing needs one; sglang's plain-decode value."""

@@ -1,0 +1,153 @@
+"""The contract of a serving policy, and the assembly of its choice into AITER's three calls.
+
+A policy answers one question: for this case, which flags and sizes does the backend hand to AITER? It is a function
+`(Case) -> Choice` that raises `CaseRefused` for what the backend does not take. Everything that follows from the
+batch alone (index tensors, padding rows) is built here, the same way for every policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments
+from backend.case import Case, DType, MetadataMode, PageOrder
+from backend.decision import Decision, Refused
+
+
+class LastPageLens(StrEnum):
+    """What the backend writes into kv_last_page_lens."""
+
+    TOKENS_IN_LAST_PAGE = "tokens in the last page"  # in [1, page_size], as AITER wants it
+    WHOLE_SEQUENCE = "sequence length"  # vllm#31282
+
+
+class CaseRefused(Exception):  # noqa: N818  (it is an answer of the policy, not an error of the program)
+    """Raised by a policy for a case that its backend does not take; the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a backend decides for a case; the names are those of AITER's and sglang's arguments.
+
+    num_head: heads that planner and kernel are told of, after padding; a multiple of case.num_head or more.
+    max_split_per_batch: also handed to mla_decode_fwd as num_kv_splits; None lets AITER choose.
+    kernel_page_size: page size of the KV view that the kernel sees; 1 where the backend flattens its pages to tokens.
+    sizing_batch, sizing_max_seqlen_q: what the six buffers are sized for.
+    metadata_q_dtype: the q dtype that the metadata calls are told, which need not be what q holds.
+    padding_kv_len: kv length that graph padding rows carry.
+    index_batch: batch that the caller's own kv_indptr is allocated for; None: as many as are run.
+    passes_page_size: whether the planner is told kernel_page_size (sglang does not: 1).
+    """
+
+    mode: MetadataMode
+    num_head: int
+    head_repeat: int
+    max_split_per_batch: int | None
+    kernel_page_size: int
+    sizing_batch: int
+    sizing_max_seqlen_q: int
+    metadata_q_dtype: DType
+    metadata_kv_dtype: DType
+    kv_granularity: int
+    is_causal: bool
+    padding_kv_len: int
+    last_page_lens: LastPageLens = LastPageLens.TOKENS_IN_LAST_PAGE
+    index_batch: int | None = None
+    passes_page_size: bool = False
+
+
+Policy = Callable[[Case], Choice]
+
+
+def decide(policy: Policy, case: Case) -> Decision | Refused:
+    """What the policy's backend hands to AITER for the case."""
+    try:
+        choice = policy(case)
+    except CaseRefused as refusal:
+        return Refused(case, str(refusal))
+    return assemble(case, choice)
+
+
+def assemble(case: Case, choice: Choice) -> Decision:
+    """Builds the index tensors of the batch and AITER's three calls from a choice."""
+    padding = (case.graph_batch or case.batch) - case.batch
+    kv_lens = case.kv_lens + (choice.padding_kv_len,) * padding
+    query_lens = case.rows() + (case.max_seqlen_q,) * padding
+    page = choice.kernel_page_size
+    lens = np.asarray(kv_lens, np.int64)
+    pages = (lens + (page - 1)) // page
+    qo_indptr = _indptr(np.asarray(query_lens, np.int64))
+    kv_indptr = _indptr(pages)
+    if choice.index_batch is not None and choice.index_batch + 1 < len(kv_indptr):
+        kv_indptr = kv_indptr[: choice.index_batch + 1]  # what slicing a shorter allocation yields
+    total_pages = int(pages.sum())
+    last_page_lens = _last_page_lens(lens, pages, page, choice.last_page_lens)
+    decode = DecodeArguments(
+        q_rows=int(qo_indptr[-1]),
+        num_head=choice.num_head,
+        kv_pages=case.first_page + total_pages,
+        page_size=page,
+        q_dtype=case.q_dtype,
+        kv_dtype=case.kv_dtype,
+        qo_indptr=qo_indptr,
+        kv_indptr=kv_indptr,
+        kv_indices=_page_table(case, total_pages),
+        kv_last_page_lens=last_page_lens,
+        max_seqlen_q=case.max_seqlen_q,
+        metadata=None,
+        num_kv_splits=choice.max_split_per_batch,
+        intra_batch_mode=choice.mode is MetadataMode.FAKE,
+    )
+    if choice.mode is MetadataMode.NON_PERSISTENT:
+        return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, None, None, decode)
+    sizing = SizingArguments(
+        batch=choice.sizing_batch,
+        max_seqlen_q=choice.sizing_max_seqlen_q,
+        num_head=choice.num_head,
+        q_dtype=choice.metadata_q_dtype,
+        kv_dtype=choice.metadata_kv_dtype,
+        is_sparse=False,
+        fast_mode=choice.mode is MetadataMode.FAST,
+        num_kv_splits=choice.max_split_per_batch,
+        intra_batch_mode=choice.mode is MetadataMode.FAKE,
+    )
+    planning = PlanArguments(
+        qo_indptr=qo_indptr,
+        kv_indptr=kv_indptr,
+        kv_last_page_lens=last_page_lens,
+        num_heads_per_head_k=choice.num_head,
+        num_heads_k=1,
+        is_causal=choice.is_causal,
+        page_size=page if choice.passes_page_size else 1,
+        kv_granularity=choice.kv_granularity,
+        max_seqlen_qo=case.max_seqlen_q,
+        uni_seqlen_qo=case.max_seqlen_q if case.query_lens is None else -1,
+        topk=-1,
+        fast_mode=sizing.fast_mode,
+        max_split_per_batch=-1 if choice.max_split_per_batch is None else choice.max_split_per_batch,
+        intra_batch_mode=sizing.intra_batch_mode,
+        q_dtype=choice.metadata_q_dtype,
+        kv_dtype=choice.metadata_kv_dtype,
+    )
+    return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, sizing, planning, decode)
+
+
+def _indptr(counts: np.ndarray) -> Int32Array:
+    indptr = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=indptr[1:])
+    return indptr
+
+
+def _page_table(case: Case, total_pages: int) -> Int32Array:
+    ids = np.arange(case.first_page, case.first_page + total_pages, dtype=np.int32)
+    return ids[::-1].copy() if case.page_order is PageOrder.REVERSED else ids
+
+
+def _last_page_lens(lens: np.ndarray, pages: np.ndarray, page: int, rule: LastPageLens) -> Int32Array:
+    if rule is LastPageLens.WHOLE_SEQUENCE:
+        return lens.astype(np.int32)
+    return np.where(pages > 0, lens - (pages - 1) * page, min(1, page)).astype(np.int32)

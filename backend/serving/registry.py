@@ -1,0 +1,74 @@
+"""Backends by name, and a user's own policy given as `module:name` or as a file `path.py[:name]`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from backend.errors import UsageError
+from backend.serving.direct import direct
+from backend.serving.policy import Policy
+from backend.serving.sglang import SGLANG_27188, SGLANG_BEFORE_20399, SGLANG_BEFORE_20841, SGLANG_BEFORE_27188
+from backend.serving.vllm import VLLM, VLLM_BEFORE_31282, VLLM_BEFORE_41016
+
+BACKENDS: dict[str, Policy] = {
+    "sglang-27188": SGLANG_27188,
+    "sglang-before-27188": SGLANG_BEFORE_27188,
+    "sglang-before-20399": SGLANG_BEFORE_20399,
+    "sglang-before-20841": SGLANG_BEFORE_20841,
+    "vllm": VLLM,
+    "vllm-before-41016": VLLM_BEFORE_41016,
+    "vllm-before-31282": VLLM_BEFORE_31282,
+    "direct": direct,
+}
+
+DEFAULT_FUNCTION = "policy"
+"""Name looked for in a policy file that names none."""
+
+_ADVICE = "or your own as module:name or path/to/file.py[:name], a function of a Case that returns a Choice"
+
+
+def policy(name: str) -> Policy:
+    """The policy of that name; raises UsageError where there is none."""
+    found = BACKENDS.get(name)
+    if found is not None:
+        return found
+    if name.partition(":")[0].endswith(".py"):
+        return _from_file(name)
+    if ":" in name:
+        return _from_module(name)
+    raise UsageError.not_allowed("backend", name, ", ".join(BACKENDS), _ADVICE)
+
+
+def _from_module(name: str) -> Policy:
+    module_name, _, function = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f"backend {name!r}: module {module_name!r} cannot be imported ({error}); {_ADVICE}") from error
+    return _callable(getattr(module, function, None), name, function)
+
+
+def _from_file(name: str) -> Policy:
+    path_text, _, function = name.partition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise UsageError(f"backend {name!r}: no such file {path_text!r}; {_ADVICE}")
+    spec = importlib.util.spec_from_file_location(f"aiterfuzz_policy_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"backend {name!r}: the file raises {type(error).__name__}: {error}") from error
+    return _callable(getattr(module, function or DEFAULT_FUNCTION, None), name, function or DEFAULT_FUNCTION)
+
+
+def _callable(found: object, name: str, function: str) -> Policy:
+    if not callable(found):
+        raise UsageError(f"backend {name!r}: no function {function!r} there; {_ADVICE}")
+    checked: Callable[..., object] = found
+    return checked  # type: ignore[return-value]
