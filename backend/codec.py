@@ -25,11 +25,9 @@ T = TypeVar("T")
 
 def to_plain(value: Any) -> Any:
     """JSON value of a dataclass tree: dicts, lists, str, int, float, bool, None."""
-    if value is None or isinstance(value, (bool, int, float)) and not isinstance(value, Enum):
-        return value
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, str):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
         return value.item()

@@ -143,8 +143,23 @@ def _indptr(counts: np.ndarray) -> Int32Array:
 
 
 def _page_table(case: Case, total_pages: int) -> Int32Array:
-    ids = np.arange(case.first_page, case.first_page + total_pages, dtype=np.int32)
+    ids = _iota(total_pages)
+    if case.first_page:
+        ids = ids + np.int32(case.first_page)
     return ids[::-1].copy() if case.page_order is PageOrder.REVERSED else ids
+
+
+_IOTA = np.zeros(0, np.int32)
+
+
+def _iota(count: int) -> Int32Array:
+    """0 .. count-1, a read-only view of one shared array: page tables of a batch can be megabytes and most start at 0."""
+    global _IOTA
+    if len(_IOTA) < count:
+        grown = np.arange(max(count, 1 << 16), dtype=np.int32)
+        grown.flags.writeable = False
+        _IOTA = grown
+    return _IOTA[:count]
 
 
 def _last_page_lens(lens: np.ndarray, pages: np.ndarray, page: int, rule: LastPageLens) -> Int32Array:

@@ -1,4 +1,4 @@
-"""vLLM's rule for MLA models on AITER (v1/attention/backends/mla/rocm_aiter_mla.py, 2026-08), and what it was before two fixes."""
+"""vLLM's rule for MLA models on AITER (v1/attention/backends/mla/rocm_aiter_mla.py), and what it was before two fixes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""The Observation: what a device saw when a Call ran. Facts only; whether they are wrong is for backend/checks to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.call import Call
+
+ByteRanges = npt.NDArray[np.int64]
+"""[n, 2] signed byte offsets from the tensor's first byte, [begin, end), sorted, disjoint and not touching."""
+
+
+class ViolationKind(StrEnum):
+    """How an access breaks the memory contract."""
+
+    OUT_OF_BOUNDS = "out of bounds"
+    NULL = "null pointer"
+    FOREIGN_PAGE = "foreign page"
+    UNWRITTEN = "unwritten"
+    READ_ONLY = "write to a read-only tensor"
+    RACE = "two workgroups write the same bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """All accesses of one stage that break the contract in one way at one tensor.
+
+    stage: code object, "mla_reduce_v1" or the stage-2 kernel. tensor: the nearest one, by the kernarg's name.
+    first_offset: signed byte offset of the first bad byte from the tensor's start (negative: before it).
+    end_offset: exclusive end of the farthest bad byte. extent: bytes outside the tensor between its end (or start) and the farthest.
+    count: accesses, or work items for a device that has no instructions. work_item: the first offender's 8 words.
+    pc, instruction, lane, wave, workgroup: of the first bad access, where the device runs instructions.
+    why: the address as an expression over kernargs and work-item fields.
+    """
+
+    kind: ViolationKind
+    stage: str
+    tensor: str
+    is_write: bool
+    first_offset: int
+    end_offset: int
+    extent: int
+    count: int
+    why: str
+    work_item_index: int | None = None
+    work_item: tuple[int, ...] | None = None
+    pc: int | None = None
+    instruction: str | None = None
+    lane: int | None = None
+    wave: int | None = None
+    workgroup: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Which bytes a stage touched, by tensor name."""
+
+    reads: Mapping[str, ByteRanges] = field(default_factory=dict)
+    writes: Mapping[str, ByteRanges] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What happened.
+
+    device: "model", "cdna", "rocm", "cuda". violations: by every stage that ran, the first stage first.
+    footprints: by stage, only where the device was asked to record them.
+    coverage: identifiers of what ran (pc edges of the machine code, branches of the planner), for a campaign to steer by.
+    schedule: which wave schedule made the run, "" for a device without waves.
+    """
+
+    call: Call
+    device: str
+    violations: tuple[Violation, ...] = ()
+    footprints: Mapping[str, Footprint] = field(default_factory=dict)
+    coverage: frozenset[int] = frozenset()
+    schedule: str = ""
+    notes: tuple[str, ...] = ()
