@@ -1,0 +1,42 @@
+"""Devices by name, behind one interface: a Call in, an Observation out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from backend.aiter.codefiles import CodeSource
+from backend.call import Call
+from backend.errors import UsageError
+from backend.observation import Observation
+
+
+class Device(Protocol):
+    """Something that a Call can run on. It holds no state of a case: the same Call gives the same Observation."""
+
+    name: str
+
+    def observe(self, call: Call) -> Observation:
+        """Runs a call that has a launch; raises CannotRunError where this device cannot, never for what the case does."""
+        ...
+
+
+def _model(source: CodeSource | None, record: bool) -> Device:
+    from backend.devices.model import ModelDevice
+
+    return ModelDevice(record)
+
+
+OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {"model": _model}
+
+
+def open_device(name: str, source: CodeSource | None = None, record: bool = False) -> Device:
+    """The device of that name.
+
+    source: where its code objects come from (devices that run them); record: whether observations carry footprints.
+    Raises UsageError for an unknown name, CannotRunError where the machine lacks what the device needs.
+    """
+    opener = OPENERS.get(name)
+    if opener is None:
+        raise UsageError.not_allowed("device", name, ", ".join(OPENERS))
+    return opener(source, record)
