@@ -1,0 +1,35 @@
+"""All checks of a case, causes first. Each check is a function of a Call or an Observation that returns findings."""
+
+from __future__ import annotations
+
+from backend.call import Call
+from backend.checks.contract import check_caller, check_head_width, check_kernel_exists, check_sizing
+from backend.checks.coverage import check_coverage
+from backend.checks.memory import check_violations
+from backend.checks.plan import check_pieces, check_planner_memory, check_rejected
+from backend.findings import Finding, in_causal_order
+from backend.observation import Observation
+
+_CALL_CHECKS = (
+    check_caller,
+    check_sizing,
+    check_head_width,
+    check_rejected,
+    check_kernel_exists,
+    check_planner_memory,
+    check_pieces,
+)
+
+
+def check_call(call: Call) -> tuple[Finding, ...]:
+    """What is wrong with a call before it reaches a device."""
+    return in_causal_order([finding for one in _CALL_CHECKS for finding in one(call)])
+
+
+def check(observation: Observation) -> tuple[Finding, ...]:
+    """What is wrong with a call and with what a device saw of it."""
+    call = observation.call
+    findings = [finding for one in _CALL_CHECKS for finding in one(call)]
+    findings += check_coverage(call)
+    findings += check_violations(observation)
+    return in_causal_order(findings)

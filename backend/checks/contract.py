@@ -1,0 +1,195 @@
+"""The contract between the caller, AITER's sizing, its planner and its launcher. Knows nothing of what a device saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from backend.aiter.arguments import BufferSizes, Int32Array
+from backend.aiter.launch import Refusal
+from backend.call import Call
+from backend.findings import Finding, FindingKind, Party, Severity
+
+BUFFER_NAMES = ("work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
+
+WORDS_PER_ROW = {"work_info_set": 8, "reduce_final_map": 2}
+"""int32 words of one row of a buffer; 1 where absent."""
+
+
+def check_caller(call: Call) -> list[Finding]:
+    """Index tensors: monotonic, of the batch's length, inside the pool, last page lengths in [1, page_size], kv_len >= qlen."""
+    return [*_indptrs(call), *_last_page_lens(call), *_page_ids(call), *_short_sequences(call)]
+
+
+def check_sizing(call: Call) -> list[Finding]:
+    """The buffers must be as large as AITER's sizing wants them for the planner's arguments and the batch that runs."""
+    short = dict(_short_buffers(call))
+    if not short:
+        return []
+    figures: dict[str, int | str] = {}
+    for name, (needed, has) in short.items():
+        figures[f"{name}_needed"] = needed
+        figures[f"{name}_has"] = has
+    told = ", ".join(f"{name} needs {needed} rows and has {has}" for name, (needed, has) in short.items())
+    sized, batch = call.decision.sizing, len(call.decode.qo_indptr) - 1
+    message = f"buffers are smaller than the batch of {batch} needs: {told}"
+    if sized is not None:
+        message += f" (sized for batch {sized.batch}, max_seqlen_q {sized.max_seqlen_q}, {sized.num_head} heads)"
+    kind, severity = FindingKind.BUFFER_TOO_SMALL, Severity.WRITE
+    return [Finding(kind, severity, Party.CALLER, call.decision.case.backend, "", message, figures, _sizing_difference(call))]
+
+
+def check_head_width(call: Call) -> list[Finding]:
+    """The heads that one planned row stands for must be the heads of one row of the launched kernel."""
+    plan, launch = call.plan, call.launch
+    if plan is None or plan.rejected or isinstance(launch, Refusal):
+        return []
+    planned, launched = call.decode.num_head // plan.fold, launch.heads_in_kernel
+    if planned == launched:
+        return []
+    case = call.decision.case
+    message = (
+        f"planner {plan.planner} plans rows of {planned} heads ({plan.fold} groups of {call.decode.num_head}), "
+        f"the launched kernel {launch.code_object} takes rows of {launched}"
+    )
+    figures: dict[str, int | str] = {
+        "planned_heads": planned,
+        "launched_heads": launched,
+        "planned_rows": call.decode.q_rows * plan.fold,
+        "launched_rows": call.decode.q_rows * launch.fold,
+        "kernel": launch.code_object,
+    }
+    relation = "planner folds finer" if planned < launched else "launcher folds finer"
+    return [
+        Finding(
+            FindingKind.HEAD_WIDTH,
+            Severity.WRITE if planned < launched else Severity.SILENT,
+            Party.CALLER,
+            f"planner {plan.planner}",
+            "",
+            message,
+            figures,
+            f"{relation}, {case.arch} {case.q_dtype}/{case.kv_dtype}",
+        )
+    ]
+
+
+def check_kernel_exists(call: Call) -> list[Finding]:
+    """A kernel must exist for the key; where it does not, AITER refuses before any launch."""
+    if not isinstance(call.launch, Refusal):
+        return []
+    case = call.decision.case
+    return [
+        Finding(
+            FindingKind.NO_KERNEL,
+            Severity.REFUSED,
+            Party.LAUNCHER,
+            f"release {case.release}",
+            "",
+            call.launch.reason,
+            {"heads": call.decode.num_head, "qlen": call.decode.max_seqlen_q},
+            f"{case.arch} {case.q_dtype}/{case.kv_dtype}",
+        )
+    ]
+
+
+def _indptrs(call: Call) -> Iterator[Finding]:
+    decode = call.decode
+    for name, indptr in (("qo_indptr", decode.qo_indptr), ("kv_indptr", decode.kv_indptr)):
+        if indptr[0] != 0:
+            yield _caller(
+                call, FindingKind.BAD_INDPTR, name, f"{name}[0] is {indptr[0]}, not 0", {"value": int(indptr[0])}, "start"
+            )
+        steps = indptr[1:] < indptr[:-1]
+        if steps.any():
+            at = int(np.argmax(steps))
+            message = f"{name} falls at {at + 1}: {indptr[at]} then {indptr[at + 1]}"
+            yield _caller(call, FindingKind.BAD_INDPTR, name, message, {"index": at + 1}, "not monotonic")
+    if int(decode.qo_indptr[-1]) > decode.q_rows:
+        message = f"qo_indptr ends at {decode.qo_indptr[-1]}, q has {decode.q_rows} rows"
+        yield _caller(call, FindingKind.BAD_INDPTR, "qo_indptr", message, {"rows": decode.q_rows}, "past q")
+    if int(decode.kv_indptr[-1]) > len(decode.kv_indices):
+        message = f"kv_indptr ends at {decode.kv_indptr[-1]}, kv_indices has {len(decode.kv_indices)} entries"
+        yield _caller(
+            call, FindingKind.BAD_INDPTR, "kv_indptr", message, {"indices": len(decode.kv_indices)}, "past kv_indices"
+        )
+
+
+def _last_page_lens(call: Call) -> Iterator[Finding]:
+    decode = call.decode
+    lens, page = decode.kv_last_page_lens, decode.page_size
+    bad = (lens < 1) | (lens > page)
+    if bad.any():
+        at = int(np.argmax(bad))
+        message = f"kv_last_page_lens[{at}] is {lens[at]}, not in [1, page_size {page}]"
+        figures: dict[str, int | str] = {"index": at, "value": int(lens[at]), "page_size": page, "count": int(bad.sum())}
+        yield _caller(call, FindingKind.BAD_LAST_PAGE_LEN, "kv_last_page_lens", message, figures)
+
+
+def _page_ids(call: Call) -> Iterator[Finding]:
+    decode = call.decode
+    if not len(decode.kv_indices):
+        return
+    low, high = int(decode.kv_indices.min()), int(decode.kv_indices.max())
+    if low < 0 or high >= decode.kv_pages:
+        message = f"kv_indices holds page ids {low}..{high}, the pool has {decode.kv_pages} pages"
+        figures: dict[str, int | str] = {"lowest": low, "highest": high, "pages": decode.kv_pages}
+        yield _caller(call, FindingKind.BAD_PAGE_ID, "kv_indices", message, figures)
+
+
+def _short_sequences(call: Call) -> Iterator[Finding]:
+    decision = call.decision
+    for row, (kv_len, query_len) in enumerate(zip(decision.kv_lens, decision.query_lens, strict=True)):
+        if kv_len < query_len and kv_len > 0:
+            padding = row >= decision.case.batch
+            message = f"request {row}{' (graph padding)' if padding else ''} has {kv_len} KV tokens for {query_len} query rows"
+            figures: dict[str, int | str] = {"request": row, "kv_len": kv_len, "query_len": query_len}
+            yield _caller(call, FindingKind.SHORT_SEQUENCE, "", message, figures, "padding" if padding else "request")
+            return
+
+
+def _short_buffers(call: Call) -> Iterator[tuple[str, tuple[int, int]]]:
+    if call.needed is not None and call.allocated is not None and call.needed is not call.allocated:
+        yield from _shorter(call.needed, call.allocated)
+    batch = len(call.decode.qo_indptr) - 1
+    indexed: tuple[tuple[str, Int32Array, int], ...] = (
+        ("kv_indptr", call.decode.kv_indptr, batch + 1),
+        ("kv_last_page_lens", call.decode.kv_last_page_lens, batch),
+    )
+    for name, array, needed in indexed:
+        if len(array) < needed:
+            yield name, (needed, len(array))
+
+
+def _shorter(needed: BufferSizes, has: BufferSizes) -> Iterator[tuple[str, tuple[int, int]]]:
+    for name in BUFFER_NAMES:
+        width = WORDS_PER_ROW.get(name, 1)
+        want, got = getattr(needed, name) // width, getattr(has, name) // width
+        if got < want:
+            yield name, (want, got)
+
+
+def _sizing_difference(call: Call) -> str:
+    """Which sizing arguments are not the planner's, as the name of the fault."""
+    sizing, planning = call.decision.sizing, call.decision.planning
+    if sizing is None or planning is None:
+        return "index tensors"
+    pairs = (
+        ("batch", sizing.batch, len(planning.qo_indptr) - 1),
+        ("max_seqlen_q", sizing.max_seqlen_q, planning.max_seqlen_qo),
+        ("num_head", sizing.num_head, planning.num_heads_per_head_k),
+        ("fast_mode", sizing.fast_mode, planning.fast_mode),
+        ("intra_batch_mode", sizing.intra_batch_mode, planning.intra_batch_mode),
+        ("q_dtype", sizing.q_dtype, planning.q_dtype),
+        ("kv_dtype", sizing.kv_dtype, planning.kv_dtype),
+        ("num_kv_splits", sizing.num_kv_splits or -1, planning.max_split_per_batch),
+    )
+    different = [name for name, sized, planned in pairs if sized != planned]
+    return "sized for another " + ", ".join(different) if different else "index tensors"
+
+
+def _caller(
+    call: Call, kind: FindingKind, tensor: str, message: str, figures: dict[str, int | str], discriminator: str = ""
+) -> Finding:
+    return Finding(kind, Severity.READ, Party.CALLER, call.decision.case.backend, tensor, message, figures, discriminator)

@@ -1,0 +1,54 @@
+"""Violations of the memory contract that a device saw, as findings. The same for every device."""
+
+from __future__ import annotations
+
+from backend.findings import Finding, FindingKind, Party, Severity
+from backend.observation import Observation, Violation, ViolationKind
+
+_REDUCTIONS = ("mla_reduce_v1", "stage 2")
+
+
+def check_violations(observation: Observation) -> list[Finding]:
+    """One finding for each violation, with the first offender."""
+    return [_finding(violation) for violation in observation.violations]
+
+
+def _finding(violation: Violation) -> Finding:
+    kind, severity = _class_of(violation)
+    figures: dict[str, int | str] = {
+        "first_offset": violation.first_offset,
+        "end_offset": violation.end_offset,
+        "bytes_outside": violation.extent,
+        "count": violation.count,
+    }
+    if violation.work_item_index is not None:
+        figures["work_item"] = violation.work_item_index
+    if violation.pc is not None:
+        figures["pc"] = violation.pc
+    if violation.instruction:
+        figures["instruction"] = violation.instruction
+    party = Party.REDUCTION if violation.stage in _REDUCTIONS else Party.KERNEL
+    return Finding(kind, severity, party, violation.stage, violation.tensor, _message(violation), figures)
+
+
+def _class_of(violation: Violation) -> tuple[FindingKind, Severity]:
+    access = Severity.WRITE if violation.is_write else Severity.READ
+    return {
+        ViolationKind.OUT_OF_BOUNDS: (
+            FindingKind.OUT_OF_BOUNDS_WRITE if violation.is_write else FindingKind.OUT_OF_BOUNDS_READ,
+            access,
+        ),
+        ViolationKind.NULL: (FindingKind.NULL_POINTER, access),
+        ViolationKind.FOREIGN_PAGE: (FindingKind.FOREIGN_PAGE, access),
+        ViolationKind.UNWRITTEN: (FindingKind.UNWRITTEN_READ, Severity.SILENT),
+        ViolationKind.READ_ONLY: (FindingKind.OUT_OF_BOUNDS_WRITE, Severity.WRITE),
+        ViolationKind.RACE: (FindingKind.WRITE_RACE, Severity.SILENT),
+    }[violation.kind]
+
+
+def _message(violation: Violation) -> str:
+    access = "write" if violation.is_write else "read"
+    if violation.kind is ViolationKind.OUT_OF_BOUNDS:
+        side = "before the start" if violation.first_offset < 0 else "past the end"
+        return f"{access} of {violation.tensor} {violation.extent} bytes {side}: {violation.why}"
+    return f"{access} of {violation.tensor}, {violation.kind.value}: {violation.why}"

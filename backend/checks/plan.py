@@ -1,0 +1,100 @@
+"""What the planner did: writes outside its buffers, reads outside its inputs, pieces that no kernel should be given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from backend.call import Call
+from backend.checks.contract import WORDS_PER_ROW
+from backend.findings import Finding, FindingKind, Party, Severity
+
+Figures = dict[str, int | str]
+
+
+def check_rejected(call: Call) -> list[Finding]:
+    """AITER's planner raises on its arguments: a refusal."""
+    if call.plan is None or not call.plan.rejected:
+        return []
+    kind, stage = FindingKind.METADATA_REJECTED, f"planner {call.plan.planner}"
+    return [Finding(kind, Severity.REFUSED, Party.PLANNER, stage, "", call.plan.rejected)]
+
+
+def check_planner_memory(call: Call) -> list[Finding]:
+    """The planner's own accesses through checked memory."""
+    return [] if call.plan is None else [*_overruns(call), *_reads(call)]
+
+
+def check_pieces(call: Call) -> list[Finding]:
+    """A piece [kv0, kv1) must hold at least qlen tokens and end after it begins.
+
+    Kernels that mask by kv_offset divide by a sum over nothing where a piece has fewer tokens than its rows (aiter#2106).
+    A request that is itself shorter than its rows is the caller's fault and is reported as such, not here.
+    """
+    plan, decode = call.plan, call.decode
+    if plan is None or plan.rejected or not len(plan.work_items):
+        return []
+    items = plan.work_items
+    rows = items[:, 3] - items[:, 2]
+    tokens = (items[:, 5] - items[:, 4]) * decode.page_size
+    short = tokens < (1 if decode.max_seqlen_q == 1 else np.minimum(rows, decode.max_seqlen_q))
+    if not short.any():
+        return []
+    short &= _request_length(call, items[:, 4]) >= decode.max_seqlen_q
+    if not short.any():
+        return []
+    at = int(np.argmax(short))
+    message = (
+        f"work item {at} covers {int(tokens[at])} tokens [{items[at, 4]}, {items[at, 5]}) for {int(rows[at])} query rows: "
+        f"a row would attend to nothing"
+    )
+    figures: Figures = {"work_item": at, "tokens": int(tokens[at]), "rows": int(rows[at]), "count": int(short.sum())}
+    stage = f"planner {plan.planner}"
+    return [Finding(FindingKind.SHORT_PIECE, Severity.SILENT, Party.PLANNER, stage, "work_info_set", message, figures)]
+
+
+def _request_length(call: Call, first_page: np.ndarray) -> np.ndarray:
+    """KV tokens of the request that each page position belongs to."""
+    lens = np.asarray(call.decision.kv_lens, np.int64)
+    request = np.searchsorted(call.decode.kv_indptr, first_page, side="right") - 1
+    return lens[np.clip(request, 0, len(lens) - 1)]
+
+
+def _overruns(call: Call) -> Iterator[Finding]:
+    plan = call.plan
+    assert plan is not None
+    stage = f"planner {plan.planner}"
+    for name, buffer in plan.buffers.items():
+        width = WORDS_PER_ROW.get(name, 1)
+        for overrun in buffer.overrun:
+            allocated = len(buffer.words)
+            before = overrun.first_word < 0
+            message = (
+                f"writes {overrun.count} words outside {name} ({allocated} words): first word {overrun.first_word}, "
+                f"last {overrun.last_word}"
+            )
+            figures: Figures = {
+                "allocated_words": allocated,
+                "first_word": overrun.first_word,
+                "last_word": overrun.last_word,
+                "words": overrun.count,
+                "rows": -(-overrun.count // width),
+            }
+            side = "before the start" if before else "past the end"
+            yield Finding(FindingKind.PLANNER_OVERRUN, Severity.WRITE, Party.PLANNER, stage, name, message, figures, side)
+
+
+def _reads(call: Call) -> Iterator[Finding]:
+    plan = call.plan
+    assert plan is not None
+    stage = f"planner {plan.planner}"
+    seen: dict[str, tuple[int, int]] = {}
+    for read in plan.reads_past_end:
+        first, count = seen.get(read.array, (read.index, 0))
+        seen[read.array] = (first, count + 1)
+    for name, (first, count) in seen.items():
+        message = f"reads {name}[{first}] past its end ({count} such reads)"
+        yield Finding(
+            FindingKind.PLANNER_READ, Severity.READ, Party.PLANNER, stage, name, message, {"index": first, "count": count}
+        )
