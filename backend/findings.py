@@ -47,12 +47,10 @@ class FindingKind(StrEnum):
     PLANNER_OVERRUN = "planner-overrun"  # the planner writes outside a buffer
     SHORT_PIECE = "short-piece"  # a piece [kv0, kv1) shorter than qlen
     SPLIT_CAP = "split-cap"  # more pieces than the reduction can hold
-    ADDRESS_WRAP = "address-wrap"  # the kernel's multiply wraps at 24 or 32 bit
-    PAGE_SIZE_IGNORED = "page-size-ignored"  # the kernel does not honour the page size that it is told
     NULL_POINTER = "null-pointer"  # an access through a kernarg that is null
     OUT_OF_BOUNDS_WRITE = "out-of-bounds-write"
     OUT_OF_BOUNDS_READ = "out-of-bounds-read"
-    FOREIGN_PAGE = "foreign-page"  # inside the pool, but a page that the request does not own
+    FOREIGN_PAGE = "foreign-page"  # inside the pool, but not a page of the request (an address that wraps, a page size ignored)
     UNWRITTEN_READ = "unwritten-read"  # a read of what nobody wrote
     NOT_COVERED = "not-covered"  # a (row, token) that no work item covers
     COVERED_TWICE = "covered-twice"  # a (row, token) that two work items cover

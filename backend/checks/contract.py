@@ -45,7 +45,7 @@ def check_head_width(call: Call) -> list[Finding]:
     plan, launch = call.plan, call.launch
     if plan is None or plan.rejected or isinstance(launch, Refusal):
         return []
-    planned, launched = call.decode.num_head // plan.fold, launch.heads_in_kernel
+    planned, launched = plan.head_width, launch.heads_in_kernel
     if planned == launched:
         return []
     case = call.decision.case
@@ -56,7 +56,7 @@ def check_head_width(call: Call) -> list[Finding]:
     figures: dict[str, int | str] = {
         "planned_heads": planned,
         "launched_heads": launched,
-        "planned_rows": call.decode.q_rows * plan.fold,
+        "planned_rows": plan.rows,
         "launched_rows": call.decode.q_rows * launch.fold,
         "kernel": launch.code_object,
     }

@@ -36,21 +36,20 @@ class RowSpace:
 
 
 def row_space(call: Call) -> RowSpace:
-    """Rows of the launched kernel: fold groups of a token lie next to each other (q is viewed as [tokens * fold, ...])."""
+    """Rows of the launched kernel. Folded rows of one request lie as [fold group, query position] (mla_decode_fwd rearranges q so)."""
     launch, decision, decode = call.launched, call.decision, call.decode
     query_lens = np.asarray(decision.query_lens, np.int64)
     kv_lens = np.asarray(decision.kv_lens, np.int64)
     page = decode.page_size
     starts = np.zeros(len(kv_lens) + 1, np.int64)
     np.cumsum((kv_lens + page - 1) // page, out=starts[1:])
-    request = np.repeat(np.arange(len(kv_lens)), query_lens)
-    token = np.arange(len(request)) - np.repeat(np.cumsum(query_lens) - query_lens, query_lens)
+    rows_of = query_lens * launch.fold
+    request = np.repeat(np.arange(len(kv_lens)), rows_of)
+    token = (np.arange(len(request)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of)) % query_lens[request]
     visible = np.maximum(kv_lens[request] - (query_lens[request] - 1 - token), 0)
     begin = starts[request]
     least = begin + (visible + page - 1) // page
     most = starts[request + 1]
-    if launch.fold > 1:
-        begin, least, most = (np.repeat(a, launch.fold) for a in (begin, least, most))
     return RowSpace(begin, least, most)
 
 

@@ -68,18 +68,18 @@ def _overruns(call: Call) -> Iterator[Finding]:
     for name, buffer in plan.buffers.items():
         width = WORDS_PER_ROW.get(name, 1)
         for overrun in buffer.overrun:
-            allocated = len(buffer.words)
+            allocated = buffer.allocated
             before = overrun.first_word < 0
             message = (
-                f"writes {overrun.count} words outside {name} ({allocated} words): first word {overrun.first_word}, "
+                f"writes {overrun.words} words outside {name} ({allocated} words): first word {overrun.first_word}, "
                 f"last {overrun.last_word}"
             )
             figures: Figures = {
                 "allocated_words": allocated,
                 "first_word": overrun.first_word,
                 "last_word": overrun.last_word,
-                "words": overrun.count,
-                "rows": -(-overrun.count // width),
+                "words": overrun.words,
+                "rows": -(-overrun.words // width),
             }
             side = "before the start" if before else "past the end"
             yield Finding(FindingKind.PLANNER_OVERRUN, Severity.WRITE, Party.PLANNER, stage, name, message, figures, side)

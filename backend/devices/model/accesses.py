@@ -1,0 +1,85 @@
+"""Byte ranges that a kernel touches, and what of them breaks the bounds of a tensor. Knows no kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.observation import ByteRanges, Violation, ViolationKind
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Accesses:
+    """Ranges of one tensor, all read or all written by one stage.
+
+    begin, end: [n] byte offsets from the tensor's start, end exclusive; an empty range (end <= begin) touches nothing.
+    source: [n] index of the work item (or of the reduce tile, or request) behind each range, None where there is none.
+    why: the address as an expression over kernargs and work-item fields.
+    """
+
+    tensor: str
+    is_write: bool
+    begin: Int64Array
+    end: Int64Array
+    source: Int64Array | None
+    why: str
+
+
+def out_of_bounds(accesses: Accesses, size: int, stage: str, items: npt.NDArray[np.int32] | None) -> Violation | None:
+    """The ranges that leave a tensor of `size` bytes, as one violation; None where none does."""
+    begin, end = accesses.begin, accesses.end
+    if not len(begin) or (int(end.max()) <= size and int(begin.min()) >= 0):
+        return None
+    bad = ((end > size) | (begin < 0)) & (end > begin)
+    count = int(np.count_nonzero(bad))
+    if not count:
+        return None
+    at = int(np.argmax(bad))
+    before = int(begin[at]) < 0
+    if before:
+        first, last = int(begin[at]), min(int(end[at]), 0)
+        extent = -int(begin[bad].min())
+    else:
+        first, last = max(int(begin[at]), size), int(end[bad].max())
+        extent = last - size
+    index = int(accesses.source[at]) if accesses.source is not None else None
+    item = tuple(int(v) for v in items[index]) if items is not None and index is not None and index < len(items) else None
+    return Violation(
+        kind=ViolationKind.OUT_OF_BOUNDS,
+        stage=stage,
+        tensor=accesses.tensor,
+        is_write=accesses.is_write,
+        first_offset=first,
+        end_offset=last,
+        extent=extent,
+        count=count,
+        why=accesses.why,
+        work_item_index=index,
+        work_item=item,
+    )
+
+
+def union(accesses: Sequence[Accesses]) -> ByteRanges:
+    """All bytes touched, as sorted, disjoint ranges that do not touch each other."""
+    if not accesses:
+        return np.zeros((0, 2), np.int64)
+    begin = np.concatenate([a.begin for a in accesses])
+    end = np.concatenate([a.end for a in accesses])
+    return merge(begin[end > begin], end[end > begin])
+
+
+def merge(begin: Int64Array, end: Int64Array) -> ByteRanges:
+    """Sorted union of the ranges [begin, end)."""
+    if not len(begin):
+        return np.zeros((0, 2), np.int64)
+    order = np.argsort(begin, kind="stable")
+    begin, end = begin[order], end[order]
+    reach = np.maximum.accumulate(end)
+    starts = np.flatnonzero(np.concatenate(([True], begin[1:] > reach[:-1])))
+    stops = np.concatenate((starts[1:] - 1, [len(begin) - 1]))
+    return np.stack((begin[starts], reach[stops]), axis=1)
