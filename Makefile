@@ -1,0 +1,37 @@
+# Each target does its own set-up: on a fresh machine `make run` or `make test` is all there is to type.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: run test check fault benchmark clean
+
+run: $(READY)  ## the fixed backend, confirmed on TP2 and TP4
+	$(BIN)/aiterfuzz run --backend sglang-27188 --shapes tp2,tp4 --q-dtype fp8 --kv-dtype fp8 --release 2026-06 --cases 20000
+
+test: $(READY)  ## all tests but the slow ones (AITERFUZZ_SLOW=1 for those too)
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## style, types and the rooms' import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_rooms.py
+
+fault: $(READY)  ## the historic fault of sglang#27188: found, shrunk, explained (exits 1, as a finding does)
+	$(BIN)/aiterfuzz run --backend sglang-before-27188 --shapes tp2
+
+benchmark: $(READY)  ## the figures that README quotes
+	$(BIN)/python -m benchmarks.model
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info findings
+
+# torch goes first and pinned: see constraints.txt.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("aiterfuzz needs Python 3.11 or newer; this is " + sys.version.split()[0] + "; give one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@

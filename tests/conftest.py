@@ -1,0 +1,28 @@
+"""What all tests share: slow tests and tests that need a checkout of ROCm/aiter say why they are skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT_VARIABLE = "AITERFUZZ_AITER_CHECKOUT"
+SLOW_VARIABLE = "AITERFUZZ_SLOW"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    checkout = os.environ.get(CHECKOUT_VARIABLE, "")
+    no_checkout = pytest.mark.skip(reason=f"needs a checkout of ROCm/aiter: set {CHECKOUT_VARIABLE} to its path")
+    too_slow = pytest.mark.skip(reason=f"slow: set {SLOW_VARIABLE}=1 to run it")
+    for item in items:
+        if item.get_closest_marker("checkout") and not (checkout and Path(checkout).is_dir()):
+            item.add_marker(no_checkout)
+        if item.get_closest_marker("slow") and not os.environ.get(SLOW_VARIABLE):
+            item.add_marker(too_slow)
+
+
+@pytest.fixture(scope="session")
+def aiter_checkout() -> Path:
+    """The checkout (or bare repository) of ROCm/aiter; tests that use it carry the marker `checkout`."""
+    return Path(os.environ[CHECKOUT_VARIABLE])

@@ -1,0 +1,129 @@
+"""The import rules of the rooms, checked on the source text: who may know whom, and what may only be imported where it is used."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+SOURCES = sorted(path for room in ("backend", "fuzz", "reprod") for path in (ROOT / room).rglob("*.py"))
+
+HEAVY = ("ray", "torch", "triton", "aiter", "rocm")
+"""Packages that cost seconds or need hardware: imported inside the functions that use them."""
+
+HEAVY_ROOMS = ("backend.virtual",)
+"""Rooms about such a package (they subclass its types): they may import it at the top, and are imported where used."""
+
+FORBIDDEN: dict[str, tuple[str, ...]] = {
+    "backend": ("fuzz", "reprod"),
+    "reprod": ("fuzz",),
+    "backend.aiter": ("backend.devices", "backend.cdna", "backend.checks", "backend.serving", "backend.virtual"),
+}
+"""Room -> what it must not import."""
+
+CDNA_MAY_IMPORT = ("backend.cdna", "backend.errors")
+"""All that the machine knows of the backend; besides, the name of an architecture (backend.case.Arch)."""
+
+COMMAND_LINE = ("fuzz.cli", "fuzz.commands")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import; `from a import b` counts as a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def eager_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Imports that run when the module is imported: not those inside functions or under `if TYPE_CHECKING`."""
+
+    class Eager(ast.NodeVisitor):
+        def __init__(self) -> None:
+            self.found: list[tuple[int, str]] = []
+
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+            del node
+
+        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:  # noqa: N802
+            del node
+
+        def visit_If(self, node: ast.If) -> None:  # noqa: N802
+            if "TYPE_CHECKING" not in ast.unparse(node.test):
+                self.generic_visit(node)
+
+        def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
+            self.found.extend(imports(node))
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
+            self.found.extend(imports(node))
+
+    visitor = Eager()
+    visitor.visit(tree)
+    yield from visitor.found
+
+
+def is_in(name: str, room: str) -> bool:
+    return name == room or name.startswith(room + ".")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_keep_to_the_rooms(path: Path) -> None:
+    name, tree = module_name(path), ast.parse(path.read_text(encoding="utf-8"))
+    complaints = []
+    for line, imported in imports(tree):
+        for room, forbidden in FORBIDDEN.items():
+            if is_in(name, room) and any(is_in(imported, other) for other in forbidden):
+                complaints.append(f"line {line}: {room} must not import {imported}")
+        if is_in(name, "backend.cdna") and is_in(imported, "backend"):
+            allowed = imported == "backend.case.Arch" or any(is_in(imported, room) for room in CDNA_MAY_IMPORT)
+            if not allowed:
+                complaints.append(f"line {line}: backend.cdna must not import {imported}")
+    assert not complaints
+
+
+def test_heavy_packages_are_imported_where_they_are_used() -> None:
+    """Nothing outside HEAVY_ROOMS loads a heavy package on import, not even through a module of a heavy room."""
+    eager = {module_name(path): set(eager_imports(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+    heavy: set[str] = set()
+    grown = True
+    while grown:
+        found = {
+            module
+            for module, names in eager.items()
+            if any(name.split(".")[0] in HEAVY or name in heavy or name.rpartition(".")[0] in heavy for _, name in names)
+        }
+        grown = found != heavy
+        heavy = found
+    assert not {module for module in heavy if not any(is_in(module, room) for room in HEAVY_ROOMS)}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if module_name(p).startswith(COMMAND_LINE)], ids=module_name)
+def test_the_command_line_imports_nothing_slow(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    ours = [name for _, name in eager_imports(tree) if name.split(".")[0] in ("backend", "fuzz", "reprod")]
+    slow = [name for name in ours if not name.startswith(("backend.errors", "backend.case", "fuzz.cli", "fuzz.commands"))]
+    third_party = [
+        name for _, name in eager_imports(tree) if name.split(".")[0] in ("numpy", "numba", "hypothesis", "rich", "msgpack")
+    ]
+    assert not slow
+    assert not third_party
+
+
+def test_a_forbidden_import_is_seen() -> None:
+    """The checker itself: an import in a function counts for the rooms, and not for the heavy packages."""
+    tree = ast.parse("def f():\n    import torch\n    from fuzz import cli\n")
+    assert [name for _, name in imports(tree)] == ["torch", "fuzz.cli"]
+    assert list(eager_imports(tree)) == []
+    assert list(eager_imports(ast.parse("try:\n    import torch\nexcept ImportError:\n    pass\n"))) == [(2, "torch")]
