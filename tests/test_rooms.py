@@ -1,4 +1,4 @@
-"""The import rules of the rooms, checked on the source text: who may know whom, and what may only be imported where it is used."""
+"""The rooms' import rules, checked on the source text: who may know whom, and what is imported only where it is used."""
 
 from __future__ import annotations
 
@@ -46,32 +46,16 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-def eager_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def eager_imports(node: ast.AST) -> Iterator[tuple[int, str]]:
     """Imports that run when the module is imported: not those inside functions or under `if TYPE_CHECKING`."""
-
-    class Eager(ast.NodeVisitor):
-        def __init__(self) -> None:
-            self.found: list[tuple[int, str]] = []
-
-        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
-            del node
-
-        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:  # noqa: N802
-            del node
-
-        def visit_If(self, node: ast.If) -> None:  # noqa: N802
-            if "TYPE_CHECKING" not in ast.unparse(node.test):
-                self.generic_visit(node)
-
-        def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
-            self.found.extend(imports(node))
-
-        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
-            self.found.extend(imports(node))
-
-    visitor = Eager()
-    visitor.visit(tree)
-    yield from visitor.found
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield from imports(child)
+        yield from eager_imports(child)
 
 
 def is_in(name: str, room: str) -> bool:
