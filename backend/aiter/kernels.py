@@ -1,0 +1,170 @@
+"""Which of AITER's MLA decode kernels a call gets: the kernel tables and the choice.
+
+The rule from a call to a table key is in kernel_rules.py. A table is built in for each release (tables/kernels_*.csv) or is a
+checkout's own hsa/<arch>/mla/mla_asm.csv. Where a source of code objects is given, the chosen one must be in it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
+
+from backend.aiter.arguments import Device
+from backend.aiter.codefiles import CodeSource, code_path, has_code, kernel_csv
+from backend.aiter.kernel_rules import KernelKey, Refused, Route, route
+from backend.aiter.release import Release, read_table
+from backend.case import Arch
+from backend.errors import CannotRunError
+
+
+class TableKey(NamedTuple):
+    """Columns that AITER's launcher compares. max_seqlen_q 0: a row for any; causal: 1 under the mask of a causal call."""
+
+    q_dtype: str
+    kv_dtype: str
+    gqa_ratio: int
+    persistent: bool
+    max_seqlen_q: int
+    causal: int
+    lse: bool
+
+
+class TableRow(NamedTuple):
+    """One kernel. symbol: of the kernel in the ELF; code_object: file name; blob_id: git object id, where it is known."""
+
+    symbol: str
+    code_object: str
+    blob_id: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelTable:
+    """A kernel table of one architecture. rows: in the table's order, more than one where its keys are not unique.
+
+    causal: the value that the launcher asks for, 1 where any row is marked causal (the launcher's default since 2026-08).
+    """
+
+    label: str
+    causal: int
+    rows: Mapping[TableKey, tuple[TableRow, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChoice:
+    """The kernel of a call. sub_q, s_mqa: see Route. shadowed: code objects of further rows with the same key.
+
+    AITER keeps its rows in an unordered map, so that which of several equal keys wins is up to the C++ library; the first is
+    taken here.
+    """
+
+    symbol: str
+    code_object: str
+    blob_id: str | None
+    sub_q: int
+    s_mqa: int
+    shadowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoKernel:
+    """No kernel for the call: AITER raises before it launches. missing_key: the key that no row of the table has, if that."""
+
+    reason: str
+    missing_key: TableKey | None = None
+
+
+def choose_kernel(
+    release: Release, device: Device, key: KernelKey, table: KernelTable | None = None, source: CodeSource | None = None
+) -> KernelChoice | NoKernel:
+    """The kernel that the launcher takes. table: built-in where None; source: where its code object must be."""
+    asked = route(release.name, device.arch, key)
+    if isinstance(asked, Refused):
+        return NoKernel(asked.reason)
+    table = built_in_table(release, device.arch) if table is None else table
+    table_key = _table_key(key, asked, table)
+    rows = table.rows.get(table_key) or table.rows.get(table_key._replace(kv_dtype="any"))
+    if not rows:
+        return NoKernel(f"{table.label} has no row {describe_key(table_key)}", table_key)
+    first = rows[0]
+    if source is not None and not has_code(source, device.arch, first.code_object):
+        return NoKernel(f"{code_path(device.arch, first.code_object)} is not in {source.label}")
+    shadowed = tuple(row.code_object for row in rows[1:])
+    return KernelChoice(first.symbol, first.code_object, first.blob_id, asked.sub_q, asked.s_mqa, shadowed)
+
+
+def _table_key(key: KernelKey, asked: Route, table: KernelTable) -> TableKey:
+    return TableKey(
+        str(key.q_dtype), str(key.kv_dtype), asked.gqa_ratio, asked.persistent, asked.max_seqlen_q, table.causal, asked.lse
+    )
+
+
+def describe_key(key: TableKey) -> str:
+    """A table key in the words of mla_asm.csv's header."""
+    return (
+        f"qType={key.q_dtype} kvType={key.kv_dtype} Gqa={key.gqa_ratio} ps={key.persistent:d} "
+        f"qSeqLen={key.max_seqlen_q} causal={key.causal} lse={key.lse:d}"
+    )
+
+
+@cache
+def built_in_table(release: Release, arch: Arch) -> KernelTable:
+    """The table that a release ships (2025-11: what its launcher has compiled in)."""
+    rows = [row for row in read_table(f"kernels_{release.name}.csv") if row["arch"] == arch and row["cprr"] == "0"]
+    entries = []
+    for row in rows:
+        key = TableKey(
+            row["q_dtype"],
+            row["kv_dtype"],
+            int(row["gqa_ratio"]),
+            row["persistent"] == "1",
+            int(row["max_seqlen_q"]),
+            int(row["causal"]),
+            row["lse"] == "1",
+        )
+        entries.append((key, TableRow(row["symbol"], row["code_object"], row["blob_id"])))
+    return _table(f"release {release.name} on {arch}", entries)
+
+
+@lru_cache(maxsize=64)
+def source_table(source: CodeSource, arch: Arch) -> KernelTable | None:
+    """The table that a source brings along, None where it has none; raises CannotRunError where it cannot be read."""
+    text = kernel_csv(source, arch)
+    return None if text is None else parse_kernel_csv(text, f"{source.label}:{code_path(arch, 'mla_asm.csv')}")
+
+
+def parse_kernel_csv(text: str, label: str) -> KernelTable:
+    """AITER's mla_asm.csv: prefill rows and context-parallel rows are left out, columns that a revision lacks are 0."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "//", ";"))]
+    entries = []
+    for number, row in enumerate(csv.DictReader(lines), start=2):
+        try:
+            if int(row.get("prefill") or 0) or int(row.get("cprr") or 0):
+                continue
+            flags = {name: int(row.get(name) or 0) for name in ("ps", "causal", "lse")}
+            key = TableKey(
+                row["qType"],
+                row["kvType"],
+                int(row["Gqa"]),
+                bool(flags["ps"]),
+                int(row["qSeqLen"]),
+                flags["causal"],
+                bool(flags["lse"]),
+            )
+            entries.append((key, TableRow(row["knl_name"], row["co_name"], None)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CannotRunError(
+                f"{label}, row {number}: {error!r}; expected the columns qType, kvType, Gqa, ps, qSeqLen, knl_name, co_name"
+            ) from error
+    return _table(label, entries)
+
+
+def _table(label: str, entries: Iterable[tuple[TableKey, TableRow]]) -> KernelTable:
+    rows: dict[TableKey, tuple[TableRow, ...]] = {}
+    for key, row in entries:
+        rows[key] = (*rows.get(key, ()), row)
+    causal = max((key.causal for key in rows), default=0)
+    return KernelTable(label, causal, MappingProxyType(rows))

@@ -1,0 +1,437 @@
+"""From a call of `mla_decode_fwd` to the kernel launch that AITER makes of it, or to why it makes none.
+
+Fold, kernel, grid, kernargs, tensors as stage 1 sees them, and the second stage. Nothing here depends on what index tensors
+contain, only on their lengths, so that all but the shapes is remembered from call to call. Sources: aiter/mla.py and
+csrc/py_itfs_cu/asm_mla.cu of each release. It knows nothing of what a kernel then touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from math import prod
+from types import MappingProxyType
+from typing import NamedTuple
+
+from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.fold import FoldedHeads, fold_heads
+from backend.aiter.kernargs import Kernarg, KernargValue, layout, pack
+from backend.aiter.kernel_rules import KernelKey
+from backend.aiter.kernels import KernelChoice, NoKernel, TableKey, choose_kernel, source_table
+from backend.aiter.release import Release
+from backend.aiter.splits import choose_splits
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+
+BLOCK = (256, 1, 1)
+"""Threads of a workgroup: 4 waves of 64."""
+
+SOFTMAX_SCALE = 1.0 / QK_HEAD_DIM**0.5
+"""sm_scale where the caller gives none."""
+
+PERSISTENT_MAX_BATCH = 32
+"""2026-08: from this batch on, gfx950 bf16 with 16 heads and one query leaves persistent mode, unless splits are given."""
+
+
+class ElementType(StrEnum):
+    """Element types of the tensors of a launch."""
+
+    FP8 = "fp8"
+    BF16 = "bf16"
+    F32 = "f32"
+    I32 = "i32"
+    U64 = "u64"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return _ITEM_SIZE[self]
+
+
+_ITEM_SIZE = {ElementType.FP8: 1, ElementType.BF16: 2, ElementType.F32: 4, ElementType.I32: 4, ElementType.U64: 8}
+_ELEMENT = {DType.FP8: ElementType.FP8, DType.BF16: ElementType.BF16}
+
+
+class TensorSpec(NamedTuple):
+    """A contiguous tensor of a launch. shape: elements a dimension."""
+
+    shape: tuple[int, ...]
+    dtype: ElementType
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the logical tensor."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class SecondStageKind(StrEnum):
+    """What merges the partial rows into o."""
+
+    REDUCE = "mla_reduce_v1"
+    TRITON = "triton stage2"
+    NONE = "none (logits alias o)"
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStage:
+    """What follows stage 1.
+
+    num_head: heads of a row, after folding. tiles: reduce tiles, reduce_indptr's length - 1 (REDUCE).
+    max_splits: REDUCE: partial rows of one output row that its LDS holds; otherwise the split count.
+    mgc: KV tokens that a split has at least, in the Triton stage's view (non-persistent calls).
+    logits_is_o: logits are a view of o, in bf16. maybe_final_out: the Triton stage copies bf16 rows instead of merging
+    where the splits of the whole batch are as many as its requests. stores_lse: final_lse is written.
+    tensors: what the second stage touches beyond the launch's tensors.
+    """
+
+    kind: SecondStageKind
+    num_head: int
+    tiles: int
+    max_splits: int
+    mgc: int
+    logits_is_o: bool
+    maybe_final_out: bool
+    stores_lse: bool
+    tensors: Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Stage 1 as launched. symbol: kernel in the ELF; code_object: file name below hsa/<arch>/mla; blob_id: where known.
+
+    persistent: as launched, which is not always as asked (2026-08 leaves persistent mode at large batches).
+    max_seqlen_q: of the call. grid: workgroups; block: threads. tensors: as stage 1 sees them, folded; q_copied: q is a
+    rearranged copy then, and o is rearranged back afterwards. num_kv_splits: second dimension of logits.
+    sub_q, s_mqa: see kernel_rules.Route. shadowed: see KernelChoice.
+    """
+
+    release: Release
+    symbol: str
+    code_object: str
+    blob_id: str | None
+    arch: Arch
+    persistent: bool
+    fold: int
+    heads_in_kernel: int
+    max_seqlen_q: int
+    q_copied: bool
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    sub_q: int
+    s_mqa: int
+    kernargs: tuple[Kernarg, ...]
+    tensors: Mapping[str, TensorSpec]
+    num_kv_splits: int
+    second_stage: SecondStage
+    shadowed: tuple[str, ...] = ()
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Tensors that are views of another tensor's memory, by name."""
+        return {"logits": "o"} if self.second_stage.logits_is_o else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """AITER raises instead of launching. raised_by: its function; missing_key: what the kernel table lacks, if that is why."""
+
+    raised_by: str
+    reason: str
+    missing_key: TableKey | None = None
+
+
+def kernarg_bytes(launch: Launch, addresses: Mapping[str, int], unset: int = 0) -> bytes:
+    """The launch's kernel argument segment. addresses: of each tensor of launch.tensors, in bytes; logits may be left out where
+    they alias o. unset: the byte that fills what the launcher never sets (padding; in 2025-11 some fields too)."""
+    for name, target in launch.aliases.items():
+        if target in addresses:
+            addresses = {**addresses, name: addresses[target]}
+    return pack(launch.kernargs, addresses, unset)
+
+
+def launch(release: Release, device: Device, arguments: DecodeArguments, source: CodeSource | None = None) -> Launch | Refusal:
+    """What `mla_decode_fwd` launches. source: where the code object must be found; its own kernel table, if any, is used.
+
+    The six metadata tensors are those of `arguments.metadata`; sm_scale and the scales of q and KV are the usual ones.
+    """
+    batch = len(arguments.qo_indptr) - 1
+    metadata = arguments.metadata
+    if metadata is not None and _leaves_persistent_mode(release, device, arguments, batch):
+        metadata = None
+    splits: int | str = 1 if metadata is not None else _splits(release, device, arguments, batch)
+    if isinstance(splits, str):
+        return Refusal("mla_decode_fwd", splits)
+    plan = _plan(
+        release,
+        device,
+        source,
+        arguments.num_head,
+        arguments.q_dtype,
+        arguments.kv_dtype,
+        arguments.max_seqlen_q,
+        arguments.page_size,
+        metadata is not None,
+        splits,
+        arguments.return_lse,
+        arguments.intra_batch_mode,
+    )
+    if isinstance(plan, Refusal):
+        return plan
+    if metadata is None:
+        return _split_launch(release, device, arguments, plan, batch, splits)
+    if plan.folded.copied and arguments.q_rows % arguments.max_seqlen_q:
+        reason = f"q.reshape: {arguments.q_rows} rows are no multiple of {arguments.max_seqlen_q} queries"
+        return Refusal("mla_decode_fwd", reason)
+    return _persistent_launch(release, device, arguments, metadata, plan)
+
+
+def _splits(release: Release, device: Device, arguments: DecodeArguments, batch: int) -> int | str:
+    return choose_splits(
+        release,
+        device.num_cu,
+        arguments.num_kv_splits,
+        batch,
+        len(arguments.kv_indices),
+        arguments.num_head,
+        arguments.max_seqlen_q,
+        arguments.q_dtype,
+    )
+
+
+def _leaves_persistent_mode(release: Release, device: Device, arguments: DecodeArguments, batch: int) -> bool:
+    return (
+        release.name == "2026-08"
+        and arguments.num_kv_splits is None
+        and batch >= PERSISTENT_MAX_BATCH
+        and arguments.num_head == 16
+        and arguments.max_seqlen_q == 1
+        and device.arch is Arch.GFX950
+        and arguments.q_dtype is DType.BF16
+        and arguments.kv_dtype is DType.BF16
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What does not depend on how many requests there are."""
+
+    folded: FoldedHeads
+    kernel: KernelChoice
+    kernargs: tuple[Kernarg, ...]
+    logits_is_o: bool
+    mgc: int
+
+
+@lru_cache(maxsize=16384)
+def _plan(
+    release: Release,
+    device: Device,
+    source: CodeSource | None,
+    num_head: int,
+    q_dtype: DType,
+    kv_dtype: DType,
+    max_seqlen_q: int,
+    page_size: int,
+    persistent: bool,
+    splits: int,
+    return_lse: bool,
+    intra_batch_mode: bool,
+) -> _Plan | Refusal:
+    if return_lse and not release.has_return_lse:
+        return Refusal("mla_decode_fwd", f"release {release.name} has no argument return_lse")
+    if intra_batch_mode and not release.has_v1_0:
+        return Refusal("mla_decode_fwd", f"release {release.name} has no argument intra_batch_mode")
+    folded = fold_heads(release, device, q_dtype, kv_dtype, num_head, max_seqlen_q, persistent)
+    if folded is None:
+        return Refusal("mla_decode_fwd", f"asserts: {num_head} heads and max_seqlen_q {max_seqlen_q} are not supported")
+    key = KernelKey(q_dtype, kv_dtype, folded.heads_in_kernel, persistent, max_seqlen_q, return_lse)
+    table = None if source is None else source_table(source, device.arch)
+    kernel = choose_kernel(release, device, key, table, source)
+    if isinstance(kernel, NoKernel):
+        return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key)
+    values = _kernarg_values(release, key, kernel, page_size, splits)
+    aliased = not persistent and splits == 1 and _logits_alias_o(release, key)
+    mgc = 0 if persistent else _min_split_tokens(release, key)
+    return _Plan(folded, kernel, layout(release.kernarg_size, values), aliased, mgc)
+
+
+def _kernarg_values(
+    release: Release, key: KernelKey, kernel: KernelChoice, page_size: int, splits: int
+) -> dict[str, KernargValue]:
+    """What the launcher puts into each field, by name."""
+    unset: KernargValue = 0 if release.kernargs_zeroed else None
+    fp8_q, fp8_kv = key.q_dtype is DType.FP8, key.kv_dtype is DType.FP8
+    # 2026 passes o to persistent kernels only (aiter#2983 is about a kernel that stores through it nevertheless).
+    passes_o = key.persistent or release.name == "2025-11"
+    if passes_o:
+        out_16_nosplit = splits
+    else:
+        out_16_nosplit = int(release.name == "2026-08" and splits == 1)
+    return {
+        "ptr_R": "logits",
+        "ptr_LSE": "attn_lse",
+        "ptr_Q": "q",
+        "ptr_KV": "kv_buffer",
+        "ptr_LTP": "kv_indptr",
+        "ptr_LTD": "kv_indices",
+        "ptr_LTL": "kv_last_page_lens",
+        "scalar": SOFTMAX_SCALE,
+        "s_MQA": kernel.s_mqa,
+        "s_kv_split": splits,
+        "s_Q_Bs": key.gqa_ratio * QK_HEAD_DIM * key.q_dtype.itemsize * key.max_seqlen_q,
+        "s_Bs": page_size * QK_HEAD_DIM * key.kv_dtype.itemsize,
+        "s_log2_plen": page_size.bit_length() - 1,
+        "ptr_QTP": "qo_indptr",
+        "ptr_STP": "work_meta_data" if key.persistent else "num_kv_splits_indptr",
+        "ptr_RP": "o" if passes_o else 0,
+        "ptr_QSCALE": "q_scale" if fp8_q else unset,
+        "ptr_KVSCALE": "kv_scale" if fp8_q or fp8_kv else unset,
+        "out_16_nosplit": out_16_nosplit,
+        "ptr_LSEP": "final_lse" if key.return_lse else 0,
+        "ptr_GKVTP": 0,
+        "s_cp_world_size": 1,
+        "s_cp_rank": 0,
+    }
+
+
+def _logits_alias_o(release: Release, key: KernelKey) -> bool:
+    """With one split, whether logits are a view of o and there is no second stage."""
+    if key.q_dtype is DType.FP8 or key.max_seqlen_q == 4:
+        return True
+    if key.kv_dtype is not DType.BF16 or release.name == "2025-11":
+        return False
+    return key.gqa_ratio == 32 or (key.gqa_ratio == 8 and release.name == "2026-08")
+
+
+def _min_split_tokens(release: Release, key: KernelKey) -> int:
+    """mgc of mla.py."""
+    heads, qlen = key.gqa_ratio, key.max_seqlen_q
+    if release.name == "2025-11":
+        return 64 if heads == 16 and qlen == 1 else 16
+    both_fp8 = key.q_dtype is DType.FP8 and key.kv_dtype is DType.FP8
+    both_bf16 = key.q_dtype is DType.BF16 and key.kv_dtype is DType.BF16
+    if (heads == 128 and both_fp8) or (heads == 64 and both_bf16 and qlen == 1):
+        return 32
+    if heads in (8, 16) and qlen == 1:
+        return 64
+    return 64 if heads == 8 and qlen == 2 and release.name == "2026-08" else 16
+
+
+def _persistent_launch(
+    release: Release, device: Device, arguments: DecodeArguments, metadata: BufferSizes, plan: _Plan
+) -> Launch:
+    heads, rows = plan.folded.heads_in_kernel, arguments.q_rows * plan.folded.fold
+    partial_rows = metadata.reduce_partial_map * arguments.max_seqlen_q
+    tensors = {
+        "logits": TensorSpec((partial_rows, 1, heads, V_HEAD_DIM), ElementType.F32),
+        "attn_lse": TensorSpec((partial_rows, 1, heads, 1), ElementType.F32),
+        "work_meta_data": _WORK_META_DATA,
+        "work_indptr": TensorSpec((metadata.work_indptr,), ElementType.I32),
+        "work_info_set": TensorSpec((metadata.work_info_set // 8, 8), ElementType.I32),
+        "reduce_indptr": TensorSpec((metadata.reduce_indptr,), ElementType.I32),
+        "reduce_final_map": TensorSpec((metadata.reduce_final_map // 2, 2), ElementType.I32),
+        "reduce_partial_map": TensorSpec((metadata.reduce_partial_map,), ElementType.I32),
+    }
+    _add_call_tensors(tensors, arguments, rows, heads)
+    # 2025-11 allocates and writes final_lse whether it is asked for or not.
+    stores_lse = arguments.return_lse or not release.has_return_lse
+    extra = {}
+    if stores_lse and not arguments.return_lse:
+        extra["final_lse"] = TensorSpec((rows, heads), ElementType.F32)
+    second = SecondStage(
+        SecondStageKind.REDUCE,
+        heads,
+        metadata.reduce_indptr - 1,
+        device.num_cu,
+        0,
+        False,
+        False,
+        stores_lse,
+        MappingProxyType(extra),
+    )
+    return _launch(release, device, arguments, plan, True, (metadata.work_indptr - 1, 1, 1), tensors, 1, second)
+
+
+def _split_launch(release: Release, device: Device, arguments: DecodeArguments, plan: _Plan, batch: int, splits: int) -> Launch:
+    heads, rows = arguments.num_head, arguments.q_rows
+    logits_type = ElementType.BF16 if plan.logits_is_o else ElementType.F32
+    tensors = {
+        "logits": TensorSpec((rows, splits, heads, V_HEAD_DIM), logits_type),
+        "attn_lse": TensorSpec((rows, splits, heads, 1), ElementType.F32),
+        "num_kv_splits_indptr": TensorSpec((batch + 1,), ElementType.I32),
+    }
+    _add_call_tensors(tensors, arguments, rows, heads)
+    extra = {}
+    if release.name == "2026-08" and not plan.logits_is_o:
+        extra["valid_split_count"] = TensorSpec((batch,), ElementType.I32)
+    # A kernel of 8 or 16 heads with one query never writes bf16 rows into fp32 logits.
+    merges_always = arguments.max_seqlen_q == 1 and (heads == 16 or (heads == 8 and release.name != "2025-11"))
+    second = SecondStage(
+        SecondStageKind.NONE if plan.logits_is_o else SecondStageKind.TRITON,
+        heads,
+        0,
+        splits,
+        plan.mgc,
+        plan.logits_is_o,
+        not merges_always,
+        arguments.return_lse and not plan.logits_is_o,
+        MappingProxyType(extra),
+    )
+    tiles_x = (arguments.max_seqlen_q * heads + plan.kernel.sub_q - 1) // plan.kernel.sub_q
+    return _launch(release, device, arguments, plan, False, (tiles_x, batch, splits), tensors, splits, second)
+
+
+_WORK_META_DATA = TensorSpec((2,), ElementType.U64)
+_SCALE = TensorSpec((1,), ElementType.F32)
+
+
+def _add_call_tensors(tensors: dict[str, TensorSpec], arguments: DecodeArguments, rows: int, heads: int) -> None:
+    """The caller's tensors, as viewed by the kernel, in mla_decode_fwd's order."""
+    tensors["q"] = TensorSpec((rows, heads, QK_HEAD_DIM), _ELEMENT[arguments.q_dtype])
+    tensors["o"] = TensorSpec((rows, heads, V_HEAD_DIM), ElementType.BF16)
+    tensors["kv_buffer"] = TensorSpec((arguments.kv_pages, arguments.page_size, 1, QK_HEAD_DIM), _ELEMENT[arguments.kv_dtype])
+    tensors["qo_indptr"] = TensorSpec((len(arguments.qo_indptr),), ElementType.I32)
+    tensors["kv_indptr"] = TensorSpec((len(arguments.kv_indptr),), ElementType.I32)
+    tensors["kv_indices"] = TensorSpec((len(arguments.kv_indices),), ElementType.I32)
+    tensors["kv_last_page_lens"] = TensorSpec((len(arguments.kv_last_page_lens),), ElementType.I32)
+    tensors["q_scale"] = _SCALE
+    tensors["kv_scale"] = _SCALE
+    if arguments.return_lse:
+        tensors["final_lse"] = TensorSpec((rows, heads), ElementType.F32)
+
+
+def _launch(
+    release: Release,
+    device: Device,
+    arguments: DecodeArguments,
+    plan: _Plan,
+    persistent: bool,
+    grid: tuple[int, int, int],
+    tensors: dict[str, TensorSpec],
+    splits: int,
+    second: SecondStage,
+) -> Launch:
+    kernel, folded = plan.kernel, plan.folded
+    return Launch(
+        release,
+        kernel.symbol,
+        kernel.code_object,
+        kernel.blob_id,
+        device.arch,
+        persistent,
+        folded.fold,
+        folded.heads_in_kernel,
+        arguments.max_seqlen_q,
+        folded.copied,
+        grid,
+        BLOCK,
+        kernel.sub_q,
+        kernel.s_mqa,
+        plan.kernargs,
+        MappingProxyType(tensors),
+        splits,
+        second,
+        kernel.shadowed,
+    )
