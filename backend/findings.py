@@ -98,7 +98,7 @@ def in_causal_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def cause(findings: Sequence[Finding]) -> Finding | None:
-    """The first finding on the case's path that is more than a refusal; a refusal where there is nothing else; None for none."""
+    """The first finding on the path that is more than a refusal; a refusal where there is nothing else; None for none."""
     faults = [f for f in findings if f.severity > Severity.REFUSED]
     ordered = in_causal_order(faults or findings)
     return ordered[0] if ordered else None
