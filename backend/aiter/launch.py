@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
-from math import prod
 from types import MappingProxyType
-from typing import NamedTuple
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
 from backend.aiter.codefiles import CodeSource
@@ -21,8 +18,10 @@ from backend.aiter.fold import FoldedHeads, fold_heads
 from backend.aiter.kernargs import Kernarg, KernargValue, layout, pack
 from backend.aiter.kernel_rules import KernelKey
 from backend.aiter.kernels import KernelChoice, NoKernel, TableKey, choose_kernel, source_table
+from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_refusal
 from backend.aiter.release import Release
 from backend.aiter.splits import choose_splits
+from backend.aiter.tensors import ELEMENT_OF, ElementType, TensorSpec
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
 
 BLOCK = (256, 1, 1)
@@ -33,68 +32,6 @@ SOFTMAX_SCALE = 1.0 / QK_HEAD_DIM**0.5
 
 PERSISTENT_MAX_BATCH = 32
 """2026-08: from this batch on, gfx950 bf16 with 16 heads and one query leaves persistent mode, unless splits are given."""
-
-
-class ElementType(StrEnum):
-    """Element types of the tensors of a launch."""
-
-    FP8 = "fp8"
-    BF16 = "bf16"
-    F32 = "f32"
-    I32 = "i32"
-    U64 = "u64"
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes an element."""
-        return _ITEM_SIZE[self]
-
-
-_ITEM_SIZE = {ElementType.FP8: 1, ElementType.BF16: 2, ElementType.F32: 4, ElementType.I32: 4, ElementType.U64: 8}
-_ELEMENT = {DType.FP8: ElementType.FP8, DType.BF16: ElementType.BF16}
-
-
-class TensorSpec(NamedTuple):
-    """A contiguous tensor of a launch. shape: elements a dimension."""
-
-    shape: tuple[int, ...]
-    dtype: ElementType
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the logical tensor."""
-        return prod(self.shape) * self.dtype.itemsize
-
-
-class SecondStageKind(StrEnum):
-    """What merges the partial rows into o."""
-
-    REDUCE = "mla_reduce_v1"
-    TRITON = "triton stage2"
-    NONE = "none (logits alias o)"
-
-
-@dataclass(frozen=True, slots=True)
-class SecondStage:
-    """What follows stage 1.
-
-    num_head: heads of a row, after folding. tiles: reduce tiles, reduce_indptr's length - 1 (REDUCE).
-    max_splits: REDUCE: partial rows of one output row that its LDS holds; otherwise the split count.
-    mgc: KV tokens that a split has at least, in the Triton stage's view (non-persistent calls).
-    logits_is_o: logits are a view of o, in bf16. maybe_final_out: the Triton stage copies bf16 rows instead of merging
-    where the splits of the whole batch are as many as its requests. stores_lse: final_lse is written.
-    tensors: what the second stage touches beyond the launch's tensors.
-    """
-
-    kind: SecondStageKind
-    num_head: int
-    tiles: int
-    max_splits: int
-    mgc: int
-    logits_is_o: bool
-    maybe_final_out: bool
-    stores_lse: bool
-    tensors: Mapping[str, TensorSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,16 +277,20 @@ def _persistent_launch(
     extra = {}
     if stores_lse and not arguments.return_lse:
         extra["final_lse"] = TensorSpec((rows, heads), ElementType.F32)
+    max_splits = device.num_cu
+    if release.name == "2026-08" and arguments.num_kv_splits is not None:
+        max_splits = max(max_splits, arguments.num_kv_splits)
     second = SecondStage(
         SecondStageKind.REDUCE,
         heads,
         metadata.reduce_indptr - 1,
-        device.num_cu,
+        max_splits,
         0,
         False,
         False,
         stores_lse,
         MappingProxyType(extra),
+        reduce_refusal(release, device.arch, heads, max_splits),
     )
     return _launch(release, device, arguments, plan, True, (metadata.work_indptr - 1, 1, 1), tensors, 1, second)
 
@@ -389,9 +330,9 @@ _SCALE = TensorSpec((1,), ElementType.F32)
 
 def _add_call_tensors(tensors: dict[str, TensorSpec], arguments: DecodeArguments, rows: int, heads: int) -> None:
     """The caller's tensors, as viewed by the kernel, in mla_decode_fwd's order."""
-    tensors["q"] = TensorSpec((rows, heads, QK_HEAD_DIM), _ELEMENT[arguments.q_dtype])
+    tensors["q"] = TensorSpec((rows, heads, QK_HEAD_DIM), ELEMENT_OF[arguments.q_dtype])
     tensors["o"] = TensorSpec((rows, heads, V_HEAD_DIM), ElementType.BF16)
-    tensors["kv_buffer"] = TensorSpec((arguments.kv_pages, arguments.page_size, 1, QK_HEAD_DIM), _ELEMENT[arguments.kv_dtype])
+    tensors["kv_buffer"] = TensorSpec((arguments.kv_pages, arguments.page_size, 1, QK_HEAD_DIM), ELEMENT_OF[arguments.kv_dtype])
     tensors["qo_indptr"] = TensorSpec((len(arguments.qo_indptr),), ElementType.I32)
     tensors["kv_indptr"] = TensorSpec((len(arguments.kv_indptr),), ElementType.I32)
     tensors["kv_indices"] = TensorSpec((len(arguments.kv_indices),), ElementType.I32)

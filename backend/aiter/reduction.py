@@ -1,0 +1,313 @@
+"""The second stage: which partial rows mla_reduce_v1 or the Triton merge reads, and which rows of o it writes.
+
+Sources: csrc/kernels/mla/reduce.cu and `_fwd_kernel_stage2_asm` of aiter/mla.py, all three releases. Rows come as intervals,
+so that a garbled plan costs no memory. This module knows what is touched, not where tensors lie or whether it is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from backend.aiter.arguments import Device, Int32Array
+from backend.aiter.release import Release
+from backend.aiter.tensors import TensorSpec
+from backend.case import V_HEAD_DIM, Arch
+from backend.errors import UnmodelledError
+
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+REDUCE_HEADS = {
+    "2025-11": (16, 128),
+    "2026-06": (8, 16, 32, 48, 64, 80, 96, 112, 128),
+    "2026-08": (8, 16, 24, 32, 48, 64, 80, 96, 112, 128),
+}
+"""Heads that mla_reduce_v1 is compiled for with 512 elements a row; it raises for any other."""
+
+LDS_BYTES = {Arch.GFX942: 65536, Arch.GFX950: 163840}
+"""LDS of a compute unit (hipDeviceProp_t.maxSharedMemoryPerMultiProcessor)."""
+
+OCCUPANCY = 8
+"""Workgroups of the reduction that share a compute unit (MlaReduceKernelV1Traits)."""
+
+WAVE = 64
+
+MAX_INTERVALS = 1 << 24
+"""More partial rows than any plan that fits a GPU; reached only where reduce_indptr holds garbage."""
+
+
+class SecondStageKind(StrEnum):
+    """What merges the partial rows into o."""
+
+    REDUCE = "mla_reduce_v1"
+    TRITON = "triton stage2"
+    NONE = "none (logits alias o)"
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStage:
+    """What follows stage 1.
+
+    num_head: heads of a row, after folding. tiles: reduce tiles, reduce_indptr's length - 1 (REDUCE).
+    max_splits: REDUCE: partial rows of one output row that its LDS has room for; otherwise the split count of every request.
+    mgc: KV tokens that a split has at least, in the Triton stage's view (non-persistent calls).
+    logits_is_o: logits are a view of o, in bf16. maybe_final_out: the Triton stage copies bf16 rows instead of merging where
+    there is one split a request. stores_lse: final_lse is written.
+    tensors: what the second stage touches beyond the launch's tensors. refusal: why AITER raises here, after stage 1 has run.
+    """
+
+    kind: SecondStageKind
+    num_head: int
+    tiles: int
+    max_splits: int
+    mgc: int
+    logits_is_o: bool
+    maybe_final_out: bool
+    stores_lse: bool
+    tensors: Mapping[str, TensorSpec]
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MergedRows:
+    """What a second stage touches, as intervals of rows with exclusive ends; a row is all heads of one query and one split.
+
+    output_owner, output_begin, output_end: reduce tile or request, and the rows of o (and of final_lse where it is stored)
+    that are written for it.
+    partial_owner, partial_begin, partial_end: the rows of logits and attn_lse read for it; logits as [rows, heads, 512] with
+    splits of a query next to each other. copies_bf16: they are bf16 rows at the start of the fp32 logits, and attn_lse is not
+    read. over_capacity: reduce tiles with more partial rows than LDS has room for. 2026 keeps the map there and overwrites
+    what does not fit, so that rows from the max_splits-th on are read at addresses unknown here and are left out.
+    partial_map_outside [n, 2]: words of reduce_partial_map outside the tensor that are read, final_map_outside: rows of
+    reduce_final_map; what they would lead to is unknown and left out.
+    """
+
+    output_owner: Int64Array
+    output_begin: Int64Array
+    output_end: Int64Array
+    partial_owner: Int64Array
+    partial_begin: Int64Array
+    partial_end: Int64Array
+    copies_bf16: bool
+    over_capacity: Int64Array
+    partial_map_outside: Int64Array
+    final_map_outside: Int64Array
+
+
+def expand(begin: Int64Array, end: Int64Array) -> Int64Array:
+    """The single rows of intervals, in order; empty and reversed intervals give none."""
+    lengths = np.maximum(end - begin, 0)
+    total = int(lengths.sum())
+    starts = np.cumsum(lengths) - lengths
+    return np.repeat(begin - starts, lengths) + np.arange(total, dtype=np.int64)
+
+
+@lru_cache(maxsize=4096)
+def reduce_refusal(release: Release, arch: Arch, num_head: int, max_splits: int) -> str | None:
+    """Why mla_reduce_v1 raises before it launches, if it does."""
+    supported = REDUCE_HEADS[release.name]
+    if num_head not in supported:
+        return f"mla_reduce_v1 of release {release.name} is compiled for {supported} heads, given {num_head}"
+    needed = reduce_lds_bytes(release, max_splits)
+    limit = LDS_BYTES[arch] // OCCUPANCY if release.name == "2025-11" else LDS_BYTES[arch]
+    return f"mla_reduce_v1 for {max_splits} splits needs {needed} bytes of LDS, more than {limit}" if needed > limit else None
+
+
+def reduce_lds_bytes(release: Release, max_splits: int) -> int:
+    """LDS that a workgroup of the reduction is launched with, bytes: map (2026), scales and spilled LSEs, one word a split."""
+    if release.name == "2025-11":
+        return 8 * max_splits
+    scales = max_splits
+    if release.name == "2026-08":
+        scales = WAVE if max_splits <= WAVE else 4 * WAVE if max_splits <= 4 * WAVE else -(-max_splits // WAVE) * WAVE
+    return 4 * (max_splits + scales + max(0, scales - 4 * WAVE))
+
+
+def wrapping_rows(release: Release, num_head: int) -> Mapping[str, int]:
+    """First row of each tensor whose offset mla_reduce_v1 cannot express, by tensor name.
+
+    2026 computes byte offsets in 32 bits (buffer accesses), so that a row past 4 GiB is taken from the tensor's start;
+    2025-11 computes element offsets of o and final_lse in signed 32 bits and those of partial rows in 64.
+    """
+    if release.name == "2025-11":
+        return MappingProxyType({"o": (1 << 31) // (num_head * V_HEAD_DIM), "final_lse": (1 << 31) // num_head})
+    row_bytes = {"logits": 4 * num_head * V_HEAD_DIM, "attn_lse": 4 * num_head, "o": 2 * num_head * V_HEAD_DIM}
+    row_bytes["final_lse"] = row_bytes["attn_lse"]
+    return MappingProxyType({name: (1 << 32) // size for name, size in row_bytes.items()})
+
+
+def reduced_rows(
+    release: Release,
+    device: Device,
+    stage: SecondStage,
+    max_seqlen_q: int,
+    reduce_indptr: Int32Array,
+    reduce_final_map: Int32Array,
+    reduce_partial_map: Int32Array,
+) -> MergedRows:
+    """What mla_reduce_v1 touches for these contents of the three tensors, each given at its allocated size.
+
+    reduce_indptr: [tiles + 1]; reduce_final_map: [rows, 2] or flat; reduce_partial_map: [words]. A tile with fewer than two
+    partial rows is passed over. Raises UnmodelledError where reduce_indptr is so garbled that there is no end to it.
+    """
+    final_map = reduce_final_map.reshape(-1, 2)
+    skipped = _tiles_never_reached(release, device, stage, max_seqlen_q, reduce_indptr)
+    keeps_map = release.name != "2025-11"
+    counts = _count_reduced(reduce_indptr, final_map, len(reduce_partial_map), skipped, stage.max_splits, keeps_map)
+    if counts[1] > MAX_INTERVALS:
+        raise UnmodelledError(f"reduce_indptr asks for {counts[1]} partial rows over {stage.tiles} tiles: garbage, not a plan")
+    output, partial, over, outside, final_outside = _fill_reduced(
+        reduce_indptr, final_map, reduce_partial_map, skipped, stage.max_splits, keeps_map, counts
+    )
+    return MergedRows(output[0], output[1], output[2], partial[0], partial[1], partial[2], False, over, outside, final_outside)
+
+
+def split_rows(
+    release: Release,
+    stage: SecondStage,
+    page_size: int,
+    qo_indptr: Int32Array,
+    kv_indptr: Int32Array,
+    kv_last_page_lens: Int32Array,
+) -> MergedRows:
+    """What the Triton merge touches after a non-persistent launch; nothing where there is no second stage.
+
+    2025-11 and 2026-06 take a request's pages for its tokens, so that page sizes above 1 lose splits there.
+    """
+    splits = stage.max_splits
+    if stage.kind is not SecondStageKind.TRITON:
+        qo_indptr = qo_indptr[:1]
+    requests = len(qo_indptr) - 1
+    q_begin = qo_indptr[:-1].astype(np.int64)
+    q_end = np.maximum(qo_indptr[1:].astype(np.int64), q_begin)
+    length = np.diff(kv_indptr[: requests + 1].astype(np.int64))
+    if page_size > 1 and release.name == "2026-08":
+        length = (length - 1) * page_size + kv_last_page_lens[:requests]
+    owner = np.arange(requests, dtype=np.int64)
+    none = np.zeros(0, np.int64)
+    if stage.maybe_final_out and splits == 1:
+        return MergedRows(owner, q_begin, q_end, owner, q_begin, q_end, True, none, none.reshape(0, 2), none)
+    merged = np.minimum(splits, -(-length // max(stage.mgc, 1)))
+    rows = expand(q_begin, q_end)
+    row_owner = np.repeat(owner, q_end - q_begin)
+    begin = rows * splits
+    end = begin + np.maximum(merged[row_owner], 0)
+    return MergedRows(owner, q_begin, q_end, row_owner, begin, end, False, none, none.reshape(0, 2), none)
+
+
+def workgroups_per_head(device: Device, tiles: int, max_seqlen_q: int, num_head: int) -> int:
+    """Workgroups that share the queries of one tile and head (get_num_work_group_per_bh, 2026)."""
+    capacity = np.float32(device.num_cu * OCCUPANCY) * np.float32(1.3)
+    workloads = tiles * num_head
+    if not capacity > workloads:
+        return 1
+    wanted = min(-(-int(capacity) // workloads), max_seqlen_q)
+    return next((count for count in (1, 2, 4, 8, 16, 64) if wanted <= count), 256)
+
+
+def _tiles_never_reached(
+    release: Release, device: Device, stage: SecondStage, max_seqlen_q: int, reduce_indptr: Int32Array
+) -> BoolArray:
+    """Tiles that no workgroup gets to. With many tiles, workgroups stride over them and stop at the first that begins where
+    the last one ends; in a well-formed indptr nothing but empty tiles follows. Length 0: none."""
+    tiles = len(reduce_indptr) - 1
+    none = np.zeros(0, np.bool_)
+    if tiles < 1 or bool(np.all(reduce_indptr[1:] >= reduce_indptr[:-1])):
+        return none
+    groups = 1 if release.name == "2025-11" else workgroups_per_head(device, tiles, max_seqlen_q, stage.num_head)
+    grid = device.num_cu * OCCUPANCY * 2
+    work = np.arange(stage.num_head * groups * tiles, dtype=np.int64)
+    if len(work) <= grid:
+        return none
+    stops = reduce_indptr[:-1] == reduce_indptr[-1]
+    padded = np.zeros(-(-len(work) // grid) * grid, np.bool_)
+    padded[work] = stops[work // (stage.num_head * groups)]
+    stopped: BoolArray = np.logical_or.accumulate(padded.reshape(-1, grid), axis=0).reshape(-1)[: len(work)]
+    return np.asarray(stopped.reshape(tiles, -1).all(axis=1))
+
+
+@njit(cache=True, nogil=True)
+def _partial_rows_of(indptr: Int32Array, tile: int, skipped: BoolArray) -> tuple[int, int]:
+    """First and last (exclusive) word of reduce_partial_map that a tile reads; (0, 0) where it is passed over."""
+    begin, end = int(indptr[tile]), int(indptr[tile + 1])
+    if end - begin < 2 or (len(skipped) and skipped[tile]):
+        return 0, 0
+    return begin, end
+
+
+@njit(cache=True, nogil=True)
+def _count_reduced(
+    indptr: Int32Array, final_map: Int32Array, words: int, skipped: BoolArray, max_splits: int, keeps_map: bool
+) -> tuple[int, int, int, int, int]:
+    """Entries of each of the arrays that `_fill_reduced` makes."""
+    outputs = partials = over = outside = final_outside = 0
+    for tile in range(len(indptr) - 1):
+        begin, end = _partial_rows_of(indptr, tile, skipped)
+        if begin == end:
+            continue
+        outside += (begin < 0) + (end > words)
+        if end - begin > max_splits:
+            over += 1
+            if keeps_map:
+                end = begin + max_splits
+        if tile >= len(final_map):
+            final_outside += 1
+            continue
+        outputs += 1
+        partials += max(min(end, words) - max(begin, 0), 0)
+    return outputs, partials, over, outside, final_outside
+
+
+@njit(cache=True, nogil=True)
+def _fill_reduced(
+    indptr: Int32Array,
+    final_map: Int32Array,
+    partial_map: Int32Array,
+    skipped: BoolArray,
+    max_splits: int,
+    keeps_map: bool,
+    counts: tuple[int, int, int, int, int],
+) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array, Int64Array]:
+    output = np.empty((3, counts[0]), np.int64)
+    partial = np.empty((3, counts[1]), np.int64)
+    over = np.empty(counts[2], np.int64)
+    outside = np.empty((counts[3], 2), np.int64)
+    final_outside = np.empty(counts[4], np.int64)
+    at_output = at_partial = at_over = at_outside = at_final = 0
+    words = len(partial_map)
+    for tile in range(len(indptr) - 1):
+        begin, end = _partial_rows_of(indptr, tile, skipped)
+        if begin == end:
+            continue
+        if begin < 0:
+            outside[at_outside, 0], outside[at_outside, 1] = begin, min(end, 0)
+            at_outside += 1
+        if end > words:
+            outside[at_outside, 0], outside[at_outside, 1] = max(begin, words), end
+            at_outside += 1
+        if end - begin > max_splits:
+            over[at_over] = tile
+            at_over += 1
+            if keeps_map:
+                end = begin + max_splits
+        if tile >= len(final_map):
+            final_outside[at_final] = tile
+            at_final += 1
+            continue
+        q_begin = int(final_map[tile, 0])
+        queries = max(int(final_map[tile, 1]) - q_begin, 0)
+        output[0, at_output], output[1, at_output], output[2, at_output] = tile, q_begin, q_begin + queries
+        at_output += 1
+        for word in range(max(begin, 0), min(end, words)):
+            row = int(partial_map[word])
+            partial[0, at_partial], partial[1, at_partial], partial[2, at_partial] = tile, row, row + queries
+            at_partial += 1
+    return output, partial, over, outside, final_outside

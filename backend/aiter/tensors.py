@@ -1,0 +1,42 @@
+"""Shapes and element types of the tensors of a launch."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import prod
+from typing import NamedTuple
+
+from backend.case import DType
+
+
+class ElementType(StrEnum):
+    """Element types of the tensors of a launch."""
+
+    FP8 = "fp8"
+    BF16 = "bf16"
+    F32 = "f32"
+    I32 = "i32"
+    U64 = "u64"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return _ITEM_SIZE[self]
+
+
+_ITEM_SIZE = {ElementType.FP8: 1, ElementType.BF16: 2, ElementType.F32: 4, ElementType.I32: 4, ElementType.U64: 8}
+
+ELEMENT_OF = {DType.FP8: ElementType.FP8, DType.BF16: ElementType.BF16}
+"""Element type of q or KV of a case."""
+
+
+class TensorSpec(NamedTuple):
+    """A contiguous tensor of a launch. shape: elements a dimension."""
+
+    shape: tuple[int, ...]
+    dtype: ElementType
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the logical tensor."""
+        return prod(self.shape) * self.dtype.itemsize
