@@ -1,0 +1,1 @@
+"""Searching for faults: strategies, the search itself, and the command line."""

@@ -1,0 +1,83 @@
+"""Examples of a Hypothesis strategy, the same ones in every process: a function of the strategy and a seed.
+
+Hypothesis' own provider of choices mixes in constants that it reads from whichever modules happen to be imported, so one
+seed would give other cases in another process. The provider here depends on its seed alone and costs two thirds of the time.
+It serves generation only; tests draw from the same strategies with Hypothesis' own provider and shrinker.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, PrimitiveProvider
+from hypothesis.strategies import SearchStrategy
+
+T = TypeVar("T")
+
+PROVIDER = "aiterfuzz"
+"""Value of Hypothesis' setting `backend` that selects SeededProvider, by its documented extension point."""
+
+
+class SeededProvider(PrimitiveProvider):
+    """Uniform choices from one seeded generator; integers and booleans, which is all that our strategies draw.
+
+    next_seed: of the instance that Hypothesis, which passes no arguments of ours, makes at the start of the next run.
+    """
+
+    lifetime = "test_function"
+    next_seed: int = 0
+
+    def __init__(self, conjecturedata: Any, /) -> None:
+        super().__init__(conjecturedata)
+        self._random = Random(self.next_seed)
+
+    def draw_integer(
+        self,
+        min_value: int | None = None,
+        max_value: int | None = None,
+        *,
+        weights: dict[int, float] | None = None,
+        shrink_towards: int = 0,
+    ) -> int:
+        assert min_value is not None
+        assert max_value is not None
+        assert weights is None
+        return min_value + int(self._random.random() * (max_value - min_value + 1))
+
+    def draw_boolean(self, p: float = 0.5) -> bool:
+        return self._random.random() < p
+
+    def draw_float(self, **constraints: Any) -> float:
+        raise NotImplementedError("a strategy of the search draws a float")
+
+    def draw_string(self, *arguments: Any, **constraints: Any) -> str:
+        raise NotImplementedError("a strategy of the search draws a string")
+
+    def draw_bytes(self, *arguments: Any, **constraints: Any) -> bytes:
+        raise NotImplementedError("a strategy of the search draws bytes")
+
+
+AVAILABLE_PROVIDERS[PROVIDER] = SeededProvider
+
+
+def examples(strategy: SearchStrategy[T], count: int, seed: int) -> list[T]:
+    """Up to `count` examples, fewer only where the strategy has no more; the simplest one comes first."""
+    drawn: list[T] = []
+
+    @settings(
+        backend=PROVIDER,
+        max_examples=count,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def collect(example: T) -> None:
+        drawn.append(example)
+
+    SeededProvider.next_seed = seed
+    collect()
+    return drawn

@@ -1,0 +1,84 @@
+"""Where a result comes from: everything that could make it come out differently, in one record that goes with each result."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.release import fingerprint, release, unknown_fingerprint_warning
+
+PACKAGES = ("numpy", "numba", "hypothesis", "amd-aiter", "torch", "triton", "ray")
+"""Distributions whose versions can change a result or a rate."""
+
+ROOMS = ("backend", "fuzz", "reprod")
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made a result.
+
+    project: version of aiterfuzz; rules: fingerprint of its own source files, which tells two unreleased states apart.
+    python, system, versions: of this machine; a package that is not installed is left out. device: what cases ran on.
+    releases: AITER commits by release name. source: the checkout or wheel that code objects come from, None: built-in tables.
+    host_sources: sha256 by path of the AITER host files in `source`; empty without one. warnings: to be shown with results.
+    """
+
+    project: str
+    rules: str
+    python: str
+    system: str
+    versions: dict[str, str]
+    device: str
+    releases: dict[str, str]
+    source: str | None
+    host_sources: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+def provenance(device: str, releases: Sequence[str], source: CodeSource | None) -> Provenance:
+    """The record for runs on a device with rules of these releases."""
+    rules = {name: release(name) for name in releases}
+    warnings = [unknown_fingerprint_warning(each, source) for each in rules.values()] if source is not None else []
+    return Provenance(
+        project=_version("aiterfuzz") or "not installed",
+        rules=own_fingerprint(),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        versions=versions(),
+        device=device,
+        releases={name: each.commit for name, each in rules.items()},
+        source=None if source is None else source.label,
+        host_sources={} if source is None else dict(fingerprint(source)),
+        warnings=tuple(warning for warning in warnings if warning is not None),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of PACKAGES as installed."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@lru_cache(maxsize=1)
+def own_fingerprint() -> str:
+    """First 12 hexadecimal digits of a sha256 over our own source files and tables, in the order of their paths."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*")):
+            if path.suffix in (".py", ".csv") and path.is_file():
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

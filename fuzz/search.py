@@ -1,0 +1,189 @@
+"""The search: cases of a space, run one after the other on one path, each new fault shrunk and reported once.
+
+A generator of events that knows nothing of how they are shown or stored. It is deterministic from the seed: cases come in
+chunks, each a function of (space, seed, index of the chunk), so that chunks may be spread over workers and give the same.
+
+A fault is named by the signature of an outcome's cause. When a signature is met again it is counted and set aside, and the
+search goes on for others; a second fault that only shows together with a known cause is found by cases that show it alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from backend.case import Case
+from backend.codec import dumps
+from backend.errors import UsageError
+from backend.findings import Severity, worst
+from backend.path import Outcome
+from fuzz.generate import examples
+from fuzz.space import CaseSpace
+from fuzz.strategies import cases
+from reprod.shrink import ShrinkResult, shrink
+
+CHUNK = 250
+"""Cases a chunk: a Hypothesis run costs 20 ms to set up, which is 2 % of a chunk; more would make `--seconds` coarse."""
+
+
+class Runner(Protocol):
+    """What the search needs of a backend.path.Path."""
+
+    def run(self, case: Case) -> Outcome:
+        """The outcome of a case."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When to stop: after `cases` cases or `seconds` seconds, whichever comes first; at least one of them is given."""
+
+    cases: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.cases is None and self.seconds is None:
+            raise UsageError("budget of the search: given neither cases nor seconds; give one of them")
+        for what, given in (("cases", self.cases), ("seconds", self.seconds)):
+            if given is not None and not given > 0:
+                raise UsageError.not_allowed(f"{what} of the search", given, "more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A case is about to run. number: from 1 over the whole search; chunk, position: from 0, what `case_at` finds it by."""
+
+    number: int
+    chunk: int
+    position: int
+    case: Case
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ran:
+    """A case has run. signature: of the fault it shows; refused: why it was not taken; both None for a clean case."""
+
+    number: int
+    outcome: Outcome
+    signature: str | None
+    refused: str | None
+
+
+@dataclass(slots=True, eq=False)
+class Fault:
+    """One distinct fault. number: of the first case that showed it; count: of all cases that did; shrunk: the smallest."""
+
+    signature: str
+    number: int
+    first: Case
+    shrunk: ShrinkResult
+    count: int = 1
+
+    @property
+    def severity(self) -> Severity:
+        """The worst of what the smallest case shows."""
+        severity = worst(self.shrunk.outcome.findings)
+        assert severity is not None
+        return severity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A fault that was not known before."""
+
+    fault: Fault
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a search came to so far. refused: reasons with counts. faults: by signature, in the order they were met."""
+
+    cases: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    @property
+    def ran(self) -> int:
+        """Cases that were neither refused by the backend nor by AITER."""
+        return self.cases - self.refused.total()
+
+
+Event = Started | Ran | Found
+
+Shrink = Callable[[Case, Runner, str], ShrinkResult]
+
+
+def chunk_cases(space: CaseSpace, seed: int, chunk: int) -> list[Case]:
+    """The cases of one chunk: up to CHUNK, fewer only where the space has no more."""
+    digest = hashlib.sha256(f"{seed}/{chunk}".encode()).digest()
+    return examples(cases(space), CHUNK, int.from_bytes(digest[:8], "little"))
+
+
+def case_at(space: CaseSpace, seed: int, chunk: int, position: int) -> Case:
+    """The case that a Started event with these figures stood for."""
+    return chunk_cases(space, seed, chunk)[position]
+
+
+class Search:
+    """One search. `tally` is up to date between any two events."""
+
+    def __init__(self, space: CaseSpace, path: Runner, seed: int, shrinker: Shrink = shrink) -> None:
+        self.space = space
+        self.path = path
+        self.seed = seed
+        self.tally = Tally()
+        self._shrink = shrinker
+
+    def events(self, budget: Budget) -> Iterator[Event]:
+        """Runs cases until the budget is spent. A fault's shrinking is not counted as cases, but its time is."""
+        ends = None if budget.seconds is None else time.monotonic() + budget.seconds
+        for started in self._starts():
+            if budget.cases is not None and self.tally.cases >= budget.cases:
+                return
+            if ends is not None and time.monotonic() >= ends:
+                return
+            yield started
+            ran = self._run(started)
+            yield ran
+            if ran.signature is not None:
+                new = self._count(started, ran.signature)
+                if new is not None:
+                    yield Found(new)
+
+    def _starts(self) -> Iterator[Started]:
+        number = chunk = 0
+        while True:
+            for position, case in enumerate(chunk_cases(self.space, self.seed, chunk)):
+                number += 1
+                yield Started(number, chunk, position, case)
+            chunk += 1
+
+    def _run(self, started: Started) -> Ran:
+        try:
+            outcome = self.path.run(started.case)
+        except Exception as error:
+            error.add_note(f"while running case {started.number}: {dumps(started.case)}")
+            raise
+        self.tally.cases += 1
+        cause = outcome.cause
+        if outcome.faulty and cause is not None:
+            return Ran(started.number, outcome, cause.signature, None)
+        refused = outcome.refused or (cause.message if cause is not None else None)
+        if refused is not None:
+            self.tally.refused[refused] += 1
+        return Ran(started.number, outcome, None, refused)
+
+    def _count(self, started: Started, signature: str) -> Fault | None:
+        """The fault where it is new."""
+        known = self.tally.faults.get(signature)
+        if known is not None:
+            known.count += 1
+            return None
+        shrunk = self._shrink(started.case, self.path, signature)
+        fault = Fault(signature, started.number, started.case, shrunk)
+        self.tally.faults[signature] = fault
+        return fault

@@ -1,0 +1,153 @@
+"""The space of cases that a search draws from: what flags allow, within what a backend really sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.case import MAX_KV_LEN, RELEASES, Arch, DType, MetadataMode
+from backend.errors import UsageError
+from backend.serving.served import Allocation, Served, TensorTypes, served
+
+MODEL_HEADS = {"deepseek-r1": 128, "kimi-k2": 64, "kimi-k3": 96}
+"""Query heads of a model, all ranks together."""
+
+SHAPES = {"tp1": 1, "tp2": 2, "tp4": 4, "tp8": 8}
+"""Tensor parallel ranks that share a model's heads."""
+
+DEFAULT_MODEL = "deepseek-r1"
+DEFAULT_RELEASE = "2026-06"
+
+DEFAULT_MAX_BATCH = 320
+"""Just above the 304 compute units of an MI300X, where planners go from several CUs a request to several requests a CU."""
+
+DEFAULT_MAX_KV_LEN = 131_072
+"""The context of DeepSeek-R1 is 163,840; beyond the longest planner split (64 x 196 tokens) lengths differ in scale only."""
+
+DEFAULT_MAX_TOKENS = 1 << 20
+"""KV tokens of a batch: the page table is one int32 a token, so this bounds a case at 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSpace:
+    """What may be drawn. Each tuple holds at least one entry, the simplest first.
+
+    heads: query heads a rank. tensor_types: (arch, q, KV) as they go together. modes: None leaves it to the backend.
+    max_batch: requests of a case. max_kv_len: tokens of a request. max_tokens: KV tokens of all requests of a case.
+    The other fields are those of backend.serving.served.Served.
+    """
+
+    backend: str
+    releases: tuple[str, ...]
+    heads: tuple[int, ...]
+    tensor_types: tuple[TensorTypes, ...]
+    query_rows: tuple[int, ...]
+    page_sizes: tuple[int, ...]
+    modes: tuple[MetadataMode | None, ...] = (None,)
+    empty_requests: bool = False
+    ragged_rows: bool = False
+    graphs: bool = True
+    allocation: Allocation = Allocation.RUNNING
+    max_batch: int = DEFAULT_MAX_BATCH
+    max_kv_len: int = DEFAULT_MAX_KV_LEN
+    max_tokens: int = DEFAULT_MAX_TOKENS
+
+    def __post_init__(self) -> None:
+        for field in ("releases", "heads", "tensor_types", "query_rows", "page_sizes", "modes"):
+            if not getattr(self, field):
+                raise UsageError.not_allowed(f"{field} of the search", getattr(self, field), "at least one")
+        longest_step = max(self.query_rows)
+        limits = (
+            ("releases", self.releases, set(self.releases) <= set(RELEASES), ", ".join(RELEASES)),
+            ("heads", self.heads, all(1 <= n <= 1024 for n in self.heads), "1..1024 a rank"),
+            ("query rows", self.query_rows, all(1 <= n <= 64 for n in self.query_rows), "1..64 a request"),
+            ("largest batch", self.max_batch, 1 <= self.max_batch <= 65536, "1..65536"),
+            ("longest kv", self.max_kv_len, longest_step <= self.max_kv_len <= MAX_KV_LEN, f"{longest_step}..{MAX_KV_LEN}"),
+            ("tokens of a batch", self.max_tokens, longest_step * self.max_batch <= self.max_tokens, "qlen x batch or more"),
+        )
+        for what, given, holds, allowed in limits:
+            if not holds:
+                raise UsageError.not_allowed(f"{what} of the search", given, allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a person asked for; None everywhere means whatever the backend really sends."""
+
+    backend: str
+    releases: tuple[str, ...] | None = None
+    model: str = DEFAULT_MODEL
+    shapes: tuple[str, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    archs: tuple[Arch, ...] | None = None
+    q_dtype: DType | None = None
+    kv_dtype: DType | None = None
+    query_rows: tuple[int, ...] | None = None
+    page_sizes: tuple[int, ...] | None = None
+    modes: tuple[MetadataMode, ...] | None = None
+    max_batch: int = DEFAULT_MAX_BATCH
+    max_kv_len: int = DEFAULT_MAX_KV_LEN
+
+
+def space(wishes: Wishes) -> CaseSpace:
+    """The space that satisfies the wishes; raises UsageError where there is none."""
+    bounds = served(wishes.backend)
+    return CaseSpace(
+        backend=wishes.backend,
+        releases=wishes.releases or (DEFAULT_RELEASE,),
+        heads=_heads(wishes, bounds),
+        tensor_types=_tensor_types(wishes, bounds),
+        query_rows=wishes.query_rows or bounds.query_rows,
+        page_sizes=wishes.page_sizes or bounds.page_sizes,
+        modes=wishes.modes or bounds.modes,
+        empty_requests=bounds.empty_requests,
+        ragged_rows=bounds.ragged_rows,
+        graphs=bounds.graphs,
+        allocation=bounds.allocation,
+        max_batch=wishes.max_batch,
+        max_kv_len=wishes.max_kv_len,
+        max_tokens=max(DEFAULT_MAX_TOKENS, wishes.max_kv_len),
+    )
+
+
+def heads_of(model: str, shape: str) -> int:
+    """Query heads a rank of a model under a tensor parallel shape; raises UsageError for an unknown one of either."""
+    if model not in MODEL_HEADS:
+        raise UsageError.not_allowed("model", model, ", ".join(MODEL_HEADS), "or give --heads")
+    if shape not in SHAPES:
+        raise UsageError.not_allowed("shape", shape, ", ".join(SHAPES), "or give --heads")
+    return MODEL_HEADS[model] // SHAPES[shape]
+
+
+def _heads(wishes: Wishes, bounds: Served) -> tuple[int, ...]:
+    asked = {*(wishes.heads or ()), *(heads_of(wishes.model, shape) for shape in wishes.shapes or ())}
+    return tuple(sorted(asked)) or bounds.heads
+
+
+def _tensor_types(wishes: Wishes, bounds: Served) -> tuple[TensorTypes, ...]:
+    """The backend's own combinations that fit; exactly what was asked for where all three are named."""
+    fitting = tuple(types for types in bounds.tensor_types if _fits(types, wishes))
+    if fitting:
+        return fitting
+    if wishes.archs and wishes.q_dtype and wishes.kv_dtype:
+        return tuple((arch, wishes.q_dtype, wishes.kv_dtype) for arch in wishes.archs)
+    asked = f"arch {_text(wishes.archs)}, q {_text(wishes.q_dtype)}, KV {_text(wishes.kv_dtype)}"
+    sends = "; ".join(f"{arch} q {q} KV {kv}" for arch, q, kv in bounds.tensor_types)
+    raise UsageError(
+        f"tensor types: given {asked}; backend {wishes.backend} sends: {sends}; "
+        "name all of --arch, --q-dtype and --kv-dtype to try another combination"
+    )
+
+
+def _fits(types: TensorTypes, wishes: Wishes) -> bool:
+    arch, q_dtype, kv_dtype = types
+    return (
+        (wishes.archs is None or arch in wishes.archs)
+        and wishes.q_dtype in (None, q_dtype)
+        and wishes.kv_dtype in (None, kv_dtype)
+    )
+
+
+def _text(value: tuple[Arch, ...] | DType | None) -> str:
+    if value is None:
+        return "any"
+    return ", ".join(value) if isinstance(value, tuple) else value.value

@@ -1,0 +1,248 @@
+"""Hypothesis strategies for cases: valid by construction, dense where planners, kernels and their callers change their minds.
+
+A case is about ten choices whatever its batch, because a batch is drawn as a pattern (all equal, one long and the rest
+short, a ramp, ...) and not request by request: a choice costs Hypothesis 15 us. Lists stand simplest first, so that
+Hypothesis shrinks towards plain decode of one short request. Knows the Case and the space, not what runs a case.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+from typing import TypeVar
+
+from hypothesis import strategies as st
+
+from backend.case import NUM_CU, QK_HEAD_DIM, Arch, Case, MetadataMode, PageOrder
+from backend.serving.served import Allocation, TensorTypes
+from fuzz.space import CaseSpace
+
+T = TypeVar("T")
+
+Draw = Callable[[st.SearchStrategy[int]], int]
+
+WARP_AND_PACKING = (1, 2, 4, 8, 16, 32, 64, 128)
+"""KV granularities, pages, kernel tiles and packed query rows are all powers of two up to 128."""
+
+SPLIT_TOKENS = 196
+"""Planner v1_0 gives a request one more split for every 196 tokens (AITER csrc/kernels/mla/metadata/v1_0)."""
+
+LENGTH_EDGES: tuple[int, ...] = tuple(
+    sorted(
+        {
+            *WARP_AND_PACKING,
+            48,
+            *(192 * k for k in (1, 2, 4)),
+            *(SPLIT_TOKENS * k for k in (1, 2, 3, 4, 8, 16, 32, 64)),
+            *(2**k for k in range(8, 23)),
+            *(2**k + 2 ** (k - 1) for k in range(8, 17)),
+            1000,
+            10_000,
+            100_000,
+        }
+    )
+)
+"""Lengths around which something changes; drawn with an offset of OFFSETS."""
+
+OFFSETS = (0, 0, 0, -1, 1, -2, 2, 3, 4, 5)
+"""Around an edge: planner v1_0 treats a tail of 1 to 4 tokens apart, so 5 is the first past it."""
+
+ROWS_WEIGHT = {1: 6, 2: 2, 4: 3}
+"""Plain decode, and the draft tokens that models are served with, come more often than other row counts."""
+
+CAPTURED = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 512)
+"""Batches that frameworks capture graphs for."""
+
+MEMORY = 256 << 30
+"""Bytes of a pool at most: an MI355X has 288 GB, weights included."""
+
+FOLDS = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Groups of 16 heads that planners fold a request into, so that batch x fold is what meets the number of CUs."""
+
+
+@lru_cache(maxsize=4096)
+def below(count: int) -> st.SearchStrategy[int]:
+    """An index into `count` entries, uniform (st.integers prefers the ends of a range).
+
+    Strategies are made once, because making one costs more than drawing from it.
+    """
+    return st.sampled_from(range(count))
+
+
+def cases(space: CaseSpace) -> st.SearchStrategy[Case]:
+    """Cases of a space."""
+    return _cases(_Tables.of(space))
+
+
+@st.composite
+def _cases(draw: Draw, tables: _Tables) -> Case:
+    space = tables.space
+    release, heads, (arch, q_dtype, kv_dtype), page_size, mode = _pick(draw, tables.shapes)
+    rows = _pick(draw, tables.rows)
+    batch = _pick(draw, tables.batches)
+    kv_lens = _lengths(draw, tables, batch, rows)
+    graph_batch = _pick(draw, tables.graphs_from(batch)) if space.graphs else None
+    num_cu = _pick(draw, COMPUTE_UNITS[arch])
+    first_page, page_order = _pick(draw, pool_starts(page_size * QK_HEAD_DIM * kv_dtype.itemsize))
+    return Case(
+        num_head=heads,
+        kv_lens=kv_lens,
+        max_seqlen_q=rows,
+        query_lens=_query_lens(draw, rows, batch) if space.ragged_rows and rows > 1 else None,
+        page_size=page_size,
+        q_dtype=q_dtype,
+        kv_dtype=kv_dtype,
+        arch=arch,
+        num_cu=num_cu,
+        release=release,
+        backend=space.backend,
+        mode=mode,
+        graph_batch=graph_batch,
+        max_batch=_max_batch(draw, space, batch, graph_batch),
+        first_page=first_page,
+        page_order=page_order,
+    )
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the choices of a space index, computed once a space."""
+
+    space: CaseSpace
+    shapes: tuple[tuple[str, int, TensorTypes, int, MetadataMode | None], ...] = field(repr=False)
+    rows: tuple[int, ...] = field(repr=False)
+    batches: tuple[int, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, space: CaseSpace) -> _Tables:
+        shapes = tuple(product(space.releases, space.heads, space.tensor_types, space.page_sizes, space.modes))
+        rows = tuple(n for n in space.query_rows for _ in range(ROWS_WEIGHT.get(n, 1)))
+        return cls(space, shapes, rows, batches(space.max_batch))
+
+    def graphs_from(self, batch: int) -> tuple[int | None, ...]:
+        return graph_batches(batch, self.space.max_batch)
+
+
+COMPUTE_UNITS: dict[Arch, tuple[int, ...]] = {Arch.GFX950: (0,), Arch.GFX942: (0, 0, 0, 80)}
+"""The whole GPU; an MI308X is a gfx942 with 80 CUs."""
+
+
+def batches(most: int) -> tuple[int, ...]:
+    """Batch sizes as often as they shall come: mostly small, all up to 64, and edges where batch x fold meets the CUs."""
+    edges = {units // fold + off for units in NUM_CU.values() for fold in FOLDS for off in (-1, 0, 1)}
+    edges |= {captured + off for captured in CAPTURED for off in (0, 1)}
+    small = [n for n in range(1, 17) for _ in range(6)]
+    return tuple(n for n in (*small, *range(17, 65), *sorted(n for n in edges if n > 16)) if n <= most)
+
+
+@lru_cache(maxsize=1024)
+def graph_batches(batch: int, most: int) -> tuple[int | None, ...]:
+    """Eager, or the captured batch that this one is replayed in: the next sizes, itself, one more."""
+    captured = [n for n in CAPTURED if batch <= n <= most]
+    return (None, None, None, *captured[:2], batch, *([batch + 1] if batch < most else []))
+
+
+@lru_cache(maxsize=64)
+def pool_starts(page_bytes: int) -> tuple[tuple[int, PageOrder], ...]:
+    """(first page, order): mostly a pool from 0; also pages around those where a 24 or 32 bit product of the kernel wraps."""
+    sequential = [(0, PageOrder.SEQUENTIAL)] * 24
+    edges = {
+        1,
+        1 << 24,
+        (1 << 24) - 2,
+        *((1 << bits) // page_bytes + off for bits in (31, 32, 33) for off in (-2, 1)),
+    }
+    far = [(page, PageOrder.SEQUENTIAL) for page in sorted(edges) if page * page_bytes < MEMORY]
+    return (*sequential, (0, PageOrder.REVERSED), *far)
+
+
+def _pick(draw: Draw, entries: Sequence[T]) -> T:
+    return entries[draw(below(len(entries)))] if len(entries) > 1 else entries[0]
+
+
+def _lengths(draw: Draw, tables: _Tables, batch: int, rows: int) -> tuple[int, ...]:
+    """KV tokens of every request by one of PATTERNS, each length at least the request's own rows (0 where empty is allowed)."""
+    space = tables.space
+    longest = min(space.max_kv_len, space.max_tokens // batch)
+    pattern = _pick(draw, PATTERNS)
+    main = _length(draw, rows, longest)
+    if batch == 1 and not space.empty_requests:
+        return (main,)
+    other = _length(draw, rows, longest)
+    salt = draw(below(256))
+    lens = pattern(batch, main, other, salt)
+    if space.empty_requests and salt % 4 == 3:
+        lens = tuple(0 if (i + salt) % (2 + salt % 5) == 0 else n for i, n in enumerate(lens))
+    return lens
+
+
+def _length(draw: Draw, rows: int, longest: int) -> int:
+    """A length in [rows, longest], near an edge; short edges come as often as long ones although they are fewer."""
+    edge = LENGTH_EDGES[draw(below(bisect_right(LENGTH_EDGES, longest)))]
+    return min(max(edge + _pick(draw, OFFSETS), rows), longest)
+
+
+Pattern = Callable[[int, int, int, int], tuple[int, ...]]
+"""(batch, main, other, salt) -> lengths; every length lies between main and other."""
+
+
+def all_equal(batch: int, main: int, other: int, salt: int) -> tuple[int, ...]:
+    """Every request has `main` tokens."""
+    del other, salt
+    return (main,) * batch
+
+
+def one_apart(batch: int, main: int, other: int, salt: int) -> tuple[int, ...]:
+    """One request differs: the long one among short ones, or the reverse."""
+    position = salt % batch
+    return (main,) * position + (other,) + (main,) * (batch - position - 1)
+
+
+def ramp(batch: int, main: int, other: int, salt: int) -> tuple[int, ...]:
+    """From main to other in equal steps."""
+    del salt
+    return tuple(main + (other - main) * i // max(1, batch - 1) for i in range(batch))
+
+
+def two_blocks(batch: int, main: int, other: int, salt: int) -> tuple[int, ...]:
+    """The first requests are `main` long, the rest `other`."""
+    cut = 1 + salt % batch
+    return (main,) * cut + (other,) * (batch - cut)
+
+
+def alternating(batch: int, main: int, other: int, salt: int) -> tuple[int, ...]:
+    """`other` at every (2 + salt % 7)-th request."""
+    period = 2 + salt % 7
+    return tuple(other if i % period == period - 1 else main for i in range(batch))
+
+
+def scattered(batch: int, main: int, other: int, salt: int) -> tuple[int, ...]:
+    """Anywhere between main and other, by a Weyl sequence that the salt starts."""
+    low, high = min(main, other), max(main, other)
+    span = high - low + 1
+    return tuple(low + ((i + salt + 1) * 2654435761 % 4294967296) * span // 4294967296 for i in range(batch))
+
+
+PATTERNS: tuple[Pattern, ...] = (all_equal, one_apart, ramp, two_blocks, alternating, scattered)
+
+
+def _query_lens(draw: Draw, rows: int, batch: int) -> tuple[int, ...] | None:
+    """Uniform rows, or rows between 1 and the most that differ between requests."""
+    salt = draw(below(32))
+    if salt < 16:
+        return None
+    return tuple(1 + (i * (2 * salt + 1) + salt) % rows for i in range(batch))
+
+
+def _max_batch(draw: Draw, space: CaseSpace, batch: int, graph_batch: int | None) -> int | None:
+    """The batch that buffers are allocated for, where that can differ from the one that runs."""
+    if space.allocation is Allocation.RUNNING or (space.allocation is Allocation.LARGEST_GRAPH and graph_batch is None):
+        return None
+    run = graph_batch or batch
+    choices = [None, None, run, 2 * run]
+    if space.allocation is Allocation.MAX_BATCH:
+        choices.append(batch)
+    return choices[draw(below(len(choices)))]
