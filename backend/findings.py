@@ -55,6 +55,7 @@ class FindingKind(StrEnum):
     NOT_COVERED = "not-covered"  # a (row, token) that no work item covers
     COVERED_TWICE = "covered-twice"  # a (row, token) that two work items cover
     BEYOND_SEQUENCE = "beyond-sequence"  # a row is given tokens that are not its request's
+    MISPLACED_ROW = "misplaced-row"  # a partial row that is merged into another row
     ROW_NOT_WRITTEN = "row-not-written"  # an output row that nobody writes
     WRITE_RACE = "write-race"  # two workgroups write the same bytes
     NUMERICS = "numerics"  # outside the error budget

@@ -8,6 +8,7 @@ from backend.aiter.arguments import BufferSizes, Device, PlanArguments, SizingAr
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import launch
 from backend.aiter.planners import Plan, plan
+from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes
 from backend.call import Call
 from backend.decision import Decision
@@ -29,7 +30,7 @@ def call(decision: Decision, source: CodeSource | None = None) -> Call:
         needed = allocated if wanted == decision.sizing else buffer_sizes(case.release, device, wanted)
         planned = plan(case.release, device, decision.planning, allocated)
     decode = dataclasses.replace(decision.decode, metadata=allocated)
-    return Call(decision, device, allocated, needed, planned, decode, launch(case.release, device, decode, source))
+    return Call(decision, device, allocated, needed, planned, decode, launch(release(case.release), device, decode, source))
 
 
 def _sizing_of(planning: PlanArguments, given: SizingArguments) -> SizingArguments:

@@ -24,6 +24,10 @@ class ViolationKind(StrEnum):
     UNWRITTEN = "unwritten"
     READ_ONLY = "write to a read-only tensor"
     RACE = "two workgroups write the same bytes"
+    LOST = "a partial row that nobody merges"
+    MISPLACED = "a partial row merged into another row"
+    NO_OUTPUT = "an output row that nobody writes"
+    CAPACITY = "more partial rows than the reduction holds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,8 @@ class Violation:
 
     stage: code object, "mla_reduce_v1" or the stage-2 kernel. tensor: the nearest one, by the kernarg's name.
     first_offset: signed byte offset of the first bad byte from the tensor's start (negative: before it).
-    end_offset: exclusive end of the farthest bad byte. extent: bytes outside the tensor between its end (or start) and the farthest.
+    end_offset: exclusive end of the farthest bad byte.
+    extent: bytes outside the tensor between its end (or start) and the farthest.
     count: accesses, or work items for a device that has no instructions. work_item: the first offender's 8 words.
     pc, instruction, lane, wave, workgroup: of the first bad access, where the device runs instructions.
     why: the address as an expression over kernargs and work-item fields.

@@ -36,7 +36,7 @@ class RowSpace:
 
 
 def row_space(call: Call) -> RowSpace:
-    """Rows of the launched kernel. Folded rows of one request lie as [fold group, query position] (mla_decode_fwd rearranges q so)."""
+    """Rows of the launched kernel; folded rows of a request lie as [fold group, query position] (mla_decode_fwd)."""
     launch, decision, decode = call.launched, call.decision, call.decode
     query_lens = np.asarray(decision.query_lens, np.int64)
     kv_lens = np.asarray(decision.kv_lens, np.int64)

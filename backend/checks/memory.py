@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from backend.aiter.reduction import SecondStageKind
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.observation import Observation, Violation, ViolationKind
 
-_REDUCTIONS = ("mla_reduce_v1", "stage 2")
+_REDUCTIONS = {kind.value for kind in SecondStageKind}
 
 
 def check_violations(observation: Observation) -> list[Finding]:
@@ -43,6 +44,10 @@ def _class_of(violation: Violation) -> tuple[FindingKind, Severity]:
         ViolationKind.UNWRITTEN: (FindingKind.UNWRITTEN_READ, Severity.SILENT),
         ViolationKind.READ_ONLY: (FindingKind.OUT_OF_BOUNDS_WRITE, Severity.WRITE),
         ViolationKind.RACE: (FindingKind.WRITE_RACE, Severity.SILENT),
+        ViolationKind.LOST: (FindingKind.NOT_COVERED, Severity.SILENT),
+        ViolationKind.MISPLACED: (FindingKind.MISPLACED_ROW, Severity.SILENT),
+        ViolationKind.NO_OUTPUT: (FindingKind.ROW_NOT_WRITTEN, Severity.SILENT),
+        ViolationKind.CAPACITY: (FindingKind.SPLIT_CAP, Severity.READ),
     }[violation.kind]
 
 

@@ -1,0 +1,159 @@
+"""Accesses of the second stage, and whether it merges exactly what stage 1 wrote.
+
+Bounds say nothing of a partial row that nobody wrote, that nobody merges, or that is merged into another row of o.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from backend.aiter.reduction import MergedRows, SecondStageKind, reduced_rows, split_rows
+from backend.call import Call
+from backend.case import V_HEAD_DIM
+from backend.devices.model.accesses import Accesses
+from backend.devices.model.persistent import BF16, FLOAT32, INT32
+from backend.observation import Violation, ViolationKind
+
+Int64Array = npt.NDArray[np.int64]
+
+_UNWRITTEN, _MISPLACED, _LOST, _NO_OUTPUT = 0, 1, 2, 3
+
+
+def merged_rows(call: Call) -> MergedRows:
+    """What the second stage of this call touches."""
+    launch, decode, plan = call.launched, call.decode, call.plan
+    stage = launch.second_stage
+    if stage.kind is SecondStageKind.REDUCE:
+        assert plan is not None
+        buffers = plan.buffers
+        maps = buffers["reduce_indptr"].words, buffers["reduce_final_map"].words, buffers["reduce_partial_map"].words
+        return reduced_rows(launch.release, call.device, stage, launch.max_seqlen_q, *maps)
+    page = decode.page_size
+    return split_rows(launch.release, stage, page, decode.qo_indptr, decode.kv_indptr, decode.kv_last_page_lens)
+
+
+def accesses(call: Call, merged: MergedRows) -> list[Accesses]:
+    """Byte ranges of the second stage; the source of each is its reduce tile or request."""
+    stage = call.launched.second_stage
+    if stage.kind is SecondStageKind.NONE:
+        return []
+    heads = stage.num_head
+    partial_row = heads * V_HEAD_DIM * (BF16 if merged.copies_bf16 else FLOAT32)
+    o_row, lse_row = heads * V_HEAD_DIM * BF16, heads * FLOAT32
+    owner, begin, end = merged.partial_owner, merged.partial_begin, merged.partial_end
+    by_map = stage.kind is SecondStageKind.REDUCE
+    row, out = ("reduce_partial_map[p]", "reduce_final_map[t][0]") if by_map else ("token * splits + s", "token")
+    found = [Accesses("logits", False, begin * partial_row, end * partial_row, owner, f"logits + ({row}) * row")]
+    if not merged.copies_bf16:
+        found.append(Accesses("attn_lse", False, begin * lse_row, end * lse_row, owner, f"attn_lse + ({row}) * heads * 4"))
+    owner, begin, end = merged.output_owner, merged.output_begin, merged.output_end
+    found.append(Accesses("o", True, begin * o_row, end * o_row, owner, f"o + {out} * row"))
+    if stage.stores_lse:
+        found.append(Accesses("final_lse", True, begin * lse_row, end * lse_row, owner, f"final_lse + {out} * heads * 4"))
+    outside = merged.partial_map_outside
+    if len(outside):
+        why = "reduce_partial_map + reduce_indptr[t] * 4"
+        found.append(Accesses("reduce_partial_map", False, outside[:, 0] * INT32, outside[:, 1] * INT32, None, why))
+    if len(merged.final_map_outside):
+        begin = merged.final_map_outside * 2 * INT32
+        found.append(
+            Accesses("reduce_final_map", False, begin, begin + 2 * INT32, merged.final_map_outside, "reduce_final_map + t * 8")
+        )
+    return found
+
+
+def consistency(call: Call, merged: MergedRows) -> list[Violation]:
+    """Partial rows unwritten, lost or merged into another row, and output rows that nobody writes (persistent calls)."""
+    plan, launch = call.plan, call.launched
+    assert plan is not None
+    stage = launch.second_stage.kind.value
+    rows = call.decode.q_rows * launch.fold
+    needed = np.repeat(np.asarray(call.decision.kv_lens) > 0, np.asarray(call.decision.query_lens) * launch.fold)
+    tile_begin = np.zeros(max(len(call.plan.buffers["reduce_indptr"].words), 1), np.int64)
+    tile_begin[merged.output_owner] = merged.output_begin
+    counts, first = _consistency(
+        plan.work_items, tile_begin, merged.partial_owner, merged.partial_begin, merged.partial_end,
+        merged.output_begin, merged.output_end, needed, rows,
+    )  # fmt: skip
+    found = [_capacity(call, merged)] if len(merged.over_capacity) else []
+    kinds = (
+        (
+            _UNWRITTEN,
+            ViolationKind.UNWRITTEN,
+            "logits",
+            "reduce_partial_map names a partial row that no work item writes",
+            False,
+        ),
+        (_MISPLACED, ViolationKind.MISPLACED, "logits", "a partial row is merged into another row of o", False),
+        (_LOST, ViolationKind.LOST, "logits", "a partial row that a work item writes is merged nowhere", True),
+        (_NO_OUTPUT, ViolationKind.NO_OUTPUT, "o", "a row of o is written by nobody", True),
+    )
+    for which, kind, tensor, why, is_write in kinds:
+        if counts[which]:
+            size = launch.heads_in_kernel * V_HEAD_DIM * (BF16 if tensor == "o" else FLOAT32)
+            row = int(first[which])
+            found.append(
+                Violation(
+                    kind, stage, tensor, is_write, row * size, (row + 1) * size, 0, int(counts[which]), f"{why}: row {row}"
+                )
+            )
+    return found
+
+
+def _capacity(call: Call, merged: MergedRows) -> Violation:
+    stage = call.launched.second_stage
+    tile = int(merged.over_capacity[0])
+    why = f"reduce tile {tile} has more partial rows than the {stage.max_splits} that its LDS has room for"
+    return Violation(
+        ViolationKind.CAPACITY, stage.kind.value, "reduce_partial_map", False, 0, 0, 0, len(merged.over_capacity), why, tile
+    )
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _consistency(items, tile_begin, owner, begin, end, out_begin, out_end, needed, rows):  # type: ignore[no-untyped-def]
+    """Counts of partial rows unwritten, misplaced and lost and of rows of o without output; the first row of each."""
+    counts = np.zeros(4, np.int64)
+    first = np.full(4, -1, np.int64)
+    written = np.zeros(rows, np.uint8)
+    top = np.int64(0)
+    for i in range(len(items)):
+        if items[i, 1] >= 0:
+            top = max(top, np.int64(items[i, 1]) + items[i, 3] - items[i, 2])
+    holder = np.full(top, -1, np.int64)
+    for i in range(len(items)):
+        loc = items[i, 1]
+        for k in range(items[i, 3] - items[i, 2]):
+            row = items[i, 2] + k
+            if loc >= 0:
+                holder[loc + k] = row
+            elif 0 <= row < rows:
+                written[row] = 1
+    for p in range(len(owner)):
+        for k in range(end[p] - begin[p]):
+            partial = begin[p] + k
+            if partial < 0 or partial >= top or holder[partial] == -1:
+                if counts[0] == 0:
+                    first[0] = partial
+                counts[0] += 1
+                continue
+            if holder[partial] >= 0 and holder[partial] != tile_begin[owner[p]] + k:
+                if counts[1] == 0:
+                    first[1] = partial
+                counts[1] += 1
+            holder[partial] = -2
+    for partial in range(top):
+        if holder[partial] >= 0:
+            if counts[2] == 0:
+                first[2] = partial
+            counts[2] += 1
+    for t in range(len(out_begin)):
+        for row in range(max(out_begin[t], 0), min(out_end[t], rows)):
+            written[row] = 1
+    for row in range(rows):
+        if needed[row] and not written[row]:
+            if counts[3] == 0:
+                first[3] = row
+            counts[3] += 1
+    return counts, first
