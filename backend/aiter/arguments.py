@@ -18,7 +18,11 @@ Int32Array = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class SizingArguments:
-    """Arguments of `aiter.get_mla_metadata_info_v1`, the call that says how large the six metadata buffers must be."""
+    """Arguments of `aiter.get_mla_metadata_info_v1`, the call that says how large the six metadata buffers must be.
+
+    max_split_per_batch: the planner's cap, known to the sizing of 2026-08 only; AITER's default -1 where a caller leaves it out,
+    as sglang and vLLM do.
+    """
 
     batch: int
     max_seqlen_q: int
@@ -29,6 +33,7 @@ class SizingArguments:
     fast_mode: bool
     num_kv_splits: int | None
     intra_batch_mode: bool
+    max_split_per_batch: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ class PlanArguments:
 class DecodeArguments:
     """Arguments of `aiter.mla.mla_decode_fwd`, tensors by shape and dtype, index tensors by content.
 
-    q: [q_rows, num_head, 576] of q_dtype; o: [q_rows, num_head, 512] bf16; kv_buffer: [kv_pages, page_size, 1, 576] of kv_dtype.
+    q: [q_rows, num_head, 576] of q_dtype; o: [q_rows, num_head, 512] bf16;
+    kv_buffer: [kv_pages, page_size, 1, 576] of kv_dtype.
     metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
     num_kv_splits: None lets AITER choose. page_size: second dimension of kv_buffer.
     """

@@ -1,0 +1,314 @@
+"""One get_mla_metadata_v1: AITER's checks, the choice of the planner, its launch, and what it left.
+
+Source: get_mla_metadata_v1 in csrc/kernels/mla/metadata.cu and the host function of each planner; rules.py has their rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backend.aiter.arguments import BufferSizes, Device, Int32Array, PlanArguments
+from backend.aiter.planners import rules
+from backend.aiter.planners.arena import thread_arena
+from backend.aiter.planners.branches import Branch
+from backend.aiter.planners.memory import ARRAY_NAMES, BUFFER_NAMES, Marks, plain_python
+from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
+from backend.aiter.planners.v1_0 import plan_v1_0
+from backend.aiter.planners.v1_1 import plan_v1_1
+from backend.aiter.planners.v1_2 import plan_v1_2
+from backend.aiter.planners.v1_2_first import plan_v1_2_first
+from backend.aiter.planners.v1_2_parallel import plan_v1_2_parallel
+from backend.case import RELEASES
+from backend.errors import UnmodelledError, UsageError
+
+_FOLDED, _NOT_FOLDED = int(Branch.FOLDED), int(Branch.NOT_FOLDED)
+_RAGGED_QUERIES, _SPARSE = int(Branch.RAGGED_QUERIES), int(Branch.SPARSE)
+_SEVERAL_PLANNED_ROWS, _ROWS_EXCEED = int(Branch.SEVERAL_PLANNED_ROWS), int(Branch.ROWS_EXCEED_COMPUTE_UNITS)
+_PER_QUERY_ENDS = int(Branch.PER_QUERY_ENDS)
+
+_PLANNED_HEADS = "only supports #heads in [16, 128], or (#head, uni_seqlen_qo) = (16*N, 1) where N is in [2, 8)"
+
+
+class _Launch(NamedTuple):
+    """A planner with the arguments that follow (words, written, spans, strays), and what `Plan` tells of them."""
+
+    kernel: Callable[..., int]
+    arguments: tuple[Any, ...]
+    fold: int
+    head_width: int
+    rows: int
+    rows_per_sequence: int
+    compute_units: int
+    branches: int = 0
+
+
+def planner_for(fast_mode: bool, intra_batch_mode: bool) -> PlannerName:
+    """The planner that get_mla_metadata_v1 turns to by its two flags; fast_mode goes first."""
+    if fast_mode:
+        return PlannerName.V1_2
+    return PlannerName.V1_0 if intra_batch_mode else PlannerName.V1_1
+
+
+def plan(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes, *, compiled: bool = True) -> Plan:
+    """What get_mla_metadata_v1 of `release` does to buffers of `allocated` words.
+
+    compiled: False runs the same planner as plain Python, which is some hundred times slower.
+    Raises UsageError for what no caller can hand over (unknown release, no sequence, arrays that are not int32),
+    UnmodelledError where hardware's answer is not known (local memory beyond its end in the ragged v1_2).
+    """
+    _check_usage(release, arguments)
+    planner = planner_for(arguments.fast_mode, arguments.intra_batch_mode)
+    launch = _not_launched(release, arguments) or _LAUNCHES[planner](release, device, arguments, allocated)
+    if isinstance(launch, str):
+        return _rejected(planner, launch, allocated)
+    kernel = launch.kernel if compiled else _plain(launch.kernel)
+    arena = thread_arena()
+    branches = arena.run(kernel, launch.arguments)
+    if branches < 0:
+        raise UnmodelledError(f"planner {planner}: its sort hands out a row that does not exist ({launch.rows} rows)")
+    reads = tuple(StrayRead(ARRAY_NAMES[array], index) for array, index in arena.stray_reads())
+    return Plan(
+        planner=planner,
+        rejected=None,
+        buffers=arena.collect(allocated),
+        reads_past_end=reads,
+        fold=launch.fold,
+        head_width=launch.head_width,
+        rows=launch.rows,
+        rows_per_sequence=launch.rows_per_sequence,
+        compute_units=launch.compute_units,
+        branches=branches | launch.branches | _shape_branches(launch, arguments),
+    )
+
+
+_plain = cache(plain_python)
+
+
+def _check_usage(release: str, arguments: PlanArguments) -> None:
+    if release not in RELEASES:
+        raise UsageError.not_allowed("release", release, ", ".join(RELEASES))
+    for name in ("qo_indptr", "kv_indptr", "kv_last_page_lens"):
+        values: Int32Array = getattr(arguments, name)
+        if values.dtype != np.int32 or values.ndim != 1 or not values.flags.c_contiguous:
+            raise UsageError.not_allowed(name, f"{values.dtype} of shape {values.shape}", "contiguous int32, one dimension")
+    if arguments.kv_indptr.size < 2 or arguments.qo_indptr.size < 2:
+        raise UsageError.not_allowed("indptr", arguments.kv_indptr.size, "at least one sequence (two entries)")
+    if arguments.kv_granularity < 1 or arguments.page_size < 1:
+        raise UsageError.not_allowed("kv_granularity, page_size", (arguments.kv_granularity, arguments.page_size), ">= 1")
+
+
+def _not_launched(release: str, arguments: PlanArguments) -> str | None:
+    """Why get_mla_metadata_v1 itself raises."""
+    if arguments.kv_granularity & (arguments.kv_granularity - 1):
+        return f"kv_granularity {arguments.kv_granularity} must be a power of 2"
+    if release == "2025-11":
+        return "get_mla_metadata_v1 has no argument intra_batch_mode" if arguments.intra_batch_mode else None
+    if arguments.page_size & (arguments.page_size - 1):
+        return f"page_size {arguments.page_size} must be a power of 2"
+    return None
+
+
+def _launch_v1_0(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+    num_heads = rules.heads(arguments)
+    fold = rules.fold_by_head_count(num_heads)
+    head_width = num_heads if fold == 1 else rules.FOLDED_HEADS
+    if head_width not in (16, 128):
+        return f"{_PLANNED_HEADS}; given {num_heads}"
+    queries = arguments.uni_seqlen_qo
+    per_row, row_queries = (queries, 1) if head_width == 128 else (fold, queries)
+    rows = (arguments.kv_indptr.size - 1) * per_row
+    if rows < 1:
+        raise UnmodelledError(f"v1_0 with {num_heads} heads and uni_seqlen_qo {queries}: a plan of {rows} rows")
+    per_query_ends = rules.plans_per_query_ends(arguments, head_width)
+    units = device.num_cu // arguments.num_heads_k
+    kernel_arguments = (
+        _read_only(arguments.kv_indptr),
+        allocated.reduce_indptr,
+        rows,
+        per_row,
+        row_queries,
+        queries,
+        arguments.kv_granularity.bit_length() - 1,
+        units,
+        arguments.max_split_per_batch,
+        per_query_ends,
+        rules.V1_0_FIXED_PIECES.get(device.arch, 0),
+        rules.V1_0_TOKENS_PER_PIECE,
+        rules.V1_0_SHORT_TAIL,
+        rules.LDS_BYTES[device.arch] // 4,
+    )
+    branches = _PER_QUERY_ENDS if per_query_ends else 0
+    return _Launch(plan_v1_0, kernel_arguments, fold, head_width, rows, per_row, units, branches)
+
+
+def _launch_v1_1(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+    num_heads = rules.heads(arguments)
+    fold = rules.fold_by_head_count(num_heads)
+    head_width = num_heads if fold == 1 else rules.FOLDED_HEADS
+    uniform, sparse_queries = _sparse_rows(arguments)
+    rows = (arguments.qo_indptr.size - 1) * fold * sparse_queries
+    if head_width not in (16, 128):
+        return f"{_PLANNED_HEADS}; given {num_heads}"
+    needed = rules.v1_1_lds_bytes(rows, head_width, arguments.max_seqlen_qo, device.num_cu)
+    if needed > rules.LDS_BYTES[device.arch]:
+        return f"there is no enough LDS: {needed} bytes for {rows} rows, {rules.LDS_BYTES[device.arch]} available"
+    kernel_arguments = (
+        _read_only(arguments.qo_indptr),
+        _read_only(arguments.kv_indptr),
+        allocated.reduce_indptr,
+        rows,
+        fold,
+        uniform,
+        sparse_queries,
+        arguments.topk,
+        head_width,
+        arguments.is_causal,
+        arguments.kv_granularity,
+        device.num_cu,
+    )
+    return _Launch(plan_v1_1, kernel_arguments, fold, head_width, rows, fold * sparse_queries, device.num_cu)
+
+
+def _launch_v1_2(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+    return _LAUNCHES_V1_2[release](release, device, arguments, allocated)
+
+
+def _launch_v1_2_first(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+    num_heads = rules.heads(arguments)
+    fold = rules.fold_by_head_count(num_heads)
+    head_width = num_heads if fold == 1 else rules.FOLDED_HEADS
+    if head_width not in (16, 128):
+        return f"{_PLANNED_HEADS}; given {num_heads}"
+    uniform, sparse_queries = _sparse_rows(arguments)
+    rows = (arguments.kv_indptr.size - 1) * fold * sparse_queries
+    units = device.num_cu // arguments.num_heads_k
+    packed = rules.PACKED_ROWS
+    cuts_queries = rules.cuts_queries(arguments, packed)
+    pieces_bytes = 4 * units * -(-arguments.max_seqlen_qo // packed) if cuts_queries else 0
+    kernel_arguments = (
+        _read_only(arguments.qo_indptr),
+        _read_only(arguments.kv_indptr),
+        allocated.reduce_indptr,
+        rows,
+        fold,
+        uniform,
+        sparse_queries,
+        arguments.topk,
+        num_heads,
+        packed.bit_length() - 1,
+        cuts_queries,
+        arguments.kv_granularity.bit_length() - 1,
+        units,
+        rules.shares(arguments, units, rows),
+        rules.V1_2_FIRST_OVERHEAD,
+        not _lengths_fit(device, rows, uniform, pieces_bytes),
+    )
+    return _Launch(plan_v1_2_first, kernel_arguments, fold, head_width, rows, fold * sparse_queries, units)
+
+
+def _launch_v1_2_2026(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+    fold = rules.fold_by_native(release, device, arguments)
+    head_width = rules.heads(arguments) if fold == 1 else rules.FOLDED_HEADS
+    if not rules.accepted_by_v1_2(release, device, arguments, head_width):
+        return f"v1_2 does not support {head_width} heads with this dtype and max_seqlen_qo {arguments.max_seqlen_qo}"
+    sequences = arguments.kv_indptr.size - 1
+    units = device.num_cu // arguments.num_heads_k
+    shares = rules.shares(arguments, units, sequences * fold)
+    packed = rules.packed_rows(release, device, arguments, head_width)
+    cuts_queries = rules.cuts_queries(arguments, packed)
+    granularity_log2 = arguments.kv_granularity.bit_length() - 1
+    overhead = rules.overhead_blocks(arguments.page_size)
+    qo_indptr, kv_indptr = _read_only(arguments.qo_indptr), _read_only(arguments.kv_indptr)
+    lengths_fit = _lengths_fit(device, sequences * fold, arguments.uni_seqlen_qo, 0)
+    if rules.runs_parallel(release, device, arguments, fold, cuts_queries):
+        kernel_arguments: tuple[Any, ...] = (
+            qo_indptr,
+            kv_indptr,
+            allocated.reduce_indptr,
+            sequences,
+            arguments.uni_seqlen_qo,
+            granularity_log2,
+            units,
+            shares,
+            overhead,
+        )
+        return _Launch(plan_v1_2_parallel, kernel_arguments, fold, head_width, sequences, 1, units)
+    sparse_queries = int(arguments.qo_indptr[1] - arguments.qo_indptr[0]) if arguments.topk >= 0 else 1
+    rows = sequences * fold * sparse_queries
+    if rows < 1:
+        raise UnmodelledError("v1_2 with sparse attention and no query in the first sequence: a plan of no rows")
+    kernel_arguments = (
+        qo_indptr,
+        kv_indptr,
+        _read_only(arguments.kv_last_page_lens),
+        allocated.reduce_indptr,
+        rows,
+        fold,
+        arguments.uni_seqlen_qo,
+        sparse_queries,
+        rules.topk_in_pages(arguments),
+        head_width,
+        packed.bit_length() - 1,
+        cuts_queries,
+        granularity_log2,
+        units,
+        shares,
+        arguments.page_size,
+        overhead,
+        rules.tail_threshold(arguments),
+        rules.trims_causal(release, arguments),
+        not lengths_fit,
+    )
+    return _Launch(plan_v1_2, kernel_arguments, fold, head_width, rows, fold * sparse_queries, units)
+
+
+_LAUNCHES = {PlannerName.V1_0: _launch_v1_0, PlannerName.V1_1: _launch_v1_1, PlannerName.V1_2: _launch_v1_2}
+_LAUNCHES_V1_2 = {"2025-11": _launch_v1_2_first, "2026-06": _launch_v1_2_2026, "2026-08": _launch_v1_2_2026}
+
+
+def _sparse_rows(arguments: PlanArguments) -> tuple[int, int]:
+    """Query rows of a planned row and planned rows of a sequence, where sparse attention plans a row for each query."""
+    if arguments.topk < 0:
+        return arguments.uni_seqlen_qo, 1
+    if arguments.uni_seqlen_qo < 1:
+        raise UnmodelledError(f"sparse attention with uni_seqlen_qo {arguments.uni_seqlen_qo}: a plan of no rows")
+    return 1, arguments.uni_seqlen_qo
+
+
+def _lengths_fit(device: Device, rows: int, uniform_queries: int, other_bytes: int) -> bool:
+    """Whether a v1_2 kernel keeps its rows' KV lengths in local memory."""
+    available = rules.LDS_BYTES[device.arch]
+    if uniform_queries < 1 and 4 * rows > available:
+        raise UnmodelledError(f"v1_2 with ragged queries and {rows} rows: its query lengths do not fit local memory")
+    return rows <= (available - other_bytes) // (4 if uniform_queries > 0 else 8)
+
+
+def _shape_branches(launch: _Launch, arguments: PlanArguments) -> int:
+    branches = _FOLDED if launch.fold > 1 else _NOT_FOLDED
+    if arguments.uni_seqlen_qo < 1:
+        branches |= _RAGGED_QUERIES
+    if arguments.topk >= 0:
+        branches |= _SPARSE
+    if launch.rows > 1:
+        branches |= _SEVERAL_PLANNED_ROWS
+    if launch.rows > launch.compute_units:
+        branches |= _ROWS_EXCEED
+    return branches
+
+
+def _read_only(values: Int32Array) -> Int32Array:
+    """A view that numba types the same way whether or not the caller's array is writable: one compilation for all."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
+def _rejected(planner: PlannerName, reason: str, allocated: BufferSizes) -> Plan:
+    nothing: Int32Array = np.empty(0, np.int32)
+    no_marks: Marks = np.empty(0, np.uint8)
+    buffers = {name: PlannedBuffer(name, getattr(allocated, name), 0, nothing, no_marks) for name in BUFFER_NAMES}
+    return Plan(planner, reason, buffers, (), 0, 0, 0, 0, 0, 0)

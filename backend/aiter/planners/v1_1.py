@@ -1,0 +1,423 @@
+"""Planner v1_1, greedy: rows by descending cost, each tile to the compute unit that has the least to do.
+
+Source: csrc/kernels/mla/metadata/v1_1_device.cuh and v1_comm.cuh (all three releases are the same). The kernel runs its loop
+twice, to count and to write; both passes do the same, so here it runs once. Knows neither the host's rules nor what the plan
+is used for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.aiter.planners.branches import Branch
+from backend.aiter.planners.memory import (
+    KV_INDPTR,
+    QO_INDPTR,
+    REDUCE_FINAL_MAP,
+    REDUCE_INDPTR,
+    REDUCE_PARTIAL_MAP,
+    WORK_INDPTR,
+    Marks,
+    Table,
+    Words,
+    as_int32,
+    clear,
+    compiled,
+    divide,
+    divide_up,
+    load,
+    store,
+    store_range,
+    store_work_item,
+)
+
+PACKED_ROWS = 128
+"""(head, query) rows of a tile (kPackedQoLenPerWg)."""
+SPLIT_TOLERANCE = 16
+"""KV tokens by which a piece may exceed its limit rather than leave a remainder (kSplitTolerance)."""
+WAVE = 64
+
+_EMPTY_SEQUENCE = int(Branch.EMPTY_SEQUENCE)
+_SPLIT = int(Branch.SPLIT)
+_UNSPLIT = int(Branch.UNSPLIT)
+_SEVERAL_QUERY_TILES = int(Branch.SEVERAL_QUERY_TILES)
+_SHORTER_LAST_TILE = int(Branch.SHORTER_LAST_TILE)
+_CAUSAL_TRIM = int(Branch.CAUSAL_TRIM)
+_DIVISION_BY_ZERO = int(Branch.DIVISION_BY_ZERO)
+_COMPUTE_UNITS_LEFT_IDLE = int(Branch.COMPUTE_UNITS_LEFT_IDLE)
+_UNSORTED = int(Branch.UNSORTED)
+_TWO_PIECES_TOLERATED = int(Branch.TWO_PIECES_TOLERATED)
+_REMAINDER_ABSORBED = int(Branch.REMAINDER_ABSORBED)
+_FLOOR_BOUND = int(Branch.FLOOR_BOUND)
+_ESTIMATE_MISSED = int(Branch.ESTIMATE_MISSED)
+_FINAL_MAP_UNSPLIT = int(Branch.FINAL_MAP_UNSPLIT)
+
+_NO_ENTRY = 0x7FFFFFFF
+
+
+@compiled
+def causal_length(queries: int, tokens: int, tile: int, packed_tile: int, tiles: int, heads: int, is_causal: bool) -> int:
+    """KV tokens that the last query of a tile may see."""
+    if not is_causal or tile >= tiles:
+        return tokens
+    return min(tokens - queries + divide_up((tile + 1) * packed_tile, heads), tokens)
+
+
+@compiled
+def workload_limit(rows: int, workload: int, units: int, row_queries: int, granularity: int) -> int:
+    """Cost up to which a compute unit takes pieces; float32, each operation rounded (a fused multiply-add could differ)."""
+    overhead = 2 * (2 * row_queries + 1) - (2 * row_queries + 2)
+    average = max(divide_up(as_int32(workload - overhead * rows), units), 1)
+    limit = average
+    if average <= 8:
+        limit = 32
+    elif average <= 16:
+        limit = 64
+    elif average <= 32:
+        limit = 128
+    elif average <= 64:
+        limit = 192
+    hundredth = np.float32(0.01)
+    amplifier = np.float32(rows) * hundredth + np.float32(average) * hundredth + np.float32(10.0)
+    cost = np.float32(2 * row_queries + limit) + np.float32(overhead) * amplifier
+    return divide_up(int(cost), granularity) * granularity
+
+
+@compiled
+def exchange(costs: Table, order: Table, low: int, high: int, ascending: bool) -> None:
+    """Put two entries in order."""
+    if (costs[low] > costs[high]) == ascending:
+        costs[low], costs[high] = costs[high], costs[low]
+        order[low], order[high] = order[high], order[low]
+
+
+@compiled
+def sort_rows(costs: Table, rows: int) -> npt.NDArray[np.int64]:
+    """Order of the rows, dear ones first, by the kernel's bitonic network of one wave.
+
+    In the building stages a wave does all strides for its first 64 pairs before it turns to the next 64, although
+    those strides cross: above 256 rows the result is not sorted, and what it is then is reproduced.
+    """
+    padded = 1
+    while padded < rows:
+        padded *= 2
+    padded = max(padded, WAVE)
+    keys = np.zeros(padded, np.int64)
+    keys[:rows] = costs[:rows]
+    order = np.arange(padded)
+    pairs = padded // 2
+    size = 2
+    while size < padded:
+        for first in range(0, pairs, WAVE):
+            stride = size // 2
+            while stride > 0:
+                for pair in range(first, min(first + WAVE, pairs)):
+                    low = 2 * pair - (pair & (stride - 1))
+                    exchange(keys, order, low, low + stride, (pair & (size // 2)) == 0)
+                stride //= 2
+        size *= 2
+    stride = padded // 2
+    while stride > 0:
+        for pair in range(pairs):
+            low = 2 * pair - (pair & (stride - 1))
+            exchange(keys, order, low, low + stride, False)
+        stride //= 2
+    return order
+
+
+@compiled
+def least_loaded(loads: Table) -> int:
+    """Compute unit with the least cost, the lowest number among equals. loads: a heap-ordered tree of minima."""
+    leaves = loads.size // 2
+    node = 1
+    while node < leaves:
+        node *= 2
+        if loads[node + 1] < loads[node]:
+            node += 1
+    return node - leaves
+
+
+@compiled
+def charge(loads: Table, unit: int, cost: int) -> None:
+    """Set a compute unit's cost."""
+    node = loads.size // 2 + unit
+    loads[node] = cost
+    while node > 1:
+        node //= 2
+        loads[node] = min(loads[2 * node], loads[2 * node + 1])
+
+
+@compiled
+def new_loads(units: int) -> npt.NDArray[np.int64]:
+    """Tree of costs for `units` idle compute units; leaf i is element size / 2 + i."""
+    leaves = 1
+    while leaves < units:
+        leaves *= 2
+    loads = np.zeros(2 * leaves, np.int64)
+    for absent in range(units, leaves):
+        charge(loads, absent, _NO_ENTRY)
+    return loads
+
+
+@compiled
+def is_split(tokens: int, room: int) -> tuple[bool, int]:
+    """Whether a tile is planned as split, judged before its first piece is cut; and the branch taken."""
+    estimated = divide_up(tokens, room)
+    if estimated == 2:
+        tolerated = tokens - room <= SPLIT_TOLERANCE
+        return not tolerated, (_TWO_PIECES_TOLERATED if tolerated else 0)
+    return estimated > 1, 0
+
+
+@compiled
+def deal_tile(
+    loads: Table,
+    counts: Table,
+    pieces: Words,
+    first_piece: int,
+    tokens: int,
+    packed_tile: int,
+    limit: int,
+    units: int,
+    granularity: int,
+) -> tuple[npt.NDArray[np.int32], int, bool, int]:
+    """Cut a tile's KV into pieces for the least-loaded units.
+
+    pieces: [capacity, 3] table of (unit, kv begin within the sequence, kv end), filled from first_piece on and replaced by a
+    larger one when it is full. Returns that table, the number after the last piece, whether the tile is split, branches.
+    """
+    floor = divide_up(divide_up(tokens, units), granularity) * granularity
+    top = loads[loads.size // 2 + least_loaded(loads)]
+    split, branches = is_split(tokens, max(limit - top - 2 * packed_tile, floor))
+    piece = first_piece
+    begin = 0
+    left = tokens
+    while True:
+        unit = least_loaded(loads)
+        load_before = loads[loads.size // 2 + unit]
+        room = max(limit - load_before - 2 * packed_tile, floor)
+        if room == floor:
+            branches |= _FLOOR_BOUND
+        if left > room and left - room <= SPLIT_TOLERANCE:
+            room = left
+            branches |= _REMAINDER_ABSORBED
+        taken = min(left, room)
+        charge(loads, unit, as_int32(load_before + 2 * packed_tile + taken))
+        if piece == pieces.shape[0]:
+            larger = np.empty((2 * piece, 3), np.int32)
+            larger[:piece] = pieces
+            pieces = larger
+        pieces[piece, 0] = unit
+        pieces[piece, 1] = as_int32(begin)
+        pieces[piece, 2] = as_int32(begin + taken)
+        counts[unit] += 1
+        piece += 1
+        left -= taken
+        begin += taken
+        if left <= 0:
+            break
+    if split != (piece - first_piece > 1):
+        branches |= _ESTIMATE_MISSED
+    return pieces, piece, split, branches
+
+
+@compiled
+def measure_rows(
+    strays: Table,
+    qo_indptr: Words,
+    kv_indptr: Words,
+    rows: int,
+    rows_per_sequence: int,
+    sparse_queries: int,
+    topk: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """KV tokens and query rows of each row by the indptr arrays."""
+    tokens = np.empty(rows, np.int64)
+    queries = np.empty(rows, np.int64)
+    for row in range(rows):
+        sequence = divide(divide(row, sparse_queries), rows_per_sequence)
+        kv_end = load(kv_indptr, sequence + 1, strays, KV_INDPTR)
+        tokens[row] = as_int32(kv_end - load(kv_indptr, sequence, strays, KV_INDPTR))
+        if topk >= 0:
+            tokens[row] = min(tokens[row], topk)
+        q_end = load(qo_indptr, sequence + 1, strays, QO_INDPTR)
+        queries[row] = as_int32(q_end - load(qo_indptr, sequence, strays, QO_INDPTR))
+    return tokens, queries
+
+
+@compiled
+def write_tile(
+    words: Words,
+    written: Marks,
+    spans: Table,
+    places: Table,
+    pieces: Words,
+    begin: int,
+    end: int,
+    row: int,
+    q_begin: int,
+    q_end: int,
+    kv_first: int,
+    kv_limit: int,
+    partial: int,
+) -> None:
+    """Work items of one tile: pieces [begin, end), each to the next free place of its unit. partial: -1 where not split."""
+    for piece in range(begin, end):
+        unit = pieces[piece, 0]
+        kv_begin = kv_first + pieces[piece, 1]
+        kv_end = kv_first + pieces[piece, 2]
+        place = partial + (piece - begin) * (q_end - q_begin) if partial >= 0 else -1
+        store_work_item(words, written, spans, places[unit], row, place, q_begin, q_end, kv_begin, kv_end, kv_limit - kv_end)
+        places[unit] += 1
+
+
+@compiled
+def write_reduction(words: Words, written: Marks, spans: Table, tiles: Table, all_tiles: int, reduce_indptr_words: int) -> None:
+    """What mla_reduce_v1 reads. tiles: [all_tiles, 4] of (q_begin, q_end, first partial row, end of partial rows)."""
+    reduced = 0
+    for tile in range(all_tiles):
+        q_begin, q_end = tiles[tile, 0], tiles[tile, 1]
+        rows = 0 if q_begin == -1 else q_end - q_begin
+        entries = 0 if rows == 0 else divide(tiles[tile, 3] - tiles[tile, 2], rows)
+        for entry in range(entries):
+            store(words, written, spans, REDUCE_PARTIAL_MAP, reduced + entry, tiles[tile, 2] + entry * rows)
+        reduced += entries
+        store(words, written, spans, REDUCE_INDPTR, tile + 1, reduced)
+        store(words, written, spans, REDUCE_FINAL_MAP, 2 * tile, q_begin)
+        store(words, written, spans, REDUCE_FINAL_MAP, 2 * tile + 1, q_end)
+    store_range(words, written, spans, REDUCE_INDPTR, all_tiles + 1, reduce_indptr_words, reduced)
+    store(words, written, spans, REDUCE_INDPTR, 0, 0)
+
+
+@compiled
+def plan_v1_1(
+    words: Words,
+    written: Marks,
+    spans: Table,
+    strays: Table,
+    qo_indptr: Words,
+    kv_indptr: Words,
+    reduce_indptr_words: int,
+    rows: int,
+    rows_per_sequence: int,
+    uniform_queries: int,
+    sparse_queries: int,
+    topk: int,
+    heads: int,
+    is_causal: bool,
+    granularity: int,
+    compute_units: int,
+) -> int:
+    """Run the planner; returns the branches taken, or -1 where the sort hands out a row that does not exist.
+
+    uniform_queries: query rows of a planned row, < 1 to read qo_indptr. sparse_queries: rows of a sequence under sparse
+    attention, 1 otherwise. heads: after folding. topk: tokens, < 0: not sparse.
+    """
+    clear(words, written, spans)
+    strays[0, 0] = 0
+    branches = 0
+    sparse = topk >= 0
+    tokens, queries = measure_rows(strays, qo_indptr, kv_indptr, rows, rows_per_sequence, sparse_queries, topk)
+    cluster = min(divide_up(divide(as_int32(queries.sum()), rows), PACKED_ROWS), 1)
+    units = divide(compute_units, cluster)
+    packed_rows = cluster * PACKED_ROWS
+    if cluster == 0:
+        branches |= _DIVISION_BY_ZERO
+    order = sort_rows(2 * queries + tokens, rows)
+    if rows > 4 * WAVE:
+        branches |= _UNSORTED
+    if order[:rows].max() >= rows:
+        return -1
+    if uniform_queries > 0:
+        queries[:] = uniform_queries  # the sort goes by qo_indptr, all else by the uniform length
+
+    first_tile = np.empty(rows + 1, np.int64)
+    first_tile[0] = 0
+    workload = 0
+    for row in range(rows):
+        packed = queries[row] * heads
+        tiles = divide_up(packed, packed_rows)
+        packed_tile = min(packed, packed_rows)
+        for tile in range(tiles):
+            visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, heads, is_causal)
+            workload = as_int32(workload + 2 * packed_tile + visible)
+        first_tile[row + 1] = first_tile[row] + max(tiles, 0)
+    limit_queries = uniform_queries if uniform_queries > 0 else packed_rows
+    limit = workload_limit(rows, workload, units, limit_queries, granularity)
+
+    all_tiles = first_tile[rows]
+    loads = new_loads(units)
+    counts = np.zeros(units, np.int64)
+    pieces = np.empty((4 * (rows + units), 3), np.int32)
+    piece_end = np.empty(all_tiles + 1, np.int64)  # per tile in dealing order: number after its last piece
+    piece_end[0] = 0
+    tiles_split = np.empty(all_tiles, np.bool_)
+    dealt = 0
+    for row in order[:rows]:
+        packed = queries[row] * heads
+        tiles = first_tile[row + 1] - first_tile[row]
+        packed_tile = min(packed, packed_rows)
+        branches |= (_EMPTY_SEQUENCE if tokens[row] == 0 else 0) | (_SEVERAL_QUERY_TILES if tiles > 1 else 0)
+        for tile in range(tiles):
+            visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, heads, is_causal)
+            pieces, end, split, taken = deal_tile(
+                loads, counts, pieces, piece_end[dealt], visible, packed_tile, limit, units, granularity
+            )
+            branches |= taken | (_SPLIT if split else _UNSPLIT) | (_CAUSAL_TRIM if visible < tokens[row] else 0)
+            piece_end[dealt + 1] = end
+            tiles_split[dealt] = split
+            dealt += 1
+
+    store(words, written, spans, WORK_INDPTR, 0, 0)
+    places = np.empty(units, np.int64)
+    items = 0
+    for unit in range(units):
+        places[unit] = items
+        items += counts[unit]
+        store(words, written, spans, WORK_INDPTR, unit + 1, items)
+        branches |= _COMPUTE_UNITS_LEFT_IDLE if counts[unit] == 0 else 0
+
+    reductions = np.empty((all_tiles, 4), np.int64)
+    partial = 0
+    dealt = 0
+    for row in order[:rows]:
+        sequence = divide(row, rows_per_sequence)
+        kv_first = sequence * topk if sparse else load(kv_indptr, sequence, strays, KV_INDPTR)
+        if uniform_queries > 0:
+            q_first = uniform_queries * row
+        else:
+            q_first = load(qo_indptr, divide(row, sparse_queries), strays, QO_INDPTR)
+        tile_queries = divide_up(min(queries[row] * heads, packed_rows), heads)
+        for tile in range(first_tile[row + 1] - first_tile[row]):
+            q_begin = q_first + tile * tile_queries
+            q_end = min(q_begin + tile_queries, q_first + queries[row])
+            branches |= _SHORTER_LAST_TILE if q_end - q_begin < tile_queries else 0
+            begin, end = piece_end[dealt], piece_end[dealt + 1]
+            place = partial if tiles_split[dealt] else -1
+            write_tile(
+                words,
+                written,
+                spans,
+                places,
+                pieces,
+                begin,
+                end,
+                row,
+                q_begin,
+                q_end,
+                kv_first,
+                kv_first + tokens[row],
+                place,
+            )
+            entry = reductions[first_tile[row] + tile]
+            entry[0], entry[1], entry[2], entry[3] = -1, -2, -1, -2
+            if tiles_split[dealt]:
+                entry[0], entry[1], entry[2] = q_begin, q_end, partial
+                partial += (end - begin) * (q_end - q_begin)
+                entry[3] = partial
+            else:
+                branches |= _FINAL_MAP_UNSPLIT
+            dealt += 1
+    write_reduction(words, written, spans, reductions, all_tiles, reduce_indptr_words)
+    return branches
