@@ -1,0 +1,173 @@
+"""What every driven framework needs around its file: environment, virtual GPU, packages, graphs, calls by parameter name.
+
+Knows no framework.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.aiter.arguments import Device
+from backend.errors import CannotRunError
+from backend.serving.source.drivers.observe import CallWatcher, DecodeSeen
+from backend.serving.source.fetch import BackendSource
+from backend.serving.source.record import SourceLine
+from backend.virtual.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots
+from backend.virtual.modules import LazyModule, Root, VirtualPackages
+from backend.virtual.poison import Undecidable
+from backend.virtual.torch_shim import GpuFacts, VirtualGpu
+from backend.virtual.triton_shim import KernelGuard, interpreted
+
+CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "AITER_")
+"""Environment variables that steer the frameworks; what the user's shell has set of them is taken away for the run."""
+
+ABSENT_MODULES = frozenset({"aiter.ops.triton.gluon.mla_gluon"})
+"""Optional modules of AITER that backends probe for; absent unless the tree in use has them."""
+
+
+@dataclass(slots=True)
+class OperationLog:
+    """Handlers in front of handlers: while a graph is captured, operations are kept, so that a replay does them again."""
+
+    inner: Handlers
+    captured: list[OpCall] | None = None
+
+    def serves(self, name: str) -> bool:
+        """As the inner handlers."""
+        return self.inner.serves(name)
+
+    def handle(self, call: OpCall) -> Any:
+        """Keep it while capturing, then as the inner handlers."""
+        if self.captured is not None:
+            self.captured.append(call)
+        return self.inner.handle(call)
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[list[OpCall]]:
+        """Collect the operations done inside."""
+        self.captured = []
+        try:
+            yield self.captured
+        finally:
+            self.captured = None
+
+
+@dataclass(slots=True)
+class Process:
+    """One framework process: everything that lives from its start to its end."""
+
+    source: BackendSource
+    device: Device
+    gpu: VirtualGpu
+    guard: KernelGuard
+    watcher: CallWatcher
+    operations: OperationLog
+    packages: VirtualPackages
+    module: LazyModule
+
+
+@contextlib.contextmanager
+def process(
+    source: BackendSource,
+    aiter: AiterSource,
+    device: Device,
+    handlers: Handlers,
+    fakes: Mapping[str, Any],
+    environment: Mapping[str, str],
+    extra_roots: Sequence[Root] = (),
+) -> Iterator[Process]:
+    """Start a process in which the file under test has been executed; ends with everything torn down.
+
+    fakes: values by bare name for the framework's package. CannotRunError where the file needs what nobody declared.
+    """
+    facts = GpuFacts(device.arch.value, device.num_cu)
+    log = OperationLog(handlers)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(environment))
+        gpu = stack.enter_context(VirtualGpu(facts))
+        guard = stack.enter_context(interpreted(gpu.allocations))
+        watcher = CallWatcher(gpu.allocations, source.target.filename)
+        absent = frozenset(name for name in ABSENT_MODULES if aiter.tree is None or aiter.tree.index(name) is None)
+        roots = [Root(source.framework, source.tree, fakes), *extra_roots]
+        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, absent=absent)
+        packages = stack.enter_context(VirtualPackages(roots))
+        try:
+            with undecided(source, packages):
+                module = packages.execute(source.target)
+                yield Process(source, device, gpu, guard, watcher, log, packages, module)
+        finally:
+            watcher.decodes.clear()
+    gc.collect()
+
+
+@contextlib.contextmanager
+def undecided(source: BackendSource, packages: VirtualPackages) -> Iterator[None]:
+    """Turn Undecidable into CannotRunError that says where in the file it happened, and which slices had failed."""
+    try:
+        yield
+    except Undecidable as missing:
+        line = line_of(missing, source.target.filename)
+        where = f"{line.file}:{line.line} ({line.function})" if line is not None else source.target.filename
+        raise CannotRunError(f"{where}: {missing}") from missing
+
+
+def line_of(error: BaseException, file: str) -> SourceLine | None:
+    """The innermost line of the file in an exception's traceback."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return SourceLine(file, frames[-1].lineno or 0, frames[-1].name) if frames else None
+
+
+def call_by_name(function: Callable[..., Any], known: Mapping[str, Any], what: str) -> Any:
+    """Call a method with those of the known values that it takes, by parameter name.
+
+    CannotRunError names a required parameter that is not among them: the framework's signature changed.
+    """
+    given: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            continue
+        if name in known:
+            given[name] = known[name]
+        elif parameter.default is inspect.Parameter.empty:
+            raise CannotRunError(
+                f"{what}: parameter {name!r} is not known to the driver; known: {', '.join(sorted(known))}; declare its value"
+            )
+    return function(**given)
+
+
+def first_method(target: Any, names: Sequence[str], what: str) -> str:
+    """The first of the names that the object has; CannotRunError names them where it has none."""
+    for name in names:
+        if callable(getattr(target, name, None)):
+            return name
+    raise CannotRunError(f"{what}: none of {', '.join(names)} is there; the file's interface changed")
+
+
+@dataclass(slots=True)
+class CapturedGraph:
+    """A captured graph: its batch, the decode calls made in it, and the operations that a replay does again."""
+
+    batch: int
+    decodes: list[DecodeSeen]
+    operations: list[OpCall] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    before = {name: value for name, value in os.environ.items() if name.startswith(CONTROLLED_PREFIXES)}
+    for name in before:
+        del os.environ[name]
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name in [n for n in os.environ if n.startswith(CONTROLLED_PREFIXES)]:
+            del os.environ[name]
+        os.environ.update(before)

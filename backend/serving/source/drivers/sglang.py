@@ -1,0 +1,595 @@
+"""Drives sglang's real `aiter_backend.py`: builds AiterAttnBackend, runs its forward passes, captures and replays graphs.
+
+The driver plays ModelRunner and the graph runner: it owns the request pool, the KV pool and the graph's input buffers,
+and knows which KV rows each request holds. Everything that decides is the file's own code; names that differ between
+releases are looked up (`call_by_name`, `first_method`), never guessed by version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.aiter.arguments import Device
+from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.errors import CannotRunError
+from backend.serving.source.drivers.observe import DecodeSeen, decode_arguments
+from backend.serving.source.drivers.process import CapturedGraph, Process, call_by_name, first_method, line_of, process
+from backend.serving.source.fetch import BackendSource
+from backend.serving.source.record import Phase, RecordedStep, Recording, SourceLine, StepFailed, StrayKernelAccess
+from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.virtual.aiter_ops import AiterSource, Handlers
+from backend.virtual.modules import Root
+from backend.virtual.poison import Declared
+
+BACKEND_CLASS = "AiterAttnBackend"
+DRAFT_CLASS = "AiterMultiStepDraftBackend"
+
+CONTEXT_SLACK = 64
+"""KV tokens that the model's context has beyond the longest request of a scenario."""
+
+FORWARD_MODES = {
+    StepKind.DECODE: ("DECODE",),
+    StepKind.TARGET_VERIFY: ("TARGET_VERIFY",),
+    StepKind.DRAFT_EXTEND: ("DRAFT_EXTEND_V2", "DRAFT_EXTEND"),
+    StepKind.MULTI_STEP_DRAFT: ("DECODE",),
+}
+"""Names of sglang's ForwardMode for a step, newest first."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """A batch as the driver knows it.
+
+    seq_lens: what sglang calls so (target_verify: without the draft tokens). kv_lens, query_lens: what is attended to.
+    rows: rows of the request pool.
+    """
+
+    kind: StepKind
+    seq_lens: tuple[int, ...]
+    kv_lens: tuple[int, ...]
+    query_lens: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class GraphInputs:
+    """Tensors that graphs of one kind are captured on; replays write into them, and leave what they do not write."""
+
+    req_pool_indices: torch.Tensor
+    seq_lens: torch.Tensor
+    seq_lens_cpu: torch.Tensor
+    out_cache_loc: torch.Tensor
+    fill: int
+    graphs: list[CapturedGraph] = field(default_factory=list)
+
+
+class SglangDriver:
+    """Runs scenarios against one source; parsed definitions are kept between them."""
+
+    def __init__(self, source: BackendSource, aiter: AiterSource) -> None:
+        self.source = source
+        self.aiter = aiter
+
+    def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
+        """Run a scenario in a fresh process; `environment`: SGLANG_ and AITER_ variables to set."""
+        device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
+        state = _State(scenario)
+        with process(self.source, self.aiter, device, handlers, state.fakes(), environment or {}, _other_roots()) as running:
+            return _Run(running, scenario, state).everything()
+
+
+def _other_roots() -> list[Root]:
+    """Packages that sglang imports and that are not installed: they are asked for, and never decide."""
+    return [Root(name, None) for name in ("sgl_kernel", "flashinfer", "vllm")]
+
+
+class _State:
+    """Values of the fakes: they follow the backend that is being built or run."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.config = scenario.backends[0]
+        self.fp8 = torch.float8_e4m3fnuz if scenario.arch is Arch.GFX942 else torch.float8_e4m3fn
+
+    def dtype(self, dtype: DType) -> torch.dtype:
+        return self.fp8 if dtype is DType.FP8 else torch.bfloat16
+
+    def fakes(self) -> dict[str, Any]:
+        """By bare name: what sglang's code asks of its process."""
+        is_gfx950 = self.scenario.arch is Arch.GFX950
+        return {
+            "fp8_dtype": self.fp8,
+            "is_fp8_fnuz": lambda: not is_gfx950,
+            "is_gfx95_supported": lambda: is_gfx950,
+            "get_attention_tp_size": lambda: 1,
+            "get_attention_tp_rank": lambda: 0,
+            "is_dp_attention_enabled": lambda: self.config.dp_attention,
+            "get_parallel": lambda: Declared(
+                "get_parallel()", attn_tp_size=1, attn_tp_rank=0, attn_dcp_size=1, attn_dcp_rank=0, tp_size=1, tp_rank=0
+            ),
+            "get_schedule": lambda: Declared("get_schedule()", page_size=self.config.page_size),
+            "get_spec": lambda: Declared("get_spec()", **self.speculation()),
+            "get_global_server_args": self.server_args,
+            "get_server_args": self.server_args,
+        }
+
+    def speculation(self) -> dict[str, Any]:
+        draft = self.config.draft_tokens
+        return {
+            "speculative_num_draft_tokens": draft,
+            "speculative_num_steps": None if draft is None else max(1, draft - 1),
+            "speculative_eagle_topk": None if draft is None else 1,
+            "speculative_algorithm": None if draft is None else "EAGLE",
+            "speculative_attention_mode": "prefill",
+        }
+
+    def server_args(self) -> Declared:
+        fp8 = self.config.kv_dtype is DType.FP8
+        return Declared(
+            "server_args",
+            page_size=self.config.page_size,
+            kv_cache_dtype="fp8_e4m3" if fp8 else "auto",
+            enable_dp_attention=self.config.dp_attention,
+            attention_backend="aiter",
+            decode_attention_backend="aiter",
+            disable_cuda_graph=not self.config.graph_batches,
+            **self.speculation(),
+        )
+
+
+class _Run:
+    """One scenario in one process."""
+
+    def __init__(self, running: Process, scenario: Scenario, state: _State) -> None:
+        self.running = running
+        self.scenario = scenario
+        self.state = state
+        self.steps: list[RecordedStep] = []
+        self.failed: list[StepFailed] = []
+        self.modes = running.module.ForwardMode
+        longest = max((max(step.kv_lens) + (self._config(step).draft_tokens or 0) for step in scenario.steps), default=1)
+        self.context = longest + CONTEXT_SLACK
+        self.pools = [_Pool(config, self.context, state.dtype(config.kv_dtype)) for config in scenario.backends]
+        self.backends: list[Any] = []
+        self.graphs: dict[tuple[int, StepKind], GraphInputs] = {}
+
+    def _config(self, step: Step) -> BackendConfig:
+        return self.scenario.backends[step.backend]
+
+    def everything(self) -> Recording:
+        """Build, capture, step; a constructor that raises ends it as refused."""
+        for at in range(len(self.scenario.backends)):
+            try:
+                self.backends.append(self._build(at))
+            except Exception as error:
+                return Recording(self.scenario.name, (), (), f"{type(error).__name__}: {error}")
+        self._capture_all()
+        for at, step in enumerate(self.scenario.steps):
+            self._guarded(at, Phase.REPLAY if step.graph else Phase.EAGER, self._step, at, step)
+        return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed))
+
+    def _guarded(self, at: int, phase: Phase, action: Any, *args: Any) -> None:
+        """Do a step; an exception of the file's own is part of the observation."""
+        try:
+            action(*args)
+        except CannotRunError:
+            raise
+        except Exception as error:
+            line = line_of(error, self.running.source.target.filename)
+            self.failed.append(StepFailed(self.scenario.name, at, phase, f"{type(error).__name__}: {error}", line))
+
+    def _build(self, at: int) -> Any:
+        config = self.state.config = self.scenario.backends[at]
+        name = DRAFT_CLASS if config.is_draft else BACKEND_CLASS
+        namespace = self.running.module._names
+        if name not in namespace:
+            raise CannotRunError(f"{self.running.source.target.filename}: has no class {name}; is it sglang's aiter backend?")
+        spec = self.state.speculation()
+        known = {
+            "model_runner": self._model_runner(at),
+            "skip_prefill": False,
+            "topk": 1,
+            "speculative_num_steps": spec["speculative_num_steps"],
+        }
+        return call_by_name(namespace[name], known, f"{name}.__init__")
+
+    def _model_runner(self, at: int) -> Declared:
+        config, pool, probes = self.scenario.backends[at], self.pools[at], self.running.packages.probes
+        model_config = Declared(
+            "model_config",
+            probes,
+            dtype=torch.bfloat16,
+            is_multimodal=False,
+            num_attention_heads=config.num_head,
+            head_dim=256,
+            v_head_dim=128,
+            kv_lora_rank=V_HEAD_DIM,
+            qk_rope_head_dim=QK_HEAD_DIM - V_HEAD_DIM,
+            attention_arch=self.running.module.AttentionArch.MLA,
+            context_len=self.context,
+            get_num_kv_heads=lambda tp_size: config.num_head,
+        )
+        return Declared(
+            "model_runner",
+            probes,
+            model_config=model_config,
+            server_args=self.state.server_args(),
+            device="cuda",
+            gpu_id=0,
+            dtype=torch.bfloat16,
+            kv_cache_dtype=self.state.dtype(config.kv_dtype),
+            page_size=config.page_size,
+            sliding_window_size=None,
+            is_draft_worker=config.is_draft,
+            spec_algorithm=Declared("spec_algorithm", probes, is_frozen_kv_mtp=lambda: False),
+            decode_attention_backend_str="aiter",
+            prefill_attention_backend_str="aiter",
+            req_to_token_pool=pool.requests,
+            token_to_kv_pool=pool.kv,
+            token_to_kv_pool_allocator=Declared("token_to_kv_pool_allocator", probes, get_kvcache=lambda: pool.kv),
+            kv_index_translator=Declared("kv_index_translator", probes, read_source=pool.read_source),
+        )
+
+    def _batch(self, at: int, step: Step) -> Batch:
+        """Give the requests their KV rows, as the framework's allocator would have."""
+        config = self.scenario.backends[at]
+        drafts = config.draft_tokens or 1
+        count = len(step.kv_lens)
+        if step.kind is StepKind.TARGET_VERIFY:
+            kv_lens, query_lens = tuple(n + drafts for n in step.kv_lens), (drafts,) * count
+        elif step.kind is StepKind.DRAFT_EXTEND:
+            kv_lens, query_lens = step.kv_lens, step.query_lens or (drafts,) * count
+        else:
+            kv_lens, query_lens = step.kv_lens, (1,) * count
+        rows = self.pools[at].take(kv_lens)
+        return Batch(step.kind, step.kv_lens, kv_lens, query_lens, rows)
+
+    def _step(self, at: int, step: Step) -> None:
+        self.state.config = self.scenario.backends[step.backend]
+        batch = self._batch(step.backend, step)
+        if step.graph:
+            self._replay(at, step.backend, batch)
+        else:
+            self._eager(at, step.backend, batch)
+
+    def _eager(self, at: int, which: int, batch: Batch) -> None:
+        backend, pool = self.backends[which], self.pools[which]
+        rows = torch.tensor(batch.rows, dtype=torch.int64, device="cuda")
+        seq_lens = torch.tensor(batch.seq_lens, dtype=torch.int64, device="cuda")
+        forward_batch = self._forward_batch(
+            which, batch.kind, rows, seq_lens, torch.tensor(batch.seq_lens), sum(batch.seq_lens), batch.query_lens
+        )
+        backend.init_forward_metadata(forward_batch)
+        inner = backend.attn_backends if batch.kind is StepKind.MULTI_STEP_DRAFT else [backend]
+        for one in inner:
+            self._forward(one, which, batch.kind, sum(batch.query_lens), forward_batch)
+        self._record(at, which, Phase.EAGER, batch, self._taken(), padded=0, fill=0, slots=pool.slots(batch))
+
+    def _forward(self, backend: Any, which: int, kind: StepKind, tokens: int, forward_batch: Any) -> Any:
+        config, pool = self.scenario.backends[which], self.pools[which]
+        q = torch.empty((tokens, config.num_head, QK_HEAD_DIM), dtype=self.state.dtype(config.q_dtype), device="cuda")
+        k = torch.empty((tokens, 1, QK_HEAD_DIM), dtype=torch.bfloat16, device="cuda")
+        known = {
+            "q": q,
+            "k": k,
+            "v": k[..., :V_HEAD_DIM],
+            "layer": pool.layer,
+            "forward_batch": forward_batch,
+            "save_kv_cache": False,
+        }
+        name = "forward_decode" if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else "forward_extend"
+        return call_by_name(getattr(backend, name), known, f"{BACKEND_CLASS}.{name}")
+
+    def _forward_batch(
+        self,
+        which: int,
+        kind: StepKind,
+        rows: torch.Tensor,
+        seq_lens: torch.Tensor,
+        seq_lens_cpu: torch.Tensor,
+        seq_lens_sum: int,
+        query_lens: tuple[int, ...],
+    ) -> Any:
+        """The release's own ForwardBatch, with those of its fields that a decode step has."""
+        pool, config = self.pools[which], self.scenario.backends[which]
+        tokens = sum(query_lens)
+        known = {
+            "forward_mode": self._mode(kind),
+            "batch_size": len(query_lens),
+            "input_ids": torch.zeros(tokens, dtype=torch.int64, device="cuda"),
+            "req_pool_indices": rows,
+            "seq_lens": seq_lens,
+            "seq_lens_cpu": seq_lens_cpu,
+            "seq_lens_sum": seq_lens_sum,
+            "out_cache_loc": torch.zeros(tokens, dtype=torch.int64, device="cuda"),
+            "positions": seq_lens - 1,
+            "spec_info": self._spec_info(kind, config, query_lens),
+            "req_to_token_pool": pool.requests,
+            "token_to_kv_pool": pool.kv,
+            "attn_backend": None,
+        }
+        if kind is StepKind.DRAFT_EXTEND:
+            known["extend_seq_lens"] = torch.tensor(query_lens, dtype=torch.int32, device="cuda")
+            known["extend_seq_lens_cpu"] = list(query_lens)
+            known["extend_prefix_lens_cpu"] = [0] * len(query_lens)
+        declared = self.running.module.ForwardBatch
+        names = {f.name for f in dataclasses.fields(declared)}
+        return declared(**{name: value for name, value in known.items() if name in names})
+
+    def _mode(self, kind: StepKind) -> Any:
+        for name in FORWARD_MODES[kind]:
+            if hasattr(self.modes, name):
+                return getattr(self.modes, name)
+        raise CannotRunError(f"sglang's ForwardMode has none of {', '.join(FORWARD_MODES[kind])}; {kind} cannot be driven")
+
+    def _spec_info(self, kind: StepKind, config: BackendConfig, query_lens: tuple[int, ...]) -> Any:
+        if kind is StepKind.DECODE:
+            return None
+        drafts = config.draft_tokens or 1
+        accepted = torch.tensor(query_lens, dtype=torch.int32, device="cuda")
+        return Declared(
+            "spec_info",
+            self.running.packages.probes,
+            draft_token_num=drafts,
+            num_tokens_per_req=drafts,
+            num_accept_tokens=accepted,
+            accept_length=accepted,
+            custom_mask=None,
+            kv_indptr=None,
+            kv_indices=None,
+        )
+
+    def _taken(self) -> list[DecodeSeen]:
+        taken = list(self.running.watcher.decodes)
+        self.running.watcher.decodes.clear()
+        return taken
+
+    def _capture_all(self) -> None:
+        """Capture every graph that the steps use, each backend's sizes from the largest down, before any step."""
+        for which, config in enumerate(self.scenario.backends):
+            if not config.graph_batches:
+                continue
+            self.state.config = config
+            kinds = list(dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph))
+            for kind in kinds or [StepKind.DECODE if config.draft_tokens is None else StepKind.TARGET_VERIFY]:
+                self._guarded(-1, Phase.CAPTURE, self._capture_kind, which, kind)
+
+    def _rows_a_request(self, which: int, kind: StepKind) -> int:
+        drafts = self.scenario.backends[which].draft_tokens or 1
+        return 1 if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else drafts
+
+    def _capture_kind(self, which: int, kind: StepKind) -> None:
+        config, backend = self.scenario.backends[which], self.backends[which]
+        each = self._rows_a_request(which, kind)
+        known = {"max_bs": config.max_batch, "max_num_tokens": config.max_batch * each}
+        call_by_name(backend.init_cuda_graph_state, known, f"{BACKEND_CLASS}.init_cuda_graph_state")
+        holder = backend.attn_backends[0] if kind is StepKind.MULTI_STEP_DRAFT else backend
+        fill = int(holder.get_cuda_graph_seq_len_fill_value())
+        inputs = self.graphs[which, kind] = GraphInputs(
+            req_pool_indices=torch.zeros(config.max_batch, dtype=torch.int64, device="cuda"),
+            seq_lens=torch.full((config.max_batch,), fill, dtype=torch.int32, device="cuda"),
+            seq_lens_cpu=torch.full((config.max_batch,), fill, dtype=torch.int32),
+            out_cache_loc=torch.zeros(config.max_batch * each, dtype=torch.int64, device="cuda"),
+            fill=fill,
+        )
+        for batch in sorted(set(config.graph_batches), reverse=True):
+            self._guarded(-1, Phase.CAPTURE, self._capture_one, which, kind, inputs, batch)
+
+    def _capture_one(self, which: int, kind: StepKind, inputs: GraphInputs, batch: int) -> None:
+        backend = self.backends[which]
+        each = self._rows_a_request(which, kind)
+        forward_batch = self._graph_batch(which, kind, inputs, batch, batch * inputs.fill)
+        self._graph_metadata(backend, kind, forward_batch, batch, in_capture=True)
+        inner = backend.attn_backends if kind is StepKind.MULTI_STEP_DRAFT else [backend]
+        with self.running.gpu.capture(), self.running.operations.capture() as operations:
+            for one in inner:
+                self._forward(one, which, kind, batch * each, forward_batch)
+        decodes = self._taken()
+        inputs.graphs.append(CapturedGraph(batch, decodes, operations))
+        added = each if kind is StepKind.TARGET_VERIFY else 0
+        truth = Batch(kind, (), (), (), ())
+        self._record(
+            -1, which, Phase.CAPTURE, truth, decodes, padded=batch, fill=inputs.fill + added, slots=np.empty(0, np.int32)
+        )
+
+    def _graph_batch(self, which: int, kind: StepKind, inputs: GraphInputs, batch: int, seq_lens_sum: int) -> Any:
+        each = self._rows_a_request(which, kind)
+        return self._forward_batch(
+            which,
+            kind,
+            inputs.req_pool_indices[:batch],
+            inputs.seq_lens[:batch],
+            inputs.seq_lens_cpu[:batch],
+            seq_lens_sum,
+            (each,) * batch,
+        )
+
+    def _graph_metadata(self, backend: Any, kind: StepKind, forward_batch: Any, batch: int, in_capture: bool) -> None:
+        """The release's metadata method for capture or replay: one of two older ones, or the newer pair."""
+        older = "init_forward_metadata_capture_cuda_graph" if in_capture else "init_forward_metadata_replay_cuda_graph"
+        name = first_method(backend, ("init_forward_metadata_out_graph", older), BACKEND_CLASS)
+        known = {
+            "forward_batch": forward_batch,
+            "in_capture": in_capture,
+            "bs": batch,
+            "num_tokens": int(forward_batch.input_ids.shape[0]),
+            "req_pool_indices": forward_batch.req_pool_indices,
+            "seq_lens": forward_batch.seq_lens,
+            "seq_lens_sum": forward_batch.seq_lens_sum,
+            "seq_lens_cpu": forward_batch.seq_lens_cpu,
+            "encoder_lens": None,
+            "forward_mode": forward_batch.forward_mode,
+            "spec_info": forward_batch.spec_info,
+        }
+        call_by_name(getattr(backend, name), known, f"{BACKEND_CLASS}.{name}")
+        if name == "init_forward_metadata_out_graph":
+            backend.init_forward_metadata_in_graph(forward_batch)
+
+    def _replay(self, at: int, which: int, batch: Batch) -> None:
+        inputs = self.graphs.get((which, batch.kind))
+        fitting = [g for g in inputs.graphs if g.batch >= len(batch.rows)] if inputs is not None else []
+        if inputs is None or not fitting:
+            raise RuntimeError("no graph takes this batch: its capture failed")
+        graph = min(fitting, key=lambda g: g.batch)
+        count = len(batch.rows)
+        if graph.batch != count:
+            inputs.seq_lens.fill_(inputs.fill)
+            inputs.seq_lens_cpu.fill_(inputs.fill)
+            inputs.out_cache_loc.zero_()
+        inputs.req_pool_indices[:count] = torch.tensor(batch.rows, dtype=torch.int64)
+        inputs.seq_lens[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
+        inputs.seq_lens_cpu[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
+        total = sum(batch.seq_lens) + (graph.batch - count) * inputs.fill
+        forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total)
+        self._graph_metadata(self.backends[which], batch.kind, forward_batch, graph.batch, in_capture=False)
+        for operation in graph.operations:
+            self.running.operations.inner.handle(operation)
+        added = batch.query_lens[0] if batch.kind is StepKind.TARGET_VERIFY else 0
+        self._record(
+            at,
+            which,
+            Phase.REPLAY,
+            batch,
+            graph.decodes,
+            padded=graph.batch - count,
+            fill=inputs.fill + added,
+            slots=self.pools[which].slots(batch),
+        )
+
+    def _record(
+        self,
+        at: int,
+        which: int,
+        phase: Phase,
+        batch: Batch,
+        decodes: list[DecodeSeen],
+        padded: int,
+        fill: int,
+        slots: np.ndarray[Any, np.dtype[np.int32]],
+    ) -> None:
+        """Keep each decode call as it stands now; a step without one has failed."""
+        watcher = self.running.watcher
+        if not decodes:
+            self.failed.append(StepFailed(self.scenario.name, at, phase, "mla_decode_fwd was not called", None))
+        strays = tuple(StrayKernelAccess(s.kernel, s.is_write, s.lanes, s.past_end) for s in self.running.guard.strays)
+        self.running.guard.strays.clear()
+        for call, seen in enumerate(decodes):
+            given = seen.call.arguments
+            buffers = watcher.decode_buffers(seen)
+            plan, sizing = watcher.plan_of(buffers), watcher.sizing_of(buffers)
+            lines = {
+                "sizing": sizing.line if sizing is not None else None,
+                "planning": plan.line if plan is not None else None,
+                "decode": seen.line,
+            }
+            self.steps.append(
+                RecordedStep(
+                    scenario=self.scenario.name,
+                    step=at,
+                    call=call,
+                    phase=phase,
+                    kind=batch.kind,
+                    backend=which,
+                    release=self.scenario.release,
+                    device=self.running.device,
+                    num_head=self.scenario.backends[which].num_head,
+                    kv_lens=_lengths_of_call(batch, call),
+                    query_lens=batch.query_lens,
+                    padded=padded,
+                    padded_kv_len=fill if padded else 0,
+                    slots=slots,
+                    sizing=sizing.arguments if sizing is not None else None,
+                    planning=plan.arguments if plan is not None else None,
+                    decode=decode_arguments(given),
+                    planning_buffers=plan.buffers if plan is not None else (),
+                    decode_buffers=buffers,
+                    lines={name: line for name, line in lines.items() if line is not None},
+                    ignored=(plan.ignored if plan is not None else ()) + seen.call.ignored,
+                    strays=strays,
+                    q_dtype_name=_dtype_name(given["q"]),
+                    kv_dtype_name=_dtype_name(given["kv_buffer"]),
+                )
+            )
+
+
+class _Pool:
+    """Requests and their KV rows: request row r, token t lies in KV row slots[r, t]; no two share one, row 0 is padding's."""
+
+    def __init__(self, config: BackendConfig, context: int, kv_dtype: torch.dtype) -> None:
+        self.context = context
+        page = config.page_size
+        stride = -(-context // page) * page
+        total = page + config.max_requests * stride
+        self.table = page + stride * np.arange(config.max_requests, dtype=np.int64)[:, None] + np.arange(context)
+        self.req_to_token = torch.zeros((config.max_requests, context), dtype=torch.int32, device="cuda")
+        buffer = torch.empty((total, 1, QK_HEAD_DIM), dtype=kv_dtype, device="cuda")
+        probes: list[str] = []
+        self.requests = Declared("req_to_token_pool", probes, size=config.max_requests, req_to_token=self.req_to_token)
+        self.kv = Declared(
+            "token_to_kv_pool",
+            probes,
+            size=total,
+            page_size=page,
+            get_key_buffer=lambda layer_id: buffer,
+            get_value_buffer=lambda layer_id: buffer[..., :V_HEAD_DIM],
+        )
+        self.layer = Declared(
+            "layer",
+            probes,
+            layer_id=0,
+            tp_q_head_num=config.num_head,
+            tp_k_head_num=1,
+            tp_v_head_num=1,
+            qk_head_dim=QK_HEAD_DIM,
+            head_dim=QK_HEAD_DIM,
+            v_head_dim=V_HEAD_DIM,
+            scaling=QK_HEAD_DIM**-0.5,
+            logit_cap=0.0,
+            k_scale=None,
+            v_scale=None,
+            is_cross_attention=False,
+            sliding_window_size=-1,
+        )
+
+    def take(self, kv_lens: tuple[int, ...]) -> tuple[int, ...]:
+        """Pool rows for a batch, their tables filled as far as the requests reach; what lies beyond stays as it was."""
+        rows = tuple(reversed(range(len(kv_lens))))
+        for row, length in zip(rows, kv_lens, strict=True):
+            self.req_to_token[row, :length] = torch.from_numpy(self.table[row, :length].astype(np.int32))
+        return rows
+
+    def slots(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """KV rows of the batch's tokens, request by request."""
+        parts = [self.table[row, :length] for row, length in zip(batch.rows, batch.kv_lens, strict=True)]
+        return np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
+
+    def read_source(self, plan: Any = None, *, req_pool_indices: Any, **others: Any) -> Any:
+        """The passthrough of sglang's KVIndexTranslator: request rows as they are."""
+        return SimpleNamespace(
+            ids=self.req_to_token,
+            row_ids=req_pool_indices,
+            row_stride=self.req_to_token.stride(0),
+            entry_page_size=1,
+            is_translated=False,
+            v2p=None,
+        )
+
+
+def _lengths_of_call(batch: Batch, call: int) -> tuple[int, ...]:
+    """In draft step i of several, a request has i more tokens."""
+    if batch.kind is StepKind.MULTI_STEP_DRAFT:
+        return tuple(length + call + 1 for length in batch.kv_lens)
+    return batch.kv_lens
+
+
+def _dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+

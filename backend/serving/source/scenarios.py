@@ -1,0 +1,131 @@
+"""What a real backend file is driven through: backends to build, and steps to run on them in order.
+
+Plain data, so that a campaign can generate, store and shrink it. State lives across the steps of one scenario, as it does
+in the framework's process: graph buffers, module globals, scratch tensors. Knows no framework's source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backend.case import Arch, DType
+from backend.errors import UsageError
+
+
+class StepKind(StrEnum):
+    """What a step does, in sglang's words."""
+
+    DECODE = "decode"  # one query row a request
+    TARGET_VERIFY = "target_verify"  # MTP: draft_tokens rows a request, kv = kv_len + draft_tokens
+    DRAFT_EXTEND = "draft_extend"  # the draft model catches up: query_lens rows a request
+    MULTI_STEP_DRAFT = "multi_step_draft"  # the draft model's decode steps, one backend each
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """How one backend of the process is built.
+
+    num_head: query heads of this rank. page_size: the server's; AITER's MLA path sees pages of one token.
+    draft_tokens: None without speculation. max_requests: size of the request pool (upper bound of a batch).
+    graph_batches: batch sizes that are captured, None: no graphs. dp_attention: attention data parallelism is on.
+    is_draft: the draft model's backend (skip_prefill).
+    """
+
+    num_head: int
+    kv_dtype: DType = DType.FP8
+    q_dtype: DType = DType.FP8
+    page_size: int = 1
+    draft_tokens: int | None = None
+    max_requests: int = 16
+    graph_batches: tuple[int, ...] = ()
+    dp_attention: bool = False
+    is_draft: bool = False
+
+    def __post_init__(self) -> None:
+        _require("num_head", self.num_head, 1 <= self.num_head <= 1024, "1..1024")
+        _require("page_size", self.page_size, self.page_size in (1, 2, 4, 8, 16, 32, 64, 128, 256), "a power of two in 1..256")
+        _require("draft_tokens", self.draft_tokens, self.draft_tokens is None or 1 <= self.draft_tokens <= 64, "null or 1..64")
+        _require("max_requests", self.max_requests, 1 <= self.max_requests <= 65536, "1..65536")
+        _require("graph_batches", self.graph_batches, all(b >= 1 for b in self.graph_batches), "batch sizes >= 1")
+
+    @property
+    def max_batch(self) -> int:
+        """Batch that graph buffers are sized for."""
+        return max(self.graph_batches, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One forward pass.
+
+    kv_lens: KV tokens of each request before this step's draft tokens (in decode: with this step's token).
+    query_lens: rows of each request, for draft_extend; empty: the draft tokens. graph: replay the smallest captured
+    graph that takes the batch, padding the rest. backend: which of the scenario's backends.
+    """
+
+    kind: StepKind
+    kv_lens: tuple[int, ...]
+    graph: bool = False
+    backend: int = 0
+    query_lens: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(
+            "kv_lens", self.kv_lens, len(self.kv_lens) >= 1 and all(n >= 0 for n in self.kv_lens), "at least one, each >= 0"
+        )
+        fits = not self.query_lens or (len(self.query_lens) == len(self.kv_lens) and all(n >= 1 for n in self.query_lens))
+        _require("query_lens", self.query_lens, fits, "empty, or one entry >= 1 a request")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A process's life: backends built in order, then steps. release: AITER's; num_cu 0 means the whole GPU."""
+
+    name: str
+    backends: tuple[BackendConfig, ...]
+    steps: tuple[Step, ...]
+    arch: Arch = Arch.GFX950
+    num_cu: int = 0
+    release: str = "2026-06"
+
+    def __post_init__(self) -> None:
+        _require("backends", self.backends, len(self.backends) >= 1, "at least one")
+        for i, step in enumerate(self.steps):
+            where = f"steps[{i}]"
+            _require(f"{where}.backend", step.backend, 0 <= step.backend < len(self.backends), f"0..{len(self.backends) - 1}")
+            config = self.backends[step.backend]
+            batch = len(step.kv_lens)
+            _require(
+                f"{where}.kv_lens", batch, batch <= config.max_requests, f"at most max_requests={config.max_requests} requests"
+            )
+            if step.graph:
+                _require(
+                    f"{where}.graph", batch, batch <= config.max_batch, f"at most the largest captured batch {config.max_batch}"
+                )
+            if step.kind is not StepKind.DECODE:
+                _require(f"{where}.kind", step.kind, config.draft_tokens is not None, "decode, where draft_tokens is null")
+
+
+def _require(field: str, given: object, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UsageError.not_allowed(f"scenario field {field}", given, allowed)
+
+
+def eager_decode(
+    num_head: int, kv_lens: tuple[int, ...], kv_dtype: DType = DType.FP8, q_dtype: DType | None = None
+) -> Scenario:
+    """One plain decode step without graphs."""
+    config = BackendConfig(num_head, kv_dtype, kv_dtype if q_dtype is None else q_dtype, max_requests=max(16, len(kv_lens)))
+    return Scenario("eager decode", (config,), (Step(StepKind.DECODE, kv_lens),))
+
+
+def graph_decode(config: BackendConfig, batches: tuple[tuple[int, ...], ...], kind: StepKind = StepKind.DECODE) -> Scenario:
+    """Every captured size, then a replay for each of the batches (kv_lens), in order, with padding."""
+    return Scenario(f"graph {kind}", (config,), tuple(Step(kind, kv_lens, graph=True) for kv_lens in batches))
+
+
+def data_parallel(config: BackendConfig, batches: tuple[tuple[int, ...], ...]) -> Scenario:
+    """Eager decode under DP attention: each batch size lowers the split count that the next one starts from."""
+    steps = tuple(Step(StepKind.DECODE, kv_lens) for kv_lens in batches)
+    return Scenario("data parallel decode", (config,), steps)

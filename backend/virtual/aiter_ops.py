@@ -1,0 +1,318 @@
+"""AITER without its binaries: its real Python, with the compiled operations served by handlers.
+
+`aiter_roots` gives the owned roots for VirtualPackages. With a tree (the installed wheel, a checkout's revision) every
+name is AITER's own Python of that tree; only `compile_ops`, the chip queries and torch's compile guard are replaced.
+Without one, the three calls of MLA decode exist with their true signatures and go to the handlers whole.
+
+A compiled operation binds its arguments to the declared signature and hands an OpCall to the handlers; one that nobody
+serves ends the run. The API functions named in `observed` are wrapped so that an observer sees call and result.
+This module knows nothing of serving frameworks, and nothing of how operations are served.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from backend.aiter.codefiles import unrelated_aiter
+from backend.errors import CannotRunError, UsageError
+from backend.virtual.modules import Root
+from backend.virtual.poison import Undecidable
+from backend.virtual.slicing import IndexedTree
+from backend.virtual.trees import FolderTree, GitTree, Tree
+
+SIZING = "get_mla_metadata_info_v1"
+PLANNING = "get_mla_metadata_v1"
+DECODING = "mla_decode_fwd"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpCall:
+    """One call: `name` as AITER's Python declares it, `arguments` by parameter with defaults filled in.
+
+    ignored: arguments that this release's function does not take, given with the value that means "off".
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    ignored: tuple[str, ...] = ()
+
+
+class Handlers(Protocol):
+    """Who serves compiled operations. `serves` says whether an operation is known; `handle` does it."""
+
+    def serves(self, name: str) -> bool:
+        """Whether `handle` knows the operation."""
+
+    def handle(self, call: OpCall) -> Any:
+        """Do what the operation does to the tensors, and return what it returns."""
+
+
+class Observer(Protocol):
+    """Who watches the public calls. `entered` comes before the call's effect, `left` after it with its result."""
+
+    def entered(self, call: OpCall) -> None:
+        """A public function was called."""
+
+    def left(self, call: OpCall, result: Any) -> None:
+        """It returned."""
+
+
+OFF_VALUES: Mapping[str, Any] = {"is_cp_round_robin": False, "max_split_per_batch": -1, "cp_world_size": 1, "cp_rank": 0}
+"""Arguments that younger releases added, and the value that means what older ones always do."""
+
+
+def signature_2026_06() -> dict[str, inspect.Signature]:
+    """The three calls as release 2026-06 declares them (aiter/ops/attention.py, aiter/mla.py)."""
+
+    def get_mla_metadata_info_v1(
+        batch_size: int,
+        max_seqlen_qo: int,
+        num_head_qo: int,
+        q_dtype: torch.dtype,
+        kv_dtype: torch.dtype,
+        is_sparse: bool,
+        fast_mode: bool = True,
+        num_kv_splits: int = 32,
+        intra_batch_mode: bool = False,
+    ) -> Any: ...
+
+    def get_mla_metadata_v1(
+        seqlens_qo_indptr: torch.Tensor,
+        seqlens_kv_indptr: torch.Tensor,
+        kv_last_page_lens: torch.Tensor,
+        num_heads_per_head_k: int,
+        num_heads_k: int,
+        is_causal: bool,
+        work_metadata_ptrs: torch.Tensor,
+        work_info_set: torch.Tensor,
+        work_indptr: torch.Tensor,
+        reduce_indptr: torch.Tensor,
+        reduce_final_map: torch.Tensor,
+        reduce_partial_map: torch.Tensor,
+        page_size: int = 1,
+        kv_granularity: int = 16,
+        max_seqlen_qo: int = -1,
+        uni_seqlen_qo: int = -1,
+        fast_mode: bool = True,
+        topk: int = -1,
+        max_split_per_batch: int = -1,
+        intra_batch_mode: bool = False,
+        dtype_q: torch.dtype | None = None,
+        dtype_kv: torch.dtype | None = None,
+    ) -> None: ...
+
+    def mla_decode_fwd(
+        q: torch.Tensor,
+        kv_buffer: torch.Tensor,
+        o: torch.Tensor,
+        qo_indptr: torch.Tensor,
+        kv_indptr: torch.Tensor,
+        kv_indices: torch.Tensor,
+        kv_last_page_lens: torch.Tensor,
+        max_seqlen_q: int,
+        page_size: int = 1,
+        nhead_kv: int = 1,
+        sm_scale: float | None = None,
+        logit_cap: float = 0.0,
+        num_kv_splits: int | None = None,
+        num_kv_splits_indptr: torch.Tensor | None = None,
+        work_meta_data: torch.Tensor | None = None,
+        work_indptr: torch.Tensor | None = None,
+        work_info_set: torch.Tensor | None = None,
+        reduce_indptr: torch.Tensor | None = None,
+        reduce_final_map: torch.Tensor | None = None,
+        reduce_partial_map: torch.Tensor | None = None,
+        q_scale: torch.Tensor | None = None,
+        kv_scale: torch.Tensor | None = None,
+        intra_batch_mode: bool = False,
+        return_logits: bool = False,
+        return_lse: bool = False,
+    ) -> Any: ...
+
+    return {f.__name__: inspect.signature(f) for f in (get_mla_metadata_info_v1, get_mla_metadata_v1, mla_decode_fwd)}
+
+
+def signature_2026_08() -> dict[str, inspect.Signature]:
+    """The same in release 2026-08: parameters appended, and two groups put into the metadata call."""
+    signatures = signature_2026_06()
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+    def add(name: str, before: str | None, **defaults: Any) -> None:
+        parameters = list(signatures[name].parameters.values())
+        at = len(parameters) if before is None else [p.name for p in parameters].index(before)
+        parameters[at:at] = [inspect.Parameter(key, keyword, default=value) for key, value in defaults.items()]
+        signatures[name] = signatures[name].replace(parameters=parameters)
+
+    add(SIZING, None, max_split_per_batch=-1)
+    add(PLANNING, "dtype_q", is_cp_round_robin=False, mla_version=1)
+    add(PLANNING, "dtype_q", dtype_q_nope=None, dtype_q_rope=None, dtype_kv_nope=None, dtype_kv_rope=None)
+    add(DECODING, None, g_kv_indptr=None, cp_world_size=1, cp_rank=0, causal=True)
+    return signatures
+
+
+SIGNATURES: Mapping[str, Callable[[], dict[str, inspect.Signature]]] = {
+    "2026-06": signature_2026_06,
+    "2026-08": signature_2026_08,
+}
+"""By release, for use without a checkout; 2025-11 is the installed wheel's own Python."""
+
+
+def bind(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpCall:
+    """Arguments by parameter. A keyword that the release does not know is dropped only where it says "off".
+
+    Raises TypeError as Python would, with the signature in the message.
+    """
+    unknown = [key for key in kwargs if key not in signature.parameters]
+    ignored = tuple(key for key in unknown if key in OFF_VALUES and kwargs[key] == OFF_VALUES[key])
+    given = {key: value for key, value in kwargs.items() if key not in ignored}
+    try:
+        bound = signature.bind(*args, **given)
+    except TypeError as error:
+        raise TypeError(f"{name}{signature}: {error}; this release of AITER declares it so") from error
+    bound.apply_defaults()
+    return OpCall(name, dict(bound.arguments), ignored)
+
+
+def operation(name: str, signature: inspect.Signature, handlers: Handlers) -> Callable[..., Any]:
+    """A function that hands its call to the handlers, with the true __signature__ (callers inspect it)."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not handlers.serves(name):
+            raise Undecidable(f"aiter.{name} is called and nothing serves it; declare a handler for it")
+        return handlers.handle(bind(name, signature, args, kwargs))
+
+    call.__name__ = call.__qualname__ = name
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def observed(function: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    """The function with an observer before and after it."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = bind(function.__name__, signature, args, kwargs)
+        observer.entered(bound)
+        for key in bound.ignored:
+            del kwargs[key]
+        result = function(*args, **kwargs)
+        observer.left(bound, result)
+        return result
+
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+class KernelOperation:
+    """A Triton kernel of AITER as an operation: `kernel[grid](...)` is an OpCall with the grid in it."""
+
+    def __init__(self, name: str, handlers: Handlers) -> None:
+        self._name = name
+        self._handlers = handlers
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        """The launcher for one grid."""
+
+        def launch(*args: Any, **kwargs: Any) -> Any:
+            return self._handlers.handle(OpCall(self._name, {"grid": grid, "arguments": args, **kwargs}))
+
+        return launch
+
+
+@dataclass(frozen=True, slots=True)
+class AiterSource:
+    """Which AITER runs. tree: its Python, None: only the three calls, served whole by the handlers of `release`."""
+
+    release: str
+    tree: IndexedTree | None
+
+    @property
+    def is_real(self) -> bool:
+        """Whether sizing and mla_decode_fwd are AITER's own Python."""
+        return self.tree is not None
+
+    @classmethod
+    def built_in(cls, release: str) -> AiterSource:
+        """AITER by release name: our rules, save 2025-11, whose Python is installed."""
+        if release == "2025-11":
+            return cls(release, IndexedTree(installed_tree()))
+        if release not in SIGNATURES:
+            raise UsageError.not_allowed("release of AITER", release, ", ".join(("2025-11", *SIGNATURES)))
+        return cls(release, None)
+
+    @classmethod
+    def checkout(cls, release: str, path: Path, revision: str | None = None) -> AiterSource:
+        """AITER's Python of a checkout's work tree, or of one of its revisions; `release` names the rules that go with it."""
+        if revision is None and (path / "aiter" / "mla.py").is_file():
+            return cls(release, IndexedTree(FolderTree(path)))
+        if not path.exists():
+            raise CannotRunError(f"{path}: no such folder; give a checkout of ROCm/aiter, or PATH@REVISION")
+        return cls(release, IndexedTree(GitTree(path, revision or "HEAD")))
+
+
+def installed_tree() -> Tree:
+    """The installed wheel's Python, which is not imported; CannotRunError where it is missing or is another package."""
+    try:
+        distribution = importlib.metadata.distribution("amd-aiter")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise CannotRunError("amd-aiter is not installed; install it, or give a checkout of ROCm/aiter") from error
+    root = Path(str(distribution.locate_file("")))
+    if not (root / "aiter" / "mla.py").is_file():
+        stranger = unrelated_aiter() or "its files are gone"
+        raise CannotRunError(f"{root / 'aiter'}: not AMD's: {stranger}; reinstall amd-aiter")
+    return FolderTree(root)
+
+
+def aiter_roots(
+    source: AiterSource,
+    handlers: Handlers,
+    observer: Observer,
+    arch: str,
+    num_cu: int,
+    fakes: Mapping[str, Any] | None = None,
+    absent: frozenset[str] = frozenset(),
+) -> list[Root]:
+    """Owned roots `aiter` and `csrc` (AITER's own package of C++ interfaces, next to it in a checkout).
+
+    fakes: further stand-ins by bare name, in front of AITER's own.
+    """
+    replaced: dict[str, Any] = {
+        "compile_ops": _compile_ops(handlers),
+        "torch_compile_guard": lambda *args, **kwargs: lambda function: function,
+        "get_gfx": lambda: arch,
+        "get_gfx_runtime": lambda: arch,
+        "get_cu_num": lambda: num_cu,
+        "is_experimental_enabled": lambda: False,
+        "_fwd_kernel_stage2_asm": KernelOperation("_fwd_kernel_stage2_asm", handlers),
+    }
+    if source.tree is None:
+        for name, signature in SIGNATURES[source.release]().items():
+            replaced[name] = observed(operation(name, signature, handlers), observer)
+    replaced.update(fakes or {})
+    wrappers = {name: functools.partial(observed, observer=observer) for name in (SIZING, PLANNING, DECODING)}
+    return [
+        Root("aiter", source.tree, replaced, refuse_calls=True, absent=absent, wrappers=wrappers),
+        Root("csrc", source.tree, refuse_calls=True),
+    ]
+
+
+def _compile_ops(handlers: Handlers) -> Callable[..., Any]:
+    """AITER's decorator: the declared function becomes an operation of that name."""
+
+    def compile_ops(*decorator_arguments: Any, **options: Any) -> Callable[[Any], Any]:
+        def decorate(function: Any) -> Any:
+            declared = operation(function.__name__, inspect.signature(function), handlers)
+            return functools.wraps(function)(declared)
+
+        return decorate
+
+    return compile_ops

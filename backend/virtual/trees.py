@@ -1,0 +1,132 @@
+"""Where a stranger's Python comes from: a folder, a wheel, a revision of a git repository. Text by module name, read lazily.
+
+Nothing is imported or executed here, and nothing is unpacked.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from backend.errors import CannotRunError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSource:
+    """Text of one module: `filename` is what tracebacks and findings name, `is_package` says whether it is an __init__."""
+
+    name: str
+    text: str
+    filename: str
+    is_package: bool
+
+
+class Tree(Protocol):
+    """A set of Python files, addressed by their path below the folder that is on sys.path."""
+
+    description: str
+
+    def read(self, path: str) -> tuple[str, str] | None:
+        """(text, file name) of a path such as "sglang/srt/utils.py"; None where there is no such file."""
+
+    def has_folder(self, path: str) -> bool:
+        """Whether any file lies below the folder."""
+
+
+def module_source(tree: Tree, name: str) -> ModuleSource | None:
+    """The module's text, or None. A package without __init__ has empty text, as Python's namespace packages do."""
+    path = name.replace(".", "/")
+    for candidate, is_package in ((f"{path}.py", False), (f"{path}/__init__.py", True)):
+        found = tree.read(candidate)
+        if found is not None:
+            return ModuleSource(name, found[0], found[1], is_package)
+    if tree.has_folder(path):
+        return ModuleSource(name, "", f"{path}/", True)
+    return None
+
+
+class FolderTree:
+    """A folder that holds the packages (the `python` folder of sglang's checkout, the root of vLLM's)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.description = str(root)
+
+    def read(self, path: str) -> tuple[str, str] | None:
+        """Text and file name, or None."""
+        file = self.root / path
+        try:
+            return file.read_text(encoding="utf-8"), str(file)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def has_folder(self, path: str) -> bool:
+        """Whether it is a folder."""
+        return (self.root / path).is_dir()
+
+
+class WheelTree:
+    """The Python files of a wheel, read in place."""
+
+    def __init__(self, wheel: Path) -> None:
+        self.description = wheel.name
+        self._path = wheel
+        try:
+            self._archive = zipfile.ZipFile(wheel)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise CannotRunError(f"{wheel}: not a readable wheel ({error}); fetch it again") from error
+        self._names = {name for name in self._archive.namelist() if name.endswith(".py")}
+        self._folders = {name[:i] for name in self._names for i, char in enumerate(name) if char == "/"}
+
+    def read(self, path: str) -> tuple[str, str] | None:
+        """Text and file name (wheel/path), or None."""
+        if path not in self._names:
+            return None
+        return self._archive.read(path).decode("utf-8"), f"{self.description}/{path}"
+
+    def has_folder(self, path: str) -> bool:
+        """Whether any file lies below it."""
+        return path in self._folders
+
+
+class GitTree:
+    """One revision of a git repository (checkout or bare), without touching its work tree.
+
+    prefix: folder of the repository that holds the packages, "" for its root.
+    """
+
+    def __init__(self, repository: Path, revision: str, prefix: str = "") -> None:
+        self._repository = repository
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.commit = _git(repository, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
+        self.description = f"{repository}@{self.commit[:12]}"
+        below = [self._prefix] if self._prefix else []
+        listed = _git(repository, "ls-tree", "-r", "--name-only", "--full-tree", self.commit, *below)
+        self._names = {name.removeprefix(self._prefix) for name in listed.splitlines() if name.endswith(".py")}
+        self._folders = {name[:i] for name in self._names for i, char in enumerate(name) if char == "/"}
+
+    def read(self, path: str) -> tuple[str, str] | None:
+        """Text and file name (revision:path), or None."""
+        if path not in self._names:
+            return None
+        return _git(self._repository, "show", f"{self.commit}:{self._prefix}{path}"), f"{self.commit[:12]}:{self._prefix}{path}"
+
+    def has_folder(self, path: str) -> bool:
+        """Whether any file lies below it."""
+        return path in self._folders
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    where = ["--git-dir", str(repository)] if (repository / "HEAD").is_file() else ["-C", str(repository)]
+    try:
+        done = subprocess.run(["git", *where, *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise CannotRunError("git is not installed; install it, or give a plain folder") from error
+    if done.returncode != 0:
+        detail = done.stderr.strip() or "no such revision"
+        asked = f"git {arguments[0]} {arguments[-1]}"
+        raise UsageError(f"{repository}: {asked} failed ({detail}); give PATH@REVISION of a git repository")
+    return done.stdout
