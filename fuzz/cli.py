@@ -1,0 +1,63 @@
+"""The command line: which commands there are, and how errors and exit codes reach a person.
+
+Exit codes: 0 nothing found, 1 findings, 2 usage, 3 could not run. An error that a person can mend is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from backend.errors import AiterfuzzError, UsageError
+from fuzz.commands import explain, replay, run, version
+
+COMMANDS = (run, replay, explain, version)
+
+DESCRIPTION = """\
+Finds, shrinks and explains memory faults of AITER's MLA decode path on AMD Instinct, without a GPU.
+
+Exit codes: 0 nothing found, 1 findings, 2 wrong usage, 3 could not run."""
+
+INTERRUPTED = 3
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with its errors in the house's form: raised, not printed with the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    made = Parser(prog="aiterfuzz", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(commands)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    try:
+        arguments = parser().parse_args(argv)
+        code: int = arguments.command(arguments)
+        sys.stdout.flush()
+    except AiterfuzzError as error:
+        print(f"aiterfuzz: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("aiterfuzz: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone. Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Values of command line arguments, read strictly: each error says what was given and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
+
+from backend.case import Arch, DType, MetadataMode
+from backend.errors import UsageError
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`a,b` as a tuple; entries are checked by whoever knows them."""
+    entries = tuple(entry.strip() for entry in text.split(","))
+    if not all(entries):
+        raise UsageError.not_allowed("list", text, "entries separated by single commas")
+    return entries
+
+
+def numbers(what: str) -> Callable[[str], tuple[int, ...]]:
+    """A reader of `1,4,16`."""
+
+    def read(text: str) -> tuple[int, ...]:
+        try:
+            return tuple(int(entry) for entry in names(text))
+        except ValueError:
+            raise UsageError.not_allowed(what, text, "whole numbers separated by commas") from None
+
+    return read
+
+
+def number(what: str, least: int) -> Callable[[str], int]:
+    """A reader of one whole number of at least `least`."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise UsageError.not_allowed(what, text, f"a whole number of at least {least}")
+        return value
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UsageError.not_allowed("--seconds", text, "a number of seconds above 0")
+    return value
+
+
+def one_of(what: str, kind: type[E]) -> Callable[[str], E]:
+    """A reader of one member of an enumeration."""
+
+    def read(text: str) -> E:
+        try:
+            return kind(text)
+        except ValueError:
+            raise UsageError.not_allowed(what, text, ", ".join(kind)) from None
+
+    return read
+
+
+def some_of(what: str, kind: type[E]) -> Callable[[str], tuple[E, ...]]:
+    """A reader of several members, separated by commas."""
+    read_one = one_of(what, kind)
+    return lambda text: tuple(read_one(entry) for entry in names(text))
+
+
+read_archs = some_of("--arch", Arch)
+read_arch = one_of("--arch", Arch)
+read_modes = some_of("--mode", MetadataMode)
+read_mode = one_of("--mode", MetadataMode)
+read_q_dtype = one_of("--q-dtype", DType)
+read_kv_dtype = one_of("--kv-dtype", DType)

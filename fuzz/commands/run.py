@@ -1,0 +1,200 @@
+"""`aiterfuzz run`: search a space of cases for faults, shrink and report each once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.case import DType
+from fuzz.commands.arguments import (
+    names,
+    number,
+    numbers,
+    read_archs,
+    read_kv_dtype,
+    read_modes,
+    read_q_dtype,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from backend.aiter.codefiles import CodeSource
+    from fuzz.provenance import Provenance
+    from fuzz.results import ResultLog
+    from fuzz.search import Budget, Fault, Search, Tally
+    from fuzz.space import CaseSpace, Wishes
+
+DEFAULT_CASES = 2000
+"""About a second on the model; the historic faults show within the first hundred cases."""
+
+EPILOG = """\
+Cases are a function of the flags and the seed. OUT/results.jsonl is written as cases run (an earlier one is replaced); each
+distinct fault gets a folder there with its smallest case, an explanation, a script and an issue text. Exit codes: 0 nothing
+found, 1 faults found, 2 wrong usage, 3 could not run or was interrupted before anything was found."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "run",
+        help="search for faults",
+        description="Searches a space of cases for faults, shrinks and reports each once.",
+        epilog=EPILOG,
+    )
+    what = command.add_argument_group("what is tried (default: whatever the backend really sends)")
+    what.add_argument(
+        "--backend",
+        default="sglang-27188",
+        metavar="NAME",
+        help="sglang-27188 (default), sglang-before-27188, vllm, direct, ... (aiterfuzz version lists them), or your own as "
+        "module:name or file.py[:name]",
+    )
+    what.add_argument("--release", type=names, metavar="R[,R]", help="AITER release: 2025-11, 2026-06 (default), 2026-08")
+    what.add_argument("--arch", type=read_archs, metavar="A[,A]", help="gfx942 (MI300X), gfx950 (MI355X)")
+    what.add_argument("--model", default="deepseek-r1", metavar="M", help="deepseek-r1 (default), kimi-k2, kimi-k3")
+    what.add_argument("--shapes", type=names, metavar="TP[,TP]", help="tp1, tp2, tp4, tp8: the model's heads a rank")
+    what.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank, beside those of --shapes")
+    what.add_argument("--mode", type=read_modes, metavar="M[,M]", help="force: non-persistent, fake, greedy, fast")
+    what.add_argument("--qlen", type=numbers("--qlen"), metavar="N[,N]", help="query rows a request (1, or the draft tokens)")
+    what.add_argument("--page-size", type=numbers("--page-size"), metavar="N[,N]", help="tokens a page of the KV pool")
+    what.add_argument("--q-dtype", type=read_q_dtype, metavar="T", help=f"{', '.join(DType)}: what q holds")
+    what.add_argument("--kv-dtype", type=read_kv_dtype, metavar="T", help=f"{', '.join(DType)}: what the KV cache holds")
+    what.add_argument("--max-batch", type=number("--max-batch", 1), metavar="N", help="requests at most (320)")
+    what.add_argument("--max-kv", type=number("--max-kv", 1), metavar="N", help="KV tokens of a request at most (131072)")
+    how = command.add_argument_group("how long, on what, and where to")
+    how.add_argument("--cases", type=number("--cases", 1), metavar="N", help=f"stop after N cases ({DEFAULT_CASES})")
+    how.add_argument("--seconds", type=seconds, metavar="S", help="stop after S seconds")
+    how.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="0")
+    how.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
+    how.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
+    how.add_argument("--out", type=Path, default=Path("findings"), metavar="DIR", help="folder of the results (findings)")
+    command.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Searches; prints the table of faults."""
+    from backend.path import Path as CasePath
+    from backend.serving.registry import policy
+    from fuzz.provenance import provenance
+    from fuzz.report import lines
+    from fuzz.results import ResultLog, prepare_folder
+    from fuzz.search import Search
+    from fuzz.space import space
+
+    policy(arguments.backend)  # an unknown one is said before anything is written
+    source, release = _source(arguments)
+    cases = space(_wishes(arguments, release))
+    path = CasePath(arguments.device, source)
+    budget = _budget(arguments)
+    made_by = provenance(path.device.name, cases.releases, source)
+    prepare_folder(arguments.out)
+    search = Search(cases, path, arguments.seed)
+    _announce(arguments, cases, budget, made_by)
+    with ResultLog(arguments.out) as log:
+        log.run(cases, arguments.seed, budget, made_by)
+        folders, interrupted = _search(search, budget, log, arguments.out, made_by)
+    print("\n".join(lines(search.tally, folders)))
+    print(f"results: {log.path}")
+    return _exit_code(search.tally, interrupted)
+
+
+def _search(search: Search, budget: Budget, log: ResultLog, out: Path, made_by: Provenance) -> tuple[dict[str, Path], bool]:
+    """Runs the search to its end or to Ctrl-C; the folder of each fault by signature, and whether it was interrupted."""
+    from fuzz.compiling import announced
+    from fuzz.interruption import Interruption
+    from fuzz.search import Found, Ran, Started
+    from fuzz.show import Progress
+
+    folders: dict[str, Path] = {}
+    with announced(), Interruption() as interruption, Progress(budget) as progress:
+        for event in search.events(budget):
+            match event:
+                case Started():
+                    if interruption.wanted:
+                        break
+                    log.started(event)
+                case Ran():
+                    log.ran(event)
+                    progress.update(search.tally)
+                case Found(fault):
+                    folders[fault.signature] = _write(fault, out, made_by)
+                    log.found(fault, folders[fault.signature])
+                    progress.say(f"fault: {fault.signature}")
+        progress.finish(search.tally)
+        log.finished(search.tally, progress.seconds, interruption.wanted)
+    return folders, interruption.wanted
+
+
+def _write(fault: Fault, out: Path, made_by: Provenance) -> Path:
+    from reprod.write import write_finding
+
+    return write_finding(fault.shrunk.outcome, out, made_by)
+
+
+def _exit_code(tally: Tally, interrupted: bool) -> int:
+    """1 for faults; 3 where the run says nothing: interrupted before the end, or every case refused."""
+    if tally.faults:
+        return 1
+    if interrupted:
+        print("interrupted: nothing found so far, which confirms nothing", file=sys.stderr)
+        return 3
+    if not tally.ran:
+        print("every case was refused, so nothing is known; see the reasons above", file=sys.stderr)
+        return 3
+    return 0
+
+
+def _source(arguments: argparse.Namespace) -> tuple[CodeSource | None, tuple[str, ...] | None]:
+    """The code source, and the releases: the nearest to the source where none is named."""
+    if arguments.aiter is None:
+        return None, arguments.release
+    from backend.aiter.codefiles import open_source
+    from backend.aiter.release import nearest_release
+
+    source = open_source(arguments.aiter)
+    return source, arguments.release or (nearest_release(source).name,)
+
+
+def _wishes(arguments: argparse.Namespace, releases: tuple[str, ...] | None) -> Wishes:
+    from fuzz.space import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, Wishes
+
+    return Wishes(
+        backend=arguments.backend,
+        releases=releases,
+        model=arguments.model,
+        shapes=arguments.shapes,
+        heads=arguments.heads,
+        archs=arguments.arch,
+        q_dtype=arguments.q_dtype,
+        kv_dtype=arguments.kv_dtype,
+        query_rows=arguments.qlen,
+        page_sizes=arguments.page_size,
+        modes=arguments.mode,
+        max_batch=arguments.max_batch or DEFAULT_MAX_BATCH,
+        max_kv_len=arguments.max_kv or DEFAULT_MAX_KV_LEN,
+    )
+
+
+def _budget(arguments: argparse.Namespace) -> Budget:
+    from fuzz.search import Budget
+
+    if arguments.cases is None and arguments.seconds is None:
+        return Budget(cases=DEFAULT_CASES)
+    return Budget(arguments.cases, arguments.seconds)
+
+
+def _announce(arguments: argparse.Namespace, cases: CaseSpace, budget: Budget, made_by: Provenance) -> None:
+    limit = " or ".join(
+        ([f"{budget.cases:,} cases"] if budget.cases is not None else [])
+        + ([f"{budget.seconds:g} s"] if budget.seconds is not None else [])
+    )
+    types = ", ".join(f"{arch} q {q} KV {kv}" for arch, q, kv in cases.tensor_types)
+    print(
+        f"{cases.backend}, AITER {', '.join(cases.releases)}, heads {', '.join(map(str, cases.heads))}, {types}; "
+        f"device {made_by.device}, seed {arguments.seed}, {limit}, sources {made_by.rules}",
+        file=sys.stderr,
+    )
+    for warning in made_by.warnings:
+        print(f"warning: {warning}", file=sys.stderr)

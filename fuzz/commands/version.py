@@ -1,0 +1,41 @@
+"""`aiterfuzz version`: what this installation is, for a bug report."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser("version", help="versions, releases of AITER and where code objects are")
+    command.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints it."""
+    del arguments
+    from backend.aiter.codefiles import installed_wheel
+    from backend.aiter.release import release
+    from backend.case import RELEASES
+    from backend.devices.registry import OPENERS
+    from backend.errors import CannotRunError
+    from backend.serving.registry import BACKENDS
+    from fuzz.provenance import provenance
+
+    found = provenance("none", RELEASES, None)
+    try:
+        code_objects = installed_wheel().label
+    except CannotRunError as error:
+        code_objects = f"none ({error})"
+    lines = {
+        "aiterfuzz": f"{found.project}, sources {found.rules}",
+        "python": f"{found.python}, {found.system}",
+        "packages": ", ".join(f"{name} {version}" for name, version in found.versions.items()),
+        "AITER rules": ", ".join(f"{name} ({release(name).commit[:12]})" for name in RELEASES),
+        "code objects": code_objects,
+        "backends": ", ".join(BACKENDS),
+        "devices": ", ".join(OPENERS),
+    }
+    for what, told in lines.items():
+        print(f"{what:13} {told}")
+    return 0

@@ -1,0 +1,194 @@
+"""One outcome as people can read it, stage by stage: decision, plan, launch, what was touched, what is wrong.
+
+It tells what the other rooms found out and decides nothing. Plain lines of text; no file, no terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from backend.aiter.launch import Launch, Refusal
+from backend.aiter.planners import Plan
+from backend.call import Call
+from backend.decision import Decision
+from backend.findings import Severity
+from backend.observation import Observation, Violation
+from backend.path import Outcome
+from fuzz.report import told
+from reprod.text import lengths, table
+
+ITEMS_SHOWN = 12
+"""Work items printed from the start, unless asked for otherwise."""
+
+OFFENDERS_SHOWN = 8
+
+WORK_ITEM_COLUMNS = ("batch", "partial", "q0", "q1", "kv0", "kv1", "offset")
+"""AITER's MlaWorkInfo without its padding; q0..q1 and kv0..kv1 are half open, partial -1 writes o directly."""
+
+
+def explain(outcome: Outcome, items: int = ITEMS_SHOWN) -> Iterator[str]:
+    """The text, line by line. items: work items shown from the start of the plan."""
+    yield f"case: {told(outcome.case)}"
+    if outcome.decision is None:
+        yield f"refused by {outcome.case.backend}: {outcome.refused}"
+        return
+    yield from _decision(outcome.decision)
+    if outcome.call is not None:
+        if outcome.call.plan is not None:
+            yield from _plan(outcome.call, outcome.call.plan, items, _offenders(outcome))
+        yield from _launch(outcome.call.launch)
+    if outcome.observation is not None:
+        yield from _accesses(outcome.observation)
+    yield from _findings(outcome)
+
+
+def _decision(decision: Decision) -> Iterator[str]:
+    yield ""
+    yield f"decision of {decision.case.backend}: mode {decision.mode.value}"
+    decode = decision.decode
+    padding = len(decision.kv_lens) - decision.case.batch
+    yield f"  runs {len(decision.kv_lens)} requests ({padding} of them padding), kv {lengths(decision.kv_lens)}"
+    if decision.head_repeat > 1:
+        yield f"  q's heads are repeated {decision.head_repeat} times"
+    rows = []
+    if decision.sizing is not None and decision.planning is not None:
+        sizing, planning = decision.sizing, decision.planning
+        rows = [
+            ("batch", sizing.batch, len(planning.qo_indptr) - 1, len(decode.qo_indptr) - 1),
+            ("heads", sizing.num_head, planning.num_heads_per_head_k * planning.num_heads_k, decode.num_head),
+            ("max_seqlen_q", sizing.max_seqlen_q, planning.max_seqlen_qo, decode.max_seqlen_q),
+            ("q dtype", sizing.q_dtype, planning.q_dtype, decode.q_dtype),
+            ("kv dtype", sizing.kv_dtype, planning.kv_dtype, decode.kv_dtype),
+            ("page size", "", planning.page_size, decode.page_size),
+            ("kv granularity", "", planning.kv_granularity, ""),
+            ("fast_mode", sizing.fast_mode, planning.fast_mode, ""),
+            ("intra_batch_mode", sizing.intra_batch_mode, planning.intra_batch_mode, decode.intra_batch_mode),
+            ("splits", _or_none(sizing.num_kv_splits), planning.max_split_per_batch, _or_none(decode.num_kv_splits)),
+            ("causal", "", planning.is_causal, ""),
+        ]
+        yield from table(("argument", "sizing", "planning", "decode"), rows)
+    else:
+        yield f"  no metadata; {decode.num_head} heads, page size {decode.page_size}, splits {_or_none(decode.num_kv_splits)}"
+
+
+def _plan(call: Call, plan: Plan, items: int, offenders: Sequence[int]) -> Iterator[str]:
+    yield ""
+    if plan.rejected is not None:
+        yield f"plan: AITER raises before planning: {plan.rejected}"
+        return
+    yield (
+        f"plan by {plan.planner.value}: {plan.rows} rows of {plan.head_width} heads, fold {plan.fold}; "
+        f"row v reads the KV of request v // {plan.rows_per_sequence}"
+    )
+    yield from table(
+        ("buffer", "allocated", "needed", "written", "first", "last", "outside"),
+        [
+            (
+                name,
+                buffer.allocated,
+                getattr(call.needed, name),
+                int(np.count_nonzero(buffer.marks)),
+                buffer.first if buffer.image.size else "",
+                buffer.last if buffer.image.size else "",
+                sum(overrun.words for overrun in buffer.overrun) or "",
+            )
+            for name, buffer in plan.buffers.items()
+        ],
+    )
+    yield "  (int32 words; outside: words written that are not the buffer's)"
+    for read in plan.reads_past_end:
+        yield f"  the planner reads {read.array}[{read.index}], which is not there"
+    yield from _work_items(plan, items, offenders)
+
+
+def _work_items(plan: Plan, items: int, offenders: Sequence[int]) -> Iterator[str]:
+    work = plan.work_items
+    allocated = plan.buffers["work_info_set"].allocated // 8
+    yield f"  {len(work)} work items, room for {allocated}:"
+    shown = sorted({*range(min(items, len(work))), *(i for i in offenders if i < len(work))})
+    rows = [(i, _unit(plan, i), *(int(n) for n in work[i][:7]), "<- first to offend" if i in offenders else "") for i in shown]
+    yield from table(("item", "CU", *WORK_ITEM_COLUMNS, ""), rows, indent="    ")
+    if len(shown) < len(work):
+        yield f"    and {len(work) - len(shown):,} more"
+
+
+def _unit(plan: Plan, item: int) -> int | str:
+    """The compute unit that an item is dealt to, "none" where work_indptr does not reach it."""
+    indptr = plan.buffers["work_indptr"].words
+    unit = int(np.searchsorted(indptr, item, side="right")) - 1
+    return unit if 0 <= unit < len(indptr) - 1 else "none"
+
+
+def _launch(launch: Launch | Refusal) -> Iterator[str]:
+    yield ""
+    if isinstance(launch, Refusal):
+        yield f"launch: {launch.raised_by} raises: {launch.reason}"
+        return
+    yield f"launch: {launch.code_object} ({launch.symbol})"
+    kind = "persistent" if launch.persistent else "non-persistent"
+    yield (
+        f"  {kind}, {launch.heads_in_kernel} heads in the kernel (fold {launch.fold}), "
+        f"grid {launch.grid}, block {launch.block}, {launch.sub_q} q rows a tile; then {launch.second_stage.kind.value}"
+    )
+    rows = [(name, str(list(spec.shape)), spec.dtype.value, spec.nbytes) for name, spec in launch.tensors.items()]
+    yield from table(("tensor", "shape", "type", "bytes"), rows)
+    yield "  kernel arguments:"
+    yield from table(
+        ("offset", "field", "value"),
+        [(f"0x{each.offset:03x}", each.name, _kernarg(each.name, each.value)) for each in launch.kernargs],
+        indent="    ",
+    )
+
+
+def _kernarg(name: str, value: int | float | str | None) -> str:
+    if value is None:
+        return "never set"
+    return "null" if name.startswith("ptr_") and value == 0 else str(value)
+
+
+def _accesses(observation: Observation) -> Iterator[str]:
+    yield ""
+    if not observation.violations:
+        yield f"accesses on device {observation.device}: all in bounds"
+        return
+    yield f"accesses on device {observation.device} that break the contract:"
+    for violation in observation.violations:
+        verb = "write" if violation.is_write else "read"
+        yield (
+            f"  {violation.stage}: {verb} of {violation.tensor}, {violation.kind.value}: bytes {violation.first_offset:,} to "
+            f"{violation.end_offset:,}, {violation.extent:,} of them outside; {violation.count:,} times"
+        )
+        if violation.instruction is not None and violation.pc is not None:
+            yield f"    first at pc 0x{violation.pc:x}: {violation.instruction}"
+        if violation.why:
+            yield f"    {violation.why}"
+    yield from (f"  note: {note}" for note in observation.notes)
+
+
+def _findings(outcome: Outcome) -> Iterator[str]:
+    yield ""
+    if outcome.refused is not None:
+        yield f"refused: {outcome.refused}"
+    if not outcome.findings:
+        yield "nothing found" if outcome.refused is None else "nothing found besides"
+        return
+    yield "findings, causes first:"
+    for finding in outcome.findings:
+        mark = "refused" if finding.severity is Severity.REFUSED else finding.severity.name.lower()
+        yield f"  [{mark}] {finding.kind.value} ({finding.party.value}, {finding.stage}): {finding.message}"
+    cause = outcome.cause
+    if cause is not None:
+        yield f"signature: {cause.signature}"
+
+
+def _offenders(outcome: Outcome) -> tuple[int, ...]:
+    """Work items that accesses outside of a tensor began with."""
+    observation = outcome.observation
+    violations: Iterable[Violation] = () if observation is None else observation.violations
+    return tuple({each.work_item_index: None for each in violations if each.work_item_index is not None})[:OFFENDERS_SHOWN]
+
+
+def _or_none(value: int | None) -> int | str:
+    return "None" if value is None else value
