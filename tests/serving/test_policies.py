@@ -1,0 +1,127 @@
+"""Policies decide as their backends do: the table of sglang's constructor, refusals, padding, a user's own policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.case import Case, DType, MetadataMode
+from backend.decision import Decision, Refused
+from backend.errors import UsageError
+from backend.serving.policy import decide
+from backend.serving.registry import BACKENDS, policy
+
+NON_PS, FAKE, FAST = MetadataMode.NON_PERSISTENT, MetadataMode.FAKE, MetadataMode.FAST
+
+TABLE = [
+    # heads, fp8 before, fp8 after, bf16 before, bf16 after sglang#27188
+    (4, FAKE, FAKE, NON_PS, NON_PS),
+    (8, FAKE, FAKE, NON_PS, NON_PS),
+    (16, FAKE, FAKE, NON_PS, NON_PS),
+    (32, FAST, FAST, FAST, FAST),
+    (64, FAKE, FAST, FAKE, FAST),
+    (48, FAKE, FAKE, FAKE, FAKE),
+    (80, FAKE, FAKE, FAKE, FAKE),
+    (96, FAKE, FAKE, FAKE, FAKE),
+    (112, FAKE, FAKE, FAKE, FAKE),
+    (128, FAST, FAST, NON_PS, NON_PS),
+]
+
+
+def decided(case: Case) -> Decision:
+    decision = decide(policy(case.backend), case)
+    assert isinstance(decision, Decision)
+    return decision
+
+
+@pytest.mark.parametrize(("heads", "fp8_before", "fp8_after", "bf16_before", "bf16_after"), TABLE)
+def test_sglang_table(
+    heads: int, fp8_before: MetadataMode, fp8_after: MetadataMode, bf16_before: MetadataMode, bf16_after: MetadataMode
+) -> None:
+    found = [
+        decided(Case(num_head=heads, kv_lens=(9,), q_dtype=kv, kv_dtype=kv, backend=backend)).mode
+        for kv in (DType.FP8, DType.BF16)
+        for backend in ("sglang-before-27188", "sglang-27188")
+    ]
+    assert found == [fp8_before, fp8_after, bf16_before, bf16_after]
+
+
+@pytest.mark.parametrize(("heads", "padded", "repeat"), [(4, 16, 4), (8, 16, 2), (16, 16, 1), (48, 48, 1)])
+def test_sglang_repeats_small_head_counts(heads: int, padded: int, repeat: int) -> None:
+    decision = decided(Case(num_head=heads, kv_lens=(9,)))
+    assert (decision.decode.num_head, decision.head_repeat) == (padded, repeat)
+
+
+@pytest.mark.parametrize("heads", [1, 12, 24, 144])
+def test_sglang_refuses_head_counts_it_raises_for(heads: int) -> None:
+    assert isinstance(decide(policy("sglang-27188"), Case(num_head=heads, kv_lens=(9,))), Refused)
+
+
+def test_sglang_split_cap_is_lower_under_speculation() -> None:
+    caps = [decided(Case(num_head=32, kv_lens=(9,), max_seqlen_q=q)).planning for q in (1, 4)]
+    assert [plan.max_split_per_batch for plan in caps if plan is not None] == [64, 32]
+
+
+def test_graph_padding_rows_carry_the_fill() -> None:
+    after = decided(Case(num_head=32, kv_lens=(9, 8), max_seqlen_q=4, graph_batch=4))
+    before = decided(Case(num_head=32, kv_lens=(9, 8), max_seqlen_q=4, graph_batch=4, backend="sglang-before-20841"))
+    assert after.kv_lens == (9, 8, 4, 4)
+    assert before.kv_lens == (9, 8, 1, 1)
+    assert after.sizing is not None
+    assert after.sizing.batch == 4
+
+
+def test_vllm_hands_no_metadata_below_16_heads() -> None:
+    assert decided(Case(num_head=8, kv_lens=(9,), q_dtype=DType.BF16, kv_dtype=DType.BF16, backend="vllm")).mode is NON_PS
+
+
+def test_vllm_index_tensor_is_as_long_as_it_was_allocated() -> None:
+    case = Case(num_head=16, kv_lens=(9,) * 32, max_batch=16, backend="vllm-before-41016")
+    assert len(decided(case).decode.kv_indptr) == 17
+    assert len(decided(case.replace(backend="vllm")).decode.kv_indptr) == 33
+
+
+def test_every_backend_is_named_and_decides() -> None:
+    for name in BACKENDS:
+        assert isinstance(decide(policy(name), Case(num_head=64, kv_lens=(9,), backend=name)), Decision)
+
+
+OWN_POLICY = """
+from backend.serving.sglang import AiterMlaBackend
+policy = AiterMlaBackend(fast_heads=frozenset({16}))
+other = 3
+"""
+
+
+def test_own_policy_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN_POLICY)
+    assert decided(Case(num_head=16, kv_lens=(9,), backend=str(file))).mode is FAST
+    with pytest.raises(UsageError, match="no function 'other'"):
+        policy(f"{file}:other")
+
+
+def test_own_policy_from_a_module() -> None:
+    assert policy("backend.serving.sglang:SGLANG_27188") is BACKENDS["sglang-27188"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("sglang-27199", "allowed: sglang-27188"),
+        ("nowhere.py", "no such file"),
+        ("no_such_module_here:policy", "cannot be imported"),
+        ("backend.serving.sglang:nothing", "no function 'nothing'"),
+    ],
+)
+def test_unknown_backends_say_what_is_allowed(name: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        policy(name)
+
+
+def test_policy_file_that_raises_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("1 / 0")
+    with pytest.raises(UsageError, match="ZeroDivisionError"):
+        policy(str(file))

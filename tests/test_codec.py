@@ -1,0 +1,75 @@
+"""One JSON codec: round trips, and refusals that name the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.case import RELEASES, Arch, Case, DType, MetadataMode, PageOrder
+from backend.codec import dumps, from_plain, read_file, to_plain
+from backend.errors import UsageError
+
+CASES = st.builds(
+    Case,
+    num_head=st.integers(1, 1024),
+    kv_lens=st.lists(st.integers(0, 1 << 22), min_size=1, max_size=5).map(tuple),
+    max_seqlen_q=st.integers(1, 64),
+    page_size=st.sampled_from([1, 16, 64]),
+    q_dtype=st.sampled_from(DType),
+    kv_dtype=st.sampled_from(DType),
+    arch=st.sampled_from(Arch),
+    release=st.sampled_from(RELEASES),
+    mode=st.none() | st.sampled_from(MetadataMode),
+    graph_batch=st.none() | st.integers(5, 100),
+    first_page=st.integers(0, 2**31 - 1),
+    page_order=st.sampled_from(PageOrder),
+)
+
+
+@given(CASES)
+def test_case_round_trips(case: Case) -> None:
+    assert from_plain(Case, json.loads(dumps(case))) == case
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"heads": 64}, "unknown field: given 'heads'"),
+        ({"num_head": "64"}, "case.num_head: given '64'; allowed: int"),
+        ({"num_head": True}, "case.num_head: given True"),
+        ({"num_head": 0}, "case field num_head: given 0; allowed: 1..1024"),
+        ({"arch": "gfx90a"}, "case.arch: given 'gfx90a'; allowed: gfx942, gfx950"),
+        ({"release": "2024-01"}, "case field release: given '2024-01'"),
+        ({"kv_lens": []}, "at least one request"),
+        ({"kv_lens": [1, -1]}, "case field kv_lens"),
+        ({"kv_lens": [1, 2.5]}, r"case.kv_lens\[1\]: given 2.5"),
+        ({"graph_batch": 1, "kv_lens": [1, 2]}, "case field graph_batch: given 1; allowed: >= batch 2"),
+        ({"query_lens": [2]}, "case field query_lens"),
+        ({"page_size": 3}, "case field page_size"),
+    ],
+)
+def test_bad_fields_are_named(change: dict[str, object], told: str) -> None:
+    plain = to_plain(Case(num_head=64, kv_lens=(1,))) | change
+    with pytest.raises(UsageError, match=told):
+        from_plain(Case, plain)
+
+
+def test_missing_field_is_named() -> None:
+    with pytest.raises(UsageError, match="field 'kv_lens' is missing; needed: num_head, kv_lens"):
+        from_plain(Case, {"num_head": 64})
+
+
+def test_broken_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "case.json"
+    file.write_text('{"num_head": 64,')
+    with pytest.raises(UsageError, match="not JSON: .* line 1"):
+        read_file(Case, file)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_file(Case, tmp_path / "absent.json")
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_file(Case, file)
