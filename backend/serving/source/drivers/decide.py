@@ -1,0 +1,67 @@
+"""The decision table: what the real constructor decides, as it reaches AITER in one eager step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from backend.aiter.arguments import Device
+from backend.case import NUM_CU, Arch, DType
+from backend.serving.source.drivers.handlers import PlannerHandlers
+from backend.serving.source.record import DecisionRow, Recording
+from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.virtual.aiter_ops import Handlers
+
+HEADS = (4, 8, 12, 16, 32, 48, 64, 80, 96, 112, 128)
+"""Heads per rank that models bring: DeepSeek 128, Kimi-K2 64, Kimi-K3 96, over 1..8 ranks, and what lies between."""
+
+PROBE_KV_LENS = (33, 1)
+PROBE_DRAFT_TOKENS = 2
+
+
+class Driver(Protocol):
+    """Who runs scenarios: the driver of one framework's source."""
+
+    def run(self, scenario: Scenario, handlers: Handlers) -> Recording:
+        """Run one scenario in a fresh process."""
+
+
+def decision_table(
+    driver: Driver,
+    arch: Arch = Arch.GFX950,
+    release: str = "2026-06",
+    heads: Sequence[int] = HEADS,
+    kv_dtypes: Sequence[DType] = (DType.FP8, DType.BF16),
+) -> list[DecisionRow]:
+    """One row for each number of heads and KV dtype."""
+    handlers = PlannerHandlers(release, Device(arch, NUM_CU[arch]), fills=False)
+    rows = []
+    for num_head in heads:
+        for kv_dtype in kv_dtypes:
+            plain = driver.run(_probe(num_head, kv_dtype, None, arch, release), handlers)
+            speculative = driver.run(_probe(num_head, kv_dtype, PROBE_DRAFT_TOKENS, arch, release), handlers)
+            rows.append(_row(num_head, kv_dtype, plain, speculative))
+    return rows
+
+
+def _probe(num_head: int, kv_dtype: DType, draft_tokens: int | None, arch: Arch, release: str) -> Scenario:
+    config = BackendConfig(num_head, kv_dtype, kv_dtype, draft_tokens=draft_tokens, max_requests=len(PROBE_KV_LENS))
+    kind = StepKind.DECODE if draft_tokens is None else StepKind.TARGET_VERIFY
+    return Scenario("decide", (config,), (Step(kind, PROBE_KV_LENS),), arch=arch, release=release)
+
+
+def _row(num_head: int, kv_dtype: DType, plain: Recording, speculative: Recording) -> DecisionRow:
+    refused = plain.refused or (plain.failed[0].error if plain.failed else None)
+    if refused is not None or not plain.steps:
+        return DecisionRow(num_head, kv_dtype, False, False, False, None, None, None, refused or "no step was recorded")
+    step = plain.steps[0]
+    return DecisionRow(
+        num_head=num_head,
+        kv_dtype=kv_dtype,
+        persistent=step.persistent,
+        fast_mode=step.fast_mode,
+        intra_batch_mode=step.intra_batch_mode,
+        splits=step.splits,
+        splits_speculative=speculative.steps[0].splits if speculative.steps else None,
+        num_head_kernel=step.decode.num_head,
+    )
