@@ -124,11 +124,12 @@ class Modifiers:
     """Everything an instruction says besides its operands. A default means absent.
 
     offset: bytes; signed for SMEM, FLAT, GLOBAL, SCRATCH. offset0, offset1: of two-address DS instructions, in elements.
-    offen, idxen, lds: MUBUF address modes and LDS-DMA. nt, sc0, sc1: cache policy; glc: the same for SMEM. gds: DS on GDS.
+    offen, idxen, lds: MUBUF address modes and LDS-DMA. nt, sc0, sc1: cache policy; glc: the same for SMEM.
     op_sel, op_sel_hi, neg_lo, neg_hi: one 0/1 a source, in operand order, and for a VOP3 with a destination half one more at
     the end of op_sel; empty for an instruction that has no such field.
     omod: 0 none, 1 times 2, 2 times 4, 3 divided by 2.
     cbsz, abid, blgp: MAI broadcast, negation and (f8f6f4) operand format fields as encoded.
+    bitop3: truth table of v_bitop3_*, bit (a << 2 | b << 1 | c) is the result for these bits of the three sources.
     vmcnt, expcnt, lgkmcnt: s_waitcnt thresholds; None where the field is at its maximum, that is not waited for.
     """
 
@@ -142,7 +143,6 @@ class Modifiers:
     nt: bool = False
     sc0: bool = False
     sc1: bool = False
-    gds: bool = False
     op_sel: tuple[int, ...] = ()
     op_sel_hi: tuple[int, ...] = ()
     neg_lo: tuple[int, ...] = ()
@@ -154,6 +154,7 @@ class Modifiers:
     cbsz: int = 0
     abid: int = 0
     blgp: int = 0
+    bitop3: int = 0
     vmcnt: int | None = None
     expcnt: int | None = None
     lgkmcnt: int | None = None
