@@ -50,6 +50,7 @@ class FindingKind(StrEnum):
     NULL_POINTER = "null-pointer"  # an access through a kernarg that is null
     OUT_OF_BOUNDS_WRITE = "out-of-bounds-write"
     OUT_OF_BOUNDS_READ = "out-of-bounds-read"
+    MEMORY_FAULT = "memory-fault"  # a GPU faulted: an access outside mapped memory, whose instruction is not known
     FOREIGN_PAGE = "foreign-page"  # inside the pool, but not a page of the request (an address that wraps, a page size ignored)
     UNWRITTEN_READ = "unwritten-read"  # a read of what nobody wrote
     NOT_COVERED = "not-covered"  # a (row, token) that no work item covers
@@ -61,6 +62,7 @@ class FindingKind(StrEnum):
     NUMERICS = "numerics"  # outside the error budget
     NOT_A_NUMBER = "not-a-number"
     HANG = "hang"
+    DIED = "died"  # the process that ran the case ended otherwise
     DEVICE_DISAGREEMENT = "device-disagreement"
 
 

@@ -69,6 +69,57 @@ class Footprint:
     writes: Mapping[str, ByteRanges] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Output rows against a float64 reference of plain attention. A row is one query and one head; counts are of such rows.
+
+    compared: rows that have a reference (a query that sees at least one token). not_a_number, unwritten, outside: rows with a
+    NaN, rows that still hold what lay there before the launch, rows outside the budget; each row counts once, in this order.
+    first_*: (query, head) of the first such row, None where there is none. worst: largest error / budget of a row, NaN
+    aside. relative_rms: |o - reference| / |reference| over all rows. lse_error: largest |lse - reference|, None without lse.
+    budget: what is allowed, in words.
+    """
+
+    compared: int
+    not_a_number: int
+    unwritten: int
+    outside: int
+    first_not_a_number: tuple[int, int] | None
+    first_unwritten: tuple[int, int] | None
+    first_outside: tuple[int, int] | None
+    worst: float
+    relative_rms: float
+    lse_error: float | None
+    budget: str
+
+
+class EndKind(StrEnum):
+    """How a run on real hardware came to its end."""
+
+    COMPLETED = "completed"
+    MEMORY_FAULT = "memory fault"  # the GPU reported an access to memory that is not mapped, or not so
+    HANG = "hang"  # no answer within the time given; the process was killed
+    DIED = "died"  # the process ended without a word of a memory fault
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEnd:
+    """The end of a run in a child process.
+
+    message: the runtime's own words. address: that it names (page-granular), None where it names none. tensor, offset: the
+    nearest tensor by the ranges recorded before the launch and the signed byte offset from its start. again: the same end
+    when the case ran alone in a fresh process. after: what had to run before it to bring it about, "" for nothing.
+    """
+
+    kind: EndKind
+    message: str = ""
+    address: int | None = None
+    tensor: str = ""
+    offset: int | None = None
+    again: bool = False
+    after: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
     """What happened.
@@ -77,6 +128,7 @@ class Observation:
     footprints: by stage, only where the device was asked to record them.
     coverage: identifiers of what ran (pc edges of the machine code, branches of the planner), for a campaign to steer by.
     schedule: which wave schedule made the run, "" for a device without waves.
+    numbers: outputs against the reference, None where the device computes none. end: of a device that runs in a child process.
     """
 
     call: Call
@@ -86,3 +138,5 @@ class Observation:
     coverage: frozenset[int] = frozenset()
     schedule: str = ""
     notes: tuple[str, ...] = ()
+    numbers: Numbers | None = None
+    end: DeviceEnd | None = None

@@ -6,6 +6,7 @@ from backend.call import Call
 from backend.checks.contract import check_caller, check_head_width, check_kernel_exists, check_sizing
 from backend.checks.coverage import check_coverage
 from backend.checks.memory import check_violations
+from backend.checks.numerics import check_end, check_numbers
 from backend.checks.plan import check_pieces, check_planner_memory, check_rejected
 from backend.findings import Finding, in_causal_order
 from backend.observation import Observation
@@ -32,4 +33,6 @@ def check(observation: Observation) -> tuple[Finding, ...]:
     findings = [finding for one in _CALL_CHECKS for finding in one(call)]
     findings += check_coverage(call)
     findings += check_violations(observation)
+    findings += check_end(observation)
+    findings += check_numbers(observation)
     return in_causal_order(findings)

@@ -1,0 +1,58 @@
+"""What a device computed and how its run ended, as findings. Knows no device and no reference."""
+
+from __future__ import annotations
+
+from backend.findings import Finding, FindingKind, Party, Severity
+from backend.observation import EndKind, Observation
+
+_END_FINDINGS = {
+    EndKind.MEMORY_FAULT: (FindingKind.MEMORY_FAULT, Severity.READ),
+    EndKind.HANG: (FindingKind.HANG, Severity.SILENT),
+    EndKind.DIED: (FindingKind.DIED, Severity.SILENT),
+}
+
+
+def check_end(observation: Observation) -> list[Finding]:
+    """A run that did not come to its end. A fault's severity is that of a read: hardware does not tell which it was."""
+    end = observation.end
+    if end is None or end.kind is EndKind.COMPLETED:
+        return []
+    kind, severity = _END_FINDINGS[end.kind]
+    figures: dict[str, int | str] = {"message": end.message, "again_when_alone": int(end.again)}
+    if end.address is not None:
+        figures["address"] = f"{end.address:#x}"
+    if end.offset is not None:
+        figures["offset"] = end.offset
+    if end.after:
+        figures["after"] = end.after
+    where = f" (nearest: {end.tensor} {end.offset:+d} bytes)" if end.tensor and end.offset is not None else ""
+    message = f"{end.kind.value} on {observation.device}: {end.message}{where}"
+    return [Finding(kind, severity, Party.KERNEL, _stage(observation), end.tensor, message, figures)]
+
+
+def check_numbers(observation: Observation) -> list[Finding]:
+    """Rows that are not written, not a number, or outside the error budget; one finding of each kind."""
+    numbers = observation.numbers
+    if numbers is None:
+        return []
+    stage = _stage(observation)
+    of = f"of {numbers.compared} rows of o (query x head)"
+    found = []
+    for kind, count, first, said in (
+        (FindingKind.ROW_NOT_WRITTEN, numbers.unwritten, numbers.first_unwritten, "are not written"),
+        (FindingKind.NUMERICS, numbers.outside, numbers.first_outside, f"leave the error budget ({numbers.budget})"),
+        (FindingKind.NOT_A_NUMBER, numbers.not_a_number, numbers.first_not_a_number, "hold a NaN"),
+    ):
+        if not count or first is None:
+            continue
+        figures: dict[str, int | str] = {"rows": count, "compared": numbers.compared, "query": first[0], "head": first[1]}
+        if kind is FindingKind.NUMERICS:
+            figures["worst_error_over_budget"] = f"{numbers.worst:.3g}"
+            figures["relative_rms"] = f"{numbers.relative_rms:.3g}"
+        message = f"{count} {of} {said}, first query {first[0]} head {first[1]}"
+        found.append(Finding(kind, Severity.SILENT, Party.KERNEL, stage, "o", message, figures))
+    return found
+
+
+def _stage(observation: Observation) -> str:
+    return observation.call.launched.code_object if observation.device != "cuda" else "our Triton kernel"
