@@ -66,7 +66,7 @@ def test_missing_field_is_named() -> None:
 def test_broken_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "case.json"
     file.write_text('{"num_head": 64,')
-    with pytest.raises(UsageError, match="not JSON: .* line 1"):
+    with pytest.raises(UsageError, match=r"not JSON: .* line 1"):
         read_file(Case, file)
     with pytest.raises(UsageError, match="cannot be read"):
         read_file(Case, tmp_path / "absent.json")

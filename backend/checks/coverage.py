@@ -96,7 +96,7 @@ def _message(which: int, first: Int64Array, count: int) -> str:
     return f"{said[which]} ({count} such rows or pieces)"
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _sweep(items: Int32Matrix, begin: Int64Array, least: Int64Array, most: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Counts of gaps, overlaps, pieces beyond the request and rows outside the kernel's, and the first of each.
 

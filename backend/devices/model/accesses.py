@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -32,21 +33,13 @@ class Accesses:
 
 def out_of_bounds(accesses: Accesses, size: int, stage: str, items: npt.NDArray[np.int32] | None) -> Violation | None:
     """The ranges that leave a tensor of `size` bytes, as one violation; None where none does."""
-    begin, end = accesses.begin, accesses.end
-    if not len(begin) or (int(end.max()) <= size and int(begin.min()) >= 0):
-        return None
-    bad = ((end > size) | (begin < 0)) & (end > begin)
-    count = int(np.count_nonzero(bad))
+    count, at, lowest, highest = _scan(accesses.begin, accesses.end, size)
     if not count:
         return None
-    at = int(np.argmax(bad))
-    before = int(begin[at]) < 0
-    if before:
-        first, last = int(begin[at]), min(int(end[at]), 0)
-        extent = -int(begin[bad].min())
+    if accesses.begin[at] < 0:
+        first, last, extent = int(accesses.begin[at]), min(int(accesses.end[at]), 0), -lowest
     else:
-        first, last = max(int(begin[at]), size), int(end[bad].max())
-        extent = last - size
+        first, last, extent = max(int(accesses.begin[at]), size), highest, highest - size
     index = int(accesses.source[at]) if accesses.source is not None else None
     item = tuple(int(v) for v in items[index]) if items is not None and index is not None and index < len(items) else None
     return Violation(
@@ -62,6 +55,20 @@ def out_of_bounds(accesses: Accesses, size: int, stage: str, items: npt.NDArray[
         work_item_index=index,
         work_item=item,
     )
+
+
+@numba.njit(cache=True, nogil=True)
+def _scan(begin: Int64Array, end: Int64Array, size: int) -> tuple[int, int, int, int]:
+    """How many ranges leave [0, size), the first of them, and the lowest begin and highest end among them."""
+    count, at = 0, 0
+    lowest, highest = np.int64(0), np.int64(size)
+    for i in range(len(begin)):
+        if end[i] > begin[i] and (end[i] > size or begin[i] < 0):
+            if count == 0:
+                at = i
+            count += 1
+            lowest, highest = min(lowest, begin[i]), max(highest, end[i])
+    return count, at, int(lowest), int(highest)
 
 
 def union(accesses: Sequence[Accesses]) -> ByteRanges:

@@ -71,7 +71,7 @@ def consistency(call: Call, merged: MergedRows) -> list[Violation]:
     stage = launch.second_stage.kind.value
     rows = call.decode.q_rows * launch.fold
     needed = np.repeat(np.asarray(call.decision.kv_lens) > 0, np.asarray(call.decision.query_lens) * launch.fold)
-    tile_begin = np.zeros(max(len(call.plan.buffers["reduce_indptr"].words), 1), np.int64)
+    tile_begin = np.zeros(max(len(plan.buffers["reduce_indptr"].words), 1), np.int64)
     tile_begin[merged.output_owner] = merged.output_begin
     counts, first = _consistency(
         plan.work_items, tile_begin, merged.partial_owner, merged.partial_begin, merged.partial_end,
@@ -111,7 +111,7 @@ def _capacity(call: Call, merged: MergedRows) -> Violation:
     )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _consistency(items, tile_begin, owner, begin, end, out_begin, out_end, needed, rows):  # type: ignore[no-untyped-def]
     """Counts of partial rows unwritten, misplaced and lost and of rows of o without output; the first row of each."""
     counts = np.zeros(4, np.int64)
