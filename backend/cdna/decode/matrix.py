@@ -91,7 +91,7 @@ def decode_scaled(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     if at + 3 >= len(words) or words[at + 2] >> 23 != 0x1A7:
         raise RefusedError("block scales without the MFMA behind them")
     product = decode_mai(words, at + 2, arch, scaled=True)
-    if word & 0x87FF or high >> 29 or word >> 13 & 1 or high >> 18 & 0x1FF:
+    if word & 0x87FF or high >> 29 or high >> 18 & 0x1FF:
         raise RefusedError("block scales with fields that they lack")
     scales = (_matrix(high & 0x1FF, _BITS32, False), _matrix(high >> 9 & 0x1FF, _BITS32, False))
     modifiers = Modifiers(

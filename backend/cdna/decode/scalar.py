@@ -1,4 +1,4 @@
-"""Scalar instructions: SOP1, SOP2, SOPK, SOPC, SOPP and SMEM words (ISA: "Scalar ALU Operations", "Scalar Memory Operations")."""
+"""Scalar instructions: SOP1, SOP2, SOPK, SOPC, SOPP and SMEM words (ISA: "Scalar ALU", "Scalar Memory Operations")."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ Types are a letter and a width in bits:
   g   bfloat16, modifiers as f
   p   two packed halves (VOP3P); a floating-point inline constant is an f16 in the low half; h: the same with bfloat16
   q   two packed f32 (VOP3P)
-  s   scalar register only; u: scalar register or inline constant (lane select and the like); m: lane mask in a register pair, or VCC in the short encodings
+  s   scalar register only; u: scalar register or inline constant (lane select and the like)
+  m   lane mask in a register pair, or VCC in the short encodings
   v   vector register only; a: vector or accumulation register
 Modifiers: c clamp, m output multiplier (omod), o op_sel halves, t truth table (bitop3), x mixed precision (VOP3P),
 b broadcast (cbsz, abid, blgp), k sparse (cbsz, abid), s scalable f8f6f4; 2 two offsets (DS), w swizzle pattern (DS),

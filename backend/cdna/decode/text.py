@@ -1,11 +1,11 @@
-"""An instruction as LLVM's disassembler writes it, blanks normalised; the inverse of nothing, for people and for the oracle test.
+"""An instruction as LLVM's disassembler writes it, blanks normalised: for people, and for the tests' oracle.
 
 Modifiers are written in LLVM's order and only where they differ from their default (AMDGPUInstPrinter).
 """
 
 from __future__ import annotations
 
-from backend.cdna.decode.operands import FLOAT_CONSTANTS, INVERSE_TWO_PI, LITERAL, SGPRS
+from backend.cdna.decode.operands import FLOAT_CONSTANTS, INVERSE_TWO_PI, LITERAL
 from backend.cdna.decode.scalar import MESSAGES
 from backend.cdna.decode.vector import DPP_NAMES, WHOLE_DESTINATION
 from backend.cdna.instruction import Dpp, Format, Instruction, Operand, OperandKind, Sdwa
@@ -214,8 +214,7 @@ def swizzle_text(offset: int) -> str:
         return f"swizzle(BROADCAST,{group},{force})"
     bits = []
     for place in reversed(range(5)):
-        zero = (0 if not keep >> place & 1 else 0) | (force >> place & 1)
-        zero ^= flip >> place & 1
+        zero = (force >> place & 1) ^ (flip >> place & 1)
         one = ((keep >> place & 1) | (force >> place & 1)) ^ (flip >> place & 1)
         bits.append({(0, 0): "0", (1, 1): "1", (0, 1): "p", (1, 0): "i"}[zero, one])
     return f'swizzle(BITMASK_PERM,"{"".join(bits)}")'

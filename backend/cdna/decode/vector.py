@@ -1,4 +1,4 @@
-"""Vector instructions: VOP1, VOP2, VOPC with their literal, SDWA and DPP words, VOP3 and VOP3P (ISA: "Vector ALU Operations")."""
+"""Vector instructions: VOP1, VOP2, VOPC with their literal, SDWA and DPP words, VOP3, VOP3P (ISA: "Vector ALU Operations")."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _sdwa(
         ((extra & 0xFF) + (0 if extra >> 23 & 1 else 256), extra >> 16),
         (codes[-1] - (256 if extra >> 31 else 0), extra >> 24),
     )
-    if len(codes) == 1 and extra >> 24 or extra >> 22 & 1 or extra >> 30 & 1:
+    if (len(codes) == 1 and extra >> 24) or extra >> 22 & 1 or extra >> 30 & 1:
         raise RefusedError(f"{opcode.mnemonic} in SDWA with unused bits set")
     sources = []
     for operand_type, (code, select) in zip(opcode.sources, fields, strict=False):
@@ -248,7 +248,10 @@ def vop3_opcode(number: int) -> tuple[Opcode | None, Suffix]:
 
 
 def decode_vop3(words: tuple[int, ...], at: int, arch: str) -> Instruction:
-    """110100 | op 10 | clamp | op_sel 4 | abs 3 | vdst 8, then neg 3 | omod 2 | src2 9 | src1 9 | src0 9; VOP3B: sdst 7 for op_sel, abs."""
+    """110100 | op 10 | clamp | op_sel 4 | abs 3 | vdst 8, then neg 3 | omod 2 | src2 9 | src1 9 | src0 9.
+
+    VOP3B, with a second destination, has its sdst (7 bits) in the place of op_sel and abs.
+    """
     word, high = words[at], _word(words, at + 1)
     number = word >> 16 & 0x3FF
     opcode, suffix = vop3_opcode(number)
@@ -309,7 +312,7 @@ def _simple_modifiers(clamp: int, omod: int, truth_table: int) -> Modifiers:
 
 
 def decode_vop3p(words: tuple[int, ...], at: int, arch: str) -> Instruction:
-    """110100111 | op 7 | clamp | op_sel_hi[2] | op_sel 3 | neg_hi 3 | vdst 8, then neg_lo 3 | op_sel_hi[1:0] | src2..src0 9 each."""
+    """110100111 | op 7 | clamp | op_sel_hi[2] | op_sel 3 | neg_hi 3 | vdst 8, then neg_lo 3 | op_sel_hi[1:0] | src2, 1, 0 9."""
     word, high = words[at], _word(words, at + 1)
     opcode = look_up(tables.VOP3P, word >> 16 & 0x7F, arch, "VOP3P")
     count = len(opcode.sources)
