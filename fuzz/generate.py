@@ -63,7 +63,7 @@ AVAILABLE_PROVIDERS[PROVIDER] = SeededProvider
 
 
 def examples(strategy: SearchStrategy[T], count: int, seed: int) -> list[T]:
-    """Up to `count` examples, fewer only where the strategy has no more; the simplest one comes first."""
+    """`count` examples, the simplest one first; they repeat themselves where the strategy has fewer."""
     drawn: list[T] = []
 
     @settings(

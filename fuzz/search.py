@@ -118,7 +118,7 @@ Shrink = Callable[[Case, Runner, str], ShrinkResult]
 
 
 def chunk_cases(space: CaseSpace, seed: int, chunk: int) -> list[Case]:
-    """The cases of one chunk: up to CHUNK, fewer only where the space has no more."""
+    """The CHUNK cases of one chunk, the first being the simplest of the space."""
     digest = hashlib.sha256(f"{seed}/{chunk}".encode()).digest()
     return examples(cases(space), CHUNK, int.from_bytes(digest[:8], "little"))
 
@@ -126,6 +126,20 @@ def chunk_cases(space: CaseSpace, seed: int, chunk: int) -> list[Case]:
 def case_at(space: CaseSpace, seed: int, chunk: int, position: int) -> Case:
     """The case that a Started event with these figures stood for."""
     return chunk_cases(space, seed, chunk)[position]
+
+
+@dataclass(frozen=True, slots=True)
+class WithinSpace:
+    """A path that takes the cases of a space only, for shrinking: whoever asks for TP2 wants to read of 64 heads."""
+
+    path: Runner
+    space: CaseSpace
+
+    def run(self, case: Case) -> Outcome:
+        """The outcome of a case of the space; any other is refused without being run."""
+        if not self.space.holds(case):
+            return Outcome(case, None, None, None, (), "not a case that the search was asked for")
+        return self.path.run(case)
 
 
 class Search:
@@ -183,7 +197,7 @@ class Search:
         if known is not None:
             known.count += 1
             return None
-        shrunk = self._shrink(started.case, self.path, signature)
+        shrunk = self._shrink(started.case, WithinSpace(self.path, self.space), signature)
         fault = Fault(signature, started.number, started.case, shrunk)
         self.tally.faults[signature] = fault
         return fault

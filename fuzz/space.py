@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.case import MAX_KV_LEN, RELEASES, Arch, DType, MetadataMode
+from backend.case import MAX_KV_LEN, RELEASES, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from backend.serving.served import Allocation, Served, TensorTypes, served
 
@@ -67,6 +67,17 @@ class CaseSpace:
         for what, given, holds, allowed in limits:
             if not holds:
                 raise UsageError.not_allowed(f"{what} of the search", given, allowed)
+
+    def holds(self, case: Case) -> bool:
+        """Whether a case keeps to what was asked for, its sizes aside: a smaller one need not be one that would be drawn."""
+        return (
+            case.num_head in self.heads
+            and (case.arch, case.q_dtype, case.kv_dtype) in self.tensor_types
+            and case.page_size in self.page_sizes
+            and case.max_seqlen_q in self.query_rows
+            and case.mode in self.modes
+            and (self.empty_requests or min(case.kv_lens) > 0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
