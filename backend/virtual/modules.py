@@ -26,7 +26,7 @@ from typing import Any
 
 from backend.errors import CannotRunError
 from backend.virtual.poison import Poison, Undecidable, probing_builtins
-from backend.virtual.slicing import Cut, IndexedTree, ModuleIndex, future_flags, parse, register_lines
+from backend.virtual.slicing import Cut, IndexedTree, ModuleIndex, register_lines, whole_module
 from backend.virtual.trees import ModuleSource
 
 _ABSENT: Any = object()
@@ -265,7 +265,7 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
         Raises CannotRunError for a syntax error; what the file itself raises comes through.
         """
-        tree = parse(source)
+        code = whole_module(source)
         register_lines(source)
         sys.modules.pop(source.name, None)
         spec = self.find_spec(source.name)
@@ -280,7 +280,6 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         )
         importlib.import_module(package)
         sys.modules[source.name] = module
-        code = compile(tree, source.filename, "exec", flags=future_flags(tree), dont_inherit=True)
         exec(code, module._names)
         return module
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import functools
 import linecache
 from dataclasses import dataclass, field
 from types import CodeType
@@ -120,6 +121,13 @@ def parse(source: ModuleSource) -> ast.Module:
         line = (error.text or "").strip()
         where = f"{source.filename}:{error.lineno}"
         raise CannotRunError(f"{where}: syntax error: {error.msg}: {line!r}; the file must parse as Python") from error
+
+
+@functools.lru_cache(maxsize=8)
+def whole_module(source: ModuleSource) -> CodeType:
+    """Code of the whole module, kept for the next time: the file under test is executed anew for every case."""
+    tree = parse(source)
+    return compile(tree, source.filename, "exec", flags=future_flags(tree), dont_inherit=True)
 
 
 def future_flags(tree: ast.Module) -> int:

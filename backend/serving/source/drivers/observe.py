@@ -151,16 +151,17 @@ def element_type(dtype: torch.dtype | None) -> DType:
     raise UnmodelledError(f"element type {dtype}: AITER's MLA decode knows bfloat16 and float8_e4m3 only")
 
 
-def words_read(tensor: torch.Tensor) -> Int32Array:
+def words_read(tensor: torch.Tensor, at_least: int = 0) -> Int32Array:
     """The int32 words that a kernel finds from the tensor's address on, as many as the tensor has elements.
 
     A tensor that is strided, or of another integer type, is read as the kernel would read it: as plain int32 memory.
+    at_least: read that many, as far as the allocation reaches.
     """
     plain = host(tensor)
     with torch._C.DisableTorchFunction():
         raw = torch.empty(0, dtype=torch.uint8).set_(plain.untyped_storage())
     begin = plain.data_ptr() - raw.data_ptr()
-    end = min(begin + 4 * plain.numel(), raw.numel() // 4 * 4)
+    end = min(begin + 4 * max(plain.numel(), at_least), raw.numel() // 4 * 4)
     words: Int32Array = raw[begin:end].numpy().view(np.int32).copy()
     return words
 
@@ -205,10 +206,17 @@ def plan_arguments(given: Mapping[str, Any]) -> PlanArguments:
     )
 
 
-def decode_arguments(given: Mapping[str, Any]) -> DecodeArguments:
-    """DecodeArguments of a call, index tensors by their present content."""
+def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> DecodeArguments:
+    """DecodeArguments of a call, index tensors by their present content.
+
+    replayed: the call is a graph's. Its tensors were sliced for the batch of the capture, and a replay reads through the
+    same address as far as its own kv_indptr says; so kv_indices is taken that far, where the allocation has it. (A
+    non-persistent call keeps its size: AITER chose the splits by it at capture.)
+    """
     q, kv = given["q"], given["kv_buffer"]
     splits = given.get("num_kv_splits")
+    kv_indptr = words_read(given["kv_indptr"])
+    reach = int(kv_indptr[-1]) if replayed and given.get("work_meta_data") is not None and kv_indptr.size else 0
     return DecodeArguments(
         q_rows=int(q.shape[0]),
         num_head=int(q.shape[1]),
@@ -217,8 +225,8 @@ def decode_arguments(given: Mapping[str, Any]) -> DecodeArguments:
         q_dtype=element_type(q.dtype),
         kv_dtype=element_type(kv.dtype),
         qo_indptr=words_read(given["qo_indptr"]),
-        kv_indptr=words_read(given["kv_indptr"]),
-        kv_indices=words_read(given["kv_indices"]),
+        kv_indptr=kv_indptr,
+        kv_indices=words_read(given["kv_indices"], reach),
         kv_last_page_lens=words_read(given["kv_last_page_lens"]),
         max_seqlen_q=int(given["max_seqlen_q"]),
         metadata=_metadata_sizes(given),

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import Device, Int32Array
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
 from backend.errors import CannotRunError
 from backend.serving.source.drivers.observe import DecodeSeen, decode_arguments
 from backend.serving.source.drivers.process import CapturedGraph, Process, call_by_name, first_method, line_of, process
 from backend.serving.source.fetch import BackendSource
-from backend.serving.source.record import Phase, RecordedStep, Recording, SourceLine, StepFailed, StrayKernelAccess
+from backend.serving.source.record import Phase, RecordedStep, Recording, StepFailed, StrayKernelAccess
 from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.virtual.aiter_ops import AiterSource, Handlers
 from backend.virtual.modules import Root
@@ -59,13 +59,24 @@ class Batch:
 
 
 @dataclass(slots=True, eq=False)
+class ForwardTensors:
+    """Per-request tensors of a forward pass: its own, or slices of a graph's inputs."""
+
+    req_pool_indices: torch.Tensor
+    seq_lens: torch.Tensor
+    seq_lens_cpu: torch.Tensor
+    seq_lens_sum: int
+    positions: torch.Tensor
+
+
+@dataclass(slots=True, eq=False)
 class GraphInputs:
     """Tensors that graphs of one kind are captured on; replays write into them, and leave what they do not write."""
 
     req_pool_indices: torch.Tensor
     seq_lens: torch.Tensor
     seq_lens_cpu: torch.Tensor
-    out_cache_loc: torch.Tensor
+    positions: torch.Tensor
     fill: int
     graphs: list[CapturedGraph] = field(default_factory=list)
 
@@ -248,7 +259,8 @@ class _Run:
             kv_lens, query_lens = step.kv_lens, step.query_lens or (drafts,) * count
         else:
             kv_lens, query_lens = step.kv_lens, (1,) * count
-        rows = self.pools[at].take(kv_lens)
+        ahead = drafts if step.kind is StepKind.MULTI_STEP_DRAFT else 0
+        rows = self.pools[at].take(tuple(n + ahead for n in kv_lens))
         return Batch(step.kind, step.kv_lens, kv_lens, query_lens, rows)
 
     def _step(self, at: int, step: Step) -> None:
@@ -260,17 +272,20 @@ class _Run:
             self._eager(at, step.backend, batch)
 
     def _eager(self, at: int, which: int, batch: Batch) -> None:
-        backend, pool = self.backends[which], self.pools[which]
-        rows = torch.tensor(batch.rows, dtype=torch.int64, device="cuda")
-        seq_lens = torch.tensor(batch.seq_lens, dtype=torch.int64, device="cuda")
-        forward_batch = self._forward_batch(
-            which, batch.kind, rows, seq_lens, torch.tensor(batch.seq_lens), sum(batch.seq_lens), batch.query_lens
+        backend = self.backends[which]
+        tensors = ForwardTensors(
+            req_pool_indices=torch.tensor(batch.rows, dtype=torch.int64, device="cuda"),
+            seq_lens=torch.tensor(batch.seq_lens, dtype=torch.int64, device="cuda"),
+            seq_lens_cpu=torch.tensor(batch.seq_lens),
+            seq_lens_sum=sum(batch.seq_lens),
+            positions=_positions(batch).to("cuda"),
         )
+        forward_batch = self._forward_batch(which, batch.kind, tensors, batch.query_lens)
         backend.init_forward_metadata(forward_batch)
         inner = backend.attn_backends if batch.kind is StepKind.MULTI_STEP_DRAFT else [backend]
         for one in inner:
             self._forward(one, which, batch.kind, sum(batch.query_lens), forward_batch)
-        self._record(at, which, Phase.EAGER, batch, self._taken(), padded=0, fill=0, slots=pool.slots(batch))
+        self._record(at, which, Phase.EAGER, batch, self._taken(), padded=0, fill=0)
 
     def _forward(self, backend: Any, which: int, kind: StepKind, tokens: int, forward_batch: Any) -> Any:
         config, pool = self.scenario.backends[which], self.pools[which]
@@ -287,16 +302,7 @@ class _Run:
         name = "forward_decode" if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else "forward_extend"
         return call_by_name(getattr(backend, name), known, f"{BACKEND_CLASS}.{name}")
 
-    def _forward_batch(
-        self,
-        which: int,
-        kind: StepKind,
-        rows: torch.Tensor,
-        seq_lens: torch.Tensor,
-        seq_lens_cpu: torch.Tensor,
-        seq_lens_sum: int,
-        query_lens: tuple[int, ...],
-    ) -> Any:
+    def _forward_batch(self, which: int, kind: StepKind, tensors: ForwardTensors, query_lens: tuple[int, ...]) -> Any:
         """The release's own ForwardBatch, with those of its fields that a decode step has."""
         pool, config = self.pools[which], self.scenario.backends[which]
         tokens = sum(query_lens)
@@ -304,12 +310,12 @@ class _Run:
             "forward_mode": self._mode(kind),
             "batch_size": len(query_lens),
             "input_ids": torch.zeros(tokens, dtype=torch.int64, device="cuda"),
-            "req_pool_indices": rows,
-            "seq_lens": seq_lens,
-            "seq_lens_cpu": seq_lens_cpu,
-            "seq_lens_sum": seq_lens_sum,
+            "req_pool_indices": tensors.req_pool_indices,
+            "seq_lens": tensors.seq_lens,
+            "seq_lens_cpu": tensors.seq_lens_cpu,
+            "seq_lens_sum": tensors.seq_lens_sum,
             "out_cache_loc": torch.zeros(tokens, dtype=torch.int64, device="cuda"),
-            "positions": seq_lens - 1,
+            "positions": tensors.positions,
             "spec_info": self._spec_info(kind, config, query_lens),
             "req_to_token_pool": pool.requests,
             "token_to_kv_pool": pool.kv,
@@ -376,7 +382,7 @@ class _Run:
             req_pool_indices=torch.zeros(config.max_batch, dtype=torch.int64, device="cuda"),
             seq_lens=torch.full((config.max_batch,), fill, dtype=torch.int32, device="cuda"),
             seq_lens_cpu=torch.full((config.max_batch,), fill, dtype=torch.int32),
-            out_cache_loc=torch.zeros(config.max_batch * each, dtype=torch.int64, device="cuda"),
+            positions=torch.zeros(config.max_batch * each, dtype=torch.int64, device="cuda"),
             fill=fill,
         )
         for batch in sorted(set(config.graph_batches), reverse=True):
@@ -394,22 +400,19 @@ class _Run:
         decodes = self._taken()
         inputs.graphs.append(CapturedGraph(batch, decodes, operations))
         added = each if kind is StepKind.TARGET_VERIFY else 0
-        truth = Batch(kind, (), (), (), ())
-        self._record(
-            -1, which, Phase.CAPTURE, truth, decodes, padded=batch, fill=inputs.fill + added, slots=np.empty(0, np.int32)
-        )
+        nobody = Batch(kind, (), (), (), ())
+        self._record(-1, which, Phase.CAPTURE, nobody, decodes, padded=batch, fill=inputs.fill + added)
 
     def _graph_batch(self, which: int, kind: StepKind, inputs: GraphInputs, batch: int, seq_lens_sum: int) -> Any:
         each = self._rows_a_request(which, kind)
-        return self._forward_batch(
-            which,
-            kind,
-            inputs.req_pool_indices[:batch],
-            inputs.seq_lens[:batch],
-            inputs.seq_lens_cpu[:batch],
-            seq_lens_sum,
-            (each,) * batch,
+        tensors = ForwardTensors(
+            req_pool_indices=inputs.req_pool_indices[:batch],
+            seq_lens=inputs.seq_lens[:batch],
+            seq_lens_cpu=inputs.seq_lens_cpu[:batch],
+            seq_lens_sum=seq_lens_sum,
+            positions=inputs.positions[: batch * each],
         )
+        return self._forward_batch(which, kind, tensors, (each,) * batch)
 
     def _graph_metadata(self, backend: Any, kind: StepKind, forward_batch: Any, batch: int, in_capture: bool) -> None:
         """The release's metadata method for capture or replay: one of two older ones, or the newer pair."""
@@ -438,41 +441,25 @@ class _Run:
         if inputs is None or not fitting:
             raise RuntimeError("no graph takes this batch: its capture failed")
         graph = min(fitting, key=lambda g: g.batch)
-        count = len(batch.rows)
+        count, each = len(batch.rows), self._rows_a_request(which, batch.kind)
         if graph.batch != count:
             inputs.seq_lens.fill_(inputs.fill)
             inputs.seq_lens_cpu.fill_(inputs.fill)
-            inputs.out_cache_loc.zero_()
+            inputs.positions.zero_()
         inputs.req_pool_indices[:count] = torch.tensor(batch.rows, dtype=torch.int64)
         inputs.seq_lens[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
         inputs.seq_lens_cpu[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
+        inputs.positions[:count * each] = _positions(batch)
         total = sum(batch.seq_lens) + (graph.batch - count) * inputs.fill
         forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total)
         self._graph_metadata(self.backends[which], batch.kind, forward_batch, graph.batch, in_capture=False)
         for operation in graph.operations:
             self.running.operations.inner.handle(operation)
         added = batch.query_lens[0] if batch.kind is StepKind.TARGET_VERIFY else 0
-        self._record(
-            at,
-            which,
-            Phase.REPLAY,
-            batch,
-            graph.decodes,
-            padded=graph.batch - count,
-            fill=inputs.fill + added,
-            slots=self.pools[which].slots(batch),
-        )
+        self._record(at, which, Phase.REPLAY, batch, graph.decodes, padded=graph.batch - count, fill=inputs.fill + added)
 
     def _record(
-        self,
-        at: int,
-        which: int,
-        phase: Phase,
-        batch: Batch,
-        decodes: list[DecodeSeen],
-        padded: int,
-        fill: int,
-        slots: np.ndarray[Any, np.dtype[np.int32]],
+        self, at: int, which: int, phase: Phase, batch: Batch, decodes: list[DecodeSeen], padded: int, fill: int
     ) -> None:
         """Keep each decode call as it stands now; a step without one has failed."""
         watcher = self.running.watcher
@@ -482,6 +469,8 @@ class _Run:
         self.running.guard.strays.clear()
         for call, seen in enumerate(decodes):
             given = seen.call.arguments
+            multi_step = batch.kind is StepKind.MULTI_STEP_DRAFT
+            kv_lens = tuple(length + call + 1 for length in batch.kv_lens) if multi_step else batch.kv_lens
             buffers = watcher.decode_buffers(seen)
             plan, sizing = watcher.plan_of(buffers), watcher.sizing_of(buffers)
             lines = {
@@ -500,14 +489,14 @@ class _Run:
                     release=self.scenario.release,
                     device=self.running.device,
                     num_head=self.scenario.backends[which].num_head,
-                    kv_lens=_lengths_of_call(batch, call),
+                    kv_lens=kv_lens,
                     query_lens=batch.query_lens,
                     padded=padded,
-                    padded_kv_len=fill if padded else 0,
-                    slots=slots,
+                    padded_kv_len=0 if not padded else call + 1 if multi_step else fill,
+                    slots=self.pools[which].slots(batch.rows, kv_lens),
                     sizing=sizing.arguments if sizing is not None else None,
                     planning=plan.arguments if plan is not None else None,
-                    decode=decode_arguments(given),
+                    decode=decode_arguments(given, replayed=phase is Phase.REPLAY),
                     planning_buffers=plan.buffers if plan is not None else (),
                     decode_buffers=buffers,
                     lines={name: line for name, line in lines.items() if line is not None},
@@ -565,9 +554,9 @@ class _Pool:
             self.req_to_token[row, :length] = torch.from_numpy(self.table[row, :length].astype(np.int32))
         return rows
 
-    def slots(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """KV rows of the batch's tokens, request by request."""
-        parts = [self.table[row, :length] for row, length in zip(batch.rows, batch.kv_lens, strict=True)]
+    def slots(self, rows: tuple[int, ...], kv_lens: tuple[int, ...]) -> Int32Array:
+        """KV rows of the requests' tokens, request by request."""
+        parts = [self.table[row, :length] for row, length in zip(rows, kv_lens, strict=True)]
         return np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
 
     def read_source(self, plan: Any = None, *, req_pool_indices: Any, **others: Any) -> Any:
@@ -582,11 +571,12 @@ class _Pool:
         )
 
 
-def _lengths_of_call(batch: Batch, call: int) -> tuple[int, ...]:
-    """In draft step i of several, a request has i more tokens."""
+def _positions(batch: Batch) -> torch.Tensor:
+    """Position of each q row's token; drafting goes on behind what there is."""
     if batch.kind is StepKind.MULTI_STEP_DRAFT:
-        return tuple(length + call + 1 for length in batch.kv_lens)
-    return batch.kv_lens
+        return torch.tensor(batch.seq_lens)
+    pairs = zip(batch.kv_lens, batch.query_lens, strict=True)
+    return torch.tensor([max(0, length - rows + row) for length, rows in pairs for row in range(rows)])
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:
