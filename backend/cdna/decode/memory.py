@@ -63,7 +63,7 @@ def _modifiers(offset: int, flags: int = 0) -> Modifiers:
 
 
 def decode_mubuf(words: tuple[int, ...], at: int, arch: str) -> Instruction:
-    """111000 | op 7 | nt | lds | sc1, sc0 | idxen, offen | offset 12, then soffset 8 | acc | - 2 | srsrc 5 | vdata 8 | vaddr 8."""
+    """111000 | op 7 | nt | lds | sc1, sc0 | idxen, offen | offset 12, then soffset 8 | acc | srsrc 5 | vdata 8 | vaddr 8."""
     word, high = words[at], words[at + 1]
     opcode = look_up(tables.MUBUF, word >> 18 & 0x7F, arch, "MUBUF")
     offen, idxen, lds = word >> 12 & 1, word >> 13 & 1, word >> 16 & 1
