@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.case import MAX_KV_LEN, RELEASES, Arch, Case, DType, MetadataMode
+from backend.case import MAX_KV_LEN, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from backend.serving.served import Allocation, Served, TensorTypes, served
 
@@ -25,6 +25,8 @@ DEFAULT_MAX_KV_LEN = 131_072
 
 DEFAULT_MAX_TOKENS = 1 << 20
 """KV tokens of a batch: the page table is one int32 a token, so this bounds a case at 4 MiB."""
+
+_VALID_CASE = Case(num_head=16, kv_lens=(1,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,19 @@ class CaseSpace:
         for field in ("releases", "heads", "tensor_types", "query_rows", "page_sizes", "modes"):
             if not getattr(self, field):
                 raise UsageError.not_allowed(f"{field} of the search", getattr(self, field), "at least one")
-        longest_step = max(self.query_rows)
+        for field, values in (
+            ("release", self.releases),
+            ("num_head", self.heads),
+            ("max_seqlen_q", self.query_rows),
+            ("page_size", self.page_sizes),
+        ):
+            for value in values:
+                _VALID_CASE.replace(**{field: value})  # a Case knows what its fields may be, and complains
+        rows = max(self.query_rows)
         limits = (
-            ("releases", self.releases, set(self.releases) <= set(RELEASES), ", ".join(RELEASES)),
-            ("heads", self.heads, all(1 <= n <= 1024 for n in self.heads), "1..1024 a rank"),
-            ("query rows", self.query_rows, all(1 <= n <= 64 for n in self.query_rows), "1..64 a request"),
             ("largest batch", self.max_batch, 1 <= self.max_batch <= 65536, "1..65536"),
-            ("longest kv", self.max_kv_len, longest_step <= self.max_kv_len <= MAX_KV_LEN, f"{longest_step}..{MAX_KV_LEN}"),
-            ("tokens of a batch", self.max_tokens, longest_step * self.max_batch <= self.max_tokens, "qlen x batch or more"),
+            ("longest kv", self.max_kv_len, rows <= self.max_kv_len <= MAX_KV_LEN, f"{rows}..{MAX_KV_LEN}"),
+            ("tokens of a batch", self.max_tokens, rows * self.max_batch <= self.max_tokens, "qlen x batch or more"),
         )
         for what, given, holds, allowed in limits:
             if not holds:

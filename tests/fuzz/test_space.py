@@ -56,9 +56,9 @@ def test_a_combination_that_is_not_sent_must_be_named_wholly() -> None:
     [
         (Wishes("vllm", shapes=("tp3",)), r"shape: given 'tp3'; allowed: tp1, tp2, tp4, tp8; or give --heads"),
         (Wishes("vllm", shapes=("tp2",), model="gpt"), r"model: given 'gpt'; allowed: deepseek-r1, "),
-        (Wishes("vllm", releases=("2020-01",)), r"releases of the search: given \('2020-01',\); allowed: 2025-11"),
-        (Wishes("vllm", heads=(0,)), r"heads of the search: given \(0,\); allowed: 1..1024"),
-        (Wishes("vllm", query_rows=(65,)), r"query rows of the search"),
+        (Wishes("vllm", releases=("2020-01",)), "case field release: given '2020-01'; allowed: 2025-11"),
+        (Wishes("vllm", heads=(0,)), "case field num_head: given 0; allowed: 1..1024"),
+        (Wishes("vllm", query_rows=(65,)), "case field max_seqlen_q: given 65; allowed: 1..64"),
         (Wishes("vllm", max_batch=70_000), r"largest batch of the search: given 70000; allowed: 1..65536"),
         (Wishes("sglang-27188", max_kv_len=7), r"longest kv of the search: given 7; allowed: 8.."),
     ],
