@@ -41,7 +41,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         (["--shapes", "tp2,,tp4"], ["'tp2,,tp4'", "single commas"]),
         (["--shapes", "tp2", "--model", "gpt-2"], ["'gpt-2'", "deepseek-r1, kimi-k2, kimi-k3"]),
         (["--heads", "many"], ["--heads", "'many'", "whole numbers"]),
-        (["--heads", "0"], ["heads", "0", "1..1024"]),
+        (["--heads", "0"], ["num_head", "0", "1..1024"]),
         (["--mode", "faster"], ["'faster'", "non-persistent, fake, greedy, fast"]),
         (["--qlen", "65"], ["max_seqlen_q", "65", "1..64"]),
         (["--page-size", "3"], ["page_size", "3", "power of two"]),
