@@ -1,0 +1,133 @@
+"""Who is at fault and why: the cause of an outcome in one sentence, the party, and the contract's verdict.
+
+Knows findings and the call that they are of; runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backend.call import Call
+from backend.case import MetadataMode
+from backend.errors import UsageError
+from backend.findings import Finding, FindingKind, Party, Severity
+from backend.path import Outcome
+
+
+class ContractVerdict(StrEnum):
+    """What AITER's contract says of a shape that goes wrong."""
+
+    SUPPORTED_BUT_WRONG = "supported-but-wrong"  # a bug to report
+    UNSUPPORTED_AND_SILENT = "unsupported-and-silent"  # ask upstream to refuse
+    UNSUPPORTED_AND_REFUSED = "unsupported-and-refused"  # not a bug
+    NOT_A_FAULT = "not-a-fault"  # a control
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """sentence: the cause. reason: why this party. advice: what would put it right. All one or two sentences."""
+
+    party: Party
+    sentence: str
+    reason: str
+    advice: str
+    verdict: ContractVerdict
+
+
+_REASONS: Mapping[FindingKind, tuple[str, str]] = {
+    FindingKind.BAD_INDPTR: (
+        "the caller builds the index tensors, and AITER takes them as they are",
+        "build the index tensor for the batch that runs",
+    ),
+    FindingKind.BAD_LAST_PAGE_LEN: (
+        "kv_last_page_lens[i] is the number of tokens in the last page, 1 to page_size; the caller fills it",
+        "fill kv_last_page_lens with the tokens of the last page, not with the sequence length",
+    ),
+    FindingKind.BAD_PAGE_ID: ("the caller hands over the page table", "hand over only pages of the pool"),
+    FindingKind.SHORT_SEQUENCE: (
+        "the caller fills in the lengths of all rows, those of graph padding too; a row of a request with fewer tokens than "
+        "rows has nothing to attend to",
+        "give padding rows at least as many KV tokens as query rows",
+    ),
+    FindingKind.BUFFER_TOO_SMALL: (
+        "the caller allocates the buffers, by a sizing call with other arguments than its planning call",
+        "size the buffers for the batch, rows, heads and flags that are planned later",
+    ),
+    FindingKind.HEAD_WIDTH: (
+        "the flags that the caller chose select a planner that groups heads otherwise than the launched kernel; AITER does not "
+        "compare the two",
+        "choose the flags by which planner and kernel agree; upstream, compare the head width of plan and kernel and refuse",
+    ),
+    FindingKind.METADATA_REJECTED: ("AITER's host code refuses the arguments", "nothing to mend in AITER"),
+    FindingKind.NO_KERNEL: (
+        "AITER has no kernel for the key and says so before any launch",
+        "choose another mode or add a kernel",
+    ),
+    FindingKind.PLANNER_READ: ("the planner reads outside of its inputs", "bound the planner's index"),
+    FindingKind.PLANNER_OVERRUN: (
+        "the buffers have the size that AITER asked for, and the planner writes outside of them",
+        "make get_mla_metadata_info_v1 and the planner agree on the number of rows",
+    ),
+    FindingKind.SHORT_PIECE: (
+        "the planner cuts a sequence so that its last piece has fewer tokens than there are query rows; for the first rows the "
+        "kernel masks all of them and divides by zero",
+        "let the planner keep a remainder shorter than the query rows with the piece before",
+    ),
+    FindingKind.SPLIT_CAP: (
+        "the planner makes more pieces of a row than the reduction holds",
+        "size the reduction by the plan",
+    ),
+    FindingKind.FOREIGN_PAGE: (
+        "page table and lengths hold, and the kernel computes another address (a product of too few bits, or a page size that "
+        "it does not implement)",
+        "compute the address in 64 bits, or refuse page sizes that the kernel does not implement",
+    ),
+    FindingKind.NULL_POINTER: (
+        "the launcher passes a null pointer that the kernel uses",
+        "pass the tensor, or choose a kernel that does not use it",
+    ),
+}
+"""Why the party is at fault, and what would put it right, where the kind alone tells."""
+
+_BY_PARTY: Mapping[Party, tuple[str, str]] = {
+    Party.CALLER: ("the caller's arguments are the first thing on the path that does not hold", "mend the caller's arguments"),
+    Party.PLANNER: ("sizes and arguments hold, and the plan does not cover the batch as it should", "mend the planner"),
+    Party.LAUNCHER: ("the plan holds, and what is launched does not fit it", "mend the launcher"),
+    Party.KERNEL: ("plan and kernel arguments hold, and the kernel leaves its tensors", "mend the kernel"),
+    Party.REDUCTION: ("stage 1 holds, and the reduction does not", "mend the reduction"),
+    Party.PROJECT: ("two devices of aiterfuzz disagree", "report it to aiterfuzz"),
+}
+
+
+def blame(outcome: Outcome) -> Blame:
+    """Who is at fault for an outcome; raises UsageError where there is no finding."""
+    cause = outcome.cause
+    if cause is None:
+        raise UsageError("nobody is at fault: the case shows no finding")
+    reason, advice = _REASONS.get(cause.kind, _BY_PARTY[cause.party])
+    return Blame(cause.party, _sentence(cause, outcome.call), reason, advice, _verdict(cause))
+
+
+def _verdict(cause: Finding) -> ContractVerdict:
+    if cause.severity is Severity.REFUSED:
+        return ContractVerdict.UNSUPPORTED_AND_REFUSED
+    if cause.party is Party.CALLER:
+        return ContractVerdict.UNSUPPORTED_AND_SILENT
+    return ContractVerdict.SUPPORTED_BUT_WRONG
+
+
+def _sentence(cause: Finding, call: Call | None) -> str:
+    message = cause.message
+    if cause.kind is FindingKind.HEAD_WIDTH and call is not None and call.plan is not None:
+        message = f"With {flags(call)}, {message}"
+    return message[0].upper() + message[1:] + "."
+
+
+def flags(call: Call) -> str:
+    """The flags that choose the planner, as the caller passes them."""
+    planning = call.decision.planning
+    if planning is None or call.decision.mode is MetadataMode.NON_PERSISTENT:
+        return "no metadata (non-persistent)"
+    return f"fast_mode={planning.fast_mode}, intra_batch_mode={planning.intra_batch_mode}"

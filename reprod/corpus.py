@@ -1,0 +1,339 @@
+"""Entries of the corpus: known faults and controls, one JSON file each, and their replay.
+
+An entry states what must be found where, and what must stay silent. This module knows Cases, findings and where a path comes
+from; nothing of planners, kernels or of how a finding is made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path as FilePath
+from typing import Any
+
+from backend.aiter.codefiles import CodeSource, open_source
+from backend.case import RELEASES, Case
+from backend.codec import from_plain, read_file, to_plain
+from backend.devices.registry import OPENERS
+from backend.errors import CannotRunError, UsageError
+from backend.findings import Finding, FindingKind, Party
+from backend.path import Outcome, Path
+from reprod.blame import ContractVerdict
+from reprod.shrink import Runner
+
+Figure = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A figure between two bounds, both inclusive; None: open."""
+
+    at_least: int | None = None
+    at_most: int | None = None
+
+    def holds(self, value: Figure) -> bool:
+        """Whether a figure lies within; never for a string."""
+        if isinstance(value, str):
+            return False
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A finding that must be there.
+
+    tensor, party, stage: compared where given. figures: evidence by name, exact values or ranges.
+    """
+
+    kind: FindingKind
+    tensor: str | None = None
+    party: Party | None = None
+    stage: str | None = None
+    figures: Mapping[str, int | str | Range] = field(default_factory=dict)
+
+    def matches(self, finding: Finding) -> bool:
+        """Whether a finding is the expected one, figures included."""
+        return self.same_place(finding) and not self.differing(finding)
+
+    def same_place(self, finding: Finding) -> bool:
+        """Kind, tensor, party and stage alone."""
+        pairs = ((self.tensor, finding.tensor), (self.party, finding.party), (self.stage, finding.stage))
+        return finding.kind is self.kind and all(want is None or want == shown for want, shown in pairs)
+
+    def differing(self, finding: Finding) -> tuple[str, ...]:
+        """Names of the figures that are absent or not as expected."""
+        return tuple(name for name, want in self.figures.items() if not _figure_holds(want, finding.evidence.get(name)))
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}{' of ' + self.tensor if self.tensor else ''}"
+
+
+def _figure_holds(want: int | str | Range, shown: Figure | None) -> bool:
+    if shown is None:
+        return False
+    return want.holds(shown) if isinstance(want, Range) else want == shown
+
+
+UNIFORM = ("batch", "kv_len")
+"""Names that a sweep may vary beside a Case's fields: together they make kv_lens, `batch` requests of `kv_len` tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Cases that behave alike: all show `expect`, or all show nothing.
+
+    case: the first case; its release is overwritten by `releases`, each of which is run. over: values by field name;
+    every combination is run on top of `case`. expect: findings that each case must show, the cause first; empty where nothing
+    must be shown. device: by name in backend.devices.registry. revision: a commit of ROCm/aiter, or the object id of one code
+    object, for a device that runs code objects; None: the installed wheel or what is built in.
+    needs: what no device of this project has, so that the side cannot run anywhere yet; "" for nothing.
+    """
+
+    case: Case
+    releases: tuple[str, ...]
+    over: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    expect: tuple[Expected, ...] = ()
+    device: str = "model"
+    revision: str | None = None
+    needs: str = ""
+
+    def cases(self) -> Iterator[Case]:
+        """Every combination at every release; raises UsageError where one is not a valid Case."""
+        plain = to_plain(self.case)
+        for release, *values in itertools.product(self.releases, *self.over.values()):
+            changed = dict(zip(self.over, values, strict=True))
+            if "batch" in changed or "kv_len" in changed:
+                length = changed.pop("kv_len", self.case.kv_lens[0])
+                changed["kv_lens"] = [length] * changed.pop("batch", self.case.batch)
+            yield from_plain(Case, plain | to_plain(changed) | {"release": release}, "case")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One known fault, or a control that must stay silent.
+
+    id: short and unique (F1, C2); the file is named after it. references: upstream issues and pull requests.
+    fault_class: in the words of FindingKind, "control" for a control. verdict: the contract's.
+    about: what is wrong, in lines. faulty: sides that must show a finding, none for a control; silent: sides that
+    must show nothing (the fixed ones).
+    """
+
+    id: str
+    title: str
+    references: tuple[str, ...]
+    fault_class: str
+    verdict: ContractVerdict
+    about: tuple[str, ...]
+    faulty: tuple[Side, ...]
+    silent: tuple[Side, ...]
+
+    def sides(self) -> Iterator[tuple[str, Side]]:
+        """All sides with where they stand in the file, the faulty ones first."""
+        for name, sides in (("faulty", self.faulty), ("silent", self.silent)):
+            for i, side in enumerate(sides):
+                yield f"{name}[{i}]", side
+
+
+class Status(StrEnum):
+    """How a replayed entry stands."""
+
+    FOUND = "found"  # the faulty side shows what it should, the fixed side nothing
+    SILENT = "silent"  # a control: nothing shown, as it should be
+    CHANGED = "changed"  # anything else: a regression of AITER or of this project
+    CANNOT_RUN = "cannot run"  # this machine lacks what a side needs; the other side, if any, behaved
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Outcome of one entry's replay. reason: why it is CHANGED or CANNOT_RUN, "" otherwise. cases: run."""
+
+    entry: str
+    title: str
+    status: Status
+    reason: str
+    cases: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a side runs on; see Side.device and Side.revision."""
+
+    device: str
+    revision: str | None
+
+
+PathFactory = Callable[[Machine], Runner]
+"""Opens the path for a machine; raises CannotRunError where this computer has no such thing."""
+
+
+class OpenPaths:
+    """The usual PathFactory: each machine's path, opened once.
+
+    checkout: a checkout or bare repository of ROCm/aiter, from which revisions are read; None where there is none.
+    Raises UsageError where it is not one.
+    """
+
+    def __init__(self, checkout: str | None = None) -> None:
+        if checkout is not None:
+            open_source(checkout)
+        self.checkout = checkout
+        self._open: dict[Machine, Path] = {}
+
+    def __call__(self, machine: Machine) -> Path:
+        if machine.device not in OPENERS:
+            raise CannotRunError(f"device {machine.device}: not there; there are {', '.join(OPENERS)}")
+        if machine not in self._open:
+            self._open[machine] = Path(machine.device, self._source(machine))
+        return self._open[machine]
+
+    def _source(self, machine: Machine) -> CodeSource | None:
+        if machine.revision is None:
+            return None
+        wanted = f"code of ROCm/aiter at {machine.revision[:12]}"
+        if self.checkout is None:
+            raise CannotRunError(f"{wanted}: no checkout given; give one with --aiter PATH")
+        try:
+            return open_source(f"{self.checkout}@{machine.revision}")
+        except UsageError as error:
+            raise CannotRunError(f"{wanted}: not in {self.checkout}; fetch its whole history ({error})") from error
+
+
+def load_corpus(path: FilePath) -> tuple[Entry, ...]:
+    """The entries of a folder (every *.json directly in it), or of one file, in the order of their ids.
+
+    Raises UsageError naming file and field for a broken entry, two entries of one id, or no entry at all.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise UsageError.not_allowed("corpus", str(path), "a folder with *.json entries, or one such file")
+    entries: dict[str, Entry] = {}
+    for file in files:
+        entry = load_entry(file)
+        if entry.id in entries:
+            raise UsageError.not_allowed(f"{file}: id", entry.id, "an id that no other file has")
+        entries[entry.id] = entry
+    return tuple(sorted(entries.values(), key=lambda entry: _natural(entry.id)))
+
+
+def load_entry(file: FilePath) -> Entry:
+    """One entry; raises UsageError naming file and field where it does not hold together."""
+    entry = read_file(Entry, file)
+    _require(file, "id", entry.id, file.stem.split("-")[0] == entry.id, "the file name up to its first '-'")
+    kinds = ("control", *(kind.value for kind in FindingKind))
+    _require(file, "fault_class", entry.fault_class, entry.fault_class in kinds, ", ".join(kinds))
+    is_control = entry.fault_class == "control"
+    _require(file, "faulty", len(entry.faulty), bool(entry.faulty) != is_control, "no side for a control, else at least one")
+    _require(file, "silent", len(entry.silent), bool(entry.silent) or not is_control, "at least one side for a control")
+    for name, side in entry.sides():
+        expects = name.startswith("faulty")
+        allowed = "at least one finding, the cause first" if expects else "no finding on a silent side"
+        _require(file, f"{name}.expect", len(side.expect), bool(side.expect) == expects, allowed)
+        _check_sweep(file, name, side)
+    return entry
+
+
+def _check_sweep(file: FilePath, name: str, side: Side) -> None:
+    known = bool(side.releases) and set(side.releases) <= set(RELEASES)
+    _require(file, f"{name}.releases", list(side.releases), known, f"at least one of {', '.join(RELEASES)}")
+    allowed = [field for field in (*Case.__dataclass_fields__, *UNIFORM) if field != "release"]
+    for key, values in side.over.items():
+        _require(file, f"{name}.over", key, key in allowed, ", ".join(allowed))
+        _require(file, f"{name}.over.{key}", list(values), bool(values), "at least one value")
+    uniform = sorted(set(UNIFORM) & set(side.over))
+    _require(file, f"{name}.over", uniform, not (uniform and "kv_lens" in side.over), "kv_lens, or batch and kv_len")
+    try:
+        for _ in side.cases():
+            pass
+    except UsageError as error:
+        raise UsageError(f"{file}: {name}.over: {error}") from error
+
+
+def _require(file: FilePath, name: str, given: object, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UsageError.not_allowed(f"{file}: {name}", given, allowed)
+
+
+def _natural(name: str) -> tuple[str, int, str]:
+    """C2 before C10, F7 before F7b."""
+    found = re.match(r"(\D*)(\d*)(.*)", name)
+    assert found is not None
+    return found[1], int(found[2] or 0), found[3]
+
+
+def replay_all(entries: Sequence[Entry], paths: PathFactory) -> Iterator[Verdict]:
+    """Verdicts in the order of the entries, each as it is known."""
+    for entry in entries:
+        yield replay(entry, paths)
+
+
+def replay(entry: Entry, paths: PathFactory) -> Verdict:
+    """Runs every case of every side. An entry of which a side cannot run is CANNOT_RUN, unless another side has CHANGED."""
+    ran, missing = 0, ""
+    for name, side in entry.sides():
+        try:
+            path = _open(side, paths)
+            for case in side.cases():
+                ran += 1
+                complaint = _complaint(side, path.run(case))
+                if complaint:
+                    return Verdict(entry.id, entry.title, Status.CHANGED, f"{name}, {_told(case)}: {complaint}", ran)
+        except CannotRunError as error:
+            missing = missing or f"{name}: {error}"
+    if missing:
+        return Verdict(entry.id, entry.title, Status.CANNOT_RUN, missing, ran)
+    return Verdict(entry.id, entry.title, Status.FOUND if entry.faulty else Status.SILENT, "", ran)
+
+
+def replay_release(entry: Entry, paths: PathFactory, release: str) -> Status:
+    """How the first case of an entry stands at any release: FOUND, SILENT, CANNOT_RUN, or CHANGED for another fault."""
+    _, side = next(entry.sides())
+    try:
+        outcome = _open(side, paths).run(next(side.cases()).replace(release=release))
+    except CannotRunError:
+        return Status.CANNOT_RUN
+    if outcome.cause is not None and side.expect and side.expect[0].same_place(outcome.cause):
+        return Status.FOUND
+    if outcome.refused:
+        return Status.CANNOT_RUN
+    return Status.CHANGED if outcome.findings else Status.SILENT
+
+
+def _open(side: Side, paths: PathFactory) -> Runner:
+    if side.needs:
+        raise CannotRunError(side.needs)
+    return paths(Machine(side.device, side.revision))
+
+
+def _complaint(side: Side, outcome: Outcome) -> str:
+    """Why an outcome is not what its side expects; "" where it is."""
+    if not side.expect:
+        if outcome.refused is not None:
+            return f"refused ({outcome.refused}), so nothing is known of it"
+        return f"not silent: {outcome.findings[0].message}" if outcome.findings else ""
+    for expected in side.expect:
+        placed = [finding for finding in outcome.findings if expected.same_place(finding)]
+        if not placed:
+            shown = ", ".join(sorted({finding.kind.value for finding in outcome.findings})) or outcome.refused or "nothing"
+            return f"no {expected}; shown: {shown}"
+        if not any(expected.matches(finding) for finding in placed):
+            return _figures_told(expected, placed[0])
+    cause = outcome.cause
+    if cause is None or not side.expect[0].same_place(cause):
+        return f"the cause is {cause.signature if cause else 'none'}, not {side.expect[0]}"
+    return ""
+
+
+def _figures_told(expected: Expected, finding: Finding) -> str:
+    told = ", ".join(
+        f"{name} is {finding.evidence.get(name, 'absent')}, not {to_plain(expected.figures[name])}"
+        for name in expected.differing(finding)
+    )
+    return f"{expected}: {told}"
+
+
+def _told(case: Case) -> str:
+    lens = list(case.kv_lens) if case.batch <= 4 else f"{case.batch} requests"
+    return f"release {case.release}, {case.num_head} heads, {case.q_dtype}/{case.kv_dtype}, qlen {case.max_seqlen_q}, kv {lens}"

@@ -1,0 +1,78 @@
+"""An entry's file: how it is written, so that a diff reads well, and how a shrunk finding becomes one.
+
+Reading is reprod.corpus; this module knows no path and runs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from backend.codec import to_plain
+from backend.errors import UsageError
+from backend.path import Outcome
+from reprod.blame import blame
+from reprod.corpus import Entry, Expected, Side
+
+
+def entry_of(outcome: Outcome, entry_id: str, title: str, references: tuple[str, ...] = ()) -> Entry:
+    """An entry that expects of a case what it shows now, every figure exact.
+
+    Raises UsageError for an outcome without a finding. The fixed side is for the author to add, once there is a fix.
+    """
+    cause = outcome.cause
+    if cause is None:
+        raise UsageError("nothing to keep: the case shows no finding; give one that does")
+    expect = tuple(
+        Expected(f.kind, f.tensor or None, f.party, f.stage, dict(f.evidence))
+        for f in (cause, *(f for f in outcome.findings if f is not cause))
+    )
+    found = blame(outcome)
+    side = Side(outcome.case, (outcome.case.release,), expect=expect)
+    return Entry(entry_id, title, references, cause.kind.value, found.verdict, (found.sentence,), (side,), ())
+
+
+def entry_text(entry: Entry) -> str:
+    """The file of an entry: one field a line, lists of numbers on one line, fields at their default left out."""
+    return _pretty(_without_defaults(entry)) + "\n"
+
+
+def _without_defaults(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = {}
+        for field in dataclasses.fields(value):
+            given = getattr(value, field.name)
+            default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+            if given != default or field.name in ALWAYS_WRITTEN:
+                kept[field.name] = _without_defaults(given)
+        return kept
+    if isinstance(value, (tuple, list)):
+        return [_without_defaults(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _without_defaults(item) for key, item in value.items()}
+    return to_plain(value)
+
+
+ALWAYS_WRITTEN = ("backend", "faulty", "silent")
+"""Whose rule decides is what an entry is about, default or not."""
+
+
+def _pretty(plain: Any, indent: str = "") -> str:
+    short = json.dumps(plain, ensure_ascii=False)
+    flat = not any(isinstance(item, dict) for item in (plain.values() if isinstance(plain, dict) else _items(plain)))
+    if not isinstance(plain, (dict, list)) or (flat and len(indent) + len(short) <= LINE):
+        return short
+    deeper = indent + "  "
+    if isinstance(plain, dict):
+        lines = [f"{deeper}{json.dumps(key)}: {_pretty(value, deeper)}" for key, value in plain.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(deeper + _pretty(item, deeper) for item in plain) + f"\n{indent}]"
+
+
+def _items(plain: Any) -> list[Any]:
+    return plain if isinstance(plain, list) else []
+
+
+LINE = 120
+"""Longest line that is kept together."""
