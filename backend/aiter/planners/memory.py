@@ -46,17 +46,26 @@ def _package_stamp() -> tuple[tuple[str, int, int], ...]:
     return tuple((file.name, status.st_mtime_ns, status.st_size) for file in files for status in [os.stat(file)])
 
 
-def compiled(function: Kernel) -> Kernel:
-    """`function` compiled by numba and kept on disk; a change to any file of this package makes it stale.
-
-    numba itself looks at the one file that defines a function and would go on with an outdated helper of another file.
-    """
-    dispatcher: Any = numba.njit(cache=True, nogil=True)(function)
+def _cached(function: Kernel, **options: bool) -> Kernel:
+    dispatcher: Any = numba.njit(cache=True, nogil=True, **options)(function)
     if isinstance(dispatcher, types.FunctionType):  # NUMBA_DISABLE_JIT
         return function
     cache_file = dispatcher._cache._cache_file
     cache_file._source_stamp = (cache_file._source_stamp, _STAMP)
     return dispatcher  # type: ignore[no-any-return]
+
+
+def compiled(function: Kernel) -> Kernel:
+    """`function` compiled by numba and kept on disk; a change to any file of this package makes it stale.
+
+    numba itself looks at the one file that defines a function and would go on with an outdated helper of another file.
+    """
+    return _cached(function)
+
+
+def inlined(function: Kernel) -> Kernel:
+    """As `compiled`, for what runs once a word: without LLVM's alwaysinline a store costs ten times as much."""
+    return _cached(function, forceinline=True)
 
 
 _STAMP = _package_stamp()
@@ -72,13 +81,13 @@ def plain_python(kernel: Kernel) -> Kernel:
     return types.FunctionType(source.__code__, names, source.__name__, source.__defaults__)  # type: ignore[return-value]
 
 
-@compiled
+@inlined
 def as_int32(value: int) -> int:
     """`value` wrapped to the 32 bits that the kernel's registers have."""
     return ((value + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 
-@compiled
+@inlined
 def divide(numerator: int, denominator: int) -> int:
     """int32 `numerator / denominator`, truncated as in C.
 
@@ -95,7 +104,7 @@ def divide(numerator: int, denominator: int) -> int:
     return quotient if (numerator < 0) == (denominator < 0) else -quotient
 
 
-@compiled
+@inlined
 def remainder(numerator: int, denominator: int) -> int:
     """int32 `numerator % denominator`, with the numerator's sign as in C; x % 0 is x, by the same expansion as `divide`."""
     if denominator == 0:
@@ -104,7 +113,7 @@ def remainder(numerator: int, denominator: int) -> int:
     return rest if numerator >= 0 else -rest
 
 
-@compiled
+@inlined
 def divide_up(numerator: int, denominator: int) -> int:
     """(x + y - 1) / y in C, which is a ceiling for positive operands only; all planners divide like this."""
     return divide(numerator + denominator - 1, denominator)
@@ -124,7 +133,7 @@ def clear(words: Words, written: Marks, spans: Table) -> None:
         spans[buffer, HIGH] = NOTHING_HIGH
 
 
-@compiled
+@inlined
 def store(words: Words, written: Marks, spans: Table, buffer: int, index: int, value: int) -> None:
     """Write one word of a buffer, wherever it lies."""
     if index < spans[buffer, LOW]:
@@ -137,7 +146,7 @@ def store(words: Words, written: Marks, spans: Table, buffer: int, index: int, v
         written[at] = 1
 
 
-@compiled
+@inlined
 def store_range(words: Words, written: Marks, spans: Table, buffer: int, begin: int, end: int, value: int) -> None:
     """Write `value` to the words [begin, end) of a buffer."""
     if begin >= end:
@@ -150,7 +159,7 @@ def store_range(words: Words, written: Marks, spans: Table, buffer: int, begin: 
     written[first:limit] = 1
 
 
-@compiled
+@inlined
 def store_work_item(
     words: Words,
     written: Marks,
@@ -195,7 +204,7 @@ def note_stray_read(strays: Table, array: int, index: int) -> None:
         strays[count + 1, 1] = index
 
 
-@compiled
+@inlined
 def load(values: Words, index: int, strays: Table, array: int) -> int:
     """Read one word of an input array; outside of it, note the read and give the poison."""
     if 0 <= index < values.size:

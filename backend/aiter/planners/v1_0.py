@@ -22,6 +22,7 @@ from backend.aiter.planners.memory import (
     compiled,
     divide,
     divide_up,
+    inlined,
     load,
     remainder,
     store,
@@ -45,25 +46,25 @@ _DEALT_UNEVENLY = int(Branch.DEALT_UNEVENLY)
 _LDS_OVERFLOW = int(Branch.LDS_OVERFLOW)
 
 
-@compiled
+@inlined
 def lds_read(lds: Table, word: int, lds_words: int) -> int:
     """Local memory past its end reads as 0 (CDNA3 ISA, LDS: out-of-range addresses)."""
     return lds[word] if word < lds_words else 0
 
 
-@compiled
+@inlined
 def row_kv_end(end: int, causal_tail: int, begin: int) -> int:
     """Where a row's KV ends: at its own causal end (causal_tail <= 0), and never before one token."""
     return max(end + causal_tail, begin + 1)
 
 
-@compiled
+@inlined
 def causal_tail(row: int, queries: int, per_query_ends: bool) -> int:
     """Tokens (<= 0) that a row's KV ends before its sequence's, when each row is one query position."""
     return remainder(row, queries) - queries + 1 if per_query_ends else 0
 
 
-@compiled
+@inlined
 def wanted_pieces(tokens: int, per_unit: int, cap: int, fixed: int, tokens_per_piece: int) -> tuple[int, int]:
     """Pieces that a row is wanted in, and the branch that decided; 0 is possible and divides by zero later."""
     if fixed:

@@ -26,6 +26,7 @@ from backend.aiter.planners.memory import (
     compiled,
     divide,
     divide_up,
+    inlined,
     load,
     store,
     store_range,
@@ -56,7 +57,7 @@ _FINAL_MAP_UNSPLIT = int(Branch.FINAL_MAP_UNSPLIT)
 _NO_ENTRY = 0x7FFFFFFF
 
 
-@compiled
+@inlined
 def causal_length(queries: int, tokens: int, tile: int, packed_tile: int, tiles: int, heads: int, is_causal: bool) -> int:
     """KV tokens that the last query of a tile may see."""
     if not is_causal or tile >= tiles:
@@ -84,28 +85,27 @@ def workload_limit(rows: int, workload: int, units: int, row_queries: int, granu
     return divide_up(int(cost), granularity) * granularity
 
 
-@compiled
-def exchange(costs: Table, order: Table, low: int, high: int, ascending: bool) -> None:
-    """Put two entries in order."""
-    if (costs[low] > costs[high]) == ascending:
-        costs[low], costs[high] = costs[high], costs[low]
-        order[low], order[high] = order[high], order[low]
+@inlined
+def exchange(keys: Table, low: int, high: int, ascending: bool) -> None:
+    """Put two rows in order by their cost, which is the upper half of a key; equal ones change places in descending order."""
+    first, second = keys[low], keys[high]
+    if ((first >> 32) > (second >> 32)) == ascending:
+        keys[low], keys[high] = second, first
 
 
 @compiled
 def sort_rows(costs: Table, rows: int) -> npt.NDArray[np.int64]:
-    """Order of the rows, dear ones first, by the kernel's bitonic network of one wave.
+    """Order of the rows, dear ones first, by the kernel's bitonic network of one wave; its padding has cost 0.
 
     In the building stages a wave does all strides for its first 64 pairs before it turns to the next 64, although
     those strides cross: above 256 rows the result is not sorted, and what it is then is reproduced.
     """
-    padded = 1
+    padded = WAVE
     while padded < rows:
         padded *= 2
-    padded = max(padded, WAVE)
-    keys = np.zeros(padded, np.int64)
-    keys[:rows] = costs[:rows]
-    order = np.arange(padded)
+    keys = np.empty(padded, np.int64)
+    for row in range(padded):
+        keys[row] = ((as_int32(costs[row]) << 32) if row < rows else 0) | row
     pairs = padded // 2
     size = 2
     while size < padded:
@@ -114,53 +114,43 @@ def sort_rows(costs: Table, rows: int) -> npt.NDArray[np.int64]:
             while stride > 0:
                 for pair in range(first, min(first + WAVE, pairs)):
                     low = 2 * pair - (pair & (stride - 1))
-                    exchange(keys, order, low, low + stride, (pair & (size // 2)) == 0)
+                    exchange(keys, low, low + stride, (pair & (size // 2)) == 0)
                 stride //= 2
         size *= 2
     stride = padded // 2
     while stride > 0:
         for pair in range(pairs):
             low = 2 * pair - (pair & (stride - 1))
-            exchange(keys, order, low, low + stride, False)
+            exchange(keys, low, low + stride, False)
         stride //= 2
-    return order
+    for row in range(padded):
+        keys[row] &= 0xFFFFFFFF
+    return keys
 
 
 @compiled
-def least_loaded(loads: Table) -> int:
-    """Compute unit with the least cost, the lowest number among equals. loads: a heap-ordered tree of minima."""
-    leaves = loads.size // 2
-    node = 1
-    while node < leaves:
-        node *= 2
-        if loads[node + 1] < loads[node]:
-            node += 1
-    return node - leaves
+def least_loaded_tree(loads: Table) -> npt.NDArray[np.int64]:
+    """Tournament of idle compute units: element 1 is the least loaded one, the lowest number among equals.
+
+    loads: cost of each unit; its size is a power of two, with _NO_ENTRY for units that there are not.
+    """
+    leaves = loads.size
+    winners = np.empty(2 * leaves, np.int64)
+    for unit in range(leaves):
+        winners[leaves + unit] = unit
+    for node in range(leaves - 1, 0, -1):
+        play(winners, loads, node)
+    return winners
 
 
-@compiled
-def charge(loads: Table, unit: int, cost: int) -> None:
-    """Set a compute unit's cost."""
-    node = loads.size // 2 + unit
-    loads[node] = cost
-    while node > 1:
-        node //= 2
-        loads[node] = min(loads[2 * node], loads[2 * node + 1])
+@inlined
+def play(winners: Table, loads: Table, node: int) -> None:
+    """Decide one match of the tournament anew."""
+    left, right = winners[2 * node], winners[2 * node + 1]
+    winners[node] = left if loads[left] <= loads[right] else right
 
 
-@compiled
-def new_loads(units: int) -> npt.NDArray[np.int64]:
-    """Tree of costs for `units` idle compute units; leaf i is element size / 2 + i."""
-    leaves = 1
-    while leaves < units:
-        leaves *= 2
-    loads = np.zeros(2 * leaves, np.int64)
-    for absent in range(units, leaves):
-        charge(loads, absent, _NO_ENTRY)
-    return loads
-
-
-@compiled
+@inlined
 def is_split(tokens: int, room: int) -> tuple[bool, int]:
     """Whether a tile is planned as split, judged before its first piece is cut; and the branch taken."""
     estimated = divide_up(tokens, room)
@@ -173,44 +163,45 @@ def is_split(tokens: int, room: int) -> tuple[bool, int]:
 @compiled
 def deal_tile(
     loads: Table,
+    winners: Table,
     counts: Table,
-    pieces: Words,
+    pieces: Table,
     first_piece: int,
     tokens: int,
     packed_tile: int,
     limit: int,
     units: int,
     granularity: int,
-) -> tuple[npt.NDArray[np.int32], int, bool, int]:
+) -> tuple[int, bool, int]:
     """Cut a tile's KV into pieces for the least-loaded units.
 
-    pieces: [capacity, 3] table of (unit, kv begin within the sequence, kv end), filled from first_piece on and replaced by a
-    larger one when it is full. Returns that table, the number after the last piece, whether the tile is split, branches.
+    pieces: [capacity, 3] table of (unit, kv begin within the sequence, kv end), filled from first_piece on; a tile has at most
+    `units` pieces, because none is shorter than its share. Returns the number after the last piece, whether the tile
+    is split, branches.
     """
     floor = divide_up(divide_up(tokens, units), granularity) * granularity
-    top = loads[loads.size // 2 + least_loaded(loads)]
-    split, branches = is_split(tokens, max(limit - top - 2 * packed_tile, floor))
+    split, branches = is_split(tokens, max(limit - loads[winners[1]] - 2 * packed_tile, floor))
     piece = first_piece
     begin = 0
     left = tokens
     while True:
-        unit = least_loaded(loads)
-        load_before = loads[loads.size // 2 + unit]
-        room = max(limit - load_before - 2 * packed_tile, floor)
-        if room == floor:
+        unit = winners[1]
+        room = limit - loads[unit] - 2 * packed_tile
+        if room <= floor:
+            room = floor
             branches |= _FLOOR_BOUND
         if left > room and left - room <= SPLIT_TOLERANCE:
             room = left
             branches |= _REMAINDER_ABSORBED
         taken = min(left, room)
-        charge(loads, unit, as_int32(load_before + 2 * packed_tile + taken))
-        if piece == pieces.shape[0]:
-            larger = np.empty((2 * piece, 3), np.int32)
-            larger[:piece] = pieces
-            pieces = larger
+        loads[unit] = as_int32(loads[unit] + 2 * packed_tile + taken)
+        node = (loads.size + unit) >> 1
+        while node > 0:
+            play(winners, loads, node)
+            node >>= 1
         pieces[piece, 0] = unit
-        pieces[piece, 1] = as_int32(begin)
-        pieces[piece, 2] = as_int32(begin + taken)
+        pieces[piece, 1] = begin
+        pieces[piece, 2] = begin + taken
         counts[unit] += 1
         piece += 1
         left -= taken
@@ -219,7 +210,7 @@ def deal_tile(
             break
     if split != (piece - first_piece > 1):
         branches |= _ESTIMATE_MISSED
-    return pieces, piece, split, branches
+    return piece, split, branches
 
 
 @compiled
@@ -246,13 +237,13 @@ def measure_rows(
     return tokens, queries
 
 
-@compiled
+@inlined
 def write_tile(
     words: Words,
     written: Marks,
     spans: Table,
     places: Table,
-    pieces: Words,
+    pieces: Table,
     begin: int,
     end: int,
     row: int,
@@ -347,9 +338,14 @@ def plan_v1_1(
     limit = workload_limit(rows, workload, units, limit_queries, granularity)
 
     all_tiles = first_tile[rows]
-    loads = new_loads(units)
+    leaves = 1
+    while leaves < units:
+        leaves *= 2
+    loads = np.full(leaves, _NO_ENTRY, np.int64)
+    loads[:units] = 0
+    winners = least_loaded_tree(loads)
     counts = np.zeros(units, np.int64)
-    pieces = np.empty((4 * (rows + units), 3), np.int32)
+    pieces = np.empty((all_tiles + 2 * units, 3), np.int64)
     piece_end = np.empty(all_tiles + 1, np.int64)  # per tile in dealing order: number after its last piece
     piece_end[0] = 0
     tiles_split = np.empty(all_tiles, np.bool_)
@@ -361,8 +357,12 @@ def plan_v1_1(
         branches |= (_EMPTY_SEQUENCE if tokens[row] == 0 else 0) | (_SEVERAL_QUERY_TILES if tiles > 1 else 0)
         for tile in range(tiles):
             visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, heads, is_causal)
-            pieces, end, split, taken = deal_tile(
-                loads, counts, pieces, piece_end[dealt], visible, packed_tile, limit, units, granularity
+            if piece_end[dealt] + units > pieces.shape[0]:
+                larger = np.empty((2 * pieces.shape[0], 3), np.int64)
+                larger[: piece_end[dealt]] = pieces[: piece_end[dealt]]
+                pieces = larger
+            end, split, taken = deal_tile(
+                loads, winners, counts, pieces, piece_end[dealt], visible, packed_tile, limit, units, granularity
             )
             branches |= taken | (_SPLIT if split else _UNSPLIT) | (_CAUSAL_TRIM if visible < tokens[row] else 0)
             piece_end[dealt + 1] = end

@@ -27,6 +27,7 @@ from backend.aiter.planners.memory import (
     compiled,
     divide,
     divide_up,
+    inlined,
     load,
     note_stray_read,
     remainder,
@@ -53,7 +54,7 @@ _NO_WORK_LEFT_TO_TAKE = int(Branch.NO_WORK_LEFT_TO_TAKE)
 _WAVE = 64
 
 
-@compiled
+@inlined
 def query_tiles(queries: int, heads: int, packed_rows: int, packed_log2: int, cuts_queries: bool) -> int:
     """Tiles that a row is cut into along its queries."""
     if not cuts_queries:
@@ -111,7 +112,7 @@ def measure_rows(
     return blocks_of_all
 
 
-@compiled
+@inlined
 def causal_distance(
     tile: int, tiles: int, q_begin: int, rows_per_sequence: int, queries: int, sparse: bool, trims: bool
 ) -> int:
