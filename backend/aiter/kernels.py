@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from backend.aiter.arguments import Device
-from backend.aiter.codefiles import CodeSource, code_path, has_code, kernel_csv
+from backend.aiter.codefiles import CodeSource, blob_id, code_path, has_code, kernel_csv, open_code
 from backend.aiter.kernel_rules import KernelKey, Refused, Route, route
 from backend.aiter.release import Release, read_table
 from backend.case import Arch
@@ -34,7 +34,7 @@ class TableKey(NamedTuple):
 
 
 class TableRow(NamedTuple):
-    """One kernel. symbol: of the kernel in the ELF; code_object: file name; blob_id: git object id, where it is known."""
+    """One kernel. symbol: of the kernel in the ELF; code_object: file name; blob_id: git object id, None for a checkout."""
 
     symbol: str
     code_object: str
@@ -55,7 +55,9 @@ class KernelTable:
 
 @dataclass(frozen=True, slots=True)
 class KernelChoice:
-    """The kernel of a call. sub_q, s_mqa: see Route. shadowed: code objects of further rows with the same key.
+    """The kernel of a call. blob_id: git object id of the code object (of the source's, where one is given), None if unknown.
+
+    sub_q, s_mqa: see Route. shadowed: code objects of further rows with the same key.
 
     AITER keeps its rows in an unordered map, so that which of several equal keys wins is up to the C++ library; the first is
     taken here.
@@ -90,10 +92,13 @@ def choose_kernel(
     if not rows:
         return NoKernel(f"{table.label} has no row {describe_key(table_key)}", table_key)
     first = rows[0]
-    if source is not None and not has_code(source, device.arch, first.code_object):
-        return NoKernel(f"{code_path(device.arch, first.code_object)} is not in {source.label}")
+    content_id = first.blob_id
+    if source is not None:
+        if not has_code(source, device.arch, first.code_object):
+            return NoKernel(f"{code_path(device.arch, first.code_object)} is not in {source.label}")
+        content_id = blob_id(open_code(source, device.arch, first.code_object))
     shadowed = tuple(row.code_object for row in rows[1:])
-    return KernelChoice(first.symbol, first.code_object, first.blob_id, asked.sub_q, asked.s_mqa, shadowed)
+    return KernelChoice(first.symbol, first.code_object, content_id, asked.sub_q, asked.s_mqa, shadowed)
 
 
 def _table_key(key: KernelKey, asked: Route, table: KernelTable) -> TableKey:

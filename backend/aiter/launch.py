@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from types import MappingProxyType
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
 from backend.aiter.codefiles import CodeSource
@@ -36,12 +35,14 @@ PERSISTENT_MAX_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Stage 1 as launched. symbol: kernel in the ELF; code_object: file name below hsa/<arch>/mla; blob_id: where known.
+    """Stage 1 as launched; not to be written to, mappings included.
 
+    symbol: kernel in the ELF; code_object: file name below hsa/<arch>/mla; blob_id: its git object id, where known.
     persistent: as launched, which is not always as asked (2026-08 leaves persistent mode at large batches).
     max_seqlen_q: of the call. grid: workgroups; block: threads. tensors: as stage 1 sees them, folded; q_copied: q is a
     rearranged copy then, and o is rearranged back afterwards. num_kv_splits: second dimension of logits.
-    sub_q, s_mqa: see kernel_rules.Route. shadowed: see KernelChoice.
+    sub_q, s_mqa: see kernel_rules.Route. shadowed: see KernelChoice. raises_afterwards: why mla_decode_fwd raises although
+    it has launched both stages.
     """
 
     release: Release
@@ -63,6 +64,7 @@ class Launch:
     num_kv_splits: int
     second_stage: SecondStage
     shadowed: tuple[str, ...] = ()
+    raises_afterwards: str | None = None
 
     @property
     def aliases(self) -> Mapping[str, str]:
@@ -100,6 +102,10 @@ def launch(release: Release, device: Device, arguments: DecodeArguments, source:
     splits: int | str = 1 if metadata is not None else _splits(release, device, arguments, batch)
     if isinstance(splits, str):
         return Refusal("mla_decode_fwd", splits)
+    ragged = metadata is not None and arguments.q_rows % arguments.max_seqlen_q != 0
+    if ragged and not _folds_ragged(release, device, arguments):
+        reason = f"q.reshape: {arguments.q_rows} rows do not divide into groups of {arguments.max_seqlen_q} queries"
+        return Refusal("mla_decode_fwd", reason)
     plan = _plan(
         release,
         device,
@@ -118,9 +124,6 @@ def launch(release: Release, device: Device, arguments: DecodeArguments, source:
         return plan
     if metadata is None:
         return _split_launch(release, device, arguments, plan, batch, splits)
-    if plan.folded.copied and arguments.q_rows % arguments.max_seqlen_q:
-        reason = f"q.reshape: {arguments.q_rows} rows are no multiple of {arguments.max_seqlen_q} queries"
-        return Refusal("mla_decode_fwd", reason)
     return _persistent_launch(release, device, arguments, metadata, plan)
 
 
@@ -135,6 +138,36 @@ def _splits(release: Release, device: Device, arguments: DecodeArguments, batch:
         arguments.max_seqlen_q,
         arguments.q_dtype,
     )
+
+
+def _folds_ragged(release: Release, device: Device, arguments: DecodeArguments) -> bool:
+    """Whether q can be rearranged although its rows are no multiple of max_seqlen_q; true where it is not rearranged at all.
+
+    The last dimension of the reshape is inferred, so that what is left over may go into it: scrambled, but accepted.
+    """
+    folded = fold_heads(
+        release, device, arguments.q_dtype, arguments.kv_dtype, arguments.num_head, arguments.max_seqlen_q, persistent=True
+    )
+    return folded is None or not folded.copied or _reshapes(arguments, QK_HEAD_DIM)
+
+
+def _reshapes(arguments: DecodeArguments, row_elements: int) -> bool:
+    grouped = arguments.q_rows // arguments.max_seqlen_q * arguments.max_seqlen_q
+    return grouped > 0 and arguments.q_rows * row_elements % grouped == 0
+
+
+def _raises_afterwards(release: Release, arguments: DecodeArguments, folded: FoldedHeads, partial_rows: int) -> str | None:
+    """Undoing the fold, after both stages have been launched."""
+    if folded.fold == 1:
+        return None
+    if release.name == "2025-11":
+        unfolds = partial_rows % folded.fold == 0
+        return None if unfolds else f"logits.view: {partial_rows} partial rows do not divide by the fold {folded.fold}"
+    if not folded.copied or arguments.q_rows % arguments.max_seqlen_q == 0:
+        return None
+    if not _reshapes(arguments, V_HEAD_DIM):
+        return f"o.reshape: {arguments.q_rows} rows do not divide into groups of {arguments.max_seqlen_q} queries"
+    return "final_lse.reshape: rows do not divide into groups of queries" if arguments.return_lse else None
 
 
 def _leaves_persistent_mode(release: Release, device: Device, arguments: DecodeArguments, batch: int) -> bool:
@@ -289,10 +322,12 @@ def _persistent_launch(
         False,
         False,
         stores_lse,
-        MappingProxyType(extra),
+        extra,
         reduce_refusal(release, device.arch, heads, max_splits),
     )
-    return _launch(release, device, arguments, plan, True, (metadata.work_indptr - 1, 1, 1), tensors, 1, second)
+    afterwards = _raises_afterwards(release, arguments, plan.folded, partial_rows)
+    grid = (metadata.work_indptr - 1, 1, 1)
+    return _launch(release, device, arguments, plan, True, grid, tensors, 1, second, afterwards)
 
 
 def _split_launch(release: Release, device: Device, arguments: DecodeArguments, plan: _Plan, batch: int, splits: int) -> Launch:
@@ -318,7 +353,7 @@ def _split_launch(release: Release, device: Device, arguments: DecodeArguments, 
         plan.logits_is_o,
         not merges_always,
         arguments.return_lse and not plan.logits_is_o,
-        MappingProxyType(extra),
+        extra,
     )
     tiles_x = (arguments.max_seqlen_q * heads + plan.kernel.sub_q - 1) // plan.kernel.sub_q
     return _launch(release, device, arguments, plan, False, (tiles_x, batch, splits), tensors, splits, second)
@@ -353,6 +388,7 @@ def _launch(
     tensors: dict[str, TensorSpec],
     splits: int,
     second: SecondStage,
+    raises_afterwards: str | None = None,
 ) -> Launch:
     kernel, folded = plan.kernel, plan.folded
     return Launch(
@@ -371,8 +407,9 @@ def _launch(
         kernel.sub_q,
         kernel.s_mqa,
         plan.kernargs,
-        MappingProxyType(tensors),
+        tensors,
         splits,
         second,
         kernel.shadowed,
+        raises_afterwards,
     )
