@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from backend.case import Case, PageOrder
 from fuzz.search import Tally
-from reprod.text import lengths, table
+from reprod.explain import told
+from reprod.text import table
 
 REASONS_SHOWN = 8
 
 
-def told(case: Case) -> str:
-    """A case in one line: what every case has, then what is unusual about it."""
-    parts = [
-        f"{case.num_head} heads",
-        f"{case.q_dtype}/{case.kv_dtype}",
-        f"qlen {case.max_seqlen_q}",
-        f"kv {lengths(case.kv_lens)}",
-        case.arch.value,
-        case.release,
-    ]
-    unusual = {
-        "rows": None if case.query_lens is None else lengths(case.query_lens),
-        "page": case.page_size if case.page_size != 1 else None,
-        "mode": case.mode,
-        "CUs": case.num_cu or None,
-        "graph": case.graph_batch,
-        "max_batch": case.max_batch,
-        "first page": case.first_page or None,
-        "pages": None if case.page_order is PageOrder.SEQUENTIAL else case.page_order,
-    }
-    parts += [f"{name} {value}" for name, value in unusual.items() if value is not None]
-    return ", ".join(parts)
-
-
 def lines(tally: Tally, folders: Mapping[str, Path]) -> Iterator[str]:
     """The report, line by line."""
-    refused = tally.refused.total()
-    if refused:
-        yield f"{refused:,} of {tally.cases:,} cases were refused, which is not a fault:"
-        reasons = tally.refused.most_common()
-        yield from table(("cases", "reason"), [(count, reason) for reason, count in reasons[:REASONS_SHOWN]])
-        if len(reasons) > REASONS_SHOWN:
-            yield f"  and {len(reasons) - REASONS_SHOWN:,} more reasons, in the results file"
+    yield from _reasons(tally.refused, f"of {tally.cases:,} cases were refused, which is not a fault:")
+    yield from _reasons(tally.unmodelled, f"of {tally.cases:,} cases are not modelled, so that nothing is known of them:")
     if not tally.faults:
         yield f"no fault in {tally.ran:,} cases"
         return
@@ -62,3 +34,12 @@ def lines(tally: Tally, folders: Mapping[str, Path]) -> Iterator[str]:
         for fault in worst_first
     ]
     yield from table(("worst", "cases", "first", "signature", "smallest case", "folder"), rows)
+
+
+def _reasons(counted: Counter[str], what: str) -> Iterator[str]:
+    if not counted:
+        return
+    yield f"{counted.total():,} {what}"
+    yield from table(("cases", "reason"), [(count, reason) for reason, count in counted.most_common(REASONS_SHOWN)])
+    if len(counted) > REASONS_SHOWN:
+        yield f"  and {len(counted) - REASONS_SHOWN:,} more reasons, in the results file"

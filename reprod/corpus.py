@@ -22,6 +22,7 @@ from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
 from backend.path import Outcome, Path
 from reprod.blame import ContractVerdict
+from reprod.explain import told
 from reprod.shrink import Runner
 
 Figure = int | str
@@ -279,7 +280,7 @@ def replay(entry: Entry, paths: PathFactory) -> Verdict:
                 ran += 1
                 complaint = _complaint(side, path.run(case))
                 if complaint:
-                    return Verdict(entry.id, entry.title, Status.CHANGED, f"{name}, {_told(case)}: {complaint}", ran)
+                    return Verdict(entry.id, entry.title, Status.CHANGED, f"{name}, {told(case)}: {complaint}", ran)
         except CannotRunError as error:
             missing = missing or f"{name}: {error}"
     if missing:
@@ -332,8 +333,3 @@ def _figures_told(expected: Expected, finding: Finding) -> str:
         for name in expected.differing(finding)
     )
     return f"{expected}: {told}"
-
-
-def _told(case: Case) -> str:
-    lens = list(case.kv_lens) if case.batch <= 4 else f"{case.batch} requests"
-    return f"release {case.release}, {case.num_head} heads, {case.q_dtype}/{case.kv_dtype}, qlen {case.max_seqlen_q}, kv {lens}"

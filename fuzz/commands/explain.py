@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import open_source
     from backend.path import Path as CasePath
     from fuzz.compiling import announced
-    from fuzz.explain import explain
+    from reprod.explain import explain
 
     case = _case(arguments)
     path = CasePath(arguments.device, open_source(arguments.aiter) if arguments.aiter is not None else None)

@@ -142,7 +142,7 @@ def test_a_change_is_told(name: str) -> None:
     alter, complaint = ALTERATIONS[name]
     verdict = replay(ENTRIES["F1"], lambda machine: Altered(alter))
     assert verdict.status is Status.CHANGED
-    assert verdict.reason.startswith("faulty[0], release 2026-06, 64 heads")
+    assert verdict.reason.startswith("faulty[0], 64 heads, fp8/fp8, qlen 1, kv [1]")
     assert complaint in verdict.reason
 
 

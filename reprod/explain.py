@@ -12,12 +12,13 @@ import numpy as np
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.call import Call
+from backend.case import Case, PageOrder
 from backend.decision import Decision
 from backend.findings import Severity
 from backend.observation import Observation, Violation
 from backend.path import Outcome
-from fuzz.report import told
-from reprod.text import lengths, table
+from reprod.blame import blame
+from reprod.text import lengths, shown, table
 
 ITEMS_SHOWN = 12
 """Work items printed from the start, unless asked for otherwise."""
@@ -26,6 +27,11 @@ OFFENDERS_SHOWN = 8
 
 WORK_ITEM_COLUMNS = ("batch", "partial", "q0", "q1", "kv0", "kv1", "offset")
 """AITER's MlaWorkInfo without its padding; q0..q1 and kv0..kv1 are half open, partial -1 writes o directly."""
+
+
+def explain_text(outcome: Outcome, max_items: int = ITEMS_SHOWN) -> str:
+    """`explain` as one text. max_items: work items shown from the start of the plan."""
+    return "\n".join(explain(outcome, max_items)) + "\n"
 
 
 def explain(outcome: Outcome, items: int = ITEMS_SHOWN) -> Iterator[str]:
@@ -42,6 +48,30 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN) -> Iterator[str]:
     if outcome.observation is not None:
         yield from _accesses(outcome.observation)
     yield from _findings(outcome)
+
+
+def told(case: Case) -> str:
+    """A case in one line: what every case has, then what is unusual about it."""
+    parts = [
+        f"{case.num_head} heads",
+        f"{case.q_dtype}/{case.kv_dtype}",
+        f"qlen {case.max_seqlen_q}",
+        f"kv {lengths(case.kv_lens)}",
+        case.arch.value,
+        case.release,
+    ]
+    unusual = {
+        "rows": None if case.query_lens is None else lengths(case.query_lens),
+        "page": case.page_size if case.page_size != 1 else None,
+        "mode": case.mode,
+        "CUs": case.num_cu or None,
+        "graph": case.graph_batch,
+        "max_batch": case.max_batch,
+        "first page": case.first_page or None,
+        "pages": None if case.page_order is PageOrder.SEQUENTIAL else case.page_order,
+    }
+    parts += [f"{name} {value}" for name, value in unusual.items() if value is not None]
+    return ", ".join(parts)
 
 
 def _decision(decision: Decision) -> Iterator[str]:
@@ -107,11 +137,11 @@ def _work_items(plan: Plan, items: int, offenders: Sequence[int]) -> Iterator[st
     work = plan.work_items
     allocated = plan.buffers["work_info_set"].allocated // 8
     yield f"  {len(work)} work items, room for {allocated}:"
-    shown = sorted({*range(min(items, len(work))), *(i for i in offenders if i < len(work))})
-    rows = [(i, _unit(plan, i), *(int(n) for n in work[i][:7]), "<- first to offend" if i in offenders else "") for i in shown]
+    picked = sorted({*range(min(items, len(work))), *(i for i in offenders if i < len(work))})
+    rows = [(i, _unit(plan, i), *(int(n) for n in work[i][:7]), "<- first to offend" if i in offenders else "") for i in picked]
     yield from table(("item", "CU", *WORK_ITEM_COLUMNS, ""), rows, indent="    ")
-    if len(shown) < len(work):
-        yield f"    and {len(work) - len(shown):,} more"
+    if len(picked) < len(work):
+        yield f"    and {len(work) - len(picked):,} more"
 
 
 def _unit(plan: Plan, item: int) -> int | str:
@@ -178,9 +208,22 @@ def _findings(outcome: Outcome) -> Iterator[str]:
     for finding in outcome.findings:
         mark = "refused" if finding.severity is Severity.REFUSED else finding.severity.name.lower()
         yield f"  [{mark}] {finding.kind.value} ({finding.party.value}, {finding.stage}): {finding.message}"
+        if finding.evidence:
+            yield "    " + ", ".join(f"{name} {shown(value)}" for name, value in finding.evidence.items())
+    yield from _blame(outcome)
+
+
+def _blame(outcome: Outcome) -> Iterator[str]:
     cause = outcome.cause
-    if cause is not None:
-        yield f"signature: {cause.signature}"
+    if cause is None:
+        return
+    found = blame(outcome)
+    yield ""
+    yield f"at fault: the {found.party.value}: {found.reason}"
+    yield f"  cause: {found.sentence}"
+    yield f"  to put it right: {found.advice}"
+    yield f"  contract: {found.verdict.value}"
+    yield f"  signature: {cause.signature}"
 
 
 def _offenders(outcome: Outcome) -> tuple[int, ...]:
