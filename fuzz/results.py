@@ -3,7 +3,7 @@
 The file is `results.jsonl` in the run's folder. Its lines, by their field "event":
   run       first: seed, space, budget and provenance, from which every case can be drawn again
   started   a case is about to run: number, chunk, position; the last such line of a killed run names the case that did it
-  refused   number and reason
+  refused   number and reason; unmodelled likewise
   fault     number and signature of a case that shows a fault
   found     a new fault: signature, severity, party, the first and the smallest case, its findings, its folder
   finished  last: counts; "interrupted" is true after Ctrl-C
@@ -67,6 +67,8 @@ class ResultLog:
             self._write("fault", number=event.number, signature=event.signature)
         elif event.refused is not None:
             self._write("refused", number=event.number, reason=event.refused)
+        elif event.unmodelled is not None:
+            self._write("unmodelled", number=event.number, reason=event.unmodelled)
 
     def found(self, fault: Fault, folder: Path | None) -> None:
         """A new fault, shrunk."""
@@ -93,6 +95,7 @@ class ResultLog:
             cases=tally.cases,
             ran=tally.ran,
             refused=dict(tally.refused),
+            unmodelled=dict(tally.unmodelled),
             faults=counts,
             seconds=round(seconds, 3),
             interrupted=interrupted,

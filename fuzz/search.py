@@ -18,7 +18,7 @@ from typing import Protocol
 
 from backend.case import Case
 from backend.codec import dumps
-from backend.errors import UsageError
+from backend.errors import UnmodelledError, UsageError
 from backend.findings import Severity, worst
 from backend.path import Outcome
 from fuzz.generate import examples
@@ -27,7 +27,7 @@ from fuzz.strategies import cases
 from reprod.shrink import ShrinkResult, shrink
 
 CHUNK = 250
-"""Cases a chunk: a Hypothesis run costs 20 ms to set up, which is 2 % of a chunk; more would make `--seconds` coarse."""
+"""Cases a chunk: a tenth of a second of work, so that `--seconds` and Ctrl-C need not wait; a Hypothesis run costs 1 ms."""
 
 
 class Runner(Protocol):
@@ -65,12 +65,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ran:
-    """A case has run. signature: of the fault it shows; refused: why it was not taken; both None for a clean case."""
+    """A case has run. At most one of the last three is not None; none of them for a clean case.
+
+    outcome: None for a case that is not modelled. signature: of the fault it shows. refused: why backend or AITER do not take
+    it. unmodelled: what of it this project does not model, so that nothing is known of it.
+    """
 
     number: int
-    outcome: Outcome
-    signature: str | None
-    refused: str | None
+    outcome: Outcome | None
+    signature: str | None = None
+    refused: str | None = None
+    unmodelled: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -100,16 +105,17 @@ class Found:
 
 @dataclass(slots=True)
 class Tally:
-    """What a search came to so far. refused: reasons with counts. faults: by signature, in the order they were met."""
+    """What a search came to so far. refused, unmodelled: reasons with counts. faults: by signature, as they were met."""
 
     cases: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    unmodelled: Counter[str] = field(default_factory=Counter)
     faults: dict[str, Fault] = field(default_factory=dict)
 
     @property
     def ran(self) -> int:
-        """Cases that were neither refused by the backend nor by AITER."""
-        return self.cases - self.refused.total()
+        """Cases of which something is known: neither refused by backend or AITER, nor unmodelled."""
+        return self.cases - self.refused.total() - self.unmodelled.total()
 
 
 Event = Started | Ran | Found
@@ -136,10 +142,13 @@ class WithinSpace:
     space: CaseSpace
 
     def run(self, case: Case) -> Outcome:
-        """The outcome of a case of the space; any other is refused without being run."""
+        """The outcome of a case of the space; any other, and one that is not modelled, counts as refused."""
         if not self.space.holds(case):
             return Outcome(case, None, None, None, (), "not a case that the search was asked for")
-        return self.path.run(case)
+        try:
+            return self.path.run(case)
+        except UnmodelledError as error:
+            return Outcome(case, None, None, None, (), str(error))
 
 
 class Search:
@@ -179,17 +188,21 @@ class Search:
     def _run(self, started: Started) -> Ran:
         try:
             outcome = self.path.run(started.case)
+        except UnmodelledError as error:
+            self.tally.cases += 1
+            self.tally.unmodelled[str(error)] += 1
+            return Ran(started.number, None, unmodelled=str(error))
         except Exception as error:
             error.add_note(f"while running case {started.number}: {dumps(started.case)}")
             raise
         self.tally.cases += 1
         cause = outcome.cause
         if outcome.faulty and cause is not None:
-            return Ran(started.number, outcome, cause.signature, None)
+            return Ran(started.number, outcome, signature=cause.signature)
         refused = outcome.refused or (cause.message if cause is not None else None)
         if refused is not None:
             self.tally.refused[refused] += 1
-        return Ran(started.number, outcome, None, refused)
+        return Ran(started.number, outcome, refused=refused)
 
     def _count(self, started: Started, signature: str) -> Fault | None:
         """The fault where it is new."""

@@ -134,15 +134,18 @@ def _write(fault: Fault, out: Path, made_by: Provenance) -> Path:
 
 
 def _exit_code(tally: Tally, interrupted: bool) -> int:
-    """1 for faults; 3 where the run says nothing: interrupted before the end, or every case refused."""
+    """1 for faults; 3 where the run confirms less than it was asked to."""
     if tally.faults:
         return 1
-    if interrupted:
-        print("interrupted: nothing found so far, which confirms nothing", file=sys.stderr)
-        return 3
-    if not tally.ran:
-        print("every case was refused, so nothing is known; see the reasons above", file=sys.stderr)
-        return 3
+    doubts = {
+        "interrupted: nothing found so far, which confirms nothing": interrupted,
+        "every case was refused, so nothing is known; see the reasons above": not tally.ran,
+        "some cases are not modelled, so not all of what was asked for is confirmed": bool(tally.unmodelled),
+    }
+    for doubt, holds in doubts.items():
+        if holds:
+            print(doubt, file=sys.stderr)
+            return 3
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from backend.case import Case
-from backend.errors import UsageError
+from backend.errors import UnmodelledError, UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Outcome
 from fuzz.search import CHUNK, Budget, Event, Found, Ran, Search, Started, case_at, chunk_cases
@@ -88,6 +88,7 @@ def test_a_case_is_announced_before_it_runs_and_reported_after() -> None:
             assert event.case not in path.ran[-1:]
             assert event.number == search.tally.cases + 1
         if isinstance(event, Ran):
+            assert event.outcome is not None
             assert event.outcome.case is path.ran[-1]
             assert event.number == search.tally.cases
 
@@ -137,3 +138,18 @@ def test_a_crash_of_our_own_names_its_case() -> None:
         list(Search(SPACE, FakePath(broken), 0).events(Budget(cases=5)))
     assert "while running case 1:" in raised.value.__notes__[0]
     assert '"kv_lens": [1]' in raised.value.__notes__[0]
+
+
+def test_what_is_not_modelled_is_counted_apart_and_does_not_stop_the_search() -> None:
+    def rule(case: Case) -> FindingKind | None:
+        if case.max_seqlen_q == 2:
+            raise UnmodelledError("two rows")
+        return FindingKind.HEAD_WIDTH if case.max_seqlen_q > 2 and case.num_head == 32 else None
+
+    happened, search = events(FakePath(rule))
+    reasons = [event.unmodelled for event in happened if isinstance(event, Ran) and event.unmodelled is not None]
+    assert search.tally.unmodelled == {"two rows": len(reasons)}
+    assert reasons
+    assert search.tally.ran == search.tally.cases - len(reasons)
+    (fault,) = search.tally.faults.values()
+    assert fault.shrunk.case.max_seqlen_q == 3  # shrinking meets the unmodelled case and goes round it
