@@ -16,7 +16,7 @@ from typing import NamedTuple
 from backend.aiter.arguments import Device
 from backend.aiter.codefiles import CodeSource, blob_id, code_path, has_code, kernel_csv, open_code
 from backend.aiter.kernel_rules import KernelKey, Refused, Route, route
-from backend.aiter.release import Release, read_table
+from backend.aiter.release import LAUNCHER_SOURCE, Release, read_table
 from backend.case import Arch
 from backend.errors import CannotRunError
 
@@ -45,7 +45,7 @@ class TableRow(NamedTuple):
 class KernelTable:
     """A kernel table of one architecture. rows: in the table's order, more than one where its keys are not unique.
 
-    causal: the value that the launcher asks for, 1 where any row is marked causal (the launcher's default since 2026-08).
+    causal: the value that the launcher which comes with the table asks for, 1 by default since 2026-08 and 0 before.
     """
 
     label: str
@@ -59,8 +59,8 @@ class KernelChoice:
 
     sub_q, s_mqa: see Route. shadowed: code objects of further rows with the same key.
 
-    AITER keeps its rows in an unordered map, so that which of several equal keys wins is up to the C++ library; the first is
-    taken here.
+    AITER keeps its rows in an unordered map, so that which of several equal keys wins differs from build to build (by the
+    architectures it is built for); the first is taken here, as in a build for gfx950 alone.
     """
 
     symbol: str
@@ -131,45 +131,44 @@ def built_in_table(release: Release, arch: Arch) -> KernelTable:
             row["lse"] == "1",
         )
         entries.append((key, TableRow(row["symbol"], row["code_object"], row["blob_id"])))
-    return _table(f"release {release.name} on {arch}", entries)
+    return _table(f"release {release.name} on {arch}", int(release.name == "2026-08"), entries)
 
 
 @lru_cache(maxsize=64)
 def source_table(source: CodeSource, arch: Arch) -> KernelTable | None:
     """The table that a source brings along, None where it has none; raises CannotRunError where it cannot be read."""
     text = kernel_csv(source, arch)
-    return None if text is None else parse_kernel_csv(text, f"{source.label}:{code_path(arch, 'mla_asm.csv')}")
+    if text is None:
+        return None
+    asks_for_causal = b"config_causal" in (source.read(LAUNCHER_SOURCE) or b"")
+    return parse_kernel_csv(text, f"{source.label}:{code_path(arch, 'mla_asm.csv')}", int(asks_for_causal))
 
 
-def parse_kernel_csv(text: str, label: str) -> KernelTable:
-    """AITER's mla_asm.csv: prefill rows and context-parallel rows are left out, columns that a revision lacks are 0."""
+def parse_kernel_csv(text: str, label: str, causal: int) -> KernelTable:
+    """AITER's mla_asm.csv without its prefill rows and context-parallel rows; columns that a revision lacks are 0.
+
+    causal: see KernelTable. Raises CannotRunError for a row that is not one.
+    """
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "//", ";"))]
-    entries = []
+    entries: dict[str, tuple[TableKey, TableRow]] = {}
     for number, row in enumerate(csv.DictReader(lines), start=2):
         try:
             if int(row.get("prefill") or 0) or int(row.get("cprr") or 0):
                 continue
             flags = {name: int(row.get(name) or 0) for name in ("ps", "causal", "lse")}
-            key = TableKey(
-                row["qType"],
-                row["kvType"],
-                int(row["Gqa"]),
-                bool(flags["ps"]),
-                int(row["qSeqLen"]),
-                flags["causal"],
-                bool(flags["lse"]),
-            )
-            entries.append((key, TableRow(row["knl_name"], row["co_name"], None)))
+            gqa_ratio, qlen = int(row["Gqa"]), int(row["qSeqLen"])
+            key = TableKey(row["qType"], row["kvType"], gqa_ratio, bool(flags["ps"]), qlen, flags["causal"], bool(flags["lse"]))
+            # AITER's map is keyed by symbol: a second row of one symbol is dropped.
+            entries.setdefault(row["knl_name"], (key, TableRow(row["knl_name"], row["co_name"], None)))
         except (KeyError, TypeError, ValueError) as error:
             raise CannotRunError(
                 f"{label}, row {number}: {error!r}; expected the columns qType, kvType, Gqa, ps, qSeqLen, knl_name, co_name"
             ) from error
-    return _table(label, entries)
+    return _table(label, causal, entries.values())
 
 
-def _table(label: str, entries: Iterable[tuple[TableKey, TableRow]]) -> KernelTable:
+def _table(label: str, causal: int, entries: Iterable[tuple[TableKey, TableRow]]) -> KernelTable:
     rows: dict[TableKey, tuple[TableRow, ...]] = {}
     for key, row in entries:
         rows[key] = (*rows.get(key, ()), row)
-    causal = max((key.causal for key in rows), default=0)
     return KernelTable(label, causal, MappingProxyType(rows))

@@ -93,7 +93,8 @@ def kernarg_bytes(launch: Launch, addresses: Mapping[str, int], unset: int = 0) 
 def launch(release: Release, device: Device, arguments: DecodeArguments, source: CodeSource | None = None) -> Launch | Refusal:
     """What `mla_decode_fwd` launches. source: where the code object must be found; its own kernel table, if any, is used.
 
-    The six metadata tensors are those of `arguments.metadata`; sm_scale and the scales of q and KV are the usual ones.
+    The six metadata tensors are those of `arguments.metadata`; sm_scale and the scales of q and KV are the usual ones. What
+    AITER does by environment variable only (AITER_ENABLE_EXPERIMENTAL, AITER_MLA_USE_OPUS, ...) is off.
     """
     batch = len(arguments.qo_indptr) - 1
     metadata = arguments.metadata
@@ -314,16 +315,16 @@ def _persistent_launch(
     if release.name == "2026-08" and arguments.num_kv_splits is not None:
         max_splits = max(max_splits, arguments.num_kv_splits)
     second = SecondStage(
-        SecondStageKind.REDUCE,
-        heads,
-        metadata.reduce_indptr - 1,
-        max_splits,
-        0,
-        False,
-        False,
-        stores_lse,
-        extra,
-        reduce_refusal(release, device.arch, heads, max_splits),
+        kind=SecondStageKind.REDUCE,
+        num_head=heads,
+        tiles=metadata.reduce_indptr - 1,
+        max_splits=max_splits,
+        mgc=0,
+        logits_is_o=False,
+        maybe_final_out=False,
+        stores_lse=stores_lse,
+        tensors=extra,
+        refusal=reduce_refusal(release, device.arch, heads, max_splits),
     )
     afterwards = _raises_afterwards(release, arguments, plan.folded, partial_rows)
     grid = (metadata.work_indptr - 1, 1, 1)
@@ -345,15 +346,15 @@ def _split_launch(release: Release, device: Device, arguments: DecodeArguments, 
     # A kernel of 8 or 16 heads with one query never writes bf16 rows into fp32 logits.
     merges_always = arguments.max_seqlen_q == 1 and (heads == 16 or (heads == 8 and release.name != "2025-11"))
     second = SecondStage(
-        SecondStageKind.NONE if plan.logits_is_o else SecondStageKind.TRITON,
-        heads,
-        0,
-        splits,
-        plan.mgc,
-        plan.logits_is_o,
-        not merges_always,
-        arguments.return_lse and not plan.logits_is_o,
-        extra,
+        kind=SecondStageKind.NONE if plan.logits_is_o else SecondStageKind.TRITON,
+        num_head=heads,
+        tiles=0,
+        max_splits=splits,
+        mgc=plan.mgc,
+        logits_is_o=plan.logits_is_o,
+        maybe_final_out=not merges_always,
+        stores_lse=arguments.return_lse and not plan.logits_is_o,
+        tensors=extra,
     )
     tiles_x = (arguments.max_seqlen_q * heads + plan.kernel.sub_q - 1) // plan.kernel.sub_q
     return _launch(release, device, arguments, plan, False, (tiles_x, batch, splits), tensors, splits, second)
@@ -392,24 +393,24 @@ def _launch(
 ) -> Launch:
     kernel, folded = plan.kernel, plan.folded
     return Launch(
-        release,
-        kernel.symbol,
-        kernel.code_object,
-        kernel.blob_id,
-        device.arch,
-        persistent,
-        folded.fold,
-        folded.heads_in_kernel,
-        arguments.max_seqlen_q,
-        folded.copied,
-        grid,
-        BLOCK,
-        kernel.sub_q,
-        kernel.s_mqa,
-        plan.kernargs,
-        tensors,
-        splits,
-        second,
-        kernel.shadowed,
-        raises_afterwards,
+        release=release,
+        symbol=kernel.symbol,
+        code_object=kernel.code_object,
+        blob_id=kernel.blob_id,
+        arch=device.arch,
+        persistent=persistent,
+        fold=folded.fold,
+        heads_in_kernel=folded.heads_in_kernel,
+        max_seqlen_q=arguments.max_seqlen_q,
+        q_copied=folded.copied,
+        grid=grid,
+        block=BLOCK,
+        sub_q=kernel.sub_q,
+        s_mqa=kernel.s_mqa,
+        kernargs=plan.kernargs,
+        tensors=tensors,
+        num_kv_splits=splits,
+        second_stage=second,
+        shadowed=kernel.shadowed,
+        raises_afterwards=raises_afterwards,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def folder_source(folder: Path, files: dict[str, bytes]) -> FolderSource:
 
 
 def test_a_row_whose_code_object_is_absent_is_no_kernel(tmp_path: Path) -> None:
-    csv = HEADER + "fp8,fp8,16,1,1,0,0,0,_ZN5aiter1kE,there.co\nfp8,fp8,16,1,2,0,0,0,_ZN5aiter1kE,absent.co\n"
+    csv = HEADER + "fp8,fp8,16,1,1,0,0,0,_ZN5aiter1kE,there.co\nfp8,fp8,16,1,2,0,0,0,_ZN5aiter1mE,absent.co\n"
     files = {code_path(Arch.GFX950, "mla_asm.csv"): csv.encode(), code_path(Arch.GFX950, "there.co"): b"code"}
     source = folder_source(tmp_path, files)
     table = source_table(source, Arch.GFX950)
@@ -79,14 +80,31 @@ def test_a_key_without_a_row_names_the_key() -> None:
 )
 def test_a_broken_table_is_named_with_its_row(text: str) -> None:
     with pytest.raises(CannotRunError, match=r"somewhere, row 2: .*expected the columns"):
-        parse_kernel_csv(text, "somewhere")
+        parse_kernel_csv(text, "somewhere", causal=0)
 
 
 def test_prefill_and_context_parallel_rows_are_left_out() -> None:
     header = HEADER.replace("lse,", "lse,cprr,")
     rows = "fp8,fp8,16,1,1,1,0,0,0,k,prefill.co\nfp8,fp8,16,1,1,0,0,0,1,k,parallel.co\nfp8,fp8,16,1,1,0,0,0,0,k,plain.co\n"
-    table = parse_kernel_csv(header + "# a comment\n" + rows, "t")
+    table = parse_kernel_csv(header + "# a comment\n" + rows, "t", causal=0)
     assert [row.code_object for found in table.rows.values() for row in found] == ["plain.co"]
+
+
+def test_a_second_row_of_one_symbol_is_dropped() -> None:
+    table = parse_kernel_csv(HEADER + "fp8,fp8,16,1,1,0,0,0,k,a.co\nfp8,fp8,32,1,1,0,0,0,k,b.co\n", "t", causal=0)
+    assert [row.code_object for found in table.rows.values() for row in found] == ["a.co"]
+
+
+def test_the_mask_that_a_launcher_asks_for_is_read_from_its_source(tmp_path: Path) -> None:
+    rows = "fp8,fp8,16,1,1,0,0,0,k0,unmasked.co\nfp8,fp8,16,1,1,0,1,0,k1,masked.co\n"
+    for launcher, expected in ((b"int causal = 0;", "unmasked.co"), (b"int config_causal = causal;", "masked.co")):
+        files = {code_path(Arch.GFX950, "mla_asm.csv"): (HEADER + rows).encode(), LAUNCHER_SOURCE: launcher}
+        files |= {code_path(Arch.GFX950, name): b"code" for name in ("masked.co", "unmasked.co")}
+        source = replace(folder_source(tmp_path / expected, files), label=expected)
+        table = source_table(source, Arch.GFX950)
+        found = choose_kernel(release("2026-08"), device(Arch.GFX950), FP8_16_HEADS, table, source)
+        assert isinstance(found, KernelChoice)
+        assert found.code_object == expected
 
 
 def test_two_rows_of_one_key_are_both_told() -> None:
