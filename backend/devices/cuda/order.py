@@ -1,0 +1,108 @@
+"""What a child is told of one Call for our own kernels: sizes, index tensors as the planner left them, and what is right.
+
+Plain data from a Call, JSON both ways; imports neither torch nor triton. Index tensors and plan go as base64 of int32 words,
+from the first to the last word written, so that a planner's overrun lies in the red zones as it would lie in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.aiter.arguments import Int32Array
+from backend.call import Call
+from backend.case import DType
+
+INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """int32 words. first: word of the tensor, counted from its start, that data begins with (negative: before it)."""
+
+    first: int
+    data: str
+
+    @classmethod
+    def of(cls, words: Int32Array, first: int = 0) -> Words:
+        """From an array."""
+        return cls(first, base64.b64encode(np.ascontiguousarray(words, "<i4").tobytes()).decode())
+
+    @property
+    def array(self) -> Int32Array:
+        """The words, read-only."""
+        return np.frombuffer(base64.b64decode(self.data), "<i4")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One launch and its merge. heads, fold, rows: as the kernel sees them (q: [rows, heads, 576]).
+
+    sizes: bytes of each tensor. words: contents of the index tensors and, for a persistent call, of the plan's buffers.
+    uniform: every request has max_seqlen_q queries. programs: workgroups of a persistent launch (compute units planned for).
+    tiles: reduce tiles. splits, min_split: of a call without a plan. kv_lens, query_lens: what the case says.
+    """
+
+    seed: int
+    q_dtype: DType
+    kv_dtype: DType
+    heads: int
+    fold: int
+    rows: int
+    q_copied: bool
+    max_seqlen_q: int
+    uniform: bool
+    page_size: int
+    persistent: bool
+    programs: int
+    tiles: int
+    splits: int
+    min_split: int
+    logits_is_o: bool
+    stores_lse: bool
+    sizes: Mapping[str, int]
+    words: Mapping[str, Words]
+    kv_lens: tuple[int, ...]
+    query_lens: tuple[int, ...]
+
+
+def order(call: Call, seed: int = 0) -> Order:
+    """The order for a call that has a launch and whose plan, if it has one, was not rejected."""
+    launch, decode, decision = call.launched, call.decode, call.decision
+    stage = launch.second_stage
+    words = {name: Words.of(getattr(decode, name)) for name in INDEX_TENSORS}
+    if launch.persistent:
+        assert call.plan is not None
+        words |= {name: Words.of(buffer.image, buffer.first) for name, buffer in call.plan.buffers.items()}
+    else:
+        batch = len(decode.qo_indptr) - 1
+        words["num_kv_splits_indptr"] = Words.of(np.arange(batch + 1, dtype=np.int32) * np.int32(launch.num_kv_splits))
+    sizes = {name: spec.nbytes for name, spec in launch.tensors.items() if name not in launch.aliases}
+    if stage.stores_lse and "final_lse" not in sizes:
+        sizes["final_lse"] = stage.tensors["final_lse"].nbytes
+    return Order(
+        seed=seed,
+        q_dtype=decode.q_dtype,
+        kv_dtype=decode.kv_dtype,
+        heads=launch.heads_in_kernel,
+        fold=launch.fold,
+        rows=decode.q_rows * launch.fold,
+        q_copied=launch.q_copied,
+        max_seqlen_q=launch.max_seqlen_q,
+        uniform=set(decision.query_lens) == {launch.max_seqlen_q},
+        page_size=decode.page_size,
+        persistent=launch.persistent,
+        programs=launch.grid[0],
+        tiles=stage.tiles,
+        splits=launch.num_kv_splits,
+        min_split=max(stage.mgc, 1),
+        logits_is_o=stage.logits_is_o,
+        stores_lse=stage.stores_lse,
+        sizes=sizes,
+        words=words,
+        kv_lens=decision.kv_lens,
+        query_lens=decision.query_lens,
+    )

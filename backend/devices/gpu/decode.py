@@ -1,0 +1,249 @@
+"""One order on one device: memory laid out and filled, our kernels launched on it, outputs taken back and compared.
+
+Runs on a CUDA or HIP GPU through torch, or on the CPU in Triton's interpreter (TRITON_INTERPRET=1 before this is imported).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton.language as tl
+
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
+from backend.devices.cuda.order import Order
+from backend.devices.gpu import kernels
+from backend.devices.gpu.memory import Damage, GuardedMemory, Memory, SeparateMemory, placed_sizes
+from backend.devices.gpu.numbers import BF16_P, SOFTMAX_SCALE, Comparison
+from backend.devices.gpu.values import as_float64, fill
+
+OVERRUN_REACH = 4
+"""An overrun of up to this many times the tensor is caught whole: a plan folded 8 times too fine reaches 7 times past q, but
+in practice folds are 2, 4 and 8, and beyond the zone lies another tensor's zone or unmapped memory."""
+
+REACHING = ("q", "o", "logits", "attn_lse", "final_lse")
+
+RAW_TYPE = {DType.FP8: torch.uint8, DType.BF16: torch.int16}
+TORCH_TYPE = {DType.FP8: torch.float8_e4m3fn, DType.BF16: torch.bfloat16}
+
+QUERY_STREAM, KV_STREAM = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Tile sizes of stage 1. block_m: q rows (row x head) of a program; block_n: tokens of a step."""
+
+    block_m: int
+    block_n: int
+    num_warps: int
+    num_stages: int
+
+
+def tiles_for(heads: int, max_seqlen_q: int) -> Tiles:
+    """What compiles without spilling on sm_90; a tile of 128 rows x 512 values would be all of an SM's registers."""
+    rows = heads * max_seqlen_q
+    if rows <= 16:
+        return Tiles(16, 64, 8, 3)
+    return Tiles(32, 32, 8, 2) if rows <= 32 else Tiles(64, 32, 8, 2)
+
+
+def dot_type() -> tl.dtype:
+    """Type of the products: bf16, which holds every fp8 number; float32 in the interpreter, whose bf16 dot is not one."""
+    from triton import knobs
+
+    return tl.float32 if knobs.runtime.interpret else tl.bfloat16
+
+
+class Decode:
+    """One order, laid out in memory and ready to launch.
+
+    separate: every tensor an allocation of its own (see SeparateMemory).
+    """
+
+    def __init__(self, order: Order, device: torch.device, separate: bool = False) -> None:
+        self.order = order
+        self._device = device
+        wanted = placed_sizes(order.sizes, REACHING, OVERRUN_REACH)
+        self.memory: Memory = SeparateMemory(wanted, device) if separate else GuardedMemory(wanted, device)
+        self._fill()
+
+    def stage1(self, tiles: Tiles | None = None) -> None:
+        """Launches the decode kernel."""
+        order = self.order
+        tiles = tiles or tiles_for(order.heads, order.max_seqlen_q)
+        scale = SOFTMAX_SCALE / math.log(2)
+        tuning = {"num_warps": tiles.num_warps, "num_stages": tiles.num_stages}
+        shares = max(1, -(-order.heads * order.max_seqlen_q // tiles.block_m))
+        blocks = (tiles.block_m, tiles.block_n, dot_type())
+        if order.persistent:
+            uniform = order.max_seqlen_q if order.uniform else 0
+            kernels.mla_decode_persistent[(order.programs, shares)](
+                self._typed("q"),
+                self._typed("kv_buffer"),
+                self._typed("o"),
+                self._typed("logits"),
+                self._typed("attn_lse"),
+                self._typed("final_lse"),
+                *(self._typed(name) for name in _PERSISTENT_INDICES),
+                scale,
+                uniform,
+                order.max_seqlen_q * order.fold,
+                order.heads,
+                order.page_size,
+                order.stores_lse,
+                *blocks,
+                **tuning,
+            )
+            return
+        kernels.mla_decode_split[(shares, len(order.kv_lens), order.splits)](
+            self._typed("q"),
+            self._typed("kv_buffer"),
+            self._typed("o" if order.logits_is_o else "logits"),
+            self._typed("attn_lse"),
+            *(self._typed(name) for name in _SPLIT_INDICES),
+            scale,
+            order.min_split,
+            order.heads,
+            order.page_size,
+            *blocks,
+            **tuning,
+        )
+
+    def stage2(self) -> None:
+        """Launches the merge, where there is one."""
+        order = self.order
+        if order.persistent:
+            kernels.mla_reduce[(order.tiles, order.heads)](
+                self._typed("logits"),
+                self._typed("attn_lse"),
+                self._typed("o"),
+                self._typed("final_lse"),
+                *(self._typed(name) for name in ("reduce_indptr", "reduce_final_map", "reduce_partial_map")),
+                order.heads,
+                order.stores_lse,
+            )
+        elif not order.logits_is_o:
+            kernels.mla_merge[(len(order.kv_lens), order.heads)](
+                self._typed("logits"),
+                self._typed("attn_lse"),
+                self._typed("o"),
+                self._typed("final_lse"),
+                *(self._typed(name) for name in ("qo_indptr", "kv_indptr", "num_kv_splits_indptr")),
+                order.min_split,
+                order.splits,
+                order.heads,
+                order.stores_lse,
+            )
+
+    def synchronize(self) -> None:
+        """Waits for the device; raises what the launches brought about."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def damage(self) -> list[Damage]:
+        """What changed outside of the tensors since the last time."""
+        return self.memory.damage()
+
+    def outputs(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """o [queries, heads of the model, 512] as raw bf16 bits, and final_lse [queries, heads] where it is stored."""
+        order = self.order
+        o = self.memory.tensor("o", torch.int16).view(order.rows, order.heads, V_HEAD_DIM)
+        lse = None
+        if order.stores_lse and order.persistent:
+            lse = self.memory.tensor("final_lse", torch.float32).view(order.rows, order.heads, 1)
+        return self._unfolded(o), None if lse is None else self._unfolded(lse).squeeze(-1)
+
+    def comparison(self) -> dict[str, Any]:
+        """The outputs against the reference; fields of Numbers."""
+        order = self.order
+        o, lse = self.outputs()
+        queries = self._queries()
+        pool = self.memory.tensor("kv_buffer", RAW_TYPE[order.kv_dtype]).view(-1, QK_HEAD_DIM)
+        table = torch.from_numpy(order.words["kv_indices"].array.copy()).to(self._device).long()
+        found = Comparison(BF16_P)
+        query = page = 0
+        for length, rows in zip(order.kv_lens, order.query_lens, strict=True):
+            position = torch.arange(length, device=self._device)
+            slots = table[page + position // order.page_size] * order.page_size + position % order.page_size
+            here = slice(query, query + rows)
+            found.add(
+                as_float64(queries[here], order.q_dtype, fnuz=False),
+                as_float64(pool[slots], order.kv_dtype, fnuz=False),
+                o[here].view(torch.bfloat16).double(),
+                (o[here] == -1).all(2),
+                None if lse is None else lse[here],
+                query,
+            )
+            query += rows
+            page += -(-length // order.page_size)
+        return found.result()
+
+    def _typed(self, name: str) -> torch.Tensor:
+        """A tensor with the type that the kernels want; a tensor that the launch does not have is one that nothing touches."""
+        order = self.order
+        if name not in order.sizes:
+            return torch.empty(0, dtype=torch.float32, device=self._device)
+        by_name = {"q": TORCH_TYPE[order.q_dtype], "kv_buffer": TORCH_TYPE[order.kv_dtype], "o": torch.bfloat16}
+        floats = dict.fromkeys(("logits", "attn_lse", "final_lse"), torch.float32)
+        return self.memory.tensor(name, by_name.get(name) or floats.get(name, torch.int32))
+
+    def _queries(self) -> torch.Tensor:
+        """q as the caller has it: raw [queries, heads of the model, 576]."""
+        order = self.order
+        shape = (order.rows // order.fold, order.heads * order.fold, QK_HEAD_DIM)
+        queries = torch.empty(shape, dtype=RAW_TYPE[order.q_dtype], device=self._device)
+        fill(queries, order.q_dtype, False, order.seed, QUERY_STREAM)
+        return queries
+
+    def _fill(self) -> None:
+        order, memory = self.order, self.memory
+        memory.write("q", 0, self._folded(self._queries()))
+        self._fill_pool()
+        for name, words in order.words.items():
+            memory.write(name, words.first * 4, torch.from_numpy(words.array.copy()))
+        overrun = [
+            name
+            for name, words in order.words.items()
+            if words.first < 0 or words.first * 4 + len(words.array) * 4 > order.sizes[name]
+        ]
+        memory.seal([*order.words, "q", "kv_buffer"], overrun)
+
+    def _fill_pool(self) -> None:
+        """The tokens that requests hold; pages and slots that nobody holds stay poison."""
+        order = self.order
+        pool = self.memory.tensor("kv_buffer", RAW_TYPE[order.kv_dtype]).view(-1, order.page_size, QK_HEAD_DIM)
+        table = order.words["kv_indices"].array
+        if not len(table):
+            return
+        low, high = int(table.min()), int(table.max()) + 1
+        stride = order.page_size * QK_HEAD_DIM
+        fill(pool[low:high], order.kv_dtype, False, order.seed, KV_STREAM, first=low * stride)
+        page = 0
+        for length in order.kv_lens:
+            page += -(-length // order.page_size)
+            if length % order.page_size:
+                pool[int(table[page - 1]), length % order.page_size :] = -1 if order.kv_dtype is DType.BF16 else 0xFF
+
+    def _folded(self, rows: torch.Tensor) -> torch.Tensor:
+        """[queries, model heads, n] as the kernel's [rows, heads, n] (mla_decode_fwd's rearrangement where it copies)."""
+        order = self.order
+        if not order.q_copied:
+            return rows.view(order.rows, order.heads, -1)
+        requests = rows.shape[0] // order.max_seqlen_q
+        split = rows.view(requests, order.max_seqlen_q, order.fold, order.heads, -1)
+        return split.permute(0, 2, 1, 3, 4).reshape(order.rows, order.heads, -1)
+
+    def _unfolded(self, rows: torch.Tensor) -> torch.Tensor:
+        """The way back, [queries, model heads, n]."""
+        order = self.order
+        if not order.q_copied:
+            return rows.view(order.rows // order.fold, order.heads * order.fold, -1)
+        requests = order.rows // (order.fold * order.max_seqlen_q)
+        split = rows.view(requests, order.fold, order.max_seqlen_q, order.heads, -1)
+        return split.permute(0, 2, 1, 3, 4).reshape(order.rows // order.fold, order.heads * order.fold, -1)
+
+
+_PERSISTENT_INDICES = ("qo_indptr", "kv_indices", "kv_last_page_lens", "work_indptr", "work_info_set")
+_SPLIT_INDICES = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens", "num_kv_splits_indptr")

@@ -1,0 +1,149 @@
+"""Outputs against plain attention in float64, with a stated budget for what rounding alone may do. Knows no kernel.
+
+The reference reads the same bytes as the kernel did, in the order that the *case* says (its lengths, its page table), not
+the plan's: a plan that mixes up requests shows here.
+
+Budget of an output row o (one query, one head), u the unit roundoff of P's type, u_o that of o's (bf16: 2^-8):
+  every element: |o - ref| <= u_o |ref| + (u + e) * A + floor * V,  A = sum p|v| / sum p, V = sum |v| / sum p,
+  the row's rms:  rms(o - ref) <= rms of sqrt((u_o ref)^2 + (u E)^2) + e * rms(A) + floor * rms(V),
+                  E = sqrt(sum p^2 v^2) / sum p.
+The first bounds the worst case. The second takes roundings as independent, which they are on random inputs, with each at its
+maximum instead of its mean square (a third of it): a row that lost a single token of thousands does not pass it.
+e is what float32 scores, exp2 and sums may add; `floor` the absolute rounding of a P too small for its type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """See the module. name: what it is for, in words."""
+
+    name: str
+    p_roundoff: float
+    p_floor: float
+    o_roundoff: float
+    score_error: float
+    lse_error: float
+
+
+BF16_P = Budget("P in bf16, sums in float32, o in bf16", 2.0**-8, 0.0, 2.0**-8, 1e-4, 1e-3)
+"""Our Triton kernel. score_error: float32 dots of 576 products near 1 in size, measured far below."""
+
+FP8_P = Budget("P in fp8 (e4m3), sums in float32, o in bf16", 2.0**-4, 2.0**-10, 2.0**-8, 1e-3, 5e-3)
+"""AITER's kernels with fp8 q: they quantise P to the KV type before the second product."""
+
+SOFTMAX_SCALE = QK_HEAD_DIM**-0.5
+"""What mla_decode_fwd takes where the caller gives no sm_scale."""
+
+
+class Comparison:
+    """Adds up requests; `result` gives the fields of backend.observation.Numbers."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._compared = 0
+        self._counts = {"not_a_number": 0, "unwritten": 0, "outside": 0}
+        self._first: dict[str, tuple[int, int] | None] = {"not_a_number": None, "unwritten": None, "outside": None}
+        self._worst = 0.0
+        self._error_square = 0.0
+        self._square = 0.0
+        self._lse_error: float | None = None
+
+    def add(
+        self,
+        q: torch.Tensor,
+        kv: torch.Tensor,
+        o: torch.Tensor,
+        unwritten: torch.Tensor,
+        lse: torch.Tensor | None,
+        first_query: int,
+    ) -> None:
+        """One request. q: [n, heads, 576] and kv: [tokens, 576] in float64; o: [n, heads, 512] float64 as the kernel left it;
+        unwritten: [n, heads] bool; lse: [n, heads] or None. first_query: its first row of o."""
+        tokens, queries = kv.shape[0], q.shape[0]
+        for index in range(queries):
+            visible = tokens - (queries - 1 - index)
+            if visible <= 0:
+                continue
+            reference = _attention(q[index], kv[:visible])
+            self._compare(reference, o[index], unwritten[index], None if lse is None else lse[index], first_query + index)
+
+    def result(self) -> dict[str, Any]:
+        """Fields of Numbers, as JSON values."""
+        rms = (self._error_square / self._square) ** 0.5 if self._square else 0.0
+        firsts = {f"first_{kind}": None if at is None else list(at) for kind, at in self._first.items()}
+        return {
+            "compared": self._compared,
+            **self._counts,
+            **firsts,
+            "worst": self._worst,
+            "relative_rms": rms,
+            "lse_error": self._lse_error,
+            "budget": self._budget.name,
+        }
+
+    def _compare(
+        self, reference: _Reference, o: torch.Tensor, unwritten: torch.Tensor, lse: torch.Tensor | None, query: int
+    ) -> None:
+        budget = self._budget
+        nan = o.isnan().any(1) & ~unwritten
+        good = ~nan & ~unwritten
+        error = (o - reference.o).abs()
+        slack = (budget.p_roundoff + budget.score_error) * reference.mean_size + budget.p_floor * reference.flat_size
+        element = error / (budget.o_roundoff * reference.o.abs() + slack)
+        rounding = ((budget.o_roundoff * reference.o) ** 2 + (budget.p_roundoff * reference.spread) ** 2).sqrt()
+        allowed = _rms(rounding) + budget.score_error * _rms(reference.mean_size) + budget.p_floor * _rms(reference.flat_size)
+        ratio = torch.maximum(element.amax(1), _rms(error) / allowed)
+        if lse is not None:
+            off = torch.where(good, (lse.double() - reference.lse).abs(), 0.0)
+            self._lse_error = max(self._lse_error or 0.0, float(off.nan_to_num(nan=float("inf")).amax()))
+            ratio = torch.maximum(ratio, off.nan_to_num(nan=float("inf")) / budget.lse_error)
+        self._compared += o.shape[0]
+        self._count("not_a_number", nan, query)
+        self._count("unwritten", unwritten, query)
+        self._count("outside", good & (ratio > 1.0), query)
+        if bool(good.any()):
+            self._worst = max(self._worst, float(ratio[good].amax()))
+            self._error_square += float((error[good] ** 2).sum())
+            self._square += float((reference.o[good] ** 2).sum())
+
+    def _count(self, kind: str, rows: torch.Tensor, query: int) -> None:
+        count = int(rows.sum())
+        if count:
+            self._counts[kind] += count
+            self._first[kind] = self._first[kind] or (query, int(rows.int().argmax()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reference:
+    """o, mean_size (A), flat_size (V), spread (E): [heads, 512]; lse: [heads]; float64."""
+
+    o: torch.Tensor
+    mean_size: torch.Tensor
+    flat_size: torch.Tensor
+    spread: torch.Tensor
+    lse: torch.Tensor
+
+
+def _attention(q: torch.Tensor, kv: torch.Tensor) -> _Reference:
+    """One query row of all heads. q: [heads, 576], kv: [tokens, 576], float64."""
+    score = (q @ kv.T) * SOFTMAX_SCALE
+    lse = torch.logsumexp(score, 1)
+    p = torch.exp(score - lse[:, None])
+    v = kv[:, :V_HEAD_DIM]
+    size = v.abs()
+    peak = p.amax(1, keepdim=True)
+    flat = size.sum(0)[None, :] * peak
+    return _Reference(p @ v, p @ size, flat, ((p**2) @ (v**2)).sqrt(), lse)
+
+
+def _rms(rows: torch.Tensor) -> torch.Tensor:
+    return (rows**2).mean(1).sqrt()

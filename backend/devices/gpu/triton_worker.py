@@ -1,0 +1,90 @@
+"""The child of device `cuda`: runs orders with our Triton kernels, on a GPU or, when asked to, in Triton's interpreter.
+
+Started as `python -m backend.devices.gpu.triton_worker [--interpret] [--separate]`. Result of a task: fields of `Findings`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from backend.devices.child.ends import failure_of
+from backend.devices.child.messages import Failure, Payload
+from backend.devices.child.serve import Reporter, serve
+from backend.devices.child.supervisor import RANK_VARIABLE
+
+
+class TritonWorker:
+    """Runs orders on the rank's GPU. interpret: on the CPU; separate: see SeparateMemory."""
+
+    def __init__(self, interpret: bool, separate: bool) -> None:
+        if interpret:
+            os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels' module is imported
+        import torch
+
+        self._separate = separate
+        self._interpret = interpret
+        if interpret:
+            self._device = torch.device("cpu")
+            return
+        if not torch.cuda.is_available():
+            raise RuntimeError("no GPU: torch.cuda.is_available() is false")
+        rank = int(os.environ.get(RANK_VARIABLE, "0"))
+        self._device = torch.device("cuda", rank % torch.cuda.device_count())
+        torch.cuda.set_device(self._device)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Device and versions."""
+        import torch
+        import triton
+
+        name = "CPU, Triton's interpreter" if self._interpret else torch.cuda.get_device_name(self._device)
+        return {
+            "hardware": not self._interpret,
+            "device": name,
+            "index": self._device.index or 0,
+            "torch": torch.__version__,
+            "triton": triton.__version__,
+        }
+
+    def run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
+        """One order: zones looked at after each stage, then the numbers."""
+        from backend.codec import from_plain
+        from backend.devices.cuda.order import Order
+        from backend.devices.gpu.decode import Decode
+
+        began = time.monotonic()
+        decode = Decode(from_plain(Order, payload), self._device, self._separate)
+        reporter.ranges(decode.memory.ranges())
+        decode.synchronize()
+        reporter.meet()
+        launched = time.monotonic()
+        decode.stage1()
+        decode.synchronize()
+        first = [list(_plain(damage)) for damage in decode.damage()]
+        decode.stage2()
+        decode.synchronize()
+        second = [list(_plain(damage)) for damage in decode.damage()]
+        ended = time.monotonic()
+        return {
+            "damage": [first, second],
+            "overwritten": decode.memory.overwritten(),
+            "numbers": decode.comparison(),
+            "launched_at": launched,
+            "seconds": {"prepare": launched - began, "launch": ended - launched, "compare": time.monotonic() - ended},
+        }
+
+    def failure(self, error: Exception) -> Failure:
+        """By the message, which is the runtime's."""
+        return failure_of(str(error))
+
+
+def _plain(damage: Any) -> tuple[str, int, int, int]:
+    return damage.tensor, damage.first, damage.end, damage.count
+
+
+if __name__ == "__main__":
+    serve(lambda: TritonWorker("--interpret" in sys.argv, "--separate" in sys.argv))
