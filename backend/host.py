@@ -6,10 +6,10 @@ import dataclasses
 
 from backend.aiter.arguments import BufferSizes, Device, PlanArguments, SizingArguments
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.launch import launch
+from backend.aiter.launch import Refusal, launch
 from backend.aiter.planners import Plan, plan
 from backend.aiter.release import release
-from backend.aiter.sizing import buffer_sizes
+from backend.aiter.sizing import buffer_sizes, refusal
 from backend.call import Call
 from backend.decision import Decision
 
@@ -25,6 +25,10 @@ def call(decision: Decision, source: CodeSource | None = None) -> Call:
     needed: BufferSizes | None = None
     planned: Plan | None = None
     if decision.sizing is not None and decision.planning is not None:
+        reason = refusal(case.release, device, decision.sizing)
+        if reason is not None:
+            refused = Refusal("get_mla_metadata_info_v1", reason)
+            return Call(decision, device, None, None, None, decision.decode, refused)
         allocated = buffer_sizes(case.release, device, decision.sizing)
         wanted = _sizing_of(decision.planning, decision.sizing)
         needed = allocated if wanted == decision.sizing else buffer_sizes(case.release, device, wanted)

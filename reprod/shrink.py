@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from backend.case import MAX_KV_LEN, Case, DType, PageOrder
-from backend.errors import UsageError
+from backend.errors import CannotRunError, UsageError
 
 if TYPE_CHECKING:
     from backend.path import Outcome
@@ -138,13 +138,20 @@ class Shrinker:
         if self.tried >= self.budget:
             raise _OutOfBudgetError
         self.tried += 1
-        outcome = self.path.run(candidate)
-        if _cause(outcome) != self.signature:
+        outcome = self._outcome(candidate)
+        if outcome is None or _cause(outcome) != self.signature:
             self._failed.add(candidate)
             return False
         self.case, self.outcome = candidate, outcome
         self.accepted += 1
         return True
+
+    def _outcome(self, candidate: Case) -> Outcome | None:
+        """None where the device cannot run the candidate: what is not known to show the fault does not show it."""
+        try:
+            return self.path.run(candidate)
+        except CannotRunError:
+            return None
 
 
 class _OutOfBudgetError(Exception):

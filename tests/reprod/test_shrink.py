@@ -8,7 +8,8 @@ import pytest
 from planted import FIRST, SECOND, PlantedPath, Predicate
 
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
-from backend.errors import UsageError
+from backend.errors import UnmodelledError, UsageError
+from backend.path import Outcome
 from reprod.shrink import measure, shrink, smaller_numbers, steps
 
 LARGE = Case(
@@ -132,6 +133,18 @@ def test_a_named_signature_must_be_the_cause() -> None:
 def test_refused_cases_are_not_the_fault() -> None:
     path = PlantedPath(lambda case: True, refuse=lambda case: min(case.kv_lens) < case.max_seqlen_q)
     assert shrink(LARGE.replace(kv_lens=(4096,), query_lens=None), path).case == SMALLEST.replace(kv_lens=(1,))
+
+
+def test_cases_that_the_device_cannot_run_are_not_the_fault() -> None:
+    class Partial(PlantedPath):
+        def run(self, case: Case) -> Outcome:
+            if case.num_head < 32:
+                raise UnmodelledError(f"{case.num_head} heads")
+            return super().run(case)
+
+    result = shrink(LARGE, Partial(lambda case: True))
+    assert result.case == SMALLEST.replace(num_head=32)
+    assert result.minimal
 
 
 def test_nothing_to_shrink_is_a_usage_error() -> None:

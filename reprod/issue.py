@@ -1,0 +1,215 @@
+"""The text of an issue, in the headings of the ROCm organisation's form. It is written into a folder and never posted.
+
+What is not known here (the machine with the GPU) is left clearly to fill in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from backend.aiter.release import release
+from backend.call import Call
+from backend.case import Arch
+from backend.codec import dumps
+from backend.errors import UsageError
+from backend.findings import Finding
+from backend.path import Outcome
+from reprod.blame import ContractVerdict, blame, flags
+from reprod.explain import WORK_ITEM_COLUMNS, told
+from reprod.script import fix_of
+from reprod.sweep import DTYPE_PAIRS, Effect, Surroundings
+from reprod.text import markdown_table, shown
+
+
+class Context(Protocol):
+    """Where a finding comes from; fuzz.provenance.Provenance is one."""
+
+    @property
+    def project(self) -> str:
+        """Version of aiterfuzz."""
+
+    @property
+    def rules(self) -> str:
+        """Fingerprint of its source files."""
+
+    @property
+    def python(self) -> str:
+        """Version of Python."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of installed distributions, by name."""
+
+    @property
+    def device(self) -> str:
+        """What the cases ran on."""
+
+    @property
+    def source(self) -> str | None:
+        """Checkout or wheel of code objects, None: built-in tables."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """To be shown with every result."""
+
+
+_GPU = {Arch.GFX942: "AMD Instinct MI300X (gfx942)", Arch.GFX950: "AMD Instinct MI355X (gfx950)"}
+
+_CONTRACT = {
+    ContractVerdict.SUPPORTED_BUT_WRONG: "a shape that AITER supports and gets wrong",
+    ContractVerdict.UNSUPPORTED_AND_SILENT: "a combination that AITER does not support and accepts; asked for: a refusal",
+    ContractVerdict.UNSUPPORTED_AND_REFUSED: "a combination that AITER does not support and refuses; no bug",
+    ContractVerdict.NOT_A_FAULT: "no fault",
+}
+
+_TO_FILL = "_To fill in, on the machine with the GPU: {}._"
+
+_ON_A_GPU = ("model", "cdna")
+"""Devices that are no GPU: what they found is still to be seen on one."""
+
+
+def issue_text(outcome: Outcome, around: Surroundings, script: str, context: Context, seed: int | None, command: str) -> str:
+    """The issue of an outcome. script: the reproduction, quoted in full. seed, command: of the run that found it.
+
+    Raises UsageError for an outcome without a finding.
+    """
+    if outcome.cause is None or outcome.call is None:
+        raise UsageError(f"no issue: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
+    sections = {
+        "Problem Description": _problem(outcome, outcome.call, around),
+        "Operating System": [_TO_FILL.format("`head -3 /etc/os-release`")],
+        "CPU": [_TO_FILL.format("`lscpu | grep 'Model name'`")],
+        "GPU": [f"{_GPU[outcome.case.arch]}. " + _TO_FILL.format("`rocminfo | grep 'Marketing Name'`, number of GPUs in use")],
+        "ROCm Version": [_TO_FILL.format("`cat /opt/rocm/.info/version`")],
+        "ROCm Component": [_component(outcome)],
+        "Steps to Reproduce": _steps(outcome, script),
+        "(Optional for Linux users) Output of /opt/rocm/bin/rocminfo --support": [_TO_FILL.format("its output")],
+        "Additional Information": _additional(outcome, context, seed, command),
+    }
+    lines = [f"# {_title(outcome)}"]
+    for heading, body in sections.items():
+        lines += ["", f"### {heading}", "", *body]
+    return "\n".join(lines) + "\n"
+
+
+def _title(outcome: Outcome) -> str:
+    case, cause = outcome.case, outcome.cause
+    assert cause is not None
+    assert outcome.call is not None
+    what = cause.kind.value.replace("-", " ")
+    return (
+        f"[Issue]: MLA decode, {case.arch}, {case.num_head} heads, {case.q_dtype}/{case.kv_dtype}, max_seqlen_q "
+        f"{case.max_seqlen_q}, {flags(outcome.call)}: {what}"
+    )
+
+
+def _component(outcome: Outcome) -> str:
+    rules = release(outcome.case.release)
+    return f"aiter, ROCm/aiter at {rules.commit} (here called release {rules.name})"
+
+
+def _problem(outcome: Outcome, call: Call, around: Surroundings) -> Iterator[str] | list[str]:
+    found = blame(outcome)
+    lines = [
+        found.sentence,
+        "",
+        f"* **At fault:** the {found.party.value}: {found.reason}.",
+        f"* **Contract:** {found.verdict.value}: {_CONTRACT[found.verdict]}.",
+        f"* **What would put it right:** {found.advice}.",
+        f"* **Smallest case:** {told(outcome.case)}; arguments as {outcome.case.backend} gives them.",
+        "",
+        "What follows from it:",
+        "",
+        *_findings(outcome),
+    ]
+    if call.plan is not None and not call.plan.rejected and call.allocated is not None:
+        lines += ["", "Planned against allocated:", "", *_buffers(call)]
+        lines += _first_offender(outcome, call)
+    return [*lines, *_around(outcome, around)]
+
+
+def _findings(outcome: Outcome) -> list[str]:
+    rows = [(f.party.value, f.stage, f.kind.value, f.tensor, _figures(f)) for f in outcome.findings]
+    return markdown_table(("who", "where", "what", "tensor", "figures"), rows)
+
+
+def _figures(finding: Finding) -> str:
+    return ", ".join(f"{name} {shown(value)}" for name, value in finding.evidence.items())
+
+
+def _buffers(call: Call) -> list[str]:
+    plan, needed = call.plan, call.needed
+    assert plan is not None
+    rows = [
+        (name, buffer.allocated, getattr(needed, name), buffer.last + 1, sum(overrun.words for overrun in buffer.overrun))
+        for name, buffer in plan.buffers.items()
+    ]
+    header = ("buffer (int32 words)", "allocated", "AITER's sizing for the planner's arguments", "written up to", "outside")
+    return markdown_table(header, rows)
+
+
+def _first_offender(outcome: Outcome, call: Call) -> list[str]:
+    observation = outcome.observation
+    offenders = [v for v in observation.violations if v.work_item is not None] if observation is not None else []
+    if not offenders:
+        return []
+    first = min(offenders, key=lambda violation: violation.work_item_index or 0)
+    assert first.work_item is not None
+    header = ("item", *WORK_ITEM_COLUMNS)
+    row = (first.work_item_index, *first.work_item[: len(WORK_ITEM_COLUMNS)])
+    rows = call.decode.q_rows
+    told_of = f"First work item whose accesses leave a tensor (q has {rows:,} row{'s' if rows != 1 else ''} of heads):"
+    return ["", told_of, "", *markdown_table(header, [row])]
+
+
+def _around(outcome: Outcome, around: Surroundings) -> list[str]:
+    case = outcome.case
+    header = ("heads", *(f"q {q}, KV {kv}" for q, kv in DTYPE_PAIRS))
+    heads = [(str(count), *(_marked(effect) for effect in effects)) for count, effects in around.by_heads]
+    rows = [(shape.dimension, shape.value, _marked(shape.effect), shape.detail) for shape in around.one_by_one]
+    return [
+        "",
+        f"Affected and unaffected shapes, all else as in the smallest case ({case.arch}, {case.release}, {case.backend}):",
+        "",
+        *markdown_table(header, heads),
+        "",
+        *markdown_table(("what differs", "value", "effect", "detail"), rows),
+    ]
+
+
+def _marked(effect: Effect) -> str:
+    return f"**{effect.value}**" if effect in (Effect.AFFECTED, Effect.OTHER) else effect.value
+
+
+def _steps(outcome: Outcome, script: str) -> list[str]:
+    fix = fix_of(outcome)
+    lines = [
+        f"Run the script below on a {outcome.case.arch} GPU; it needs torch and aiter only.",
+        "",
+        "1. `python repro.py`: red zones around every tensor show an overrun also inside mapped memory. Exit 1 where one is "
+        "touched or a row is wrong.",
+        "2. `python repro.py --layout edge`: tensors end where their allocation ends. An overrun may reach an unmapped page: "
+        '"Memory access fault by GPU node-N ...", exit 134.',
+    ]
+    if fix is not None:
+        lines.append(f"3. `python repro.py --fixed`: the same with {fix.told}. Exit 0.")
+    return [*lines, "", "<details><summary>repro.py</summary>", "", "```python", script.rstrip(), "```", "", "</details>"]
+
+
+def _additional(outcome: Outcome, context: Context, seed: int | None, command: str) -> list[str]:
+    assert outcome.cause is not None
+    device = outcome.observation.device if outcome.observation is not None else context.device
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(context.versions.items()))
+    lines = [
+        f"Found by aiterfuzz {context.project} (rules {context.rules}) on device {device}.",
+        f"With Python {context.python}, {versions}.",
+        f"Code objects: {context.source or 'built-in tables'}. Seed: {'unknown' if seed is None else seed}.",
+        f"Signature: `{outcome.cause.signature}`.",
+    ]
+    if device in _ON_A_GPU:
+        lines.append(f"Device {device} is a simulation: **not yet seen on a GPU** unless the fields above are filled in.")
+    if command:
+        lines.append(f"Command: `{command}`.")
+    lines += [f"Warning: {warning}." for warning in context.warnings]
+    return [*(f"* {line}" for line in lines), "", "The case:", "", "```json", dumps(outcome.case), "```"]

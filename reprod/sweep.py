@@ -1,0 +1,125 @@
+"""Which shapes around a case show its fault and which do not: small sweeps through a path.
+
+Knows Cases and outcomes; how a table looks is reprod.issue's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backend.case import RELEASES, Arch, Case, DType, MetadataMode
+from backend.errors import CannotRunError
+from backend.findings import FindingKind
+from backend.path import Outcome
+from reprod.shrink import Runner
+
+HEADS = (16, 32, 48, 64, 80, 96, 112, 128)
+
+DTYPE_PAIRS = ((DType.FP8, DType.FP8), (DType.BF16, DType.FP8), (DType.BF16, DType.BF16))
+"""q and KV dtypes that backends serve with."""
+
+QUERY_ROWS = (1, 2, 3, 4)
+
+BATCHES = (1, 2, 16, 256)
+
+KV_LENS = (1, 16, 17, 197, 4096)
+"""One token, a whole block of 16 and one more, the first length that fake mode splits, and a usual one."""
+
+
+class Effect(StrEnum):
+    """What a shape shows."""
+
+    AFFECTED = "affected"
+    OTHER = "another fault"
+    UNAFFECTED = "not affected"
+    REFUSED = "refused"
+    UNKNOWN = "not modelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One shape of a sweep. dimension, value: what differs from the case. detail: of the fault or the refusal, "" for none."""
+
+    dimension: str
+    value: str
+    effect: Effect
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Sweeps around one case.
+
+    by_heads: (heads, effects) with one effect for each of DTYPE_PAIRS. one_by_one: shapes that differ in one dimension.
+    """
+
+    by_heads: tuple[tuple[int, tuple[Effect, ...]], ...]
+    one_by_one: tuple[Shape, ...]
+
+
+def surroundings(case: Case, kind: FindingKind, path: Runner) -> Surroundings:
+    """Sweeps heads against dtypes, and then each other dimension alone. kind: of the cause that makes a shape affected."""
+
+    def effect(changed: Case) -> Effect:
+        return _effect(changed, kind, path)[0]
+
+    by_heads = tuple(
+        (heads, tuple(effect(_typed(case, q, kv).replace(num_head=heads)) for q, kv in DTYPE_PAIRS)) for heads in HEADS
+    )
+    one_by_one = tuple(
+        Shape(dimension, value, *_effect(changed, kind, path)) for dimension, value, changed in _neighbours(case)
+    )
+    return Surroundings(by_heads, one_by_one)
+
+
+def _effect(case: Case, kind: FindingKind, path: Runner) -> tuple[Effect, str]:
+    try:
+        outcome = path.run(case)
+    except CannotRunError as error:
+        return Effect.UNKNOWN, str(error)
+    if kind in {finding.kind for finding in outcome.findings} and _is_cause(outcome, kind):
+        return Effect.AFFECTED, _consequences(outcome)
+    if outcome.faulty:
+        return Effect.OTHER, outcome.cause.signature if outcome.cause is not None else ""
+    return (Effect.UNAFFECTED, "") if outcome.refused is None else (Effect.REFUSED, outcome.refused)
+
+
+def _is_cause(outcome: Outcome, kind: FindingKind) -> bool:
+    return outcome.cause is not None and outcome.cause.kind is kind
+
+
+def _consequences(outcome: Outcome) -> str:
+    """What the fault reaches: tensors accessed outside, with bytes or words."""
+    told = []
+    for finding in outcome.findings:
+        if finding.evidence.get("bytes_outside"):
+            verb = "write" if finding.kind is FindingKind.OUT_OF_BOUNDS_WRITE else "read"
+            told.append(f"{finding.tensor} {verb} {finding.evidence['bytes_outside']:,} B")
+        elif finding.kind is FindingKind.PLANNER_OVERRUN:
+            told.append(f"{finding.tensor} {finding.evidence['rows']:,} rows")
+    return ", ".join(told)
+
+
+def _typed(case: Case, q_dtype: DType, kv_dtype: DType) -> Case:
+    return case.replace(q_dtype=q_dtype, kv_dtype=kv_dtype)
+
+
+def _neighbours(case: Case) -> Iterator[tuple[str, str, Case]]:
+    for rows in QUERY_ROWS:
+        lens = tuple(max(length, rows) for length in case.kv_lens)
+        yield "max_seqlen_q", str(rows), case.replace(max_seqlen_q=rows, query_lens=None, kv_lens=lens)
+    yield "mode", "as the backend decides", case.replace(mode=None)
+    for mode in MetadataMode:
+        yield "mode", f"{mode.value}, forced", case.replace(mode=mode)
+    for batch in BATCHES:
+        lens = (max(case.kv_lens),) * batch
+        graph = None if case.graph_batch is None else max(case.graph_batch, batch)
+        yield "requests", str(batch), case.replace(kv_lens=lens, query_lens=None, graph_batch=graph)
+    for length in KV_LENS:
+        yield "kv tokens", str(length), case.replace(kv_lens=(max(length, case.max_seqlen_q),) * case.batch)
+    for release in RELEASES:
+        yield "release", release, case.replace(release=release)
+    for arch in Arch:
+        yield "GPU", arch.value, case.replace(arch=arch, num_cu=0)
