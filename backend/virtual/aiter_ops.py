@@ -16,17 +16,57 @@ import importlib.metadata
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from backend.aiter.codefiles import unrelated_aiter
+from backend.aiter.codefiles import open_source, unrelated_aiter
+from backend.aiter.release import nearest_release, unknown_fingerprint_warning
+from backend.aiter.release import release as release_named
 from backend.errors import CannotRunError, UsageError
 from backend.virtual.modules import Root
 from backend.virtual.poison import Undecidable
 from backend.virtual.slicing import IndexedTree
 from backend.virtual.trees import FolderTree, GitTree, Tree
+
+
+class ActivationType(IntEnum):
+    """AITER's enumeration (csrc/include/aiter_enum.h, 2026-08), which its Python takes from a compiled module."""
+
+    No = -1
+    Silu = 0
+    Gelu = 1
+    Swiglu = 2
+    Situv2 = 3
+
+
+class QuantType(IntEnum):
+    """As above."""
+
+    No = 0
+    per_Tensor = 1  # noqa: N815 - AITER's names
+    per_Token = 2  # noqa: N815
+    per_1x32 = 3
+    per_1x128 = 4
+    per_128x128 = 5
+    per_256x128 = 6
+    per_1024x128 = 7
+
+
+class MlaVersion(IntEnum):
+    """As above: which family of MLA kernels metadata is for."""
+
+    V32 = 0
+    V40 = 1
+
+
+AITER_DTYPES = {
+    name: number
+    for number, name in enumerate("fp8 fp8_e8m0 fp16 bf16 fp32 i4x2 fp4x2 u32 i32 i16 i8 u8 i64 u64".split())  # noqa: SIM905
+}
+"""AiterDtype by short name, which AITER's Python reads out of the C++ header."""
 
 SIZING = "get_mla_metadata_info_v1"
 PLANNING = "get_mla_metadata_v1"
@@ -152,7 +192,7 @@ def signature_2026_08() -> dict[str, inspect.Signature]:
         signatures[name] = signatures[name].replace(parameters=parameters)
 
     add(SIZING, None, max_split_per_batch=-1)
-    add(PLANNING, "dtype_q", is_cp_round_robin=False, mla_version=1)
+    add(PLANNING, "dtype_q", is_cp_round_robin=False, mla_version=0)
     add(PLANNING, "dtype_q", dtype_q_nope=None, dtype_q_rope=None, dtype_kv_nope=None, dtype_kv_rope=None)
     add(DECODING, None, g_kv_indptr=None, cp_world_size=1, cp_rank=0, causal=True)
     return signatures
@@ -230,33 +270,37 @@ class KernelOperation:
 
 @dataclass(frozen=True, slots=True)
 class AiterSource:
-    """Which AITER runs. tree: its Python, None: only the three calls, served whole by the handlers of `release`."""
+    """Which AITER runs. release: whose rules serve its operations.
+
+    tree: its Python; None: only the three calls, served whole by the handlers. label: for people. warning: one line where
+    the rules were not verified with this revision's host sources.
+    """
 
     release: str
     tree: IndexedTree | None
+    label: str
+    warning: str | None = None
 
-    @property
-    def is_real(self) -> bool:
-        """Whether sizing and mla_decode_fwd are AITER's own Python."""
-        return self.tree is not None
 
-    @classmethod
-    def built_in(cls, release: str) -> AiterSource:
-        """AITER by release name: our rules, save 2025-11, whose Python is installed."""
-        if release == "2025-11":
-            return cls(release, IndexedTree(installed_tree()))
-        if release not in SIGNATURES:
-            raise UsageError.not_allowed("release of AITER", release, ", ".join(("2025-11", *SIGNATURES)))
-        return cls(release, None)
+def open_aiter(text: str | None, release: str | None = None) -> AiterSource:
+    """AITER by PATH[@REVISION] of a checkout, whose own Python then runs, or (text None) by built-in release.
 
-    @classmethod
-    def checkout(cls, release: str, path: Path, revision: str | None = None) -> AiterSource:
-        """AITER's Python of a checkout's work tree, or of one of its revisions; `release` names the rules that go with it."""
-        if revision is None and (path / "aiter" / "mla.py").is_file():
-            return cls(release, IndexedTree(FolderTree(path)))
-        if not path.exists():
-            raise CannotRunError(f"{path}: no such folder; give a checkout of ROCm/aiter, or PATH@REVISION")
-        return cls(release, IndexedTree(GitTree(path, revision or "HEAD")))
+    release: whose rules serve the operations; None: the nearest to the checkout, or 2026-06. Without a checkout 2025-11 is
+    the installed wheel's Python, and the others are this project's rules.
+    """
+    if text is None:
+        name = release or "2026-06"
+        if name == "2025-11":
+            return AiterSource(name, IndexedTree(installed_tree()), "the installed amd-aiter")
+        if name not in SIGNATURES:
+            raise UsageError.not_allowed("release of AITER", name, ", ".join(("2025-11", *SIGNATURES)))
+        return AiterSource(name, None, f"built-in rules of release {name}")
+    checkout = open_source(text)
+    rules = nearest_release(checkout) if release is None else release_named(release)
+    path, _, revision = text.rpartition("@") if "@" in text and not Path(text).exists() else (text, "", "")
+    is_work_tree = not revision and Path(path, "aiter", "mla.py").is_file()
+    tree: Tree = FolderTree(Path(path)) if is_work_tree else GitTree(Path(path), revision or "HEAD")
+    return AiterSource(rules.name, IndexedTree(tree), checkout.label, unknown_fingerprint_warning(rules, checkout))
 
 
 def installed_tree() -> Tree:
@@ -292,6 +336,10 @@ def aiter_roots(
         "get_gfx_runtime": lambda: arch,
         "get_cu_num": lambda: num_cu,
         "is_experimental_enabled": lambda: False,
+        "aiter_dtypes": dict(AITER_DTYPES),
+        "_ActivationType": ActivationType,
+        "_QuantType": QuantType,
+        "_MlaVersion": MlaVersion,
         "_fwd_kernel_stage2_asm": KernelOperation("_fwd_kernel_stage2_asm", handlers),
     }
     if source.tree is None:

@@ -245,7 +245,10 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         full = importlib.util.resolve_name("." * level + target, package) if level else target
         if name.startswith("_"):
             return _ABSENT
-        imported = importlib.import_module(full)
+        try:
+            imported = importlib.import_module(full)
+        except ModuleNotFoundError:
+            return _ABSENT
         if isinstance(imported, LazyModule):
             key = f"*{name}"
             if key in imported._resolving:

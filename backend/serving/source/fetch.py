@@ -1,4 +1,6 @@
-"""Where a backend's source is: a folder, a wheel, a git revision, one file, or a release that pip fetches. Nothing is installed.
+"""Where a backend's source is: a folder, a wheel, a git revision, one file, or a release that pip fetches.
+
+Nothing is installed, nothing of it is imported.
 
 `open_source` understands
   sglang==0.5.13 / vllm==X     pip download --no-deps into the cache; only the wheel's Python files are read, in place
@@ -11,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,9 @@ TARGETS = {
     "vllm": "vllm.v1.attention.backends.mla.rocm_aiter_mla",
 }
 """The file under test of each framework, as a module."""
+
+LARGE_WHEELS = frozenset({"vllm"})
+"""Hundreds of megabytes of binaries around a few of Python: read by ranges where pip can."""
 
 PREFIXES = ("", "python")
 """Where a repository keeps the package: vLLM at its root, sglang in `python`."""
@@ -82,21 +86,35 @@ def with_text(source: BackendSource, text: str, filename: str | None = None) -> 
 def fetched_wheel(framework: str, version: str) -> Path:
     """The wheel of a release, from the cache or through pip; CannotRunError with pip's last line where it has none."""
     folder = cache_folder() / "wheels"
-    pattern = f"{framework}-{version}-*.whl"
-    found = sorted(folder.glob(pattern)) if folder.is_dir() else []
+    found = sorted(folder.glob(f"{framework}-{version}-*.whl")) if folder.is_dir() else []
     if found:
         return found[0]
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", scratch]
-        done = subprocess.run([*command, f"{framework}=={version}"], capture_output=True, text=True, check=False)
-        arrived = sorted(Path(scratch).glob("*.whl"))
-        if done.returncode != 0 or not arrived:
-            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
-            raise CannotRunError(f"{framework}=={version}: not fetched: {lines[-1]}; check the version, or give a path")
-        kept = folder / arrived[0].name
-        shutil.move(arrived[0], kept)
+        arrived = _python_only(framework, version, Path(scratch)) if framework in LARGE_WHEELS else None
+        arrived = arrived or _whole_wheel(framework, version, Path(scratch))
+        kept = folder / arrived.name
+        arrived.replace(kept)
     return kept
+
+
+def _python_only(framework: str, version: str, scratch: Path) -> Path | None:
+    """The Python files of a large wheel by range reads; None where that does not work here."""
+    out = scratch / f"{framework}-{version}-python-only.whl"
+    command = [sys.executable, "-m", "backend.serving.source.python_only", framework, version, str(out)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return out if done.returncode == 0 and out.is_file() else None
+
+
+def _whole_wheel(framework: str, version: str, scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", str(scratch)]
+    done = subprocess.run([*command, f"{framework}=={version}"], capture_output=True, text=True, check=False)
+    arrived = sorted(scratch.glob("*.whl"))
+    if done.returncode != 0 or not arrived:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
+        raise CannotRunError(f"{framework}=={version}: not fetched: {lines[-1]}; check the version, or give a path")
+    return arrived[0]
 
 
 def _in_one_of(given: str, trees: list[Tree]) -> BackendSource:

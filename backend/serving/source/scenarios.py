@@ -12,6 +12,11 @@ from enum import StrEnum
 from backend.case import Arch, DType
 from backend.errors import UsageError
 
+HEADS = (4, 8, 12, 16, 32, 48, 64, 80, 96, 112, 128)
+"""Heads per rank that models bring: DeepSeek 128, Kimi-K2 64, Kimi-K3 96, over 1..8 ranks, and what lies between."""
+
+KV_DTYPES = (DType.FP8, DType.BF16)
+
 
 class StepKind(StrEnum):
     """What a step does, in sglang's words."""

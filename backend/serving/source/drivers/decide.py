@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from backend.aiter.arguments import Device
 from backend.case import NUM_CU, Arch, DType
 from backend.serving.source.drivers.handlers import PlannerHandlers
 from backend.serving.source.record import DecisionRow, Recording
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.serving.source.scenarios import HEADS, KV_DTYPES, BackendConfig, Scenario, Step, StepKind
 from backend.virtual.aiter_ops import Handlers
-
-HEADS = (4, 8, 12, 16, 32, 48, 64, 80, 96, 112, 128)
-"""Heads per rank that models bring: DeepSeek 128, Kimi-K2 64, Kimi-K3 96, over 1..8 ranks, and what lies between."""
 
 PROBE_KV_LENS = (33, 1)
 PROBE_DRAFT_TOKENS = 2
@@ -22,7 +19,7 @@ PROBE_DRAFT_TOKENS = 2
 class Driver(Protocol):
     """Who runs scenarios: the driver of one framework's source."""
 
-    def run(self, scenario: Scenario, handlers: Handlers) -> Recording:
+    def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
         """Run one scenario in a fresh process."""
 
 
@@ -31,7 +28,7 @@ def decision_table(
     arch: Arch = Arch.GFX950,
     release: str = "2026-06",
     heads: Sequence[int] = HEADS,
-    kv_dtypes: Sequence[DType] = (DType.FP8, DType.BF16),
+    kv_dtypes: Sequence[DType] = KV_DTYPES,
 ) -> list[DecisionRow]:
     """One row for each number of heads and KV dtype."""
     handlers = PlannerHandlers(release, Device(arch, NUM_CU[arch]), fills=False)

@@ -22,6 +22,10 @@ SILENT = frozenset({DECODING, "mla_decode_stage1_asm_fwd", "mla_reduce_v1", "_fw
 """Operations that read metadata and write outputs only; their results steer nothing in a backend's host code."""
 
 
+PLANNERS = frozenset({PLANNING, "_get_mla_metadata_v1_impl"})
+"""The planning operation; 2026-08 has a Python function of the public name in front of it."""
+
+
 class PlannerHandlers:
     """Handlers for one device and release of AITER. fills: whether planning writes the buffers (not needed for decisions)."""
 
@@ -32,13 +36,13 @@ class PlannerHandlers:
 
     def serves(self, name: str) -> bool:
         """The operations of MLA decode."""
-        return name in SILENT or name in (SIZING, PLANNING)
+        return name == SIZING or name in SILENT or name in PLANNERS
 
     def handle(self, call: OpCall) -> Any:
         """Do the operation on the call's tensors."""
         if call.name == SIZING:
             return self._sizes(call)
-        if call.name == PLANNING and self.fills:
+        if call.name in PLANNERS and self.fills:
             self._plan(call)
         return None
 

@@ -169,6 +169,8 @@ def words_read(tensor: torch.Tensor, at_least: int = 0) -> Int32Array:
 def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:
     """SizingArguments of a call, whichever release declares it."""
     splits = given.get("num_kv_splits")
+    if given.get("max_split_per_batch", -1) not in (-1, None):
+        raise UnmodelledError("get_mla_metadata_info_v1(max_split_per_batch=...): sizing by it is not modelled")
     return SizingArguments(
         batch=int(given["batch_size"]),
         max_seqlen_q=int(given["max_seqlen_qo"]),
@@ -184,6 +186,9 @@ def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:
 
 def plan_arguments(given: Mapping[str, Any]) -> PlanArguments:
     """PlanArguments of a call, index tensors by their present content."""
+    for name, modelled in (("is_cp_round_robin", False), ("mla_version", 0)):
+        if given.get(name, modelled) != modelled:
+            raise UnmodelledError(f"get_mla_metadata_v1({name}={given[name]!r}): only {modelled!r} is modelled")
     last_page_lens = given.get("kv_last_page_lens")
     qo_indptr = words_read(given["seqlens_qo_indptr"])
     return PlanArguments(
@@ -201,9 +206,24 @@ def plan_arguments(given: Mapping[str, Any]) -> PlanArguments:
         fast_mode=bool(given["fast_mode"]),
         max_split_per_batch=int(given["max_split_per_batch"]),
         intra_batch_mode=bool(given.get("intra_batch_mode", False)),
-        q_dtype=element_type(given.get("dtype_q")),
-        kv_dtype=element_type(given.get("dtype_kv")),
+        q_dtype=_planned_type(given, "q"),
+        kv_dtype=_planned_type(given, "kv"),
     )
+
+
+def _planned_type(given: Mapping[str, Any], side: str) -> DType:
+    """dtype_q or dtype_kv; from 2026-08 on two parts of it, and by number where the compiled operation is called."""
+    for name in (f"dtype_{side}_nope", f"dtype_{side}"):
+        value = given.get(name)
+        if isinstance(value, int):
+            return _NUMBERED_TYPES[value]
+        if value is not None:
+            return element_type(value)
+    return DType.BF16
+
+
+_NUMBERED_TYPES = {0: DType.FP8, 3: DType.BF16}
+"""AiterDtype (csrc/include/aiter_enum.h)."""
 
 
 def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> DecodeArguments:

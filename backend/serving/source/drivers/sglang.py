@@ -19,10 +19,11 @@ import torch
 from backend.aiter.arguments import Device, Int32Array
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
 from backend.errors import CannotRunError
-from backend.serving.source.drivers.observe import DecodeSeen, decode_arguments
-from backend.serving.source.drivers.process import CapturedGraph, Process, call_by_name, first_method, line_of, process
+from backend.serving.source.drivers.observe import DecodeSeen
+from backend.serving.source.drivers.process import CapturedGraph, Process, call_by_name, first_method, process
+from backend.serving.source.drivers.recorder import Recorder, Truth
 from backend.serving.source.fetch import BackendSource
-from backend.serving.source.record import Phase, RecordedStep, Recording, StepFailed, StrayKernelAccess
+from backend.serving.source.record import Phase, Recording
 from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.virtual.aiter_ops import AiterSource, Handlers
 from backend.virtual.modules import Root
@@ -162,8 +163,7 @@ class _Run:
         self.running = running
         self.scenario = scenario
         self.state = state
-        self.steps: list[RecordedStep] = []
-        self.failed: list[StepFailed] = []
+        self.recorder = Recorder(running, scenario)
         self.modes = running.module.ForwardMode
         longest = max((max(step.kv_lens) + (self._config(step).draft_tokens or 0) for step in scenario.steps), default=1)
         self.context = longest + CONTEXT_SLACK
@@ -180,21 +180,11 @@ class _Run:
             try:
                 self.backends.append(self._build(at))
             except Exception as error:
-                return Recording(self.scenario.name, (), (), f"{type(error).__name__}: {error}")
+                return self.recorder.refusal(error)
         self._capture_all()
         for at, step in enumerate(self.scenario.steps):
-            self._guarded(at, Phase.REPLAY if step.graph else Phase.EAGER, self._step, at, step)
-        return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed))
-
-    def _guarded(self, at: int, phase: Phase, action: Any, *args: Any) -> None:
-        """Do a step; an exception of the file's own is part of the observation."""
-        try:
-            action(*args)
-        except CannotRunError:
-            raise
-        except Exception as error:
-            line = line_of(error, self.running.source.target.filename)
-            self.failed.append(StepFailed(self.scenario.name, at, phase, f"{type(error).__name__}: {error}", line))
+            self.recorder.guarded(at, Phase.REPLAY if step.graph else Phase.EAGER, self._step, at, step)
+        return self.recorder.recording()
 
     def _build(self, at: int) -> Any:
         config = self.state.config = self.scenario.backends[at]
@@ -285,7 +275,7 @@ class _Run:
         inner = backend.attn_backends if batch.kind is StepKind.MULTI_STEP_DRAFT else [backend]
         for one in inner:
             self._forward(one, which, batch.kind, sum(batch.query_lens), forward_batch)
-        self._record(at, which, Phase.EAGER, batch, self._taken(), padded=0, fill=0)
+        self._record(at, which, Phase.EAGER, batch, self.recorder.taken(), padded=0, fill=0)
 
     def _forward(self, backend: Any, which: int, kind: StepKind, tokens: int, forward_batch: Any) -> Any:
         config, pool = self.scenario.backends[which], self.pools[which]
@@ -352,11 +342,6 @@ class _Run:
             kv_indices=None,
         )
 
-    def _taken(self) -> list[DecodeSeen]:
-        taken = list(self.running.watcher.decodes)
-        self.running.watcher.decodes.clear()
-        return taken
-
     def _capture_all(self) -> None:
         """Capture every graph that the steps use, each backend's sizes from the largest down, before any step."""
         for which, config in enumerate(self.scenario.backends):
@@ -365,7 +350,7 @@ class _Run:
             self.state.config = config
             kinds = list(dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph))
             for kind in kinds or [StepKind.DECODE if config.draft_tokens is None else StepKind.TARGET_VERIFY]:
-                self._guarded(-1, Phase.CAPTURE, self._capture_kind, which, kind)
+                self.recorder.guarded(-1, Phase.CAPTURE, self._capture_kind, which, kind)
 
     def _rows_a_request(self, which: int, kind: StepKind) -> int:
         drafts = self.scenario.backends[which].draft_tokens or 1
@@ -386,7 +371,7 @@ class _Run:
             fill=fill,
         )
         for batch in sorted(set(config.graph_batches), reverse=True):
-            self._guarded(-1, Phase.CAPTURE, self._capture_one, which, kind, inputs, batch)
+            self.recorder.guarded(-1, Phase.CAPTURE, self._capture_one, which, kind, inputs, batch)
 
     def _capture_one(self, which: int, kind: StepKind, inputs: GraphInputs, batch: int) -> None:
         backend = self.backends[which]
@@ -397,7 +382,7 @@ class _Run:
         with self.running.gpu.capture(), self.running.operations.capture() as operations:
             for one in inner:
                 self._forward(one, which, kind, batch * each, forward_batch)
-        decodes = self._taken()
+        decodes = self.recorder.taken()
         inputs.graphs.append(CapturedGraph(batch, decodes, operations))
         added = each if kind is StepKind.TARGET_VERIFY else 0
         nobody = Batch(kind, (), (), (), ())
@@ -449,7 +434,7 @@ class _Run:
         inputs.req_pool_indices[:count] = torch.tensor(batch.rows, dtype=torch.int64)
         inputs.seq_lens[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
         inputs.seq_lens_cpu[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
-        inputs.positions[:count * each] = _positions(batch)
+        inputs.positions[: count * each] = _positions(batch)
         total = sum(batch.seq_lens) + (graph.batch - count) * inputs.fill
         forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total)
         self._graph_metadata(self.backends[which], batch.kind, forward_batch, graph.batch, in_capture=False)
@@ -461,51 +446,22 @@ class _Run:
     def _record(
         self, at: int, which: int, phase: Phase, batch: Batch, decodes: list[DecodeSeen], padded: int, fill: int
     ) -> None:
-        """Keep each decode call as it stands now; a step without one has failed."""
-        watcher = self.running.watcher
-        if not decodes:
-            self.failed.append(StepFailed(self.scenario.name, at, phase, "mla_decode_fwd was not called", None))
-        strays = tuple(StrayKernelAccess(s.kernel, s.is_write, s.lanes, s.past_end) for s in self.running.guard.strays)
-        self.running.guard.strays.clear()
-        for call, seen in enumerate(decodes):
-            given = seen.call.arguments
-            multi_step = batch.kind is StepKind.MULTI_STEP_DRAFT
-            kv_lens = tuple(length + call + 1 for length in batch.kv_lens) if multi_step else batch.kv_lens
-            buffers = watcher.decode_buffers(seen)
-            plan, sizing = watcher.plan_of(buffers), watcher.sizing_of(buffers)
-            lines = {
-                "sizing": sizing.line if sizing is not None else None,
-                "planning": plan.line if plan is not None else None,
-                "decode": seen.line,
-            }
-            self.steps.append(
-                RecordedStep(
-                    scenario=self.scenario.name,
-                    step=at,
-                    call=call,
-                    phase=phase,
-                    kind=batch.kind,
-                    backend=which,
-                    release=self.scenario.release,
-                    device=self.running.device,
-                    num_head=self.scenario.backends[which].num_head,
-                    kv_lens=kv_lens,
-                    query_lens=batch.query_lens,
-                    padded=padded,
-                    padded_kv_len=0 if not padded else call + 1 if multi_step else fill,
-                    slots=self.pools[which].slots(batch.rows, kv_lens),
-                    sizing=sizing.arguments if sizing is not None else None,
-                    planning=plan.arguments if plan is not None else None,
-                    decode=decode_arguments(given, replayed=phase is Phase.REPLAY),
-                    planning_buffers=plan.buffers if plan is not None else (),
-                    decode_buffers=buffers,
-                    lines={name: line for name, line in lines.items() if line is not None},
-                    ignored=(plan.ignored if plan is not None else ()) + seen.call.ignored,
-                    strays=strays,
-                    q_dtype_name=_dtype_name(given["q"]),
-                    kv_dtype_name=_dtype_name(given["kv_buffer"]),
-                )
+        """Hand the calls to the recorder with what is known of each; in draft step i of several, a request has i more tokens."""
+        drafting = batch.kind is StepKind.MULTI_STEP_DRAFT
+
+        def truth(call: int) -> Truth:
+            ahead = call + 1 if drafting else 0
+            kv_lens = tuple(length + ahead for length in batch.kv_lens)
+            return Truth(
+                kind=batch.kind,
+                kv_lens=kv_lens,
+                query_lens=batch.query_lens,
+                padded=padded,
+                padded_kv_len=0 if not padded else ahead if drafting else fill,
+                slots=self.pools[which].slots(batch.rows, kv_lens),
             )
+
+        self.recorder.record(at, which, phase, decodes, truth)
 
 
 class _Pool:
@@ -577,9 +533,3 @@ def _positions(batch: Batch) -> torch.Tensor:
         return torch.tensor(batch.seq_lens)
     pairs = zip(batch.kv_lens, batch.query_lens, strict=True)
     return torch.tensor([max(0, length - rows + row) for length, rows in pairs for row in range(rows)])
-
-
-def _dtype_name(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
