@@ -46,7 +46,7 @@ def _package_stamp() -> tuple[tuple[str, int, int], ...]:
     return tuple((file.name, status.st_mtime_ns, status.st_size) for file in files for status in [os.stat(file)])
 
 
-def _cached(function: Kernel, **options: bool) -> Kernel:
+def _cached(function: Kernel, **options: Any) -> Kernel:
     dispatcher: Any = numba.njit(cache=True, nogil=True, **options)(function)
     if isinstance(dispatcher, types.FunctionType):  # NUMBA_DISABLE_JIT
         return function

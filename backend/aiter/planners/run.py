@@ -58,7 +58,8 @@ def plan(release: str, device: Device, arguments: PlanArguments, allocated: Buff
 
     compiled: False runs the same planner as plain Python, which is some hundred times slower.
     Raises UsageError for what no caller can hand over (unknown release, no sequence, arrays that are not int32),
-    UnmodelledError where hardware's answer is not known (local memory beyond its end in the ragged v1_2).
+    UnmodelledError where hardware's answer is not known: local memory beyond its end in the ragged v1_2, a v1_1 whose sort
+    hands out its own padding (only with negative KV lengths).
     """
     _check_usage(release, arguments)
     planner = planner_for(arguments.fast_mode, arguments.intra_batch_mode)
