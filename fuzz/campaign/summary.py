@@ -1,0 +1,306 @@
+"""What a campaign came to, as one frozen value: the read side of the store, for pages, tables and comparisons.
+
+Whoever shows a campaign needs this module alone. It knows no Ray, no worker and no table of the database; `load_summary` asks
+fuzz.campaign.reading for the rows. Times of day are seconds since the epoch; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from backend.case import Case
+from backend.findings import Finding, FindingKind, Party, Severity
+from fuzz.campaign.config import CampaignConfig
+from fuzz.provenance import Provenance
+from fuzz.space import CaseSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A bucket of whole numbers, both ends inclusive."""
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return str(self.low) if self.low == self.high else f"{self.low}..{self.high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why cases were refused (or not modelled), and how many of them."""
+
+    text: str
+    cases: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Cases by what became of them: every case is one of clean, faulty, refused, unmodelled and died.
+
+    died: cases that took their process with them (a signal, a hang, memory); they are findings too. refused: by the backend or
+    by AITER, which is no fault. unmodelled: nothing is known of them. Reasons come most frequent first.
+    """
+
+    cases: int
+    clean: int
+    faulty: int
+    refused: int
+    unmodelled: int
+    died: int
+    refused_reasons: tuple[Reason, ...]
+    unmodelled_reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The campaign at one moment.
+
+    seconds: of running time, all sessions one after the other, pauses between them left out. cases, features, findings: up to
+    then; features are distinct coverage identifiers and their combinations, findings distinct signatures. rate: cases a second
+    since the sample before.
+    """
+
+    seconds: float
+    cases: int
+    rate: float
+    features: int
+    findings: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One field of the coverage map.
+
+    batch: requests of the case as it was drawn. kv_len: KV tokens of its longest request. cases: all of them; ran: those that
+    reached a kernel; faulty: those that showed a fault, died ones included. kernels: code objects launched, with cases. refused:
+    reasons. signatures: of the findings met here.
+    """
+
+    num_head: int
+    batch: Span
+    kv_len: Span
+    cases: int
+    ran: int
+    faulty: int
+    kernels: Mapping[str, int]
+    refused: tuple[Reason, ...]
+    signatures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often the fault showed when its smallest case was repeated: `shown` of `repeats` times. 0 of 0: not repeated yet."""
+
+    shown: int
+    repeats: int
+
+    def __str__(self) -> str:
+        return f"{self.shown} of {self.repeats}" if self.repeats else "not repeated yet"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownReference:
+    """The corpus entry that shows the same fault. references: upstream issues and pull requests (owner/name#number)."""
+
+    entry: str
+    title: str
+    references: tuple[str, ...]
+
+
+class Standing(StrEnum):
+    """A finding against the campaign that this one is compared with."""
+
+    NEW = "new"
+    STILL_THERE = "still there"
+    NOT_COMPARED = "not compared"
+
+
+@dataclass(frozen=True, slots=True)
+class TriagedFinding:
+    """One entry for each signature.
+
+    kind .. message: of the cause that the smallest case shows. count: cases that showed it. first_seen, last_seen: when.
+    first: the first case met; smallest: the smallest known; minimal: whether shrinking ran to its end. findings: all that the
+    smallest case shows, causes first. known: upstream reference, None for a fault that corpus/ does not hold. expected: the
+    configuration names it, so that it does not fail the campaign. folder: of its script and texts, relative to the store's
+    folder; None where it is not written yet. seeds: "seed/chunk/position" of the first case, which draws it again.
+    """
+
+    signature: str
+    kind: FindingKind
+    severity: Severity
+    party: Party
+    stage: str
+    tensor: str
+    message: str
+    count: int
+    first_seen: float
+    last_seen: float
+    first: Case
+    smallest: Case
+    minimal: bool
+    reliability: Reliability
+    findings: tuple[Finding, ...]
+    known: KnownReference | None
+    expected: bool
+    standing: Standing
+    folder: str | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A finding of the campaign compared with that this one did not meet."""
+
+    signature: str
+    severity: Severity
+    message: str
+    known: KnownReference | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Against an earlier campaign (last night's). created: when it began; cases: it ran. The three lists hold signatures."""
+
+    store: str
+    created: float
+    cases: int
+    rules: str
+    new: tuple[str, ...]
+    still_there: tuple[str, ...]
+    gone: tuple[Gone, ...]
+
+
+class LossKind(StrEnum):
+    """What became of a worker."""
+
+    SIGNAL = "signal"  # the process that ran cases was killed by a signal
+    EXIT = "exit"  # it ended by itself
+    HANG = "hang"  # one case took longer than case_seconds
+    MEMORY = "memory"  # it went over worker_memory
+    ACTOR = "actor"  # its supervisor died
+    NODE = "node"  # with the whole node
+    DRIVER = "driver"  # the campaign itself was killed
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A worker lost, and the case that it was at; the rest of its chunk went on elsewhere.
+
+    seconds: of running time. case: None where it was between two cases, or where that is not known (a lost node).
+    """
+
+    seconds: float
+    kind: LossKind
+    worker: str
+    detail: str
+    chunk: int | None
+    position: int | None
+    case: Case | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One start of the campaign. ended: None where it was killed. reason: "finished", "interrupted", "killed", ..."""
+
+    began: float
+    ended: float | None
+    reason: str
+    workers: int
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The machine that drove the campaign, and what Ray lent it. resources: of the cluster, by Ray's names."""
+
+    host: str
+    system: str
+    cpus: int
+    memory_bytes: int
+    nodes: int
+    resources: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One campaign of a store: a store that was merged holds several. identity: unique, the same in every copy of a store."""
+
+    identity: str
+    created: float
+    seed: int
+    config: CampaignConfig
+    space: CaseSpace
+    provenance: Provenance
+    environment: Environment
+    sessions: tuple[Session, ...]
+    cases: int
+
+
+class Conclusion(StrEnum):
+    """What may be said of the whole."""
+
+    CONFIRMED = "no fault"  # everything that was asked for ran, and nothing was found
+    EXPECTED_ONLY = "expected faults only"
+    FOUND = "faults found"
+    INCOMPLETE = "incomplete"  # nothing found, but less ran than was asked for: it confirms nothing
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignSummary:
+    """Everything that a page needs.
+
+    members: campaigns in the store, the first one first. complete: whether every member ran out its budget. seconds: of running
+    time. samples: throughput and coverage over time, at most some hundreds. cells: the coverage map, by (num_head, batch,
+    kv_len). kernels: code objects launched, with cases. features: distinct ones known at the end. findings: the worst first,
+    then by count. comparison: None where there is nothing to compare with. losses: workers lost, in order of time. lost_chunks:
+    chunks set aside because their worker died too often; they are not among the counts. doubts: why it is INCOMPLETE, one
+    sentence each.
+    """
+
+    members: tuple[Member, ...]
+    complete: bool
+    seconds: float
+    counts: Counts
+    samples: tuple[Sample, ...]
+    cells: tuple[Cell, ...]
+    kernels: Mapping[str, int]
+    features: int
+    findings: tuple[TriagedFinding, ...]
+    comparison: Comparison | None
+    losses: tuple[Loss, ...]
+    lost_chunks: tuple[int, ...]
+    doubts: tuple[str, ...]
+
+    @property
+    def rate(self) -> float:
+        """Cases a second over the whole running time."""
+        return self.counts.cases / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """Faults weigh more than doubts, unexpected faults more than expected ones."""
+        if any(not finding.expected for finding in self.findings):
+            return Conclusion.FOUND
+        if self.doubts:
+            return Conclusion.INCOMPLETE
+        return Conclusion.EXPECTED_ONLY if self.findings else Conclusion.CONFIRMED
+
+    @property
+    def exit_code(self) -> int:
+        """0 nothing found but what is expected, 1 findings, 3 less ran than was asked for."""
+        return {Conclusion.FOUND: 1, Conclusion.INCOMPLETE: 3}.get(self.conclusion, 0)
+
+
+def load_summary(store: Path) -> CampaignSummary:
+    """The summary of a store (the database file, or the campaign's folder), also while its campaign runs.
+
+    Raises UsageError where there is no store or it is of another version.
+    """
+    from fuzz.campaign.reading import read_summary
+
+    return read_summary(store)
