@@ -1,0 +1,577 @@
+"""One decoded instruction -> the fields of its record: which handler, which opcode of that handler, which operands where.
+
+Knows the decoder's instructions and the handlers' record formats (backend/cdna/execute/layout.py and each handler's docstring); where
+an instruction or one of its modifiers has no model it says why, and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cache
+
+from backend.cdna.execute import compare, convert, cross_lane, half, lds, matrix, scalar, vector_float, vector_integer
+from backend.cdna.execute import global_memory as memory
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.native import Handler
+from backend.cdna.execute.transfer import Width
+from backend.cdna.instruction import Format, Instruction, Operand, OperandKind
+
+_SCALAR_BASES = {
+    OperandKind.SGPR: 0,
+    OperandKind.FLAT_SCRATCH: 102,
+    OperandKind.XNACK_MASK: 104,
+    OperandKind.VCC: at.VCC,
+    OperandKind.TTMP: at.TTMP,
+    OperandKind.M0: at.M0,
+    OperandKind.EXEC: at.EXEC,
+    OperandKind.SCC: at.SCC,
+}
+
+
+class NotModelledError(Exception):
+    """An instruction that has no record; the message says what is missing. The compiler adds the instruction's text."""
+
+
+class Constants:
+    """Scalars that hold a program's constants: allocated as they are met, each two words wide."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, int] = {}
+
+    def place(self, value: int) -> int:
+        """Scalar index of a 64-bit constant."""
+        if value not in self._places:
+            place = at.CONSTANTS + 2 * len(self._places)
+            if place + 2 > at.SCALARS:
+                raise NotModelledError(f"more than {(at.SCALARS - at.CONSTANTS) // 2} different constants in one kernel")
+            self._places[value] = place
+        return self._places[value]
+
+    def items(self) -> list[tuple[int, int]]:
+        """(scalar index, value) of every constant."""
+        return [(place, value) for value, place in self._places.items()]
+
+
+@dataclass(slots=True)
+class Encoded:
+    """A record in the making. Operands are operand codes or scalar indices as the handler wants them."""
+
+    handler: Handler | None
+    opcode: int = 0
+    control: int = at.CONTROL_NONE
+    destination: int = 0
+    sources: list[int] = field(default_factory=lambda: [0, 0, 0])
+    immediate: int = 0
+    destination_2: int = 0
+    count: int = 0
+    target: int = 0
+    source_dwords: tuple[int, int, int] = (1, 1, 1)
+    source_types: tuple[int, int, int] = (at.TYPE_BITS32,) * 3
+    result_type: int = at.TYPE_BITS32
+    result_dwords: int = 1
+    vector: bool = False  # a VALU instruction, which modifiers may apply to
+    accesses: bool = False  # goes to memory that is checked
+
+
+def scalar_index(operand: Operand, constants: Constants) -> int:
+    """Scalar index of a scalar operand or constant."""
+    if operand.kind in (OperandKind.CONSTANT, OperandKind.SIMM):
+        return constants.place(operand.value)
+    base = _SCALAR_BASES.get(operand.kind)
+    if base is None:
+        raise NotModelledError(f"operand {operand.kind.value} where a scalar is read or written")
+    return base + operand.index
+
+
+def operand_code(operand: Operand, constants: Constants) -> int:
+    """Operand code of a vector source: a row, or SCALAR_OPERAND plus a scalar index."""
+    if operand.kind is OperandKind.VGPR:
+        return operand.index
+    if operand.kind is OperandKind.AGPR:
+        return at.VGPRS + operand.index
+    return at.SCALAR_OPERAND + scalar_index(operand, constants)
+
+
+def _row(operand: Operand) -> int:
+    if operand.kind not in (OperandKind.VGPR, OperandKind.AGPR):
+        raise NotModelledError(f"operand {operand.kind.value} where a vector register is needed")
+    return operand.index + (at.VGPRS if operand.kind is OperandKind.AGPR else 0)
+
+
+def _member(enumeration: type[IntEnum], mnemonic: str) -> int | None:
+    member = enumeration.__members__.get(mnemonic.upper())
+    return None if member is None else int(member)
+
+
+# Scalar instructions.
+
+
+def _encode_scalar(instruction: Instruction, constants: Constants) -> Encoded | None:
+    mnemonic = _plain_scalar_name(instruction.mnemonic)
+    opcode, own = _member(scalar.Scalar, mnemonic), scalar.scalar_alu
+    if opcode is None:
+        opcode, own = _member(scalar.Scalar64, mnemonic), scalar.scalar_alu64
+    if opcode is None:
+        return None
+    encoded = Encoded(own, opcode)
+    sources = list(instruction.sources)
+    for operand in instruction.destinations:
+        if operand.kind is OperandKind.SIMM:
+            encoded.immediate = operand.value
+        else:
+            encoded.destination = scalar_index(operand, constants)
+    if instruction.mnemonic in ("s_addk_i32", "s_mulk_i32"):
+        sources.insert(0, instruction.destinations[0])
+    if instruction.format is Format.SOPK and not instruction.mnemonic.startswith(("s_setreg", "s_getreg")):
+        sources = [_extended(operand, instruction.mnemonic) for operand in sources]
+    if instruction.mnemonic.startswith("s_set_gpr_idx") or instruction.mnemonic == "s_getreg_b32":
+        _scalar_with_field(encoded, instruction, constants)
+        return encoded
+    for place, operand in enumerate(sources):
+        encoded.sources[place] = scalar_index(operand, constants)
+        encoded.count |= (operand.count == 2) << place
+    return encoded
+
+
+def _plain_scalar_name(mnemonic: str) -> str:
+    """The SOPK forms do what the plain forms do with a 16-bit constant."""
+    if mnemonic in ("s_movk_i32", "s_cmovk_i32"):
+        return mnemonic.replace("k_i32", "_b32")
+    if mnemonic in ("s_addk_i32", "s_mulk_i32"):
+        return mnemonic.replace("k_", "_")
+    if mnemonic == "s_setreg_imm32_b32":
+        return "s_setreg_b32"
+    return mnemonic.replace("s_cmpk_", "s_cmp_")
+
+
+def _extended(operand: Operand, mnemonic: str) -> Operand:
+    """The 16-bit field of a SOPK instruction as 32 bits: sign-extended but for unsigned comparisons."""
+    if operand.kind is not OperandKind.SIMM:
+        return operand
+    value = operand.value
+    if not mnemonic.endswith("_u32") and value & 0x8000:
+        value |= 0xFFFF_0000
+    return Operand(OperandKind.SIMM, 0, 1, value)
+
+
+def _scalar_with_field(encoded: Encoded, instruction: Instruction, constants: Constants) -> None:
+    """S_SET_GPR_IDX_* and S_GETREG: the field goes to IMMEDIATE. Only SRC0 may be indexed."""
+    for operand in instruction.sources:
+        if operand.kind is OperandKind.SIMM:
+            encoded.immediate = operand.value
+        else:
+            encoded.sources[0] = scalar_index(operand, constants)
+    if instruction.mnemonic in ("s_set_gpr_idx_on", "s_set_gpr_idx_mode") and encoded.immediate not in (0, 1):
+        raise NotModelledError("gpr-index mode on operands besides SRC0")
+    if instruction.mnemonic == "s_getreg_b32" and encoded.immediate & 63 != scalar.HARDWARE_REGISTER_MODE:
+        raise NotModelledError("a hardware register besides MODE")
+
+
+_BRANCHES = {
+    "s_branch": at.CONTROL_BRANCH,
+    "s_cbranch_scc0": at.CONTROL_BRANCH_SCC0,
+    "s_cbranch_scc1": at.CONTROL_BRANCH_SCC1,
+    "s_cbranch_vccz": at.CONTROL_BRANCH_VCCZ,
+    "s_cbranch_vccnz": at.CONTROL_BRANCH_VCCNZ,
+    "s_cbranch_execz": at.CONTROL_BRANCH_EXECZ,
+    "s_cbranch_execnz": at.CONTROL_BRANCH_EXECNZ,
+}
+_CONTROLS = {"s_barrier": at.CONTROL_BARRIER, "s_endpgm": at.CONTROL_END, "s_waitcnt": at.CONTROL_WAIT}
+_WITHOUT_EFFECT = frozenset(
+    "s_nop s_setprio s_sleep s_icache_inv s_dcache_inv s_dcache_wb s_dcache_inv_vol s_dcache_wb_vol buffer_wbl2 buffer_inv "
+    "v_nop ds_nop s_ttracedata s_incperflevel s_decperflevel".split()
+)
+
+
+def _encode_control(instruction: Instruction) -> Encoded | None:
+    mnemonic = instruction.mnemonic
+    if mnemonic in _BRANCHES:
+        return Encoded(None, control=_BRANCHES[mnemonic], target=instruction.sources[0].value)
+    if mnemonic in _CONTROLS:
+        return Encoded(None, control=_CONTROLS[mnemonic], immediate=_wait_field(instruction))
+    return Encoded(None, control=at.CONTROL_NOP) if mnemonic in _WITHOUT_EFFECT else None
+
+
+def _wait_field(instruction: Instruction) -> int:
+    """vmcnt | lgkmcnt << 8, 255 for a count that is not waited for."""
+    modifiers = instruction.modifiers
+    vmcnt = 255 if modifiers.vmcnt is None else modifiers.vmcnt
+    return vmcnt | (255 if modifiers.lgkmcnt is None else modifiers.lgkmcnt) << 8
+
+
+# Vector instructions.
+
+_ALIASES = {
+    "v_accvgpr_read_b32": "v_mov_b32",
+    "v_accvgpr_write_b32": "v_mov_b32",
+    "v_accvgpr_mov_b32": "v_mov_b32",
+    "v_fmac_f32": "v_fma_f32",
+    "v_fmamk_f32": "v_fma_f32",
+    "v_fmaak_f32": "v_fma_f32",
+    "v_fmac_f64": "v_fma_f64",
+    "v_pk_fmac_f16": "v_pk_fma_f16",
+    "v_add_i32": "v_add_u32",
+    "v_sub_i32": "v_sub_u32",
+    "v_add_i16": "v_add_u16",
+    "v_sub_i16": "v_sub_u16",
+}
+_ACCUMULATING = frozenset({"v_fmac_f32", "v_fmac_f64", "v_pk_fmac_f16"})
+
+_Group = tuple[type[IntEnum], Handler, int, int]
+_GROUPS: tuple[_Group, ...] = (
+    # members, handler, type of sources, dwords of the result
+    (vector_integer.Vector, vector_integer.vector_alu, at.TYPE_BITS32, 1),
+    (vector_integer.Vector3, vector_integer.vector_alu3, at.TYPE_BITS32, 1),
+    (vector_integer.Vector64, vector_integer.vector_alu64, at.TYPE_BITS32, 2),
+    (vector_float.Float, vector_float.float_alu, at.TYPE_F32, 1),
+    (vector_float.Float3, vector_float.float_alu3, at.TYPE_F32, 1),
+    (vector_float.FloatPair, vector_float.float_pair, at.TYPE_PACKED_F32, 2),
+    (half.Half, half.half_alu, at.TYPE_F16, 1),
+    (convert.Convert, convert.convert, at.TYPE_F32, 1),
+    (convert.ConvertPair, convert.convert_pair, at.TYPE_BITS32, 2),
+)
+
+
+@cache
+def _vector_group(mnemonic: str) -> tuple[int, Handler, int, int] | None:
+    """(opcode, handler, source type, result dwords) of a vector instruction."""
+    for enumeration, own, kind, dwords in _GROUPS:
+        opcode = _member(enumeration, mnemonic)
+        if opcode is not None:
+            return opcode, own, _source_type(mnemonic, kind), dwords
+    return None
+
+
+def _source_type(mnemonic: str, kind: int) -> int:
+    """Type of the sources, for neg, abs and op_sel."""
+    if kind == at.TYPE_F16 and mnemonic.startswith("v_pk_"):
+        return at.TYPE_PACKED_16
+    if mnemonic.endswith("_f64"):
+        return at.TYPE_F64
+    if mnemonic == "v_pk_mov_b32":
+        return at.TYPE_PACKED_F32
+    if mnemonic == "v_cvt_f32_f16":
+        return at.TYPE_F16
+    if re.search(r"_(fp8|bf8|i32|u32|ubyte\d|u16|i16|bf16)$", mnemonic) and mnemonic.startswith("v_cvt_"):
+        return at.TYPE_BITS32
+    if mnemonic == "v_cndmask_b32":
+        return at.TYPE_F32
+    return kind
+
+
+def _encode_vector(instruction: Instruction, constants: Constants) -> Encoded | None:
+    mnemonic = instruction.mnemonic
+    group = _vector_group(_ALIASES.get(mnemonic, mnemonic))
+    if group is None:
+        return None
+    opcode, own, kind, dwords = group
+    encoded = Encoded(own, opcode, vector=True, source_types=(kind,) * 3, result_dwords=dwords)
+    encoded.destination = _row(instruction.destinations[0])
+    operands = list(instruction.sources)
+    if mnemonic in _ACCUMULATING:
+        operands.append(instruction.destinations[0])
+    encoded.source_dwords = _dwords_of(operands)
+    for place, operand in enumerate(operands[:3]):
+        encoded.sources[place] = operand_code(operand, constants)
+        encoded.count |= (operand.count == 2) << place
+    if own is vector_integer.vector_alu64 and len(instruction.destinations) == 2:
+        encoded.result_dwords = instruction.destinations[0].count
+    if len(instruction.destinations) == 2:
+        encoded.destination_2 = scalar_index(instruction.destinations[1], constants)
+    if mnemonic == "v_cndmask_b32" or mnemonic.endswith("_co_u32"):
+        _mask_source(encoded, operands, constants)
+    encoded.result_type = _result_type(mnemonic, own)
+    _special_fields(encoded, instruction)
+    return encoded
+
+
+def _dwords_of(operands: list[Operand]) -> tuple[int, int, int]:
+    counts = [operand.count for operand in operands[:3]] + [0, 0, 0]
+    return counts[0], counts[1], counts[2]
+
+
+def _mask_source(encoded: Encoded, operands: list[Operand], constants: Constants) -> None:
+    """The third source is a lane mask: its scalar index."""
+    if len(operands) < 3:
+        return
+    encoded.sources[2] = scalar_index(operands[2], constants)
+    first, second, _ = encoded.source_dwords
+    encoded.source_dwords = (first, second, 0)
+
+
+def _result_type(mnemonic: str, own: Handler) -> int:
+    if own in (vector_float.float_alu, vector_float.float_alu3) and "_i32_" not in mnemonic:
+        return at.TYPE_F32
+    if own is vector_float.float_pair and mnemonic.startswith("v_pk_"):
+        return at.TYPE_PACKED_F32
+    if own in (convert.convert, convert.convert_pair) and re.match(r"v_cvt_(pk_)?f32_", mnemonic):
+        return at.TYPE_F32
+    return at.TYPE_BITS32
+
+
+def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
+    """Truth tables, destination halves, and constants of packed fp32 sources."""
+    mnemonic, modifiers = instruction.mnemonic, instruction.modifiers
+    if mnemonic.startswith("v_bitop3"):
+        encoded.immediate = modifiers.bitop3
+    if encoded.handler is convert.convert and len(modifiers.op_sel) > len(instruction.sources):
+        encoded.immediate = modifiers.op_sel[-1]
+        if encoded.immediate and not re.match(r"v_cvt_(scalef32_)?pk_(fp8|bf8)_", mnemonic):
+            raise NotModelledError("a result in the high half")
+    elif len(modifiers.op_sel) > len(instruction.sources) and modifiers.op_sel[-1]:
+        raise NotModelledError("a result in the high half")
+    if encoded.handler is vector_float.float_pair and mnemonic.startswith("v_pk_"):
+        for place, operand in enumerate(instruction.sources):
+            constant = operand.kind is OperandKind.CONSTANT and operand.value
+            if constant and (modifiers.op_sel_hi[place : place + 1] != (0,)):
+                raise NotModelledError("a constant as two packed numbers")
+
+
+def _encode_compare(instruction: Instruction, constants: Constants) -> Encoded | None:
+    match = re.match(r"v_cmp(x?)_(\w+?)_([fiu]\d\d)$", instruction.mnemonic)
+    if match is None:
+        return None
+    x, relation, kind = match.groups()
+    if relation == "class":
+        kind, number = "class_f32", 0
+        if instruction.mnemonic != "v_cmp_class_f32":
+            return None
+    else:
+        relations = compare.FLOAT_RELATIONS if kind[0] == "f" else compare.INTEGER_RELATIONS
+        number = relations.index(relation)
+    kind_number = compare.TYPES.index(kind)
+    source_type = {"f32": at.TYPE_F32, "class_f32": at.TYPE_F32, "f16": at.TYPE_F16, "f64": at.TYPE_F64}.get(
+        kind, at.TYPE_BITS32
+    )
+    encoded = Encoded(compare.vector_compare, kind_number * compare.RELATIONS + number, vector=True, count=int(bool(x)))
+    encoded.destination = scalar_index(instruction.destinations[0], constants)
+    encoded.source_types = (source_type, at.TYPE_BITS32 if relation == "class" else source_type, at.TYPE_BITS32)
+    encoded.source_dwords = _dwords_of(list(instruction.sources))
+    encoded.result_dwords = 0
+    for place, operand in enumerate(instruction.sources):
+        encoded.sources[place] = operand_code(operand, constants)
+    return encoded
+
+
+def _encode_cross_lane(instruction: Instruction, constants: Constants) -> Encoded | None:
+    opcode = _member(cross_lane.CrossLane, instruction.mnemonic)
+    if opcode is None:
+        return None
+    encoded = Encoded(cross_lane.cross_lane, opcode)
+    reads = opcode in (cross_lane.CrossLane.V_READFIRSTLANE_B32, cross_lane.CrossLane.V_READLANE_B32)
+    target = instruction.destinations[0]
+    encoded.destination = scalar_index(target, constants) if reads else _row(target)
+    for place, operand in enumerate(instruction.sources):
+        encoded.sources[place] = operand_code(operand, constants)
+    return encoded
+
+
+# Matrix instructions.
+
+_MFMA = re.compile(r"v_mfma_f32_(16x16|32x32)x(\d+)_(f32|xf32|bf16|f16|fp8_fp8|fp8_bf8|bf8_fp8|bf8_bf8|f8f6f4)$")
+_ELEMENTS = {
+    "f32": matrix.Element.F32,
+    "xf32": matrix.Element.XF32,
+    "bf16": matrix.Element.BF16,
+    "f16": matrix.Element.F16,
+    "fp8": matrix.Element.FP8,
+    "bf8": matrix.Element.BF8,
+}
+_F8F6F4_FORMATS = {0: "fp8", 1: "bf8"}
+
+
+def _encode_matrix(instruction: Instruction, constants: Constants) -> Encoded | None:
+    match = _MFMA.match(instruction.mnemonic)
+    if match is None:
+        return None
+    shape, _, types = match.groups()
+    modifiers = instruction.modifiers
+    if types == "f8f6f4":
+        if modifiers.cbsz not in _F8F6F4_FORMATS or modifiers.blgp not in _F8F6F4_FORMATS:
+            raise NotModelledError("f8f6f4 operands of 4 or 6 bits")
+        first, second = _F8F6F4_FORMATS[modifiers.cbsz], _F8F6F4_FORMATS[modifiers.blgp]
+    else:
+        if modifiers.cbsz or modifiers.abid or modifiers.blgp:
+            raise NotModelledError("matrix operands broadcast or negated (cbsz, abid, blgp)")
+        first, second = (types.split("_") * 2)[:2]
+    a, b, c = instruction.sources
+    encoded = Encoded(matrix.matrix, int(shape[:2]))
+    encoded.destination = _row(instruction.destinations[0])
+    encoded.sources = [_row(a), _row(b), operand_code(c, constants)]
+    encoded.count = _ELEMENTS[first] | _ELEMENTS[second] << 8
+    encoded.immediate = a.count | b.count << 8
+    return encoded
+
+
+# Memory instructions.
+
+_WIDTHS = {
+    "ubyte": Width.UBYTE,
+    "sbyte": Width.SBYTE,
+    "ushort": Width.USHORT,
+    "sshort": Width.SSHORT,
+    "ubyte_d16": Width.UBYTE_D16,
+    "ubyte_d16_hi": Width.UBYTE_D16_HI,
+    "sbyte_d16": Width.SBYTE_D16,
+    "sbyte_d16_hi": Width.SBYTE_D16_HI,
+    "short_d16": Width.SHORT_D16,
+    "short_d16_hi": Width.SHORT_D16_HI,
+    "byte": Width.UBYTE,
+    "byte_d16_hi": Width.UBYTE_D16_HI,
+    "short": Width.USHORT,
+    "dword": Width.DWORDS,
+    "dwordx2": Width.DWORDS,
+    "dwordx3": Width.DWORDS,
+    "dwordx4": Width.DWORDS,
+}
+_VECTOR_MEMORY = re.compile(r"(buffer|global|scratch)_(load|store)_(lds_)?(\w+)$")
+
+
+def _encode_vector_memory(instruction: Instruction, constants: Constants) -> Encoded | None:
+    match = _VECTOR_MEMORY.match(instruction.mnemonic)
+    if match is None or match[4] not in _WIDTHS:
+        return None
+    unit, verb, to_lds, width_name = match.groups()
+    lds_dma = bool(to_lds) or instruction.modifiers.lds
+    width = _WIDTHS[width_name]
+    if lds_dma and width is not Width.DWORDS:
+        raise NotModelledError("LDS-DMA of less than a dword")
+    direction = memory.Direction.STORE if verb == "store" else memory.Direction.LOAD
+    if lds_dma:
+        direction = memory.Direction.LOAD_TO_LDS
+    encoded = Encoded(None, width + 16 * direction, accesses=unit != "scratch")
+    encoded.immediate = instruction.modifiers.offset
+    encoded.count = int(width_name[6:] or 1) if width is Width.DWORDS else 1
+    operands = list(instruction.sources)
+    if verb == "store":
+        encoded.destination = _row(operands.pop(0 if unit == "buffer" else 1))
+    elif not lds_dma:
+        encoded.destination = _row(instruction.destinations[0])
+    _vector_address(encoded, unit, operands, instruction, constants)
+    return encoded
+
+
+def _vector_address(
+    encoded: Encoded, unit: str, operands: list[Operand], instruction: Instruction, constants: Constants
+) -> None:
+    vaddr = operands[0]
+    encoded.sources[0] = -1 if vaddr.kind is OperandKind.OFF else _row(vaddr)
+    if unit == "buffer":
+        if instruction.modifiers.idxen:
+            raise NotModelledError("buffer addressing by index (idxen)")
+        encoded.handler = memory.buffer_access
+        encoded.sources[1] = scalar_index(operands[1], constants)
+        encoded.sources[2] = scalar_index(operands[2], constants)
+        return
+    encoded.handler = memory.global_access if unit == "global" else memory.scratch_access
+    saddr = operands[1]
+    encoded.sources[1] = -1 if saddr.kind is OperandKind.OFF else scalar_index(saddr, constants)
+
+
+def _encode_scalar_memory(instruction: Instruction, constants: Constants) -> Encoded | None:
+    match = re.match(r"s_(buffer_)?load_dword(x\d+)?$", instruction.mnemonic)
+    if match is None:
+        return None
+    encoded = Encoded(memory.scalar_load, int(bool(match[1])), accesses=True)
+    encoded.count = instruction.destinations[0].count
+    encoded.destination = scalar_index(instruction.destinations[0], constants)
+    encoded.immediate = instruction.modifiers.offset
+    encoded.sources[0] = scalar_index(instruction.sources[0], constants)
+    encoded.sources[1] = scalar_index(instruction.sources[1], constants) if len(instruction.sources) > 1 else -1
+    return encoded
+
+
+_LDS = re.compile(r"ds_(read|write)(2st64|2)?_(\w+)$")
+_LDS_WIDTHS = {
+    "u8": Width.UBYTE,
+    "i8": Width.SBYTE,
+    "u16": Width.USHORT,
+    "i16": Width.SSHORT,
+    "b8": Width.UBYTE,
+    "b16": Width.USHORT,
+    "b8_d16_hi": Width.UBYTE_D16_HI,
+    "b16_d16_hi": Width.SHORT_D16_HI,
+    "u8_d16": Width.UBYTE_D16,
+    "u8_d16_hi": Width.UBYTE_D16_HI,
+    "i8_d16": Width.SBYTE_D16,
+    "i8_d16_hi": Width.SBYTE_D16_HI,
+    "u16_d16": Width.SHORT_D16,
+    "u16_d16_hi": Width.SHORT_D16_HI,
+    "b32": Width.DWORDS,
+    "b64": Width.DWORDS,
+    "b96": Width.DWORDS,
+    "b128": Width.DWORDS,
+}
+_LDS_PERMUTES = {
+    "ds_bpermute_b32": lds.Lds.BPERMUTE,
+    "ds_permute_b32": lds.Lds.PERMUTE,
+    "ds_swizzle_b32": lds.Lds.SWIZZLE,
+    "ds_read_b64_tr_b8": lds.Lds.READ_TR_B8,
+    "ds_read_b64_tr_b16": lds.Lds.READ_TR_B16,
+}
+
+
+def _encode_lds(instruction: Instruction, constants: Constants) -> Encoded | None:
+    mnemonic, modifiers = instruction.mnemonic, instruction.modifiers
+    encoded = Encoded(lds.lds_access, immediate=modifiers.offset)
+    rows = [_row(operand) for operand in instruction.sources]
+    encoded.sources = (rows + [0, 0, 0])[:3]
+    if instruction.destinations:
+        encoded.destination = _row(instruction.destinations[0])
+    if mnemonic in _LDS_PERMUTES:
+        kind = _LDS_PERMUTES[mnemonic]
+        encoded.opcode = Width.DWORDS + 16 * kind
+        encoded.count = 2 if kind in (lds.Lds.READ_TR_B8, lds.Lds.READ_TR_B16) else 1
+        if kind is lds.Lds.SWIZZLE:
+            encoded.sources[1] = encoded.sources[0]
+        return encoded
+    match = _LDS.match(mnemonic)
+    if match is None or match[3] not in _LDS_WIDTHS:
+        return None
+    verb, two, width_name = match.groups()
+    width = _LDS_WIDTHS[width_name]
+    kinds = {("read", None): lds.Lds.READ, ("write", None): lds.Lds.WRITE}
+    kind = kinds.get((verb, two), lds.Lds.READ2 if verb == "read" else lds.Lds.WRITE2)
+    encoded.opcode = width + 16 * kind
+    encoded.count = int(width_name[1:]) // 32 if width is Width.DWORDS else 1
+    if two is not None:
+        unit = 4 * encoded.count * (64 if two == "2st64" else 1)
+        encoded.immediate, encoded.target = modifiers.offset0 * unit, modifiers.offset1 * unit
+    return encoded
+
+
+_Encoder = Callable[[Instruction, Constants], Encoded | None]
+_VECTOR_ENCODERS: tuple[_Encoder, ...] = (_encode_vector, _encode_compare, _encode_cross_lane)
+_ENCODERS: dict[Format, tuple[_Encoder, ...]] = {
+    Format.SOP1: (_encode_scalar,),
+    Format.SOP2: (_encode_scalar,),
+    Format.SOPK: (_encode_scalar,),
+    Format.SOPC: (_encode_scalar,),
+    Format.SOPP: (_encode_scalar,),
+    Format.SMEM: (_encode_scalar_memory,),
+    Format.VOP1: _VECTOR_ENCODERS,
+    Format.VOP2: _VECTOR_ENCODERS,
+    Format.VOPC: _VECTOR_ENCODERS,
+    Format.VOP3: _VECTOR_ENCODERS,
+    Format.VOP3P: _VECTOR_ENCODERS,
+    Format.MAI: (_encode_matrix, _encode_vector),
+    Format.DS: (_encode_lds,),
+    Format.MUBUF: (_encode_vector_memory,),
+    Format.GLOBAL: (_encode_vector_memory,),
+    Format.SCRATCH: (_encode_vector_memory,),
+}
+
+
+def encode(instruction: Instruction, constants: Constants) -> Encoded:
+    """The record fields of an instruction, modifiers aside. Raises NotModelledError."""
+    control = _encode_control(instruction)
+    if control is not None:
+        return control
+    for encoder in _ENCODERS.get(instruction.format, ()):
+        encoded = encoder(instruction, constants)
+        if encoded is not None:
+            return encoded
+    raise NotModelledError("no handler")

@@ -1,0 +1,355 @@
+"""Every access to global memory is judged here: which region, allowed or not, what is recorded, where the data are.
+
+Knows no instruction. A handler puts 64 addresses into the context's working array and calls `resolve`; it gets the mask of
+lanes that may go on and, per lane, a host address (0 where there are no data: reads then give poison, writes are dropped).
+Most accesses lie in one region that asks for nothing but its bounds: a test of the wave's lowest and highest address settles
+those. Everything else goes lane by lane, and both ways record the same (tests/cdna/test_access.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.lanes import (
+    ALL_LANES,
+    bytes_at,
+    context_of,
+    record_of,
+    scalar_pair,
+    scalars_of,
+    unsigned_words_at,
+    words_at,
+)
+from backend.cdna.execute.native import inlined, pointer_i32
+
+ONE = np.uint64(1)
+NO_REGION = -1
+HASH_FACTOR = np.uint64(0x9E37_79B9_7F4A_7C15)
+
+
+@inlined
+def region_row(context: Any, index: int) -> Any:
+    """int64 [REGION_WORDS] of one region."""
+    return words_at(context[at.CTX_REGIONS] + index * at.REGION_WORDS * 8, at.REGION_WORDS)
+
+
+@inlined
+def nearest_region(context: Any, address: int) -> int:
+    """The region that contains `address`, else the nearest one; NO_REGION in an empty space."""
+    count = context[at.CTX_REGION_COUNT]
+    low, high = 0, count  # the last region whose base is not above the address is at low - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if region_row(context, middle)[at.REGION_BASE] <= address:
+            low = middle + 1
+        else:
+            high = middle
+    below = low - 1
+    if below < 0:
+        return 0 if count else NO_REGION
+    if low < count:
+        behind = address - region_row(context, below)[at.REGION_END] + 1
+        if behind > 0 and region_row(context, low)[at.REGION_BASE] - address < behind:
+            return low
+    return below
+
+
+@inlined
+def mark_bits(bitmap: int, first: int, count: int) -> None:
+    """Set `count` bits from bit `first`; bitmaps are bytes in little bit order."""
+    whole = bytes_at(bitmap, (first + count + 7) >> 3)
+    if (first | count) & 7 == 0:
+        for index in range(first >> 3, (first + count) >> 3):
+            whole[index] = np.uint8(0xFF)
+    else:
+        for bit in range(first, first + count):
+            whole[bit >> 3] |= np.uint8(1 << (bit & 7))
+
+
+@inlined
+def all_marked(bitmap: int, first: int, count: int) -> bool:
+    """Whether `count` bits from bit `first` are all set."""
+    whole = bytes_at(bitmap, (first + count + 7) >> 3)
+    if (first | count) & 7 == 0:
+        for index in range(first >> 3, (first + count) >> 3):
+            if whole[index] != np.uint8(0xFF):
+                return False
+        return True
+    for bit in range(first, first + count):
+        if not (whole[bit >> 3] >> (bit & 7)) & 1:
+            return False
+    return True
+
+
+@inlined
+def note_bad(context: Any, kind: int, lane: int, address: int, size: int, region: int) -> None:
+    """One lane of the running access is bad; lanes are noted in ascending order."""
+    bad = words_at(context[at.CTX_BAD] + kind * at.BAD_WORDS * 8, at.BAD_WORDS)
+    if bad[at.BAD_COUNT] == 0:
+        bad[at.BAD_ADDRESS] = address
+        bad[at.BAD_LOWEST] = address
+        bad[at.BAD_HIGHEST_END] = address + size
+        bad[at.BAD_REGION] = region
+    bad[at.BAD_LANES] |= np.int64(ONE << np.uint64(lane))
+    bad[at.BAD_LOWEST] = min(bad[at.BAD_LOWEST], address)
+    bad[at.BAD_HIGHEST_END] = max(bad[at.BAD_HIGHEST_END], address + size)
+    bad[at.BAD_COUNT] += 1
+    context[at.CTX_ANY_BAD] = 1
+
+
+@inlined
+def page_allowed(region: Any, page: int, requester: int) -> bool:
+    """Whether the requester may touch the page."""
+    if requester < 0 or requester >= region[at.REGION_REQUESTER_COUNT]:
+        return False
+    stride = region[at.REGION_ALLOWED_STRIDE]
+    return all_marked(region[at.REGION_ALLOWED] + requester * stride, page, 1)
+
+
+@inlined
+def note_writers(context: Any, region: Any, index: int, lane: int, offset: int, size: int) -> None:
+    """Remember which workgroup wrote each byte; another one's byte is an event."""
+    writers = carray(pointer_i32(region[at.REGION_WRITER]), (offset + size,))
+    me = context[at.CTX_WORKGROUP] + 1
+    overlap = False
+    for byte in range(offset, offset + size):
+        if writers[byte] != 0 and writers[byte] != me:
+            overlap = True
+        writers[byte] = me
+    if overlap:
+        note_bad(context, at.KIND_WRITE_OVERLAP, lane, region[at.REGION_BASE] + offset, size, index)
+
+
+@inlined
+def note_pages(context: Any, region: Any, index: int, lane: int, offset: int, size: int, requester: int) -> int:
+    """Check and record the pages of one lane; returns the end of the first page when the access is inside it, else 0."""
+    page_bytes = region[at.REGION_PAGE_BYTES]
+    first, last = offset // page_bytes, (offset + size - 1) // page_bytes
+    if region[at.REGION_PAGES_TOUCHED]:
+        row = region[at.REGION_PAGES_TOUCHED] + context[at.CTX_WORKGROUP] * region[at.REGION_PAGES_STRIDE]
+        mark_bits(row, first, last - first + 1)
+    if region[at.REGION_ALLOWED] and not (
+        page_allowed(region, first, requester) and (first == last or page_allowed(region, last, requester))
+    ):
+        note_bad(context, at.KIND_PAGE_NOT_ALLOWED, lane, region[at.REGION_BASE] + offset, size, index)
+        return 0
+    return (first + 1) * page_bytes if first == last else 0
+
+
+@inlined
+def attributes_of_lane(context: Any, region: Any, index: int, lane: int, offset: int, size: int, is_write: bool) -> None:
+    """What a region asks for besides bounds and pages, for one lane that is inside it."""
+    if is_write:
+        if region[at.REGION_WRITTEN]:
+            mark_bits(region[at.REGION_WRITTEN], offset, size)
+        if region[at.REGION_WRITER]:
+            note_writers(context, region, index, lane, offset, size)
+    elif region[at.REGION_WRITTEN] and not all_marked(region[at.REGION_WRITTEN], offset, size):
+        note_bad(context, at.KIND_UNWRITTEN_READ, lane, region[at.REGION_BASE] + offset, size, index)
+    touched = region[at.REGION_TOUCHED_WRITE] if is_write else region[at.REGION_TOUCHED_READ]
+    if touched:
+        shift = region[at.REGION_TOUCH_SHIFT]
+        first = offset >> shift
+        mark_bits(touched, first, ((offset + size - 1) >> shift) - first + 1)
+
+
+@inlined
+def attributes_of_wave(context: Any, scalars: Any, index: int, mask: Any, size: int, is_write: bool) -> None:
+    """`attributes_of_lane` and pages for every lane of `mask`, all of them inside region `index`."""
+    region = region_row(context, index)
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    requester = np.int64(np.int32(scalars[at.REQUESTER]))
+    base, paged = region[at.REGION_BASE], region[at.REGION_PAGE_BYTES] != 0
+    page_start, page_end = 0, 0
+    for lane in range(at.LANES):
+        if not (mask >> np.uint64(lane)) & ONE:
+            continue
+        offset = np.int64(addresses[lane]) - base
+        attributes_of_lane(context, region, index, lane, offset, size, is_write)
+        if paged and not (page_start <= offset and offset + size <= page_end):
+            page_end = note_pages(context, region, index, lane, offset, size, requester)
+            page_start = page_end - region[at.REGION_PAGE_BYTES]
+
+
+@inlined
+def note_element(scalars: Any, region: Any, address: int) -> None:
+    """A wave has read a queue region: remember the element, and who it belongs to."""
+    element = (address - region[at.REGION_BASE]) // region[at.REGION_ELEMENT_BYTES]
+    scalars[at.ELEMENT] = np.uint32(element)
+    requester = element
+    if region[at.REGION_REQUESTERS]:
+        requester = np.int64(carray(pointer_i32(region[at.REGION_REQUESTERS]), (element + 1,))[element])
+    scalars[at.REQUESTER] = np.uint32(np.int32(requester))
+
+
+@inlined
+def bounds_kind(region: Any, address: int, size: int, is_write: bool) -> int:
+    """What is wrong with an access that `region` is nearest to; -1 for nothing."""
+    if address < region[at.REGION_BASE] or address + size > region[at.REGION_END]:
+        return at.KIND_NULL if 0 <= address < at.NULL_END else at.KIND_OUT_OF_BOUNDS
+    if is_write and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE:
+        return at.KIND_READ_ONLY_WRITE
+    return -1
+
+
+@inlined
+def resolve_lanes(context: Any, scalars: Any, mask: Any, size: int, is_write: bool) -> Any:
+    """The way lane by lane: any region, any fault. Returns the lanes that may go on."""
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    good = np.uint64(0)
+    for lane in range(at.LANES):
+        host[lane] = np.uint64(0)
+        bit = ONE << np.uint64(lane)
+        if not mask & bit:
+            continue
+        address = np.int64(addresses[lane])
+        index = nearest_region(context, address)
+        if index == NO_REGION:
+            note_bad(context, at.KIND_OUT_OF_BOUNDS, lane, address, size, index)
+            continue
+        region = region_row(context, index)
+        kind = bounds_kind(region, address, size, is_write)
+        if kind >= 0:
+            note_bad(context, kind, lane, address, size, index)
+            continue
+        good |= bit
+        if region[at.REGION_ELEMENT_BYTES] and not is_write:
+            note_element(scalars, region, address)
+        if region[at.REGION_ATTRIBUTES]:
+            attributes_of_wave(context, scalars, index, bit, size, is_write)
+        if region[at.REGION_DATA]:
+            host[lane] = np.uint64(region[at.REGION_DATA] + address - region[at.REGION_BASE])
+    return good
+
+
+@inlined
+def resolve_in_region(context: Any, scalars: Any, index: int, mask: Any, size: int, is_write: bool) -> None:
+    """All lanes of `mask` are inside region `index` and may do what they do."""
+    region = region_row(context, index)
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    if region[at.REGION_ELEMENT_BYTES] and not is_write:
+        for lane in range(at.LANES):
+            if (mask >> np.uint64(lane)) & ONE:
+                note_element(scalars, region, np.int64(addresses[lane]))
+    if region[at.REGION_ATTRIBUTES]:
+        attributes_of_wave(context, scalars, index, mask, size, is_write)
+    shift = np.uint64(region[at.REGION_DATA] - region[at.REGION_BASE])
+    if region[at.REGION_DATA]:
+        for lane in range(at.LANES):
+            host[lane] = addresses[lane] + shift
+    else:
+        for lane in range(at.LANES):
+            host[lane] = np.uint64(0)
+
+
+@inlined
+def wave_range(addresses: Any, mask: Any) -> tuple[Any, Any]:
+    """Lowest and highest address of the lanes of `mask`."""
+    lowest, highest = ALL_LANES, np.uint64(0)
+    if mask == ALL_LANES:
+        for lane in range(at.LANES):
+            lowest = min(lowest, addresses[lane])
+            highest = max(highest, addresses[lane])
+    else:
+        for lane in range(at.LANES):
+            if (mask >> np.uint64(lane)) & ONE:
+                lowest = min(lowest, addresses[lane])
+                highest = max(highest, addresses[lane])
+    return lowest, highest
+
+
+@inlined
+def hash_access(context: Any, scalars: Any, access: int, mask: Any) -> None:
+    """Add the access to its instruction's count and hash; the hash does not depend on the order of waves."""
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    counts = words_at(context[at.CTX_ACCESS_COUNTS], access + 1)
+    hashes = unsigned_words_at(context[at.CTX_ACCESS_HASHES], access + 1)
+    who = np.uint64(context[at.CTX_WORKGROUP] << 16 | np.int64(scalars[at.WAVE_INDEX]) << 8)
+    total = np.uint64(0)
+    lanes = 0
+    for lane in range(at.LANES):
+        if (mask >> np.uint64(lane)) & ONE:
+            mixed = (addresses[lane] ^ (who + np.uint64(lane)) * HASH_FACTOR) * HASH_FACTOR
+            total += mixed ^ (mixed >> np.uint64(29))
+            lanes += 1
+    counts[access] += lanes
+    hashes[access] += total
+
+
+@inlined
+def emit_events(context: Any, scalars: Any, fields: Any, size: int, is_write: bool, is_scalar: bool) -> None:
+    """Turn what the running access found into events and totals, and clear it."""
+    totals = context[at.CTX_TOTALS] + fields[at.ACCESS] * at.KINDS * at.TOTAL_WORDS * 8
+    for kind in range(at.KINDS):
+        bad = words_at(context[at.CTX_BAD] + kind * at.BAD_WORDS * 8, at.BAD_WORDS)
+        if bad[at.BAD_COUNT] == 0:
+            continue
+        total = words_at(totals + kind * at.TOTAL_WORDS * 8, at.TOTAL_WORDS)
+        if total[at.TOTAL_LANES] == 0:
+            total[at.TOTAL_LOWEST] = bad[at.BAD_LOWEST]
+            total[at.TOTAL_HIGHEST_END] = bad[at.BAD_HIGHEST_END]
+        total[at.TOTAL_LANES] += bad[at.BAD_COUNT]
+        total[at.TOTAL_WAVES] += 1
+        total[at.TOTAL_LOWEST] = min(total[at.TOTAL_LOWEST], bad[at.BAD_LOWEST])
+        total[at.TOTAL_HIGHEST_END] = max(total[at.TOTAL_HIGHEST_END], bad[at.BAD_HIGHEST_END])
+        position = context[at.CTX_EVENT_COUNT]
+        if position < context[at.CTX_EVENT_CAPACITY]:
+            event = words_at(context[at.CTX_EVENTS] + position * at.EVENT_WORDS * 8, at.EVENT_WORDS)
+            event[at.EVENT_KIND] = kind
+            event[at.EVENT_ORIGINAL] = fields[at.ORIGINAL]
+            event[at.EVENT_WORKGROUP] = context[at.CTX_WORKGROUP]
+            event[at.EVENT_WAVE] = scalars[at.WAVE_INDEX]
+            event[at.EVENT_LANES] = 0 if is_scalar else bad[at.BAD_LANES]
+            event[at.EVENT_ADDRESS] = bad[at.BAD_ADDRESS]
+            event[at.EVENT_LOWEST] = bad[at.BAD_LOWEST]
+            event[at.EVENT_HIGHEST_END] = bad[at.BAD_HIGHEST_END]
+            event[at.EVENT_REGION] = bad[at.BAD_REGION]
+            event[at.EVENT_ELEMENT] = np.int64(np.int32(scalars[at.ELEMENT]))
+            event[at.EVENT_BYTES] = size
+            event[at.EVENT_WRITE] = 1 if is_write else 0
+            event[at.EVENT_REQUESTER] = np.int64(np.int32(scalars[at.REQUESTER]))
+            event[at.EVENT_EXECUTED] = np.int64(scalar_pair(scalars, at.EXECUTED))
+        context[at.CTX_EVENT_COUNT] = position + 1
+        bad[at.BAD_COUNT] = 0
+        bad[at.BAD_LANES] = 0
+    context[at.CTX_ANY_BAD] = 0
+
+
+@inlined
+def resolve(wave: int, record: int, context_address: int, mask: Any, size: int, is_write: bool, is_scalar: bool) -> Any:
+    """Judge the access of `size` bytes at the working addresses of the lanes in `mask`; returns the lanes that may go on."""
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
+    flags = context[at.CTX_FLAGS]
+    access = fields[at.ACCESS]
+    if mask == np.uint64(0):
+        return mask
+    if flags & at.RUN_HASHES:
+        hash_access(context, scalars, access, mask)
+    if not flags & at.RUN_SLOW_PATH:
+        addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+        last = carray(pointer_i32(context[at.CTX_LAST_REGION]), (access + 1,))
+        lowest, highest = wave_range(addresses, mask)
+        index = np.int64(last[access])
+        for attempt in range(2):
+            if index >= 0:
+                region = region_row(context, index)
+                inside = np.uint64(region[at.REGION_BASE]) <= lowest and highest + np.uint64(size) <= np.uint64(
+                    region[at.REGION_END]
+                )
+                if inside and not (is_write and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE):
+                    last[access] = index
+                    resolve_in_region(context, scalars, index, mask, size, is_write)
+                    if context[at.CTX_ANY_BAD]:
+                        emit_events(context, scalars, fields, size, is_write, is_scalar)
+                    return mask
+            if attempt == 0:
+                index = nearest_region(context, np.int64(lowest))
+    good = resolve_lanes(context, scalars, mask, size, is_write)
+    emit_events(context, scalars, fields, size, is_write, is_scalar)
+    return good

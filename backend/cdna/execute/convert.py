@@ -1,0 +1,304 @@
+"""Conversions: integers, fp16, bf16 and the 8-bit formats (e4m3 and e5m2, OCP on gfx950, fnuz on gfx942).
+
+fp8 results round to nearest even; what does not fit becomes NaN (e4m3, fnuz) or infinity (OCP e5m2), or the largest finite
+value where MODE.FP16_OVFL says so (ISA documents, "Mode register").
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum, auto
+from typing import Any
+
+import numpy as np
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.half import bf16_to_float, double_to_half, float_to_bf16, half_to_double
+from backend.cdna.execute.lanes import (
+    commit,
+    context_of,
+    float_rows_of,
+    record_of,
+    rows_of,
+    scalars_of,
+    set_value64,
+    signed_rows_of,
+    source_pair,
+    source_row,
+    value64,
+)
+from backend.cdna.execute.native import bits_double, bits_float, double_bits, float_bits, handler, inlined
+from backend.cdna.execute.vector_float import flushed
+
+R = at.RESULT_ROWS
+FP16_OVERFLOW_BIT = 23  # MODE
+NAN = np.float32(np.nan)
+
+
+class Convert(IntEnum):
+    """Conversions to one dword; those with a high-half destination keep the other half."""
+
+    V_CVT_F32_I32 = 0
+    V_CVT_F32_U32 = auto()
+    V_CVT_U32_F32 = auto()
+    V_CVT_I32_F32 = auto()
+    V_CVT_RPI_I32_F32 = auto()
+    V_CVT_FLR_I32_F32 = auto()
+    V_CVT_F16_F32 = auto()
+    V_CVT_F32_F16 = auto()
+    V_CVT_F32_UBYTE0 = auto()
+    V_CVT_F32_UBYTE1 = auto()
+    V_CVT_F32_UBYTE2 = auto()
+    V_CVT_F32_UBYTE3 = auto()
+    V_CVT_F32_BF16 = auto()
+    V_CVT_PK_BF16_F32 = auto()
+    V_CVT_PK_F16_F32 = auto()
+    V_CVT_PKRTZ_F16_F32 = auto()
+    V_CVT_F16_U16 = auto()
+    V_CVT_F16_I16 = auto()
+    V_CVT_F32_FP8 = auto()
+    V_CVT_F32_BF8 = auto()
+    V_CVT_PK_FP8_F32 = auto()
+    V_CVT_PK_BF8_F32 = auto()
+    V_CVT_SCALEF32_PK_FP8_F32 = auto()
+    V_CVT_SCALEF32_PK_BF8_F32 = auto()
+    V_CVT_SCALEF32_PK_FP8_BF16 = auto()
+    V_CVT_SCALEF32_PK_FP8_F16 = auto()
+    V_CVT_SCALEF32_PK_BF16_FP8 = auto()
+    V_CVT_SCALEF32_PK_BF16_BF8 = auto()
+    V_CVT_SCALEF32_PK_F16_FP8 = auto()
+    V_CVT_SCALEF32_PK_F16_BF8 = auto()
+    V_CVT_F32_F64 = auto()
+    V_CVT_I32_F64 = auto()
+    V_CVT_U32_F64 = auto()
+
+
+class ConvertPair(IntEnum):
+    """Conversions to two dwords."""
+
+    V_CVT_PK_F32_FP8 = 0
+    V_CVT_PK_F32_BF8 = auto()
+    V_CVT_SCALEF32_PK_F32_FP8 = auto()
+    V_CVT_SCALEF32_PK_F32_BF8 = auto()
+    V_CVT_F64_F32 = auto()
+    V_CVT_F64_I32 = auto()
+    V_CVT_F64_U32 = auto()
+
+
+@inlined
+def fp8_to_float(byte: int, e5m2: bool, fnuz: bool) -> Any:
+    """Value of an 8-bit float. The exponent and fraction, put where a float32 has them and scaled, also give denormals."""
+    magnitude, sign = byte & 0x7F, np.uint32((byte & 0x80) << 24)
+    if fnuz and byte == 0x80:
+        return NAN
+    bias = (16 if fnuz else 15) if e5m2 else (8 if fnuz else 7)
+    shift = 21 if e5m2 else 20
+    if not fnuz:
+        if e5m2 and magnitude >= 0x7C:
+            return NAN if magnitude > 0x7C else bits_float(sign | np.uint32(0x7F80_0000))
+        if not e5m2 and magnitude == 0x7F:
+            return NAN
+    value = bits_float(np.uint32(magnitude << shift)) * bits_float(np.uint32((254 - bias) << 23))
+    return bits_float(float_bits(value) | sign)
+
+
+@inlined
+def float_to_fp8(value: Any, e5m2: bool, fnuz: bool, saturate: bool) -> int:
+    """The nearest 8-bit float's bits, ties to even."""
+    bits = np.int64(float_bits(value))
+    sign, magnitude = (bits >> 24) & 0x80, abs(value)
+    nan, largest = (0x80 if fnuz else sign | 0x7F), (0x7F if fnuz else (0x7B if e5m2 else 0x7E))
+    if value != value:  # noqa: PLR0124
+        return nan
+    bias = (16 if fnuz else 15) if e5m2 else (8 if fnuz else 7)
+    fraction_bits = 2 if e5m2 else 3
+    drop = 23 - fraction_bits
+    smallest = bits_float(np.uint32((128 - bias) << 23))
+    if magnitude < smallest:
+        magic = bits_float(np.uint32((151 - bias - fraction_bits) << 23))  # its unit in the last place is that of a denormal
+        code = np.int64(float_bits(magnitude + magic)) - np.int64(float_bits(magic))
+    else:
+        raw = bits & 0x7FFF_FFFF
+        raw += (1 << (drop - 1)) - 1 + ((raw >> drop) & 1)
+        code = (raw >> drop) - ((127 - bias) << fraction_bits)
+    if code > largest:
+        if saturate:
+            return sign | largest
+        return sign | 0x7C if e5m2 and not fnuz else nan
+    if fnuz and code == 0:
+        return 0
+    return sign | code
+
+
+@inlined
+def integer_of(value: Any, lowest: float, highest: float) -> int:
+    """Truncated towards zero and cut to a range; NaN gives 0."""
+    if value != value:  # noqa: PLR0124
+        return 0
+    return np.int64(min(max(np.trunc(value), lowest), highest))
+
+
+@inlined
+def scale_of(bits: Any) -> Any:
+    """The power of two whose exponent a scale operand holds (bits 30:23)."""
+    return math.ldexp(1.0, np.int64((bits >> np.uint32(23)) & np.uint32(0xFF)) - 127)
+
+
+@inlined
+def half_to_zero(value: Any) -> int:
+    """fp16 bits of a float32, rounded towards zero."""
+    bits = double_to_half(np.float64(value))
+    back = half_to_double(bits)
+    if abs(back) > abs(np.float64(value)) and abs(value) != np.float32(np.inf):
+        bits -= 1
+    return bits
+
+
+@handler
+def convert(wave: int, record: int, context: int) -> None:
+    """Instructions of `Convert`. IMMEDIATE 1: the result goes to the high half and the low half is kept."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows, floats, signed = rows_of(wave), float_rows_of(wave), signed_rows_of(wave)
+    scalars = scalars_of(wave)
+    keep = bits_float(scalars[at.DENORMAL_F32])
+    if opcode >= Convert.V_CVT_F32_F64:
+        a = source_pair(wave, fields[at.SOURCE_0], 0)
+        for lane in range(at.LANES):
+            rows[R, lane] = from_double_lane(opcode, bits_double(value64(rows, a, lane)))
+        commit(wave, fields[at.DESTINATION], 1)
+        return
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    if opcode == Convert.V_CVT_F32_I32:
+        for lane in range(at.LANES):
+            floats[R, lane] = np.float32(signed[a, lane])
+    elif opcode == Convert.V_CVT_F32_U32:
+        for lane in range(at.LANES):
+            floats[R, lane] = np.float32(rows[a, lane])
+    elif opcode == Convert.V_CVT_PK_BF16_F32:
+        b = source_row(wave, fields[at.SOURCE_1], 1)
+        for lane in range(at.LANES):
+            low, high = float_to_bf16(flushed(floats[a, lane], keep)), float_to_bf16(flushed(floats[b, lane], keep))
+            rows[R, lane] = np.uint32((low & 0xFFFF) | (high & 0xFFFF) << 16)
+    else:
+        b = source_row(wave, fields[at.SOURCE_1], 1)
+        c = source_row(wave, fields[at.SOURCE_2], 2)
+        fnuz = context_of(context)[at.CTX_ARCH] == 942
+        saturate = (scalars[at.MODE] >> np.uint32(FP16_OVERFLOW_BIT)) & np.uint32(1) != np.uint32(0)
+        old, high_half = fields[at.DESTINATION], fields[at.IMMEDIATE] != 0
+        for lane in range(at.LANES):
+            x, y, z = rows[a, lane], rows[b, lane], rows[c, lane]
+            if opcode < Convert.V_CVT_F32_FP8:
+                rows[R, lane] = np.uint32(plain_lane(opcode, x, y, keep) & 0xFFFF_FFFF)
+                continue
+            packed = fp8_lane(opcode, x, y, z, fnuz, saturate, keep)
+            if Convert.V_CVT_PK_FP8_F32 <= opcode <= Convert.V_CVT_SCALEF32_PK_FP8_F16:
+                kept = np.int64(rows[old, lane])
+                packed = (kept & 0xFFFF) | (packed << 16) if high_half else (kept & 0xFFFF_0000) | packed
+            rows[R, lane] = np.uint32(packed)
+    commit(wave, fields[at.DESTINATION], 1)
+
+
+@inlined
+def plain_lane(opcode: int, x: Any, y: Any, keep: Any) -> int:
+    """Integer and half conversions of one lane; the result's lowest 32 bits count."""
+    value = flushed(bits_float(x), keep)
+    if opcode == Convert.V_CVT_U32_F32:
+        return integer_of(np.float64(value), 0.0, 4294967295.0)
+    if opcode == Convert.V_CVT_I32_F32:
+        return integer_of(np.float64(value), -2147483648.0, 2147483647.0)
+    if opcode == Convert.V_CVT_RPI_I32_F32:
+        return integer_of(np.floor(np.float64(value) + 0.5), -2147483648.0, 2147483647.0)
+    if opcode == Convert.V_CVT_FLR_I32_F32:
+        return integer_of(np.floor(np.float64(value)), -2147483648.0, 2147483647.0)
+    if opcode == Convert.V_CVT_F16_F32:
+        return double_to_half(np.float64(value))
+    if opcode == Convert.V_CVT_F32_F16:
+        return np.int64(float_bits(np.float32(half_to_double(np.int64(x) & 0xFFFF))))
+    if opcode <= Convert.V_CVT_F32_UBYTE3:
+        shift = 8 * (opcode - Convert.V_CVT_F32_UBYTE0)
+        return np.int64(float_bits(np.float32((np.int64(x) >> shift) & 0xFF)))
+    if opcode == Convert.V_CVT_F32_BF16:
+        return np.int64(x) << 16
+    if opcode == Convert.V_CVT_F16_U16:
+        return double_to_half(np.float64(np.int64(x) & 0xFFFF))
+    if opcode == Convert.V_CVT_F16_I16:
+        return double_to_half(np.float64(((np.int64(x) & 0xFFFF) ^ 0x8000) - 0x8000))
+    second = flushed(bits_float(y), keep)
+    if opcode == Convert.V_CVT_PK_F16_F32:
+        return double_to_half(np.float64(value)) | double_to_half(np.float64(second)) << 16
+    return half_to_zero(value) | half_to_zero(second) << 16
+
+
+@inlined
+def fp8_lane(opcode: int, x: Any, y: Any, z: Any, fnuz: bool, saturate: bool, keep: Any) -> int:
+    """Conversions from and to 8-bit floats of one lane; two results are packed, the first one low."""
+    if opcode == Convert.V_CVT_F32_FP8 or opcode == Convert.V_CVT_F32_BF8:
+        return np.int64(float_bits(fp8_to_float(np.int64(x) & 0xFF, opcode == Convert.V_CVT_F32_BF8, fnuz)))
+    e5m2 = opcode == Convert.V_CVT_PK_BF8_F32 or opcode == Convert.V_CVT_SCALEF32_PK_BF8_F32
+    if opcode >= Convert.V_CVT_SCALEF32_PK_BF16_FP8:
+        return widened_lane(opcode, np.int64(x), scale_of(y), fnuz)
+    first, second = np.float64(flushed(bits_float(x), keep)), np.float64(flushed(bits_float(y), keep))
+    scale = 1.0
+    if opcode == Convert.V_CVT_SCALEF32_PK_FP8_F32 or opcode == Convert.V_CVT_SCALEF32_PK_BF8_F32:
+        scale = scale_of(z)
+    elif opcode == Convert.V_CVT_SCALEF32_PK_FP8_BF16:
+        scale = scale_of(y)
+        first = np.float64(bf16_to_float(np.int64(x) & 0xFFFF))
+        second = np.float64(bf16_to_float(np.int64(x) >> 16))
+    elif opcode == Convert.V_CVT_SCALEF32_PK_FP8_F16:
+        scale = scale_of(y)
+        first, second = half_to_double(np.int64(x) & 0xFFFF), half_to_double(np.int64(x) >> 16)
+    low = float_to_fp8(np.float32(first / scale), e5m2, fnuz, saturate)
+    return low | float_to_fp8(np.float32(second / scale), e5m2, fnuz, saturate) << 8
+
+
+@inlined
+def widened_lane(opcode: int, x: int, scale: Any, fnuz: bool) -> int:
+    """Two 8-bit floats of the low half, times a scale, as two 16-bit floats."""
+    e5m2 = opcode == Convert.V_CVT_SCALEF32_PK_BF16_BF8 or opcode == Convert.V_CVT_SCALEF32_PK_F16_BF8
+    first = np.float64(fp8_to_float(x & 0xFF, e5m2, fnuz)) * scale
+    second = np.float64(fp8_to_float((x >> 8) & 0xFF, e5m2, fnuz)) * scale
+    if opcode == Convert.V_CVT_SCALEF32_PK_BF16_FP8 or opcode == Convert.V_CVT_SCALEF32_PK_BF16_BF8:
+        return (float_to_bf16(np.float32(first)) & 0xFFFF) | (float_to_bf16(np.float32(second)) & 0xFFFF) << 16
+    return double_to_half(first) | double_to_half(second) << 16
+
+
+@inlined
+def from_double_lane(opcode: int, value: Any) -> Any:
+    """fp64 to one dword."""
+    if opcode == Convert.V_CVT_F32_F64:
+        return float_bits(np.float32(value))
+    if opcode == Convert.V_CVT_I32_F64:
+        return np.uint32(integer_of(value, -2147483648.0, 2147483647.0) & 0xFFFF_FFFF)
+    return np.uint32(integer_of(value, 0.0, 4294967295.0))
+
+
+@handler
+def convert_pair(wave: int, record: int, context: int) -> None:
+    """Instructions of `ConvertPair`."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows, floats = rows_of(wave), float_rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    if opcode >= ConvertPair.V_CVT_F64_F32:
+        signed = signed_rows_of(wave)
+        for lane in range(at.LANES):
+            value = np.float64(floats[a, lane])
+            if opcode == ConvertPair.V_CVT_F64_I32:
+                value = np.float64(signed[a, lane])
+            elif opcode == ConvertPair.V_CVT_F64_U32:
+                value = np.float64(rows[a, lane])
+            set_value64(rows, R, lane, double_bits(value))
+    else:
+        e5m2 = opcode == ConvertPair.V_CVT_PK_F32_BF8 or opcode == ConvertPair.V_CVT_SCALEF32_PK_F32_BF8
+        fnuz = context_of(context)[at.CTX_ARCH] == 942
+        b = source_row(wave, fields[at.SOURCE_1], 1)
+        for lane in range(at.LANES):
+            scale = 1.0
+            if opcode >= ConvertPair.V_CVT_SCALEF32_PK_F32_FP8:
+                scale = scale_of(rows[b, lane])
+            word = np.int64(rows[a, lane])
+            floats[R, lane] = np.float32(np.float64(fp8_to_float(word & 0xFF, e5m2, fnuz)) * scale)
+            floats[R + 1, lane] = np.float32(np.float64(fp8_to_float((word >> 8) & 0xFF, e5m2, fnuz)) * scale)
+    commit(wave, fields[at.DESTINATION], 2)

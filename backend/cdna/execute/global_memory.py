@@ -1,0 +1,307 @@
+"""Memory instructions: SMEM, MUBUF, GLOBAL and SCRATCH, LDS-DMA included. Addresses here, judgement in access.py.
+
+The buffer range rule (ISA documents, "Buffer range checking"): a descriptor that is not swizzled is *raw* whatever its
+stride; each dword of an access is out of range by itself when its end, counted in inst_offset + vaddr, passes
+num_records - soffset. Such a load gives 0, such a store is dropped, and it never reaches memory: an event of its own
+(KIND_CLAMPED).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+from typing import Any
+
+import numpy as np
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.access import emit_events, nearest_region, note_bad, resolve
+from backend.cdna.execute.lanes import (
+    ALL_LANES,
+    bytes_at,
+    context_of,
+    record_of,
+    rows_of,
+    scalar_pair,
+    scalars_of,
+    unsigned_words_at,
+    value64,
+)
+from backend.cdna.execute.native import handler, inlined
+from backend.cdna.execute.transfer import (
+    access_bytes,
+    deliver,
+    load_lanes,
+    redirect,
+    redirect_lanes,
+    store_lanes,
+)
+
+R = at.RESULT_ROWS
+ONE = np.uint64(1)
+ADDRESS_MASK = np.uint64((1 << 48) - 1)
+
+
+class Direction(IntEnum):
+    """OPCODE of a vector memory instruction is its transfer.Width plus 16 times this."""
+
+    LOAD = 0
+    STORE = auto()
+    LOAD_TO_LDS = auto()
+
+
+@handler
+def scalar_load(wave: int, record: int, context_address: int) -> None:
+    """S_LOAD and S_BUFFER_LOAD: COUNT dwords to DESTINATION from the base pair or descriptor at SOURCE_0.
+
+    The offset is IMMEDIATE plus, where SOURCE_1 is not -1, that scalar; the two lowest address bits are ignored. OPCODE 1:
+    S_BUFFER_LOAD, whose dwords beyond num_records give 0.
+    """
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
+    count = fields[at.COUNT] & 0xFF
+    offset = np.int64(fields[at.IMMEDIATE])
+    if fields[at.SOURCE_1] >= 0:
+        offset += np.int64(scalars[fields[at.SOURCE_1]])
+    base = scalar_pair(scalars, fields[at.SOURCE_0])
+    kept = count
+    if fields[at.OPCODE] == 1:
+        base &= ADDRESS_MASK
+        records = np.int64(scalars[fields[at.SOURCE_0] + 2])
+        kept = min(max((records - (offset & ~3)) // 4, 0), count)
+    address = ((np.int64(base) + offset) & ~3) & np.int64(ADDRESS_MASK)
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    addresses[0] = np.uint64(address)
+    host[0] = np.uint64(0)
+    good = np.uint64(0)
+    if kept:
+        good = resolve(wave, record, context_address, ONE, 4 * kept, False, True)
+    if kept < count:
+        region = nearest_region(context, address)
+        note_bad(context, at.KIND_CLAMPED, 0, address + 4 * kept, 4 * (count - kept), region)
+        emit_events(context, scalars, fields, 4 * (count - kept), False, True)
+    destination = fields[at.DESTINATION]
+    poison = np.uint32(context[at.CTX_POISON] * 0x0101_0101)
+    data = bytes_at(np.int64(host[0]), 64)
+    for index in range(count):
+        value = np.uint32(0)
+        if index < kept:
+            value = poison
+            if good and host[0]:
+                value = np.uint32(data[4 * index]) | np.uint32(data[4 * index + 1]) << np.uint32(8)
+                value |= np.uint32(data[4 * index + 2]) << np.uint32(16) | np.uint32(data[4 * index + 3]) << np.uint32(24)
+        scalars[destination + index] = np.uint32(value)
+
+
+@inlined
+def transfer(wave: int, record: int, context_address: int, mask: Any, clamped: Any, first: int, dwords: int) -> None:
+    """Judge and move dwords `first`... of every lane of `mask`; lanes of `clamped` load 0.
+
+    The working addresses are those of dword `first`; first and dwords are 0 and the whole access except where a descriptor cuts
+    an access short.
+    """
+    context, fields = context_of(context_address), record_of(record)
+    width, direction = fields[at.OPCODE] & 15, fields[at.OPCODE] >> 4
+    size = access_bytes(width, dwords)
+    is_write = direction == Direction.STORE
+    good = resolve(wave, record, context_address, mask, size, is_write, False)
+    if fields[at.COUNT] & at.ADDRESSES_ONLY:
+        return
+    if is_write:
+        redirect(context, good, context[at.CTX_SINK_BLOCK])
+        store_lanes(wave, context, width, dwords, fields[at.DESTINATION] + first)
+        return
+    redirect(context, good, context[at.CTX_POISON_BLOCK])
+    if clamped:
+        redirect_lanes(context, clamped, context[at.CTX_ZERO_BLOCK])
+    load_lanes(wave, context, width, dwords, R + first, fields[at.DESTINATION])
+
+
+@inlined
+def finish_load(wave: int, record: int, context_address: int, exec_mask: Any) -> None:
+    """Deliver the loaded rows to registers or to LDS."""
+    context, fields = context_of(context_address), record_of(record)
+    direction, count = fields[at.OPCODE] >> 4, fields[at.COUNT] & 0xFF
+    if direction == Direction.STORE or fields[at.COUNT] & at.ADDRESSES_ONLY:
+        return
+    if direction == Direction.LOAD:
+        deliver(wave, context, fields[at.DESTINATION], count, exec_mask, at.CTX_LATENCY_VM)
+    else:
+        store_to_lds(wave, record, context_address, count, exec_mask)
+
+
+@inlined
+def store_to_lds(wave: int, record: int, context_address: int, dwords: int, exec_mask: Any) -> None:
+    """LDS-DMA: lane n's dwords go to M0 + inst_offset + n * size."""
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
+    rows = rows_of(wave)
+    base = np.int64(scalars[at.M0]) + np.int64(fields[at.IMMEDIATE])
+    size, limit = 4 * dwords, context[at.CTX_LDS_BYTES]
+    lds = bytes_at(context[at.CTX_LDS], limit)
+    for lane in range(at.LANES):
+        if not (exec_mask >> np.uint64(lane)) & ONE:
+            continue
+        address = base + lane * size
+        if address < 0 or address + size > limit:
+            note_bad(context, at.KIND_LDS_OUT_OF_BOUNDS, lane, address, size, -1)
+            continue
+        for index in range(dwords):
+            value = rows[R + index, lane]
+            for byte in range(4):
+                lds[address + 4 * index + byte] = np.uint8((value >> np.uint32(8 * byte)) & np.uint32(0xFF))
+    if context[at.CTX_ANY_BAD]:
+        emit_events(context, scalars, fields, size, True, False)
+
+
+@inlined
+def descriptor_is_raw(scalars: Any, descriptor: int) -> bool:
+    """Neither swizzled (dword 1 bit 31) nor adding the thread id (dword 3 bit 23)."""
+    return not (scalars[descriptor + 1] >> np.uint32(31)) & np.uint32(1) and not (
+        scalars[descriptor + 3] >> np.uint32(23)
+    ) & np.uint32(1)
+
+
+@handler
+def buffer_access(wave: int, record: int, context_address: int) -> None:
+    """MUBUF. SOURCE_0: row of vaddr, -1 without offen. SOURCE_1: descriptor. SOURCE_2: soffset. DESTINATION: row of vdata."""
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
+    rows = rows_of(wave)
+    descriptor = fields[at.SOURCE_1]
+    if not descriptor_is_raw(scalars, descriptor):
+        context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
+        scalars[at.STATUS] = at.STATUS_UNMODELLED
+        return
+    exec_mask = scalar_pair(scalars, at.EXEC)
+    base = scalar_pair(scalars, descriptor) & ADDRESS_MASK
+    soffset = np.uint64(scalars[fields[at.SOURCE_2]])
+    offset = np.uint64(fields[at.IMMEDIATE])
+    limit = np.uint64(max(np.int64(scalars[descriptor + 2]) - np.int64(soffset), 0))
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    dwords = fields[at.COUNT] & 0xFF
+    size = np.uint64(access_bytes(fields[at.OPCODE] & 15, dwords))
+    highest = np.uint64(0)
+    row = fields[at.SOURCE_0]
+    if row >= 0:
+        for lane in range(at.LANES):
+            place = np.uint64(rows[row, lane]) + offset
+            highest = max(highest, place)
+            addresses[lane] = (base + soffset + place) & ADDRESS_MASK
+    else:
+        highest = offset
+        for lane in range(at.LANES):
+            addresses[lane] = (base + soffset + offset) & ADDRESS_MASK
+    if highest + size <= limit:
+        transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, dwords)
+    else:
+        transfer_by_dword(wave, record, context_address, exec_mask, limit)
+    finish_load(wave, record, context_address, exec_mask)
+
+
+@inlined
+def transfer_by_dword(wave: int, record: int, context_address: int, exec_mask: Any, limit: Any) -> None:
+    """An access of which the descriptor lets some dwords through and cuts off others.
+
+    Lanes that are wholly inside go on in one piece; the others go dword by dword.
+    """
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
+    rows = rows_of(wave)
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    dwords = fields[at.COUNT] & 0xFF
+    width = fields[at.OPCODE] & 15
+    row, offset = fields[at.SOURCE_0], np.uint64(fields[at.IMMEDIATE])
+    whole, none, some = np.uint64(0), np.uint64(0), np.uint64(0)
+    size = np.uint64(access_bytes(width, dwords))
+    unit = np.uint64(access_bytes(width, 1))
+    for lane in range(at.LANES):
+        bit = ONE << np.uint64(lane)
+        if not exec_mask & bit:
+            continue
+        place = offset + (np.uint64(rows[row, lane]) if row >= 0 else np.uint64(0))
+        if place + size <= limit:
+            whole |= bit
+        elif place + unit > limit:
+            none |= bit
+            note_bad(context, at.KIND_CLAMPED, lane, np.int64(addresses[lane]), np.int64(size), clamp_region(context, scalars, fields))
+        else:
+            some |= bit
+            cut = (limit - place) // unit * unit
+            note_bad(
+                context, at.KIND_CLAMPED, lane, np.int64(addresses[lane] + cut), np.int64(size - cut),
+                clamp_region(context, scalars, fields),
+            )  # fmt: skip
+    if none | some:
+        emit_events(context, scalars, fields, np.int64(size), fields[at.OPCODE] >> 4 == Direction.STORE, False)
+    if some == np.uint64(0):
+        transfer(wave, record, context_address, whole, none, 0, dwords)
+        return
+    for index in range(dwords):
+        mask = whole
+        clamped = none
+        for lane in range(at.LANES):
+            bit = ONE << np.uint64(lane)
+            if some & bit:
+                place = offset + (np.uint64(rows[row, lane]) if row >= 0 else np.uint64(0)) + np.uint64(4 * index)
+                if place + np.uint64(4) <= limit:
+                    mask |= bit
+                else:
+                    clamped |= bit
+        transfer(wave, record, context_address, mask, clamped, index, 1)
+        for lane in range(at.LANES):
+            addresses[lane] = (addresses[lane] + np.uint64(4)) & ADDRESS_MASK
+
+
+@inlined
+def clamp_region(context: Any, scalars: Any, fields: Any) -> int:
+    """The region that a clamped access belongs to: the descriptor's base is what it is about."""
+    return nearest_region(context, np.int64(scalar_pair(scalars, fields[at.SOURCE_1]) & ADDRESS_MASK))
+
+
+@handler
+def global_access(wave: int, record: int, context_address: int) -> None:
+    """GLOBAL. SOURCE_0: row of vaddr (a pair without saddr), SOURCE_1: scalar pair of saddr or -1. DESTINATION: row of the data."""
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
+    rows = rows_of(wave)
+    exec_mask = scalar_pair(scalars, at.EXEC)
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    offset = np.uint64(np.int64(fields[at.IMMEDIATE]))
+    row = fields[at.SOURCE_0]
+    if fields[at.SOURCE_1] >= 0:
+        base = scalar_pair(scalars, fields[at.SOURCE_1]) + offset
+        for lane in range(at.LANES):
+            addresses[lane] = base + np.uint64(rows[row, lane])
+    else:
+        for lane in range(at.LANES):
+            addresses[lane] = value64(rows, row, lane) + offset
+    transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, fields[at.COUNT] & 0xFF)
+    finish_load(wave, record, context_address, exec_mask)
+
+
+@handler
+def scratch_access(wave: int, record: int, context_address: int) -> None:
+    """SCRATCH: a lane's private memory, of which nobody else knows. SOURCE_0: row of vaddr or -1, SOURCE_1: saddr or -1.
+
+    An access outside the lane's private segment stops the run: it is the compiler's code, not a finding.
+    """
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
+    rows = rows_of(wave)
+    exec_mask = scalar_pair(scalars, at.EXEC)
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    width, count = fields[at.OPCODE] & 15, fields[at.COUNT] & 0xFF
+    size, limit = access_bytes(width, count), context[at.CTX_SCRATCH_BYTES]
+    mine = context[at.CTX_SCRATCH] + np.int64(scalars[at.WAVE_INDEX]) * at.LANES * limit
+    base = np.int64(fields[at.IMMEDIATE])
+    if fields[at.SOURCE_1] >= 0:
+        base += np.int64(scalars[fields[at.SOURCE_1]])
+    for lane in range(at.LANES):
+        offset = base + (np.int64(rows[fields[at.SOURCE_0], lane]) if fields[at.SOURCE_0] >= 0 else 0)
+        if (offset < 0 or offset + size > limit) and (exec_mask >> np.uint64(lane)) & ONE:
+            context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
+            scalars[at.STATUS] = at.STATUS_UNMODELLED
+            return
+        host[lane] = np.uint64(mine + lane * limit + offset)
+    if fields[at.OPCODE] >> 4 == Direction.STORE:
+        redirect(context, exec_mask, context[at.CTX_SINK_BLOCK])
+        store_lanes(wave, context, width, count, fields[at.DESTINATION])
+    else:
+        redirect(context, exec_mask, context[at.CTX_SINK_BLOCK])
+        load_lanes(wave, context, width, count, R, fields[at.DESTINATION])
+        deliver(wave, context, fields[at.DESTINATION], count, exec_mask, at.CTX_LATENCY_VM)

@@ -1,0 +1,136 @@
+"""16-bit floating point: conversion of fp16 and bf16 by their bits, and fp16 arithmetic, one or two in a dword.
+
+A result goes through float64 and is rounded to fp16 once; denormals are kept, as in every mode that code at hand sets.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+from typing import Any
+
+import numpy as np
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.lanes import commit, record_of, rows_of, source_row
+from backend.cdna.execute.native import (
+    bits_double,
+    bits_float,
+    double_bits,
+    float_bits,
+    fused_multiply_add,
+    handler,
+    inlined,
+)
+
+R = at.RESULT_ROWS
+
+
+class Half(IntEnum):
+    """fp16 arithmetic; the PK forms come last."""
+
+    V_ADD_F16 = 0
+    V_SUB_F16 = auto()
+    V_SUBREV_F16 = auto()
+    V_MUL_F16 = auto()
+    V_MAX_F16 = auto()
+    V_MIN_F16 = auto()
+    V_FMA_F16 = auto()
+    V_RCP_F16 = auto()
+    V_PK_ADD_F16 = auto()
+    V_PK_MUL_F16 = auto()
+    V_PK_MAX_F16 = auto()
+    V_PK_MIN_F16 = auto()
+    V_PK_FMA_F16 = auto()
+
+
+@inlined
+def half_to_double(bits: int) -> Any:
+    """The fp16 number in the lowest 16 bits, as float64."""
+    sign = np.uint64((bits >> 15) & 1) << np.uint64(63)
+    exponent, fraction = (bits >> 10) & 31, bits & 1023
+    if exponent == 31:
+        return bits_double(sign | np.uint64(0x7FF << 52) | (np.uint64(fraction) << np.uint64(42)))
+    if exponent == 0:
+        magnitude = np.float64(fraction) * 5.960464477539063e-08  # 2^-24
+        return -magnitude if sign else magnitude
+    return bits_double(sign | np.uint64((exponent + 1008) << 52) | (np.uint64(fraction) << np.uint64(42)))
+
+
+@inlined
+def double_to_half(value: Any) -> int:
+    """The nearest fp16 number's bits, ties to even; too large gives infinity."""
+    bits = double_bits(value)
+    sign = np.int64(bits >> np.uint64(63)) << 15
+    magnitude = abs(value)
+    if value != value:  # noqa: PLR0124
+        return sign | 0x7E00
+    if magnitude >= 65520.0:
+        return sign | 0x7C00
+    if magnitude < 6.103515625e-05:  # 2^-14: a multiple of 2^-24, rounded by adding 2^28 (unit in the last place 2^-24)
+        return sign | np.int64(((magnitude + 268435456.0) - 268435456.0) * 16777216.0)
+    raw = np.int64(double_bits(magnitude))
+    raw += (1 << 41) - 1 + ((raw >> 42) & 1)
+    return sign | ((raw >> 42) - (1008 << 10))
+
+
+@inlined
+def float_to_bf16(value: Any) -> int:
+    """The nearest bf16 number's bits, ties to even."""
+    bits = np.int64(float_bits(value))
+    if value != value:  # noqa: PLR0124
+        return (bits >> 16) | 0x40
+    return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+
+
+@inlined
+def bf16_to_float(bits: int) -> Any:
+    """The float32 whose upper half is `bits`."""
+    return bits_float(np.uint32(bits << 16))
+
+
+@inlined
+def half_result(opcode: int, x: Any, y: Any, z: Any) -> Any:
+    """fp16 arithmetic on float64 values."""
+    if opcode == Half.V_ADD_F16 or opcode == Half.V_PK_ADD_F16:
+        return x + y
+    if opcode == Half.V_SUB_F16:
+        return x - y
+    if opcode == Half.V_SUBREV_F16:
+        return y - x
+    if opcode == Half.V_MUL_F16 or opcode == Half.V_PK_MUL_F16:
+        return x * y
+    if opcode == Half.V_FMA_F16 or opcode == Half.V_PK_FMA_F16:
+        return fused_multiply_add(x, y, z)
+    if opcode == Half.V_RCP_F16:
+        return 1.0 / x
+    if x != x or y != y:
+        return y if x != x else x  # noqa: PLR0124
+    if opcode == Half.V_MAX_F16 or opcode == Half.V_PK_MAX_F16:
+        if x == y:
+            return x + y if x == 0 else x
+        return max(x, y)
+    if x == y:
+        return -(-x - y) if x == 0 else x
+    return min(x, y)
+
+
+@handler
+def half_alu(wave: int, record: int, context: int) -> None:
+    """Instructions of `Half`. Scalar forms clear the upper half; modifiers have put packed sources in order."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows = rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    c = source_row(wave, fields[at.SOURCE_2], 2)
+    halves = 2 if opcode >= Half.V_PK_ADD_F16 else 1
+    for lane in range(at.LANES):
+        result = 0
+        for half in range(halves):
+            shift = np.uint32(16 * half)
+            x = half_to_double(np.int64(rows[a, lane] >> shift) & 0xFFFF)
+            y = half_to_double(np.int64(rows[b, lane] >> shift) & 0xFFFF)
+            z = half_to_double(np.int64(rows[c, lane] >> shift) & 0xFFFF)
+            result |= double_to_half(half_result(opcode, x, y, z)) << (16 * half)
+        rows[R, lane] = np.uint32(result)
+    commit(wave, fields[at.DESTINATION], 1)

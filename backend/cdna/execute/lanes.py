@@ -1,0 +1,154 @@
+"""Views of a wave, and what every vector handler does with them: fetch sources, commit results under EXEC.
+
+Small functions that numba compiles into each handler; the memory behind them is described in layout.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.native import (
+    inlined,
+    pointer_f32,
+    pointer_i32,
+    pointer_i64,
+    pointer_u8,
+    pointer_u32,
+    pointer_u64,
+)
+
+ALL_LANES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+@inlined
+def scalars_of(wave: int) -> Any:
+    """uint32 [SCALARS]."""
+    return carray(pointer_u32(wave), (at.SCALARS,))
+
+
+@inlined
+def rows_of(wave: int) -> Any:
+    """uint32 [ROWS, 64]."""
+    return carray(pointer_u32(wave + at.ROWS_OFFSET), (at.ROWS, at.LANES))
+
+
+@inlined
+def signed_rows_of(wave: int) -> Any:
+    """The rows as int32."""
+    return carray(pointer_i32(wave + at.ROWS_OFFSET), (at.ROWS, at.LANES))
+
+
+@inlined
+def float_rows_of(wave: int) -> Any:
+    """The rows as float32."""
+    return carray(pointer_f32(wave + at.ROWS_OFFSET), (at.ROWS, at.LANES))
+
+
+@inlined
+def record_of(record: int) -> Any:
+    """int32 [RECORD_WORDS]."""
+    return carray(pointer_i32(record), (at.RECORD_WORDS,))
+
+
+@inlined
+def context_of(context: int) -> Any:
+    """int64 [CONTEXT_WORDS]."""
+    return carray(pointer_i64(context), (at.CONTEXT_WORDS,))
+
+
+@inlined
+def words_at(address: int, count: int) -> Any:
+    """int64 [count]."""
+    return carray(pointer_i64(address), (count,))
+
+
+@inlined
+def unsigned_words_at(address: int, count: int) -> Any:
+    """uint64 [count]."""
+    return carray(pointer_u64(address), (count,))
+
+
+@inlined
+def bytes_at(address: int, count: int) -> Any:
+    """uint8 [count]."""
+    return carray(pointer_u8(address), (count,))
+
+
+@inlined
+def scalar_pair(scalars: Any, index: int) -> Any:
+    """The 64 bits of two consecutive scalars."""
+    return np.uint64(scalars[index]) | (np.uint64(scalars[index + 1]) << np.uint64(32))
+
+
+@inlined
+def set_scalar_pair(scalars: Any, index: int, value: Any) -> None:
+    """Write 64 bits to two consecutive scalars."""
+    scalars[index] = np.uint32(value & np.uint64(0xFFFF_FFFF))
+    scalars[index + 1] = np.uint32(value >> np.uint64(32))
+
+
+@inlined
+def source_row(wave: int, code: int, slot: int) -> int:
+    """The row that holds the one-dword source `code`; a scalar is spread over the first working row of `slot`."""
+    if code < at.SCALAR_OPERAND:
+        return code
+    row = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
+    value = scalars_of(wave)[code - at.SCALAR_OPERAND]
+    rows = rows_of(wave)
+    for lane in range(at.LANES):
+        rows[row, lane] = value
+    return row
+
+
+@inlined
+def source_pair(wave: int, code: int, slot: int) -> int:
+    """As source_row for a source of two dwords: the first of two rows."""
+    if code < at.SCALAR_OPERAND:
+        return code
+    row = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
+    low = scalars_of(wave)[code - at.SCALAR_OPERAND]
+    high = scalars_of(wave)[code - at.SCALAR_OPERAND + 1]
+    rows = rows_of(wave)
+    for lane in range(at.LANES):
+        rows[row, lane] = low
+        rows[row + 1, lane] = high
+    return row
+
+
+@inlined
+def commit(wave: int, destination: int, count: int) -> None:
+    """Copy `count` result rows to the destination in the lanes that EXEC enables."""
+    rows = rows_of(wave)
+    exec_mask = scalar_pair(scalars_of(wave), at.EXEC)
+    if exec_mask == ALL_LANES:
+        for index in range(count):
+            for lane in range(at.LANES):
+                rows[destination + index, lane] = rows[at.RESULT_ROWS + index, lane]
+    else:
+        commit_masked(rows, destination, at.RESULT_ROWS, count, exec_mask)
+
+
+@inlined
+def commit_masked(rows: Any, destination: int, source: int, count: int, mask: Any) -> None:
+    """Copy `count` rows in the lanes of `mask`."""
+    for index in range(count):
+        for lane in range(at.LANES):
+            if (mask >> np.uint64(lane)) & np.uint64(1):
+                rows[destination + index, lane] = rows[source + index, lane]
+
+
+@inlined
+def value64(rows: Any, row: int, lane: int) -> Any:
+    """The 64 bits of a register pair in one lane."""
+    return np.uint64(rows[row, lane]) | (np.uint64(rows[row + 1, lane]) << np.uint64(32))
+
+
+@inlined
+def set_value64(rows: Any, row: int, lane: int, value: Any) -> None:
+    """Write a register pair in one lane."""
+    rows[row, lane] = np.uint32(value & np.uint64(0xFFFF_FFFF))
+    rows[row + 1, lane] = np.uint32(value >> np.uint64(32))

@@ -1,0 +1,315 @@
+"""Where everything lies: a wave's block, an instruction's record, the run's context, a region's row, an event.
+
+Plain integers, because compiled code reads them as constants. Offsets count in the unit named at each group.
+
+A wave's block is `WAVE_BYTES` long and 64-byte aligned:
+    scalars   uint32[SCALARS]: SGPRs, VCC, M0, EXEC and the like by their encoding (0..127), then the wave's own state,
+              then the program's constants from CONSTANTS on
+    rows      uint32[ROWS, 64]: v0..v255, a0..a255, then working rows
+An operand code below `SCALAR_OPERAND` names a row; the others name scalar `code - SCALAR_OPERAND`.
+"""
+
+from __future__ import annotations
+
+LANES = 64
+
+# Scalars, in uint32. 0..127 are the hardware's own codes ("Scalar operands" of the ISA documents).
+VCC = 106
+TTMP = 108
+M0 = 124
+EXEC = 126
+# State of the wave: 64-bit values take two words.
+PC = 128  # index of the next record
+STATUS = 129
+WAVE_INDEX = 130  # within the workgroup
+ELEMENT = 131  # last element that the wave read from a queue region
+REQUESTER = 132  # what that element maps to
+GPR_INDEX = 133  # 1 while gpr-index mode is on
+SCC = 134
+DENORMAL_F32 = 135  # float32: magnitudes below it are flushed to zero; 0.0 where denormals are kept
+DENORMAL_F16 = 136
+MODE = 137  # the MODE register
+COMMIT_MASK = 138  # 64 bits: lanes that a DPP instruction may write
+CLOCK = 140  # 64 bits, cycles, timed schedule only
+EXECUTED = 142  # 64 bits: instructions executed
+LDS_READY = 144  # 64 bits: when the LDS unit has delivered everything issued so far
+VM_READY = 146
+TEMPORARY_RECORD = 160  # 16 words, 64-byte aligned: the record that a modified instruction runs as
+CONSTANTS = 256
+SCALARS = 2048
+
+STATUS_RUNNING = 0
+STATUS_BARRIER = 1
+STATUS_ENDED = 2
+STATUS_UNMODELLED = 3  # met at run time what the compiler could not see; the record's original index is in the context
+
+# Rows of 64 lanes.
+VGPRS = 256
+AGPRS = 256
+SCALAR_OPERAND = 512
+SOURCE_ROWS = 512  # four for each of three sources: broadcast scalars, modified sources
+ROWS_PER_SOURCE = 4
+RESULT_ROWS = 524  # results before they are committed under EXEC: 32 of them for the widest load or store
+STAGE_ROWS = 556  # destination of a modified instruction before clamp, omod, SDWA and DPP masks
+MASK_ROW = 560  # 64 lanes of 0 or 0xffffffff
+ROWS = 576
+
+ROWS_OFFSET = SCALARS * 4
+ROW_BYTES = LANES * 4
+WAVE_BYTES = ROWS_OFFSET + ROWS * ROW_BYTES
+
+# A record: int32[16], 64 bytes.
+RECORD_BYTES = 64
+RECORD_WORDS = 16
+HANDLER = 0  # 64 bits
+OPCODE = 2
+CONTROL = 3  # 0 for what a handler executes; otherwise what the loop does itself
+DESTINATION = 4
+SOURCE_0 = 5
+SOURCE_1 = 6
+SOURCE_2 = 7
+IMMEDIATE = 8
+DESTINATION_2 = 9  # scalar index of a mask, second destination of a two-result instruction
+COUNT = 10  # dwords moved, or a packed set of flags: each handler says
+ADDRESSES_ONLY = 0x100  # in COUNT of a memory instruction: check and record the access, move no data
+ORIGINAL = 11  # index of the instruction in the kernel
+TARGET = 12  # record index a branch goes to
+MODIFIER = 13  # row of the modifier table
+ACCESS = 14  # index of the memory instruction, -1 for none
+COST = 15  # cycles that the wave's clock advances, timed schedule
+
+CONTROL_NONE = 0
+CONTROL_NOP = 1
+CONTROL_BRANCH = 2
+CONTROL_BRANCH_SCC0 = 3
+CONTROL_BRANCH_SCC1 = 4
+CONTROL_BRANCH_VCCZ = 5
+CONTROL_BRANCH_VCCNZ = 6
+CONTROL_BRANCH_EXECZ = 7
+CONTROL_BRANCH_EXECNZ = 8
+CONTROL_BARRIER = 9
+CONTROL_END = 10
+CONTROL_WAIT = 11
+CONTROL_UNMODELLED = 12
+
+# A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table.
+MODIFIER_WORDS = 32
+MODIFIER_HANDLER = 0  # 64 bits: handler of the instruction itself
+MODIFIER_FLAGS = 2
+MODIFIER_DPP_CONTROL = 3
+MODIFIER_DPP_MASKS = 4  # row mask | bank mask << 4 | bound_ctrl << 8
+MODIFIER_SDWA_DESTINATION = 5  # dst_sel | dst_unused << 4
+MODIFIER_OMOD = 6
+MODIFIER_DWORDS = 7  # dwords of the destination
+MODIFIER_RESULT_TYPE = 8  # TYPE_*, of the result, for clamp and omod
+MODIFIER_SOURCES = 12  # three groups of four words: type, dwords, bits (SOURCE_*), SDWA selection
+
+FLAG_DPP = 1
+FLAG_SDWA_DESTINATION = 2
+FLAG_CLAMP = 4
+FLAG_OMOD = 8
+FLAG_GPR_INDEX = 16
+FLAG_STAGED = 32  # the result goes through the stage rows
+
+SOURCE_NEG = 1
+SOURCE_ABS = 2
+SOURCE_SEXT = 4
+SOURCE_NEG_HI = 8  # packed types: the second element
+SOURCE_PICK_0_HIGH = 16  # packed types: the first element is taken from the high half
+SOURCE_PICK_1_LOW = 32  # packed types: the second element is taken from the low half
+SOURCE_SELECT = 64  # SDWA selection present
+
+TYPE_BITS32 = 0
+TYPE_F32 = 1
+TYPE_F16 = 2
+TYPE_F64 = 3
+TYPE_PACKED_F32 = 4
+TYPE_PACKED_16 = 5
+TYPE_I32 = 6
+TYPE_U32 = 7
+TYPE_BF16 = 8
+
+# The run's context: int64[CONTEXT_WORDS]; addresses of numpy arrays unless said otherwise.
+CONTEXT_WORDS = 128
+CTX_PROGRAM = 0
+CTX_RECORDS = 1  # number of records
+CTX_MODIFIERS = 2
+CTX_FLAGS = 3
+CTX_REGIONS = 4  # int64[regions, REGION_WORDS], by base
+CTX_REGION_COUNT = 5
+CTX_LAST_REGION = 6  # int32[accesses]: where the instruction's last access went
+CTX_EDGES = 7  # int64[records, 2]: branch not taken, taken
+CTX_EVENTS = 8  # int64[capacity, EVENT_WORDS]
+CTX_EVENT_CAPACITY = 9
+CTX_EVENT_COUNT = 10
+CTX_TOTALS = 11  # int64[accesses, KINDS, TOTAL_WORDS]
+CTX_ACCESS_COUNTS = 12  # int64[accesses]: lanes that accessed memory
+CTX_ACCESS_HASHES = 13  # uint64[accesses]
+CTX_LDS = 14
+CTX_LDS_BYTES = 15
+CTX_WORKGROUP = 16  # flat index of the running workgroup
+CTX_WAVES = 17  # waves of a workgroup
+CTX_WAVE_BLOCKS = 18
+CTX_ADDRESSES = 19  # uint64[64]: working memory of the memory handlers, global addresses
+CTX_HOST = 20  # uint64[64]: host addresses, 0 where there are no data
+CTX_POISON = 21  # byte
+CTX_INITIAL_SCALARS = 22  # uint32[SCALARS]
+CTX_GRID_X = 23
+CTX_GRID_Y = 24
+CTX_GRID_Z = 25
+CTX_BLOCK_X = 26
+CTX_BLOCK_Y = 27
+CTX_BLOCK_Z = 28
+CTX_WORKGROUP_SGPR = 29  # first SGPR that gets a workgroup id
+CTX_WORKGROUP_ID_MASK = 30  # bit 0 x, 1 y, 2 z: which ids are wanted
+CTX_QUANTUM = 31
+CTX_LIMIT = 32  # instructions
+CTX_EXECUTED = 33  # instructions, all waves
+CTX_RESET_ROWS = 34  # int32[]: rows that a program reads before it writes them
+CTX_RESET_ROW_COUNT = 35
+CTX_MATRIX_A = 36  # float32[128, 32]
+CTX_MATRIX_B = 37
+CTX_MATRIX_D = 38  # float32[32, 32]
+CTX_FP8_TABLE = 39  # float32[256]: of the architecture
+CTX_BF8_TABLE = 40
+CTX_TRACE = 41  # int32[]: executed original indices of one wave
+CTX_TRACE_CAPACITY = 42
+CTX_TRACE_COUNT = 43
+CTX_TRACE_WORKGROUP = 44  # -1: none
+CTX_TRACE_WAVE = 45
+CTX_UNMODELLED = 46  # original index of what stopped the run, -1
+CTX_SCRATCH = 47  # per-lane private memory of a workgroup's waves
+CTX_SCRATCH_BYTES = 48  # of one lane
+CTX_ARCH = 49  # 942 or 950
+CTX_PENDING = 50  # timed schedule: int64[waves, PENDING_ENTRIES, PENDING_WORDS]
+CTX_PENDING_ROWS = 51  # uint32[waves, PENDING_ENTRIES, 16, 64]
+CTX_PENDING_HEAD = 52  # int64[waves, 2]: first entry, number of entries
+CTX_LDS_SHADOW = 53  # hazards: int64[LDS dwords, SHADOW_WORDS]
+CTX_BARRIERS = 55  # barriers that the workgroup has passed
+CTX_WORKGROUP_LIMIT = 56
+CTX_LAST_WORKGROUP = 57
+CTX_PACKED_IDS = 58  # 1: v0 holds all three work-item ids, 10 bits each
+CTX_RACES = 59  # int64[capacity, RACE_WORDS]
+CTX_RACE_CAPACITY = 60
+CTX_RACE_COUNT = 61
+CTX_LATENCY_LDS = 63
+CTX_LATENCY_VM = 64
+CTX_CURRENT_ISSUE = 65
+CTX_FIRST_WORKGROUP = 66
+CTX_BAD = 67  # int64[KINDS, BAD_WORDS]: what the running access has found so far
+CTX_ANY_BAD = 68  # 1 when any of it is not empty
+CTX_POISON_BLOCK = 69  # 64 bytes of poison: what lanes without data read
+CTX_ZERO_BLOCK = 70  # 64 bytes of zero: what clamped lanes read
+CTX_SINK_BLOCK = 71  # 64 bytes that nobody reads: where dropped stores go
+
+# A result on its way, timed schedule: uint64[PENDING_WORDS], and 16 rows.
+PENDING_ENTRIES = 128
+PENDING_WORDS = 8
+PENDING_TIME = 0
+PENDING_ROW = 1  # destination
+PENDING_DWORDS = 2
+PENDING_MASK = 3
+PENDING_QUEUE = 4  # CTX_LATENCY_LDS or CTX_LATENCY_VM
+PENDING_LDS = 5  # 1: the destination is LDS, byte addresses in the entry's last row
+PENDING_ROW_BYTES = 18 * 256
+
+RUN_TIMED = 1
+RUN_HASHES = 2
+RUN_SLOW_PATH = 4  # every access takes the per-lane path
+RUN_ADDRESSES_ONLY = 8
+RUN_UNCHECKED = 16
+RUN_HAZARDS = 32
+
+# A region: int64[REGION_WORDS].
+REGION_WORDS = 24
+REGION_BASE = 0
+REGION_END = 1  # exclusive
+REGION_DATA = 2  # host address, 0 for a region without data
+REGION_FLAGS = 3
+REGION_WRITTEN = 4  # bit per byte, 0 when everything counts as written
+REGION_TOUCHED_READ = 5  # bit per byte or per page, 0 when not asked for
+REGION_TOUCHED_WRITE = 6
+REGION_TOUCH_SHIFT = 7  # bytes per bit of the two above, as a power of two
+REGION_WRITER = 8  # int32 per byte: workgroup + 1, 0 when not asked for
+REGION_PAGE_BYTES = 9
+REGION_ALLOWED = 10  # bit per page, `REGION_ALLOWED_STRIDE` bytes for each requester; 0 when every page is allowed
+REGION_ALLOWED_STRIDE = 11
+REGION_ELEMENT_BYTES = 12  # 0: not a queue
+REGION_REQUESTERS = 13  # int32 per element, 0: element number is the requester
+REGION_PAGES_TOUCHED = 14  # bit per page, for each (workgroup), 0 when not asked for
+REGION_PAGES_STRIDE = 15
+REGION_REQUESTER_COUNT = 16  # rows of the allowed bitmap
+REGION_ELEMENTS = 17
+REGION_ATTRIBUTES = 18  # 0: bounds and flags are all there is to check
+
+FLAG_READABLE = 1
+FLAG_WRITABLE = 2
+
+# An event: int64[EVENT_WORDS], one for each wave instruction with at least one bad lane of the kind.
+EVENT_WORDS = 16
+EVENT_KIND = 0
+EVENT_ORIGINAL = 1
+EVENT_WORKGROUP = 2
+EVENT_WAVE = 3
+EVENT_LANES = 4  # mask; 0 for a scalar access
+EVENT_ADDRESS = 5  # of the first bad lane
+EVENT_LOWEST = 6
+EVENT_HIGHEST_END = 7
+EVENT_REGION = 8  # index of the nearest region of the first bad lane
+EVENT_ELEMENT = 9
+EVENT_BYTES = 10  # per lane
+EVENT_WRITE = 11
+EVENT_REQUESTER = 12
+EVENT_EXECUTED = 13  # instructions of the wave so far: which iteration
+
+KINDS = 8
+KIND_OUT_OF_BOUNDS = 0
+KIND_NULL = 1
+KIND_UNWRITTEN_READ = 2
+KIND_READ_ONLY_WRITE = 3
+KIND_PAGE_NOT_ALLOWED = 4
+KIND_LDS_OUT_OF_BOUNDS = 5
+KIND_CLAMPED = 6
+KIND_WRITE_OVERLAP = 7
+
+TOTAL_WORDS = 4
+TOTAL_LANES = 0
+TOTAL_WAVES = 1
+TOTAL_LOWEST = 2
+TOTAL_HIGHEST_END = 3
+
+BAD_WORDS = 8
+BAD_LANES = 0
+BAD_ADDRESS = 1
+BAD_LOWEST = 2
+BAD_HIGHEST_END = 3
+BAD_REGION = 4
+BAD_COUNT = 5
+
+NULL_END = 65536  # addresses below it are taken for a null pointer plus an offset
+
+# What is known of an LDS dword, hazards only: int64[SHADOW_WORDS]. An epoch is barriers passed plus one, 0 for never.
+SHADOW_WORDS = 6
+SHADOW_WRITE_EPOCH = 0
+SHADOW_WRITER = 1
+SHADOW_WRITE_PC = 2  # original index
+SHADOW_READ_EPOCH = 3
+SHADOW_READERS = 4  # mask of waves
+SHADOW_READ_PC = 5
+
+RACE_WORDS = 8
+RACE_KIND = 0
+RACE_PRODUCER = 1  # original index
+RACE_CONSUMER = 2
+RACE_DWORD = 3
+RACE_WAVES = 4  # producer's wave (or mask of waves) << 8 | consumer's wave
+RACE_WORKGROUP = 5
+RACE_TIMES = 6
+
+RACE_WRITE_READ = 0
+RACE_WRITE_WRITE = 1
+RACE_READ_WRITE = 2
+
+OUTCOME_DONE = 0
+OUTCOME_LIMIT = 1
+OUTCOME_UNMODELLED = 2

@@ -1,0 +1,207 @@
+"""Instructions with source or result modifiers: DPP, SDWA, neg, abs, op_sel, gpr-index mode, clamp, omod.
+
+One handler for all of them. It puts the modified sources into working rows, runs the instruction's own handler on a copy of
+the record that names those rows, and then treats the result. So no other handler knows that modifiers exist.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.cross_lane import dpp_row, dpp_write_mask
+from backend.cdna.execute.lanes import (
+    ALL_LANES,
+    commit_masked,
+    context_of,
+    record_of,
+    rows_of,
+    scalar_pair,
+    scalars_of,
+    set_scalar_pair,
+    source_pair,
+    source_row,
+    words_at,
+)
+from backend.cdna.execute.native import bits_float, call_handler, float_bits, handler, inlined, pointer_i32
+
+SIGN32 = np.uint32(0x8000_0000)
+
+
+@inlined
+def selected(value: Any, selection: int, sext: bool) -> Any:
+    """SDWA source selection: a byte (0..3), a word (4, 5) or all of a dword, sign-extended or not."""
+    if selection == 6:
+        return value
+    if selection >= 4:
+        part = np.int64(value >> np.uint32(16 * (selection - 4))) & 0xFFFF
+        return np.uint32((part ^ 0x8000) - 0x8000 if sext else part)
+    part = np.int64(value >> np.uint32(8 * selection)) & 0xFF
+    return np.uint32((part ^ 0x80) - 0x80 if sext else part)
+
+
+@inlined
+def packed_halves(value: Any, bits: int) -> Any:
+    """op_sel, op_sel_hi, neg_lo and neg_hi on two halves of a dword."""
+    low, high = value & np.uint32(0xFFFF), value >> np.uint32(16)
+    first = high if bits & at.SOURCE_PICK_0_HIGH else low
+    second = low if bits & at.SOURCE_PICK_1_LOW else high
+    if bits & at.SOURCE_NEG:
+        first ^= np.uint32(0x8000)
+    if bits & at.SOURCE_NEG_HI:
+        second ^= np.uint32(0x8000)
+    return np.uint32(first | (second << np.uint32(16)))
+
+
+@inlined
+def modify_pair(rows: Any, target: int, source: int, kind: int, bits: int) -> None:
+    """A modified source of two dwords: fp64, or two packed fp32 with op_sel and neg."""
+    first, second = source, source + 1
+    if kind == at.TYPE_PACKED_F32:
+        first = source + 1 if bits & at.SOURCE_PICK_0_HIGH else source
+        second = source if bits & at.SOURCE_PICK_1_LOW else source + 1
+    for lane in range(at.LANES):
+        low, high = rows[first, lane], rows[second, lane]
+        if kind == at.TYPE_PACKED_F32:
+            if bits & at.SOURCE_NEG:
+                low ^= SIGN32
+            if bits & at.SOURCE_NEG_HI:
+                high ^= SIGN32
+        else:
+            if bits & at.SOURCE_ABS:
+                high &= ~SIGN32
+            if bits & at.SOURCE_NEG:
+                high ^= SIGN32
+        rows[target, lane] = low
+        rows[target + 1, lane] = high
+
+
+@inlined
+def modify_row(rows: Any, target: int, source: int, kind: int, bits: int, selection: int) -> None:
+    """A modified source of one dword: selection first, then abs, then neg."""
+    sign = SIGN32
+    if kind == at.TYPE_F16 or kind == at.TYPE_BF16:
+        sign = np.uint32(0x8000)
+    for lane in range(at.LANES):
+        value = rows[source, lane]
+        if bits & at.SOURCE_SELECT:
+            value = selected(value, selection, bits & at.SOURCE_SEXT != 0)
+        if kind == at.TYPE_PACKED_16:
+            value = packed_halves(value, bits)
+        else:
+            if bits & at.SOURCE_PICK_0_HIGH:
+                value >>= np.uint32(16)
+            if bits & at.SOURCE_ABS:
+                value &= ~sign
+            if bits & at.SOURCE_NEG:
+                value ^= sign
+        rows[target, lane] = value
+
+
+@inlined
+def prepare_sources(wave: int, copy: Any, modifier: Any, exec_mask: Any) -> None:
+    """Replace each modified source of the copied record by working rows."""
+    rows, scalars = rows_of(wave), scalars_of(wave)
+    flags = modifier[at.MODIFIER_FLAGS]
+    for slot in range(3):
+        words = at.MODIFIER_SOURCES + 4 * slot
+        kind, dwords, bits = modifier[words], modifier[words + 1], modifier[words + 2]
+        code = copy[at.SOURCE_0 + slot]
+        if dwords == 0:
+            continue
+        if slot == 0 and flags & at.FLAG_GPR_INDEX and scalars[at.GPR_INDEX] and code < at.VGPRS:
+            if (scalars[at.M0] >> np.uint32(12)) & np.uint32(1):
+                code += np.int64(scalars[at.M0]) & 0xFF
+            copy[at.SOURCE_0] = code
+        target = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
+        if slot == 0 and flags & at.FLAG_DPP:
+            dpp_row(rows, target, code, modifier[at.MODIFIER_DPP_CONTROL], exec_mask)
+            copy[at.SOURCE_0] = target
+            code = target
+        if bits == 0:
+            continue
+        if dwords == 2:
+            modify_pair(rows, target, source_pair(wave, code, slot), kind, bits)
+        else:
+            modify_row(rows, target, source_row(wave, code, slot), kind, bits, modifier[words + 3])
+        copy[at.SOURCE_0 + slot] = target
+
+
+@inlined
+def clamped(value: Any) -> Any:
+    """A float32 between 0 and 1; NaN gives 0."""
+    if not value > np.float32(0.0):
+        return np.float32(0.0)
+    return min(value, np.float32(1.0))
+
+
+@inlined
+def treat_float_result(rows: Any, modifier: Any) -> None:
+    """Output multiplier, then clamp, on the stage rows of an fp32 or packed fp32 result."""
+    factor = np.float32(1.0)
+    if modifier[at.MODIFIER_OMOD] == 1:
+        factor = np.float32(2.0)
+    elif modifier[at.MODIFIER_OMOD] == 2:
+        factor = np.float32(4.0)
+    elif modifier[at.MODIFIER_OMOD] == 3:
+        factor = np.float32(0.5)
+    for index in range(modifier[at.MODIFIER_DWORDS]):
+        for lane in range(at.LANES):
+            value = bits_float(rows[at.STAGE_ROWS + index, lane]) * factor
+            if modifier[at.MODIFIER_FLAGS] & at.FLAG_CLAMP:
+                value = clamped(value)
+            rows[at.STAGE_ROWS + index, lane] = float_bits(value)
+
+
+@inlined
+def merge_sdwa(rows: Any, destination: int, code: int) -> None:
+    """dst_sel and dst_unused: put the staged result into a part of the old register; the merged value ends in the stage row."""
+    selection, unused = code & 15, code >> 4
+    width = 16 if selection >= 4 else 8
+    shift = np.uint32(16 * (selection - 4) if selection >= 4 else 8 * selection)
+    part = np.uint32(((1 << width) - 1) << np.int64(shift))
+    for lane in range(at.LANES):
+        placed = (rows[at.STAGE_ROWS, lane] << shift) & part
+        if unused == 2:
+            placed |= rows[destination, lane] & ~part
+        elif unused == 1 and placed >> (shift + np.uint32(width - 1)):
+            placed |= np.uint32(~((np.int64(1) << (np.int64(shift) + width)) - 1) & 0xFFFF_FFFF)
+        rows[at.STAGE_ROWS, lane] = np.uint32(placed)
+
+
+@handler
+def modified(wave: int, record: int, context: int) -> None:
+    """Run the instruction whose modifiers are in row MODIFIER of the modifier table."""
+    fields = record_of(record)
+    scalars, rows = scalars_of(wave), rows_of(wave)
+    table = context_of(context)[at.CTX_MODIFIERS] + fields[at.MODIFIER] * at.MODIFIER_WORDS * 4
+    modifier = carray(pointer_i32(table), (at.MODIFIER_WORDS,))
+    exec_mask = scalar_pair(scalars, at.EXEC)
+    copy_address = wave + at.TEMPORARY_RECORD * 4
+    copy = record_of(copy_address)
+    for word in range(at.RECORD_WORDS):
+        copy[word] = fields[word]
+    prepare_sources(wave, copy, modifier, exec_mask)
+    own_handler = words_at(table, 1)[0]
+    flags = modifier[at.MODIFIER_FLAGS]
+    if not flags & at.FLAG_STAGED:
+        call_handler(own_handler, wave, copy_address, context)
+        return
+    copy[at.DESTINATION] = at.STAGE_ROWS
+    set_scalar_pair(scalars, at.EXEC, ALL_LANES)
+    call_handler(own_handler, wave, copy_address, context)
+    set_scalar_pair(scalars, at.EXEC, exec_mask)
+    mask = exec_mask
+    if flags & at.FLAG_DPP:
+        masks = modifier[at.MODIFIER_DPP_MASKS]
+        mask = dpp_write_mask(
+            modifier[at.MODIFIER_DPP_CONTROL], masks & 15, (masks >> 4) & 15, (masks >> 8) & 1, exec_mask
+        )
+    if flags & (at.FLAG_CLAMP | at.FLAG_OMOD):
+        treat_float_result(rows, modifier)
+    if flags & at.FLAG_SDWA_DESTINATION:
+        merge_sdwa(rows, fields[at.DESTINATION], modifier[at.MODIFIER_SDWA_DESTINATION])
+    commit_masked(rows, fields[at.DESTINATION], at.STAGE_ROWS, modifier[at.MODIFIER_DWORDS], mask)

@@ -1,0 +1,175 @@
+"""How the machine's Python becomes machine code: decorators over numba, and access to raw memory by address.
+
+Knows nothing of instructions. Everything compiled is cached on disk. numba's own cache looks at the one file in which a
+function stands, so a change in a function that it calls would go unnoticed; here the cache is stamped with a digest of
+every source file of this package instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
+from numba.extending import intrinsic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+HandlerFunction = Callable[[int, int, int], None]
+
+
+@cache
+def _source_digest() -> str:
+    """Digest of the package's sources: what compiled code depends on."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+class _StampedCache(FunctionCache):  # type: ignore[misc]
+    """numba's file cache, valid as long as no source of this package has changed."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file._source_stamp = _source_digest()
+
+
+def compiled(function: Function) -> Function:
+    """Compile `function` when it is first called from Python; cached on disk."""
+    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = _StampedCache(dispatcher.py_func)
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def inlined(function: Function) -> Function:
+    """A function that only other compiled code calls: it is compiled with each caller and not cached itself."""
+    return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+class Handler:
+    """A compiled function of three addresses that compiled code calls through its own address (`call_handler`).
+
+    It compiles, or loads from the cache, when its address is first asked for: a sliced program never pays for matrices.
+    """
+
+    def __init__(self, function: HandlerFunction) -> None:
+        self.function = function
+        self.name = function.__name__
+        self._address = 0
+
+    @property
+    def address(self) -> int:
+        """Address of machine code with the C signature `void (int64, int64, int64)`."""
+        if not self._address:
+            arguments = (types.int64, types.int64, types.int64)
+            self._callback = CFunc(
+                self.function, (arguments, types.void), locals={}, options={"nogil": True, "error_model": "numpy"}
+            )
+            self._callback._cache = _StampedCache(self.function)
+            self._callback.compile()
+            self._address = int(self._callback.address)
+        return self._address
+
+
+def handler(function: HandlerFunction) -> Handler:
+    """Decorator: `function(wave, record, context)` becomes a Handler."""
+    return Handler(function)
+
+
+def _typed_pointer(numba_type: Any, bits: int | None) -> Any:
+    """An intrinsic that turns an address into a pointer to `numba_type`."""
+
+    def pointer(typing_context: Any, address: Any) -> Any:
+        signature = types.CPointer(numba_type)(types.int64)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            element = ir.FloatType() if bits is None else ir.IntType(bits)
+            return builder.inttoptr(arguments[0], element.as_pointer())
+
+        return signature, generate
+
+    return intrinsic(pointer)
+
+
+pointer_u8 = _typed_pointer(types.uint8, 8)
+pointer_u16 = _typed_pointer(types.uint16, 16)
+pointer_u32 = _typed_pointer(types.uint32, 32)
+pointer_i32 = _typed_pointer(types.int32, 32)
+pointer_u64 = _typed_pointer(types.uint64, 64)
+pointer_i64 = _typed_pointer(types.int64, 64)
+pointer_f32 = _typed_pointer(types.float32, None)
+
+
+@intrinsic
+def call_handler(typing_context: Any, function: Any, wave: Any, record: Any, context: Any) -> Any:
+    """Call the handler at address `function`."""
+    signature = types.void(types.int64, types.int64, types.int64, types.int64)
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        callee = ir.FunctionType(ir.VoidType(), [word, word, word])
+        builder.call(builder.inttoptr(arguments[0], callee.as_pointer()), arguments[1:])
+        return target.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def fused_multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c with one rounding, in the type of its arguments (float32 or float64)."""
+    signature = a(a, a, a)
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return signature, generate
+
+
+@intrinsic
+def float_bits(typing_context: Any, value: Any) -> Any:
+    """The 32 bits of a float32."""
+    signature = types.uint32(types.float32)
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return signature, generate
+
+
+@intrinsic
+def bits_float(typing_context: Any, value: Any) -> Any:
+    """The float32 that 32 bits mean."""
+    signature = types.float32(types.uint32)
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return signature, generate
+
+
+@intrinsic
+def double_bits(typing_context: Any, value: Any) -> Any:
+    """The 64 bits of a float64."""
+    signature = types.uint64(types.float64)
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
+def bits_double(typing_context: Any, value: Any) -> Any:
+    """The float64 that 64 bits mean."""
+    signature = types.float64(types.uint64)
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return signature, generate

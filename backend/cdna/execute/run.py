@@ -1,0 +1,193 @@
+"""The loop: waves of a workgroup in turn, workgroups one after the other, until all are done or the limit is reached.
+
+Branches, barriers, waits and ends are executed here; everything else by the handler whose address is in the record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.lanes import (
+    bytes_at,
+    context_of,
+    record_of,
+    rows_of,
+    scalar_pair,
+    scalars_of,
+    set_scalar_pair,
+    unsigned_words_at,
+    words_at,
+)
+from backend.cdna.execute.native import call_handler, compiled, inlined, pointer_i32, pointer_u32
+
+
+@inlined
+def branch_taken(scalars: Any, control: int) -> bool:
+    """Whether a branch is taken."""
+    if control == at.CONTROL_BRANCH_SCC0:
+        return scalars[at.SCC] == 0
+    if control == at.CONTROL_BRANCH_SCC1:
+        return scalars[at.SCC] != 0
+    if control == at.CONTROL_BRANCH_VCCZ:
+        return scalars[at.VCC] | scalars[at.VCC + 1] == 0
+    if control == at.CONTROL_BRANCH_VCCNZ:
+        return scalars[at.VCC] | scalars[at.VCC + 1] != 0
+    if control == at.CONTROL_BRANCH_EXECZ:
+        return scalars[at.EXEC] | scalars[at.EXEC + 1] == 0
+    if control == at.CONTROL_BRANCH_EXECNZ:
+        return scalars[at.EXEC] | scalars[at.EXEC + 1] != 0
+    return True
+
+
+@inlined
+def trace_step(context: Any, original: int) -> None:
+    """Append one executed instruction to the trace."""
+    count = context[at.CTX_TRACE_COUNT]
+    if count < context[at.CTX_TRACE_CAPACITY]:
+        carray(pointer_i32(context[at.CTX_TRACE]), (count + 1,))[count] = original
+    context[at.CTX_TRACE_COUNT] = count + 1
+
+
+@inlined
+def step(wave: int, context_address: int, context: Any, scalars: Any, pc: int) -> int:
+    """Execute the record at index `pc`; returns the next index. The wave's status says whether it goes on."""
+    record = context[at.CTX_PROGRAM] + pc * at.RECORD_BYTES
+    fields = record_of(record)
+    control = fields[at.CONTROL]
+    if control == at.CONTROL_NONE:
+        call_handler(words_at(record, 1)[0], wave, record, context_address)
+        return pc + 1
+    if at.CONTROL_BRANCH <= control <= at.CONTROL_BRANCH_EXECNZ:
+        taken = branch_taken(scalars, control)
+        words_at(context[at.CTX_EDGES], 2 * pc + 2)[2 * pc + (1 if taken else 0)] += 1
+        return np.int64(fields[at.TARGET]) if taken else pc + 1
+    if control == at.CONTROL_BARRIER:
+        scalars[at.STATUS] = at.STATUS_BARRIER
+    elif control == at.CONTROL_END:
+        scalars[at.STATUS] = at.STATUS_ENDED
+    elif control == at.CONTROL_UNMODELLED:
+        context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
+        scalars[at.STATUS] = at.STATUS_UNMODELLED
+    return pc + 1
+
+
+@inlined
+def run_wave(wave: int, context_address: int, quantum: int, traced: bool) -> int:
+    """Execute up to `quantum` instructions of one wave; returns how many."""
+    context, scalars = context_of(context_address), scalars_of(wave)
+    pc = np.int64(scalars[at.PC])
+    executed = 0
+    while executed < quantum:
+        if traced:
+            trace_step(context, record_of(context[at.CTX_PROGRAM] + pc * at.RECORD_BYTES)[at.ORIGINAL])
+        pc = step(wave, context_address, context, scalars, pc)
+        executed += 1
+        if scalars[at.STATUS] != at.STATUS_RUNNING:
+            break
+    scalars[at.PC] = np.uint32(pc)
+    set_scalar_pair(scalars, at.EXECUTED, scalar_pair(scalars, at.EXECUTED) + np.uint64(executed))
+    return executed
+
+
+@inlined
+def start_wave(context: Any, wave: int, index: int, workgroup: int) -> None:
+    """Registers as the launch leaves them: the program's initial scalars, workgroup ids, work-item ids in v0."""
+    scalars, rows = scalars_of(wave), rows_of(wave)
+    initial = carray(pointer_u32(context[at.CTX_INITIAL_SCALARS]), (at.SCALARS,))
+    for word in range(at.SCALARS):
+        scalars[word] = initial[word]
+    scalars[at.WAVE_INDEX] = np.uint32(index)
+    grid_x, grid_y = context[at.CTX_GRID_X], context[at.CTX_GRID_Y]
+    ids = (workgroup % grid_x, workgroup // grid_x % grid_y, workgroup // (grid_x * grid_y))
+    register = context[at.CTX_WORKGROUP_SGPR]
+    for axis in range(3):
+        if (context[at.CTX_WORKGROUP_ID_MASK] >> axis) & 1:
+            scalars[register] = np.uint32(ids[axis])
+            register += 1
+    reset = carray(pointer_i32(context[at.CTX_RESET_ROWS]), (context[at.CTX_RESET_ROW_COUNT],))
+    for number in range(context[at.CTX_RESET_ROW_COUNT]):
+        for lane in range(at.LANES):
+            rows[reset[number], lane] = np.uint32(0)
+    block_x, block_y = context[at.CTX_BLOCK_X], context[at.CTX_BLOCK_Y]
+    threads = block_x * block_y * context[at.CTX_BLOCK_Z]
+    active = np.uint64(0)
+    for lane in range(at.LANES):
+        item = index * at.LANES + lane
+        x, y, z = item % block_x, item // block_x % block_y, item // (block_x * block_y)
+        rows[0, lane] = np.uint32(x | y << 10 | z << 20)
+        if item < threads:
+            active |= np.uint64(1) << np.uint64(lane)
+    set_scalar_pair(scalars, at.EXEC, active)
+
+
+@inlined
+def wave_block(context: Any, index: int) -> int:
+    """Address of a wave's block."""
+    return context[at.CTX_WAVE_BLOCKS] + index * at.WAVE_BYTES
+
+
+@inlined
+def start_workgroup(context: Any, workgroup: int) -> None:
+    """Start all waves; LDS holds poison."""
+    context[at.CTX_WORKGROUP] = workgroup
+    context[at.CTX_BARRIERS] = 0
+    lds = bytes_at(context[at.CTX_LDS], context[at.CTX_LDS_BYTES])
+    poison = np.uint8(context[at.CTX_POISON])
+    for byte in range(context[at.CTX_LDS_BYTES]):
+        lds[byte] = poison
+    if context[at.CTX_FLAGS] & at.RUN_HAZARDS:
+        shadow = words_at(context[at.CTX_LDS_SHADOW], context[at.CTX_LDS_BYTES] // 4 * at.SHADOW_WORDS)
+        for word in range(context[at.CTX_LDS_BYTES] // 4 * at.SHADOW_WORDS):
+            shadow[word] = 0
+    for index in range(context[at.CTX_WAVES]):
+        start_wave(context, wave_block(context, index), index, workgroup)
+
+
+@inlined
+def release_barrier(context: Any) -> bool:
+    """When no wave can run: let the waiting ones go. False when all have ended."""
+    waiting = False
+    for index in range(context[at.CTX_WAVES]):
+        scalars = scalars_of(wave_block(context, index))
+        if scalars[at.STATUS] == at.STATUS_BARRIER:
+            scalars[at.STATUS] = at.STATUS_RUNNING
+            waiting = True
+    context[at.CTX_BARRIERS] += 1
+    return waiting
+
+
+@inlined
+def run_workgroup(context_address: int) -> int:
+    """Waves in turn, a quantum each, results at once. Returns an OUTCOME."""
+    context = context_of(context_address)
+    while True:
+        ran = False
+        for index in range(context[at.CTX_WAVES]):
+            wave = wave_block(context, index)
+            if scalars_of(wave)[at.STATUS] != at.STATUS_RUNNING:
+                continue
+            ran = True
+            traced = context[at.CTX_TRACE_WORKGROUP] == context[at.CTX_WORKGROUP] and context[at.CTX_TRACE_WAVE] == index
+            context[at.CTX_EXECUTED] += run_wave(wave, context_address, context[at.CTX_QUANTUM], traced)
+            if scalars_of(wave)[at.STATUS] == at.STATUS_UNMODELLED:
+                return at.OUTCOME_UNMODELLED
+            if context[at.CTX_EXECUTED] >= context[at.CTX_LIMIT]:
+                return at.OUTCOME_LIMIT
+        if not ran and not release_barrier(context):
+            return at.OUTCOME_DONE
+
+
+@compiled
+def run_grid(context_address: int) -> int:
+    """All workgroups from CTX_FIRST_WORKGROUP to before CTX_LAST_WORKGROUP, each to its end. Returns an OUTCOME."""
+    context = context_of(context_address)
+    for workgroup in range(context[at.CTX_FIRST_WORKGROUP], context[at.CTX_LAST_WORKGROUP]):
+        start_workgroup(context, workgroup)
+        outcome = run_workgroup(context_address)
+        if outcome != at.OUTCOME_DONE:
+            return outcome
+    return at.OUTCOME_DONE

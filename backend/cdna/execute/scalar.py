@@ -1,0 +1,555 @@
+"""Scalar unit: SOP1, SOP2, SOPC and SOPK arithmetic. Branches and waits are the loop's (run.py), scalar loads memory's.
+
+Sources and destinations are scalar indices; a record's SOURCE_0.. index constants as well as registers.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+from typing import Any
+
+import numpy as np
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.lanes import record_of, scalar_pair, scalars_of, set_scalar_pair
+from backend.cdna.execute.native import handler, inlined
+
+
+class Scalar(IntEnum):
+    """32-bit scalar instructions."""
+
+    S_MOV_B32 = 0
+    S_CMOV_B32 = auto()
+    S_NOT_B32 = auto()
+    S_BREV_B32 = auto()
+    S_BCNT0_I32_B32 = auto()
+    S_BCNT1_I32_B32 = auto()
+    S_FF0_I32_B32 = auto()
+    S_FF1_I32_B32 = auto()
+    S_FLBIT_I32_B32 = auto()
+    S_FLBIT_I32 = auto()
+    S_SEXT_I32_I8 = auto()
+    S_SEXT_I32_I16 = auto()
+    S_BITSET0_B32 = auto()
+    S_BITSET1_B32 = auto()
+    S_ABS_I32 = auto()
+    S_ADD_U32 = auto()
+    S_SUB_U32 = auto()
+    S_ADD_I32 = auto()
+    S_SUB_I32 = auto()
+    S_ADDC_U32 = auto()
+    S_SUBB_U32 = auto()
+    S_MIN_I32 = auto()
+    S_MIN_U32 = auto()
+    S_MAX_I32 = auto()
+    S_MAX_U32 = auto()
+    S_CSELECT_B32 = auto()
+    S_AND_B32 = auto()
+    S_OR_B32 = auto()
+    S_XOR_B32 = auto()
+    S_ANDN2_B32 = auto()
+    S_ORN2_B32 = auto()
+    S_NAND_B32 = auto()
+    S_NOR_B32 = auto()
+    S_XNOR_B32 = auto()
+    S_LSHL_B32 = auto()
+    S_LSHR_B32 = auto()
+    S_ASHR_I32 = auto()
+    S_BFM_B32 = auto()
+    S_MUL_I32 = auto()
+    S_MUL_HI_U32 = auto()
+    S_MUL_HI_I32 = auto()
+    S_BFE_U32 = auto()
+    S_BFE_I32 = auto()
+    S_ABSDIFF_I32 = auto()
+    S_LSHL1_ADD_U32 = auto()
+    S_LSHL2_ADD_U32 = auto()
+    S_LSHL3_ADD_U32 = auto()
+    S_LSHL4_ADD_U32 = auto()
+    S_PACK_LL_B32_B16 = auto()
+    S_PACK_LH_B32_B16 = auto()
+    S_PACK_HH_B32_B16 = auto()
+    S_CMP_EQ_I32 = auto()
+    S_CMP_LG_I32 = auto()
+    S_CMP_GT_I32 = auto()
+    S_CMP_GE_I32 = auto()
+    S_CMP_LT_I32 = auto()
+    S_CMP_LE_I32 = auto()
+    S_CMP_EQ_U32 = auto()
+    S_CMP_LG_U32 = auto()
+    S_CMP_GT_U32 = auto()
+    S_CMP_GE_U32 = auto()
+    S_CMP_LT_U32 = auto()
+    S_CMP_LE_U32 = auto()
+    S_BITCMP0_B32 = auto()
+    S_BITCMP1_B32 = auto()
+    S_GETREG_B32 = auto()
+    S_SETREG_B32 = auto()
+    S_SET_GPR_IDX_ON = auto()
+    S_SET_GPR_IDX_OFF = auto()
+    S_SET_GPR_IDX_IDX = auto()
+    S_SET_GPR_IDX_MODE = auto()
+
+
+class Scalar64(IntEnum):
+    """64-bit scalar instructions: at least one operand is a pair."""
+
+    S_MOV_B64 = 0
+    S_CMOV_B64 = auto()
+    S_NOT_B64 = auto()
+    S_BREV_B64 = auto()
+    S_BCNT0_I32_B64 = auto()
+    S_BCNT1_I32_B64 = auto()
+    S_FF0_I32_B64 = auto()
+    S_FF1_I32_B64 = auto()
+    S_FLBIT_I32_B64 = auto()
+    S_BITSET0_B64 = auto()
+    S_BITSET1_B64 = auto()
+    S_CSELECT_B64 = auto()
+    S_AND_B64 = auto()
+    S_OR_B64 = auto()
+    S_XOR_B64 = auto()
+    S_ANDN2_B64 = auto()
+    S_ORN2_B64 = auto()
+    S_NAND_B64 = auto()
+    S_NOR_B64 = auto()
+    S_XNOR_B64 = auto()
+    S_LSHL_B64 = auto()
+    S_LSHR_B64 = auto()
+    S_ASHR_I64 = auto()
+    S_BFM_B64 = auto()
+    S_BFE_U64 = auto()
+    S_BFE_I64 = auto()
+    S_CMP_EQ_U64 = auto()
+    S_CMP_LG_U64 = auto()
+    S_BITCMP0_B64 = auto()
+    S_BITCMP1_B64 = auto()
+    S_AND_SAVEEXEC_B64 = auto()
+    S_OR_SAVEEXEC_B64 = auto()
+    S_XOR_SAVEEXEC_B64 = auto()
+    S_ANDN2_SAVEEXEC_B64 = auto()
+    S_ORN2_SAVEEXEC_B64 = auto()
+    S_NAND_SAVEEXEC_B64 = auto()
+    S_NOR_SAVEEXEC_B64 = auto()
+    S_XNOR_SAVEEXEC_B64 = auto()
+    S_ANDN1_SAVEEXEC_B64 = auto()
+    S_ORN1_SAVEEXEC_B64 = auto()
+    S_ANDN1_WREXEC_B64 = auto()
+    S_ANDN2_WREXEC_B64 = auto()
+
+
+F32_SMALLEST_NORMAL_BITS = 0x0080_0000
+HARDWARE_REGISTER_MODE = 1
+# MODE register, ISA document "Mode register": FP_DENORM bits 4-5 (f32) and 6-7 (f16, f64); 0: flush both, 3: keep both.
+DENORMAL_F32_SHIFT = 4
+DENORMAL_F16_SHIFT = 6
+
+
+@inlined
+def count_ones(value: Any) -> int:
+    """Number of set bits of a 64-bit value."""
+    total = 0
+    while value:
+        value &= value - np.uint64(1)
+        total += 1
+    return total
+
+
+@inlined
+def lowest_one(value: Any, bits: int) -> int:
+    """Index of the lowest set bit, -1 for none."""
+    for index in range(bits):
+        if (value >> np.uint64(index)) & np.uint64(1):
+            return index
+    return -1
+
+
+@inlined
+def leading_zeros(value: Any, bits: int) -> int:
+    """Zeros above the highest set bit, -1 for value 0."""
+    for index in range(bits):
+        if (value >> np.uint64(bits - 1 - index)) & np.uint64(1):
+            return index
+    return -1
+
+
+@inlined
+def reversed_bits(value: Any, bits: int) -> Any:
+    """The lowest `bits` bits in opposite order."""
+    result = np.uint64(0)
+    for index in range(bits):
+        result |= ((value >> np.uint64(index)) & np.uint64(1)) << np.uint64(bits - 1 - index)
+    return result
+
+
+@inlined
+def sign_extended(value: int, bits: int) -> int:
+    """The lowest `bits` (1..63) bits of `value` as a signed number."""
+    value &= (1 << bits) - 1
+    return value - ((value >> (bits - 1)) << bits)
+
+
+@inlined
+def set_mode(scalars: Any, mode: int) -> None:
+    """Write the MODE register and what follows from it."""
+    scalars[at.MODE] = mode
+    smallest = np.uint32(F32_SMALLEST_NORMAL_BITS)
+    scalars[at.DENORMAL_F32] = np.uint32(0) if (mode >> DENORMAL_F32_SHIFT) & 3 else smallest
+    scalars[at.DENORMAL_F16] = np.uint32(0) if (mode >> DENORMAL_F16_SHIFT) & 3 else np.uint32(1)
+
+
+@inlined
+def hardware_register_bits(immediate: int) -> tuple[int, int]:
+    """(offset, size) of the field of `hwreg(id, offset, size)`."""
+    return (immediate >> 6) & 31, ((immediate >> 11) & 31) + 1
+
+
+@inlined
+def gpr_index(scalars: Any, opcode: int, value: int, immediate: int) -> None:
+    """S_SET_GPR_IDX_*: M0[7:0] is the index, M0[15:12] which operands it applies to (ISA document, "GPR indexing")."""
+    m0 = np.int64(scalars[at.M0])
+    if opcode == Scalar.S_SET_GPR_IDX_ON:
+        scalars[at.M0] = np.uint32((m0 & 0xFFFF_0F00) | (value & 0xFF) | ((immediate & 15) << 12))
+        scalars[at.GPR_INDEX] = 1
+    elif opcode == Scalar.S_SET_GPR_IDX_OFF:
+        scalars[at.GPR_INDEX] = 0
+    elif opcode == Scalar.S_SET_GPR_IDX_IDX:
+        scalars[at.M0] = np.uint32((m0 & 0xFFFF_FF00) | (value & 0xFF))
+    else:
+        scalars[at.M0] = np.uint32((m0 & 0xFFFF_0FFF) | ((immediate & 15) << 12))
+
+
+@inlined
+def compare(opcode: int, a: int, b: int, x: int, y: int) -> bool:
+    """S_CMP_* and S_BITCMP*: a, b unsigned; x, y the same bits signed."""
+    if opcode == Scalar.S_CMP_EQ_I32 or opcode == Scalar.S_CMP_EQ_U32:
+        return a == b
+    if opcode == Scalar.S_CMP_LG_I32 or opcode == Scalar.S_CMP_LG_U32:
+        return a != b
+    if opcode == Scalar.S_CMP_GT_I32:
+        return x > y
+    if opcode == Scalar.S_CMP_GE_I32:
+        return x >= y
+    if opcode == Scalar.S_CMP_LT_I32:
+        return x < y
+    if opcode == Scalar.S_CMP_LE_I32:
+        return x <= y
+    if opcode == Scalar.S_CMP_GT_U32:
+        return a > b
+    if opcode == Scalar.S_CMP_GE_U32:
+        return a >= b
+    if opcode == Scalar.S_CMP_LT_U32:
+        return a < b
+    if opcode == Scalar.S_CMP_LE_U32:
+        return a <= b
+    bit = (a >> (b & 31)) & 1
+    return bit == (1 if opcode == Scalar.S_BITCMP1_B32 else 0)
+
+
+@inlined
+def arithmetic(scalars: Any, opcode: int, a: int, b: int, x: int, y: int) -> int:
+    """Instructions whose SCC is a carry, an overflow or the choice made; returns the 32-bit result in an int64."""
+    scc = np.int64(scalars[at.SCC])
+    carry = scc
+    result = a
+    if opcode == Scalar.S_ADD_U32:
+        result = a + b
+        carry = result >> 32
+    elif opcode == Scalar.S_SUB_U32:
+        result = a - b
+        carry = 1 if b > a else 0
+    elif opcode == Scalar.S_ADDC_U32:
+        result = a + b + scc
+        carry = result >> 32
+    elif opcode == Scalar.S_SUBB_U32:
+        result = a - b - scc
+        carry = 1 if b + scc > a else 0
+    elif opcode == Scalar.S_ADD_I32:
+        result = x + y
+        carry = 1 if result != sign_extended(result, 32) else 0
+    elif opcode == Scalar.S_SUB_I32:
+        result = x - y
+        carry = 1 if result != sign_extended(result, 32) else 0
+    elif opcode == Scalar.S_MIN_I32:
+        result = min(x, y)
+        carry = 1 if x < y else 0
+    elif opcode == Scalar.S_MIN_U32:
+        result = min(a, b)
+        carry = 1 if a < b else 0
+    elif opcode == Scalar.S_MAX_I32:
+        result = max(x, y)
+        carry = 1 if x > y else 0
+    elif opcode == Scalar.S_MAX_U32:
+        result = max(a, b)
+        carry = 1 if a > b else 0
+    else:
+        shift = 1
+        if opcode == Scalar.S_LSHL2_ADD_U32:
+            shift = 2
+        elif opcode == Scalar.S_LSHL3_ADD_U32:
+            shift = 3
+        elif opcode == Scalar.S_LSHL4_ADD_U32:
+            shift = 4
+        result = (a << shift) + b
+        carry = 1 if result >> 32 else 0
+    scalars[at.SCC] = np.uint32(carry)
+    return result
+
+
+@inlined
+def logic(scalars: Any, opcode: int, a: int, b: int, x: int, y: int) -> int:
+    """Instructions whose SCC is "the result is not zero"; returns the 32-bit result in an int64."""
+    result = a
+    if opcode == Scalar.S_AND_B32:
+        result = a & b
+    elif opcode == Scalar.S_OR_B32:
+        result = a | b
+    elif opcode == Scalar.S_XOR_B32:
+        result = a ^ b
+    elif opcode == Scalar.S_ANDN2_B32:
+        result = a & ~b
+    elif opcode == Scalar.S_ORN2_B32:
+        result = a | ~b
+    elif opcode == Scalar.S_NAND_B32:
+        result = ~(a & b)
+    elif opcode == Scalar.S_NOR_B32:
+        result = ~(a | b)
+    elif opcode == Scalar.S_XNOR_B32:
+        result = ~(a ^ b)
+    elif opcode == Scalar.S_NOT_B32:
+        result = ~a
+    elif opcode == Scalar.S_LSHL_B32:
+        result = a << (b & 31)
+    elif opcode == Scalar.S_LSHR_B32:
+        result = a >> (b & 31)
+    elif opcode == Scalar.S_ASHR_I32:
+        result = x >> (b & 31)
+    elif opcode == Scalar.S_ABS_I32:
+        result = abs(x)
+    elif opcode == Scalar.S_ABSDIFF_I32:
+        result = abs(sign_extended(x - y, 32))
+    elif opcode == Scalar.S_BCNT0_I32_B32:
+        result = 32 - count_ones(np.uint64(a))
+    elif opcode == Scalar.S_BCNT1_I32_B32:
+        result = count_ones(np.uint64(a))
+    else:
+        offset, size = b & 31, (b >> 16) & 0x7F
+        if size == 0:
+            result = 0
+        elif opcode == Scalar.S_BFE_U32:
+            result = (a >> offset) & ((1 << size) - 1)
+        else:
+            result = (x >> offset) if size >= 32 - offset else sign_extended(x >> offset, size)
+    result &= 0xFFFF_FFFF
+    scalars[at.SCC] = np.uint32(1 if result else 0)
+    return result
+
+
+@inlined
+def plain(scalars: Any, opcode: int, a: int, b: int, x: int, y: int) -> int:
+    """Instructions that leave SCC alone; returns the 32-bit result in an int64."""
+    if opcode == Scalar.S_MOV_B32:
+        return a
+    if opcode == Scalar.S_MUL_I32:
+        return x * y
+    if opcode == Scalar.S_MUL_HI_U32:
+        return (a * b) >> 32 if a < 0x8000_0000 or b < 0x8000_0000 else np.int64((np.uint64(a) * np.uint64(b)) >> np.uint64(32))
+    if opcode == Scalar.S_MUL_HI_I32:
+        return (x * y) >> 32
+    if opcode == Scalar.S_CSELECT_B32:
+        return a if scalars[at.SCC] else b
+    if opcode == Scalar.S_BFM_B32:
+        return ((1 << (a & 31)) - 1) << (b & 31)
+    if opcode == Scalar.S_PACK_LL_B32_B16:
+        return (a & 0xFFFF) | (b << 16)
+    if opcode == Scalar.S_PACK_LH_B32_B16:
+        return (a & 0xFFFF) | (b & 0xFFFF_0000)
+    if opcode == Scalar.S_PACK_HH_B32_B16:
+        return (a >> 16) | (b & 0xFFFF_0000)
+    if opcode == Scalar.S_BREV_B32:
+        return np.int64(reversed_bits(np.uint64(a), 32))
+    if opcode == Scalar.S_FF0_I32_B32:
+        return lowest_one(np.uint64(~a & 0xFFFF_FFFF), 32)
+    if opcode == Scalar.S_FF1_I32_B32:
+        return lowest_one(np.uint64(a), 32)
+    if opcode == Scalar.S_FLBIT_I32_B32:
+        return leading_zeros(np.uint64(a), 32)
+    if opcode == Scalar.S_FLBIT_I32:
+        return leading_zeros(np.uint64((a ^ (x >> 31)) & 0xFFFF_FFFF), 32)
+    if opcode == Scalar.S_SEXT_I32_I8:
+        return sign_extended(a, 8)
+    return sign_extended(a, 16)
+
+
+@handler
+def scalar_alu(wave: int, record: int, context: int) -> None:
+    """32-bit scalar instructions. IMMEDIATE is the SIMM16 field of those that have one."""
+    scalars = scalars_of(wave)
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    a = np.int64(scalars[fields[at.SOURCE_0]])
+    b = np.int64(scalars[fields[at.SOURCE_1]])
+    x, y = sign_extended(a, 32), sign_extended(b, 32)
+    destination = fields[at.DESTINATION]
+    if opcode == Scalar.S_MOV_B32 or opcode == Scalar.S_MUL_I32 or opcode == Scalar.S_CSELECT_B32:
+        scalars[destination] = np.uint32(plain(scalars, opcode, a, b, x, y))
+    elif Scalar.S_CMP_EQ_I32 <= opcode <= Scalar.S_BITCMP1_B32:
+        scalars[at.SCC] = np.uint32(1 if compare(opcode, a, b, x, y) else 0)
+    elif Scalar.S_ADD_U32 <= opcode <= Scalar.S_MAX_U32 or Scalar.S_LSHL1_ADD_U32 <= opcode <= Scalar.S_LSHL4_ADD_U32:
+        scalars[destination] = np.uint32(arithmetic(scalars, opcode, a, b, x, y))
+    elif (
+        Scalar.S_AND_B32 <= opcode <= Scalar.S_ASHR_I32
+        or opcode == Scalar.S_NOT_B32
+        or opcode == Scalar.S_ABS_I32
+        or opcode == Scalar.S_ABSDIFF_I32
+        or opcode == Scalar.S_BFE_U32
+        or opcode == Scalar.S_BFE_I32
+        or opcode == Scalar.S_BCNT0_I32_B32
+        or opcode == Scalar.S_BCNT1_I32_B32
+    ):
+        scalars[destination] = np.uint32(logic(scalars, opcode, a, b, x, y))
+    elif opcode == Scalar.S_CMOV_B32:
+        if scalars[at.SCC]:
+            scalars[destination] = np.uint32(a)
+    elif opcode == Scalar.S_BITSET0_B32:
+        scalars[destination] &= np.uint32(~(1 << (a & 31)))
+    elif opcode == Scalar.S_BITSET1_B32:
+        scalars[destination] |= np.uint32(1 << (a & 31))
+    elif opcode == Scalar.S_GETREG_B32:
+        offset, size = hardware_register_bits(np.int64(fields[at.IMMEDIATE]))
+        scalars[destination] = np.uint32((np.int64(scalars[at.MODE]) >> offset) & ((1 << size) - 1))
+    elif opcode == Scalar.S_SETREG_B32:
+        offset, size = hardware_register_bits(np.int64(fields[at.IMMEDIATE]))
+        mask = ((1 << size) - 1) << offset
+        set_mode(scalars, (np.int64(scalars[at.MODE]) & ~mask) | ((a << offset) & mask))
+    elif Scalar.S_SET_GPR_IDX_ON <= opcode <= Scalar.S_SET_GPR_IDX_MODE:
+        gpr_index(scalars, opcode, a, np.int64(fields[at.IMMEDIATE]))
+    else:
+        scalars[destination] = np.uint32(plain(scalars, opcode, a, b, x, y))
+
+
+@inlined
+def saved_exec(opcode: int, value: Any, mask: Any) -> Any:
+    """The new EXEC of S_*_SAVEEXEC and S_*_WREXEC from the source and the old EXEC."""
+    if opcode == Scalar64.S_AND_SAVEEXEC_B64:
+        return value & mask
+    if opcode == Scalar64.S_OR_SAVEEXEC_B64:
+        return value | mask
+    if opcode == Scalar64.S_XOR_SAVEEXEC_B64:
+        return value ^ mask
+    if opcode == Scalar64.S_ANDN2_SAVEEXEC_B64 or opcode == Scalar64.S_ANDN2_WREXEC_B64:
+        return value & ~mask
+    if opcode == Scalar64.S_ORN2_SAVEEXEC_B64:
+        return value | ~mask
+    if opcode == Scalar64.S_NAND_SAVEEXEC_B64:
+        return ~(value & mask)
+    if opcode == Scalar64.S_NOR_SAVEEXEC_B64:
+        return ~(value | mask)
+    if opcode == Scalar64.S_XNOR_SAVEEXEC_B64:
+        return ~(value ^ mask)
+    if opcode == Scalar64.S_ORN1_SAVEEXEC_B64:
+        return ~value | mask
+    return ~value & mask
+
+
+@inlined
+def logic64(opcode: int, a: Any, b: Any) -> Any:
+    """64-bit instructions whose SCC is "the result is not zero"."""
+    shift = b & np.uint64(63)
+    if opcode == Scalar64.S_AND_B64:
+        return a & b
+    if opcode == Scalar64.S_OR_B64:
+        return a | b
+    if opcode == Scalar64.S_XOR_B64:
+        return a ^ b
+    if opcode == Scalar64.S_ANDN2_B64:
+        return a & ~b
+    if opcode == Scalar64.S_ORN2_B64:
+        return a | ~b
+    if opcode == Scalar64.S_NAND_B64:
+        return ~(a & b)
+    if opcode == Scalar64.S_NOR_B64:
+        return ~(a | b)
+    if opcode == Scalar64.S_XNOR_B64:
+        return ~(a ^ b)
+    if opcode == Scalar64.S_NOT_B64:
+        return ~a
+    if opcode == Scalar64.S_LSHL_B64:
+        return a << shift
+    if opcode == Scalar64.S_LSHR_B64:
+        return a >> shift
+    if opcode == Scalar64.S_ASHR_I64:
+        return np.uint64(np.int64(a) >> np.int64(shift))
+    offset, size = np.int64(shift), np.int64((b >> np.uint64(16)) & np.uint64(0x7F))
+    if size == 0:
+        return np.uint64(0)
+    unused = max(64 - size, 0)
+    if opcode == Scalar64.S_BFE_U64:
+        return (a >> np.uint64(offset)) & (np.uint64(0xFFFF_FFFF_FFFF_FFFF) >> np.uint64(unused))
+    kept = min(size, 64 - offset)
+    return np.uint64(np.int64(a << np.uint64(64 - offset - kept)) >> np.int64(64 - kept))
+
+
+@handler
+def scalar_alu64(wave: int, record: int, context: int) -> None:
+    """64-bit scalar instructions. COUNT bits 0 and 1: source 0, source 1 is a pair."""
+    scalars = scalars_of(wave)
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    destination = fields[at.DESTINATION]
+    first, second, pairs = fields[at.SOURCE_0], fields[at.SOURCE_1], fields[at.COUNT]
+    a = scalar_pair(scalars, first) if pairs & 1 else np.uint64(scalars[first])
+    b = scalar_pair(scalars, second) if pairs & 2 else np.uint64(scalars[second])
+    if opcode == Scalar64.S_MOV_B64:
+        set_scalar_pair(scalars, destination, a)
+    elif opcode == Scalar64.S_CSELECT_B64:
+        set_scalar_pair(scalars, destination, a if scalars[at.SCC] else b)
+    elif Scalar64.S_AND_B64 <= opcode <= Scalar64.S_ASHR_I64 or (
+        opcode == Scalar64.S_NOT_B64 or opcode == Scalar64.S_BFE_U64 or opcode == Scalar64.S_BFE_I64
+    ):
+        result = logic64(opcode, a, b)
+        set_scalar_pair(scalars, destination, result)
+        scalars[at.SCC] = np.uint32(1 if result else 0)
+    elif Scalar64.S_AND_SAVEEXEC_B64 <= opcode <= Scalar64.S_ANDN2_WREXEC_B64:
+        old = scalar_pair(scalars, at.EXEC)
+        new = saved_exec(opcode, a, old)
+        wrexec = opcode >= Scalar64.S_ANDN1_WREXEC_B64
+        set_scalar_pair(scalars, destination, new if wrexec else old)
+        set_scalar_pair(scalars, at.EXEC, new)
+        scalars[at.SCC] = np.uint32(1 if new else 0)
+    elif opcode == Scalar64.S_CMP_EQ_U64:
+        scalars[at.SCC] = np.uint32(1 if a == b else 0)
+    elif opcode == Scalar64.S_CMP_LG_U64:
+        scalars[at.SCC] = np.uint32(1 if a != b else 0)
+    else:
+        uncommon64(scalars, opcode, destination, a, b)
+
+
+@inlined
+def uncommon64(scalars: Any, opcode: int, destination: int, a: Any, b: Any) -> None:
+    """Bit counting and single bits of 64-bit operands."""
+    one = np.uint64(1)
+    if opcode == Scalar64.S_CMOV_B64:
+        if scalars[at.SCC]:
+            set_scalar_pair(scalars, destination, a)
+    elif opcode == Scalar64.S_BREV_B64:
+        set_scalar_pair(scalars, destination, reversed_bits(a, 64))
+    elif opcode == Scalar64.S_BCNT0_I32_B64 or opcode == Scalar64.S_BCNT1_I32_B64:
+        count = count_ones(a if opcode == Scalar64.S_BCNT1_I32_B64 else ~a)
+        scalars[destination] = np.uint32(count)
+        scalars[at.SCC] = np.uint32(1 if count else 0)
+    elif opcode == Scalar64.S_FF0_I32_B64:
+        scalars[destination] = np.uint32(lowest_one(~a, 64))
+    elif opcode == Scalar64.S_FF1_I32_B64:
+        scalars[destination] = np.uint32(lowest_one(a, 64))
+    elif opcode == Scalar64.S_FLBIT_I32_B64:
+        scalars[destination] = np.uint32(leading_zeros(a, 64))
+    elif opcode == Scalar64.S_BITSET0_B64:
+        set_scalar_pair(scalars, destination, scalar_pair(scalars, destination) & ~(one << (a & np.uint64(63))))
+    elif opcode == Scalar64.S_BITSET1_B64:
+        set_scalar_pair(scalars, destination, scalar_pair(scalars, destination) | (one << (a & np.uint64(63))))
+    elif opcode == Scalar64.S_BFM_B64:
+        set_scalar_pair(scalars, destination, ((one << (a & np.uint64(63))) - one) << (b & np.uint64(63)))
+    else:
+        bit = (a >> (b & np.uint64(63))) & one
+        scalars[at.SCC] = np.uint32(1 if bit == np.uint64(1 if opcode == Scalar64.S_BITCMP1_B64 else 0) else 0)

@@ -1,0 +1,187 @@
+"""Moving data between lanes and host memory, for every kind of memory: each lane has a host address, and that is all it needs.
+
+Lanes without data point to a block of poison or zeros, stores that are dropped to a sink, so nothing here branches on them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.lanes import (
+    ALL_LANES,
+    commit_masked,
+    context_of,
+    rows_of,
+    scalar_pair,
+    scalars_of,
+    unsigned_words_at,
+)
+from backend.cdna.execute.native import inlined, pointer_u8, pointer_u16, pointer_u32
+
+R = at.RESULT_ROWS
+
+
+class Width(IntEnum):
+    """How one lane's data lie in memory and in its registers. DWORDS: COUNT of them."""
+
+    DWORDS = 0
+    UBYTE = auto()
+    SBYTE = auto()
+    USHORT = auto()
+    SSHORT = auto()
+    UBYTE_D16 = auto()
+    UBYTE_D16_HI = auto()
+    SBYTE_D16 = auto()
+    SBYTE_D16_HI = auto()
+    SHORT_D16 = auto()
+    SHORT_D16_HI = auto()
+
+
+@inlined
+def access_bytes(width: int, dwords: int) -> int:
+    """Bytes of one lane's access."""
+    if width == Width.DWORDS:
+        return 4 * dwords
+    if width >= Width.SHORT_D16 or width == Width.USHORT or width == Width.SSHORT:
+        return 2
+    return 1
+
+
+@inlined
+def redirect(context: Any, mask: Any, block: int) -> None:
+    """Let the lanes outside `mask`, and those without data, use `block`."""
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    replacement = np.uint64(block)
+    for lane in range(at.LANES):
+        inside = (mask >> np.uint64(lane)) & np.uint64(1) != np.uint64(0)
+        host[lane] = host[lane] if inside and host[lane] != np.uint64(0) else replacement
+
+
+@inlined
+def redirect_lanes(context: Any, mask: Any, block: int) -> None:
+    """Let the lanes of `mask` use `block`."""
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    for lane in range(at.LANES):
+        if (mask >> np.uint64(lane)) & np.uint64(1):
+            host[lane] = np.uint64(block)
+
+
+@inlined
+def load_byte(host: Any) -> int:
+    """The byte at a host address."""
+    return np.int64(carray(pointer_u8(np.int64(host)), (1,))[0])
+
+
+@inlined
+def load_short(host: Any) -> int:
+    """The 16 bits at a host address."""
+    return np.int64(carray(pointer_u16(np.int64(host)), (1,))[0])
+
+
+@inlined
+def load_lanes(wave: int, context: Any, width: int, dwords: int, target: int, old: int) -> None:
+    """Load every lane into rows `target`... `old` is the register row whose other half a D16 load keeps."""
+    rows = rows_of(wave)
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    if width == Width.DWORDS:
+        for index in range(dwords):
+            for lane in range(at.LANES):
+                rows[target + index, lane] = carray(pointer_u32(np.int64(host[lane]) + 4 * index), (1,))[0]
+        return
+    for lane in range(at.LANES):
+        kept = np.int64(rows[old, lane])
+        if width == Width.UBYTE:
+            value = load_byte(host[lane])
+        elif width == Width.SBYTE:
+            value = (load_byte(host[lane]) ^ 0x80) - 0x80
+        elif width == Width.USHORT:
+            value = load_short(host[lane])
+        elif width == Width.SSHORT:
+            value = (load_short(host[lane]) ^ 0x8000) - 0x8000
+        elif width == Width.UBYTE_D16:
+            value = (kept & 0xFFFF_0000) | load_byte(host[lane])
+        elif width == Width.UBYTE_D16_HI:
+            value = (kept & 0xFFFF) | (load_byte(host[lane]) << 16)
+        elif width == Width.SBYTE_D16:
+            value = (kept & 0xFFFF_0000) | (((load_byte(host[lane]) ^ 0x80) - 0x80) & 0xFFFF)
+        elif width == Width.SBYTE_D16_HI:
+            value = (kept & 0xFFFF) | (((load_byte(host[lane]) ^ 0x80) - 0x80) << 16)
+        elif width == Width.SHORT_D16:
+            value = (kept & 0xFFFF_0000) | load_short(host[lane])
+        else:
+            value = (kept & 0xFFFF) | (load_short(host[lane]) << 16)
+        rows[target, lane] = np.uint32(value & 0xFFFF_FFFF)
+
+
+@inlined
+def store_lanes(wave: int, context: Any, width: int, dwords: int, source: int) -> None:
+    """Store every lane from rows `source`..."""
+    rows = rows_of(wave)
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    if width == Width.DWORDS:
+        for lane in range(at.LANES):
+            for index in range(dwords):
+                carray(pointer_u32(np.int64(host[lane]) + 4 * index), (1,))[0] = rows[source + index, lane]
+        return
+    shift = 16 if width == Width.UBYTE_D16_HI or width == Width.SHORT_D16_HI else 0
+    for lane in range(at.LANES):
+        value = np.int64(rows[source, lane]) >> shift
+        if width == Width.UBYTE or width == Width.UBYTE_D16_HI:
+            carray(pointer_u8(np.int64(host[lane])), (1,))[0] = np.uint8(value & 0xFF)
+        else:
+            carray(pointer_u16(np.int64(host[lane])), (1,))[0] = np.uint16(value & 0xFFFF)
+
+
+@inlined
+def deliver(wave: int, context: Any, destination: int, dwords: int, exec_mask: Any, latency: int) -> None:
+    """Give loaded rows to their registers: at once, or in the timed schedule when the memory has answered.
+
+    latency: layout's CTX_LATENCY_LDS or CTX_LATENCY_VM, which also names the queue in which answers keep their order.
+    """
+    rows = rows_of(wave)
+    if context[at.CTX_FLAGS] & at.RUN_TIMED:
+        postpone(wave, context, destination, dwords, exec_mask, latency)
+    elif exec_mask == ALL_LANES:
+        for index in range(dwords):
+            for lane in range(at.LANES):
+                rows[destination + index, lane] = rows[R + index, lane]
+    else:
+        commit_masked(rows, destination, R, dwords, exec_mask)
+
+
+@inlined
+def postpone(wave: int, context: Any, destination: int, dwords: int, exec_mask: Any, latency: int) -> None:
+    """Queue the result rows; the timed loop commits them."""
+    from_rows = rows_of(wave)
+    scalars = scalars_of(wave)
+    index = np.int64(scalars[at.WAVE_INDEX])
+    ring = context[at.CTX_PENDING_HEAD] + index * 16
+    head = unsigned_words_at(ring, 2)
+    slot = np.int64(head[0] + head[1]) % at.PENDING_ENTRIES
+    head[1] += np.uint64(1)
+    entry = unsigned_words_at(
+        context[at.CTX_PENDING] + (index * at.PENDING_ENTRIES + slot) * at.PENDING_WORDS * 8, at.PENDING_WORDS
+    )
+    ready = at.LDS_READY if latency == at.CTX_LATENCY_LDS else at.VM_READY
+    done = np.int64(scalar_pair(scalars, at.CLOCK)) + context[latency]
+    done = max(done, np.int64(scalar_pair(scalars, ready)))
+    if latency == at.CTX_LATENCY_LDS:
+        done += 2 * dwords
+    scalars[ready] = np.uint32(done & 0xFFFF_FFFF)
+    scalars[ready + 1] = np.uint32(done >> 32)
+    entry[at.PENDING_TIME] = np.uint64(done)
+    entry[at.PENDING_ROW] = np.uint64(destination)
+    entry[at.PENDING_DWORDS] = np.uint64(dwords)
+    entry[at.PENDING_MASK] = exec_mask
+    entry[at.PENDING_QUEUE] = np.uint64(latency)
+    target = carray(
+        pointer_u32(context[at.CTX_PENDING_ROWS] + (index * at.PENDING_ENTRIES + slot) * at.PENDING_ROW_BYTES), (16, at.LANES)
+    )
+    for row in range(dwords):
+        for lane in range(at.LANES):
+            target[row, lane] = from_rows[R + row, lane]

@@ -1,0 +1,426 @@
+"""Vector floating-point unit: fp32, packed fp32 and fp64 arithmetic; comparisons are in compare.py, halves in half.py.
+
+Denormals: the MODE register says whether fp32 denormals are flushed on the way in and out; a wave keeps the threshold as a
+float (0.0 keeps all), so that flushing costs one comparison. V_EXP, V_LOG, V_RCP, V_RSQ and V_SQRT flush always, which is
+why compilers scale around them. Where hardware may be off by 1 ulp (transcendentals) the correctly rounded value is given.
+A NaN result is some quiet NaN: payloads are not modelled.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum, auto
+from typing import Any
+
+import numpy as np
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.lanes import (
+    commit,
+    float_rows_of,
+    record_of,
+    rows_of,
+    scalar_pair,
+    scalars_of,
+    set_scalar_pair,
+    set_value64,
+    signed_rows_of,
+    source_pair,
+    source_row,
+    value64,
+)
+from backend.cdna.execute.native import (
+    bits_double,
+    bits_float,
+    double_bits,
+    float_bits,
+    fused_multiply_add,
+    handler,
+    inlined,
+)
+
+R = at.RESULT_ROWS
+SMALLEST_NORMAL = np.float32(2.0**-126)
+INFINITY = np.float32(np.inf)
+NAN = np.float32(np.nan)
+
+
+class Float(IntEnum):
+    """fp32, up to two sources."""
+
+    V_ADD_F32 = 0
+    V_SUB_F32 = auto()
+    V_SUBREV_F32 = auto()
+    V_MUL_F32 = auto()
+    V_MAX_F32 = auto()
+    V_MIN_F32 = auto()
+    V_EXP_F32 = auto()
+    V_LOG_F32 = auto()
+    V_RCP_F32 = auto()
+    V_RCP_IFLAG_F32 = auto()
+    V_RSQ_F32 = auto()
+    V_SQRT_F32 = auto()
+    V_FRACT_F32 = auto()
+    V_TRUNC_F32 = auto()
+    V_CEIL_F32 = auto()
+    V_RNDNE_F32 = auto()
+    V_FLOOR_F32 = auto()
+    V_LDEXP_F32 = auto()
+    V_FREXP_MANT_F32 = auto()
+    V_FREXP_EXP_I32_F32 = auto()
+    V_MUL_LEGACY_F32 = auto()
+
+
+class Float3(IntEnum):
+    """fp32, three sources."""
+
+    V_FMA_F32 = 0
+    V_MAX3_F32 = auto()
+    V_MIN3_F32 = auto()
+    V_MED3_F32 = auto()
+    V_MAXIMUM3_F32 = auto()
+    V_MINIMUM3_F32 = auto()
+    V_DIV_FIXUP_F32 = auto()
+    V_DIV_FMAS_F32 = auto()
+    V_DIV_SCALE_F32 = auto()
+
+
+class FloatPair(IntEnum):
+    """Packed fp32 and fp64: every operand is a register pair."""
+
+    V_PK_MUL_F32 = 0
+    V_PK_ADD_F32 = auto()
+    V_PK_FMA_F32 = auto()
+    V_ADD_F64 = auto()
+    V_MUL_F64 = auto()
+    V_FMA_F64 = auto()
+    V_MAX_F64 = auto()
+    V_MIN_F64 = auto()
+
+
+@inlined
+def flushed(value: Any, threshold: Any) -> Any:
+    """`value` with magnitudes below `threshold` made a zero of the same sign."""
+    return value * np.float32(0.0) if abs(value) < threshold else value
+
+
+@inlined
+def larger(a: Any, b: Any) -> Any:
+    """The larger of two; a number if only one is NaN; +0 above -0."""
+    if a == b:
+        return bits_float(float_bits(a) & float_bits(b))
+    if b != b:  # noqa: PLR0124 - the test for NaN
+        return a
+    return a if a > b else b
+
+
+@inlined
+def smaller(a: Any, b: Any) -> Any:
+    """The smaller of two; a number if only one is NaN; -0 below +0."""
+    if a == b:
+        return bits_float(float_bits(a) | float_bits(b))
+    if b != b:  # noqa: PLR0124
+        return a
+    return a if a < b else b
+
+
+@inlined
+def rounded(value: Any) -> Any:
+    """A float64 below 2^51 in magnitude, rounded to an integer, ties to even. Adding 1.5 * 2^52 leaves no fraction bits."""
+    return (value + 6755399441055744.0) - 6755399441055744.0
+
+
+@inlined
+def power_of_two(exponent: int) -> Any:
+    """2.0 ** exponent for -1022..1023, by its bits."""
+    return bits_double(np.uint64((exponent + 1023) << 52))
+
+
+@inlined
+def exp2(value: Any) -> Any:
+    """2 ** value in float64 to within 1e-16, for float32 arguments that have been cut to -1000..1000: Taylor to degree 13."""
+    whole = rounded(value)
+    t = (value - whole) * 0.6931471805599453
+    series = 1.0 / 6227020800.0
+    series = series * t + 1.0 / 479001600.0
+    series = series * t + 1.0 / 39916800.0
+    series = series * t + 1.0 / 3628800.0
+    series = series * t + 1.0 / 362880.0
+    series = series * t + 1.0 / 40320.0
+    series = series * t + 1.0 / 5040.0
+    series = series * t + 1.0 / 720.0
+    series = series * t + 1.0 / 120.0
+    series = series * t + 1.0 / 24.0
+    series = series * t + 1.0 / 6.0
+    series = series * t + 0.5
+    series = series * t + 1.0
+    series = series * t + 1.0
+    return series * power_of_two(np.int64(whole))
+
+
+@inlined
+def exponent_of(value: Any) -> int:
+    """The biased exponent field of a float32."""
+    return np.int64((float_bits(value) >> np.uint32(23)) & np.uint32(0xFF))
+
+
+@inlined
+def is_denormal(value: Any) -> bool:
+    """A float32 that is neither zero nor normal."""
+    return value != 0 and abs(value) < SMALLEST_NORMAL
+
+
+@handler
+def float_alu(wave: int, record: int, context: int) -> None:
+    """Instructions of `Float`."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows = float_rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
+    if opcode == Float.V_MUL_F32:
+        for lane in range(at.LANES):
+            rows[R, lane] = flushed(flushed(rows[a, lane], keep) * flushed(rows[b, lane], keep), keep)
+    elif opcode == Float.V_ADD_F32:
+        for lane in range(at.LANES):
+            rows[R, lane] = flushed(flushed(rows[a, lane], keep) + flushed(rows[b, lane], keep), keep)
+    elif opcode == Float.V_SUB_F32:
+        for lane in range(at.LANES):
+            rows[R, lane] = flushed(flushed(rows[a, lane], keep) - flushed(rows[b, lane], keep), keep)
+    elif opcode == Float.V_SUBREV_F32:
+        for lane in range(at.LANES):
+            rows[R, lane] = flushed(flushed(rows[b, lane], keep) - flushed(rows[a, lane], keep), keep)
+    elif opcode == Float.V_MAX_F32:
+        for lane in range(at.LANES):
+            rows[R, lane] = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
+    elif opcode == Float.V_MIN_F32:
+        for lane in range(at.LANES):
+            rows[R, lane] = smaller(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
+    elif opcode == Float.V_EXP_F32:
+        for lane in range(at.LANES):
+            value = np.float64(flushed(rows[a, lane], SMALLEST_NORMAL))
+            cut = min(max(value, -1000.0), 1000.0)
+            result = np.float32(exp2(cut)) if value == value else NAN  # noqa: PLR0124
+            rows[R, lane] = flushed(result, SMALLEST_NORMAL)
+    elif opcode == Float.V_LDEXP_F32:
+        signed = signed_rows_of(wave)
+        for lane in range(at.LANES):
+            scale = power_of_two(np.int64(min(max(signed[b, lane], -400), 400)))
+            rows[R, lane] = flushed(np.float32(np.float64(flushed(rows[a, lane], keep)) * scale), keep)
+    else:
+        for lane in range(at.LANES):
+            rows[R, lane] = unary_lane(opcode, rows[a, lane], rows[b, lane], keep)
+    commit(wave, fields[at.DESTINATION], 1)
+
+
+@inlined
+def unary_lane(opcode: int, raw: Any, second: Any, keep: Any) -> Any:
+    """One lane of the rarer fp32 instructions."""
+    x = flushed(raw, SMALLEST_NORMAL)
+    if opcode == Float.V_RCP_F32 or opcode == Float.V_RCP_IFLAG_F32:
+        return flushed(np.float32(1.0) / x, SMALLEST_NORMAL)
+    if opcode == Float.V_RSQ_F32:
+        return np.float32(1.0 / math.sqrt(np.float64(x))) if x >= 0 else NAN
+    if opcode == Float.V_SQRT_F32:
+        return np.float32(math.sqrt(np.float64(x))) if x >= 0 else NAN
+    if opcode == Float.V_LOG_F32:
+        return logarithm(x)
+    x = flushed(raw, keep)
+    if opcode == Float.V_TRUNC_F32:
+        return np.float32(np.trunc(x))
+    if opcode == Float.V_CEIL_F32:
+        return np.float32(np.ceil(x))
+    if opcode == Float.V_FLOOR_F32:
+        return np.float32(np.floor(x))
+    if opcode == Float.V_RNDNE_F32:
+        return x if not abs(x) < np.float32(8388608.0) else np.float32(math.copysign(rounded(np.float64(x)), np.float64(x)))
+    if opcode == Float.V_FRACT_F32:
+        return smaller(x - np.float32(np.floor(x)), bits_float(np.uint32(0x3F7FFFFF)))
+    if opcode == Float.V_MUL_LEGACY_F32:
+        y = flushed(second, keep)
+        return np.float32(0.0) if x == 0 or y == 0 else flushed(x * y, keep)
+    return split_float(opcode, x)
+
+
+@inlined
+def logarithm(x: Any) -> Any:
+    """Base-2 logarithm of a float32."""
+    if x > 0:
+        return x if x == INFINITY else np.float32(math.log2(np.float64(x)))
+    return -INFINITY if x == 0 else NAN
+
+
+@inlined
+def split_float(opcode: int, x: Any) -> Any:
+    """V_FREXP_MANT_F32, or V_FREXP_EXP_I32_F32 as the bits of an integer. Zero, infinity and NaN give themselves and 0."""
+    if x == 0 or not abs(x) < INFINITY:
+        return bits_float(np.uint32(0)) if opcode == Float.V_FREXP_EXP_I32_F32 else x
+    mantissa, exponent = math.frexp(np.float64(x))
+    if opcode == Float.V_FREXP_EXP_I32_F32:
+        return bits_float(np.uint32(np.int32(exponent)))
+    return np.float32(mantissa)
+
+
+@handler
+def float_alu3(wave: int, record: int, context: int) -> None:
+    """Instructions of `Float3`; V_FMAC, V_FMAMK and V_FMAAK run as V_FMA. V_DIV_SCALE's mask goes to DESTINATION_2."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows = float_rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    c = source_row(wave, fields[at.SOURCE_2], 2)
+    scalars = scalars_of(wave)
+    keep = bits_float(scalars[at.DENORMAL_F32])
+    if opcode == Float3.V_FMA_F32:
+        for lane in range(at.LANES):
+            x, y, z = flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), flushed(rows[c, lane], keep)
+            rows[R, lane] = flushed(fused_multiply_add(x, y, z), keep)
+    elif opcode == Float3.V_MAX3_F32:
+        for lane in range(at.LANES):
+            pair = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
+            rows[R, lane] = larger(pair, flushed(rows[c, lane], keep))
+    elif opcode == Float3.V_DIV_SCALE_F32:
+        mask = np.uint64(0)
+        for lane in range(at.LANES):
+            value, scaled = div_scale(rows[a, lane], rows[b, lane], rows[c, lane])
+            rows[R, lane] = value
+            if scaled:
+                mask |= np.uint64(1) << np.uint64(lane)
+        set_scalar_pair(scalars, fields[at.DESTINATION_2], mask & scalar_pair(scalars, at.EXEC))
+    elif opcode == Float3.V_DIV_FMAS_F32:
+        vcc = scalar_pair(scalars, at.VCC)
+        for lane in range(at.LANES):
+            scaled = (vcc >> np.uint64(lane)) & np.uint64(1) != np.uint64(0)
+            rows[R, lane] = div_fmas(rows[a, lane], rows[b, lane], rows[c, lane], scaled, keep)
+    else:
+        for lane in range(at.LANES):
+            x, y, z = flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), flushed(rows[c, lane], keep)
+            rows[R, lane] = ternary_float_lane(opcode, x, y, z)
+    commit(wave, fields[at.DESTINATION], 1)
+
+
+@inlined
+def ternary_float_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
+    """One lane of the rarer instructions with three sources."""
+    any_nan = x != x or y != y or z != z
+    if opcode == Float3.V_MIN3_F32:
+        return smaller(smaller(x, y), z)
+    if opcode == Float3.V_MED3_F32:
+        if any_nan:
+            return smaller(smaller(x, y), z)
+        return larger(smaller(x, y), smaller(larger(x, y), z))
+    if opcode == Float3.V_MAXIMUM3_F32:
+        return NAN if any_nan else larger(larger(x, y), z)
+    if opcode == Float3.V_MINIMUM3_F32:
+        return NAN if any_nan else smaller(smaller(x, y), z)
+    return div_fixup(x, y, z)
+
+
+@inlined
+def scale64(value: Any, up: bool) -> Any:
+    """value * 2^64 or 2^-64, one rounding."""
+    return np.float32(np.float64(value) * (18446744073709551616.0 if up else 5.421010862427522e-20))
+
+
+@inlined
+def div_scale(value: Any, denominator: Any, numerator: Any) -> tuple[Any, bool]:
+    """V_DIV_SCALE_F32 (ISA document): the source, scaled so that the division's steps neither overflow nor go denormal."""
+    if numerator == 0 or denominator == 0:
+        return NAN, False
+    is_denominator = value == denominator
+    if exponent_of(numerator) - exponent_of(denominator) >= 96:
+        return (scale64(value, True) if is_denominator else value), True
+    if is_denormal(denominator):
+        return scale64(value, True), False
+    reciprocal_denormal = is_denormal(np.float32(1.0 / np.float64(denominator)))
+    quotient_denormal = is_denormal(np.float32(np.float64(numerator) / np.float64(denominator)))
+    if reciprocal_denormal and quotient_denormal:
+        return (scale64(value, True) if is_denominator else value), True
+    if reciprocal_denormal:
+        return scale64(value, False), False
+    if quotient_denormal:
+        return (scale64(value, True) if value == numerator else value), True
+    if exponent_of(numerator) <= 23:
+        return scale64(value, True), False
+    return value, False
+
+
+@inlined
+def div_fmas(x: Any, y: Any, z: Any, scaled: bool, keep: Any) -> Any:
+    """V_DIV_FMAS_F32: the fused multiply-add, and what V_DIV_SCALE scaled by 2^64 undone where it set the mask."""
+    result = fused_multiply_add(flushed(x, keep), flushed(y, keep), flushed(z, keep))
+    if scaled:
+        result = scale64(result, exponent_of(z) > 127)
+    return flushed(result, keep)
+
+
+@inlined
+def div_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
+    """V_DIV_FIXUP_F32 (ISA document): the quotient, or what the special cases give."""
+    sign = (float_bits(denominator) ^ float_bits(numerator)) & np.uint32(0x8000_0000)
+    if numerator != numerator:  # noqa: PLR0124
+        return numerator
+    if denominator != denominator:  # noqa: PLR0124
+        return denominator
+    infinite_denominator, infinite_numerator = abs(denominator) == INFINITY, abs(numerator) == INFINITY
+    if (denominator == 0 and numerator == 0) or (infinite_denominator and infinite_numerator):
+        return NAN
+    if denominator == 0 or infinite_numerator:
+        return bits_float(np.uint32(0x7F80_0000) | sign)
+    if infinite_denominator or numerator == 0:
+        return bits_float(sign)
+    return bits_float((float_bits(quotient) & np.uint32(0x7FFF_FFFF)) | sign)
+
+
+@handler
+def float_pair(wave: int, record: int, context: int) -> None:
+    """Instructions of `FloatPair`."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows = float_rows_of(wave)
+    a = source_pair(wave, fields[at.SOURCE_0], 0)
+    b = source_pair(wave, fields[at.SOURCE_1], 1)
+    keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
+    if opcode == FloatPair.V_PK_MUL_F32:
+        for half in range(2):
+            for lane in range(at.LANES):
+                product = flushed(rows[a + half, lane], keep) * flushed(rows[b + half, lane], keep)
+                rows[R + half, lane] = flushed(product, keep)
+    elif opcode == FloatPair.V_PK_ADD_F32:
+        for half in range(2):
+            for lane in range(at.LANES):
+                total = flushed(rows[a + half, lane], keep) + flushed(rows[b + half, lane], keep)
+                rows[R + half, lane] = flushed(total, keep)
+    elif opcode == FloatPair.V_PK_FMA_F32:
+        c = source_pair(wave, fields[at.SOURCE_2], 2)
+        for half in range(2):
+            for lane in range(at.LANES):
+                x, y = flushed(rows[a + half, lane], keep), flushed(rows[b + half, lane], keep)
+                total = fused_multiply_add(x, y, flushed(rows[c + half, lane], keep))
+                rows[R + half, lane] = flushed(total, keep)
+    else:
+        c = source_pair(wave, fields[at.SOURCE_2], 2)
+        bits = rows_of(wave)
+        for lane in range(at.LANES):
+            x, y = bits_double(value64(bits, a, lane)), bits_double(value64(bits, b, lane))
+            result = double_lane(opcode, x, y, bits_double(value64(bits, c, lane)))
+            set_value64(bits, R, lane, double_bits(result))
+    commit(wave, fields[at.DESTINATION], 2)
+
+
+@inlined
+def double_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
+    """One lane of the fp64 instructions; their denormals are kept in every mode that code at hand sets."""
+    if opcode == FloatPair.V_ADD_F64:
+        return x + y
+    if opcode == FloatPair.V_MUL_F64:
+        return x * y
+    if opcode == FloatPair.V_FMA_F64:
+        return fused_multiply_add(x, y, z)
+    if x != x or y != y:
+        return y if x != x else x  # noqa: PLR0124
+    if opcode == FloatPair.V_MAX_F64:
+        return x if x > y else y
+    return x if x < y else y

@@ -1,0 +1,506 @@
+"""Vector integer unit: VOP1, VOP2 and VOP3 integer arithmetic, logic and moves, 32 and 16 bits, then 64 bits and carries.
+
+A 16-bit result clears the upper half of its register (ISA document, GFX9 rule for 16-bit instructions).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+from typing import Any
+
+import numpy as np
+
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.lanes import (
+    commit,
+    record_of,
+    rows_of,
+    scalar_pair,
+    scalars_of,
+    set_scalar_pair,
+    set_value64,
+    signed_rows_of,
+    source_pair,
+    source_row,
+    value64,
+)
+from backend.cdna.execute.native import handler, inlined
+
+R = at.RESULT_ROWS
+
+
+class Vector(IntEnum):
+    """One result dword, up to two sources of a dword."""
+
+    V_MOV_B32 = 0
+    V_ADD_U32 = auto()
+    V_SUB_U32 = auto()
+    V_SUBREV_U32 = auto()
+    V_MUL_I32_I24 = auto()
+    V_MUL_U32_U24 = auto()
+    V_MUL_HI_I32_I24 = auto()
+    V_MUL_HI_U32_U24 = auto()
+    V_MUL_LO_U32 = auto()
+    V_MUL_HI_U32 = auto()
+    V_MUL_HI_I32 = auto()
+    V_MIN_I32 = auto()
+    V_MAX_I32 = auto()
+    V_MIN_U32 = auto()
+    V_MAX_U32 = auto()
+    V_AND_B32 = auto()
+    V_OR_B32 = auto()
+    V_XOR_B32 = auto()
+    V_XNOR_B32 = auto()
+    V_NOT_B32 = auto()
+    V_LSHLREV_B32 = auto()
+    V_LSHRREV_B32 = auto()
+    V_ASHRREV_I32 = auto()
+    V_BFM_B32 = auto()
+    V_BFREV_B32 = auto()
+    V_FFBH_U32 = auto()
+    V_FFBH_I32 = auto()
+    V_FFBL_B32 = auto()
+    V_BCNT_U32_B32 = auto()
+    V_MBCNT_LO_U32_B32 = auto()
+    V_MBCNT_HI_U32_B32 = auto()
+    V_ADD_U16 = auto()
+    V_SUB_U16 = auto()
+    V_SUBREV_U16 = auto()
+    V_MUL_LO_U16 = auto()
+    V_LSHLREV_B16 = auto()
+    V_LSHRREV_B16 = auto()
+    V_ASHRREV_I16 = auto()
+    V_MAX_U16 = auto()
+    V_MAX_I16 = auto()
+    V_MIN_U16 = auto()
+    V_MIN_I16 = auto()
+    V_PACK_B32_F16 = auto()
+
+
+class Vector3(IntEnum):
+    """One result dword, three sources of a dword."""
+
+    V_ADD3_U32 = 0
+    V_LSHL_ADD_U32 = auto()
+    V_ADD_LSHL_U32 = auto()
+    V_LSHL_OR_B32 = auto()
+    V_AND_OR_B32 = auto()
+    V_OR3_B32 = auto()
+    V_XAD_U32 = auto()
+    V_BFE_U32 = auto()
+    V_BFE_I32 = auto()
+    V_BFI_B32 = auto()
+    V_ALIGNBIT_B32 = auto()
+    V_ALIGNBYTE_B32 = auto()
+    V_PERM_B32 = auto()
+    V_MAD_U32_U24 = auto()
+    V_MAD_I32_I24 = auto()
+    V_MIN3_I32 = auto()
+    V_MIN3_U32 = auto()
+    V_MAX3_I32 = auto()
+    V_MAX3_U32 = auto()
+    V_MED3_I32 = auto()
+    V_MED3_U32 = auto()
+    V_BITOP3_B32 = auto()
+    V_BITOP3_B16 = auto()
+    V_SAD_U32 = auto()
+    V_CNDMASK_B32 = auto()
+
+
+class Vector64(IntEnum):
+    """A result of two dwords, or a carry out of or into one dword."""
+
+    V_MOV_B64 = 0
+    V_LSHLREV_B64 = auto()
+    V_LSHRREV_B64 = auto()
+    V_ASHRREV_I64 = auto()
+    V_LSHL_ADD_U64 = auto()
+    V_MAD_U64_U32 = auto()
+    V_MAD_I64_I32 = auto()
+    V_ADD_CO_U32 = auto()
+    V_SUB_CO_U32 = auto()
+    V_SUBREV_CO_U32 = auto()
+    V_ADDC_CO_U32 = auto()
+    V_SUBB_CO_U32 = auto()
+    V_SUBBREV_CO_U32 = auto()
+    V_PK_MOV_B32 = auto()
+
+
+@inlined
+def signed24(value: Any) -> int:
+    """The lowest 24 bits as a signed number."""
+    return np.int64(np.int32(value << np.uint32(8)) >> 8)
+
+
+@inlined
+def low_half(value: Any) -> int:
+    """The lowest 16 bits."""
+    return np.int64(value) & 0xFFFF
+
+
+@inlined
+def signed_half(value: Any) -> int:
+    """The lowest 16 bits as a signed number."""
+    return np.int64(np.int16(value & np.uint32(0xFFFF)))
+
+
+@handler
+def vector_alu(wave: int, record: int, context: int) -> None:
+    """Instructions of `Vector` on 32 bits; the rest goes to `vector_rare`."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows, signed = rows_of(wave), signed_rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    if opcode == Vector.V_MOV_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane]
+        commit(wave, fields[at.DESTINATION], 1)
+        return
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    if opcode == Vector.V_ADD_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane] + rows[b, lane]
+    elif opcode == Vector.V_SUB_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane] - rows[b, lane]
+    elif opcode == Vector.V_SUBREV_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[b, lane] - rows[a, lane]
+    elif opcode == Vector.V_MUL_I32_I24:
+        for lane in range(at.LANES):
+            rows[R, lane] = np.uint32((signed[a, lane] << 8 >> 8) * (signed[b, lane] << 8 >> 8))
+    elif opcode == Vector.V_MUL_U32_U24:
+        for lane in range(at.LANES):
+            rows[R, lane] = (rows[a, lane] & np.uint32(0xFFFFFF)) * (rows[b, lane] & np.uint32(0xFFFFFF))
+    elif opcode == Vector.V_MUL_LO_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane] * rows[b, lane]
+    elif opcode == Vector.V_MUL_HI_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = np.uint32((np.uint64(rows[a, lane]) * np.uint64(rows[b, lane])) >> np.uint64(32))
+    elif opcode == Vector.V_MUL_HI_I32:
+        for lane in range(at.LANES):
+            rows[R, lane] = np.uint32((np.int64(signed[a, lane]) * np.int64(signed[b, lane])) >> 32)
+    elif opcode == Vector.V_MIN_I32:
+        for lane in range(at.LANES):
+            signed[R, lane] = min(signed[a, lane], signed[b, lane])
+    elif opcode == Vector.V_MAX_I32:
+        for lane in range(at.LANES):
+            signed[R, lane] = max(signed[a, lane], signed[b, lane])
+    elif opcode == Vector.V_MIN_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = min(rows[a, lane], rows[b, lane])
+    elif opcode == Vector.V_MAX_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = max(rows[a, lane], rows[b, lane])
+    elif opcode == Vector.V_AND_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane] & rows[b, lane]
+    elif opcode == Vector.V_OR_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane] | rows[b, lane]
+    elif opcode == Vector.V_XOR_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane] ^ rows[b, lane]
+    elif opcode == Vector.V_XNOR_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = np.uint32(~(rows[a, lane] ^ rows[b, lane]))
+    elif opcode == Vector.V_NOT_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = np.uint32(~rows[a, lane])
+    elif opcode == Vector.V_LSHLREV_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[b, lane] << (rows[a, lane] & np.uint32(31))
+    elif opcode == Vector.V_LSHRREV_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[b, lane] >> (rows[a, lane] & np.uint32(31))
+    elif opcode == Vector.V_ASHRREV_I32:
+        for lane in range(at.LANES):
+            signed[R, lane] = signed[b, lane] >> (signed[a, lane] & np.int32(31))
+    else:
+        vector_rare(rows, opcode, a, b)
+    commit(wave, fields[at.DESTINATION], 1)
+
+
+@inlined
+def vector_rare(rows: Any, opcode: int, a: int, b: int) -> None:
+    """The instructions of `Vector` that matter little for speed, one lane at a time, into the result row."""
+    for lane in range(at.LANES):
+        rows[R, lane] = np.uint32(rare_lane(opcode, rows[a, lane], rows[b, lane], lane))
+
+
+@inlined
+def rare_lane(opcode: int, x: Any, y: Any, lane: int) -> int:
+    """One lane of vector_rare: x, y are the sources as uint32; the result's lowest 32 bits count."""
+    if opcode == Vector.V_MUL_HI_I32_I24:
+        return (signed24(x) * signed24(y)) >> 32
+    if opcode == Vector.V_MUL_HI_U32_U24:
+        return ((np.int64(x) & 0xFFFFFF) * (np.int64(y) & 0xFFFFFF)) >> 32
+    if opcode == Vector.V_BFM_B32:
+        return ((1 << (np.int64(x) & 31)) - 1) << (np.int64(y) & 31)
+    if opcode <= Vector.V_MBCNT_HI_U32_B32:
+        return counting_lane(opcode, np.int64(x), np.int64(y), lane)
+    if opcode == Vector.V_PACK_B32_F16:
+        return low_half(x) | (low_half(y) << 16)
+    return half_lane(opcode, x, y) & 0xFFFF
+
+
+@inlined
+def counting_lane(opcode: int, x: int, y: int, lane: int) -> int:
+    """Bit reversal, bit search and bit counts of one lane; x, y unsigned."""
+    if opcode == Vector.V_BFREV_B32:
+        result = 0
+        for index in range(32):
+            result |= ((x >> index) & 1) << (31 - index)
+        return result
+    if opcode == Vector.V_FFBH_U32 or opcode == Vector.V_FFBH_I32:
+        if opcode == Vector.V_FFBH_I32 and x >> 31:
+            x = ~x & 0xFFFF_FFFF
+        for index in range(32):
+            if (x >> (31 - index)) & 1:
+                return index
+        return -1
+    if opcode == Vector.V_FFBL_B32:
+        for index in range(32):
+            if (x >> index) & 1:
+                return index
+        return -1
+    if opcode == Vector.V_MBCNT_LO_U32_B32:
+        x &= (1 << min(lane, 32)) - 1
+    elif opcode == Vector.V_MBCNT_HI_U32_B32:
+        x &= (1 << max(lane - 32, 0)) - 1
+    for index in range(32):
+        y += (x >> index) & 1
+    return y
+
+
+@inlined
+def half_lane(opcode: int, x: Any, y: Any) -> int:
+    """16-bit arithmetic of one lane; the result's lowest 16 bits count."""
+    a, b, shift = low_half(x), low_half(y), low_half(x) & 15
+    if opcode == Vector.V_ADD_U16:
+        return a + b
+    if opcode == Vector.V_SUB_U16:
+        return a - b
+    if opcode == Vector.V_SUBREV_U16:
+        return b - a
+    if opcode == Vector.V_MUL_LO_U16:
+        return a * b
+    if opcode == Vector.V_LSHLREV_B16:
+        return b << shift
+    if opcode == Vector.V_LSHRREV_B16:
+        return b >> shift
+    if opcode == Vector.V_ASHRREV_I16:
+        return signed_half(y) >> shift
+    if opcode == Vector.V_MAX_U16:
+        return max(a, b)
+    if opcode == Vector.V_MIN_U16:
+        return min(a, b)
+    if opcode == Vector.V_MAX_I16:
+        return max(signed_half(x), signed_half(y))
+    return min(signed_half(x), signed_half(y))
+
+
+@handler
+def vector_alu3(wave: int, record: int, context: int) -> None:
+    """Instructions of `Vector3`. V_CNDMASK's SOURCE_2 is the scalar index of its mask, V_BITOP3's truth table is IMMEDIATE."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows = rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    if opcode == Vector3.V_CNDMASK_B32:
+        mask = scalar_pair(scalars_of(wave), fields[at.SOURCE_2])
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[b, lane] if (mask >> np.uint64(lane)) & np.uint64(1) else rows[a, lane]
+        commit(wave, fields[at.DESTINATION], 1)
+        return
+    c = source_row(wave, fields[at.SOURCE_2], 2)
+    if opcode == Vector3.V_ADD3_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane] + rows[b, lane] + rows[c, lane]
+    elif opcode == Vector3.V_LSHL_ADD_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = (rows[a, lane] << (rows[b, lane] & np.uint32(31))) + rows[c, lane]
+    elif opcode == Vector3.V_ADD_LSHL_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = (rows[a, lane] + rows[b, lane]) << (rows[c, lane] & np.uint32(31))
+    elif opcode == Vector3.V_LSHL_OR_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = (rows[a, lane] << (rows[b, lane] & np.uint32(31))) | rows[c, lane]
+    elif opcode == Vector3.V_AND_OR_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = (rows[a, lane] & rows[b, lane]) | rows[c, lane]
+    elif opcode == Vector3.V_OR3_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane] | rows[b, lane] | rows[c, lane]
+    elif opcode == Vector3.V_XAD_U32:
+        for lane in range(at.LANES):
+            rows[R, lane] = (rows[a, lane] ^ rows[b, lane]) + rows[c, lane]
+    elif opcode == Vector3.V_BFI_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = (rows[a, lane] & rows[b, lane]) | (~rows[a, lane] & rows[c, lane])
+    else:
+        table = np.int64(fields[at.IMMEDIATE])
+        for lane in range(at.LANES):
+            value = ternary_lane(opcode, np.int64(rows[a, lane]), np.int64(rows[b, lane]), np.int64(rows[c, lane]), table)
+            rows[R, lane] = np.uint32(value)
+    commit(wave, fields[at.DESTINATION], 1)
+
+
+@inlined
+def ternary_lane(opcode: int, x: int, y: int, z: int, table: int) -> int:
+    """The rarer instructions of `Vector3` in one lane; x, y, z unsigned; the result's lowest 32 bits count."""
+    if opcode == Vector3.V_PERM_B32:
+        return permuted_bytes(x, y, z)
+    if opcode == Vector3.V_BFE_U32:
+        return (x >> (y & 31)) & ((1 << (z & 31)) - 1)
+    if opcode == Vector3.V_BFE_I32:
+        width = z & 31
+        if width == 0:
+            return 0
+        field = (np.int64(np.int32(x)) >> (y & 31)) & ((1 << width) - 1)
+        return field - ((field >> (width - 1)) << width)
+    if opcode == Vector3.V_ALIGNBIT_B32:
+        return ((y >> (z & 31)) | (x << (32 - (z & 31)))) & 0xFFFF_FFFF
+    if opcode == Vector3.V_ALIGNBYTE_B32:
+        return ((y >> (8 * (z & 3))) | (x << (32 - 8 * (z & 3)))) & 0xFFFF_FFFF
+    if opcode == Vector3.V_MAD_U32_U24:
+        return (x & 0xFFFFFF) * (y & 0xFFFFFF) + z
+    if opcode == Vector3.V_MAD_I32_I24:
+        return signed24(np.uint32(x)) * signed24(np.uint32(y)) + z
+    if opcode == Vector3.V_SAD_U32:
+        return abs(x - y) + z
+    if opcode == Vector3.V_BITOP3_B32 or opcode == Vector3.V_BITOP3_B16:
+        result = truth_table(x, y, z, table)
+        return result & 0xFFFF if opcode == Vector3.V_BITOP3_B16 else result
+    if opcode == Vector3.V_MIN3_U32:
+        return min(x, y, z)
+    if opcode == Vector3.V_MAX3_U32:
+        return max(x, y, z)
+    if opcode == Vector3.V_MED3_U32:
+        return max(min(x, y), min(max(x, y), z))
+    a, b, c = np.int64(np.int32(x)), np.int64(np.int32(y)), np.int64(np.int32(z))
+    if opcode == Vector3.V_MIN3_I32:
+        return min(a, b, c)
+    if opcode == Vector3.V_MAX3_I32:
+        return max(a, b, c)
+    return max(min(a, b), min(max(a, b), c))
+
+
+@inlined
+def truth_table(x: int, y: int, z: int, table: int) -> int:
+    """V_BITOP3: bit (x << 2 | y << 1 | z) of the table, at every bit position."""
+    result = 0
+    for term in range(8):
+        if (table >> term) & 1:
+            result |= (x if term & 4 else ~x) & (y if term & 2 else ~y) & (z if term & 1 else ~z)
+    return result & 0xFFFF_FFFF
+
+
+@inlined
+def permuted_bytes(x: int, y: int, selector: int) -> int:
+    """V_PERM_B32: bytes 0-3 are the second source's, 4-7 the first's; 8-11 signs, 12 zero, above all ones."""
+    data = np.uint64(y) | (np.uint64(x) << np.uint64(32))
+    result = 0
+    for index in range(4):
+        select = (selector >> (8 * index)) & 0xFF
+        if select < 8:
+            byte = np.int64((data >> np.uint64(8 * select)) & np.uint64(0xFF))
+        elif select < 12:
+            byte = 0xFF if (data >> np.uint64(16 * (select - 8) + 15)) & np.uint64(1) else 0
+        elif select == 12:
+            byte = 0
+        else:
+            byte = 0xFF
+        result |= byte << (8 * index)
+    return result
+
+
+@handler
+def vector_alu64(wave: int, record: int, context: int) -> None:
+    """Instructions of `Vector64`. COUNT: bit n set, source n is a pair. DESTINATION_2: scalar index of a carry mask.
+
+    SOURCE_2 of the instructions that take a carry is the scalar index of that mask.
+    """
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows = rows_of(wave)
+    pairs = fields[at.COUNT]
+    a = source_pair(wave, fields[at.SOURCE_0], 0) if pairs & 1 else source_row(wave, fields[at.SOURCE_0], 0)
+    if opcode == Vector64.V_MOV_B64:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane]
+            rows[R + 1, lane] = rows[a + 1, lane]
+        commit(wave, fields[at.DESTINATION], 2)
+        return
+    b = source_pair(wave, fields[at.SOURCE_1], 1) if pairs & 2 else source_row(wave, fields[at.SOURCE_1], 1)
+    if opcode >= Vector64.V_ADD_CO_U32 and opcode <= Vector64.V_SUBBREV_CO_U32:
+        carry_lanes(wave, fields, rows, a, b)
+        return
+    c = source_pair(wave, fields[at.SOURCE_2], 2) if pairs & 4 else 0
+    if opcode == Vector64.V_LSHL_ADD_U64:
+        for lane in range(at.LANES):
+            shift = np.uint64(rows[b, lane] & np.uint32(7))
+            set_value64(rows, R, lane, (value64(rows, a, lane) << shift) + value64(rows, c, lane))
+    elif opcode == Vector64.V_LSHLREV_B64:
+        for lane in range(at.LANES):
+            set_value64(rows, R, lane, value64(rows, b, lane) << np.uint64(rows[a, lane] & np.uint32(63)))
+    elif opcode == Vector64.V_LSHRREV_B64:
+        for lane in range(at.LANES):
+            set_value64(rows, R, lane, value64(rows, b, lane) >> np.uint64(rows[a, lane] & np.uint32(63)))
+    elif opcode == Vector64.V_ASHRREV_I64:
+        for lane in range(at.LANES):
+            shifted = np.int64(value64(rows, b, lane)) >> np.int64(rows[a, lane] & np.uint32(63))
+            set_value64(rows, R, lane, np.uint64(shifted))
+    elif opcode == Vector64.V_PK_MOV_B32:
+        for lane in range(at.LANES):
+            rows[R, lane] = rows[a, lane]
+            rows[R + 1, lane] = rows[b, lane]  # op_sel has chosen the half
+    else:
+        multiply_add64(wave, fields, rows, a, b, c)
+    commit(wave, fields[at.DESTINATION], 2)
+
+
+@inlined
+def multiply_add64(wave: int, fields: Any, rows: Any, a: int, b: int, c: int) -> None:
+    """V_MAD_U64_U32 and V_MAD_I64_I32 into the result rows, their overflow into the mask (inactive lanes give 0)."""
+    scalars = scalars_of(wave)
+    exec_mask = scalar_pair(scalars, at.EXEC)
+    overflow = np.uint64(0)
+    for lane in range(at.LANES):
+        addend = value64(rows, c, lane)
+        if fields[at.OPCODE] == Vector64.V_MAD_U64_U32:
+            total = np.uint64(rows[a, lane]) * np.uint64(rows[b, lane]) + addend
+            carry = total < addend
+        else:
+            product = np.int64(np.int32(rows[a, lane])) * np.int64(np.int32(rows[b, lane]))
+            signed_total = product + np.int64(addend)
+            carry = ((product ^ signed_total) & (np.int64(addend) ^ signed_total)) < 0
+            total = np.uint64(signed_total)
+        set_value64(rows, R, lane, total)
+        if carry:
+            overflow |= np.uint64(1) << np.uint64(lane)
+    set_scalar_pair(scalars, fields[at.DESTINATION_2], overflow & exec_mask)
+
+
+@inlined
+def carry_lanes(wave: int, fields: Any, rows: Any, a: int, b: int) -> None:
+    """Add and subtract with a carry mask out, and in for the C and B forms. Inactive lanes give a carry of 0."""
+    scalars = scalars_of(wave)
+    opcode = fields[at.OPCODE]
+    carry_in = np.uint64(0)
+    if opcode >= Vector64.V_ADDC_CO_U32:
+        carry_in = scalar_pair(scalars, fields[at.SOURCE_2])
+    adds = opcode == Vector64.V_ADD_CO_U32 or opcode == Vector64.V_ADDC_CO_U32
+    if opcode == Vector64.V_SUBREV_CO_U32 or opcode == Vector64.V_SUBBREV_CO_U32:
+        a, b = b, a
+    carry_out = np.uint64(0)
+    for lane in range(at.LANES):
+        carry = np.int64((carry_in >> np.uint64(lane)) & np.uint64(1))
+        x, y = np.int64(rows[a, lane]), np.int64(rows[b, lane])
+        total = x + y + carry if adds else x - y - carry
+        rows[R, lane] = np.uint32(total & 0xFFFF_FFFF)
+        carry_out |= np.uint64((total >> 32) & 1) << np.uint64(lane)
+    set_scalar_pair(scalars, fields[at.DESTINATION_2], carry_out & scalar_pair(scalars, at.EXEC))
+    commit(wave, fields[at.DESTINATION], 1)
