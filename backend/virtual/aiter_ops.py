@@ -14,10 +14,12 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
@@ -105,7 +107,14 @@ class Observer(Protocol):
         """It returned."""
 
 
-OFF_VALUES: Mapping[str, Any] = {"is_cp_round_robin": False, "max_split_per_batch": -1, "cp_world_size": 1, "cp_rank": 0}
+OFF_VALUES: Mapping[str, Any] = {
+    "is_cp_round_robin": False,
+    "max_split_per_batch": -1,
+    "g_kv_indptr": None,
+    "cp_world_size": 1,
+    "cp_rank": 0,
+    "causal": True,
+}
 """Arguments that younger releases added, and the value that means what older ones always do."""
 
 
@@ -343,6 +352,8 @@ def aiter_roots(
         "_fwd_kernel_stage2_asm": KernelOperation("_fwd_kernel_stage2_asm", handlers),
     }
     if source.tree is None:
+        replaced["dtypes"] = _dtypes(arch)
+        replaced["get_ps_metadata_info_v1"] = _prefill_sizes(num_cu)
         for name, signature in SIGNATURES[source.release]().items():
             replaced[name] = observed(operation(name, signature, handlers), observer)
     replaced.update(fakes or {})
@@ -351,6 +362,39 @@ def aiter_roots(
         Root("aiter", source.tree, replaced, refuse_calls=True, absent=absent, wrappers=wrappers),
         Root("csrc", source.tree, refuse_calls=True),
     ]
+
+
+def _dtypes(arch: str) -> SimpleNamespace:
+    """aiter.dtypes as far as MLA decode goes."""
+    named = {
+        "fp8": torch.float8_e4m3fnuz if arch == "gfx942" else torch.float8_e4m3fn,
+        "fp16": torch.float16,
+        "bf16": torch.bfloat16,
+        "fp32": torch.float32,
+        "i32": torch.int32,
+        "u8": torch.uint8,
+        "u64": torch.uint64,
+    }
+    return SimpleNamespace(**named, d_dtypes=named)
+
+
+def _prefill_sizes(num_cu: int) -> Callable[..., Any]:
+    """get_ps_metadata_info_v1 (aiter/ops/attention.py, 2026-06): backends allocate prefill's buffers beside decode's."""
+
+    def get_ps_metadata_info_v1(batch_size: int, num_head_k: int, max_qlen: int, qlen_granularity: int = 256) -> Any:
+        units = num_cu // math.gcd(num_head_k, num_cu)
+        splits = -(-max_qlen // qlen_granularity)
+        tiles = batch_size * splits
+        return (
+            (2, torch.uint64),
+            (num_cu + 1, torch.int32),
+            (((batch_size + units - 1) * splits * num_head_k, 8), torch.int32),
+            (tiles + 1, torch.int32),
+            ((tiles, 2), torch.int32),
+            (min(batch_size + units - 1, (units - 1) * 2) * splits, torch.int32),
+        )
+
+    return get_ps_metadata_info_v1
 
 
 def _compile_ops(handlers: Handlers) -> Callable[..., Any]:

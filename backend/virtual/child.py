@@ -60,7 +60,7 @@ class Child:
     ) -> None:
         self.service = service
         self.limits = limits or Limits()
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         ours, theirs = socket.socketpair()
         start = f"import sys; sys.path[:] = {sys.path!r}; from backend.virtual.child import main; main({theirs.fileno()})"
         self._process = subprocess.Popen(

@@ -127,7 +127,8 @@ def parse(source: ModuleSource) -> ast.Module:
 def whole_module(source: ModuleSource) -> CodeType:
     """Code of the whole module, kept for the next time: the file under test is executed anew for every case."""
     tree = parse(source)
-    return compile(tree, source.filename, "exec", flags=future_flags(tree), dont_inherit=True)
+    code: CodeType = compile(tree, source.filename, "exec", flags=future_flags(tree), dont_inherit=True)
+    return code
 
 
 def future_flags(tree: ast.Module) -> int:

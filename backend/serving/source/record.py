@@ -52,7 +52,10 @@ class PassedBuffer:
 
 @dataclass(frozen=True, slots=True)
 class StrayKernelAccess:
-    """An access of one of the framework's Triton kernels outside every tensor. past_end: bytes from the nearest tensor's end."""
+    """An access of one of the framework's Triton kernels outside every tensor.
+
+    lanes: how many of its lanes; past_end: bytes of the first from the end of the nearest tensor before it.
+    """
 
     kernel: str
     is_write: bool
@@ -145,13 +148,18 @@ class RecordedStep:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """A step that the file itself ends with an exception, or that never reaches mla_decode_fwd."""
+    """A step that the file itself ends with an exception, or that never reaches mla_decode_fwd.
+
+    other_kernel: the attention kernel that it calls instead (another path of the backend's, not a fault); None for an
+    exception, or where no kernel is called.
+    """
 
     scenario: str
     step: int
     phase: Phase
     error: str
     line: SourceLine | None
+    other_kernel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from backend.errors import CannotRunError
 from backend.serving.source.drivers.observe import CallWatcher, DecodeSeen
 from backend.serving.source.fetch import BackendSource
 from backend.serving.source.record import SourceLine
-from backend.virtual.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots
+from backend.virtual.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots, operation
 from backend.virtual.modules import LazyModule, Root, VirtualPackages
 from backend.virtual.poison import Undecidable
 from backend.virtual.torch_shim import GpuFacts, VirtualGpu
@@ -28,8 +28,17 @@ from backend.virtual.triton_shim import KernelGuard, interpreted
 CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "AITER_")
 """Environment variables that steer the frameworks; what the user's shell has set of them is taken away for the run."""
 
-ABSENT_MODULES = frozenset({"aiter.ops.triton.gluon.mla_gluon"})
-"""Optional modules of AITER that backends probe for; absent unless the tree in use has them."""
+OPTIONAL_MODULES = {
+    "aiter.ops.triton.gluon.mla_gluon": "mla_gluon",
+    "aiter.ops.triton.gluon.mla_decode_gluon": "mla_decode_gluon",
+}
+"""Modules of AITER that backends probe for, with the function they want of it: another decode kernel for few heads.
+
+Absent unless the tree in use has them; where it has, the function is an operation that leaves the metadata alone.
+"""
+
+
+_ANY_ARGUMENTS = inspect.signature(lambda *args, **kwargs: None)
 
 
 @dataclass(slots=True)
@@ -38,15 +47,23 @@ class OperationLog:
 
     inner: Handlers
     captured: list[OpCall] | None = None
+    others: list[str] = field(default_factory=list)
 
     def serves(self, name: str) -> bool:
-        """As the inner handlers."""
-        return self.inner.serves(name)
+        """As the inner handlers, and the optional decode kernels."""
+        return self.inner.serves(name) or name in OPTIONAL_MODULES.values()
 
     def handle(self, call: OpCall) -> Any:
-        """Keep it while capturing, then as the inner handlers."""
+        """Keep it while capturing, then as the inner handlers; an optional kernel's name is noted in `others`."""
         if self.captured is not None:
             self.captured.append(call)
+        return self.do(call)
+
+    def do(self, call: OpCall) -> Any:
+        """Do an operation without keeping it: a replay's."""
+        if call.name in OPTIONAL_MODULES.values():
+            self.others.append(call.name)
+            return None
         return self.inner.handle(call)
 
     @contextlib.contextmanager
@@ -94,9 +111,11 @@ def process(
         gpu = stack.enter_context(VirtualGpu(facts))
         guard = stack.enter_context(interpreted(gpu.allocations))
         watcher = CallWatcher(gpu.allocations, source.target.filename)
-        absent = frozenset(name for name in ABSENT_MODULES if aiter.tree is None or aiter.tree.index(name) is None)
+        present = {name for name in OPTIONAL_MODULES if aiter.tree is not None and aiter.tree.index(name) is not None}
+        optional = {OPTIONAL_MODULES[name]: operation(OPTIONAL_MODULES[name], _ANY_ARGUMENTS, log) for name in present}
+        absent = frozenset(OPTIONAL_MODULES) - present
         roots = [Root(source.framework, source.tree, fakes), *extra_roots]
-        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, absent=absent)
+        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent)
         packages = stack.enter_context(VirtualPackages(roots))
         try:
             with undecided(source, packages):

@@ -60,12 +60,13 @@ class Recorder:
         self.running.watcher.decodes.clear()
         return taken
 
-    def record(
-        self, step: int, backend: int, phase: Phase, decodes: list[DecodeSeen], truth: Callable[[int], Truth]
-    ) -> None:
+    def record(self, step: int, backend: int, phase: Phase, decodes: list[DecodeSeen], truth: Callable[[int], Truth]) -> None:
         """Keep each decode call as it stands now, with `truth` of its number; a step without a call has failed."""
         if not decodes:
-            self.failed.append(StepFailed(self.scenario.name, step, phase, "mla_decode_fwd was not called", None))
+            other = next(iter(self.running.operations.others), None)
+            error = f"mla_decode_fwd is not called, but {other}" if other else "mla_decode_fwd is not called"
+            self.failed.append(StepFailed(self.scenario.name, step, phase, error, None, other))
+        self.running.operations.others.clear()
         strays = tuple(StrayKernelAccess(s.kernel, s.is_write, s.lanes, s.past_end) for s in self.running.guard.strays)
         self.running.guard.strays.clear()
         for call, seen in enumerate(decodes):

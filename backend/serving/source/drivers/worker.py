@@ -23,8 +23,8 @@ class Worker:
         opened = open_source(source)
         self.source = opened if text is None else with_text(opened, text)
         self.aiter = open_aiter(aiter, release)
-        drivers = {"sglang": SglangDriver, "vllm": VllmDriver}
-        self.driver: Driver = drivers[self.source.framework](self.source, self.aiter)
+        kind = SglangDriver if self.source.framework == "sglang" else VllmDriver
+        self.driver: Driver = kind(self.source, self.aiter)
 
     def about(self) -> dict[str, str | None]:
         """What runs: source, framework, file under test, AITER's release and where its Python is, and what to warn of."""
