@@ -141,8 +141,6 @@ class _Run:
         architecture = self.running.module.AttentionArch.MLA
         known = {
             "model_runner": model_runner(self.state, self.pools[at], architecture, self.running.packages.probes),
-                self.state, self.pools[at], self.running.module.AttentionArch.MLA, self.running.packages.probes
-            ),
             "skip_prefill": False,
             "topk": 1,
             "speculative_num_steps": spec["speculative_num_steps"],
