@@ -71,7 +71,7 @@ def decode_mubuf(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     if word >> 25 & 1 or high >> 21 & 3:
         raise RefusedError(f"{opcode.mnemonic} with reserved bits set")
     if "n" in opcode.flags:
-        if high or word & 0x13FFF:
+        if high or word & 0x33FFF:
             raise RefusedError(f"{opcode.mnemonic} with operands")
         return Instruction(at * 4, 8, opcode.mnemonic, Format.MUBUF, (), (), modifiers)
     addresses = _buffer_address(high & 0xFF, offen, idxen)

@@ -20,6 +20,9 @@ _WITHOUT_FIELD = frozenset({"s_barrier", "s_icache_inv", "s_ttracedata", "s_set_
 MESSAGES = {1: "MSG_INTERRUPT", 4: "MSG_SAVEWAVE", 5: "MSG_STALL_WAVE_GEN", 6: "MSG_HALT_WAVES"}
 """Messages of s_sendmsg without parameters (ISA: "S_SENDMSG")."""
 
+_NOT_LOADED = (124, 126, 127)
+"""M0 and EXEC: scalar loads cannot write them."""
+
 _SCALAR64 = OperandType(Kind.SCALAR, 64)
 _SCALAR32 = OperandType(Kind.SCALAR, 32)
 
@@ -135,8 +138,8 @@ def decode_smem(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     immediate_offset, glc, offset_register = word >> 17 & 1, word >> 16 & 1, word >> 14 & 1
     if word >> 15 & 1 or word >> 13 & 1 or high >> 21 & 0xF:
         raise RefusedError(f"{opcode.mnemonic} with nv or reserved bits")
-    if word >> 7 & 0x3F == 63:
-        raise RefusedError(f"{opcode.mnemonic} into exec")
+    if word >> 6 & 0x7F in _NOT_LOADED:
+        raise RefusedError(f"{opcode.mnemonic} into m0 or exec")
     destinations = tuple(scalar_destination(word >> 6 & 0x7F, each) for each in opcode.destinations)
     if not opcode.sources:
         if (word & 0x3FFFF & ~(0x7F << 6 if destinations else 0)) or high:

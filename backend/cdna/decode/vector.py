@@ -32,7 +32,7 @@ from backend.cdna.instruction import (
 
 _UNSUFFIXED = frozenset({"v_swap_b32", "v_accvgpr_mov_b32", "v_readfirstlane_b32", "v_nop"})
 _WITH_CONSTANT = frozenset({"v_fmamk_f32", "v_fmaak_f32", "v_madmk_f16", "v_madak_f16"})
-_E32_ONLY = _UNSUFFIXED - {"v_nop"} | _WITH_CONSTANT
+_E32_ONLY = _UNSUFFIXED | _WITH_CONSTANT
 _BYTE_DESTINATION = frozenset(
     {"v_cvt_sr_fp8_f32", "v_cvt_sr_bf8_f32", "v_cvt_scalef32_pk_fp4_f16", "v_cvt_scalef32_pk_fp4_bf16"}
 )
@@ -53,6 +53,8 @@ def modified(operand: Operand, neg: int, absolute: int, sel: int | None = None, 
 
 def _destination(code: int, operand_type: OperandType) -> Operand:
     if operand_type.kind in (Kind.SCALAR, Kind.MASK):
+        if code == _M0:
+            raise RefusedError("m0 as the scalar destination of a vector instruction")
         return scalar_destination(code, operand_type)
     return vgpr(code, operand_type.dwords, operand_type.kind is Kind.ACCUMULATOR)
 
@@ -176,6 +178,7 @@ def _sdwa_destination(opcode: Opcode, vdst: tuple[int, ...], extra: int) -> tupl
     return destinations, Modifiers(clamp=bool(clamp), omod=omod, sdwa=Sdwa(Selection(dst_sel), Unused(dst_unused)))
 
 
+_M0 = 124
 _INTEGER_RESULTS = ("v_cvt_i", "v_cvt_u", "v_cvt_norm", "v_frexp_exp")
 _ACCUMULATING = ("v_mac_", "v_fmac_", "v_dot2c_", "v_dot4c_", "v_dot8c_", "v_pk_fmac_")
 
