@@ -5,7 +5,8 @@ What is not known here (the machine with the GPU) is left clearly to fill in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from backend.aiter.release import release
@@ -17,7 +18,7 @@ from backend.findings import Finding
 from backend.path import Outcome
 from reprod.blame import ContractVerdict, blame, flags
 from reprod.explain import WORK_ITEM_COLUMNS, told
-from reprod.script import fix_of
+from reprod.fix import Fix
 from reprod.sweep import DTYPE_PAIRS, Effect, Surroundings
 from reprod.text import markdown_table, shown
 
@@ -65,27 +66,42 @@ _CONTRACT = {
 
 _TO_FILL = "_To fill in, on the machine with the GPU: {}._"
 
-_ON_A_GPU = ("model", "cdna")
+_SIMULATED = ("model", "cdna")
 """Devices that are no GPU: what they found is still to be seen on one."""
 
 
-def issue_text(outcome: Outcome, around: Surroundings, script: str, context: Context, seed: int | None, command: str) -> str:
-    """The issue of an outcome. script: the reproduction, quoted in full. seed, command: of the run that found it.
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is told of an outcome beside itself.
+
+    around: shapes swept about it. script: the reproduction, quoted in full. fix: the caller's remedy, if there is one.
+    seed, command: of the run that found it, as far as they are known.
+    """
+
+    around: Surroundings
+    script: str
+    fix: Fix | None
+    seed: int | None
+    command: str
+
+
+def issue_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
+    """The issue of an outcome.
 
     Raises UsageError for an outcome without a finding.
     """
     if outcome.cause is None or outcome.call is None:
         raise UsageError(f"no issue: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
     sections = {
-        "Problem Description": _problem(outcome, outcome.call, around),
+        "Problem Description": _problem(outcome, outcome.call, evidence.around),
         "Operating System": [_TO_FILL.format("`head -3 /etc/os-release`")],
         "CPU": [_TO_FILL.format("`lscpu | grep 'Model name'`")],
         "GPU": [f"{_GPU[outcome.case.arch]}. " + _TO_FILL.format("`rocminfo | grep 'Marketing Name'`, number of GPUs in use")],
         "ROCm Version": [_TO_FILL.format("`cat /opt/rocm/.info/version`")],
         "ROCm Component": [_component(outcome)],
-        "Steps to Reproduce": _steps(outcome, script),
+        "Steps to Reproduce": _steps(outcome, evidence),
         "(Optional for Linux users) Output of /opt/rocm/bin/rocminfo --support": [_TO_FILL.format("its output")],
-        "Additional Information": _additional(outcome, context, seed, command),
+        "Additional Information": _additional(outcome, context, evidence),
     }
     lines = [f"# {_title(outcome)}"]
     for heading, body in sections.items():
@@ -109,7 +125,7 @@ def _component(outcome: Outcome) -> str:
     return f"aiter, ROCm/aiter at {rules.commit} (here called release {rules.name})"
 
 
-def _problem(outcome: Outcome, call: Call, around: Surroundings) -> Iterator[str] | list[str]:
+def _problem(outcome: Outcome, call: Call, around: Surroundings) -> list[str]:
     found = blame(outcome)
     lines = [
         found.sentence,
@@ -182,8 +198,7 @@ def _marked(effect: Effect) -> str:
     return f"**{effect.value}**" if effect in (Effect.AFFECTED, Effect.OTHER) else effect.value
 
 
-def _steps(outcome: Outcome, script: str) -> list[str]:
-    fix = fix_of(outcome)
+def _steps(outcome: Outcome, evidence: Evidence) -> list[str]:
     lines = [
         f"Run the script below on a {outcome.case.arch} GPU; it needs torch and aiter only.",
         "",
@@ -192,24 +207,34 @@ def _steps(outcome: Outcome, script: str) -> list[str]:
         "2. `python repro.py --layout edge`: tensors end where their allocation ends. An overrun may reach an unmapped page: "
         '"Memory access fault by GPU node-N ...", exit 134.',
     ]
-    if fix is not None:
-        lines.append(f"3. `python repro.py --fixed`: the same with {fix.told}. Exit 0.")
-    return [*lines, "", "<details><summary>repro.py</summary>", "", "```python", script.rstrip(), "```", "", "</details>"]
+    if evidence.fix is not None:
+        lines.append(f"3. `python repro.py --fixed`: the same batch with {evidence.fix.told}. Exit 0.")
+    return [
+        *lines,
+        "",
+        "<details><summary>repro.py</summary>",
+        "",
+        "```python",
+        evidence.script.rstrip(),
+        "```",
+        "",
+        "</details>",
+    ]
 
 
-def _additional(outcome: Outcome, context: Context, seed: int | None, command: str) -> list[str]:
+def _additional(outcome: Outcome, context: Context, evidence: Evidence) -> list[str]:
     assert outcome.cause is not None
     device = outcome.observation.device if outcome.observation is not None else context.device
     versions = ", ".join(f"{name} {version}" for name, version in sorted(context.versions.items()))
     lines = [
         f"Found by aiterfuzz {context.project} (rules {context.rules}) on device {device}.",
         f"With Python {context.python}, {versions}.",
-        f"Code objects: {context.source or 'built-in tables'}. Seed: {'unknown' if seed is None else seed}.",
+        f"Code objects: {context.source or 'built-in tables'}. Seed: {'unknown' if evidence.seed is None else evidence.seed}.",
         f"Signature: `{outcome.cause.signature}`.",
     ]
-    if device in _ON_A_GPU:
+    if device in _SIMULATED:
         lines.append(f"Device {device} is a simulation: **not yet seen on a GPU** unless the fields above are filled in.")
-    if command:
-        lines.append(f"Command: `{command}`.")
+    if evidence.command:
+        lines.append(f"Command: `{evidence.command}`.")
     lines += [f"Warning: {warning}." for warning in context.warnings]
     return [*(f"* {line}" for line in lines), "", "The case:", "", "```json", dumps(outcome.case), "```"]

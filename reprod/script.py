@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from string import Template
 
 from backend.case import PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
-from backend.findings import FindingKind
 from backend.path import Outcome
 from reprod.blame import blame
+from reprod.fix import Fix
 from reprod.text import lengths
 
 TEMPLATE = "repro.py.txt"
@@ -29,56 +28,26 @@ DEFAULT_KV_SPLITS = 32
 """num_kv_splits of get_mla_metadata_info_v1 where the caller gives none (aiter/ops/attention.py, 2026-06)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
-    """Other values of the script's constants that put the case right.
-
-    told: what they are, in a few words. constants: Python expressions by the constant's name.
-    """
-
-    told: str
-    constants: Mapping[str, str]
-
-
-def script_text(outcome: Outcome, name: str = "repro.py") -> str:
-    """The script of an outcome. name: of the file, for its usage lines.
+def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py") -> str:
+    """The script of an outcome. fix: arguments for its `--fixed`, None for a script without. name: of the file.
 
     Raises UsageError for an outcome of which there is nothing to run: the backend itself refused the case.
     """
     decision, cause = outcome.decision, outcome.cause
     if decision is None or cause is None:
         raise UsageError(f"no script: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
-    fix = fix_of(outcome)
     tags = {"persistent" if decision.sizing is not None else "non-persistent"}
     tags.add("until 2025" if decision.case.release.startswith("2025") else "since 2026")
     tags |= {"fixed"} if fix is not None else set()
     text = "\n".join(_wanted(_template(), tags)).rstrip() + "\n"
     return Template(text).substitute(
         title=f"{cause.kind.value.replace('-', ' ').capitalize()} in AITER's MLA decode, release {decision.case.release}.",
-        cause=_wrapped(blame(outcome).sentence),
+        cause="\n".join(_wrapped(blame(outcome).sentence)),
         arch=decision.case.arch,
         name=name,
         fixed_told=fix.told if fix is not None else "",
-        constants="\n".join(_constants(outcome, decision, fix)),
+        constants="\n".join(_constant_lines(outcome, decision, fix)),
     )
-
-
-def fix_of(outcome: Outcome) -> Fix | None:
-    """Arguments of the caller that put a caller's fault right; None where only a change of AITER would, or none is known."""
-    decision, cause = outcome.decision, outcome.cause
-    if decision is None or cause is None:
-        return None
-    if cause.kind is FindingKind.HEAD_WIDTH:
-        return Fix("fast_mode=True, intra_batch_mode=False", {"FAST_MODE": "True", "INTRA_BATCH_MODE": "False"})
-    if cause.kind is FindingKind.BUFFER_TOO_SMALL and decision.sizing is not None:
-        batch, rows = len(decision.kv_lens), decision.decode.max_seqlen_q
-        sized = {"SIZING_BATCH": batch, "SIZING_MAX_SEQLEN_Q": rows, "KV_INDPTR_ENTRIES": batch + 1}
-        return Fix("buffers sized for what runs", {name: str(value) for name, value in sized.items()})
-    if cause.kind is FindingKind.BAD_LAST_PAGE_LEN:
-        page = decision.decode.page_size
-        lens = [(length - 1) % page + 1 if length else 0 for length in decision.kv_lens]
-        return Fix("kv_last_page_lens in [1, page_size]", {"KV_LAST_PAGE_LENS": lengths(lens)})
-    return None
 
 
 def _template() -> list[str]:
@@ -102,57 +71,74 @@ def _wanted(lines: list[str], tags: set[str]) -> Iterator[str]:
             yield line[: found.start()]
 
 
-def _wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False))
+def _wrapped(text: str, further: str = "") -> list[str]:
+    return textwrap.wrap(text, 118, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
 
 
-def _constants(outcome: Outcome, decision: Decision, fix: Fix | None) -> Iterator[str]:
-    case, decode = decision.case, decision.decode
+_COMMENTS: Mapping[str, str] = {
+    "MODEL_HEADS": "query heads of this rank",
+    "HEAD_REPEAT": "how often q's heads are repeated, to the kernel's minimum of 16",
+    "NUM_HEADS": "what AITER is told",
+    "KV_LENS": "tokens of each request",
+    "QUERY_LENS": "q rows of each request",
+    "FIRST_PAGE": "first physical page held; the pool ends with the last",
+    "METADATA_Q_DTYPE": "what the metadata calls are told",
+}
+
+
+def _constant_lines(outcome: Outcome, decision: Decision, fix: Fix | None) -> Iterator[str]:
+    case, constants = decision.case, _constants(decision)
     yield f'WANTED_ARCH = "{case.arch}"'
     yield f"NUM_CU = {case.compute_units}"
-    yield f"MODEL_HEADS = {decode.num_head // decision.head_repeat}  # query heads of this rank"
-    yield f"HEAD_REPEAT = {decision.head_repeat}  # q's heads are repeated to the kernel's minimum"
-    yield f"NUM_HEADS = {decode.num_head}  # what AITER is told"
-    yield f"KV_LENS = {lengths(decision.kv_lens)}  # tokens of each request"
-    yield f"QUERY_LENS = {lengths(decision.query_lens)}  # q rows of each request"
-    yield f"MAX_SEQLEN_Q = {decode.max_seqlen_q}"
-    yield f"PAGE_SIZE = {decode.page_size}"
-    yield f"FIRST_PAGE = {case.first_page}  # first physical page held; the pool ends with the last"
-    yield f"PAGES_REVERSED = {case.page_order is PageOrder.REVERSED}"
-    yield f"KV_INDPTR_ENTRIES = {len(decode.kv_indptr)}"
-    yield f"KV_LAST_PAGE_LENS = {lengths([int(n) for n in decode.kv_last_page_lens])}"
-    yield f'Q_DTYPE, KV_DTYPE = "{decode.q_dtype}", "{decode.kv_dtype}"'
-    yield f"NUM_KV_SPLITS = {decode.num_kv_splits}"
-    if decode.intra_batch_mode or decision.planning is not None:
-        yield from _metadata_constants(decision)
-    else:
-        yield "INTRA_BATCH_MODE = False"
-    yield f"RED_ZONE = {_red_zone(outcome)} << 20  # bytes around each tensor, more than the fault reaches"
+    for name, value in constants.items():
+        comment = f"  # {_COMMENTS[name]}" if name in _COMMENTS else ""
+        yield f"{name} = {value}{comment}"
     if fix is not None:
-        items = ", ".join(f'"{name}": {value}' for name, value in fix.constants.items())
-        yield f"FIXED = {{{items}}}  # for --fixed"
+        yield "FIXED = {  # for --fixed"
+        yield from (f'    "{name}": {value},' for name, value in _constants(fix.decision).items() if value != constants[name])
+        yield "}"
+    yield f"RED_ZONE = {_red_zone(outcome)} << 20  # bytes around each tensor, twice what the fault reaches"
     yield 'EXPECTATION = """\\'
     for line in _expectation(outcome):
-        yield from textwrap.wrap(line, 118, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        yield from _wrapped(line, "    ")
     yield '"""'
 
 
-def _metadata_constants(decision: Decision) -> Iterator[str]:
-    sizing, planning = decision.sizing, decision.planning
-    assert sizing is not None
-    assert planning is not None
-    splits = DEFAULT_KV_SPLITS if sizing.num_kv_splits is None else sizing.num_kv_splits
-    yield f"FAST_MODE = {planning.fast_mode}"
-    yield f"INTRA_BATCH_MODE = {planning.intra_batch_mode}"
-    yield f"IS_CAUSAL = {planning.is_causal}"
-    yield f"SIZING_BATCH = {sizing.batch}"
-    yield f"SIZING_MAX_SEQLEN_Q = {sizing.max_seqlen_q}"
-    yield f"SIZING_KV_SPLITS = {splits}"
-    yield f'METADATA_Q_DTYPE, METADATA_KV_DTYPE = "{planning.q_dtype}", "{planning.kv_dtype}"'
-    yield f"PLANNER_PAGE_SIZE = {planning.page_size}"
-    yield f"KV_GRANULARITY = {planning.kv_granularity}"
-    yield f"UNI_SEQLEN_QO = {planning.uni_seqlen_qo}"
-    yield f"MAX_SPLIT_PER_BATCH = {planning.max_split_per_batch}"
+def _constants(decision: Decision) -> dict[str, str]:
+    """Python expressions of everything that the caller decides, by the name of the script's constant."""
+    case, decode, sizing, planning = decision.case, decision.decode, decision.sizing, decision.planning
+    constants: dict[str, object] = {
+        "MODEL_HEADS": decode.num_head // decision.head_repeat,
+        "HEAD_REPEAT": decision.head_repeat,
+        "NUM_HEADS": decode.num_head,
+        "KV_LENS": lengths(decision.kv_lens),
+        "QUERY_LENS": lengths(decision.query_lens),
+        "MAX_SEQLEN_Q": decode.max_seqlen_q,
+        "PAGE_SIZE": decode.page_size,
+        "FIRST_PAGE": case.first_page,
+        "PAGES_REVERSED": case.page_order is PageOrder.REVERSED,
+        "KV_INDPTR_ENTRIES": len(decode.kv_indptr),
+        "KV_LAST_PAGE_LENS": lengths([int(length) for length in decode.kv_last_page_lens]),
+        "Q_DTYPE": f'"{decode.q_dtype}"',
+        "KV_DTYPE": f'"{decode.kv_dtype}"',
+        "NUM_KV_SPLITS": decode.num_kv_splits,
+        "INTRA_BATCH_MODE": decode.intra_batch_mode,
+    }
+    if sizing is not None and planning is not None:
+        constants |= {
+            "FAST_MODE": planning.fast_mode,
+            "IS_CAUSAL": planning.is_causal,
+            "SIZING_BATCH": sizing.batch,
+            "SIZING_MAX_SEQLEN_Q": sizing.max_seqlen_q,
+            "SIZING_KV_SPLITS": DEFAULT_KV_SPLITS if sizing.num_kv_splits is None else sizing.num_kv_splits,
+            "METADATA_Q_DTYPE": f'"{planning.q_dtype}"',
+            "METADATA_KV_DTYPE": f'"{planning.kv_dtype}"',
+            "PLANNER_PAGE_SIZE": planning.page_size,
+            "KV_GRANULARITY": planning.kv_granularity,
+            "UNI_SEQLEN_QO": planning.uni_seqlen_qo,
+            "MAX_SPLIT_PER_BATCH": planning.max_split_per_batch,
+        }
+    return {name: str(value) for name, value in constants.items()}
 
 
 def _red_zone(outcome: Outcome) -> int:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from backend.case import RELEASES, Arch, Case, DType, MetadataMode
 from backend.errors import CannotRunError
-from backend.findings import FindingKind
+from backend.findings import Finding, FindingKind
 from backend.path import Outcome
 from reprod.shrink import Runner
 
@@ -59,35 +59,37 @@ class Surroundings:
     one_by_one: tuple[Shape, ...]
 
 
-def surroundings(case: Case, kind: FindingKind, path: Runner) -> Surroundings:
-    """Sweeps heads against dtypes, and then each other dimension alone. kind: of the cause that makes a shape affected."""
+def surroundings(outcome: Outcome, path: Runner) -> Surroundings:
+    """Sweeps heads against dtypes, and then each other dimension alone.
+
+    A shape is affected where its cause is of the same kind and severity; the stage may differ, as it names the kernel.
+    """
+    case, cause = outcome.case, outcome.cause
+    assert cause is not None
 
     def effect(changed: Case) -> Effect:
-        return _effect(changed, kind, path)[0]
+        return _effect(changed, cause, path)[0]
 
     by_heads = tuple(
         (heads, tuple(effect(_typed(case, q, kv).replace(num_head=heads)) for q, kv in DTYPE_PAIRS)) for heads in HEADS
     )
     one_by_one = tuple(
-        Shape(dimension, value, *_effect(changed, kind, path)) for dimension, value, changed in _neighbours(case)
+        Shape(dimension, value, *_effect(changed, cause, path)) for dimension, value, changed in _neighbours(case)
     )
     return Surroundings(by_heads, one_by_one)
 
 
-def _effect(case: Case, kind: FindingKind, path: Runner) -> tuple[Effect, str]:
+def _effect(case: Case, cause: Finding, path: Runner) -> tuple[Effect, str]:
     try:
         outcome = path.run(case)
     except CannotRunError as error:
         return Effect.UNKNOWN, str(error)
-    if kind in {finding.kind for finding in outcome.findings} and _is_cause(outcome, kind):
+    shown = outcome.cause
+    if shown is not None and (shown.kind, shown.severity) == (cause.kind, cause.severity):
         return Effect.AFFECTED, _consequences(outcome)
-    if outcome.faulty:
-        return Effect.OTHER, outcome.cause.signature if outcome.cause is not None else ""
+    if outcome.faulty and shown is not None:
+        return Effect.OTHER, shown.signature
     return (Effect.UNAFFECTED, "") if outcome.refused is None else (Effect.REFUSED, outcome.refused)
-
-
-def _is_cause(outcome: Outcome, kind: FindingKind) -> bool:
-    return outcome.cause is not None and outcome.cause.kind is kind
 
 
 def _consequences(outcome: Outcome) -> str:

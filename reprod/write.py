@@ -15,9 +15,9 @@ from backend.errors import UsageError
 from backend.path import Outcome
 from backend.path import Path as CasePath
 from reprod.explain import explain_text
-from reprod.issue import Context, issue_text
+from reprod.fix import fix_of
+from reprod.issue import Context, Evidence, issue_text
 from reprod.script import script_text
-from reprod.shrink import Runner
 from reprod.sweep import surroundings
 
 CASE, EXPLAIN, SCRIPT, ISSUE = "case.json", "explain.txt", "repro.py", "issue.md"
@@ -27,32 +27,36 @@ def write_finding(
     outcome: Outcome,
     folder: Path,
     context: Context,
-    path: Runner | None = None,
+    path: CasePath | None = None,
     seed: int | None = None,
     command: str = "",
 ) -> Path:
     """Writes the folder of an outcome below `folder`, which is made if it is not there; returns its path.
 
-    path: runs the sweep around the case; None: device model. A folder of the same name, which is of the same fault and case, is
-    replaced. Raises UsageError where the outcome shows no finding or `folder` cannot be written to; nothing is left then.
+    path: runs the sweep around the case and tries remedies; None: device model. A folder of the same name, which is of the
+    same fault and case, is replaced. Raises UsageError where the outcome shows no finding or `folder` cannot be written to;
+    nothing is left then.
     """
-    return write_folder(folder, folder_name(outcome), finding_files(outcome, context, path, seed, command))
+    files = finding_files(outcome, context, path, seed, command)
+    return write_folder(folder, folder_name(outcome), files)
 
 
 def finding_files(
-    outcome: Outcome, context: Context, path: Runner | None = None, seed: int | None = None, command: str = ""
+    outcome: Outcome, context: Context, path: CasePath | None = None, seed: int | None = None, command: str = ""
 ) -> Mapping[str, str]:
     """Content of each file of a finding's folder, by name."""
     cause = outcome.cause
     if cause is None:
         raise UsageError(f"nothing to write: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
-    around = surroundings(outcome.case, cause.kind, path if path is not None else CasePath())
-    script = script_text(outcome, SCRIPT)
+    path = path if path is not None else CasePath()
+    fix = fix_of(outcome, path)
+    script = script_text(outcome, fix, SCRIPT)
+    evidence = Evidence(surroundings(outcome, path), script, fix, seed, command)
     return {
         CASE: dumps(outcome.case) + "\n",
         EXPLAIN: explain_text(outcome),
         SCRIPT: script,
-        ISSUE: issue_text(outcome, around, script, context, seed, command),
+        ISSUE: issue_text(outcome, evidence, context),
     }
 
 

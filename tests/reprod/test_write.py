@@ -1,0 +1,183 @@
+"""A finding's folder: its files, its texts against golden ones, and that it is written whole or not at all.
+
+Golden texts are in tests/data/golden/founding. After a wanted change of wording:
+
+    AITERFUZZ_WRITE_GOLDEN=1 pytest tests/reprod/test_write.py
+
+and read the diff.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from backend.case import Case, DType
+from backend.codec import read_file
+from backend.errors import UsageError
+from backend.path import Outcome
+from backend.path import Path as CasePath
+from reprod import write
+from reprod.explain import explain_text
+from reprod.shrink import shrink
+from reprod.write import CASE, EXPLAIN, ISSUE, SCRIPT, finding_files, folder_name, write_finding
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "founding"
+
+REWRITE = "AITERFUZZ_WRITE_GOLDEN"
+
+FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A context that is the same on every machine."""
+
+    project: str = "0.0.0"
+    rules: str = "0123456789ab"
+    python: str = "3.11"
+    versions: dict[str, str] = field(default_factory=lambda: {"numpy": "2.4", "amd-aiter": "0.1.7"})
+    device: str = "model"
+    source: str | None = None
+    warnings: tuple[str, ...] = ("a fingerprint is unknown",)
+
+
+def outcome_of(case: Case) -> Outcome:
+    outcome = CasePath().run(case)
+    assert outcome.findings
+    return outcome
+
+
+@pytest.mark.parametrize("name", [EXPLAIN, SCRIPT, ISSUE])
+def test_golden(name: str) -> None:
+    text = finding_files(outcome_of(FOUNDING), Fixed(), seed=7, command="aiterfuzz run --seed 7")[name]
+    file = GOLDEN / name
+    if os.environ.get(REWRITE):
+        GOLDEN.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8"), f"wanted? then {REWRITE}=1 writes it anew"
+
+
+def test_the_founding_fault_shrinks_to_one_request_of_one_token() -> None:
+    large = FOUNDING.replace(kv_lens=(4096, 17, 900, 1, 333), graph_batch=8, max_batch=16, num_cu=80)
+    result = shrink(large, CasePath())
+    assert result.minimal
+    assert result.case == FOUNDING
+    figures = {f"{f.kind.value} {f.tensor}": f.evidence for f in result.outcome.findings}
+    assert figures["out-of-bounds-read q"]["bytes_outside"] == 3 * 64 * 576
+    assert figures["out-of-bounds-write o"]["bytes_outside"] == 3 * 64 * 512 * 2
+    assert figures["planner-overrun reduce_indptr"]["words"] == 3
+    assert figures["planner-overrun reduce_final_map"]["rows"] == 3
+
+
+def test_the_folder_holds_four_files_that_hold_together(tmp_path: Path) -> None:
+    outcome = outcome_of(FOUNDING)
+    folder = write_finding(outcome, tmp_path / "new" / "findings", Fixed())
+    assert re.fullmatch(r"bug-head-width-planner-v1_0-[0-9a-f]{8}", folder.name)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([CASE, EXPLAIN, SCRIPT, ISSUE])
+    assert list(folder.parent.iterdir()) == [folder]
+    assert read_file(Case, folder / CASE) == outcome.case
+    assert (folder / SCRIPT).read_text(encoding="utf-8").rstrip() in (folder / ISSUE).read_text(encoding="utf-8")
+    assert explain_text(outcome) == (folder / EXPLAIN).read_text(encoding="utf-8")
+    ended = subprocess.run([sys.executable, folder / SCRIPT], capture_output=True, text=True, check=False)
+    assert ended.returncode == 3
+
+
+def test_the_issue_has_the_headings_of_the_form_in_their_order() -> None:
+    text = finding_files(outcome_of(FOUNDING), Fixed())[ISSUE]
+    outside_of_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert re.findall(r"^### (.+)$", outside_of_code, re.MULTILINE) == [
+        "Problem Description",
+        "Operating System",
+        "CPU",
+        "GPU",
+        "ROCm Version",
+        "ROCm Component",
+        "Steps to Reproduce",
+        "(Optional for Linux users) Output of /opt/rocm/bin/rocminfo --support",
+        "Additional Information",
+    ]
+    assert outside_of_code.count("_To fill in") == 5
+    assert "not yet seen on a GPU" in outside_of_code
+
+
+def test_the_issue_tells_affected_from_unaffected_shapes() -> None:
+    text = finding_files(outcome_of(FOUNDING), Fixed())[ISSUE]
+    assert "| 64 | **affected** |" in text
+    for heads in (16, 32, 48, 80, 96, 112, 128):
+        assert f"| {heads} | not affected |" in text
+    assert "| mode | fast, forced | not affected |" in text
+    assert "| mode | fake, forced | **affected** | reduce_indptr 3 rows, reduce_final_map 3 rows, o write 196,608 B" in text
+    assert "| requests | 256 | **affected** |" in text
+    assert "q read 28,311,552 B" in text
+    assert "3. `python repro.py --fixed`: the same batch with fast_mode=True, intra_batch_mode=False. Exit 0." in text
+
+
+def test_a_find_of_our_own_names_the_heads_that_share_it() -> None:
+    """bf16 with 48, 80, 96 and 112 heads stays in fake mode after sglang#27188."""
+    outcome = outcome_of(Case(num_head=48, kv_lens=(1,), q_dtype=DType.BF16, kv_dtype=DType.BF16))
+    text = finding_files(outcome, Fixed())[ISSUE]
+    affected = re.findall(r"^\| (\d+) \| not affected \| [^|]+ \| \*\*affected\*\* \|$", text, re.MULTILINE)
+    assert affected == ["48", "80", "96", "112"]
+
+
+def test_the_same_finding_replaces_its_folder(tmp_path: Path) -> None:
+    outcome = outcome_of(FOUNDING)
+    first = write_finding(outcome, tmp_path, Fixed(project="1"))
+    (first / "left over").write_text("x", encoding="utf-8")
+    second = write_finding(outcome, tmp_path, Fixed(project="2"))
+    assert first == second
+    assert not (second / "left over").exists()
+    assert "aiterfuzz 2 " in (second / ISSUE).read_text(encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [second]
+    assert folder_name(outcome_of(FOUNDING.replace(kv_lens=(2,)))) != first.name
+
+
+def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_finding(outcome_of(FOUNDING), tmp_path / "file" / "below", Fixed())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_nothing_is_left_of_a_write_that_fails(nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full at the nth file; an earlier folder of the same finding stays as it was."""
+    kept = write_finding(outcome_of(FOUNDING), tmp_path, Fixed(project="1"))
+    written: list[str] = []
+    real = Path.write_text
+
+    def full(self: Path, text: str, encoding: str | None = None) -> int:
+        written.append(self.name)
+        if len(written) == nth:
+            raise OSError(28, "No space left on device")
+        return real(self, text, encoding=encoding)
+
+    monkeypatch.setattr(write.Path, "write_text", full)
+    with pytest.raises(UsageError, match="No space left on device"):
+        write_finding(outcome_of(FOUNDING), tmp_path, Fixed(project="2"))
+    assert list(tmp_path.iterdir()) == [kept]
+    assert "aiterfuzz 1 " in (kept / ISSUE).read_text(encoding="utf-8")
+
+
+def test_an_outcome_without_a_finding_has_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="shows no finding"):
+        write_finding(CasePath().run(Case(num_head=64, kv_lens=(1,))), tmp_path / "none", Fixed())
+    with pytest.raises(UsageError, match="12 heads"):
+        write_finding(CasePath().run(Case(num_head=12, kv_lens=(1,))), tmp_path / "none", Fixed())
+    assert not (tmp_path / "none").exists()
+
+
+def test_explain_shows_as_many_items_as_asked_for() -> None:
+    outcome = outcome_of(FOUNDING.replace(kv_lens=(4096,)))
+    assert "80 work items, room for 64" in explain_text(outcome)
+    assert "and 72 more" not in explain_text(outcome, max_items=80)
+    few, many = explain_text(outcome, max_items=0), explain_text(outcome, max_items=80)
+    assert len(many.splitlines()) - len(few.splitlines()) >= 60
+    assert "at fault: the caller" in few
