@@ -123,10 +123,10 @@ Event = Started | Ran | Found
 Shrink = Callable[[Case, Runner, str], ShrinkResult]
 
 
-def chunk_cases(space: CaseSpace, seed: int, chunk: int) -> list[Case]:
-    """The CHUNK cases of one chunk, the first being the simplest of the space."""
+def chunk_cases(space: CaseSpace, seed: int, chunk: int, count: int = CHUNK) -> list[Case]:
+    """The cases of one chunk, the first being the simplest of the space; of two counts, the smaller gives the first of them."""
     digest = hashlib.sha256(f"{seed}/{chunk}".encode()).digest()
-    return examples(cases(space), CHUNK, int.from_bytes(digest[:8], "little"))
+    return examples(cases(space), count, int.from_bytes(digest[:8], "little"))
 
 
 def case_at(space: CaseSpace, seed: int, chunk: int, position: int) -> Case:
