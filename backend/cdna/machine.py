@@ -1,0 +1,253 @@
+"""The machine: runs a kernel's launch over an address space and says what it did.
+
+    machine = Machine(kernel)                        # of backend.cdna.code_object
+    result = machine.run(Launch(grid, block, kernarg), space, Mode.SLICE)
+
+A CDNA3 or CDNA4 compute unit as far as programs can tell, one workgroup after the other. Nothing here knows what a kernel is for.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.cdna.code_object import Denormals, Kernel
+from backend.cdna.execute import layout as at
+from backend.cdna.execute.run import run_grid
+from backend.cdna.memory import AddressSpace
+from backend.cdna.program import Program, compile_kernel
+from backend.cdna.record import NOTHING, Record, recording
+from backend.cdna.result import Mode, Outcome, RunResult, Schedule
+from backend.cdna.timing import DEFAULT_TIMING, Timing
+from backend.errors import UnmodelledError, UsageError
+
+LDS_BYTES = {"gfx942": 64 << 10, "gfx950": 160 << 10}
+"""LDS of a compute unit (ISA documents, "Local Data Share")."""
+
+QUANTUM = 16
+"""Instructions that a wave runs before the next one's turn, full mode. Kernels reuse LDS without a barrier where their waves stay
+close; a skew of 32 is still right for every kernel tried, 64 is wrong."""
+
+SLICE_QUANTUM = 1 << 20
+"""In slice mode waves exchange nothing, so each runs to its next barrier."""
+
+DEFAULT_LIMIT = 2_000_000_000
+"""Wave instructions after which a run is taken for a hang."""
+
+_KERNARG = "kernarg"
+_IEEE_BIT, _DX10_CLAMP_BIT, _FP16_OVERFLOW_BIT = 9, 8, 23
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel launch. grid: workgroups; block: work-items of a workgroup, both (x, y, z). kernarg: the argument block.
+
+    dynamic_lds: bytes of LDS besides what the kernel declares.
+    """
+
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    kernarg: bytes
+    dynamic_lds: int = 0
+
+    @property
+    def workgroups(self) -> int:
+        """Number of workgroups."""
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def waves(self) -> int:
+        """Waves of one workgroup."""
+        return -(-self.block[0] * self.block[1] * self.block[2] // at.LANES)
+
+
+def aligned(size: int, dtype: type[np.generic]) -> NDArray[np.generic]:
+    """`size` zeros that begin on a cache line, so that no row of 64 lanes straddles more lines than it must."""
+    item = np.dtype(dtype).itemsize
+    memory = np.zeros(size * item + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size * item].view(dtype)
+
+
+class Machine:
+    """Runs one kernel. Compiled programs and working memory are kept between runs; not for two threads at once."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._blocks = aligned(0, np.uint8)
+        self._working: dict[str, NDArray[np.generic]] = {
+            "addresses": aligned(at.LANES, np.uint64),
+            "host": aligned(at.LANES, np.uint64),
+            "bad": aligned(at.KINDS * at.BAD_WORDS, np.int64),
+            "poison": aligned(64, np.uint8),
+            "zero": aligned(64, np.uint8),
+            "sink": aligned(64, np.uint8),
+            "a": aligned(4096, np.float32),
+            "b": aligned(4096, np.float32),
+        }
+        self._lds = aligned(LDS_BYTES[kernel.arch], np.uint8)
+
+    def run(
+        self,
+        launch: Launch,
+        space: AddressSpace,
+        mode: Mode = Mode.SLICE,
+        schedule: Schedule = Schedule.ROUND_ROBIN,
+        record: Record = NOTHING,
+        max_instructions: int = DEFAULT_LIMIT,
+        timing: Timing = DEFAULT_TIMING,
+    ) -> RunResult:
+        """Run a launch to its end. Memory that the kernel writes is in the space's regions afterwards.
+
+        Raises UnmodelledError for what has no model (before anything runs, or where it is met), UsageError for a launch
+        that the kernel does not allow. Bad accesses are recorded and the run goes on: reads of them give poison, writes are dropped.
+        """
+        if schedule is Schedule.TIMED and mode is Mode.SLICE:
+            raise UsageError.not_allowed("schedule", schedule, "round-robin in slice mode, which has no numbers to be late")
+        self._check(launch)
+        program = compile_kernel(self.kernel, mode is Mode.SLICE)
+        kernarg = np.frombuffer(launch.kernarg, np.uint8).copy()
+        space.add_array(_KERNARG, kernarg)
+        try:
+            return self._run(program, launch, space, mode, schedule, record, max_instructions, timing)
+        finally:
+            space.remove(_KERNARG)
+
+    def trace(self, launch: Launch, space: AddressSpace, workgroup: int, wave: int, mode: Mode = Mode.SLICE) -> RunResult:
+        """A run that keeps the instructions which one wave executed (RunResult.trace)."""
+        return self.run(launch, space, mode, record=Record(trace=(workgroup, wave)))
+
+    def _check(self, launch: Launch) -> None:
+        kernel = self.kernel
+        if min(launch.grid) < 1 or min(launch.block) < 1:
+            raise UsageError.not_allowed("grid and block", (launch.grid, launch.block), "at least 1 each")
+        items = launch.block[0] * launch.block[1] * launch.block[2]
+        if items > kernel.max_workgroup_size:
+            raise UsageError.not_allowed("work-items of a workgroup", items, f"up to {kernel.max_workgroup_size}")
+        if len(launch.kernarg) == 0:
+            raise UsageError.not_allowed("kernarg bytes", 0, "at least 1")
+        lds = kernel.lds_size + launch.dynamic_lds
+        if lds > LDS_BYTES[kernel.arch]:
+            raise UsageError.not_allowed("LDS bytes", lds, f"up to {LDS_BYTES[kernel.arch]} on {kernel.arch}")
+        mode = kernel.float_mode
+        kept = (Denormals.FLUSH, Denormals.KEEP)
+        if mode.round_32 or mode.round_16_64 or mode.denormals_32 not in kept or mode.denormals_16_64 not in kept:
+            raise UnmodelledError(
+                f"float mode of {kernel.name}: given {mode}; allowed: round to nearest even, denormals all kept or all flushed"
+            )
+
+    def _run(
+        self,
+        program: Program,
+        launch: Launch,
+        space: AddressSpace,
+        mode: Mode,
+        schedule: Schedule,
+        record: Record,
+        limit: int,
+        timing: Timing,
+    ) -> RunResult:
+        context = aligned(at.CONTEXT_WORDS, np.int64)
+        scalars = self._initial_scalars(program, space)
+        self._fill_program(context, program, scalars)
+        self._fill_launch(context, launch, program, space.poison)
+        context[at.CTX_QUANTUM] = SLICE_QUANTUM if mode is Mode.SLICE else QUANTUM
+        context[at.CTX_LIMIT] = limit
+        context[at.CTX_FLAGS] = at.RUN_TIMED if schedule is Schedule.TIMED else 0
+        timing.fill(context, launch.waves)
+        kept = recording(record, program, space, launch.workgroups, context)
+        outcome = run_grid(context.ctypes.data)
+        if outcome == at.OUTCOME_UNMODELLED:
+            raise _stopped(program, int(context[at.CTX_UNMODELLED]))
+        return RunResult(
+            program=program,
+            mode=mode,
+            schedule=schedule,
+            outcome=Outcome.DONE if outcome == at.OUTCOME_DONE else Outcome.LIMIT,
+            executed=int(context[at.CTX_EXECUTED]),
+            waves=launch.waves * launch.workgroups,
+            regions=kept.regions,
+            raw_events=kept.events[: min(int(context[at.CTX_EVENT_COUNT]), len(kept.events))],
+            event_count=int(context[at.CTX_EVENT_COUNT]),
+            raw_totals=kept.totals,
+            branch_counts=kept.edges,
+            raw_races=kept.races[: int(context[at.CTX_RACE_COUNT])],
+            log=kept.log(program),
+            trace=kept.trace[: min(int(context[at.CTX_TRACE_COUNT]), len(kept.trace))],
+        )
+
+    def _initial_scalars(self, program: Program, space: AddressSpace) -> NDArray[np.uint32]:
+        scalars = np.zeros(at.SCALARS, np.uint32)
+        for place, value in program.constants:
+            scalars[place : place + 2] = value & 0xFFFF_FFFF, value >> 32
+        if self.kernel.has_kernarg_pointer:
+            base = space[_KERNARG].base
+            scalars[0:2] = base & 0xFFFF_FFFF, base >> 32
+        mode = self.kernel.float_mode
+        scalars[at.MODE] = (
+            int(mode.denormals_32) << 4
+            | int(mode.denormals_16_64) << 6
+            | mode.dx10_clamp << _DX10_CLAMP_BIT
+            | mode.ieee << _IEEE_BIT
+            | mode.fp16_overflow << _FP16_OVERFLOW_BIT
+        )
+        smallest = struct.unpack("<I", struct.pack("<f", 2.0**-126))[0]
+        scalars[at.DENORMAL_F32] = smallest if mode.denormals_32 is Denormals.FLUSH else 0
+        scalars[at.DENORMAL_F16] = mode.denormals_16_64 is Denormals.FLUSH
+        scalars[at.ELEMENT] = scalars[at.REQUESTER] = 0xFFFF_FFFF
+        return scalars
+
+    def _fill_program(self, context: NDArray[np.int64], program: Program, scalars: NDArray[np.uint32]) -> None:
+        context[at.CTX_PROGRAM] = program.records.ctypes.data
+        context[at.CTX_RECORDS] = len(program.records)
+        context[at.CTX_MODIFIERS] = program.modifiers.ctypes.data
+        context[at.CTX_INITIAL_SCALARS] = scalars.ctypes.data
+        context[at.CTX_RESET_ROWS] = program.reset_rows.ctypes.data
+        context[at.CTX_RESET_ROW_COUNT] = len(program.reset_rows)
+        context[at.CTX_ARCH] = int(self.kernel.arch.removeprefix("gfx"))
+        context[at.CTX_UNMODELLED] = -1
+        for slot, name in (
+            (at.CTX_ADDRESSES, "addresses"),
+            (at.CTX_HOST, "host"),
+            (at.CTX_BAD, "bad"),
+            (at.CTX_POISON_BLOCK, "poison"),
+            (at.CTX_ZERO_BLOCK, "zero"),
+            (at.CTX_SINK_BLOCK, "sink"),
+            (at.CTX_MATRIX_A, "a"),
+            (at.CTX_MATRIX_B, "b"),
+        ):
+            context[slot] = self._working[name].ctypes.data
+
+    def _fill_launch(self, context: NDArray[np.int64], launch: Launch, program: Program, poison: int) -> None:
+        kernel = self.kernel
+        if self._blocks.size < launch.waves * at.WAVE_BYTES:
+            self._blocks = aligned(launch.waves * at.WAVE_BYTES, np.uint8)
+        self._working["poison"][:] = poison
+        self._working["bad"][:] = 0
+        context[at.CTX_WAVE_BLOCKS] = self._blocks.ctypes.data
+        context[at.CTX_WAVES] = launch.waves
+        context[at.CTX_GRID_X : at.CTX_GRID_Z + 1] = launch.grid
+        context[at.CTX_BLOCK_X : at.CTX_BLOCK_Z + 1] = launch.block
+        context[at.CTX_LAST_WORKGROUP] = launch.workgroups
+        context[at.CTX_WORKGROUP_SGPR] = kernel.user_sgpr_count
+        context[at.CTX_WORKGROUP_ID_MASK] = (
+            kernel.workgroup_id_x | kernel.workgroup_id_y << 1 | kernel.workgroup_id_z << 2
+        )
+        context[at.CTX_LDS] = self._lds.ctypes.data
+        context[at.CTX_LDS_BYTES] = kernel.lds_size + launch.dynamic_lds if program.uses_lds else 0
+        context[at.CTX_POISON] = poison
+        scratch = launch.waves * at.LANES * kernel.private_segment_size
+        self._scratch = aligned(scratch, np.uint8)
+        context[at.CTX_SCRATCH] = self._scratch.ctypes.data
+        context[at.CTX_SCRATCH_BYTES] = kernel.private_segment_size
+
+
+def _stopped(program: Program, original: int) -> UnmodelledError:
+    instruction = program.instructions[original]
+    return UnmodelledError(
+        f"instruction at pc {instruction.pc:#x}: given {instruction.text!r} with operands that have no model (a swizzled "
+        f"descriptor, or scratch outside its segment); allowed: raw descriptors; report the code object, the run stopped there"
+    )

@@ -1,0 +1,186 @@
+"""What a run is asked to record, and the memory that the compiled code records it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.cdna.execute import layout as at
+from backend.cdna.memory import AddressSpace, Region, RegionTable, region_table
+from backend.cdna.program import Program
+from backend.cdna.result import AccessLog
+from backend.errors import UsageError
+
+BITMAP_LIMIT = 1 << 31
+"""Bytes up to which a region's touched bytes are kept one by one; beyond, a bit stands for more of them."""
+
+OVERLAP_LIMIT = 1 << 30
+"""Bytes of a region up to which each byte's writer is kept (four times as many bytes of memory)."""
+
+TRACE_CAPACITY = 1 << 22
+RACE_CAPACITY = 1024
+LDS_DWORDS = (160 << 10) // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What to keep besides bad accesses, totals and branch counts, which are always kept.
+
+    hashes: per instruction the number of accesses and a hash of their addresses. touched: which bytes of each region were read
+    and written. pages: which pages each workgroup touched, of paged regions. overlaps: two workgroups writing one byte
+    (an event). hazards: LDS races. trace: (workgroup, wave) whose instructions to keep. max_events: events kept in full.
+    slow_path: take the per-lane path for every access; for tests of the fast one. unchecked: nothing is judged, for measuring what
+    judging costs; only for launches known to be clean.
+    """
+
+    hashes: bool = False
+    touched: bool = False
+    pages: bool = False
+    overlaps: bool = False
+    hazards: bool = False
+    trace: tuple[int, int] | None = None
+    max_events: int = 4096
+    slow_path: bool = False
+    unchecked: bool = False
+
+
+NOTHING = Record()
+
+
+@dataclass(slots=True)
+class Recording:
+    """Arrays of one run; addresses of them are in the context, so they must live until it has ended."""
+
+    record: Record
+    table: RegionTable
+    events: NDArray[np.int64]
+    totals: NDArray[np.int64]
+    edges: NDArray[np.int64]
+    races: NDArray[np.int64]
+    trace: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    last_region: NDArray[np.int32]
+    shadow: NDArray[np.int64]
+    units: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """By index, as events name them."""
+        return self.table.regions
+
+    def log(self, program: Program) -> AccessLog:
+        """The log in terms of pcs and region names."""
+        log = AccessLog()
+        for access, original in enumerate(program.accesses):
+            if self.counts[access]:
+                pc = program.instructions[original].pc
+                log.counts[pc] = int(self.counts[access])
+                log.hashes[pc] = int(self.hashes[access])
+        for region in self.regions:
+            if region.name in self.units:
+                unit = self.units[region.name]
+                count = -(-region.size // unit)
+                log.unit_bytes[region.name] = unit
+                log.touched_read[region.name] = _bits(self.table.touched_read[region.name], count)
+                log.touched_write[region.name] = _bits(self.table.touched_write[region.name], count)
+            if region.name in self.table.pages_touched:
+                pages = np.unpackbits(self.table.pages_touched[region.name], axis=1, count=region.pages, bitorder="little")
+                log.pages[region.name] = pages.view(np.bool_)
+        return log
+
+
+def _bits(bitmap: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
+    return np.unpackbits(bitmap, count=count, bitorder="little").view(np.bool_)
+
+
+def recording(
+    record: Record, program: Program, space: AddressSpace, workgroups: int, context: NDArray[np.int64]
+) -> Recording:
+    """Allocate what `record` asks for and tell the context."""
+    if record.max_events < 0:
+        raise UsageError.not_allowed("max_events", record.max_events, "0 or more")
+    accesses = max(len(program.accesses), 1)
+    table = region_table(space)
+    kept = Recording(
+        record,
+        table,
+        events=np.zeros((record.max_events, at.EVENT_WORDS), np.int64),
+        totals=np.zeros((accesses, at.KINDS, at.TOTAL_WORDS), np.int64),
+        edges=np.zeros((len(program.records), 2), np.int64),
+        races=np.zeros((RACE_CAPACITY if record.hazards else 0, at.RACE_WORDS), np.int64),
+        trace=np.zeros(TRACE_CAPACITY if record.trace else 0, np.int32),
+        counts=np.zeros(accesses, np.int64),
+        hashes=np.zeros(accesses, np.uint64),
+        last_region=np.full(accesses, -1, np.int32),
+        shadow=np.zeros(LDS_DWORDS * at.SHADOW_WORDS if record.hazards else 0, np.int64),
+    )
+    _ask_regions(kept, workgroups)
+    for slot, array in (
+        (at.CTX_EVENTS, kept.events),
+        (at.CTX_TOTALS, kept.totals),
+        (at.CTX_EDGES, kept.edges),
+        (at.CTX_RACES, kept.races),
+        (at.CTX_TRACE, kept.trace),
+        (at.CTX_ACCESS_COUNTS, kept.counts),
+        (at.CTX_ACCESS_HASHES, kept.hashes),
+        (at.CTX_LAST_REGION, kept.last_region),
+        (at.CTX_LDS_SHADOW, kept.shadow),
+        (at.CTX_REGIONS, table.rows),
+    ):
+        context[slot] = array.ctypes.data
+    context[at.CTX_REGION_COUNT] = len(table.regions)
+    context[at.CTX_EVENT_CAPACITY] = record.max_events
+    context[at.CTX_RACE_CAPACITY] = len(kept.races)
+    context[at.CTX_TRACE_CAPACITY] = len(kept.trace)
+    context[at.CTX_TRACE_WORKGROUP], context[at.CTX_TRACE_WAVE] = record.trace or (-1, -1)
+    context[at.CTX_FLAGS] |= (
+        at.RUN_HASHES * record.hashes
+        | at.RUN_SLOW_PATH * record.slow_path
+        | at.RUN_HAZARDS * record.hazards
+        | at.RUN_UNCHECKED * record.unchecked
+    )
+    return kept
+
+
+def _ask_regions(kept: Recording, workgroups: int) -> None:
+    record, table = kept.record, kept.table
+    for row, region in zip(table.rows, table.regions, strict=True):
+        if record.touched:
+            _ask_touched(kept, row, region)
+        if record.overlaps and region.writable and region.size <= OVERLAP_LIMIT:
+            writers = np.zeros(region.size, np.int32)
+            table.keep.append(writers)
+            row[at.REGION_WRITER] = writers.ctypes.data
+        if record.pages and region.paging is not None:
+            pages = np.zeros((workgroups, -(-region.pages // 8)), np.uint8)
+            table.pages_touched[region.name] = pages
+            row[at.REGION_PAGES_TOUCHED], row[at.REGION_PAGES_STRIDE] = pages.ctypes.data, pages.shape[1]
+        if not row[at.REGION_PAGES_TOUCHED] and not row[at.REGION_ALLOWED]:
+            row[at.REGION_PAGE_BYTES] = 0
+        asked = (
+            at.REGION_WRITTEN,
+            at.REGION_TOUCHED_READ,
+            at.REGION_TOUCHED_WRITE,
+            at.REGION_WRITER,
+            at.REGION_PAGE_BYTES,
+        )
+        row[at.REGION_ATTRIBUTES] = any(row[word] for word in asked)
+
+
+def _ask_touched(kept: Recording, row: NDArray[np.int64], region: Region) -> None:
+    shift = 0
+    while region.size >> shift > BITMAP_LIMIT:
+        shift += 1
+    units = (region.size + (1 << shift) - 1) >> shift
+    for bitmaps, word in (
+        (kept.table.touched_read, at.REGION_TOUCHED_READ),
+        (kept.table.touched_write, at.REGION_TOUCHED_WRITE),
+    ):
+        bitmap = np.zeros(-(-units // 8), np.uint8)
+        bitmaps[region.name] = bitmap
+        row[word] = bitmap.ctypes.data
+    row[at.REGION_TOUCH_SHIFT] = shift
+    kept.units[region.name] = 1 << shift
