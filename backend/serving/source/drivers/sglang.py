@@ -8,6 +8,8 @@ releases are looked up (`call_by_name`, `first_method`), never guessed by versio
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -206,7 +208,7 @@ class _Run:
         pool, config = self.pools[which], self.scenario.backends[which]
         tokens = sum(query_lens)
         known = {
-            "forward_mode": self._mode(kind),
+            "forward_mode": self._mode(kind, config, query_lens),
             "batch_size": len(query_lens),
             "input_ids": torch.zeros(tokens, dtype=torch.int64, device="cuda"),
             "req_pool_indices": tensors.req_pool_indices,
@@ -228,28 +230,50 @@ class _Run:
         names = {f.name for f in dataclasses.fields(declared)}
         return declared(**{name: value for name, value in known.items() if name in names})
 
-    def _mode(self, kind: StepKind) -> Any:
-        for name in FORWARD_MODES[kind]:
+    def _mode(self, kind: StepKind, config: BackendConfig, query_lens: tuple[int, ...]) -> Any:
+        """The ForwardMode of a step. Draft extension has two: for a fixed number of rows, and an older one for any."""
+        names = FORWARD_MODES[kind]
+        if kind is StepKind.DRAFT_EXTEND:
+            fixed = all(rows == config.draft_tokens for rows in query_lens)
+            handled = "is_draft_extend_v2" in self.running.source.target.text
+            names = tuple(name for name in names if name != "DRAFT_EXTEND_V2" or (fixed and handled))
+        for name in names:
             if hasattr(self.modes, name):
                 return getattr(self.modes, name)
-        raise CannotRunError(f"sglang's ForwardMode has none of {', '.join(FORWARD_MODES[kind])}; {kind} cannot be driven")
+        raise CannotRunError(
+            f"sglang's ForwardMode has none of {', '.join(names)}; {kind} of {query_lens} rows cannot be driven"
+        )
 
     def _spec_info(self, kind: StepKind, config: BackendConfig, query_lens: tuple[int, ...]) -> Any:
         if kind is StepKind.DECODE:
             return None
         drafts = config.draft_tokens or 1
         accepted = torch.tensor(query_lens, dtype=torch.int32, device="cuda")
-        return Declared(
+        info = Declared(
             "spec_info",
             self.running.packages.probes,
             draft_token_num=drafts,
             num_tokens_per_req=drafts,
             num_accept_tokens=accepted,
+            num_correct_drafts=accepted - 1,
             accept_length=accepted,
             custom_mask=None,
             kv_indptr=None,
             kv_indices=None,
         )
+        if kind is StepKind.DRAFT_EXTEND:
+            described = functools.partial(self._draft_input().generate_attn_arg_prefill, info)
+            info.__dict__["generate_attn_arg_prefill"] = described
+        return info
+
+    def _draft_input(self) -> Any:
+        """The release's own class that describes a draft batch."""
+        eagle_info = importlib.import_module("sglang.srt.speculative.eagle_info")
+        for name in ("EagleDraftExtendInput", "EagleDraftInput"):
+            found = getattr(eagle_info, name)
+            if isinstance(found, type):
+                return found
+        return getattr(eagle_info, name)
 
     def _capture_all(self) -> None:
         """Capture every graph that the steps use, each backend's sizes from the largest down, before any step."""
@@ -257,9 +281,19 @@ class _Run:
             if not config.graph_batches:
                 continue
             self.state.config = config
-            kinds = list(dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph))
-            for kind in kinds or [StepKind.DECODE if config.draft_tokens is None else StepKind.TARGET_VERIFY]:
+            used = dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph)
+            kinds = list(used) or [self._usual_kind(config)]
+            each = max(self._rows_a_request(which, kind) for kind in kinds)
+            known = {"max_bs": config.max_batch, "max_num_tokens": config.max_batch * each}
+            call_by_name(self.backends[which].init_cuda_graph_state, known, f"{BACKEND_CLASS}.init_cuda_graph_state")
+            for kind in kinds:
                 self.recorder.guarded(-1, Phase.CAPTURE, self._capture_kind, which, kind)
+
+    @staticmethod
+    def _usual_kind(config: BackendConfig) -> StepKind:
+        if config.is_draft:
+            return StepKind.MULTI_STEP_DRAFT
+        return StepKind.DECODE if config.draft_tokens is None else StepKind.TARGET_VERIFY
 
     def _rows_a_request(self, which: int, kind: StepKind) -> int:
         drafts = self.scenario.backends[which].draft_tokens or 1
@@ -268,8 +302,6 @@ class _Run:
     def _capture_kind(self, which: int, kind: StepKind) -> None:
         config, backend = self.scenario.backends[which], self.backends[which]
         each = self._rows_a_request(which, kind)
-        known = {"max_bs": config.max_batch, "max_num_tokens": config.max_batch * each}
-        call_by_name(backend.init_cuda_graph_state, known, f"{BACKEND_CLASS}.init_cuda_graph_state")
         holder = backend.attn_backends[0] if kind is StepKind.MULTI_STEP_DRAFT else backend
         fill = int(holder.get_cuda_graph_seq_len_fill_value())
         inputs = self.graphs[which, kind] = GraphInputs(
@@ -297,7 +329,10 @@ class _Run:
         nobody = Batch(kind, (), (), (), ())
         self._record(-1, which, Phase.CAPTURE, nobody, decodes, padded=batch, fill=inputs.fill + added)
 
-    def _graph_batch(self, which: int, kind: StepKind, inputs: GraphInputs, batch: int, seq_lens_sum: int) -> Any:
+    def _graph_batch(
+        self, which: int, kind: StepKind, inputs: GraphInputs, batch: int, seq_lens_sum: int, query_lens: tuple[int, ...] = ()
+    ) -> Any:
+        """A batch on the graph's inputs. query_lens: rows of the real requests; padding has a request's usual number."""
         each = self._rows_a_request(which, kind)
         tensors = ForwardTensors(
             req_pool_indices=inputs.req_pool_indices[:batch],
@@ -306,7 +341,7 @@ class _Run:
             seq_lens_sum=seq_lens_sum,
             positions=inputs.positions[: batch * each],
         )
-        return self._forward_batch(which, kind, tensors, (each,) * batch)
+        return self._forward_batch(which, kind, tensors, query_lens + (each,) * (batch - len(query_lens)))
 
     def _graph_metadata(self, backend: Any, kind: StepKind, forward_batch: Any, batch: int, in_capture: bool) -> None:
         """The release's metadata method for capture or replay: one of two older ones, or the newer pair."""
@@ -335,7 +370,7 @@ class _Run:
         if inputs is None or not fitting:
             raise RuntimeError("no graph takes this batch: its capture failed")
         graph = min(fitting, key=lambda g: g.batch)
-        count, each = len(batch.rows), self._rows_a_request(which, batch.kind)
+        count = len(batch.rows)
         if graph.batch != count:
             inputs.seq_lens.fill_(inputs.fill)
             inputs.seq_lens_cpu.fill_(inputs.fill)
@@ -343,9 +378,9 @@ class _Run:
         inputs.req_pool_indices[:count] = torch.tensor(batch.rows, dtype=torch.int64)
         inputs.seq_lens[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
         inputs.seq_lens_cpu[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
-        inputs.positions[: count * each] = _positions(batch)
+        inputs.positions[: sum(batch.query_lens)] = _positions(batch)
         total = sum(batch.seq_lens) + (graph.batch - count) * inputs.fill
-        forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total)
+        forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total, batch.query_lens)
         self._graph_metadata(self.backends[which], batch.kind, forward_batch, graph.batch, in_capture=False)
         for operation in graph.operations:
             self.running.operations.do(operation)
