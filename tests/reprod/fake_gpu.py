@@ -5,8 +5,8 @@ once for many scripts, because importing torch takes seconds.
 
 The fake computes plain attention under AITER's signatures, so that what is tested is the script: its calls, its checks and its
 exit codes. "behaviour" is a comma-separated list of: right, overrun (o past its end), planner (reduce_indptr past its end),
-before (o before its start), wrong (one row doubled), nan (the last row left out), unless-fast (the others only without
-fast_mode), no-gpu (nothing is faked).
+before (o before its start), wrong (one row doubled), nan (the last row left out), lost (each row's last token), unless-fast
+(the others only without fast_mode), no-gpu (nothing is faked).
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ def attention(q, kv_buffer, o, qo_indptr, kv_indptr, kv_indices, kv_last_page_le
         kv = kv_buffer.view(torch.uint8)[pages].view(kv_buffer.dtype).flatten(0, 2)[:length].float()
         for row in range(first, end):
             seen = kv[: length - (end - first) + (row - first) + 1]
+            if does("lost"):
+                seen = seen[:-1]
             weights = torch.softmax(q[row].float() @ seen.T * sm_scale, dim=1)
             o[row] = (weights @ seen[:, :512]).to(o.dtype)
     if does("overrun"):

@@ -199,6 +199,14 @@ def test_right_attention_passes_whatever_the_case(name: str, tmp_path: Path, gpu
     assert (code, "are wrong" in output) == (1, True), output
 
 
+@pytest.mark.parametrize("case", [Case(num_head=64, kv_lens=(33,), backend="sglang-before-27188"), CASES["short piece"]])
+def test_one_lost_token_is_seen_through_fp8_rounding(case: Case, tmp_path: Path, gpu: FakeGpu) -> None:
+    script = tmp_path / "repro.py"
+    script.write_text(script_text(CasePath().run(case), None), encoding="utf-8")
+    code, output = gpu.run(script, "lost", version=case.release)
+    assert (code, "rows are wrong" in output) == (1, True), output
+
+
 def test_another_gpu_is_not_run_on(tmp_path: Path, gpu: FakeGpu) -> None:
     outcome = CasePath().run(CASES["last page lens"].replace(arch=Arch.GFX942))
     script = tmp_path / "repro.py"
