@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -43,7 +44,9 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     try:
-        arguments = parser().parse_args(argv)
+        typed = list(sys.argv[1:] if argv is None else argv)
+        arguments = parser().parse_args(typed)
+        arguments.typed = shlex.join(typed)
         code: int = arguments.command(arguments)
         sys.stdout.flush()
     except AiterfuzzError as error:

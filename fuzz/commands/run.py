@@ -21,6 +21,7 @@ from fuzz.commands.arguments import (
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
+    from backend.path import Path as CasePath
     from fuzz.provenance import Provenance
     from fuzz.results import ResultLog
     from fuzz.search import Budget, Fault, Search, Tally
@@ -94,13 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
     _announce(arguments, cases, budget, made_by)
     with ResultLog(arguments.out) as log:
         log.run(cases, arguments.seed, budget, made_by)
-        folders, interrupted = _search(search, budget, log, arguments.out, made_by)
+        folders, interrupted = _search(search, budget, log, _Writer(arguments, path, made_by))
     print("\n".join(lines(search.tally, folders)))
     print(f"results: {log.path}")
     return _exit_code(search.tally, interrupted)
 
 
-def _search(search: Search, budget: Budget, log: ResultLog, out: Path, made_by: Provenance) -> tuple[dict[str, Path], bool]:
+def _search(search: Search, budget: Budget, log: ResultLog, write: _Writer) -> tuple[dict[str, Path], bool]:
     """Runs the search to its end or to Ctrl-C; the folder of each fault by signature, and whether it was interrupted."""
     from fuzz.compiling import announced
     from fuzz.interruption import Interruption
@@ -119,18 +120,31 @@ def _search(search: Search, budget: Budget, log: ResultLog, out: Path, made_by: 
                     log.ran(event)
                     progress.update(search.tally)
                 case Found(fault):
-                    folders[fault.signature] = _write(fault, out, made_by)
-                    log.found(fault, folders[fault.signature])
                     progress.say(f"fault: {fault.signature}")
+                    try:
+                        folders[fault.signature] = write(fault)
+                    finally:
+                        log.found(fault, folders.get(fault.signature))
         progress.finish(search.tally)
         log.finished(search.tally, progress.seconds, interruption.wanted)
     return folders, interruption.wanted
 
 
-def _write(fault: Fault, out: Path, made_by: Provenance) -> Path:
-    from reprod.write import write_finding
+class _Writer:
+    """Writes the folder of a fault."""
 
-    return write_finding(fault.shrunk.outcome, out, made_by)
+    def __init__(self, arguments: argparse.Namespace, path: CasePath, made_by: Provenance) -> None:
+        self._arguments = arguments
+        self._path = path
+        self._made_by = made_by
+
+    def __call__(self, fault: Fault) -> Path:
+        from reprod.write import write_finding
+
+        arguments = self._arguments
+        return write_finding(
+            fault.shrunk.outcome, arguments.out, self._made_by, self._path, arguments.seed, f"aiterfuzz {arguments.typed}"
+        )
 
 
 def _exit_code(tally: Tally, interrupted: bool) -> int:
