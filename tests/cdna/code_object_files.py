@@ -6,6 +6,7 @@ import importlib.metadata
 import lzma
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ BLOBS = ("7a0493c0e4", "4b1c3132de", "7c120bb006", "b98d1cd32f", "6e17055c", "10
 """Git ids of single code objects of other revisions: faulty ones and their repairs."""
 
 
+@cache
 def wheel_files() -> dict[str, Path]:
     """The installed wheel's MLA code objects for gfx942 and gfx950, by "arch/file name"."""
     try:
@@ -37,6 +39,7 @@ def wheel_file(name: str) -> bytes:
     return wheel_files()[name].read_bytes()
 
 
+@cache
 def triton_files() -> dict[str, bytes]:
     """Triton's samples by name and architecture, e.g. "merge_bf16_gfx950"."""
     return {path.name.split(".")[0]: lzma.decompress(path.read_bytes()) for path in sorted(TRITON_SAMPLES.glob("*.hsaco.xz"))}
