@@ -46,7 +46,7 @@ STATUS_UNMODELLED = 3  # met at run time what the compiler could not see; the re
 # Rows of 64 lanes.
 VGPRS = 256
 AGPRS = 256
-SCALAR_OPERAND = 512
+SCALAR_OPERAND = 1024  # above every row, the working ones included
 SOURCE_ROWS = 512  # four for each of three sources: broadcast scalars, modified sources
 ROWS_PER_SOURCE = 4
 RESULT_ROWS = 524  # results before they are committed under EXEC: 32 of them for the widest load or store
