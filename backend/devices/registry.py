@@ -27,7 +27,13 @@ def _model(source: CodeSource | None, record: bool) -> Device:
     return ModelDevice(record)
 
 
-OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {"model": _model}
+def _cdna(source: CodeSource | None, record: bool) -> Device:
+    from backend.devices.cdna import CdnaDevice
+
+    return CdnaDevice(source, record)
+
+
+OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {"model": _model, "cdna": _cdna}
 
 
 def open_device(name: str, source: CodeSource | None = None, record: bool = False) -> Device:

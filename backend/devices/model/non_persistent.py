@@ -10,8 +10,7 @@ import numpy as np
 
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
-from backend.devices.model.accesses import Accesses
-from backend.devices.model.persistent import BF16, FLOAT32, INT32
+from backend.devices.accesses import BF16, FLOAT32, INT32, Accesses
 
 
 def stage1(call: Call) -> list[Accesses]:

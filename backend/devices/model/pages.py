@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.call import Call
-from backend.devices.model.accesses import Accesses
+from backend.devices.accesses import Accesses
 from backend.devices.model.traits import KernelTraits
 from backend.observation import Violation, ViolationKind
 

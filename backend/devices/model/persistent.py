@@ -12,13 +12,8 @@ import numpy.typing as npt
 
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
-from backend.devices.model.accesses import Accesses
+from backend.devices.accesses import BF16, FLOAT32, Accesses
 from backend.devices.model.traits import KernelTraits
-
-INT32 = 4
-FLOAT32 = 4
-BF16 = 2
-ITEM_BYTES = 32
 
 _TENSORS = (
     ("work_info_set", False, "work_info_set + item * 32"),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from backend.observation import ByteRanges, Violation, ViolationKind
+from backend.aiter.tensors import TensorSpec
+from backend.observation import ByteRanges, Footprint, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
+
+INT32 = 4
+FLOAT32 = 4
+BF16 = 2
+"""Bytes an element."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +60,24 @@ def out_of_bounds(accesses: Accesses, size: int, stage: str, items: npt.NDArray[
         why=accesses.why,
         work_item_index=index,
         work_item=item,
+    )
+
+
+def bounds(
+    accesses: Sequence[Accesses], tensors: Mapping[str, TensorSpec], stage: str, items: npt.NDArray[np.int32] | None
+) -> list[Violation]:
+    """All violations of bounds of one stage."""
+    found = (out_of_bounds(one, tensors[one.tensor].nbytes, stage, items) for one in accesses)
+    return [violation for violation in found if violation is not None]
+
+
+def footprint_of(accesses: Sequence[Accesses]) -> Footprint:
+    """The bytes that all these accesses touch, by tensor."""
+    names = {(one.tensor, one.is_write) for one in accesses}
+    touched = {key: union([one for one in accesses if (one.tensor, one.is_write) == key]) for key in names}
+    return Footprint(
+        reads={tensor: ranges for (tensor, is_write), ranges in touched.items() if not is_write},
+        writes={tensor: ranges for (tensor, is_write), ranges in touched.items() if is_write},
     )
 
 

@@ -1,9 +1,14 @@
-"""Accesses of the second stage, and whether it merges exactly what stage 1 wrote.
+"""The second stage by model, for every device: its accesses, and whether it merges exactly what stage 1 should have written.
 
-Bounds say nothing of a partial row that nobody wrote, that nobody merges, or that is merged into another row of o.
+mla_reduce_v1 is compiled on the user's machine and ships as no code object, so its accesses come from its source's rules
+(backend/aiter/reduction.py). Bounds say nothing of a partial row that nobody wrote, that nobody merges, or that is merged into
+another row of o.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -12,16 +17,42 @@ import numpy.typing as npt
 from backend.aiter.reduction import MergedRows, SecondStageKind, reduced_rows, split_rows
 from backend.call import Call
 from backend.case import V_HEAD_DIM
-from backend.devices.model.accesses import Accesses
-from backend.devices.model.persistent import BF16, FLOAT32, INT32
-from backend.observation import Violation, ViolationKind
+from backend.devices.accesses import BF16, FLOAT32, INT32, Accesses, bounds, footprint_of
+from backend.observation import Footprint, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
 
 _UNWRITTEN, _MISPLACED, _LOST, _NO_OUTPUT = 0, 1, 2, 3
 
 
-def merged_rows(call: Call) -> MergedRows:
+@dataclass(frozen=True, slots=True, eq=False)
+class SecondStageRun:
+    """What the second stage did. rows: of o that it writes, bool [rows of the launch]; footprints: only where asked for."""
+
+    violations: tuple[Violation, ...]
+    rows: npt.NDArray[np.bool_]
+    footprints: Mapping[str, Footprint]
+
+
+def run(call: Call, record: bool) -> SecondStageRun:
+    """Runs the second stage by model. Nothing happens where there is none or where AITER raises instead of it."""
+    launch = call.launched
+    stage = launch.second_stage
+    rows = np.zeros(call.decode.q_rows * launch.fold, np.bool_)
+    if stage.kind is SecondStageKind.NONE or stage.refusal is not None:
+        return SecondStageRun((), rows, {})
+    merged = _merged_rows(call)
+    touched = _accesses(call, merged)
+    found = bounds(touched, {**launch.tensors, **stage.tensors}, stage.kind.value, None)
+    if call.plan is not None and launch.persistent:
+        found += _consistency_of(call, merged)
+    for begin, end in zip(merged.output_begin, merged.output_end, strict=True):
+        rows[max(begin, 0) : max(end, 0)] = True
+    footprints = {stage.kind.value: footprint_of(touched)} if record else {}
+    return SecondStageRun(tuple(found), rows, footprints)
+
+
+def _merged_rows(call: Call) -> MergedRows:
     """What the second stage of this call touches."""
     launch, decode, plan = call.launched, call.decode, call.plan
     stage = launch.second_stage
@@ -34,7 +65,7 @@ def merged_rows(call: Call) -> MergedRows:
     return split_rows(launch.release, stage, page, decode.qo_indptr, decode.kv_indptr, decode.kv_last_page_lens)
 
 
-def accesses(call: Call, merged: MergedRows) -> list[Accesses]:
+def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:
     """Byte ranges of the second stage; the source of each is its reduce tile or request."""
     stage = call.launched.second_stage
     if stage.kind is SecondStageKind.NONE:
@@ -64,7 +95,7 @@ def accesses(call: Call, merged: MergedRows) -> list[Accesses]:
     return found
 
 
-def consistency(call: Call, merged: MergedRows) -> list[Violation]:
+def _consistency_of(call: Call, merged: MergedRows) -> list[Violation]:
     """Partial rows unwritten, lost or merged into another row, and output rows that nobody writes (persistent calls)."""
     plan, launch = call.plan, call.launched
     assert plan is not None
