@@ -87,8 +87,7 @@ class GuardedMemory:
     def write(self, name: str, first: int, data: torch.Tensor) -> None:
         """Puts bytes at offset `first` from the tensor's start; they may reach into its zones (a planner that overruns does
         so) and are cut where the zones end."""
-        one = self._placed[name]
-        raw = data.contiguous().view(torch.uint8).view(-1)
+        one, raw = self._placed[name], _raw(data)
         begin = max(one.begin + first, one.low)
         end = min(one.begin + first + raw.numel(), one.high)
         if begin < end:
@@ -151,6 +150,11 @@ def placed_sizes(wanted: Mapping[str, int], reaching: Iterable[str], reach: int)
     return [Wanted(name, size, reach if name in far else 0) for name, size in wanted.items()]
 
 
+def _raw(data: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor; torch views no empty one as bytes."""
+    return data.contiguous().view(-1).view(torch.uint8) if data.numel() else data.new_empty(0, dtype=torch.uint8)
+
+
 def _aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
@@ -179,8 +183,7 @@ class SeparateMemory:
 
     def write(self, name: str, first: int, data: torch.Tensor) -> None:
         """Puts bytes at offset `first`, as far as they lie inside."""
-        tensor = self._tensors[name]
-        raw = data.contiguous().view(torch.uint8).view(-1)
+        tensor, raw = self._tensors[name], _raw(data)
         begin, end = max(first, 0), min(first + raw.numel(), tensor.numel())
         if begin < end:
             tensor[begin:end] = raw[begin - first : end - first].to(tensor.device)
