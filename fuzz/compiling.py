@@ -27,11 +27,11 @@ class _Announcer(event.Listener):
 
 
 @contextmanager
-def announced(stream: TextIO = sys.stderr) -> Iterator[None]:
+def announced(stream: TextIO | None = None) -> Iterator[None]:
     """Prints one line when the first function is compiled, nothing when all come from numba's cache.
 
     The cache lies beside the source files where that folder can be written to (an editable install), else below the
     user's cache folder; NUMBA_CACHE_DIR names another place. That is numba's own order of preference.
     """
-    with event.install_listener("numba:compile", _Announcer(stream)):
+    with event.install_listener("numba:compile", _Announcer(stream or sys.stderr)):
         yield

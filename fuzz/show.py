@@ -22,7 +22,8 @@ BAR_INTERVAL = 0.1
 class Progress:
     """Progress of one search on one stream. Use as a context manager; `update` is cheap and may be called for every case."""
 
-    def __init__(self, budget: Budget, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, budget: Budget, stream: TextIO | None = None) -> None:
+        stream = stream or sys.stderr
         self._budget = budget
         self._stream = stream
         self._started = time.monotonic()

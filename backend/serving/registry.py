@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from backend.errors import UsageError
@@ -33,8 +34,12 @@ _ADVICE = "or your own as module:name or path/to/file.py[:name], a function of a
 def policy(name: str) -> Policy:
     """The policy of that name; raises UsageError where there is none."""
     found = BACKENDS.get(name)
-    if found is not None:
-        return found
+    return found if found is not None else _own(name)
+
+
+@cache
+def _own(name: str) -> Policy:
+    """A user's own policy, loaded once: a search asks for it with every case."""
     if name.partition(":")[0].endswith(".py"):
         return _from_file(name)
     if ":" in name:

@@ -1,0 +1,216 @@
+"""The commands as a person or a job uses them: exit codes, what is printed where, what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.case import Case, DType
+from backend.codec import dumps, from_plain, read_file
+from fuzz.cli import main
+from fuzz.search import case_at
+from fuzz.space import CaseSpace, Wishes, space
+
+BEFORE = ("run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--q-dtype", "fp8", "--kv-dtype", "fp8")
+AFTER = ("run", "--backend", "sglang-27188", "--shapes", "tp2,tp4", "--q-dtype", "fp8", "--kv-dtype", "fp8")
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_the_historic_fault_is_found_shrunk_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BEFORE, "--cases", "60", "--seed", "5", "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert "head-width/planner v1_0" in printed.out
+    assert "64 heads, fp8/fp8, qlen 1, kv [1], gfx950, 2026-06" in printed.out
+    assert "seed 5" in printed.err
+    lines = records(tmp_path)
+    found = next(line for line in lines if line["event"] == "found" and line["signature"].startswith("head-width"))
+    smallest = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
+    assert from_plain(Case, found["smallest"]) == smallest
+    assert read_file(Case, Path(found["folder"]) / "case.json") == smallest
+    assert {path.name for path in Path(found["folder"]).iterdir()} == {"case.json", "explain.txt", "repro.py", "issue.md"}
+    assert "--seed 5" in (Path(found["folder"]) / "issue.md").read_text()
+    assert {line["event"] for line in lines} >= {"run", "started", "fault", "found", "finished"}
+    assert lines[-1]["faults"][found["signature"]] == sum(line.get("signature") == found["signature"] for line in lines) - 1
+
+
+def test_the_fixed_backend_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*AFTER, "--cases", "500", "--out", str(tmp_path)]) == 0
+    assert "no fault in" in capsys.readouterr().out
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_every_case_can_be_drawn_again_from_the_results(tmp_path: Path) -> None:
+    main([*AFTER, "--cases", "30", "--seed", "9", "--out", str(tmp_path)])
+    run, *lines = records(tmp_path)
+    assert run["seed"] == 9
+    assert run["provenance"]["device"] == "model"
+    assert set(run["provenance"]["releases"]) == {"2026-06"}
+    assert {"numpy", "numba", "hypothesis"} <= set(run["provenance"]["versions"])
+    bounds = from_plain(CaseSpace, run["space"])
+    assert bounds == space(Wishes("sglang-27188", shapes=("tp2", "tp4"), q_dtype=DType.FP8, kv_dtype=DType.FP8))
+    started = [line for line in lines if line["event"] == "started"]
+    assert [line["number"] for line in started] == list(range(1, 31))
+    assert case_at(bounds, 9, started[7]["chunk"], started[7]["position"]).num_head in (32, 64)
+
+
+def test_two_runs_of_one_seed_leave_the_same_results(tmp_path: Path) -> None:
+    def left(out: Path) -> list[dict[str, Any]]:
+        main([*BEFORE, "--cases", "40", "--out", str(out)])
+        return [{k: v for k, v in line.items() if k not in ("seconds", "folder")} for line in records(out)]
+
+    assert left(tmp_path / "a") == left(tmp_path / "b")
+
+
+def test_only_refusals_confirm_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--heads", "12", "--cases", "5", "--out", str(tmp_path)]) == 3
+    printed = capsys.readouterr()
+    assert "12 heads a rank: sglang takes 4, 8 or a multiple of 16" in printed.out
+    assert "every case was refused" in printed.err
+
+
+def test_a_rule_of_ones_own(tmp_path: Path) -> None:
+    rule = tmp_path / "rule.py"
+    rule.write_text("from backend.serving.sglang import SGLANG_BEFORE_27188\npolicy = SGLANG_BEFORE_27188\n")
+    flags = ["--heads", "64", "--arch", "gfx950", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--cases", "20"]
+    assert main(["run", "--backend", str(rule), *flags, "--out", str(tmp_path / "out")]) == 1
+
+
+def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fuzz.cli", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def wait_for_cases(out: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        results = out / "results.jsonl"
+        if results.exists() and results.read_text().count('"started"') >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run did not start")
+
+
+def test_ctrl_c_stops_with_everything_written(tmp_path: Path) -> None:
+    running = process(*AFTER, "--seconds", "120", "--out", str(tmp_path))
+    wait_for_cases(tmp_path, 10)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 3  # interrupted before anything was found
+    assert "stopping when this case is done" in err
+    assert "confirms nothing" in err
+    assert "no fault in" in out
+    last = records(tmp_path)[-1]
+    assert last["event"] == "finished"
+    assert last["interrupted"] is True
+
+
+DEADLY_RULE = """
+import os
+from backend.serving.sglang import SGLANG_27188
+
+asked = []
+
+def policy(case):
+    asked.append(case)
+    if len(asked) == 8:
+        os.kill(os.getpid(), 9)
+    return SGLANG_27188(case)
+"""
+
+
+def test_a_killed_run_names_the_case_that_was_running(tmp_path: Path) -> None:
+    """A rule that kills its process at its 8th case stands for whatever a case may do."""
+    rule = tmp_path / "deadly.py"
+    rule.write_text(DEADLY_RULE)
+    died = process("run", "--backend", str(rule), "--heads", "32", "--cases", "50", "--out", str(tmp_path / "out"))
+    died.communicate(timeout=60)
+    assert died.returncode == -signal.SIGKILL
+    last = records(tmp_path / "out")[-1]
+    assert (last["event"], last["number"]) == ("started", 8)
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    command = f"{sys.executable} -m fuzz.cli explain --heads 64 --kv-lens 1 | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("case: 64 heads")
+    assert "Traceback" not in done.stderr
+
+
+def test_explain_of_a_file_with_a_field_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "case.json"
+    file.write_text(dumps(Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")))
+    assert main(["explain", str(file)]) == 1
+    assert "planner v1_0 plans rows of 16 heads" in capsys.readouterr().out
+    assert main(["explain", str(file), "--backend", "sglang-27188"]) == 0
+    assert "nothing found" in capsys.readouterr().out
+
+
+def test_replay_says_found_silent_and_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = Path(__file__).parents[2] / "corpus"
+    assert main(["replay", str(next(corpus.glob("F1-*.json"))), str(next(corpus.glob("C2-*.json")))]) == 0
+    printed = capsys.readouterr().out
+    assert "F1    found" in printed
+    assert "C2    silent" in printed
+    entry = json.loads(next(corpus.glob("F1-*.json")).read_text())
+    entry["faulty"][0]["case"]["backend"] = "sglang-27188"  # nothing to be found any more
+    (tmp_path / "F1.json").write_text(json.dumps(entry))
+    assert main(["replay", str(tmp_path)]) == 1
+    assert "changed" in capsys.readouterr().out
+
+
+def test_version_names_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("2988812e134a", "sglang-before-27188", "model", "numba"):
+        assert part in printed
+
+
+def test_help_loads_nothing_slow() -> None:
+    program = (
+        "import sys\nfrom fuzz.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & {'numpy', 'numba', 'hypothesis', 'rich', 'torch', 'ray'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+COMPILES = """
+from numba import njit
+from fuzz.compiling import announced
+
+@njit(cache=True)
+def first(n):
+    return n + 1
+
+@njit(cache=True)
+def second(n):
+    return n * 2
+
+with announced():
+    print(first(1), second(2))
+"""
+
+
+def test_compiling_is_said_once_and_only_when_it_happens(tmp_path: Path) -> None:
+    """With an empty cache the first start says so, the second does not."""
+    program = tmp_path / "compiles.py"
+    program.write_text(COMPILES)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    said = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == "2 4\n"
+        said.append(done.stderr)
+    assert said == ["compiling planners, first start only ...\n", ""]
