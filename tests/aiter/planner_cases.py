@@ -76,7 +76,7 @@ def planned(release: str, device: Device, arguments: PlanArguments) -> Plan:
 
 
 class Recorded:
-    """One recorded call of a real planner (see tests/data/README.md)."""
+    """One recorded call of a real planner (see tests/data/PLANNERS.md)."""
 
     def __init__(self, line: dict[str, Any]) -> None:
         fields = dict(line["args"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from planner_cases import MI355X, planned, planning
 
 from backend.aiter.planners import Branch, Plan, PlannerName
 from backend.aiter.planners import memory as memory_module
-from backend.aiter.planners.memory import as_int32, divide, divide_up, plain_python, remainder
+from backend.aiter.planners.memory import as_int32, divide, divide_up, kernel_sources_digest, plain_python, remainder
 from backend.aiter.planners.v1_0 import plan_v1_0
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
@@ -83,11 +84,19 @@ def test_read_only_arguments_are_taken() -> None:
     assert len(plan_v1_0.signatures) == before  # type: ignore[attr-defined]
 
 
-def test_compiled_code_goes_stale_with_any_file_of_the_package() -> None:
-    """numba's own stamp looks at the function's file only; ours lists every file with its size and time."""
-    _, package = plan_v1_0._cache._cache_file._source_stamp  # type: ignore[attr-defined]
-    files = sorted(path.name for path in Path(memory_module.__file__).parent.glob("*.py"))
-    assert [name for name, _, _ in package] == files
+def test_compiled_code_goes_stale_with_any_kernel_source(tmp_path: Path) -> None:
+    """numba's own stamp looks at the file of the function only, and would keep a planner whose helper has changed."""
+    package = Path(memory_module.__file__).parent
+    digest = kernel_sources_digest(package)
+    assert plan_v1_0._cache._cache_file._source_stamp[1] == digest  # type: ignore[attr-defined]
+    compiled = [path for path in package.glob("*.py") if "@compiled" in path.read_text() or "@inlined" in path.read_text()]
+    assert len(compiled) >= 6
+    for changed in compiled:
+        copy = tmp_path / changed.stem
+        shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        assert kernel_sources_digest(copy) == digest
+        (copy / changed.name).write_text(changed.read_text() + "\n")
+        assert kernel_sources_digest(copy) != digest
 
 
 def test_second_start_compiles_nothing() -> None:

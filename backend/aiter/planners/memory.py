@@ -7,7 +7,7 @@ hardware, and is seen afterwards. Overruns do not alias: what lands past one buf
 
 from __future__ import annotations
 
-import os
+import hashlib
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -41,9 +41,15 @@ Table = npt.NDArray[np.int64]
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-def _package_stamp() -> tuple[tuple[str, int, int], ...]:
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return tuple((file.name, status.st_mtime_ns, status.st_size) for file in files for status in [os.stat(file)])
+def kernel_sources_digest(package: Path) -> str:
+    """Digest of every file that compiled code is made of: the planners, this file and the branch numbers."""
+    digest = hashlib.sha256()
+    for file in [package / "branches.py", package / "memory.py", *sorted(package.glob("v1_*.py"))]:
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+_DIGEST = kernel_sources_digest(Path(__file__).parent)
 
 
 def _cached(function: Kernel, **options: Any) -> Kernel:
@@ -51,12 +57,12 @@ def _cached(function: Kernel, **options: Any) -> Kernel:
     if isinstance(dispatcher, types.FunctionType):  # NUMBA_DISABLE_JIT
         return function
     cache_file = dispatcher._cache._cache_file
-    cache_file._source_stamp = (cache_file._source_stamp, _STAMP)
+    cache_file._source_stamp = (cache_file._source_stamp, _DIGEST)
     return dispatcher  # type: ignore[no-any-return]
 
 
 def compiled(function: Kernel) -> Kernel:
-    """`function` compiled by numba and kept on disk; a change to any file of this package makes it stale.
+    """`function` compiled by numba and kept on disk; a change to any file of `kernel_sources_digest` makes it stale.
 
     numba itself looks at the one file that defines a function and would go on with an outdated helper of another file.
     """
@@ -66,9 +72,6 @@ def compiled(function: Kernel) -> Kernel:
 def inlined(function: Kernel) -> Kernel:
     """As `compiled`, for what runs once a word: without LLVM's alwaysinline a store costs ten times as much."""
     return _cached(function, forceinline=True)
-
-
-_STAMP = _package_stamp()
 
 
 def plain_python(kernel: Kernel) -> Kernel:
