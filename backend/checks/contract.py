@@ -50,7 +50,7 @@ def check_head_width(call: Call) -> list[Finding]:
         return []
     case = call.decision.case
     message = (
-        f"planner {plan.planner} plans rows of {planned} heads ({plan.fold} groups of {call.decode.num_head}), "
+        f"planner {plan.planner} plans rows of {planned} heads ({call.decode.num_head} heads in {plan.fold} groups), "
         f"the launched kernel {launch.code_object} takes rows of {launched}"
     )
     figures: dict[str, int | str] = {

@@ -1,7 +1,7 @@
 """Head width in AITER's MLA decode, release 2026-06.
 
-With fast_mode=False, intra_batch_mode=True, planner v1_0 plans rows of 16 heads (4 groups of 64), the launched kernel
-mla_a8w8_qh64_qseqlen1_gqaratio64_v3_ps.co takes rows of 64.
+With fast_mode=False, intra_batch_mode=True, planner v1_0 plans rows of 16 heads (64 heads in 4 groups), the launched
+kernel mla_a8w8_qh64_qseqlen1_gqaratio64_v3_ps.co takes rows of 64.
 Needs torch and aiter, nothing else. Run it on a gfx950 GPU:
 
     python repro.py                # red zones around every tensor: an overrun inside mapped memory shows too (exit 1)
@@ -59,7 +59,7 @@ a fault looks like one of
   a red zone touched, a wrong row or a NaN (exit 1)
   Memory access fault by GPU node-N (Agent handle: 0x...) on address 0x.... Reason: Unknown. (exit 134)
 found by aiterfuzz on device model:
-  caller: planner v1_0 plans rows of 16 heads (4 groups of 64), the launched kernel
+  caller: planner v1_0 plans rows of 16 heads (64 heads in 4 groups), the launched kernel
     mla_a8w8_qh64_qseqlen1_gqaratio64_v3_ps.co takes rows of 64
   planner: writes 3 words outside reduce_indptr (2 words): first word 2, last 4
   planner: writes 6 words outside reduce_final_map (2 words): first word 2, last 7
