@@ -180,7 +180,8 @@ def split_rows(
 ) -> MergedRows:
     """What the Triton merge touches after a non-persistent launch; nothing where there is no second stage.
 
-    2025-11 and 2026-06 take a request's pages for its tokens, so that page sizes above 1 lose splits there.
+    2025-11 and 2026-06 take a request's pages for its tokens, so that page sizes above 1 lose splits there. What is merged for a
+    request whose entries lie past kv_indptr's end depends on memory that is nobody's and is left out.
     """
     splits = stage.max_splits
     if stage.kind is not SecondStageKind.TRITON:
@@ -188,9 +189,11 @@ def split_rows(
     requests = len(qo_indptr) - 1
     q_begin = qo_indptr[:-1].astype(np.int64)
     q_end = np.maximum(qo_indptr[1:].astype(np.int64), q_begin)
-    length = np.diff(kv_indptr[: requests + 1].astype(np.int64))
+    known = min(requests, len(kv_indptr) - 1)
+    length = np.zeros(requests, np.int64)
+    length[:known] = np.diff(kv_indptr[: known + 1].astype(np.int64))
     if page_size > 1 and release.name == "2026-08":
-        length = (length - 1) * page_size + kv_last_page_lens[:requests]
+        length[:known] = (length[:known] - 1) * page_size + kv_last_page_lens[:known]
     owner = np.arange(requests, dtype=np.int64)
     none = np.zeros(0, np.int64)
     if stage.maybe_final_out and splits == 1:
