@@ -16,7 +16,7 @@ from backend.path import Path
 from backend.serving.policy import Choice, Policy
 from backend.serving.registry import BACKENDS
 from fuzz.search import Budget, Fault, Found, Search, Tally
-from fuzz.space import Wishes, space
+from fuzz.space import CaseSpace, Wishes, space
 
 PATH = Path("model")
 """One path for all tests: it holds no state of a case."""
@@ -24,7 +24,12 @@ PATH = Path("model")
 
 def search(wishes: Wishes, cases: int, seed: int = 0) -> Tally:
     """The tally of a whole search, each fault shrunk."""
-    made = Search(space(wishes), PATH, seed)
+    return search_within(space(wishes), cases, seed)
+
+
+def search_within(bounds: CaseSpace, cases: int, seed: int = 0) -> Tally:
+    """The same in any space."""
+    made = Search(bounds, PATH, seed)
     for _ in made.events(Budget(cases=cases)):
         pass
     return made.tally
