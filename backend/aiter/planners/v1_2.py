@@ -125,6 +125,63 @@ def causal_distance(
     return max(distance, 0)
 
 
+@inlined
+def query_span(
+    strays: Table, qo_indptr: Words, row: int, entry: int, tile: int, tile_queries: int, uniform_queries: int
+) -> tuple[int, int]:
+    """Query rows [begin, end) of a tile. entry: of qo_indptr, where lengths are read from it: the row, not its sequence."""
+    if uniform_queries > 0:
+        first, limit = uniform_queries * row, uniform_queries * (row + 1)
+    else:
+        first = load(qo_indptr, entry, strays, QO_INDPTR)
+        limit = load(qo_indptr, entry + 1, strays, QO_INDPTR)
+    begin = first + tile * tile_queries
+    return begin, min(begin + tile_queries, limit)
+
+
+@inlined
+def piece_end(
+    begin: int, length: int, kv_end: int, distance: int, takes_rest: bool, glued: bool, tail_threshold: int
+) -> tuple[int, bool, int]:
+    """Where a piece ends at page size 1, whether it is not recorded because its remainder is too short, the branch."""
+    end = min(begin + length, kv_end - distance)
+    remaining = kv_end - end
+    if not takes_rest:
+        return (end, True, _GLUED) if remaining < tail_threshold else (end, False, 0)
+    if 0 < remaining < tail_threshold or glued:
+        return min(kv_end - distance, kv_end), False, _TAIL_TAKEN
+    return end, False, 0
+
+
+@inlined
+def offset_in_tokens(strays: Table, kv_last_page_lens: Words, sequence: int, end: int, kv_end: int, page_size: int) -> int:
+    """kv_offset where kv_indptr counts pages. `sequence` is a row where heads are folded: more of them than last pages."""
+    if end == kv_end:
+        return 0
+    return (kv_end - end - 1) * page_size + load(kv_last_page_lens, sequence, strays, KV_LAST_PAGE_LENS)
+
+
+@inlined
+def write_reduction(
+    words: Words,
+    written: Marks,
+    spans: Table,
+    tile: int,
+    q_begin: int,
+    q_end: int,
+    first_entry: int,
+    entries: int,
+    last_partial: int,
+    tile_queries: int,
+) -> None:
+    """A split tile's entries: where its rows end up, and the partial rows of its pieces, which follow one another."""
+    store(words, written, spans, REDUCE_FINAL_MAP, 2 * tile, q_begin)
+    store(words, written, spans, REDUCE_FINAL_MAP, 2 * tile + 1, q_end)
+    for entry in range(entries):
+        place = last_partial - (entries - 1 - entry) * tile_queries
+        store(words, written, spans, REDUCE_PARTIAL_MAP, first_entry + entry, place)
+
+
 @compiled
 def plan_v1_2(
     words: Words,
@@ -221,50 +278,31 @@ def plan_v1_2(
                 break
             taken = left if takes_rest else room - overhead
 
-            if uniform_queries > 0:
-                q_first = uniform_queries * row
-                q_limit = uniform_queries * (row + 1)
-            else:
-                q_first = load(qo_indptr, entry, strays, QO_INDPTR)
-                q_limit = load(qo_indptr, entry + 1, strays, QO_INDPTR)
-            q_begin = q_first + tile * tile_queries
-            q_end = min(q_begin + tile_queries, q_limit)
+            q_begin, q_end = query_span(strays, qo_indptr, row, entry, tile, tile_queries, uniform_queries)
             sequence = divide(entry, rows_per_sequence) if sparse else row
             begin = kv_begin + done_blocks * granularity
             if page_size == 1:
-                distance = causal_distance(
-                    tile, tiles, q_begin, rows_per_sequence, sparse_queries if sparse else uniform_queries, sparse, trims_causal
+                distance = causal_distance(tile, tiles, q_begin, rows_per_sequence, uniform_queries, sparse, trims_causal)
+                end, too_short, taken_branch = piece_end(
+                    begin, taken * granularity, kv_end, distance, takes_rest, glued, tail_threshold
                 )
-                end = min(begin + taken * granularity, kv_end - distance)
-                remaining = kv_end - end
-                if takes_rest:
-                    if 0 < remaining < tail_threshold or glued:
-                        end = min(kv_end - distance, kv_end)
-                        branches |= _TAIL_TAKEN
-                elif remaining < tail_threshold:
+                branches |= taken_branch | (_CAUSAL_TRIM if distance > 0 else 0)
+                if too_short:
                     glued = True
-                    branches |= _GLUED
                     continue  # this compute unit takes the remainder as well, in the next turn
                 offset = kv_end - end
-                if distance > 0:
-                    branches |= _CAUSAL_TRIM
                 if sparse and rows_per_sequence == 1:
-                    sequence = entry
                     offset += sparse_queries - 1 - remainder(row, sparse_queries)
             else:
                 branches |= _PAGED
                 end = min(begin + taken * granularity, kv_end)
-                offset = 0
-                if end != kv_end:
-                    last_page = load(kv_last_page_lens, sequence, strays, KV_LAST_PAGE_LENS)
-                    offset = (kv_end - end - 1) * page_size + last_page
-            if end <= begin:
-                branches |= _NO_WORK_LEFT_TO_TAKE
-
+                offset = offset_in_tokens(strays, kv_last_page_lens, sequence, end, kv_end, page_size)
+            branches |= _NO_WORK_LEFT_TO_TAKE if end <= begin else 0
+            place = -1 if takes_rest and pieces == 0 else partial
+            store_work_item(words, written, spans, items, sequence, place, q_begin, q_end, begin, end, offset)
+            items += 1
             if not takes_rest:
-                store_work_item(words, written, spans, items, sequence, partial, q_begin, q_end, begin, end, offset)
                 partial += tile_queries
-                items += 1
                 done_blocks += taken
                 pieces += 1
                 break
@@ -273,19 +311,11 @@ def plan_v1_2(
             if tiles > 1:
                 branches |= _SEVERAL_QUERY_TILES | (_SHORTER_LAST_TILE if q_end - q_begin < tile_queries else 0)
             if pieces > 0:
-                store_work_item(words, written, spans, items, sequence, partial, q_begin, q_end, begin, end, offset)
-                store(words, written, spans, REDUCE_FINAL_MAP, 2 * tiles_done, q_begin)
-                store(words, written, spans, REDUCE_FINAL_MAP, 2 * tiles_done + 1, q_end)
-                for piece in range(pieces + 1):
-                    place = partial - (pieces - piece) * tile_queries
-                    store(words, written, spans, REDUCE_PARTIAL_MAP, reduced + piece, place)
+                write_reduction(words, written, spans, tiles_done, q_begin, q_end, reduced, pieces + 1, partial, tile_queries)
                 partial += tile_queries
                 reduced += pieces + 1
-            else:
-                store_work_item(words, written, spans, items, sequence, -1, q_begin, q_end, begin, end, offset)
             store(words, written, spans, REDUCE_INDPTR, tiles_done + 1, reduced)
             tiles_done += 1
-            items += 1
             room -= left + overhead
             done_blocks = 0
             tile = 0 if tile == tiles - 1 else tile + 1

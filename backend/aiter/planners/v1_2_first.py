@@ -29,6 +29,7 @@ from backend.aiter.planners.memory import (
     store_range,
     store_work_item,
 )
+from backend.aiter.planners.v1_2 import query_span
 
 _EMPTY_SEQUENCE = int(Branch.EMPTY_SEQUENCE)
 _DIVISION_BY_ZERO = int(Branch.DIVISION_BY_ZERO)
@@ -126,16 +127,9 @@ def plan_v1_2_first(
                 branches |= _NO_ROOM
                 break
             taken = left if takes_rest else room - overhead
-            if uniform_queries > 0:
-                q_first = uniform_queries * row
-                q_limit = uniform_queries * (row + 1)
-            else:
-                q_first = load(qo_indptr, entry, strays, QO_INDPTR)
-                q_limit = load(qo_indptr, entry + 1, strays, QO_INDPTR)
             begin = kv_begin + done_blocks * granularity
             for tile in range(tiles):
-                q_begin = q_first + tile * tile_queries
-                q_end = min(q_begin + tile_queries, q_limit)
+                q_begin, q_end = query_span(strays, qo_indptr, row, entry, tile, tile_queries, uniform_queries)
                 distance = tiles - 1 - tile
                 end = min(begin + taken * granularity, kv_end - distance)
                 place = partial + tile * tile_queries
