@@ -161,6 +161,16 @@ def is_split(tokens: int, room: int) -> tuple[bool, int]:
 
 
 @compiled
+def grown(pieces: Table) -> npt.NDArray[np.int64]:
+    """The same table with room for twice as many."""
+    larger = np.empty((2 * pieces.shape[0], pieces.shape[1]), np.int64)
+    for piece in range(pieces.shape[0]):
+        for column in range(pieces.shape[1]):
+            larger[piece, column] = pieces[piece, column]
+    return larger
+
+
+@compiled
 def deal_tile(
     loads: Table,
     winners: Table,
@@ -310,7 +320,10 @@ def plan_v1_1(
     branches = 0
     sparse = topk >= 0
     tokens, queries = measure_rows(strays, qo_indptr, kv_indptr, rows, rows_per_sequence, sparse_queries, topk)
-    cluster = min(divide_up(divide(as_int32(queries.sum()), rows), PACKED_ROWS), 1)
+    all_queries = 0
+    for row in range(rows):
+        all_queries = as_int32(all_queries + queries[row])
+    cluster = min(divide_up(divide(all_queries, rows), PACKED_ROWS), 1)
     units = divide(compute_units, cluster)
     packed_rows = cluster * PACKED_ROWS
     if cluster == 0:
@@ -318,10 +331,11 @@ def plan_v1_1(
     order = sort_rows(2 * queries + tokens, rows)
     if rows > 4 * WAVE:
         branches |= _UNSORTED
-    if order[:rows].max() >= rows:
-        return -1
-    if uniform_queries > 0:
-        queries[:] = uniform_queries  # the sort goes by qo_indptr, all else by the uniform length
+    for place in range(rows):
+        if order[place] >= rows:
+            return -1
+        if uniform_queries > 0:
+            queries[place] = uniform_queries  # the sort goes by qo_indptr, all else by the uniform length
 
     first_tile = np.empty(rows + 1, np.int64)
     first_tile[0] = 0
@@ -341,8 +355,9 @@ def plan_v1_1(
     leaves = 1
     while leaves < units:
         leaves *= 2
-    loads = np.full(leaves, _NO_ENTRY, np.int64)
-    loads[:units] = 0
+    loads = np.zeros(leaves, np.int64)
+    for absent in range(units, leaves):
+        loads[absent] = _NO_ENTRY
     winners = least_loaded_tree(loads)
     counts = np.zeros(units, np.int64)
     pieces = np.empty((all_tiles + 2 * units, 3), np.int64)
@@ -358,9 +373,7 @@ def plan_v1_1(
         for tile in range(tiles):
             visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, heads, is_causal)
             if piece_end[dealt] + units > pieces.shape[0]:
-                larger = np.empty((2 * pieces.shape[0], 3), np.int64)
-                larger[: piece_end[dealt]] = pieces[: piece_end[dealt]]
-                pieces = larger
+                pieces = grown(pieces)
             end, split, taken = deal_tile(
                 loads, winners, counts, pieces, piece_end[dealt], visible, packed_tile, limit, units, granularity
             )
