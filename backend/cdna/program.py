@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
-from backend.cdna.effects import AGPR, EXEC, M0, VCC, VGPR, units
+from backend.cdna.effects import AGPR, VGPR, units
 from backend.cdna.encode import Constants, Encoded, NotModelledError, encode
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.modifiers import modified
 from backend.cdna.execute.timing_costs import issue_cost
 from backend.cdna.flow import FlowGraph
-from backend.cdna.instruction import Instruction, Modifiers, OperandKind
+from backend.cdna.instruction import Dpp, Instruction, Modifiers, OperandKind
 from backend.cdna.slice import Action, slice_kernel
 from backend.errors import UnmodelledError
 
@@ -106,11 +106,12 @@ class _Compiler:
         if self.refused:
             raise _refusal(self.refused)
         originals = np.array([number for number, _, _ in self.encoded], np.int32)
+        records = self._records(originals)
         modifiers = np.array(self.modifiers, np.int32).reshape(-1, at.MODIFIER_WORDS)
         return Program(
             self.arch,
             self.instructions,
-            self._records(originals),
+            records,
             modifiers,
             tuple(self.constants.items()),
             tuple(self.accesses),
@@ -153,12 +154,31 @@ class _Compiler:
             record[at.MODIFIER] = place
             record[at.ACCESS] = -1
             record[at.COST] = issue_cost(self.instructions[number])
+            if place >= 0:
+                self._inner_record(place, record, encoded)
             if encoded.accesses:
                 record[at.ACCESS] = len(self.accesses)
                 self.accesses.append(number)
             if at.CONTROL_BRANCH <= encoded.control <= at.CONTROL_BRANCH_EXECNZ:
                 record[at.TARGET] = _first_record(pcs, encoded.target)
         return records
+
+
+    def _inner_record(self, place: int, record: NDArray[np.int32], encoded: Encoded) -> None:
+        """What the modified instruction itself runs as (layout.MODIFIER_WORDS)."""
+        row = self.modifiers[place]
+        assert encoded.handler is not None
+        row[: at.RECORD_WORDS] = record
+        row[at.HANDLER : at.HANDLER + 2] = _two_words(encoded.handler.address)
+        flags = row[at.MODIFIER_FLAGS]
+        if flags & at.FLAG_STAGED:
+            row[at.DESTINATION] = at.STAGE_ROWS
+        for slot in range(3):
+            words = at.MODIFIER_SOURCES + at.MODIFIER_SOURCE_WORDS * slot
+            row[words] = encoded.sources[slot]
+            moved = slot == 0 and flags & (at.FLAG_DPP | at.FLAG_GPR_INDEX)
+            if row[words + 3] or moved:
+                row[at.SOURCE_0 + slot] = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
 
 
 def _refusal(refused: list[Unmodelled]) -> UnmodelledError:
@@ -248,7 +268,6 @@ def _modifier_row(instruction: Instruction, encoded: Encoded, indexed: bool) -> 
         raise NotModelledError("modifiers on an instruction that is not of the vector unit")
     _check_result_modifiers(flags, encoded)
     row = np.zeros(at.MODIFIER_WORDS, np.int32)
-    row[at.MODIFIER_HANDLER : at.MODIFIER_HANDLER + 2] = _two_words(encoded.handler.address)
     row[at.MODIFIER_FLAGS] = flags
     if modifiers.dpp is not None:
         row[at.MODIFIER_DPP_CONTROL] = modifiers.dpp.ctrl
@@ -257,17 +276,16 @@ def _modifier_row(instruction: Instruction, encoded: Encoded, indexed: bool) -> 
         row[at.MODIFIER_SDWA_DESTINATION] = modifiers.sdwa.dst_sel | (modifiers.sdwa.dst_unused or 0) << 4
     row[at.MODIFIER_OMOD] = modifiers.omod
     row[at.MODIFIER_DWORDS] = encoded.result_dwords
-    row[at.MODIFIER_RESULT_TYPE] = encoded.result_type
     for place, (bits, selection) in enumerate(sources):
-        words = at.MODIFIER_SOURCES + 4 * place
-        row[words : words + 4] = encoded.source_types[place], encoded.source_dwords[place], bits, selection
+        words = at.MODIFIER_SOURCES + at.MODIFIER_SOURCE_WORDS * place
+        row[words + 1 : words + 5] = encoded.source_types[place], encoded.source_dwords[place], bits, selection
     return row
 
 
 def _modifier_flags(modifiers: Modifiers) -> int:
     flags = 0
     if modifiers.dpp is not None:
-        flags |= at.FLAG_DPP | at.FLAG_STAGED
+        flags |= at.FLAG_DPP | at.FLAG_STAGED | at.FLAG_DPP_EVERY_LANE * _reaches_every_lane(modifiers.dpp)
     sdwa = modifiers.sdwa
     if sdwa is not None and sdwa.dst_sel is not None and sdwa.dst_sel != _SELECT_DWORD:
         flags |= at.FLAG_SDWA_DESTINATION | at.FLAG_STAGED
@@ -276,6 +294,12 @@ def _modifier_flags(modifiers: Modifiers) -> int:
     if modifiers.omod:
         flags |= at.FLAG_OMOD | at.FLAG_STAGED
     return flags
+
+
+def _reaches_every_lane(dpp: Dpp) -> bool:
+    """Quad permutation, rotation, mirror and broadcast within rows, nothing masked."""
+    within_rows = dpp.ctrl < 0x100 or 0x121 <= dpp.ctrl <= 0x12F or dpp.ctrl in (0x140, 0x141) or dpp.ctrl >= 0x150
+    return within_rows and dpp.row_mask == 15 and dpp.bank_mask == 15
 
 
 def _check_result_modifiers(flags: int, encoded: Encoded) -> None:
@@ -317,5 +341,3 @@ def _half_bits(modifiers: Modifiers, kind: int, place: int) -> int:
         bits |= at.SOURCE_NEG * bit(modifiers.neg_lo, 0) | at.SOURCE_NEG_HI * bit(modifiers.neg_hi, 0)
     return bits
 
-
-SPECIAL_SCALARS = {"vcc": VCC, "m0": M0, "exec": EXEC}

@@ -139,9 +139,23 @@ def dpp_write_mask(control: int, row_mask: int, bank_mask: int, bound_ctrl: int,
 @inlined
 def dpp_row(rows: Any, target: int, source: int, control: int, exec_mask: Any) -> None:
     """Fill row `target` with what each lane reads of row `source`; 0 where it reads nothing."""
-    for lane in range(at.LANES):
-        place = dpp_source_lane(control, lane)
-        if place < 0 or (exec_mask != ALL_LANES and not (exec_mask >> np.uint64(place)) & np.uint64(1)):
-            rows[target, lane] = 0
-        else:
-            rows[target, lane] = rows[source, place]
+    if exec_mask == ALL_LANES and control >= DPP_ROW_NEWBCAST:
+        for row in range(4):
+            value = rows[source, row * 16 + (control & 15)]
+            for place in range(16):
+                rows[target, row * 16 + place] = value
+    elif exec_mask == ALL_LANES and control <= DPP_QUAD_PERM_LAST:
+        first, second = control & 3, (control >> 2) & 3
+        third, fourth = (control >> 4) & 3, (control >> 6) & 3
+        for quad in range(16):
+            rows[target, 4 * quad] = rows[source, 4 * quad + first]
+            rows[target, 4 * quad + 1] = rows[source, 4 * quad + second]
+            rows[target, 4 * quad + 2] = rows[source, 4 * quad + third]
+            rows[target, 4 * quad + 3] = rows[source, 4 * quad + fourth]
+    else:
+        for lane in range(at.LANES):
+            place = dpp_source_lane(control, lane)
+            if place < 0 or not (exec_mask >> np.uint64(max(place, 0))) & np.uint64(1):
+                rows[target, lane] = 0
+            else:
+                rows[target, lane] = rows[source, place]

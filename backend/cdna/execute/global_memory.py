@@ -12,6 +12,7 @@ from enum import IntEnum, auto
 from typing import Any
 
 import numpy as np
+from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, note_bad, resolve
@@ -26,7 +27,7 @@ from backend.cdna.execute.lanes import (
     unsigned_words_at,
     value64,
 )
-from backend.cdna.execute.native import handler, inlined
+from backend.cdna.execute.native import handler, inlined, pointer_u32
 from backend.cdna.execute.transfer import (
     access_bytes,
     deliver,
@@ -136,7 +137,6 @@ def store_to_lds(wave: int, record: int, context_address: int, dwords: int, exec
     rows = rows_of(wave)
     base = np.int64(scalars[at.M0]) + np.int64(fields[at.IMMEDIATE])
     size, limit = 4 * dwords, context[at.CTX_LDS_BYTES]
-    lds = bytes_at(context[at.CTX_LDS], limit)
     for lane in range(at.LANES):
         if not (exec_mask >> np.uint64(lane)) & ONE:
             continue
@@ -144,10 +144,9 @@ def store_to_lds(wave: int, record: int, context_address: int, dwords: int, exec
         if address < 0 or address + size > limit:
             note_bad(context, at.KIND_LDS_OUT_OF_BOUNDS, lane, address, size, -1)
             continue
+        words = carray(pointer_u32(context[at.CTX_LDS] + address), (4,))
         for index in range(dwords):
-            value = rows[R + index, lane]
-            for byte in range(4):
-                lds[address + 4 * index + byte] = np.uint8((value >> np.uint32(8 * byte)) & np.uint32(0xFF))
+            words[index] = rows[R + index, lane]
     if context[at.CTX_ANY_BAD]:
         emit_events(context, scalars, fields, size, True, False)
 

@@ -29,12 +29,10 @@ SCC = 134
 DENORMAL_F32 = 135  # float32: magnitudes below it are flushed to zero; 0.0 where denormals are kept
 DENORMAL_F16 = 136
 MODE = 137  # the MODE register
-COMMIT_MASK = 138  # 64 bits: lanes that a DPP instruction may write
 CLOCK = 140  # 64 bits, cycles, timed schedule only
 EXECUTED = 142  # 64 bits: instructions executed
 LDS_READY = 144  # 64 bits: when the LDS unit has delivered everything issued so far
 VM_READY = 146
-TEMPORARY_RECORD = 160  # 16 words, 64-byte aligned: the record that a modified instruction runs as
 CONSTANTS = 256
 SCALARS = 2048
 
@@ -92,17 +90,17 @@ CONTROL_END = 10
 CONTROL_WAIT = 11
 CONTROL_UNMODELLED = 12
 
-# A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table.
-MODIFIER_WORDS = 32
-MODIFIER_HANDLER = 0  # 64 bits: handler of the instruction itself
-MODIFIER_FLAGS = 2
-MODIFIER_DPP_CONTROL = 3
-MODIFIER_DPP_MASKS = 4  # row mask | bank mask << 4 | bound_ctrl << 8
-MODIFIER_SDWA_DESTINATION = 5  # dst_sel | dst_unused << 4
-MODIFIER_OMOD = 6
-MODIFIER_DWORDS = 7  # dwords of the destination
-MODIFIER_RESULT_TYPE = 8  # TYPE_*, of the result, for clamp and omod
-MODIFIER_SOURCES = 12  # three groups of four words: type, dwords, bits (SOURCE_*), SDWA selection
+# A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table. Its first 16 words are the record that the
+# instruction itself runs as: working rows in place of modified sources, the stage rows in place of a staged destination.
+MODIFIER_WORDS = 48
+MODIFIER_FLAGS = 16
+MODIFIER_DPP_CONTROL = 17
+MODIFIER_DPP_MASKS = 18  # row mask | bank mask << 4 | bound_ctrl << 8
+MODIFIER_SDWA_DESTINATION = 19  # dst_sel | dst_unused << 4
+MODIFIER_OMOD = 20
+MODIFIER_DWORDS = 21  # dwords of the destination
+MODIFIER_SOURCES = 24  # three groups of five words: operand code, TYPE_*, dwords, SOURCE_*, SDWA selection
+MODIFIER_SOURCE_WORDS = 5
 
 FLAG_DPP = 1
 FLAG_SDWA_DESTINATION = 2
@@ -110,6 +108,7 @@ FLAG_CLAMP = 4
 FLAG_OMOD = 8
 FLAG_GPR_INDEX = 16
 FLAG_STAGED = 32  # the result goes through the stage rows
+FLAG_DPP_EVERY_LANE = 64  # with all lanes enabled each has a source and is written, so nothing need be staged
 
 SOURCE_NEG = 1
 SOURCE_ABS = 2

@@ -4,8 +4,9 @@ Layout (ISA documents, "Matrix layouts"): for an M x M result lane % M is A's ro
 lane holds. Element (row, column) of a 16x16 result is in register row % 4 of lane 16 * (row // 4) + column; of a 32x32
 result in register 4 * (row // 8) + row % 4 of lane 32 * (row // 4 % 2) + column.
 
-Each result is a chain of fused multiply-adds in float32 over ascending k. Products of 8- and 16-bit floats are exact, so the
-one thing that hardware may do otherwise is the order of the additions. xf32 rounds its inputs to 10 fraction bits.
+Each result is a chain of fused multiply-adds in float32: the first element of each part of K, in the order of the parts, then the
+second, and so on. Products of 8- and 16-bit floats are exact, so the one thing that hardware may do otherwise is the order
+of the additions. xf32 rounds its inputs to 10 fraction bits.
 """
 
 from __future__ import annotations
@@ -65,41 +66,42 @@ def e4m3_value(byte: Any, fnuz: bool) -> Any:
 
 
 @inlined
-def unpack(rows: Any, source: int, target: Any, element: int, registers: int, size: int, fnuz: bool) -> None:
-    """Spread an operand's registers into float32 [k, size], k ascending."""
-    groups = at.LANES // size
-    per_register = 1 if element <= Element.XF32 else (2 if element <= Element.F16 else 4)
-    part = registers * per_register  # elements that a lane holds
+def unpack(rows: Any, source: int, target: Any, element: int, registers: int, fnuz: bool) -> None:
+    """Spread an operand's registers into float32 [elements of a lane, 64 lanes], which is [k, M] with k in the module's order."""
+    per_register = elements_per_register(element)
     for register in range(registers):
         row = source + register
         for index in range(per_register):
-            for group in range(groups):
-                place = (group * part + register * per_register + index) * size
-                first = group * size
-                if element == Element.FP8:
-                    for lane in range(size):
-                        byte = (rows[row, first + lane] >> np.uint32(8 * index)) & np.uint32(0xFF)
-                        target[place + lane] = e4m3_value(np.uint32(byte), fnuz)
-                elif element == Element.BF16:
-                    for lane in range(size):
-                        word = (rows[row, first + lane] >> np.uint32(16 * index)) << np.uint32(16)
-                        target[place + lane] = bits_float(np.uint32(word))
-                elif element == Element.F16:
-                    for lane in range(size):
-                        word = (rows[row, first + lane] >> np.uint32(16 * index)) & np.uint32(0xFFFF)
-                        target[place + lane] = half_value(np.uint32(word))
-                elif element == Element.F32:
-                    for lane in range(size):
-                        target[place + lane] = bits_float(rows[row, first + lane])
-                elif element == Element.BF8:
-                    for lane in range(size):
-                        byte = (rows[row, first + lane] >> np.uint32(8 * index)) & np.uint32(0xFF)
-                        target[place + lane] = fp8_to_float(np.int64(byte), True, fnuz)
-                else:
-                    for lane in range(size):
-                        bits = np.int64(rows[row, first + lane])
-                        bits = (bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFF_E000
-                        target[place + lane] = bits_float(np.uint32(bits))
+            place = (register * per_register + index) * at.LANES
+            if element == Element.FP8:
+                for lane in range(at.LANES):
+                    byte = (rows[row, lane] >> np.uint32(8 * index)) & np.uint32(0xFF)
+                    target[place + lane] = e4m3_value(np.uint32(byte), fnuz)
+            elif element == Element.BF16:
+                for lane in range(at.LANES):
+                    target[place + lane] = bits_float(np.uint32((rows[row, lane] >> np.uint32(16 * index)) << np.uint32(16)))
+            elif element == Element.F16:
+                for lane in range(at.LANES):
+                    word = (rows[row, lane] >> np.uint32(16 * index)) & np.uint32(0xFFFF)
+                    target[place + lane] = half_value(np.uint32(word))
+            elif element == Element.F32:
+                for lane in range(at.LANES):
+                    target[place + lane] = bits_float(rows[row, lane])
+            elif element == Element.BF8:
+                for lane in range(at.LANES):
+                    byte = (rows[row, lane] >> np.uint32(8 * index)) & np.uint32(0xFF)
+                    target[place + lane] = fp8_to_float(np.int64(byte), True, fnuz)
+            else:
+                for lane in range(at.LANES):
+                    bits = np.int64(rows[row, lane])
+                    bits = (bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFF_E000
+                    target[place + lane] = bits_float(np.uint32(bits))
+
+
+@inlined
+def elements_per_register(element: int) -> int:
+    """Elements in a dword."""
+    return 1 if element <= Element.XF32 else (2 if element <= Element.F16 else 4)
 
 
 def _panel(row_offsets: list[int]) -> Callable[..., Any]:
@@ -166,10 +168,9 @@ def matrix(wave: int, record: int, context_address: int) -> None:
     a_address, b_address = context[at.CTX_MATRIX_A], context[at.CTX_MATRIX_B]
     a_registers, b_registers = fields[at.IMMEDIATE] & 0xFF, fields[at.IMMEDIATE] >> 8
     a_element, b_element = fields[at.COUNT] & 0xFF, fields[at.COUNT] >> 8
-    unpack(rows, fields[at.SOURCE_0], carray(pointer_f32(a_address), (4096,)), a_element, a_registers, size, fnuz)
-    unpack(rows, fields[at.SOURCE_1], carray(pointer_f32(b_address), (4096,)), b_element, b_registers, size, fnuz)
-    per_register = 1 if a_element <= Element.XF32 else (2 if a_element <= Element.F16 else 4)
-    depth = np.int64(a_registers * per_register * (at.LANES // size))
+    unpack(rows, fields[at.SOURCE_0], carray(pointer_f32(a_address), (4096,)), a_element, a_registers, fnuz)
+    unpack(rows, fields[at.SOURCE_1], carray(pointer_f32(b_address), (4096,)), b_element, b_registers, fnuz)
+    depth = np.int64(a_registers * elements_per_register(a_element) * (at.LANES // size))
     base = wave + at.ROWS_OFFSET
     d, c = base + fields[at.DESTINATION] * at.ROW_BYTES, base + fields[at.SOURCE_2] * at.ROW_BYTES
     if fields[at.SOURCE_2] >= at.SCALAR_OPERAND:

@@ -102,32 +102,38 @@ def modify_row(rows: Any, target: int, source: int, kind: int, bits: int, select
 
 
 @inlined
-def prepare_sources(wave: int, copy: Any, modifier: Any, exec_mask: Any) -> None:
-    """Replace each modified source of the copied record by working rows."""
+def prepare_sources(wave: int, modifier: Any, exec_mask: Any) -> None:
+    """Fill the working rows that the inner record names in place of modified sources."""
     rows, scalars = rows_of(wave), scalars_of(wave)
     flags = modifier[at.MODIFIER_FLAGS]
     for slot in range(3):
-        words = at.MODIFIER_SOURCES + 4 * slot
-        kind, dwords, bits = modifier[words], modifier[words + 1], modifier[words + 2]
-        code = copy[at.SOURCE_0 + slot]
+        words = at.MODIFIER_SOURCES + at.MODIFIER_SOURCE_WORDS * slot
+        code, kind, dwords, bits = modifier[words], modifier[words + 1], modifier[words + 2], modifier[words + 3]
         if dwords == 0:
             continue
-        if slot == 0 and flags & at.FLAG_GPR_INDEX and scalars[at.GPR_INDEX] and code < at.VGPRS:
-            if (scalars[at.M0] >> np.uint32(12)) & np.uint32(1):
-                code += np.int64(scalars[at.M0]) & 0xFF
-            copy[at.SOURCE_0] = code
         target = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
+        if slot == 0 and flags & at.FLAG_GPR_INDEX:
+            if scalars[at.GPR_INDEX] and (scalars[at.M0] >> np.uint32(12)) & np.uint32(1):
+                code += np.int64(scalars[at.M0]) & 0xFF
+            copy_rows(rows, target, code, dwords)
+            code = target
         if slot == 0 and flags & at.FLAG_DPP:
             dpp_row(rows, target, code, modifier[at.MODIFIER_DPP_CONTROL], exec_mask)
-            copy[at.SOURCE_0] = target
             code = target
         if bits == 0:
             continue
         if dwords == 2:
             modify_pair(rows, target, source_pair(wave, code, slot), kind, bits)
         else:
-            modify_row(rows, target, source_row(wave, code, slot), kind, bits, modifier[words + 3])
-        copy[at.SOURCE_0 + slot] = target
+            modify_row(rows, target, source_row(wave, code, slot), kind, bits, modifier[words + 4])
+
+
+@inlined
+def copy_rows(rows: Any, target: int, source: int, count: int) -> None:
+    """Copy whole rows."""
+    for index in range(count):
+        for lane in range(at.LANES):
+            rows[target + index, lane] = rows[source + index, lane]
 
 
 @inlined
@@ -177,25 +183,20 @@ def modified(wave: int, record: int, context: int) -> None:
     """Run the instruction whose modifiers are in row MODIFIER of the modifier table."""
     fields = record_of(record)
     scalars, rows = scalars_of(wave), rows_of(wave)
-    table = context_of(context)[at.CTX_MODIFIERS] + fields[at.MODIFIER] * at.MODIFIER_WORDS * 4
-    modifier = carray(pointer_i32(table), (at.MODIFIER_WORDS,))
+    inner = context_of(context)[at.CTX_MODIFIERS] + fields[at.MODIFIER] * at.MODIFIER_WORDS * 4
+    modifier = carray(pointer_i32(inner), (at.MODIFIER_WORDS,))
     exec_mask = scalar_pair(scalars, at.EXEC)
-    copy_address = wave + at.TEMPORARY_RECORD * 4
-    copy = record_of(copy_address)
-    for word in range(at.RECORD_WORDS):
-        copy[word] = fields[word]
-    prepare_sources(wave, copy, modifier, exec_mask)
-    own_handler = words_at(table, 1)[0]
+    prepare_sources(wave, modifier, exec_mask)
+    own_handler = words_at(inner, 1)[0]
     flags = modifier[at.MODIFIER_FLAGS]
     if not flags & at.FLAG_STAGED:
-        call_handler(own_handler, wave, copy_address, context)
+        call_handler(own_handler, wave, inner, context)
         return
-    copy[at.DESTINATION] = at.STAGE_ROWS
     set_scalar_pair(scalars, at.EXEC, ALL_LANES)
-    call_handler(own_handler, wave, copy_address, context)
+    call_handler(own_handler, wave, inner, context)
     set_scalar_pair(scalars, at.EXEC, exec_mask)
     mask = exec_mask
-    if flags & at.FLAG_DPP:
+    if flags & at.FLAG_DPP and not (flags & at.FLAG_DPP_EVERY_LANE and exec_mask == ALL_LANES):
         masks = modifier[at.MODIFIER_DPP_MASKS]
         mask = dpp_write_mask(
             modifier[at.MODIFIER_DPP_CONTROL], masks & 15, (masks >> 4) & 15, (masks >> 8) & 1, exec_mask
@@ -204,4 +205,7 @@ def modified(wave: int, record: int, context: int) -> None:
         treat_float_result(rows, modifier)
     if flags & at.FLAG_SDWA_DESTINATION:
         merge_sdwa(rows, fields[at.DESTINATION], modifier[at.MODIFIER_SDWA_DESTINATION])
-    commit_masked(rows, fields[at.DESTINATION], at.STAGE_ROWS, modifier[at.MODIFIER_DWORDS], mask)
+    if mask == ALL_LANES:
+        copy_rows(rows, fields[at.DESTINATION], at.STAGE_ROWS, modifier[at.MODIFIER_DWORDS])
+    else:
+        commit_masked(rows, fields[at.DESTINATION], at.STAGE_ROWS, modifier[at.MODIFIER_DWORDS], mask)

@@ -53,14 +53,9 @@ def trace_step(context: Any, original: int) -> None:
 
 
 @inlined
-def step(wave: int, context_address: int, context: Any, scalars: Any, pc: int) -> int:
-    """Execute the record at index `pc`; returns the next index. The wave's status says whether it goes on."""
-    record = context[at.CTX_PROGRAM] + pc * at.RECORD_BYTES
-    fields = record_of(record)
+def control_flow(context: Any, scalars: Any, fields: Any, pc: int) -> int:
+    """Execute a record that no handler does; returns the next index. A status other than running ends the wave's turn."""
     control = fields[at.CONTROL]
-    if control == at.CONTROL_NONE:
-        call_handler(words_at(record, 1)[0], wave, record, context_address)
-        return pc + 1
     if at.CONTROL_BRANCH <= control <= at.CONTROL_BRANCH_EXECNZ:
         taken = branch_taken(scalars, control)
         words_at(context[at.CTX_EDGES], 2 * pc + 2)[2 * pc + (1 if taken else 0)] += 1
@@ -69,25 +64,32 @@ def step(wave: int, context_address: int, context: Any, scalars: Any, pc: int) -
         scalars[at.STATUS] = at.STATUS_BARRIER
     elif control == at.CONTROL_END:
         scalars[at.STATUS] = at.STATUS_ENDED
-    elif control == at.CONTROL_UNMODELLED:
-        context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
-        scalars[at.STATUS] = at.STATUS_UNMODELLED
     return pc + 1
 
 
 @inlined
 def run_wave(wave: int, context_address: int, quantum: int, traced: bool) -> int:
-    """Execute up to `quantum` instructions of one wave; returns how many."""
+    """Execute up to `quantum` instructions of one wave; returns how many.
+
+    A handler that has no model for its operands sets the status; that is seen at the next branch or at the end of the turn.
+    """
     context, scalars = context_of(context_address), scalars_of(wave)
     pc = np.int64(scalars[at.PC])
+    program = context[at.CTX_PROGRAM]
     executed = 0
     while executed < quantum:
+        record = program + pc * at.RECORD_BYTES
+        fields = record_of(record)
         if traced:
-            trace_step(context, record_of(context[at.CTX_PROGRAM] + pc * at.RECORD_BYTES)[at.ORIGINAL])
-        pc = step(wave, context_address, context, scalars, pc)
+            trace_step(context, fields[at.ORIGINAL])
         executed += 1
-        if scalars[at.STATUS] != at.STATUS_RUNNING:
-            break
+        if fields[at.CONTROL] == at.CONTROL_NONE:
+            call_handler(words_at(record, 1)[0], wave, record, context_address)
+            pc += 1
+        else:
+            pc = control_flow(context, scalars, fields, pc)
+            if scalars[at.STATUS] != at.STATUS_RUNNING:
+                break
     scalars[at.PC] = np.uint32(pc)
     set_scalar_pair(scalars, at.EXECUTED, scalar_pair(scalars, at.EXECUTED) + np.uint64(executed))
     return executed

@@ -340,6 +340,8 @@ def vector_alu3(wave: int, record: int, context: int) -> None:
     elif opcode == Vector3.V_BFI_B32:
         for lane in range(at.LANES):
             rows[R, lane] = (rows[a, lane] & rows[b, lane]) | (~rows[a, lane] & rows[c, lane])
+    elif opcode == Vector3.V_PERM_B32:
+        permute_bytes(rows, a, b, c, fields[at.SOURCE_2] >= at.SCALAR_OPERAND)
     else:
         table = np.int64(fields[at.IMMEDIATE])
         for lane in range(at.LANES):
@@ -351,8 +353,6 @@ def vector_alu3(wave: int, record: int, context: int) -> None:
 @inlined
 def ternary_lane(opcode: int, x: int, y: int, z: int, table: int) -> int:
     """The rarer instructions of `Vector3` in one lane; x, y, z unsigned; the result's lowest 32 bits count."""
-    if opcode == Vector3.V_PERM_B32:
-        return permuted_bytes(x, y, z)
     if opcode == Vector3.V_BFE_U32:
         return (x >> (y & 31)) & ((1 << (z & 31)) - 1)
     if opcode == Vector3.V_BFE_I32:
@@ -399,22 +399,34 @@ def truth_table(x: int, y: int, z: int, table: int) -> int:
 
 
 @inlined
-def permuted_bytes(x: int, y: int, selector: int) -> int:
-    """V_PERM_B32: bytes 0-3 are the second source's, 4-7 the first's; 8-11 signs, 12 zero, above all ones."""
-    data = np.uint64(y) | (np.uint64(x) << np.uint64(32))
-    result = 0
-    for index in range(4):
-        select = (selector >> (8 * index)) & 0xFF
-        if select < 8:
-            byte = np.int64((data >> np.uint64(8 * select)) & np.uint64(0xFF))
-        elif select < 12:
-            byte = 0xFF if (data >> np.uint64(16 * (select - 8) + 15)) & np.uint64(1) else 0
-        elif select == 12:
-            byte = 0
-        else:
-            byte = 0xFF
-        result |= byte << (8 * index)
-    return result
+def permute_bytes(rows: Any, a: int, b: int, c: int, uniform: bool) -> None:
+    """V_PERM_B32 into the result row: bytes 0-3 are the second source's, 4-7 the first's; 8-11 are signs, 12 zero, above all ones.
+
+    A selector that is one scalar, and has nothing but bytes, takes shifts that are the same in all lanes.
+    """
+    selector = rows[c, 0]
+    if uniform and selector & np.uint32(0xF8F8_F8F8) == np.uint32(0):
+        first, second = np.uint64(8 * (selector & np.uint32(7))), np.uint64(8 * ((selector >> np.uint32(8)) & np.uint32(7)))
+        third = np.uint64(8 * ((selector >> np.uint32(16)) & np.uint32(7)))
+        fourth = np.uint64(8 * (selector >> np.uint32(24)))
+        low = np.uint64(0xFF)
+        for lane in range(at.LANES):
+            data = np.uint64(rows[b, lane]) | (np.uint64(rows[a, lane]) << np.uint64(32))
+            lower = ((data >> first) & low) | ((data >> second) & low) << np.uint64(8)
+            upper = ((data >> third) & low) << np.uint64(16) | (data >> fourth) << np.uint64(24)
+            rows[R, lane] = np.uint32((lower | upper) & np.uint64(0xFFFF_FFFF))
+        return
+    for lane in range(at.LANES):
+        data = np.uint64(rows[b, lane]) | (np.uint64(rows[a, lane]) << np.uint64(32))
+        result = np.uint64(0)
+        for index in range(4):
+            select = (np.uint64(rows[c, lane]) >> np.uint64(8 * index)) & np.uint64(0xFF)
+            byte = (data >> (np.uint64(8) * (select & np.uint64(7)))) & np.uint64(0xFF)
+            sign = (data >> (np.uint64(16) * (select & np.uint64(3)) + np.uint64(15))) & np.uint64(1)
+            special = np.uint64(0xFF) * sign if select < np.uint64(12) else np.uint64(0xFF)
+            special = np.uint64(0) if select == np.uint64(12) else special
+            result |= (byte if select < np.uint64(8) else special) << np.uint64(8 * index)
+        rows[R, lane] = np.uint32(result)
 
 
 @handler
