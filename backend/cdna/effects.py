@@ -39,7 +39,9 @@ _BASES = {
     OperandKind.M0: M0,
     OperandKind.SCC: SCC,
 }
-_VECTOR_FORMATS = frozenset({Format.VOP1, Format.VOP2, Format.VOPC, Format.VOP3, Format.VOP3P, Format.MAI})
+VECTOR_FORMATS = frozenset({Format.VOP1, Format.VOP2, Format.VOPC, Format.VOP3, Format.VOP3P, Format.MAI})
+"""Formats of the vector ALU, matrix instructions included."""
+
 _MEMORY_FORMATS = frozenset({Format.MUBUF, Format.FLAT, Format.GLOBAL, Format.SCRATCH})
 
 
@@ -85,7 +87,7 @@ _D16 = re.compile(r"_d16(_hi)?$")
 def traits(mnemonic: str, form: Format) -> Traits:
     """Traits of a mnemonic; cached, for there are few."""
     uses = defs = 0
-    vector = form in _VECTOR_FORMATS
+    vector = form in VECTOR_FORMATS
     if _SCC_WRITERS.match(mnemonic):
         defs |= 1 << SCC
     if _SCC_READERS.match(mnemonic):

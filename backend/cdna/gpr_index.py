@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from backend.cdna.bounds import Bounds
-from backend.cdna.effects import GPR_INDEX, M0, VGPR, Effects
+from backend.cdna.effects import GPR_INDEX, M0, VECTOR_FORMATS, VGPR, Effects
 from backend.cdna.flow import FlowGraph
-from backend.cdna.instruction import Format, Instruction, Operand, OperandKind
+from backend.cdna.instruction import Instruction, Operand, OperandKind
 
 INDEXED_REGISTERS = 256
 """Registers that an index can reach: it has eight bits, and there are as many VGPRs."""
-
-_VECTOR = frozenset({Format.VOP1, Format.VOP2, Format.VOPC, Format.VOP3, Format.VOP3P, Format.MAI})
 
 
 def effects_in_place(graph: FlowGraph, max_workgroup_size: int) -> tuple[Effects, ...]:
@@ -26,7 +24,7 @@ def effects_in_place(graph: FlowGraph, max_workgroup_size: int) -> tuple[Effects
     found = list(graph.plain_effects)
     if any(instruction.mnemonic.startswith("s_set_gpr_idx") for instruction in graph.instructions):
         for number, state in enumerate(_index_states(graph, max_workgroup_size)):
-            if state.operands and graph.instructions[number].format in _VECTOR:
+            if state.operands and graph.instructions[number].format in VECTOR_FORMATS:
                 found[number] = _indexed(graph.instructions[number], found[number], state)
     return tuple(found)
 
