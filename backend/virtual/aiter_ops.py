@@ -359,7 +359,7 @@ def aiter_roots(
     replaced.update(fakes or {})
     wrappers = {name: functools.partial(observed, observer=observer) for name in (SIZING, PLANNING, DECODING)}
     return [
-        Root("aiter", source.tree, replaced, refuse_calls=True, absent=absent, wrappers=wrappers),
+        Root("aiter", source.tree, replaced, {"aiter.mla": {}}, refuse_calls=True, absent=absent, wrappers=wrappers),
         Root("csrc", source.tree, refuse_calls=True),
     ]
 

@@ -37,10 +37,10 @@ class Root:
     """One owned top-level package.
 
     tree: where its real definitions are, None: it has none. fakes: values by bare name, in front of everything.
-    modules: whole stand-in modules by full name (namespaces of values). refuse_calls: a poison of this root that is
-    called ends the run (an op of aiter that nobody serves must not pass as one that did nothing).
-    absent: modules that must fail to import, as optional ones do on a machine without them. wrappers: put around the
-    function of that name where it is defined.
+    modules: modules by full name that exist beside the tree's, with values of theirs. refuse_calls: a poison of this root
+    that is called ends the run (an op of aiter that nobody serves must not pass as one that did nothing). absent: modules
+    that must fail to import, as optional ones do on a machine without them. wrappers: put around the function of that name
+    where it is defined.
     """
 
     name: str
@@ -178,8 +178,7 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if value is not _ABSENT:
             return value
         full = f"{module.__name__}.{name}"
-        tree = module._root.tree
-        if full in sys.modules or (tree is not None and tree.index(full) is not None):
+        if full in sys.modules or self._is_module(module._root, full):
             return importlib.import_module(full)
         where = "its module is not in the tree" if module._module_index is None else "the module does not bind it"
         return self._poison(module, name, where)
@@ -212,6 +211,8 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def _slice(self, module: LazyModule, index: ModuleIndex, name: str) -> Any:
         names = module._names
         if name in module._resolving:
+            if self._is_module(module._root, f"{module.__name__}.{name}"):  # a package's `from . import name`
+                return importlib.import_module(f"{module.__name__}.{name}")
             return self._poison(module, name, "its definition needs itself")
         module._resolving.add(name)
         try:
@@ -233,6 +234,10 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return names[name]
         finally:
             module._resolving.discard(name)
+
+    @staticmethod
+    def _is_module(root: Root, full: str) -> bool:
+        return full in root.modules or (root.tree is not None and root.tree.index(full) is not None)
 
     @staticmethod
     def _cut(module: LazyModule, name: str) -> Cut:

@@ -32,6 +32,9 @@ TARGETS = {
 LARGE_WHEELS = frozenset({"vllm"})
 """Hundreds of megabytes of binaries around a few of Python: read by ranges where pip can."""
 
+FETCH_SECONDS = 600
+"""A wheel of 400 MB over a slow line takes minutes; longer than this is a line that hangs."""
+
 PREFIXES = ("", "python")
 """Where a repository keeps the package: vLLM at its root, sglang in `python`."""
 
@@ -103,13 +106,22 @@ def _python_only(framework: str, version: str, scratch: Path) -> Path | None:
     out = scratch / f"{framework}-{version}-python-only.whl"
     command = [sys.executable, "-m", "backend.serving.source.python_only", framework, version, str(out)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, env=environment, timeout=FETCH_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
     return out if done.returncode == 0 and out.is_file() else None
 
 
 def _whole_wheel(framework: str, version: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", str(scratch)]
-    done = subprocess.run([*command, f"{framework}=={version}"], capture_output=True, text=True, check=False)
+    try:
+        wanted = [*command, f"{framework}=={version}"]
+        done = subprocess.run(wanted, capture_output=True, text=True, check=False, timeout=FETCH_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise CannotRunError(
+            f"{framework}=={version}: pip gave no wheel in {FETCH_SECONDS} s; try again, or give a path"
+        ) from error
     arrived = sorted(scratch.glob("*.whl"))
     if done.returncode != 0 or not arrived:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]

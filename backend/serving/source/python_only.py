@@ -12,6 +12,31 @@ import sys
 import zipfile
 from pathlib import Path
 
+LEFT_OUT = (
+    "models",
+    "model_executor/models",
+    "model_executor/kernels",
+    "entrypoints",
+    "third_party",
+    "vllm_flash_attn",
+    "transformers_utils",
+    "benchmarks",
+    "distributed/kv_transfer",
+    "v1/kv_offload",
+    "lora",
+    "multimodal",
+    "tool_parsers",
+    "reasoning",
+    "renderers",
+)
+"""Folders of vLLM that no attention backend reads; each file kept costs a request."""
+
+
+def wanted(member: str, name: str) -> bool:
+    """Whether a member of the wheel is kept."""
+    below = member.removeprefix(f"{name}/")
+    return below != member and member.endswith(".py") and not below.startswith(tuple(f"{folder}/" for folder in LEFT_OUT))
+
 
 def bring(name: str, version: str, out: Path) -> int:
     """Write the .py members of the release's wheel into `out`; returns how many."""
@@ -28,7 +53,7 @@ def bring(name: str, version: str, out: Path) -> int:
         if best is None:
             raise SystemExit(f"ERROR: no wheel of {name}=={version} for this Python")
         with zipfile.ZipFile(LazyZipOverHTTP(best.link.url_without_fragment, session)) as wheel:
-            members = [i for i in wheel.infolist() if i.filename.endswith(".py") and i.filename.startswith(f"{name}/")]
+            members = [member for member in wheel.infolist() if wanted(member.filename, name)]
             with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as kept:
                 for member in members:
                     kept.writestr(member.filename, wheel.read(member))
