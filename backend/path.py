@@ -63,9 +63,17 @@ class Path:
     def run_decision(self, decision: Decision) -> Outcome:
         """The same from a decision on, for one that was recorded from a real backend."""
         made = call(decision, self.source)
-        if isinstance(made.launch, Refusal):
+        refused = _refused_by_aiter(made)
+        if refused is not None:
             # No kernel runs, so nothing comes out wrong. What was done to memory before AITER refuses is a fault all the same.
             findings = tuple(f for f in check_call(made) if f.severity is not Severity.SILENT)
-            return Outcome(decision.case, decision, made, None, findings, made.launch.reason)
+            return Outcome(decision.case, decision, made, None, findings, refused)
         observation = self.device.observe(made)
         return Outcome(decision.case, decision, made, observation, check(observation), None)
+
+
+def _refused_by_aiter(made: Call) -> str | None:
+    """Why AITER raises on the way to the kernel, in the order in which its functions are called; None where it launches."""
+    if made.plan is not None and made.plan.rejected is not None:
+        return made.plan.rejected
+    return made.launch.reason if isinstance(made.launch, Refusal) else None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from backend.aiter.planners import run
 from backend.case import Case
 from backend.path import Path
 from backend.serving.policy import Choice, Policy
@@ -55,18 +54,28 @@ def choosing(backend: str, **changes: Any) -> Policy:
 
     def changed(case: Case) -> Choice:
         choice = rule(case)
-        given = {name: value(case, choice) if isinstance(value, Callable) else value for name, value in changes.items()}
+        given = {name: value(case, choice) if callable(value) else value for name, value in changes.items()}
         return dataclasses.replace(choice, **given)
 
     return changed
 
 
-def use_source(monkeypatch: pytest.MonkeyPatch, planner: ModuleType, function: str, old: str, new: str) -> None:
-    """Replaces `old` in a planner's source for the rest of a test; its own functions run in plain Python then."""
-    source = FilePath(planner.__file__ or "").read_text(encoding="utf-8")
-    assert source.count(old) == 1, f"{old!r} is in {planner.__name__} {source.count(old)} times"
-    source = source.replace(old, new).replace("@compiled\n", "").replace("@inlined\n", "")
-    names: dict[str, Any] = {"__name__": f"{planner.__name__}_changed"}
-    exec(compile(source, f"{planner.__name__}_changed", "exec"), names)
-    assert hasattr(run, function)
-    monkeypatch.setattr(run, function, names[function])
+@dataclass(frozen=True)
+class Rewritten:
+    """A function of a module with `old` replaced by `new` in the module's source, put where `user` calls it."""
+
+    module: ModuleType
+    function: str
+    user: ModuleType
+    old: str
+    new: str
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For the rest of a test; a planner's own functions run in plain Python then."""
+        source = FilePath(self.module.__file__ or "").read_text(encoding="utf-8")
+        assert source.count(self.old) == 1, f"{self.old!r} is in {self.module.__name__} {source.count(self.old)} times"
+        source = source.replace(self.old, self.new).replace("@compiled\n", "").replace("@inlined\n", "")
+        name = f"{self.module.__name__}_rewritten"
+        names: dict[str, Any] = {"__name__": name}
+        exec(compile(source, name, "exec"), names)
+        monkeypatch.setattr(self.user, self.function, names[self.function])
