@@ -80,9 +80,7 @@ def compile_program(
 
 
 class _Compiler:
-    def __init__(
-        self, instructions: tuple[Instruction, ...], arch: str, actions: tuple[Action, ...], sliced: bool
-    ) -> None:
+    def __init__(self, instructions: tuple[Instruction, ...], arch: str, actions: tuple[Action, ...], sliced: bool) -> None:
         self.instructions = instructions
         self.arch = arch
         self.actions = actions
@@ -163,12 +161,11 @@ class _Compiler:
                 record[at.TARGET] = _first_record(pcs, encoded.target)
         return records
 
-
     def _inner_record(self, place: int, record: NDArray[np.int32], encoded: Encoded) -> None:
         """What the modified instruction itself runs as (layout.MODIFIER_WORDS)."""
         row = self.modifiers[place]
         assert encoded.handler is not None
-        row[: at.RECORD_WORDS] = record
+        row[: at.RECORD_WORDS] = record  # its handler is `modified`; the own one follows
         row[at.HANDLER : at.HANDLER + 2] = _two_words(encoded.handler.address)
         flags = row[at.MODIFIER_FLAGS]
         if flags & at.FLAG_STAGED:
@@ -179,6 +176,8 @@ class _Compiler:
             moved = slot == 0 and flags & (at.FLAG_DPP | at.FLAG_GPR_INDEX)
             if row[words + 3] or moved:
                 row[at.SOURCE_0 + slot] = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
+        row[at.MODIFIER_DIRECT : at.MODIFIER_DIRECT + at.RECORD_WORDS] = row[: at.RECORD_WORDS]
+        row[at.MODIFIER_DIRECT + at.DESTINATION] = encoded.destination
 
 
 def _refusal(refused: list[Unmodelled]) -> UnmodelledError:
@@ -196,7 +195,9 @@ def _first_record(pcs: NDArray[np.int64], target: int) -> int:
     """The first record at or behind a branch target (the target itself may have been skipped)."""
     place = int(np.searchsorted(pcs, target))
     if place == len(pcs):
-        raise UnmodelledError(f"branch to pc {target:#x}: given a target behind the last instruction; allowed: one of the kernel's")
+        raise UnmodelledError(
+            f"branch to pc {target:#x}: given a target behind the last instruction; allowed: one of the kernel's"
+        )
     return place
 
 
@@ -238,9 +239,7 @@ def _read_before_written(instructions: tuple[Instruction, ...]) -> NDArray[np.in
 
 def _indexed_region(instructions: tuple[Instruction, ...]) -> set[int]:
     """Instructions between s_set_gpr_idx_on and _off in the order of the code, which must be straight-line there."""
-    targets = {
-        operand.value for each in instructions for operand in each.sources if operand.kind is OperandKind.LABEL
-    }
+    targets = {operand.value for each in instructions for operand in each.sources if operand.kind is OperandKind.LABEL}
     region: set[int] = set()
     inside = False
     for number, instruction in enumerate(instructions):
@@ -285,7 +284,9 @@ def _modifier_row(instruction: Instruction, encoded: Encoded, indexed: bool) -> 
 def _modifier_flags(modifiers: Modifiers) -> int:
     flags = 0
     if modifiers.dpp is not None:
-        flags |= at.FLAG_DPP | at.FLAG_STAGED | at.FLAG_DPP_EVERY_LANE * _reaches_every_lane(modifiers.dpp)
+        flags |= at.FLAG_DPP | at.FLAG_STAGED
+        if _reaches_every_lane(modifiers.dpp) and not (modifiers.clamp or modifiers.omod):
+            flags |= at.FLAG_DPP_EVERY_LANE
     sdwa = modifiers.sdwa
     if sdwa is not None and sdwa.dst_sel is not None and sdwa.dst_sel != _SELECT_DWORD:
         flags |= at.FLAG_SDWA_DESTINATION | at.FLAG_STAGED
@@ -340,4 +341,3 @@ def _half_bits(modifiers: Modifiers, kind: int, place: int) -> int:
         bits |= at.SOURCE_PICK_1_LOW * (1 - bit(modifiers.op_sel_hi, 1))
         bits |= at.SOURCE_NEG * bit(modifiers.neg_lo, 0) | at.SOURCE_NEG_HI * bit(modifiers.neg_hi, 0)
     return bits
-

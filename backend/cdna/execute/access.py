@@ -158,6 +158,26 @@ def attributes_of_lane(context: Any, region: Any, index: int, lane: int, offset:
 
 
 @inlined
+def mark_runs(region: Any, addresses: Any, mask: Any, size: int) -> None:
+    """Mark what a wave writes, lanes that continue one another in one go."""
+    if not region[at.REGION_WRITTEN]:
+        return
+    base = region[at.REGION_BASE]
+    start, end = 0, 0
+    for lane in range(at.LANES):
+        if not (mask >> np.uint64(lane)) & ONE:
+            continue
+        offset = np.int64(addresses[lane]) - base
+        if offset != end:
+            if end > start:
+                mark_bits(region[at.REGION_WRITTEN], start, end - start)
+            start = offset
+        end = offset + size
+    if end > start:
+        mark_bits(region[at.REGION_WRITTEN], start, end - start)
+
+
+@inlined
 def attributes_of_wave(context: Any, scalars: Any, index: int, mask: Any, size: int, is_write: bool) -> None:
     """`attributes_of_lane` and pages for every lane of `mask`, all of them inside region `index`."""
     region = region_row(context, index)
@@ -165,11 +185,17 @@ def attributes_of_wave(context: Any, scalars: Any, index: int, mask: Any, size: 
     requester = np.int64(np.int32(scalars[at.REQUESTER]))
     base, paged = region[at.REGION_BASE], region[at.REGION_PAGE_BYTES] != 0
     page_start, page_end = 0, 0
+    plain_write = is_write and not region[at.REGION_WRITER] and not region[at.REGION_TOUCHED_WRITE]
+    if plain_write:
+        mark_runs(region, addresses, mask, size)
+        if not paged:
+            return
     for lane in range(at.LANES):
         if not (mask >> np.uint64(lane)) & ONE:
             continue
         offset = np.int64(addresses[lane]) - base
-        attributes_of_lane(context, region, index, lane, offset, size, is_write)
+        if not plain_write:
+            attributes_of_lane(context, region, index, lane, offset, size, is_write)
         if paged and not (page_start <= offset and offset + size <= page_end):
             page_end = note_pages(context, region, index, lane, offset, size, requester)
             page_start = page_end - region[at.REGION_PAGE_BYTES]

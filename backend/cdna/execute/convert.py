@@ -186,7 +186,7 @@ def convert(wave: int, record: int, context: int) -> None:
         a = source_pair(wave, fields[at.SOURCE_0], 0)
         for lane in range(at.LANES):
             rows[R, lane] = from_double_lane(opcode, bits_double(value64(rows, a, lane)))
-        commit(wave, fields[at.DESTINATION], 1)
+        commit(wave, fields[at.DESTINATION], 1, R)
         return
     a = source_row(wave, fields[at.SOURCE_0], 0)
     if opcode == Convert.V_CVT_F32_I32:
@@ -227,7 +227,7 @@ def convert(wave: int, record: int, context: int) -> None:
                 kept = np.int64(rows[old, lane])
                 packed = (kept & 0xFFFF) | (packed << 16) if high_half else (kept & 0xFFFF_0000) | packed
             rows[R, lane] = np.uint32(packed)
-    commit(wave, fields[at.DESTINATION], 1)
+    commit(wave, fields[at.DESTINATION], 1, R)
 
 
 @inlined
@@ -332,4 +332,4 @@ def convert_pair(wave: int, record: int, context: int) -> None:
             word = np.int64(rows[a, lane])
             floats[R, lane] = np.float32(np.float64(fp8_to_float(word & 0xFF, e5m2, fnuz)) * scale)
             floats[R + 1, lane] = np.float32(np.float64(fp8_to_float((word >> 8) & 0xFF, e5m2, fnuz)) * scale)
-    commit(wave, fields[at.DESTINATION], 2)
+    commit(wave, fields[at.DESTINATION], 2, R)

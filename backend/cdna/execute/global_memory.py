@@ -15,7 +15,7 @@ import numpy as np
 from numba import carray
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.access import emit_events, nearest_region, note_bad, resolve
+from backend.cdna.execute.access import emit_events, nearest_region, note_bad, region_row, resolve
 from backend.cdna.execute.lanes import (
     ALL_LANES,
     bytes_at,
@@ -27,7 +27,7 @@ from backend.cdna.execute.lanes import (
     unsigned_words_at,
     value64,
 )
-from backend.cdna.execute.native import handler, inlined, pointer_u32
+from backend.cdna.execute.native import handler, inlined, pointer_i32, pointer_u32
 from backend.cdna.execute.transfer import (
     access_bytes,
     deliver,
@@ -179,6 +179,14 @@ def buffer_access(wave: int, record: int, context_address: int) -> None:
     size = np.uint64(access_bytes(fields[at.OPCODE] & 15, dwords))
     highest = np.uint64(0)
     row = fields[at.SOURCE_0]
+    if row >= 0 and fields[at.COUNT] & at.ADDRESSES_ONLY and exec_mask == ALL_LANES:
+        least, most = np.uint32(0xFFFF_FFFF), np.uint32(0)
+        for lane in range(at.LANES):
+            least, most = min(least, rows[row, lane]), max(most, rows[row, lane])
+        if np.uint64(most) + offset + size <= limit and settled(
+            context, fields, base + soffset + offset + np.uint64(least), base + soffset + offset + np.uint64(most) + size
+        ):
+            return
     if row >= 0:
         for lane in range(at.LANES):
             place = np.uint64(rows[row, lane]) + offset
@@ -193,6 +201,22 @@ def buffer_access(wave: int, record: int, context_address: int) -> None:
     else:
         transfer_by_dword(wave, record, context_address, exec_mask, limit)
     finish_load(wave, record, context_address, exec_mask)
+
+
+@inlined
+def settled(context: Any, fields: Any, lowest: Any, end: Any) -> bool:
+    """Whether an access of which only the addresses matter is right without a look at its lanes: all of it in the region
+    that this instruction accessed last, which asks for nothing but its bounds, and no log is kept."""
+    index = np.int64(carray(pointer_i32(context[at.CTX_LAST_REGION]), (fields[at.ACCESS] + 1,))[fields[at.ACCESS]])
+    if index < 0 or context[at.CTX_FLAGS] & (at.RUN_HASHES | at.RUN_SLOW_PATH):
+        return False
+    region = region_row(context, index)
+    writes = fields[at.OPCODE] >> 4 == Direction.STORE
+    if region[at.REGION_ATTRIBUTES] or region[at.REGION_ELEMENT_BYTES] or (
+        writes and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE
+    ):
+        return False
+    return np.uint64(region[at.REGION_BASE]) <= lowest and end <= np.uint64(region[at.REGION_END])
 
 
 @inlined

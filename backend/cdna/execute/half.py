@@ -133,4 +133,4 @@ def half_alu(wave: int, record: int, context: int) -> None:
             z = half_to_double(np.int64(rows[c, lane] >> shift) & 0xFFFF)
             result |= double_to_half(half_result(opcode, x, y, z)) << (16 * half)
         rows[R, lane] = np.uint32(result)
-    commit(wave, fields[at.DESTINATION], 1)
+    commit(wave, fields[at.DESTINATION], 1, R)

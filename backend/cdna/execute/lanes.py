@@ -120,16 +120,28 @@ def source_pair(wave: int, code: int, slot: int) -> int:
 
 
 @inlined
-def commit(wave: int, destination: int, count: int) -> None:
-    """Copy `count` result rows to the destination in the lanes that EXEC enables."""
+def result_row(wave: int, destination: int, count: int, a: int, b: int, c: int) -> int:
+    """Where a handler puts its `count` (1 or 2) result rows: the destination itself when all lanes are enabled and no source
+    row (nor its neighbour) is also a result row, so that the compiler's vector loops need not fear it; else working rows."""
+    apart = abs(destination - a) >= count and abs(destination - b) >= count and abs(destination - c) >= count
+    if apart and scalar_pair(scalars_of(wave), at.EXEC) == ALL_LANES:
+        return destination
+    return at.RESULT_ROWS
+
+
+@inlined
+def commit(wave: int, destination: int, count: int, result: int) -> None:
+    """Copy `count` result rows from `result` to the destination in the lanes that EXEC enables."""
+    if result == destination:
+        return
     rows = rows_of(wave)
     exec_mask = scalar_pair(scalars_of(wave), at.EXEC)
     if exec_mask == ALL_LANES:
         for index in range(count):
             for lane in range(at.LANES):
-                rows[destination + index, lane] = rows[at.RESULT_ROWS + index, lane]
+                rows[destination + index, lane] = rows[result + index, lane]
     else:
-        commit_masked(rows, destination, at.RESULT_ROWS, count, exec_mask)
+        commit_masked(rows, destination, result, count, exec_mask)
 
 
 @inlined

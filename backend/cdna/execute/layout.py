@@ -92,7 +92,8 @@ CONTROL_UNMODELLED = 12
 
 # A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table. Its first 16 words are the record that the
 # instruction itself runs as: working rows in place of modified sources, the stage rows in place of a staged destination.
-MODIFIER_WORDS = 48
+MODIFIER_WORDS = 64
+MODIFIER_DIRECT = 48  # the same record once more with the real destination, for FLAG_DPP_EVERY_LANE
 MODIFIER_FLAGS = 16
 MODIFIER_DPP_CONTROL = 17
 MODIFIER_DPP_MASKS = 18  # row mask | bank mask << 4 | bound_ctrl << 8

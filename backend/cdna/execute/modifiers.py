@@ -192,11 +192,14 @@ def modified(wave: int, record: int, context: int) -> None:
     if not flags & at.FLAG_STAGED:
         call_handler(own_handler, wave, inner, context)
         return
+    if flags & at.FLAG_DPP_EVERY_LANE and exec_mask == ALL_LANES:
+        call_handler(own_handler, wave, inner + at.MODIFIER_DIRECT * 4, context)
+        return
     set_scalar_pair(scalars, at.EXEC, ALL_LANES)
     call_handler(own_handler, wave, inner, context)
     set_scalar_pair(scalars, at.EXEC, exec_mask)
     mask = exec_mask
-    if flags & at.FLAG_DPP and not (flags & at.FLAG_DPP_EVERY_LANE and exec_mask == ALL_LANES):
+    if flags & at.FLAG_DPP:
         masks = modifier[at.MODIFIER_DPP_MASKS]
         mask = dpp_write_mask(
             modifier[at.MODIFIER_DPP_CONTROL], masks & 15, (masks >> 4) & 15, (masks >> 8) & 1, exec_mask

@@ -19,6 +19,7 @@ from backend.cdna.execute.lanes import (
     commit,
     float_rows_of,
     record_of,
+    result_row,
     rows_of,
     scalar_pair,
     scalars_of,
@@ -39,7 +40,6 @@ from backend.cdna.execute.native import (
     inlined,
 )
 
-R = at.RESULT_ROWS
 SMALLEST_NORMAL = np.float32(2.0**-126)
 INFINITY = np.float32(np.inf)
 NAN = np.float32(np.nan)
@@ -178,40 +178,42 @@ def float_alu(wave: int, record: int, context: int) -> None:
     rows = float_rows_of(wave)
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
+    destination = np.int64(fields[at.DESTINATION])
+    r = result_row(wave, destination, 1, a, b, b)
     keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
     if opcode == Float.V_MUL_F32:
         for lane in range(at.LANES):
-            rows[R, lane] = flushed(flushed(rows[a, lane], keep) * flushed(rows[b, lane], keep), keep)
+            rows[r, lane] = flushed(flushed(rows[a, lane], keep) * flushed(rows[b, lane], keep), keep)
     elif opcode == Float.V_ADD_F32:
         for lane in range(at.LANES):
-            rows[R, lane] = flushed(flushed(rows[a, lane], keep) + flushed(rows[b, lane], keep), keep)
+            rows[r, lane] = flushed(flushed(rows[a, lane], keep) + flushed(rows[b, lane], keep), keep)
     elif opcode == Float.V_SUB_F32:
         for lane in range(at.LANES):
-            rows[R, lane] = flushed(flushed(rows[a, lane], keep) - flushed(rows[b, lane], keep), keep)
+            rows[r, lane] = flushed(flushed(rows[a, lane], keep) - flushed(rows[b, lane], keep), keep)
     elif opcode == Float.V_SUBREV_F32:
         for lane in range(at.LANES):
-            rows[R, lane] = flushed(flushed(rows[b, lane], keep) - flushed(rows[a, lane], keep), keep)
+            rows[r, lane] = flushed(flushed(rows[b, lane], keep) - flushed(rows[a, lane], keep), keep)
     elif opcode == Float.V_MAX_F32:
         for lane in range(at.LANES):
-            rows[R, lane] = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
+            rows[r, lane] = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
     elif opcode == Float.V_MIN_F32:
         for lane in range(at.LANES):
-            rows[R, lane] = smaller(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
+            rows[r, lane] = smaller(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
     elif opcode == Float.V_EXP_F32:
         for lane in range(at.LANES):
             value = np.float64(flushed(rows[a, lane], SMALLEST_NORMAL))
             cut = min(max(value, -1000.0), 1000.0)
             result = np.float32(exp2(cut)) if value == value else NAN  # noqa: PLR0124
-            rows[R, lane] = flushed(result, SMALLEST_NORMAL)
+            rows[r, lane] = flushed(result, SMALLEST_NORMAL)
     elif opcode == Float.V_LDEXP_F32:
         signed = signed_rows_of(wave)
         for lane in range(at.LANES):
             scale = power_of_two(np.int64(min(max(signed[b, lane], -400), 400)))
-            rows[R, lane] = flushed(np.float32(np.float64(flushed(rows[a, lane], keep)) * scale), keep)
+            rows[r, lane] = flushed(np.float32(np.float64(flushed(rows[a, lane], keep)) * scale), keep)
     else:
         for lane in range(at.LANES):
-            rows[R, lane] = unary_lane(opcode, rows[a, lane], rows[b, lane], keep)
-    commit(wave, fields[at.DESTINATION], 1)
+            rows[r, lane] = unary_lane(opcode, rows[a, lane], rows[b, lane], keep)
+    commit(wave, destination, 1, r)
 
 
 @inlined
@@ -271,21 +273,23 @@ def float_alu3(wave: int, record: int, context: int) -> None:
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
     c = source_row(wave, fields[at.SOURCE_2], 2)
+    destination = np.int64(fields[at.DESTINATION])
+    r = result_row(wave, destination, 1, a, b, c)
     scalars = scalars_of(wave)
     keep = bits_float(scalars[at.DENORMAL_F32])
     if opcode == Float3.V_FMA_F32:
         for lane in range(at.LANES):
             x, y, z = flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), flushed(rows[c, lane], keep)
-            rows[R, lane] = flushed(fused_multiply_add(x, y, z), keep)
+            rows[r, lane] = flushed(fused_multiply_add(x, y, z), keep)
     elif opcode == Float3.V_MAX3_F32:
         for lane in range(at.LANES):
             pair = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
-            rows[R, lane] = larger(pair, flushed(rows[c, lane], keep))
+            rows[r, lane] = larger(pair, flushed(rows[c, lane], keep))
     elif opcode == Float3.V_DIV_SCALE_F32:
         mask = np.uint64(0)
         for lane in range(at.LANES):
             value, scaled = div_scale(rows[a, lane], rows[b, lane], rows[c, lane])
-            rows[R, lane] = value
+            rows[r, lane] = value
             if scaled:
                 mask |= np.uint64(1) << np.uint64(lane)
         set_scalar_pair(scalars, fields[at.DESTINATION_2], mask & scalar_pair(scalars, at.EXEC))
@@ -293,12 +297,12 @@ def float_alu3(wave: int, record: int, context: int) -> None:
         vcc = scalar_pair(scalars, at.VCC)
         for lane in range(at.LANES):
             scaled = (vcc >> np.uint64(lane)) & np.uint64(1) != np.uint64(0)
-            rows[R, lane] = div_fmas(rows[a, lane], rows[b, lane], rows[c, lane], scaled, keep)
+            rows[r, lane] = div_fmas(rows[a, lane], rows[b, lane], rows[c, lane], scaled, keep)
     else:
         for lane in range(at.LANES):
             x, y, z = flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), flushed(rows[c, lane], keep)
-            rows[R, lane] = ternary_float_lane(opcode, x, y, z)
-    commit(wave, fields[at.DESTINATION], 1)
+            rows[r, lane] = ternary_float_lane(opcode, x, y, z)
+    commit(wave, destination, 1, r)
 
 
 @inlined
@@ -382,32 +386,33 @@ def float_pair(wave: int, record: int, context: int) -> None:
     rows = float_rows_of(wave)
     a = source_pair(wave, fields[at.SOURCE_0], 0)
     b = source_pair(wave, fields[at.SOURCE_1], 1)
+    c = source_pair(wave, fields[at.SOURCE_2], 2)
+    destination = np.int64(fields[at.DESTINATION])
+    r = result_row(wave, destination, 2, a, b, c)
     keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
     if opcode == FloatPair.V_PK_MUL_F32:
         for half in range(2):
             for lane in range(at.LANES):
                 product = flushed(rows[a + half, lane], keep) * flushed(rows[b + half, lane], keep)
-                rows[R + half, lane] = flushed(product, keep)
+                rows[r + half, lane] = flushed(product, keep)
     elif opcode == FloatPair.V_PK_ADD_F32:
         for half in range(2):
             for lane in range(at.LANES):
                 total = flushed(rows[a + half, lane], keep) + flushed(rows[b + half, lane], keep)
-                rows[R + half, lane] = flushed(total, keep)
+                rows[r + half, lane] = flushed(total, keep)
     elif opcode == FloatPair.V_PK_FMA_F32:
-        c = source_pair(wave, fields[at.SOURCE_2], 2)
         for half in range(2):
             for lane in range(at.LANES):
                 x, y = flushed(rows[a + half, lane], keep), flushed(rows[b + half, lane], keep)
                 total = fused_multiply_add(x, y, flushed(rows[c + half, lane], keep))
-                rows[R + half, lane] = flushed(total, keep)
+                rows[r + half, lane] = flushed(total, keep)
     else:
-        c = source_pair(wave, fields[at.SOURCE_2], 2)
         bits = rows_of(wave)
         for lane in range(at.LANES):
             x, y = bits_double(value64(bits, a, lane)), bits_double(value64(bits, b, lane))
             result = double_lane(opcode, x, y, bits_double(value64(bits, c, lane)))
-            set_value64(bits, R, lane, double_bits(result))
-    commit(wave, fields[at.DESTINATION], 2)
+            set_value64(bits, r, lane, double_bits(result))
+    commit(wave, destination, 2, r)
 
 
 @inlined

@@ -14,6 +14,7 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import (
     commit,
     record_of,
+    result_row,
     rows_of,
     scalar_pair,
     scalars_of,
@@ -25,8 +26,6 @@ from backend.cdna.execute.lanes import (
     value64,
 )
 from backend.cdna.execute.native import handler, inlined
-
-R = at.RESULT_ROWS
 
 
 class Vector(IntEnum):
@@ -150,83 +149,86 @@ def vector_alu(wave: int, record: int, context: int) -> None:
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, signed = rows_of(wave), signed_rows_of(wave)
+    destination = np.int64(fields[at.DESTINATION])
     a = source_row(wave, fields[at.SOURCE_0], 0)
     if opcode == Vector.V_MOV_B32:
+        r = result_row(wave, destination, 1, a, a, a)
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane]
-        commit(wave, fields[at.DESTINATION], 1)
+            rows[r, lane] = rows[a, lane]
+        commit(wave, destination, 1, r)
         return
     b = source_row(wave, fields[at.SOURCE_1], 1)
+    r = result_row(wave, destination, 1, a, b, b)
     if opcode == Vector.V_ADD_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane] + rows[b, lane]
+            rows[r, lane] = rows[a, lane] + rows[b, lane]
     elif opcode == Vector.V_SUB_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane] - rows[b, lane]
+            rows[r, lane] = rows[a, lane] - rows[b, lane]
     elif opcode == Vector.V_SUBREV_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[b, lane] - rows[a, lane]
+            rows[r, lane] = rows[b, lane] - rows[a, lane]
     elif opcode == Vector.V_MUL_I32_I24:
         for lane in range(at.LANES):
-            rows[R, lane] = np.uint32((signed[a, lane] << 8 >> 8) * (signed[b, lane] << 8 >> 8))
+            rows[r, lane] = np.uint32((signed[a, lane] << 8 >> 8) * (signed[b, lane] << 8 >> 8))
     elif opcode == Vector.V_MUL_U32_U24:
         for lane in range(at.LANES):
-            rows[R, lane] = (rows[a, lane] & np.uint32(0xFFFFFF)) * (rows[b, lane] & np.uint32(0xFFFFFF))
+            rows[r, lane] = (rows[a, lane] & np.uint32(0xFFFFFF)) * (rows[b, lane] & np.uint32(0xFFFFFF))
     elif opcode == Vector.V_MUL_LO_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane] * rows[b, lane]
+            rows[r, lane] = rows[a, lane] * rows[b, lane]
     elif opcode == Vector.V_MUL_HI_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = np.uint32((np.uint64(rows[a, lane]) * np.uint64(rows[b, lane])) >> np.uint64(32))
+            rows[r, lane] = np.uint32((np.uint64(rows[a, lane]) * np.uint64(rows[b, lane])) >> np.uint64(32))
     elif opcode == Vector.V_MUL_HI_I32:
         for lane in range(at.LANES):
-            rows[R, lane] = np.uint32((np.int64(signed[a, lane]) * np.int64(signed[b, lane])) >> 32)
+            rows[r, lane] = np.uint32((np.int64(signed[a, lane]) * np.int64(signed[b, lane])) >> 32)
     elif opcode == Vector.V_MIN_I32:
         for lane in range(at.LANES):
-            signed[R, lane] = min(signed[a, lane], signed[b, lane])
+            signed[r, lane] = min(signed[a, lane], signed[b, lane])
     elif opcode == Vector.V_MAX_I32:
         for lane in range(at.LANES):
-            signed[R, lane] = max(signed[a, lane], signed[b, lane])
+            signed[r, lane] = max(signed[a, lane], signed[b, lane])
     elif opcode == Vector.V_MIN_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = min(rows[a, lane], rows[b, lane])
+            rows[r, lane] = min(rows[a, lane], rows[b, lane])
     elif opcode == Vector.V_MAX_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = max(rows[a, lane], rows[b, lane])
+            rows[r, lane] = max(rows[a, lane], rows[b, lane])
     elif opcode == Vector.V_AND_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane] & rows[b, lane]
+            rows[r, lane] = rows[a, lane] & rows[b, lane]
     elif opcode == Vector.V_OR_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane] | rows[b, lane]
+            rows[r, lane] = rows[a, lane] | rows[b, lane]
     elif opcode == Vector.V_XOR_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane] ^ rows[b, lane]
+            rows[r, lane] = rows[a, lane] ^ rows[b, lane]
     elif opcode == Vector.V_XNOR_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = np.uint32(~(rows[a, lane] ^ rows[b, lane]))
+            rows[r, lane] = np.uint32(~(rows[a, lane] ^ rows[b, lane]))
     elif opcode == Vector.V_NOT_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = np.uint32(~rows[a, lane])
+            rows[r, lane] = np.uint32(~rows[a, lane])
     elif opcode == Vector.V_LSHLREV_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[b, lane] << (rows[a, lane] & np.uint32(31))
+            rows[r, lane] = rows[b, lane] << (rows[a, lane] & np.uint32(31))
     elif opcode == Vector.V_LSHRREV_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[b, lane] >> (rows[a, lane] & np.uint32(31))
+            rows[r, lane] = rows[b, lane] >> (rows[a, lane] & np.uint32(31))
     elif opcode == Vector.V_ASHRREV_I32:
         for lane in range(at.LANES):
-            signed[R, lane] = signed[b, lane] >> (signed[a, lane] & np.int32(31))
+            signed[r, lane] = signed[b, lane] >> (signed[a, lane] & np.int32(31))
     else:
-        vector_rare(rows, opcode, a, b)
-    commit(wave, fields[at.DESTINATION], 1)
+        vector_rare(rows, opcode, a, b, r)
+    commit(wave, destination, 1, r)
 
 
 @inlined
-def vector_rare(rows: Any, opcode: int, a: int, b: int) -> None:
+def vector_rare(rows: Any, opcode: int, a: int, b: int, r: int) -> None:
     """The instructions of `Vector` that matter little for speed, one lane at a time, into the result row."""
     for lane in range(at.LANES):
-        rows[R, lane] = np.uint32(rare_lane(opcode, rows[a, lane], rows[b, lane], lane))
+        rows[r, lane] = np.uint32(rare_lane(opcode, rows[a, lane], rows[b, lane], lane))
 
 
 @inlined
@@ -307,47 +309,50 @@ def vector_alu3(wave: int, record: int, context: int) -> None:
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = rows_of(wave)
+    destination = np.int64(fields[at.DESTINATION])
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
     if opcode == Vector3.V_CNDMASK_B32:
         mask = scalar_pair(scalars_of(wave), fields[at.SOURCE_2])
+        r = result_row(wave, destination, 1, a, b, b)
         for lane in range(at.LANES):
-            rows[R, lane] = rows[b, lane] if (mask >> np.uint64(lane)) & np.uint64(1) else rows[a, lane]
-        commit(wave, fields[at.DESTINATION], 1)
+            rows[r, lane] = rows[b, lane] if (mask >> np.uint64(lane)) & np.uint64(1) else rows[a, lane]
+        commit(wave, destination, 1, r)
         return
     c = source_row(wave, fields[at.SOURCE_2], 2)
+    r = result_row(wave, destination, 1, a, b, c)
     if opcode == Vector3.V_ADD3_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane] + rows[b, lane] + rows[c, lane]
+            rows[r, lane] = rows[a, lane] + rows[b, lane] + rows[c, lane]
     elif opcode == Vector3.V_LSHL_ADD_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = (rows[a, lane] << (rows[b, lane] & np.uint32(31))) + rows[c, lane]
+            rows[r, lane] = (rows[a, lane] << (rows[b, lane] & np.uint32(31))) + rows[c, lane]
     elif opcode == Vector3.V_ADD_LSHL_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = (rows[a, lane] + rows[b, lane]) << (rows[c, lane] & np.uint32(31))
+            rows[r, lane] = (rows[a, lane] + rows[b, lane]) << (rows[c, lane] & np.uint32(31))
     elif opcode == Vector3.V_LSHL_OR_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = (rows[a, lane] << (rows[b, lane] & np.uint32(31))) | rows[c, lane]
+            rows[r, lane] = (rows[a, lane] << (rows[b, lane] & np.uint32(31))) | rows[c, lane]
     elif opcode == Vector3.V_AND_OR_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = (rows[a, lane] & rows[b, lane]) | rows[c, lane]
+            rows[r, lane] = (rows[a, lane] & rows[b, lane]) | rows[c, lane]
     elif opcode == Vector3.V_OR3_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane] | rows[b, lane] | rows[c, lane]
+            rows[r, lane] = rows[a, lane] | rows[b, lane] | rows[c, lane]
     elif opcode == Vector3.V_XAD_U32:
         for lane in range(at.LANES):
-            rows[R, lane] = (rows[a, lane] ^ rows[b, lane]) + rows[c, lane]
+            rows[r, lane] = (rows[a, lane] ^ rows[b, lane]) + rows[c, lane]
     elif opcode == Vector3.V_BFI_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = (rows[a, lane] & rows[b, lane]) | (~rows[a, lane] & rows[c, lane])
+            rows[r, lane] = (rows[a, lane] & rows[b, lane]) | (~rows[a, lane] & rows[c, lane])
     elif opcode == Vector3.V_PERM_B32:
-        permute_bytes(rows, a, b, c, fields[at.SOURCE_2] >= at.SCALAR_OPERAND)
+        permute_bytes(rows, a, b, c, r, fields[at.SOURCE_2] >= at.SCALAR_OPERAND)
     else:
         table = np.int64(fields[at.IMMEDIATE])
         for lane in range(at.LANES):
             value = ternary_lane(opcode, np.int64(rows[a, lane]), np.int64(rows[b, lane]), np.int64(rows[c, lane]), table)
-            rows[R, lane] = np.uint32(value)
-    commit(wave, fields[at.DESTINATION], 1)
+            rows[r, lane] = np.uint32(value)
+    commit(wave, destination, 1, r)
 
 
 @inlined
@@ -399,22 +404,22 @@ def truth_table(x: int, y: int, z: int, table: int) -> int:
 
 
 @inlined
-def permute_bytes(rows: Any, a: int, b: int, c: int, uniform: bool) -> None:
+def permute_bytes(rows: Any, a: int, b: int, c: int, r: int, uniform: bool) -> None:
     """V_PERM_B32 into the result row: bytes 0-3 are the second source's, 4-7 the first's; 8-11 are signs, 12 zero, above all ones.
 
     A selector that is one scalar, and has nothing but bytes, takes shifts that are the same in all lanes.
     """
-    selector = rows[c, 0]
-    if uniform and selector & np.uint32(0xF8F8_F8F8) == np.uint32(0):
-        first, second = np.uint64(8 * (selector & np.uint32(7))), np.uint64(8 * ((selector >> np.uint32(8)) & np.uint32(7)))
-        third = np.uint64(8 * ((selector >> np.uint32(16)) & np.uint32(7)))
-        fourth = np.uint64(8 * (selector >> np.uint32(24)))
-        low = np.uint64(0xFF)
+    selector = np.int64(rows[c, 0])
+    if uniform and selector & 0xF8F8_F8F8 == 0:
+        first, second = (a if selector & 4 else b), (a if selector & 0x400 else b)
+        third, fourth = (a if selector & 0x4_0000 else b), (a if selector & 0x400_0000 else b)
+        shift_1, shift_2 = np.uint32(8 * (selector & 3)), np.uint32(8 * (selector >> 8 & 3))
+        shift_3, shift_4 = np.uint32(8 * (selector >> 16 & 3)), np.uint32(8 * (selector >> 24 & 3))
+        byte = np.uint32(0xFF)
         for lane in range(at.LANES):
-            data = np.uint64(rows[b, lane]) | (np.uint64(rows[a, lane]) << np.uint64(32))
-            lower = ((data >> first) & low) | ((data >> second) & low) << np.uint64(8)
-            upper = ((data >> third) & low) << np.uint64(16) | (data >> fourth) << np.uint64(24)
-            rows[R, lane] = np.uint32((lower | upper) & np.uint64(0xFFFF_FFFF))
+            low = ((rows[first, lane] >> shift_1) & byte) | ((rows[second, lane] >> shift_2) & byte) << np.uint32(8)
+            high = ((rows[third, lane] >> shift_3) & byte) | ((rows[fourth, lane] >> shift_4) & byte) << np.uint32(8)
+            rows[r, lane] = np.uint32(low | high << np.uint32(16))
         return
     for lane in range(at.LANES):
         data = np.uint64(rows[b, lane]) | (np.uint64(rows[a, lane]) << np.uint64(32))
@@ -426,7 +431,7 @@ def permute_bytes(rows: Any, a: int, b: int, c: int, uniform: bool) -> None:
             special = np.uint64(0xFF) * sign if select < np.uint64(12) else np.uint64(0xFF)
             special = np.uint64(0) if select == np.uint64(12) else special
             result |= (byte if select < np.uint64(8) else special) << np.uint64(8 * index)
-        rows[R, lane] = np.uint32(result)
+        rows[r, lane] = np.uint32(result)
 
 
 @handler
@@ -440,42 +445,45 @@ def vector_alu64(wave: int, record: int, context: int) -> None:
     rows = rows_of(wave)
     pairs = fields[at.COUNT]
     a = source_pair(wave, fields[at.SOURCE_0], 0) if pairs & 1 else source_row(wave, fields[at.SOURCE_0], 0)
+    destination = np.int64(fields[at.DESTINATION])
     if opcode == Vector64.V_MOV_B64:
+        r = result_row(wave, destination, 2, a, a, a)
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane]
-            rows[R + 1, lane] = rows[a + 1, lane]
-        commit(wave, fields[at.DESTINATION], 2)
+            rows[r, lane] = rows[a, lane]
+            rows[r + 1, lane] = rows[a + 1, lane]
+        commit(wave, destination, 2, r)
         return
     b = source_pair(wave, fields[at.SOURCE_1], 1) if pairs & 2 else source_row(wave, fields[at.SOURCE_1], 1)
     if opcode >= Vector64.V_ADD_CO_U32 and opcode <= Vector64.V_SUBBREV_CO_U32:
         carry_lanes(wave, fields, rows, a, b)
         return
-    c = source_pair(wave, fields[at.SOURCE_2], 2) if pairs & 4 else 0
+    c = source_pair(wave, fields[at.SOURCE_2], 2) if pairs & 4 else a
+    r = result_row(wave, destination, 2, a, b, c)
     if opcode == Vector64.V_LSHL_ADD_U64:
         for lane in range(at.LANES):
             shift = np.uint64(rows[b, lane] & np.uint32(7))
-            set_value64(rows, R, lane, (value64(rows, a, lane) << shift) + value64(rows, c, lane))
+            set_value64(rows, r, lane, (value64(rows, a, lane) << shift) + value64(rows, c, lane))
     elif opcode == Vector64.V_LSHLREV_B64:
         for lane in range(at.LANES):
-            set_value64(rows, R, lane, value64(rows, b, lane) << np.uint64(rows[a, lane] & np.uint32(63)))
+            set_value64(rows, r, lane, value64(rows, b, lane) << np.uint64(rows[a, lane] & np.uint32(63)))
     elif opcode == Vector64.V_LSHRREV_B64:
         for lane in range(at.LANES):
-            set_value64(rows, R, lane, value64(rows, b, lane) >> np.uint64(rows[a, lane] & np.uint32(63)))
+            set_value64(rows, r, lane, value64(rows, b, lane) >> np.uint64(rows[a, lane] & np.uint32(63)))
     elif opcode == Vector64.V_ASHRREV_I64:
         for lane in range(at.LANES):
             shifted = np.int64(value64(rows, b, lane)) >> np.int64(rows[a, lane] & np.uint32(63))
-            set_value64(rows, R, lane, np.uint64(shifted))
+            set_value64(rows, r, lane, np.uint64(shifted))
     elif opcode == Vector64.V_PK_MOV_B32:
         for lane in range(at.LANES):
-            rows[R, lane] = rows[a, lane]
-            rows[R + 1, lane] = rows[b, lane]  # op_sel has chosen the half
+            rows[r, lane] = rows[a, lane]
+            rows[r + 1, lane] = rows[b, lane]  # op_sel has chosen the half
     else:
-        multiply_add64(wave, fields, rows, a, b, c)
-    commit(wave, fields[at.DESTINATION], 2)
+        multiply_add64(wave, fields, rows, a, b, c, r)
+    commit(wave, destination, 2, r)
 
 
 @inlined
-def multiply_add64(wave: int, fields: Any, rows: Any, a: int, b: int, c: int) -> None:
+def multiply_add64(wave: int, fields: Any, rows: Any, a: int, b: int, c: int, r: int) -> None:
     """V_MAD_U64_U32 and V_MAD_I64_I32 into the result rows, their overflow into the mask (inactive lanes give 0)."""
     scalars = scalars_of(wave)
     exec_mask = scalar_pair(scalars, at.EXEC)
@@ -490,7 +498,7 @@ def multiply_add64(wave: int, fields: Any, rows: Any, a: int, b: int, c: int) ->
             signed_total = product + np.int64(addend)
             carry = ((product ^ signed_total) & (np.int64(addend) ^ signed_total)) < 0
             total = np.uint64(signed_total)
-        set_value64(rows, R, lane, total)
+        set_value64(rows, r, lane, total)
         if carry:
             overflow |= np.uint64(1) << np.uint64(lane)
     set_scalar_pair(scalars, fields[at.DESTINATION_2], overflow & exec_mask)
@@ -512,7 +520,7 @@ def carry_lanes(wave: int, fields: Any, rows: Any, a: int, b: int) -> None:
         carry = np.int64((carry_in >> np.uint64(lane)) & np.uint64(1))
         x, y = np.int64(rows[a, lane]), np.int64(rows[b, lane])
         total = x + y + carry if adds else x - y - carry
-        rows[R, lane] = np.uint32(total & 0xFFFF_FFFF)
+        rows[at.RESULT_ROWS, lane] = np.uint32(total & 0xFFFF_FFFF)
         carry_out |= np.uint64((total >> 32) & 1) << np.uint64(lane)
     set_scalar_pair(scalars, fields[at.DESTINATION_2], carry_out & scalar_pair(scalars, at.EXEC))
-    commit(wave, fields[at.DESTINATION], 1)
+    commit(wave, fields[at.DESTINATION], 1, at.RESULT_ROWS)
