@@ -19,7 +19,7 @@ from backend.aiter.arguments import BufferSizes, Device, PlanArguments
 from backend.aiter.planners import plan, run, v1_0, v1_1, v1_2
 from backend.aiter.planners.memory import plain_python
 from backend.aiter.sizing import buffer_sizes
-from backend.case import Case, MetadataMode
+from backend.case import Case, DType, MetadataMode
 from backend.decision import Refused
 from backend.path import Path
 from backend.serving.direct import direct
@@ -48,7 +48,8 @@ def rate(count: int, work: Callable[[], object], rounds: int = ROUNDS) -> float:
 def model_rates() -> None:
     """For what sglang sends to TP2 and TP4, and for a direct caller of every mode."""
     path = Path("model")
-    rates(path, "sglang, TP2 and TP4", space(Wishes("sglang-27188", shapes=("tp2", "tp4"), max_batch=MAX_BATCH)))
+    served = Wishes("sglang-27188", shapes=("tp2", "tp4"), q_dtype=DType.FP8, kv_dtype=DType.FP8, max_batch=MAX_BATCH)
+    rates(path, "sglang, TP2 and TP4, fp8 (what `make run` confirms)", space(served))
     rates(path, "direct, every mode", space(Wishes("direct", max_batch=MAX_BATCH)))
 
 
