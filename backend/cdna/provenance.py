@@ -11,20 +11,20 @@ wanted next. Requests are generators on a stack of our own, because loops make c
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
 from backend.cdna.effects import EXEC, GPR_INDEX, M0, SCC, VECTOR_FORMATS, VGPR, operand_units, unit_name
+from backend.cdna.evaluation import Evaluation, Launch
 from backend.cdna.expression import (
     KERNARG,
     ZERO,
     Carry,
     Expression,
     Names,
-    Operation,
     Symbol,
     Word,
     atom,
@@ -54,19 +54,6 @@ Steps = Generator[Request, Expression, Expression]
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
-    """What a launch was given, to decide selections and to compute the address. workgroup: its ids x, y, z.
-
-    kernarg_address: where the kernarg segment lies. read: `size` bytes of memory at an address as an unsigned integer, None
-    where nothing is known.
-    """
-
-    kernarg_address: int
-    workgroup: tuple[int, int, int]
-    read: Callable[[int, int], int | None]
-
-
-@dataclass(frozen=True, slots=True)
 class Explanation:
     """The address of one lane's access. text: with the caller's names.
 
@@ -91,21 +78,24 @@ def explain_address(
 ) -> Explanation:
     """Explain the last access at `pc` on a wave's path.
 
-    trace: pcs in the order in which the wave passed them, from the entry (pc 0), up to the access at least. lane: 0..63, its
-    own for a vector access, any for a scalar one. wave: its number in the workgroup, whose work-items lie along x.
+    trace: pcs in the order in which the wave passed them, from the entry block up to the access at least; those that the
+    address slice skips may be missing. lane: 0..63, its own for a vector access, any for a scalar one. wave: its number in
+    the workgroup, whose work-items lie along x.
     Raises UsageError where the path does not begin at the entry or does not pass the access.
     """
     graph, places = _graph(kernel.text, kernel.arch)
-    if not trace or trace[0] != 0 or pc not in trace:
+    entry_end = graph.instructions[graph.blocks[0].end - 1].pc
+    if not trace or trace[0] > entry_end or pc not in trace:
         raise UsageError.not_allowed(
             "path of a wave", f"{len(trace)} pcs", f"pcs from 0 to {pc:#x} in order", "record it whole"
         )
     end = len(trace) - 1 - list(reversed(trace)).index(pc)
     path = [places[each] for each in trace[: end + 1]]
     named = (names or Names()).with_defaults(default_names(kernel))
-    walk = _Walk(kernel, graph, path, wave, named, launch)
+    evaluation = Evaluation(launch)
+    walk = _Walk(kernel, graph, path, wave, named, evaluation)
     expression = walk.address(end, lane)
-    return Explanation(expression, named.text(expression), walk.number(expression))
+    return Explanation(expression, named.text(expression), evaluation.number(expression))
 
 
 @lru_cache(maxsize=16)
@@ -132,17 +122,14 @@ class _Walk:
     path: list[int]
     wave: int
     names: Names
-    launch: Launch | None
+    evaluation: Evaluation
     known: dict[Request, Expression] = field(default_factory=dict)
-    pointers: dict[str, Expression] = field(default_factory=dict)
     writes: dict[int, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.visits: dict[int, list[int]] = {}
         for step, number in enumerate(self.path):
             self.visits.setdefault(number, []).append(step)
-
-    # --- the stack of requests ---
 
     def address(self, step: int, lane: int) -> Expression:
         """Address that the access at a place of the path computes."""
@@ -176,8 +163,6 @@ class _Walk:
             self.writes[unit] = sorted(step for number in writers for step in self.visits[number])
         found = bisect_left(self.writes[unit], before)
         return self.writes[unit][found - 1] if found else -1
-
-    # --- what a register was given ---
 
     def _written(self, unit: int, lane: int, step: int) -> Steps:
         """What the instruction at a place of the path wrote to the unit, in that lane."""
@@ -222,7 +207,7 @@ class _Walk:
             return instruction
         if mode.mnemonic != "s_set_gpr_idx_on" or mode.sources[1].value & 8 or self._last_write(M0, step) != place:
             return None
-        index = self.number((yield from self._operand(mode.sources[0], WAVE_WIDE, place)))
+        index = self.evaluation.number((yield from self._operand(mode.sources[0], WAVE_WIDE, place)))
         if index is None:
             return None
         sources = tuple(
@@ -345,7 +330,7 @@ class _Walk:
         else:
             condition = yield (SCC, WAVE_WIDE, step)
             taken, otherwise = (*instruction.sources, instruction.destinations[0])[:2]
-        decided = self.number(condition)
+        decided = self.evaluation.number(condition)
         if decided is not None:
             return (yield from self._operand(taken if decided else otherwise, lane, step))
         left = yield from self._operand(taken, lane, step)
@@ -393,8 +378,6 @@ class _Walk:
             return (yield (self._first_unit(source), lane, step))
         return atom(Symbol(f"lane {lane} of {instruction.text} at {instruction.pc:#x}"))
 
-    # --- memory ---
-
     def _loaded(self, instruction: Instruction, unit: int, lane: int, step: int) -> Steps:
         """A loaded dword, by the name of what it was loaded from."""
         place = self._dword(instruction, unit)
@@ -403,7 +386,7 @@ class _Walk:
         if found is None or place is None or "_atomic_" in instruction.mnemonic:
             return atom(Symbol(f"{instruction.text} at {instruction.pc:#x}"))
         tensor, offset = found
-        self.pointers[tensor] = address - offset
+        self.evaluation.pointers[tensor] = address - offset
         word = atom(Word(tensor, offset + constant(4 * place)))
         whole = "dword" in instruction.mnemonic
         return word if whole else operation(instruction.mnemonic.rsplit("_", 1)[1], word)
@@ -446,71 +429,6 @@ class _Walk:
         if modifiers.offen:
             total += yield (first, lane, step)
         return total
-
-    # --- numbers ---
-
-    def number(self, expression: Expression) -> int | None:
-        """The value that an expression has at this launch, in full integers; None where a part is not known."""
-        total = 0
-        for atoms, factor in expression.terms:
-            product = factor
-            for each in atoms:
-                value = self._atom_number(each)
-                if value is None:
-                    return None
-                product *= value
-            total += product
-        return total
-
-    def _atom_number(self, of: Symbol | Word | Operation | Carry) -> int | None:
-        if self.launch is None:
-            return None
-        if isinstance(of, Symbol):
-            axes = {"workgroup_x": 0, "workgroup_y": 1, "workgroup_z": 2}
-            return self.launch.workgroup[axes[of.name]] if of.name in axes else None
-        if isinstance(of, Word):
-            return self._word_number(of, self.launch)
-        if isinstance(of, Carry):
-            value = self.number(of.of)
-            return None if value is None else value >> 32
-        return self._operation_number(of)
-
-    def _word_number(self, word: Word, launch: Launch) -> int | None:
-        if word.tensor == "":
-            return launch.kernarg_address
-        pointer = launch.kernarg_address if word.tensor == KERNARG else self.number(self.pointers.get(word.tensor, _UNKNOWN))
-        offset = self.number(word.offset)
-        return None if pointer is None or offset is None else launch.read(pointer + offset, word.size)
-
-    def _operation_number(self, of: Operation) -> int | None:
-        function = _NUMBERS.get(of.name)
-        values = [self.number(argument) for argument in of.arguments]
-        if function is None or any(value is None for value in values):
-            return None
-        return function(*(value for value in values if value is not None))
-
-
-_UNKNOWN = atom(Symbol("unknown pointer"))
-
-_NUMBERS: dict[str, Callable[..., int]] = {
-    "&": lambda a, b: a & b,
-    "|": lambda a, b: a | b,
-    "^": lambda a, b: a ^ b,
-    ">>": lambda a, b: a >> b,
-    "<<": lambda a, b: a << b,
-    "*": lambda a, b: a * b,
-    "min": min,
-    "max": max,
-    "==": lambda a, b: int(a == b),
-    "!=": lambda a, b: int(a != b),
-    "<": lambda a, b: int(a < b),
-    "<=": lambda a, b: int(a <= b),
-    ">": lambda a, b: int(a > b),
-    ">=": lambda a, b: int(a >= b),
-    "select": lambda condition, a, b: a if condition else b,
-}
-"""Operations that can be computed. Their arguments are full integers: what a comparison sees in 32 bits may differ only
-where arithmetic wrapped, which the value of the whole then shows."""
 
 
 def dpp_source(dpp: Dpp, lane: int) -> int:

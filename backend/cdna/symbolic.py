@@ -191,8 +191,7 @@ FUNCTIONS: dict[str, Function] = {
 }
 """Mnemonic without its first letter and underscore -> result of its sources; a carry-in is the last source."""
 
-SIGNED_RESULTS = ("min_i32", "max_i32")
-CARRYING = {
+CARRYING: dict[str, Function] = {
     "add_u32": lambda x: carry(x[0] + x[1]),
     "add_co_u32": lambda x: carry(x[0] + x[1]),
     "addc_u32": lambda x: carry(x[0] + x[1] + x[2]),

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import collections
+import struct
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from code_object_files import wheel_file, wheel_files
 from listing import code_of, listing
 
 from backend.cdna.code_object import Argument, Denormals, FloatMode, Kernel, load_code_object
 from backend.cdna.decode import decode
+from backend.cdna.evaluation import Launch
 from backend.cdna.expression import Names, Record
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Dpp
-from backend.cdna.provenance import Explanation, Launch, dpp_source, explain_address
+from backend.cdna.machine import Launch as MachineLaunch
+from backend.cdna.machine import Machine
+from backend.cdna.memory import AddressSpace
+from backend.cdna.provenance import Explanation, dpp_source, explain_address
 from backend.cdna.slice import Action, initial_action
 from backend.errors import UsageError
 
@@ -275,10 +281,54 @@ def test_pointers_in_memory_and_records() -> None:
     assert explain(TABLE, -2).text == "kv_indices + kv_buffer[2][workgroup_x * 8 + 5] * 4"
 
 
-@pytest.mark.parametrize(("path", "pc"), [([], 0), ([4, 8], 8), ([0, 8], 999)])
+@pytest.mark.parametrize(("path", "pc"), [([], 0), ([0, 8], 999)])
 def test_a_path_must_begin_at_the_entry_and_pass_the_access(path: Sequence[int], pc: int) -> None:
     with pytest.raises(UsageError, match="path of a wave"):
         explain_address(kernel_of(GATHER), path, pc, 0)
+
+
+def test_a_path_must_begin_in_the_entry_block() -> None:
+    kernel = kernel_of(LOOP)
+    with pytest.raises(UsageError, match="path of a wave"):
+        explain_address(kernel, straight(kernel)[6:], straight(kernel)[-2], 0)
+
+
+def launch_on_machine(pool_bytes: int) -> tuple[AddressSpace, MachineLaunch]:
+    """GATHER with pages of which all but one are page 0: page_table[43], which lane 3 reads, is PAGE."""
+    space = AddressSpace()
+    pages = np.zeros(128, np.int32)
+    pages[KV_BEGIN + 3] = PAGE
+    space.add_bounds("kv_buffer", pool_bytes)
+    space.add_array("kv_indices", pages)
+    kernarg = bytearray(64)
+    struct.pack_into("<Q", kernarg, 0, space["kv_buffer"].base)
+    struct.pack_into("<Q", kernarg, 16, space["kv_indices"].base)
+    struct.pack_into("<I", kernarg, 32, S_BS)
+    struct.pack_into("<I", kernarg, 48, KV_BEGIN)
+    return space, MachineLaunch((1, 1, 1), (128, 1, 1), bytes(kernarg))
+
+
+def test_the_value_is_the_address_that_the_machine_accessed() -> None:
+    """Page 11 lies past a pool of ten: lane 3 of both waves reads past it, and each address is explained to the byte."""
+    kernel = kernel_of(GATHER)
+    space, launch = launch_on_machine(10 * S_BS)
+
+    def read(address: int, size: int) -> int | None:
+        if KERNARG_AT <= address < KERNARG_AT + len(launch.kernarg):
+            return int.from_bytes(launch.kernarg[address - KERNARG_AT :][:size], "little")
+        region = space["kv_indices"]
+        assert region.contents is not None
+        return int.from_bytes(region.contents[address - region.base :][:size].tobytes(), "little")
+
+    for wave in (0, 1):
+        result = Machine(kernel).trace(launch, space, workgroup=0, wave=wave)
+        (bad,) = [event for event in result.bad_accesses if event.wave == wave]
+        assert bad.lanes == (3,)
+        path = [result.program.instructions[number].pc for number in result.trace]
+        given = Launch(KERNARG_AT, (0, 0, 0), read)
+        explanation = explain_address(kernel, path, bad.pc, bad.lanes[0], wave=wave, launch=given)
+        assert explanation.text == f"kv_buffer + kv_indices[kv_begin + 3] * s_Bs + {32 + 32 * wave}"
+        assert explanation.value == bad.address
 
 
 DPP = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from backend.cdna.decode.operands import FLOAT_CONSTANTS, INVERSE_TWO_PI, LITERAL
 from backend.cdna.decode.scalar import MESSAGES
 from backend.cdna.decode.vector import DPP_NAMES, WHOLE_DESTINATION
-from backend.cdna.instruction import Dpp, Format, Instruction, Operand, OperandKind, Sdwa
+from backend.cdna.instruction import Dpp, Format, Instruction, Modifiers, Operand, OperandKind, Sdwa
 
 _APERTURES = ("src_shared_base", "src_shared_limit", "src_private_base", "src_private_limit")
 _NAMED = {
@@ -56,7 +56,7 @@ def assembly_text(instruction: Instruction) -> str:
     if instruction.mnemonic == "s_endpgm" and not instruction.sources[0].value:
         operands = []
     if instruction.mnemonic == "s_waitcnt":
-        operands = [_wait_text(instruction.sources[0].value)]
+        operands = [_wait_text(instruction.modifiers)]
     head = instruction.mnemonic + instruction.suffix.value
     line = f"{head} {', '.join(operands)}" if operands else head
     return " ".join([line, *_modifier_texts(instruction)])
@@ -128,11 +128,12 @@ def _hardware_register_text(value: int) -> str:
     return f"hwreg({name})" if (offset, size) == (0, 32) else f"hwreg({name}, {offset}, {size})"
 
 
-def _wait_text(field: int) -> str:
-    vmcnt, expcnt, lgkmcnt = field & 15 | field >> 10 & 48, field >> 4 & 7, field >> 8 & 15
-    counts = (("vmcnt", vmcnt, 63), ("expcnt", expcnt, 7), ("lgkmcnt", lgkmcnt, 15))
-    nothing = all(value == limit for _, value, limit in counts)
-    return " ".join(f"{name}({value})" for name, value, limit in counts if nothing or value != limit)
+def _wait_text(modifiers: Modifiers) -> str:
+    """The counters that are waited for; all of them, at their limits, where none is."""
+    counts = (("vmcnt", modifiers.vmcnt, 63), ("expcnt", modifiers.expcnt, 7), ("lgkmcnt", modifiers.lgkmcnt, 15))
+    nothing = all(value is None for _, value, _ in counts)
+    shown = [(name, limit if value is None else value) for name, value, limit in counts if nothing or value is not None]
+    return " ".join(f"{name}({value})" for name, value in shown)
 
 
 def _modifier_texts(instruction: Instruction) -> list[str]:

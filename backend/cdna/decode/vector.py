@@ -125,7 +125,7 @@ def _short(
     sources = []
     size = 4
     for number, operand_type in enumerate(opcode.sources):
-        if operand_type is not MASK_TYPE and operand_type.kind is Kind.MASK:
+        if operand_type.kind is Kind.MASK:
             sources.append(VCC)
         elif codes[number] == LITERAL:
             size = 8
