@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from backend.errors import AiterfuzzError, UsageError
-from fuzz.commands import explain, replay, run, version
+from fuzz.commands import campaign, explain, replay, run, version
 
-COMMANDS = (run, replay, explain, version)
+COMMANDS = (run, campaign, replay, explain, version)
 
 DESCRIPTION = """\
 Finds, shrinks and explains memory faults of AITER's MLA decode path on AMD Instinct, without a GPU.

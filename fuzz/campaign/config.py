@@ -49,7 +49,9 @@ class CampaignConfig:
     """
 
     # What is tried; None leaves it to what the backend really sends.
-    backend: str = _explained("sglang-27188", "whose rule decides: a name that `aiterfuzz version` lists, module:name, file.py:name")
+    backend: str = _explained(
+        "sglang-27188", "whose rule decides: a name that `aiterfuzz version` lists, module:name, file.py:name"
+    )
     releases: tuple[str, ...] | None = _explained(None, "releases of AITER: 2025-11, 2026-06, 2026-08")
     archs: tuple[Arch, ...] | None = _explained(None, "GPUs: gfx942 (MI300X), gfx950 (MI355X)")
     model: str = _explained("deepseek-r1", "whose heads `shapes` divides: deepseek-r1, kimi-k2, kimi-k3")
@@ -66,7 +68,9 @@ class CampaignConfig:
     # How cases come about. A campaign with the same values of these and of the above runs the same cases, on any machine.
     seed: int = _explained(0, "decides, with the fields above and the next three, which cases are run")
     guided: bool = _explained(True, "mutate cases that reached something new; false: every case is drawn afresh")
-    chunk_cases: int = _explained(0, "cases that a worker is handed at once; 0: as suits the device (model 1000, cdna 100, GPUs 8)")
+    chunk_cases: int = _explained(
+        0, "cases that a worker is handed at once; 0: as suits the device (model 1000, cdna 100, GPUs 8)"
+    )
     generation_chunks: int = _explained(
         64, "chunks that mutate the same kept cases; at least four times the workers, so that none waits for the others"
     )
@@ -77,14 +81,22 @@ class CampaignConfig:
     cases: int | None = _explained(None, "stop after so many cases, rounded up to whole chunks")
     seconds: float | None = _explained(None, "stop after so many seconds of running; 600 where `cases` is not given either")
     workers: int = _explained(0, "workers; 0: one for each core (model, cdna) or GPU (rocm, cuda) that Ray has")
-    address: str | None = _explained(None, "an existing Ray cluster (host:port, ray://host:port, auto); none: one is started here")
+    address: str | None = _explained(
+        None, "an existing Ray cluster (host:port, ray://host:port, auto); none: one is started here"
+    )
 
     # What a case may do to its worker.
-    case_seconds: float = _explained(0.0, "a case that takes longer hangs; 0: as suits the device (model 30, cdna 300, GPUs 1800)")
-    worker_memory: int = _explained(4096, "MiB that the process of a worker may hold; a case that makes it hold more is a finding")
+    case_seconds: float = _explained(
+        0.0, "a case that takes longer hangs; 0: as suits the device (model 30, cdna 300, GPUs 1800)"
+    )
+    worker_memory: int = _explained(
+        4096, "MiB that the process of a worker may hold; a case that makes it hold more is a finding"
+    )
 
     # What is done with a finding.
-    repeats: int = _explained(5, "times that the smallest case of a finding is repeated; its reliability is how often it showed")
+    repeats: int = _explained(
+        5, "times that the smallest case of a finding is repeated; its reliability is how often it showed"
+    )
     shrink_tries: int = _explained(20_000, "cases tried at most to shrink one finding")
     corpus: str | None = _explained(None, "folder of known faults, for their upstream references; none: the repository's own")
     expect: tuple[str, ...] = _explained((), "corpus entries or signatures that are expected and do not fail the campaign")

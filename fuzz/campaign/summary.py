@@ -127,7 +127,7 @@ class TriagedFinding:
     first: the first case met; smallest: the smallest known; minimal: whether shrinking ran to its end. findings: all that the
     smallest case shows, causes first. known: upstream reference, None for a fault that corpus/ does not hold. expected: the
     configuration names it, so that it does not fail the campaign. folder: of its script and texts, relative to the store's
-    folder; None where it is not written yet. seeds: "seed/chunk/position" of the first case, which draws it again.
+    folder; None where it is not written yet. origin: "seed/chunk/position" of the first case, which draws it again.
     """
 
     signature: str
@@ -205,13 +205,17 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One start of the campaign. ended: None where it was killed. reason: "finished", "interrupted", "killed", ..."""
+    """One start of the campaign. ended: None while it runs. rules: fingerprint of the sources of aiterfuzz.
+
+    reason: "running", "finished", "interrupted", "killed", "failed", or "no worker left: why".
+    """
 
     began: float
     ended: float | None
     reason: str
     workers: int
     cluster: str
+    rules: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,150 @@
+"""The process that runs cases: `python -m fuzz.campaign.child SLOT`, with the order as its first task.
+
+It may die of any case; its supervisor (fuzz.campaign.worker) reads the slot and starts another. Knows neither Ray nor the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from backend.aiter.codefiles import open_source
+from backend.case import Case
+from backend.codec import from_plain, to_plain
+from backend.devices.child.messages import Failure, Payload
+from backend.devices.child.serve import Reporter, serve
+from backend.errors import CannotRunError
+from backend.findings import Finding
+from backend.path import Outcome, Path
+from fuzz.campaign.chunks import Safe, died, run_chunk
+from fuzz.campaign.guided import KEPT, Frozen, Maker
+from fuzz.campaign.order import Order
+from fuzz.campaign.slot import Slot
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
+
+ALONE = 1 << 40
+"""Chunk that the slot names while a single case runs."""
+
+
+def outcome_message(outcome: Outcome | None, why: str) -> dict[str, Any]:
+    """What is said of a single case. An outcome that is None: `why` nothing is known of it."""
+    if outcome is None:
+        return {"findings": [], "refused": why}
+    return {"findings": to_plain(outcome.findings), "refused": outcome.refused}
+
+
+def outcome_of(message: Mapping[str, Any], case: Case) -> Outcome:
+    """An Outcome with the findings and the refusal of a message; the rest stayed in the process."""
+    findings = tuple(from_plain(Finding, plain) for plain in message["findings"])
+    return Outcome(case, None, None, None, findings, message["refused"])
+
+
+class CampaignChild:
+    """Runs what it is told: chunks, single cases, the texts of a finding."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._order: Order | None = None
+        self._path: Path | None = None
+        self._maker: Maker | None = None
+        self._frozen = {0: Frozen()}
+
+    def facts(self) -> Mapping[str, Any]:
+        """Its process, for the memory limit."""
+        return {"pid": os.getpid()}
+
+    def failure(self, error: Exception) -> Failure:
+        """Errors of cases never come this far: these are of the machine or of the program."""
+        del error
+        return Failure.ERROR
+
+    def run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
+        """One task."""
+        del reporter
+        match payload["do"]:
+            case "order":
+                return self._take(from_plain(Order, payload["order"]))
+            case "chunk":
+                return self._chunk(payload)
+            case "case":
+                return self._case(from_plain(Case, payload["case"]))
+            case "texts":
+                return self._texts(from_plain(Case, payload["case"]), payload["command"])
+            case other:
+                raise ValueError(f"no such task: {other}")
+
+    def _take(self, order: Order) -> Mapping[str, Any]:
+        """Opens the device; what is missing is an answer, because trying again does not help."""
+        self._order = order
+        try:
+            self._path = Path(order.device, None if order.aiter is None else open_source(order.aiter))
+        except CannotRunError as error:
+            return {"missing": str(error)}
+        self._maker = Maker(order.space, order.seed, order.count)
+        return {}
+
+    @property
+    def _ready(self) -> tuple[Order, Path, Maker]:
+        assert self._order is not None
+        assert self._path is not None
+        assert self._maker is not None
+        return self._order, self._path, self._maker
+
+    def _chunk(self, payload: Payload) -> Mapping[str, Any]:
+        order, path, maker = self._ready
+        if payload["frozen"] is not None:
+            read = Frozen.from_text(payload["frozen"])
+            self._frozen = {0: Frozen(), **{n: each for n, each in self._frozen.items() if n >= read.generation - KEPT}}
+            self._frozen[read.generation] = read
+        frozen = self._frozen[payload["generation"]]
+        cases = maker.cases(payload["chunk"], frozen)
+        dead = {
+            int(position): died(cases[int(position)], order.device, how, discriminator)
+            for position, (how, discriminator) in payload["dead"].items()
+        }
+        report = run_chunk(payload["chunk"], cases, Safe(path, order.device), frozen, self._slot.note, dead)
+        named = {position: to_plain(cases[position]) for position in payload["name"]}
+        return {"report": report.to_message(), "named": [[position, case] for position, case in named.items()]}
+
+    def _case(self, case: Case) -> Mapping[str, Any]:
+        order, path, _ = self._ready
+        safe = Safe(path, order.device)
+        self._slot.note(ALONE, 0)
+        outcome = safe.run(case)
+        self._slot.note(-1, -1)
+        return outcome_message(outcome, safe.why)
+
+    def _texts(self, case: Case, command: str) -> Mapping[str, Any]:
+        from reprod.write import finding_files, folder_name
+
+        order, path, _ = self._ready
+        self._slot.note(ALONE, 1)
+        outcome = path.run(case)
+        files = finding_files(outcome, order.made_by, path, order.seed, command)
+        self._slot.note(-1, -1)
+        return {"folder": folder_name(outcome), "files": dict(files)}
+
+
+def main(slot: str) -> None:
+    """Serves until its supervisor is gone, and never outlives it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            return  # the supervisor died before the line above
+    with contextlib.suppress(OSError):
+        # Of all processes on the machine, the one that runs cases is the one to go when memory ends.
+        FilePath("/proc/self/oom_score_adj").write_text("900")
+    made = Slot(FilePath(slot))
+    serve(lambda: CampaignChild(made))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,175 @@
+"""Runs one chunk on a path and reports it. Knows the path and guidance; no process, no Ray, no store."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path as FilePath
+from traceback import extract_tb
+
+import numpy as np
+
+from backend.case import Case
+from backend.errors import CannotRunError
+from backend.findings import Finding, FindingKind, Party, Severity
+from backend.path import Outcome
+from fuzz.campaign.guided import COMMON, Frozen, features
+from fuzz.campaign.report import CLEAN, CellCounts, CellKey, ChunkReport, Fate, Label, Reached, Shown, cell_of
+from fuzz.search import Runner
+
+Note = Callable[[int, int], None]
+"""Told (chunk, position) before a case runs, and (-1, -1) when none does."""
+
+
+HANGS = "hang"
+"""Discriminator of a case that does not come back; any other names a signal, an exit status or an exception."""
+
+
+def died(case: Case, device: str, how: str, discriminator: str) -> Outcome:
+    """The outcome of a case that took the program with it. how: completes "the process that ran the case ..."."""
+    finding = Finding(
+        FindingKind.HANG if discriminator == HANGS else FindingKind.DIED,
+        Severity.SILENT,
+        Party.PROJECT,
+        f"device {device}",
+        "",
+        f"the process that ran the case {how}",
+        discriminator=discriminator,
+    )
+    return Outcome(case, None, None, None, (finding,), None)
+
+
+class Safe:
+    """A path on which no case raises: an error of the program is a finding, what cannot run is None."""
+
+    def __init__(self, path: Runner, device: str) -> None:
+        self.path = path
+        self.device = device
+        self.why = ""
+
+    def run(self, case: Case) -> Outcome | None:
+        """The outcome; None for a case of which nothing can be known, `why` then says why."""
+        try:
+            return self.path.run(case)
+        except CannotRunError as error:
+            self.why = str(error)
+            return None
+        except Exception as error:
+            where = extract_tb(error.__traceback__)[-1]
+            place = f"{FilePath(where.filename).name}:{where.name}"
+            how = f"raised {type(error).__name__} in {place}: {error}"
+            return died(case, self.device, how, f"{type(error).__name__} in {place}")
+
+
+def label_of(outcome: Outcome) -> Label:
+    """What became of a case."""
+    cause = outcome.cause
+    if outcome.faulty and cause is not None:
+        took_process = cause.kind in (FindingKind.DIED, FindingKind.HANG) and cause.party is Party.PROJECT
+        return Label(Fate.DIED if took_process else Fate.FAULTY, cause.signature)
+    reason = outcome.refused or (cause.message if cause is not None else None)
+    return CLEAN if reason is None else Label(Fate.REFUSED, reason)
+
+
+def run_chunk(
+    chunk: int, cases: Sequence[Case], path: Safe, frozen: Frozen, note: Note, dead: Mapping[int, Outcome] | None = None
+) -> ChunkReport:
+    """Runs the cases of a chunk in their order. dead: outcomes of those that must not be run again, by position."""
+    tally = _Tally(path.device, frozen)
+    begin = time.perf_counter()
+    for position, case in enumerate(cases):
+        if dead is not None and position in dead:
+            tally.count(position, case, dead[position])
+            continue
+        note(chunk, position)
+        outcome = path.run(case)
+        if outcome is None:
+            tally.unmodelled(case, path.why)
+        else:
+            tally.count(position, case, outcome)
+    note(-1, -1)
+    return tally.report(chunk, time.perf_counter() - begin)
+
+
+class _Tally:
+    """Adds up the outcomes of one chunk."""
+
+    def __init__(self, device: str, frozen: Frozen) -> None:
+        self._device = device
+        self._frozen = frozen
+        self._labels: dict[Label, int] = {}
+        self._codes = array("H")
+        self._shown: dict[str, Shown] = {}
+        self._cells: dict[CellKey, CellCounts] = {}
+        self._counts: dict[int, int] = {}
+        self._first: dict[int, int] = {}
+        self._kept: dict[int, Case] = {}
+
+    def unmodelled(self, case: Case, why: str) -> None:
+        """A case of which nothing is known."""
+        self._code(Label(Fate.UNMODELLED, why))
+        self._cell(case).cases += 1
+
+    def count(self, position: int, case: Case, outcome: Outcome) -> None:
+        """A case that came to an outcome."""
+        label = label_of(outcome)
+        self._code(label)
+        cell = self._cell(case)
+        cell.cases += 1
+        if outcome.observation is not None:
+            cell.ran += 1
+            cell.kernels[outcome.observation.call.launched.code_object] += 1
+        if label.fate in (Fate.FAULTY, Fate.DIED):
+            cell.faulty += 1
+            cell.signatures[label.text] += 1
+            if label.text not in self._shown:
+                cause = outcome.cause
+                assert cause is not None
+                self._shown[label.text] = Shown(label.text, position, case, cause)
+        elif label.fate is Fate.REFUSED:
+            cell.refused[label.text] += 1
+        self._reach(position, case, outcome)
+
+    def _reach(self, position: int, case: Case, outcome: Outcome) -> None:
+        hits = self._frozen.hits
+        for feature in features(outcome):
+            if feature in self._counts:
+                self._counts[feature] += 1
+                continue
+            known = hits.get(feature)
+            if known is not None and known >= COMMON:
+                continue
+            self._counts[feature] = 1
+            self._first[feature] = position
+            # A refused case reaches no kernel: nothing to breed from.
+            if known is None and outcome.observation is not None:
+                self._kept[position] = case
+
+    def _code(self, label: Label) -> None:
+        self._codes.append(self._labels.setdefault(label, len(self._labels)))
+
+    def _cell(self, case: Case) -> CellCounts:
+        key = cell_of(case)
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = CellCounts()
+        return cell
+
+    def report(self, chunk: int, seconds: float) -> ChunkReport:
+        """The chunk."""
+        reached = Reached(
+            np.array(list(self._counts), np.int64),
+            np.array(list(self._counts.values()), np.uint32),
+            np.array(list(self._first.values()), np.uint16),
+        )
+        return ChunkReport(
+            chunk,
+            seconds,
+            tuple(self._labels),
+            np.array(self._codes, np.uint16),
+            tuple(self._shown.values()),
+            self._cells,
+            reached,
+            self._kept,
+        )

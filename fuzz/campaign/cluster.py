@@ -1,0 +1,167 @@
+"""Ray: starting or joining a cluster, checking what it has, actors and their answers. The only module that talks to Ray.
+
+Nothing here waits without a limit, and nothing is asked of Ray that it does not have: a request that cannot be met would wait for
+ever without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.errors import CannotRunError, UsageError
+from fuzz.campaign.order import Order
+from fuzz.campaign.summary import LossKind
+
+OBJECT_STORE_BYTES = 128 << 20
+"""What passes through it is a few megabytes a generation; Ray's default takes a third of the memory."""
+
+GET_SECONDS = 60.0
+"""To fetch an answer that is known to be ready, from another node at worst."""
+
+CONNECT_SECONDS = 120
+"""To join a cluster, or to start one on a busy machine (7 s on an idle one)."""
+
+SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers are held to their memory one by one, where the case that did it is known; Ray would kill by age.
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Environment that Ray reads when it is imported; what the user has set stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An answer that will not come."""
+
+    kind: LossKind
+    detail: str
+
+
+class Cluster:
+    """A Ray cluster for workers that need one `resource` each. Use as a context manager.
+
+    address: of an existing one, None: one is started here and ended at the end. Raises CannotRunError where there is none, or it
+    lacks the resource.
+    """
+
+    def __init__(self, address: str | None, resource: str) -> None:
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        self._ray = ray
+        self.resource = resource
+        self.address = address
+        self._actor: Any = None
+
+    def __enter__(self) -> Cluster:
+        local: dict[str, Any] = (
+            {}
+            if self.address
+            else {
+                "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "include_dashboard": False,
+            }
+        )
+        try:
+            self._ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **local)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = f"Ray cluster at {self.address}" if self.address else "a local Ray"
+            raise CannotRunError(f"{where}: cannot be reached or started ({_first_line(error)})") from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ray.shutdown()
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that are alive."""
+        return sum(1 for node in self._ray.nodes() if node["Alive"])
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """All that the cluster has, by Ray's names, without those that name single nodes."""
+        return {name: float(n) for name, n in self._ray.cluster_resources().items() if not name.startswith("node:")}
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.address or "local"
+
+    def free(self) -> int:
+        """Workers that fit beside what runs now."""
+        return int(self._ray.available_resources().get(self.resource, 0))
+
+    def workers(self, wanted: int) -> int:
+        """How many workers to start, `wanted` or as many as fit where it is 0; raises where they do not fit."""
+        total, free = int(self.resources.get(self.resource, 0)), self.free()
+        has = f"Ray cluster ({self.name}, {self.nodes} nodes) has {total} {self.resource}, {free} of them free"
+        if wanted > free:
+            raise UsageError.not_allowed(
+                "workers", wanted, f"1..{free}", f"a worker needs a {self.resource} of its own; the {has}"
+            )
+        if not free:
+            raise CannotRunError(f"no {self.resource} for a worker: the {has}")
+        return wanted or free
+
+    def spawn(self, order: Order, name: str, running: str) -> Any:
+        """Starts a worker; it answers `hello` when it is there."""
+        from fuzz.campaign.worker import Worker
+
+        needs = {"num_gpus": 1, "num_cpus": 0} if self.resource == "GPU" else {"num_cpus": 1}
+        if self._actor is None:
+            self._actor = self._ray.remote(Worker)
+        # A worker that was lost is replaced by name and with a check of what is free, not by Ray, which would wait for ever
+        # where its node is gone for good.
+        options = {**needs, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1, "scheduling_strategy": "SPREAD"}
+        return self._actor.options(**options).remote(order, name, running)
+
+    def call(self, actor: Any, method: str, *arguments: Any) -> Any:
+        """Asks a worker for something; the answer is fetched by `answer` when `wait` says so."""
+        return getattr(actor, method).remote(*arguments)
+
+    def put(self, value: Any) -> Any:
+        """Makes a value known to all nodes, to be passed as an argument."""
+        return self._ray.put(value)
+
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
+        """Those calls that have an answer, as soon as one has, or none after so many seconds."""
+        ready, _ = self._ray.wait(list(calls), num_returns=1, timeout=seconds)
+        if not ready:
+            return []
+        more, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        return list(more)
+
+    def answer(self, call: Any) -> Any:
+        """The answer of a call that has one; Lost where its worker or node is gone."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(call, timeout=GET_SECONDS)
+        except errors.GetTimeoutError:
+            return Lost(LossKind.NODE, f"its answer could not be fetched within {GET_SECONDS:g} s")
+        except errors.RayTaskError:
+            raise
+        except errors.ObjectLostError as error:
+            return Lost(LossKind.NODE, _first_line(error))
+        except errors.RayActorError as error:
+            text = " ".join(str(error).split())
+            kind = (
+                LossKind.NODE
+                if "node" in text and ("died" in text or "failed" in text) and "The actor died because its node" in text
+                else LossKind.ACTOR
+            )
+            return Lost(kind, text[:400])
+
+    def end(self, actor: Any) -> None:
+        """Ends a worker, whatever it is doing."""
+        self._ray.kill(actor, no_restart=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

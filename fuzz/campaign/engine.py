@@ -1,0 +1,386 @@
+"""The engine: hands chunks to workers, takes reports in, looks into findings, replaces workers that are lost. One process.
+
+It decides what comes next; how cases are run (worker), made (guided), kept (store) and shown (live) is elsewhere, and Ray is behind
+`Cluster`, whose methods tests replace.
+
+What holds at any moment: a chunk is in exactly one of four places: not begun, handed out, recorded, set aside. A chunk that was
+handed out to a worker that is lost goes back to the first of these. Recording is a transaction of the store, so that the same
+holds after a SIGKILL, where everything handed out counts as not begun.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from backend.case import Case
+from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.cluster import Lost
+from fuzz.campaign.guide import Guide
+from fuzz.campaign.guided import KEPT, Maker
+from fuzz.campaign.live import Status
+from fuzz.campaign.order import Order
+from fuzz.campaign.report import Fate
+from fuzz.campaign.slot import read_slot
+from fuzz.campaign.store import Store, StoredChunk
+from fuzz.campaign.summary import KnownReference, LossKind
+from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
+
+AHEAD = 2
+"""Calls that a worker holds: it finds the next one waiting when it has answered one."""
+
+WAIT_SECONDS = 0.2
+"""At most, for an answer, so that Ctrl-C and the end of time are seen."""
+
+HELLO_SECONDS = 400.0
+"""Until a worker answers for the first time; its own process has 300 s."""
+
+ATTEMPTS = 3
+"""Workers (not their processes: those are seen to by the worker) that a chunk may take with it before it is set aside."""
+
+STOP_SECONDS = 20.0
+"""Granted to chunks that run when somebody stops the campaign."""
+
+CLOSING_SECONDS = 120.0
+"""Granted to findings that are not looked into yet when the campaign's own time is over."""
+
+RUNNING = "running"
+"""Folder of the slots."""
+
+
+class Workers(Protocol):
+    """What the engine needs of a Cluster."""
+
+    def free(self) -> int: ...
+    def spawn(self, order: Order, name: str, running: str) -> Any: ...
+    def call(self, actor: Any, method: str, *arguments: Any) -> Any: ...
+    def put(self, value: Any) -> Any: ...
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]: ...
+    def answer(self, call: Any) -> Any: ...
+    def end(self, actor: Any) -> None: ...
+
+
+class View(Protocol):
+    """What the engine needs of a Live."""
+
+    def update(self, status: Status) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class Triage(Protocol):
+    """What the engine needs of KnownFaults."""
+
+    def reference(self, cause: Any, case: Case) -> KnownReference | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a worker was asked: hello, a chunk, or to look into a signature."""
+
+    what: str
+    chunk: int = -1
+    signature: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """A worker. calls: in the order in which it answers them, by Ray's reference."""
+
+    name: str
+    actor: Any
+    since: float
+    slot: Path | None = None
+    calls: dict[Any, _Call] = field(default_factory=dict)
+
+
+class Engine:
+    """Runs one campaign in one session. `run` returns why it ended: "finished", "interrupted", or "no worker left: ..."."""
+
+    def __init__(
+        self,
+        config: CampaignConfig,
+        order: Order,
+        store: Store,
+        cluster: Workers,
+        view: View,
+        triage: Triage,
+        wanted_to_stop: Callable[[], bool],
+    ) -> None:
+        self.config = config
+        self.store = store
+        self._order = order
+        self._cluster = cluster
+        self._view = view
+        self._triage = triage
+        self._wanted_to_stop = wanted_to_stop
+        self._folder = store.path.parent
+        self._hands: list[_Hand] = []
+        self._spawned = 0
+        self._losses = 0
+        self._broken = ""
+        self._guide = Guide(config.generation_chunks, config.guided)
+        self._frozen: dict[int, Any] = {}
+        self._attempts: Counter[int] = Counter()
+        self._again: list[int] = []
+        self._next = 0
+        self.done: set[int] = set()
+        self._fates: Counter[Fate] = Counter()
+        self._to_investigate: deque[str] = deque()
+
+    def run(self, workers: int) -> str:
+        """Runs until the budget is spent, somebody stops it, or no worker is left."""
+        for _ in range(workers):
+            self._spawn()
+        stopped_at: float | None = None
+        while True:
+            reason = self._ended()
+            if reason is None:
+                self._hand_out()
+            elif stopped_at is None:
+                stopped_at = time.monotonic()
+            if reason is not None and stopped_at is not None and self._closed(reason, time.monotonic() - stopped_at):
+                return reason
+            self._collect()
+            self.store.commit_if_due()
+            self._view.update(self.status(closing="finishing" if reason is not None else ""))
+
+    def status(self, closing: str = "") -> Status:
+        """For the view."""
+        limit, time_limit = self.config.chunk_limit, self.config.time_limit
+        cases = self._fates.total()
+        return Status(
+            seconds=self.store.seconds,
+            cases=cases,
+            features=self._guide.features,
+            findings=len(self.store.findings),
+            refused=self._fates[Fate.REFUSED],
+            losses=self._losses,
+            workers=len(self._hands),
+            seconds_left=None if time_limit is None else max(0.0, time_limit - self.store.seconds),
+            cases_left=None if limit is None else max(0, limit * self._order.count - cases),
+            closing=closing,
+        )
+
+    # What there is to do.
+
+    def prepare(self) -> None:
+        """Takes in what the store holds of earlier sessions. Once, before `run`."""
+        self.done = self.store.done_chunks()
+        aside = self.store.chunks_set_aside()
+        self._guide.take_all(self.store.stored_chunks(max(self.done, default=-1) + 1), aside)
+        self.done |= aside
+        self._fates = self.store.fates()
+        unfinished = [row.signature for row in self.store.findings.values() if not row.reliability.repeats]
+        self._to_investigate.extend(unfinished)
+
+    def _ended(self) -> str | None:
+        """Why nothing new is begun; None where something is."""
+        if self._wanted_to_stop():
+            return "interrupted"
+        if not self._hands:
+            return f"no worker left: {self._broken}"
+        if self.config.time_limit is not None and self.store.seconds >= self.config.time_limit:
+            return "finished"
+        return "finished" if self._exhausted() and not self._running("chunk") else None
+
+    def _exhausted(self) -> bool:
+        while self._next in self.done:
+            self._next += 1
+        limit = self.config.chunk_limit
+        return limit is not None and self._next >= limit and not self._again
+
+    def _closed(self, reason: str, seconds: float) -> bool:
+        """Whether everything is in that is waited for. seconds: since the reason came up."""
+        if not self._hands:
+            return True
+        if reason != "finished":
+            return not self._running("chunk") or seconds > STOP_SECONDS
+        if seconds > CLOSING_SECONDS:
+            return True
+        for hand in self._ready():
+            if self._to_investigate and not hand.calls:
+                self._investigate(hand)
+        return not (self._running("chunk") or self._running("investigate") or self._to_investigate)
+
+    def _running(self, what: str) -> bool:
+        return any(call.what == what for hand in self._hands for call in hand.calls.values())
+
+    def _ready(self) -> list[_Hand]:
+        return [hand for hand in self._hands if hand.slot is not None]
+
+    def _hand_out(self) -> None:
+        for depth in range(1, AHEAD + 1):
+            for hand in self._ready():
+                if len(hand.calls) < depth:
+                    if self._to_investigate and not any(call.what == "investigate" for call in hand.calls.values()):
+                        self._investigate(hand)
+                    elif not self._hand_chunk(hand):
+                        return
+
+    def _hand_chunk(self, hand: _Hand) -> bool:
+        """Hands the next chunk to a worker; False where there is none yet."""
+        if self._again:
+            chunk = self._again[0]
+        elif not self._exhausted():
+            chunk = self._next
+        else:
+            return False
+        frozen = self._guide.frozen(chunk)
+        if frozen is None:
+            return False
+        if self._again:
+            heapq.heappop(self._again)
+        else:
+            self._next += 1
+        generation, text = 0, None  # a generation made from nothing is like the first
+        if frozen.hits:
+            generation = frozen.generation
+            if generation not in self._frozen:
+                self._frozen = {number: text for number, text in self._frozen.items() if number >= generation - KEPT}
+                self._frozen[generation] = self._cluster.put(frozen.to_text())
+            text = self._frozen[generation]
+        call = self._cluster.call(hand.actor, "chunk", chunk, generation, text)
+        hand.calls[call] = _Call("chunk", chunk=chunk)
+        return True
+
+    def _investigate(self, hand: _Hand) -> None:
+        signature = self._to_investigate.popleft()
+        case = self.store.findings[signature].first
+        call = self._cluster.call(hand.actor, "investigate", case, signature, self._command())
+        hand.calls[call] = _Call("investigate", signature=signature)
+
+    def _command(self) -> str:
+        return f"aiterfuzz campaign --backend {self.config.backend} --seed {self.config.seed} --device {self.config.device}"
+
+    # What comes back.
+
+    def _collect(self) -> None:
+        calls = {call: hand for hand in self._hands for call in hand.calls}
+        if not calls:
+            time.sleep(WAIT_SECONDS / 10)
+            return
+        for call in self._cluster.wait(list(calls), WAIT_SECONDS):
+            hand = calls[call]
+            if call in hand.calls:
+                self._take(hand, hand.calls.pop(call), self._cluster.answer(call))
+        late = [hand for hand in self._hands if hand.slot is None and time.monotonic() - hand.since > HELLO_SECONDS]
+        for hand in late:
+            self._cluster.end(hand.actor)
+            self._lose(hand, LossKind.ACTOR, f"did not answer within {HELLO_SECONDS:g} s", None)
+
+    def _take(self, hand: _Hand, call: _Call, answer: Any) -> None:
+        match answer:
+            case Hello():
+                hand.slot = Path(answer.slot)
+            case ChunkDone():
+                self._record(hand, answer)
+            case Investigated():
+                self._found(answer)
+            case Broken(reason, usable=True):
+                self._view.say(f"finding {call.signature} could not be looked into: {reason}")
+            case Broken(reason):
+                self._broken = reason
+                self._cluster.end(hand.actor)
+                self._lose(hand, LossKind.EXIT, f"cannot run: {reason}", call, replace=False)
+            case Lost(kind, detail):
+                self._lose(hand, kind, detail, call)
+            case other:
+                raise AssertionError(other)
+
+    def _record(self, hand: _Hand, answer: ChunkDone) -> None:
+        report = answer.report
+        assert report.chunk not in self.done, report.chunk
+        self.done.add(report.chunk)
+        self._guide.take(StoredChunk(report.chunk, report.reached, report.kept))
+        for signature in self.store.chunk(report, hand.name, self._guide.features):
+            self._triage_new(signature)
+        for loss in answer.losses:
+            self._losses += 1
+            self.store.loss(loss.kind, hand.name, loss.detail, report.chunk, loss.position, loss.case)
+        for fate, count in report.fates().items():
+            self._fates[fate] += count
+
+    def _triage_new(self, signature: str) -> None:
+        row = self.store.findings[signature]
+        known = self._triage.reference(row.cause, row.first)
+        self.store.finding(signature, known=known)
+        self._to_investigate.append(signature)
+        after = f"{row.cause.severity.name.lower()}, case {row.chunk}/{row.position}, {self.store.seconds:.1f} s"
+        self._view.say(f"finding: {signature} ({after}{f', known as {known.entry}' if known is not None else ''})")
+
+    def _found(self, answer: Investigated) -> None:
+        from reprod.write import write_folder
+
+        parent = self._folder / "findings"
+        write_folder(parent, answer.folder, answer.files)
+        row = self.store.findings[answer.signature]
+        cause = next((finding for finding in answer.findings if finding.signature == answer.signature), row.cause)
+        self.store.finding(
+            answer.signature,
+            cause=cause,
+            smallest=answer.smallest,
+            minimal=answer.minimal,
+            findings=answer.findings or row.findings,
+            reliability=answer.reliability,
+            folder=f"findings/{answer.folder}",
+            known=self._triage.reference(cause, answer.smallest) or row.known,
+        )
+
+    # Workers that come and go.
+
+    def _spawn(self) -> None:
+        name = f"worker-{self._spawned}"
+        self._spawned += 1
+        actor = self._cluster.spawn(self._order, name, str(self._folder / RUNNING))
+        hand = _Hand(name, actor, time.monotonic())
+        hand.calls[self._cluster.call(actor, "hello")] = _Call("hello")
+        self._hands.append(hand)
+
+    def _lose(self, hand: _Hand, kind: LossKind, detail: str, call: _Call | None, replace: bool = True) -> None:
+        """A worker is gone: what it had goes to others."""
+        self._losses += 1
+        self._hands.remove(hand)
+        chunk, position, case = self._at(hand)
+        self.store.loss(kind, hand.name, detail, chunk, position, case)
+        if chunk is None and call is not None and call.what == "chunk":
+            chunk = call.chunk
+        calls = ([call] if call is not None else []) + list(hand.calls.values())
+        for each in calls:
+            if each.what == "chunk":
+                self._back(each.chunk, counts=each.chunk == chunk, detail=detail)
+            elif each.what == "investigate":
+                self._to_investigate.append(each.signature)
+        if replace and self._cluster.free() >= 1:
+            self._spawn()
+
+    def _back(self, chunk: int, counts: bool, detail: str) -> None:
+        """A chunk goes back to those not begun. counts: whether it ran when its worker was lost."""
+        self._attempts[chunk] += counts
+        if self._attempts[chunk] >= ATTEMPTS:
+            self.done.add(chunk)
+            self.store.set_aside(chunk, f"{ATTEMPTS} workers were lost over it; the last one: {detail}")
+            self._guide.take_nothing(chunk)
+        else:
+            heapq.heappush(self._again, chunk)
+
+    def _at(self, hand: _Hand) -> tuple[int | None, int | None, Case | None]:
+        """Where a lost worker was: chunk, position, case; as far as its slot can be read from here."""
+        if hand.slot is None:
+            return None, None, None
+        at = read_slot(hand.slot)
+        hand.slot.unlink(missing_ok=True)
+        if not at.running or at.chunk >= 1 << 40:
+            return None, None, None
+        return at.chunk, at.position, self.case_at(at.chunk, at.position)
+
+    def case_at(self, chunk: int, position: int) -> Case | None:
+        """The case at a place, drawn again."""
+        frozen = self._guide.frozen(chunk)
+        if frozen is None:
+            return None
+        return Maker(self._order.space, self._order.seed, self._order.count).cases(chunk, frozen)[position]

@@ -1,0 +1,134 @@
+"""What a person sees of a running campaign: a bar with figures in a terminal, now and then a plain line elsewhere. On stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TextIO
+
+PLAIN_INTERVAL = 5.0
+BAR_INTERVAL = 0.2
+RATE_WINDOW = 10.0
+"""Seconds over which the rate is taken: long enough to be calm, short enough to show a worker lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Of a campaign at one moment. seconds: of running, all sessions; seconds_left: of the time limit; cases_left: of the other."""
+
+    seconds: float
+    cases: int
+    features: int
+    findings: int
+    refused: int
+    losses: int
+    workers: int
+    seconds_left: float | None
+    cases_left: int | None
+    closing: str = ""
+
+
+class Live:
+    """Shows statuses. Use as a context manager; `update` is cheap."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._next = time.monotonic() + (0.0 if self._terminal else PLAIN_INTERVAL)
+        self._window: deque[tuple[float, int]] = deque()
+        self._stack = ExitStack()
+        self._bar: _Bar | None = None
+
+    def __enter__(self) -> Live:
+        if self._terminal:
+            self._bar = _Bar(self._stream)
+            self._stack.enter_context(self._bar.progress)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def update(self, status: Status) -> None:
+        """Shows a status where it is time to."""
+        now = time.monotonic()
+        self._window.append((status.seconds, status.cases))
+        if now >= self._next:
+            self._next = now + (BAR_INTERVAL if self._bar is not None else PLAIN_INTERVAL)
+            self._show(status)
+
+    def finish(self, status: Status) -> None:
+        """Shows the last status."""
+        self._show(status)
+
+    def say(self, text: str) -> None:
+        """One line for good."""
+        if self._bar is not None:
+            self._bar.progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def _show(self, status: Status) -> None:
+        rate = self._rate(status)
+        if self._bar is not None:
+            self._bar.show(status, line(status, rate))
+        else:
+            print(line(status, rate), file=self._stream, flush=True)
+
+    def _rate(self, status: Status) -> float:
+        while len(self._window) > 2 and self._window[0][0] < status.seconds - RATE_WINDOW:
+            self._window.popleft()
+        if not self._window:
+            return 0.0
+        (began, cases), (now, last) = self._window[0], self._window[-1]
+        return (last - cases) / (now - began) if now > began else 0.0
+
+
+def line(status: Status, rate: float) -> str:
+    """One line: cases, rate, coverage, findings, what is left."""
+    told = [
+        f"{status.cases:,} cases",
+        f"{rate:,.0f}/s",
+        f"coverage {status.features:,}",
+        f"{status.findings:,} finding{'' if status.findings == 1 else 's'}",
+        f"{status.refused:,} refused",
+        f"{status.workers} worker{'' if status.workers == 1 else 's'}",
+    ]
+    if status.losses:
+        told.append(f"{status.losses} lost")
+    told.append(status.closing or f"{_time(_left(status, rate))} left")
+    return ", ".join(told)
+
+
+def _left(status: Status, rate: float) -> float | None:
+    """Seconds, the shorter of what time and cases leave; None where it is not known yet."""
+    by_cases = status.cases_left / rate if status.cases_left is not None and rate > 0 else None
+    known = [seconds for seconds in (status.seconds_left, by_cases) if seconds is not None]
+    return max(0.0, min(known)) if known else None
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Bar:
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.progress = Progress(
+            BarColumn(bar_width=20), TextColumn("{task.description}"), console=Console(file=stream), transient=True
+        )
+        self._task = self.progress.add_task("starting", total=None)
+
+    def show(self, status: Status, text: str) -> None:
+        by_time = None if status.seconds_left is None else status.seconds / max(1e-9, status.seconds + status.seconds_left)
+        by_cases = None if status.cases_left is None else status.cases / max(1, status.cases + status.cases_left)
+        shares = [share for share in (by_time, by_cases) if share is not None]
+        self.progress.update(self._task, description=text, total=1.0, completed=min(1.0, max(shares)) if shares else 0.0)

@@ -1,0 +1,207 @@
+"""Mutation of cases within a space: the next case to try near one that reached something.
+
+Each operator changes one thing that planners, kernels or callers look at (a length, the batch, heads, dtypes, rows, the graph it
+is replayed in, where its pages lie) to a neighbouring value or to one that the strategies know as an edge. What it breaks, the
+rule of the space puts right again: lengths at least the request's rows, batch and tokens within bounds, compute units of the
+GPU. Draws from a `random.Random` alone. Knows nothing of coverage.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, TypeVar
+
+from backend.case import QK_HEAD_DIM, Case, PageOrder
+from backend.serving.served import Allocation
+from fuzz.space import CaseSpace
+from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, MEMORY, OFFSETS, batches, graph_batches, pool_starts
+
+T = TypeVar("T")
+
+AGAIN = 0.4
+"""Chance of one more operator on top: most children differ in one thing, one in six in three or more."""
+
+STEPS = (1, 1, 1, 2, 2, 3, 4, 5, 8, 16, 17, 32, 64, 128, 196, 256)
+"""What is added to or taken from a length: off by a few, by tiles and pages, by a split of planner v1_0."""
+
+Lens = tuple[int, ...]
+Fields = dict[str, Any]
+Draw = Callable[[Random], Case]
+Operator = Callable[[Fields, Random, Draw], None]
+
+
+def _pick(random: Random, entries: Sequence[T]) -> T:
+    return entries[int(random.random() * len(entries))]
+
+
+class Mutator:
+    """Mutates cases of one space."""
+
+    def __init__(self, space: CaseSpace) -> None:
+        self.space = space
+        self._batches = batches(space.max_batch)
+        edges = LENGTH_EDGES[: bisect_right(LENGTH_EDGES, space.max_kv_len)]
+        self._edges = edges or (space.max_kv_len,)
+        lengths = (self._one_length, self._one_length, self._all_lengths, self._edge_length, self._edge_lengths, self._scale)
+        requests = (self._drop, self._repeat, self._tile)
+        operators: list[Operator] = [*lengths, *requests, self._splice]
+        choices: tuple[tuple[Sequence[object], Operator], ...] = (
+            (space.heads, self._heads),
+            (space.tensor_types, self._types),
+            (space.query_rows, self._rows),
+            (space.page_sizes, self._page_size),
+            (space.releases, self._release),
+            (space.modes, self._mode),
+        )
+        for values, operator in choices:
+            operators += [operator] * (2 if len(values) > 1 else 0)
+        operators += [self._graph] * space.graphs + [self._allocation] * (space.allocation is not Allocation.RUNNING)
+        operators += [self._ragged] * space.ragged_rows + [self._pool, self._units]
+        self._operators = tuple(operators)
+
+    def mutate(self, parent: Case, other: Draw, random: Random) -> Case:
+        """A case near `parent`, of the space. other: draws a second parent, for what is taken over from one."""
+        fields: Fields = {name: getattr(parent, name) for name in parent.__dataclass_fields__}
+        _pick(random, self._operators)(fields, random, other)
+        while random.random() < AGAIN:
+            _pick(random, self._operators)(fields, random, other)
+        self._fit(fields)
+        return Case(**fields)
+
+    def _fit(self, fields: Fields) -> None:
+        """Puts right what an operator broke."""
+        space, rows = self.space, fields["max_seqlen_q"]
+        lens: Lens = fields["kv_lens"][: space.max_batch]
+        longest = min(space.max_kv_len, space.max_tokens // len(lens))
+        fields["kv_lens"] = tuple(0 if n <= 0 and space.empty_requests else min(max(n, rows), longest) for n in lens)
+        batch = len(lens)
+        if fields["query_lens"] is not None:
+            known = fields["query_lens"]
+            fields["query_lens"] = tuple(min(known[i % len(known)], rows) for i in range(batch)) if rows > 1 else None
+        if fields["num_cu"] not in COMPUTE_UNITS[fields["arch"]]:
+            fields["num_cu"] = 0
+        if fields["first_page"] * fields["page_size"] * QK_HEAD_DIM * fields["kv_dtype"].itemsize >= MEMORY:
+            fields["first_page"] = 0
+        self._fit_graph(fields, batch)
+
+    def _fit_graph(self, fields: Fields, batch: int) -> None:
+        """Keeps graph and allocation to what the framework could bring about, as the strategies do."""
+        if fields["graph_batch"] is not None and fields["graph_batch"] < batch:
+            fields["graph_batch"] = batch
+        graph = fields["graph_batch"]
+        if self.space.allocation is Allocation.RUNNING or (self.space.allocation is Allocation.LARGEST_GRAPH and graph is None):
+            fields["max_batch"] = None
+        elif fields["max_batch"] is not None:
+            least = batch if self.space.allocation is Allocation.MAX_BATCH else graph
+            fields["max_batch"] = max(fields["max_batch"], least)
+
+    def _one_length(self, fields: Fields, random: Random, other: Draw) -> None:
+        lens = fields["kv_lens"]
+        at = int(random.random() * len(lens))
+        step = _pick(random, STEPS) * (1 if random.random() < 0.5 else -1)
+        fields["kv_lens"] = (*lens[:at], lens[at] + step, *lens[at + 1 :])
+
+    def _all_lengths(self, fields: Fields, random: Random, other: Draw) -> None:
+        step = _pick(random, STEPS) * (1 if random.random() < 0.5 else -1)
+        fields["kv_lens"] = tuple(n + step for n in fields["kv_lens"])
+
+    def _edge(self, random: Random) -> int:
+        return _pick(random, self._edges) + _pick(random, OFFSETS)
+
+    def _edge_length(self, fields: Fields, random: Random, other: Draw) -> None:
+        lens = fields["kv_lens"]
+        at = int(random.random() * len(lens))
+        fields["kv_lens"] = (*lens[:at], self._edge(random), *lens[at + 1 :])
+
+    def _edge_lengths(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["kv_lens"] = (self._edge(random),) * len(fields["kv_lens"])
+
+    def _scale(self, fields: Fields, random: Random, other: Draw) -> None:
+        if random.random() < 0.5:
+            fields["kv_lens"] = tuple(n // 2 for n in fields["kv_lens"])
+        else:
+            fields["kv_lens"] = tuple(n * 2 for n in fields["kv_lens"])
+
+    def _drop(self, fields: Fields, random: Random, other: Draw) -> None:
+        lens = fields["kv_lens"]
+        if len(lens) == 1:
+            return
+        if random.random() < 0.5:
+            at = int(random.random() * len(lens))
+            fields["kv_lens"] = lens[:at] + lens[at + 1 :]
+        else:
+            fields["kv_lens"] = lens[: max(1, len(lens) // 2)]
+
+    def _repeat(self, fields: Fields, random: Random, other: Draw) -> None:
+        lens = fields["kv_lens"]
+        if random.random() < 0.5:
+            at = int(random.random() * len(lens))
+            fields["kv_lens"] = (*lens[: at + 1], lens[at], *lens[at + 1 :])
+        else:
+            fields["kv_lens"] = lens * 2
+
+    def _tile(self, fields: Fields, random: Random, other: Draw) -> None:
+        """The same lengths over another batch."""
+        lens, batch = fields["kv_lens"], _pick(random, self._batches)
+        fields["kv_lens"] = (lens * -(-batch // len(lens)))[:batch]
+
+    def _splice(self, fields: Fields, random: Random, other: Draw) -> None:
+        """Lengths of another parent, or everything but the lengths."""
+        donor = other(random)
+        if random.random() < 0.5:
+            fields["kv_lens"] = donor.kv_lens
+            fields["query_lens"] = None
+        else:
+            for name in ("num_head", "arch", "q_dtype", "kv_dtype", "mode", "release", "num_cu"):
+                fields[name] = getattr(donor, name)
+
+    def _heads(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["num_head"] = _pick(random, self.space.heads)
+
+    def _types(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["arch"], fields["q_dtype"], fields["kv_dtype"] = _pick(random, self.space.tensor_types)
+
+    def _rows(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["max_seqlen_q"] = _pick(random, self.space.query_rows)
+
+    def _page_size(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["page_size"] = _pick(random, self.space.page_sizes)
+
+    def _release(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["release"] = _pick(random, self.space.releases)
+
+    def _mode(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["mode"] = _pick(random, self.space.modes)
+
+    def _graph(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["graph_batch"] = _pick(
+            random, graph_batches(min(len(fields["kv_lens"]), self.space.max_batch), self.space.max_batch)
+        )
+
+    def _allocation(self, fields: Fields, random: Random, other: Draw) -> None:
+        """What buffers are allocated for."""
+        batch = len(fields["kv_lens"])
+        run = fields["graph_batch"] or batch
+        choices = [None, run, 2 * run]
+        if self.space.allocation is Allocation.MAX_BATCH:
+            choices.append(batch)
+        fields["max_batch"] = _pick(random, choices)
+
+    def _ragged(self, fields: Fields, random: Random, other: Draw) -> None:
+        rows = fields["max_seqlen_q"]
+        if fields["query_lens"] is not None or rows == 1:
+            fields["query_lens"] = None
+            return
+        fields["query_lens"] = tuple(1 + int(random.random() * rows) for _ in fields["kv_lens"])
+
+    def _pool(self, fields: Fields, random: Random, other: Draw) -> None:
+        if fields["first_page"] or fields["page_order"] is not PageOrder.SEQUENTIAL:
+            fields["first_page"], fields["page_order"] = 0, PageOrder.SEQUENTIAL
+            return
+        page_bytes = fields["page_size"] * QK_HEAD_DIM * fields["kv_dtype"].itemsize
+        fields["first_page"], fields["page_order"] = _pick(random, pool_starts(page_bytes))
+
+    def _units(self, fields: Fields, random: Random, other: Draw) -> None:
+        fields["num_cu"] = _pick(random, COMPUTE_UNITS[fields["arch"]])

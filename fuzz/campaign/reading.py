@@ -1,0 +1,301 @@
+"""Reads a store into a CampaignSummary. The only module beside fuzz.campaign.store that knows its tables."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from backend.case import Case
+from backend.codec import from_plain
+from backend.errors import UsageError
+from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.guide import Guide, case_at
+from fuzz.campaign.report import CellCounts, Fate, Label, bucket_end
+from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path, unpack_codes
+from fuzz.campaign.summary import (
+    CampaignSummary,
+    Cell,
+    Comparison,
+    Counts,
+    Environment,
+    Gone,
+    Loss,
+    LossKind,
+    Member,
+    Reason,
+    Reliability,
+    Sample,
+    Session,
+    Span,
+    Standing,
+    TriagedFinding,
+)
+from fuzz.provenance import Provenance
+from fuzz.space import CaseSpace
+
+T = TypeVar("T")
+
+MOST_SAMPLES = 300
+"""Points of a curve: more than a page has pixels to tell apart."""
+
+COMPARED = "compared"
+"""Note that holds the comparison with an earlier campaign."""
+
+
+def read_summary(given: Path) -> CampaignSummary:
+    """load_summary."""
+    path = store_path(given)
+    db = connect(path)
+    try:
+        db.execute("BEGIN")  # one state throughout, while the campaign writes on
+        return _summary(db)
+    finally:
+        db.close()
+
+
+def read_outcomes(given: Path) -> dict[tuple[str, int], list[Label]]:
+    """What became of every case: labels in the order of positions, by (identity of the campaign, chunk)."""
+    db = connect(store_path(given))
+    try:
+        labels = {number: Label(Fate(fate), text) for number, fate, text in db.execute("SELECT number, fate, text FROM labels")}
+        rows = db.execute("SELECT identity, chunk, codes FROM chunks JOIN campaigns ON campaigns.number = chunks.campaign")
+        return {(identity, chunk): [labels[code] for code in unpack_codes(blob).tolist()] for identity, chunk, blob in rows}
+    finally:
+        db.close()
+
+
+def read_case(given: Path, chunk: int, position: int) -> Case:
+    """The case at a place of a campaign, drawn again; raises UsageError where there is none."""
+    path = store_path(given)
+    db = connect(path)
+    try:
+        members = list(_members(db))
+        if len(members) != 1:
+            raise UsageError(f"{path}: was merged from {len(members)} campaigns; give the one that ran the case")
+        config = members[0][1].config
+        if not 0 <= position < config.cases_a_chunk or chunk < 0:
+            raise UsageError.not_allowed(
+                "case", f"{chunk}/{position}", f"a chunk from 0, a position in 0..{config.cases_a_chunk - 1}"
+            )
+        guide = Guide(config.generation_chunks, config.guided)
+        found = {each.chunk: each for each in read_reached(db, members[0][0], chunk)}
+        case = case_at(members[0][1].space, config.seed, config.cases_a_chunk, guide, found, chunk, position)
+    finally:
+        db.close()
+    if case is None:
+        raise UsageError(f"case {chunk}/{position}: chunks that it is made from are not in {path}")
+    return case
+
+
+def _summary(db: sqlite3.Connection) -> CampaignSummary:
+    members = list(_members(db))
+    numbers = [number for number, _ in members]
+    labels: Counter[Label] = Counter()
+    for number in numbers:
+        labels.update(label_counts(db, number))
+    cells = list(_cells(db))
+    kernels: Counter[str] = Counter()
+    for cell in cells:
+        kernels.update(cell.kernels)
+    comparison = _comparison(db)
+    findings = _findings(db, members, comparison)
+    aside = [chunk for (chunk,) in db.execute("SELECT chunk FROM set_aside ORDER BY chunk")]
+    complete = all(member.sessions and member.sessions[-1].reason == "finished" for _, member in members)
+    counts = _counts(labels)
+    (seconds,) = db.execute("SELECT TOTAL(COALESCE(ended, seen) - began) FROM sessions").fetchone()
+    features = [n for (n,) in db.execute("SELECT MAX(features) FROM chunks GROUP BY campaign")]
+    return CampaignSummary(
+        members=tuple(member for _, member in members),
+        complete=complete,
+        seconds=seconds,
+        counts=counts,
+        samples=tuple(_samples(db, numbers[0])),
+        cells=tuple(cells),
+        kernels=dict(kernels.most_common()),
+        features=max(features, default=0),
+        findings=findings,
+        comparison=comparison,
+        losses=tuple(_losses(db)),
+        lost_chunks=tuple(aside),
+        doubts=tuple(_doubts(counts, complete, aside, members)),
+    )
+
+
+def _members(db: sqlite3.Connection) -> Iterator[tuple[int, Member]]:
+    for number, identity, created, seed, config, space, made_by, machine in db.execute(
+        "SELECT * FROM campaigns ORDER BY created"
+    ):
+        sessions = [
+            Session(*row)
+            for row in db.execute(
+                "SELECT began, ended, reason, workers, cluster, rules FROM sessions WHERE campaign = ? ORDER BY number",
+                (number,),
+            )
+        ]
+        (cases,) = db.execute("SELECT COALESCE(SUM(cases), 0) FROM chunks WHERE campaign = ?", (number,)).fetchone()
+        yield (
+            number,
+            Member(
+                identity=identity,
+                created=created,
+                seed=seed,
+                config=_read(CampaignConfig, config),
+                space=_read(CaseSpace, space),
+                provenance=_read(Provenance, made_by),
+                environment=_read(Environment, machine),
+                sessions=tuple(sessions),
+                cases=cases,
+            ),
+        )
+
+
+def _read(kind: type[T], text: str) -> T:
+    return from_plain(kind, json.loads(text))
+
+
+def _counts(labels: Mapping[Label, int]) -> Counts:
+    fates: Counter[Fate] = Counter()
+    for label, count in labels.items():
+        fates[label.fate] += count
+    return Counts(
+        cases=fates.total(),
+        clean=fates[Fate.CLEAN],
+        faulty=fates[Fate.FAULTY],
+        refused=fates[Fate.REFUSED],
+        unmodelled=fates[Fate.UNMODELLED],
+        died=fates[Fate.DIED],
+        refused_reasons=_reasons({label.text: n for label, n in labels.items() if label.fate is Fate.REFUSED}),
+        unmodelled_reasons=_reasons({label.text: n for label, n in labels.items() if label.fate is Fate.UNMODELLED}),
+    )
+
+
+def _reasons(counted: Mapping[str, int]) -> tuple[Reason, ...]:
+    return tuple(Reason(text, cases) for text, cases in sorted(counted.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _samples(db: sqlite3.Connection, campaign: int) -> Iterator[Sample]:
+    """Of the first campaign of a store: the time of several does not add up to one curve."""
+    rows = db.execute(
+        "SELECT done, cases, features, signatures FROM chunks WHERE campaign = ? ORDER BY done", (campaign,)
+    ).fetchall()
+    stride = max(1, len(rows) // MOST_SAMPLES)
+    cases, before, at = 0, 0, 0.0
+    for i, (done, count, features, signatures) in enumerate(rows):
+        cases += count
+        if i % stride == stride - 1 or i == len(rows) - 1:
+            rate = (cases - before) / (done - at) if done > at else 0.0
+            yield Sample(done, cases, rate, features, signatures)
+            before, at = cases, done
+
+
+def _cells(db: sqlite3.Connection) -> Iterator[Cell]:
+    added: dict[tuple[int, int, int], CellCounts] = {}
+    for num_head, batch, kv_len, text in db.execute("SELECT num_head, batch, kv_len, counts FROM cells"):
+        added.setdefault((num_head, batch, kv_len), CellCounts()).add(CellCounts.from_row(json.loads(text)))
+    for (num_head, batch, kv_len), counts in sorted(added.items()):
+        yield Cell(
+            num_head,
+            Span(batch, bucket_end(batch)),
+            Span(kv_len, bucket_end(kv_len)),
+            counts.cases,
+            counts.ran,
+            counts.faulty,
+            dict(counts.kernels.most_common()),
+            _reasons(counts.refused),
+            tuple(sorted(counts.signatures)),
+        )
+
+
+def _findings(
+    db: sqlite3.Connection, members: Sequence[tuple[int, Member]], comparison: Comparison | None
+) -> tuple[TriagedFinding, ...]:
+    rows: dict[str, list[tuple[FindingRow, Member]]] = {}
+    for number, member in members:
+        for row in read_findings(db, number):
+            rows.setdefault(row.signature, []).append((row, member))
+    told = [_triaged(found, comparison) for found in rows.values()]
+    return tuple(sorted(told, key=lambda finding: (-finding.severity, -finding.count, finding.signature)))
+
+
+def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: Comparison | None) -> TriagedFinding:
+    """One entry of what several campaigns say of a signature: the row that was looked into best tells of the smallest case."""
+    from reprod.shrink import measure
+
+    first, member = min(found, key=lambda entry: entry[0].first_seen)
+    best, _ = min(found, key=lambda entry: (not entry[0].minimal, measure(entry[0].smallest)))
+    expected = {name for _, each in found for name in each.config.expect}
+    standing = Standing.NOT_COMPARED
+    if comparison is not None:
+        standing = Standing.NEW if best.signature in comparison.new else Standing.STILL_THERE
+    return TriagedFinding(
+        signature=best.signature,
+        kind=best.cause.kind,
+        severity=max((finding.severity for finding in best.findings), default=best.cause.severity),
+        party=best.cause.party,
+        stage=best.cause.stage,
+        tensor=best.cause.tensor,
+        message=best.cause.message,
+        count=sum(row.count for row, _ in found),
+        first_seen=first.first_seen,
+        last_seen=max(row.last_seen for row, _ in found),
+        first=first.first,
+        smallest=best.smallest,
+        minimal=best.minimal,
+        reliability=Reliability(sum(r.reliability.shown for r, _ in found), sum(r.reliability.repeats for r, _ in found)),
+        findings=best.findings,
+        known=best.known,
+        expected=best.signature in expected or (best.known is not None and best.known.entry in expected),
+        standing=standing,
+        folder=best.folder,
+        origin=f"{member.seed}/{first.chunk}/{first.position}",
+    )
+
+
+def _losses(db: sqlite3.Connection) -> Iterator[Loss]:
+    for seconds, kind, worker, detail, chunk, position, case in db.execute(
+        'SELECT seconds, kind, worker, detail, chunk, position, "case" FROM losses ORDER BY campaign, seconds'
+    ):
+        yield Loss(seconds, LossKind(kind), worker, detail, chunk, position, None if case is None else _read(Case, case))
+
+
+def _doubts(counts: Counts, complete: bool, aside: Sequence[int], members: Sequence[tuple[int, Member]]) -> Iterator[str]:
+    """Why finding nothing would confirm less than was asked for."""
+    if not complete:
+        yield "the campaign did not run to its end"
+    if not counts.clean + counts.faulty + counts.died:
+        yield "no case ran: all were refused or are not modelled"
+    if counts.unmodelled:
+        yield f"{counts.unmodelled:,} of {counts.cases:,} cases are not modelled"
+    if aside:
+        yield f"{len(aside):,} chunks were set aside, because their workers were lost over them"
+    for _, member in members:
+        if len({session.rules for session in member.sessions}) > 1:
+            yield "the sources of aiterfuzz changed between two sessions of the campaign"
+
+
+def _comparison(db: sqlite3.Connection) -> Comparison | None:
+    row = db.execute("SELECT value FROM notes WHERE name = ? ORDER BY campaign LIMIT 1", (COMPARED,)).fetchone()
+    return None if row is None else _read(Comparison, row[0])
+
+
+def compare(now: CampaignSummary, before: CampaignSummary, store: str) -> Comparison:
+    """What is new, still there and gone against an earlier campaign."""
+    shown = {finding.signature for finding in now.findings}
+    earlier = {finding.signature: finding for finding in before.findings}
+    return Comparison(
+        store=store,
+        created=before.members[0].created,
+        cases=before.counts.cases,
+        rules=before.members[0].provenance.rules,
+        new=tuple(sorted(shown - set(earlier))),
+        still_there=tuple(sorted(shown & set(earlier))),
+        gone=tuple(
+            Gone(signature, finding.severity, finding.message, finding.known)
+            for signature, finding in sorted(earlier.items())
+            if signature not in shown
+        ),
+    )

@@ -1,0 +1,185 @@
+"""What a worker says of one chunk: what became of each case, where it belongs on the map, what it reached.
+
+The types that worker, store and engine share; none of them is named here. A report travels as JSON (`to_message`) from the
+process that ran the chunk, and as itself from there on.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.case import Case
+from backend.codec import from_plain, to_plain
+from backend.findings import Finding
+
+Codes = npt.NDArray[np.uint16]
+"""One entry a case: index of its label."""
+
+
+class Fate(StrEnum):
+    """What became of a case."""
+
+    CLEAN = "clean"
+    FAULTY = "faulty"
+    REFUSED = "refused"
+    UNMODELLED = "unmodelled"
+    DIED = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A fate with what tells it apart: the signature of a faulty or died case, the reason of a refused or unmodelled one."""
+
+    fate: Fate
+    text: str = ""
+
+
+CLEAN = Label(Fate.CLEAN)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The first case of a chunk that showed a signature. finding: the cause."""
+
+    signature: str
+    position: int
+    case: Case
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reached:
+    """Coverage of a chunk by feature: parallel arrays, in the order in which features were met.
+
+    ids: int64; counts: uint32, cases of the chunk that have it; positions: uint16, the first such case. Features that the
+    chunk's generation already held as common are left out.
+    """
+
+    ids: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.uint32]
+    positions: npt.NDArray[np.uint16]
+
+
+CellKey = tuple[int, int, int]
+"""num_head, and the lower ends of the buckets of batch and longest kv length."""
+
+
+@dataclass(slots=True)
+class CellCounts:
+    """Figures of one field of the map, to be added up. ran: cases that reached a kernel. signatures: with counts."""
+
+    cases: int = 0
+    ran: int = 0
+    faulty: int = 0
+    kernels: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    signatures: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: CellCounts) -> None:
+        """Adds the figures of another field of the same key."""
+        self.cases += other.cases
+        self.ran += other.ran
+        self.faulty += other.faulty
+        self.kernels.update(other.kernels)
+        self.refused.update(other.refused)
+        self.signatures.update(other.signatures)
+
+    def to_row(self) -> list[Any]:
+        """As JSON values, in the order of the fields."""
+        return [self.cases, self.ran, self.faulty, dict(self.kernels), dict(self.refused), dict(self.signatures)]
+
+    @classmethod
+    def from_row(cls, row: list[Any]) -> CellCounts:
+        """Of `to_row`."""
+        cases, ran, faulty, kernels, refused, signatures = row
+        return cls(cases, ran, faulty, Counter(kernels), Counter(refused), Counter(signatures))
+
+
+def bucket(value: int) -> int:
+    """Lower end of the bucket of a batch or a length: 0, 1, 2, 4, 8, ...; a bucket reaches up to the next lower end."""
+    return 1 << (value.bit_length() - 1) if value else 0
+
+
+def bucket_end(low: int) -> int:
+    """Inclusive upper end of a bucket."""
+    return 2 * low - 1 if low else 0
+
+
+def cell_of(case: Case) -> CellKey:
+    """The field of the map that a case belongs to."""
+    return case.num_head, bucket(len(case.kv_lens)), bucket(max(case.kv_lens))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkReport:
+    """One chunk, whole: a chunk is recorded with all of its cases or not at all.
+
+    labels: those that occur; codes: one entry a case, an index into labels. shown: by signature. cells: the map. kept: cases that
+    met a feature which their generation did not know, by position. seconds: of work.
+    """
+
+    chunk: int
+    seconds: float
+    labels: tuple[Label, ...]
+    codes: Codes
+    shown: tuple[Shown, ...]
+    cells: Mapping[CellKey, CellCounts]
+    reached: Reached
+    kept: Mapping[int, Case]
+
+    @property
+    def cases(self) -> int:
+        """Cases of the chunk."""
+        return len(self.codes)
+
+    def fates(self) -> Counter[Fate]:
+        """How many cases came to what."""
+        counted = np.bincount(self.codes, minlength=len(self.labels))
+        fates: Counter[Fate] = Counter()
+        for label, count in zip(self.labels, counted.tolist(), strict=True):
+            fates[label.fate] += count
+        return fates
+
+    def to_message(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "chunk": self.chunk,
+            "seconds": self.seconds,
+            "labels": [[label.fate.value, label.text] for label in self.labels],
+            "codes": _text(self.codes),
+            "shown": to_plain(self.shown),
+            "cells": [[*key, *counts.to_row()] for key, counts in self.cells.items()],
+            "reached": [_text(self.reached.ids), _text(self.reached.counts), _text(self.reached.positions)],
+            "kept": {str(position): to_plain(case) for position, case in self.kept.items()},
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> ChunkReport:
+        """Of `to_message`."""
+        ids, counts, positions = message["reached"]
+        return cls(
+            chunk=message["chunk"],
+            seconds=message["seconds"],
+            labels=tuple(Label(Fate(fate), text) for fate, text in message["labels"]),
+            codes=np.frombuffer(b64decode(message["codes"]), np.uint16),
+            shown=tuple(from_plain(Shown, each) for each in message["shown"]),
+            cells={(row[0], row[1], row[2]): CellCounts.from_row(row[3:]) for row in message["cells"]},
+            reached=Reached(
+                np.frombuffer(b64decode(ids), np.int64),
+                np.frombuffer(b64decode(counts), np.uint32),
+                np.frombuffer(b64decode(positions), np.uint16),
+            ),
+            kept={int(position): from_plain(Case, plain) for position, plain in message["kept"].items()},
+        )
+
+
+def _text(array: npt.NDArray[Any]) -> str:
+    return b64encode(array.tobytes()).decode()

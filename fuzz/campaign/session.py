@@ -1,0 +1,182 @@
+"""One session of a campaign, from its configuration to the end of its last worker: folder, lock, store, Ray, engine, signals.
+
+A session begins a campaign or goes on with one; after a SIGKILL at any moment the next session goes on with what was recorded.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backend.errors import CannotRunError, UsageError
+from fuzz.campaign.cluster import Cluster
+from fuzz.campaign.config import IDENTITY, CampaignConfig
+from fuzz.campaign.engine import RUNNING, Engine
+from fuzz.campaign.live import Live
+from fuzz.campaign.order import Order
+from fuzz.campaign.slot import read_slot
+from fuzz.campaign.store import FILE_NAME, Lock, Store, connect, environment
+from fuzz.campaign.summary import CampaignSummary, LossKind, load_summary
+from fuzz.campaign.triage import KnownFaults, default_corpus
+from fuzz.interruption import Interruption
+from fuzz.provenance import Provenance, own_fingerprint
+
+
+def begin(config: CampaignConfig) -> CampaignSummary:
+    """Runs a new campaign; raises UsageError where its folder holds one already."""
+    config = absolute(config)
+    space = config.space()  # what no backend sends is said before anything is written
+    folder = Path(config.out)
+    if (folder / FILE_NAME).exists():
+        raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
+    made_by = _provenance(config, space.releases)
+    known = KnownFaults(_corpus(config))
+    with Cluster(config.address, config.resource) as cluster:
+        workers = cluster.workers(config.workers)
+        _make_folder(folder)
+        lock = Lock(folder)
+        machine = environment(cluster.nodes, cluster.resources)
+        store = Store.create(folder / FILE_NAME, uuid.uuid4().hex, config, space, made_by, machine)
+        _run(config, store, cluster, workers, known, made_by)
+        lock.release()
+    return load_summary(folder)
+
+
+def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
+    """Goes on with the campaign of a folder. changes: fields of its configuration to change; those of IDENTITY cannot be."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise UsageError(f"{folder}: no campaign there to go on with; leave out --resume to begin one")
+    config = changed(stored_config(path), changes, folder)
+    lock = Lock(folder)
+    made_by = _provenance(config, config.space().releases)
+    known = KnownFaults(_corpus(config))
+    store = Store.open(path)
+    store.configure(config)
+    with Cluster(config.address, config.resource) as cluster:
+        _run(config, store, cluster, cluster.workers(config.workers), known, made_by)
+    lock.release()
+    return load_summary(folder)
+
+
+def stored_config(path: Path) -> CampaignConfig:
+    """The configuration of the one campaign of a store."""
+    import json
+
+    from backend.codec import from_plain
+
+    connection = connect(path)
+    try:
+        rows = connection.execute("SELECT config FROM campaigns").fetchall()
+    finally:
+        connection.close()
+    if len(rows) != 1:
+        raise UsageError(f"{path}: was merged from {len(rows)} campaigns; give one of these")
+    return from_plain(CampaignConfig, json.loads(rows[0][0]))
+
+
+def changed(config: CampaignConfig, changes: Mapping[str, Any], folder: Path) -> CampaignConfig:
+    """A stored configuration with changes; raises UsageError where they would make it another campaign."""
+    new = absolute(config.replace(**changes, out=str(folder)))
+    for name in IDENTITY:
+        if getattr(new, name) != getattr(config, name):
+            raise UsageError(
+                f"--resume: given {name} {getattr(new, name)!r}; this campaign has {getattr(config, name)!r}, which decides its "
+                "cases; leave it out, or begin another campaign with another --out"
+            )
+    return new
+
+
+def absolute(config: CampaignConfig) -> CampaignConfig:
+    """The same with full paths: workers run elsewhere, and a campaign may go on from another folder."""
+    changes: dict[str, Any] = {"out": str(Path(config.out).absolute())}
+    for name in ("corpus", "compare"):
+        value = getattr(config, name)
+        changes[name] = None if value is None else str(Path(value).absolute())
+    file, colon, function = config.backend.partition(":")
+    if file.endswith(".py"):
+        changes["backend"] = f"{Path(file).absolute()}{colon}{function}"
+    if config.aiter is not None:
+        checkout, at, revision = config.aiter.partition("@")
+        changes["aiter"] = f"{Path(checkout).absolute()}{at}{revision}"
+    return config.replace(**changes)
+
+
+def _run(config: CampaignConfig, store: Store, cluster: Cluster, workers: int, known: KnownFaults, made_by: Provenance) -> None:
+    """From workers to the end; everything found so far is written, whatever ends it."""
+    order = _order(config, store, made_by)
+    reason = "failed"
+    with Interruption() as interruption, Live() as live:
+        engine = Engine(config, order, store, cluster, live, known, lambda: interruption.wanted)
+        store.begin_session(workers, f"{cluster.name}, {cluster.nodes} nodes", own_fingerprint())
+        _announce(config, live, made_by, workers, cluster)
+        try:
+            _name_unfinished(store, engine, live)
+            reason = engine.run(workers)
+            live.finish(engine.status(closing=reason))
+        finally:
+            store.end_session(reason)
+            store.close()
+    if reason.startswith("no worker left"):
+        raise CannotRunError(f"{reason}; what was found so far is in {store.path.parent}, go on with --resume")
+
+
+def _order(config: CampaignConfig, store: Store, made_by: Provenance) -> Order:
+    return Order(
+        space=config.space(),
+        seed=config.seed,
+        count=config.cases_a_chunk,
+        device=config.device,
+        aiter=config.aiter,
+        seconds_a_case=config.seconds_a_case,
+        memory=config.worker_memory,
+        repeats=config.repeats,
+        shrink_tries=config.shrink_tries,
+        made_by=made_by,
+    )
+
+
+def _name_unfinished(store: Store, engine: Engine, live: Live) -> None:
+    """The cases that ran when the last session was killed, from the slots that its workers left; they are run again."""
+    folder = store.path.parent / RUNNING
+    folder.mkdir(exist_ok=True)
+    engine.prepare()
+    for slot in sorted(folder.iterdir()):
+        at = read_slot(slot)
+        if at.running and at.chunk < 1 << 40 and at.chunk not in engine.done:
+            case = engine.case_at(at.chunk, at.position)
+            store.loss(LossKind.DRIVER, slot.name, "running when the campaign was killed", at.chunk, at.position, case)
+            live.say(f"{slot.name} was at case {at.chunk}/{at.position} when the campaign was killed; its chunk is run again")
+        slot.unlink()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUNNING).mkdir(exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"--out: given {str(folder)!r}; it cannot be written to ({reason}); give another folder") from error
+
+
+def _corpus(config: CampaignConfig) -> Path | None:
+    return default_corpus() if config.corpus is None else Path(config.corpus)
+
+
+def _provenance(config: CampaignConfig, releases: tuple[str, ...]) -> Provenance:
+    from backend.aiter.codefiles import open_source
+    from fuzz.provenance import provenance
+
+    return provenance(config.device, releases, None if config.aiter is None else open_source(config.aiter))
+
+
+def _announce(config: CampaignConfig, live: Live, made_by: Provenance, workers: int, cluster: Cluster) -> None:
+    heads = ", ".join(map(str, config.space().heads))
+    live.say(
+        f"{config.backend}, heads {heads}, device {config.device}, seed {config.seed}, {'guided' if config.guided else 'unguided'}; "
+        f"{workers} workers on Ray ({cluster.name}, {cluster.nodes} nodes); sources {made_by.rules}; {config.out}"
+    )
+    for warning in made_by.warnings:
+        live.say(f"warning: {warning}")

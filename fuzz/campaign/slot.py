@@ -1,0 +1,54 @@
+"""What a worker's process is at, in 24 bytes of a memory-mapped file: written before each case, read after a death.
+
+A store to the map costs a twentieth of a microsecond, and the page outlives the process that wrote it, so that whoever finds
+the file later, the supervisor or a resumed campaign, knows the case that was running.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+_SIZE = 24
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """chunk, position: of the running case; (-1, -1): between cases. beat: changes with every case, single ones included."""
+
+    chunk: int
+    position: int
+    beat: int
+
+    @property
+    def running(self) -> bool:
+        """Whether a case runs."""
+        return self.chunk >= 0
+
+
+class Slot:
+    """The writing side."""
+
+    def __init__(self, path: Path) -> None:
+        path.write_bytes(bytes(_SIZE))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _SIZE)
+        self._words = memoryview(self._map).cast("q")
+        self.note(-1, -1)
+
+    def note(self, chunk: int, position: int) -> None:
+        """Before a case, and with (-1, -1) after the last."""
+        words = self._words
+        words[0] = chunk
+        words[1] = position
+        words[2] += 1
+
+
+def read_slot(path: Path) -> At:
+    """What was written last; between cases where there is nothing to read."""
+    try:
+        words = memoryview(path.read_bytes()).cast("q")
+        return At(words[0], words[1], words[2])
+    except (OSError, TypeError, IndexError):
+        return At(-1, -1, 0)

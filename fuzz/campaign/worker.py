@@ -1,0 +1,389 @@
+"""A worker: supervises the process that runs cases, and is what Ray places on a core or a GPU.
+
+Two processes, because a case may take the one that runs it with it, and only its parent learns the signal, sees a hang on any
+node of a cluster, and can hold it to its memory. A death is weather first: the chunk is run again. A case at which the process
+dies twice did it: the rest of the chunk goes on without it, and it is a finding.
+
+Knows how to run chunks and single cases and how to look into a finding; not what comes when, and not the store. `Worker` is
+plain Python; the engine makes a Ray actor of it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backend.case import Case
+from backend.codec import dumps, from_plain, to_plain
+from backend.devices.child.ends import death_of
+from backend.devices.child.messages import Word
+from backend.devices.child.process import ChildProcess
+from backend.errors import AiterfuzzError, CannotRunError
+from backend.findings import Finding
+from backend.path import Outcome
+from fuzz.campaign.child import outcome_of
+from fuzz.campaign.chunks import HANGS, died, label_of
+from fuzz.campaign.order import Order
+from fuzz.campaign.report import ChunkReport, Fate
+from fuzz.campaign.slot import At, read_slot
+from fuzz.campaign.summary import LossKind, Reliability
+from fuzz.provenance import own_fingerprint
+from fuzz.search import WithinSpace
+from reprod.shrink import ShrinkResult, shrink
+
+POLL = 0.1
+"""Seconds between two looks at memory and slot while a chunk runs; a look costs 20 us."""
+
+START_SECONDS = 300.0
+"""Until a process takes orders: a first start compiles planners, and a GPU's context may have to be made."""
+
+STARTS = 3
+"""Processes in a row that may end before they take orders; somebody may be killing them."""
+
+IDLE_SECONDS = 600.0
+"""Between two cases of a chunk, where only our own code runs: longer than any generation is drawn or read."""
+
+DEATHS = 2
+"""Deaths at one case of a chunk after which the case did it."""
+
+DIED_TRIES = 60
+"""Cases tried at most to shrink one that kills its process: each that does costs a start of two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The end of a process. how: completes "the process ..."; discriminator: tells kinds of end apart; said: its last words."""
+
+    kind: LossKind
+    how: str
+    discriminator: str
+    said: str
+    at: At
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLoss:
+    """A death while a chunk ran. position, case: None where no case ran."""
+
+    kind: LossKind
+    detail: str
+    position: int | None
+    case: Case | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkDone:
+    """A chunk with what it cost."""
+
+    report: ChunkReport
+    losses: tuple[ChunkLoss, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Investigated:
+    """A finding looked into. findings: of the smallest case. folder, files: its name, and texts by file name."""
+
+    signature: str
+    smallest: Case
+    minimal: bool
+    findings: tuple[Finding, ...]
+    reliability: Reliability
+    folder: str
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """What was asked could not be done at all; the reason is for a person. usable: whether other chunks may still go well."""
+
+    reason: str
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Where a worker is. slot: the file that names its case; rules: fingerprint of its sources."""
+
+    host: str
+    node: str
+    pid: int
+    slot: str
+    rules: str
+
+
+class _Child:
+    """One process, and what it was told last."""
+
+    def __init__(self, slot: Path) -> None:
+        self.process = ChildProcess([sys.executable, "-m", "fuzz.campaign.child", str(slot)], {})
+        self.pid = 0
+        self.generations = {0}
+        self.tasks = 0
+
+
+class Supervisor:
+    """Keeps one process that runs cases. `run` makes it a path (reprod.shrink.Runner) on which no case can do harm.
+
+    Raises CannotRunError where no process comes up, with the reason.
+    """
+
+    def __init__(self, order: Order, slot: Path) -> None:
+        self.order = order
+        self.slot = slot
+        self._child: _Child | None = None
+
+    def chunk(self, chunk: int, generation: int, frozen: str | None) -> ChunkDone:
+        """Runs a chunk to its end, whatever its cases do. frozen: Frozen.to_text(), None for generation 0."""
+        losses: list[Death] = []
+        deaths: Counter[int] = Counter()
+        dead: dict[int, Death] = {}
+        idle_deaths = 0
+        while True:
+            child = self._started()
+            known = generation in child.generations
+            task = {
+                "do": "chunk",
+                "chunk": chunk,
+                "generation": generation,
+                "frozen": None if known else frozen,
+                "dead": {str(position): [death.how, death.discriminator] for position, death in dead.items()},
+                "name": sorted({death.at.position for death in losses if death.at.running}),
+            }
+            answer = self._ask(task)
+            if not isinstance(answer, Death):
+                child.generations.add(generation)
+                named = {position: from_plain(Case, plain) for position, plain in answer["named"]}
+                report = ChunkReport.from_message(answer["report"])
+                return ChunkDone(report, tuple(_loss(death, named) for death in losses))
+            losses.append(answer)
+            if answer.at.running:
+                position = answer.at.position
+                deaths[position] += 1
+                if deaths[position] >= DEATHS:
+                    dead[position] = answer
+            else:
+                idle_deaths += 1
+                if idle_deaths > STARTS:
+                    raise CannotRunError(
+                        f"chunk {chunk}: its process {answer.how} between cases, again and again; {answer.said}"
+                    )
+
+    def run(self, case: Case) -> Outcome:
+        """The outcome of one case, without what stays in the process; a death is a finding."""
+        answer = self._ask({"do": "case", "case": to_plain(case)})
+        if isinstance(answer, Death):
+            return died(case, self.order.device, answer.how, answer.discriminator)
+        return outcome_of(answer, case)
+
+    def texts(self, case: Case, command: str) -> tuple[str, Mapping[str, str]] | None:
+        """Folder name and files of a finding; None where the process does not survive them."""
+        answer = self._ask({"do": "texts", "case": to_plain(case), "command": command})
+        return None if isinstance(answer, Death) else (answer["folder"], answer["files"])
+
+    def start(self) -> None:
+        """Starts the process, where none runs."""
+        self._started()
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._child is not None:
+            self._child.process.close()
+            self._child = None
+
+    def _started(self) -> _Child:
+        """The process, ready for tasks."""
+        said = ""
+        for _ in range(STARTS):
+            if self._child is not None:
+                return self._child
+            self._child = _Child(self.slot)
+            greeted = self._greeting(self._child)
+            answer = self._ask({"do": "order", "order": to_plain(self.order)}) if greeted else self._death(LossKind.EXIT)
+            if isinstance(answer, Death):
+                said = f"{answer.how}; {answer.said}"
+            elif "missing" in answer:
+                self.close()
+                raise CannotRunError(answer["missing"])
+        if self._child is not None:
+            return self._child
+        raise CannotRunError(f"the process that runs cases does not come up: it {said}")
+
+    def _greeting(self, child: _Child) -> bool:
+        ends = time.monotonic() + START_SECONDS
+        while time.monotonic() < ends:
+            for message in child.process.reports(time.monotonic() + 1.0):
+                if message["say"] == Word.HELLO:
+                    child.pid = message["facts"]["pid"]
+                    return True
+            if child.process.status is not None:
+                return False
+        child.process.kill()
+        return False
+
+    def _ask(self, payload: Mapping[str, Any]) -> Mapping[str, Any] | Death:
+        """The result of a task, or how the process ended over it."""
+        child = self._child if payload["do"] == "order" else self._started()
+        assert child is not None
+        child.tasks += 1
+        child.process.forget_errors()
+        child.process.post({"task": child.tasks, "payload": payload})
+        last, since, killed = At(-1, -1, -1), time.monotonic(), None
+        while True:
+            for message in child.process.reports(time.monotonic() + POLL):
+                if message["say"] == Word.DONE:
+                    result: Mapping[str, Any] = message["result"]
+                    return result
+                if message["say"] == Word.FAILED:
+                    self.close()
+                    raise CannotRunError(f"a worker's own error: {message['text'].strip()}")
+            if child.process.status is not None:
+                return self._death(killed)
+            at, now = read_slot(self.slot), time.monotonic()
+            if at != last:
+                last, since = at, now
+            if killed is None:
+                killed = self._offence(child, at, now - since)
+                if killed is not None:
+                    child.process.kill()
+
+    def _offence(self, child: _Child, at: At, seconds: float) -> LossKind | None:
+        """Why a process must be killed. seconds: that it has been where it is."""
+        if seconds > (self.order.seconds_a_case if at.running else IDLE_SECONDS):
+            return LossKind.HANG
+        return LossKind.MEMORY if _resident_mib(child.pid) > self.order.memory else None
+
+    def _death(self, killed: LossKind | None) -> Death:
+        """How the process ended; it is cleared away. killed: why it was, by us."""
+        child = self._child
+        assert child is not None
+        at, status = read_slot(self.slot), child.process.status
+        said = death_of(status or 0, child.process.errors)[1]
+        self.close()
+        if killed is LossKind.HANG:
+            return Death(killed, f"did not come back within {self.order.seconds_a_case:g} s", HANGS, said, at)
+        if killed is LossKind.MEMORY:
+            return Death(killed, f"held more than {self.order.memory} MiB", "memory", said, at)
+        if status is not None and status < 0:
+            name = signal.Signals(-status).name
+            return Death(LossKind.SIGNAL, f"was killed by {name}", name, said, at)
+        return Death(LossKind.EXIT, f"ended with exit status {status}", f"exit {status}", said, at)
+
+
+def _loss(death: Death, named: Mapping[int, Case]) -> ChunkLoss:
+    position = death.at.position if death.at.running else None
+    detail = death.how if death.how in death.said or not death.said else f"{death.how}; {death.said}"
+    return ChunkLoss(death.kind, detail, position, None if position is None else named[position])
+
+
+def _resident_mib(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0  # it has just ended, or this is not Linux
+    return pages * resource.getpagesize() >> 20
+
+
+class Worker:
+    """What the engine talks to. Every method returns; what cannot be done is Broken."""
+
+    def __init__(self, order: Order, name: str, running: str) -> None:
+        """running: folder for the slot; another is taken where this node does not have it."""
+        self._order = order
+        folder = Path(running) if Path(running).is_dir() else Path(tempfile.mkdtemp(prefix="aiterfuzz-"))
+        self._supervisor = Supervisor(order, folder / name)
+
+    def hello(self) -> Hello | Broken:
+        """Starts the process that runs cases and says where it is."""
+        try:
+            self._supervisor.start()
+        except AiterfuzzError as error:
+            return Broken(str(error), usable=False)
+        return Hello(os.uname().nodename, _node(), os.getpid(), str(self._supervisor.slot), own_fingerprint())
+
+    def chunk(self, chunk: int, generation: int, frozen: str | None) -> ChunkDone | Broken:
+        """Supervisor.chunk."""
+        try:
+            return self._supervisor.chunk(chunk, generation, frozen)
+        except AiterfuzzError as error:
+            return Broken(str(error), usable=False)
+
+    def investigate(self, case: Case, signature: str, command: str) -> Investigated | Broken:
+        """Shrinks a case that showed the signature, repeats the smallest one, writes the texts."""
+        try:
+            return _Investigation(self._order, self._supervisor, signature, command).run(case)
+        except AiterfuzzError as error:
+            return Broken(str(error), usable=True)
+
+
+@dataclass(slots=True)
+class _Investigation:
+    """Of one finding."""
+
+    order: Order
+    supervisor: Supervisor
+    signature: str
+    command: str
+    seen: tuple[Finding, ...] = field(default=())
+
+    def run(self, case: Case) -> Investigated:
+        first = self.supervisor.run(case)
+        if not self._shows(first):
+            # It showed once, in the company of other cases; alone, how often?
+            return self._told(ShrinkResult(case, first, self.signature, 1, 0, minimal=False), self._repeat(case))
+        fatal = label_of(first).fate is Fate.DIED
+        tries = min(self.order.shrink_tries, DIED_TRIES) if fatal else self.order.shrink_tries
+        shrunk = shrink(case, WithinSpace(self.supervisor, self.order.space), self.signature, tries)
+        return self._told(shrunk, self._repeat(shrunk.case))
+
+    def _shows(self, outcome: Outcome) -> bool:
+        cause = outcome.cause
+        return outcome.faulty and cause is not None and cause.signature == self.signature
+
+    def _repeat(self, case: Case) -> Reliability:
+        shown = sum(self._shows(self.supervisor.run(case)) for _ in range(self.order.repeats))
+        return Reliability(shown, self.order.repeats)
+
+    def _told(self, shrunk: ShrinkResult, reliability: Reliability) -> Investigated:
+        texts = None
+        if self._shows(shrunk.outcome) and label_of(shrunk.outcome).fate is not Fate.DIED:
+            texts = self.supervisor.texts(shrunk.case, self.command)
+        folder, files = texts or self._short_texts(shrunk, reliability)
+        findings = shrunk.outcome.findings
+        return Investigated(self.signature, shrunk.case, shrunk.minimal, findings, reliability, folder, files)
+
+    def _short_texts(self, shrunk: ShrinkResult, reliability: Reliability) -> tuple[str, Mapping[str, str]]:
+        """Of a case that does not come to an outcome: the case, and how to try it."""
+        from reprod.write import CASE, EXPLAIN
+
+        message = shrunk.outcome.cause.message if shrunk.outcome.cause is not None else "shown once, not again alone"
+        explained = (
+            f"{self.signature}\n{message}\nshown {reliability} times when repeated\n"
+            f"aiterfuzz explain {CASE} --device {self.order.device}\n"
+        )
+        return _folder_name(self.signature, shrunk.case), {CASE: dumps(shrunk.case) + "\n", EXPLAIN: explained}
+
+
+def _folder_name(signature: str, case: Case) -> str:
+    import hashlib
+    import re
+
+    words = re.sub(r"[^A-Za-z0-9_.]+", "-", signature).strip("-.")[:60]
+    return f"bug-{words}-{hashlib.sha256(f'{signature} {dumps(case)}'.encode()).hexdigest()[:8]}"
+
+
+def _node() -> str:
+    """Ray's name of this node, "" outside of Ray."""
+    if "ray" not in sys.modules:
+        return ""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""

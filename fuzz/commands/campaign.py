@@ -1,0 +1,150 @@
+"""`aiterfuzz campaign`: a search over every core or GPU, steered by coverage, that survives what cases do and can go on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import UsageError
+from fuzz.commands.arguments import (
+    names,
+    number,
+    numbers,
+    read_archs,
+    read_kv_dtype,
+    read_modes,
+    read_q_dtype,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from fuzz.campaign.config import CampaignConfig
+    from fuzz.campaign.summary import CampaignSummary
+
+FLAGS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "backend": ("--backend", "NAME", str),
+    "releases": ("--release", "R[,R]", names),
+    "archs": ("--arch", "A[,A]", read_archs),
+    "model": ("--model", "M", str),
+    "shapes": ("--shapes", "TP[,TP]", names),
+    "heads": ("--heads", "N[,N]", numbers("--heads")),
+    "modes": ("--mode", "M[,M]", read_modes),
+    "query_rows": ("--qlen", "N[,N]", numbers("--qlen")),
+    "page_sizes": ("--page-size", "N[,N]", numbers("--page-size")),
+    "q_dtype": ("--q-dtype", "T", read_q_dtype),
+    "kv_dtype": ("--kv-dtype", "T", read_kv_dtype),
+    "max_batch": ("--max-batch", "N", number("--max-batch", 1)),
+    "max_kv_len": ("--max-kv", "N", number("--max-kv", 1)),
+    "seed": ("--seed", "N", number("--seed", 0)),
+    "chunk_cases": ("--chunk-cases", "N", number("--chunk-cases", 0)),
+    "generation_chunks": ("--generation-chunks", "N", number("--generation-chunks", 1)),
+    "device": ("--device", "D", str),
+    "aiter": ("--aiter", "PATH[@REV]", str),
+    "cases": ("--cases", "N", number("--cases", 1)),
+    "seconds": ("--seconds", "S", seconds),
+    "workers": ("--workers", "N", number("--workers", 0)),
+    "address": ("--address", "A", str),
+    "case_seconds": ("--case-seconds", "S", seconds),
+    "worker_memory": ("--worker-memory", "MIB", number("--worker-memory", 1)),
+    "repeats": ("--repeats", "N", number("--repeats", 1)),
+    "shrink_tries": ("--shrink-tries", "N", number("--shrink-tries", 1)),
+    "corpus": ("--corpus", "DIR", str),
+    "expect": ("--expect", "ID[,ID]", names),
+    "compare": ("--compare", "STORE", str),
+    "out": ("--out", "DIR", str),
+}
+"""Field of the configuration -> flag, what stands for its value, reader. `guided` has the flag --unguided."""
+
+EPILOG = """\
+A flag overrides the same field of --config. The store (OUT/campaign.sqlite) is written as chunks are done; after Ctrl-C, a crash or a
+kill, `aiterfuzz campaign --resume --out OUT` goes on, with nothing lost or done twice. Exit codes: 0 nothing found but what is
+expected, 1 faults found, 2 wrong usage, 3 could not run, or less ran than was asked for and nothing was found."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "campaign",
+        help="search on every core or GPU, for hours",
+        description="Searches for faults on all cores or GPUs of a machine or a Ray cluster.",
+        epilog=EPILOG,
+    )
+    command.add_argument("--resume", action="store_true", help="go on with the campaign of --out")
+    command.add_argument("--case", metavar="CHUNK/POSITION", help="print a case of the campaign of --out, as JSON, and do no more")
+    add_config_flags(command)
+    command.set_defaults(command=run)
+
+
+def add_config_flags(command: argparse.ArgumentParser) -> None:
+    """A flag for each field of the configuration, explained as there."""
+    from fuzz.campaign.config import explanations
+
+    command.add_argument("--config", type=Path, metavar="FILE.toml", help="fields of the configuration")
+    command.add_argument("--print-config", action="store_true", help="print the configuration as TOML, explained, and do no more")
+    fields = command.add_argument_group("fields of the configuration")
+    for field, text in explanations().items():
+        explained = text.replace("%", "%%")
+        if field == "guided":
+            fields.add_argument("--unguided", dest="guided", action="store_false", default=None, help=explained)
+        else:
+            flag, metavar, reader = FLAGS[field]
+            fields.add_argument(flag, dest=field, metavar=metavar, type=reader, help=explained)
+
+
+def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What file and flags set, flags first."""
+    from fuzz.campaign.config import read_config
+
+    fields = dict(read_config(arguments.config)) if arguments.config is not None else {}
+    flags = {name: getattr(arguments, name) for name in (*FLAGS, "guided")}
+    return fields | {name: value for name, value in flags.items() if value is not None}
+
+
+def config_from(fields: dict[str, Any]) -> CampaignConfig:
+    """The configuration with these fields, as a file or flags give them."""
+    from backend.codec import to_plain
+    from fuzz.campaign.config import config_of
+
+    return config_of(to_plain(fields))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs or resumes; prints what it came to."""
+    from fuzz.campaign.config import config_lines
+
+    fields = given_fields(arguments)
+    config = config_from(fields)
+    if arguments.print_config:
+        print("\n".join(config_lines(config)))
+        return 0
+    if arguments.case is not None:
+        return _print_case(arguments.case, config.out)
+    from fuzz.campaign.session import begin, resume
+
+    if arguments.resume:
+        changes = {name: getattr(config, name) for name in fields if name != "out"}
+        return finish(resume(Path(config.out), changes), config.out)
+    return finish(begin(config), config.out)
+
+
+def finish(summary: CampaignSummary, out: str) -> int:
+    """Prints a summary; its exit code."""
+    from fuzz.campaign.store import FILE_NAME
+    from fuzz.campaign.told import lines
+
+    print("\n".join(lines(summary)))
+    print(f"store: {Path(out) / FILE_NAME}")
+    return summary.exit_code
+
+
+def _print_case(place: str, out: str) -> int:
+    from backend.codec import dumps
+    from fuzz.campaign.reading import read_case
+
+    chunk, slash, position = place.partition("/")
+    if not (slash and chunk.isdecimal() and position.isdecimal()):
+        raise UsageError.not_allowed("--case", place, "CHUNK/POSITION, two whole numbers, as a loss or a finding names them")
+    print(dumps(read_case(Path(out), int(chunk), int(position))))
+    return 0
