@@ -232,6 +232,20 @@ def test_a_write_under_exec_does_not_hide_earlier_ones() -> None:
     assert set(graph.reaching_definitions(4, 1 << VGPR + 1)) == {0, 2}
 
 
+JOINED = """
+BF850002 ; s_cbranch_scc1 2
+BEFE0100 ; s_mov_b64 exec, s[0:1]
+BF820001 ; s_branch 1
+BF800000 ; s_nop 0
+7E020280 ; v_mov_b32_e32 v1, 0
+BF810000 ; s_endpgm
+"""
+
+
+def test_lanes_may_be_disabled_where_one_way_disables_them() -> None:
+    assert FlowGraph.of(listing(JOINED)).may_be_partial == (False, False, True, False, True, True)
+
+
 INDEX = """
 260000FF 000003FF ; v_and_b32_e32 v0, 0x3ff, v0
 20060086 ; v_lshrrev_b32_e32 v3, 6, v0
