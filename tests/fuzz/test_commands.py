@@ -148,6 +148,17 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_error_of_our_own_is_not_taken_for_a_finding(tmp_path: Path) -> None:
+    """Python exits 1 after a traceback, which would say that faults were found."""
+    rule = tmp_path / "broken.py"
+    rule.write_text("def policy(case):\n    raise ZeroDivisionError('in my own rule')\n")
+    running = process("run", "--backend", str(rule), "--cases", "5", "--out", str(tmp_path / "out"))
+    err = running.communicate(timeout=60)[1]
+    assert running.returncode == 3
+    assert "in my own rule" in err
+    assert "while running case 1:" in err
+
+
 def test_explain_of_a_file_with_a_field_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "case.json"
     file.write_text(dumps(Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")))
