@@ -9,20 +9,21 @@ import argparse
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 from backend.errors import AiterfuzzError, UsageError
-from fuzz.commands import campaign, explain, replay, run, version
+from fuzz.commands import campaign, explain, merge, nightly, replay, run, version
 
-COMMANDS = (run, campaign, replay, explain, version)
+COMMANDS = (run, campaign, nightly, merge, replay, explain, version)
 
 DESCRIPTION = """\
 Finds, shrinks and explains memory faults of AITER's MLA decode path on AMD Instinct, without a GPU.
 
 Exit codes: 0 nothing found, 1 findings, 2 wrong usage, 3 could not run."""
 
-INTERRUPTED = 3
+INTERRUPTED = BROKEN = 3
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
+    except Exception:
+        # Python would exit 1, which says that faults were found.
+        traceback.print_exc()
+        print("aiterfuzz: this is an error of aiterfuzz itself; please report it with the lines above", file=sys.stderr)
+        return BROKEN
     return code
 
 

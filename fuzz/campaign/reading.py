@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from backend.case import Case
-from backend.codec import from_plain
+from backend.codec import dumps, from_plain
 from backend.errors import UsageError
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide, case_at
@@ -280,6 +280,17 @@ def _doubts(counts: Counts, complete: bool, aside: Sequence[int], members: Seque
 def _comparison(db: sqlite3.Connection) -> Comparison | None:
     row = db.execute("SELECT value FROM notes WHERE name = ? ORDER BY campaign LIMIT 1", (COMPARED,)).fetchone()
     return None if row is None else _read(Comparison, row[0])
+
+
+def write_comparison(given: Path, comparison: Comparison) -> None:
+    """Keeps a comparison in a store that nobody writes any more."""
+    db = connect(store_path(given), writing=True)
+    try:
+        db.execute(
+            "INSERT OR REPLACE INTO notes SELECT number, ?, ? FROM campaigns ORDER BY number LIMIT 1", (COMPARED, dumps(comparison))
+        )
+    finally:
+        db.close()
 
 
 def compare(now: CampaignSummary, before: CampaignSummary, store: str) -> Comparison:

@@ -16,6 +16,7 @@ from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.live import Live
 from fuzz.campaign.order import Order
+from fuzz.campaign.reading import compare, write_comparison
 from fuzz.campaign.slot import read_slot
 from fuzz.campaign.store import FILE_NAME, Lock, Store, connect, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, load_summary
@@ -27,7 +28,9 @@ from fuzz.provenance import Provenance, own_fingerprint
 def begin(config: CampaignConfig) -> CampaignSummary:
     """Runs a new campaign; raises UsageError where its folder holds one already."""
     config = absolute(config)
-    space = config.space()  # what no backend sends is said before anything is written
+    space = config.space()  # what no backend sends is said before anything is written, and so is a store that is none
+    if config.compare is not None:
+        load_summary(Path(config.compare))
     folder = Path(config.out)
     if (folder / FILE_NAME).exists():
         raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
@@ -41,7 +44,7 @@ def begin(config: CampaignConfig) -> CampaignSummary:
         store = Store.create(folder / FILE_NAME, uuid.uuid4().hex, config, space, made_by, machine)
         _run(config, store, cluster, workers, known, made_by)
         lock.release()
-    return load_summary(folder)
+    return summarised(config)
 
 
 def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
@@ -58,6 +61,14 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     with Cluster(config.address, config.resource) as cluster:
         _run(config, store, cluster, cluster.workers(config.workers), known, made_by)
     lock.release()
+    return summarised(config)
+
+
+def summarised(config: CampaignConfig) -> CampaignSummary:
+    """The summary of a campaign that has ended, compared with an earlier one where the configuration names it."""
+    folder = Path(config.out)
+    if config.compare is not None:
+        write_comparison(folder, compare(load_summary(folder), load_summary(Path(config.compare)), config.compare))
     return load_summary(folder)
 
 

@@ -120,6 +120,13 @@ def unpack_codes(blob: bytes) -> Codes:
     return np.frombuffer(zlib.decompress(blob), np.uint16)
 
 
+def recode(blob: bytes, numbers: Mapping[int, int]) -> bytes:
+    """The codes of another store with the label numbers of this one."""
+    table = np.zeros(max(numbers) + 1, np.uint16)
+    table[list(numbers)] = list(numbers.values())
+    return zlib.compress(table[unpack_codes(blob)].tobytes(), 6)
+
+
 def pack_reached(reached: Reached, kept: Mapping[int, Case]) -> bytes:
     """Features and kept cases of a chunk in one compressed text."""
     plain = [
@@ -331,10 +338,6 @@ class Store:
         for label, count in counted.items():
             fates[label.fate] += count
         return fates
-
-    def note(self, name: str, value: Any) -> None:
-        """Writes a note."""
-        self._db.execute("INSERT OR REPLACE INTO notes VALUES(?, ?, ?)", (self.campaign, name, dumps(value)))
 
     def configure(self, config: CampaignConfig) -> None:
         """Another configuration for a campaign that goes on; whoever calls sees to it that its identity is kept."""

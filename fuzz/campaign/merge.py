@@ -1,0 +1,97 @@
+"""Merging stores: campaigns of several machines or nights in one store, each kept as it was, told as one by the summary.
+
+A campaign has an identity; of two copies (one that was resumed elsewhere, a backup) the one with more chunks is taken, since a
+campaign's chunks are the same whoever ran them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from backend.errors import UsageError
+from fuzz.campaign.store import FILE_NAME, SCHEMA, VERSION, connect, recode, store_path
+
+_BY_CAMPAIGN = ("sessions", "cells", "findings", "losses", "set_aside")
+"""Tables whose first column is the campaign and of which everything else is copied as it is. Notes are not: last night's
+comparison is of one campaign."""
+
+
+def merge(stores: Sequence[Path], out: Path) -> Path:
+    """Writes a new store with the campaigns of all of them, and the folders of their findings; returns the database.
+
+    Raises UsageError where `out` holds a store already, or something that is given is none.
+    """
+    sources = [store_path(store) for store in stores]
+    target = out / FILE_NAME
+    if target.exists():
+        raise UsageError(f"--out: {out} holds a store already; give another folder")
+    for source in sources:
+        connect(source).close()
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    db = sqlite3.connect(unfinished, isolation_level=None)
+    db.executescript(SCHEMA)
+    db.execute(f"PRAGMA user_version = {VERSION}")
+    for source in sources:
+        db.execute("ATTACH ? AS other", (str(source),))
+        db.execute("BEGIN")
+        _take(db)
+        db.execute("COMMIT")
+        db.execute("DETACH other")
+    db.execute("VACUUM")
+    db.close()
+    for source in sources:
+        if (source.parent / "findings").is_dir():
+            shutil.copytree(source.parent / "findings", out / "findings", dirs_exist_ok=True)
+    unfinished.rename(target)
+    return target
+
+
+def _take(db: sqlite3.Connection) -> None:
+    labels = _labels(db)
+    for number, identity in db.execute("SELECT number, identity FROM other.campaigns ORDER BY number").fetchall():
+        known = db.execute("SELECT number FROM main.campaigns WHERE identity = ?", (identity,)).fetchone()
+        if known is not None:
+            if _chunks(db, "main", known[0]) >= _chunks(db, "other", number):
+                continue
+            for table in ("campaigns", "chunks", *_BY_CAMPAIGN):
+                column = "number" if table == "campaigns" else "campaign"
+                db.execute(f"DELETE FROM main.{table} WHERE {column} = ?", known)
+        (free,) = db.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM main.campaigns").fetchone()
+        _copy(db, "campaigns", "number", number, free)
+        for table in _BY_CAMPAIGN:
+            _copy(db, table, "campaign", number, free)
+        _copy_chunks(db, number, free, labels)
+
+
+def _chunks(db: sqlite3.Connection, where: str, campaign: int) -> int:
+    (count,) = db.execute(f"SELECT COUNT(*) FROM {where}.chunks WHERE campaign = ?", (campaign,)).fetchone()
+    return int(count)
+
+
+def _labels(db: sqlite3.Connection) -> dict[int, int]:
+    """Numbers of the other store's labels -> numbers here."""
+    db.execute(
+        "INSERT OR IGNORE INTO main.labels(number, fate, text) SELECT NULL, fate, text FROM other.labels ORDER BY number"
+    )
+    rows = db.execute("SELECT o.number, m.number FROM other.labels o JOIN main.labels m ON o.fate = m.fate AND o.text = m.text")
+    return dict(rows.fetchall())
+
+
+def _copy(db: sqlite3.Connection, table: str, column: str, campaign: int, number: int) -> None:
+    columns = [f'"{row[1]}"' for row in db.execute(f"PRAGMA main.table_info({table})")]
+    others = ", ".join(name for name in columns if name != f'"{column}"')
+    db.execute(
+        f"INSERT INTO main.{table}({column}, {others}) SELECT ?, {others} FROM other.{table} WHERE {column} = ?", (number, campaign)
+    )
+
+
+def _copy_chunks(db: sqlite3.Connection, campaign: int, number: int, labels: dict[int, int]) -> None:
+    for row in db.execute("SELECT * FROM other.chunks WHERE campaign = ? ORDER BY chunk", (campaign,)):
+        _, chunk, cases, codes, *rest = row
+        values = (number, chunk, cases, recode(codes, labels), *rest)
+        db.execute(f"INSERT INTO main.chunks VALUES({', '.join('?' * len(values))})", values)

@@ -1,0 +1,35 @@
+"""`aiterfuzz merge`: the stores of several campaigns as one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "merge",
+        help="make one store of several campaigns",
+        description="Merges the stores of campaigns (several machines, several nights) into a new one, and says what it holds. "
+        "With --corpus, writes what they found as corpus entries.",
+    )
+    command.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="a campaign's folder, or its campaign.sqlite")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the merged store")
+    command.add_argument("--corpus", type=Path, metavar="DIR", help="write each finding there as a corpus entry")
+    command.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Merges; prints the summary of the whole; its exit code."""
+    from fuzz.campaign.export import export
+    from fuzz.campaign.merge import merge
+    from fuzz.campaign.summary import load_summary
+    from fuzz.commands.campaign import finish
+
+    merge(arguments.stores, arguments.out)
+    summary = load_summary(arguments.out)
+    if arguments.corpus is not None:
+        for path in export(summary, arguments.corpus):
+            print(f"entry: {path}")
+    return finish(summary, str(arguments.out))
