@@ -18,6 +18,8 @@ from backend.findings import Severity
 from backend.observation import Observation, Violation
 from backend.path import Outcome
 from reprod.blame import blame
+from reprod.layout_text import HEADER, assumptions, by_access, rows
+from reprod.layouts import Layouts, layouts
 from reprod.text import lengths, shown, table
 
 ITEMS_SHOWN = 12
@@ -29,13 +31,16 @@ WORK_ITEM_COLUMNS = ("batch", "partial", "q0", "q1", "kv0", "kv1", "offset")
 """AITER's MlaWorkInfo without its padding; q0..q1 and kv0..kv1 are half open, partial -1 writes o directly."""
 
 
-def explain_text(outcome: Outcome, max_items: int = ITEMS_SHOWN) -> str:
-    """`explain` as one text. max_items: work items shown from the start of the plan."""
-    return "\n".join(explain(outcome, max_items)) + "\n"
+def explain_text(outcome: Outcome, max_items: int = ITEMS_SHOWN, memory: Layouts | None = None) -> str:
+    """`explain` as one text; parameters as there, max_items being `items`."""
+    return "\n".join(explain(outcome, max_items, memory)) + "\n"
 
 
-def explain(outcome: Outcome, items: int = ITEMS_SHOWN) -> Iterator[str]:
-    """The text, line by line. items: work items shown from the start of the plan."""
+def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None = None) -> Iterator[str]:
+    """The text, line by line.
+
+    items: work items shown from the start of the plan. memory: `layouts(outcome)` where it is known already.
+    """
     yield f"case: {told(outcome.case)}"
     if outcome.decision is None:
         yield f"refused by {outcome.case.backend}: {outcome.refused}"
@@ -47,6 +52,7 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN) -> Iterator[str]:
         yield from _launch(outcome.call.launch)
     if outcome.observation is not None:
         yield from _accesses(outcome.observation)
+    yield from _memory(memory if memory is not None else layouts(outcome))
     yield from _findings(outcome)
 
 
@@ -195,6 +201,18 @@ def _accesses(observation: Observation) -> Iterator[str]:
         if violation.why:
             yield f"    {violation.why}"
     yield from (f"  note: {note}" for note in observation.notes)
+
+
+def _memory(found: Layouts | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield ""
+    yield "would hardware fault? in so many layouts of torch's memory an access reaches an unmapped page:"
+    yield from table(HEADER, rows(found))
+    yield "  each access alone:"
+    yield from (f"    {line}" for line in by_access(found))
+    yield "  assumed:"
+    yield from (f"    {line}" for line in assumptions(found))
 
 
 def _findings(outcome: Outcome) -> Iterator[str]:

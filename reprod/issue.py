@@ -19,6 +19,8 @@ from backend.path import Outcome
 from reprod.blame import ContractVerdict, blame, flags
 from reprod.explain import WORK_ITEM_COLUMNS, told
 from reprod.fix import Fix
+from reprod.layout_text import HEADER, assumptions, rows
+from reprod.layouts import Layouts
 from reprod.sweep import DTYPE_PAIRS, Effect, Surroundings
 from reprod.text import markdown_table, shown
 
@@ -75,14 +77,17 @@ class Evidence:
     """What is told of an outcome beside itself.
 
     around: shapes swept about it. script: the reproduction, quoted in full. fix: the caller's remedy, if there is one.
-    seed, command: of the run that found it, as far as they are known.
+    memory: in how many layouts of memory hardware would fault, None where nothing leaves a tensor. seed, command: of the run
+    that found it, as far as they are known. bisection: of reprod.bisect, one sentence a line.
     """
 
     around: Surroundings
     script: str
     fix: Fix | None
+    memory: Layouts | None
     seed: int | None
     command: str
+    bisection: tuple[str, ...] = ()
 
 
 def issue_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
@@ -93,7 +98,7 @@ def issue_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
     if outcome.cause is None or outcome.call is None:
         raise UsageError(f"no issue: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
     sections = {
-        "Problem Description": _problem(outcome, outcome.call, evidence.around),
+        "Problem Description": _problem(outcome, outcome.call, evidence),
         "Operating System": [_TO_FILL.format("`head -3 /etc/os-release`")],
         "CPU": [_TO_FILL.format("`lscpu | grep 'Model name'`")],
         "GPU": [f"{_GPU[outcome.case.arch]}. " + _TO_FILL.format("`rocminfo | grep 'Marketing Name'`, number of GPUs in use")],
@@ -125,7 +130,7 @@ def _component(outcome: Outcome) -> str:
     return f"aiter, ROCm/aiter at {rules.commit} (here called release {rules.name})"
 
 
-def _problem(outcome: Outcome, call: Call, around: Surroundings) -> list[str]:
+def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
     found = blame(outcome)
     lines = [
         found.sentence,
@@ -134,6 +139,8 @@ def _problem(outcome: Outcome, call: Call, around: Surroundings) -> list[str]:
         f"* **Contract:** {found.verdict.value}: {_CONTRACT[found.verdict]}.",
         f"* **What would put it right:** {found.advice}.",
         f"* **Smallest case:** {told(outcome.case)}; arguments as {outcome.case.backend} gives them.",
+        *(f"* **Since:** {line}." for line in evidence.bisection),
+        *_instructions(outcome),
         "",
         "What follows from it:",
         "",
@@ -142,7 +149,37 @@ def _problem(outcome: Outcome, call: Call, around: Surroundings) -> list[str]:
     if call.plan is not None and not call.plan.rejected and call.allocated is not None:
         lines += ["", "Planned against allocated:", "", *_buffers(call)]
         lines += _first_offender(outcome, call)
-    return [*lines, *_around(outcome, around)]
+    return [*lines, *_memory(evidence.memory), *_around(outcome, evidence.around)]
+
+
+def _instructions(outcome: Outcome) -> list[str]:
+    """The first instruction whose access breaks the contract, where the device runs instructions."""
+    observation = outcome.observation
+    found = [v for v in observation.violations if v.pc is not None] if observation is not None else []
+    if not found:
+        return []
+    first = found[0]
+    place = "" if first.workgroup is None else f", workgroup {first.workgroup}, wave {first.wave}, lane {first.lane}"
+    verb = "write" if first.is_write else "read"
+    return [
+        f"* **First bad instruction:** `{first.instruction}` at 0x{first.pc:x} of {first.stage}{place}: {verb} of "
+        f"{first.tensor}, {first.kind.value}, at byte {first.first_offset:,}."
+    ]
+
+
+def _memory(found: Layouts | None) -> list[str]:
+    """Why it shows in one process and not in the next."""
+    if found is None:
+        return []
+    return [
+        "",
+        "Would hardware fault? That depends on what lies behind the tensor: shares of layouts of torch's memory in which an "
+        "access reaches an unmapped page, worked out, not measured.",
+        "",
+        *markdown_table(HEADER, rows(found)),
+        "",
+        *(f"* {line}." for line in assumptions(found)),
+    ]
 
 
 def _findings(outcome: Outcome) -> list[str]:

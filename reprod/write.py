@@ -17,6 +17,7 @@ from backend.path import Path as CasePath
 from reprod.explain import explain_text
 from reprod.fix import fix_of
 from reprod.issue import Context, Evidence, issue_text
+from reprod.layouts import layouts
 from reprod.script import script_text
 from reprod.sweep import surroundings
 
@@ -42,19 +43,25 @@ def write_finding(
 
 
 def finding_files(
-    outcome: Outcome, context: Context, path: CasePath | None = None, seed: int | None = None, command: str = ""
+    outcome: Outcome,
+    context: Context,
+    path: CasePath | None = None,
+    seed: int | None = None,
+    command: str = "",
+    bisection: tuple[str, ...] = (),
 ) -> Mapping[str, str]:
-    """Content of each file of a finding's folder, by name."""
+    """Content of each file of a finding's folder, by name. bisection: sentences of reprod.bisect for the issue."""
     cause = outcome.cause
     if cause is None:
         raise UsageError(f"nothing to write: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
     path = path if path is not None else CasePath()
     fix = fix_of(outcome, path)
     script = script_text(outcome, fix, SCRIPT)
-    evidence = Evidence(surroundings(outcome, path), script, fix, seed, command)
+    memory = layouts(outcome)
+    evidence = Evidence(surroundings(outcome, path), script, fix, memory, seed, command, bisection)
     return {
         CASE: dumps(outcome.case) + "\n",
-        EXPLAIN: explain_text(outcome),
+        EXPLAIN: explain_text(outcome, memory=memory),
         SCRIPT: script,
         ISSUE: issue_text(outcome, evidence, context),
     }
