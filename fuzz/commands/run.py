@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fuzz.search import Budget, Fault, Search, Tally
     from fuzz.space import CaseSpace, Wishes
 
-DEFAULT_CASES = 2000
-"""About a second on the model; the historic faults show within the first hundred cases."""
+DEFAULT_CASES = 1000
+"""Half a second on the model; the historic faults show within the first hundred cases."""
 
 EPILOG = """\
 Cases are a function of the flags and the seed. OUT/results.jsonl is written as cases run (an earlier one is replaced); each
