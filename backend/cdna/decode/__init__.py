@@ -67,7 +67,7 @@ def decode_one(words: tuple[int, ...], at: int, arch: str) -> Instruction:
 _TWO_WORDS = frozenset({decode_smem, decode_vop3, decode_vop3p, decode_ds, decode_flat, decode_mubuf})
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def decode(code: bytes, arch: str) -> tuple[Instruction, ...]:
     """All instructions of a kernel's text, from its entry (pc 0) to its end.
 
