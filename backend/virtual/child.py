@@ -33,6 +33,9 @@ from backend.errors import AiterfuzzError, CannotRunError
 POLL_SECONDS = 0.05
 """How often a waiting parent looks at the child's memory."""
 
+START_SECONDS = 120.0
+"""A child imports torch and numba first; on a busy machine that takes a while, whatever a request may."""
+
 QUOTED_CHARACTERS = 2000
 """How much of a dead child's output is quoted."""
 
@@ -110,7 +113,7 @@ class Child:
         self._output.close()
 
     def _wait(self, method: str) -> None:
-        deadline = time.monotonic() + self.limits.seconds
+        deadline = time.monotonic() + (self.limits.seconds if method != "start" else START_SECONDS)
         while not self._connection.poll(POLL_SECONDS):
             resident = _resident_bytes(self._process.pid)
             self.peak_memory = max(self.peak_memory, resident)

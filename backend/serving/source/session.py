@@ -36,8 +36,8 @@ class SourceSession:
         release: str | None = None,
         limits: Limits | None = None,
     ) -> None:
-        opened = open_source(source)
-        self.source: BackendSource = opened if text is None else with_text(opened, text)
+        self._opened = open_source(source)
+        self.source: BackendSource = self._opened if text is None else with_text(self._opened, text)
         require_class(self.source)
         arguments = {"source": source, "text": text, "aiter": aiter, "release": release}
         self._child = Child(WORKER, arguments, limits, {"TRITON_INTERPRET": "1"})
@@ -55,6 +55,16 @@ class SourceSession:
     def close(self) -> None:
         """End the child process."""
         self._child.close()
+
+    def use(self, text: str | None) -> None:
+        """Go on with another text of the file under test (a change, a mutant); None: the source's own.
+
+        Saves starting a process and parsing the framework around the file. CannotRunError as on opening.
+        """
+        changed = self._opened if text is None else with_text(self._opened, text)
+        require_class(changed)
+        self._child.request("use", text=text)
+        self.source = changed
 
     @property
     def peak_memory(self) -> int:
@@ -74,10 +84,10 @@ class SourceSession:
         return recording
 
 
-def decision_table(source: str, arch: Arch = Arch.GFX950, **options: str | None) -> list[DecisionRow]:
-    """The decision table of a source in one call; `options` as SourceSession's."""
-    with SourceSession(source, **options) as session:  # type: ignore[arg-type]
-        return session.decide(arch)
+def decision_table(source: str, arch: Arch = Arch.GFX950, heads: Sequence[int] = HEADS) -> list[DecisionRow]:
+    """The decision table of a source in one call, on built-in rules."""
+    with SourceSession(source) as session:
+        return session.decide(arch, heads)
 
 
 REQUIRED_CLASSES = {"sglang": "AiterAttnBackend", "vllm": "AiterMLAImpl"}

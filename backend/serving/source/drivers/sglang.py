@@ -126,6 +126,8 @@ class _Run:
         for at in range(len(self.scenario.backends)):
             try:
                 self.backends.append(self._build(at))
+            except CannotRunError:
+                raise
             except Exception as error:
                 return self.recorder.refusal(error)
         self._capture_all()

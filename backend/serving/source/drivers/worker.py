@@ -20,9 +20,13 @@ class Worker:
     """Runs scenarios against one source. `text`: put in place of the file under test."""
 
     def __init__(self, source: str, text: str | None, aiter: str | None, release: str | None) -> None:
-        opened = open_source(source)
-        self.source = opened if text is None else with_text(opened, text)
+        self.opened = open_source(source)
         self.aiter = open_aiter(aiter, release)
+        self.use(text)
+
+    def use(self, text: str | None) -> None:
+        """Go on with another text of the file under test (None: the source's own); parsed definitions around it are kept."""
+        self.source = self.opened if text is None else with_text(self.opened, text)
         kind = SglangDriver if self.source.framework == "sglang" else VllmDriver
         self.driver: Driver = kind(self.source, self.aiter)
 

@@ -1,0 +1,115 @@
+"""vLLM's real backend file through the same loader.
+
+Its wheel is hundreds of megabytes, so the source is a tree named by AITERFUZZ_VLLM_TREE (anything that `open_source` takes),
+or what an earlier run left in the cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from backend.case import Case, DType
+from backend.codec import to_plain
+from backend.decision import Decision
+from backend.errors import UsageError
+from backend.serving.policy import decide
+from backend.serving.registry import policy
+from backend.serving.source.fetch import cache_folder
+from backend.serving.source.record import Phase, RecordedStep
+from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind, eager_decode, graph_decode
+from backend.serving.source.session import SourceSession
+
+FP8, BF16 = DType.FP8, DType.BF16
+
+
+def source() -> str | None:
+    named = os.environ.get("AITERFUZZ_VLLM_TREE")
+    cached = sorted((cache_folder() / "wheels").glob("vllm-*.whl"))
+    return named or (str(cached[-1]) if cached else None)
+
+
+pytestmark = pytest.mark.skipif(source() is None, reason="no vLLM at hand: set AITERFUZZ_VLLM_TREE to a checkout or wheel")
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[SourceSession]:
+    with SourceSession(source() or "") as opened:
+        yield opened
+
+
+def only(session: SourceSession, scenario: Scenario, phase: Phase) -> list[RecordedStep]:
+    recording = session.run(scenario)
+    assert recording.refused is None
+    assert not recording.failed
+    return [step for step in recording.steps if step.phase is phase]
+
+
+def test_decision_table(session: SourceSession) -> None:
+    """From 16 heads on, always the fast planner without a cap, whatever the dtype."""
+    rows = session.decide(heads=(16, 32, 64, 96, 128))
+    assert {(row.flags, row.splits, row.splits_speculative) for row in rows} == {("TTF", -1, -1)}
+    assert all(row.num_head_kernel == row.num_head for row in rows)
+
+
+@pytest.mark.parametrize("kv", [FP8, BF16])
+def test_eager_decode(session: SourceSession, kv: DType) -> None:
+    for heads in (16, 128):
+        (step,) = only(session, eager_decode(heads, (5, 100, 1), kv), Phase.EAGER)
+        assert step.decode.kv_indptr.tolist() == [0, 5, 105, 106]
+        assert step.decode.qo_indptr.tolist() == [0, 1, 2, 3]
+        assert step.decode.kv_indices[:106].tolist() == step.slots.tolist()
+        assert step.planning is not None
+        assert (step.planning.is_causal, step.planning.kv_granularity, step.planning.page_size) == (True, 16, 1)
+        assert (step.planning.q_dtype, step.planning.kv_dtype) == (kv, kv)
+        assert step.sizing is not None
+        assert step.sizing.batch == 16, "sized once for max_num_seqs"
+        assert not step.strays
+
+
+def test_graphs_pad_with_empty_requests(session: SourceSession) -> None:
+    config = BackendConfig(64, max_requests=8, graph_batches=(1, 4, 8), page_size=16)
+    steps = only(session, graph_decode(config, ((40, 50, 60), (700,), (9,) * 8)), Phase.REPLAY)
+    assert [(step.batch, step.padded) for step in steps] == [(4, 1), (1, 0), (8, 0)]
+    assert np.diff(steps[0].decode.kv_indptr).tolist() == [40, 50, 60, 0]
+    for step in steps:
+        assert step.decode.kv_indices[: step.slots.size].tolist() == step.slots.tolist()
+        assert not step.swapped_buffers
+    assert len({buffer.tag for step in steps for buffer in step.decode_buffers}) == 6
+
+
+def test_speculative_verification(session: SourceSession) -> None:
+    config = BackendConfig(64, draft_tokens=3, max_requests=8, graph_batches=(4,))
+    (step,) = only(session, graph_decode(config, ((40, 50),), StepKind.TARGET_VERIFY), Phase.REPLAY)
+    assert step.kv_lens == (43, 53)
+    assert step.decode.kv_indptr[:3].tolist() == [0, 43, 96]
+    assert step.decode.qo_indptr[:3].tolist() == [0, 3, 6]
+    assert step.decode.max_seqlen_q == 3
+
+
+def test_steps_that_vllm_does_not_have(session: SourceSession) -> None:
+    scenario = Scenario("x", (BackendConfig(64, draft_tokens=2),), (Step(StepKind.DRAFT_EXTEND, (5,)),))
+    with pytest.raises(UsageError, match="kind of a step for vLLM: given 'draft_extend'; allowed: decode, target_verify"):
+        session.run(scenario)
+
+
+def test_the_policy_decides_as_the_real_file_does(session: SourceSession) -> None:
+    for heads in (16, 32, 64, 128):
+        for kv in (FP8, BF16):
+            case = Case(num_head=heads, kv_lens=(7, 100, 9), q_dtype=kv, kv_dtype=kv, backend="vllm", max_batch=16)
+            decision = decide(policy("vllm"), case)
+            assert isinstance(decision, Decision)
+            (step,) = only(session, eager_decode(heads, case.kv_lens, kv), Phase.EAGER)
+            assert step.sizing is not None
+            assert decision.sizing is not None
+            default_splits = dataclasses.replace(decision.sizing, num_kv_splits=32)  # not given by vLLM; unused in fast mode
+            assert step.sizing == default_splits, case
+            assert to_plain(step.planning) == to_plain(decision.planning), case
+            real, ours = to_plain(step.decode), to_plain(decision.decode)
+            for name in ("kv_pages", "kv_indices", "metadata"):
+                del real[name], ours[name]
+            assert real == ours, case
