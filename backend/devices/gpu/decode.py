@@ -42,12 +42,13 @@ class Tiles:
     num_stages: int
 
 
-def tiles_for(heads: int, max_seqlen_q: int) -> Tiles:
-    """What compiles without spilling on sm_90; a tile of 128 rows x 512 values would be all of an SM's registers."""
+def tiles_for(heads: int, max_seqlen_q: int, kv_dtype: DType) -> Tiles:
+    """The fastest tried on an H100 (benchmarks/gpu.py) that do not spill; a tile of 128 rows x 512 values would be all of an
+    SM's registers."""
     rows = heads * max_seqlen_q
     if rows <= 16:
-        return Tiles(16, 64, 8, 3)
-    return Tiles(32, 32, 8, 2) if rows <= 32 else Tiles(64, 32, 8, 2)
+        return Tiles(16, 64, 8, 3 if kv_dtype is DType.BF16 else 2)
+    return Tiles(32, 64, 8, 2) if rows <= 32 else Tiles(64, 64, 8, 2)
 
 
 def dot_type() -> tl.dtype:
@@ -71,10 +72,11 @@ class Decode:
     def stage1(self, tiles: Tiles | None = None) -> None:
         """Launches the decode kernel."""
         order = self.order
-        tiles = tiles or tiles_for(order.heads, order.max_seqlen_q)
+        tiles = tiles or tiles_for(order.heads, order.max_seqlen_q, order.kv_dtype)
         scale = SOFTMAX_SCALE / math.log(2)
         tuning = {"num_warps": tiles.num_warps, "num_stages": tiles.num_stages}
         shares = max(1, -(-order.heads * order.max_seqlen_q // tiles.block_m))
+        page_log2 = order.page_size.bit_length() - 1
         blocks = (tiles.block_m, tiles.block_n, dot_type())
         if order.persistent:
             uniform = order.max_seqlen_q if order.uniform else 0
@@ -90,7 +92,9 @@ class Decode:
                 uniform,
                 order.max_seqlen_q * order.fold,
                 order.heads,
-                order.page_size,
+                page_log2,
+                shares,
+                page_log2 > 0,
                 order.stores_lse,
                 *blocks,
                 **tuning,
@@ -104,8 +108,11 @@ class Decode:
             *(self._typed(name) for name in _SPLIT_INDICES),
             scale,
             order.min_split,
+            order.splits,
             order.heads,
-            order.page_size,
+            page_log2,
+            shares,
+            page_log2 > 0,
             *blocks,
             **tuning,
         )

@@ -5,7 +5,8 @@ a persistent kernel over work_indptr and work_info_set, a grid over (rows, reque
 merges that follow each. Nothing is clamped: what a plan, a page table or an indptr says is what is read and written.
 Import this module only where triton is wanted; it knows no Call and no torch.
 
-Rows: kernel row r, head h is row r * HEADS + h of q ([rows, HEADS, 576]), o ([rows, HEADS, 512]) and so on, contiguous.
+Rows: kernel row r, head h is row r * heads + h of q ([rows, heads, 576]), o ([rows, heads, 512]) and so on, contiguous.
+Sizes of a case are run-time arguments, not specialised on: a campaign compiles a handful of kernels and not hundreds.
 Positions: row r of a request of n queries sees all but the last n - 1 - position of its tokens, the causal rule of MTP.
 """
 
@@ -41,13 +42,14 @@ def attend(
     skipped,
     tokens,
     scale_log2,
-    page_size: tl.constexpr,
+    page_log2,
+    is_paged: tl.constexpr,
     block_n: tl.constexpr,
     dot_type: tl.constexpr,
 ):
     """One tile of q rows over one piece of a request's tokens, flash-style: (acc [m, 512], maximum [m], sum [m]), log2 units.
 
-    q_rows: [m] flat rows (row * HEADS + head). visible: [m] tokens from the piece's first on that a row may see,
+    q_rows: [m] flat rows (row * heads + head). visible: [m] tokens from the piece's first on that a row may see,
     which can be more than the piece has.
     indices: page table at the piece's request; skipped: tokens of the request before the piece; tokens: of the piece.
     """
@@ -62,11 +64,12 @@ def attend(
     for first in range(0, tokens, block_n):
         n = first + tl.arange(0, block_n)
         is_token = n < tokens
-        if page_size == 1:
-            position = tl.load(indices + skipped + n, mask=is_token, other=0).to(tl.int64)
+        if is_paged:
+            slot = (skipped + n) & ((1 << page_log2) - 1)
+            page = tl.load(indices + ((skipped + n) >> page_log2), mask=is_token, other=0).to(tl.int64)
+            position = (page << page_log2) + slot
         else:
-            page = tl.load(indices + (skipped + n) // page_size, mask=is_token, other=0).to(tl.int64)
-            position = page * page_size + (skipped + n) % page_size
+            position = tl.load(indices + skipped + n, mask=is_token, other=0).to(tl.int64)
         kv_at = kv + position[:, None] * TOKEN
         key_latent = tl.load(kv_at + latent[None, :], mask=is_token[:, None], other=0.0).to(dot_type)
         key_rope = tl.load(kv_at + rope[None, :], mask=is_token[:, None], other=0.0).to(dot_type)
@@ -97,7 +100,7 @@ def store_rows(acc, maximum, total, values, lse, out_rows, is_row, stores_lse: t
         tl.store(lse + out_rows, tl.where(empty, float("-inf"), log), mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["uniform_queries", "rows_a_request", "heads", "page_log2", "shares"])
 def mla_decode_persistent(
     q,
     kv,
@@ -113,8 +116,10 @@ def mla_decode_persistent(
     scale_log2,
     uniform_queries,
     rows_a_request,
-    heads: tl.constexpr,
-    page_size: tl.constexpr,
+    heads,
+    page_log2,
+    shares,
+    is_paged: tl.constexpr,
     stores_lse: tl.constexpr,
     block_m: tl.constexpr,
     block_n: tl.constexpr,
@@ -122,6 +127,7 @@ def mla_decode_persistent(
 ):
     """Program (c, y) takes the items work_indptr[c] .. work_indptr[c+1] of work_info_set; y shares out an item's q rows.
 
+    shares: programs along y, handed in since AMD's grid size is a hidden argument that no loader but HIP's fills.
     uniform_queries: queries of every request, 0 where they differ (then the item's batch field names the request).
     rows_a_request: kernel rows of a request, head groups included (uniform_queries > 0).
     """
@@ -136,14 +142,14 @@ def mla_decode_persistent(
         kv_begin = tl.load(at + 4)
         kv_end = tl.load(at + 5)
         kv_offset = tl.load(at + 6)
-        tokens = (kv_end - kv_begin) * page_size
-        if page_size > 1:
+        tokens = (kv_end - kv_begin) << page_log2
+        if is_paged:
             if kv_offset == 0:  # the piece holds the request's last page, which need not be full
                 request = batch
                 if uniform_queries > 0:
                     request = q_begin // rows_a_request
-                tokens = tokens - page_size + tl.load(kv_last_page_lens + request)
-        for first in range(tl.program_id(1) * block_m, (q_end - q_begin) * heads, tl.num_programs(1) * block_m):
+                tokens = tokens - (1 << page_log2) + tl.load(kv_last_page_lens + request)
+        for first in range(tl.program_id(1) * block_m, (q_end - q_begin) * heads, shares * block_m):
             m = first + tl.arange(0, block_m)
             is_row = m < (q_end - q_begin) * heads
             row = q_begin + m // heads
@@ -163,7 +169,8 @@ def mla_decode_persistent(
                 0,
                 tokens,
                 scale_log2,
-                page_size,
+                page_log2,
+                is_paged,
                 block_n,
                 dot_type,
             )
@@ -173,7 +180,7 @@ def mla_decode_persistent(
                 store_rows(acc, maximum, total, logits, attn_lse, partial_row * heads + m, is_row, True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads"])
 def mla_reduce(
     logits,
     attn_lse,
@@ -182,7 +189,7 @@ def mla_reduce(
     reduce_indptr,
     reduce_final_map,
     reduce_partial_map,
-    heads: tl.constexpr,
+    heads,
     stores_lse: tl.constexpr,
 ):
     """Program (tile, head) merges the partial rows listed in reduce_partial_map for the o rows of reduce_final_map[tile].
@@ -217,7 +224,7 @@ def mla_reduce(
                 tl.store(final_lse + out, pivot + tl.log2(total) * LN_2)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["min_split", "splits", "heads", "page_log2", "shares"])
 def mla_decode_split(
     q,
     kv,
@@ -230,8 +237,11 @@ def mla_decode_split(
     num_kv_splits_indptr,
     scale_log2,
     min_split,
-    heads: tl.constexpr,
-    page_size: tl.constexpr,
+    splits,
+    heads,
+    page_log2,
+    shares,
+    is_paged: tl.constexpr,
     block_m: tl.constexpr,
     block_n: tl.constexpr,
     dot_type: tl.constexpr,
@@ -242,7 +252,6 @@ def mla_decode_split(
     """
     request = tl.program_id(1)
     split = tl.program_id(2)
-    splits = tl.num_programs(2)
     q_begin = tl.load(qo_indptr + request)
     q_end = tl.load(qo_indptr + request + 1)
     kv_begin = tl.load(kv_indptr + request)
@@ -251,12 +260,12 @@ def mla_decode_split(
     valid = tl.minimum(asked, (pages + min_split - 1) // min_split)
     if split < valid:
         tokens = pages
-        if page_size > 1:
-            tokens = (pages - 1) * page_size + tl.load(kv_last_page_lens + request)
+        if is_paged:
+            tokens = ((pages - 1) << page_log2) + tl.load(kv_last_page_lens + request)
         each = (tokens + valid - 1) // valid
         skipped = split * each
         piece = tl.minimum(each, tokens - skipped)
-        for first in range(tl.program_id(0) * block_m, (q_end - q_begin) * heads, tl.num_programs(0) * block_m):
+        for first in range(tl.program_id(0) * block_m, (q_end - q_begin) * heads, shares * block_m):
             m = first + tl.arange(0, block_m)
             is_row = m < (q_end - q_begin) * heads
             row = q_begin + m // heads
@@ -271,7 +280,8 @@ def mla_decode_split(
                 skipped,
                 piece,
                 scale_log2,
-                page_size,
+                page_log2,
+                is_paged,
                 block_n,
                 dot_type,
             )
@@ -279,7 +289,7 @@ def mla_decode_split(
             store_rows(acc, maximum, total, logits, attn_lse, out_rows, is_row, True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["min_split", "splits", "heads"])
 def mla_merge(
     logits,
     attn_lse,
@@ -290,7 +300,7 @@ def mla_merge(
     num_kv_splits_indptr,
     min_split,
     splits,
-    heads: tl.constexpr,
+    heads,
     stores_lse: tl.constexpr,
 ):
     """Program (request, head) merges the splits that mla_decode_split wrote."""

@@ -45,17 +45,15 @@ SOFTMAX_SCALE = QK_HEAD_DIM**-0.5
 
 
 class Comparison:
-    """Adds up requests; `result` gives the fields of backend.observation.Numbers."""
+    """Adds up requests; `result` gives the fields of backend.observation.Numbers.
+
+    Nothing is read back from the device before `result`: a wait for each row would take longer than the reference.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._compared = 0
-        self._counts = {"not_a_number": 0, "unwritten": 0, "outside": 0}
-        self._first: dict[str, tuple[int, int] | None] = {"not_a_number": None, "unwritten": None, "outside": None}
-        self._worst = 0.0
-        self._error_square = 0.0
-        self._square = 0.0
-        self._lse_error: float | None = None
+        self._queries: list[int] = []
+        self._rows: list[_Rows] = []
 
     def add(
         self,
@@ -74,52 +72,59 @@ class Comparison:
             if visible <= 0:
                 continue
             reference = _attention(q[index], kv[:visible])
-            self._compare(reference, o[index], unwritten[index], None if lse is None else lse[index], first_query + index)
+            self._queries.append(first_query + index)
+            self._rows.append(self._compare(reference, o[index], unwritten[index], None if lse is None else lse[index]))
 
     def result(self) -> dict[str, Any]:
         """Fields of Numbers, as JSON values."""
-        rms = (self._error_square / self._square) ** 0.5 if self._square else 0.0
-        firsts = {f"first_{kind}": None if at is None else list(at) for kind, at in self._first.items()}
-        return {
-            "compared": self._compared,
-            **self._counts,
-            **firsts,
-            "worst": self._worst,
-            "relative_rms": rms,
-            "lse_error": self._lse_error,
-            "budget": self._budget.name,
-        }
-
-    def _compare(
-        self, reference: _Reference, o: torch.Tensor, unwritten: torch.Tensor, lse: torch.Tensor | None, query: int
-    ) -> None:
-        budget = self._budget
-        nan = o.isnan().any(1) & ~unwritten
+        counts: dict[str, Any] = dict.fromkeys(_KINDS, 0)
+        firsts: dict[str, Any] = {f"first_{name}": None for name in _KINDS}
+        found = {"compared": 0, **counts, **firsts, "worst": 0.0, "relative_rms": 0.0, "lse_error": None}
+        found["budget"] = self._budget.name
+        if not self._rows:
+            return found
+        ratio, error, square, lse_error = (torch.stack(parts).cpu() for parts in zip(*self._rows, strict=True))
+        unwritten, nan = ratio == _UNWRITTEN, ratio.isnan()
+        for name, rows in zip(_KINDS, (nan, unwritten, ratio > 1.0), strict=True):
+            found[name] = int(rows.sum())
+            if found[name]:
+                query, head = divmod(int(rows.view(-1).int().argmax()), ratio.shape[1])
+                found[f"first_{name}"] = [self._queries[query], head]
+        found["compared"] = ratio.numel()
         good = ~nan & ~unwritten
+        if bool(good.any()):
+            found["worst"] = min(float(ratio[good].amax()), _LARGEST)
+            found["relative_rms"] = min(float((error[good].sum() / square[good].sum()).sqrt()), _LARGEST)
+            if not bool(lse_error.isnan().all()):
+                found["lse_error"] = min(float(lse_error[good].nan_to_num(nan=0.0).amax()), _LARGEST)
+        return found
+
+    def _compare(self, reference: _Reference, o: torch.Tensor, unwritten: torch.Tensor, lse: torch.Tensor | None) -> _Rows:
+        budget = self._budget
         error = (o - reference.o).abs()
         slack = (budget.p_roundoff + budget.score_error) * reference.mean_size + budget.p_floor * reference.flat_size
         element = error / (budget.o_roundoff * reference.o.abs() + slack)
         rounding = ((budget.o_roundoff * reference.o) ** 2 + (budget.p_roundoff * reference.spread) ** 2).sqrt()
         allowed = _rms(rounding) + budget.score_error * _rms(reference.mean_size) + budget.p_floor * _rms(reference.flat_size)
         ratio = torch.maximum(element.amax(1), _rms(error) / allowed)
+        off = torch.full_like(ratio, float("nan"))
         if lse is not None:
-            off = torch.where(good, (lse.double() - reference.lse).abs(), 0.0)
-            self._lse_error = max(self._lse_error or 0.0, float(off.nan_to_num(nan=float("inf")).amax()))
-            ratio = torch.maximum(ratio, off.nan_to_num(nan=float("inf")) / budget.lse_error)
-        self._compared += o.shape[0]
-        self._count("not_a_number", nan, query)
-        self._count("unwritten", unwritten, query)
-        self._count("outside", good & (ratio > 1.0), query)
-        if bool(good.any()):
-            self._worst = max(self._worst, float(ratio[good].amax()))
-            self._error_square += float((error[good] ** 2).sum())
-            self._square += float((reference.o[good] ** 2).sum())
+            off = (lse.double() - reference.lse).abs()
+            # A row without NaN in o but with one in lse is outside.
+            ratio = torch.where(ratio.isnan(), ratio, torch.maximum(ratio, off.nan_to_num(nan=float("inf")) / budget.lse_error))
+        ratio = torch.where(unwritten, _UNWRITTEN, ratio)
+        return ratio, (error**2).sum(1), (reference.o**2).sum(1), off
 
-    def _count(self, kind: str, rows: torch.Tensor, query: int) -> None:
-        count = int(rows.sum())
-        if count:
-            self._counts[kind] += count
-            self._first[kind] = self._first[kind] or (query, int(rows.int().argmax()))
+
+_Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of one query, [heads] each: error / budget (NaN: the row has one; _UNWRITTEN), error^2, reference^2, |lse error| or NaN."""
+
+_KINDS = ("not_a_number", "unwritten", "outside")
+
+_UNWRITTEN = -1.0
+
+_LARGEST = 1e30
+"""Stands for infinity, which JSON has none of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
