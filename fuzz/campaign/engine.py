@@ -350,6 +350,7 @@ class Engine:
         if chunk is None and call is not None and call.what == "chunk":
             chunk = call.chunk
         calls = ([call] if call is not None else []) + list(hand.calls.values())
+        hand.calls.clear()
         for each in calls:
             if each.what == "chunk":
                 self._back(each.chunk, counts=each.chunk == chunk, detail=detail)

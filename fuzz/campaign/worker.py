@@ -24,7 +24,6 @@ from typing import Any
 
 from backend.case import Case
 from backend.codec import dumps, from_plain, to_plain
-from backend.devices.child.ends import death_of
 from backend.devices.child.messages import Word
 from backend.devices.child.process import ChildProcess
 from backend.errors import AiterfuzzError, CannotRunError
@@ -266,7 +265,7 @@ class Supervisor:
         child = self._child
         assert child is not None
         at, status = read_slot(self.slot), child.process.status
-        said = death_of(status or 0, child.process.errors)[1]
+        said = next((line.strip() for line in reversed(child.process.errors.splitlines()) if line.strip()), "")
         self.close()
         if killed is LossKind.HANG:
             return Death(killed, f"did not come back within {self.order.seconds_a_case:g} s", HANGS, said, at)
@@ -280,7 +279,7 @@ class Supervisor:
 
 def _loss(death: Death, named: Mapping[int, Case]) -> ChunkLoss:
     position = death.at.position if death.at.running else None
-    detail = death.how if death.how in death.said or not death.said else f"{death.how}; {death.said}"
+    detail = f"{death.how}; {death.said}" if death.said else death.how
     return ChunkLoss(death.kind, detail, position, None if position is None else named[position])
 
 

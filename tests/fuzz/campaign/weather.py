@@ -1,0 +1,70 @@
+"""Backends that behave like weather: policies which kill, hang or fill the process that runs certain cases.
+
+Given to a campaign as `weather.py:name`. Everything else about a case is as sglang decides.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from backend.case import Case
+from backend.serving.policy import Choice
+from backend.serving.sglang import SGLANG_27188
+
+
+def marked(case: Case) -> bool:
+    """About one case in 20, the same ones in every process; the smallest is three requests of one token."""
+    return len(case.kv_lens) == 3
+
+
+def calm(case: Case) -> Choice:
+    """No weather."""
+    return SGLANG_27188(case)
+
+
+def aborts(case: Case) -> Choice:
+    if marked(case):
+        os.abort()
+    return SGLANG_27188(case)
+
+
+def segfaults(case: Case) -> Choice:
+    if marked(case):
+        import ctypes
+
+        ctypes.string_at(0)
+    return SGLANG_27188(case)
+
+
+def hangs(case: Case) -> Choice:
+    if marked(case):
+        time.sleep(3600)
+    return SGLANG_27188(case)
+
+
+def eats_memory(case: Case) -> Choice:
+    if marked(case):
+        hoard = []
+        while True:
+            hoard.append(bytearray(os.urandom(1) * (64 << 20)))
+            time.sleep(0.01)
+    return SGLANG_27188(case)
+
+
+def leaves(case: Case) -> Choice:
+    if marked(case):
+        os._exit(7)
+    return SGLANG_27188(case)
+
+
+def raises(case: Case) -> Choice:
+    if marked(case):
+        raise ZeroDivisionError("of the policy")
+    return SGLANG_27188(case)
+
+
+def takes_its_time(case: Case) -> Choice:
+    """Slow enough that a kill hits a case and not the time between two."""
+    time.sleep(0.002)
+    return SGLANG_27188(case)
