@@ -120,7 +120,7 @@ def _encode_scalar(instruction: Instruction, constants: Constants) -> Encoded | 
     sources = list(instruction.sources)
     for operand in instruction.destinations:
         if operand.kind is OperandKind.SIMM:
-            encoded.immediate = operand.value
+            encoded.immediate = _mode_field(operand.value)
         else:
             encoded.destination = scalar_index(operand, constants)
     if instruction.mnemonic in ("s_addk_i32", "s_mulk_i32"):
@@ -166,8 +166,16 @@ def _scalar_with_field(encoded: Encoded, instruction: Instruction, constants: Co
             encoded.sources[0] = scalar_index(operand, constants)
     if instruction.mnemonic in ("s_set_gpr_idx_on", "s_set_gpr_idx_mode") and encoded.immediate not in (0, 1):
         raise NotModelledError("gpr-index mode on operands besides SRC0")
-    if instruction.mnemonic == "s_getreg_b32" and encoded.immediate & 63 != scalar.HARDWARE_REGISTER_MODE:
+    if instruction.mnemonic == "s_getreg_b32":
+        _mode_field(encoded.immediate)
+
+
+def _mode_field(immediate: int) -> int:
+    """hwreg(MODE, offset, size), the one hardware register that is modelled."""
+    offset, size = immediate >> 6 & 31, (immediate >> 11 & 31) + 1
+    if immediate & 63 != scalar.HARDWARE_REGISTER_MODE or offset + size > 32:
         raise NotModelledError("a hardware register besides MODE")
+    return immediate
 
 
 _BRANCHES = {
@@ -212,13 +220,12 @@ _ALIASES = {
     "v_fmamk_f32": "v_fma_f32",
     "v_fmaak_f32": "v_fma_f32",
     "v_fmac_f64": "v_fma_f64",
-    "v_pk_fmac_f16": "v_pk_fma_f16",
     "v_add_i32": "v_add_u32",
     "v_sub_i32": "v_sub_u32",
     "v_add_i16": "v_add_u16",
     "v_sub_i16": "v_sub_u16",
 }
-_ACCUMULATING = frozenset({"v_fmac_f32", "v_fmac_f64", "v_pk_fmac_f16"})
+_ACCUMULATING = frozenset({"v_fmac_f32", "v_fmac_f64"})
 
 _Group = tuple[type[IntEnum], Handler, int, int]
 _GROUPS: tuple[_Group, ...] = (
@@ -323,6 +330,8 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
             raise NotModelledError("a result in the high half")
     elif len(modifiers.op_sel) > len(instruction.sources) and modifiers.op_sel[-1]:
         raise NotModelledError("a result in the high half")
+    if mnemonic == "v_pk_mov_b32" and any(modifiers.neg_lo + modifiers.neg_hi):
+        raise NotModelledError("negation in a move")
     if encoded.handler is vector_float.float_pair and mnemonic.startswith("v_pk_"):
         for place, operand in enumerate(instruction.sources):
             constant = operand.kind is OperandKind.CONSTANT and operand.value
@@ -401,6 +410,8 @@ def _encode_matrix(instruction: Instruction, constants: Constants) -> Encoded | 
     encoded = Encoded(matrix.matrix, int(shape[:2]))
     encoded.destination = _row(instruction.destinations[0])
     encoded.sources = [_row(a), _row(b), operand_code(c, constants)]
+    if c.kind is instruction.destinations[0].kind and 0 < abs(encoded.sources[2] - encoded.destination) < c.count:
+        raise NotModelledError("a matrix result that overlaps a part of its third operand")
     encoded.count = _ELEMENTS[first] | _ELEMENTS[second] << 8
     encoded.immediate = a.count | b.count << 8
     return encoded

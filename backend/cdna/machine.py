@@ -19,7 +19,7 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.run import run_grid
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import Program, compile_kernel
-from backend.cdna.record import NOTHING, Record, recording
+from backend.cdna.record import NOTHING, Record, Recording, recording
 from backend.cdna.result import Mode, Outcome, RunResult, Schedule
 from backend.cdna.timing import DEFAULT_TIMING, Timing
 from backend.errors import UnmodelledError, UsageError
@@ -112,9 +112,13 @@ class Machine:
         kernarg = np.frombuffer(launch.kernarg, np.uint8).copy()
         space.add_array(_KERNARG, kernarg)
         try:
-            return self._run(program, launch, space, mode, schedule, record, max_instructions, timing)
+            context, kept = self.prepare(program, launch, space, schedule, record, max_instructions, timing)
+            outcome = run_grid(context.ctypes.data)
         finally:
             space.remove(_KERNARG)
+        if outcome == at.OUTCOME_UNMODELLED:
+            raise _stopped(program, int(context[at.CTX_UNMODELLED]))
+        return _result(program, launch, mode, schedule, outcome, context, kept)
 
     def trace(self, launch: Launch, space: AddressSpace, workgroup: int, wave: int, mode: Mode = Mode.SLICE) -> RunResult:
         """A run that keeps the instructions which one wave executed (RunResult.trace)."""
@@ -139,45 +143,31 @@ class Machine:
                 f"float mode of {kernel.name}: given {mode}; allowed: round to nearest even, denormals all kept or all flushed"
             )
 
-    def _run(
+    def prepare(
         self,
         program: Program,
         launch: Launch,
         space: AddressSpace,
-        mode: Mode,
-        schedule: Schedule,
-        record: Record,
-        limit: int,
-        timing: Timing,
-    ) -> RunResult:
+        schedule: Schedule = Schedule.ROUND_ROBIN,
+        record: Record = NOTHING,
+        limit: int = DEFAULT_LIMIT,
+        timing: Timing = DEFAULT_TIMING,
+    ) -> tuple[NDArray[np.int64], Recording]:
+        """Context (int64 [CONTEXT_WORDS]) and recording of a run that has yet to begin. `run` is for users; this is its
+        first half, for those who drive handlers themselves. The space must hold a region "kernarg"."""
         context = aligned(at.CONTEXT_WORDS, np.int64)
-        scalars = self._initial_scalars(program, space)
-        self._fill_program(context, program, scalars)
+        self._scalars = self._initial_scalars(program, space)
+        self._fill_program(context, program)
         self._fill_launch(context, launch, program, space.poison)
-        context[at.CTX_QUANTUM] = SLICE_QUANTUM if mode is Mode.SLICE else QUANTUM
+        context[at.CTX_QUANTUM] = SLICE_QUANTUM if program.sliced else QUANTUM
         context[at.CTX_LIMIT] = limit
         context[at.CTX_FLAGS] = at.RUN_TIMED if schedule is Schedule.TIMED else 0
         timing.fill(context, launch.waves)
-        kept = recording(record, program, space, launch.workgroups, context)
-        outcome = run_grid(context.ctypes.data)
-        if outcome == at.OUTCOME_UNMODELLED:
-            raise _stopped(program, int(context[at.CTX_UNMODELLED]))
-        return RunResult(
-            program=program,
-            mode=mode,
-            schedule=schedule,
-            outcome=Outcome.DONE if outcome == at.OUTCOME_DONE else Outcome.LIMIT,
-            executed=int(context[at.CTX_EXECUTED]),
-            waves=launch.waves * launch.workgroups,
-            regions=kept.regions,
-            raw_events=kept.events[: min(int(context[at.CTX_EVENT_COUNT]), len(kept.events))],
-            event_count=int(context[at.CTX_EVENT_COUNT]),
-            raw_totals=kept.totals,
-            branch_counts=kept.edges,
-            raw_races=kept.races[: int(context[at.CTX_RACE_COUNT])],
-            log=kept.log(program),
-            trace=kept.trace[: min(int(context[at.CTX_TRACE_COUNT]), len(kept.trace))],
-        )
+        return context, recording(record, program, space, launch.workgroups, context)
+
+    def wave_block(self, wave: int) -> NDArray[np.uint8]:
+        """A wave's registers as the last run left them; layout.py says what lies where."""
+        return self._blocks[wave * at.WAVE_BYTES : (wave + 1) * at.WAVE_BYTES]
 
     def _initial_scalars(self, program: Program, space: AddressSpace) -> NDArray[np.uint32]:
         scalars = np.zeros(at.SCALARS, np.uint32)
@@ -200,11 +190,11 @@ class Machine:
         scalars[at.ELEMENT] = scalars[at.REQUESTER] = 0xFFFF_FFFF
         return scalars
 
-    def _fill_program(self, context: NDArray[np.int64], program: Program, scalars: NDArray[np.uint32]) -> None:
+    def _fill_program(self, context: NDArray[np.int64], program: Program) -> None:
         context[at.CTX_PROGRAM] = program.records.ctypes.data
         context[at.CTX_RECORDS] = len(program.records)
         context[at.CTX_MODIFIERS] = program.modifiers.ctypes.data
-        context[at.CTX_INITIAL_SCALARS] = scalars.ctypes.data
+        context[at.CTX_INITIAL_SCALARS] = self._scalars.ctypes.data
         context[at.CTX_RESET_ROWS] = program.reset_rows.ctypes.data
         context[at.CTX_RESET_ROW_COUNT] = len(program.reset_rows)
         context[at.CTX_ARCH] = int(self.kernel.arch.removeprefix("gfx"))
@@ -233,9 +223,7 @@ class Machine:
         context[at.CTX_BLOCK_X : at.CTX_BLOCK_Z + 1] = launch.block
         context[at.CTX_LAST_WORKGROUP] = launch.workgroups
         context[at.CTX_WORKGROUP_SGPR] = kernel.user_sgpr_count
-        context[at.CTX_WORKGROUP_ID_MASK] = (
-            kernel.workgroup_id_x | kernel.workgroup_id_y << 1 | kernel.workgroup_id_z << 2
-        )
+        context[at.CTX_WORKGROUP_ID_MASK] = kernel.workgroup_id_x | kernel.workgroup_id_y << 1 | kernel.workgroup_id_z << 2
         context[at.CTX_LDS] = self._lds.ctypes.data
         context[at.CTX_LDS_BYTES] = kernel.lds_size + launch.dynamic_lds if program.uses_lds else 0
         context[at.CTX_POISON] = poison
@@ -243,6 +231,34 @@ class Machine:
         self._scratch = aligned(scratch, np.uint8)
         context[at.CTX_SCRATCH] = self._scratch.ctypes.data
         context[at.CTX_SCRATCH_BYTES] = kernel.private_segment_size
+
+
+def _result(
+    program: Program,
+    launch: Launch,
+    mode: Mode,
+    schedule: Schedule,
+    outcome: int,
+    context: NDArray[np.int64],
+    kept: Recording,
+) -> RunResult:
+    events = int(context[at.CTX_EVENT_COUNT])
+    return RunResult(
+        program=program,
+        mode=mode,
+        schedule=schedule,
+        outcome=Outcome.DONE if outcome == at.OUTCOME_DONE else Outcome.LIMIT,
+        executed=int(context[at.CTX_EXECUTED]),
+        waves=launch.waves * launch.workgroups,
+        regions=kept.regions,
+        raw_events=kept.events[: min(events, len(kept.events))],
+        event_count=events,
+        raw_totals=kept.totals,
+        branch_counts=kept.edges,
+        raw_races=kept.races[: int(context[at.CTX_RACE_COUNT])],
+        log=kept.log(program),
+        trace=kept.trace[: min(int(context[at.CTX_TRACE_COUNT]), len(kept.trace))],
+    )
 
 
 def _stopped(program: Program, original: int) -> UnmodelledError:

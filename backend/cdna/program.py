@@ -174,7 +174,8 @@ class _Compiler:
             words = at.MODIFIER_SOURCES + at.MODIFIER_SOURCE_WORDS * slot
             row[words] = encoded.sources[slot]
             moved = slot == 0 and flags & (at.FLAG_DPP | at.FLAG_GPR_INDEX)
-            if row[words + 3] or moved:
+            spread = flags & at.FLAG_STAGED and encoded.sources[slot] >= at.SCALAR_OPERAND and row[words + 2]
+            if row[words + 3] or moved or spread:
                 row[at.SOURCE_0 + slot] = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
         row[at.MODIFIER_DIRECT : at.MODIFIER_DIRECT + at.RECORD_WORDS] = row[: at.RECORD_WORDS]
         row[at.MODIFIER_DIRECT + at.DESTINATION] = encoded.destination
@@ -337,6 +338,8 @@ def _half_bits(modifiers: Modifiers, kind: int, place: int) -> int:
         return values[place] if place < len(values) else default
 
     bits = at.SOURCE_PICK_0_HIGH * bit(modifiers.op_sel, 0)
+    if bits and kind in (at.TYPE_F32, at.TYPE_F64):
+        raise NotModelledError("half of a source that is wider")
     if kind in (at.TYPE_PACKED_16, at.TYPE_PACKED_F32):
         bits |= at.SOURCE_PICK_1_LOW * (1 - bit(modifiers.op_sel_hi, 1))
         bits |= at.SOURCE_NEG * bit(modifiers.neg_lo, 0) | at.SOURCE_NEG_HI * bit(modifiers.neg_hi, 0)

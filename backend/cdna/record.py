@@ -96,9 +96,7 @@ def _bits(bitmap: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     return np.unpackbits(bitmap, count=count, bitorder="little").view(np.bool_)
 
 
-def recording(
-    record: Record, program: Program, space: AddressSpace, workgroups: int, context: NDArray[np.int64]
-) -> Recording:
+def recording(record: Record, program: Program, space: AddressSpace, workgroups: int, context: NDArray[np.int64]) -> Recording:
     """Allocate what `record` asks for and tell the context."""
     if record.max_events < 0:
         raise UsageError.not_allowed("max_events", record.max_events, "0 or more")

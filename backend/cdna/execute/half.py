@@ -63,7 +63,7 @@ def double_to_half(value: Any) -> int:
     sign = np.int64(bits >> np.uint64(63)) << 15
     magnitude = abs(value)
     if value != value:  # noqa: PLR0124
-        return sign | 0x7E00
+        return 0x7E00
     if magnitude >= 65520.0:
         return sign | 0x7C00
     if magnitude < 6.103515625e-05:  # 2^-14: a multiple of 2^-24, rounded by adding 2^28 (unit in the last place 2^-24)

@@ -121,11 +121,22 @@ def prepare_sources(wave: int, modifier: Any, exec_mask: Any) -> None:
             dpp_row(rows, target, code, modifier[at.MODIFIER_DPP_CONTROL], exec_mask)
             code = target
         if bits == 0:
+            if flags & at.FLAG_STAGED and code >= at.SCALAR_OPERAND:
+                spread(wave, code, slot, dwords)  # it may be EXEC, which a staged instruction does not see
             continue
         if dwords == 2:
             modify_pair(rows, target, source_pair(wave, code, slot), kind, bits)
         else:
             modify_row(rows, target, source_row(wave, code, slot), kind, bits, modifier[words + 4])
+
+
+@inlined
+def spread(wave: int, code: int, slot: int, dwords: int) -> None:
+    """Fill the working rows of a slot with a scalar source."""
+    if dwords == 2:
+        source_pair(wave, code, slot)
+    else:
+        source_row(wave, code, slot)
 
 
 @inlined

@@ -292,7 +292,10 @@ def float_alu3(wave: int, record: int, context: int) -> None:
             rows[r, lane] = value
             if scaled:
                 mask |= np.uint64(1) << np.uint64(lane)
-        set_scalar_pair(scalars, fields[at.DESTINATION_2], mask & scalar_pair(scalars, at.EXEC))
+        mask &= scalar_pair(scalars, at.EXEC)
+        commit(wave, destination, 1, r)
+        set_scalar_pair(scalars, fields[at.DESTINATION_2], mask)
+        return
     elif opcode == Float3.V_DIV_FMAS_F32:
         vcc = scalar_pair(scalars, at.VCC)
         for lane in range(at.LANES):

@@ -170,7 +170,7 @@ def vector_alu(wave: int, record: int, context: int) -> None:
             rows[r, lane] = rows[b, lane] - rows[a, lane]
     elif opcode == Vector.V_MUL_I32_I24:
         for lane in range(at.LANES):
-            rows[r, lane] = np.uint32((signed[a, lane] << 8 >> 8) * (signed[b, lane] << 8 >> 8))
+            rows[r, lane] = np.uint32(signed24(rows[a, lane]) * signed24(rows[b, lane]))
     elif opcode == Vector.V_MUL_U32_U24:
         for lane in range(at.LANES):
             rows[r, lane] = (rows[a, lane] & np.uint32(0xFFFFFF)) * (rows[b, lane] & np.uint32(0xFFFFFF))
@@ -478,19 +478,20 @@ def vector_alu64(wave: int, record: int, context: int) -> None:
             rows[r, lane] = rows[a, lane]
             rows[r + 1, lane] = rows[b, lane]  # op_sel has chosen the half
     else:
-        multiply_add64(wave, fields, rows, a, b, c, r)
+        overflow = multiply_add64(wave, opcode, rows, a, b, c, r)
+        commit(wave, destination, 2, r)
+        set_scalar_pair(scalars_of(wave), fields[at.DESTINATION_2], overflow)
+        return
     commit(wave, destination, 2, r)
 
 
 @inlined
-def multiply_add64(wave: int, fields: Any, rows: Any, a: int, b: int, c: int, r: int) -> None:
-    """V_MAD_U64_U32 and V_MAD_I64_I32 into the result rows, their overflow into the mask (inactive lanes give 0)."""
-    scalars = scalars_of(wave)
-    exec_mask = scalar_pair(scalars, at.EXEC)
+def multiply_add64(wave: int, opcode: int, rows: Any, a: int, b: int, c: int, r: int) -> Any:
+    """V_MAD_U64_U32 and V_MAD_I64_I32 into the result rows; returns the mask of overflows (inactive lanes give 0)."""
     overflow = np.uint64(0)
     for lane in range(at.LANES):
         addend = value64(rows, c, lane)
-        if fields[at.OPCODE] == Vector64.V_MAD_U64_U32:
+        if opcode == Vector64.V_MAD_U64_U32:
             total = np.uint64(rows[a, lane]) * np.uint64(rows[b, lane]) + addend
             carry = total < addend
         else:
@@ -501,7 +502,7 @@ def multiply_add64(wave: int, fields: Any, rows: Any, a: int, b: int, c: int, r:
         set_value64(rows, r, lane, total)
         if carry:
             overflow |= np.uint64(1) << np.uint64(lane)
-    set_scalar_pair(scalars, fields[at.DESTINATION_2], overflow & exec_mask)
+    return overflow & scalar_pair(scalars_of(wave), at.EXEC)
 
 
 @inlined
@@ -522,5 +523,6 @@ def carry_lanes(wave: int, fields: Any, rows: Any, a: int, b: int) -> None:
         total = x + y + carry if adds else x - y - carry
         rows[at.RESULT_ROWS, lane] = np.uint32(total & 0xFFFF_FFFF)
         carry_out |= np.uint64((total >> 32) & 1) << np.uint64(lane)
-    set_scalar_pair(scalars, fields[at.DESTINATION_2], carry_out & scalar_pair(scalars, at.EXEC))
+    carry_out &= scalar_pair(scalars, at.EXEC)
     commit(wave, fields[at.DESTINATION], 1, at.RESULT_ROWS)
+    set_scalar_pair(scalars, fields[at.DESTINATION_2], carry_out)
