@@ -33,7 +33,19 @@ def _cdna(source: CodeSource | None, record: bool) -> Device:
     return CdnaDevice(source, record)
 
 
-OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {"model": _model, "cdna": _cdna}
+def _cuda(source: CodeSource | None, record: bool) -> Device:
+    from backend.devices.cuda import CudaDevice
+
+    return CudaDevice()
+
+
+def _rocm(source: CodeSource | None, record: bool) -> Device:
+    from backend.devices.rocm import RocmDevice
+
+    return RocmDevice()
+
+
+OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {"model": _model, "cuda": _cuda, "rocm": _rocm, "cdna": _cdna}
 
 
 def open_device(name: str, source: CodeSource | None = None, record: bool = False) -> Device:

@@ -29,7 +29,7 @@ def end_of(ended: Ended) -> DeviceEnd:
     at = None if address is None else place(ended.ranges, address)
     return DeviceEnd(
         _KINDS[ended.death],
-        ended.message,
+        ended.message.strip() if ended.fault is None else ended.fault.line,
         address,
         at.name if at else "",
         at.offset if at else None,

@@ -113,7 +113,7 @@ def scalars_for(order: Order, variant: Variant) -> Mapping[str, int | float]:
     """Numbers of every kernel, by parameter name."""
     return {
         "scale_log2": QK_HEAD_DIM**-0.5 / math.log(2),
-        "uniform_queries": order.max_seqlen_q if order.uniform else 0,
+        "uniform_queries": order.queries_that_hide,
         "rows_a_request": order.max_seqlen_q * order.fold,
         "heads": order.heads,
         "page_log2": order.page_size.bit_length() - 1,

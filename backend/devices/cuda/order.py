@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.aiter.arguments import Int32Array
+from backend.aiter.planners.branches import Branch
 from backend.call import Call
 from backend.case import DType
 
@@ -42,7 +43,9 @@ class Order:
     """One launch and its merge. heads, fold, rows: as the kernel sees them (q: [rows, heads, 576]).
 
     sizes: bytes of each tensor. words: contents of the index tensors and, for a persistent call, of the plan's buffers.
-    uniform: every request has max_seqlen_q queries. programs: workgroups of a persistent launch (compute units planned for).
+    uniform: every request has max_seqlen_q queries. ends_per_query: each item is one query and ends where that query may see
+    to (v1_0 for 128 heads; AITER's kernels without a mask rely on it), so that no row hides anything.
+    programs: workgroups of a persistent launch (compute units planned for).
     tiles: reduce tiles. splits, min_split: of a call without a plan. kv_lens, query_lens: what the case says.
     """
 
@@ -55,6 +58,7 @@ class Order:
     q_copied: bool
     max_seqlen_q: int
     uniform: bool
+    ends_per_query: bool
     page_size: int
     persistent: bool
     programs: int
@@ -68,6 +72,22 @@ class Order:
     kv_lens: tuple[int, ...]
     query_lens: tuple[int, ...]
 
+    @property
+    def queries_that_hide(self) -> int:
+        """The kernel's uniform_queries, n: row r hides the last n - 1 - r % n tokens of its request. 0: by qo_indptr."""
+        if self.ends_per_query:
+            return 1
+        return self.max_seqlen_q if self.uniform else 0
+
+
+def tensor_sizes(call: Call) -> dict[str, int]:
+    """Bytes of each tensor that has memory of its own."""
+    launch, stage = call.launched, call.launched.second_stage
+    sizes = {name: spec.nbytes for name, spec in launch.tensors.items() if name not in launch.aliases}
+    if stage.stores_lse and "final_lse" not in sizes:
+        sizes["final_lse"] = stage.tensors["final_lse"].nbytes
+    return sizes
+
 
 def order(call: Call, seed: int = 0) -> Order:
     """The order for a call that has a launch and whose plan, if it has one, was not rejected."""
@@ -80,9 +100,6 @@ def order(call: Call, seed: int = 0) -> Order:
     else:
         batch = len(decode.qo_indptr) - 1
         words["num_kv_splits_indptr"] = Words.of(np.arange(batch + 1, dtype=np.int32) * np.int32(launch.num_kv_splits))
-    sizes = {name: spec.nbytes for name, spec in launch.tensors.items() if name not in launch.aliases}
-    if stage.stores_lse and "final_lse" not in sizes:
-        sizes["final_lse"] = stage.tensors["final_lse"].nbytes
     return Order(
         seed=seed,
         q_dtype=decode.q_dtype,
@@ -93,6 +110,7 @@ def order(call: Call, seed: int = 0) -> Order:
         q_copied=launch.q_copied,
         max_seqlen_q=launch.max_seqlen_q,
         uniform=set(decision.query_lens) == {launch.max_seqlen_q},
+        ends_per_query=call.plan is not None and bool(call.plan.branches & Branch.PER_QUERY_ENDS),
         page_size=decode.page_size,
         persistent=launch.persistent,
         programs=launch.grid[0],
@@ -101,7 +119,7 @@ def order(call: Call, seed: int = 0) -> Order:
         min_split=max(stage.mgc, 1),
         logits_is_o=stage.logits_is_o,
         stores_lse=stage.stores_lse,
-        sizes=sizes,
+        sizes=tensor_sizes(call),
         words=words,
         kv_lens=decision.kv_lens,
         query_lens=decision.query_lens,

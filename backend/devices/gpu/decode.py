@@ -16,7 +16,7 @@ import triton.language as tl
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.devices.cuda.order import Order
 from backend.devices.gpu import kernels
-from backend.devices.gpu.memory import Damage, GuardedMemory, Memory, SeparateMemory, placed_sizes
+from backend.devices.gpu.memory import Damage, GuardedMemory, Memory, SeparateMemory, Wanted
 from backend.devices.gpu.numbers import BF16_P, SOFTMAX_SCALE, Comparison
 from backend.devices.gpu.values import as_float64, fill
 
@@ -65,7 +65,10 @@ class Decode:
     def __init__(self, order: Order, device: torch.device, separate: bool = False) -> None:
         self.order = order
         self._device = device
-        wanted = placed_sizes(order.sizes, REACHING, OVERRUN_REACH)
+        wanted = [
+            Wanted(name, size, self._type(name).itemsize, OVERRUN_REACH if name in REACHING else 0)
+            for name, size in order.sizes.items()
+        ]
         self.memory: Memory = SeparateMemory(wanted, device) if separate else GuardedMemory(wanted, device)
         self._fill()
 
@@ -79,7 +82,6 @@ class Decode:
         page_log2 = order.page_size.bit_length() - 1
         blocks = (tiles.block_m, tiles.block_n, dot_type())
         if order.persistent:
-            uniform = order.max_seqlen_q if order.uniform else 0
             kernels.mla_decode_persistent[(order.programs, shares)](
                 self._typed("q"),
                 self._typed("kv_buffer"),
@@ -89,7 +91,7 @@ class Decode:
                 self._typed("final_lse"),
                 *(self._typed(name) for name in _PERSISTENT_INDICES),
                 scale,
-                uniform,
+                order.queries_that_hide,
                 order.max_seqlen_q * order.fold,
                 order.heads,
                 page_log2,
@@ -188,12 +190,14 @@ class Decode:
 
     def _typed(self, name: str) -> torch.Tensor:
         """A tensor with the type that the kernels want; a tensor that the launch does not have is one that nothing touches."""
-        order = self.order
-        if name not in order.sizes:
+        if name not in self.order.sizes:
             return torch.empty(0, dtype=torch.float32, device=self._device)
-        by_name = {"q": TORCH_TYPE[order.q_dtype], "kv_buffer": TORCH_TYPE[order.kv_dtype], "o": torch.bfloat16}
+        return self.memory.tensor(name, self._type(name))
+
+    def _type(self, name: str) -> torch.dtype:
+        by_name = {"q": TORCH_TYPE[self.order.q_dtype], "kv_buffer": TORCH_TYPE[self.order.kv_dtype], "o": torch.bfloat16}
         floats = dict.fromkeys(("logits", "attn_lse", "final_lse"), torch.float32)
-        return self.memory.tensor(name, by_name.get(name) or floats.get(name, torch.int32))
+        return by_name.get(name) or floats.get(name, torch.int32)
 
     def _queries(self) -> torch.Tensor:
         """q as the caller has it: raw [queries, heads of the model, 576]."""

@@ -7,7 +7,7 @@ zone of an int tensor leads to a zone again. Knows no kernel and no plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -23,18 +23,21 @@ LARGEST_ZONE = 1 << 27
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A tensor to be placed. size: bytes; reach: how many times its own size an overrun may be and still be caught whole."""
+    """A tensor to be placed. size: bytes; item: bytes of an element; reach: how many times its own size an overrun may be and
+    still be caught whole."""
 
     name: str
     size: int
+    item: int = 4
     reach: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where it lies: `begin`, `end` in the arena, exclusive; zones [low, begin) and [end, high)."""
+    """Where it lies: `begin`, `end` in the arena, exclusive; zones [low, begin) and [end, high). item: bytes of an element."""
 
     name: str
+    item: int
     low: int
     begin: int
     end: int
@@ -43,7 +46,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes of one zone that changed. Offsets from the tensor's first byte: first inclusive, end exclusive; count: of bytes."""
+    """Elements of one zone that changed, in bytes. Offsets from the tensor's start: first inclusive, end exclusive; count."""
 
     tensor: str
     first: int
@@ -62,7 +65,7 @@ class GuardedMemory:
             begin = _aligned(at + SMALLEST_ZONE)
             end = begin + one.size
             high = _aligned(end + after)
-            self._placed[one.name] = Placed(one.name, at, begin, end, high)
+            self._placed[one.name] = Placed(one.name, one.item, at, begin, end, high)
             at = high
         # An arena of its own allocation: torch's allocator rounds up to 2 MiB, which is left as slack at the end.
         self._bytes = torch.full((at,), POISON, dtype=torch.uint8, device=device)
@@ -111,7 +114,8 @@ class GuardedMemory:
                 continue
             where = self._differs(one, side).nonzero().view(-1)
             base = (one.low if side == 0 else one.end) - one.begin
-            found.append(Damage(one.name, base + int(where[0]), base + int(where[-1]) + 1, where.numel()))
+            first, last = int(where[0]) * one.item, int(where[-1]) * one.item
+            found.append(Damage(one.name, base + first, base + last + one.item, where.numel() * one.item))
         self.seal(list(self._sums), {damage.tensor for damage in found} | set(self._sealed))
         return found
 
@@ -121,9 +125,11 @@ class GuardedMemory:
         return [name for name, total in zip(names, self._checksums(names), strict=True) if total != self._sums[name]]
 
     def _differs(self, one: Placed, side: int) -> torch.Tensor:
+        """By elements: the NaN that a GPU computes shares bytes with poison (0x7FFF in bf16), but is not the same number."""
         now = self._bytes[one.low : one.begin] if side == 0 else self._bytes[one.end : one.high]
         sealed = self._sealed.get(one.name)
-        return now != (POISON if sealed is None else sealed[side])
+        words = now.view(_WORD[one.item])
+        return words != (-1 if sealed is None else sealed[side].view(_WORD[one.item]))
 
     def _checksums(self, names: Iterable[str]) -> list[int]:
         sums = [self._checksum(self._placed[name]) for name in names]
@@ -143,11 +149,8 @@ class GuardedMemory:
 
 _CHUNK = 1 << 24
 
-
-def placed_sizes(wanted: Mapping[str, int], reaching: Iterable[str], reach: int) -> list[Wanted]:
-    """Tensors by size in bytes; those of `reaching` are watched `reach` times their size past their end."""
-    far = set(reaching)
-    return [Wanted(name, size, reach if name in far else 0) for name, size in wanted.items()]
+_WORD = {1: torch.int8, 2: torch.int16, 4: torch.int32}
+"""Integer type of an element by its size; all-ones is -1."""
 
 
 def _raw(data: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,129 @@
+"""A device whose calls run in child processes: tasks out, ends back, in order, each as an Observation. Knows no kernel."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from backend.call import Call
+from backend.devices.child.messages import Payload, Task
+from backend.devices.child.observed import end_of, machine_notes, numbers_of, worst_end
+from backend.devices.child.supervisor import Ended, Limits, Ranks, Supervisor
+from backend.errors import CannotRunError
+from backend.observation import Observation, Violation
+
+REFUSED_NOTE = "not launched: AITER raises on the planner's arguments"
+
+
+class ChildDevice(ABC):
+    """Base of `cuda` and `rocm`. One child serves a device object, or one a rank.
+
+    command, variables: of the child. ranks: processes that run each case at the same moment.
+    Raises CannotRunError where the child does not come up (no GPU, no aiter).
+    """
+
+    name: str
+
+    def __init__(
+        self, command: Sequence[str], variables: Mapping[str, str], ranks: int = 1, limits: Limits | None = None
+    ) -> None:
+        self._next = 0
+        self._one = Supervisor(command, variables, limits)
+        self._ranks = Ranks(command, ranks, variables, limits) if ranks > 1 else None
+        self._notes = machine_notes(self.facts)
+
+    @abstractmethod
+    def _payload(self, call: Call) -> Payload:
+        """What the child is told of a call."""
+
+    @abstractmethod
+    def _violations(self, call: Call, ended: Ended) -> Iterator[Violation]:
+        """What one child saw break the memory contract."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Device and versions as the child says them."""
+        return self._ranks.facts if self._ranks is not None else self._one.facts
+
+    @property
+    def starts(self) -> int:
+        """Child processes started so far (without ranks)."""
+        return self._one.starts
+
+    def observe(self, call: Call) -> Observation:
+        """Runs one call. Raises CannotRunError where it does not fit this GPU or cannot be run on it."""
+        (observed,) = self.observe_all([call])
+        if isinstance(observed, CannotRunError):
+            raise observed
+        return observed
+
+    def observe_all(self, calls: Iterable[Call]) -> Iterator[Observation | CannotRunError]:
+        """Runs calls one after the other, the next ones planned while the GPU is at work; in order, one answer a call."""
+        asked: dict[int, Call] = {}
+        rejected: dict[int, Call] = {}
+        answered = self._next
+
+        def tasks() -> Iterator[Task]:
+            for call in calls:
+                number = self._next
+                self._next += 1
+                if call.plan is not None and call.plan.rejected:
+                    rejected[number] = call
+                    continue
+                asked[number] = call
+                yield Task(number, self._payload(call))
+
+        for together in self._ended(tasks()):
+            number = together[0].task
+            yield from self._skipped(rejected, answered, number)
+            answered = number + 1
+            yield self._observed(asked.pop(number), together)
+        yield from self._skipped(rejected, answered, self._next)
+
+    def close(self) -> None:
+        """Ends the children."""
+        self._one.close()
+        if self._ranks is not None:
+            self._ranks.close()
+
+    def __enter__(self) -> ChildDevice:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ended(self, tasks: Iterator[Task]) -> Iterator[tuple[Ended, ...]]:
+        if self._ranks is None:
+            return ((ended,) for ended in self._one.run(tasks))
+        ranks = self._ranks
+        return (ranks.run(task) for task in tasks)
+
+    def _skipped(self, rejected: dict[int, Call], begin: int, end: int) -> Iterator[Observation]:
+        for number in range(begin, end):
+            if number in rejected:
+                yield Observation(rejected.pop(number), self.name, notes=(REFUSED_NOTE,))
+
+    def _observed(self, call: Call, together: tuple[Ended, ...]) -> Observation | CannotRunError:
+        try:
+            ends = [end_of(ended) for ended in together]
+        except CannotRunError as error:
+            return error
+        results = [ended.result for ended in together if ended.result is not None]
+        violations = [violation for ended in together for violation in self._violations(call, ended)]
+        own_notes = tuple(dict.fromkeys(note for result in results for note in result.get("notes", ())))
+        ranks_note = (_together(together),) if len(together) > 1 else ()
+        return Observation(
+            call,
+            self.name,
+            violations=tuple(dict.fromkeys(violations)),
+            notes=(*self._notes, *own_notes, *ranks_note),
+            numbers=numbers_of(results),
+            end=worst_end(ends),
+        )
+
+
+def _together(ranks: tuple[Ended, ...]) -> str:
+    launched = [ended.result["launched_at"] for ended in ranks if ended.result is not None]
+    spread = f", launched within {(max(launched) - min(launched)) * 1e3:.2f} ms" if len(launched) == len(ranks) else ""
+    return f"{len(ranks)} ranks{spread}"
