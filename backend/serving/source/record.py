@@ -75,6 +75,7 @@ class RecordedStep:
     num_head: heads per rank as the model has them; decode.num_head is what reached AITER.
     sizing: the call that the decode call's buffers were allocated after; planning: the last one that filled its
     work_info_set. None where there was none. planning_buffers, decode_buffers: what each call was given; empty without.
+    decode.num_kv_splits of a replayed non-persistent call is what AITER chose when the graph was captured.
     lines: where the file made each call, by "sizing", "planning", "decode". ignored: arguments that this release does not
     take, given as "off". strays: the framework's own kernels out of bounds in this step.
     kv_dtype_name, q_dtype_name: torch's names of the tensors' element types.

@@ -138,8 +138,6 @@ def _metadata(step: RecordedStep) -> Iterator[Disagreement]:
     for subject, planned_value, used_value in (
         ("max_seqlen_q", planning.max_seqlen_qo, decode.max_seqlen_q),
         ("num_head", planning.num_heads_per_head_k, decode.num_head),
-        ("kv_dtype", planning.kv_dtype, decode.kv_dtype),
-        ("intra_batch_mode", planning.intra_batch_mode, decode.intra_batch_mode),
     ):
         if planned_value != used_value:
             yield _says(step, subject, f"planned with {subject} {planned_value}, launched with {used_value}", "planning")

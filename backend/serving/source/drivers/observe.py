@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, Int32Array, PlanArguments, SizingArguments
+from backend.aiter.release import release as named
+from backend.aiter.splits import choose_splits
 from backend.case import DType
 from backend.errors import UnmodelledError
 from backend.serving.source.record import PassedBuffer, SourceLine
@@ -230,13 +232,12 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
     """DecodeArguments of a call, index tensors by their present content.
 
     replayed: the call is a graph's. Its tensors were sliced for the batch of the capture, and a replay reads through the
-    same address as far as its own kv_indptr says; so kv_indices is taken that far, where the allocation has it. (A
-    non-persistent call keeps its size: AITER chose the splits by it at capture.)
+    same address as far as its own kv_indptr says; so kv_indices is taken that far, where the allocation has it.
     """
     q, kv = given["q"], given["kv_buffer"]
     splits = given.get("num_kv_splits")
     kv_indptr = words_read(given["kv_indptr"])
-    reach = int(kv_indptr[-1]) if replayed and given.get("work_meta_data") is not None and kv_indptr.size else 0
+    reach = int(kv_indptr[-1]) if replayed and kv_indptr.size else 0
     return DecodeArguments(
         q_rows=int(q.shape[0]),
         num_head=int(q.shape[1]),
@@ -254,6 +255,27 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         intra_batch_mode=bool(given.get("intra_batch_mode", False)),
         return_lse=bool(given.get("return_lse", False)),
     )
+
+
+def captured_splits(release: str, device: Device, given: Mapping[str, Any]) -> int | None:
+    """KV splits that a captured non-persistent call has for good: AITER chose them at capture, by the tensors' sizes then.
+
+    None for a persistent call, one that asks for a number itself, and one that AITER refuses.
+    """
+    if given.get("work_meta_data") is not None or given.get("num_kv_splits") is not None:
+        return None
+    q = given["q"]
+    chosen = choose_splits(
+        named(release),
+        device.num_cu,
+        None,
+        int(given["qo_indptr"].shape[0]) - 1,
+        int(given["kv_indices"].shape[0]),
+        int(q.shape[1]),
+        int(given["max_seqlen_q"]),
+        element_type(q.dtype),
+    )
+    return None if isinstance(chosen, str) else chosen
 
 
 def _metadata_sizes(given: Mapping[str, Any]) -> BufferSizes | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from backend.aiter.arguments import Int32Array
 from backend.errors import CannotRunError
-from backend.serving.source.drivers.observe import DecodeSeen, decode_arguments
+from backend.serving.source.drivers.observe import DecodeSeen, captured_splits, decode_arguments
 from backend.serving.source.drivers.process import Process, line_of
 from backend.serving.source.record import Phase, RecordedStep, Recording, StepFailed, StrayKernelAccess
 from backend.serving.source.scenarios import Scenario, StepKind
@@ -84,6 +85,10 @@ class Recorder:
     ) -> RecordedStep:
         watcher, given = self.running.watcher, seen.call.arguments
         buffers = watcher.decode_buffers(seen)
+        decode = decode_arguments(given, replayed=phase is Phase.REPLAY)
+        splits = captured_splits(self.scenario.release, self.running.device, given) if phase is Phase.REPLAY else None
+        if splits is not None:
+            decode = dataclasses.replace(decode, num_kv_splits=splits)
         plan, sizing = watcher.plan_of(buffers), watcher.sizing_of(buffers)
         lines = {
             "sizing": sizing.line if sizing is not None else None,
@@ -107,7 +112,7 @@ class Recorder:
             slots=truth.slots,
             sizing=sizing.arguments if sizing is not None else None,
             planning=plan.arguments if plan is not None else None,
-            decode=decode_arguments(given, replayed=phase is Phase.REPLAY),
+            decode=decode,
             planning_buffers=plan.buffers if plan is not None else (),
             decode_buffers=buffers,
             lines={name: line for name, line in lines.items() if line is not None},
