@@ -1,6 +1,7 @@
 """The process that runs cases: `python -m fuzz.campaign.child SLOT`, with the order as its first task.
 
-It may die of any case; its supervisor (fuzz.campaign.worker) reads the slot and starts another. Knows neither Ray nor the store.
+It may die of any case; its supervisor (fuzz.campaign.worker) reads the slot and starts another. Knows neither Ray nor the
+store.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from backend.case import Case
 from backend.codec import from_plain, to_plain
 from backend.devices.child.messages import Failure, Payload
 from backend.devices.child.serve import Reporter, serve
-from backend.errors import CannotRunError
+from backend.errors import AiterfuzzError
 from backend.findings import Finding
 from backend.path import Outcome, Path
 from fuzz.campaign.chunks import Safe, died, run_chunk
@@ -86,7 +87,7 @@ class CampaignChild:
         self._order = order
         try:
             self._path = Path(order.device, None if order.aiter is None else open_source(order.aiter))
-        except CannotRunError as error:
+        except AiterfuzzError as error:
             return {"missing": str(error)}
         self._maker = Maker(order.space, order.seed, order.count)
         return {}

@@ -1,7 +1,7 @@
 """Ray: starting or joining a cluster, checking what it has, actors and their answers. The only module that talks to Ray.
 
-Nothing here waits without a limit, and nothing is asked of Ray that it does not have: a request that cannot be met would wait for
-ever without a word.
+Nothing here waits without a limit, and nothing is asked of Ray that it does not have: a request that cannot be met would wait
+for ever without a word.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ class Lost:
 class Cluster:
     """A Ray cluster for workers that need one `resource` each. Use as a context manager.
 
-    address: of an existing one, None: one is started here and ended at the end. Raises CannotRunError where there is none, or it
-    lacks the resource.
+    address: of an existing one, None: one is started here and ended at the end. Raises CannotRunError where there is none.
     """
 
     def __init__(self, address: str | None, resource: str) -> None:
@@ -54,7 +53,7 @@ class Cluster:
             os.environ.setdefault(name, value)
         import ray
 
-        self._ray = ray
+        self._ray: Any = ray  # its own annotations leave out what it documents (a level by name, untyped queries)
         self.resource = resource
         self.address = address
         self._actor: Any = None
@@ -151,12 +150,7 @@ class Cluster:
             return Lost(LossKind.NODE, _first_line(error))
         except errors.RayActorError as error:
             text = " ".join(str(error).split())
-            kind = (
-                LossKind.NODE
-                if "node" in text and ("died" in text or "failed" in text) and "The actor died because its node" in text
-                else LossKind.ACTOR
-            )
-            return Lost(kind, text[:400])
+            return Lost(LossKind.NODE if "because its node" in text else LossKind.ACTOR, text[:400])
 
     def end(self, actor: Any) -> None:
         """Ends a worker, whatever it is doing."""

@@ -60,8 +60,8 @@ class CampaignConfig:
     modes: tuple[MetadataMode, ...] | None = _explained(None, "metadata modes to force: non-persistent, fake, greedy, fast")
     query_rows: tuple[int, ...] | None = _explained(None, "query rows a request: 1, or the number of draft tokens")
     page_sizes: tuple[int, ...] | None = _explained(None, "tokens a page of the KV pool")
-    q_dtype: DType | None = _explained(None, "what q holds: bf16, fp8")
-    kv_dtype: DType | None = _explained(None, "what the KV cache holds: bf16, fp8")
+    q_dtype: DType | None = _explained(None, "what q holds: bf16, fp8")  # noqa: RUF009  (a field, like the others)
+    kv_dtype: DType | None = _explained(None, "what the KV cache holds: bf16, fp8")  # noqa: RUF009
     max_batch: int = _explained(320, "requests of a case at most")
     max_kv_len: int = _explained(131_072, "KV tokens of a request at most")
 
@@ -195,7 +195,7 @@ def config_of(given: Mapping[str, Any], where: str = "campaign") -> CampaignConf
 
 
 def config_lines(config: CampaignConfig) -> Iterator[str]:
-    """The configuration as TOML that `read_config` takes, each field under its explanation; fields without a value commented."""
+    """The configuration as TOML that `read_config` takes, each field under its explanation; those without a value commented."""
     from backend.codec import to_plain
 
     for name, text in explanations().items():

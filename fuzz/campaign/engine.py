@@ -1,7 +1,7 @@
 """The engine: hands chunks to workers, takes reports in, looks into findings, replaces workers that are lost. One process.
 
-It decides what comes next; how cases are run (worker), made (guided), kept (store) and shown (live) is elsewhere, and Ray is behind
-`Cluster`, whose methods tests replace.
+It decides what comes next; how cases are run (worker), made (guided), kept (store) and shown (live) is elsewhere, and Ray is
+behind `Cluster`, whose methods tests replace.
 
 What holds at any moment: a chunk is in exactly one of four places: not begun, handed out, recorded, set aside. A chunk that was
 handed out to a worker that is lost goes back to the first of these. Recording is a transaction of the store, so that the same
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backend.case import Case
-from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.cluster import Lost
+from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import KEPT, Maker
 from fuzz.campaign.live import Status

@@ -1,19 +1,19 @@
 """Guidance: what counts as new, what is kept, and which cases are made from it. Deterministic, whoever runs them and when.
 
-**Generations** (fuzz.campaign.generations). A chunk of generation g is a function of (space, seed, its number, what the chunks of
-generations 0 .. g-2 reached), nothing else. So the set of cases does not depend on how many workers there are or how fast they
-are, a killed campaign goes on with the same cases, and any case can be drawn again from the store.
+**Generations** (fuzz.campaign.generations). A chunk of generation g is a function of (space, seed, its number, what the chunks
+of generations 0 .. g-2 reached), nothing else. So the set of cases does not depend on how many workers there are or how fast
+they are, a killed campaign goes on with the same cases, and any case can be drawn again from the store.
 
-**Features.** Identifiers of an observation's coverage (branches of the planner, the dispatched kernel, edges of machine code), and
-besides, so that combinations count as new too: the set of planner branches with the kernel, and the set of findings. A refusal
-is a feature of its own.
+**Features.** Identifiers of an observation's coverage (branches of the planner, the dispatched kernel, edges of machine code),
+and besides, so that combinations count as new too: the set of planner branches with the kernel, and the set of findings. A
+refusal is a feature of its own.
 
 **Parents.** The first case, in the order of chunks and positions, to have a feature is kept as its parent for as long as the
 campaign runs. Half of the mutations start from a feature drawn by rarity (1 / hits), the other half from any feature with equal
 chance: that is the floor of the rare, without which a few thousand hits would make a feature as good as forgotten.
 
-**Floor of the fresh.** A FRESH share of each chunk is drawn from the space as an unguided chunk would be: what coverage cannot see
-is still met at a known rate.
+**Floor of the fresh.** A FRESH share of each chunk is drawn from the space as an unguided chunk would be: what coverage cannot
+see is still met at a known rate.
 
 This module knows outcomes and cases; not workers, and not where any of it is kept.
 """

@@ -1,4 +1,4 @@
-"""What a person sees of a running campaign: a bar with figures in a terminal, now and then a plain line elsewhere. On stderr."""
+"""What a person sees of a running campaign, on stderr: a bar in a terminal, now and then a plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATE_WINDOW = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Of a campaign at one moment. seconds: of running, all sessions; seconds_left: of the time limit; cases_left: of the other."""
+    """Of a campaign at one moment. seconds: of running, all sessions; what is left is of the limits, None without one."""
 
     seconds: float
     cases: int

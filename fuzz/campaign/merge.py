@@ -86,7 +86,8 @@ def _copy(db: sqlite3.Connection, table: str, column: str, campaign: int, number
     columns = [f'"{row[1]}"' for row in db.execute(f"PRAGMA main.table_info({table})")]
     others = ", ".join(name for name in columns if name != f'"{column}"')
     db.execute(
-        f"INSERT INTO main.{table}({column}, {others}) SELECT ?, {others} FROM other.{table} WHERE {column} = ?", (number, campaign)
+        f"INSERT INTO main.{table}({column}, {others}) SELECT ?, {others} FROM other.{table} WHERE {column} = ?",
+        (number, campaign),
     )
 
 

@@ -1,9 +1,9 @@
 """Mutation of cases within a space: the next case to try near one that reached something.
 
-Each operator changes one thing that planners, kernels or callers look at (a length, the batch, heads, dtypes, rows, the graph it
-is replayed in, where its pages lie) to a neighbouring value or to one that the strategies know as an edge. What it breaks, the
-rule of the space puts right again: lengths at least the request's rows, batch and tokens within bounds, compute units of the
-GPU. Draws from a `random.Random` alone. Knows nothing of coverage.
+Each operator changes one thing that planners, kernels or callers look at (a length, the batch, heads, dtypes, rows, the graph
+it is replayed in, where its pages lie) to a neighbouring value or to one that the strategies know as an edge. What it breaks,
+the rule of the space puts right again: lengths at least the request's rows, batch and tokens within bounds, compute units of
+the GPU. Draws from a `random.Random` alone. Knows nothing of coverage.
 """
 
 from __future__ import annotations

@@ -287,7 +287,8 @@ def write_comparison(given: Path, comparison: Comparison) -> None:
     db = connect(store_path(given), writing=True)
     try:
         db.execute(
-            "INSERT OR REPLACE INTO notes SELECT number, ?, ? FROM campaigns ORDER BY number LIMIT 1", (COMPARED, dumps(comparison))
+            "INSERT OR REPLACE INTO notes SELECT number, ?, ? FROM campaigns ORDER BY number LIMIT 1",
+            (COMPARED, dumps(comparison)),
         )
     finally:
         db.close()

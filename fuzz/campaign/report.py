@@ -122,8 +122,8 @@ def cell_of(case: Case) -> CellKey:
 class ChunkReport:
     """One chunk, whole: a chunk is recorded with all of its cases or not at all.
 
-    labels: those that occur; codes: one entry a case, an index into labels. shown: by signature. cells: the map. kept: cases that
-    met a feature which their generation did not know, by position. seconds: of work.
+    labels: those that occur; codes: one entry a case, an index into labels. shown: by signature. cells: the map. kept: cases
+    that met a feature which their generation did not know, by position. seconds: of work.
     """
 
     chunk: int

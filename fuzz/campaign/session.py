@@ -94,8 +94,8 @@ def changed(config: CampaignConfig, changes: Mapping[str, Any], folder: Path) ->
     for name in IDENTITY:
         if getattr(new, name) != getattr(config, name):
             raise UsageError(
-                f"--resume: given {name} {getattr(new, name)!r}; this campaign has {getattr(config, name)!r}, which decides its "
-                "cases; leave it out, or begin another campaign with another --out"
+                f"--resume: given {name} {getattr(new, name)!r}; this campaign has {getattr(config, name)!r}, which decides "
+                "its cases; leave it out, or begin another campaign with another --out"
             )
     return new
 
@@ -186,8 +186,9 @@ def _provenance(config: CampaignConfig, releases: tuple[str, ...]) -> Provenance
 def _announce(config: CampaignConfig, live: Live, made_by: Provenance, workers: int, cluster: Cluster) -> None:
     heads = ", ".join(map(str, config.space().heads))
     live.say(
-        f"{config.backend}, heads {heads}, device {config.device}, seed {config.seed}, {'guided' if config.guided else 'unguided'}; "
-        f"{workers} workers on Ray ({cluster.name}, {cluster.nodes} nodes); sources {made_by.rules}; {config.out}"
+        f"{config.backend}, heads {heads}, device {config.device}, seed {config.seed}, "
+        f"{'guided' if config.guided else 'unguided'}; {workers} workers on Ray ({cluster.name}, {cluster.nodes} nodes); "
+        f"sources {made_by.rules}; {config.out}"
     )
     for warning in made_by.warnings:
         live.say(f"warning: {warning}")

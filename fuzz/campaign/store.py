@@ -10,8 +10,8 @@
     losses     workers lost, with the case each was at
     notes      anything else by name, as JSON (the comparison with last night)
 
-A chunk and everything that is counted from it are written in one transaction, so that after a SIGKILL at any moment each chunk is
-there with all of its consequences or not at all. This module writes; fuzz.campaign.reading reads.
+A chunk and everything that is counted from it are written in one transaction, so that after a SIGKILL at any moment each chunk
+is there with all of its consequences or not at all. This module writes; fuzz.campaign.reading reads.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ class Cell:
     """One field of the coverage map.
 
     batch: requests of the case as it was drawn. kv_len: KV tokens of its longest request. cases: all of them; ran: those that
-    reached a kernel; faulty: those that showed a fault, died ones included. kernels: code objects launched, with cases. refused:
-    reasons. signatures: of the findings met here.
+    reached a kernel; faulty: those that showed a fault, died ones included. kernels: code objects launched, with cases.
+    refused: reasons. signatures: of the findings met here.
     """
 
     num_head: int

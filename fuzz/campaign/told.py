@@ -15,14 +15,15 @@ def lines(summary: CampaignSummary) -> Iterator[str]:
     """The whole, line by line."""
     counts = summary.counts
     yield from _reasons(counts.refused_reasons, f"of {counts.cases:,} cases were refused, which is not a fault:")
-    yield from _reasons(counts.unmodelled_reasons, f"of {counts.cases:,} cases are not modelled, so that nothing is known of them:")
+    yield from _reasons(counts.unmodelled_reasons, f"of {counts.cases:,} cases are not modelled; nothing is known of them:")
     if summary.losses:
         named = sum(loss.case is not None for loss in summary.losses)
         yield f"{len(summary.losses):,} workers lost and replaced, at a case that is known: {named:,}"
     yield from _findings(summary)
     yield from _comparison(summary)
     ran = counts.clean + counts.faulty + counts.died
-    yield f"{counts.cases:,} cases in {summary.seconds:,.0f} s ({summary.rate:,.0f}/s), {ran:,} ran, coverage {summary.features:,}"
+    speed = f"{counts.cases:,} cases in {summary.seconds:,.0f} s ({summary.rate:,.0f}/s)"
+    yield f"{speed}, {ran:,} ran, coverage {summary.features:,}"
     match summary.conclusion:
         case Conclusion.CONFIRMED:
             yield f"no fault in {ran:,} cases"

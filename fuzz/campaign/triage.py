@@ -1,7 +1,7 @@
 """Triage: which findings are known upstream, by the entries of a corpus.
 
-An entry is the same fault as a finding where its first expectation holds of the finding's cause, figures included; failing that,
-where its own case, run on the model, fails with the same signature. Runs corpus cases once; knows no store.
+An entry is the same fault as a finding where its first expectation holds of the finding's cause, figures included; failing
+that, where its own case, run on the model, fails with the same signature. Runs corpus cases once; knows no store.
 """
 
 from __future__ import annotations

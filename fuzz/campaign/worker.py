@@ -315,6 +315,10 @@ class Worker:
         except AiterfuzzError as error:
             return Broken(str(error), usable=False)
 
+    def close(self) -> None:
+        """Ends the process that runs cases."""
+        self._supervisor.close()
+
     def investigate(self, case: Case, signature: str, command: str) -> Investigated | Broken:
         """Shrinks a case that showed the signature, repeats the smallest one, writes the texts."""
         try:

@@ -58,9 +58,9 @@ FLAGS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
 """Field of the configuration -> flag, what stands for its value, reader. `guided` has the flag --unguided."""
 
 EPILOG = """\
-A flag overrides the same field of --config. The store (OUT/campaign.sqlite) is written as chunks are done; after Ctrl-C, a crash or a
-kill, `aiterfuzz campaign --resume --out OUT` goes on, with nothing lost or done twice. Exit codes: 0 nothing found but what is
-expected, 1 faults found, 2 wrong usage, 3 could not run, or less ran than was asked for and nothing was found."""
+A flag overrides the same field of --config. The store (OUT/campaign.sqlite) is written as chunks are done; after Ctrl-C, a
+crash or a kill, `aiterfuzz campaign --resume --out OUT` goes on, with nothing lost or done twice. Exit codes: 0 nothing found
+but what is expected, 1 faults found, 2 wrong usage, 3 could not run, or less ran than was asked for and nothing was found."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,7 +72,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=EPILOG,
     )
     command.add_argument("--resume", action="store_true", help="go on with the campaign of --out")
-    command.add_argument("--case", metavar="CHUNK/POSITION", help="print a case of the campaign of --out, as JSON, and do no more")
+    command.add_argument("--case", metavar="CHUNK/POSITION", help="print one case of the campaign of --out, and do no more")
     add_config_flags(command)
     command.set_defaults(command=run)
 
@@ -82,7 +82,7 @@ def add_config_flags(command: argparse.ArgumentParser) -> None:
     from fuzz.campaign.config import explanations
 
     command.add_argument("--config", type=Path, metavar="FILE.toml", help="fields of the configuration")
-    command.add_argument("--print-config", action="store_true", help="print the configuration as TOML, explained, and do no more")
+    command.add_argument("--print-config", action="store_true", help="print the configuration as TOML, and do no more")
     fields = command.add_argument_group("fields of the configuration")
     for field, text in explanations().items():
         explained = text.replace("%", "%%")

@@ -13,8 +13,9 @@ DEFAULTS = {"shapes": ("tp2", "tp4"), "seconds": 3600.0}
 DEFAULT_ROOT = "nightly"
 
 EPILOG = """\
-Each night gets a folder of its own below --out, named by the time it began; the newest one before it that ran to its end is what
-it is compared with (or that of --compare). The seed is the date unless one is given, so that every night tries other cases.
+Each night gets a folder of its own below --out, named by the time it began; the newest one before it that ran to its end is
+what it is compared with (or that of --compare). The seed is the date unless one is given, so that every night tries other
+cases.
 Exit codes as of `aiterfuzz campaign`: faults that --expect names do not fail a night."""
 
 
@@ -23,7 +24,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "nightly",
         help="a campaign a night, compared with the last",
-        description="Runs a campaign over TP2 and TP4 of DeepSeek-R1 and says what is new, still there and gone since last night.",
+        description="Runs a campaign over TP2 and TP4 of DeepSeek-R1 and says what is new, still there and gone.",
         epilog=EPILOG,
     )
     add_config_flags(command)

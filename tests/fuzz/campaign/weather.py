@@ -47,8 +47,8 @@ def eats_memory(case: Case) -> Choice:
     if marked(case):
         hoard = []
         while True:
-            hoard.append(bytearray(os.urandom(1) * (64 << 20)))
-            time.sleep(0.01)
+            hoard.append(bytearray(b"x" * (64 << 20)))
+            time.sleep(0.02)
     return SGLANG_27188(case)
 
 
@@ -61,6 +61,12 @@ def leaves(case: Case) -> Choice:
 def raises(case: Case) -> Choice:
     if marked(case):
         raise ZeroDivisionError("of the policy")
+    return SGLANG_27188(case)
+
+
+def takes_long(case: Case) -> Choice:
+    """Long enough to be killed at."""
+    time.sleep(0.2)
     return SGLANG_27188(case)
 
 

@@ -1,0 +1,298 @@
+"""The engine, with workers that answer in any order, get lost and come back: every chunk is recorded once, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from undisturbed import labels, outcomes, reports
+
+from backend.case import Case
+from backend.errors import UsageError
+from backend.findings import Finding
+from fuzz.campaign.cluster import Lost
+from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.engine import ATTEMPTS, Engine
+from fuzz.campaign.live import Status
+from fuzz.campaign.order import Order
+from fuzz.campaign.reading import read_case, read_outcomes
+from fuzz.campaign.report import ChunkReport, Fate
+from fuzz.campaign.slot import Slot
+from fuzz.campaign.store import FILE_NAME, Store, environment
+from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliability, load_summary
+from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
+from fuzz.provenance import provenance
+
+CONFIG = CampaignConfig(backend="sglang-before-27188", shapes=("tp2", "tp4"), cases=300, chunk_cases=10, generation_chunks=4)
+
+MADE_BY = provenance("model", ("2026-06",), None)
+
+
+@pytest.fixture(scope="module")
+def done() -> dict[int, ChunkReport]:
+    """Reports of an undisturbed campaign, which the workers here hand out as if they had just run them."""
+    return {report.chunk: report for report in reports(CONFIG)}
+
+
+@dataclass(eq=False)
+class FakeActor:
+    name: str
+    slot: Path
+    calls: list[tuple[int, str, tuple[Any, ...]]] = field(default_factory=list)
+    lost: bool = False
+
+
+@dataclass
+class FakeCluster:
+    """Workers that answer from prepared reports. `mishap` may turn the next answer of an actor into something else."""
+
+    reports: dict[int, ChunkReport]
+    random: Random
+    mishap: Callable[[FakeActor, str, tuple[Any, ...]], Any] = lambda actor, method, arguments: None
+    slots: int = 3
+    actors: list[FakeActor] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    answers: dict[int, Any] = field(default_factory=dict)
+    count: int = 0
+
+    def free(self) -> int:
+        return self.slots - sum(not actor.lost for actor in self.actors)
+
+    def spawn(self, order: Order, name: str, running: str) -> FakeActor:
+        assert self.free() > 0
+        actor = FakeActor(name, Path(running) / name)
+        self.actors.append(actor)
+        return actor
+
+    def call(self, actor: FakeActor, method: str, *arguments: Any) -> int:
+        self.count += 1
+        actor.calls.append((self.count, method, arguments))
+        return self.count
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def wait(self, calls: Sequence[int], seconds: float) -> list[int]:
+        """One actor, at random, gets to its next call."""
+        busy = [actor for actor in self.actors if actor.calls and actor.calls[0][0] in calls]
+        actor = self.random.choice(busy)
+        number, method, arguments = actor.calls.pop(0)
+        answer = self.mishap(actor, method, arguments) or self._answer(actor, method, arguments)
+        self.answers[number] = answer
+        ready = [number]
+        if isinstance(answer, Lost):
+            actor.lost = True
+            for later, _, _ in actor.calls:
+                self.answers[later] = answer
+                ready.append(later)
+            actor.calls.clear()
+        return ready
+
+    def _answer(self, actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> Any:
+        if method == "hello":
+            return Hello("here", "node", 1, str(actor.slot), MADE_BY.rules)
+        if method == "chunk":
+            self.asked.append(arguments[0])
+            return ChunkDone(self.reports[arguments[0]], ())
+        case, signature, _ = arguments
+        shown = next(s for report in self.reports.values() for s in report.shown if s.signature == signature)
+        return Investigated(signature, case, True, (shown.finding,), Reliability(3, 3), "bug-x", {"case.json": "{}"})
+
+    def answer(self, call: int) -> Any:
+        return self.answers.pop(call)
+
+    def end(self, actor: FakeActor) -> None:
+        actor.lost = True
+
+
+class Silent:
+    def update(self, status: Status) -> None:
+        assert status.cases >= 0
+
+    def say(self, text: str) -> None:
+        assert text
+
+
+class NothingKnown:
+    def reference(self, cause: Finding, case: Case) -> KnownReference | None:
+        return None
+
+
+def open_store(folder: Path, config: CampaignConfig = CONFIG) -> Store:
+    path = folder / FILE_NAME
+    if path.exists():
+        return Store.open(path)
+    (folder / "running").mkdir(parents=True)
+    return Store.create(path, "identity", config, config.space(), MADE_BY, environment(1, {"CPU": 2}))
+
+
+def order(config: CampaignConfig = CONFIG) -> Order:
+    return Order(config.space(), config.seed, config.cases_a_chunk, "model", None, 30.0, 4096, 3, 100, MADE_BY)
+
+
+def session(
+    folder: Path, cluster: FakeCluster, stop: Callable[[], bool] = lambda: False, workers: int = 3, config: CampaignConfig = CONFIG
+) -> str:
+    store = open_store(folder, config)
+    store.begin_session(workers, "fake", MADE_BY.rules)
+    engine = Engine(config, order(config), store, cluster, Silent(), NothingKnown(), stop)
+    engine.prepare()
+    try:
+        reason = engine.run(workers)
+        store.end_session(reason)
+        return reason
+    finally:
+        store.close()
+
+
+def stored(folder: Path) -> dict[int, list[Any]]:
+    return {chunk: found for (_, chunk), found in read_outcomes(folder).items()}
+
+
+@pytest.mark.parametrize(("workers", "seed"), [(1, 0), (2, 1), (3, 2), (3, 3)])
+def test_all_chunks_are_recorded_once_whatever_the_order(
+    tmp_path: Path, done: dict[int, ChunkReport], workers: int, seed: int
+) -> None:
+    cluster = FakeCluster(done, Random(seed))
+    assert session(tmp_path, cluster, workers=workers) == "finished"
+    assert stored(tmp_path) == {chunk: labels(report) for chunk, report in done.items()}
+    assert sorted(cluster.asked) == sorted(done)
+    summary = load_summary(tmp_path)
+    _agrees(summary.counts.cases, done)
+    assert summary.complete
+    assert summary.conclusion is Conclusion.FOUND
+    assert summary.exit_code == 1
+
+
+def _agrees(cases: int, done: dict[int, ChunkReport]) -> None:
+    assert cases == sum(report.cases for report in done.values())
+
+
+def test_the_summary_adds_up(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    session(tmp_path, FakeCluster(done, Random(0)))
+    summary = load_summary(tmp_path)
+    every = [label for report in done.values() for label in labels(report)]
+    counts = summary.counts
+    assert (counts.clean, counts.faulty, counts.refused) == tuple(
+        sum(label.fate is fate for label in every) for fate in (Fate.CLEAN, Fate.FAULTY, Fate.REFUSED)
+    )
+    assert counts.clean + counts.faulty + counts.refused + counts.unmodelled + counts.died == counts.cases
+    assert sum(cell.cases for cell in summary.cells) == counts.cases
+    assert sum(cell.faulty for cell in summary.cells) == counts.faulty
+    assert sum(reason.cases for reason in counts.refused_reasons) == counts.refused
+    assert {finding.signature: finding.count for finding in summary.findings} == {
+        text: sum(label.fate is Fate.FAULTY and label.text == text for label in every)
+        for text in {label.text for label in every if label.fate is Fate.FAULTY}
+    }
+    assert {signature for cell in summary.cells for signature in cell.signatures} == {f.signature for f in summary.findings}
+    assert summary.samples[-1].cases == counts.cases
+    assert summary.samples[-1].features == summary.features == len({f for r in done.values() for f in r.reached.ids.tolist()})
+    assert all(str(finding.reliability) == "3 of 3" and finding.folder == "findings/bug-x" for finding in summary.findings)
+    assert sum(cell.ran for cell in summary.cells) == sum(summary.kernels.values())
+
+
+def test_a_lost_worker_is_replaced_and_its_chunks_go_to_others(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    random = Random(9)
+
+    def mishap(actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> Any:
+        if random.random() < 0.2:
+            return Lost(LossKind.ACTOR, "gone")
+        return None
+
+    cluster = FakeCluster(done, Random(1), mishap)
+    assert session(tmp_path, cluster) == "finished"
+    assert len(cluster.actors) > 3
+    summary = load_summary(tmp_path)
+    assert len(summary.losses) == len(cluster.actors) - 3
+    aside = summary.lost_chunks
+    assert stored(tmp_path) == {chunk: labels(report) for chunk, report in done.items() if chunk not in aside}
+
+
+def test_the_case_of_a_lost_worker_is_read_from_its_slot(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    told: list[tuple[int, int]] = []
+
+    def mishap(actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> Any:
+        if method == "chunk" and arguments[0] == 11 and not told:
+            Slot(actor.slot).note(11, 6)
+            told.append((11, 6))
+            return Lost(LossKind.ACTOR, "gone")
+        return None
+
+    session(tmp_path, FakeCluster(done, Random(1), mishap))
+    (loss,) = load_summary(tmp_path).losses
+    assert (loss.chunk, loss.position) == (11, 6)
+    assert loss.case == read_case(tmp_path, 11, 6)
+
+
+def test_a_chunk_that_takes_its_workers_with_it_is_set_aside_and_the_rest_goes_on(
+    tmp_path: Path, done: dict[int, ChunkReport]
+) -> None:
+    def mishap(actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> Any:
+        return Lost(LossKind.NODE, "gone") if method == "chunk" and arguments[0] == 5 else None
+
+    cluster = FakeCluster(done, Random(1), mishap)
+    assert session(tmp_path, cluster) == "finished"
+    summary = load_summary(tmp_path)
+    assert summary.lost_chunks == (5,)
+    assert len(cluster.actors) == 3 + ATTEMPTS
+    assert set(stored(tmp_path)) == set(done) - {5}
+    assert any("set aside" in doubt for doubt in summary.doubts)
+
+
+def test_without_workers_the_campaign_ends_and_goes_on_later(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    def broken(actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> Any:
+        return Broken("no GPU driver", usable=False) if method == "chunk" and arguments[0] >= 7 else None
+
+    assert session(tmp_path, FakeCluster(done, Random(1), broken)) == "no worker left: no GPU driver"
+    before = load_summary(tmp_path)
+    assert not before.complete
+    assert 0 < before.counts.cases < 300
+    again = FakeCluster(done, Random(2))
+    recorded = set(stored(tmp_path))
+    assert session(tmp_path, again) == "finished"
+    assert set(again.asked) == set(done) - recorded
+    assert stored(tmp_path) == {chunk: labels(report) for chunk, report in done.items()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_interrupted_sessions_add_up_to_an_undisturbed_one(tmp_path: Path, done: dict[int, ChunkReport], seed: int) -> None:
+    random = Random(seed)
+    asked: list[int] = []
+    for _ in range(50):
+        cluster = FakeCluster(done, random)
+        left = [random.randrange(1, 8)]
+
+        def stop(cluster: FakeCluster = cluster, left: list[int] = left) -> bool:
+            return len(cluster.asked) >= left[0]
+
+        reason = session(tmp_path, cluster, stop)
+        asked += cluster.asked
+        if reason == "finished":
+            break
+        assert reason == "interrupted"
+    assert sorted(asked) == sorted(done)
+    assert stored(tmp_path) == {chunk: labels(report) for chunk, report in done.items()}
+    summary = load_summary(tmp_path)
+    assert len(summary.members[0].sessions) > 2
+    assert summary.complete
+    seconds = [sample.seconds for sample in summary.samples]
+    assert seconds == sorted(seconds)
+
+
+def test_the_cases_that_workers_are_asked_for_can_be_drawn_from_the_store(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    session(tmp_path, FakeCluster(done, Random(3)))
+    for report in done.values():
+        for shown in report.shown:
+            assert read_case(tmp_path, report.chunk, shown.position) == shown.case
+    with pytest.raises(UsageError, match="0\\.\\.9"):
+        read_case(tmp_path, 0, 10)
+    with pytest.raises(UsageError, match="are not in"):
+        read_case(tmp_path, 10_000, 0)
+
+
+def test_prepared_reports_are_what_a_campaign_gives() -> None:
+    assert outcomes(CONFIG.replace(cases=40)) == {c: f for c, f in outcomes(CONFIG.replace(cases=80)).items() if c < 4}

@@ -1,0 +1,173 @@
+"""A worker survives what its cases do: the one that did it is named, the others come out as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from disturbed import descendants
+from undisturbed import labels, outcomes
+
+from backend.errors import CannotRunError
+from backend.findings import FindingKind
+from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.order import Order
+from fuzz.campaign.report import Fate
+from fuzz.campaign.slot import At, Slot, read_slot
+from fuzz.campaign.summary import LossKind
+from fuzz.campaign.worker import Broken, Investigated, Supervisor, Worker
+from fuzz.provenance import provenance
+
+WEATHER = Path(__file__).with_name("weather.py")
+
+CASES = 12
+"""Of a chunk; exactly one of them is marked, which a test checks."""
+
+COMMON = {
+    "releases": ("2026-06",),
+    "q_dtype": "fp8",
+    "kv_dtype": "fp8",
+    "query_rows": (1,),
+    "max_kv_len": 1024,
+    "seed": 24,
+    "chunk_cases": CASES,
+    "cases": CASES,
+}
+
+
+def config(name: str) -> CampaignConfig:
+    return CampaignConfig(backend=f"{WEATHER}:{name}", **COMMON)  # type: ignore[arg-type]
+
+
+def order(name: str, device: str = "model", **changes: float) -> Order:
+    made_by = provenance("model", ("2026-06",), None)
+    limits = {"seconds_a_case": 60.0, "memory": 900, "repeats": 2, "shrink_tries": 3} | changes
+    return Order(space=config(name).space(), seed=config(name).seed, count=CASES, device=device, aiter=None, made_by=made_by, **limits)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "slot"
+    mine = [pid for pid, command in descendants(os.getpid()).items() if str(tmp_path) in command]
+    assert not mine, "a process outlived its supervisor"
+
+
+def test_a_slot_outlives_what_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "slot"
+    assert read_slot(path) == At(-1, -1, 0)
+    pid = os.fork()
+    if pid == 0:
+        Slot(path).note(7, 30)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    at = read_slot(path)
+    assert (at.chunk, at.position, at.running) == (7, 30, True)
+    path.write_bytes(b"half")
+    assert not read_slot(path).running
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "discriminator"),
+    [
+        ("aborts", LossKind.SIGNAL, "SIGABRT"),
+        ("segfaults", LossKind.SIGNAL, "SIGSEGV"),
+        ("leaves", LossKind.EXIT, "exit 7"),
+        ("hangs", LossKind.HANG, "hang"),
+        ("eats_memory", LossKind.MEMORY, "memory"),
+    ],
+)
+def test_the_case_that_did_it_is_named_and_the_others_go_on(slot: Path, name: str, kind: LossKind, discriminator: str) -> None:
+    calm = outcomes(config("calm"))[0]
+    supervisor = Supervisor(order(name, seconds_a_case=1.5 if name == "hangs" else 60.0), slot)
+    try:
+        done = supervisor.chunk(0, 0, None)
+    finally:
+        supervisor.close()
+    found = labels(done.report)
+    at_fault = [position for position, label in enumerate(found) if label.fate is Fate.DIED]
+    assert len(at_fault) == 1
+    assert found[at_fault[0]].text.endswith(discriminator)
+    assert [label for i, label in enumerate(found) if i not in at_fault] == [
+        label for i, label in enumerate(calm) if i not in at_fault
+    ]
+    assert len(done.report.shown) == 1
+    shown = done.report.shown[0]
+    assert len(shown.case.kv_lens) == 3
+    assert shown.finding.kind is (FindingKind.HANG if kind is LossKind.HANG else FindingKind.DIED)
+    assert [(loss.kind, loss.position, loss.case) for loss in done.losses] == [(kind, at_fault[0], shown.case)] * 2
+
+
+def test_an_exception_is_a_finding_and_costs_no_process(slot: Path) -> None:
+    supervisor = Supervisor(order("raises"), slot)
+    try:
+        done = supervisor.chunk(0, 0, None)
+    finally:
+        supervisor.close()
+    assert not done.losses
+    assert [shown.signature for shown in done.report.shown] == ["died/device model/ZeroDivisionError in weather.py:raises"]
+
+
+def test_a_kill_from_outside_leaves_no_trace_in_the_results(slot: Path) -> None:
+    """Nobody's fault: the case that ran is named among the losses, and every case comes out as undisturbed."""
+    supervisor = Supervisor(order("takes_long"), slot)
+    supervisor.start()
+    killed: list[int] = []
+
+    def kill() -> None:
+        ends = time.monotonic() + 60
+        while time.monotonic() < ends:
+            at = read_slot(slot)
+            children = [pid for pid, command in descendants(os.getpid()).items() if str(slot) in command]
+            if at.running and at.position >= 2 and children:
+                os.kill(children[0], signal.SIGKILL)
+                killed.append(at.position)
+                return
+            time.sleep(0.002)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        done = supervisor.chunk(0, 0, None)
+    finally:
+        killer.join()
+        supervisor.close()
+    assert labels(done.report) == outcomes(config("calm"))[0]
+    assert len(done.losses) == 1
+    assert done.losses[0].kind is LossKind.SIGNAL
+    assert "SIGKILL" in done.losses[0].detail
+    assert done.losses[0].position is not None
+    assert done.losses[0].position >= killed[0]
+    assert done.losses[0].case is not None
+
+
+def test_a_finding_is_shrunk_repeated_and_told(slot: Path) -> None:
+    worker = Worker(order("aborts"), slot.name, str(slot.parent))
+    try:
+        done = worker.chunk(0, 0, None)
+        assert not isinstance(done, Broken)
+        (shown,) = done.report.shown
+        found = worker.investigate(shown.case, shown.signature, "aiterfuzz ...")
+        assert isinstance(found, Investigated)
+        assert (found.reliability.shown, found.reliability.repeats) == (2, 2)
+        assert len(found.smallest.kv_lens) == 3
+        assert set(found.files) == {"case.json", "explain.txt"}
+        not_again = worker.investigate(shown.case.replace(kv_lens=(1,)), shown.signature, "aiterfuzz ...")
+        assert isinstance(not_again, Investigated)
+        assert (not_again.reliability.shown, not_again.reliability.repeats) == (0, 2)
+    finally:
+        worker.close()
+
+
+def test_what_the_machine_lacks_is_an_answer(slot: Path) -> None:
+    worker = Worker(order("calm", device="no-such-device"), slot.name, str(slot.parent))
+    answer = worker.hello()
+    assert isinstance(answer, Broken)
+    assert not answer.usable
+    assert "no-such-device" in answer.reason
+    with pytest.raises(CannotRunError, match="no-such-device"):
+        Supervisor(order("calm", device="no-such-device"), slot).start()
