@@ -56,7 +56,8 @@ class Region:
 
     base: address of its first byte; size: bytes, exact. contents: uint8 [size], or None for a region without data, whose
     reads give poison (that is no finding). written: one bit a byte (numpy's little bit order) where reads of what nobody wrote are looked for,
-    else None.
+    else None. spill: bytes behind the end that hold data all the same, directly behind `contents` in memory, because somebody wrote
+    past the end before: reads of them are out of bounds and get these data.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Region:
     writable: bool = True
     paging: Paging | None = None
     queue: Queue | None = None
+    spill: int = 0
     _packed_allowed: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     @property
@@ -129,9 +131,11 @@ class AddressSpace:
         base: int | None = None,
         paging: Paging | None = None,
         queue: Queue | None = None,
+        spill: int = 0,
     ) -> Region:
         """A region over the memory of `array`, which is used in place and counts as written.
 
+        spill: how many of its last bytes lie behind the region's end (`Region.spill`).
         Raises UsageError for an array that is not contiguous, or is written to but read-only.
         """
         if not array.flags.c_contiguous or (writable and not array.flags.writeable):
@@ -139,7 +143,8 @@ class AddressSpace:
                 f"array of region {name!r}", array.flags, "contiguous, and writeable where it is written"
             )
         contents = array.reshape(-1).view(np.uint8)
-        return self._insert(Region(name, 0, contents.size, contents, None, True, writable, paging, queue), base)
+        size = contents.size - spill
+        return self._insert(Region(name, 0, size, contents[:size], None, True, writable, paging, queue, spill), base)
 
     def add_blank(
         self,
@@ -276,6 +281,7 @@ def region_table(space: AddressSpace) -> RegionTable:
     for row, region in zip(rows, regions, strict=True):
         row[at.REGION_BASE] = region.base
         row[at.REGION_END] = region.end
+        row[at.REGION_SPILL_END] = region.end + region.spill
         row[at.REGION_FLAGS] = at.FLAG_READABLE * region.readable + at.FLAG_WRITABLE * region.writable
         row[at.REGION_DATA] = _address(region.contents)
         row[at.REGION_WRITTEN] = _address(region.written)
@@ -289,7 +295,7 @@ def region_table(space: AddressSpace) -> RegionTable:
         if region.queue is not None:
             row[at.REGION_ELEMENT_BYTES] = region.queue.element_bytes
             row[at.REGION_REQUESTERS] = _address(region.queue.requesters)
-            row[at.REGION_ELEMENTS] = -(-region.size // region.queue.element_bytes)
+            row[at.REGION_ELEMENTS] = -(-(region.size + region.spill) // region.queue.element_bytes)
     return table
 
 

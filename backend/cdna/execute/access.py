@@ -223,6 +223,13 @@ def bounds_kind(region: Any, address: int, size: int, is_write: bool) -> int:
 
 
 @inlined
+def reads_spill(region: Any, kind: int, address: int, size: int, is_write: bool) -> bool:
+    """Whether a bad access finds data nevertheless: somebody wrote behind the region's end, and that is what is read."""
+    past_end = kind == at.KIND_OUT_OF_BOUNDS and address >= region[at.REGION_BASE]
+    return past_end and not is_write and address + size <= region[at.REGION_SPILL_END]
+
+
+@inlined
 def resolve_lanes(context: Any, scalars: Any, mask: Any, size: int, is_write: bool) -> Any:
     """The way lane by lane: any region, any fault. Returns the lanes that may go on."""
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
@@ -242,11 +249,12 @@ def resolve_lanes(context: Any, scalars: Any, mask: Any, size: int, is_write: bo
         kind = bounds_kind(region, address, size, is_write)
         if kind >= 0:
             note_bad(context, kind, lane, address, size, index)
-            continue
+            if not reads_spill(region, kind, address, size, is_write):
+                continue
         good |= bit
         if region[at.REGION_ELEMENT_BYTES] and not is_write:
             note_element(scalars, region, address)
-        if region[at.REGION_ATTRIBUTES]:
+        if region[at.REGION_ATTRIBUTES] and kind < 0:
             attributes_of_wave(context, scalars, index, bit, size, is_write)
         if region[at.REGION_DATA]:
             host[lane] = np.uint64(region[at.REGION_DATA] + address - region[at.REGION_BASE])

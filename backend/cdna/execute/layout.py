@@ -241,6 +241,7 @@ REGION_PAGES_STRIDE = 15
 REGION_REQUESTER_COUNT = 16  # rows of the allowed bitmap
 REGION_ELEMENTS = 17
 REGION_ATTRIBUTES = 18  # 0: bounds and flags are all there is to check
+REGION_SPILL_END = 19  # exclusive end of the data that lie behind the region; REGION_END where none do
 
 FLAG_READABLE = 1
 FLAG_WRITABLE = 2
