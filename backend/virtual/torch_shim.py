@@ -11,6 +11,7 @@ This module knows neither aiter nor any framework.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import mmap
 import types
@@ -53,10 +54,15 @@ class Allocation:
 
 @dataclass(slots=True)
 class Allocations:
-    """Every storage made on the virtual GPU. A storage freed and made again at the same address gets a new tag."""
+    """Every live storage of the virtual GPU, by address; two never overlap.
 
-    by_address: dict[int, Allocation] = field(default_factory=dict)
+    torch does not tell when a storage is freed. It shows when its memory is used again: whatever a new storage overlaps is
+    gone. A storage made again at the same address gets a new tag.
+    """
+
     listeners: list[Callable[[Allocation], None]] = field(default_factory=list)
+    _starts: list[int] = field(default_factory=list)
+    _by_start: dict[int, Allocation] = field(default_factory=dict)
     _next: int = 1
 
     def made(self, tensor: torch.Tensor) -> Allocation:
@@ -64,7 +70,9 @@ class Allocations:
         storage = tensor.untyped_storage()
         made = Allocation(self._next, storage.data_ptr(), storage.nbytes())
         self._next += 1
-        self.by_address[made.address] = made
+        self._forget(made.address, made.address + max(made.nbytes, 1))
+        bisect.insort(self._starts, made.address)
+        self._by_start[made.address] = made
         for listener in self.listeners:
             listener(made)
         return made
@@ -72,15 +80,31 @@ class Allocations:
     def of(self, tensor: torch.Tensor) -> Allocation:
         """The allocation that a tensor, or the tensor that it is a view of, was made with."""
         storage = tensor.untyped_storage()
-        known = self.by_address.get(storage.data_ptr())
+        known = self._by_start.get(storage.data_ptr())
         if known is None or known.nbytes != storage.nbytes():
             return self.made(tensor)
         return known
 
+    def before(self, address: int) -> Allocation | None:
+        """The allocation with the highest start that is not above the address; it need not reach the address."""
+        at = bisect.bisect_right(self._starts, address) - 1
+        return self._by_start[self._starts[at]] if at >= 0 else None
+
     def clear(self) -> None:
         """Forget everything; tags go on counting."""
-        self.by_address.clear()
+        self._starts.clear()
+        self._by_start.clear()
         self.listeners.clear()
+
+    def _forget(self, begin: int, end: int) -> None:
+        first = bisect.bisect_left(self._starts, begin)
+        below = self.before(begin)
+        if below is not None and below.address < begin < below.address + below.nbytes:
+            first -= 1
+        last = bisect.bisect_left(self._starts, end)
+        for start in self._starts[first:last]:
+            del self._by_start[start]
+        del self._starts[first:last]
 
 
 class CudaTensor(torch.Tensor):
@@ -208,7 +232,7 @@ class VirtualGpu(TorchFunctionMode):
         if name in _FACTORIES or name in _EMPTIES:
             self.allocations.made(result)
             if name in _EMPTIES and not result.is_floating_point() and result.numel():
-                host(result).view(torch.uint8).fill_(UNWRITTEN_BYTE) if result.dim() else host(result).fill_(0)
+                host(result).reshape(-1).view(torch.uint8).fill_(UNWRITTEN_BYTE)
             return
         if name in _VIEWS_AND_INPLACE or name.endswith("_"):
             return

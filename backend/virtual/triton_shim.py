@@ -8,7 +8,6 @@ This module knows no framework.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import dataclasses
 import os
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from backend.errors import CannotRunError
-from backend.virtual.torch_shim import Allocation, Allocations, CudaTensor, host
+from backend.virtual.torch_shim import Allocations, CudaTensor, host
 
 MAX_STRAYS = 1000
 """Stray accesses kept; a wrong kernel makes one for every program and block."""
@@ -51,16 +50,12 @@ class KernelGuard:
     allocations: Allocations
     strays: list[StrayAccess] = field(default_factory=list)
     kernel: str = ""
-    _starts: list[int] = field(default_factory=list)
-    _ranges: list[Allocation] = field(default_factory=list)
 
     def enter_kernel(self, name: str, tensors: list[torch.Tensor]) -> None:
-        """A kernel starts on these tensors; ranges are looked up again, since tensors come and go between kernels."""
+        """A kernel starts on these tensors, whose allocations must be known."""
         self.kernel = name
         for tensor in tensors:
             self.allocations.of(tensor)
-        self._ranges = sorted(self.allocations.by_address.values(), key=lambda a: a.address)
-        self._starts = [a.address for a in self._ranges]
 
     def inside(self, addresses: Any, nbytes: int, active: Any, is_write: bool) -> Any:
         """Mask of the active lanes that lie in an allocation."""
@@ -78,18 +73,14 @@ class KernelGuard:
         kept[active] = good
         return kept
 
-    def _before(self, address: int) -> Allocation | None:
-        at = bisect.bisect_right(self._starts, address) - 1
-        return self._ranges[at] if at >= 0 else None
-
     def _holds(self, low: int, high: int) -> bool:
-        allocation = self._before(low)
+        allocation = self.allocations.before(low)
         return allocation is not None and high <= allocation.address + allocation.nbytes
 
     def _note(self, first: int, nbytes: int, lanes: int, is_write: bool) -> None:
         if len(self.strays) >= MAX_STRAYS:
             return
-        near = self._before(first)
+        near = self.allocations.before(first)
         tag, past = (near.tag, first - near.address - near.nbytes) if near is not None else (0, 0)
         self.strays.append(StrayAccess(self.kernel, is_write, first, nbytes, lanes, tag, past))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from backend.virtual.torch_shim import RESERVED_ONLY_BYTES, CudaTensor, GpuFacts, VirtualGpu, host
+from backend.virtual.torch_shim import RESERVED_ONLY_BYTES, Allocations, CudaTensor, GpuFacts, VirtualGpu, host
 
 
 @pytest.fixture
@@ -65,6 +65,38 @@ def test_views_lead_to_their_allocation(gpu: VirtualGpu) -> None:
     assert gpu.allocations.of(base + 1).tag != known.tag
     base.add_(1)
     assert gpu.allocations.of(base) == known
+
+
+class Piece:
+    """As much of a tensor as `Allocations.made` looks at, at a chosen place."""
+
+    def __init__(self, begin: int, end: int) -> None:
+        self.begin, self.end = begin, end
+
+    def untyped_storage(self) -> Piece:
+        return self
+
+    def data_ptr(self) -> int:
+        return self.begin
+
+    def nbytes(self) -> int:
+        return self.end - self.begin
+
+
+def test_memory_that_is_used_again_has_one_owner() -> None:
+    """Freed storages are only known by what comes to lie on them: no stale one may stay inside, below or across a new one."""
+    allocations = Allocations()
+    for begin, end in ((1000, 1100), (1100, 1200), (1200, 1300), (1400, 1500)):
+        allocations.made(Piece(begin, end))  # type: ignore[arg-type]
+    big = allocations.made(Piece(1050, 1250))  # type: ignore[arg-type]
+    assert allocations.before(1049) is None
+    assert [allocations.before(address) for address in (1050, 1150, 1299)] == [big] * 3
+    small = allocations.made(Piece(1120, 1130))  # type: ignore[arg-type]
+    assert allocations.before(1119) is None
+    assert allocations.before(1125) == small
+    rest = allocations.before(1450)
+    assert rest is not None
+    assert (rest.address, rest.nbytes) == (1400, 100)
 
 
 def test_listeners_hear_of_each_allocation(gpu: VirtualGpu) -> None:
