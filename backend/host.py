@@ -30,14 +30,14 @@ def call(decision: Decision, source: CodeSource | None = None) -> Call:
             refused = Refusal("get_mla_metadata_info_v1", reason)
             return Call(decision, device, None, None, None, decision.decode, refused)
         allocated = buffer_sizes(case.release, device, decision.sizing)
-        wanted = _sizing_of(decision.planning, decision.sizing)
+        wanted = sizing_of(decision.planning, decision.sizing)
         needed = allocated if wanted == decision.sizing else buffer_sizes(case.release, device, wanted)
         planned = plan(case.release, device, decision.planning, allocated)
     decode = dataclasses.replace(decision.decode, metadata=allocated)
     return Call(decision, device, allocated, needed, planned, decode, launch(release(case.release), device, decode, source))
 
 
-def _sizing_of(planning: PlanArguments, given: SizingArguments) -> SizingArguments:
+def sizing_of(planning: PlanArguments, given: SizingArguments) -> SizingArguments:
     """The sizing call that matches the planning call; the split cap is the planner's where it has one."""
     return SizingArguments(
         batch=len(planning.qo_indptr) - 1,

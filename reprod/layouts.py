@@ -50,9 +50,7 @@ class Setting(StrEnum):
     """How the process uses memory."""
 
     EAGER = "eager"  # everything in the default pool, behind what earlier steps left there
-    GRAPH = (
-        "captured graph"  # q, o and partial results in a graph's private pool, metadata and index tensors in the default one
-    )
+    GRAPH = "captured graph"  # q, o and partial results in a private pool of the graph, the rest in the default one
     EXPANDABLE = "expandable segments"  # as EAGER, with expandable_segments:True
 
 

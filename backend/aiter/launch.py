@@ -90,8 +90,15 @@ def kernarg_bytes(launch: Launch, addresses: Mapping[str, int], unset: int = 0) 
     return pack(launch.kernargs, addresses, unset)
 
 
-def launch(release: Release, device: Device, arguments: DecodeArguments, source: CodeSource | None = None) -> Launch | Refusal:
+def launch(
+    release: Release,
+    device: Device,
+    arguments: DecodeArguments,
+    source: CodeSource | None = None,
+    folded: FoldedHeads | None = None,
+) -> Launch | Refusal:
     """What `mla_decode_fwd` launches. source: where the code object must be found; its own kernel table, if any, is used.
+    folded: the fold of a revision whose rule is not built in; None: by the release's rule.
 
     The six metadata tensors are those of `arguments.metadata`; sm_scale and the scales of q and KV are the usual ones. What
     AITER does by environment variable only (AITER_ENABLE_EXPERIMENTAL, AITER_MLA_USE_OPUS, ...) is off.
@@ -120,6 +127,7 @@ def launch(release: Release, device: Device, arguments: DecodeArguments, source:
         splits,
         arguments.return_lse,
         arguments.intra_batch_mode,
+        folded,
     )
     if isinstance(plan, Refusal):
         return plan
@@ -209,12 +217,14 @@ def _plan(
     splits: int,
     return_lse: bool,
     intra_batch_mode: bool,
+    folded: FoldedHeads | None,
 ) -> _Plan | Refusal:
     if return_lse and not release.has_return_lse:
         return Refusal("mla_decode_fwd", f"release {release.name} has no argument return_lse")
     if intra_batch_mode and not release.has_v1_0:
         return Refusal("mla_decode_fwd", f"release {release.name} has no argument intra_batch_mode")
-    folded = fold_heads(release, device, q_dtype, kv_dtype, num_head, max_seqlen_q, persistent)
+    if folded is None:
+        folded = fold_heads(release, device, q_dtype, kv_dtype, num_head, max_seqlen_q, persistent)
     if folded is None:
         return Refusal("mla_decode_fwd", f"asserts: {num_head} heads and max_seqlen_q {max_seqlen_q} are not supported")
     key = KernelKey(q_dtype, kv_dtype, folded.heads_in_kernel, persistent, max_seqlen_q, return_lse)

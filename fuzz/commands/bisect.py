@@ -1,0 +1,114 @@
+"""`aiterfuzz bisect`: which revision of AITER, or which release of a backend, brought a fault or took it away."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.errors import UsageError
+from fuzz.commands.arguments import number
+
+if TYPE_CHECKING:
+    from backend.case import Case
+    from reprod.bisect import Trial
+    from reprod.history import Commit
+
+EPILOG = """\
+AITER: nothing is built. Sizing and fold rule are executed from each revision's Python, kernel table and code objects are its
+own, and a planner or launcher whose source is not one that is built in is a doubt: where it matters for the fault, the revision
+is skipped, and the answer may be a range. Backend sources are tried in the order given, each as shipped.
+
+Exit codes: 0 one revision (or release) is named, 2 wrong usage, 3 a range, or nothing could be tried."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "bisect",
+        help="find the revision that brought a fault",
+        description="Searches AITER's history, or releases of a serving backend, for where a fault comes and goes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("finding", type=Path, metavar="FINDING", help="a case.json, a finding's folder or a corpus entry")
+    history = command.add_argument_group("over AITER's history")
+    history.add_argument("--aiter", metavar="CHECKOUT", help="a checkout or bare repository of ROCm/aiter, with its history")
+    history.add_argument("--good", metavar="REV", help="a revision without the fault")
+    history.add_argument("--bad", metavar="REV", help="a later revision with it")
+    history.add_argument("--repeat", type=number("--repeat", 1), default=3, metavar="N", help="tries of each revision (3)")
+    history.add_argument(
+        "--device", default="model", metavar="D", help="model (default), or cdna for the revisions' code objects"
+    )
+    sources = command.add_argument_group("over releases of a backend")
+    sources.add_argument(
+        "--backend-sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="sglang==VERSION, vllm==VERSION, a wheel, a checkout, PATH@REVISION; in their order",
+    )
+    command.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints each trial as it is made, then the answer."""
+    from reprod.given import given_case
+
+    case = given_case(arguments.finding)
+    if arguments.backend_sources:
+        if arguments.aiter or arguments.good or arguments.bad:
+            raise UsageError("bisect: --backend-sources and --aiter are two searches; give one of them")
+        return _over_sources(arguments, case)
+    missing = [f"--{name}" for name in ("aiter", "good", "bad") if getattr(arguments, name) is None]
+    if missing:
+        raise UsageError(f"bisect: {' and '.join(missing)} missing; give --aiter, --good and --bad, or --backend-sources")
+    return _over_history(arguments, case)
+
+
+def _over_history(arguments: argparse.Namespace, case: Case) -> int:
+    from fuzz.compiling import announced
+    from reprod.bisect import bisect, told, try_revision, wanted_of
+    from reprod.history import commit, commits_between
+    from reprod.revision import RevisionJudge
+
+    good, bad = (commit(arguments.aiter, revision) for revision in (arguments.good, arguments.bad))
+    commits = commits_between(arguments.aiter, good.name, bad.name)
+    judge = RevisionJudge(arguments.aiter, case, arguments.device)
+    known = {each.name: each for each in (*commits, good, bad)}
+    with announced():
+        wanted = wanted_of(judge(bad.name)[0], case)
+        print(f"looking for: {wanted.signature}")
+        found = bisect(
+            [each.name for each in commits],
+            good.name,
+            bad.name,
+            lambda name: try_revision(name, wanted, judge, arguments.repeat),
+            lambda trial: _say(trial, known),
+        )
+    print()
+    for line in told(found, (*commits, good, bad)):
+        print(line)
+    return 0 if found.exact else 3
+
+
+def _over_sources(arguments: argparse.Namespace, case: Case) -> int:
+    from fuzz.compiling import announced
+    from reprod.backend_bisect import bisect_sources, first_shown, told_sources
+
+    with announced():
+        wanted = first_shown(case, arguments.backend_sources)
+        print(f"looking for: {wanted.signature}")
+        trials, changes = bisect_sources(arguments.backend_sources, case, wanted, lambda trial: _say(trial, {}))
+    print()
+    for line in told_sources(changes, trials):
+        print(line)
+    return 0 if len(changes) == 1 else 3
+
+
+def _say(trial: Trial, known: dict[str, Commit]) -> None:
+    named = known.get(trial.name)
+    name = trial.name if named is None else f"{named.name[:10]} {named.date}"
+    detail = f" ({trial.detail})" if trial.detail else ""
+    steady = "" if trial.steady else ", NOT the same at every try"
+    tries = f"{trial.tries} {'try' if trial.tries == 1 else 'tries'}"
+    print(f"  {name}  {trial.verdict.value}{detail}, {tries}{steady}", flush=True)

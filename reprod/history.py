@@ -1,0 +1,71 @@
+"""Commits of ROCm/aiter that touch what decides an MLA decode call, from git alone. Knows no planner and runs no case."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+
+from backend.errors import CannotRunError, UsageError
+
+PATHS = (
+    "hsa/gfx942/mla",
+    "hsa/gfx950/mla",
+    "csrc/kernels/mla",
+    "csrc/include/mla.h",
+    "csrc/py_itfs_cu/asm_mla.cu",
+    "aiter/mla.py",
+    "aiter/ops/attention.py",
+)
+"""Code objects and kernel tables, planners and reduction, launcher, fold rule, sizing. The same paths at every revision since
+2025-11, when code objects moved to hsa/<arch>/mla."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """name: full object id; date: of its author, YYYY-MM-DD; subject: first line."""
+
+    name: str
+    date: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.name[:10]} ({self.date}, {self.subject})"
+
+
+def commit(checkout: str, revision: str) -> Commit:
+    """The commit that a person named; raises UsageError where there is none."""
+    shown = _git(checkout, "log", "-1", "--format=%H%x09%as%x09%s", "--end-of-options", revision)
+    if shown is None:
+        raise UsageError.not_allowed(
+            "revision of ROCm/aiter", revision, f"a commit in {checkout}", "is it fetched? (git fetch)"
+        )
+    return _parsed(shown.strip())
+
+
+def commits_between(checkout: str, good: str, bad: str) -> tuple[Commit, ...]:
+    """Commits after `good` up to `bad` along the first parents that touch PATHS, oldest first.
+
+    Raises UsageError where good is not before bad.
+    """
+    if _git(checkout, "merge-base", "--is-ancestor", good, bad) is None:
+        raise UsageError(f"--good {good} is not an ancestor of --bad {bad}; give a good revision that comes before the bad one")
+    listed = _git(checkout, "log", "--first-parent", "--reverse", "--format=%H%x09%as%x09%s", f"{good}..{bad}", "--", *PATHS)
+    return tuple(_parsed(line) for line in (listed or "").splitlines())
+
+
+def _parsed(line: str) -> Commit:
+    name, date, subject = line.split("\t", 2)
+    return Commit(name, date, subject)
+
+
+def _git(checkout: str, *arguments: str) -> str | None:
+    """Output of git; None where it says no. No lazy fetch: a partial clone must not reach for the network."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment.update(GIT_NO_LAZY_FETCH="1", GIT_OPTIONAL_LOCKS="0")
+    command = ["git", "-c", "safe.directory=*", "-C", checkout, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
+    except FileNotFoundError:
+        raise CannotRunError("git is not installed; it is needed to walk a history") from None
+    return done.stdout if done.returncode == 0 else None
