@@ -448,8 +448,8 @@ def _encode_vector_memory(instruction: Instruction, constants: Constants) -> Enc
     unit, verb, to_lds, width_name = match.groups()
     lds_dma = bool(to_lds) or instruction.modifiers.lds
     width = _WIDTHS[width_name]
-    if lds_dma and width is not Width.DWORDS:
-        raise NotModelledError("LDS-DMA of less than a dword")
+    if lds_dma and (width is not Width.DWORDS or unit == "scratch"):
+        raise NotModelledError("LDS-DMA of less than a dword, or from scratch")
     direction = memory.Direction.STORE if verb == "store" else memory.Direction.LOAD
     if lds_dma:
         direction = memory.Direction.LOAD_TO_LDS

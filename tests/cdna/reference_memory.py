@@ -90,6 +90,16 @@ def _bit(bitmap: NDArray[np.uint8], index: int) -> int:
     return int(bitmap[index >> 3]) >> (index & 7) & 1
 
 
+_FIRST_CODE = {
+    OperandKind.SGPR: 0,
+    OperandKind.FLAT_SCRATCH: 102,
+    OperandKind.XNACK_MASK: 104,
+    OperandKind.VCC: 106,
+    OperandKind.TTMP: 108,
+    OperandKind.M0: 124,
+}
+
+
 def scalar_load(wave: ReferenceWave, instruction: Instruction) -> None:
     """S_LOAD_DWORD*, S_BUFFER_LOAD_DWORD*."""
     destination = instruction.destinations[0]
@@ -97,7 +107,7 @@ def scalar_load(wave: ReferenceWave, instruction: Instruction) -> None:
     offset = instruction.modifiers.offset
     if len(instruction.sources) > 1:
         offset += wave.read_scalar(instruction.sources[1])
-    code = base_operand.index if base_operand.kind is OperandKind.SGPR else {"vcc": 106, "ttmp": 108 + base_operand.index}[base_operand.kind]
+    code = _FIRST_CODE[base_operand.kind] + base_operand.index
     base = wave.scalar64(code)
     count = destination.count
     if "buffer" in instruction.mnemonic:
@@ -110,7 +120,7 @@ def scalar_load(wave: ReferenceWave, instruction: Instruction) -> None:
     if kept < count:
         wave.memory.findings["CLAMPED", instruction.pc] += 1
     words = np.frombuffer(data + bytes(4 * (count - kept)), np.uint32)
-    first = {"sgpr": 0, "vcc": 106, "ttmp": 108, "flat_scratch": 102}[destination.kind] + destination.index
+    first = _FIRST_CODE[destination.kind] + destination.index
     wave.scalars[first : first + count] = words
 
 
@@ -263,11 +273,10 @@ def _read_or_write(wave: ReferenceWave, instruction: Instruction) -> None:
     assert match is not None
     size, high = _LDS_BYTES[match[3]], bool(match[5])
     dwords = max(size // 4, 1)
-    for lane in range(64):
-        if not wave.exec_mask >> lane & 1:
-            continue
-        address = int(wave.read_vector(instruction.sources[0])[lane])
-        for part, offset in enumerate(_offsets(instruction, size)):
+    addresses = wave.read_vector(instruction.sources[0])
+    for part, offset in enumerate(_offsets(instruction, size)):
+        for lane in np.flatnonzero(wave.active):
+            address = int(addresses[lane])
             if match[1] == "write":
                 data = b"".join(
                     int(wave.read_vector(instruction.sources[1 + part], dword)[lane]).to_bytes(4, "little")
@@ -287,7 +296,9 @@ def _read_or_write(wave: ReferenceWave, instruction: Instruction) -> None:
 def _transposed(wave: ReferenceWave, instruction: Instruction) -> None:
     """Within 16 lanes: each lane loads a row of 8 bytes; every second (b8) or fourth (b16) lane's rows make up a tile column."""
     address = wave.read_vector(instruction.sources[0]).astype(np.int64) + instruction.modifiers.offset
-    loaded = np.stack([np.frombuffer(wave.memory.read_lds(int(a), 8, instruction.pc), np.uint8) for a in address])
+    loaded = np.zeros((64, 8), np.uint8)
+    for lane in np.flatnonzero(wave.active):
+        loaded[lane] = np.frombuffer(wave.memory.read_lds(int(address[lane]), 8, instruction.pc), np.uint8)
     result = np.zeros((64, 8), np.uint8)
     for lane in range(64):
         group, column = lane // 16 * 16, lane % 16

@@ -19,6 +19,7 @@ from backend.cdna.execute.access import emit_events, nearest_region, note_bad, r
 from backend.cdna.execute.lanes import (
     ALL_LANES,
     bytes_at,
+    commit_masked,
     context_of,
     record_of,
     rows_of,
@@ -38,6 +39,7 @@ from backend.cdna.execute.transfer import (
 )
 
 R = at.RESULT_ROWS
+CUT_ROWS = at.RESULT_ROWS + 16
 ONE = np.uint64(1)
 ADDRESS_MASK = np.uint64((1 << 48) - 1)
 
@@ -94,8 +96,10 @@ def scalar_load(wave: int, record: int, context_address: int) -> None:
 
 
 @inlined
-def transfer(wave: int, record: int, context_address: int, mask: Any, clamped: Any, first: int, dwords: int) -> None:
-    """Judge and move dwords `first`... of every lane of `mask`; lanes of `clamped` load 0.
+def transfer(
+    wave: int, record: int, context_address: int, mask: Any, clamped: Any, first: int, dwords: int, target: int
+) -> None:
+    """Judge and move dwords `first`... of every lane of `mask`; lanes of `clamped` load 0. Loads go to rows `target` + first.
 
     The working addresses are those of dword `first`; first and dwords are 0 and the whole access except where a descriptor cuts
     an access short.
@@ -114,7 +118,7 @@ def transfer(wave: int, record: int, context_address: int, mask: Any, clamped: A
     redirect(context, good, context[at.CTX_POISON_BLOCK])
     if clamped:
         redirect_lanes(context, clamped, context[at.CTX_ZERO_BLOCK])
-    load_lanes(wave, context, width, dwords, R + first, fields[at.DESTINATION])
+    load_lanes(wave, context, width, dwords, target + first, fields[at.DESTINATION])
 
 
 @inlined
@@ -197,7 +201,7 @@ def buffer_access(wave: int, record: int, context_address: int) -> None:
         for lane in range(at.LANES):
             addresses[lane] = (base + soffset + offset) & ADDRESS_MASK
     if highest + size <= limit:
-        transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, dwords)
+        transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, dwords, R)
     else:
         transfer_by_dword(wave, record, context_address, exec_mask, limit)
     finish_load(wave, record, context_address, exec_mask)
@@ -253,23 +257,20 @@ def transfer_by_dword(wave: int, record: int, context_address: int, exec_mask: A
             )  # fmt: skip
     if none | some:
         emit_events(context, scalars, fields, np.int64(size), fields[at.OPCODE] >> 4 == Direction.STORE, False)
+    transfer(wave, record, context_address, whole, none, 0, dwords, R)
     if some == np.uint64(0):
-        transfer(wave, record, context_address, whole, none, 0, dwords)
         return
     for index in range(dwords):
-        mask = whole
-        clamped = none
+        mask = np.uint64(0)
         for lane in range(at.LANES):
             bit = ONE << np.uint64(lane)
-            if some & bit:
-                place = offset + (np.uint64(rows[row, lane]) if row >= 0 else np.uint64(0)) + np.uint64(4 * index)
-                if place + np.uint64(4) <= limit:
-                    mask |= bit
-                else:
-                    clamped |= bit
-        transfer(wave, record, context_address, mask, clamped, index, 1)
+            place = offset + (np.uint64(rows[row, lane]) if row >= 0 else np.uint64(0)) + np.uint64(4 * index)
+            if some & bit and place + np.uint64(4) <= limit:
+                mask |= bit
+        transfer(wave, record, context_address, mask, some & ~mask, index, 1, CUT_ROWS)
         for lane in range(at.LANES):
             addresses[lane] = (addresses[lane] + np.uint64(4)) & ADDRESS_MASK
+    commit_masked(rows, R, CUT_ROWS, dwords, some)
 
 
 @inlined
@@ -294,7 +295,7 @@ def global_access(wave: int, record: int, context_address: int) -> None:
     else:
         for lane in range(at.LANES):
             addresses[lane] = value64(rows, row, lane) + offset
-    transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, fields[at.COUNT] & 0xFF)
+    transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, fields[at.COUNT] & 0xFF, R)
     finish_load(wave, record, context_address, exec_mask)
 
 

@@ -1,0 +1,138 @@
+"""Memory instructions with random fields, addresses in and out of bounds: machine and reference executor bit for bit.
+
+Compared are registers, LDS, global memory, written-bitmaps, and what was found wrong, by kind and number of lanes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from single_wave import LDS_BYTES, SCRATCH_BYTES, SingleWave, WaveState, random_state, run_reference
+from test_decoder_encodings import CASES, Fields, Words
+from test_handlers_random import EXEC_MASKS, differences, instructions
+
+from backend.cdna.decode.tables import Opcode
+from backend.cdna.execute import layout as at
+from backend.cdna.instruction import Format, Instruction, OperandKind
+from backend.cdna.memory import AddressSpace
+from backend.cdna.record import Record
+from backend.cdna.result import AccessKind
+
+FAMILIES = [case for case in CASES if case[0] in ("SMEM", "DS", "MUBUF", "FLAT")]
+SIZE = 3001
+"""Bytes of the regions: no multiple of a dword, so that accesses end across the edge."""
+
+
+def space(seed: int) -> AddressSpace:
+    """A writable region, a read-only one, one that nobody wrote and one without data; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    made = AddressSpace(poison=0xA7)
+    made.add_array("kernarg", rng.integers(0, 256, 64, np.uint8))
+    made.add_array("input", rng.integers(0, 256, SIZE, np.uint8), writable=False)
+    made.add_array("output", rng.integers(0, 256, SIZE, np.uint8), writable=True)
+    made.add_blank("blank", SIZE)
+    made.add_bounds("pool", SIZE, writable=True)
+    return made
+
+
+def aim(state: WaveState, instruction: Instruction, space: AddressSpace, rng: np.random.Generator) -> None:
+    """Point the instruction's address operands near a region."""
+    region = space[rng.choice(["input", "output", "blank", "pool"])]
+    near = rng.integers(-40, SIZE + 40, 64)
+    if rng.random() < 0.5:
+        near = near // 4 * 4
+    if rng.random() < 0.4:
+        near = rng.integers(0, SIZE - 64) + np.arange(64) * 4 % (SIZE // 2)
+    operands = instruction.sources
+    if instruction.format is Format.DS:
+        _set_rows(state, instruction, 0, rng.integers(-8, LDS_BYTES + 8, 64) if rng.random() < 0.3 else near)
+        return
+    if instruction.format is Format.SMEM:
+        base = region.base + int(near[0])
+        _set_scalars(state, operands[0].index, base, operands[0].count, int(rng.integers(0, SIZE)))
+        return
+    if instruction.format is Format.SCRATCH:
+        state.vectors[:] = rng.integers(0, SCRATCH_BYTES // 2, (512, 64), np.uint32)
+        state.scalars[:] = rng.integers(0, 32, 128, np.uint32)
+        state.scalars[126:128] = 0xFFFFFFFF
+        return
+    if instruction.format is Format.MUBUF:
+        vaddr, descriptor = operands[-3], operands[-2]
+        if vaddr.kind is not OperandKind.OFF:
+            _set_rows(state, instruction, len(operands) - 3, np.abs(near))
+        _set_scalars(state, descriptor.index, region.base | 4 << 48, 4, int(rng.choice([SIZE, SIZE // 2, 0xFFFFFFF0])))
+        return
+    if operands[-1].kind is OperandKind.OFF:
+        place = state.vectors[_row(operands[0]) : _row(operands[0]) + 2]
+        addresses = region.base + near
+        place[0], place[1] = addresses & 0xFFFFFFFF, addresses >> 32
+    else:
+        _set_rows(state, instruction, 0, np.abs(near))
+        _set_scalars(state, 106 if operands[-1].kind is OperandKind.VCC else operands[-1].index, region.base, 2, 0)
+
+
+def _row(operand) -> int:  # type: ignore[no-untyped-def]
+    return operand.index + (256 if operand.kind is OperandKind.AGPR else 0)
+
+
+def _set_rows(state: WaveState, instruction: Instruction, place: int, values: np.ndarray) -> None:
+    state.vectors[_row(instruction.sources[place])] = values.astype(np.int64) & 0xFFFFFFFF
+
+
+def _set_scalars(state: WaveState, code: int, base: int, count: int, records: int) -> None:
+    words = [base & 0xFFFFFFFF, base >> 32, records, 0x20000][:count]
+    state.scalars[code : code + count] = words
+
+
+def found_by_machine(wave: SingleWave) -> Counter[tuple[str, int]]:
+    assert wave.recording is not None
+    found: Counter[tuple[str, int]] = Counter()
+    events = wave.recording.events[: int(wave.context[at.CTX_EVENT_COUNT])]
+    for event in events:
+        lanes = int(event[at.EVENT_LANES]) & ((1 << 64) - 1)
+        found[AccessKind(int(event[at.EVENT_KIND])).name, 0] += lanes.bit_count() or 1
+    return found
+
+
+def in_scratch(instruction: Instruction, state: WaveState) -> bool:
+    """Whether a scratch access stays inside its lane's segment."""
+    if instruction.format is not Format.SCRATCH:
+        return True
+    reach = instruction.modifiers.offset
+    return 0 <= reach and reach + SCRATCH_BYTES // 2 + 48 <= SCRATCH_BYTES
+
+
+@pytest.mark.parametrize("slow_path", [False, True], ids=["fast path", "slow path"])
+@pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+@pytest.mark.parametrize(("family", "table", "make"), FAMILIES, ids=[case[0] for case in FAMILIES])
+def test_random_memory_instructions_agree_with_the_reference(
+    family: str, table: dict[int, Opcode], make: Callable[[Fields, int], Words], arch: str, slow_path: bool
+) -> None:
+    rng = np.random.default_rng(len(family))
+    chosen = random.Random(7)
+    tried = 0
+    for instruction in instructions(table, make, arch, f"{family} {arch} memory"):
+        if instruction.format is Format.FLAT or not (instruction.sources or instruction.destinations):
+            continue
+        for _ in range(3):
+            tried += 1
+            seed = chosen.randrange(1 << 30)
+            mine, theirs = space(seed), space(seed)
+            state = random_state(rng, False, EXEC_MASKS[tried % len(EXEC_MASKS)])
+            aim(state, instruction, mine, rng)
+            if not in_scratch(instruction, state):
+                continue
+            wave = SingleWave(arch, mine)
+            reference, memory = run_reference(arch, (instruction,), state.copy(), theirs)
+            machine = wave.run((instruction,), state, Record(slow_path=slow_path))
+            found = differences(machine, reference)
+            assert not found, f"{instruction.text}: {found[:4]}"
+            assert found_by_machine(wave) == memory.findings, instruction.text
+            for name in ("output", "blank"):
+                assert np.array_equal(mine[name].contents, theirs[name].contents), f"{instruction.text} {name}"
+            assert np.array_equal(mine["blank"].written, theirs["blank"].written), instruction.text
+    assert tried > 30
