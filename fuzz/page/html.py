@@ -1,0 +1,341 @@
+"""The page: one self-contained HTML file. Puts sections in their order; each section's own markup is made beside its subject.
+
+Nothing is loaded from anywhere: styles and script are inline, and the page's own policy forbids everything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from fuzz.campaign.config import config_lines
+from fuzz.campaign.summary import CampaignSummary, Conclusion, Loss, Member
+from fuzz.page.bars import hatches
+from fuzz.page.cards import card, copyable, index
+from fuzz.page.charts import bar, charts
+from fuzz.page.detail import Detail
+from fuzz.page.heat import heat_map, legend
+from fuzz.page.markup import Child, Markup, element, join, table
+from fuzz.page.statement import ShapeStatement, Statement, Verdict, refusals
+from fuzz.page.words import SEVERITIES, duration, moment, percent, span
+from reprod.explain import told
+
+SECTIONS = (
+    ("findings", "Findings"),
+    ("confirmation", "Confirmation"),
+    ("coverage", "Covered"),
+    ("time", "Over time"),
+    ("workers", "Workers lost"),
+    ("environment", "Environment"),
+)
+
+MARKS = {
+    Conclusion.CONFIRMED: ("good", "✓"),
+    Conclusion.EXPECTED_ONLY: ("fair", "✓"),
+    Conclusion.FOUND: ("bad", "✗"),
+    Conclusion.INCOMPLETE: ("fair", "?"),
+}
+
+LOSSES_SHOWN = 100
+"""Rows of the table of lost workers; a night that loses more has one reason for all."""
+
+
+def page(summary: CampaignSummary, said: Statement, details: Sequence[Detail], out: Path) -> str:
+    """The whole file. out: folder that it is written to, for links to the findings' files."""
+    style, script = Markup(_asset("page.css")), Markup(_asset("page.js"))
+    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'; img-src data:; base-uri 'none'"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{said.headline} – aiterfuzz"),
+        element("link", rel="icon", href="data:,"),
+        element("style", style),
+    )
+    body = element(
+        "body",
+        element("a", "Skip to the findings", href="#findings", class_="skip"),
+        _verdict(summary, said),
+        hatches(),
+        element("main", list(_sections(summary, said, tuple(details), out))),
+        _footer(summary, said),
+        element("script", script),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _asset(name: str) -> str:
+    return resources.files("fuzz.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _verdict(summary: CampaignSummary, said: Statement) -> Markup:
+    tone, mark = MARKS[summary.conclusion]
+    first, last = summary.members[0], summary.members[-1]
+    about = f"{first.space.backend}, AITER {', '.join(first.space.releases)}, device {first.config.device}, seed {first.seed}"
+    if len(summary.members) > 1:
+        about = f"{len(summary.members)} campaigns merged, the last: {about}"
+    return element(
+        "header",
+        element("p", "aiterfuzz campaign of ", moment(last.created), class_="kicker"),
+        element("h1", element("span", mark, class_="mark", aria_hidden="true"), element("span", said.headline)),
+        element("p", said.notice, class_="notice"),
+        element("ul", (element("li", each) for each in said.details), class_="details"),
+        element("p", about, class_="about"),
+        _figures(summary),
+        element("nav", (element("a", title, href=f"#{name}") for name, title in SECTIONS), aria_label="Sections", class_="toc"),
+        class_=f"verdict {tone}",
+    )
+
+
+def _figures(summary: CampaignSummary) -> Markup:
+    counts = summary.counts
+    figures: list[tuple[str, Child]] = [
+        ("ran", counts.clean + counts.faulty + counts.died),
+        ("cases a second", f"{summary.rate:,.0f}"),
+        ("running time", duration(summary.seconds)),
+        ("features covered", summary.features),
+        ("kernels reached", len(summary.kernels)),
+        ("distinct findings", len(summary.findings)),
+    ]
+    return element(
+        "dl", (element("div", element("dt", name), element("dd", value)) for name, value in figures), class_="figures"
+    )
+
+
+def _sections(summary: CampaignSummary, said: Statement, details: tuple[Detail, ...], out: Path) -> Iterator[Markup]:
+    bodies: dict[str, list[Child]] = {
+        "findings": [_findings(summary, details, out)],
+        "confirmation": [_confirmation(said)],
+        "coverage": [_coverage(summary, said)],
+        "time": [charts(summary.samples)],
+        "workers": [_losses(summary)],
+        "environment": [_environment(summary)],
+    }
+    for name, title in SECTIONS:
+        yield element(
+            "section", element("h2", title, id=f"{name}-title"), bodies[name], id=name, aria_labelledby=f"{name}-title"
+        )
+
+
+def _findings(summary: CampaignSummary, details: tuple[Detail, ...], out: Path) -> Markup:
+    ran = summary.counts.clean + summary.counts.faulty + summary.counts.died
+    return join(
+        _comparison(summary),
+        index(details) if len(details) > 1 else None,
+        [card(detail, ran, out) for detail in details] or element("p", "Nothing was found.", class_="nothing"),
+    )
+
+
+def _comparison(summary: CampaignSummary) -> Markup:
+    compared = summary.comparison
+    if compared is None:
+        return element("p", "Not compared with an earlier campaign.", class_="note")
+    gone = [
+        element(
+            "li",
+            element("span", "gone", class_="badge gone"),
+            " ",
+            element("code", each.signature),
+            f" ({SEVERITIES[each.severity]}): {each.message}",
+            f" Known as {each.known.entry}." if each.known is not None else None,
+        )
+        for each in compared.gone
+    ]
+    now = summary.members[0].provenance.rules
+    rules = "" if compared.rules == now else f" aiterfuzz itself changed in between (sources {compared.rules}, now {now})."
+    line = (
+        f"Compared with the campaign of {moment(compared.created)} ({compared.cases:,} cases): {len(compared.new):,} new, "
+        f"{len(compared.still_there):,} still there, {len(compared.gone):,} gone.{rules}"
+    )
+    return join(element("p", line, class_="compared"), element("ul", gone, class_="gone") if gone else None)
+
+
+def _confirmation(said: Statement) -> Markup:
+    return join(
+        element("p", said.notice, class_="notice"),
+        table(
+            ("shape", "verdict", "clean cases", "faulty", "drawn", "batch that ran", "longest KV that ran"),
+            [_statement_row(shape) for shape in said.shapes],
+            "What is confirmed, shape by shape",
+            "statement stack",
+        ),
+        [_scope_table(said)],
+        element("h3", "What was looked at"),
+        element(
+            "ul",
+            (
+                element(
+                    "li",
+                    element("strong", scope.device),
+                    f": {scope.witness.ran}. Reports ",
+                    "; ".join(scope.witness.sees),
+                    ".",
+                )
+                for scope in {scope.device: scope for scope in said.scopes}.values()
+            ),
+        ),
+        element("h3", "What this does not cover"),
+        element("ul", (element("li", limit) for limit in said.not_covered), class_="limits"),
+        _refusals(said.shapes),
+        element(
+            "p",
+            "Signed off by aiterfuzz: sha256 of this statement ",
+            element("code", said.digest),
+            ", as in report.json beside this page.",
+            class_="signed",
+        ),
+    )
+
+
+def _statement_row(shape: ShapeStatement) -> Sequence[Child]:
+    good = {Verdict.CONFIRMED: "good", Verdict.FAULTY: "bad"}.get(shape.verdict, "fair")
+    return (
+        shape.name,
+        element("span", shape.verdict.value, class_=f"badge {good}"),
+        shape.clean,
+        shape.faulty,
+        shape.cases,
+        span(shape.batch),
+        span(shape.kv_len),
+    )
+
+
+def _scope_table(said: Statement) -> Markup:
+    names = list(dict.fromkeys(name for scope in said.scopes for name in scope.drawn_from))
+    many = len(said.scopes) > 1
+    header = ("cases drawn from", *(f"campaign {scope.identity[:8]}" if many else "" for scope in said.scopes))
+    rows: list[Sequence[Child]] = [(name, *(scope.drawn_from.get(name, "–") for scope in said.scopes)) for name in names]
+    rows.append(("device", *(f"{scope.device}: {scope.witness.notice}" for scope in said.scopes)))
+    return table(header, rows, "Exactly what it covers", "scope-of")
+
+
+def _refusals(shapes: Sequence[ShapeStatement]) -> Markup | None:
+    reasons = refusals(shapes)
+    if not reasons:
+        return None
+    rows: list[Sequence[Child]] = [(text, *(counts.get(shape.num_head, 0) for shape in shapes)) for text, counts in reasons]
+    header = ("reason", *(shape.label or f"{shape.num_head} heads" for shape in shapes))
+    return join(element("h3", "Refused shapes"), table(header, rows, "Cases refused before any kernel, by reason", "reasons"))
+
+
+def _coverage(summary: CampaignSummary, said: Statement) -> Markup:
+    most = max((cell.ran for cell in summary.cells), default=0)
+    total = sum(summary.kernels.values())
+    kernels = [
+        (element("code", name), bar(count, max(summary.kernels.values())), count, percent(count, total))
+        for name, count in summary.kernels.items()
+    ]
+    return join(
+        legend(most) if most else None,
+        element("div", [heat_map(shape, summary.cells, most) for shape in said.shapes], class_="maps"),
+        element("h3", "Kernels reached"),
+        table(("code object", "", "cases", "share"), kernels, "Code objects launched, with cases", "kernels")
+        if kernels
+        else "None.",
+        _unmodelled(summary),
+    )
+
+
+def _unmodelled(summary: CampaignSummary) -> Markup | None:
+    reasons = summary.counts.unmodelled_reasons
+    if not reasons:
+        return None
+    rows = [(reason.text, reason.cases) for reason in reasons]
+    return join(element("h3", "Not modelled"), table(("reason", "cases"), rows, "Cases of which nothing is known", "reasons"))
+
+
+def _losses(summary: CampaignSummary) -> Markup:
+    aside = None
+    if summary.lost_chunks:
+        chunks = ", ".join(str(chunk) for chunk in summary.lost_chunks[:LOSSES_SHOWN])
+        aside = element("p", f"Chunks set aside, and not among the counts: {chunks}.", class_="note")
+    if not summary.losses:
+        return join(aside, element("p", "None.", class_="nothing"))
+    rows = [_loss_row(loss) for loss in summary.losses[:LOSSES_SHOWN]]
+    hidden = len(summary.losses) - len(rows)
+    return join(
+        aside,
+        table(
+            ("when", "what", "worker", "detail", "case"), rows, f"{len(summary.losses):,} workers lost and replaced", "losses"
+        ),
+        element("p", f"And {hidden:,} more, in report.json.") if hidden > 0 else None,
+    )
+
+
+def _loss_row(loss: Loss) -> Sequence[Child]:
+    place = f"{loss.chunk}/{loss.position}" if loss.chunk is not None and loss.position is not None else ""
+    case = f"{place}: {told(loss.case)}" if loss.case is not None else place or "not known"
+    return (duration(loss.seconds), loss.kind.value, loss.worker, loss.detail, case)
+
+
+def _environment(summary: CampaignSummary) -> Markup:
+    return join([_member(member, len(summary.members) > 1) for member in summary.members])
+
+
+def _member(member: Member, named: bool) -> Markup:
+    made_by, machine = member.provenance, member.environment
+    facts: list[tuple[str, Child]] = [
+        ("campaign", member.identity),
+        ("seed", str(member.seed)),
+        ("aiterfuzz", f"{made_by.project}, sources {made_by.rules}"),
+        ("device", f"{made_by.device}: {machine.host}"),
+        ("code objects", made_by.source or "built-in kernel tables"),
+        ("machine", f"{machine.system}, {machine.cpus} CPUs, {machine.memory_bytes / 2**30:,.0f} GiB"),
+        ("Ray", f"{machine.nodes} node{'' if machine.nodes == 1 else 's'}: " + _resources(machine.resources)),
+        ("Python", f"{made_by.python}, {made_by.system}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in made_by.versions.items())),
+        ("AITER", ", ".join(f"{name} = {commit}" for name, commit in made_by.releases.items())),
+    ]
+    if made_by.host_sources:
+        facts.append(("host sources", ", ".join(f"{path} {digest[:12]}" for path, digest in made_by.host_sources.items())))
+    warnings = [element("p", f"Warning: {warning}", class_="note") for warning in made_by.warnings]
+    sessions = [
+        (
+            moment(each.began),
+            duration(each.ended - each.began) if each.ended is not None else "–",
+            each.reason,
+            each.workers,
+            each.cluster,
+            element("code", each.rules),
+        )
+        for each in member.sessions
+    ]
+    return join(
+        element("h3", f"Campaign {member.identity[:8]}") if named else None,
+        warnings,
+        element("dl", (element("div", element("dt", name), element("dd", value)) for name, value in facts), class_="facts"),
+        copyable(
+            "Configuration: the same cases again with aiterfuzz campaign --config FILE",
+            _configuration(member),
+            f"config-{member.identity}",
+            False,
+        ),
+        table(("session", "ran for", "ended", "workers", "Ray", "sources"), sessions, "Sessions", "sessions stack"),
+    )
+
+
+def _configuration(member: Member) -> str:
+    """As TOML, without explanations and without the folder, which a second campaign must not share."""
+    lines = config_lines(member.config)
+    return "\n".join(line for line in lines if line and not line.startswith(("#", "out =")))
+
+
+def _resources(amounts: Mapping[str, float]) -> str:
+    """What Ray lent, memory in GiB."""
+    return ", ".join(
+        f"{name} {amount / 2**30:,.1f} GiB" if "memory" in name else f"{name} {amount:g}" for name, amount in amounts.items()
+    )
+
+
+def _footer(summary: CampaignSummary, said: Statement) -> Markup:
+    member = summary.members[0]
+    return element(
+        "footer",
+        element("p", f"aiterfuzz {member.provenance.project}, sources {member.provenance.rules}. {said.notice}"),
+    )

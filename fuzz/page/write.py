@@ -1,0 +1,70 @@
+"""Writes a campaign's report: the page, JSON, JUnit XML and the job summary, each whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import UsageError
+from fuzz.campaign.store import store_path
+from fuzz.campaign.summary import CampaignSummary, load_summary
+from fuzz.page.detail import details
+from fuzz.page.html import page
+from fuzz.page.junit import junit
+from fuzz.page.markdown import markdown
+from fuzz.page.plain import plain
+from fuzz.page.statement import statement
+
+PAGE, JSON, JUNIT, MARKDOWN = "report.html", "report.json", "report.xml", "summary.md"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """What was written. page: the HTML file; its siblings lie beside it."""
+
+    summary: CampaignSummary
+    page: Path
+    json: Path
+    junit: Path
+    markdown: Path
+
+
+def write_report(store: Path, out: Path | None = None) -> Report:
+    """Writes the four files of a store (the database, or its folder) into `out`, by default the store's folder.
+
+    Files of an earlier report are replaced. Raises UsageError where there is no store or `out` cannot be written to.
+    """
+    root = store_path(store).parent
+    folder = root if out is None else out
+    summary = load_summary(store)
+    said, found = statement(summary), details(summary, root)
+    texts = {
+        PAGE: page(summary, said, found, folder),
+        JSON: plain(summary, said, found),
+        JUNIT: junit(summary, said),
+        MARKDOWN: markdown(summary, said),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            _replace(folder / name, text)
+    except OSError as error:
+        raise UsageError(
+            f"--out: given {str(folder)!r}; it cannot be written to ({error.strerror or error}); give another"
+        ) from error
+    return Report(summary, *(folder / name for name in (PAGE, JSON, JUNIT, MARKDOWN)))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Under another name first: a reader never sees half a file."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
