@@ -52,6 +52,11 @@ class Range:
     size: int
 
 
+def error_mark(task: int) -> str:
+    """The line that a child puts on its standard error when it starts a task: what follows is that task's."""
+    return f"[aiterfuzz task {task}]\n"
+
+
 def line(message: Mapping[str, Any]) -> bytes:
     """A message as it goes over the pipe."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"

@@ -71,10 +71,6 @@ class ChildProcess:
         self._unsent += line(message)
         self._send(_pipe(self._process.stdin).fileno())
 
-    def forget_errors(self) -> None:
-        """Drops what it printed so far: what a finished task printed says nothing of the next."""
-        self._errors.clear()
-
     def reports(self, deadline: float) -> list[dict[str, Any]]:
         """What it says until time.monotonic() is `deadline`: returns with the first report, or when the child has ended."""
         while True:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from backend.devices.child.messages import Failure, Payload, Word, line
+from backend.devices.child.messages import Failure, Payload, Word, error_mark, line
 
 RANKS_VARIABLE = "AITERFUZZ_RANKS"
 """Set (to the number of ranks) where a child waits for the others before each launch."""
@@ -67,6 +67,7 @@ def serve(make: Callable[[], Worker]) -> None:
     for text in iter(sys.stdin.readline, ""):
         message = json.loads(text)
         reporter = Reporter(descriptor, message["task"])
+        os.write(2, error_mark(message["task"]).encode())
         reporter.say(Word.STARTED)
         try:
             result = worker.run(message["payload"], reporter)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.devices.child.ends import Death, Fault, death_of, fault_in
-from backend.devices.child.messages import Failure, Range, Task, Word, ranges_of
+from backend.devices.child.messages import Failure, Range, Task, Word, error_mark, ranges_of
 from backend.devices.child.process import ChildProcess
 from backend.devices.child.serve import RANKS_VARIABLE
 from backend.errors import CannotRunError
@@ -235,6 +235,7 @@ class _Attended:
         self.facts: Mapping[str, Any] = hello["facts"]
 
     def post(self, task: Task) -> None:
+        self.ready = False
         self._process.post({"task": task.id, "payload": task.payload})
 
     def go(self, task: Task) -> None:
@@ -285,13 +286,12 @@ class _Attended:
     def _dead(self, task: Task) -> Ended:
         status = self._process.status
         assert status is not None
-        death, said = death_of(status, self._process.errors)
+        death, said = death_of(status, self._process.errors.rpartition(error_mark(task.id))[2])
         if self._reported is not None and fault_in(said) is None:
             death, said = Death.MEMORY_FAULT, self._reported
         return self._end(task, death=death, message=said)
 
     def _end(self, task: Task, result: Mapping[str, Any] | None = None, death: Death | None = None, message: str = "") -> Ended:
-        self._process.forget_errors()
         seconds = time.monotonic() - self._began
         fault = fault_in(message) if death is Death.MEMORY_FAULT else None
         return Ended(task.id, result, death, message, fault, self._ranges, seconds)

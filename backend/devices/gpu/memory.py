@@ -99,9 +99,7 @@ class GuardedMemory:
 
     def seal(self, read_only: Iterable[str], overrun: Iterable[str]) -> None:
         """Remembers how things are before the launch. overrun: tensors whose zones are not all poison any more."""
-        for name in overrun:
-            one = self._placed[name]
-            self._sealed[name] = (self._bytes[one.low : one.begin].clone(), self._bytes[one.end : one.high].clone())
+        self._remember(overrun)
         self._sums = dict(zip(read_only, self._checksums(read_only), strict=True))
 
     def damage(self) -> list[Damage]:
@@ -116,13 +114,18 @@ class GuardedMemory:
             base = (one.low if side == 0 else one.end) - one.begin
             first, last = int(where[0]) * one.item, int(where[-1]) * one.item
             found.append(Damage(one.name, base + first, base + last + one.item, where.numel() * one.item))
-        self.seal(list(self._sums), {damage.tensor for damage in found} | set(self._sealed))
+        self._remember({damage.tensor for damage in found})
         return found
 
     def overwritten(self) -> list[str]:
         """Read-only tensors whose contents changed since `seal`."""
         names = list(self._sums)
         return [name for name, total in zip(names, self._checksums(names), strict=True) if total != self._sums[name]]
+
+    def _remember(self, names: Iterable[str]) -> None:
+        for name in names:
+            one = self._placed[name]
+            self._sealed[name] = (self._bytes[one.low : one.begin].clone(), self._bytes[one.end : one.high].clone())
 
     def _differs(self, one: Placed, side: int) -> torch.Tensor:
         """By elements: the NaN that a GPU computes shares bytes with poison (0x7FFF in bf16), but is not the same number."""

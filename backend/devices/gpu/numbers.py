@@ -5,8 +5,8 @@ the plan's: a plan that mixes up requests shows here.
 
 Budget of an output row o (one query, one head), u the unit roundoff of P's type, u_o that of o's (bf16: 2^-8):
   every element: |o - ref| <= u_o |ref| + (u + e) * A + floor * V,  A = sum p|v| / sum p, V = sum |v| / sum p,
-  the row's rms:  rms(o - ref) <= rms of sqrt((u_o ref)^2 + (u E)^2) + e * rms(A) + floor * rms(V),
-                  E = sqrt(sum p^2 v^2) / sum p.
+  the row's rms:  rms(o - ref) <= rms of sqrt((u_o ref)^2 + (u E)^2 + (floor W)^2) + e * rms(A),
+                  E = sqrt(sum p^2 v^2) / sum p, W = sqrt(sum v^2) / sum p,  p scaled to a maximum of 1.
 The first bounds the worst case. The second takes roundings as independent, which they are on random inputs, with each at its
 maximum instead of its mean square (a third of it): a row that lost a single token of thousands does not pass it.
 e is what float32 scores, exp2 and sums may add; `floor` the absolute rounding of a P too small for its type.
@@ -104,8 +104,13 @@ class Comparison:
         error = (o - reference.o).abs()
         slack = (budget.p_roundoff + budget.score_error) * reference.mean_size + budget.p_floor * reference.flat_size
         element = error / (budget.o_roundoff * reference.o.abs() + slack)
-        rounding = ((budget.o_roundoff * reference.o) ** 2 + (budget.p_roundoff * reference.spread) ** 2).sqrt()
-        allowed = _rms(rounding) + budget.score_error * _rms(reference.mean_size) + budget.p_floor * _rms(reference.flat_size)
+        parts = (
+            budget.o_roundoff * reference.o,
+            budget.p_roundoff * reference.spread,
+            budget.p_floor * reference.flat_spread,
+        )
+        rounding = torch.stack(parts).square().sum(0).sqrt()
+        allowed = _rms(rounding) + budget.score_error * _rms(reference.mean_size)
         ratio = torch.maximum(element.amax(1), _rms(error) / allowed)
         off = torch.full_like(ratio, float("nan"))
         if lse is not None:
@@ -129,12 +134,13 @@ _LARGEST = 1e30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reference:
-    """o, mean_size (A), flat_size (V), spread (E): [heads, 512]; lse: [heads]; float64."""
+    """o, mean_size (A), flat_size (V), spread (E), flat_spread (W): [heads, 512]; lse: [heads]; float64."""
 
     o: torch.Tensor
     mean_size: torch.Tensor
     flat_size: torch.Tensor
     spread: torch.Tensor
+    flat_spread: torch.Tensor
     lse: torch.Tensor
 
 
@@ -146,8 +152,15 @@ def _attention(q: torch.Tensor, kv: torch.Tensor) -> _Reference:
     v = kv[:, :V_HEAD_DIM]
     size = v.abs()
     peak = p.amax(1, keepdim=True)
-    flat = size.sum(0)[None, :] * peak
-    return _Reference(p @ v, p @ size, flat, ((p**2) @ (v**2)).sqrt(), lse)
+    square = v**2
+    return _Reference(
+        p @ v,
+        p @ size,
+        size.sum(0)[None, :] * peak,
+        (p**2 @ square).sqrt(),
+        square.sum(0).sqrt()[None, :] * peak,
+        lse,
+    )
 
 
 def _rms(rows: torch.Tensor) -> torch.Tensor:

@@ -55,9 +55,9 @@ def arguments_for(function: Callable[..., Any], values: Mapping[str, Any], neutr
         elif parameter.default is inspect.Parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             raise TypeError(f"{function.__name__} of the installed aiter wants {name!r}, which is not known here")
     taken = {SYNONYMS.get(name, name) for name in found}
-    for name, value in values.items():
-        is_neutral = name in neutral and neutral[name] == value
-        if name not in taken and not is_neutral:
+    for name in [name for name in values if name not in taken]:
+        value = values[name]
+        if not (name in neutral and (neutral[name] is value or neutral[name] == value)):
             raise TypeError(f"{function.__name__} of the installed aiter has no argument {name!r} (here {value!r:.60})")
     return found
 
