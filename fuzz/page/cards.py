@@ -30,7 +30,7 @@ def card(detail: Detail, ran: int, out: Path) -> Markup:
             element("h3", TITLES[finding.kind], id=detail.anchor),
             element("p", element("code", finding.signature), class_="signature"),
         ),
-        element("p", detail.blame.sentence if detail.blame is not None else _sentence(finding.message), class_="cause"),
+        element("p", _cause(detail), class_="cause"),
         _facts(detail, ran),
         element("p", detail.why_not[0].upper() + detail.why_not[1:] + ".", class_="note") if detail.why_not else None,
         _chain(detail),
@@ -39,6 +39,17 @@ def card(detail: Detail, ran: int, out: Path) -> Markup:
         _reproduce(detail, out),
         class_=f"card {finding.severity.name.lower()}",
         aria_labelledby=detail.anchor,
+    )
+
+
+def _cause(detail: Detail) -> str:
+    """The cause as a sentence that names who did it."""
+    finding = detail.finding
+    told_of = detail.blame.sentence if detail.blame is not None else _sentence(finding.message)
+    return (
+        told_of
+        if finding.stage in told_of
+        else f"{finding.stage[:1].upper()}{finding.stage[1:]}: {told_of[:1].lower()}{told_of[1:]}"
     )
 
 

@@ -16,11 +16,12 @@ from fuzz.campaign.summary import CampaignSummary, Conclusion, Loss, Member
 from fuzz.page.bars import hatches
 from fuzz.page.cards import card, copyable, index
 from fuzz.page.charts import bar, charts
+from fuzz.page.confirmation import confirmation
 from fuzz.page.detail import Detail
 from fuzz.page.heat import heat_map, legend
 from fuzz.page.markup import Child, Markup, element, join, table
-from fuzz.page.statement import ShapeStatement, Statement, Verdict, refusals
-from fuzz.page.words import SEVERITIES, duration, moment, percent, span
+from fuzz.page.statement import Statement
+from fuzz.page.words import SEVERITIES, duration, moment, percent
 from reprod.explain import told
 
 SECTIONS = (
@@ -111,7 +112,7 @@ def _figures(summary: CampaignSummary) -> Markup:
 def _sections(summary: CampaignSummary, said: Statement, details: tuple[Detail, ...], out: Path) -> Iterator[Markup]:
     bodies: dict[str, list[Child]] = {
         "findings": [_findings(summary, details, out)],
-        "confirmation": [_confirmation(said)],
+        "confirmation": [confirmation(said)],
         "coverage": [_coverage(summary, said)],
         "time": [charts(summary.samples)],
         "workers": [_losses(summary)],
@@ -154,74 +155,6 @@ def _comparison(summary: CampaignSummary) -> Markup:
         f"{len(compared.still_there):,} still there, {len(compared.gone):,} gone.{rules}"
     )
     return join(element("p", line, class_="compared"), element("ul", gone, class_="gone") if gone else None)
-
-
-def _confirmation(said: Statement) -> Markup:
-    return join(
-        element("p", said.notice, class_="notice"),
-        table(
-            ("shape", "verdict", "clean cases", "faulty", "drawn", "batch that ran", "longest KV that ran"),
-            [_statement_row(shape) for shape in said.shapes],
-            "What is confirmed, shape by shape",
-            "statement stack",
-        ),
-        [_scope_table(said)],
-        element("h3", "What was looked at"),
-        element(
-            "ul",
-            (
-                element(
-                    "li",
-                    element("strong", scope.device),
-                    f": {scope.witness.ran}. Reports ",
-                    "; ".join(scope.witness.sees),
-                    ".",
-                )
-                for scope in {scope.device: scope for scope in said.scopes}.values()
-            ),
-        ),
-        element("h3", "What this does not cover"),
-        element("ul", (element("li", limit) for limit in said.not_covered), class_="limits"),
-        _refusals(said.shapes),
-        element(
-            "p",
-            "Signed off by aiterfuzz: sha256 of this statement ",
-            element("code", said.digest),
-            ", as in report.json beside this page.",
-            class_="signed",
-        ),
-    )
-
-
-def _statement_row(shape: ShapeStatement) -> Sequence[Child]:
-    good = {Verdict.CONFIRMED: "good", Verdict.FAULTY: "bad"}.get(shape.verdict, "fair")
-    return (
-        shape.name,
-        element("span", shape.verdict.value, class_=f"badge {good}"),
-        shape.clean,
-        shape.faulty,
-        shape.cases,
-        span(shape.batch),
-        span(shape.kv_len),
-    )
-
-
-def _scope_table(said: Statement) -> Markup:
-    names = list(dict.fromkeys(name for scope in said.scopes for name in scope.drawn_from))
-    many = len(said.scopes) > 1
-    header = ("cases drawn from", *(f"campaign {scope.identity[:8]}" if many else "" for scope in said.scopes))
-    rows: list[Sequence[Child]] = [(name, *(scope.drawn_from.get(name, "–") for scope in said.scopes)) for name in names]
-    rows.append(("device", *(f"{scope.device}: {scope.witness.notice}" for scope in said.scopes)))
-    return table(header, rows, "Exactly what it covers", "scope-of")
-
-
-def _refusals(shapes: Sequence[ShapeStatement]) -> Markup | None:
-    reasons = refusals(shapes)
-    if not reasons:
-        return None
-    rows: list[Sequence[Child]] = [(text, *(counts.get(shape.num_head, 0) for shape in shapes)) for text, counts in reasons]
-    header = ("reason", *(shape.label or f"{shape.num_head} heads" for shape in shapes))
-    return join(element("h3", "Refused shapes"), table(header, rows, "Cases refused before any kernel, by reason", "reasons"))
 
 
 def _coverage(summary: CampaignSummary, said: Statement) -> Markup:

@@ -62,7 +62,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Child]], caption: str, 
             "tr",
             element("th", row[0], scope="row", role="rowheader"),
             (
-                element("td", child, class_=kind, role="cell", data_label=name or None)
+                element("td", child, class_="empty" if child == "–" else kind, role="cell", data_label=name or None)
                 for child, kind, name in zip(row[1:], kinds[1:], header[1:], strict=True)
             ),
             role="row",

@@ -14,6 +14,7 @@ from enum import StrEnum
 from backend.codec import dumps
 from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Conclusion, Member, Reason, Span, Standing, TriagedFinding
+from fuzz.page.accepted import Accepted, accepted
 from fuzz.page.devices import WITNESSES, Ground, Witness
 from fuzz.space import MODEL_HEADS, SHAPES, CaseSpace
 
@@ -83,12 +84,16 @@ class ShapeStatement:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What the cases of one campaign were drawn from, in words, by what it is about; and what its device is worth."""
+    """What the cases of one campaign were drawn from, in words, by what it is about; and what its device is worth.
+
+    accepted: which combinations of that reach a kernel.
+    """
 
     identity: str
     device: str
     witness: Witness
     drawn_from: Mapping[str, str]
+    accepted: Accepted
     cases: int
 
 
@@ -255,6 +260,7 @@ def _scope(member: Member) -> Scope:
         device=member.config.device,
         witness=WITNESSES[member.config.device],
         drawn_from=dict(_drawn_from(member, member.space)),
+        accepted=accepted(member),
         cases=member.cases,
     )
 
