@@ -108,11 +108,14 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """The finder and loader of the owned roots; use as a context manager, or call `install` and `close`.
 
     failures: slices that could not be executed, by full name, with the reason: what to look at when poison decides.
+    called: unknown functions that were called all the same, and did nothing. probes: undeclared fields that were asked for
+    by hasattr or getattr, as Declared notes them.
     """
 
     def __init__(self, roots: Sequence[Root]) -> None:
         self.roots = {root.name: root for root in roots}
         self.failures: dict[str, str] = {}
+        self.called: dict[str, None] = {}
         self.probes: list[str] = []
         self._probing = probing_builtins()
         self._shadowed: dict[str, types.ModuleType] = {}
@@ -266,7 +269,10 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return getattr(imported, name, _ABSENT)
 
     def _poison(self, module: LazyModule, name: str, reason: str) -> Poison:
-        return Poison(f"{module.__name__}.{name}", reason, _refuse_call if module._root.refuse_calls else None)
+        return Poison(f"{module.__name__}.{name}", reason, _refuse_call if module._root.refuse_calls else self._note_call)
+
+    def _note_call(self, poison: Poison) -> None:
+        self.called[poison.poison_reason] = None
 
     def execute(self, source: ModuleSource) -> LazyModule:
         """Run a whole module: the file under test, as it is. Its earlier incarnation is dropped.

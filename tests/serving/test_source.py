@@ -73,6 +73,7 @@ def test_decision_table(sessions: dict[str, SourceSession], wheel: str, fast_64:
 def only(recording: Recording, phase: Phase) -> list[RecordedStep]:
     assert recording.refused is None
     assert not recording.failed
+    assert not recording.unknown_calls
     return [step for step in recording.steps if step.phase is phase]
 
 
@@ -380,6 +381,20 @@ def test_files_that_cannot_be_driven(changed: Change, old: str, new: str, messag
 def test_what_nobody_declared_is_named(changed: Change, old: str, new: str, message: str) -> None:
     with changed(old, new) as session, pytest.raises(CannotRunError, match=message):
         session.run(eager_decode(64, (10,)))
+
+
+def test_a_file_that_fails_on_import(changed: Change) -> None:
+    named = r"aiter_backend\.py:\d+: the file raises ModuleNotFoundError: .*not_installed_anywhere"
+    with changed("import logging\n", "import not_installed_anywhere\n") as session, pytest.raises(CannotRunError, match=named):
+        session.run(eager_decode(64, (10,)))
+
+
+def test_unknown_functions_that_are_called_are_told(changed: Change) -> None:
+    old = "            if self.use_mla:\n                qo_indptr = self.qo_indptr_[: bs + 1]\n"
+    new = old + "                from sglang.srt.utils import brand_new\n                brand_new(bs)\n"
+    with changed(old, new) as session:
+        recording = session.run(eager_decode(64, (10,)))
+    assert [call.partition(" ")[0] for call in recording.unknown_calls] == ["sglang.srt.utils.brand_new"]
 
 
 def test_sources_that_are_not_there(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -46,6 +46,7 @@ def only(session: SourceSession, scenario: Scenario, phase: Phase) -> list[Recor
     recording = session.run(scenario)
     assert recording.refused is None
     assert not recording.failed
+    assert not recording.unknown_calls
     return [step for step in recording.steps if step.phase is phase]
 
 

@@ -165,12 +165,16 @@ class StepFailed:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """All that one scenario gave, in order. refused: the constructor's own words where it does not take the configuration."""
+    """All that one scenario gave, in order. refused: the constructor's own words where it does not take the configuration.
+
+    unknown_calls: functions outside the file under test that could not be had, were called, and did nothing.
+    """
 
     scenario: str
     steps: tuple[RecordedStep, ...]
     failed: tuple[StepFailed, ...]
     refused: str | None = None
+    unknown_calls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ def process(
     facts = GpuFacts(device.arch.value, device.num_cu)
     log = OperationLog(handlers)
     with contextlib.ExitStack() as stack:
+        stack.callback(_collect)
         stack.enter_context(_environment(environment))
         gpu = stack.enter_context(VirtualGpu(facts))
         guard = stack.enter_context(interpreted(gpu.allocations))
@@ -119,11 +120,23 @@ def process(
         packages = stack.enter_context(VirtualPackages(roots))
         try:
             with undecided(source, packages):
-                module = packages.execute(source.target)
+                module = _executed(source, packages)
                 yield Process(source, device, gpu, guard, watcher, log, packages, module)
         finally:
             watcher.decodes.clear()
-    _collect()
+
+
+def _executed(source: BackendSource, packages: VirtualPackages) -> LazyModule:
+    """The file under test; CannotRunError where it ends with an exception before any class is built."""
+    try:
+        return packages.execute(source.target)
+    except CannotRunError:
+        raise
+    except Exception as error:
+        line = line_of(error, source.target.filename)
+        where = f"{line.file}:{line.line}" if line is not None else source.target.filename
+        what = f"{type(error).__name__}: {error}"
+        raise CannotRunError(f"{where}: the file raises {what} when it is imported; declare what it misses") from error
 
 
 def _collect() -> None:

@@ -38,7 +38,8 @@ class Recorder:
 
     def recording(self) -> Recording:
         """What was collected."""
-        return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed))
+        called = tuple(self.running.packages.called)
+        return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed), unknown_calls=called)
 
     def refusal(self, error: Exception) -> Recording:
         """The recording of a constructor that does not take its configuration."""

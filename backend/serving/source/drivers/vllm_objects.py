@@ -24,6 +24,10 @@ QK_NOPE_HEAD_DIM = 128
 """DeepSeek's MLA dimensions that only shape prefill."""
 
 
+ANNOTATION_CLASSES = ("VllmConfig", "ModelConfig", "CacheConfig", "SpeculativeConfig", "ParallelConfig", "AttentionConfig")
+"""Configuration classes that appear in signatures only; their definitions need packages that are not installed."""
+
+
 class _Logger(logging.LoggerAdapter):  # type: ignore[type-arg]
     """vLLM's logger has *_once methods."""
 
@@ -66,6 +70,7 @@ class VllmState:
             get_device_capability=lambda device_id=0: SimpleNamespace(major=9, minor=5 if is_gfx950 else 4),
         )
         return {
+            **{name: type(name, (), {}) for name in ANNOTATION_CLASSES},
             "current_platform": platform,
             "_GCN_ARCH": self.scenario.arch.value,
             "on_gfx950": lambda: is_gfx950,
