@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import triton.language as tl
 
@@ -225,15 +226,15 @@ class Decode:
         order = self.order
         pool = self.memory.tensor("kv_buffer", RAW_TYPE[order.kv_dtype]).view(-1, order.page_size, QK_HEAD_DIM)
         table = order.words["kv_indices"].array
-        if not len(table):
-            return
-        low, high = int(table.min()), int(table.max()) + 1
+        held = np.unique(table[(table >= 0) & (table < len(pool))])
         stride = order.page_size * QK_HEAD_DIM
-        fill(pool[low:high], order.kv_dtype, False, order.seed, KV_STREAM, first=low * stride)
+        for run in np.split(held, np.flatnonzero(np.diff(held) > 1) + 1) if len(held) else ():
+            low, high = int(run[0]), int(run[-1]) + 1
+            fill(pool[low:high], order.kv_dtype, False, order.seed, KV_STREAM, first=low * stride)
         page = 0
         for length in order.kv_lens:
             page += -(-length // order.page_size)
-            if length % order.page_size:
+            if length % order.page_size and 0 <= table[page - 1] < len(pool):
                 pool[int(table[page - 1]), length % order.page_size :] = -1 if order.kv_dtype is DType.BF16 else 0xFF
 
     def _folded(self, rows: torch.Tensor) -> torch.Tensor:

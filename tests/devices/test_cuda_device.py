@@ -1,0 +1,182 @@
+"""Device cuda without a GPU: the real kernels, worker and red zones in Triton's interpreter, on calls small enough for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+pytest.importorskip("triton")
+
+from backend.call import Call
+from backend.case import Arch, Case, DType, MetadataMode, PageOrder
+from backend.checks.check import check
+from backend.codec import from_plain, to_plain
+from backend.decision import Decision
+from backend.devices.child.observed import NOT_HARDWARE
+from backend.devices.cuda import CudaDevice
+from backend.devices.cuda.order import Order, order
+from backend.devices.cuda.selftest import random_case, well_formed_calls, wild_call
+from backend.devices.registry import open_device
+from backend.errors import CannotRunError
+from backend.findings import FindingKind, Severity
+from backend.host import call
+from backend.observation import EndKind, Observation, ViolationKind
+from backend.serving.policy import decide
+from backend.serving.registry import policy
+
+BF16, FP8 = DType.BF16, DType.FP8
+FAST, FAKE, GREEDY, PLAIN = MetadataMode.FAST, MetadataMode.FAKE, MetadataMode.GREEDY, MetadataMode.NON_PERSISTENT
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[CudaDevice]:
+    with CudaDevice(interpret=True) as opened:
+        yield opened
+
+
+def make(heads: int, lens: tuple[int, ...], mode: MetadataMode | None = FAST, backend: str = "direct", **more: object) -> Call:
+    fields = {"num_cu": 4, "backend": backend, "mode": mode, **more}
+    decision = decide(policy(backend), Case(heads, lens, **fields))  # type: ignore[arg-type]
+    assert isinstance(decision, Decision)
+    return call(decision)
+
+
+WELL_FORMED = {
+    "fast, split": make(16, (150, 37)),
+    "fast, folded and copied": make(48, (70, 5), max_seqlen_q=2),
+    "fast, pages, reversed": make(16, (100, 33), page_size=16, page_order=PageOrder.REVERSED, first_page=3),
+    "fast, native 64 heads, several tiles of rows": make(64, (40,), max_seqlen_q=2),
+    "fake": make(16, (400,), FAKE),
+    "fake, each query its own end": make(128, (9, 4), FAKE, max_seqlen_q=2),
+    "greedy, bf16": make(16, (90, 20), GREEDY, q_dtype=BF16, kv_dtype=BF16),
+    "non-persistent, splits, bf16": make(16, (200, 70), PLAIN, q_dtype=BF16, kv_dtype=BF16, num_cu=0),
+    "non-persistent, one split into o": make(16, (60,), PLAIN, page_size=16),
+    "release 2025-11, which stores the lse": make(16, (150,), release="2025-11", arch=Arch.GFX942),
+    "ragged": make(16, (50, 20), GREEDY, max_seqlen_q=3, query_lens=(3, 1), q_dtype=BF16, kv_dtype=BF16),
+}
+
+
+@pytest.mark.parametrize("name", WELL_FORMED)
+def test_well_formed_calls_are_within_the_budget_and_touch_no_red_zone(device: CudaDevice, name: str) -> None:
+    made = WELL_FORMED[name]
+    observed = device.observe(made)
+    numbers = observed.numbers
+    assert numbers is not None
+    assert observed.violations == ()
+    assert numbers.compared == sum(made.decision.query_lens) * made.decode.num_head
+    assert (numbers.not_a_number, numbers.unwritten, numbers.outside) == (0, 0, 0)
+    assert 1e-4 < numbers.relative_rms < 5e-3
+    assert (numbers.lse_error is not None) == (name == "release 2025-11, which stores the lse")
+    assert observed.notes[0].startswith(NOT_HARDWARE)
+
+
+def test_the_founding_fault_shows_to_the_byte(device: CudaDevice) -> None:
+    """64 heads planned as 4 x 16: o is written 3 rows of 64 heads x 512 bf16 past its one row."""
+    observed = device.observe(make(64, (1,), None, "sglang-before-27188", num_cu=0))
+    (violation,) = observed.violations
+    row = 64 * 512 * 2
+    assert (violation.kind, violation.tensor, violation.is_write) == (ViolationKind.OUT_OF_BOUNDS, "o", True)
+    assert (violation.first_offset, violation.end_offset, violation.extent) == (row, 4 * row, 3 * row)
+    kinds = {finding.kind for finding in check(observed)}
+    assert {FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.PLANNER_OVERRUN, FindingKind.HEAD_WIDTH} <= kinds
+    assert not device.observe(make(64, (1,), None, "sglang-27188", num_cu=0)).violations
+
+
+def test_rows_that_read_another_requests_tokens_leave_the_budget(device: CudaDevice) -> None:
+    observed = device.observe(make(64, (30, 31), None, "sglang-before-27188", num_cu=0))
+    assert observed.numbers is not None
+    assert observed.numbers.outside == 64  # request 0 reads its own tokens, request 1 those of request 0
+    assert observed.numbers.first_outside is not None
+    assert observed.numbers.first_outside[0] == 1
+
+
+def test_a_read_past_the_page_table_shows_as_nan(device: CudaDevice) -> None:
+    """The index read there is poison, -1: it leads to the red zone before the pool, and that to a NaN."""
+    made = make(16, (40, 40), num_cu=2)
+    plan = made.plan
+    assert plan is not None
+    buffer = plan.buffers["work_info_set"]
+    image = buffer.image.copy()
+    last = image.reshape(-1, 8)[-1]
+    assert tuple(last[:6]) == (1, -1, 1, 2, 40, 80)
+    last[5] += 1
+    buffers = {**plan.buffers, "work_info_set": dataclasses.replace(buffer, image=image)}
+    observed = device.observe(dataclasses.replace(made, plan=dataclasses.replace(plan, buffers=buffers)))
+    numbers = observed.numbers
+    assert numbers is not None
+    assert (numbers.not_a_number, numbers.first_not_a_number, numbers.outside) == (16, (1, 0), 0)
+    assert {f.kind for f in check(observed)} >= {FindingKind.NOT_A_NUMBER}
+
+
+def test_a_wild_access_is_named_and_nothing_is_lost(device: CudaDevice) -> None:
+    before, after = make(16, (20,)), make(16, (25,))
+    starts = device.starts
+    observed = [one for one in device.observe_all([before, wild_call(), after]) if isinstance(one, Observation)]
+    assert [one.end and one.end.kind for one in observed] == [EndKind.COMPLETED, EndKind.MEMORY_FAULT, EndKind.COMPLETED]
+    fault = observed[1].end
+    assert fault is not None
+    assert fault.again
+    assert device.starts > starts
+    assert observed[2].numbers is not None
+    assert observed[2].numbers.outside == 0
+    assert Severity.READ in {f.severity for f in check(observed[1]) if f.kind is FindingKind.MEMORY_FAULT}
+
+
+def test_a_rejected_plan_is_not_launched_and_keeps_its_place(device: CudaDevice) -> None:
+    good = make(16, (20,))
+    plan = good.plan
+    assert plan is not None
+    rejected = dataclasses.replace(good, plan=dataclasses.replace(plan, rejected="AITER raises"))
+    first, second, third, fourth = device.observe_all([rejected, good, rejected, good])
+    for one in (first, third):
+        assert isinstance(one, Observation)
+        assert one.numbers is None
+        assert "not launched" in one.notes[0]
+    for one in (second, fourth):
+        assert isinstance(one, Observation)
+        assert one.numbers is not None
+
+
+def test_two_ranks_launch_the_same_call_together() -> None:
+    with CudaDevice(ranks=2, interpret=True) as ranks:
+        observed = ranks.observe(make(16, (20,)))
+    assert observed.notes[-1].startswith("2 ranks, launched within ")
+    assert observed.numbers is not None
+    assert observed.numbers.outside == 0
+
+
+def test_orders_round_trip_and_carry_the_planners_overrun() -> None:
+    made = make(64, (1,), None, "sglang-before-27188", num_cu=0)
+    wanted = order(made)
+    again = from_plain(Order, to_plain(wanted))
+    assert to_plain(again) == to_plain(wanted)
+    words = again.words["reduce_indptr"]
+    plan = made.plan
+    assert plan is not None
+    assert plan.overruns
+    assert words.first == plan.buffers["reduce_indptr"].first
+    assert np.array_equal(words.array, plan.buffers["reduce_indptr"].image)
+    assert len(words.array) * 4 > again.sizes["reduce_indptr"]
+
+
+def test_selftest_cases_cover_what_they_say() -> None:
+    calls = list(well_formed_calls(0, 64, 400))
+    cases = [made.decision.case for made in calls]
+    assert [made.decision.mode for made in calls] == list(MetadataMode) * 16
+    assert {case.q_dtype for case in cases} == set(DType)
+    assert {case.page_size for case in cases} == {1, 16, 64}
+    assert len({case.num_head for case in cases}) >= 6
+    assert random_case(random.Random(3), FAST) == random_case(random.Random(3), FAST)
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(CannotRunError, match="no GPU"):
+        open_device("cuda")
