@@ -96,7 +96,7 @@ def test_rows_that_read_another_requests_tokens_leave_the_budget(device: CudaDev
 
 def test_a_read_past_the_page_table_shows_as_nan(device: CudaDevice) -> None:
     """The index read there is poison, -1: it leads to the red zone before the pool, and that to a NaN."""
-    made = make(16, (40, 40), num_cu=2)
+    made = make(16, (40, 40), num_cu=2, q_dtype=BF16, kv_dtype=BF16)  # the interpreter takes fp8's NaN for 480
     plan = made.plan
     assert plan is not None
     buffer = plan.buffers["work_info_set"]
