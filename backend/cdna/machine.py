@@ -21,7 +21,7 @@ from backend.cdna.memory import AddressSpace
 from backend.cdna.program import Program, compile_kernel
 from backend.cdna.record import NOTHING, Record, Recording, recording
 from backend.cdna.result import Mode, Outcome, RunResult, Schedule
-from backend.cdna.timing import DEFAULT_TIMING, Timing
+from backend.cdna.timing import DEFAULT_TIMING, Queues, Timing
 from backend.errors import UnmodelledError, UsageError
 
 LDS_BYTES = {"gfx942": 64 << 10, "gfx950": 160 << 10}
@@ -162,7 +162,9 @@ class Machine:
         context[at.CTX_QUANTUM] = SLICE_QUANTUM if program.sliced else QUANTUM
         context[at.CTX_LIMIT] = limit
         context[at.CTX_FLAGS] = at.RUN_TIMED if schedule is Schedule.TIMED else 0
-        timing.fill(context, launch.waves)
+        if schedule is Schedule.TIMED:
+            self._queues = Queues(timing, launch.waves)
+            self._queues.fill(context)
         return context, recording(record, program, space, launch.workgroups, context)
 
     def wave_block(self, wave: int) -> NDArray[np.uint8]:

@@ -1,9 +1,9 @@
 """The timing model: how long memory takes in the timed schedule.
 
 The numbers are fitted so that every kernel tried computes the right result; they were not measured on hardware. What is
-modelled: a wave issues in order; LDS answers in order, VMEM answers in order; a result reaches its registers when it is there
+modelled: a wave issues in order; LDS answers in order, vector memory answers in order; a result reaches its registers when it is there
 and not before; s_waitcnt makes the wave's clock wait for answers; of the waves of a workgroup the one with the smallest
-clock goes first.
+clock goes first; a barrier is left by all at once. What issuing costs is in execute/timing_costs.py.
 """
 
 from __future__ import annotations
@@ -18,15 +18,35 @@ from backend.cdna.execute import layout as at
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Latencies in cycles. lds: from issue to the first dword, two more for each dword. vm: from issue to the answer."""
+    """Cycles. lds, vm: from issue to the answer; lds_dword, vm_dword: more for each dword of a lane."""
 
     lds: int = 128
     vm: int = 900
-
-    def fill(self, context: NDArray[np.int64], waves: int) -> None:
-        """Tell the context."""
-        context[at.CTX_LATENCY_LDS] = self.lds
-        context[at.CTX_LATENCY_VM] = self.vm
+    lds_dword: int = 2
+    vm_dword: int = 0
 
 
 DEFAULT_TIMING = Timing()
+
+
+class Queues:
+    """Memory for the answers that are on their way in a run of `waves` waves a workgroup."""
+
+    def __init__(self, timing: Timing, waves: int) -> None:
+        queues = waves * at.QUEUES
+        self.entries = np.zeros(queues * at.PENDING_ENTRIES * at.PENDING_WORDS, np.uint64)
+        self.rows = np.zeros(queues * at.PENDING_ENTRIES * at.PENDING_DATA_BYTES, np.uint8)
+        self.heads = np.zeros(queues * 2, np.uint64)
+        self.latencies = np.array([timing.lds, timing.vm], np.int64)
+        self.per_dword = np.array([timing.lds_dword, timing.vm_dword], np.int64)
+
+    def fill(self, context: NDArray[np.int64]) -> None:
+        """Tell the context."""
+        for slot, array in (
+            (at.CTX_PENDING, self.entries),
+            (at.CTX_PENDING_ROWS, self.rows),
+            (at.CTX_PENDING_HEADS, self.heads),
+            (at.CTX_LATENCIES, self.latencies),
+            (at.CTX_CYCLES_PER_DWORD, self.per_dword),
+        ):
+            context[slot] = array.ctypes.data

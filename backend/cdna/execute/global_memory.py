@@ -29,6 +29,8 @@ from backend.cdna.execute.lanes import (
     value64,
 )
 from backend.cdna.execute.native import handler, inlined, pointer_i32, pointer_u32
+from backend.cdna.execute.pending import postpone
+from backend.cdna.execute.races import note_lds_dma
 from backend.cdna.execute.transfer import (
     access_bytes,
     deliver,
@@ -126,10 +128,14 @@ def finish_load(wave: int, record: int, context_address: int, exec_mask: Any) ->
     """Deliver the loaded rows to registers or to LDS."""
     context, fields = context_of(context_address), record_of(record)
     direction, count = fields[at.OPCODE] >> 4, fields[at.COUNT] & 0xFF
-    if direction == Direction.STORE or fields[at.COUNT] & at.ADDRESSES_ONLY:
+    if direction == Direction.STORE:
+        if context[at.CTX_FLAGS] & at.RUN_TIMED:
+            postpone(wave, context, at.QUEUE_VM, at.PENDING_TO_NOTHING, 0, count, exec_mask)
+        return
+    if fields[at.COUNT] & at.ADDRESSES_ONLY:
         return
     if direction == Direction.LOAD:
-        deliver(wave, context, fields[at.DESTINATION], count, exec_mask, at.CTX_LATENCY_VM)
+        deliver(wave, context, fields[at.DESTINATION], count, exec_mask, at.QUEUE_VM)
     else:
         store_to_lds(wave, record, context_address, count, exec_mask)
 
@@ -141,18 +147,27 @@ def store_to_lds(wave: int, record: int, context_address: int, dwords: int, exec
     rows = rows_of(wave)
     base = np.int64(scalars[at.M0]) + np.int64(fields[at.IMMEDIATE])
     size, limit = 4 * dwords, context[at.CTX_LDS_BYTES]
+    good = np.uint64(0)
     for lane in range(at.LANES):
         if not (exec_mask >> np.uint64(lane)) & ONE:
             continue
         address = base + lane * size
         if address < 0 or address + size > limit:
             note_bad(context, at.KIND_LDS_OUT_OF_BOUNDS, lane, address, size, -1)
-            continue
-        words = carray(pointer_u32(context[at.CTX_LDS] + address), (4,))
-        for index in range(dwords):
-            words[index] = rows[R + index, lane]
+        else:
+            good |= ONE << np.uint64(lane)
     if context[at.CTX_ANY_BAD]:
         emit_events(context, scalars, fields, size, True, False)
+    if context[at.CTX_FLAGS] & at.RUN_HAZARDS:
+        note_lds_dma(wave, record, context_address, good, base, size)
+    if context[at.CTX_FLAGS] & at.RUN_TIMED:
+        postpone(wave, context, at.QUEUE_VM, at.PENDING_TO_LDS, base, dwords, good)
+        return
+    for lane in range(at.LANES):
+        if (good >> np.uint64(lane)) & ONE:
+            words = carray(pointer_u32(context[at.CTX_LDS] + base + lane * size), (4,))
+            for index in range(dwords):
+                words[index] = rows[R + index, lane]
 
 
 @inlined
@@ -325,7 +340,9 @@ def scratch_access(wave: int, record: int, context_address: int) -> None:
     if fields[at.OPCODE] >> 4 == Direction.STORE:
         redirect(context, exec_mask, context[at.CTX_SINK_BLOCK])
         store_lanes(wave, context, width, count, fields[at.DESTINATION])
+        if context[at.CTX_FLAGS] & at.RUN_TIMED:
+            postpone(wave, context, at.QUEUE_VM, at.PENDING_TO_NOTHING, 0, count, exec_mask)
     else:
         redirect(context, exec_mask, context[at.CTX_SINK_BLOCK])
         load_lanes(wave, context, width, count, R, fields[at.DESTINATION])
-        deliver(wave, context, fields[at.DESTINATION], count, exec_mask, at.CTX_LATENCY_VM)
+        deliver(wave, context, fields[at.DESTINATION], count, exec_mask, at.QUEUE_VM)

@@ -22,6 +22,7 @@ from backend.cdna.execute.lanes import (
     unsigned_words_at,
 )
 from backend.cdna.execute.native import handler, inlined
+from backend.cdna.execute.pending import postpone
 from backend.cdna.execute.races import note_lds_read, note_lds_write
 from backend.cdna.execute.transfer import access_bytes, deliver, load_lanes, redirect, store_lanes
 
@@ -155,6 +156,13 @@ def permute_lanes(wave: int, record: int, context_address: int) -> None:
             rows[R, lane] = rows[data, source]
 
 
+@inlined
+def count_write(wave: int, context: Any, dwords: int, exec_mask: Any) -> None:
+    """An LDS write counts for s_waitcnt, in the timed schedule."""
+    if context[at.CTX_FLAGS] & at.RUN_TIMED:
+        postpone(wave, context, at.QUEUE_LDS, at.PENDING_TO_NOTHING, 0, dwords, exec_mask)
+
+
 @handler
 def lds_access(wave: int, record: int, context_address: int) -> None:
     """DS. SOURCE_0: row of the address, SOURCE_1, SOURCE_2: rows of the data, DESTINATION: row of the result.
@@ -170,6 +178,7 @@ def lds_access(wave: int, record: int, context_address: int) -> None:
         read_part(wave, record, context_address, offset, dwords, R)
     elif kind == Lds.WRITE:
         write_part(wave, record, context_address, offset, dwords, fields[at.SOURCE_1])
+        count_write(wave, context, dwords, exec_mask)
         return
     elif kind == Lds.READ2:
         read_part(wave, record, context_address, offset, dwords, R)
@@ -178,10 +187,11 @@ def lds_access(wave: int, record: int, context_address: int) -> None:
     elif kind == Lds.WRITE2:
         write_part(wave, record, context_address, offset, dwords, fields[at.SOURCE_1])
         write_part(wave, record, context_address, np.int64(fields[at.TARGET]), dwords, fields[at.SOURCE_2])
+        count_write(wave, context, 2 * dwords, exec_mask)
         return
     elif kind == Lds.READ_TR_B8 or kind == Lds.READ_TR_B16:
         read_part(wave, record, context_address, offset, 2, R + 2)
         transpose(rows, R + 2, R, kind == Lds.READ_TR_B8)
     else:
         permute_lanes(wave, record, context_address)
-    deliver(wave, context, fields[at.DESTINATION], dwords, exec_mask, at.CTX_LATENCY_LDS)
+    deliver(wave, context, fields[at.DESTINATION], dwords, exec_mask, at.QUEUE_LDS)

@@ -12,6 +12,7 @@ from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import (
+    ALL_LANES,
     bytes_at,
     context_of,
     record_of,
@@ -23,6 +24,7 @@ from backend.cdna.execute.lanes import (
     words_at,
 )
 from backend.cdna.execute.native import call_handler, compiled, inlined, pointer_i32, pointer_u32
+from backend.cdna.execute.pending import arrivals, queue_head, wait_until
 
 
 @inlined
@@ -183,13 +185,67 @@ def run_workgroup(context_address: int) -> int:
             return at.OUTCOME_DONE
 
 
+@inlined
+def earliest_wave(context: Any) -> int:
+    """The running wave with the smallest clock, -1 for none."""
+    best = -1
+    smallest = ALL_LANES
+    for index in range(context[at.CTX_WAVES]):
+        scalars = scalars_of(wave_block(context, index))
+        clock = scalar_pair(scalars, at.CLOCK)
+        if scalars[at.STATUS] == at.STATUS_RUNNING and clock < smallest:
+            best, smallest = index, clock
+    return best
+
+
+@inlined
+def meet_at_barrier(context: Any) -> None:
+    """All waves leave a barrier at the clock of the last to reach it."""
+    latest = np.uint64(0)
+    for index in range(context[at.CTX_WAVES]):
+        latest = max(latest, scalar_pair(scalars_of(wave_block(context, index)), at.CLOCK))
+    for index in range(context[at.CTX_WAVES]):
+        set_scalar_pair(scalars_of(wave_block(context, index)), at.CLOCK, latest)
+
+
+@inlined
+def run_workgroup_timed(context_address: int) -> int:
+    """One instruction at a time of the wave whose clock is smallest; memory answers late (pending.py). Returns an OUTCOME."""
+    context = context_of(context_address)
+    for number in range(context[at.CTX_WAVES] * at.QUEUES):
+        queue_head(context, number)[1] = np.uint64(0)
+    while True:
+        index = earliest_wave(context)
+        if index < 0:
+            meet_at_barrier(context)
+            if not release_barrier(context):
+                return at.OUTCOME_DONE
+            continue
+        wave = wave_block(context, index)
+        scalars = scalars_of(wave)
+        arrivals(wave, context)
+        fields = record_of(context[at.CTX_PROGRAM] + np.int64(scalars[at.PC]) * at.RECORD_BYTES)
+        if fields[at.CONTROL] == at.CONTROL_WAIT:
+            allowed = np.int64(fields[at.IMMEDIATE])
+            wait_until(wave, context, at.QUEUE_VM, allowed & 0xFF)
+            wait_until(wave, context, at.QUEUE_LDS, allowed >> 8)
+        traced = context[at.CTX_TRACE_WORKGROUP] == context[at.CTX_WORKGROUP] and context[at.CTX_TRACE_WAVE] == index
+        context[at.CTX_EXECUTED] += run_wave(wave, context_address, 1, traced)
+        set_scalar_pair(scalars, at.CLOCK, scalar_pair(scalars, at.CLOCK) + np.uint64(fields[at.COST]))
+        if scalars[at.STATUS] == at.STATUS_UNMODELLED:
+            return at.OUTCOME_UNMODELLED
+        if context[at.CTX_EXECUTED] >= context[at.CTX_LIMIT]:
+            return at.OUTCOME_LIMIT
+
+
 @compiled
 def run_grid(context_address: int) -> int:
     """All workgroups from CTX_FIRST_WORKGROUP to before CTX_LAST_WORKGROUP, each to its end. Returns an OUTCOME."""
     context = context_of(context_address)
     for workgroup in range(context[at.CTX_FIRST_WORKGROUP], context[at.CTX_LAST_WORKGROUP]):
         start_workgroup(context, workgroup)
-        outcome = run_workgroup(context_address)
+        timed = context[at.CTX_FLAGS] & at.RUN_TIMED
+        outcome = run_workgroup_timed(context_address) if timed else run_workgroup(context_address)
         if outcome != at.OUTCOME_DONE:
             return outcome
     return at.OUTCOME_DONE

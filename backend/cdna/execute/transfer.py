@@ -15,13 +15,11 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import (
     ALL_LANES,
     commit_masked,
-    context_of,
     rows_of,
-    scalar_pair,
-    scalars_of,
     unsigned_words_at,
 )
 from backend.cdna.execute.native import inlined, pointer_u8, pointer_u16, pointer_u32
+from backend.cdna.execute.pending import postpone
 
 R = at.RESULT_ROWS
 
@@ -138,50 +136,14 @@ def store_lanes(wave: int, context: Any, width: int, dwords: int, source: int) -
 
 
 @inlined
-def deliver(wave: int, context: Any, destination: int, dwords: int, exec_mask: Any, latency: int) -> None:
-    """Give loaded rows to their registers: at once, or in the timed schedule when the memory has answered.
-
-    latency: layout's CTX_LATENCY_LDS or CTX_LATENCY_VM, which also names the queue in which answers keep their order.
-    """
+def deliver(wave: int, context: Any, destination: int, dwords: int, exec_mask: Any, queue: int) -> None:
+    """Give loaded rows to their registers: at once, or in the timed schedule when memory has answered."""
     rows = rows_of(wave)
     if context[at.CTX_FLAGS] & at.RUN_TIMED:
-        postpone(wave, context, destination, dwords, exec_mask, latency)
+        postpone(wave, context, queue, at.PENDING_TO_ROWS, destination, dwords, exec_mask)
     elif exec_mask == ALL_LANES:
         for index in range(dwords):
             for lane in range(at.LANES):
                 rows[destination + index, lane] = rows[R + index, lane]
     else:
         commit_masked(rows, destination, R, dwords, exec_mask)
-
-
-@inlined
-def postpone(wave: int, context: Any, destination: int, dwords: int, exec_mask: Any, latency: int) -> None:
-    """Queue the result rows; the timed loop commits them."""
-    from_rows = rows_of(wave)
-    scalars = scalars_of(wave)
-    index = np.int64(scalars[at.WAVE_INDEX])
-    ring = context[at.CTX_PENDING_HEAD] + index * 16
-    head = unsigned_words_at(ring, 2)
-    slot = np.int64(head[0] + head[1]) % at.PENDING_ENTRIES
-    head[1] += np.uint64(1)
-    entry = unsigned_words_at(
-        context[at.CTX_PENDING] + (index * at.PENDING_ENTRIES + slot) * at.PENDING_WORDS * 8, at.PENDING_WORDS
-    )
-    ready = at.LDS_READY if latency == at.CTX_LATENCY_LDS else at.VM_READY
-    done = np.int64(scalar_pair(scalars, at.CLOCK)) + context[latency]
-    done = max(done, np.int64(scalar_pair(scalars, ready)))
-    if latency == at.CTX_LATENCY_LDS:
-        done += 2 * dwords
-    scalars[ready] = np.uint32(done & 0xFFFF_FFFF)
-    scalars[ready + 1] = np.uint32(done >> 32)
-    entry[at.PENDING_TIME] = np.uint64(done)
-    entry[at.PENDING_ROW] = np.uint64(destination)
-    entry[at.PENDING_DWORDS] = np.uint64(dwords)
-    entry[at.PENDING_MASK] = exec_mask
-    entry[at.PENDING_QUEUE] = np.uint64(latency)
-    target = carray(
-        pointer_u32(context[at.CTX_PENDING_ROWS] + (index * at.PENDING_ENTRIES + slot) * at.PENDING_ROW_BYTES), (16, at.LANES)
-    )
-    for row in range(dwords):
-        for lane in range(at.LANES):
-            target[row, lane] = from_rows[R + row, lane]
