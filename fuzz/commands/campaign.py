@@ -130,12 +130,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def finish(summary: CampaignSummary, out: str) -> int:
-    """Prints a summary; its exit code."""
+    """Prints a summary and writes its page; its exit code."""
     from fuzz.campaign.store import FILE_NAME
     from fuzz.campaign.told import lines
+    from fuzz.page.write import report_of
 
     print("\n".join(lines(summary)))
     print(f"store: {Path(out) / FILE_NAME}")
+    print(f"page: {report_of(summary, Path(out), Path(out)).page}")
     return summary.exit_code
 
 

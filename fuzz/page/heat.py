@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fuzz.campaign.summary import Cell, Span
-from fuzz.page.markup import Markup, element, join
+from fuzz.page.markup import Markup, element
 from fuzz.page.statement import ShapeStatement
 from fuzz.page.words import short
 
@@ -66,7 +66,7 @@ def legend(most: int) -> Markup:
         "p",
         element("span", "Cases that ran: ", class_="entry"),
         *steps,
-        element("span", element("i", "×", class_="key faulty"), "with faults", class_="entry"),
+        element("span", element("i", class_="key h2 faulty"), "with faults", class_="entry"),
         element("span", element("i", class_="key refused"), "all refused", class_="entry"),
         element("span", element("i", class_="key none"), "not drawn", class_="entry"),
         class_="legend",
@@ -111,8 +111,7 @@ def _field(cell: Cell | None, batch: Span, length: Span, most: int) -> Markup:
     told = f"{where}: {cell.cases:,} cases, {cell.ran:,} ran" + (f", {cell.faulty:,} faulty" if cell.faulty else "")
     more = [told, *_more("kernels", cell.kernels, KERNELS_TOLD)]
     more += _more("refused", {reason.text: reason.cases for reason in cell.refused}, REASONS_TOLD)
-    mark = element("span", "×", aria_hidden="true") if cell.faulty else None
-    return element("td", join(mark, element("span", told, class_="sr")), class_=classes, data_told="\n".join(more))
+    return element("td", element("span", told, class_="sr"), class_=classes, data_told="\n".join(more))
 
 
 def _more(what: str, counted: Mapping[str, int], limit: int) -> list[str]:

@@ -1,6 +1,7 @@
 """report.xml: JUnit XML for the test tab of a CI system. A test for each shape and each fault; what is gone has passed.
 
-A fault that the configuration expects is skipped with its name. A campaign that ran less than it was asked to is an error.
+The test of a shape is about memory; a wrong result fails in the test of its own. A fault that the configuration expects is
+skipped with its name. A campaign that ran less than it was asked to is an error.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _tests(summary: CampaignSummary, said: Statement) -> Iterator[ElementTree.El
     for shape in said.shapes:
         test = _test(f"no memory fault on {shape.name}")
         told_of = _text([shape.sentence, said.notice, *(f"found here: {signature}" for signature in shape.signatures)])
-        if shape.verdict is Verdict.CONFIRMED:
+        if shape.verdict in (Verdict.CONFIRMED, Verdict.WRONG_RESULTS):
             ElementTree.SubElement(test, "system-out").text = told_of
         elif shape.verdict is Verdict.NOTHING_RAN:
             _outcome(test, "error", shape.sentence, told_of)

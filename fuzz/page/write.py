@@ -37,24 +37,27 @@ def write_report(store: Path, out: Path | None = None) -> Report:
     Files of an earlier report are replaced. Raises UsageError where there is no store or `out` cannot be written to.
     """
     root = store_path(store).parent
-    folder = root if out is None else out
-    summary = load_summary(store)
+    return report_of(load_summary(store), root, out if out is not None else root)
+
+
+def report_of(summary: CampaignSummary, root: Path, out: Path) -> Report:
+    """The same of a summary that is read already. root: folder of the store."""
     said, found = statement(summary), details(summary, root)
     texts = {
-        PAGE: page(summary, said, found, folder),
+        PAGE: page(summary, said, found, out),
         JSON: plain(summary, said, found),
         JUNIT: junit(summary, said),
         MARKDOWN: markdown(summary, said),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _replace(folder / name, text)
+            _replace(out / name, text)
     except OSError as error:
         raise UsageError(
-            f"--out: given {str(folder)!r}; it cannot be written to ({error.strerror or error}); give another"
+            f"--out: given {str(out)!r}; it cannot be written to ({error.strerror or error}); give another"
         ) from error
-    return Report(summary, *(folder / name for name in (PAGE, JSON, JUNIT, MARKDOWN)))
+    return Report(summary, *(out / name for name in (PAGE, JSON, JUNIT, MARKDOWN)))
 
 
 def _replace(path: Path, text: str) -> None:
