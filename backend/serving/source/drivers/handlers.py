@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from backend.aiter.arguments import BufferSizes, Device
-from backend.aiter.planners.run import plan
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.serving.source.drivers.observe import PLANNING_ROLES, plan_arguments, sizing_arguments
 from backend.virtual.aiter_ops import DECODING, PLANNING, SIZING, OpCall
@@ -62,6 +61,8 @@ class PlannerHandlers:
         )
 
     def _plan(self, call: OpCall) -> None:
+        from backend.aiter.planners.run import plan  # brings numba, half a second that a decision table does not need
+
         tensors = {role: call.arguments[name] for name, role in PLANNING_ROLES.items() if name in call.arguments}
         sizes = BufferSizes(
             work_indptr=tensors["work_indptr"].numel(),
