@@ -95,7 +95,10 @@ def test_rows_that_read_another_requests_tokens_leave_the_budget(device: CudaDev
 
 
 def test_a_read_past_a_float_tensor_shows_as_nan(device: CudaDevice) -> None:
-    """A reduction led past the partial rows meets poison. (On a GPU also q and KV: the interpreter knows no bf16 or fp8 NaN.)"""
+    """A reduction led past the partial rows meets poison, as a kernel led past q or the KV pool does on a GPU.
+
+    The interpreter cuts a NaN of all ones to a bf16 of all ones, which is what a row holds that nobody wrote.
+    """
     made = make(16, (300, 20))
     plan = made.plan
     assert plan is not None
@@ -106,8 +109,9 @@ def test_a_read_past_a_float_tensor_shows_as_nan(device: CudaDevice) -> None:
     observed = device.observe(dataclasses.replace(made, plan=dataclasses.replace(plan, buffers=buffers)))
     numbers = observed.numbers
     assert numbers is not None
-    assert (numbers.not_a_number, numbers.first_not_a_number, numbers.outside) == (16, (0, 0), 0)
-    assert {f.kind for f in check(observed)} >= {FindingKind.NOT_A_NUMBER}
+    assert (numbers.not_a_number + numbers.unwritten, numbers.outside) == (16, 0)
+    assert (0, 0) in (numbers.first_not_a_number, numbers.first_unwritten)
+    assert {f.kind for f in check(observed)} & {FindingKind.NOT_A_NUMBER, FindingKind.ROW_NOT_WRITTEN}
 
 
 def test_a_wild_access_is_named_and_nothing_is_lost(device: CudaDevice) -> None:
