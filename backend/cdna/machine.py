@@ -45,13 +45,15 @@ _IEEE_BIT, _DX10_CLAMP_BIT, _FP16_OVERFLOW_BIT = 9, 8, 23
 class Launch:
     """One kernel launch. grid: workgroups; block: work-items of a workgroup, both (x, y, z). kernarg: the argument block.
 
-    dynamic_lds: bytes of LDS besides what the kernel declares.
+    dynamic_lds: bytes of LDS besides what the kernel declares. requester_axis: the workgroup id (0 x, 1 y, 2 z) that says for
+    whom a wave works, where no queue does (`memory.Paging`).
     """
 
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     kernarg: bytes
     dynamic_lds: int = 0
+    requester_axis: int | None = None
 
     @property
     def workgroups(self) -> int:
@@ -224,6 +226,7 @@ class Machine:
         context[at.CTX_GRID_X : at.CTX_GRID_Z + 1] = launch.grid
         context[at.CTX_BLOCK_X : at.CTX_BLOCK_Z + 1] = launch.block
         context[at.CTX_LAST_WORKGROUP] = launch.workgroups
+        context[at.CTX_REQUESTER_AXIS] = -1 if launch.requester_axis is None else launch.requester_axis
         context[at.CTX_WORKGROUP_SGPR] = kernel.user_sgpr_count
         context[at.CTX_WORKGROUP_ID_MASK] = kernel.workgroup_id_x | kernel.workgroup_id_y << 1 | kernel.workgroup_id_z << 2
         context[at.CTX_LDS] = self._lds.ctypes.data

@@ -31,12 +31,13 @@ SECOND_POISON = 0x5A
 class Paging:
     """A region is made of pages, and a requester may touch some of them only.
 
-    page_bytes: bytes of a page; the last one may be cut short. allowed: bool [requesters, pages], or None when every page is
-    everybody's; who the requester is, is told by the last element that the wave read from a `Queue` (requester 0 before that).
+    page_bytes: bytes of a page; the last one may be cut short. allowed: bool [requesters, pages], or the same as uint8 [requesters,
+    ceil(pages / 8)] with one bit a page in little bit order, or None when every page is everybody's. Who the requester is, is
+    told by the last element that the wave read from a `Queue`, before that by the launch (`machine.Launch.requester_axis`).
     """
 
     page_bytes: int
-    allowed: NDArray[np.bool_] | None = None
+    allowed: NDArray[np.bool_] | NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,9 @@ class Region:
         if self.paging is None or self.paging.allowed is None:
             return None
         if self._packed_allowed is None:
-            self._packed_allowed = np.ascontiguousarray(np.packbits(self.paging.allowed, axis=1, bitorder="little"))
+            allowed = self.paging.allowed
+            packed = allowed if allowed.dtype == np.uint8 else np.packbits(allowed, axis=1, bitorder="little")
+            self._packed_allowed = np.ascontiguousarray(packed)
         return self._packed_allowed
 
     def written_bytes(self) -> NDArray[np.bool_]:
@@ -253,8 +256,11 @@ def _check_paging(region: Region) -> None:
     if region.paging.page_bytes <= 0:
         raise UsageError.not_allowed(f"page_bytes of region {region.name!r}", region.paging.page_bytes, "at least 1")
     allowed = region.paging.allowed
-    if allowed is not None and (allowed.ndim != 2 or allowed.shape[1] != region.pages):
-        raise UsageError.not_allowed(f"allowed pages of region {region.name!r}", allowed.shape, f"[requesters, {region.pages}]")
+    if allowed is None:
+        return
+    columns = -(-region.pages // 8) if allowed.dtype == np.uint8 else region.pages
+    if allowed.ndim != 2 or allowed.shape[1] != columns:
+        raise UsageError.not_allowed(f"allowed pages of region {region.name!r}", allowed.shape, f"[requesters, {columns}]")
 
 
 @dataclass(slots=True)

@@ -29,14 +29,14 @@ class Record:
     """What to keep besides bad accesses, totals and branch counts, which are always kept.
 
     hashes: per instruction the number of accesses and a hash of their addresses. touched: which bytes of each region were read
-    and written. pages: which pages each workgroup touched, of paged regions. overlaps: two workgroups writing one byte
+    and written, or the names of the regions for which that is kept. pages: which pages each workgroup touched, of paged regions. overlaps: two workgroups writing one byte
     (an event). hazards: LDS races. trace: (workgroup, wave) whose instructions to keep. max_events: events kept in full.
     slow_path: take the per-lane path for every access; for tests of the fast one. unchecked: nothing is judged, for measuring what
     judging costs; only for launches known to be clean.
     """
 
     hashes: bool = False
-    touched: bool = False
+    touched: bool | frozenset[str] = False
     pages: bool = False
     overlaps: bool = False
     hazards: bool = False
@@ -146,7 +146,7 @@ def recording(record: Record, program: Program, space: AddressSpace, workgroups:
 def _ask_regions(kept: Recording, workgroups: int) -> None:
     record, table = kept.record, kept.table
     for row, region in zip(table.rows, table.regions, strict=True):
-        if record.touched:
+        if record.touched is True or (record.touched and region.name in record.touched):
             _ask_touched(kept, row, region)
         if record.overlaps and region.writable and region.size <= OVERLAP_LIMIT:
             writers = np.zeros(region.size, np.int32)

@@ -199,6 +199,7 @@ CTX_ANY_BAD = 68  # 1 when any of it is not empty
 CTX_POISON_BLOCK = 69  # 64 bytes of poison: what lanes without data read
 CTX_ZERO_BLOCK = 70  # 64 bytes of zero: what clamped lanes read
 CTX_SINK_BLOCK = 71  # 64 bytes that nobody reads: where dropped stores go
+CTX_REQUESTER_AXIS = 72  # the workgroup id (0 x, 1 y, 2 z) that is a wave's requester until it reads a queue; -1: none
 
 # Answers of memory that are on their way, timed schedule. Each wave has two queues, in order: LDS and vector memory.
 QUEUE_LDS = 0

@@ -107,6 +107,8 @@ def start_wave(context: Any, wave: int, index: int, workgroup: int) -> None:
     scalars[at.WAVE_INDEX] = np.uint32(index)
     grid_x, grid_y = context[at.CTX_GRID_X], context[at.CTX_GRID_Y]
     ids = (workgroup % grid_x, workgroup // grid_x % grid_y, workgroup // (grid_x * grid_y))
+    if context[at.CTX_REQUESTER_AXIS] >= 0:
+        scalars[at.REQUESTER] = np.uint32(ids[context[at.CTX_REQUESTER_AXIS]])
     register = context[at.CTX_WORKGROUP_SGPR]
     for axis in range(3):
         if (context[at.CTX_WORKGROUP_ID_MASK] >> axis) & 1:
