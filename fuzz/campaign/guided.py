@@ -5,12 +5,13 @@ of generations 0 .. g-2 reached), nothing else. So the set of cases does not dep
 they are, a killed campaign goes on with the same cases, and any case can be drawn again from the store.
 
 **Features.** Identifiers of an observation's coverage (branches of the planner, the dispatched kernel, edges of machine code),
-and besides, so that combinations count as new too: the set of planner branches with the kernel, and the set of findings. A
-refusal is a feature of its own.
+and besides, so that combinations count as new too: the set of planner branches with the kernel, the fault, and the set of
+findings. A refusal is a feature of its own.
 
 **Parents.** The first case, in the order of chunks and positions, to have a feature is kept as its parent for as long as the
 campaign runs. Half of the mutations start from a feature drawn by rarity (1 / hits), the other half from any feature with equal
-chance: that is the floor of the rare, without which a few thousand hits would make a feature as good as forgotten.
+chance: that is the floor of the rare, without which a few thousand hits would make a feature as good as forgotten. Where faults
+are known, half of all mutations start from the parent of one and mostly change its shape: heads, dtypes, rows, mode, release.
 
 **Floor of the fresh.** A FRESH share of each chunk is drawn from the space as an unguided chunk would be: what coverage cannot
 see is still met at a known rate.
@@ -41,6 +42,10 @@ from fuzz.space import CaseSpace
 FRESH = 0.25
 """Share of a chunk that is drawn afresh. Costs a quarter of the guidance at most, and bounds what guidance can lose."""
 
+SIBLINGS = 0.5
+"""Share of the mutations that start from the parent of a fault, where one is known: faults come in families (the same slip for
+another kernel, dtype or planner), and a step away from one of them its siblings are more frequent than anywhere else."""
+
 COMMON = 1000
 """Hits from which a feature is no longer reported: by then its rarity is as good as nothing, and reports stay small."""
 
@@ -49,6 +54,9 @@ KEPT = 2
 
 _COMBINATION = 1 << 40
 """Added to hashes of combinations, which keeps them apart from the identifiers of devices, whose hashes have 33 bits."""
+
+_FAULT = 1 << 41
+"""Added to hashes of a fault's signature."""
 
 
 def features(outcome: Outcome) -> list[int]:
@@ -65,6 +73,8 @@ def features(outcome: Outcome) -> list[int]:
         found.append(_hash(f"{branches} {call.launch.code_object} {call.launch.fold} {call.launch.second_stage.kind}"))
     if outcome.findings:
         found.append(_hash(" ".join(sorted({finding.signature for finding in outcome.findings}))))
+    if outcome.faulty and outcome.cause is not None:
+        found.append(_FAULT + _hash(outcome.cause.signature))
     return found
 
 
@@ -145,10 +155,11 @@ class Maker:
         fresh = chunk_cases(self.space, self.seed, chunk, max(1, int(self.count * FRESH)))
         digest = hashlib.sha256(f"{self.seed}/{chunk}/mutations".encode()).digest()
         random = Random(int.from_bytes(digest[:8], "little"))
-        mutated = [
-            self._mutator.mutate(self._wheel.draw(random), self._wheel.draw, random) for _ in range(self.count - len(fresh))
-        ]
-        return fresh + mutated
+        return fresh + [self._mutated(self._wheel, random) for _ in range(self.count - len(fresh))]
+
+    def _mutated(self, wheel: _Wheel, random: Random) -> Case:
+        parent, of_fault = wheel.draw(random)
+        return self._mutator.mutate(parent, lambda: wheel.draw(random)[0], random, sibling=of_fault)
 
 
 class _Wheel:
@@ -156,13 +167,27 @@ class _Wheel:
 
     def __init__(self, frozen: Frozen) -> None:
         self.frozen = frozen
-        self._features = list(frozen.parent_of)
-        self._sums = list(accumulate(1 / frozen.hits[feature] for feature in self._features))
+        everything = list(frozen.parent_of)
+        self._any = _Rarity(everything, frozen)
+        faults = [feature for feature in everything if feature & _FAULT]
+        self._faults = _Rarity(faults, frozen) if faults else None
 
-    def draw(self, random: Random) -> Case:
-        """A parent."""
+    def draw(self, random: Random) -> tuple[Case, bool]:
+        """A parent, and whether it is one of the family of a fault."""
+        of_fault = self._faults is not None and random.random() < SIBLINGS
+        wheel = self._faults if of_fault and self._faults is not None else self._any
+        return self.frozen.parents[self.frozen.parent_of[wheel.draw(random)]], of_fault
+
+
+class _Rarity:
+    """Draws features by rarity half of the time, and all alike the other half."""
+
+    def __init__(self, features: list[int], frozen: Frozen) -> None:
+        self._features = features
+        self._sums = list(accumulate(1 / frozen.hits[feature] for feature in features))
+
+    def draw(self, random: Random) -> int:
+        """A feature."""
         if random.random() < 0.5:
-            feature = self._features[int(random.random() * len(self._features))]
-        else:
-            feature = self._features[bisect_right(self._sums, random.random() * self._sums[-1], hi=len(self._sums) - 1)]
-        return self.frozen.parents[self.frozen.parent_of[feature]]
+            return self._features[int(random.random() * len(self._features))]
+        return self._features[bisect_right(self._sums, random.random() * self._sums[-1], hi=len(self._sums) - 1)]

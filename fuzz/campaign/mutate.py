@@ -23,12 +23,15 @@ T = TypeVar("T")
 AGAIN = 0.4
 """Chance of one more operator on top: most children differ in one thing, one in six in three or more."""
 
+SHAPE_FIRST = 0.6
+"""Chance that a sibling's first step is one of shape; the rest finds out what else the fault depends on."""
+
 STEPS = (1, 1, 1, 2, 2, 3, 4, 5, 8, 16, 17, 32, 64, 128, 196, 256)
 """What is added to or taken from a length: off by a few, by tiles and pages, by a split of planner v1_0."""
 
 Lens = tuple[int, ...]
 Fields = dict[str, Any]
-Draw = Callable[[Random], Case]
+Draw = Callable[[], Case]
 Operator = Callable[[Fields, Random, Draw], None]
 
 
@@ -44,10 +47,7 @@ class Mutator:
         self._batches = batches(space.max_batch)
         edges = LENGTH_EDGES[: bisect_right(LENGTH_EDGES, space.max_kv_len)]
         self._edges = edges or (space.max_kv_len,)
-        lengths = (self._one_length, self._one_length, self._all_lengths, self._edge_length, self._edge_lengths, self._scale)
-        requests = (self._drop, self._repeat, self._tile)
-        operators: list[Operator] = [*lengths, *requests, self._splice]
-        choices: tuple[tuple[Sequence[object], Operator], ...] = (
+        shape: tuple[tuple[Sequence[object], Operator], ...] = (
             (space.heads, self._heads),
             (space.tensor_types, self._types),
             (space.query_rows, self._rows),
@@ -55,16 +55,21 @@ class Mutator:
             (space.releases, self._release),
             (space.modes, self._mode),
         )
-        for values, operator in choices:
-            operators += [operator] * (2 if len(values) > 1 else 0)
-        operators += [self._graph] * space.graphs + [self._allocation] * (space.allocation is not Allocation.RUNNING)
-        operators += [self._ragged] * space.ragged_rows + [self._pool, self._units]
-        self._operators = tuple(operators)
+        self._shape = tuple(operator for values, operator in shape if len(values) > 1)
+        lengths = (self._one_length, self._one_length, self._all_lengths, self._edge_length, self._edge_lengths, self._scale)
+        requests = (self._drop, self._repeat, self._tile)
+        callers = [self._graph] * space.graphs + [self._allocation] * (space.allocation is not Allocation.RUNNING)
+        callers += [self._ragged] * space.ragged_rows
+        self._operators = (*lengths, *requests, self._splice, *self._shape, *self._shape, *callers, self._pool, self._units)
 
-    def mutate(self, parent: Case, other: Draw, random: Random) -> Case:
-        """A case near `parent`, of the space. other: draws a second parent, for what is taken over from one."""
+    def mutate(self, parent: Case, other: Draw, random: Random, sibling: bool = False) -> Case:
+        """A case near `parent`, of the space. other: draws a second parent, for what is taken over from one.
+
+        sibling: mostly the same batch in another shape, for a parent whose fault may have siblings there.
+        """
         fields: Fields = {name: getattr(parent, name) for name in parent.__dataclass_fields__}
-        _pick(random, self._operators)(fields, random, other)
+        first = self._shape if sibling and self._shape and random.random() < SHAPE_FIRST else self._operators
+        _pick(random, first)(fields, random, other)
         while random.random() < AGAIN:
             _pick(random, self._operators)(fields, random, other)
         self._fit(fields)
@@ -149,7 +154,7 @@ class Mutator:
 
     def _splice(self, fields: Fields, random: Random, other: Draw) -> None:
         """Lengths of another parent, or everything but the lengths."""
-        donor = other(random)
+        donor = other()
         if random.random() < 0.5:
             fields["kv_lens"] = donor.kv_lens
             fields["query_lens"] = None

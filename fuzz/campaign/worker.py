@@ -233,7 +233,6 @@ class Supervisor:
         child = self._child if payload["do"] == "order" else self._started()
         assert child is not None
         child.tasks += 1
-        child.process.forget_errors()
         child.process.post({"task": child.tasks, "payload": payload})
         last, since, killed = At(-1, -1, -1), time.monotonic(), None
         while True:

@@ -135,7 +135,11 @@ def order(config: CampaignConfig = CONFIG) -> Order:
 
 
 def session(
-    folder: Path, cluster: FakeCluster, stop: Callable[[], bool] = lambda: False, workers: int = 3, config: CampaignConfig = CONFIG
+    folder: Path,
+    cluster: FakeCluster,
+    stop: Callable[[], bool] = lambda: False,
+    workers: int = 3,
+    config: CampaignConfig = CONFIG,
 ) -> str:
     store = open_store(folder, config)
     store.begin_session(workers, "fake", MADE_BY.rules)

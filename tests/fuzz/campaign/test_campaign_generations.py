@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from undisturbed import reports
 
 from backend.case import Case
 from backend.serving.served import Allocation
@@ -16,7 +17,6 @@ from fuzz.campaign.mutate import Mutator
 from fuzz.campaign.store import StoredChunk
 from fuzz.space import CaseSpace
 from fuzz.strategies import MEMORY
-from undisturbed import reports
 
 CONFIG = CampaignConfig(backend="direct", cases=400, chunk_cases=20, generation_chunks=4)
 
@@ -99,7 +99,7 @@ def test_mutants_are_cases_that_could_be_drawn(backend: str) -> None:
     for parent in drawn:
         case = parent
         for _ in range(10):
-            case = mutator.mutate(case, lambda random: drawn[int(random.random() * len(drawn))], random)
+            case = mutator.mutate(case, lambda: random.choice(drawn), random, sibling=random.random() < 0.5)
             _within(case, space)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
@@ -46,8 +47,8 @@ def config(name: str) -> CampaignConfig:
 
 def order(name: str, device: str = "model", **changes: float) -> Order:
     made_by = provenance("model", ("2026-06",), None)
-    limits = {"seconds_a_case": 60.0, "memory": 900, "repeats": 2, "shrink_tries": 3} | changes
-    return Order(space=config(name).space(), seed=config(name).seed, count=CASES, device=device, aiter=None, made_by=made_by, **limits)  # type: ignore[arg-type]
+    made = Order(config(name).space(), config(name).seed, CASES, device, None, 60.0, 900, 2, 3, made_by)
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
