@@ -9,7 +9,7 @@ A CDNA3 or CDNA4 compute unit as far as programs can tell, one workgroup after t
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Launch:
     """One kernel launch. grid: workgroups; block: work-items of a workgroup, both (x, y, z). kernarg: the argument block.
 
     dynamic_lds: bytes of LDS besides what the kernel declares. requester_axis: the workgroup id (0 x, 1 y, 2 z) that says for
-    whom a wave works, where no queue does (`memory.Paging`).
+    whom a wave works, where no queue does (`memory.Paging`). only_workgroup: flat index of the one workgroup to run, None: all.
     """
 
     grid: tuple[int, int, int]
@@ -54,6 +54,7 @@ class Launch:
     kernarg: bytes
     dynamic_lds: int = 0
     requester_axis: int | None = None
+    only_workgroup: int | None = None
 
     @property
     def workgroups(self) -> int:
@@ -122,9 +123,18 @@ class Machine:
             raise _stopped(program, int(context[at.CTX_UNMODELLED]))
         return _result(program, launch, mode, schedule, outcome, context, kept)
 
-    def trace(self, launch: Launch, space: AddressSpace, workgroup: int, wave: int, mode: Mode = Mode.SLICE) -> RunResult:
-        """A run that keeps the instructions which one wave executed (RunResult.trace)."""
-        return self.run(launch, space, mode, record=Record(trace=(workgroup, wave)))
+    def trace(
+        self,
+        launch: Launch,
+        space: AddressSpace,
+        workgroup: int,
+        wave: int,
+        mode: Mode = Mode.SLICE,
+        max_instructions: int = DEFAULT_LIMIT,
+    ) -> RunResult:
+        """A run of one workgroup alone that keeps the instructions which one wave executed (RunResult.trace)."""
+        alone = replace(launch, only_workgroup=workgroup)
+        return self.run(alone, space, mode, record=Record(trace=(workgroup, wave)), max_instructions=max_instructions)
 
     def _check(self, launch: Launch) -> None:
         kernel = self.kernel
@@ -225,7 +235,9 @@ class Machine:
         context[at.CTX_WAVES] = launch.waves
         context[at.CTX_GRID_X : at.CTX_GRID_Z + 1] = launch.grid
         context[at.CTX_BLOCK_X : at.CTX_BLOCK_Z + 1] = launch.block
-        context[at.CTX_LAST_WORKGROUP] = launch.workgroups
+        only = launch.only_workgroup
+        context[at.CTX_FIRST_WORKGROUP] = 0 if only is None else only
+        context[at.CTX_LAST_WORKGROUP] = launch.workgroups if only is None else only + 1
         context[at.CTX_REQUESTER_AXIS] = -1 if launch.requester_axis is None else launch.requester_axis
         context[at.CTX_WORKGROUP_SGPR] = kernel.user_sgpr_count
         context[at.CTX_WORKGROUP_ID_MASK] = kernel.workgroup_id_x | kernel.workgroup_id_y << 1 | kernel.workgroup_id_z << 2
