@@ -12,9 +12,10 @@ from fuzz.campaign.summary import KnownReference, Standing, TriagedFinding
 from fuzz.page.bars import memory_figure
 from fuzz.page.detail import Detail
 from fuzz.page.markup import Child, Markup, element, join, table
-from fuzz.page.words import SEVERITIES, TITLES, moment, percent
+from fuzz.page.words import TITLES, moment, percent, severity
 from reprod.explain import told
 from reprod.layout_text import HEADER, assumptions, rows
+from reprod.write import CASE
 
 UPSTREAM = "https://github.com/{}/issues/{}"
 
@@ -63,7 +64,7 @@ def index(details: tuple[Detail, ...]) -> Markup:
                     element("a", TITLES[each.finding.kind], href=f"#{each.anchor}"),
                     element("code", each.finding.signature, class_="signature"),
                 ),
-                SEVERITIES[each.finding.severity],
+                severity(each.finding),
                 each.finding.count,
                 str(each.finding.reliability),
                 standing(each.finding),
@@ -83,7 +84,7 @@ def standing(finding: TriagedFinding) -> str:
 
 
 def _badges(finding: TriagedFinding) -> Iterator[Markup]:
-    yield element("span", SEVERITIES[finding.severity], class_=f"badge {finding.severity.name.lower()}")
+    yield element("span", severity(finding), class_=f"badge {finding.severity.name.lower()}")
     if finding.standing is not Standing.NOT_COMPARED:
         yield element("span", finding.standing.value, class_="badge " + finding.standing.name.lower().replace("_", "-"))
     if finding.expected:
@@ -151,7 +152,7 @@ def _link(finding: Finding) -> Markup:
         "li",
         element("span", finding.party.value, class_="who"),
         " ",
-        element("span", SEVERITIES[finding.severity], class_=f"badge {finding.severity.name.lower()}"),
+        element("span", severity(finding), class_=f"badge {finding.severity.name.lower()}"),
         element("div", _sentence(finding.message)),
         element("div", finding.stage, class_="where") if finding.stage not in finding.message else None,
     )
@@ -192,7 +193,7 @@ def _hardware(detail: Detail) -> Markup | None:
 
 
 def _reproduce(detail: Detail, out: Path) -> Markup:
-    explain = f"aiterfuzz explain {_shown_path(detail, out)}" if detail.folder is not None else ""
+    explain = f"aiterfuzz explain {_shown_path(detail, out)}" if CASE in detail.files else ""
     return element(
         "section",
         element("h4", "See it yourself"),
@@ -227,7 +228,7 @@ def _files(detail: Detail, out: Path) -> Markup | None:
 
 def _shown_path(detail: Detail, out: Path) -> str:
     assert detail.folder is not None
-    return Path(os.path.relpath(detail.folder.resolve(), out.resolve())).as_posix() + "/case.json"
+    return Path(os.path.relpath(detail.folder.resolve(), out.resolve())).as_posix() + f"/{CASE}"
 
 
 def _sentence(words: str) -> str:

@@ -12,17 +12,15 @@ from pathlib import Path
 from backend.codec import dumps
 from backend.devices.registry import open_device
 from backend.errors import AiterfuzzError
-from backend.findings import FindingKind
 from backend.path import Outcome
 from backend.path import Path as CasePath
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.page.memory_map import MemoryMap, memory_map
+from fuzz.page.words import LETHAL
 from reprod.blame import Blame, blame
 from reprod.layouts import Layouts, layouts
 from reprod.write import CASE, EXPLAIN, ISSUE, SCRIPT
-
-LETHAL = (FindingKind.DIED, FindingKind.HANG)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +29,7 @@ class Detail:
 
     anchor: its name on the page. memory: where accesses went. hardware: in how many layouts of memory a GPU would fault.
     script: text of the standalone reproduction. folder: where its files are, None where they are not there; files: their
-    names. why_not: why the case was not run again.
+    names. why_not: why the case was not run again, or that it shows something else now.
     """
 
     finding: TriagedFinding
@@ -56,17 +54,27 @@ def details(summary: CampaignSummary, root: Path) -> tuple[Detail, ...]:
     return tuple(_detail(finding, f"finding-{i}", config, root) for i, finding in enumerate(summary.findings, 1))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Again:
+    """The smallest case run once more. blame, hardware: None where it shows another fault or none."""
+
+    outcome: Outcome
+    shows: bool
+    blame: Blame | None
+    memory: MemoryMap | None
+    hardware: Layouts | None
+
+
 def _detail(finding: TriagedFinding, anchor: str, config: CampaignConfig, root: Path) -> Detail:
-    outcome, why_not = _again(finding, config)
-    shows = outcome is not None and outcome.cause is not None
+    again, why_not = _again(finding, config)
     folder = root / finding.folder if finding.folder is not None else None
     files = {name: _read(folder / name) for name in (SCRIPT, ISSUE, EXPLAIN, CASE)} if folder is not None else {}
     return Detail(
         finding=finding,
         anchor=anchor,
-        blame=blame(outcome) if outcome is not None and shows else None,
-        memory=memory_map(outcome) if outcome is not None else None,
-        hardware=layouts(outcome) if outcome is not None and shows else None,
+        blame=again.blame if again is not None else None,
+        memory=again.memory if again is not None else None,
+        hardware=again.hardware if again is not None else None,
         script=files.get(SCRIPT) or "",
         folder=folder if any(files.values()) else None,
         files=tuple(name for name, text in files.items() if text),
@@ -74,13 +82,13 @@ def _detail(finding: TriagedFinding, anchor: str, config: CampaignConfig, root: 
     )
 
 
-def _again(finding: TriagedFinding, config: CampaignConfig) -> tuple[Outcome | None, str]:
-    """The outcome of the smallest case with footprints, or why there is none."""
+def _again(finding: TriagedFinding, config: CampaignConfig) -> tuple[_Again | None, str]:
+    """What the smallest case shows on the first device that shows the finding, and why there is less than that."""
     if finding.kind in LETHAL:
         return None, "the case takes its process along, so it is not run again for this page"
-    outcome: Outcome | None = None
+    best: _Again | None = None
     why = ""
-    for device in dict.fromkeys(("model", config.device if config.device == "cdna" else "model")):
+    for device in dict.fromkeys(("model", "cdna" if config.device == "cdna" else "model")):
         try:
             again = _run(finding, config, device)
         except AiterfuzzError as error:
@@ -90,19 +98,25 @@ def _again(finding: TriagedFinding, config: CampaignConfig) -> tuple[Outcome | N
             # An error of ours in one case must not cost the whole page; the finding itself stands in the store.
             why = why or f"{type(error).__name__}: {error}"
             continue
-        if again.cause is not None and again.cause.signature == finding.signature:
+        if again.shows:
             return again, ""
-        outcome = outcome or again
-    if outcome is None:
+        best = best or again
+    if best is None:
         return None, f"the smallest case could not be run again here: {why}"
-    return outcome, f"device model does not show this fault; below is what it sees of the case, not what {config.device} saw"
+    cause = best.outcome.cause
+    return (
+        best,
+        f"run again for this page, the smallest case shows {cause.signature if cause is not None else 'no fault'} instead",
+    )
 
 
-def _run(finding: TriagedFinding, config: CampaignConfig, device: str) -> Outcome:
+def _run(finding: TriagedFinding, config: CampaignConfig, device: str) -> _Again:
     from backend.aiter.codefiles import open_source
 
     source = open_source(config.aiter) if config.aiter is not None else None
-    return CasePath(open_device(device, source, record=True), source).run(finding.smallest)
+    outcome = CasePath(open_device(device, source, record=True), source).run(finding.smallest)
+    shows = outcome.cause is not None and outcome.cause.signature == finding.signature
+    return _Again(outcome, shows, blame(outcome) if shows else None, memory_map(outcome), layouts(outcome) if shows else None)
 
 
 def _read(path: Path) -> str:

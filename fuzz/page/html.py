@@ -21,7 +21,7 @@ from fuzz.page.detail import Detail
 from fuzz.page.heat import heat_map, legend
 from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.statement import Statement
-from fuzz.page.words import SEVERITIES, duration, moment, percent
+from fuzz.page.words import duration, moment, percent, severity
 from reprod.explain import told
 
 SECTIONS = (
@@ -143,7 +143,7 @@ def _comparison(summary: CampaignSummary) -> Markup:
             element("span", "gone", class_="badge gone"),
             " ",
             element("code", each.signature),
-            f" ({SEVERITIES[each.severity]}): {each.message}",
+            f" ({severity(each)}): {each.message}",
             f" Known as {each.known.entry}." if each.known is not None else None,
         )
         for each in compared.gone

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.page.statement import Statement, Verdict
-from fuzz.page.words import SEVERITIES, TITLES, moment
+from fuzz.page.words import TITLES, moment, severity
 from reprod.explain import told
 
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -75,7 +75,7 @@ def _finding(finding: TriagedFinding) -> ElementTree.Element:
     known = "" if finding.known is None else f"known as {finding.known.entry}: {', '.join(finding.known.references)}"
     lines = [
         title,
-        f"{SEVERITIES[finding.severity]}, {finding.count:,} cases, repeated: {finding.reliability}, {finding.standing.value}",
+        f"{severity(finding)}, {finding.count:,} cases, repeated: {finding.reliability}, {finding.standing.value}",
         f"smallest case: {told(finding.smallest)}",
         known,
         *(f"{each.party.value}, {each.stage}: {each.message}" for each in finding.findings),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from backend.findings import FindingKind, Severity
-from fuzz.campaign.summary import Span
+from backend.findings import Finding, FindingKind, Severity
+from fuzz.campaign.summary import Gone, Span, TriagedFinding
 
 TITLES: Mapping[FindingKind, str] = {
     FindingKind.BAD_INDPTR: "An index tensor does not fit its batch",
@@ -40,12 +40,22 @@ TITLES: Mapping[FindingKind, str] = {
     FindingKind.DEVICE_DISAGREEMENT: "Two devices of aiterfuzz disagree",
 }
 
-SEVERITIES: Mapping[Severity, str] = {
+LETHAL = (FindingKind.DIED, FindingKind.HANG)
+"""Kinds that say that a process was lost, and nothing of memory."""
+
+_SEVERITIES: Mapping[Severity, str] = {
     Severity.WRITE: "write out of bounds",
     Severity.READ: "read out of bounds",
     Severity.SILENT: "silent",
     Severity.REFUSED: "refused",
 }
+
+
+def severity(finding: Finding | TriagedFinding | Gone) -> str:
+    """How bad, in words; a lost process is no silent fault, whatever its rank."""
+    if not isinstance(finding, Gone) and finding.kind in LETHAL:
+        return "process lost"
+    return _SEVERITIES[finding.severity]
 
 
 def moment(seconds: float) -> str:
