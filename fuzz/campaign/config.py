@@ -26,8 +26,8 @@ GPU_DEVICES = ("rocm", "cuda")
 DEFAULT_SECONDS = 600.0
 """Of a campaign that is given neither cases nor seconds."""
 
-CHUNK_CASES = {"model": 1000, "cdna": 100}
-"""About a fifth of a second on the model and a second on the machine, where handing a chunk out costs two milliseconds."""
+CHUNK_CASES = {"model": 1000, "cdna": 25}
+"""A quarter of a second of work, or on the machine a second: handing a chunk out costs two milliseconds."""
 GPU_CHUNK_CASES = 8
 """A child process a case: seconds each."""
 
@@ -69,7 +69,7 @@ class CampaignConfig:
     seed: int = _explained(0, "decides, with the fields above and the next three, which cases are run")
     guided: bool = _explained(True, "mutate cases that reached something new; false: every case is drawn afresh")
     chunk_cases: int = _explained(
-        0, "cases that a worker is handed at once; 0: as suits the device (model 1000, cdna 100, GPUs 8)"
+        0, "cases that a worker is handed at once; 0: as suits the device (model 1000, cdna 25, GPUs 8)"
     )
     generation_chunks: int = _explained(
         64, "chunks that mutate the same kept cases; at least four times the workers, so that none waits for the others"

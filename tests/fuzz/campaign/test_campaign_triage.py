@@ -1,0 +1,51 @@
+"""Which findings are known: by the corpus entry that shows the same fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.case import Arch, Case, DType
+from backend.findings import Finding, FindingKind, Party, Severity
+from backend.path import Path as CasePath
+from fuzz.campaign.triage import KnownFaults, default_corpus
+
+CORPUS = Path(__file__).parents[3] / "corpus"
+
+
+@pytest.fixture(scope="module")
+def known() -> KnownFaults:
+    return KnownFaults(CORPUS)
+
+
+@pytest.mark.parametrize(
+    ("case", "entry"),
+    [
+        (Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188"), "F1"),
+        (Case(num_head=64, kv_lens=(777, 3), backend="sglang-before-27188"), "F1"),
+        (Case(num_head=32, kv_lens=(4,), max_seqlen_q=4, backend="sglang-before-20399"), "F2"),
+        (Case(num_head=16, kv_lens=(5,) * 20, backend="vllm-before-41016", graph_batch=32, max_batch=16), "F3"),
+        (Case(num_head=16, kv_lens=(50,), max_seqlen_q=4, backend="sglang-before-20841", graph_batch=4), "F10"),
+        (Case(num_head=16, kv_lens=(77,), backend="vllm-before-31282"), "F11"),
+    ],
+)
+def test_a_fault_of_the_corpus_is_recognised_in_other_sizes(known: KnownFaults, case: Case, entry: str) -> None:
+    cause = CasePath().run(case).cause
+    assert cause is not None
+    reference = known.reference(cause, case)
+    assert reference is not None
+    assert reference.entry == entry
+    assert reference.references
+
+
+def test_another_fault_is_not(known: KnownFaults) -> None:
+    """The tail that planner v1_0 drops on gfx942 is a find of this project, reported nowhere yet."""
+    case = Case(16, (17,), arch=Arch.GFX942, q_dtype=DType.BF16, kv_dtype=DType.FP8, backend="sglang-before-27188")
+    unknown = Finding(FindingKind.ROW_NOT_WRITTEN, Severity.SILENT, Party.KERNEL, "some kernel", "o", "made up")
+    assert known.reference(unknown, case) is None
+    assert KnownFaults(None).reference(unknown, case) is None
+
+
+def test_the_repository_finds_its_own_corpus() -> None:
+    assert default_corpus() == CORPUS
