@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import types
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from backend.errors import UsageError
 from backend.serving.direct import direct
+from backend.serving.head_table import read_head_table
 from backend.serving.policy import Policy
 from backend.serving.sglang import SGLANG_27188, SGLANG_BEFORE_20399, SGLANG_BEFORE_20841, SGLANG_BEFORE_27188
 from backend.serving.vllm import VLLM, VLLM_BEFORE_31282, VLLM_BEFORE_41016
@@ -28,7 +31,7 @@ BACKENDS: dict[str, Policy] = {
 DEFAULT_FUNCTION = "policy"
 """Name looked for in a policy file that names none."""
 
-_ADVICE = "or your own as module:name or path/to/file.py[:name], a function of a Case that returns a Choice"
+_ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a Case that returns a Choice) or rule.toml"
 
 
 def policy(name: str) -> Policy:
@@ -42,6 +45,8 @@ def _own(name: str) -> Policy:
     """A user's own policy, loaded once: a search asks for it with every case."""
     if name.partition(":")[0].endswith(".py"):
         return _from_file(name)
+    if name.endswith(".toml"):
+        return read_head_table(Path(name))
     if ":" in name:
         return _from_module(name)
     raise UsageError.not_allowed("backend", name, ", ".join(BACKENDS), _ADVICE)
@@ -61,15 +66,23 @@ def _from_file(name: str) -> Policy:
     path = Path(path_text)
     if not path.is_file():
         raise UsageError(f"backend {name!r}: no such file {path_text!r}; {_ADVICE}")
+    try:
+        module = _executed(path.resolve(), path.stat().st_mtime_ns)
+    except Exception as error:
+        raise UsageError(f"backend {name!r}: the file raises {type(error).__name__}: {error}") from error
+    return _callable(getattr(module, function or DEFAULT_FUNCTION, None), name, function or DEFAULT_FUNCTION)
+
+
+@functools.lru_cache(maxsize=8)
+def _executed(path: Path, modified: int) -> types.ModuleType:
+    """The module of a file, executed once for each state of the file and not once for each case."""
+    del modified
     spec = importlib.util.spec_from_file_location(f"aiterfuzz_policy_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UsageError(f"backend {name!r}: the file raises {type(error).__name__}: {error}") from error
-    return _callable(getattr(module, function or DEFAULT_FUNCTION, None), name, function or DEFAULT_FUNCTION)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _callable(found: object, name: str, function: str) -> Policy:
