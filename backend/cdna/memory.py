@@ -55,10 +55,10 @@ class Queue:
 class Region:
     """One logical tensor.
 
-    base: address of its first byte; size: bytes, exact. contents: uint8 [size], or None for a region without data, whose
+    base: address of its first byte; size: bytes, exact. contents: uint8 [size + spill], or None for a region without data, whose
     reads give poison (that is no finding). written: one bit a byte (numpy's little bit order) where reads of what nobody wrote are looked for,
-    else None. spill: bytes behind the end that hold data all the same, directly behind `contents` in memory, because somebody wrote
-    past the end before: reads of them are out of bounds and get these data.
+    else None. spill: bytes behind the end that hold data all the same, because somebody wrote past the end before: reads of
+    them are out of bounds and get these data.
     """
 
     name: str
@@ -147,7 +147,7 @@ class AddressSpace:
             )
         contents = array.reshape(-1).view(np.uint8)
         size = contents.size - spill
-        return self._insert(Region(name, 0, size, contents[:size], None, True, writable, paging, queue, spill), base)
+        return self._insert(Region(name, 0, size, contents, None, True, writable, paging, queue, spill), base)
 
     def add_blank(
         self,
@@ -197,6 +197,17 @@ class AddressSpace:
         candidates = [r for r in self._regions[max(index, 0) : index + 2]]
         nearest = min(candidates, key=lambda region: distance(region, address))
         return nearest, signed_offset(nearest, address)
+
+    def read(self, address: int, size: int) -> int | None:
+        """`size` bytes at an address as an unsigned little-endian integer, spilled ones included; None where no data are."""
+        found = self.locate(address)
+        if found is None or found[0].contents is None:
+            return None
+        region = found[0]
+        offset = address - region.base
+        if offset < 0 or offset + size > region.size + region.spill:
+            return None
+        return int.from_bytes(region.contents[offset : offset + size].tobytes(), "little")
 
     def poison_again(self, poison: int) -> None:
         """Give everything nobody wrote another value, and forget what was written to blank regions.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.cdna.bitmap import marked_runs
 from backend.cdna.execute import layout as at
 from backend.cdna.memory import AddressSpace, Region, RegionTable, region_table
 from backend.cdna.program import Program
@@ -84,16 +85,15 @@ class Recording:
                 unit = self.units[region.name]
                 count = -(-region.size // unit)
                 log.unit_bytes[region.name] = unit
-                log.touched_read[region.name] = _bits(self.table.touched_read[region.name], count)
-                log.touched_write[region.name] = _bits(self.table.touched_write[region.name], count)
+                for kept, bitmaps in (
+                    (log.touched_read, self.table.touched_read),
+                    (log.touched_write, self.table.touched_write),
+                ):
+                    kept[region.name] = np.minimum(marked_runs(bitmaps[region.name], count) * unit, region.size)
             if region.name in self.table.pages_touched:
                 pages = np.unpackbits(self.table.pages_touched[region.name], axis=1, count=region.pages, bitorder="little")
                 log.pages[region.name] = pages.view(np.bool_)
         return log
-
-
-def _bits(bitmap: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
-    return np.unpackbits(bitmap, count=count, bitorder="little").view(np.bool_)
 
 
 def recording(record: Record, program: Program, space: AddressSpace, workgroups: int, context: NDArray[np.int64]) -> Recording:

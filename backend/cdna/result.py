@@ -113,14 +113,14 @@ class AccessLog:
     """What was accessed, where a run was asked to keep it.
 
     counts: lanes that accessed memory, by pc. hashes: of (address, lane, wave, workgroup), independent of order, by pc.
-    touched_read, touched_write: bool [units] by region; unit_bytes: bytes a unit, by region. pages: bool [workgroups, pages]
-    by paged region.
+    touched_read, touched_write: by region, int64 [n, 2], byte offsets [begin, end) of each stretch that was touched, sorted and
+    not touching; in a large region they are rounded to multiples of unit_bytes. pages: bool [workgroups, pages] by paged region.
     """
 
     counts: dict[int, int] = field(default_factory=dict)
     hashes: dict[int, int] = field(default_factory=dict)
-    touched_read: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    touched_write: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    touched_read: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    touched_write: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     unit_bytes: dict[str, int] = field(default_factory=dict)
     pages: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
