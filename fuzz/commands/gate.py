@@ -1,0 +1,154 @@
+"""`aiterfuzz gate`: a backend change judged by its own source file, without a GPU and without the framework installed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.errors import UsageError
+from fuzz.commands.arguments import number, numbers, seconds, some_of
+
+if TYPE_CHECKING:
+    from fuzz.gate.sweep import Tensors
+
+
+GRACE = 120.0
+"""Seconds beyond the budget after which a rule's child process is ended: shrinking what was found is not counted."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    from backend.case import Arch, DType
+
+    command = commands.add_parser(
+        "gate",
+        help="judge a backend change by its own source file",
+        description="Runs the real attention backend of a source tree, wheel or release (sglang==X, vllm==X, PATH, "
+        "PATH@REVISION) on a GPU that isn't there: every decision of its constructor, eager steps, graphs, speculation, "
+        "then random lives until time is up. A rule of your own (rule.py[:name], module:name or rule.toml) is gated the "
+        "same way. Exits 1 for a memory fault that the base does not have.",
+    )
+    command.add_argument("source", metavar="SOURCE", help="the change")
+    command.add_argument("--base", metavar="SOURCE", help="what it is compared with; only what the base lacks is blamed")
+    command.add_argument("--aiter", metavar="PATH[@REV]", help="checkout of ROCm/aiter whose Python and kernels run")
+    command.add_argument("--device", default="model", metavar="D", help="model (default), cdna, both")
+    command.add_argument("--arch", type=some_of("--arch", Arch), metavar="A[,A]", help="gfx950 (default), gfx942")
+    command.add_argument("--kv-dtype", type=some_of("--kv-dtype", DType), metavar="T[,T]", help="fp8,bf16 (default)")
+    command.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank (4 to 128)")
+    command.add_argument("--seconds", type=seconds, default=60.0, metavar="S", help="time for everything (60)")
+    command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the random lives (0)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder for gate.json, gate.xml, summary.md")
+    command.add_argument("--annotate", action="store_true", help="print GitHub annotations (default under GITHUB_ACTIONS)")
+    command.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Gates a source; 1 where something is blamed on it."""
+    from fuzz.compiling import announced as compiling
+
+    started = time.monotonic()
+    _check(arguments)
+    with compiling():
+        return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started)
+
+
+def _source(arguments: argparse.Namespace, started: float) -> int:
+    from backend.aiter.codefiles import open_source as open_code_source
+    from backend.serving.source.fetch import open_source
+    from backend.serving.source.session import gate_line
+    from fuzz.gate import told
+    from fuzz.gate.gate import Plan
+    from fuzz.gate.gate import run as examine
+    from fuzz.gate.known import Known
+    from fuzz.gate.verdict import judged
+
+    plan = Plan(
+        _tensors(arguments), tuple(arguments.heads or _all_heads()), arguments.seconds, arguments.seed, arguments.device
+    )
+    code = open_code_source(arguments.aiter) if arguments.aiter else None
+    change, base = examine(arguments.source, arguments.base, plan, arguments.aiter, code, _say)
+    known = Known()
+    tables = change.decisions, None if base is None else base.decisions
+    verdict = judged(change.sightings, None if base is None else base.sightings, tables, known.reference, known.is_open)
+    for line in told.lines(verdict, change, base):
+        print(line)
+    if arguments.annotate or os.environ.get("GITHUB_ACTIONS"):
+        for line in told.annotation_lines(verdict, gate_line(open_source(arguments.source))):
+            print(line)
+    if arguments.out is not None:
+        _write(arguments.out, "gate.json", json.dumps(told.plain(verdict, change, base), indent=1) + "\n")
+        _write(arguments.out, "gate.xml", told.junit(verdict, change))
+        _write(arguments.out, "summary.md", told.markdown(verdict, change, base))
+    _say(f"{time.monotonic() - started:.0f} s")
+    return 1 if verdict.blamed else 0
+
+
+def _policy(arguments: argparse.Namespace) -> int:
+    """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
+    from backend.virtual.child import Child, Limits
+
+    limits = Limits(seconds=arguments.seconds + GRACE)
+    with Child("fuzz.gate.policy:Service", {}, limits) as child:
+        lines, plain, blamed = child.request(
+            "gate",
+            rule=arguments.source,
+            base=arguments.base,
+            tensors=_tensors(arguments),
+            heads=tuple(arguments.heads or ()),
+            seconds=arguments.seconds,
+            seed=arguments.seed,
+        )
+    for line in lines:
+        print(line)
+    if arguments.out is not None:
+        _write(arguments.out, "gate.json", json.dumps(plain, indent=1) + "\n")
+    return 1 if blamed else 0
+
+
+def _is_policy(source: str) -> bool:
+    """Whether the source is a rule: a registered backend, module:name, a .toml table, or a .py file that is no backend's."""
+    from backend.serving.registry import BACKENDS
+
+    path = source.partition(":")[0]
+    if source in BACKENDS or path.endswith(".toml"):
+        return True
+    if path.endswith(".py"):
+        return Path(path).name not in ("aiter_backend.py", "rocm_aiter_mla.py")
+    return ":" in source and not Path(source).exists()
+
+
+def _tensors(arguments: argparse.Namespace) -> tuple[Tensors, ...]:
+    from backend.case import Arch
+    from fuzz.gate.sweep import GFX942, GFX950
+
+    archs = arguments.arch or (Arch.GFX950,)
+    wanted = arguments.kv_dtype
+    return tuple(one for one in (*GFX950, *GFX942) if one.arch in archs and (wanted is None or one.kv_dtype in wanted))
+
+
+def _all_heads() -> tuple[int, ...]:
+    from fuzz.gate.sweep import HEADS
+
+    return HEADS
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.heads is not None and not all(1 <= head <= 1024 for head in arguments.heads):
+        raise UsageError.not_allowed("--heads", arguments.heads, "1..1024")
+    if arguments.out is not None:
+        from fuzz.results import prepare_folder
+
+        prepare_folder(arguments.out)
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,61 @@
+"""Known faults as scenarios for a real source: each entry's cases that a serving process can be brought into.
+
+An entry names a backend's rule; the gate has the backend itself, so the case alone is taken: heads, types, lengths, rows,
+captured batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from backend.case import Case
+from backend.errors import UsageError
+from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from fuzz.campaign.triage import default_corpus
+from fuzz.gate.sweep import Tensors
+from reprod.corpus import Entry, load_corpus
+
+MAX_TOKENS = 200_000
+"""KV tokens of a scenario's pool; a longer case says nothing more of a backend's own rule."""
+
+
+def corpus_scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    """One scenario for each distinct case of the corpus that fits what is being gated."""
+    folder = default_corpus()
+    seen: set[Scenario] = set()
+    for entry in load_corpus(folder) if folder is not None else ():
+        for scenario in _of_entry(entry, tensors, heads, release):
+            if scenario not in seen:
+                seen.add(scenario)
+                yield scenario
+
+
+def _of_entry(entry: Entry, tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    for _, side in entry.sides():
+        case = next(side.cases())
+        wanted = Tensors(case.arch, case.q_dtype, case.kv_dtype)
+        if wanted in tensors and case.num_head in heads and sum(case.kv_lens) <= MAX_TOKENS:
+            made = _scenario(entry.id, case, release)
+            if made is not None:
+                yield made
+
+
+def _scenario(name: str, case: Case, release: str) -> Scenario | None:
+    """The case as a process's life, None where no process can be in it (lengths that leave no token before the drafts)."""
+    drafts = case.max_seqlen_q if case.max_seqlen_q > 1 else None
+    lens = tuple(length - (drafts or 0) for length in case.kv_lens)
+    graph = case.graph_batch is not None
+    try:
+        config = BackendConfig(
+            case.num_head,
+            case.kv_dtype,
+            case.q_dtype,
+            draft_tokens=drafts,
+            max_requests=max(case.max_batch or 0, case.graph_batch or 0, case.batch, 16),
+            graph_batches=(case.graph_batch,) if case.graph_batch is not None else (),
+        )
+        kind = StepKind.DECODE if drafts is None else StepKind.TARGET_VERIFY
+        step = Step(kind, lens, graph=graph)
+        return Scenario(f"corpus {name}", (config,), (step,), arch=case.arch, release=release)
+    except UsageError:
+        return None

@@ -1,0 +1,102 @@
+"""The decision table of a source with what follows from each row: planner, kernel, safe or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.launch import Refusal
+from backend.case import Arch, DType
+from backend.checks.check import check, check_call
+from backend.devices.registry import Device
+from backend.findings import Severity, cause
+from backend.serving.source.record import Recording
+from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.serving.source.session import SourceSession
+from backend.serving.source.steps import call_of
+from reprod.text import table
+
+KV_LENS = (33, 1)
+DRAFT_TOKENS = 2
+
+HEADER = ("heads", "KV", "ps fast intra", "splits", "drafting", "planner", "kernel", "safe")
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One row. flags: ps, fast, intra as T and F. safe: "yes", or the signature of the fault; for plain decode."""
+
+    num_head: int
+    kv_dtype: DType
+    flags: str
+    splits: int | None
+    splits_speculative: int | None
+    planner: str
+    kernel: str
+    safe: str
+
+    def cells(self) -> tuple[object, ...]:
+        """For a table."""
+        splits = ("-" if each is None else each for each in (self.splits, self.splits_speculative))
+        return self.num_head, self.kv_dtype.value, self.flags, *splits, self.planner, self.kernel, self.safe
+
+
+def decide(
+    session: SourceSession,
+    device: Device,
+    arch: Arch,
+    heads: Sequence[int],
+    kv_dtypes: Sequence[DType],
+    code: CodeSource | None,
+) -> list[Decided]:
+    """One row for each head count and KV dtype, from the real constructor and one eager step each way."""
+    return [_row(session, device, arch, h, kv, code) for h in heads for kv in kv_dtypes]
+
+
+def lines(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Iterator[str]:
+    """The table; with a base, only the rows that differ, both of them."""
+    if base is None:
+        yield from table(HEADER, [row.cells() for row in rows])
+        return
+    before = {(row.num_head, row.kv_dtype): row for row in base}
+    shown = []
+    for row in rows:
+        old = before.get((row.num_head, row.kv_dtype))
+        if old is not None and old != row:
+            shown += [("base", *old.cells()), ("change", *row.cells())]
+    if not shown:
+        yield "no decision differs from the base's"
+        return
+    yield from table(("", *HEADER), shown)
+
+
+def _row(
+    session: SourceSession, device: Device, arch: Arch, num_head: int, kv_dtype: DType, code: CodeSource | None
+) -> Decided:
+    plain = session.run(_probe(arch, session.release, num_head, kv_dtype, None))
+    refused = plain.refused or (plain.failed[0].error if plain.failed else None)
+    if refused is not None or not plain.steps:
+        said = f"raises: {refused or 'no step reached AITER'}"
+        return Decided(num_head, kv_dtype, "", None, None, "", "", said)
+    step = plain.steps[0]
+    made = call_of(step, code)
+    findings = check_call(made) if isinstance(made.launch, Refusal) else check(device.observe(made))
+    found = cause(findings)
+    flags = "".join("T" if flag else "F" for flag in (step.persistent, step.fast_mode, step.intra_batch_mode))
+    kernel = f"refused: {made.launch.reason}" if isinstance(made.launch, Refusal) else made.launch.code_object
+    planner = made.plan.planner.value if made.plan is not None else "-"
+    splits = _splits(session.run(_probe(arch, session.release, num_head, kv_dtype, DRAFT_TOKENS)))
+    safe = found.signature if found is not None and found.severity > Severity.REFUSED else "yes"
+    return Decided(num_head, kv_dtype, flags, step.splits, splits, planner, kernel, safe)
+
+
+def _splits(recording: Recording) -> int | None:
+    return recording.steps[0].splits if recording.steps else None
+
+
+def _probe(arch: Arch, release: str, num_head: int, kv_dtype: DType, draft_tokens: int | None) -> Scenario:
+    q_dtype = kv_dtype if arch is Arch.GFX950 else DType.BF16
+    config = BackendConfig(num_head, kv_dtype, q_dtype, draft_tokens=draft_tokens, max_requests=len(KV_LENS))
+    kind = StepKind.DECODE if draft_tokens is None else StepKind.TARGET_VERIFY
+    return Scenario("decide", (config,), (Step(kind, KV_LENS),), arch=arch, release=release)

@@ -1,0 +1,111 @@
+"""What the gate drives every source through: the whole decision table, eager and in graphs, plain and speculative.
+
+Scenarios are plain data; nothing here knows a framework's source or what is wrong with a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from backend.case import Arch, DType
+from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+
+HEADS = (4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
+
+DRAFT_TOKENS = (None, 2, 4)
+"""Rows a request: 1 in plain decode, and what MTP deployments use."""
+
+CAPTURED = (1, 4, 8)
+"""Captured batch sizes; replays below each of them pad."""
+
+MAX_REQUESTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """What q and the KV cache hold, on which GPU."""
+
+    arch: Arch
+    q_dtype: DType
+    kv_dtype: DType
+
+
+GFX950 = (
+    Tensors(Arch.GFX950, DType.FP8, DType.FP8),
+    Tensors(Arch.GFX950, DType.BF16, DType.BF16),
+)
+GFX942 = (
+    Tensors(Arch.GFX942, DType.BF16, DType.FP8),
+    Tensors(Arch.GFX942, DType.BF16, DType.BF16),
+)
+"""q is quantised on gfx95x only."""
+
+
+def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    """The table sweep, most telling first: every head count in plain decode before anything is tried in depth."""
+    for draft_tokens in DRAFT_TOKENS:
+        for one in tensors:
+            for num_head in heads:
+                yield _table(one, num_head, draft_tokens, release)
+    for one in tensors:
+        for num_head in heads:
+            yield _data_parallel(one, num_head, release)
+            yield _drafting(one, num_head, release)
+        yield _several_backends(one, heads, release)
+
+
+def _config(tensors: Tensors, num_head: int, draft_tokens: int | None, dp_attention: bool = False) -> BackendConfig:
+    return BackendConfig(
+        num_head,
+        tensors.kv_dtype,
+        tensors.q_dtype,
+        draft_tokens=draft_tokens,
+        max_requests=MAX_REQUESTS,
+        graph_batches=CAPTURED,
+        dp_attention=dp_attention,
+    )
+
+
+def _name(what: str, tensors: Tensors, num_head: int) -> str:
+    return f"{what}, {num_head} heads, {tensors.arch} {tensors.q_dtype}/{tensors.kv_dtype}"
+
+
+def _table(tensors: Tensors, num_head: int, draft_tokens: int | None, release: str) -> Scenario:
+    """Eager steps of short, ragged and long requests, then replays that fill a graph and that pad it."""
+    kind = StepKind.DECODE if draft_tokens is None else StepKind.TARGET_VERIFY
+    least = draft_tokens or 1
+    batches = ((least,), (17, 400), (5000, least, 33))
+    steps = (*(Step(kind, lens) for lens in batches), *(Step(kind, lens, graph=True) for lens in batches))
+    name = _name("decode" if draft_tokens is None else f"verify {draft_tokens} rows", tensors, num_head)
+    return Scenario(name, (_config(tensors, num_head, draft_tokens),), steps, arch=tensors.arch, release=release)
+
+
+def _data_parallel(tensors: Tensors, num_head: int, release: str) -> Scenario:
+    """Batch sizes that change under DP attention: the split cap is lowered and stays so."""
+    sizes = (40, 3, 60, 1)
+    steps = tuple(Step(StepKind.DECODE, (700,) * size) for size in sizes)
+    replay = Step(StepKind.DECODE, (3000,) * 7, graph=True)
+    config = _config(tensors, num_head, None, dp_attention=True)
+    name = _name("data parallel decode", tensors, num_head)
+    return Scenario(name, (config,), (replay, *steps, replay), arch=tensors.arch, release=release)
+
+
+def _drafting(tensors: Tensors, num_head: int, release: str) -> Scenario:
+    """The draft model catches up, then verifies, in turn."""
+    config = _config(tensors, num_head, 3)
+    steps = (
+        Step(StepKind.DRAFT_EXTEND, (60, 700)),
+        Step(StepKind.TARGET_VERIFY, (60, 700)),
+        Step(StepKind.TARGET_VERIFY, (9, 7, 3000), graph=True),
+    )
+    return Scenario(_name("drafting", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
+
+
+def _several_backends(tensors: Tensors, heads: Sequence[int], release: str) -> Scenario:
+    """Backends of several models in one process: module globals are everybody's."""
+    chosen = tuple(heads[:: max(len(heads) // 3, 1)][:4])
+    configs = tuple(_config(tensors, num_head, None) for num_head in chosen)
+    steps = tuple(Step(StepKind.DECODE, (300, 5), backend=index) for index in (*range(len(chosen)), 0))
+    name = f"several backends, {', '.join(map(str, chosen))} heads, {tensors.arch} {tensors.q_dtype}/{tensors.kv_dtype}"
+    return Scenario(name, configs, steps, arch=tensors.arch, release=release)

@@ -1,0 +1,132 @@
+"""Base and change beside each other: what the change brings, what it mends, what was there before and what is known.
+
+A fault of a source is a signature at a shape; how many steps showed it and in which phases is evidence, not identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backend.findings import Severity
+from backend.serving.source.record import DecisionRow, Phase
+from fuzz.campaign.summary import KnownReference
+from fuzz.gate.judge import Shape, Sighting
+
+
+class Standing(StrEnum):
+    """How a fault of the change stands."""
+
+    NEW = "new"  # the base does not have it: blamed on the change
+    FOUND = "found"  # there is no base to compare with
+    BEFORE = "in the base too"
+    KNOWN = "known, open"  # an entry of the corpus that nothing mends yet
+
+
+BLAMED = frozenset({Standing.NEW, Standing.FOUND})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One signature at one shape. rows: query rows a request that showed it; phases: eager, capture, replay."""
+
+    signature: str
+    shape: Shape
+    severity: Severity
+    rows: tuple[int, ...]
+    phases: tuple[Phase, ...]
+    message: str
+    line: str | None
+    smallest: Sighting
+    known: KnownReference | None
+    standing: Standing
+
+    @property
+    def blamed(self) -> bool:
+        """Whether it fails the gate."""
+        return self.standing in BLAMED
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says. faults: of the change, worst first; mended: of the base that the change does not have any more.
+
+    decisions: the change's decision table; changed: rows that differ from the base's as (base, change), None without a base.
+    """
+
+    faults: tuple[Fault, ...]
+    mended: tuple[Fault, ...]
+    decisions: tuple[DecisionRow, ...]
+    changed: tuple[tuple[DecisionRow, DecisionRow], ...] | None
+
+    @property
+    def blamed(self) -> tuple[Fault, ...]:
+        """The faults that fail the gate."""
+        return tuple(fault for fault in self.faults if fault.blamed)
+
+
+Reference = Callable[[Sighting], KnownReference | None]
+"""The corpus entry of a sighting, if there is one."""
+
+
+def faults(
+    sightings: Iterable[Sighting], standing: Callable[[Sighting, KnownReference | None], Standing], known: Reference
+) -> tuple[Fault, ...]:
+    """Sightings folded by signature and shape, worst first."""
+    grouped: dict[tuple[str, Shape], list[Sighting]] = {}
+    for sighting in sightings:
+        grouped.setdefault((sighting.signature, sighting.shape), []).append(sighting)
+    made = []
+    for (signature, shape), group in grouped.items():
+        smallest = min(group, key=_size)
+        reference = known(smallest)
+        made.append(
+            Fault(
+                signature=signature,
+                shape=shape,
+                severity=max(each.severity for each in group),
+                rows=tuple(sorted({each.rows for each in group})),
+                phases=tuple(phase for phase in Phase if phase in {each.phase for each in group}),
+                message=smallest.message,
+                line=smallest.line,
+                smallest=smallest,
+                known=reference,
+                standing=standing(smallest, reference),
+            )
+        )
+    return tuple(sorted(made, key=lambda fault: (-fault.severity, fault.signature, fault.shape)))
+
+
+def judged(
+    change: Sequence[Sighting],
+    base: Sequence[Sighting] | None,
+    decisions: tuple[tuple[DecisionRow, ...], tuple[DecisionRow, ...] | None],
+    known: Reference,
+    is_open: Callable[[KnownReference], bool],
+) -> Verdict:
+    """The verdict on a change. is_open: whether a known fault has no remedy yet, so that nobody can be asked for one."""
+    before = None if base is None else {(each.signature, each.shape) for each in base}
+    after = {(each.signature, each.shape) for each in change}
+
+    def standing(sighting: Sighting, reference: KnownReference | None) -> Standing:
+        if before is not None:
+            return Standing.BEFORE if (sighting.signature, sighting.shape) in before else Standing.NEW
+        return Standing.KNOWN if reference is not None and is_open(reference) else Standing.FOUND
+
+    gone = [each for each in base or () if (each.signature, each.shape) not in after]
+    table, base_table = decisions
+    changed = None
+    if base_table is not None:
+        earlier = {(row.num_head, row.kv_dtype): row for row in base_table}
+        pairs = ((earlier.get((row.num_head, row.kv_dtype)), row) for row in table)
+        changed = tuple((old, new) for old, new in pairs if old is not None and old != new)
+    mended = faults(gone, lambda *_: Standing.BEFORE, known)
+    return Verdict(faults(change, standing, known), mended, table, changed)
+
+
+def _size(sighting: Sighting) -> tuple[int, int, int]:
+    case = sighting.case
+    tokens = sum(case.kv_lens) if case is not None else 0
+    batch = len(case.kv_lens) if case is not None else 0
+    return batch, sighting.rows, tokens
