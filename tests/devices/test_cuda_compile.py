@@ -36,7 +36,7 @@ def order_of(mode: MetadataMode, heads: int = 16, **more: object) -> Order:
 @pytest.mark.parametrize("mode", [MetadataMode.FAST, MetadataMode.NON_PERSISTENT])
 def test_every_argument_has_a_value_and_a_place(arch: Arch, mode: MetadataMode) -> None:
     wanted = order_of(mode)
-    variant = variant_for(wanted)
+    variant = variant_for(wanted, arch)
     for kernel in kernels_for(wanted):
         made = compiled_for(arch, kernel, variant)
         assert made.symbol == kernel
@@ -72,15 +72,15 @@ def test_lds_fits_the_older_architecture() -> None:
 
 def test_grids() -> None:
     fast = order_of(MetadataMode.FAST, 128, max_seqlen_q=2)
-    variant = variant_for(fast)
+    variant = variant_for(fast, Arch.GFX950)
     assert kernels_for(fast) == (DECODE, REDUCE)
     assert grid_for(fast, DECODE, variant) == (256, 2 * 128 // 64, 1)
     assert grid_for(fast, REDUCE, variant) == (fast.tiles, fast.heads, 1)
     assert scalars_for(fast, variant)["shares"] == 4
     plain = order_of(MetadataMode.NON_PERSISTENT, q_dtype=DType.BF16, kv_dtype=DType.BF16)
     assert kernels_for(plain) == (DECODE_SPLIT, MERGE)
-    assert grid_for(plain, DECODE_SPLIT, variant_for(plain)) == (1, 2, plain.splits)
+    assert grid_for(plain, DECODE_SPLIT, variant_for(plain, Arch.GFX950)) == (1, 2, plain.splits)
     one_split = order_of(MetadataMode.NON_PERSISTENT, page_size=64)
     assert kernels_for(one_split) == (DECODE_SPLIT,)
-    values = compiled_for(Arch.GFX950, DECODE_SPLIT, variant_for(one_split)).kernargs
+    values = compiled_for(Arch.GFX950, DECODE_SPLIT, variant_for(one_split, Arch.GFX950)).kernargs
     assert [argument.value for argument in values if argument.name == "logits"] == ["tensor o"]

@@ -60,12 +60,13 @@ def dot_type() -> tl.dtype:
 class Decode:
     """One order, laid out in memory and ready to launch.
 
-    separate: every tensor an allocation of its own (see SeparateMemory).
+    separate: every tensor an allocation of its own (see SeparateMemory). fnuz: fp8 is e4m3fnuz, which no NVIDIA GPU has.
     """
 
-    def __init__(self, order: Order, device: torch.device, separate: bool = False) -> None:
+    def __init__(self, order: Order, device: torch.device, separate: bool = False, fnuz: bool = False) -> None:
         self.order = order
         self._device = device
+        self._fnuz = fnuz
         wanted = [
             Wanted(name, size, self._type(name).itemsize, OVERRUN_REACH if name in REACHING else 0)
             for name, size in order.sizes.items()
@@ -178,8 +179,8 @@ class Decode:
             slots = table[page + position // order.page_size] * order.page_size + position % order.page_size
             here = slice(query, query + rows)
             found.add(
-                as_float64(queries[here], order.q_dtype, fnuz=False),
-                as_float64(pool[slots], order.kv_dtype, fnuz=False),
+                as_float64(queries[here], order.q_dtype, self._fnuz),
+                as_float64(pool[slots], order.kv_dtype, self._fnuz),
                 o[here].view(torch.bfloat16).double(),
                 (o[here] == -1).all(2),
                 None if lse is None else lse[here],
@@ -205,7 +206,7 @@ class Decode:
         order = self.order
         shape = (order.rows // order.fold, order.heads * order.fold, QK_HEAD_DIM)
         queries = torch.empty(shape, dtype=RAW_TYPE[order.q_dtype], device=self._device)
-        fill(queries, order.q_dtype, False, order.seed, QUERY_STREAM)
+        fill(queries, order.q_dtype, self._fnuz, order.seed, QUERY_STREAM)
         return queries
 
     def _fill(self) -> None:
@@ -230,7 +231,7 @@ class Decode:
         stride = order.page_size * QK_HEAD_DIM
         for run in np.split(held, np.flatnonzero(np.diff(held) > 1) + 1) if len(held) else ():
             low, high = int(run[0]), int(run[-1]) + 1
-            fill(pool[low:high], order.kv_dtype, False, order.seed, KV_STREAM, first=low * stride)
+            fill(pool[low:high], order.kv_dtype, self._fnuz, order.seed, KV_STREAM, first=low * stride)
         page = 0
         for length in order.kv_lens:
             page += -(-length // order.page_size)

@@ -5,10 +5,10 @@ the plan's: a plan that mixes up requests shows here.
 
 Budget of an output row o (one query, one head), u the unit roundoff of P's type, u_o that of o's (bf16: 2^-8):
   every element: |o - ref| <= u_o |ref| + (u + e) * A + floor * V,  A = sum p|v| / sum p, V = sum |v| / sum p,
-  the row's rms:  rms(o - ref) <= rms of sqrt((u_o ref)^2 + (u E)^2 + (floor W)^2) + e * rms(A),
+  the row's rms:  rms(o - ref) <= u_o rms(ref) + u rms(E) + floor rms(W) + e rms(A),
                   E = sqrt(sum p^2 v^2) / sum p, W = sqrt(sum v^2) / sum p,  p scaled to a maximum of 1.
-The first bounds the worst case. The second takes roundings as independent, which they are on random inputs, with each at its
-maximum instead of its mean square (a third of it): a row that lost a single token of thousands does not pass it.
+The first bounds the worst case. The second takes the roundings of P as independent, which they are on random inputs, with each
+at its maximum instead of its mean square (a third of it): a row that lost a single token of thousands does not pass it.
 e is what float32 scores, exp2 and sums may add; `floor` the absolute rounding of a P too small for its type.
 """
 
@@ -104,13 +104,8 @@ class Comparison:
         error = (o - reference.o).abs()
         slack = (budget.p_roundoff + budget.score_error) * reference.mean_size + budget.p_floor * reference.flat_size
         element = error / (budget.o_roundoff * reference.o.abs() + slack)
-        parts = (
-            budget.o_roundoff * reference.o,
-            budget.p_roundoff * reference.spread,
-            budget.p_floor * reference.flat_spread,
-        )
-        rounding = torch.stack(parts).square().sum(0).sqrt()
-        allowed = _rms(rounding) + budget.score_error * _rms(reference.mean_size)
+        allowed = budget.o_roundoff * _rms(reference.o) + budget.p_roundoff * _rms(reference.spread)
+        allowed = allowed + budget.p_floor * _rms(reference.flat_spread) + budget.score_error * _rms(reference.mean_size)
         ratio = torch.maximum(element.amax(1), _rms(error) / allowed)
         off = torch.full_like(ratio, float("nan"))
         if lse is not None:

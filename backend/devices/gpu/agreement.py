@@ -1,0 +1,110 @@
+"""The simulated CDNA machine held against silicon: one Triton source, the same orders and values, output rows side by side.
+
+`python -m backend.devices.gpu.agreement write FILE` on a machine with a GPU keeps what it computed;
+`python -m backend.devices.gpu.agreement compare FILE` anywhere runs the same kernels as CDNA code objects and compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from backend.case import V_HEAD_DIM, Arch, DType
+from backend.devices.cuda.order import Order, order
+from backend.devices.cuda.selftest import well_formed_calls
+from backend.devices.gpu.decode import Decode
+
+Bits = npt.NDArray[np.int16]
+
+MAX_TOKENS = 600
+"""KV tokens of a batch: the machine executes every instruction."""
+
+MAX_ROWS = 4096
+"""Rows (query x head) of a batch, for the same reason."""
+
+KEPT_ROWS = 48
+"""Rows of an order that are kept and compared, evenly spaced: 200 orders in some 10 MiB."""
+
+ALLOWED = 2.0**-7
+"""Difference over size (rms) of a row: P and o are each rounded to bf16 (2^-8) on both sides, and either may round first."""
+
+
+def orders(count: int, seed: int) -> Iterator[Order]:
+    """The same on every machine."""
+    made = (order(one) for one in well_formed_calls(seed, 4 * count, MAX_TOKENS))
+    yield from itertools.islice((one for one in made if one.rows * one.heads <= MAX_ROWS), count)
+
+
+def rows_of(decode: Decode) -> Bits:
+    """The rows of o that are compared, bf16 bits [rows, 512]."""
+    every = decode.outputs()[0].reshape(-1, V_HEAD_DIM)
+    at = torch.linspace(0, every.shape[0] - 1, min(KEPT_ROWS, every.shape[0])).long()
+    bits: Bits = every[at.to(every.device)].cpu().numpy()
+    return bits
+
+
+def difference(first: Bits, second: Bits) -> float:
+    """Largest difference / size of a row, both rms; infinite where a row holds a NaN."""
+    one, two = (torch.from_numpy(bits.copy()).view(torch.bfloat16).double() for bits in (first, second))
+    size = ((one.square() + two.square()).mean(-1) / 2).sqrt()
+    return float(((one - two).square().mean(-1).sqrt() / size).nan_to_num(nan=float("inf")).amax())
+
+
+def write(path: str, count: int, seed: int) -> int:
+    """Keeps the outputs of a GPU."""
+    device = torch.device("cuda")
+    kept = {"count": np.array(count), "seed": np.array(seed)}
+    for index, wanted in enumerate(orders(count, seed)):
+        decode = Decode(wanted, device)
+        decode.stage1()
+        decode.stage2()
+        decode.synchronize()
+        kept[str(index)] = rows_of(decode)
+    np.savez_compressed(path, allow_pickle=False, **kept)  # type: ignore[arg-type]
+    print(f"{count} orders on {torch.cuda.get_device_name(device)} in {path}")
+    return 0
+
+
+def compare(path: str) -> int:
+    """Runs the orders on the machine; 1 where rows differ beyond rounding or the machine saw a bad access."""
+    from backend.devices.gpu.simulate import simulate
+
+    kept = np.load(path)
+    differences: list[float] = []
+    wrong = instructions = 0
+    for index, wanted in enumerate(orders(int(kept["count"]), int(kept["seed"]))):
+        # NVIDIA has no e4m3fnuz: with fp8 the values are those of gfx950.
+        arch = Arch.GFX942 if index % 2 and DType.FP8 not in (wanted.q_dtype, wanted.kv_dtype) else Arch.GFX950
+        made = simulate(wanted, arch)
+        found = difference(kept[str(index)], rows_of(made.decode))
+        differences.append(found)
+        instructions += made.instructions
+        if found > ALLOWED or made.bad:
+            wrong += 1
+            print(f"order {index} on {arch}: rows differ by {found:.4f}, {len(made.bad)} bad accesses")
+    print(
+        f"{len(differences)} orders, {instructions} wave instructions: {wrong} disagree; "
+        f"a row differs by at most {max(differences):.5f} of its size, median over orders {np.median(differences):.5f}"
+    )
+    return int(wrong > 0)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m backend.devices.gpu.agreement", description=__doc__)
+    parser.add_argument("what", choices=("write", "compare"))
+    parser.add_argument("file", help=".npz")
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=11)
+    given = parser.parse_args(arguments)
+    return write(given.file, given.cases, given.seed) if given.what == "write" else compare(given.file)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
