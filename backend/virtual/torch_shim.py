@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
 Arguments = tuple[Any, ...]
@@ -56,13 +57,15 @@ class Allocation:
 class Allocations:
     """Every live storage of the virtual GPU, by address; two never overlap.
 
-    torch does not tell when a storage is freed. It shows when its memory is used again: whatever a new storage overlaps is
-    gone. A storage made again at the same address gets a new tag.
+    torch does not tell when a storage is freed, but a weak reference can be asked. A freed one must not be taken for memory
+    of the GPU: it is the process's own heap by then, and a stray store there would break it. A storage made again at the same
+    address gets a new tag.
     """
 
     listeners: list[Callable[[Allocation], None]] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
     _by_start: dict[int, Allocation] = field(default_factory=dict)
+    _storages: dict[int, StorageWeakRef] = field(default_factory=dict)
     _next: int = 1
 
     def made(self, tensor: torch.Tensor) -> Allocation:
@@ -73,6 +76,7 @@ class Allocations:
         self._forget(made.address, made.address + max(made.nbytes, 1))
         bisect.insort(self._starts, made.address)
         self._by_start[made.address] = made
+        self._storages[made.address] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         for listener in self.listeners:
             listener(made)
         return made
@@ -81,29 +85,42 @@ class Allocations:
         """The allocation that a tensor, or the tensor that it is a view of, was made with."""
         storage = tensor.untyped_storage()
         known = self._by_start.get(storage.data_ptr())
-        if known is None or known.nbytes != storage.nbytes():
+        if known is None or known.nbytes != storage.nbytes() or self._freed(storage.data_ptr()):
             return self.made(tensor)
         return known
 
     def before(self, address: int) -> Allocation | None:
         """The allocation with the highest start that is not above the address; it need not reach the address."""
-        at = bisect.bisect_right(self._starts, address) - 1
-        return self._by_start[self._starts[at]] if at >= 0 else None
+        while (at := bisect.bisect_right(self._starts, address) - 1) >= 0:
+            start = self._starts[at]
+            if not self._freed(start):
+                return self._by_start[start]
+            self._drop(at, at + 1)
+        return None
 
     def clear(self) -> None:
         """Forget everything; tags go on counting."""
         self._starts.clear()
         self._by_start.clear()
+        self._storages.clear()
         self.listeners.clear()
 
     def _forget(self, begin: int, end: int) -> None:
-        first = bisect.bisect_left(self._starts, begin)
         below = self.before(begin)
+        first = bisect.bisect_left(self._starts, begin)
         if below is not None and below.address < begin < below.address + below.nbytes:
             first -= 1
         last = bisect.bisect_left(self._starts, end)
+        self._drop(first, last)
+
+    def _freed(self, start: int) -> bool:
+        """Whether the storage of the allocation at `start` is gone."""
+        return bool(self._storages[start].expired())  # type: ignore[no-untyped-call]
+
+    def _drop(self, first: int, last: int) -> None:
+        """Take out the allocations of these places in the order of addresses."""
         for start in self._starts[first:last]:
-            del self._by_start[start]
+            del self._by_start[start], self._storages[start]
         del self._starts[first:last]
 
 
