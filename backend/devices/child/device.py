@@ -41,6 +41,10 @@ class ChildDevice(ABC):
     def _violations(self, call: Call, ended: Ended) -> Iterator[Violation]:
         """What one child saw break the memory contract."""
 
+    def _call_notes(self, call: Call) -> tuple[str, ...]:
+        """What has to be known of how this device runs a call."""
+        return ()
+
     @property
     def facts(self) -> Mapping[str, Any]:
         """Device and versions as the child says them."""
@@ -117,7 +121,7 @@ class ChildDevice(ABC):
             call,
             self.name,
             violations=tuple(dict.fromkeys(violations)),
-            notes=(*self._notes, *own_notes, *ranks_note),
+            notes=(*self._notes, *self._call_notes(call), *own_notes, *ranks_note),
             numbers=numbers_of(results),
             end=worst_end(ends),
         )

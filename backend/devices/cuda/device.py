@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.call import Call
+from backend.case import Arch, DType
 from backend.codec import to_plain
 from backend.devices.child.device import ChildDevice
 from backend.devices.child.messages import Payload
@@ -62,6 +63,16 @@ class CudaDevice(ChildDevice):
     def _payload(self, call: Call) -> Payload:
         plain: Payload = to_plain(order(call, self._seed))
         return plain
+
+    def _call_notes(self, call: Call) -> tuple[str, ...]:
+        launch = call.launched
+        notes = []
+        raised = launch.raises_afterwards or launch.second_stage.refusal
+        if raised:
+            notes.append(f"AITER raises after stage 1 ({raised}); our merge ran all the same")
+        if launch.arch is Arch.GFX942 and DType.FP8 in (call.decode.q_dtype, call.decode.kv_dtype):
+            notes.append("fp8 as e4m3fn: this GPU has no e4m3fnuz")
+        return tuple(notes)
 
     def _violations(self, call: Call, ended: Ended) -> Iterator[Violation]:
         if self._logs is not None:

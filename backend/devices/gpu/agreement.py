@@ -66,7 +66,7 @@ def write(path: str, count: int, seed: int) -> int:
         decode.stage2()
         decode.synchronize()
         kept[str(index)] = rows_of(decode)
-    np.savez_compressed(path, allow_pickle=False, **kept)  # type: ignore[arg-type]
+    np.savez_compressed(path, allow_pickle=False, **kept)
     print(f"{count} orders on {torch.cuda.get_device_name(device)} in {path}")
     return 0
 
