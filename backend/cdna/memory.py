@@ -222,8 +222,8 @@ class AddressSpace:
                     region.contents[:] = poison
 
     def _insert(self, region: Region, base: int | None) -> Region:
-        if region.size <= 0:
-            raise UsageError.not_allowed(f"size of region {region.name!r}", region.size, "at least 1 byte")
+        if region.size < 0:
+            raise UsageError.not_allowed(f"size of region {region.name!r}", region.size, "0 bytes or more")
         if any(other.name == region.name for other in self._regions):
             raise UsageError.not_allowed("region name", region.name, "a name that no other region has")
         _check_paging(region)

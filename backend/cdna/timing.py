@@ -1,9 +1,10 @@
 """The timing model: how long memory takes in the timed schedule.
 
 The numbers are fitted so that every kernel tried computes the right result; they were not measured on hardware. What is
-modelled: a wave issues in order; LDS answers in order, vector memory answers in order; a result reaches its registers when it is there
-and not before; s_waitcnt makes the wave's clock wait for answers; of the waves of a workgroup the one with the smallest
-clock goes first; a barrier is left by all at once. What issuing costs is in execute/timing_costs.py.
+modelled: a wave issues in order; LDS takes one wave's instruction after the other, vector memory answers each wave in order; a
+result reaches its registers when it is there and not before; s_waitcnt makes the wave's clock wait for answers; of the
+waves of a workgroup the one with the smallest clock goes first; a barrier is left by all at once. What issuing costs is in
+execute/timing_costs.py.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from backend.cdna.execute import layout as at
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Cycles. lds, vm: from issue to the answer; lds_dword, vm_dword: more for each dword of a lane."""
+    """Cycles. lds, vm: from issue to the answer; lds_dword: for which one dword of 64 lanes occupies LDS (128 bytes a cycle).
+
+    slack: by which an answer may be late and still be taken, for an instruction reads its operands over several cycles. One
+    kernel of release 2026-06 needs at least 12: it waits for one LDS read less than its first matrix instruction uses.
+    """
 
     lds: int = 128
     vm: int = 900
     lds_dword: int = 2
-    vm_dword: int = 0
+    slack: int = 16
 
 
 DEFAULT_TIMING = Timing()
@@ -38,7 +43,7 @@ class Queues:
         self.rows = np.zeros(queues * at.PENDING_ENTRIES * at.PENDING_DATA_BYTES, np.uint8)
         self.heads = np.zeros(queues * 2, np.uint64)
         self.latencies = np.array([timing.lds, timing.vm], np.int64)
-        self.per_dword = np.array([timing.lds_dword, timing.vm_dword], np.int64)
+        self.timing = timing
 
     def fill(self, context: NDArray[np.int64]) -> None:
         """Tell the context."""
@@ -47,6 +52,7 @@ class Queues:
             (at.CTX_PENDING_ROWS, self.rows),
             (at.CTX_PENDING_HEADS, self.heads),
             (at.CTX_LATENCIES, self.latencies),
-            (at.CTX_CYCLES_PER_DWORD, self.per_dword),
         ):
             context[slot] = array.ctypes.data
+        context[at.CTX_LDS_CYCLES] = self.timing.lds_dword
+        context[at.CTX_SLACK] = self.timing.slack

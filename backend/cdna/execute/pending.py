@@ -52,6 +52,20 @@ def queue_data(context: Any, number: int, slot: int) -> Any:
 
 
 @inlined
+def answer_time(context: Any, scalars: Any, queue: int, dwords: int) -> int:
+    """When memory answers what is issued now. LDS serves the waves of a workgroup one after the other, vector memory each by itself."""
+    clock = np.int64(scalar_pair(scalars, at.CLOCK))
+    latency = words_at(context[at.CTX_LATENCIES], at.QUEUES)[queue]
+    if queue == at.QUEUE_LDS:
+        taken = max(clock, context[at.CTX_LDS_FREE]) + context[at.CTX_LDS_CYCLES] * dwords
+        context[at.CTX_LDS_FREE] = taken
+        return taken + latency
+    answered = max(clock + latency, np.int64(scalar_pair(scalars, at.ANSWERED)))
+    set_scalar_pair(scalars, at.ANSWERED, np.uint64(answered))
+    return answered
+
+
+@inlined
 def postpone(wave: int, context: Any, queue: int, kind: int, place: int, dwords: int, mask: Any) -> None:
     """Queue an answer whose data are in the result rows."""
     rows, scalars = rows_of(wave), scalars_of(wave)
@@ -61,13 +75,7 @@ def postpone(wave: int, context: Any, queue: int, kind: int, place: int, dwords:
         wait_for_one(wave, context, queue)
     slot = np.int64(head[0] + head[1]) % at.PENDING_ENTRIES
     head[1] += np.uint64(1)
-    ready = at.ANSWERED + 2 * queue
-    answered = max(
-        np.int64(scalar_pair(scalars, at.CLOCK)) + words_at(context[at.CTX_LATENCIES], at.QUEUES)[queue],
-        np.int64(scalar_pair(scalars, ready)),
-    )
-    answered += words_at(context[at.CTX_CYCLES_PER_DWORD], at.QUEUES)[queue] * dwords
-    set_scalar_pair(scalars, ready, np.uint64(answered))
+    answered = answer_time(context, scalars, queue, dwords)
     entry = queue_entry(context, number, slot)
     entry[at.PENDING_TIME] = np.uint64(answered)
     entry[at.PENDING_KIND] = np.uint64(kind)
@@ -125,9 +133,9 @@ def wait_until(wave: int, context: Any, queue: int, allowed: int) -> None:
 
 @inlined
 def arrivals(wave: int, context: Any) -> None:
-    """Deliver everything that is due at the wave's clock."""
+    """Deliver everything that is due at the wave's clock, or will be within the slack."""
     scalars = scalars_of(wave)
-    clock = scalar_pair(scalars, at.CLOCK)
+    clock = scalar_pair(scalars, at.CLOCK) + np.uint64(context[at.CTX_SLACK])
     for queue in range(at.QUEUES):
         number = queue_number(scalars, queue)
         head = queue_head(context, number)
