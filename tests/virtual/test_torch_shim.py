@@ -67,11 +67,19 @@ def test_views_lead_to_their_allocation(gpu: VirtualGpu) -> None:
     assert gpu.allocations.of(base) == known
 
 
+_KEPT = torch.zeros(1)
+
+
 class Piece:
     """As much of a tensor as `Allocations.made` looks at, at a chosen place."""
 
     def __init__(self, begin: int, end: int) -> None:
         self.begin, self.end = begin, end
+
+    def _weak_ref(self) -> int:
+        """Of memory that lives as long as this module: these pieces are not freed, only overlapped."""
+        reference: int = _KEPT.untyped_storage()._weak_ref()
+        return reference
 
     def untyped_storage(self) -> Piece:
         return self
@@ -84,7 +92,7 @@ class Piece:
 
 
 def test_memory_that_is_used_again_has_one_owner() -> None:
-    """Freed storages are only known by what comes to lie on them: no stale one may stay inside, below or across a new one."""
+    """Of two storages that overlap the older is gone, whatever is known of it: none may stay inside, below or across a new one."""
     allocations = Allocations()
     for begin, end in ((1000, 1100), (1100, 1200), (1200, 1300), (1400, 1500)):
         allocations.made(Piece(begin, end))  # type: ignore[arg-type]
