@@ -75,6 +75,7 @@ class Case:
     graph_batch: batch size of the captured graph that this batch is replayed in, >= len(kv_lens); None: eager.
     max_batch: the batch that a framework allocates its buffers for (max_num_seqs), None: as captured or run.
     first_page: id of the first physical page held; first_page + pages held is the size of the pool.
+    return_lse: whether the log-sum-exp of each row is asked for too, as context parallelism needs it (2026 on).
     """
 
     num_head: int
@@ -93,6 +94,7 @@ class Case:
     max_batch: int | None = None
     first_page: int = 0
     page_order: PageOrder = PageOrder.SEQUENTIAL
+    return_lse: bool = False
 
     def __post_init__(self) -> None:
         _require("num_head", self.num_head, 1 <= self.num_head <= 1024, "1..1024")

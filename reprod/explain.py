@@ -74,6 +74,7 @@ def told(case: Case) -> str:
         "graph": case.graph_batch,
         "max_batch": case.max_batch,
         "first page": case.first_page or None,
+        "with": "return_lse" if case.return_lse else None,
         "pages": None if case.page_order is PageOrder.SEQUENTIAL else case.page_order,
     }
     parts += [f"{name} {value}" for name, value in unusual.items() if value is not None]

@@ -28,8 +28,10 @@ DEFAULT_KV_SPLITS = 32
 """num_kv_splits of get_mla_metadata_info_v1 where the caller gives none (aiter/ops/attention.py, 2026-06)."""
 
 
-def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py") -> str:
+def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py", ranks: int = 1) -> str:
     """The script of an outcome. fix: arguments for its `--fixed`, None for a script without. name: of the file.
+
+    ranks: GPUs; from 2 on the script starts a process for each, which meet at the decode call, as under tensor parallelism.
 
     Raises UsageError for an outcome of which there is nothing to run: the backend itself refused the case.
     """
@@ -39,12 +41,15 @@ def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py") -> st
     tags = {"persistent" if decision.sizing is not None else "non-persistent"}
     tags.add("until 2025" if decision.case.release.startswith("2025") else "since 2026")
     tags |= {"fixed"} if fix is not None else set()
+    tags.add("ranks" if ranks > 1 else "one rank")
+    tags.add("lse" if decision.decode.return_lse else "no lse")
     text = "\n".join(_wanted(_template(), tags)).rstrip() + "\n"
     return Template(text).substitute(
         title=f"{cause.kind.value.replace('-', ' ').capitalize()} in AITER's MLA decode, release {decision.case.release}.",
         cause="\n".join(_wrapped(blame(outcome).sentence)),
         arch=decision.case.arch,
         name=name,
+        ranks=ranks,
         fixed_told=fix.told if fix is not None else "",
         constants="\n".join(_constant_lines(outcome, decision, fix)),
     )

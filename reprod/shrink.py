@@ -87,9 +87,9 @@ class Shrinker:
 
     **Progress** is a smaller `measure`, a tuple compared from its left, most important first: requests; graph and
     allocation batch; query rows; KV tokens; dtypes (fp8 first, which is what MLA is served with and the default of a
-    Case); heads; page size, page order, first page; compute units; a forced mode. A step that makes an earlier entry
-    smaller may make later ones larger, never the other way round. Release, architecture and backend are what is
-    under test and never change.
+    Case); heads; page size, page order, first page; compute units; a forced mode; the log-sum-exp asked for. A step that
+    makes an earlier entry smaller may make later ones larger, never the other way round. Release, architecture and backend
+    are what is under test and never change.
 
     **Passes** each list smaller candidates of a case, boldest first (`PASSES`, in the order of the measure). A pass is
     repeated while one of its candidates is accepted; after the last pass all begin again, because a later step may have
@@ -175,6 +175,7 @@ def measure(case: Case) -> tuple[int, ...]:
         case.first_page,
         case.num_cu,
         case.mode is not None,
+        case.return_lse,
         *case.kv_lens,
         *(case.query_lens or ()),
     )
@@ -284,6 +285,11 @@ def _mode(case: Case) -> Iterator[Case]:
         yield case.replace(mode=None)
 
 
+def _lse(case: Case) -> Iterator[Case]:
+    if case.return_lse:
+        yield case.replace(return_lse=False)
+
+
 def _redistribute(case: Case) -> Iterator[Case]:
     """Tokens handed to the next request, and neighbours in ascending order: the same tokens, told more simply."""
     for i in range(case.batch - 1):
@@ -308,6 +314,7 @@ PASSES: tuple[Callable[[Case], Iterator[Case]], ...] = (
     _pages,
     _compute_units,
     _mode,
+    _lse,
     _redistribute,
 )
 """In the order of the measure; redistribution last, because it only settles what the others left equal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from backend.call import Call
 from backend.checks.contract import check_caller, check_head_width, check_kernel_exists, check_sizing
 from backend.checks.coverage import check_coverage
+from backend.checks.lse import check_final_lse
 from backend.checks.memory import check_violations
 from backend.checks.numerics import check_end, check_numbers
 from backend.checks.plan import check_pieces, check_planner_memory, check_rejected
@@ -32,6 +33,7 @@ def check(observation: Observation) -> tuple[Finding, ...]:
     call = observation.call
     findings = [finding for one in _CALL_CHECKS for finding in one(call)]
     findings += check_coverage(call)
+    findings += check_final_lse(call)
     findings += check_violations(observation)
     findings += check_end(observation)
     findings += check_numbers(observation)

@@ -101,6 +101,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         metadata=None,
         num_kv_splits=choice.max_split_per_batch,
         intra_batch_mode=choice.mode is MetadataMode.FAKE,
+        return_lse=case.return_lse,
     )
     if choice.mode is MetadataMode.NON_PERSISTENT:
         return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, None, None, decode)

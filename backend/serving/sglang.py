@@ -77,6 +77,8 @@ class AiterMlaBackend:
             raise CaseRefused(f"{heads} heads a rank: sglang takes 4, 8 or a multiple of 16 up to {MAX_HEADS}")
         if case.query_lens is not None and set(case.query_lens) != {case.max_seqlen_q}:
             raise CaseRefused("query lengths that differ: sglang decodes and verifies a uniform number of rows a request")
+        if case.return_lse:
+            raise CaseRefused("return_lse: sglang asks for it under decode context parallelism only, which this rule is not of")
         if case.max_seqlen_q > MAX_DRAFT_TOKENS:
             raise CaseRefused(f"{case.max_seqlen_q} rows a request: at most {MAX_DRAFT_TOKENS} draft tokens are served")
         if min(case.kv_lens) < case.max_seqlen_q:

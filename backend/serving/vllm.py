@@ -32,6 +32,8 @@ class RocmAiterMla:
             raise CaseRefused(f"page size {case.page_size}: vLLM's AITER MLA backend has block size 1")
         if case.query_lens is not None and set(case.query_lens) != {case.max_seqlen_q}:
             raise CaseRefused("query lengths that differ: vLLM's AITER MLA backend decodes uniform batches")
+        if case.return_lse:
+            raise CaseRefused("return_lse: vLLM asks for it under decode context parallelism only, which this rule is not of")
         if min(case.kv_lens) < case.max_seqlen_q:
             raise CaseRefused("a request shorter than its own rows: kv_lens include this step's tokens")
         run_batch = case.graph_batch or case.batch

@@ -35,6 +35,7 @@ FIELDS = {
     "graph_batch": "graph_batch",
     "max_batch": "max_batch",
     "first_page": "first_page",
+    "lse": "return_lse",
 }
 """Argument -> field of a Case."""
 
@@ -66,6 +67,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     fields.add_argument("--graph-batch", type=number("--graph-batch", 1), metavar="N", help="captured batch it is replayed in")
     fields.add_argument("--max-batch", type=number("--max-batch", 1), metavar="N", help="batch that buffers are allocated for")
     fields.add_argument("--first-page", type=number("--first-page", 0), metavar="N", help="first physical page held")
+    fields.add_argument("--lse", action="store_true", default=None, help="ask for the log-sum-exp of each row too")
     command.add_argument("--items", type=number("--items", 0), default=12, metavar="N", help="work items shown (12)")
     command.add_argument("--device", default="model", metavar="D", help="model (default)")
     command.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")

@@ -5,8 +5,8 @@ once for many scripts, because importing torch takes seconds.
 
 The fake computes plain attention under AITER's signatures, so that what is tested is the script: its calls, its checks and its
 exit codes. "behaviour" is a comma-separated list of: right, overrun (o past its end), planner (reduce_indptr past its end),
-before (o before its start), wrong (one row doubled), nan (the last row left out), lost (each row's last token), unless-fast
-(the others only without fast_mode), no-gpu (nothing is faked).
+before (o before its start), wrong (one row doubled), nan (the last row left out), lost (each row's last token), no-lse
+(final_lse left out), unless-fast (the others only without fast_mode), no-gpu (nothing is faked).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import runpy
 import sys
 import traceback
@@ -142,7 +143,7 @@ def plan_2026(  # type: ignore[no-untyped-def]
     fill(work_indptr, reduce_indptr)
 
 
-def attention(q, kv_buffer, o, qo_indptr, kv_indptr, kv_indices, kv_last_page_lens, sm_scale):  # type: ignore[no-untyped-def]
+def attention(q, kv_buffer, o, qo_indptr, kv_indptr, kv_indices, kv_last_page_lens, sm_scale, lse=None):  # type: ignore[no-untyped-def]
     """What the kernel should do, in float32 through the page table."""
     page = kv_buffer.shape[1]
     for request in range(len(qo_indptr) - 1):
@@ -154,7 +155,10 @@ def attention(q, kv_buffer, o, qo_indptr, kv_indptr, kv_indices, kv_last_page_le
             seen = kv[: length - (end - first) + (row - first) + 1]
             if does("lost"):
                 seen = seen[:-1]
-            weights = torch.softmax(q[row].float() @ seen.T * sm_scale, dim=1)
+            scores = q[row].float() @ seen.T * sm_scale
+            weights = torch.softmax(scores, dim=1)
+            if lse is not None:
+                lse[row] = torch.logsumexp(scores, dim=1)
             o[row] = (weights @ seen[:, :512]).to(o.dtype)
     if does("overrun"):
         write_outside(o, 512)
@@ -219,7 +223,10 @@ def decode_2026(  # type: ignore[no-untyped-def]
     return_lse=False,
 ):
     assert page_size == kv_buffer.shape[1]
-    attention(q, kv_buffer, o, qo_indptr, kv_indptr, kv_indices, kv_last_page_lens, sm_scale)
+    final_lse = torch.empty((q.shape[0], q.shape[1]), dtype=torch.float32) if return_lse else None
+    written = None if does("no-lse") else final_lse
+    attention(q, kv_buffer, o, qo_indptr, kv_indptr, kv_indices, kv_last_page_lens, sm_scale, written)
+    return None, final_lse
 
 
 def modules(release: str) -> None:
@@ -235,7 +242,7 @@ def modules(release: str) -> None:
     sys.modules.update({"aiter": aiter, "aiter.mla": mla, "aiter.dtypes": dtypes})
 
 
-REAL = {name: getattr(torch.cuda, name) for name in ("is_available", "get_device_properties", "synchronize")}
+REAL = {name: getattr(torch.cuda, name) for name in ("is_available", "get_device_properties", "synchronize", "device_count")}
 
 
 def run(release: str, behaviour: str, script: str, arguments: list[str]) -> tuple[int, str]:
@@ -250,6 +257,7 @@ def run(release: str, behaviour: str, script: str, arguments: list[str]) -> tupl
         "is_available": lambda: True,
         "get_device_properties": lambda device: properties,
         "synchronize": lambda: None,
+        "device_count": lambda: 2,
     }
     for name, function in (fakes if faked else REAL).items():
         setattr(torch.cuda, name, function)
@@ -269,7 +277,10 @@ def run(release: str, behaviour: str, script: str, arguments: list[str]) -> tupl
 
 
 if __name__ == "__main__":
+    # What a script's own processes say must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for line in sys.stdin:
         asked = json.loads(line)
         code, output = run(asked["release"], asked["behaviour"], asked["script"], asked["arguments"])
-        print(json.dumps({"code": code, "output": output}), flush=True)
+        print(json.dumps({"code": code, "output": output}), file=answers, flush=True)

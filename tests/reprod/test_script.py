@@ -230,6 +230,60 @@ def test_without_metadata(tmp_path: Path, gpu: FakeGpu) -> None:
     assert gpu.run(script, "overrun")[0] == 1
 
 
+LSE = Case(num_head=32, kv_lens=(10, 3), backend="direct", mode=MetadataMode.FAST, release="2026-08", return_lse=True)
+"""The one kernel of 2026-08 that is asked for the log-sum-exp and cannot write it."""
+
+
+def test_the_log_sum_exp_is_compared_where_it_is_asked_for(tmp_path: Path, gpu: FakeGpu) -> None:
+    script = tmp_path / "repro.py"
+    script.write_text(script_text(CasePath().run(LSE), None), encoding="utf-8")
+    check_ruff(tmp_path)
+    assert gpu.run(script, "right", version="2026-08")[0] == 0
+    code, output = gpu.run(script, "no-lse", version="2026-08")
+    assert (code, "final_lse: 2 of 2 rows hold NaN" in output) == (1, True), output
+    assert "compare_lse" not in script_of("head width", tmp_path).read_text(encoding="utf-8")
+
+
+def script_of_two_ranks(tmp_path: Path) -> Path:
+    outcome = outcome_of("head width")
+    script = tmp_path / "repro.py"
+    script.write_text(script_text(outcome, fix_of(outcome, CasePath()), ranks=2), encoding="utf-8")
+    return script
+
+
+def test_two_ranks_stand_alone_and_are_readable(tmp_path: Path) -> None:
+    script = script_of_two_ranks(tmp_path)
+    check_ruff(tmp_path)
+    text = script.read_text(encoding="utf-8")
+    assert "#:" not in text
+    assert max(map(len, text.splitlines())) <= 128
+    ended = subprocess.run([sys.executable, "-I", script], capture_output=True, text=True, check=False, cwd="/")
+    assert (ended.returncode, ended.stderr) == (3, "")
+
+
+def test_one_of_two_ranks_alone(tmp_path: Path, gpu: FakeGpu) -> None:
+    script = script_of_two_ranks(tmp_path)
+    assert gpu.run(script, "right", "--rank", "1")[0] == 0
+    assert gpu.run(script, "overrun,unless-fast", "--rank", "0", "--layout", "guarded")[0] == 1
+    assert gpu.run(script, "overrun,unless-fast", "--rank", "0", "--layout", "guarded", "--fixed")[0] == 0
+
+
+def test_two_ranks_meet_before_the_decode_call(tmp_path: Path, gpu: FakeGpu) -> None:
+    """The other rank has come: this one goes on."""
+    barrier = tmp_path / "barrier"
+    barrier.mkdir()
+    (barrier / "other.here").touch()
+    assert gpu.run(script_of_two_ranks(tmp_path), "right", "--rank", "0", "--barrier", str(barrier))[0] == 0
+    assert len(list(barrier.glob("*.here"))) == 2
+
+
+def test_the_worst_exit_code_of_the_ranks_is_told(tmp_path: Path, gpu: FakeGpu) -> None:
+    """The started processes have no GPU, faked or not: each says so and ends with 3."""
+    code, output = gpu.run(script_of_two_ranks(tmp_path), "right")
+    assert code == 3, output
+    assert "rank 0: exit 3\nrank 1: exit 3" in output
+
+
 def test_nothing_to_script_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no script"):
         script_text(CasePath().run(Case(num_head=64, kv_lens=(1,))), None)

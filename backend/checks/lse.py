@@ -1,0 +1,44 @@
+"""Rows of final_lse that nobody writes, told from what the launched code object loads of its arguments.
+
+A row that is split gets its log-sum-exp from the reduction; one that is not must get it from the kernel, which can only write
+it where it loads ptr_LSEP. Which kernels do is a table drawn from their disassembly (backend/aiter/kernarg_reads.py).
+"""
+
+from __future__ import annotations
+
+from backend.aiter.kernarg_reads import kernarg_reads
+from backend.aiter.launch import Refusal
+from backend.call import Call
+from backend.errors import UnmodelledError
+from backend.findings import Finding, FindingKind, Party, Severity
+
+LSE_POINTER = "ptr_LSEP"
+
+
+def check_final_lse(call: Call) -> list[Finding]:
+    """One finding for the rows that a kernel leaves out; none where no lse is asked for, or the kernel is not in the table."""
+    launch, plan = call.launch, call.plan
+    if isinstance(launch, Refusal) or not call.decode.return_lse or not launch.persistent or plan is None:
+        return []
+    if _loads_lse_pointer(launch.blob_id):
+        return []
+    whole = plan.work_items[plan.work_items[:, 1] < 0]
+    count = int((whole[:, 3] - whole[:, 2]).sum())
+    if not count:
+        return []
+    row = int(whole[0, 2])
+    message = (
+        f"{count} rows of final_lse are written by nobody, the first is row {row}: they are not split, so that the kernel "
+        f"should write them, and it never loads {LSE_POINTER}"
+    )
+    figures: dict[str, int | str] = {"rows": count, "first_row": row, "kernarg": LSE_POINTER}
+    kind, stage = FindingKind.ROW_NOT_WRITTEN, launch.code_object
+    return [Finding(kind, Severity.SILENT, Party.KERNEL, stage, "final_lse", message, figures)]
+
+
+def _loads_lse_pointer(blob_id: str | None) -> bool:
+    """Whether a code object loads the pointer, as far as is known."""
+    try:
+        return blob_id is None or LSE_POINTER in kernarg_reads(blob_id).kernargs
+    except UnmodelledError:
+        return True
