@@ -92,7 +92,7 @@ class Piece:
 
 
 def test_memory_that_is_used_again_has_one_owner() -> None:
-    """Of two storages that overlap the older is gone, whatever is known of it: none may stay inside, below or across a new one."""
+    """Of two storages that overlap the older is gone: none may stay inside, below or across a new one."""
     allocations = Allocations()
     for begin, end in ((1000, 1100), (1100, 1200), (1200, 1300), (1400, 1500)):
         allocations.made(Piece(begin, end))  # type: ignore[arg-type]
