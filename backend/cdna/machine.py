@@ -209,6 +209,7 @@ class Machine:
         context[at.CTX_RECORDS] = len(program.records)
         context[at.CTX_MODIFIERS] = program.modifiers.ctypes.data
         context[at.CTX_INITIAL_SCALARS] = self._scalars.ctypes.data
+        context[at.CTX_SCALAR_COUNT] = max((place + 2 for place, _ in program.constants), default=at.CONSTANTS)
         context[at.CTX_RESET_ROWS] = program.reset_rows.ctypes.data
         context[at.CTX_RESET_ROW_COUNT] = len(program.reset_rows)
         context[at.CTX_ARCH] = int(self.kernel.arch.removeprefix("gfx"))
@@ -234,7 +235,9 @@ class Machine:
         context[at.CTX_WAVE_BLOCKS] = self._blocks.ctypes.data
         context[at.CTX_WAVES] = launch.waves
         context[at.CTX_GRID_X : at.CTX_GRID_Z + 1] = launch.grid
-        context[at.CTX_BLOCK_X : at.CTX_BLOCK_Z + 1] = launch.block
+        self._work_items, self._active = _work_items(launch)
+        context[at.CTX_WORK_ITEMS] = self._work_items.ctypes.data
+        context[at.CTX_ACTIVE_LANES] = self._active.ctypes.data
         only = launch.only_workgroup
         context[at.CTX_FIRST_WORKGROUP] = 0 if only is None else only
         context[at.CTX_LAST_WORKGROUP] = launch.workgroups if only is None else only + 1
@@ -248,6 +251,16 @@ class Machine:
         self._scratch = aligned(scratch, np.uint8)
         context[at.CTX_SCRATCH] = self._scratch.ctypes.data
         context[at.CTX_SCRATCH_BYTES] = kernel.private_segment_size
+
+
+def _work_items(launch: Launch) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+    """v0 of every lane of a workgroup, uint32 [waves, 64] (x, y and z at bits 0, 10 and 20), and the waves' EXEC masks."""
+    x, y, z = launch.block
+    item = np.arange(launch.waves * at.LANES)
+    packed = item % x | item // x % y << 10 | item // (x * y) << 20
+    active = (item < x * y * z).reshape(-1, at.LANES)
+    masks = np.packbits(active, axis=1, bitorder="little").view(np.uint64).reshape(-1)
+    return np.ascontiguousarray(packed.astype(np.uint32).reshape(-1, at.LANES)), masks
 
 
 def _result(

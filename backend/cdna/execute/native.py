@@ -173,3 +173,18 @@ def bits_double(typing_context: Any, value: Any) -> Any:
         return builder.bitcast(arguments[0], ir.DoubleType())
 
     return signature, generate
+
+
+@intrinsic
+def add_lanes(typing_context: Any, target: Any, a: Any, b: Any) -> Any:
+    """64 uint32 additions of memory at addresses a and b into `target`, which may be a or b: all is read before anything is written."""
+    signature = types.void(types.int64, types.int64, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = ir.VectorType(ir.IntType(32), 64).as_pointer()
+        target, first, second = (builder.inttoptr(address, lanes) for address in arguments)
+        total = builder.add(builder.load(first, align=4), builder.load(second, align=4))
+        builder.store(total, target, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -102,7 +102,7 @@ def start_wave(context: Any, wave: int, index: int, workgroup: int) -> None:
     """Registers as the launch leaves them: the program's initial scalars, workgroup ids, work-item ids in v0."""
     scalars, rows = scalars_of(wave), rows_of(wave)
     initial = carray(pointer_u32(context[at.CTX_INITIAL_SCALARS]), (at.SCALARS,))
-    for word in range(at.SCALARS):
+    for word in range(context[at.CTX_SCALAR_COUNT]):
         scalars[word] = initial[word]
     scalars[at.WAVE_INDEX] = np.uint32(index)
     grid_x, grid_y = context[at.CTX_GRID_X], context[at.CTX_GRID_Y]
@@ -118,16 +118,10 @@ def start_wave(context: Any, wave: int, index: int, workgroup: int) -> None:
     for number in range(context[at.CTX_RESET_ROW_COUNT]):
         for lane in range(at.LANES):
             rows[reset[number], lane] = np.uint32(0)
-    block_x, block_y = context[at.CTX_BLOCK_X], context[at.CTX_BLOCK_Y]
-    threads = block_x * block_y * context[at.CTX_BLOCK_Z]
-    active = np.uint64(0)
+    items = carray(pointer_u32(context[at.CTX_WORK_ITEMS] + index * at.ROW_BYTES), (at.LANES,))
     for lane in range(at.LANES):
-        item = index * at.LANES + lane
-        x, y, z = item % block_x, item // block_x % block_y, item // (block_x * block_y)
-        rows[0, lane] = np.uint32(x | y << 10 | z << 20)
-        if item < threads:
-            active |= np.uint64(1) << np.uint64(lane)
-    set_scalar_pair(scalars, at.EXEC, active)
+        rows[0, lane] = items[lane]
+    set_scalar_pair(scalars, at.EXEC, unsigned_words_at(context[at.CTX_ACTIVE_LANES], index + 1)[index])
 
 
 @inlined

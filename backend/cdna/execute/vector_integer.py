@@ -12,6 +12,7 @@ import numpy as np
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import (
+    ALL_LANES,
     commit,
     record_of,
     result_row,
@@ -25,7 +26,7 @@ from backend.cdna.execute.lanes import (
     source_row,
     value64,
 )
-from backend.cdna.execute.native import handler, inlined
+from backend.cdna.execute.native import add_lanes, handler, inlined
 
 
 class Vector(IntEnum):
@@ -158,11 +159,14 @@ def vector_alu(wave: int, record: int, context: int) -> None:
         commit(wave, destination, 1, r)
         return
     b = source_row(wave, fields[at.SOURCE_1], 1)
+    if opcode == Vector.V_ADD_U32:  # half of all address arithmetic, mostly onto one of its sources
+        r = destination if scalar_pair(scalars_of(wave), at.EXEC) == ALL_LANES else at.RESULT_ROWS
+        base = wave + at.ROWS_OFFSET
+        add_lanes(base + r * at.ROW_BYTES, base + a * at.ROW_BYTES, base + b * at.ROW_BYTES)
+        commit(wave, destination, 1, r)
+        return
     r = result_row(wave, destination, 1, a, b, b)
-    if opcode == Vector.V_ADD_U32:
-        for lane in range(at.LANES):
-            rows[r, lane] = rows[a, lane] + rows[b, lane]
-    elif opcode == Vector.V_SUB_U32:
+    if opcode == Vector.V_SUB_U32:
         for lane in range(at.LANES):
             rows[r, lane] = rows[a, lane] - rows[b, lane]
     elif opcode == Vector.V_SUBREV_U32:
