@@ -73,7 +73,7 @@ class Encoded:
     result_type: int = at.TYPE_BITS32
     result_dwords: int = 1
     vector: bool = False  # a VALU instruction, which modifiers may apply to
-    accesses: bool = False  # goes to memory that is checked
+    accesses: bool = False  # goes to memory that is checked, LDS included
 
 
 def scalar_index(operand: Operand, constants: Constants) -> int:
@@ -410,8 +410,9 @@ def _encode_matrix(instruction: Instruction, constants: Constants) -> Encoded | 
     encoded = Encoded(matrix.matrix, int(shape[:2]))
     encoded.destination = _row(instruction.destinations[0])
     encoded.sources = [_row(a), _row(b), operand_code(c, constants)]
-    if c.kind is instruction.destinations[0].kind and 0 < abs(encoded.sources[2] - encoded.destination) < c.count:
-        raise NotModelledError("a matrix result that overlaps a part of its third operand")
+    overlaps = c.kind is instruction.destinations[0].kind and 0 < abs(encoded.sources[2] - encoded.destination) < c.count
+    if overlaps and encoded.opcode == 32:
+        raise NotModelledError("a 32x32 result that overlaps a part of its third operand, which the ISA does not allow")
     encoded.count = _ELEMENTS[first] | _ELEMENTS[second] << 8
     encoded.immediate = a.count | b.count << 8
     return encoded
@@ -535,7 +536,8 @@ def _encode_lds(instruction: Instruction, constants: Constants) -> Encoded | Non
     if mnemonic in _LDS_PERMUTES:
         kind = _LDS_PERMUTES[mnemonic]
         encoded.opcode = Width.DWORDS + 16 * kind
-        encoded.count = 2 if kind in (lds.Lds.READ_TR_B8, lds.Lds.READ_TR_B16) else 1
+        encoded.accesses = kind in (lds.Lds.READ_TR_B8, lds.Lds.READ_TR_B16)
+        encoded.count = 2 if encoded.accesses else 1
         if kind is lds.Lds.SWIZZLE:
             encoded.sources[1] = encoded.sources[0]
         return encoded
@@ -547,6 +549,7 @@ def _encode_lds(instruction: Instruction, constants: Constants) -> Encoded | Non
     kinds = {("read", None): lds.Lds.READ, ("write", None): lds.Lds.WRITE}
     kind = kinds.get((verb, two), lds.Lds.READ2 if verb == "read" else lds.Lds.WRITE2)
     encoded.opcode = width + 16 * kind
+    encoded.accesses = True
     encoded.count = int(width_name[1:]) // 32 if width is Width.DWORDS else 1
     if two is not None:
         unit = 4 * encoded.count * (64 if two == "2st64" else 1)

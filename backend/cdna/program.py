@@ -41,7 +41,7 @@ class Program:
     """A compiled kernel.
 
     records: int32 [records, RECORD_WORDS]; modifiers: int32 [rows, MODIFIER_WORDS]; constants: (scalar index, 64-bit value).
-    accesses: original index of each instruction that accesses global memory. originals: original index of each record.
+    accesses: original index of each instruction that accesses global memory or LDS. originals: original index of each record.
     reset_rows: vector registers that may be read before they are written: zeroed at the start of a wave.
     uses_lds: whether LDS is read or written. unmodelled: what stops a run that reaches it (full programs may hold such code in
     parts that no launch reaches; see compile_kernel).
