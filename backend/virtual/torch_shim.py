@@ -6,6 +6,8 @@ Every storage made is in `allocations`, in order, so that a view leads back to t
 
 Integer memory that nobody has written reads 0xA5A5...: a stale or missing fill shows. Large floating-point buffers take
 address space only (no pages), since their contents are never looked at: a backend may ask for gigabytes of them.
+With a DeviceMemory tensors lie where torch's caching allocator would put them, next to each other as on a GPU, and their
+contents matter: fresh floating-point memory is NaN.
 This module knows neither aiter nor any framework.
 """
 
@@ -23,11 +25,16 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
+from backend.virtual.device_memory import DeviceMemory
+
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
 
 UNWRITTEN_BYTE = 0xA5
 """Fill of fresh integer memory; odd, negative as int32 and far outside any index."""
+
+NAN_BYTE = 0xFF
+"""Repeated it is NaN as fp8 e4m3fn, bf16 and float32."""
 
 RESERVED_ONLY_BYTES = 64 << 20
 """Floating-point buffers from this size on are mapped without being backed."""
@@ -164,9 +171,10 @@ def host(tensor: torch.Tensor) -> torch.Tensor:
 class VirtualGpu(TorchFunctionMode):
     """Context in which torch sees the described GPU. Not re-entrant; everything patched is put back on leaving."""
 
-    def __init__(self, facts: GpuFacts) -> None:
+    def __init__(self, facts: GpuFacts, memory: DeviceMemory | None = None) -> None:
         super().__init__()
         self.facts = facts
+        self.memory = memory
         self.allocations = Allocations()
         self.capturing = False
         self._default_device: torch.device | None = None
@@ -191,16 +199,38 @@ class VirtualGpu(TorchFunctionMode):
         if name == "cuda" and args and isinstance(args[0], torch.Tensor):
             return self._on_gpu(args[0])
         wanted, args, kwargs = self._rewrite(name, args, kwargs)
-        result = self._reserved(name, args, kwargs) if name in _EMPTIES else None
+        result = self._reserved(name, wanted, args, kwargs) if name in _EMPTIES else None
         if result is None:
             result = func(*args, **kwargs)
         if wanted == "cpu":
             return _map(result, host)
         if wanted == "cuda":
             result = _map(result, lambda t: t if type(t) is CudaTensor else t.as_subclass(CudaTensor))
+        if self.memory is not None:
+            self._move_all(result)
         if isinstance(result, CudaTensor):
             self._note(name, result, args)
         return result
+
+    def _move_all(self, result: Any) -> None:
+        if type(result) is CudaTensor:
+            self._move(result)
+        elif isinstance(result, (tuple, list)):
+            for item in result:
+                self._move_all(item)
+
+    def _move(self, tensor: torch.Tensor) -> None:
+        """Put the tensor's storage into the GPU's memory, unless it lies there."""
+        assert self.memory is not None
+        with torch._C.DisableTorchFunction():
+            storage = tensor.untyped_storage()
+            if storage.nbytes() and not self.memory.holds(storage.data_ptr()):
+                moved = torch.frombuffer(self.memory.allocate(storage.nbytes()), dtype=torch.uint8)
+                moved.untyped_storage().copy_(storage)
+                target = tensor.detach() if tensor.requires_grad else tensor
+                target.set_(moved.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+                if target is not tensor:
+                    tensor.data = target
 
     def capture(self) -> contextlib.AbstractContextManager[None]:
         """Context in which torch.cuda.is_current_stream_capturing is true."""
@@ -240,6 +270,8 @@ class VirtualGpu(TorchFunctionMode):
         if isinstance(tensor, CudaTensor):
             return tensor
         made = host(tensor).clone().as_subclass(CudaTensor)
+        if self.memory is not None:
+            self._move(made)
         self.allocations.made(made)
         return made
 
@@ -250,14 +282,19 @@ class VirtualGpu(TorchFunctionMode):
             self.allocations.made(result)
             if name in _EMPTIES and not result.is_floating_point() and result.numel():
                 host(result).reshape(-1).view(torch.uint8).fill_(UNWRITTEN_BYTE)
+            elif name in _EMPTIES and self.memory is not None and result.untyped_storage().nbytes() < RESERVED_ONLY_BYTES:
+                host(result).untyped_storage().fill_(NAN_BYTE)
             return
         if name in _VIEWS_AND_INPLACE or name.endswith("_"):
             return
         if not any(isinstance(a, torch.Tensor) and a.untyped_storage().data_ptr() == address for a in args):
             self.allocations.made(result)
 
-    def _reserved(self, name: str, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
+    def _reserved(self, name: str, wanted: str | None, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
         """Address space for a large floating-point buffer; None where an ordinary allocation does."""
+        like = args[0] if name in ("new_empty", "empty_like") else None
+        if self.memory is not None and (wanted == "cpu" or (wanted is None and not isinstance(like, CudaTensor))):
+            return None
         dtype = kwargs.get("dtype") or (args[0].dtype if name in ("new_empty", "empty_like") else torch.get_default_dtype())
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             return None
@@ -269,6 +306,9 @@ class VirtualGpu(TorchFunctionMode):
             count *= extent
         if count * dtype.itemsize < RESERVED_ONLY_BYTES:
             return None
+        if self.memory is not None:
+            raw = torch.frombuffer(self.memory.allocate(count * dtype.itemsize), dtype=torch.uint8)
+            return raw.view(dtype).view(shape).as_subclass(CudaTensor)
         tensor = reserve(shape, dtype)
         is_gpu = kwargs.get("device") is None and args and isinstance(args[0], CudaTensor)
         return tensor.as_subclass(CudaTensor) if is_gpu else tensor
@@ -299,9 +339,11 @@ class VirtualGpu(TorchFunctionMode):
             "get_arch_list": lambda: [facts.arch],
             "synchronize": lambda device=None: None,
             "empty_cache": lambda: None,
-            "mem_get_info": lambda device=None: (facts.memory, facts.memory),
-            "memory_allocated": lambda device=None: 0,
-            "max_memory_allocated": lambda device=None: 0,
+            "mem_get_info": lambda device=None: (facts.memory - self._allocated(), facts.memory),
+            "memory_allocated": lambda device=None: self._allocated(),
+            "memory_reserved": lambda device=None: self._allocated(),
+            "max_memory_allocated": lambda device=None: self.memory.peak if self.memory is not None else 0,
+            "memory_stats": lambda device=None: {"allocated_bytes.all.peak": self.memory.peak if self.memory is not None else 0},
             "reset_peak_memory_stats": lambda device=None: None,
             "manual_seed": lambda seed: None,
             "manual_seed_all": lambda seed: None,
@@ -320,6 +362,9 @@ class VirtualGpu(TorchFunctionMode):
         self._replace(torch, "compile", lambda fn=None, *args, **kwargs: fn if fn is not None else (lambda f: f))
         self._replace(torch, "set_default_device", self._set_default_device)
         self._replace(torch, "get_default_device", lambda: self._default_device or torch.device("cpu"))
+
+    def _allocated(self) -> int:
+        return self.memory.allocated if self.memory is not None else 0
 
     def _set_default_device(self, device: Any) -> None:
         self._default_device = None if device is None else torch.device(device)
