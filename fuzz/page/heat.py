@@ -14,7 +14,10 @@ from fuzz.page.statement import ShapeStatement
 from fuzz.page.words import short
 
 SHADES = 6
-"""Steps of the scale, the first for a single case; each stands for an equal ratio of cases."""
+"""Steps of the scale, from a single case to the fullest field; from each to the next it is the same ratio of cases."""
+
+ROUNDING = 1e-9
+"""Above the error of a logarithm, below the distance of two counts on its scale."""
 
 KERNELS_TOLD = 3
 REASONS_TOLD = 2
@@ -77,14 +80,14 @@ def shade_of(ran: int, most: int) -> int:
     """1 for a single case to SHADES for the fullest field, by ratio; 0 for none."""
     if not ran:
         return 0
-    return 1 + min(SHADES - 1, int(SHADES * math.log(ran) / math.log(most + 1))) if most > 1 else SHADES
+    return 1 + int((SHADES - 1) * math.log(ran) / math.log(most) + ROUNDING) if most > 1 else SHADES
 
 
 def _steps(most: int) -> list[tuple[int, str]]:
     """Each shade that can occur with the fewest cases that it stands for."""
     lows: dict[int, int] = {}
     for shade in range(1, SHADES + 1):
-        low = max(1, math.ceil((most + 1) ** ((shade - 1) / SHADES) - 1e-9))
+        low = math.ceil(most ** ((shade - 1) / (SHADES - 1)) - ROUNDING)
         found = shade_of(low, most)
         lows.setdefault(found, low)
     return [(shade, f"{low:,}+") for shade, low in sorted(lows.items())]

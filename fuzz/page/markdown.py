@@ -19,6 +19,10 @@ REASONS_SHOWN = 10
 MARKS = {Conclusion.CONFIRMED: "✅", Conclusion.EXPECTED_ONLY: "✅", Conclusion.FOUND: "❌", Conclusion.INCOMPLETE: "⚠️"}
 
 
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "&#96;", "@": "&#64;"})
+"""A backslash does not keep a backtick from closing code that began before it; an "@" would call somebody."""
+
+
 def markdown(summary: CampaignSummary, said: Statement) -> str:
     """The file's text."""
     return "\n".join(_lines(summary, said)) + "\n"
@@ -101,8 +105,8 @@ def _small_print(said: Statement) -> Iterator[str]:
 
 def _safe(text: str) -> str:
     """Text as text: no markup, no HTML, one line."""
-    escaped = re.sub(r"([\\`*_\[\]#~])", r"\\\1", " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+    escaped = re.sub(r"([\\*_\[\]#~])", r"\\\1", " ".join(text.split()))
+    return escaped.translate(_ENTITIES)
 
 
 def _code(text: str) -> str:

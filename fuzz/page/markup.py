@@ -21,13 +21,14 @@ Child = str | int | None | Iterable["Child"]
 VOID = ("meta", "link", "br", "hr", "col")
 """Elements without a closing tag in HTML."""
 
-_FORBIDDEN = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\ufffd")
+_FORBIDDEN = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160), 0xFFFE, 0xFFFF), "\ufffd")
 """Control characters that neither HTML nor XML may hold; a message of a dying process has them."""
 
 
 def text(value: str) -> Markup:
     """Escaped text, fit for an element and for a quoted attribute."""
-    return Markup(escape(value.translate(_FORBIDDEN), quote=True))
+    # A parser would make a line feed of a carriage return.
+    return Markup(escape(value.translate(_FORBIDDEN), quote=True).replace("\r", "&#13;"))
 
 
 def join(*children: Child) -> Markup:
@@ -96,4 +97,8 @@ def _flat(children: Iterable[Child]) -> Iterable[str]:
 
 def _attribute(key: str, value: str | int | bool | None) -> str:
     name = key.rstrip("_").replace("_", "-")
-    return f'{name}="{name}"' if value is True else f'{name}="{text(str(value))}"'
+    if value is True:
+        return f'{name}="{name}"'
+    # A parser would make spaces of them.
+    told = text(str(value)).replace("\t", "&#9;").replace("\n", "&#10;")
+    return f'{name}="{told}"'

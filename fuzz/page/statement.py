@@ -6,12 +6,14 @@ Everything a page, a JUnit file or a job summary claims is worked out here, once
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
-from backend.codec import dumps
+from backend.codec import to_plain
 from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Conclusion, Member, Reason, Span, Standing, TriagedFinding
 from fuzz.page.accepted import Accepted, accepted
@@ -100,7 +102,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """The whole. notice: what must stand beside it. digest: sha256 of all of the above, to compare two copies by."""
+    """The whole. notice: what must stand beside it. digest: of all of the above, see `digest_of`."""
 
     conclusion: Conclusion
     headline: str
@@ -120,12 +122,14 @@ def statement(summary: CampaignSummary) -> Statement:
     head = headline(summary, shapes)
     details = tuple(_details(summary))
     notice = " ".join(dict.fromkeys(scope.witness.notice for scope in scopes))
-    parts = (head, details, notice, shapes, scopes, limits)
-    return Statement(summary.conclusion, head, details, notice, shapes, scopes, limits, _digest(parts))
+    said = Statement(summary.conclusion, head, details, notice, shapes, scopes, limits, "")
+    return replace(said, digest=digest_of(to_plain(said)))
 
 
-def _digest(parts: Iterable[object]) -> str:
-    return hashlib.sha256("\n".join(dumps(part) for part in parts).encode()).hexdigest()
+def digest_of(plain: Mapping[str, Any]) -> str:
+    """sha256 of a statement as report.json holds it, its digest aside: keys sorted, Python's separators, UTF-8."""
+    signed = {name: value for name, value in plain.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
 
 
 def harm(finding: TriagedFinding) -> Harm:

@@ -1,0 +1,159 @@
+"""JSON, JUnit XML and the job summary say what the page says; files come whole; the command exits as the campaign did."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from made_summaries import HOSTILE, clean, everything, faulty, founding_finding, hostile_finding
+
+from backend.codec import from_plain
+from backend.errors import UsageError
+from backend.findings import FindingKind, Severity
+from fuzz import cli
+from fuzz.campaign.summary import CampaignSummary
+from fuzz.page.detail import details
+from fuzz.page.junit import junit
+from fuzz.page.markdown import markdown
+from fuzz.page.plain import plain
+from fuzz.page.statement import digest_of, statement
+from fuzz.page.write import JSON, JUNIT, MARKDOWN, PAGE, report_of
+
+CLEAN_SUMMARY = """\
+## ✅ No memory fault on TP2 and TP4 in 900 cases
+
+**Not run on hardware: a simulation on the CPU.** sglang-27188, AITER 2026-06, device model, seed 7, \
+
+1,000 cases in 1 min 40 s (10/s).
+
+* 1,000 cases drawn: 900 clean and 100 refused.
+
+| shape | verdict | clean | faulty | drawn | batch | longest KV |
+| --- | --- | --- | --- | --- | --- | --- |
+| TP2 (64 heads) | no memory fault | 500 | 0 | 600 | 1..320 | 16..131,071 |
+| TP4 (32 heads) | no memory fault | 400 | 0 | 400 | 1 | 16..31 |
+
+<details><summary>What this covers, and what not</summary>
+"""
+
+
+def xml(summary: CampaignSummary) -> ElementTree.Element:
+    return ElementTree.fromstring(junit(summary, statement(summary)))
+
+
+def outcomes(summary: CampaignSummary) -> dict[str, str]:
+    """Test -> passed, failure, error or skipped."""
+    tags = ("failure", "error", "skipped")
+    tests = xml(summary).findall("testsuite/testcase")
+    return {test.get("name", ""): next((child.tag for child in test if child.tag in tags), "passed") for test in tests}
+
+
+def test_json_holds_the_summary_and_the_statement() -> None:
+    summary = everything()
+    read = json.loads(plain(summary, statement(summary), details(summary, Path("nowhere"))))
+    assert from_plain(CampaignSummary, read["summary"]) == summary
+    assert read["exit_code"] == summary.exit_code == 1
+    assert digest_of(read["statement"]) == read["statement"]["digest"]
+    first, _, lost = read["findings"]
+    strays = {bar["tensor"]: [[each["begin"], each["end"]] for each in bar["bad"]] for bar in first["memory_map"]["bars"]}
+    assert strays["q"] == [[36_864, 147_456]]
+    assert first["blame"]["party"] == "caller"
+    assert lost["memory_map"] is None
+    assert "not run again" in lost["why_not_run_again"]
+
+
+def test_junit_of_a_clean_night_passes() -> None:
+    assert outcomes(clean()) == {
+        "the campaign ran what it was asked to": "passed",
+        "no memory fault on TP2 (64 heads)": "passed",
+        "no memory fault on TP4 (32 heads)": "passed",
+    }
+
+
+def test_junit_blames_the_shape_and_names_the_fault() -> None:
+    finding = founding_finding()
+    found = outcomes(faulty(finding))
+    assert found["no memory fault on TP2 (64 heads)"] == "failure"
+    assert found["no memory fault on TP4 (32 heads)"] == "passed"
+    assert found[finding.signature] == "failure"
+    suite = xml(faulty(finding)).find("testsuite")
+    assert suite is not None
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "4",
+        "failures": "2",
+        "errors": "0",
+        "skipped": "0",
+    }
+
+
+def test_junit_of_expected_gone_and_incomplete() -> None:
+    expected = founding_finding(expected=True)
+    assert set(outcomes(faulty(expected)).values()) == {"passed", "skipped"}
+    assert outcomes(everything())["planner-overrun/planner v1_0/reduce_indptr/past the end"] == "passed"
+    assert outcomes(replace(clean(), doubts=("it broke off",)))["the campaign ran what it was asked to"] == "error"
+
+
+def test_junit_of_a_wrong_result_leaves_memory_alone() -> None:
+    silent = founding_finding(severity=Severity.SILENT, kind=FindingKind.NOT_COVERED)
+    found = outcomes(faulty(silent))
+    assert found["no memory fault on TP2 (64 heads)"] == "passed"
+    assert found[silent.signature] == "failure"
+
+
+def test_junit_takes_any_text() -> None:
+    names = [test.get("name", "") for test in xml(everything()).iter("testcase")]
+    assert any("</script>" in name and "\ufffd" in name for name in names)
+
+
+def test_the_job_summary_of_a_clean_night() -> None:
+    assert markdown(clean(), statement(clean())).startswith(CLEAN_SUMMARY)
+
+
+def test_the_job_summary_takes_any_text_as_text() -> None:
+    summary = everything()
+    text = markdown(summary, statement(summary))
+    outside_code = "".join(text.split("`")[::2])
+    assert "<script" not in outside_code
+    assert "<img" not in outside_code
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(line.replace("\\|", "").count("|") in (3, 8) for line in rows)
+    assert "1 gone since last time" in text
+    assert "❌ 1 memory fault and 1 lost process found on TP2" in text
+
+
+def test_files_are_replaced_whole(tmp_path: Path) -> None:
+    report_of(clean(), tmp_path, tmp_path)
+    (tmp_path / PAGE).write_text("old", encoding="utf-8")
+    report = report_of(clean(), tmp_path, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([PAGE, JSON, JUNIT, MARKDOWN])
+    assert report.page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"--out: given .*give another"):
+        report_of(clean(), tmp_path, tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+    ("summary", "code"), [(clean(), 0), (faulty(hostile_finding()), 1), (replace(clean(), doubts=("it broke off",)), 3)]
+)
+def test_the_command(
+    summary: CampaignSummary, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "campaign.sqlite").write_bytes(b"")
+    monkeypatch.setattr("fuzz.page.write.load_summary", lambda store: summary)
+    assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == code
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in (PAGE, JSON, JUNIT, MARKDOWN)]
+
+
+def test_the_command_without_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "campaign.sqlite" in capsys.readouterr().err
+
+
+def test_hostile_text_is_hostile_enough() -> None:
+    assert all(part in HOSTILE for part in ("</script>", "<img", "`", "|", "\x00", '"', "'"))

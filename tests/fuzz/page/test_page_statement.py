@@ -1,0 +1,156 @@
+"""What is claimed of a campaign is exactly what its figures allow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from made_summaries import REFUSED, cell, clean, everything, faulty, founding_finding, hostile_finding, member
+
+from backend.codec import dumps, to_plain
+from backend.devices.registry import OPENERS
+from backend.findings import FindingKind, Severity
+from fuzz.campaign.summary import CampaignSummary, Counts, Reason, Span
+from fuzz.page.devices import WITNESSES
+from fuzz.page.statement import Verdict, digest_of, refusals, statement
+from fuzz.page.words import TITLES
+
+
+def silent() -> CampaignSummary:
+    """Forty wrong results on TP2 and nothing else."""
+    return faulty(founding_finding(severity=Severity.SILENT, kind=FindingKind.NOT_COVERED))
+
+
+def test_a_clean_campaign_is_confirmed_shape_by_shape() -> None:
+    said = statement(clean())
+    assert said.headline == "No memory fault on TP2 and TP4 in 900 cases"
+    assert [(s.name, s.verdict, s.clean, s.cases) for s in said.shapes] == [
+        ("TP2 (64 heads)", Verdict.CONFIRMED, 500, 600),
+        ("TP4 (32 heads)", Verdict.CONFIRMED, 400, 400),
+    ]
+    assert said.shapes[0].sentence == "no memory fault on TP2 (64 heads) in 500 cases"
+    assert said.details == ("1,000 cases drawn: 900 clean and 100 refused.",)
+
+
+def test_what_ran_ends_where_the_search_ends() -> None:
+    """Batch 256..511 and KV 65,536..131,071 are buckets; the search draws up to 320 requests."""
+    tp2, tp4 = statement(clean()).shapes
+    assert (tp2.batch, tp2.kv_len) == (Span(1, 320), Span(16, 131_071))
+    assert (tp4.batch, tp4.kv_len) == (Span(1, 1), Span(16, 31))
+
+
+def test_a_simulation_says_so_and_a_gpu_does_not() -> None:
+    assert "Not run on hardware" in statement(clean()).notice
+    assert any("AMD hardware" in limit for limit in statement(clean()).not_covered)
+    on_gpu = statement(replace(clean(), members=(member(device="rocm"),)))
+    assert "Not run" not in on_gpu.notice
+    assert not any(limit.startswith("AMD hardware") for limit in on_gpu.not_covered)
+    assert "Not run on AMD hardware" in statement(replace(clean(), members=(member(device="cuda"),))).notice
+
+
+def test_a_memory_fault_is_one_of_its_shape_alone() -> None:
+    said = statement(faulty(founding_finding()))
+    assert said.headline == "1 memory fault found on TP2"
+    assert [s.verdict for s in said.shapes] == [Verdict.FAULTY, Verdict.CONFIRMED]
+    assert said.shapes[0].sentence == "memory fault on TP2 (64 heads): 40 of 500 cases are faulty"
+
+
+def test_wrong_results_are_no_memory_fault_and_no_clean_cases() -> None:
+    shape = statement(silent()).shapes[0]
+    assert (shape.verdict, shape.clean, shape.faulty) == (Verdict.WRONG_RESULTS, 460, 40)
+    assert statement(silent()).headline == "1 wrong result found on TP2"
+
+
+def test_nothing_is_confirmed_of_a_shape_that_loses_processes() -> None:
+    shape = statement(faulty(hostile_finding())).shapes[0]
+    assert (shape.verdict, shape.clean) == (Verdict.UNKNOWN, 497)
+
+
+def test_a_signature_without_an_entry_counts_as_the_worst() -> None:
+    base = clean()
+    cells = (*base.cells[:2], cell(64, 256, 65_536, 300, 200, 1, "unheard of"))
+    assert statement(replace(base, cells=cells)).shapes[0].verdict is Verdict.FAULTY
+
+
+def test_cases_that_are_not_modelled_are_not_clean() -> None:
+    """The map does not tell where they are, so that each shape is short of all that could be its own."""
+    base = clean()
+    cells = (replace(base.cells[0], ran=390), *base.cells[1:])
+    counts = replace(base.counts, clean=890, unmodelled=10)
+    shapes = {s.label: s for s in statement(replace(base, cells=cells, counts=counts)).shapes}
+    assert (shapes["TP2"].clean, shapes["TP4"].clean) == (500, 390)
+
+
+def test_a_fault_before_a_refusal_is_not_clean_either() -> None:
+    """The planner leaves a buffer and AITER refuses afterwards: faulty, and reaches no kernel."""
+    base = clean()
+    cells = (cell(32, 1, 16, 400, 400), replace(cell(64, 1, 16, 300, 290, 10, "x"), refused=()), base.cells[2])
+    assert statement(replace(base, cells=cells)).shapes[0].clean == 490
+
+
+def test_expected_faults_do_not_make_the_headline() -> None:
+    assert (
+        statement(faulty(founding_finding(expected=True))).headline
+        == "Nothing but 1 expected fault on TP2 and TP4 in 900 cases"
+    )
+
+
+def test_a_campaign_that_broke_off_confirms_nothing() -> None:
+    said = statement(replace(clean(), complete=False, doubts=("the campaign did not run to its end",)))
+    assert said.headline.startswith("Incomplete")
+    assert "The campaign did not run to its end." in said.details
+
+
+def test_nothing_ran() -> None:
+    counts = Counts(10, 0, 0, 10, 0, 0, (Reason(REFUSED, 10),), ())
+    base = replace(clean(), counts=counts, cells=(cell(64, 1, 16, 10, 0),), doubts=("no case ran",))
+    said = statement(base)
+    assert [s.verdict for s in said.shapes] == [Verdict.NOTHING_RAN] * 2
+    assert said.shapes[0].batch is None
+
+
+def test_limits_name_what_is_missing() -> None:
+    limits = " ".join(statement(everything()).not_covered)
+    for expected in ("100 cases that the serving rule or AITER refuses", "10 cases that the device has no model", "1 chunk"):
+        assert expected in limits
+
+
+def test_refusals_by_shape() -> None:
+    assert refusals(statement(clean()).shapes) == [(REFUSED, {64: 100})]
+
+
+def test_combinations_that_reach_a_kernel() -> None:
+    """fp8 on gfx950 in release 2026-06: kernels for 1 to 4 query rows; AITER refuses more (its table; mla.py's assertion)."""
+    (scope,) = statement(clean()).scopes
+    assert [row.num_head for row in scope.accepted.rows] == [64, 32]
+    for row in scope.accepted.rows:
+        assert [bool(answer.kernel) for answer in row.answers] == [True] * 4 + [False] * 4
+        assert all(bool(answer.kernel) != bool(answer.reason) for answer in row.answers)
+
+
+def test_a_rule_that_is_gone_costs_the_combinations_only(tmp_path: object) -> None:
+    lost = member()
+    lost = replace(lost, space=replace(lost.space, backend=f"{tmp_path}/rule.py"))
+    (scope,) = statement(replace(clean(), members=(lost,))).scopes
+    assert scope.accepted.rows == ()
+    assert "rule.py" in scope.accepted.why_not
+
+
+def test_the_digest_can_be_worked_out_from_the_file_and_changes_with_any_figure() -> None:
+    said = statement(clean())
+    read = json.loads(dumps(said))
+    assert digest_of(read) == said.digest
+    read["shapes"][0]["clean"] += 1
+    assert digest_of(read) != said.digest
+    assert set(read) - {"digest"} == set(to_plain(said)) - {"digest"}
+
+
+@pytest.mark.parametrize("device", OPENERS)
+def test_every_device_is_known_as_a_witness(device: str) -> None:
+    assert WITNESSES[device].blind
+
+
+def test_every_kind_of_finding_has_a_title() -> None:
+    assert set(TITLES) == set(FindingKind)
+    assert len(set(TITLES.values())) == len(TITLES)
