@@ -6,6 +6,7 @@ and so are bytes that two workgroups write (Record.overlaps).
 
 Counters (ISA documents, "Manually Inserted Wait States"): vector memory answers in order and counts in vmcnt, stores included;
 LDS answers in order and scalar loads in any order, both count in lgkmcnt, so that only lgkmcnt(0) is sure of a scalar load.
+A counter at its maximum (63 and 15) holds up what would raise it, so never are more operations outstanding.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class WaitHazard:
 
 
 _REGISTERS = ((1 << (AGPR + 256)) - 1) & ~(1 << LDS | 1 << SCRATCH)
+_LIMITS = {"vm": 63, "lds": 15, "scalar": 15}
+"""Most operations that the counters can count."""
+
 _VECTOR_MEMORY = frozenset({Format.MUBUF, Format.FLAT, Format.GLOBAL, Format.SCRATCH})
 
 
@@ -110,8 +114,9 @@ class _Wave:
         if clash:
             self._report(number, facts, clash)
         if facts.queue is not None:
+            self.queues[facts.queue].keep(_LIMITS[facts.queue] - 1)
             self.queues[facts.queue].loads.append(_Load(number, facts.loaded))
-            self.pending |= facts.loaded
+            self._count_pending()
 
     def _wait(self, vmcnt: int | None, lgkmcnt: int | None) -> None:
         if vmcnt is not None:
@@ -120,6 +125,9 @@ class _Wave:
             self.queues["lds"].keep(lgkmcnt)
             if lgkmcnt == 0:
                 self.queues["scalar"].keep(0)
+        self._count_pending()
+
+    def _count_pending(self) -> None:
         self.pending = 0
         for queue in self.queues.values():
             self.pending |= queue.waiting()

@@ -121,6 +121,8 @@ class Machine:
             space.remove(_KERNARG)
         if outcome == at.OUTCOME_UNMODELLED:
             raise _stopped(program, int(context[at.CTX_UNMODELLED]))
+        if context[at.CTX_STALE_READ] >= 0:
+            raise _stale(program, int(context[at.CTX_STALE_READ]))
         return _result(program, launch, mode, schedule, outcome, context, kept)
 
     def trace(
@@ -213,7 +215,7 @@ class Machine:
         context[at.CTX_RESET_ROWS] = program.reset_rows.ctypes.data
         context[at.CTX_RESET_ROW_COUNT] = len(program.reset_rows)
         context[at.CTX_ARCH] = int(self.kernel.arch.removeprefix("gfx"))
-        context[at.CTX_UNMODELLED] = -1
+        context[at.CTX_UNMODELLED] = context[at.CTX_STALE_READ] = -1
         for slot, name in (
             (at.CTX_ADDRESSES, "addresses"),
             (at.CTX_HOST, "host"),
@@ -296,4 +298,12 @@ def _stopped(program: Program, original: int) -> UnmodelledError:
     return UnmodelledError(
         f"instruction at pc {instruction.pc:#x}: given {instruction.text!r} with operands that have no model (a swizzled "
         f"descriptor, or scratch outside its segment); allowed: raw descriptors; report the code object, the run stopped there"
+    )
+
+
+def _stale(program: Program, original: int) -> UnmodelledError:
+    instruction = program.instructions[original]
+    return UnmodelledError(
+        f"instruction at pc {instruction.pc:#x}: given {instruction.text!r}, which loads what the slice stored without data; "
+        f"allowed: addresses that do not depend on what the same launch stores; run it in full mode"
     )

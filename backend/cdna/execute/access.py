@@ -230,7 +230,7 @@ def reads_spill(region: Any, kind: int, address: int, size: int, is_write: bool)
 
 
 @inlined
-def resolve_lanes(context: Any, scalars: Any, mask: Any, size: int, is_write: bool) -> Any:
+def resolve_lanes(context: Any, scalars: Any, fields: Any, mask: Any, size: int, is_write: bool) -> Any:
     """The way lane by lane: any region, any fault. Returns the lanes that may go on."""
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
     host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
@@ -252,6 +252,7 @@ def resolve_lanes(context: Any, scalars: Any, mask: Any, size: int, is_write: bo
             if not reads_spill(region, kind, address, size, is_write):
                 continue
         good |= bit
+        note_staleness(context, fields, index, is_write)
         if region[at.REGION_ELEMENT_BYTES] and not is_write:
             note_element(scalars, region, address)
         if region[at.REGION_ATTRIBUTES] and kind < 0:
@@ -356,12 +357,41 @@ def emit_events(context: Any, scalars: Any, fields: Any, size: int, is_write: bo
 
 
 @inlined
+def note_staleness(context: Any, fields: Any, index: int, is_write: bool) -> None:
+    """Watch the slice's one assumption: nothing that it executes loads from a region that it stored to without data."""
+    region = region_row(context, index)
+    if is_write:
+        if fields[at.COUNT] & at.ADDRESSES_ONLY:
+            region[at.REGION_STORED] = 1
+    elif region[at.REGION_STORED] and not fields[at.COUNT] & at.ADDRESSES_ONLY:
+        context[at.CTX_STALE_READ] = fields[at.ORIGINAL]
+
+
+@inlined
+def resolve_unchecked(context: Any, access: int, mask: Any) -> None:
+    """Host addresses as if every lane were in the region of the first; for measuring what judging costs."""
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
+    last = carray(pointer_i32(context[at.CTX_LAST_REGION]), (access + 1,))
+    if last[access] < 0:
+        lowest, _ = wave_range(addresses, mask)
+        last[access] = nearest_region(context, np.int64(lowest))
+    region = region_row(context, np.int64(last[access]))
+    shift = np.uint64(region[at.REGION_DATA] - region[at.REGION_BASE])
+    for lane in range(at.LANES):
+        host[lane] = addresses[lane] + shift if region[at.REGION_DATA] else np.uint64(0)
+
+
+@inlined
 def resolve(wave: int, record: int, context_address: int, mask: Any, size: int, is_write: bool, is_scalar: bool) -> Any:
     """Judge the access of `size` bytes at the working addresses of the lanes in `mask`; returns the lanes that may go on."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     flags = context[at.CTX_FLAGS]
     access = fields[at.ACCESS]
     if mask == np.uint64(0):
+        return mask
+    if flags & at.RUN_UNCHECKED:
+        resolve_unchecked(context, access, mask)
         return mask
     if flags & at.RUN_HASHES:
         hash_access(context, scalars, access, mask)
@@ -378,12 +408,13 @@ def resolve(wave: int, record: int, context_address: int, mask: Any, size: int, 
                 )
                 if inside and not (is_write and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE):
                     last[access] = index
+                    note_staleness(context, fields, index, is_write)
                     resolve_in_region(context, scalars, index, mask, size, is_write)
                     if context[at.CTX_ANY_BAD]:
                         emit_events(context, scalars, fields, size, is_write, is_scalar)
                     return mask
             if attempt == 0:
                 index = nearest_region(context, np.int64(lowest))
-    good = resolve_lanes(context, scalars, mask, size, is_write)
+    good = resolve_lanes(context, scalars, fields, mask, size, is_write)
     emit_events(context, scalars, fields, size, is_write, is_scalar)
     return good

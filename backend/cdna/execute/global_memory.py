@@ -235,7 +235,10 @@ def settled(context: Any, fields: Any, lowest: Any, end: Any) -> bool:
         writes and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE
     ):
         return False
-    return np.uint64(region[at.REGION_BASE]) <= lowest and end <= np.uint64(region[at.REGION_END])
+    inside = np.uint64(region[at.REGION_BASE]) <= lowest and end <= np.uint64(region[at.REGION_END])
+    if inside and writes:
+        region[at.REGION_STORED] = 1
+    return inside
 
 
 @inlined

@@ -199,6 +199,7 @@ CTX_FIRST_WORKGROUP = 66
 CTX_BAD = 67  # int64[KINDS, BAD_WORDS]: what the running access has found so far
 CTX_ANY_BAD = 68  # 1 when any of it is not empty
 CTX_POISON_BLOCK = 69  # 64 bytes of poison: what lanes without data read
+CTX_STALE_READ = 75  # original index of an executed load from such a region, -1
 CTX_ZERO_BLOCK = 70  # 64 bytes of zero: what clamped lanes read
 CTX_SINK_BLOCK = 71  # 64 bytes that nobody reads: where dropped stores go
 CTX_REQUESTER_AXIS = 72  # the workgroup id (0 x, 1 y, 2 z) that is a wave's requester until it reads a queue; -1: none
@@ -247,6 +248,7 @@ REGION_PAGES_TOUCHED = 14  # bit per page, for each (workgroup), 0 when not aske
 REGION_PAGES_STRIDE = 15
 REGION_REQUESTER_COUNT = 16  # rows of the allowed bitmap
 REGION_ELEMENTS = 17
+REGION_STORED = 20  # 1 once a store that moved no data went there
 REGION_ATTRIBUTES = 18  # 0: bounds and flags are all there is to check
 REGION_SPILL_END = 19  # exclusive end of the data that lie behind the region; REGION_END where none do
 
