@@ -73,27 +73,28 @@ WITNESSES: Mapping[str, Witness] = {
     ),
     "rocm": Witness(
         Ground.AMD,
-        "AITER itself on an AMD GPU, a process of its own for each case",
+        "AITER itself (its sizing, planning and mla_decode_fwd) on an AMD GPU, in child processes that a case may kill",
         (
             "accesses that reach unmapped memory (the GPU faults)",
-            "writes into the red zones around each tensor",
-            "numbers outside of the error budget, hangs, deaths of the process",
+            "numbers outside of the error budget and rows of o that nobody writes",
+            "hangs and deaths of the process",
         ),
         (
-            "reads past the end of a tensor inside mapped memory leave no trace",
-            "an overrun that jumps over the red zone into another tensor shows only where it changes a result",
+            "an access past the end of a tensor that stays inside mapped memory faults nowhere; the outputs may show it",
+            "the GPU names an address, not an instruction, and not whether it was read or written",
         ),
     ),
     "cuda": Witness(
         Ground.NVIDIA,
-        "AITER's sizing and planner, and a Triton kernel of our own that takes AITER's metadata",
+        "AITER's sizing and planner, and a Triton kernel of our own that takes AITER's plan as it is",
         (
-            "metadata that leads a kernel outside of its tensors (red zones, the GPU's own faults)",
-            "numbers outside of the error budget",
+            "stores outside of a tensor (red zones around each, to the element)",
+            "reads outside of float tensors (as NaN) and illegal accesses",
+            "numbers outside of the error budget and hangs",
         ),
         (
             "AITER's kernels do not run: nothing is said of their machine code",
-            "reads past the end of a tensor inside mapped memory leave no trace",
+            "reads past the end of integer tensors, and accesses that jump over a red zone, may leave no trace",
         ),
     ),
 }
