@@ -355,6 +355,8 @@ def div_fixup(quotient: NDArray, denominator: NDArray, numerator: NDArray) -> ND
     """V_DIV_FIXUP_F32."""
     sign = np.where(np.signbit(denominator) ^ np.signbit(numerator), -1.0, 1.0)
     result = np.abs(quotient) * sign
+    distance = np.array([exponent(n) - exponent(d) for n, d in zip(numerator, denominator, strict=True)])
+    result = np.where(distance < -150, 0.0 * sign, np.where(distance > 128, np.inf * sign, result))
     result = np.where(np.isinf(denominator) | (numerator == 0), 0.0 * sign, result)
     result = np.where((denominator == 0) | np.isinf(numerator), np.inf * sign, result)
     invalid = ((denominator == 0) & (numerator == 0)) | (np.isinf(denominator) & np.isinf(numerator))

@@ -365,7 +365,10 @@ def div_fmas(x: Any, y: Any, z: Any, scaled: bool, keep: Any) -> Any:
 
 @inlined
 def div_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
-    """V_DIV_FIXUP_F32 (ISA document): the quotient, or what the special cases give."""
+    """V_DIV_FIXUP_F32 (ISA document): the quotient, or what the special cases give.
+
+    That a quotient beyond 2^128 gives infinity is not in the document's text, but what compilers' division relies on.
+    """
     sign = (float_bits(denominator) ^ float_bits(numerator)) & np.uint32(0x8000_0000)
     if numerator != numerator:  # noqa: PLR0124
         return numerator
@@ -378,6 +381,11 @@ def div_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
         return bits_float(np.uint32(0x7F80_0000) | sign)
     if infinite_denominator or numerator == 0:
         return bits_float(sign)
+    distance = exponent_of(numerator) - exponent_of(denominator)
+    if distance < -150:
+        return bits_float(sign)
+    if distance > 128:
+        return bits_float(np.uint32(0x7F80_0000) | sign)
     return bits_float((float_bits(quotient) & np.uint32(0x7FFF_FFFF)) | sign)
 
 
