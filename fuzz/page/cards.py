@@ -47,11 +47,10 @@ def _cause(detail: Detail) -> str:
     """The cause as a sentence that names who did it."""
     finding = detail.finding
     told_of = detail.blame.sentence if detail.blame is not None else _sentence(finding.message)
-    return (
-        told_of
-        if finding.stage in told_of
-        else f"{finding.stage[:1].upper()}{finding.stage[1:]}: {told_of[:1].lower()}{told_of[1:]}"
-    )
+    if finding.stage in told_of:
+        return told_of
+    stage = finding.stage[:1].upper() + finding.stage[1:] if finding.stage.partition(" ")[0].isalpha() else finding.stage
+    return f"{stage}: {told_of[:1].lower()}{told_of[1:]}"
 
 
 def index(details: tuple[Detail, ...]) -> Markup:

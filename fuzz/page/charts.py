@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fuzz.campaign.summary import Sample
 from fuzz.page.markup import Markup, element, join
-from fuzz.page.words import duration
+from fuzz.page.words import duration, rate
 
 WIDTH, HEIGHT = 600, 120
 """Units of the drawing, which is stretched to its place: nothing in it has a shape that stretching would spoil."""
@@ -29,7 +29,7 @@ def charts(samples: Sequence[Sample]) -> Markup:
             f"{last.findings:,}",
             stepped=True,
         ),
-        chart("Throughput", "cases a second", seconds, [sample.rate for sample in samples], f"{last.rate:,.0f}/s"),
+        chart("Throughput", "cases a second", seconds, [sample.rate for sample in samples], f"{rate(last.rate)}/s"),
         class_="charts",
     )
 

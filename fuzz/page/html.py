@@ -21,7 +21,7 @@ from fuzz.page.detail import Detail
 from fuzz.page.heat import heat_map, legend
 from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.statement import Statement
-from fuzz.page.words import duration, moment, percent, severity
+from fuzz.page.words import duration, moment, percent, rate, severity
 from reprod.explain import told
 
 SECTIONS = (
@@ -98,7 +98,7 @@ def _figures(summary: CampaignSummary) -> Markup:
     counts = summary.counts
     figures: list[tuple[str, Child]] = [
         ("ran", counts.clean + counts.faulty + counts.died),
-        ("cases a second", f"{summary.rate:,.0f}"),
+        ("cases a second", rate(summary.rate)),
         ("running time", duration(summary.seconds)),
         ("features covered", summary.features),
         ("kernels reached", len(summary.kernels)),

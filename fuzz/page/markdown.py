@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fuzz.campaign.summary import CampaignSummary, Conclusion, TriagedFinding
 from fuzz.page.cards import standing
 from fuzz.page.statement import Statement, refusals
-from fuzz.page.words import TITLES, duration, severity, span
+from fuzz.page.words import TITLES, duration, rate, severity, span
 from reprod.explain import told
 from reprod.text import markdown_table
 
@@ -34,7 +34,7 @@ def _lines(summary: CampaignSummary, said: Statement) -> Iterator[str]:
     yield ""
     device, releases = member.config.device, ", ".join(member.space.releases)
     yield f"**{said.notice}** {_safe(member.space.backend)}, AITER {releases}, device {device}, seed {member.seed}, "
-    yield f"{summary.counts.cases:,} cases in {duration(summary.seconds)} ({summary.rate:,.0f}/s)."
+    yield f"{summary.counts.cases:,} cases in {duration(summary.seconds)} ({rate(summary.rate)}/s)."
     yield ""
     yield from (f"* {_safe(each)}" for each in said.details)
     yield ""

@@ -44,8 +44,8 @@ LETHAL = (FindingKind.DIED, FindingKind.HANG)
 """Kinds that say that a process was lost, and nothing of memory."""
 
 _SEVERITIES: Mapping[Severity, str] = {
-    Severity.WRITE: "write out of bounds",
-    Severity.READ: "read out of bounds",
+    Severity.WRITE: "stray write",
+    Severity.READ: "stray read",
     Severity.SILENT: "silent",
     Severity.REFUSED: "refused",
 }
@@ -71,6 +71,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, left = divmod(minutes, 60)
     return f"{hours:,} h {left:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def rate(cases_a_second: float) -> str:
+    """`831`, and `3.7` below ten."""
+    return f"{cases_a_second:,.0f}" if cases_a_second >= 10 else f"{cases_a_second:.1f}"
 
 
 def size(nbytes: int) -> str:

@@ -133,7 +133,7 @@ def test_hardware_is_not_denied_where_it_ran(tmp_path: Path) -> None:
 def test_a_card_tells_of_its_finding(bad_night: ElementTree.Element) -> None:
     founding, silent, lost = bad_night.findall(".//article")
     text = told(founding)
-    for expected in ("write out of bounds", "new", "known: F1", "40 (4.4 % of those that ran)", "5 of 5 times", "case 7/0/5"):
+    for expected in ("stray write", "new", "known: F1", "40 (4.4 % of those that ran)", "5 of 5 times", "case 7/0/5"):
         assert expected in text
     first = founding.find(".//ol[@class='chain']/li/div")
     assert told(first).startswith("Planner v1_0 plans rows of 16")  # type: ignore[arg-type]
