@@ -232,13 +232,13 @@ def _plan(
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
         return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key)
-    values = _kernarg_values(release, key, kernel, page_size, splits)
+    values = kernarg_values(release, key, kernel, page_size, splits)
     aliased = not persistent and splits == 1 and _logits_alias_o(release, key)
     mgc = 0 if persistent else _min_split_tokens(release, key)
     return _Plan(folded, kernel, layout(release.kernarg_size, values), aliased, mgc)
 
 
-def _kernarg_values(
+def kernarg_values(
     release: Release, key: KernelKey, kernel: KernelChoice, page_size: int, splits: int
 ) -> dict[str, KernargValue]:
     """What the launcher puts into each field, by name."""

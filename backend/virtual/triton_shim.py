@@ -93,15 +93,15 @@ def require_interpreter() -> None:
 
 
 @contextlib.contextmanager
-def interpreted(allocations: Allocations) -> Iterator[KernelGuard]:
-    """Triton kernels launched inside run on the virtual GPU's memory, guarded.
+def interpreted(allocations: Allocations, guard: KernelGuard | None = None) -> Iterator[KernelGuard]:
+    """Triton kernels launched inside run on the virtual GPU's memory, guarded. guard: None: one that drops stray accesses.
 
     Without the interpreter's overflow checks, which a compiled kernel does not have either (they cost a fifth of the time).
     """
     require_interpreter()
     from triton.runtime import interpreter
 
-    guard = KernelGuard(allocations)
+    guard = guard if guard is not None else KernelGuard(allocations)
     executor, builder = interpreter.GridExecutor, type(interpreter.interpreter_builder)
     options = interpreter.interpreter_builder.options
     interpreter.interpreter_builder.options = dataclasses.replace(options, sanitize_overflow=False)

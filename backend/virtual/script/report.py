@@ -1,0 +1,52 @@
+"""What became of a script on the virtual GPU, as plain data that goes through JSON. Knows neither torch nor how it was run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.findings import Finding
+
+EXIT_FINDINGS, EXIT_CANNOT_RUN, EXIT_ABORTED = 1, 3, 134
+"""Findings in a script that ends well; could not run; 128 + SIGABRT, as a shell tells of the abort of ROCm's runtime."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The access for which hardware aborts the process. line: ROCm's words; address: of the first unmapped byte.
+
+    why: our explanation, a line each.
+    """
+
+    line: str
+    address: int
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A finding, in how many decode calls it was made, and whether the first of them lies behind the abort."""
+
+    finding: Finding
+    calls: int
+    after_abort: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptReport:
+    """One process of a script. pid: its process; arch, num_cu: the GPU; aiter: whose Python and rules; engine: what computes.
+
+    fault: None where hardware would not abort. findings: byte-exact ones too, causes first. decode_calls: of mla_decode_fwd.
+    launches: of stage-1 kernels. notes: what is not as on hardware. could_not_run: why the run says nothing, None where it does.
+    """
+
+    pid: int
+    arch: str
+    num_cu: int
+    aiter: str
+    engine: str
+    fault: Fault | None
+    findings: tuple[Seen, ...]
+    decode_calls: int
+    launches: int
+    notes: tuple[str, ...]
+    could_not_run: str | None
