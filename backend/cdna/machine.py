@@ -76,10 +76,14 @@ def aligned(size: int, dtype: type[np.generic]) -> NDArray[np.generic]:
 
 
 class Machine:
-    """Runs one kernel. Compiled programs and working memory are kept between runs; not for two threads at once."""
+    """Runs one kernel. Compiled programs and working memory are kept between runs; not for two threads at once.
 
-    def __init__(self, kernel: Kernel) -> None:
+    program: what to run in both modes in place of the kernel's own text, whose launch state still holds.
+    """
+
+    def __init__(self, kernel: Kernel, program: Program | None = None) -> None:
         self.kernel = kernel
+        self._program = program
         self._blocks = aligned(0, np.uint8)
         self._working: dict[str, NDArray[np.generic]] = {
             "addresses": aligned(at.LANES, np.uint64),
@@ -111,7 +115,7 @@ class Machine:
         if schedule is Schedule.TIMED and mode is Mode.SLICE:
             raise UsageError.not_allowed("schedule", schedule, "round-robin in slice mode, which has no numbers to be late")
         self._check(launch)
-        program = compile_kernel(self.kernel, mode is Mode.SLICE)
+        program = self._program or compile_kernel(self.kernel, mode is Mode.SLICE)
         kernarg = np.frombuffer(launch.kernarg, np.uint8).copy()
         space.add_array(_KERNARG, kernarg)
         try:
@@ -281,7 +285,7 @@ def _result(
         schedule=schedule,
         outcome=Outcome.DONE if outcome == at.OUTCOME_DONE else Outcome.LIMIT,
         executed=int(context[at.CTX_EXECUTED]),
-        waves=launch.waves * launch.workgroups,
+        waves=launch.waves * (launch.workgroups if launch.only_workgroup is None else 1),
         regions=kept.regions,
         raw_events=kept.events[: min(events, len(kept.events))],
         event_count=events,
