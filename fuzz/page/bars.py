@@ -73,7 +73,7 @@ def _legend(found: MemoryMap) -> Markup:
         "p",
         *entries,
         element("span", element("i", class_="key tensor"), "the tensor", class_="entry"),
-        element("span", element("i", class_="key bad"), "outside of it, or not theirs", class_="entry")
+        element("span", element("i", class_="key bad"), "outside of it, or otherwise wrong", class_="entry")
         if found.strays
         else None,
         element("span", f"Writes above, reads below; from device {found.device}.", class_="entry") if found.device else None,
@@ -143,6 +143,11 @@ def _ruler(bar: Bar, scale: Scale) -> Markup | None:
     if bar.before:
         marks.append(element("span", f"−{bar.before:,} B before the start{broken}"))
     if bar.past:
-        times = f", {bar.past / bar.nbytes:,.1f} × the tensor" if bar.nbytes else ""
+        times = f", {_times(bar.past / bar.nbytes)} × the tensor" if bar.nbytes else ""
         marks.append(element("span", f"+{bar.past:,} B past the end{times}{broken}", class_="right"))
     return element("div", marks, class_="ruler", aria_hidden="true")
+
+
+def _times(ratio: float) -> str:
+    """`3.0`, `0.062`, `4,096.0`."""
+    return f"{ratio:,.1f}" if ratio >= 1 else f"{ratio:.2g}"

@@ -77,14 +77,14 @@ def _combinations(scope: Scope, said: Statement, named: bool) -> Markup:
         return element("p", f"Which combinations reach a kernel is not told: {found.why_not}.", class_="note")
     labels = {shape.num_head: shape.label or f"{shape.num_head} heads" for shape in said.shapes}
     rows = [(_row_name(row, found.rows, labels), *(_answer(answer) for answer in row.answers)) for row in found.rows]
-    header = ("", *(f"qlen {rows_}" for rows_ in found.query_rows))
+    header = ("qlen", *(str(number) for number in found.query_rows))
     of = f" of campaign {scope.identity[:8]}" if named else ""
     return join(
         table(header, rows, f"Combinations{of} that reach a kernel (✓) and that are refused (–)", "combinations"),
         element(
             "p",
-            "By the rules of serving backend and AITER, from one small batch of each, whatever the device. How many cases "
-            "were tried is in the counts above.",
+            "By the rules of serving backend and AITER, from one small batch of each, whatever the device. A search draws from "
+            "all of them; cases are counted by shape, not by combination.",
             class_="note",
         ),
     )

@@ -6,6 +6,7 @@ its process along is not run. A page must come out whatever happens here, so wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +51,18 @@ class Detail:
 
 def details(summary: CampaignSummary, root: Path) -> tuple[Detail, ...]:
     """The details of all findings, in their order. root: folder of the store."""
-    config = summary.members[0].config
-    return tuple(_detail(finding, f"finding-{i}", config, root) for i, finding in enumerate(summary.findings, 1))
+    machines = _machines([member.config for member in summary.members])
+    return tuple(_detail(finding, f"finding-{i}", machines, root) for i, finding in enumerate(summary.findings, 1))
+
+
+_Machine = tuple[str, str | None]
+"""A device and the checkout that its code objects come from."""
+
+
+def _machines(configs: Sequence[CampaignConfig]) -> tuple[_Machine, ...]:
+    """The model with each checkout of the campaigns, then the simulated machine where one of them ran on it."""
+    models = [("model", config.aiter) for config in configs]
+    return tuple(dict.fromkeys([*models, *(("cdna", config.aiter) for config in configs if config.device == "cdna")]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +76,8 @@ class _Again:
     hardware: Layouts | None
 
 
-def _detail(finding: TriagedFinding, anchor: str, config: CampaignConfig, root: Path) -> Detail:
-    again, why_not = _again(finding, config)
+def _detail(finding: TriagedFinding, anchor: str, machines: Sequence[_Machine], root: Path) -> Detail:
+    again, why_not = _again(finding, machines)
     folder = root / finding.folder if finding.folder is not None else None
     files = {name: _read(folder / name) for name in (SCRIPT, ISSUE, EXPLAIN, CASE)} if folder is not None else {}
     return Detail(
@@ -82,15 +93,15 @@ def _detail(finding: TriagedFinding, anchor: str, config: CampaignConfig, root: 
     )
 
 
-def _again(finding: TriagedFinding, config: CampaignConfig) -> tuple[_Again | None, str]:
-    """What the smallest case shows on the first device that shows the finding, and why there is less than that."""
+def _again(finding: TriagedFinding, machines: Sequence[_Machine]) -> tuple[_Again | None, str]:
+    """What the smallest case shows on the first machine that shows the finding, and why there is less than that."""
     if finding.kind in LETHAL:
         return None, "the case takes its process along, so it is not run again for this page"
     best: _Again | None = None
     why = ""
-    for device in dict.fromkeys(("model", "cdna" if config.device == "cdna" else "model")):
+    for machine in machines:
         try:
-            again = _run(finding, config, device)
+            again = _run(finding, *machine)
         except AiterfuzzError as error:
             why = why or str(error)
             continue
@@ -110,10 +121,10 @@ def _again(finding: TriagedFinding, config: CampaignConfig) -> tuple[_Again | No
     )
 
 
-def _run(finding: TriagedFinding, config: CampaignConfig, device: str) -> _Again:
+def _run(finding: TriagedFinding, device: str, aiter: str | None) -> _Again:
     from backend.aiter.codefiles import open_source
 
-    source = open_source(config.aiter) if config.aiter is not None else None
+    source = open_source(aiter) if aiter is not None else None
     outcome = CasePath(open_device(device, source, record=True), source).run(finding.smallest)
     shows = outcome.cause is not None and outcome.cause.signature == finding.signature
     return _Again(outcome, shows, blame(outcome) if shows else None, memory_map(outcome), layouts(outcome) if shows else None)

@@ -16,7 +16,7 @@ import numpy as np
 
 from backend.aiter.launch import Refusal
 from backend.call import Call
-from backend.observation import Observation, Violation
+from backend.observation import Observation, Violation, ViolationKind
 from backend.path import Outcome
 from reprod.layouts import INDICES, METADATA, tensor_bytes
 
@@ -174,7 +174,7 @@ def _outside(accesses: Iterable[Touched], size: int) -> Iterator[Touched]:
 
 
 def _bad_inside(violations: Sequence[Violation], sizes: Mapping[str, int]) -> dict[str, list[Touched]]:
-    """Accesses inside of a tensor that break the contract otherwise: foreign pages, bytes nobody wrote, races."""
+    """What breaks the contract inside of a tensor: foreign pages, bytes and rows that nobody wrote or merges, races."""
     found: dict[str, list[Touched]] = {}
     for each in violations:
         begin, end = max(each.first_offset, 0), min(each.end_offset, sizes[each.tensor])
@@ -204,17 +204,24 @@ def _told(call: Call, violations: Sequence[Violation]) -> dict[str, list[str]]:
     return found
 
 
+ROWS = (ViolationKind.LOST, ViolationKind.MISPLACED, ViolationKind.NO_OUTPUT, ViolationKind.CAPACITY)
+"""Violations that are about rows and no access of their own: something is not merged or not written."""
+
+
 def violation_told(each: Violation) -> str:
     """One violation as a sentence with its numbers."""
-    who = f"{each.stage} {'writes' if each.is_write else 'reads'}"
+    verb = "writes" if each.is_write else "reads"
     times = f"{each.count:,} time{'' if each.count == 1 else 's'}"
+    where = f"bytes {each.first_offset:,}..{each.end_offset - 1:,}" if each.end_offset > each.first_offset else ""
     if each.extent > 0:
         side = "before the start" if each.first_offset < 0 else "past the end"
-        what = f"{who} {each.extent:,} B {side} (bytes {each.first_offset:,}..{each.end_offset - 1:,}), {times}"
-    elif each.end_offset > each.first_offset:
-        what = f"{who} bytes {each.first_offset:,}..{each.end_offset - 1:,}: {each.kind.value}, {times}"
+        what = f"{each.stage} {verb} {each.extent:,} B {side} ({where}), {times}"
+    elif each.kind in ROWS:
+        what = f"{each.stage}: {each.kind.value}, {times}" + (f", {where}" if where else "")
     else:
-        what = f"{who}: {each.kind.value}, {times}"
+        what = (
+            f"{each.stage} {verb} {where}: {each.kind.value}, {times}" if where else f"{each.stage}: {each.kind.value}, {times}"
+        )
     return what + (f", first by work item {each.work_item_index:,}" if each.work_item_index is not None else "")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from backend.codec import to_plain
 from backend.findings import FindingKind, Severity
-from fuzz.campaign.summary import CampaignSummary, Conclusion, Member, Reason, Span, Standing, TriagedFinding
+from fuzz.campaign.summary import CampaignSummary, Conclusion, Member, Reason, Span, TriagedFinding
 from fuzz.page.accepted import Accepted, accepted
 from fuzz.page.devices import WITNESSES, Ground, Witness
 from fuzz.page.words import LETHAL
@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
     CONFIRMED = "no memory fault"
     WRONG_RESULTS = "no memory fault, wrong results"
-    UNKNOWN = "no memory fault, processes lost"
+    UNKNOWN = "processes lost"
     FAULTY = "memory fault"
     NOTHING_RAN = "nothing ran"
 
@@ -324,8 +324,3 @@ def refusals(shapes: Sequence[ShapeStatement]) -> list[tuple[str, Mapping[int, i
         for reason in shape.refused:
             found.setdefault(reason.text, {})[shape.num_head] = reason.cases
     return sorted(found.items(), key=lambda entry: (-sum(entry[1].values()), entry[0]))
-
-
-def new_findings(summary: CampaignSummary) -> int:
-    """Unexpected findings that the campaign compared with did not have."""
-    return sum(finding.standing is Standing.NEW and not finding.expected for finding in summary.findings)
