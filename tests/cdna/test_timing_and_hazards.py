@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from build import M0, OFF, c, code, ins, s, v
+from build import M0, OFF, c, code, imm, ins, s, v
 from single_wave import kernel
 
 from backend.cdna.hazards import HazardKind, wait_hazards
@@ -67,11 +67,11 @@ def test_a_late_answer_lies_over_a_newer_value() -> None:
 
 
 def test_counts_release_the_oldest_first() -> None:
-    """Two loads; vmcnt(1) waits for the first."""
+    """Two loads, 64 cycles apart; vmcnt(1) waits for the first."""
     second = ins("global_load_dword", v(4), (v(1), s(4, 2)), offset=4)
     total = ins("v_add_u32", v(3), (v(2), v(4)))
-    program = code(*SETUP, ins("v_mov_b32", v(4), c(1)), LOAD, second, wait(vmcnt=1), total, STORE, END)
-    assert run(program, Schedule.TIMED, Timing(slack=0)).tolist() == [n + 1 for n in range(1000, 1064)]
+    program = code(*SETUP, ins("v_mov_b32", v(4), c(1)), LOAD, ins("s_nop", (), imm(15)), second, wait(vmcnt=1), total, STORE, END)
+    assert run(program, Schedule.TIMED).tolist() == [n + 1 for n in range(1000, 1064)]
 
 
 def test_lds_dma_arrives_late_too() -> None:
