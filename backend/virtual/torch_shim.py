@@ -259,7 +259,7 @@ class VirtualGpu(TorchFunctionMode):
                     args = (*args[:i], "cpu", *args[i + 1 :])
                 elif isinstance(value, torch.Tensor):
                     wanted = "cuda" if isinstance(value, CudaTensor) else "cpu"
-        elif name in _FACTORIES and self._default_device is not None:
+        elif name in _ON_THE_DEFAULT_DEVICE and self._default_device is not None and not _of_tensor(name, args):
             wanted = _side(self._default_device)
             kwargs = {**kwargs, "device": "cpu"}
         if kwargs.get("pin_memory"):
@@ -429,6 +429,11 @@ def _side(device: Any) -> str:
     return "cuda" if torch.device(device).type == "cuda" else "cpu"
 
 
+def _of_tensor(name: str, args: Arguments) -> bool:
+    """Whether it is a conversion of a tensor, which stays where it is."""
+    return name == "as_tensor" and bool(args) and isinstance(args[0], torch.Tensor)
+
+
 def _map(result: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(result, torch.Tensor):
         return change(result)
@@ -461,7 +466,13 @@ _FACTORIES = _words(
     zeros_like ones_like full_like rand_like randn_like randint_like new_zeros new_ones new_full new_tensor clone
     empty empty_strided"""
 )
-"""Calls that make memory, and that take the default device where they are told none."""
+"""Calls that make memory."""
+
+_ON_THE_DEFAULT_DEVICE = _words(
+    """zeros ones full arange tensor rand randn randint randperm eye linspace logspace as_tensor scalar_tensor
+    empty empty_strided tril_indices triu_indices"""
+)
+"""Those that take the default device where they are told none; the others follow the tensor that they are given."""
 
 _VIEWS_AND_INPLACE = _words(
     """view reshape __getitem__ __setitem__ squeeze unsqueeze expand expand_as narrow select split chunk unbind transpose

@@ -13,7 +13,7 @@ from backend.aiter.launch import Refusal
 from backend.checks.check import check, check_call
 from backend.devices.registry import Device as RunsCalls
 from backend.errors import UnmodelledError, UsageError
-from backend.findings import Finding, Severity
+from backend.findings import Finding, Party, Severity
 from backend.serving.source.drivers.observe import CallWatcher, DecodeSeen, decode_arguments
 from backend.serving.source.record import Phase, RecordedStep
 from backend.serving.source.scenarios import StepKind
@@ -52,7 +52,8 @@ class ScriptWatcher(CallWatcher):
         """Keep a finding, or count it where it was made before."""
         before = self.seen.get(finding.signature)
         if before is None:
-            self.seen[finding.signature] = Seen(finding, 1, self.after_abort)
+            by_kernel = finding.party in (Party.KERNEL, Party.REDUCTION)
+            self.seen[finding.signature] = Seen(finding, 1, self.after_abort and by_kernel)
         else:
             self.seen[finding.signature] = Seen(before.finding, before.calls + 1, before.after_abort)
 
