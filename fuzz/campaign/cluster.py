@@ -7,6 +7,9 @@ for ever without a word.
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +24,11 @@ OBJECT_STORE_BYTES = 128 << 20
 GET_SECONDS = 60.0
 """To fetch an answer that is known to be ready, from another node at worst."""
 
-CONNECT_SECONDS = 120
-"""To join a cluster, or to start one on a busy machine (7 s on an idle one)."""
+REACH_SECONDS = 10.0
+"""Until the head of a cluster accepts a connection."""
+
+HEALTH_SECONDS = 30.0
+"""For Ray's own health check, a process of its own that imports Ray."""
 
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
@@ -68,6 +74,8 @@ class Cluster:
                 "include_dashboard": False,
             }
         )
+        if self.address:
+            _require_reachable(self.address)
         try:
             self._ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -155,6 +163,24 @@ class Cluster:
     def end(self, actor: Any) -> None:
         """Ends a worker, whatever it is doing."""
         self._ray.kill(actor, no_restart=True)
+
+
+def _require_reachable(address: str) -> None:
+    """Complains where no Ray answers: joining would try for ten minutes or, where something else listens, for ever."""
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise UsageError.not_allowed("address of the Ray cluster", address, "host:port, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise CannotRunError(f"Ray cluster at {address}: cannot be reached ({error}); is its head running there?") from error
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        subprocess.run(check, timeout=HEALTH_SECONDS, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        raise CannotRunError(f"Ray cluster at {address}: something answers there, but no Ray of this version") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -81,9 +81,7 @@ class CampaignConfig:
     cases: int | None = _explained(None, "stop after so many cases, rounded up to whole chunks")
     seconds: float | None = _explained(None, "stop after so many seconds of running; 600 where `cases` is not given either")
     workers: int = _explained(0, "workers; 0: one for each core (model, cdna) or GPU (rocm, cuda) that Ray has")
-    address: str | None = _explained(
-        None, "an existing Ray cluster (host:port, ray://host:port, auto); none: one is started here"
-    )
+    address: str | None = _explained(None, "an existing Ray cluster, as host:port or auto; none: one is started here")
 
     # What a case may do to its worker.
     case_seconds: float = _explained(

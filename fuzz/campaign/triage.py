@@ -51,6 +51,10 @@ class KnownFaults:
         entry, _ = min(same, key=lambda found: (found[0] not in exact, abs(found[1].num_head - case.num_head)))
         return _told(entry)
 
+    def entries_of(self, signature: str) -> tuple[str, ...]:
+        """Ids of the entries whose own case shows the signature."""
+        return tuple(dict.fromkeys(entry.id for entry, _ in self._by_signature().get(signature, [])))
+
     def _by_signature(self) -> dict[str, list[tuple[Entry, Case]]]:
         if self._signatures is None:
             self._signatures = {}

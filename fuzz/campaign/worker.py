@@ -58,6 +58,10 @@ DIED_TRIES = 60
 """Cases tried at most to shrink one that kills its process: each that does costs a start of two seconds."""
 
 
+SHRINK_SECONDS = 60.0
+"""For shrinking one finding; what is not minimal by then is said to be so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Death:
     """The end of a process. how: completes "the process ..."; discriminator: tells kinds of end apart; said: its last words."""
@@ -342,9 +346,15 @@ class _Investigation:
             # It showed once, in the company of other cases; alone, how often?
             return self._told(ShrinkResult(case, first, self.signature, 1, 0, minimal=False), self._repeat(case))
         fatal = label_of(first).fate is Fate.DIED
-        tries = min(self.order.shrink_tries, DIED_TRIES) if fatal else self.order.shrink_tries
+        tries = min(self.order.shrink_tries, DIED_TRIES) if fatal else self._affordable_tries(case)
         shrunk = shrink(case, WithinSpace(self.supervisor, self.order.space), self.signature, tries)
         return self._told(shrunk, self._repeat(shrunk.case))
+
+    def _affordable_tries(self, case: Case) -> int:
+        """As many as fit into SHRINK_SECONDS at the pace of this case, which is the largest that will be run."""
+        begin = time.perf_counter()
+        self.supervisor.run(case)
+        return max(1, min(self.order.shrink_tries, int(SHRINK_SECONDS / (time.perf_counter() - begin))))
 
     def _shows(self, outcome: Outcome) -> bool:
         cause = outcome.cause

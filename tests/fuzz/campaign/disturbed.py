@@ -15,12 +15,12 @@ from random import Random
 ROOT = Path(__file__).parents[3]
 
 
-def start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """`aiterfuzz campaign` with these arguments, in a process group of its own; what it says is added to `log`."""
+def start(arguments: Sequence[str], log: Path, command: str = "campaign") -> subprocess.Popen[bytes]:
+    """A command of aiterfuzz with these arguments, in a process group of its own; what it says is added to `log`."""
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "fuzz.cli", "campaign", *arguments],
+            [sys.executable, "-m", "fuzz.cli", command, *arguments],
             stdout=file,
             stderr=file,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

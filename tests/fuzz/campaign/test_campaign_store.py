@@ -117,8 +117,8 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(UsageError, match="version"):
         load_summary(other)
+    open_store(tmp_path / "c").close()
     with pytest.raises(UsageError, match="holds a campaign already"):
-        open_store(tmp_path / "c").close()
         Store.create(tmp_path / "c" / FILE_NAME, "x", CONFIG, CONFIG.space(), None, None)  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ def test_merged_campaigns_add_up(tmp_path: Path, done: dict[int, ChunkReport]) -
     campaign(tmp_path / "a", "one", [done[0], done[1], done[2]])
     campaign(tmp_path / "b", "two", [done[7], done[3], done[5]], seed=7)
     path = merge([tmp_path / "a", tmp_path / "b" / FILE_NAME], tmp_path / "out")
-    found = {key: value for key, value in _outcomes(path).items()}
+    found = _outcomes(path)
     wanted = {("one", chunk): labels(done[chunk]) for chunk in (0, 1, 2)} | {
         ("two", chunk): labels(done[chunk]) for chunk in (3, 5, 7)
     }
@@ -200,7 +200,7 @@ def test_a_comparison_says_what_is_new_still_there_and_gone(tmp_path: Path, done
     for report in done.values():
         for shown in report.shown:
             by_signature.setdefault(shown.signature, []).append(report.chunk)
-    campaign(tmp_path / "last", "last", [done[chunk] for chunk in range(0, 10)])
+    campaign(tmp_path / "last", "last", [done[chunk] for chunk in range(10)])
     campaign(tmp_path / "now", "now", [done[chunk] for chunk in range(20, 30)])
     last, now = load_summary(tmp_path / "last"), load_summary(tmp_path / "now")
     before = {s for s, chunks in by_signature.items() if any(c < 10 for c in chunks)}

@@ -43,6 +43,19 @@ def hangs(case: Case) -> Choice:
     return SGLANG_27188(case)
 
 
+_CALLS = 0
+
+
+def hangs_late(case: Case) -> Choice:
+    """Slow at first, so that there is something to stop; hangs at a marked case once its process has seen some."""
+    global _CALLS
+    _CALLS += 1
+    time.sleep(0.01)
+    if _CALLS > 100 and marked(case):
+        time.sleep(3600)
+    return SGLANG_27188(case)
+
+
 def eats_memory(case: Case) -> Choice:
     if marked(case):
         hoard = []

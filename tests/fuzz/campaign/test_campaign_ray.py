@@ -1,0 +1,246 @@
+"""Campaigns on a real Ray, in a process of their own: killed in parts and as a whole, stopped, resumed, compared.
+
+Each starts and ends its own local Ray, which takes some seconds: so few tests, each of which shows much.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+from disturbed import Soak, start
+from undisturbed import outcomes
+
+from backend.errors import CannotRunError, UsageError
+from fuzz.campaign.cluster import Cluster
+from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.reading import read_case, read_outcomes
+from fuzz.campaign.summary import Conclusion, LossKind, load_summary
+
+WEATHER = Path(__file__).with_name("weather.py")
+
+WORKERS = min(2, len(os.sched_getaffinity(0)))
+
+QUICK = ["--repeats", "1", "--shrink-tries", "10"]
+"""For campaigns whose findings are beside the point."""
+
+LIMIT = 240.0
+"""Seconds for one campaign: some hundred times what it takes."""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a Ray that several tests share."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    from ray.cluster_utils import Cluster as RayCluster
+
+    nodes = RayCluster(initialize_head=True, head_node_args={"num_cpus": WORKERS, "include_dashboard": False})
+    try:
+        yield nodes.address
+    finally:
+        nodes.shutdown()
+
+
+def campaign(arguments: Sequence[str], folder: Path, command: str = "campaign") -> tuple[int, str]:
+    """Runs one to its end; its exit code and what it said."""
+    log = folder.with_suffix(".log")
+    process = start([*arguments, "--workers", str(WORKERS), "--out", str(folder)], log, command)
+    try:
+        return process.wait(LIMIT), log.read_text()
+    finally:
+        process.kill()
+
+
+def stored(folder: Path) -> dict[int, list[object]]:
+    return {chunk: found for (_, chunk), found in read_outcomes(folder).items()}  # type: ignore[misc]
+
+
+def test_the_founding_fault_is_one_entry_known_expected_and_gone_the_next_night(address: str, tmp_path: Path) -> None:
+    """A night on the rule before the fix, which expects the fault, and a night on the fixed one."""
+    common = ["--q-dtype", "fp8", "--kv-dtype", "fp8", "--qlen", "1", "--cases", "2000", "--expect", "F1", "--address", address]
+    code, said = campaign(["--backend", "sglang-before-27188", *common], tmp_path / "nights", "nightly")
+    assert code == 0, said
+    (first,) = (tmp_path / "nights").iterdir()
+    summary = load_summary(first)
+    assert summary.conclusion is Conclusion.EXPECTED_ONLY
+    assert {cell.num_head for cell in summary.cells} == {32, 64}
+    (finding,) = summary.findings
+    assert finding.known is not None
+    assert finding.known.entry == "F1"
+    assert (finding.smallest.num_head, finding.smallest.kv_lens) == (64, (1,))
+    assert finding.minimal
+    assert str(finding.reliability) == "5 of 5"
+    assert (first / str(finding.folder) / "repro.py").is_file()
+    assert read_case(first, *map(int, finding.origin.split("/")[1:])) == finding.first
+    assert stored(first) == outcomes(summary.members[0].config)
+
+    code, said = campaign(common, tmp_path / "nights", "nightly")
+    assert code == 0, said
+    (second,) = set((tmp_path / "nights").iterdir()) - {first}
+    summary = load_summary(second)
+    assert summary.conclusion is Conclusion.CONFIRMED
+    assert summary.comparison is not None
+    assert [gone.signature for gone in summary.comparison.gone] == [finding.signature]
+
+
+def test_a_soak_leaves_no_trace_in_the_results(tmp_path: Path) -> None:
+    """Workers, their processes and the driver are killed at random for a while."""
+    _soak(tmp_path, cases=2000, seconds=15.0, pauses=(0.3, 2.0), seed=4)
+
+
+@pytest.mark.slow
+def test_a_long_soak_leaves_no_trace_in_the_results(tmp_path: Path) -> None:
+    _soak(tmp_path, cases=15_000, seconds=120.0, pauses=(0.3, 3.0), seed=11)
+
+
+def _soak(tmp_path: Path, cases: int, seconds: float, pauses: tuple[float, float], seed: int) -> None:
+    folder = tmp_path / "soak"
+    common = ["--cases", str(cases), "--chunk-cases", "50", "--generation-chunks", "8", "--workers", str(WORKERS), *QUICK]
+    soak = Soak(["--backend", f"{WEATHER}:takes_its_time", *common], folder, Random(seed))
+    code = soak.run(seconds, pauses, limit=seconds + LIMIT)
+    said = folder.with_suffix(".log").read_text()
+    assert code == 1, said
+    assert soak.kills, said
+    summary = load_summary(folder)
+    assert summary.complete
+    assert summary.counts.cases == cases
+    assert summary.counts.died == 0
+    assert not summary.lost_chunks
+    # A driver that is killed before its workers are there has begun no session.
+    assert len(summary.members[0].sessions) <= 1 + sum(kill.startswith("driver") for kill in soak.kills)
+    config = CampaignConfig(backend=f"{WEATHER}:calm", cases=cases, chunk_cases=50, generation_chunks=8)
+    assert stored(folder) == outcomes(config)
+    assert {finding.signature: finding.count for finding in summary.findings} == _faults(config)
+
+
+def _faults(config: CampaignConfig) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for labels in outcomes(config).values():
+        for label in labels:
+            if label.fate == "faulty":
+                counted[label.text] = counted.get(label.text, 0) + 1
+    return counted
+
+
+def test_a_case_that_kills_its_process_is_a_finding_and_the_rest_goes_on(address: str, tmp_path: Path) -> None:
+    config = CampaignConfig(f"{WEATHER}:calm", cases=40, chunk_cases=20, query_rows=(1,), max_kv_len=1024, seed=6)
+    flags = ["--cases", "40", "--chunk-cases", "20", "--qlen", "1", "--max-kv", "1024", "--seed", "6"]
+    flags += ["--address", address, "--repeats", "2", "--shrink-tries", "4"]
+    code, said = campaign(["--backend", f"{WEATHER}:aborts", *flags], tmp_path / "a")
+    assert code == 1, said
+    summary = load_summary(tmp_path / "a")
+    assert summary.counts.cases == 40
+    assert summary.counts.died == 2
+    (died,) = [finding for finding in summary.findings if finding.signature == "died/device model/SIGABRT"]
+    assert died.count == summary.counts.died
+    assert str(died.reliability) == "2 of 2"
+    assert len(died.smallest.kv_lens) == 3
+    named = {(loss.chunk, loss.position) for loss in summary.losses if loss.kind is LossKind.SIGNAL}
+    assert len(named) == summary.counts.died
+    calm = outcomes(config)
+    differing = {(c, i) for c, found in stored(tmp_path / "a").items() for i, label in enumerate(found) if label != calm[c][i]}
+    assert differing == named
+
+
+def test_ctrl_c_writes_everything_and_the_campaign_goes_on(address: str, tmp_path: Path) -> None:
+    """SIGINT to the whole group, as a terminal sends it, in the middle of a campaign."""
+    folder = tmp_path / "a"
+    config = CampaignConfig(backend=f"{WEATHER}:calm", cases=600, chunk_cases=20)
+    flags = ["--cases", "600", "--chunk-cases", "20", "--workers", str(WORKERS), "--address", address, *QUICK]
+    process = start(["--backend", f"{WEATHER}:takes_its_time", *flags, "--out", str(folder)], tmp_path / "log")
+    _until(lambda: (folder / "campaign.sqlite").exists() and load_summary(folder).counts.cases >= 40)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(LIMIT) in (1, 3), (tmp_path / "log").read_text()
+    stopped = load_summary(folder)
+    assert stopped.members[0].sessions[-1].reason == "interrupted"
+    assert not stopped.complete
+    assert 40 <= stopped.counts.cases < 600
+    wanted = outcomes(config)
+    assert stored(folder) == {chunk: wanted[chunk] for chunk in stored(folder)}
+    assert start(["--resume", "--out", str(folder)], tmp_path / "log").wait(LIMIT) == 1, (tmp_path / "log").read_text()
+    assert stored(folder) == wanted
+    assert load_summary(folder).complete
+
+
+@pytest.mark.slow
+def test_a_killed_campaign_names_the_cases_that_ran(address: str, tmp_path: Path) -> None:
+    """Killed while every worker is at a case that hangs: the next session says which."""
+    folder, slots = tmp_path / "a", tmp_path / "a" / "running"
+    flags = ["--cases", "4000", "--chunk-cases", "20", "--workers", str(WORKERS), "--address", address, *QUICK]
+    process = start(["--backend", f"{WEATHER}:hangs_late", *flags, "--out", str(folder)], tmp_path / "log")
+    _until(lambda: _still(slots))
+    process.kill()
+    process.wait()
+    hanging = [read_case(folder, chunk, position) for chunk, position in _places(slots)]
+    assert len(hanging) == WORKERS
+    assert all(len(case.kv_lens) == 3 for case in hanging)
+    process = start(["--resume", "--out", str(folder)], tmp_path / "log")
+    _until(lambda: any(loss.kind is LossKind.DRIVER for loss in load_summary(folder).losses))
+    process.kill()
+    process.wait()
+    named = [loss.case for loss in load_summary(folder).losses if loss.kind is LossKind.DRIVER]
+    assert named == hanging
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + LIMIT
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+
+
+def _places(slots: Path) -> list[tuple[int, int]]:
+    from fuzz.campaign.slot import read_slot
+
+    found = [read_slot(path) for path in (sorted(slots.iterdir()) if slots.is_dir() else [])]
+    return [(at.chunk, at.position) for at in found if at.running and at.chunk < 1 << 40]
+
+
+def _still(slots: Path) -> bool:
+    """Whether every worker is at a case that does not come back."""
+    before = _places(slots)
+    time.sleep(2.0)
+    return len(before) == WORKERS and before == _places(slots)
+
+
+@pytest.mark.slow
+def test_a_lost_node_is_weather(tmp_path: Path) -> None:
+    """One worker a node on a cluster of two; a node is killed, and the other does the rest."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    from ray.cluster_utils import Cluster as RayCluster
+
+    nodes = RayCluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = nodes.add_node(num_cpus=1)
+    try:
+        folder = tmp_path / "a"
+        flags = ["--backend", f"{WEATHER}:takes_its_time", "--cases", "4000", "--chunk-cases", "50", "--workers", "2", *QUICK]
+        process = start([*flags, "--address", nodes.address, "--out", str(folder)], tmp_path / "log")
+        _until(lambda: (folder / "campaign.sqlite").exists() and load_summary(folder).counts.cases >= 300)
+        nodes.remove_node(second, allow_graceful=False)
+        assert process.wait(LIMIT) == 1, (tmp_path / "log").read_text()
+    finally:
+        nodes.shutdown()
+    summary = load_summary(folder)
+    assert summary.complete
+    assert summary.counts.cases == 4000
+    assert len(summary.losses) >= 1
+    assert stored(folder) == outcomes(CampaignConfig(backend=f"{WEATHER}:calm", cases=4000, chunk_cases=50))
+
+
+def test_what_ray_lacks_is_said_at_once(tmp_path: Path) -> None:
+    with Cluster(None, "CPU") as cluster:
+        has = cluster.workers(0)
+        assert has == len(os.sched_getaffinity(0))
+        with pytest.raises(UsageError, match=f"1\\.\\.{has}"):
+            cluster.workers(has + 1)
+        gpus = Cluster(None, "GPU")
+        if not cluster.resources.get("GPU"):
+            with pytest.raises(CannotRunError, match="no GPU for a worker"):
+                gpus.workers(0)
+    with pytest.raises(CannotRunError, match="cannot be reached"), Cluster("127.0.0.1:1", "CPU"):
+        pass
