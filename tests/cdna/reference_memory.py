@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reference_executor import ReferenceWave
 
 MASK48 = (1 << 48) - 1
-NULL_END = 65536
+NULL_END = 1 << 32
 WIDTH_BYTES = {"ubyte": 1, "sbyte": 1, "byte": 1, "ushort": 2, "sshort": 2, "short": 2}
 
 

@@ -296,7 +296,7 @@ BAD_HIGHEST_END = 3
 BAD_REGION = 4
 BAD_COUNT = 5
 
-NULL_END = 65536  # addresses below it are taken for a null pointer plus an offset
+NULL_END = 1 << 32  # addresses below it are taken for a null pointer plus an offset, which buffers have 32 bits of
 
 # What is known of an LDS dword, hazards only: int64[SHADOW_WORDS]. An epoch is barriers passed plus one, 0 for never.
 SHADOW_WORDS = 6
