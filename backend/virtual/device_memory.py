@@ -111,7 +111,7 @@ class DeviceMemory:
                     f"({os.strerror(ctypes.get_errno())}); give the process more address space (ulimit -v)"
                 )
             memory = (ctypes.c_ubyte * segment.size).from_address(segment.base)
-            self._mapped.append(Mapped(segment, np.frombuffer(memory, np.uint8)))
+            self._mapped.append(Mapped(segment, np.ctypeslib.as_array(memory)))
         self._mapped.sort(key=lambda mapped: mapped.segment.base)
 
     def _free(self, block: Block, nbytes: int) -> None:

@@ -283,7 +283,7 @@ class VirtualGpu(TorchFunctionMode):
             if name in _EMPTIES and not result.is_floating_point() and result.numel():
                 host(result).reshape(-1).view(torch.uint8).fill_(UNWRITTEN_BYTE)
             elif name in _EMPTIES and self.memory is not None and result.untyped_storage().nbytes() < RESERVED_ONLY_BYTES:
-                host(result).untyped_storage().fill_(NAN_BYTE)
+                _bytes_of(result).fill_(NAN_BYTE)
             return
         if name in _VIEWS_AND_INPLACE or name.endswith("_"):
             return
@@ -342,8 +342,8 @@ class VirtualGpu(TorchFunctionMode):
             "mem_get_info": lambda device=None: (facts.memory - self._allocated(), facts.memory),
             "memory_allocated": lambda device=None: self._allocated(),
             "memory_reserved": lambda device=None: self._allocated(),
-            "max_memory_allocated": lambda device=None: self.memory.peak if self.memory is not None else 0,
-            "memory_stats": lambda device=None: {"allocated_bytes.all.peak": self.memory.peak if self.memory is not None else 0},
+            "max_memory_allocated": lambda device=None: self._peak(),
+            "memory_stats": lambda device=None: {"allocated_bytes.all.peak": self._peak()},
             "reset_peak_memory_stats": lambda device=None: None,
             "manual_seed": lambda seed: None,
             "manual_seed_all": lambda seed: None,
@@ -365,6 +365,9 @@ class VirtualGpu(TorchFunctionMode):
 
     def _allocated(self) -> int:
         return self.memory.allocated if self.memory is not None else 0
+
+    def _peak(self) -> int:
+        return self.memory.peak if self.memory is not None else 0
 
     def _set_default_device(self, device: Any) -> None:
         self._default_device = None if device is None else torch.device(device)
@@ -427,6 +430,12 @@ def reserve(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 def _side(device: Any) -> str:
     return "cuda" if torch.device(device).type == "cuda" else "cpu"
+
+
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole storage, plain."""
+    with torch._C.DisableTorchFunction():
+        return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())  # type: ignore[call-overload, no-any-return]
 
 
 def _of_tensor(name: str, args: Arguments) -> bool:

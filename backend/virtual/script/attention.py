@@ -90,7 +90,9 @@ def _q_rows(hardware: Hardware, launch: Stage1, first: int, rows: int, by: str) 
     """[rows, heads, 576]."""
     q = launch.tensors["q"]
     row = launch.heads * QK_HEAD_DIM * q.dtype.itemsize
-    content = hardware.read(q.address + first * row, rows * row, f"{by} reads rows {first}..{first + rows - 1} of q: {_end(q, first, rows, row)}")
+    content = hardware.read(
+        q.address + first * row, rows * row, f"{by} reads rows {first}..{first + rows - 1} of q: {_end(q, first, rows, row)}"
+    )
     return floats(content, q.dtype).reshape(rows, launch.heads, QK_HEAD_DIM)
 
 

@@ -25,7 +25,7 @@ def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> N
     space = AddressSpace()
     for mapped in hardware.memory.segments():
         space.add_array(f"segment at {mapped.segment.base:#x}", mapped.content, writable=True, base=mapped.segment.base)
-    result = machine.run(Launch(launch.grid, launch.block, launch.kernarg), space, Mode.FULL, Schedule.ROUND_ROBIN)
+    result = machine.run(Launch(launch.grid, launch.block, launch.kernarg), space, Mode.FULL, Schedule.TIMED)
     for bad in result.bad_accesses[:1]:
         hardware.abort(bad.lowest, *explanation(hardware, launch, bad))
     if result.outcome is Outcome.LIMIT:
@@ -35,7 +35,9 @@ def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> N
 def explanation(hardware: Hardware, launch: Stage1, bad: BadAccess) -> list[str]:
     """Stage, instruction, tensor and work of an access that leaves mapped memory."""
     verb = "writes" if bad.is_write else "reads"
-    lines = [f"{launch.kernel.code_object} {verb} there: {bad.text} at pc {bad.pc:#x}, workgroup {bad.workgroup}, wave {bad.wave}"]
+    lines = [
+        f"{launch.kernel.code_object} {verb} there: {bad.text} at pc {bad.pc:#x}, workgroup {bad.workgroup}, wave {bad.wave}"
+    ]
     near = launch.tensor_near(bad.lowest)
     if near is not None:
         lines.append(f"nearest tensor: {near[0].offset(near[1])}")

@@ -41,9 +41,7 @@ def mla_reduce_v1(hardware: Hardware, release: Release, device: Device, given: M
     begin_of: dict[int, list[int]] = {}
     for owner, begin in zip(rows.partial_owner.tolist(), rows.partial_begin.tolist(), strict=True):
         begin_of.setdefault(owner, []).append(begin)
-    for tile, first, end in zip(
-        rows.output_owner.tolist(), rows.output_begin.tolist(), rows.output_end.tolist(), strict=True
-    ):
+    for tile, first, end in zip(rows.output_owner.tolist(), rows.output_begin.tolist(), rows.output_end.tolist(), strict=True):
         for query in range(end - first):
             sources = [begin + query for begin in begin_of.get(tile, [])]
             merged, total = _merged(hardware, partial, lse, heads, sources, tile)
@@ -60,9 +58,7 @@ def _words(hardware: Hardware, tensor: torch.Tensor, name: str) -> Any:
     return hardware.read(at.address, at.nbytes, f"{STAGE} reads {at.name}").view(np.int32)
 
 
-def _merged(
-    hardware: Hardware, partial: Placed, lse: Placed, heads: int, rows: list[int], tile: int
-) -> tuple[Floats, Floats]:
+def _merged(hardware: Hardware, partial: Placed, lse: Placed, heads: int, rows: list[int], tile: int) -> tuple[Floats, Floats]:
     """One row of o [heads, 512] and its log-sum-exp [heads], from its partial rows."""
     size = heads * V_HEAD_DIM * FLOAT32
     values, weights = np.empty((len(rows), heads, V_HEAD_DIM), np.float32), np.empty((len(rows), heads), np.float32)

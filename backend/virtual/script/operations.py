@@ -1,4 +1,4 @@
-"""AITER's compiled operations done for real on the virtual GPU: sizes, plans, stage 1, reduction, out-of-bounds accesses included.
+"""AITER's compiled operations done for real on the virtual GPU, with the accesses that leave their tensors.
 
 The planners' stores go to the addresses that they compute; stage 1 is the machine code where there is a code object, and
 attention.py otherwise; the reduction is merge.py. Without AITER's own Python mla_decode_fwd is served whole.
@@ -117,7 +117,7 @@ class ScriptOperations:
         same = ("qo_indptr", "kv_indptr", "kv_last_page_lens", "work_meta_data", "work_indptr", "work_info_set", "q_scale")
         stage1 |= {name: given[name] for name in (*same, "kv_scale", "max_seqlen_q")}
         if not made.persistent:
-            stage1 |= {name: None for name in ("work_meta_data", "work_indptr", "work_info_set")}
+            stage1 |= dict.fromkeys(("work_meta_data", "work_indptr", "work_info_set"))
         self._stage1(stage1)
         if made.second_stage.kind is SecondStageKind.REDUCE:
             maps = {name: given[name] for name in ("reduce_indptr", "reduce_final_map", "reduce_partial_map")}

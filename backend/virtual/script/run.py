@@ -2,8 +2,8 @@
 
     python -m backend.virtual.script.run OPTIONS-AS-JSON SCRIPT [ARGUMENTS]
 
-Meant to be a child process of its own (reprod/verify.py starts it): it maps memory at fixed addresses, sets torch's patches for
-good, and after an abort shows nothing more. Its report goes to a file of the folder that the options name, one for each process.
+Meant to be a child process of its own (reprod/verify.py starts it): it maps memory at fixed addresses, and after an abort shows
+nothing more. Its report goes to a file of the folder that the options name, one for each process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from backend.virtual.modules import VirtualPackages
 from backend.virtual.poison import Undecidable
 from backend.virtual.script.hardware import Hardware, silence_after
 from backend.virtual.script.operations import ScriptOperations
+from backend.virtual.script.options import Options
 from backend.virtual.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, ScriptReport
 from backend.virtual.script.triton_kernels import MappedGuard
 from backend.virtual.script.watch import ScriptWatcher
@@ -48,20 +48,6 @@ GPUS = 8
 """GPUs of a node, where HIP_VISIBLE_DEVICES does not say otherwise."""
 
 MACHINE_CODE, MODEL = "machine code", "the model's accesses, numbers by attention in float32 along the work items"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a script is run. aiter: PATH[@REVISION] of a checkout, None: by release. release: whose rules, None: the nearest.
-
-    node: of the first GPU in fault messages. reports: folder for reports.
-    """
-
-    arch: Arch
-    aiter: str | None
-    release: str | None
-    node: int
-    reports: str
 
 
 def main(argv: list[str]) -> int:
@@ -81,7 +67,7 @@ class _Run:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.device = Device(options.arch, NUM_CU[options.arch])
+        self.device = Device(options.arch, options.num_cu or NUM_CU[options.arch])
         self.memory = DeviceMemory(MEMORY[options.arch])
         self.hardware = Hardware(self.memory, options.node + _first_visible())
         self.could_not_run: str | None = None
@@ -135,9 +121,7 @@ class _Run:
         with contextlib.ExitStack() as stack:
             gpu = stack.enter_context(VirtualGpu(facts, self.memory))
             runs = open_device("model" if self.code is None else "cdna", self.code)
-            self.watcher = watcher = ScriptWatcher(gpu.allocations, "").judge_with(
-                self.source.release, device, runs, self.code
-            )
+            self.watcher = watcher = ScriptWatcher(gpu.allocations, "").judge_with(self.source.release, device, runs, self.code)
             self.hardware.on_fault += [lambda fault: setattr(watcher, "after_abort", True), silence_after]
             guard = MappedGuard(gpu.allocations, self.hardware, watcher.note)
             stack.enter_context(interpreted(gpu.allocations, guard))
@@ -199,7 +183,7 @@ def _named(source: AiterSource) -> Iterator[None]:
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name)
 
-    importlib.metadata.version = told
+    importlib.metadata.version = told  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -214,19 +198,27 @@ def _children(options: Options) -> Iterator[None]:
 
     class Started(popen):  # type: ignore[valid-type, misc]
         def __init__(self, command: Any, *rest: Any, **options: Any) -> None:
-            if isinstance(command, (list, tuple)) and command[:1] and str(command[0]) == sys.executable:
-                if len(command) > 1 and str(command[1]).endswith(".py"):
-                    command = [sys.executable, "-m", __spec__.name, given, *command[1:]]
-                    environment = options.get("env") or os.environ
-                    options["env"] = {**environment, "PYTHONPATH": os.pathsep.join((_ROOT, environment.get("PYTHONPATH", "")))}
+            if _is_script(command):
+                command = [sys.executable, "-m", RUNNER, given, *command[1:]]
+                environment = options.get("env") or os.environ
+                options["env"] = {**environment, "PYTHONPATH": os.pathsep.join((_ROOT, environment.get("PYTHONPATH", "")))}
             super().__init__(command, *rest, **options)
 
-    subprocess.Popen = Started  # type: ignore[misc]
+    subprocess.Popen = Started  # type: ignore[misc, assignment]
     try:
         yield
     finally:
         subprocess.Popen = popen  # type: ignore[misc]
 
+
+def _is_script(command: Any) -> bool:
+    """Whether it is this Python with a script."""
+    if not isinstance(command, (list, tuple)) or len(command) < 2:
+        return False
+    return str(command[0]) == sys.executable and str(command[1]).endswith(".py")
+
+
+RUNNER = "backend.virtual.script.run"
 
 _ROOT = str(Path(__file__).parents[3])
 

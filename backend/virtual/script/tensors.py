@@ -39,7 +39,9 @@ def placed(name: str, tensor: torch.Tensor) -> Placed:
     """Where a tensor lies; UnmodelledError for one that is not contiguous, which AITER's launchers do not take either."""
     plain = host(tensor)
     if not plain.is_contiguous():
-        raise UnmodelledError(f"tensor {name}: given strides {plain.stride()} for shape {tuple(plain.shape)}; allowed: contiguous")
+        raise UnmodelledError(
+            f"tensor {name}: given strides {plain.stride()} for shape {tuple(plain.shape)}; allowed: contiguous"
+        )
     return Placed(name, plain.data_ptr(), plain.numel() * plain.element_size(), tuple(plain.shape), plain.dtype)
 
 

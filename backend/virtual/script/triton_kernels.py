@@ -1,4 +1,4 @@
-"""Triton kernels of a script on the virtual GPU: every lane held against the kernel's own tensors, and done where memory is mapped."""
+"""Triton kernels of a script: every lane held against the kernel's own tensors, and done where memory is mapped."""
 
 from __future__ import annotations
 
@@ -65,7 +65,11 @@ class MappedGuard(KernelGuard):
         near = max((extent for extent in self._extents if extent[0] <= first), default=None)
         past = first - near[1] if near is not None else 0
         verb = "writes" if is_write else "reads"
-        message = f"{verb} {nbytes * len(stray)} bytes outside of its tensors, the first {past} bytes past the end of the nearest"
+        message = (
+            f"{verb} {nbytes * len(stray)} bytes outside of its tensors, the first {past} bytes past the end of the nearest"
+        )
         kind = FindingKind.OUT_OF_BOUNDS_WRITE if is_write else FindingKind.OUT_OF_BOUNDS_READ
         severity = Severity.WRITE if is_write else Severity.READ
-        self._found(Finding(kind, severity, Party.CALLER, f"Triton kernel {self.kernel}", "", message, {"bytes_past_end": past}))
+        self._found(
+            Finding(kind, severity, Party.CALLER, f"Triton kernel {self.kernel}", "", message, {"bytes_past_end": past})
+        )

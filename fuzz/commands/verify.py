@@ -1,0 +1,73 @@
+"""`aiterfuzz verify`: run a script on a simulated GPU and say what hardware would have done."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from backend.case import Arch
+from fuzz.commands.arguments import number, read_arch, seconds
+
+EPILOG = """\
+What the script prints comes through. Where hardware would abort, ROCm's line is printed with an explanation under it and the
+exit code is 134, as a shell tells of the abort. Otherwise: the script's own exit code; 1 where that is 0 but an access left a
+tensor, byte by byte; 2 wrong usage; 3 could not run. aiter's own Python runs from --aiter or from the installed wheel
+(--release 2025-11, real machine code); for other releases without a checkout, stage 1 is computed along the work items."""
+
+MIB = 1 << 20
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "verify",
+        help="run a script that uses torch and aiter on a simulated GPU",
+        usage="%(prog)s [options] SCRIPT [options] [-- ARGS]",
+        description="Runs an unmodified script that uses torch's cuda tensors and aiter on a simulated MI300X or MI355X.",
+        epilog=EPILOG,
+    )
+    _split_at_dashes(command)
+    command.add_argument("script", type=Path, metavar="SCRIPT", help="a Python script")
+    command.add_argument(
+        "--arch", type=read_arch, default=Arch.GFX950, metavar="A", help="gfx950 (MI355X, default), gfx942 (MI300X)"
+    )
+    command.add_argument("--aiter", metavar="PATH[@REV]", help="a checkout of ROCm/aiter, whose Python and machine code run")
+    command.add_argument("--release", metavar="R", help="AITER release without a checkout: 2025-11, 2026-06 (default), 2026-08")
+    command.add_argument(
+        "--num-cu", type=number("--num-cu", 1), default=0, metavar="N", help="compute units (all of the GPU's)"
+    )
+    command.add_argument(
+        "--node", type=number("--node", 0), default=1, metavar="N", help="of the first GPU in fault messages (1)"
+    )
+    command.add_argument("--seconds", type=seconds, default=600.0, metavar="S", help="time limit (600)")
+    command.add_argument("--memory", type=number("--memory", 256), default=8192, metavar="MIB", help="memory limit (8192)")
+    command.set_defaults(command=run)
+
+
+def _split_at_dashes(command: argparse.ArgumentParser) -> None:
+    """What follows `--` are the script's arguments, wherever our own options stand before it (argparse cannot do both)."""
+    parse = command.parse_known_args
+
+    def parse_known_args(args: Sequence[str], namespace: Any = None) -> Any:
+        typed = list(args)
+        at = typed.index("--") if "--" in typed else len(typed)
+        parsed, unknown = parse(typed[:at], namespace)
+        parsed.arguments = typed[at + 1 :]
+        return parsed, unknown
+
+    command.parse_known_args = parse_known_args  # type: ignore[method-assign, assignment]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the script; its findings follow what it prints."""
+    from backend.virtual.child import Limits
+    from backend.virtual.script.options import Options
+    from reprod.verify import told, verify
+
+    options = Options(arguments.arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
+    limits = Limits(arguments.seconds, arguments.memory * MIB)
+    done = verify(arguments.script, arguments.arguments, options, limits)
+    print("\n".join(told(done)))
+    return done.code

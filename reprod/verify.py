@@ -1,0 +1,277 @@
+"""Runs a script on the virtual GPU, in a child process with limits, and says what hardware would have done with it.
+
+What runs there is backend.virtual.script; here it is started, watched and told of. Every script that the project writes goes
+through `verified` before it is shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.aiter.codefiles import open_source
+from backend.case import Arch, Case
+from backend.codec import from_plain, to_plain
+from backend.errors import CannotRunError, UsageError
+from backend.virtual.child import Limits
+from backend.virtual.script.options import Options
+from backend.virtual.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, Seen
+
+RUNNER = "backend.virtual.script.run"
+
+DEFAULT_LIMITS = Limits(seconds=600.0, memory=8 << 30)
+
+REPRO_LIMITS = Limits(seconds=120.0, memory=6 << 30)
+"""For scripts of shrunk cases, which take seconds; half of it is for the first start, which compiles the machine."""
+
+POLL_SECONDS = 0.05
+
+ROOT = Path(__file__).parents[1]
+
+PRODUCT = {Arch.GFX942: "MI300X", Arch.GFX950: "MI355X"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """One run. exit_code: the script's process as on hardware. reports: of every process of it, the first one's first.
+
+    output: what it printed (empty where that went through). stopped: the limit that ended it, None where it came to its end.
+    """
+
+    arguments: tuple[str, ...]
+    exit_code: int
+    reports: tuple[ScriptReport, ...]
+    output: str
+    stopped: str | None
+    seconds: float
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """ROCm's line of each process that hardware would have aborted."""
+        return tuple(report.fault.line for report in self.reports if report.fault is not None)
+
+    @property
+    def findings(self) -> tuple[Seen, ...]:
+        """Of all processes, each once."""
+        found: dict[str, Seen] = {}
+        for report in self.reports:
+            for seen in report.findings:
+                found.setdefault(seen.finding.signature, seen)
+        return tuple(found.values())
+
+    @property
+    def could_not_run(self) -> str | None:
+        """Why the run says nothing, None where it does."""
+        reasons = [report.could_not_run for report in self.reports if report.could_not_run is not None]
+        if self.stopped is not None:
+            return self.stopped
+        if not self.reports:
+            return f"the process ended without a report (exit {self.exit_code})"
+        return reasons[0] if reasons else None
+
+    @property
+    def code(self) -> int:
+        """The exit code of `aiterfuzz verify`."""
+        if self.faults:
+            return EXIT_ABORTED
+        if self.could_not_run is not None:
+            return EXIT_CANNOT_RUN
+        return self.exit_code or (EXIT_FINDINGS if self.findings else 0)
+
+
+def verify(
+    script: Path, arguments: Sequence[str], options: Options, limits: Limits = DEFAULT_LIMITS, captured: bool = False
+) -> Verification:
+    """Run `python SCRIPT ARGUMENTS` on the virtual GPU. captured: keep what it prints instead of letting it through.
+
+    Raises UsageError where there is no such script or revision of AITER.
+    """
+    if not script.is_file():
+        raise UsageError(f"{script}: no such file; give the path of a Python script")
+    if options.aiter is not None:
+        open_source(options.aiter)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="aiterfuzz-verify-") as folder, tempfile.TemporaryFile() as kept:
+        told = json.dumps(to_plain(options) | {"reports": folder})
+        process = subprocess.Popen(
+            [sys.executable, "-m", RUNNER, told, str(script), *arguments],
+            stdout=kept if captured else None,
+            stderr=kept if captured else None,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **_environment()},
+            start_new_session=True,
+        )
+        try:
+            stopped = _watch(process, limits, started)
+        finally:
+            _end_session(process)
+        kept.seek(0)
+        output = kept.read().decode(errors="replace")
+        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        return Verification(
+            tuple(arguments), code, _reports(Path(folder), process.pid), output, stopped, time.monotonic() - started
+        )
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(entry for entry in (str(ROOT), os.environ.get("PYTHONPATH", "")) if entry)
+    return {"PYTHONPATH": path, "TRITON_INTERPRET": "1"}
+
+
+def _watch(process: subprocess.Popen[bytes], limits: Limits, started: float) -> str | None:
+    """Wait for the end; the limit that it was stopped at, None for none."""
+    while process.poll() is None:
+        if time.monotonic() - started > limits.seconds:
+            return f"stopped at its limit of {limits.seconds:g} s"
+        if _resident(process.pid) > limits.memory:
+            return f"stopped at its limit of {limits.memory >> 20} MiB"
+        time.sleep(POLL_SECONDS)
+    return None
+
+
+def _end_session(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the script's processes: it has a session of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _resident(group: int) -> int:
+    """Resident bytes of the process group, 0 where /proc does not tell."""
+    total = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[2]) == group:
+                total += int((entry / "statm").read_text(encoding="ascii").split()[1])
+        except (OSError, IndexError, ValueError):
+            continue
+    return total * os.sysconf("SC_PAGE_SIZE")
+
+
+def _reports(folder: Path, first: int) -> tuple[ScriptReport, ...]:
+    found = [from_plain(ScriptReport, json.loads(file.read_text(encoding="utf-8"))) for file in folder.glob("*.json")]
+    return tuple(sorted(found, key=lambda report: (report.pid != first, report.pid)))
+
+
+def told(done: Verification) -> Iterator[str]:
+    """A run for people, line by line; what the script itself and the runtime printed is left out."""
+    for report in done.reports:
+        who = f"process {report.pid}: " if len(done.reports) > 1 else ""
+        yield (
+            f"{who}simulated {PRODUCT[Arch(report.arch)]} ({report.arch}, {report.num_cu} CUs), aiter: {report.aiter}; "
+            f"{report.decode_calls} decode calls, {report.launches} launches; stage 1 by {report.engine}"
+        )
+        yield from (f"note: {note}" for note in report.notes)
+    findings = done.findings
+    if findings:
+        yield f"{len(findings)} findings, byte by byte:"
+    for seen in findings:
+        yield from _finding_lines(seen)
+    if not findings and done.could_not_run is None:
+        yield "no finding"
+    if done.could_not_run is not None:
+        yield f"could not run: {done.could_not_run}"
+    yield f"exit {done.code}" + (f" (the script itself ends with {done.exit_code})" if done.exit_code != done.code else "")
+
+
+def _finding_lines(seen: Seen) -> Iterator[str]:
+    finding = seen.finding
+    extra = f" ({seen.calls} calls)" if seen.calls > 1 else ""
+    extra += " (after the abort: hardware does not come to it)" if seen.after_abort else ""
+    yield f"  {finding.party.value}, {finding.stage}: {finding.kind.value}{extra}"
+    yield f"    {finding.message}"
+    figures = ", ".join(f"{name} {value}" for name, value in finding.evidence.items())
+    if figures:
+        yield f"    {figures}"
+
+
+def runs_of(script: str) -> tuple[tuple[str, ...], ...]:
+    """The ways in which a script of ours (templates/repro.py.txt) is run, by what its text offers."""
+    runs: list[tuple[str, ...]] = [()]
+    if '"edge"), default="guarded"' in script:
+        runs.append(("--layout", "edge"))
+    if '"--fixed"' in script:
+        runs.append(("--fixed",))
+    return tuple(runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What all runs of one script of ours came to. name: of its file.
+
+    shows: a run as found goes wrong and the fixed one, if there is one, does not.
+    """
+
+    name: str
+    runs: tuple[Verification, ...]
+
+    @property
+    def shows(self) -> bool:
+        """See the class."""
+        found = [run.code in (EXIT_FINDINGS, EXIT_ABORTED) for run in self.runs if "--fixed" not in run.arguments]
+        fixed = [run.code == 0 for run in self.runs if "--fixed" in run.arguments]
+        return any(found) and all(fixed)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One line for each run, after one that says where."""
+        first = next((report for run in self.runs for report in run.reports), None)
+        where = "a simulated GPU" if first is None else f"a simulated {PRODUCT[Arch(first.arch)]}"
+        by = "" if first is None else f" (stage 1 by {first.engine}; aiter: {_revision(first.aiter)})"
+        outcome = "shows what it is for" if self.shows else "does NOT show what it is for"
+        head = f"{self.name} was run on {where}{by} and {outcome}:"
+        return (head, *(f"`{_command(self.name, run)}`: {_result(run)}" for run in self.runs))
+
+
+def _command(name: str, run: Verification) -> str:
+    return " ".join(("python", name, *run.arguments))
+
+
+def _result(run: Verification) -> str:
+    if run.could_not_run is not None and not run.faults:
+        return f"could not run ({run.could_not_run})"
+    count = len(run.findings)
+    found = f"{count} finding{'s' if count != 1 else ''} byte by byte" if count else "no finding"
+    return f"exit {run.code}, {found}" + (f"; {run.faults[0]}" if run.faults else "")
+
+
+def _revision(label: str) -> str:
+    """The revision of `PATH@REVISION`, without the path, which means something on this machine only."""
+    return f"ROCm/aiter {label.rpartition('@')[2]}" if "@" in label else label
+
+
+def verdict(name: str, script: str, case: Case, aiter: str | None, limits: Limits = REPRO_LIMITS) -> Verdict:
+    """Runs a script of ours, given as its text, in each way that it offers. aiter: PATH[@REVISION] of a checkout."""
+    options = Options(case.arch, aiter, case.release if aiter is None else None, case.compute_units)
+    with tempfile.TemporaryDirectory(prefix="aiterfuzz-script-") as folder:
+        file = Path(folder, name)
+        file.write_text(script, encoding="utf-8")
+        return Verdict(name, tuple(verify(file, run, options, limits, captured=True) for run in runs_of(script)))
+
+
+def verified(files: Mapping[str, str], case: Case, aiter: str | None = None) -> Mapping[str, str]:
+    """The files of a finding's folder (reprod.write) with what each of its scripts was seen to do, in issue and explanation.
+
+    Raises CannotRunError where no run of a script could be made.
+    """
+    lines: list[str] = []
+    for name, text in files.items():
+        if name.endswith(".py"):
+            seen = verdict(name, text, case, aiter)
+            if all(run.could_not_run is not None and not run.faults for run in seen.runs):
+                raise CannotRunError(f"{name} cannot be verified: {seen.runs[0].could_not_run}")
+            lines += seen.lines
+    added = {
+        "explain.txt": "\n".join(("", *lines)) + "\n",
+        "issue.md": "\n".join(("", "### Verification", "", *(f"* {line}" for line in lines))) + "\n",
+    }
+    return {name: text + added.get(name, "") for name, text in files.items()}
