@@ -435,7 +435,7 @@ def _side(device: Any) -> str:
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     """The whole storage, plain."""
     with torch._C.DisableTorchFunction():
-        return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())  # type: ignore[call-overload, no-any-return]
+        return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
 
 
 def _of_tensor(name: str, args: Arguments) -> bool:
