@@ -18,7 +18,7 @@ from backend.cdna.effects import AGPR, VGPR, units
 from backend.cdna.encode import Constants, Encoded, NotModelledError, encode
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.modifiers import modified
-from backend.cdna.execute.timing_costs import issue_cost, matrix_cost
+from backend.cdna.execute.timing_costs import issue_cost
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Dpp, Instruction, Modifiers, OperandKind
 from backend.cdna.slice import Action, slice_kernel
@@ -151,8 +151,7 @@ class _Compiler:
             record[at.TARGET] = encoded.target
             record[at.MODIFIER] = place
             record[at.ACCESS] = -1
-            instruction = self.instructions[number]
-            record[at.COST] = issue_cost(instruction) | matrix_cost(instruction) << 8
+            record[at.COST] = issue_cost(self.instructions[number])
             if place >= 0:
                 self._inner_record(place, record, encoded)
             if encoded.accesses:

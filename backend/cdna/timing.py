@@ -1,10 +1,11 @@
 """The timing model: how long memory takes in the timed schedule.
 
 The numbers are fitted so that every kernel tried computes the right result; they were not measured on hardware. What is
-modelled: a wave issues in order; LDS takes one wave's instruction after the other, vector memory answers each wave in order; a
-result reaches its registers when it is there and not before; s_waitcnt makes the wave's clock wait for answers; of the
-waves of a workgroup the one with the smallest clock goes first; a barrier is left by all at once. What issuing costs is in
-execute/timing_costs.py.
+modelled: a wave issues in order; LDS and vector memory answer each wave in order, and a counter that is full waits; a result
+reaches its registers when it is there and not before; s_waitcnt makes the wave's clock wait for answers; of the waves of a
+workgroup the one with the smallest clock goes first; a barrier is left by all at once. What issuing costs is in
+execute/timing_costs.py. Tried and dropped: LDS shared by the waves, and matrix instructions that overlap with others; both
+read some operands of a correct bf16 kernel before they arrive.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from backend.cdna.execute import layout as at
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Cycles. lds, vm: from issue to the answer; lds_dword: for which one dword of 64 lanes occupies LDS (128 bytes a cycle).
+    """Cycles. lds, vm: from issue to the answer; lds_dword: more for each dword of a lane.
 
     slack: by which an answer may be late and still be taken, for an instruction reads its operands over several cycles. One
     kernel of release 2026-06 needs at least 12: it waits for one LDS read less than its first matrix instruction uses.

@@ -53,15 +53,13 @@ def queue_data(context: Any, number: int, slot: int) -> Any:
 
 @inlined
 def answer_time(context: Any, scalars: Any, queue: int, dwords: int) -> int:
-    """When memory answers what is issued now. LDS serves the waves of a workgroup one after the other, vector memory each by itself."""
-    clock = np.int64(scalar_pair(scalars, at.CLOCK))
+    """When memory answers what a wave issues now: after the latency and after everything that it issued before."""
+    ready = at.ANSWERED + 2 * queue
     latency = words_at(context[at.CTX_LATENCIES], at.QUEUES)[queue]
+    answered = max(np.int64(scalar_pair(scalars, at.CLOCK)) + latency, np.int64(scalar_pair(scalars, ready)))
     if queue == at.QUEUE_LDS:
-        taken = max(clock, context[at.CTX_LDS_FREE]) + context[at.CTX_LDS_CYCLES] * dwords
-        context[at.CTX_LDS_FREE] = taken
-        return taken + latency
-    answered = max(clock + latency, np.int64(scalar_pair(scalars, at.ANSWERED)))
-    set_scalar_pair(scalars, at.ANSWERED, np.uint64(answered))
+        answered += context[at.CTX_LDS_CYCLES] * dwords
+    set_scalar_pair(scalars, ready, np.uint64(answered))
     return answered
 
 
@@ -71,8 +69,7 @@ def postpone(wave: int, context: Any, queue: int, kind: int, place: int, dwords:
     rows, scalars = rows_of(wave), scalars_of(wave)
     number = queue_number(scalars, queue)
     head = queue_head(context, number)
-    if head[1] == np.uint64(at.PENDING_ENTRIES):
-        wait_for_one(wave, context, queue)
+    wait_until(wave, context, queue, at.LDS_LIMIT - 1 if queue == at.QUEUE_LDS else at.VM_LIMIT - 1)
     slot = np.int64(head[0] + head[1]) % at.PENDING_ENTRIES
     head[1] += np.uint64(1)
     answered = answer_time(context, scalars, queue, dwords)

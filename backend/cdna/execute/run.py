@@ -205,22 +205,11 @@ def meet_at_barrier(context: Any) -> None:
 
 
 @inlined
-def wait_for_matrix_unit(wave: int, context: Any, busy: int) -> None:
-    """A matrix instruction starts when the one before has left the unit; others may issue meanwhile."""
-    scalars = scalars_of(wave)
-    start = max(scalar_pair(scalars, at.CLOCK), scalar_pair(scalars, at.MATRIX_FREE))
-    set_scalar_pair(scalars, at.CLOCK, start)
-    set_scalar_pair(scalars, at.MATRIX_FREE, start + np.uint64(busy))
-    arrivals(wave, context)
-
-
-@inlined
 def run_workgroup_timed(context_address: int) -> int:
     """One instruction at a time of the wave whose clock is smallest; memory answers late (pending.py). Returns an OUTCOME."""
     context = context_of(context_address)
     for number in range(context[at.CTX_WAVES] * at.QUEUES):
         queue_head(context, number)[1] = np.uint64(0)
-    context[at.CTX_LDS_FREE] = 0
     while True:
         index = earliest_wave(context)
         if index < 0:
@@ -236,11 +225,9 @@ def run_workgroup_timed(context_address: int) -> int:
             allowed = np.int64(fields[at.IMMEDIATE])
             wait_until(wave, context, at.QUEUE_VM, allowed & 0xFF)
             wait_until(wave, context, at.QUEUE_LDS, allowed >> 8)
-        if fields[at.COST] >> 8:
-            wait_for_matrix_unit(wave, context, fields[at.COST] >> 8)
         traced = context[at.CTX_TRACE_WORKGROUP] == context[at.CTX_WORKGROUP] and context[at.CTX_TRACE_WAVE] == index
         context[at.CTX_EXECUTED] += run_wave(wave, context_address, 1, traced)
-        set_scalar_pair(scalars, at.CLOCK, scalar_pair(scalars, at.CLOCK) + np.uint64(fields[at.COST] & 0xFF))
+        set_scalar_pair(scalars, at.CLOCK, scalar_pair(scalars, at.CLOCK) + np.uint64(fields[at.COST]))
         if scalars[at.STATUS] == at.STATUS_UNMODELLED:
             return at.OUTCOME_UNMODELLED
         if context[at.CTX_EXECUTED] >= context[at.CTX_LIMIT]:

@@ -12,17 +12,12 @@ LEAST = 4
 
 
 def issue_cost(instruction: Instruction) -> int:
-    """Cycles until the wave's next instruction may issue."""
+    """Cycles until the wave's next instruction may issue; a matrix instruction keeps its wave for as long as it takes."""
+    match = _MATRIX.match(instruction.mnemonic)
+    if match is not None:
+        wide = match[1] == "32x32"
+        eight_bit = "f8f6f4" in instruction.mnemonic
+        return {(False, False): 16, (True, False): 32, (False, True): 32, (True, True): 64}[wide, eight_bit]
     if instruction.mnemonic == "s_nop":
         return LEAST * (instruction.sources[0].value + 1)
     return LEAST
-
-
-def matrix_cost(instruction: Instruction) -> int:
-    """Cycles for which the matrix unit takes no other instruction; 0 for what does not use it."""
-    match = _MATRIX.match(instruction.mnemonic)
-    if match is None:
-        return 0
-    wide = match[1] == "32x32"
-    eight_bit = "f8f6f4" in instruction.mnemonic
-    return {(False, False): 16, (True, False): 32, (False, True): 32, (True, True): 64}[wide, eight_bit]
