@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from backend.aiter.launch import Refusal
 from backend.case import Case
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, Party
@@ -105,9 +106,20 @@ def try_revision(name: str, wanted: Finding, judge: Judge, repeats: int = REPEAT
         decisive = [text for part, text in found if part is Part.PLANNER or wanted.party in _NEEDS_LAUNCHER]
         if decisive:
             return Trial(name, Verdict.SKIPPED, "; ".join(decisive), doubts, len(shown) + 1, not shown)
+        if _refused_by_launcher(outcome) and any(part is Part.LAUNCHER for part, _ in found):
+            return Trial(name, Verdict.SKIPPED, f"{outcome.refused}; {'; '.join(doubts)}", doubts, len(shown) + 1, not shown)
         shown.append(_verdict(outcome, wanted))
     verdict, detail = next((each for each in shown if each[0] is Verdict.BAD), shown[0])
     return Trial(name, verdict, detail, doubts, repeats, len(set(shown)) == 1)
+
+
+def _refused_by_launcher(outcome: Outcome) -> bool:
+    """Whether it is the launcher's rule, not the revision's Python, that refuses."""
+    launch = outcome.call.launch if outcome.call is not None else None
+    return isinstance(launch, Refusal) and launch.raised_by == LAUNCHER_FUNCTION
+
+
+LAUNCHER_FUNCTION = "mla_decode_stage1_asm_fwd"
 
 
 def same_fault(wanted: Finding, shown: Finding | None) -> bool:

@@ -84,6 +84,14 @@ _REASONS: Mapping[FindingKind, tuple[str, str]] = {
         "it does not implement)",
         "compute the address in 64 bits, or refuse page sizes that the kernel does not implement",
     ),
+    FindingKind.NOT_COVERED: (
+        "sizes and arguments hold, and the plan gives some tokens of a request to no piece",
+        "let the planner's pieces of a row add up to its tokens",
+    ),
+    FindingKind.ROW_NOT_WRITTEN: (
+        "plan and arguments hold, and the row is stored by neither the kernel nor the reduction",
+        "store the row where it is computed, or refuse the call",
+    ),
     FindingKind.NULL_POINTER: (
         "the launcher passes a null pointer that the kernel uses",
         "pass the tensor, or choose a kernel that does not use it",

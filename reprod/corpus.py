@@ -17,7 +17,7 @@ from typing import Any
 from backend.aiter.codefiles import CodeSource, open_source
 from backend.case import RELEASES, Case
 from backend.codec import from_plain, read_file, to_plain
-from backend.devices.registry import OPENERS
+from backend.devices.registry import OPENERS, Device
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
 from backend.path import Outcome, Path
@@ -91,6 +91,8 @@ class Side:
     must be shown. device: by name in backend.devices.registry. revision: a commit of ROCm/aiter, or the object id of one code
     object, for a device that runs code objects; None: the installed wheel or what is built in.
     needs: what no device of this project has, so that the side cannot run anywhere yet; "" for nothing.
+    planted: columns of device model's table of kernels (backend/devices/model/traits.csv) in place of the defaults, for a
+    kernel of which there is no code object: what a kernel with them would do.
     """
 
     case: Case
@@ -100,6 +102,7 @@ class Side:
     device: str = "model"
     revision: str | None = None
     needs: str = ""
+    planted: Mapping[str, str] = field(default_factory=dict)
 
     def cases(self) -> Iterator[Case]:
         """Every combination at every release; raises UsageError where one is not a valid Case."""
@@ -160,10 +163,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a side runs on; see Side.device and Side.revision."""
+    """What a side runs on; see Side.device, Side.revision and Side.planted."""
 
     device: str
     revision: str | None
+    planted: tuple[tuple[str, str], ...] = ()
 
 
 PathFactory = Callable[[Machine], Runner]
@@ -187,7 +191,8 @@ class OpenPaths:
         if machine.device not in OPENERS:
             raise CannotRunError(f"device {machine.device}: not there; there are {', '.join(OPENERS)}")
         if machine not in self._open:
-            self._open[machine] = Path(machine.device, self._source(machine))
+            source = self._source(machine)
+            self._open[machine] = Path(_planted(machine) if machine.planted else machine.device, source)
         return self._open[machine]
 
     def _source(self, machine: Machine) -> CodeSource | None:
@@ -200,6 +205,14 @@ class OpenPaths:
             return open_source(f"{self.checkout}@{machine.revision}")
         except UsageError as error:
             raise CannotRunError(f"{wanted}: not in {self.checkout}; fetch its whole history ({error})") from error
+
+
+def _planted(machine: Machine) -> Device:
+    """Device model with traits of a kernel that is not there."""
+    from backend.devices.model import ModelDevice
+    from backend.devices.model.traits import KernelTraits, from_row, to_row
+
+    return ModelDevice(known=from_row(to_row(KernelTraits()) | dict(machine.planted)))
 
 
 def load_corpus(path: FilePath) -> tuple[Entry, ...]:
@@ -233,7 +246,18 @@ def load_entry(file: FilePath) -> Entry:
         allowed = "at least one finding, the cause first" if expects else "no finding on a silent side"
         _require(file, f"{name}.expect", len(side.expect), bool(side.expect) == expects, allowed)
         _check_sweep(file, name, side)
+        _check_planted(file, name, side)
     return entry
+
+
+def _check_planted(file: FilePath, name: str, side: Side) -> None:
+    if not side.planted:
+        return
+    from backend.devices.model.traits import COLUMNS
+
+    for column in side.planted:
+        _require(file, f"{name}.planted", column, column in COLUMNS, ", ".join(COLUMNS))
+    _require(file, f"{name}.device", side.device, side.device == "model", "model, where traits are planted")
 
 
 def _check_sweep(file: FilePath, name: str, side: Side) -> None:
@@ -305,7 +329,7 @@ def replay_release(entry: Entry, paths: PathFactory, release: str) -> Status:
 def _open(side: Side, paths: PathFactory) -> Runner:
     if side.needs:
         raise CannotRunError(side.needs)
-    return paths(Machine(side.device, side.revision))
+    return paths(Machine(side.device, side.revision, tuple(sorted(side.planted.items()))))
 
 
 def _complaint(side: Side, outcome: Outcome) -> str:

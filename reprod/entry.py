@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 from backend.codec import to_plain
@@ -31,6 +32,16 @@ def entry_of(outcome: Outcome, entry_id: str, title: str, references: tuple[str,
     found = blame(outcome)
     side = Side(outcome.case, (outcome.case.release,), expect=expect)
     return Entry(entry_id, title, references, cause.kind.value, found.verdict, (found.sentence,), (side,), ())
+
+
+def entry_file_name(entry: Entry) -> str:
+    """`ID-what-it-is.json`, from the title."""
+    words = re.sub(r"[^a-z0-9]+", "-", entry.title.lower()).strip("-")[:LONGEST_NAME].rstrip("-")
+    return f"{entry.id}-{words}.json"
+
+
+LONGEST_NAME = 48
+"""Characters of a title that go into a file's name."""
 
 
 def entry_text(entry: Entry) -> str:

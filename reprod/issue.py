@@ -5,7 +5,7 @@ What is not known here (the machine with the GPU) is left clearly to fill in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,7 +78,8 @@ class Evidence:
 
     around: shapes swept about it. script: the reproduction, quoted in full. fix: the caller's remedy, if there is one.
     memory: in how many layouts of memory hardware would fault, None where nothing leaves a tensor. seed, command: of the run
-    that found it, as far as they are known. bisection: of reprod.bisect, one sentence a line.
+    that found it, as far as they are known. bisection: of reprod.bisect, one sentence a line. cause: read off the sources by a
+    person, lines of markdown. ranks: processes of a further script, 1 for none.
     """
 
     around: Surroundings
@@ -88,6 +89,8 @@ class Evidence:
     seed: int | None
     command: str
     bisection: tuple[str, ...] = ()
+    cause: tuple[str, ...] = ()
+    ranks: int = 1
 
 
 def issue_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
@@ -139,8 +142,9 @@ def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
         f"* **Contract:** {found.verdict.value}: {_CONTRACT[found.verdict]}.",
         f"* **What would put it right:** {found.advice}.",
         f"* **Smallest case:** {told(outcome.case)}; arguments as {outcome.case.backend} gives them.",
-        *(f"* **Since:** {line}." for line in evidence.bisection),
+        *_bisection(evidence.bisection),
         *_instructions(outcome),
+        *(["", "Read off the sources:", "", *evidence.cause] if evidence.cause else []),
         "",
         "What follows from it:",
         "",
@@ -153,18 +157,22 @@ def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
 
 
 def _instructions(outcome: Outcome) -> list[str]:
-    """The first instruction whose access breaks the contract, where the device runs instructions."""
+    """The first instruction whose access breaks the contract, for each tensor, where the device runs instructions."""
     observation = outcome.observation
     found = [v for v in observation.violations if v.pc is not None] if observation is not None else []
-    if not found:
-        return []
-    first = found[0]
-    place = "" if first.workgroup is None else f", workgroup {first.workgroup}, wave {first.wave}, lane {first.lane}"
-    verb = "write" if first.is_write else "read"
-    return [
-        f"* **First bad instruction:** `{first.instruction}` at 0x{first.pc:x} of {first.stage}{place}: {verb} of "
-        f"{first.tensor}, {first.kind.value}, at byte {first.first_offset:,}."
-    ]
+    lines = []
+    for violation in found:
+        verb = "write" if violation.is_write else "read"
+        where = f"workgroup {violation.workgroup}, wave {violation.wave}"
+        lines.append(
+            f"  * `{violation.instruction}` at 0x{violation.pc:x} ({where}): {verb} of {violation.tensor}, "
+            f"{violation.kind.value}, at byte {violation.first_offset:,}"
+        )
+    return ["* **First bad instruction** of each tensor:", *lines] if lines else []
+
+
+def _bisection(lines: Sequence[str]) -> list[str]:
+    return ["* **Bisection:**", *(f"  * {line}" for line in lines)] if lines else []
 
 
 def _memory(found: Layouts | None) -> list[str]:
@@ -223,7 +231,8 @@ def _around(outcome: Outcome, around: Surroundings) -> list[str]:
     rows = [(shape.dimension, shape.value, _marked(shape.effect), shape.detail) for shape in around.one_by_one]
     return [
         "",
-        f"Affected and unaffected shapes, all else as in the smallest case ({case.arch}, {case.release}, {case.backend}):",
+        f"Affected and unaffected shapes by device model, all else as in the smallest case ({case.arch}, {case.release}, "
+        f"{case.backend}):",
         "",
         *markdown_table(header, heads),
         "",
@@ -246,6 +255,11 @@ def _steps(outcome: Outcome, evidence: Evidence) -> list[str]:
     ]
     if evidence.fix is not None:
         lines.append(f"3. `python repro.py --fixed`: the same batch with {evidence.fix.told}. Exit 0.")
+    if evidence.ranks > 1:
+        lines.append(
+            f"{len(lines) - 1}. `python repro_ranks.py` (beside this text): {evidence.ranks} processes, a GPU each, at the "
+            "decode call at once, each with another layout of memory."
+        )
     return [
         *lines,
         "",

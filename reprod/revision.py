@@ -158,7 +158,8 @@ class RevisionPath:
             raise CannotRunError(f"{self.source.label}: takes an experimental kernel, of which there is no model")
         fold = stage1.rows // decode.q_rows
         folded = FoldedHeads(fold == 1, fold, stage1.heads, copied=fold > 1 and decode.max_seqlen_q > 1)
-        passed = dataclasses.replace(decode, max_seqlen_q=stage1.max_seqlen_q)
+        # The flag chooses a planner and changes no launch; whether there is one, the revision's own Python has said.
+        passed = dataclasses.replace(decode, max_seqlen_q=stage1.max_seqlen_q, intra_batch_mode=False)
         return launch(rules, device, passed, self.source, folded)
 
     def _text(self, path: str) -> str:

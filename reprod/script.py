@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from string import Template
 
-from backend.case import PageOrder
+from backend.case import Arch, PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
 from backend.path import Outcome
@@ -38,14 +38,11 @@ def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py", ranks
     decision, cause = outcome.decision, outcome.cause
     if decision is None or cause is None:
         raise UsageError(f"no script: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
-    tags = {"persistent" if decision.sizing is not None else "non-persistent"}
-    tags.add("until 2025" if decision.case.release.startswith("2025") else "since 2026")
+    tags = {"script", "ranks" if ranks > 1 else "one rank"} | _tags(decision)
     tags |= {"fixed"} if fix is not None else set()
-    tags.add("ranks" if ranks > 1 else "one rank")
-    tags.add("lse" if decision.decode.return_lse else "no lse")
-    text = "\n".join(_wanted(_template(), tags)).rstrip() + "\n"
-    return Template(text).substitute(
-        title=f"{cause.kind.value.replace('-', ' ').capitalize()} in AITER's MLA decode, release {decision.case.release}.",
+    return _text(
+        tags,
+        title=_title(outcome),
         cause="\n".join(_wrapped(blame(outcome).sentence)),
         arch=decision.case.arch,
         name=name,
@@ -53,6 +50,58 @@ def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py", ranks
         fixed_told=fix.told if fix is not None else "",
         constants="\n".join(_constant_lines(outcome, decision, fix)),
     )
+
+
+NIGHTLY_SUITES = {Arch.GFX942: "nightly-amd-1-gpu", Arch.GFX950: "nightly-amd-1-gpu-mi35x"}
+"""sglang's nightly suites of one AMD GPU (test/run_suite.py, 2026-08)."""
+
+NIGHTLY_SECONDS = 300
+"""Estimated time: AITER compiles its planner and reduction at the first call."""
+
+
+def nightly_text(outcome: Outcome, fix: Fix | None) -> str:
+    """A nightly test for sglang (test/registered/amd) of an outcome.
+
+    fix: arguments under which the batch must come out right; the test then holds them. None: the arguments as found, with which
+    it fails until AITER is mended. Raises UsageError as `script_text`.
+    """
+    found, cause = outcome.decision, outcome.cause
+    if found is None or cause is None:
+        raise UsageError(f"no test: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
+    decision = fix.decision if fix is not None else found
+    now = (
+        f"Runs with {fix.told}, under which it must be right."
+        if fix is not None
+        else "Runs as found: it fails until AITER is mended."
+    )
+    return _text(
+        {"nightly"} | _tags(decision),
+        title=_title(outcome),
+        cause="\n".join(_wrapped(blame(outcome).sentence)),
+        expected_now="\n".join(_wrapped(now)),
+        est_time=NIGHTLY_SECONDS,
+        suite=NIGHTLY_SUITES[decision.case.arch],
+        test_class="Test" + "".join(word.capitalize() for word in ("mla", "decode", *cause.kind.value.split("-"))),
+        constants="\n".join(_nightly_lines(outcome, decision)),
+    )
+
+
+def _tags(decision: Decision) -> set[str]:
+    return {
+        "persistent" if decision.sizing is not None else "non-persistent",
+        "until 2025" if decision.case.release.startswith("2025") else "since 2026",
+        "lse" if decision.decode.return_lse else "no lse",
+    }
+
+
+def _title(outcome: Outcome) -> str:
+    assert outcome.cause is not None
+    what = outcome.cause.kind.value.replace("-", " ").capitalize()
+    return f"{what} in AITER's MLA decode, release {outcome.case.release}."
+
+
+def _text(tags: set[str], **values: object) -> str:
+    return Template("\n".join(_wanted(_template(), tags)).rstrip() + "\n").substitute(values)
 
 
 def _template() -> list[str]:
@@ -92,21 +141,34 @@ _COMMENTS: Mapping[str, str] = {
 
 
 def _constant_lines(outcome: Outcome, decision: Decision, fix: Fix | None) -> Iterator[str]:
-    case, constants = decision.case, _constants(decision)
-    yield f'WANTED_ARCH = "{case.arch}"'
-    yield f"NUM_CU = {case.compute_units}"
-    for name, value in constants.items():
-        comment = f"  # {_COMMENTS[name]}" if name in _COMMENTS else ""
-        yield f"{name} = {value}{comment}"
+    constants = _constants(decision)
+    yield from _case_lines(decision)
     if fix is not None:
         yield "FIXED = {  # for --fixed"
         yield from (f'    "{name}": {value},' for name, value in _constants(fix.decision).items() if value != constants[name])
         yield "}"
-    yield f"RED_ZONE = {_red_zone(outcome)} << 20  # bytes around each tensor, twice what the fault reaches"
+    yield _red_zone_line(outcome)
     yield 'EXPECTATION = """\\'
     for line in _expectation(outcome):
         yield from _wrapped(line, "    ")
     yield '"""'
+
+
+def _nightly_lines(outcome: Outcome, decision: Decision) -> Iterator[str]:
+    yield from _case_lines(decision)
+    yield _red_zone_line(outcome)
+
+
+def _case_lines(decision: Decision) -> Iterator[str]:
+    yield f'WANTED_ARCH = "{decision.case.arch}"'
+    yield f"NUM_CU = {decision.case.compute_units}"
+    for name, value in _constants(decision).items():
+        comment = f"  # {_COMMENTS[name]}" if name in _COMMENTS else ""
+        yield f"{name} = {value}{comment}"
+
+
+def _red_zone_line(outcome: Outcome) -> str:
+    return f"RED_ZONE = {_red_zone(outcome)} << 20  # bytes around each tensor, twice what the fault reaches"
 
 
 def _constants(decision: Decision) -> dict[str, str]:

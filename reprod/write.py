@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from backend.codec import dumps
@@ -23,6 +24,30 @@ from reprod.sweep import surroundings
 
 CASE, EXPLAIN, SCRIPT, ISSUE = "case.json", "explain.txt", "repro.py", "issue.md"
 
+RANKS_SCRIPT = "repro_ranks.py"
+"""The script of several processes, where one is asked for."""
+
+CAUSE, BISECTION = "cause.md", "bisection.txt"
+"""What a person and `aiterfuzz bisect` add to the issue; kept, so that the folder can be written anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What a finding's folder tells beside what the path shows.
+
+    cause: read off the sources by a person, lines of markdown. bisection: sentences of reprod.bisect. ranks: processes of a
+    further script, 1 for none.
+    """
+
+    cause: tuple[str, ...] = ()
+    bisection: tuple[str, ...] = ()
+    ranks: int = 1
+
+
+NO_NOTES = Notes()
+
+Verify = Callable[[Mapping[str, str]], Mapping[str, str]]
+
 
 def write_finding(
     outcome: Outcome,
@@ -31,14 +56,19 @@ def write_finding(
     path: CasePath | None = None,
     seed: int | None = None,
     command: str = "",
+    notes: Notes = NO_NOTES,
+    verify: Verify | None = None,
 ) -> Path:
     """Writes the folder of an outcome below `folder`, which is made if it is not there; returns its path.
 
-    path: runs the sweep around the case and tries remedies; None: device model. A folder of the same name, which is of the
+    path: runs the sweep around the case and tries remedies; None: device model. verify: runs the scripts and adds to the texts
+    what they were seen to do (reprod.verify.verified); None: nothing is run. A folder of the same name, which is of the
     same fault and case, is replaced. Raises UsageError where the outcome shows no finding or `folder` cannot be written to;
     nothing is left then.
     """
-    files = finding_files(outcome, context, path, seed, command)
+    files = finding_files(outcome, context, path, seed, command, notes)
+    if verify is not None:
+        files = verify(files)
     return write_folder(folder, folder_name(outcome), files)
 
 
@@ -48,9 +78,9 @@ def finding_files(
     path: CasePath | None = None,
     seed: int | None = None,
     command: str = "",
-    bisection: tuple[str, ...] = (),
+    notes: Notes = NO_NOTES,
 ) -> Mapping[str, str]:
-    """Content of each file of a finding's folder, by name. bisection: sentences of reprod.bisect for the issue."""
+    """Content of each file of a finding's folder, by name."""
     cause = outcome.cause
     if cause is None:
         raise UsageError(f"nothing to write: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
@@ -58,8 +88,13 @@ def finding_files(
     fix = fix_of(outcome, path)
     script = script_text(outcome, fix, SCRIPT)
     memory = layouts(outcome)
-    evidence = Evidence(surroundings(outcome, path), script, fix, memory, seed, command, bisection)
-    return {
+    around = surroundings(outcome, path)
+    evidence = Evidence(around, script, fix, memory, seed, command, notes.bisection, notes.cause, notes.ranks)
+    further = {RANKS_SCRIPT: script_text(outcome, fix, RANKS_SCRIPT, notes.ranks)} if notes.ranks > 1 else {}
+    for name, lines in ((CAUSE, notes.cause), (BISECTION, notes.bisection)):
+        if lines:
+            further[name] = "\n".join(lines) + "\n"
+    return further | {
         CASE: dumps(outcome.case) + "\n",
         EXPLAIN: explain_text(outcome, memory=memory),
         SCRIPT: script,

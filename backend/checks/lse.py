@@ -22,14 +22,15 @@ def check_final_lse(call: Call) -> list[Finding]:
         return []
     if _loads_lse_pointer(launch.blob_id):
         return []
-    whole = plan.work_items[plan.work_items[:, 1] < 0]
+    items = plan.work_items
+    whole = items[(items[:, 1] < 0) & (items[:, 5] > items[:, 4])]
     count = int((whole[:, 3] - whole[:, 2]).sum())
     if not count:
         return []
     row = int(whole[0, 2])
     message = (
-        f"{count} rows of final_lse are written by nobody, the first is row {row}: they are not split, so that the kernel "
-        f"should write them, and it never loads {LSE_POINTER}"
+        f"nobody writes final_lse of rows that are not split ({count}, the first is row {row}): the kernel should, and it never "
+        f"loads {LSE_POINTER}"
     )
     figures: dict[str, int | str] = {"rows": count, "first_row": row, "kernarg": LSE_POINTER}
     kind, stage = FindingKind.ROW_NOT_WRITTEN, launch.code_object

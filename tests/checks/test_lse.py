@@ -28,6 +28,11 @@ def test_the_kernel_for_32_heads_and_one_query_leaves_unsplit_rows_out() -> None
     assert finding.evidence["rows"] == 2
 
 
+def test_a_request_without_tokens_has_no_log_sum_exp() -> None:
+    assert run(kv_lens=(10, 10, 10)).findings[0].evidence["rows"] == 3
+    assert run(kv_lens=(10, 0, 10)).findings[0].evidence["rows"] == 2
+
+
 def test_rows_that_are_split_get_theirs_from_the_reduction() -> None:
     assert run(kv_lens=(4096, 4096)).findings == ()
     mixed = run(kv_lens=(10, 4096), num_cu=8)

@@ -37,7 +37,9 @@ ENTRIES = {entry.id: entry for entry in load_corpus(CORPUS)}
 
 PUBLIC_FAULTS = {f"F{i}" for i in range(1, 12)} | {"C1", "C2", "C3"}
 
-ON_THE_MODEL = {"F1", "F2", "F3", "F5", "F7", "F10", "F11", "C1", "C2"}
+OWN_FINDS = {f"O{i}" for i in range(1, 6)}
+
+ON_THE_MODEL = {"F1", "F2", "F3", "F5", "F7", "F8", "F10", "F11", "C1", "C2", *OWN_FINDS}
 """Entries that need nothing that is not built in."""
 
 
@@ -172,7 +174,7 @@ def test_other_releases() -> None:
     assert replay_release(ENTRIES["F1"], OpenPaths(), "2026-06") is Status.FOUND
     assert replay_release(ENTRIES["F7"], OpenPaths(), "2026-08") is Status.SILENT
     assert replay_release(ENTRIES["F1"], OpenPaths(), "2025-11") is Status.CANNOT_RUN  # no planner v1_0 there
-    assert replay_release(ENTRIES["F8"], OpenPaths(), "2026-08") is Status.CANNOT_RUN
+    assert replay_release(ENTRIES["F7b"], OpenPaths(), "2026-08") is Status.CANNOT_RUN
 
 
 def test_a_checkout_that_is_none_is_a_usage_error(tmp_path: Path) -> None:

@@ -104,6 +104,15 @@ def test_doubts_count_where_the_fault_depends_on_them() -> None:
     assert judged(Party.KERNEL, []) is Verdict.BAD
 
 
+def test_a_refusal_by_a_launcher_that_is_not_its_own_is_no_evidence() -> None:
+    """fp8 with 16 heads and 5 rows: the launcher of 2026-06 refuses; whether another revision's does is not known."""
+    refused = CasePath().run(Case(num_head=16, kv_lens=(9,), max_seqlen_q=5, backend="direct"))
+    assert refused.refused is not None
+    own = try_revision("r", FAULT, lambda _: (refused, ()))
+    stands_in = try_revision("r", FAULT, lambda _: (refused, [(Part.LAUNCHER, "unknown")]))
+    assert (own.verdict, stands_in.verdict) == (Verdict.REFUSED, Verdict.SKIPPED)
+
+
 def test_a_revision_that_cannot_run_is_skipped_with_its_reason() -> None:
     def fails(_: str) -> tuple[Outcome, tuple[tuple[Part, str], ...]]:
         raise CannotRunError("no such code object")

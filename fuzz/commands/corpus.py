@@ -1,0 +1,161 @@
+"""`aiterfuzz corpus`: what becomes of a finding: an entry of the corpus, a nightly test for sglang, a folder to report from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.errors import UsageError
+from fuzz.commands.arguments import number
+
+if TYPE_CHECKING:
+    from backend.path import Outcome
+    from backend.path import Path as CasePath
+
+WHAT_IT_IS = "a case.json, a finding's folder or a corpus entry"
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command and its three parts."""
+    command = commands.add_parser(
+        "corpus",
+        help="keep a finding: corpus entry, nightly test, folder",
+        description="Turns a finding into what others keep: an entry of the corpus, a nightly test for sglang, or the folder "
+        "of one case with its script and issue text.",
+    )
+    parts = command.add_subparsers(title="parts", metavar="PART", required=True)
+    _add_entry(parts)
+    _add_nightly(parts)
+    _add_write(parts)
+
+
+def _add_entry(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    part = parts.add_parser(
+        "add",
+        help="make a corpus entry of a finding",
+        description="Writes one entry that expects of the case what it shows now, every figure exact: cut it down to the "
+        "figures that follow from the fault, and add its fixed side once there is one (corpus/README.md).",
+    )
+    _finding(part)
+    part.add_argument("--id", required=True, metavar="X", help="a letter and a number that no entry has")
+    part.add_argument("--title", required=True, metavar="TEXT", help="one line")
+    part.add_argument("--reference", action="append", default=[], metavar="OWNER/REPO#N", help="upstream issue or pull request")
+    part.add_argument("--corpus", type=Path, default=Path("corpus"), metavar="DIR", help="folder of entries (corpus)")
+    part.set_defaults(command=add_entry)
+
+
+def _add_nightly(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    part = parts.add_parser(
+        "nightly-test",
+        help="make a nightly test for sglang of a finding",
+        description="Writes a test for sglang's test/registered/amd: the case with the arguments of its remedy, or as found "
+        "where there is none.",
+    )
+    _finding(part)
+    part.add_argument("--out", type=Path, metavar="FILE", help="test_mla_decode_WHAT.py in the current folder")
+    part.set_defaults(command=nightly_test)
+
+
+def _add_write(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    part = parts.add_parser(
+        "write",
+        help="write the folder of one case",
+        description="Writes case.json, explain.txt, repro.py and issue.md of a case that shows a fault, as `aiterfuzz run` "
+        "does for what it finds.",
+    )
+    _finding(part)
+    part.add_argument("--out", type=Path, default=Path("findings"), metavar="DIR", help="folder that it is written below")
+    part.add_argument("--name", metavar="NAME", help="of the folder (bug-WHAT-WHERE-ID)")
+    part.add_argument("--cause", type=Path, metavar="FILE", help="text for the issue: the cause, read off the sources")
+    part.add_argument("--bisection", type=Path, metavar="FILE", help="lines for the issue, as `aiterfuzz bisect` prints them")
+    part.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="a script of N processes besides")
+    part.set_defaults(command=write)
+
+
+def _finding(part: argparse.ArgumentParser) -> None:
+    part.add_argument("finding", type=Path, metavar="FINDING", help=WHAT_IT_IS)
+    part.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
+    part.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
+
+
+def add_entry(arguments: argparse.Namespace) -> int:
+    """Writes the entry's file."""
+    from reprod.corpus import load_corpus
+    from reprod.entry import entry_file_name, entry_of, entry_text
+
+    outcome, _ = _outcome(arguments)
+    if arguments.corpus.is_dir() and any(arguments.corpus.glob("*.json")):
+        taken = [entry.id for entry in load_corpus(arguments.corpus)]
+        if arguments.id in taken:
+            raise UsageError.not_allowed("--id", arguments.id, f"one that is not taken ({', '.join(taken)})")
+    entry = entry_of(outcome, arguments.id, arguments.title, tuple(arguments.reference))
+    file = arguments.corpus / entry_file_name(entry)
+    _write(file, entry_text(entry))
+    print(f"entry: {file}")
+    return 0
+
+
+def nightly_test(arguments: argparse.Namespace) -> int:
+    """Writes the test's file."""
+    from reprod.fix import fix_of
+    from reprod.script import nightly_text
+
+    outcome, path = _outcome(arguments)
+    text = nightly_text(outcome, fix_of(outcome, path))
+    assert outcome.cause is not None
+    file = arguments.out or Path(f"test_mla_decode_{outcome.cause.kind.value.replace('-', '_')}.py")
+    _write(file, text)
+    print(f"test: {file}")
+    return 0
+
+
+def write(arguments: argparse.Namespace) -> int:
+    """Writes the folder. What is tried around the case runs on the model: machine code of a dozen kernels takes minutes."""
+    from backend.aiter.codefiles import open_source
+    from backend.path import Path as CasePath
+    from fuzz.provenance import provenance
+    from reprod.write import Notes, finding_files, folder_name, write_folder
+
+    outcome, path = _outcome(arguments)
+    source = open_source(arguments.aiter) if arguments.aiter is not None else None
+    made_by = provenance(path.device.name, (outcome.case.release,), source)
+    notes = Notes(_lines(arguments.cause), _lines(arguments.bisection), arguments.ranks)
+    files = finding_files(outcome, made_by, CasePath(), command=f"aiterfuzz {arguments.typed}", notes=notes)
+    print(f"folder: {write_folder(arguments.out, arguments.name or folder_name(outcome), files)}")
+    return 0
+
+
+def _outcome(arguments: argparse.Namespace) -> tuple[Outcome, CasePath]:
+    """The outcome of the finding's case, which must show a fault."""
+    from backend.aiter.codefiles import open_source
+    from backend.path import Path as CasePath
+    from fuzz.compiling import announced
+    from reprod.given import given_case
+
+    case = given_case(arguments.finding)
+    path = CasePath(arguments.device, open_source(arguments.aiter) if arguments.aiter is not None else None)
+    with announced():
+        outcome = path.run(case)
+    if not outcome.faulty:
+        raise UsageError(f"{arguments.finding}: {outcome.refused or 'the case shows no fault'}; give one that does")
+    return outcome, path
+
+
+def _lines(file: Path | None) -> tuple[str, ...]:
+    if file is None:
+        return ()
+    try:
+        return tuple(file.read_text(encoding="utf-8").strip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read ({error})") from error
+
+
+def _write(file: Path, text: str) -> None:
+    if file.exists():
+        raise UsageError(f"{file}: is there already; remove it, or give another name")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be written ({error.strerror or error})") from error

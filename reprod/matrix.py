@@ -1,0 +1,120 @@
+"""The corpus against the releases: for each entry, where its fault is found, where it is fixed and where it never was.
+
+Knows entries and outcomes; how the faults are found is the path's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backend.aiter.release import release
+from backend.case import RELEASES
+from backend.errors import CannotRunError
+from reprod.corpus import Entry, Machine, PathFactory, Side, Status, replay
+from reprod.shrink import Runner
+from reprod.text import markdown_table, table
+
+
+class Cell(StrEnum):
+    """How the first case of an entry's faulty side stands at a release."""
+
+    FOUND = "found"
+    PLANTED = "found (planted)"  # by a stand-in for a kernel of which there is no code object
+    FIXED = "fixed"  # silent, and found at an earlier release
+    SILENT = "silent"
+    OTHER = "another fault"
+    REFUSED = "refused"
+    CANNOT_RUN = "cannot run"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry. cells: by release, in the order of RELEASES. replayed: how the entry as a whole stands (reprod.corpus)."""
+
+    entry: Entry
+    cells: tuple[Cell, ...]
+    replayed: Status
+
+
+def matrix(entries: Sequence[Entry], paths: PathFactory) -> tuple[Row, ...]:
+    """A row for each entry. An entry of a device that runs code objects is run with those of each release's own commit."""
+    return tuple(_row(entry, paths) for entry in entries)
+
+
+def _row(entry: Entry, paths: PathFactory) -> Row:
+    _, side = next(entry.sides())
+    cells: list[Cell] = []
+    for name in RELEASES:
+        cell = _cell(side, name, paths)
+        cells.append(Cell.FIXED if cell is Cell.SILENT and Cell.FOUND in cells else cell)
+    return Row(entry, tuple(cells), replay(entry, paths).status)
+
+
+def _cell(side: Side, name: str, paths: PathFactory) -> Cell:
+    try:
+        outcome = _opened(side, name, paths).run(next(side.cases()).replace(release=name))
+    except CannotRunError:
+        return Cell.CANNOT_RUN
+    cause = outcome.cause
+    if cause is not None and side.expect and side.expect[0].same_place(cause):
+        return Cell.PLANTED if side.planted else Cell.FOUND
+    if outcome.refused is not None:
+        return Cell.REFUSED
+    return Cell.OTHER if outcome.findings else Cell.SILENT
+
+
+def _opened(side: Side, name: str, paths: PathFactory) -> Runner:
+    if side.needs:
+        raise CannotRunError(side.needs)
+    revision = release(name).commit if side.revision is not None else None
+    return paths(Machine(side.device, revision, tuple(sorted(side.planted.items()))))
+
+
+HEADER = ("entry", "what", "class", "verdict", *RELEASES, "its own sides")
+
+
+def matrix_lines(rows: Sequence[Row]) -> list[str]:
+    """The matrix as text."""
+    shown = [(row.entry.id, row.entry.title, *row.cells, row.replayed) for row in rows]
+    return table(("entry", "what", *RELEASES, "its own sides"), shown, indent="")
+
+
+def matrix_markdown(rows: Sequence[Row]) -> list[str]:
+    """The matrix as a table in GitHub's markdown, entries linked to their upstream references."""
+    shown = [
+        (row.entry.id, _linked(row.entry), row.entry.fault_class, row.entry.verdict, *row.cells, row.replayed) for row in rows
+    ]
+    return markdown_table(HEADER, shown)
+
+
+def _linked(entry: Entry) -> str:
+    references = ", ".join(_link(reference) for reference in entry.references)
+    return f"{entry.title} ({references})" if references else entry.title
+
+
+def _link(reference: str) -> str:
+    repository, _, number = reference.partition("#")
+    return f"[{repository.rpartition('/')[2]}#{number}](https://github.com/{repository}/issues/{number})"
+
+
+DOCUMENT = """\
+# The corpus against the releases of AITER
+
+Written by `{command}`; a test says when it is out of date.
+
+The first case of each entry, at each release that is built in. **found**: shows what the entry expects first (planted: by a
+stand-in for a kernel that no release ships); **fixed**: silent, and found at an earlier release; **silent**: never was there,
+or a control; **another fault**: shows something else first; **refused**: AITER or the backend raises; **cannot run**: needs
+what was not there when this was written. The last column is `aiterfuzz replay`: whether the entry's faulty sides show what
+they should and its fixed sides nothing. An entry of machine code is run with the code objects of each release's own commit;
+a caller's fault stays found at every release whose kernels have the shape, because it is the caller who has mended it.
+
+{table}
+"""
+
+
+def document(rows: Sequence[Row], command: str) -> str:
+    """docs/corpus.md. command: that writes it."""
+    return DOCUMENT.format(command=command, table="\n".join(matrix_markdown(rows)))

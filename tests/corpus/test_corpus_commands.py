@@ -1,0 +1,144 @@
+"""From a finding to what others keep, by one command each: an entry, a nightly test for sglang, a folder."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backend.case import Case
+from backend.codec import dumps
+from fuzz.cli import main
+from reprod.corpus import OpenPaths, Status, load_corpus, replay
+from reprod.script import NIGHTLY_SUITES
+from reprod.write import CASE, ISSUE, RANKS_SCRIPT, SCRIPT
+
+FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
+
+
+@pytest.fixture
+def finding(tmp_path: Path) -> Path:
+    folder = tmp_path / "bug"
+    folder.mkdir()
+    (folder / CASE).write_text(dumps(FOUNDING), encoding="utf-8")
+    return folder
+
+
+def test_a_finding_becomes_an_entry_that_behaves(finding: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = tmp_path / "corpus"
+    command = ["corpus", "add", str(finding), "--id", "F99", "--title", "64 heads, by command", "--corpus", str(corpus)]
+    assert main([*command, "--reference", "ROCm/aiter#3496"]) == 0
+    (entry,) = load_corpus(corpus)
+    assert (entry.id, entry.references) == ("F99", ("ROCm/aiter#3496",))
+    assert [path.name for path in corpus.iterdir()] == ["F99-64-heads-by-command.json"]
+    assert replay(entry, OpenPaths()).status is Status.FOUND
+    assert main(command) == 2
+    assert "F99" in capsys.readouterr().err
+
+
+def test_what_shows_nothing_is_no_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = tmp_path / "case.json"
+    case.write_text(dumps(FOUNDING.replace(backend="sglang-27188")), encoding="utf-8")
+    for part in (["add", str(case), "--id", "F99", "--title", "x"], ["nightly-test", str(case)], ["write", str(case)]):
+        assert main(["corpus", *part]) == 2
+        assert "the case shows no fault" in capsys.readouterr().err
+
+
+def registered(text: str) -> list[dict[str, object]]:
+    """Registrations as sglang's own CI reads them off the syntax tree: literals only."""
+    calls = [
+        statement.value
+        for statement in ast.parse(text).body
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    ]
+    assert all(isinstance(keyword.value, ast.Constant) for call in calls for keyword in call.keywords)
+    return [{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords} for call in calls]  # type: ignore[misc]
+
+
+def has_main_block(text: str) -> bool:
+    return any(
+        isinstance(statement, ast.If)
+        and ast.unparse(statement.test) == "__name__ == '__main__'"
+        and "main()" in ast.unparse(statement)
+        for statement in ast.parse(text).body
+    )
+
+
+STUBS = """
+import sys, types, unittest
+import torch
+sys.path.insert(0, {tests!r})
+import fake_gpu
+for name in ("sglang", "sglang.test", "sglang.test.ci", "sglang.test.ci.ci_register", "sglang.test.test_utils"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["sglang.test.ci.ci_register"].register_amd_ci = lambda **_: None
+sys.modules["sglang.test.test_utils"].CustomTestCase = unittest.TestCase
+code, output = fake_gpu.run("2026-06", {behaviour!r}, {script!r}, [])
+print(output)
+sys.exit(code)
+"""
+
+
+def run_nightly(script: Path, behaviour: str) -> tuple[int, str]:
+    tests = str(Path(__file__).parents[1] / "reprod")
+    program = STUBS.format(tests=tests, behaviour=behaviour, script=str(script))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def test_a_finding_becomes_a_nightly_test(finding: Path, tmp_path: Path) -> None:
+    script = tmp_path / "test_mla_decode.py"
+    assert main(["corpus", "nightly-test", str(finding), "--out", str(script)]) == 0
+    text = script.read_text(encoding="utf-8")
+    assert registered(text) == [{"est_time": 300, "suite": NIGHTLY_SUITES[FOUNDING.arch], "nightly": True}]
+    assert has_main_block(text)
+    assert "FAST_MODE = True" in text  # the remedy's arguments
+    assert "#:" not in text
+    assert max(map(len, text.splitlines())) <= 128
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--select",
+        "E,F,I,B,SIM",
+        "--line-length",
+        "128",
+        str(script),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout
+    assert run_nightly(script, "right")[0] == 0
+    code, output = run_nightly(script, "overrun")
+    assert code != 0
+    assert "bytes written outside of a tensor" in output
+    assert main(["corpus", "nightly-test", str(finding), "--out", str(script)]) == 2
+
+
+def test_a_finding_without_a_remedy_is_tested_as_found(tmp_path: Path) -> None:
+    case, script = tmp_path / "case.json", tmp_path / "test_it.py"
+    case.write_text(dumps(Case(num_head=16, kv_lens=(17,), backend="sglang-27188", arch="gfx942")), encoding="utf-8")  # type: ignore[arg-type]
+    assert main(["corpus", "nightly-test", str(case), "--out", str(script)]) == 0
+    text = script.read_text(encoding="utf-8")
+    assert 'suite="nightly-amd-1-gpu"' in text
+    if "Runs as found" not in text:
+        assert "Runs with fast_mode=True" in text
+
+
+def test_the_folder_of_one_case(finding: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "cause.md"
+    notes.write_text("* the gate has no 64\n", encoding="utf-8")
+    command = ["corpus", "write", str(finding), "--out", str(tmp_path / "out"), "--name", "bug-x", "--cause", str(notes)]
+    assert main([*command, "--ranks", "2"]) == 0
+    folder = tmp_path / "out" / "bug-x"
+    issue = (folder / ISSUE).read_text(encoding="utf-8")
+    assert "Read off the sources:\n\n* the gate has no 64\n" in issue
+    assert re.search(r"^\d\. `python repro_ranks.py`", issue, re.MULTILINE)
+    assert "RANKS = 2" in (folder / RANKS_SCRIPT).read_text(encoding="utf-8")
+    assert "RANKS" not in (folder / SCRIPT).read_text(encoding="utf-8")
+    assert main([*command[:-1], str(tmp_path / "absent.md")]) == 2

@@ -1,0 +1,80 @@
+"""Our own finds, corpus/findings: each still shows what its folder says, and its scripts are those of today."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backend.case import Case
+from backend.codec import read_file
+from backend.path import Path as CasePath
+from reprod.corpus import load_corpus
+from reprod.fix import fix_of
+from reprod.script import script_text
+from reprod.write import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, SCRIPT
+
+CORPUS = Path(__file__).parents[2] / "corpus"
+
+FOLDERS = sorted(path for path in (CORPUS / "findings").iterdir() if path.is_dir())
+
+
+def test_there_are_some_and_each_has_an_entry() -> None:
+    assert len(FOLDERS) >= 3
+    told = "\n".join("\n".join(entry.about) for entry in load_corpus(CORPUS))
+    for folder in FOLDERS:
+        assert f"corpus/findings/{folder.name}" in told
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_case_still_shows_its_fault_and_no_shorter_one_does(folder: Path) -> None:
+    case = read_file(Case, folder / CASE)
+    path = CasePath()
+    outcome = path.run(case)
+    assert outcome.cause is not None
+    issue = (folder / ISSUE).read_text(encoding="utf-8")
+    assert f"Signature: `{outcome.cause.signature}`" in issue
+    assert case.batch == 1
+    for shorter in range(1, case.kv_lens[0]):
+        cause = path.run(case.replace(kv_lens=(shorter,))).cause
+        assert cause is None or cause.signature != outcome.cause.signature
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_folder_holds_together(folder: Path) -> None:
+    """Quoted script, cause, bisection; no path of the machine that it was written on; not claimed as seen on a GPU."""
+    names = {path.name for path in folder.iterdir()}
+    assert {CASE, EXPLAIN, SCRIPT, ISSUE, CAUSE} <= names <= {CASE, EXPLAIN, SCRIPT, ISSUE, CAUSE, BISECTION, RANKS_SCRIPT}
+    issue = (folder / ISSUE).read_text(encoding="utf-8")
+    assert (folder / SCRIPT).read_text(encoding="utf-8").rstrip() in issue
+    assert (folder / CAUSE).read_text(encoding="utf-8").rstrip() in issue
+    if BISECTION in names:
+        assert all(line in issue for line in (folder / BISECTION).read_text(encoding="utf-8").splitlines())
+    assert "not yet seen on a GPU" in issue
+    assert "on device cdna" in issue
+    for path in folder.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert "/home/" not in text
+        assert "/tmp/" not in text
+        assert not re.search(r"(?<!planner v1_0)/work\b(?!_info)", text)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_scripts_compile_are_those_of_today_and_say_that_there_is_no_gpu(folder: Path) -> None:
+    outcome = CasePath().run(read_file(Case, folder / CASE))
+    scripts = {SCRIPT: 1} | ({RANKS_SCRIPT: 2} if (folder / RANKS_SCRIPT).exists() else {})
+    for name, ranks in scripts.items():
+        script = folder / name
+        text = script.read_text(encoding="utf-8")
+        compile(text, name, "exec")
+        assert without_figures(text) == without_figures(script_text(outcome, fix_of(outcome, CasePath()), name, ranks))
+        ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stdout.splitlines()[0][:17]) == (3, "cannot run here: ")
+
+
+def without_figures(text: str) -> str:
+    """A script without what the device saw, which is told from machine code in the folder and by the model here."""
+    return text[: text.index('EXPECTATION = """')] + text[text.index('"""\n# ---- how it is checked') :]
