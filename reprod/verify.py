@@ -206,20 +206,32 @@ def runs_of(script: str) -> tuple[tuple[str, ...], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What all runs of one script of ours came to. name: of its file.
-
-    shows: a run as found goes wrong and the fixed one, if there is one, does not.
-    """
+    """What all runs of one script of ours came to. name: of its file."""
 
     name: str
     runs: tuple[Verification, ...]
 
     @property
     def shows(self) -> bool:
-        """See the class."""
-        found = [run.code in (EXIT_FINDINGS, EXIT_ABORTED) for run in self.runs if "--fixed" not in run.arguments]
-        fixed = [run.code == 0 for run in self.runs if "--fixed" in run.arguments]
-        return any(found) and all(fixed)
+        """Whether the script, as it prints and ends, goes wrong as found and, where it has a remedy, right with that."""
+        return self._right_when_fixed and any(run.exit_code in (EXIT_FINDINGS, EXIT_ABORTED) for run in self._as_found)
+
+    @property
+    def told(self) -> str:
+        """The verdict in words."""
+        if self.shows:
+            return "shows what it is for"
+        if self._right_when_fixed and any(run.findings for run in self._as_found):
+            return "goes wrong, which only a look at each byte shows here: the script itself ends well"
+        return "does NOT show what it is for"
+
+    @property
+    def _as_found(self) -> list[Verification]:
+        return [run for run in self.runs if "--fixed" not in run.arguments and run.could_not_run is None]
+
+    @property
+    def _right_when_fixed(self) -> bool:
+        return all(run.code == 0 for run in self.runs if "--fixed" in run.arguments)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -227,8 +239,7 @@ class Verdict:
         first = next((report for run in self.runs for report in run.reports), None)
         where = "a simulated GPU" if first is None else f"a simulated {PRODUCT[Arch(first.arch)]}"
         by = "" if first is None else f" (stage 1 by {first.engine}; aiter: {_revision(first.aiter)})"
-        outcome = "shows what it is for" if self.shows else "does NOT show what it is for"
-        head = f"{self.name} was run on {where}{by} and {outcome}:"
+        head = f"{self.name} was run on {where}{by} and {self.told}:"
         return (head, *(f"`{_command(self.name, run)}`: {_result(run)}" for run in self.runs))
 
 
@@ -241,7 +252,7 @@ def _result(run: Verification) -> str:
         return f"could not run ({run.could_not_run})"
     count = len(run.findings)
     found = f"{count} finding{'s' if count != 1 else ''} byte by byte" if count else "no finding"
-    return f"exit {run.code}, {found}" + (f"; {run.faults[0]}" if run.faults else "")
+    return f"exit {run.exit_code}, {found}" + (f"; simulated: {run.faults[0]}" if run.faults else "")
 
 
 def _revision(label: str) -> str:
