@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     how.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
     how.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
     how.add_argument("--out", type=Path, default=Path("findings"), metavar="DIR", help="folder of the results (findings)")
+    how.add_argument("--no-verify", action="store_true", help="do not run the scripts on the simulated GPU (seconds each)")
     command.set_defaults(command=run)
 
 
@@ -139,12 +141,13 @@ class _Writer:
         self._made_by = made_by
 
     def __call__(self, fault: Fault) -> Path:
+        from reprod.verify import verified
         from reprod.write import write_finding
 
-        arguments = self._arguments
-        return write_finding(
-            fault.shrunk.outcome, arguments.out, self._made_by, self._path, arguments.seed, f"aiterfuzz {arguments.typed}"
-        )
+        arguments, outcome = self._arguments, fault.shrunk.outcome
+        verify = None if arguments.no_verify else functools.partial(verified, case=outcome.case, aiter=arguments.aiter)
+        command = f"aiterfuzz {arguments.typed}"
+        return write_finding(outcome, arguments.out, self._made_by, self._path, arguments.seed, command, verify=verify)
 
 
 def _exit_code(tally: Tally, interrupted: bool) -> int:
