@@ -27,6 +27,7 @@ class ViolationKind(StrEnum):
     LOST = "a partial row that nobody merges"
     MISPLACED = "a partial row merged into another row"
     NO_OUTPUT = "an output row that nobody writes"
+    UNREAD = "a token of the KV pool that nobody reads"
     CAPACITY = "more partial rows than the reduction holds"
 
 
@@ -120,6 +121,15 @@ class DeviceEnd:
     after: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """What two devices saw differently of one Call. what: in words, free of figures; devices, saw: names, and what each saw."""
+
+    what: str
+    devices: tuple[str, str]
+    saw: tuple[str, str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
     """What happened.
@@ -128,7 +138,8 @@ class Observation:
     footprints: by stage, only where the device was asked to record them.
     coverage: identifiers of what ran (pc edges of the machine code, branches of the planner), for a campaign to steer by.
     schedule: which wave schedule made the run, "" for a device without waves.
-    numbers: outputs against the reference, None where the device computes none. end: of a device that runs in a child process.
+    numbers: outputs against the reference, None where the device computes none. end: of a device that can hang or die.
+    disagreements: of a device that runs two others.
     """
 
     call: Call
@@ -140,3 +151,4 @@ class Observation:
     notes: tuple[str, ...] = ()
     numbers: Numbers | None = None
     end: DeviceEnd | None = None
+    disagreements: tuple[Disagreement, ...] = ()

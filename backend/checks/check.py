@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.call import Call
+from backend.checks.agreement import check_disagreements
 from backend.checks.contract import check_caller, check_head_width, check_kernel_exists, check_sizing
 from backend.checks.coverage import check_coverage
 from backend.checks.lse import check_final_lse
@@ -37,4 +38,5 @@ def check(observation: Observation) -> tuple[Finding, ...]:
     findings += check_violations(observation)
     findings += check_end(observation)
     findings += check_numbers(observation)
+    findings += check_disagreements(observation)
     return in_causal_order(findings)

@@ -47,6 +47,7 @@ def _class_of(violation: Violation) -> tuple[FindingKind, Severity]:
         ViolationKind.LOST: (FindingKind.NOT_COVERED, Severity.SILENT),
         ViolationKind.MISPLACED: (FindingKind.MISPLACED_ROW, Severity.SILENT),
         ViolationKind.NO_OUTPUT: (FindingKind.ROW_NOT_WRITTEN, Severity.SILENT),
+        ViolationKind.UNREAD: (FindingKind.NOT_COVERED, Severity.SILENT),
         ViolationKind.CAPACITY: (FindingKind.SPLIT_CAP, Severity.READ),
     }[violation.kind]
 

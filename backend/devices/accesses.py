@@ -19,10 +19,13 @@ FLOAT32 = 4
 BF16 = 2
 """Bytes an element."""
 
+ITEM_BYTES = 32
+"""A work item: 8 x int32."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Accesses:
-    """Ranges of one tensor, all read or all written by one stage.
+    """Ranges of one tensor, all read or all written by one stage. tensor: "" for what is accessed through a null pointer.
 
     begin, end: [n] byte offsets from the tensor's start, end exclusive; an empty range (end <= begin) touches nothing.
     source: [n] index of the work item (or of the reduce tile, or request) behind each range, None where there is none.
@@ -67,18 +70,35 @@ def bounds(
     accesses: Sequence[Accesses], tensors: Mapping[str, TensorSpec], stage: str, items: npt.NDArray[np.int32] | None
 ) -> list[Violation]:
     """All violations of bounds of one stage."""
-    found = (out_of_bounds(one, tensors[one.tensor].nbytes, stage, items) for one in accesses)
+    found = (
+        out_of_bounds(one, tensors[one.tensor].nbytes, stage, items) if one.tensor else _through_null(one, stage)
+        for one in accesses
+    )
     return [violation for violation in found if violation is not None]
 
 
-def footprint_of(accesses: Sequence[Accesses]) -> Footprint:
-    """The bytes that all these accesses touch, by tensor."""
-    names = {(one.tensor, one.is_write) for one in accesses}
-    touched = {key: union([one for one in accesses if (one.tensor, one.is_write) == key]) for key in names}
-    return Footprint(
-        reads={tensor: ranges for (tensor, is_write), ranges in touched.items() if not is_write},
-        writes={tensor: ranges for (tensor, is_write), ranges in touched.items() if is_write},
-    )
+def _through_null(accesses: Accesses, stage: str) -> Violation | None:
+    used = accesses.end > accesses.begin
+    if not used.any():
+        return None
+    first = int(accesses.begin[int(np.argmax(used))])
+    last, count = int(accesses.end[used].max()), int(np.count_nonzero(used))
+    return Violation(ViolationKind.NULL, stage, "", accesses.is_write, first, last, 0, count, accesses.why)
+
+
+def footprint_of(accesses: Sequence[Accesses], tensors: Mapping[str, TensorSpec]) -> Footprint:
+    """The bytes inside each tensor that these accesses touch; what lies outside is a violation. A tensor without a spec is
+    taken whole."""
+    reads: dict[str, ByteRanges] = {}
+    writes: dict[str, ByteRanges] = {}
+    for name, is_write in {(one.tensor, one.is_write) for one in accesses if one.tensor}:
+        touched = union([one for one in accesses if (one.tensor, one.is_write) == (name, is_write)])
+        if name in tensors:
+            touched = np.clip(touched, 0, tensors[name].nbytes)
+            touched = touched[touched[:, 1] > touched[:, 0]]
+        if len(touched):
+            (writes if is_write else reads)[name] = touched
+    return Footprint(reads, writes)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -45,7 +45,19 @@ def _rocm(source: CodeSource | None, record: bool) -> Device:
     return RocmDevice()
 
 
-OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {"model": _model, "cuda": _cuda, "rocm": _rocm, "cdna": _cdna}
+def _both(source: CodeSource | None, record: bool) -> Device:
+    from backend.devices.both import BothDevice
+
+    return BothDevice(source, record)
+
+
+OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {
+    "model": _model,
+    "cuda": _cuda,
+    "rocm": _rocm,
+    "cdna": _cdna,
+    "both": _both,
+}
 
 
 def open_device(name: str, source: CodeSource | None = None, record: bool = False) -> Device:

@@ -22,7 +22,7 @@ from backend.observation import Footprint, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
 
-_UNWRITTEN, _MISPLACED, _LOST, _NO_OUTPUT = 0, 1, 2, 3
+_UNWRITTEN, _MISPLACED, _LOST = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,18 +41,19 @@ def run(call: Call, record: bool) -> SecondStageRun:
     rows = np.zeros(call.decode.q_rows * launch.fold, np.bool_)
     if stage.kind is SecondStageKind.NONE or stage.refusal is not None:
         return SecondStageRun((), rows, {})
-    merged = _merged_rows(call)
+    merged = merged_rows(call)
     touched = _accesses(call, merged)
-    found = bounds(touched, {**launch.tensors, **stage.tensors}, stage.kind.value, None)
+    tensors = {**launch.tensors, **stage.tensors}
+    found = bounds(touched, tensors, stage.kind.value, None)
     if call.plan is not None and launch.persistent:
         found += _consistency_of(call, merged)
     for begin, end in zip(merged.output_begin, merged.output_end, strict=True):
         rows[max(begin, 0) : max(end, 0)] = True
-    footprints = {stage.kind.value: footprint_of(touched)} if record else {}
+    footprints = {stage.kind.value: footprint_of(touched, tensors)} if record else {}
     return SecondStageRun(tuple(found), rows, footprints)
 
 
-def _merged_rows(call: Call) -> MergedRows:
+def merged_rows(call: Call) -> MergedRows:
     """What the second stage of this call touches."""
     launch, decode, plan = call.launched, call.decode, call.plan
     stage = launch.second_stage
@@ -96,18 +97,13 @@ def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:
 
 
 def _consistency_of(call: Call, merged: MergedRows) -> list[Violation]:
-    """Partial rows unwritten, lost or merged into another row, and output rows that nobody writes (persistent calls)."""
+    """Partial rows unwritten, lost or merged into another row (persistent calls)."""
     plan, launch = call.plan, call.launched
     assert plan is not None
     stage = launch.second_stage.kind.value
-    rows = call.decode.q_rows * launch.fold
-    needed = np.repeat(np.asarray(call.decision.kv_lens) > 0, np.asarray(call.decision.query_lens) * launch.fold)
     tile_begin = np.zeros(max(len(plan.buffers["reduce_indptr"].words), 1), np.int64)
     tile_begin[merged.output_owner] = merged.output_begin
-    counts, first = _consistency(
-        plan.work_items, tile_begin, merged.partial_owner, merged.partial_begin, merged.partial_end,
-        merged.output_begin, merged.output_end, needed, rows,
-    )  # fmt: skip
+    counts, first = _consistency(plan.work_items, tile_begin, merged.partial_owner, merged.partial_begin, merged.partial_end)
     found = [_capacity(call, merged)] if len(merged.over_capacity) else []
     kinds = (
         (
@@ -119,11 +115,10 @@ def _consistency_of(call: Call, merged: MergedRows) -> list[Violation]:
         ),
         (_MISPLACED, ViolationKind.MISPLACED, "logits", "a partial row is merged into another row of o", False),
         (_LOST, ViolationKind.LOST, "logits", "a partial row that a work item writes is merged nowhere", True),
-        (_NO_OUTPUT, ViolationKind.NO_OUTPUT, "o", "a row of o is written by nobody", True),
     )
     for which, kind, tensor, why, is_write in kinds:
         if counts[which]:
-            size = launch.heads_in_kernel * V_HEAD_DIM * (BF16 if tensor == "o" else FLOAT32)
+            size = launch.heads_in_kernel * V_HEAD_DIM * FLOAT32
             row = int(first[which])
             found.append(
                 Violation(
@@ -143,11 +138,10 @@ def _capacity(call: Call, merged: MergedRows) -> Violation:
 
 
 @numba.njit(cache=True, nogil=True)
-def _consistency(items, tile_begin, owner, begin, end, out_begin, out_end, needed, rows):  # type: ignore[no-untyped-def]
-    """Counts of partial rows unwritten, misplaced and lost and of rows of o without output; the first row of each."""
-    counts = np.zeros(4, np.int64)
-    first = np.full(4, -1, np.int64)
-    written = np.zeros(rows, np.uint8)
+def _consistency(items, tile_begin, owner, begin, end):  # type: ignore[no-untyped-def]
+    """Counts of partial rows unwritten, misplaced and lost; the first row of each."""
+    counts = np.zeros(3, np.int64)
+    first = np.full(3, -1, np.int64)
     top = np.int64(0)
     for i in range(len(items)):
         if items[i, 1] >= 0:
@@ -155,12 +149,9 @@ def _consistency(items, tile_begin, owner, begin, end, out_begin, out_end, neede
     holder = np.full(top, -1, np.int64)
     for i in range(len(items)):
         loc = items[i, 1]
-        for k in range(items[i, 3] - items[i, 2]):
-            row = items[i, 2] + k
-            if loc >= 0:
-                holder[loc + k] = row
-            elif 0 <= row < rows:
-                written[row] = 1
+        if loc >= 0:
+            for k in range(items[i, 3] - items[i, 2]):
+                holder[loc + k] = items[i, 2] + k
     for p in range(len(owner)):
         for k in range(end[p] - begin[p]):
             partial = begin[p] + k
@@ -179,12 +170,4 @@ def _consistency(items, tile_begin, owner, begin, end, out_begin, out_end, neede
             if counts[2] == 0:
                 first[2] = partial
             counts[2] += 1
-    for t in range(len(out_begin)):
-        for row in range(max(out_begin[t], 0), min(out_end[t], rows)):
-            written[row] = 1
-    for row in range(rows):
-        if needed[row] and not written[row]:
-            if counts[3] == 0:
-                first[3] = row
-            counts[3] += 1
     return counts, first

@@ -1,23 +1,27 @@
 """A Call's tensors as an address space of the machine: byte-exact, far apart, with who may touch what.
 
 Index tensors, the plan and the kernargs hold their real contents; q, the KV pool and the outputs have bounds only, because no
-address depends on them.
+address depends on them. What the planner wrote past a buffer's end lies there when the kernel reads past it.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from backend.aiter.launch import kernarg_bytes
+from backend.aiter.planners.result import PlannedBuffer
 from backend.call import Call
 from backend.cdna.memory import AddressSpace, Paging, Queue
-
-ITEM_BYTES = 32
-INT32 = 4
+from backend.devices.accesses import INT32, ITEM_BYTES
 
 METADATA = ("work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
 OUTPUTS = ("logits", "attn_lse", "o", "final_lse")
+REQUEST_AXIS = 1
+"""A workgroup of a non-persistent launch works for the request that its y id names."""
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -26,7 +30,7 @@ def build(call: Call) -> tuple[AddressSpace, bytes]:
     """The address space of one launch and its kernel argument segment."""
     launch, decode = call.launched, call.decode
     space = AddressSpace()
-    contents: dict[str, npt.NDArray[np.generic]] = {
+    contents: dict[str, npt.NDArray[Any]] = {
         "qo_indptr": decode.qo_indptr,
         "kv_indptr": decode.kv_indptr,
         "kv_indices": decode.kv_indices,
@@ -35,18 +39,19 @@ def build(call: Call) -> tuple[AddressSpace, bytes]:
         "q_scale": np.ones(1, np.float32),
         "kv_scale": np.ones(1, np.float32),
     }
-    if call.plan is not None:
-        contents |= {name: call.plan.buffers[name].words for name in METADATA}
+    planned = call.plan.buffers if call.plan is not None else {}
     for name, spec in launch.tensors.items():
-        if name in launch.aliases:
-            continue
+        if name in launch.aliases or name == "work_meta_data":
+            continue  # work_meta_data holds the addresses of two others and comes last
         if name == "kv_buffer":
             space.add_bounds(name, spec.nbytes, paging=_paging(call))
-        elif name == "work_meta_data":
-            continue  # holds the addresses of two others
+        elif name in planned:
+            words = _with_overrun(planned[name])
+            spill = (len(words) - planned[name].allocated) * INT32
+            queue = Queue(ITEM_BYTES, _request_of_items(call, len(words) * INT32)) if name == "work_info_set" else None
+            space.add_array(name, words, queue=queue, spill=spill)
         elif name in contents:
-            array = np.ascontiguousarray(contents[name])
-            space.add_array(name, array, queue=_queue(call, name, array))
+            space.add_array(name, np.ascontiguousarray(contents[name]))
         elif name in OUTPUTS:
             space.add_blank(name, spec.nbytes, has_data=False)
         else:
@@ -58,34 +63,42 @@ def build(call: Call) -> tuple[AddressSpace, bytes]:
     return space, kernarg_bytes(launch, addresses)
 
 
+def _with_overrun(buffer: PlannedBuffer) -> Int32Array:
+    """The buffer's words as the kernel finds them, with what the planner wrote behind its end."""
+    return buffer.reading(0, max(buffer.allocated - 1, buffer.last))
+
+
 def _paging(call: Call) -> Paging:
-    """Pages of the pool that each request owns, [requests, pages]."""
+    """Pages of the pool that each request owns.
+
+    Page 0 is everybody's: indices past the end of a request are clamped by the descriptor to page 0, which is fetched and
+    thrown away.
+    """
     decode = call.decode
     pages = decode.kv_pages
     stride = call.launched.tensors["kv_buffer"].nbytes // max(pages, 1)
-    allowed = np.zeros((len(call.decision.kv_lens), pages), np.bool_)
-    indptr = decode.kv_indptr
-    for request in range(min(len(allowed), len(indptr) - 1)):
-        owned = decode.kv_indices[indptr[request] : indptr[request + 1]]
-        allowed[request, owned[(owned >= 0) & (owned < pages)]] = True
-    # Indices past the end of a request are clamped by the descriptor to page 0, which is fetched and thrown away.
-    allowed[:, 0] = True
+    # Zeros that nobody has touched cost no memory, so a pool of 10^8 pages costs what its requests hold.
+    allowed = np.zeros((len(call.decision.kv_lens), -(-pages // 8)), np.uint8)
+    _allow(allowed, decode.kv_indices, decode.kv_indptr, pages)
+    allowed[:, 0] |= 1
     return Paging(stride, allowed)
 
 
-def _queue(call: Call, name: str, array: npt.NDArray[np.generic]) -> Queue | None:
-    """What tells a wave's request: the work item it read last or, without items, the entry of kv_indptr."""
-    if call.launched.persistent and name == "work_info_set":
-        return Queue(ITEM_BYTES, _request_of_items(call, array.nbytes // ITEM_BYTES))
-    if not call.launched.persistent and name == "kv_indptr":
-        return Queue(INT32)
-    return None
+@njit(cache=True, nogil=True)
+def _allow(allowed: npt.NDArray[np.uint8], indices: Int32Array, indptr: Int32Array, pages: int) -> None:
+    """Set the bit of every page that a request's stretch of kv_indices names; page ids outside the pool are nobody's."""
+    for request in range(min(len(allowed), len(indptr) - 1)):
+        for entry in range(max(indptr[request], 0), min(indptr[request + 1], len(indices))):
+            page = indices[entry]
+            if 0 <= page < pages:
+                allowed[request, page >> 3] |= np.uint8(1 << (page & 7))
 
 
-def _request_of_items(call: Call, slots: int) -> Int32Array:
-    """The request whose pages each item names, -1 for a slot without an item."""
+def _request_of_items(call: Call, size: int) -> Int32Array:
+    """The request whose pages each item names, -1 for a slot without an item. size: bytes of work_info_set and its overrun."""
     plan = call.plan
     assert plan is not None
+    slots = -(-size // ITEM_BYTES)
     items = plan.work_items[:slots]
     request = np.full(slots, -1, np.int32)
     request[: len(items)] = np.searchsorted(call.decode.kv_indptr, items[:, 4], side="right") - 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from backend.call import Call
-from backend.cdna.memory import AddressSpace
+from backend.cdna.memory import Region, distance
 from backend.cdna.result import AccessKind, AccessTotal, BadAccess, RunResult
-from backend.observation import ByteRanges, Footprint, Violation, ViolationKind
+from backend.observation import Footprint, Violation, ViolationKind
 
 _KINDS = {
     AccessKind.OUT_OF_BOUNDS: ViolationKind.OUT_OF_BOUNDS,
@@ -22,36 +20,34 @@ _KINDS = {
     AccessKind.WRITE_OVERLAP: ViolationKind.RACE,
 }
 
+Explain = Callable[[BadAccess], str]
+"""Where the address of a bad access came from, "" where that is not known."""
 
-def violations(call: Call, space: AddressSpace, result: RunResult) -> list[Violation]:
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """All accesses that are bad in one way at one tensor. name: "" for a null pointer and for LDS."""
+
+    kind: AccessKind
+    name: str
+    is_write: bool
+    first: BadAccess
+
+
+def violations(call: Call, result: RunResult, explain: Explain) -> list[Violation]:
     """One violation for each tensor, direction and kind, with the first offending access; clamped accesses are none."""
-    firsts: dict[tuple[AccessKind, str, bool], BadAccess] = {}
+    groups: dict[tuple[AccessKind, str, bool], _Group] = {}
     for event in result.bad_accesses:
-        firsts.setdefault((event.kind, event.region or "", event.is_write), event)
-    reach = _reach(space, result)
-    return [_violation(call, space, key, first, reach) for key, first in firsts.items()]
+        name = "" if event.kind is AccessKind.NULL else event.region or ""
+        groups.setdefault((event.kind, name, event.is_write), _Group(event.kind, name, event.is_write, event))
+    return [_violation(call, result, group, explain) for group in groups.values()]
 
 
-_Reach = dict[tuple[AccessKind, int], list[AccessTotal]]
-
-
-def _reach(space: AddressSpace, result: RunResult) -> _Reach:
-    by_pc: _Reach = {}
-    for total in result.totals:
-        by_pc.setdefault((total.kind, total.pc), []).append(total)
-    return by_pc
-
-
-def _violation(
-    call: Call, space: AddressSpace, key: tuple[AccessKind, str, bool], first: BadAccess, reach: _Reach
-) -> Violation:
-    kind, name, is_write = key
-    grid = call.launched.grid
-    tensor, size, base = name, 0, 0
-    if name:
-        region = space[name]
-        size, base = region.size, region.base
-    totals = [t for (k, _), found in reach.items() if k is kind for t in found if _nearest(space, t.lowest) == name]
+def _violation(call: Call, result: RunResult, group: _Group, explain: Explain) -> Violation:
+    kind, first = group.kind, group.first
+    region = next((each for each in result.regions if each.name == group.name), None)
+    base, size = (region.base, region.size) if region is not None else (0, 0)
+    totals = [total for total in result.totals if _belongs(total, group, result.regions)]
     lowest = min((t.lowest for t in totals), default=first.lowest) - base
     highest = max((t.highest_end for t in totals), default=first.highest_end) - base
     begin = first.lowest - base
@@ -59,20 +55,22 @@ def _violation(
     if outside and begin < 0:
         end, extent = min(first.highest_end - base, 0), -lowest
     else:
+        begin = max(begin, size) if outside else begin
         end, extent = highest, max(highest - size, 0) if outside else 0
     items = call.plan.work_items if call.plan is not None and call.launched.persistent else None
     item = first.element if items is not None and 0 <= first.element < len(items) else None
-    flat = first.workgroup
+    grid, flat = call.launched.grid, first.workgroup
+    came_from = explain(first)
     return Violation(
         kind=_KINDS[kind],
         stage=call.launched.code_object,
-        tensor=tensor,
-        is_write=is_write,
+        tensor=group.name,
+        is_write=group.is_write,
         first_offset=begin,
         end_offset=end,
         extent=extent,
         count=sum(t.lanes for t in totals),
-        why=f"{first.text} at pc {first.pc:#x}",
+        why=f"{came_from}, {first.text} at pc {first.pc:#x}" if came_from else f"{first.text} at pc {first.pc:#x}",
         work_item_index=item,
         work_item=None if item is None or items is None else tuple(int(v) for v in items[item]),
         pc=first.pc,
@@ -83,28 +81,18 @@ def _violation(
     )
 
 
-def _nearest(space: AddressSpace, address: int) -> str:
-    found = space.locate(address)
-    return found[0].name if found else ""
+def _belongs(total: AccessTotal, group: _Group, regions: tuple[Region, ...]) -> bool:
+    """Whether an instruction's total is of this group: totals name no region, so the nearest to their lowest address does."""
+    if total.kind is not group.kind:
+        return False
+    if not group.name:
+        return True
+    nearest = min(regions, key=lambda region: distance(region, total.lowest))
+    return nearest.name == group.name
 
 
-def footprint(space: AddressSpace, result: RunResult) -> Footprint:
-    """Touched bytes by region, out-of-bounds ones as the stretch from the lowest to the highest of each instruction."""
-    reads = dict(_touched(space, result, False))
-    writes = dict(_touched(space, result, True))
-    return Footprint(reads, writes)
-
-
-def _touched(space: AddressSpace, result: RunResult, is_write: bool) -> Iterator[tuple[str, ByteRanges]]:
-    touched = result.log.touched_write if is_write else result.log.touched_read
-    for name, bits in touched.items():
-        unit = result.log.unit_bytes[name]
-        ranges = runs(bits) * unit
-        if len(ranges):
-            yield name, ranges
-
-
-def runs(bits: npt.NDArray[np.bool_]) -> ByteRanges:
-    """[begin, end) of each stretch of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], bits, [False])).astype(np.int8)))
-    return edges.reshape(-1, 2).astype(np.int64)
+def footprint(result: RunResult) -> Footprint:
+    """Touched bytes inside each region; what lies outside is in the violations."""
+    log = result.log
+    reads = {name: ranges for name, ranges in log.touched_read.items() if len(ranges)}
+    return Footprint(reads, {name: ranges for name, ranges in log.touched_write.items() if len(ranges)})

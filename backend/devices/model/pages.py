@@ -1,89 +1,184 @@
-"""Reads of the KV pool: which pages a kernel reads for which request, and addresses that are not page_id * stride."""
+"""Reads of the KV pool: which bytes a kernel reads for which work, and addresses that are not page_id * stride."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
+from backend.aiter.arguments import Int32Array
 from backend.call import Call
-from backend.devices.accesses import Accesses
-from backend.devices.model.traits import KernelTraits
-from backend.observation import Violation, ViolationKind
+from backend.case import QK_HEAD_DIM
+from backend.devices import tokens
+from backend.devices.accesses import Accesses, merge, out_of_bounds
+from backend.devices.model.traits import KernelTraits, Paging
+from backend.observation import ByteRanges, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
 
 
-def violations(call: Call, known: KernelTraits) -> list[Violation]:
-    """Pages that a request does not own, read because the kernel's address arithmetic is narrower than the pool or the page."""
-    return [found for found in (_wrap(call, known), _page_size(call, known)) if found is not None]
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretches:
+    """The KV positions that stage 1 works on, one stretch for each piece of work.
+
+    source: work item or request; begin, end: positions, [n] int64, end exclusive; padded: not 0 where positions past the end of
+    what the work may read are fetched too, which gives page 0.
+    """
+
+    source: Int64Array
+    begin: Int64Array
+    end: Int64Array
+    padded: Int64Array
 
 
-def accesses(call: Call, known: KernelTraits) -> list[Accesses]:
-    """The bytes of the pool that stage 1 reads, a page a range, every page that an index range names."""
+def violations(call: Call, known: KernelTraits, work: Stretches) -> list[Violation]:
+    """Pages outside the pool or not the request's, and tokens that nobody reads."""
+    if _is_plain(call, known, work):
+        return []
+    owned, foreign = _reads(call, known, work)
+    found = []
+    touched = Accesses("kv_buffer", False, owned[0], owned[1], None, _why(known))
+    outside = out_of_bounds(touched, call.launched.tensors["kv_buffer"].nbytes, call.launched.code_object, None)
+    if outside is not None:
+        found.append(outside)
+    if len(foreign):
+        found.append(_foreign(call, known, foreign))
+    if tokens.may_differ(call):
+        missing = tokens.unread(call, merge(owned[0], owned[1]))
+        found += [] if missing is None else [missing]
+    return found
+
+
+def footprint(call: Call, known: KernelTraits, work: Stretches) -> ByteRanges:
+    """The bytes of the pool that stage 1 reads."""
+    owned, _ = _reads(call, known, work)
+    return merge(owned[0], owned[1])
+
+
+def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
+    """Whether every page that the work names is read where it lies, by whom it belongs to, so that nothing can be wrong."""
+    decode = call.decode
+    wide = known.bytes_of_token(decode.kv_dtype.itemsize) > QK_HEAD_DIM * decode.kv_dtype.itemsize
+    if tokens.may_differ(call) or wide or known.paging is Paging.TOKEN or not len(decode.kv_indices):
+        return False
+    lowest, highest = int(decode.kv_indices.min()), int(decode.kv_indices.max())
+    limit = 1 << 24 if known.page_bits == 24 else 1 << 62
+    if known.page_bits < 64:
+        limit = min(limit, (1 << 32) // _stride(call))
+    inside = lowest >= 0 and highest < min(decode.kv_pages, limit)
+    return inside and _within_requests(work.begin, work.end, decode.kv_indptr, len(decode.kv_indices))
+
+
+@njit(cache=True, nogil=True)
+def _within_requests(begin: Int64Array, end: Int64Array, indptr: Int32Array, entries: int) -> bool:
+    """Whether no stretch goes beyond the request that it begins in."""
+    for i in range(len(begin)):
+        if begin[i] >= end[i]:
+            continue
+        request = np.searchsorted(indptr, begin[i], side="right") - 1
+        if request < 0 or request + 1 >= len(indptr) or end[i] > indptr[request + 1] or end[i] > entries:
+            return False
+    return True
+
+
+def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array, Int64Array]:
+    """Byte ranges that are read, [2, n], and those reads that are of a page of somebody else, [n, 4]: see _expand."""
     decode = call.decode
     stride = _stride(call)
-    first, last = _index_ranges(call)
-    used = np.zeros(len(decode.kv_indices) + 1, np.int64)
-    inside = (first >= 0) & (last <= len(decode.kv_indices)) & (last > first)
-    np.add.at(used, first[inside], 1)
-    np.add.at(used, last[inside], -1)
-    pages = decode.kv_indices[np.cumsum(used)[:-1] > 0].astype(np.int64)
-    begin = _address(pages, stride, known)
-    return [Accesses("kv_buffer", False, begin, begin + stride, None, "kv_buffer + kv_indices[i] * s_Bs")]
+    wide = known.bytes_of_token(decode.kv_dtype.itemsize)
+    found: tuple[Int64Array, Int64Array] = _expand(
+        work.source, work.begin, work.end, work.padded, decode.kv_indices, decode.kv_indptr, decode.kv_pages, decode.page_size,
+        stride, stride // decode.page_size, wide, known.tile, known.ahead, known.paging is Paging.TOKEN, known.page_bits,
+    )  # fmt: skip
+    return found
 
 
-def _wrap(call: Call, known: KernelTraits) -> Violation | None:
-    """The first page whose address is not page_id * stride."""
-    decode = call.decode
-    if known.page_bits >= 64 or not len(decode.kv_indices):
-        return None
+@njit(cache=True, nogil=True)
+def _expand(  # type: ignore[no-untyped-def]
+    source, begin, end, padded, indices, indptr, pages, page_size, stride, token_stride, wide, tile, ahead, by_token, page_bits
+):
+    """One range for each position, clamped ones included, once for each stretch.
+
+    Foreign reads: source, entry of kv_indices, page id, byte that is read. Entries past the last one of the work are clamped to
+    page 0, which counts as everybody's.
+    """
+    total = 0
+    for i in range(len(begin)):
+        if end[i] > begin[i]:
+            total += end[i] - begin[i] + 2 * tile + 1
+    first, last = np.zeros(total, np.int64), np.zeros(total, np.int64)
+    foreign = np.zeros((total, 4), np.int64)
+    at, strangers = 0, 0
+    for i in range(len(begin)):
+        length = end[i] - begin[i]
+        if length <= 0:
+            continue
+        request = np.searchsorted(indptr, begin[i], side="right") - 1
+        mine_begin, mine_end = np.int64(-1), np.int64(-1)
+        if 0 <= request < len(indptr) - 1:
+            mine_begin, mine_end = np.int64(indptr[request]), np.int64(indptr[request + 1])
+        mine = np.sort(indices[max(mine_begin, 0) : max(mine_end, 0)]) if wide > token_stride else indices[:0]
+        per_entry = page_size if by_token else 1
+        last_entry = (end[i] - 1) // per_entry
+        positions = length + (1 if ahead or padded[i] else 0)
+        if by_token:
+            positions = ((length + tile - 1) // tile + (1 if ahead else 0)) * tile
+        for place in range(positions):
+            entry = begin[i] // per_entry + place // per_entry
+            clamped = entry > last_entry
+            page = np.int64(0)
+            if not clamped and 0 <= entry < len(indices):
+                page = np.int64(indices[entry])
+            product = page * stride
+            if page_bits == 24:
+                product = ((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF)
+            elif page_bits == 32:
+                product = product & np.int64(0xFFFFFFFF)
+            byte = product + (place % page_size * token_stride if by_token else 0)
+            first[at], last[at] = byte, byte + wide
+            at += 1
+            wrong = not clamped and (entry < mine_begin or entry >= mine_end) and page != 0
+            if byte % stride + wide > stride and page + 1 < pages:  # wider than the token: it ends in the next page
+                after = np.searchsorted(mine, page + 1)
+                wrong = wrong or after == len(mine) or mine[after] != page + 1
+            if wrong or product != page * stride:
+                foreign[strangers] = (source[i], entry, page, byte)
+                strangers += 1
+    return np.stack((first[:at], last[:at])), foreign[:strangers]
+
+
+def _foreign(call: Call, known: KernelTraits, reads: Int64Array) -> Violation:
+    """All reads of somebody else's pages as one violation, with the first of them."""
+    source, entry, page, byte = (int(value) for value in reads[0])
     stride = _stride(call)
-    pages = decode.kv_indices.astype(np.int64)
-    wrong = _address(pages, stride, known) != pages * stride
-    if not wrong.any():
-        return None
-    at = int(np.argmax(wrong))
-    begin = int(_address(pages[at : at + 1], stride, known)[0])
-    why = (
-        f"page {int(pages[at])} of kv_indices[{at}] is read at {begin}, not at page_id * s_Bs = {int(pages[at]) * stride}: "
-        f"the product keeps {known.page_bits} bits"
+    why = f"{_why(known)}: entry {entry} of kv_indices, page {page}, is read at {byte}"
+    if (known.page_bits < 64 and page * stride >= 1 << 32) or page >= 1 << 24:
+        why += f", not at page_id * s_Bs = {page * stride}: the product keeps {known.page_bits} bits"
+    items = call.plan.work_items if call.plan is not None and call.launched.persistent else None
+    return Violation(
+        ViolationKind.FOREIGN_PAGE,
+        call.launched.code_object,
+        "kv_buffer",
+        False,
+        byte,
+        int(reads[:, 3].max()) + known.bytes_of_token(call.decode.kv_dtype.itemsize),
+        0,
+        len(reads),
+        why,
+        None if items is None else source,
+        None if items is None else tuple(int(word) for word in items[source]),
     )
-    stage, count = call.launched.code_object, int(np.count_nonzero(wrong))
-    return Violation(ViolationKind.FOREIGN_PAGE, stage, "kv_buffer", False, begin, begin + stride, 0, count, why)
 
 
-def _page_size(call: Call, known: KernelTraits) -> Violation | None:
-    """A kernel that takes every index for one token's reads indices, and so pages, of other requests."""
-    page = call.decode.page_size
-    if known.honours_page_size or page == 1:
-        return None
-    first, last = _index_ranges(call)
-    tokens = (last - first) * page
-    at = int(np.argmax(tokens))
-    begin, read, owned = int(first[at]), int(tokens[at]), int(last[at] - first[at])
-    why = f"indices [{begin}, {begin + read}) are read for {owned} pages of {page} tokens"
-    stage = call.launched.code_object
-    return Violation(ViolationKind.FOREIGN_PAGE, stage, "kv_buffer", False, 0, 0, 0, len(first), why, at)
-
-
-def _index_ranges(call: Call) -> tuple[Int64Array, Int64Array]:
-    """[begin, end) in kv_indices of each work item, or of each request where there are none."""
-    if call.plan is not None and call.launched.persistent:
-        items = call.plan.work_items
-        return items[:, 4].astype(np.int64), items[:, 5].astype(np.int64)
-    indptr = call.decode.kv_indptr.astype(np.int64)
-    return indptr[:-1], indptr[1:]
+def _why(known: KernelTraits) -> str:
+    if known.paging is Paging.TOKEN:
+        return "ptr_KV + ptr_LTD[position >> s_log2_plen] * s_Bs + place in the page"
+    return "ptr_KV + ptr_LTD[position] * s_Bs"
 
 
 def _stride(call: Call) -> int:
+    """Bytes of a page."""
     spec = call.launched.tensors["kv_buffer"]
     return spec.nbytes // max(spec.shape[0], 1)
-
-
-def _address(pages: npt.NDArray[np.int64], stride: int, known: KernelTraits) -> Int64Array:
-    """Byte offset of each page as the kernel computes it."""
-    if known.page_bits == 24:
-        return ((pages & 0xFFFFFF) * stride) & 0xFFFFFFFF
-    if known.page_bits == 32:
-        return (pages * stride) & 0xFFFFFFFF
-    return pages * stride

@@ -6,66 +6,161 @@ Every workgroup c takes items work_indptr[c] .. work_indptr[c+1] of work_info_se
 
 from __future__ import annotations
 
-import numba
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
+from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
-from backend.devices.accesses import BF16, FLOAT32, Accesses
-from backend.devices.model.traits import KernelTraits
+from backend.devices.accesses import BF16, FLOAT32, INT32, ITEM_BYTES, Accesses
+from backend.devices.model.kernargs import reads_of
+from backend.devices.model.traits import KernelTraits, Paging
 
-_TENSORS = (
-    ("work_info_set", False, "work_info_set + item * 32"),
-    ("q", False, "q + q_begin * row bytes"),
-    ("kv_indices", False, "kv_indices + kv_begin * 4"),
-    ("o", True, "o + q_begin * heads * 512 * 2"),
-    ("logits", True, "logits + partial_row * heads * 512 * 4"),
-    ("attn_lse", True, "attn_lse + partial_row * heads * 4"),
-    ("qo_indptr", False, "qo_indptr + batch * 4"),
-)
-"""Tensor, whether it is written, and its address, in the order of the planes that `_ranges` fills."""
+Int64Array = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
+
+_SKIPPED, _LOADED, _RUN = 0, 1, 2
 
 
-def stage1(call: Call, traits: KernelTraits) -> list[Accesses]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What the workgroups do with the items. state: [items], one of _SKIPPED, _LOADED (read, then given up) and _RUN.
+
+    hang: index of the first item that never comes to its end, None for none.
+    """
+
+    state: npt.NDArray[np.uint8]
+    hang: int | None
+
+    @property
+    def run(self) -> Int64Array:
+        """Indices of the items that are computed."""
+        return np.flatnonzero(self.state == _RUN)
+
+
+def work(call: Call, known: KernelTraits) -> Work:
+    """Which items are reached and which of them are computed."""
+    plan = call.plan
+    assert plan is not None
+    items = plan.work_items
+    indptr = plan.buffers["work_indptr"].words
+    state, hang = _walk(items, indptr, known.stops_at_empty, known.reads_past_empty)
+    return Work(state, None if hang < 0 else hang)
+
+
+@njit(cache=True, nogil=True)
+def _walk(
+    items: Int32Array, indptr: Int32Array, stops_at_empty: bool, reads_past_empty: bool
+) -> tuple[npt.NDArray[np.uint8], int]:
+    state = np.zeros(len(items), np.uint8)
+    hang = -1
+    for workgroup in range(len(indptr) - 1):
+        first, last = np.int64(indptr[workgroup]), np.int64(indptr[workgroup + 1])
+        for index in range(max(int(first), 0), min(int(last), len(items))):
+            tokens = np.int64(items[index, 5]) - items[index, 4]
+            state[index] = 1
+            if tokens > 0:
+                state[index] = 2
+            elif tokens < 0 and reads_past_empty:
+                hang = index if hang < 0 else hang
+                break
+            elif stops_at_empty:
+                break
+    return state, hang
+
+
+def stage1(call: Call, known: KernelTraits, done: Work) -> list[Accesses]:
     """All accesses of the kernel except those of the KV pool's pages (see pages.py), with the item as source."""
     plan, launch = call.plan, call.launched
     assert plan is not None
-    items = plan.work_items
-    heads = launch.heads_in_kernel
-    begin, end = _ranges(
-        items,
-        launch.max_seqlen_q if traits.whole_tile else 0,
-        heads * QK_HEAD_DIM * call.decode.q_dtype.itemsize,
-        heads * V_HEAD_DIM * BF16,
-        heads * V_HEAD_DIM * FLOAT32,
-        heads * FLOAT32,
-    )
+    items, heads = plan.work_items, launch.heads_in_kernel
+    reads = reads_of(call)
+    first, last = _read_words(reads.work_item)
+    q_head = QK_HEAD_DIM * call.decode.q_dtype.itemsize
+    rules = (known.q_rows, known.o_rows, known.final_lse_rows, known.partial_rows, known.lse_rows)
+    limits = np.array([rule.bounds(launch.s_mqa) for rule in rules], np.int64)
+    stores_final_lse = "ptr_LSEP" in reads.kernargs and "final_lse" in launch.tensors
+    page = call.decode.page_size if known.paging is Paging.TOKEN else 1
+    begin, end = _ranges(items, done.state, heads, q_head, known.q_slack, limits, first, last, stores_final_lse, page)
     source = np.arange(len(items))
-    planes = len(_TENSORS) if traits.reads_batch else len(_TENSORS) - 1
-    return [Accesses(*_TENSORS[i][:2], begin[i], end[i], source, _TENSORS[i][2]) for i in range(planes)]
+    planes = [Accesses(name, is_write, begin[i], end[i], source, why) for i, (name, is_write, why) in enumerate(_TENSORS)]
+    unread = {name for name, pointer in _BY_BATCH.items() if pointer not in reads.kernargs}
+    return [plane for plane in planes if plane.tensor not in unread and plane.tensor in launch.tensors]
 
 
-@numba.njit(cache=True, nogil=True)
+def _read_words(names: frozenset[str]) -> tuple[int, int]:
+    """[first, last) byte of an item that a kernel reads. Every kernel at hand reads one stretch of it."""
+    words = [place for place, name in enumerate(WORK_ITEM_FIELDS) if name in names] or [0, len(WORK_ITEM_FIELDS) - 1]
+    return words[0] * INT32, (words[-1] + 1) * INT32
+
+
+_TENSORS = (
+    ("work_info_set", False, "work_info_set + item * 32"),
+    ("q", False, "ptr_Q + q_begin * s_MQA * row bytes"),
+    ("kv_indices", False, "ptr_LTD + kv_begin * 4"),
+    ("o", True, "ptr_RP + q_begin * s_MQA * 1024"),
+    ("final_lse", True, "ptr_LSEP + q_begin * s_MQA * 4"),
+    ("logits", True, "ptr_R + partial_loc * s_MQA * 2048"),
+    ("attn_lse", True, "ptr_LSE + partial_loc * s_MQA * 4"),
+    ("qo_indptr", False, "ptr_QTP + batch * 4"),
+    ("kv_indptr", False, "ptr_LTP + batch * 4"),
+)
+"""Tensor, whether it is written, and its address, in the order of the planes that `_ranges` fills."""
+
+_BY_BATCH = {"qo_indptr": "ptr_QTP", "kv_indptr": "ptr_LTP"}
+"""Tensors that only some kernels read, and the kernarg that tells."""
+
+
+@njit(cache=True, nogil=True)
 def _ranges(
-    items: npt.NDArray[np.int32], tile_rows: int, q_row: int, o_row: int, partial_row: int, lse_row: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    items: Int32Array,
+    state: npt.NDArray[np.uint8],
+    heads: int,
+    q_head: int,
+    q_slack: int,
+    limits: Int64Array,
+    first: int,
+    last: int,
+    stores_final_lse: bool,
+    page: int,
+) -> tuple[Int64Array, Int64Array]:
     """Begin and end [tensors, items] in bytes; an item that leaves a tensor alone has an empty range at 0.
 
-    tile_rows: rows that every item touches; 0: q_end - q_begin of each. The others: bytes of a row.
+    limits: least and most packed rows of q, o, final_lse, logits and attn_lse. q_head: bytes of a head of q. page: KV positions
+    that share an entry of kv_indices.
     """
-    begin = np.zeros((7, len(items)), np.int64)
-    end = np.zeros((7, len(items)), np.int64)
+    begin = np.zeros((9, len(items)), np.int64)
+    end = np.zeros((9, len(items)), np.int64)
+    count = np.zeros(5, np.int64)
     for i in range(len(items)):
-        batch, loc, q0 = np.int64(items[i, 0]), np.int64(items[i, 1]), np.int64(items[i, 2])
-        rows = tile_rows if tile_rows else items[i, 3] - q0
-        begin[0, i], end[0, i] = i * 32, (i + 1) * 32
-        begin[1, i], end[1, i] = q0 * q_row, (q0 + rows) * q_row
-        begin[2, i], end[2, i] = np.int64(items[i, 4]) * 4, np.int64(items[i, 5]) * 4
+        if state[i] == 0:
+            continue
+        begin[0, i], end[0, i] = i * ITEM_BYTES + first, i * ITEM_BYTES + last
+        batch = np.int64(items[i, 0])
+        begin[7, i], end[7, i] = batch * INT32, (batch + 2) * INT32
+        begin[8, i], end[8, i] = batch * INT32, (batch + 2) * INT32
+        if state[i] == 1:
+            continue
+        loc, q0 = np.int64(items[i, 1]), np.int64(items[i, 2])
+        packed = (items[i, 3] - q0) * heads
+        for rule in range(5):
+            count[rule] = min(max(packed, limits[rule, 0]), limits[rule, 1])
+        row = q0 * heads
+        begin[1, i] = row * q_head
+        end[1, i] = (row + count[0]) * q_head
+        if count[0] < packed:
+            end[1, i] = min(end[1, i] + q_slack, (row + packed) * q_head)
+        begin[2, i] = np.int64(items[i, 4]) // page * INT32
+        end[2, i] = ((np.int64(items[i, 5]) - 1) // page + 1) * INT32
         if loc < 0:
-            begin[3, i], end[3, i] = q0 * o_row, (q0 + rows) * o_row
+            begin[3, i], end[3, i] = row * V_HEAD_DIM * BF16, (row + count[1]) * V_HEAD_DIM * BF16
+            if stores_final_lse:
+                begin[4, i], end[4, i] = row * FLOAT32, (row + count[2]) * FLOAT32
         else:
-            begin[4, i], end[4, i] = loc * partial_row, (loc + rows) * partial_row
-            begin[5, i], end[5, i] = loc * lse_row, (loc + rows) * lse_row
-        begin[6, i], end[6, i] = batch * 4, (batch + 1) * 4
+            row = loc * heads
+            begin[5, i], end[5, i] = row * V_HEAD_DIM * FLOAT32, (row + count[3]) * V_HEAD_DIM * FLOAT32
+            begin[6, i], end[6, i] = row * FLOAT32, (row + count[4]) * FLOAT32
     return begin, end

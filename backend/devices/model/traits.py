@@ -1,39 +1,155 @@
 """What the model knows of one kernel beyond its kernargs: a row of a table that was drawn from runs of its machine code.
 
-The table (traits.csv, by the git object id of the code object) says what the binary does, not what it should do.
+The table (traits.csv, by the git object id of the code object) says what the binary does, not what it should do. `python -m
+backend.devices.model.measure` draws it. A packed row is one head of one query: what the rows of a kernel's tile are.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from backend.case import QK_HEAD_DIM
+from backend.errors import CannotRunError
+
+UNLIMITED = 1 << 30
+
+
+class Paging(StrEnum):
+    """What a kernel takes a KV position of its work for."""
+
+    INDEX = "index"  # an entry of kv_indices: the first token of that page, whatever the page size
+    TOKEN = "token"  # a token: entry kv_begin >> s_log2_plen of kv_indices, that page's tokens from its first on, then the next
+
+
+class Single(StrEnum):
+    """What a non-persistent kernel does with one split."""
+
+    PARTIAL = "partial"  # fp32 rows and their log-sum-exp, as with many
+    BF16 = "bf16"  # bf16 rows to logits, no log-sum-exp
+    RP = "ptr_RP"  # bf16 rows through ptr_RP, no log-sum-exp
+
+
+class Layout(StrEnum):
+    """Where a non-persistent kernel puts the packed rows of split z of S of a request of H heads whose first token is f."""
+
+    TOKEN = "token"  # token t at ((f + t) * S + z) * H, what the second stage reads
+    SPLIT = "split"  # f * S * H + z * s_MQA, then all rows of the request: the same for one query only
+    SPACED = "spaced"  # f * S * H, then all rows, whatever the split
+    PLAIN = "plain"  # f * H, then all rows, whatever the split
+
+
+@dataclass(frozen=True, slots=True)
+class RowRule:
+    """How many packed rows are touched for a piece of work that has n of them: n, but at least `least` and at most `most`.
+
+    Written in the table as "item" (n), "N" (always N), "<=N", or "s_MQA" (always as many as that kernarg says).
+    """
+
+    least: int = 0
+    most: int = UNLIMITED
+    by_kernarg: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> RowRule:
+        """From the table; raises CannotRunError for what is none of these."""
+        if text == "item":
+            return cls()
+        if text == "s_MQA":
+            return cls(by_kernarg=True)
+        number = text.removeprefix("<=")
+        if not number.isdecimal():
+            raise CannotRunError(f"traits.csv: given a row rule {text!r}; allowed: item, s_MQA, N, <=N")
+        return cls(0 if text != number else int(number), int(number))
+
+    def __str__(self) -> str:
+        if self.by_kernarg:
+            return "s_MQA"
+        if self.most == UNLIMITED:
+            return "item"
+        return str(self.most) if self.least else f"<={self.most}"
+
+    def bounds(self, s_mqa: int) -> tuple[int, int]:
+        """Least and most packed rows at a launch."""
+        return (s_mqa, s_mqa) if self.by_kernarg else (self.least, self.most)
 
 
 @dataclass(frozen=True, slots=True)
 class KernelTraits:
-    """Measured behaviour of a code object.
+    """Measured behaviour of a code object. The defaults are those of a kernel that was never measured.
 
-    blob_id: git object id, "" for a kernel that was never measured (everything at its default).
-    whole_tile: whether it reads and writes max_seqlen_q rows an item whatever q_end says.
-    reads_batch: whether it reads the item's batch field and, by it, qo_indptr.
-    page_bits: bits that page_id * stride survives in the address (24, 32 or 64).
-    honours_page_size: False where the kernel takes every index for one token's.
+    blob_id: git object id. arch, code_object: for readers of the table.
+    q_rows, o_rows, partial_rows, lse_rows, final_lse_rows: packed rows of q read, and of o, logits, attn_lse and final_lse
+    written. q_slack: bytes of q that loads reach beyond the last row, up to the end of the work's own rows.
+    stops_at_empty: a work item without KV ends its workgroup, so that the items behind it are not done; otherwise it is
+    skipped. reads_past_empty: an item whose end lies before its beginning is run through 2^32 positions, which is a hang.
+    token_bytes: bytes of a token that are read. tile: KV positions that are fetched at a time; positions past the end of the
+    work are clamped to page 0, which is fetched. ahead: a further tile is fetched always.
+    paging: see Paging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
+    Non-persistent kernels only: first_row_by_request: rows of request b begin at b * max_seqlen_q, not at qo_indptr[b].
+    x_rows: packed rows from one workgroup to the next in x, 0: as the launcher counts them (sub_q). causal: a tile's KV ends
+    where its last query's does. single: see Single. layout, lse_layout: see Layout. reads_last_page_lens, reads_qo_indptr:
+    whether those are read, given that their kernarg is.
     """
 
     blob_id: str = ""
-    whole_tile: bool = False
-    reads_batch: bool = False
+    arch: str = ""
+    code_object: str = ""
+    q_rows: RowRule = RowRule()
+    q_slack: int = 0
+    o_rows: RowRule = RowRule()
+    partial_rows: RowRule = RowRule()
+    lse_rows: RowRule = RowRule()
+    final_lse_rows: RowRule = RowRule()
+    stops_at_empty: bool = True
+    reads_past_empty: bool = False
+    token_bytes: int = 0
+    tile: int = 64
+    ahead: bool = False
+    paging: Paging = Paging.INDEX
     page_bits: int = 64
-    honours_page_size: bool = True
+    first_row_by_request: bool = False
+    causal: bool = False
+    single: Single = Single.PARTIAL
+    x_rows: int = 0
+    layout: Layout = Layout.TOKEN
+    lse_layout: Layout = Layout.TOKEN
+    reads_last_page_lens: bool = False
+    reads_qo_indptr: bool = True
 
-    def rows_touched(self, item_rows: npt.NDArray[np.int64], max_seqlen_q: int) -> npt.NDArray[np.int64]:
-        """Rows of q read and of o written for items of `item_rows` rows."""
-        return np.full_like(item_rows, max_seqlen_q) if self.whole_tile else item_rows
+    def bytes_of_token(self, itemsize: int) -> int:
+        """Bytes of a token that are read; a kernel that was never measured reads them all. itemsize: of the pool's elements."""
+        return self.token_bytes or QK_HEAD_DIM * itemsize
+
+
+COLUMNS = tuple(field.name for field in fields(KernelTraits))
+
+_READERS: dict[str, Callable[[str], object]] = {
+    "RowRule": RowRule.parse,
+    "int": int,
+    "bool": lambda text: text == "1",
+    "str": str,
+    "Paging": Paging,
+    "Single": Single,
+    "Layout": Layout,
+}
+
+
+def to_row(traits: KernelTraits) -> dict[str, str]:
+    """A row of the table."""
+    values = {name: getattr(traits, name) for name in COLUMNS}
+    return {name: str(int(value)) if isinstance(value, bool) else str(value) for name, value in values.items()}
+
+
+def from_row(row: dict[str, str]) -> KernelTraits:
+    """The traits of a row of the table."""
+    values: dict[str, Any] = {field.name: _READERS[str(field.type)](row[field.name]) for field in fields(KernelTraits)}
+    return KernelTraits(**values)
 
 
 @cache
@@ -41,16 +157,7 @@ def traits_table() -> dict[str, KernelTraits]:
     """All measured kernels, by blob id."""
     text = files(__package__).joinpath("traits.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
-    return {
-        row["blob_id"]: KernelTraits(
-            row["blob_id"],
-            row["whole_tile"] == "1",
-            row["reads_batch"] == "1",
-            int(row["page_bits"]),
-            row["honours_page_size"] == "1",
-        )
-        for row in rows
-    }
+    return {row["blob_id"]: from_row(row) for row in rows}
 
 
 def traits(blob_id: str | None) -> KernelTraits:

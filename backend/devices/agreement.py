@@ -1,0 +1,117 @@
+"""Where two observations of one Call differ: bytes touched, violations, how the run ended. Knows neither device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.call import Call
+from backend.observation import ByteRanges, EndKind, Observation, Violation
+
+Shown = tuple[str, str, str, bool, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that two devices saw differently. what: in words, free of figures; left, right: what each saw."""
+
+    what: str
+    left: str
+    right: str
+
+
+def incomparable(call: Call) -> str | None:
+    """Why no two devices need see the same of a call, None where they must.
+
+    A plan in which rows end before they begin, or that was made of memory that is nobody's, sends a kernel anywhere in 48 bits;
+    the planner's own checks tell of it.
+    """
+    plan = call.plan
+    if plan is None or not call.launched.persistent:
+        return None
+    if plan.reads_past_end:
+        return "the plan depends on memory that the planner read outside its inputs"
+    items = plan.work_items
+    if (items[:, 2] < 0).any() or (items[:, 3] <= items[:, 2]).any() or (items[:, 1] < -1).any():
+        return "the plan has items whose rows end before they begin"
+    return None
+
+
+def differences(left: Observation, right: Observation) -> list[Difference]:
+    """Everything that differs in stage 1; the second stage is one model for all devices.
+
+    Footprints are compared where both have them. A launch that never ends is compared in that alone: how far it got is a
+    matter of the limit.
+    """
+    stage = left.call.launched.code_object
+    ends = [observation.end.kind if observation.end else EndKind.COMPLETED for observation in (left, right)]
+    if ends[0] is not ends[1]:
+        return [Difference("end", ends[0].value, ends[1].value)]
+    if ends[0] is not EndKind.COMPLETED:
+        return []
+    return _violations(left, right, stage) + _footprints(left, right, stage)
+
+
+def _violations(left: Observation, right: Observation, stage: str) -> list[Difference]:
+    sides = [{_shown(v): v for v in each.violations if v.stage == stage} for each in (left, right)]
+    found = []
+    for key in sorted(set(sides[0]) ^ set(sides[1])):
+        kind, tensor, _, is_write, extent = key
+        told = f"{extent} bytes outside" if extent else "seen"
+        texts = [f"{told} ({side[key].why})" if key in side else "not seen" for side in sides]
+        found.append(Difference(f"{'write' if is_write else 'read'} of {tensor}, {kind}", *texts))
+    return found
+
+
+def _shown(violation: Violation) -> Shown:
+    return violation.kind.value, violation.tensor, violation.stage, violation.is_write, violation.extent
+
+
+def _footprints(left: Observation, right: Observation, stage: str) -> list[Difference]:
+    if stage not in left.footprints or stage not in right.footprints:
+        return []
+    found = []
+    for direction in ("reads", "writes"):
+        sides = [getattr(each.footprints[stage], direction) for each in (left, right)]
+        for tensor in sorted({*sides[0], *sides[1]}):
+            ranges = [side.get(tensor, _NOTHING) for side in sides]
+            if not np.array_equal(*ranges):
+                only = [subtract(*ranges), subtract(*reversed(ranges))]
+                found.append(Difference(f"{direction} of {tensor}", *(f"alone {_told(each)}" for each in only)))
+    return found
+
+
+_NOTHING: ByteRanges = np.zeros((0, 2), np.int64)
+
+
+def _told(ranges: ByteRanges) -> str:
+    if not len(ranges):
+        return "nothing"
+    total = int((ranges[:, 1] - ranges[:, 0]).sum())
+    return f"{total} bytes from [{ranges[0, 0]}, {ranges[0, 1]}) on"
+
+
+def subtract(left: ByteRanges, right: ByteRanges) -> ByteRanges:
+    """The bytes of `left` that are not in `right`; both sorted and disjoint."""
+    if not len(left):
+        return _NOTHING
+    edges = np.unique(np.concatenate((left.ravel(), right.ravel())))
+    begin, end = edges[:-1], edges[1:]
+    kept = _covers(left, begin) & ~_covers(right, begin)
+    pieces = np.stack((begin[kept], end[kept]), axis=1)
+    if not len(pieces):
+        return _NOTHING
+    starts = np.flatnonzero(np.concatenate(([True], pieces[1:, 0] > pieces[:-1, 1])))
+    stops = np.concatenate((starts[1:] - 1, [len(pieces) - 1]))
+    return np.stack((pieces[starts, 0], pieces[stops, 1]), axis=1)
+
+
+def _covers(ranges: ByteRanges, at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each byte lies in one of the ranges."""
+    if not len(ranges):
+        return np.zeros(len(at), np.bool_)
+    place = np.searchsorted(ranges[:, 0], at, side="right") - 1
+    covered: npt.NDArray[np.bool_] = (place >= 0) & (at < ranges[np.maximum(place, 0), 1])
+    return covered

@@ -1,0 +1,172 @@
+"""Draws the table of kernel traits from runs of the machine code.
+
+    python -m backend.devices.model.measure                          # kernels of the installed wheel (release 2025-11)
+    python -m backend.devices.model.measure --aiter CHECKOUT@REV --release 2026-06
+    python -m backend.devices.model.measure --aiter CHECKOUT@REV --release 2026-06 --check
+
+Each kernel runs its probes on the device `cdna`; the traits are given the values with which the model touches the same bytes
+and sees the same violations. What no values make agree is reported, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
+from backend.case import RELEASES
+from backend.devices.agreement import Difference, differences, incomparable
+from backend.devices.cdna import CdnaDevice
+from backend.devices.model import ModelDevice
+from backend.devices.model.probes import Reached, made_of, probes, reached
+from backend.devices.model.traits import COLUMNS, KernelTraits, Layout, Paging, RowRule, Single, to_row, traits_table
+from backend.errors import UnmodelledError
+from backend.observation import Observation
+
+TABLE = Path(__file__).with_name("traits.csv")
+HEADER = """\
+# Behaviour of AITER code objects, each row drawn from runs of the machine code (python -m backend.devices.model.measure).
+# Columns: see traits.py.
+"""
+
+_RULES = tuple(RowRule.parse(text) for text in ("item", "s_MQA", "16", "32", "64", "128", "<=32", "<=64", "<=128"))
+
+
+Group = Mapping[str, Sequence[Any]]
+"""Traits that are tried together, with their candidates; the first of several that agree equally is taken: the plainest."""
+
+_ROWS: Group = {
+    "q_rows": _RULES,
+    "o_rows": _RULES,
+    "partial_rows": _RULES,
+    "lse_rows": _RULES,
+    "final_lse_rows": _RULES,
+}
+_KV: tuple[Group, ...] = (
+    {"paging": tuple(Paging), "token_bytes": (576, 1152, 608), "page_bits": (64, 32, 24)},
+    {"ahead": (False, True)},
+)
+_TILES = (64, 16, 32, 128, 256)
+_SLACK = (0, 64, 128, 192, 256)
+PERSISTENT: tuple[Group, ...] = (
+    {"stops_at_empty": (True, False), "reads_past_empty": (False, True)},
+    {"q_rows": _RULES, "q_slack": _SLACK},
+    *({name: _ROWS[name]} for name in _ROWS),
+    {"tile": _TILES, "ahead": (False, True)},
+    *_KV,
+)
+NON_PERSISTENT: tuple[Group, ...] = (
+    {"reads_last_page_lens": (False, True), "reads_qo_indptr": (True, False)},
+    {"first_row_by_request": (False, True), "single": tuple(Single)},
+    {"x_rows": (0, 8, 16, 32, 64, 128), "causal": (False, True)},
+    {"tile": _TILES, "ahead": (False, True)},
+    {"layout": tuple(Layout), "partial_rows": _RULES},
+    {"lse_layout": tuple(Layout), "lse_rows": _RULES},
+    {"q_rows": _RULES, "q_slack": _SLACK},
+    *_KV,
+)
+PASSES = 3
+"""Times that all groups are gone through: a value that is found late may change what fits best before it."""
+
+
+def measure(kernel: Reached, source: CodeSource) -> tuple[KernelTraits, list[Difference]]:
+    """The traits of one kernel, and what still differs with them."""
+    observed = observations(kernel, source)
+    known = KernelTraits(kernel.blob_id, str(kernel.arch), kernel.code_object)
+    fewest = _wrong(observed, known)
+    for _ in range(PASSES):
+        for group in PERSISTENT if kernel.persistent else NON_PERSISTENT:
+            known, fewest = _best(known, group, observed, fewest)
+    return known, [difference for seen in observed for difference in compared(seen, known)]
+
+
+def observations(kernel: Reached, source: CodeSource) -> list[Observation]:
+    """The machine's view of every probe that leads to the kernel."""
+    device = CdnaDevice(source, record=True, explained=False)
+    found = []
+    for case in probes(kernel):
+        made = made_of(case, source)
+        if made is not None and made.launched.blob_id == kernel.blob_id and incomparable(made) is None:
+            found.append(device.observe(made))
+    return found
+
+
+def _best(known: KernelTraits, group: Group, observed: list[Observation], fewest: int) -> tuple[KernelTraits, int]:
+    """The values of a group with the fewest differences, and how many those are; a tie leaves what was there."""
+    best = known
+    for values in product(*group.values()):
+        tried = replace(known, **dict(zip(group, values, strict=True)))
+        wrong = _wrong(observed, tried, fewest)
+        if wrong < fewest:
+            best, fewest = tried, wrong
+    return best, fewest
+
+
+def _wrong(observed: list[Observation], known: KernelTraits, enough: int | None = None) -> int:
+    """How many differences there are; counting stops at `enough`."""
+    count = 0
+    for seen in observed:
+        count += len(compared(seen, known))
+        if enough is not None and count >= enough:
+            break
+    return count
+
+
+def compared(seen: Observation, known: KernelTraits) -> list[Difference]:
+    """What differs between the machine and a model with these traits."""
+    return differences(seen, ModelDevice(record=True, known=known).observe(seen.call))
+
+
+def write(table: Mapping[str, KernelTraits]) -> None:
+    """The table, sorted by architecture and name."""
+    rows = sorted(table.values(), key=lambda known: (known.arch, known.code_object, known.blob_id))
+    with TABLE.open("w", encoding="utf-8", newline="") as out:
+        out.write(HEADER)
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(to_row(known) for known in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m backend.devices.model.measure", description=__doc__)
+    parser.add_argument("--aiter", metavar="PATH@REV", help="checkout of ROCm/aiter (default: the installed wheel)")
+    parser.add_argument("--release", default="2025-11", choices=RELEASES)
+    parser.add_argument("--kernel", default="", metavar="TEXT", help="only code objects with this in name or blob id")
+    parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
+    given = parser.parse_args(arguments)
+    source = open_source(given.aiter) if given.aiter else installed_wheel()
+    table = dict(traits_table())
+    complaints = 0
+    for kernel in sorted(reached(given.release, source).values(), key=lambda each: (each.arch, each.code_object)):
+        if given.kernel not in kernel.code_object and not kernel.blob_id.startswith(given.kernel or "-"):
+            continue
+        try:
+            known, left = measure(kernel, source)
+        except UnmodelledError as error:
+            print(f"{kernel.arch} {kernel.code_object} {kernel.blob_id[:10]}: {error}")
+            complaints += 1
+            continue
+        stale = given.check and table.get(kernel.blob_id) != known
+        complaints += bool(left) or stale
+        print(
+            f"{kernel.arch} {kernel.code_object} {kernel.blob_id[:10]}: {len(left)} differences"
+            + (", not as in the table" if stale else ""),
+            flush=True,
+        )
+        for difference in left[:6]:
+            print(f"    {difference.what}: machine {difference.left}; model {difference.right}")
+        table[kernel.blob_id] = known
+        if not given.check:
+            write(table)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

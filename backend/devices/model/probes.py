@@ -1,0 +1,128 @@
+"""Cases that make a kernel show what it does: for each code object that a release launches, a fixed list.
+
+Also the random cases on which model and machine are compared. Both are a function of the kernel and a seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.launch import Refusal
+from backend.aiter.release import release as release_of
+from backend.call import Call
+from backend.case import Arch, Case, DType, MetadataMode, PageOrder
+from backend.decision import Refused
+from backend.errors import UnmodelledError
+from backend.host import call
+from backend.serving.policy import decide
+from backend.serving.registry import policy
+
+HEADS = (4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128)
+QUERIES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
+LENGTHS = (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 100, 127, 128, 129, 130, 197, 256, 257, 400)
+EDGES = (16, 32, 48, 64, 96, 128, 160, 192, 256, 320)
+"""Lengths at which a tile of KV ends for one kernel and not for another."""
+
+FAR_PAGES = (8_000_000, (1 << 24) + 5)
+"""First pages from which an address passes 2^32 bytes and a page id 2^24."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A code object that a release launches. cases: small cases that lead to it, one a combination of what a caller varies."""
+
+    arch: Arch
+    code_object: str
+    blob_id: str
+    cases: tuple[Case, ...]
+
+    @property
+    def persistent(self) -> bool:
+        """Whether it takes work items."""
+        return self.cases[0].mode is not MetadataMode.NON_PERSISTENT
+
+
+@cache
+def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reached]:
+    """Every code object that some caller of a release can launch, by blob id."""
+    found: dict[str, tuple[Arch, str, list[Case]]] = {}
+    lse = (False, True) if release_of(release).has_return_lse else (False,)
+    modes = (MetadataMode.FAST, MetadataMode.NON_PERSISTENT)
+    for arch, heads, queries, q, kv, mode, asks in product(Arch, HEADS, QUERIES, DType, DType, modes, lse):
+        case = Case(
+            heads,
+            (40, 40),
+            queries,
+            q_dtype=q,
+            kv_dtype=kv,
+            arch=arch,
+            release=release,
+            backend="direct",
+            mode=mode,
+            return_lse=asks,
+        )
+        made = made_of(case, source)
+        if made is not None:
+            launch = made.launched
+            found.setdefault(launch.blob_id or "", (launch.arch, launch.code_object, []))[2].append(case)
+    return {blob: Reached(arch, name, blob, tuple(cases)) for blob, (arch, name, cases) in found.items()}
+
+
+def made_of(case: Case, source: CodeSource | None) -> Call | None:
+    """The call of a case; None where backend or AITER refuses, or the planner is not modelled for it."""
+    decision = decide(policy(case.backend), case)
+    if isinstance(decision, Refused):
+        return None
+    try:
+        made = call(decision, source)
+    except UnmodelledError:
+        return None
+    return None if isinstance(made.launch, Refusal) or (made.plan is not None and made.plan.rejected) else made
+
+
+def random_case(kernel: Reached, random_: random.Random) -> Case:
+    """A case that may lead to the kernel (a batch size may lead elsewhere): any mode of its kind, lengths, page sizes, CUs."""
+    base = random_.choice(kernel.cases)
+    queries = base.max_seqlen_q
+    batch = random_.choice((1, 1, 2, 3, 5, 8))
+    lens = tuple(max(queries, random_.choice((*LENGTHS, random_.randint(1, 700)))) for _ in range(batch))
+    if random_.random() < 0.1:
+        lens = tuple(0 if random_.random() < 0.3 else length for length in lens)
+    if not any(lens):
+        lens = (5, *lens[1:])
+    ragged = queries > 1 and random_.random() < 0.15
+    return base.replace(
+        kv_lens=lens,
+        query_lens=tuple(random_.randint(1, queries) for _ in range(batch)) if ragged else None,
+        mode=random_.choice(_modes(kernel, base)),
+        page_size=random_.choice((1, 1, 1, 16, 64)),
+        num_cu=random_.choice((0, 8, 20)),
+        first_page=random_.choice((0, 0, 3, 100)),
+        page_order=random_.choice(tuple(PageOrder)),
+    )
+
+
+def _modes(kernel: Reached, base: Case) -> tuple[MetadataMode, ...]:
+    if not kernel.persistent:
+        return (MetadataMode.NON_PERSISTENT,)
+    fake = (MetadataMode.FAKE,) * 2 if release_of(base.release).has_v1_0 else ()
+    return (MetadataMode.FAST,) * 4 + fake + (MetadataMode.GREEDY,)
+
+
+def probes(kernel: Reached, count: int = 40) -> Iterator[Case]:
+    """What a kernel is measured by: tile edges, far pages, empty requests, then random cases."""
+    base = kernel.cases[0]
+    for length in EDGES:
+        yield base.replace(kv_lens=(length,), num_cu=1 if kernel.persistent else 0, first_page=7)
+    for page in FAR_PAGES:
+        yield base.replace(kv_lens=(20,), num_cu=8, first_page=page)
+    yield base.replace(kv_lens=(33, 0, 65), num_cu=1, first_page=7)
+    yield base.replace(kv_lens=(0, 33, 65), num_cu=2, first_page=7)
+    random_ = random.Random(kernel.blob_id)
+    for _ in range(count):
+        yield random_case(kernel, random_)

@@ -1,0 +1,53 @@
+"""Rows of o that neither stage 1 nor the second stage writes. The same for every device."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from backend.call import Call
+from backend.case import V_HEAD_DIM
+from backend.devices.accesses import BF16
+from backend.observation import Violation, ViolationKind
+
+BoolArray = npt.NDArray[np.bool_]
+Int64Array = npt.NDArray[np.int64]
+
+
+def unwritten(call: Call, begin: Int64Array, end: Int64Array, merged: BoolArray) -> Violation | None:
+    """Rows of requests with KV that come out as they were. begin, end: bytes of o that stage 1 writes, in any order.
+
+    merged: rows of the launch that the second stage writes. A row of which some heads are written counts as unwritten.
+    """
+    launch = call.launched
+    heads = launch.heads_in_kernel
+    needed = np.repeat(np.asarray(call.decision.kv_lens) > 0, np.asarray(call.decision.query_lens) * launch.fold)
+    count, row = _unwritten(begin, end, merged, needed, heads, V_HEAD_DIM * BF16)
+    if not count:
+        return None
+    size = heads * V_HEAD_DIM * BF16
+    why = f"a row of o is written by nobody: row {row}"
+    return Violation(ViolationKind.NO_OUTPUT, launch.code_object, "o", True, row * size, (row + 1) * size, 0, count, why)
+
+
+@njit(cache=True, nogil=True)
+def _unwritten(
+    begin: Int64Array, end: Int64Array, merged: BoolArray, needed: BoolArray, heads: int, head_bytes: int
+) -> tuple[int, int]:
+    """How many needed rows are not written, and the first of them."""
+    written = np.zeros(len(needed) * heads, np.uint8)
+    for i in range(len(begin)):
+        # Kernels write whole heads; what of one head is missing would be seen as out of order, not here.
+        for head in range(max(begin[i], 0) // head_bytes, min(end[i] // head_bytes, len(written))):
+            written[head] = 1
+    count, first = 0, -1
+    for row in range(len(needed)):
+        if not needed[row] or (row < len(merged) and merged[row]):
+            continue
+        if written[row * heads : (row + 1) * heads].all():
+            continue
+        if count == 0:
+            first = row
+        count += 1
+    return count, first
