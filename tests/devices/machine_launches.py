@@ -77,13 +77,23 @@ class Prepared:
         return self.call.plan.work_items[: int(self.arrays["work_indptr"].view(np.int32)[-1])]
 
 
-def prepare(case: Case, source: CodeSource | None = None, seed: int = 0, has_data: bool = True) -> Prepared:
-    """The launch of a case, q and KV standard normal."""
+def prepare(
+    case: Case,
+    source: CodeSource | None = None,
+    seed: int = 0,
+    has_data: bool = True,
+    code_object: str | None = None,
+    content: bytes | None = None,
+) -> Prepared:
+    """The launch of a case, q and KV standard normal.
+
+    code_object: another file to launch with the same arguments, by name or by content, for kernels that no call reaches.
+    """
     source = source or wheel()
     made = call(decide(policy(case.backend), case), source)
     launched, decode = made.launched, made.decode
-    content = open_code(source, case.arch, launched.code_object)
-    kernel = load_code_object(content).kernel(launched.symbol)
+    loaded = load_code_object(content or open_code(source, case.arch, code_object or launched.code_object))
+    kernel = loaded.kernels[0] if code_object or content else loaded.kernel(launched.symbol)
     rng = np.random.default_rng(seed)
     space, arrays = AddressSpace(), {}
     known: dict[str, NDArray[np.generic]] = {
