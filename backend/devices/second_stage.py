@@ -47,10 +47,17 @@ def run(call: Call, record: bool) -> SecondStageRun:
     found = bounds(touched, tensors, stage.kind.value, None)
     if call.plan is not None and launch.persistent:
         found += _consistency_of(call, merged)
-    for begin, end in zip(merged.output_begin, merged.output_end, strict=True):
-        rows[max(begin, 0) : max(end, 0)] = True
+    _mark(merged.output_begin, merged.output_end, rows)
     footprints = {stage.kind.value: footprint_of(touched, tensors)} if record else {}
     return SecondStageRun(tuple(found), rows, footprints)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark(begin: Int64Array, end: Int64Array, rows: npt.NDArray[np.bool_]) -> None:
+    """Sets the rows of intervals; what lies outside of `rows` is left out."""
+    for i in range(len(begin)):
+        for row in range(max(begin[i], 0), min(end[i], len(rows))):
+            rows[row] = True
 
 
 def merged_rows(call: Call) -> MergedRows:
