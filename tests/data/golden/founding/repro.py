@@ -63,8 +63,8 @@ found by aiterfuzz on device model:
     mla_a8w8_qh64_qseqlen1_gqaratio64_v3_ps.co takes rows of 64
   planner: writes 3 words outside reduce_indptr (2 words): first word 2, last 4
   planner: writes 6 words outside reduce_final_map (2 words): first word 2, last 7
-  kernel: write of o 196608 bytes past the end: o + q_begin * heads * 512 * 2
-  kernel: read of q 110592 bytes past the end: q + q_begin * row bytes
+  kernel: write of o 196608 bytes past the end: ptr_RP + q_begin * s_MQA * 1024
+  kernel: read of q 110592 bytes past the end: ptr_Q + q_begin * s_MQA * row bytes
 """
 # ---- how it is checked ----------------------------------------------------------------------------------------------
 SEED = 0
