@@ -78,7 +78,8 @@ class Numbers:
     NaN, rows that still hold what lay there before the launch, rows outside the budget; each row counts once, in this order.
     first_*: (query, head) of the first such row, None where there is none. worst: largest error / budget of a row, NaN
     aside. relative_rms: |o - reference| / |reference| over all rows. lse_error: largest |lse - reference|, None without lse.
-    budget: what is allowed, in words.
+    budget: what is allowed, in words. cosine: the smallest of a row with its reference; largest_error: of an element; both
+    None where no row is fit for it.
     """
 
     compared: int
@@ -92,6 +93,8 @@ class Numbers:
     relative_rms: float
     lse_error: float | None
     budget: str
+    cosine: float | None = None
+    largest_error: float | None = None
 
 
 class EndKind(StrEnum):

@@ -14,9 +14,41 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from backend.errors import AiterfuzzError, UsageError
-from fuzz.commands import bisect, campaign, corpus, decide, explain, gate, merge, nightly, replay, report, run, verify, version
+from fuzz.commands import (
+    accuracy,
+    agree,
+    bisect,
+    campaign,
+    corpus,
+    decide,
+    explain,
+    gate,
+    merge,
+    nightly,
+    replay,
+    report,
+    run,
+    verify,
+    version,
+)
 
-COMMANDS = (run, campaign, nightly, report, merge, replay, explain, decide, gate, bisect, corpus, verify, version)
+COMMANDS = (
+    run,
+    campaign,
+    nightly,
+    report,
+    merge,
+    replay,
+    explain,
+    decide,
+    gate,
+    bisect,
+    corpus,
+    agree,
+    accuracy,
+    verify,
+    version,
+)
 
 DESCRIPTION = """\
 Finds, shrinks and explains memory faults of AITER's MLA decode path on AMD Instinct, without a GPU.

@@ -21,37 +21,37 @@ class Device(Protocol):
         ...
 
 
-def _model(source: CodeSource | None, record: bool) -> Device:
+def _model(source: CodeSource | None, record: bool, ranks: int) -> Device:
     from backend.devices.model import ModelDevice
 
     return ModelDevice(record)
 
 
-def _cdna(source: CodeSource | None, record: bool) -> Device:
+def _cdna(source: CodeSource | None, record: bool, ranks: int) -> Device:
     from backend.devices.cdna import CdnaDevice
 
     return CdnaDevice(source, record)
 
 
-def _cuda(source: CodeSource | None, record: bool) -> Device:
+def _cuda(source: CodeSource | None, record: bool, ranks: int) -> Device:
     from backend.devices.cuda import CudaDevice
 
-    return CudaDevice()
+    return CudaDevice(ranks)
 
 
-def _rocm(source: CodeSource | None, record: bool) -> Device:
+def _rocm(source: CodeSource | None, record: bool, ranks: int) -> Device:
     from backend.devices.rocm import RocmDevice
 
-    return RocmDevice()
+    return RocmDevice(ranks)
 
 
-def _both(source: CodeSource | None, record: bool) -> Device:
+def _both(source: CodeSource | None, record: bool, ranks: int) -> Device:
     from backend.devices.both import BothDevice
 
     return BothDevice(source, record)
 
 
-OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {
+OPENERS: dict[str, Callable[[CodeSource | None, bool, int], Device]] = {
     "model": _model,
     "cuda": _cuda,
     "rocm": _rocm,
@@ -60,13 +60,20 @@ OPENERS: dict[str, Callable[[CodeSource | None, bool], Device]] = {
 }
 
 
-def open_device(name: str, source: CodeSource | None = None, record: bool = False) -> Device:
+RANKED = ("rocm", "cuda")
+"""Devices that can run a case on several ranks at the same moment, as tensor parallelism does."""
+
+
+def open_device(name: str, source: CodeSource | None = None, record: bool = False, ranks: int = 1) -> Device:
     """The device of that name.
 
-    source: where its code objects come from (devices that run them); record: whether observations carry footprints.
-    Raises UsageError for an unknown name, CannotRunError where the machine lacks what the device needs.
+    source: where its code objects come from (devices that run them); record: whether observations carry footprints; ranks:
+    processes that run each case at once (RANKED). Raises UsageError for an unknown name and for ranks on a device that has
+    none, CannotRunError where the machine lacks what the device needs.
     """
     opener = OPENERS.get(name)
     if opener is None:
         raise UsageError.not_allowed("device", name, ", ".join(OPENERS))
-    return opener(source, record)
+    if ranks > 1 and name not in RANKED:
+        raise UsageError.not_allowed(f"ranks of device {name}", ranks, f"1; devices with ranks are {', '.join(RANKED)}")
+    return opener(source, record, ranks)

@@ -69,7 +69,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     fields.add_argument("--first-page", type=number("--first-page", 0), metavar="N", help="first physical page held")
     fields.add_argument("--lse", action="store_true", default=None, help="ask for the log-sum-exp of each row too")
     command.add_argument("--items", type=number("--items", 0), default=12, metavar="N", help="work items shown (12)")
-    command.add_argument("--device", default="model", metavar="D", help="model (default)")
+    command.add_argument("--device", default="model", metavar="D", help="model (default); see aiterfuzz version")
+    command.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="on N GPUs at once (rocm, cuda)")
     command.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
     command.set_defaults(command=run)
 
@@ -77,12 +78,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the explanation; 1 where the case shows a fault."""
     from backend.aiter.codefiles import open_source
+    from backend.devices.registry import open_device
     from backend.path import Path as CasePath
     from fuzz.compiling import announced
     from reprod.explain import explain
 
     case = _case(arguments)
-    path = CasePath(arguments.device, open_source(arguments.aiter) if arguments.aiter is not None else None)
+    source = open_source(arguments.aiter) if arguments.aiter is not None else None
+    path = CasePath(open_device(arguments.device, source, ranks=arguments.ranks), source)
     with announced():
         outcome = path.run(case)
     for line in explain(outcome, arguments.items):

@@ -72,12 +72,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     how.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
     how.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
     how.add_argument("--out", type=Path, default=Path("findings"), metavar="DIR", help="folder of the results (findings)")
+    how.add_argument(
+        "--ranks",
+        type=number("--ranks", 1),
+        default=1,
+        metavar="N",
+        help="as TP: on N GPUs at once (rocm, cuda), and a script of N processes",
+    )
     how.add_argument("--no-verify", action="store_true", help="do not run the scripts on the simulated GPU (seconds each)")
     command.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Searches; prints the table of faults."""
+    from backend.devices.registry import RANKED, open_device
     from backend.path import Path as CasePath
     from backend.serving.registry import policy
     from fuzz.provenance import provenance
@@ -89,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy(arguments.backend)  # an unknown one is said before anything is written
     source, release = _source(arguments)
     cases = space(_wishes(arguments, release))
-    path = CasePath(arguments.device, source)
+    path = CasePath(open_device(arguments.device, source, ranks=arguments.ranks if arguments.device in RANKED else 1), source)
     budget = _budget(arguments)
     made_by = provenance(path.device.name, cases.releases, source)
     prepare_folder(arguments.out)
@@ -142,12 +150,12 @@ class _Writer:
 
     def __call__(self, fault: Fault) -> Path:
         from reprod.verify import verified
-        from reprod.write import write_finding
+        from reprod.write import Notes, write_finding
 
         arguments, outcome = self._arguments, fault.shrunk.outcome
         verify = None if arguments.no_verify else functools.partial(verified, case=outcome.case, aiter=arguments.aiter)
-        command = f"aiterfuzz {arguments.typed}"
-        return write_finding(outcome, arguments.out, self._made_by, self._path, arguments.seed, command, verify=verify)
+        command, notes = f"aiterfuzz {arguments.typed}", Notes(ranks=arguments.ranks)
+        return write_finding(outcome, arguments.out, self._made_by, self._path, arguments.seed, command, notes, verify)
 
 
 def _exit_code(tally: Tally, interrupted: bool) -> int:

@@ -80,10 +80,11 @@ class Comparison:
         counts: dict[str, Any] = dict.fromkeys(_KINDS, 0)
         firsts: dict[str, Any] = {f"first_{name}": None for name in _KINDS}
         found = {"compared": 0, **counts, **firsts, "worst": 0.0, "relative_rms": 0.0, "lse_error": None}
+        found |= {"cosine": None, "largest_error": None}
         found["budget"] = self._budget.name
         if not self._rows:
             return found
-        ratio, error, square, lse_error = (torch.stack(parts).cpu() for parts in zip(*self._rows, strict=True))
+        ratio, error, square, lse_error, cosine, largest = (torch.stack(parts).cpu() for parts in zip(*self._rows, strict=True))
         unwritten, nan = ratio == _UNWRITTEN, ratio.isnan()
         for name, rows in zip(_KINDS, (nan, unwritten, ratio > 1.0), strict=True):
             found[name] = int(rows.sum())
@@ -95,6 +96,8 @@ class Comparison:
         if bool(good.any()):
             found["worst"] = min(float(ratio[good].amax()), _LARGEST)
             found["relative_rms"] = min(float((error[good].sum() / square[good].sum()).sqrt()), _LARGEST)
+            found["cosine"] = float(cosine[good].amin())
+            found["largest_error"] = min(float(largest[good].amax()), _LARGEST)
             if not bool(lse_error.isnan().all()):
                 found["lse_error"] = min(float(lse_error[good].nan_to_num(nan=0.0).amax()), _LARGEST)
         return found
@@ -113,15 +116,21 @@ class Comparison:
             # A row without NaN in o but with one in lse is outside.
             ratio = torch.where(ratio.isnan(), ratio, torch.maximum(ratio, off.nan_to_num(nan=float("inf")) / budget.lse_error))
         ratio = torch.where(unwritten, _UNWRITTEN, ratio)
-        return ratio, (error**2).sum(1), (reference.o**2).sum(1), off
+        square = (reference.o**2).sum(1)
+        cosine = (o * reference.o).sum(1) / ((o**2).sum(1) * square).sqrt().clamp(min=_SMALLEST)
+        return ratio, (error**2).sum(1), square, off, cosine, error.amax(1)
 
 
-_Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-"""Of one query, [heads] each: error / budget (NaN: the row has one; _UNWRITTEN), error^2, reference^2, |lse error| or NaN."""
+_Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of one query, [heads] each: error / budget (NaN: the row has one; _UNWRITTEN), error^2, reference^2, |lse error| or NaN,
+cosine with the reference, largest error of an element."""
 
 _KINDS = ("not_a_number", "unwritten", "outside")
 
 _UNWRITTEN = -1.0
+
+_SMALLEST = 1e-300
+"""Keeps the cosine of a row of zeros at 0."""
 
 _LARGEST = 1e30
 """Stands for infinity, which JSON has none of."""

@@ -1,0 +1,167 @@
+"""Asking all questions, many at a time, and keeping each answer as it comes, so that a run that was killed goes on.
+
+The file: a first line that says what is asked and of whom, then one line an answered question. A question that got no answer
+has no line: the next run asks it again. A last line that was cut off by a kill is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+from backend.codec import dumps, from_plain
+from backend.errors import CannotRunError, UsageError
+from fuzz.accuracy.gsm8k import STOP, Question, last_number, prompt
+from fuzz.accuracy.server import Api, NoAnswerError, Server
+
+GIVE_UP = 16
+"""Questions in a row without an answer, each tried several times, after which the server is taken for gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What makes two files comparable. questions: fingerprint of those asked; shots: of the worked examples."""
+
+    model: str
+    api: Api
+    questions: str
+    shots: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """index: of the question. number: the last one of `text`, as text, None for none; expected: the right one."""
+
+    index: int
+    right: bool
+    number: str | None
+    expected: str
+    truncated: bool
+    tries: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A question without an answer."""
+
+    index: int
+    reason: str
+
+
+class AnswerFile:
+    """Answers of one run. Raises UsageError where the file is of another run or none of ours. Use as a context manager."""
+
+    def __init__(self, path: Path, asked: Asked) -> None:
+        self.answers: dict[int, Answer] = {}
+        known = path.exists()
+        if known:
+            found, answers, size = read_answers(path)
+            if found != asked:
+                raise UsageError(
+                    f"--out: {path} holds answers to something else: {dumps(found)}; asked now: {dumps(asked)}; "
+                    "give another file"
+                )
+            self.answers = {answer.index: answer for answer in answers}
+        try:
+            if known:
+                os.truncate(path, size)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise UsageError(f"--out: {path} cannot be written ({error.strerror})") from error
+        if not known:
+            self._file.write(dumps(asked) + "\n")
+
+    def __enter__(self) -> AnswerFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def add(self, answer: Answer) -> None:
+        """One more, on disk before this returns."""
+        self.answers[answer.index] = answer
+        self._file.write(dumps(answer) + "\n")
+
+
+def read_answers(path: Path) -> tuple[Asked, tuple[Answer, ...], int]:
+    """What was asked, the answers, and the bytes of the whole lines."""
+    try:
+        text = path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        first, *lines = [json.loads(line) for line in whole.splitlines()]
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UsageError(f"{path}: no answers of an earlier run ({error})") from error
+    answers = tuple(from_plain(Answer, line, f"{path}: answer") for line in lines)
+    return from_plain(Asked, first, f"{path}: first line"), answers, len(whole)
+
+
+def ask_all(
+    server: Server,
+    asked: Asked,
+    shots: Sequence[Question],
+    questions: Sequence[Question],
+    concurrency: int,
+) -> Iterator[Answer | Lost]:
+    """Asks, at most `concurrency` at a time; answers come as they are ready, in any order.
+
+    Raises CannotRunError for what no other try would mend, and where the server is gone (GIVE_UP). Threads are daemons: an
+    interrupted run ends at once, and what was asked and not answered is asked again next time.
+    """
+    waiting: queue.SimpleQueue[Question] = queue.SimpleQueue()
+    for question in questions:
+        waiting.put(question)
+    done: queue.SimpleQueue[Answer | Lost | CannotRunError] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                question = waiting.get_nowait()
+            except queue.Empty:
+                return
+            done.put(_asked(server, asked, shots, question))
+
+    for _ in range(min(concurrency, len(questions))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        yield from _collected(done.get, len(questions), server.url)
+    finally:
+        stop.set()
+
+
+def _collected(next_one: Callable[[], Answer | Lost | CannotRunError], count: int, url: str) -> Iterator[Answer | Lost]:
+    in_a_row = 0
+    for _ in range(count):
+        found = next_one()
+        if isinstance(found, CannotRunError):
+            raise found
+        in_a_row = in_a_row + 1 if isinstance(found, Lost) else 0
+        yield found
+        if isinstance(found, Lost) and in_a_row >= GIVE_UP:
+            raise CannotRunError(f"{url}: {in_a_row} questions in a row without an answer, the last: {found.reason}")
+
+
+def _asked(server: Server, asked: Asked, shots: Sequence[Question], question: Question) -> Answer | Lost | CannotRunError:
+    try:
+        reply = server.answer(asked.model, prompt(shots, question), asked.max_tokens, STOP)
+    except NoAnswerError as error:
+        return Lost(question.index, str(error))
+    except CannotRunError as error:
+        return error
+    made = graded(question, reply.text)
+    return replace(made, truncated=reply.truncated, tries=reply.tries)
+
+
+def graded(question: Question, text: str) -> Answer:
+    """Whether the last number of a text is the right one, to the digit (18, 18.0 and 18.00 are one number)."""
+    number: Decimal | None = last_number(text)
+    told = None if number is None else str(number)
+    return Answer(question.index, number == question.expected, told, str(question.expected), False, 1, text)

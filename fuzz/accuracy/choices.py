@@ -1,0 +1,111 @@
+"""Which kernels a shape can be served with: metadata modes, types of q and KV, heads natively or in groups of 16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.fold import FOLDED_HEADS
+from backend.aiter.launch import Refusal
+from backend.call import Call
+from backend.case import Case, DType, MetadataMode
+from backend.checks.check import check_call
+from backend.decision import Refused
+from backend.findings import Severity
+from backend.host import call
+from backend.serving.policy import decide
+from backend.serving.registry import policy
+
+TYPES = ((DType.BF16, DType.BF16), (DType.BF16, DType.FP8), (DType.FP8, DType.FP8))
+"""What q and the KV cache hold, the exact ones first."""
+
+MODES = (MetadataMode.FAST, MetadataMode.FAKE, MetadataMode.GREEDY, MetadataMode.NON_PERSISTENT)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """One way to serve a shape. case: what is handed to AITER, for each of `groups` groups of heads by itself.
+
+    groups > 1 is what folding does to numbers: every 16 heads by the kernel for 16, with a plan for 16 heads.
+    call: None where AITER does not take it, or where its plan is wrong and numbers mean nothing; `refused` says why.
+    """
+
+    case: Case
+    groups: int
+    call: Call | None
+    refused: str
+
+    @property
+    def kernel(self) -> str:
+        """Code object without its ending, "-" for none."""
+        return "-" if self.call is None else self.call.launched.code_object.removesuffix(".co")
+
+    @property
+    def heads(self) -> str:
+        """How the kernel sees the heads: native, folded by AITER, or in groups."""
+        if self.groups > 1:
+            return f"{self.groups} groups of {FOLDED_HEADS}"
+        if self.call is None or self.call.launched.fold == 1:
+            return "native"
+        return f"{self.call.launched.fold} folds of {self.call.launched.heads_in_kernel}"
+
+
+def choices(shape: Case, source: CodeSource | None) -> Iterator[Choice]:
+    """Every mode and type for a shape, whatever its own are; groups of 16 heads too where AITER launches more natively."""
+    for q_dtype, kv_dtype in TYPES:
+        for mode in MODES:
+            case = shape.replace(q_dtype=q_dtype, kv_dtype=kv_dtype, mode=mode, backend="direct")
+            made = _choice(case, 1, source)
+            yield made
+            if made.call is None or made.call.launched.heads_in_kernel <= FOLDED_HEADS or case.num_head % FOLDED_HEADS:
+                continue
+            grouped = _choice(case.replace(num_head=FOLDED_HEADS), case.num_head // FOLDED_HEADS, source)
+            if grouped.call is not None:
+                yield grouped
+
+
+def _choice(case: Case, groups: int, source: CodeSource | None) -> Choice:
+    decision = decide(policy(case.backend), case)
+    if isinstance(decision, Refused):
+        return Choice(case, groups, None, decision.reason)
+    made = call(decision, source)
+    if made.plan is not None and made.plan.rejected is not None:
+        return Choice(case, groups, None, made.plan.rejected)
+    if isinstance(made.launch, Refusal):
+        return Choice(case, groups, None, made.launch.reason)
+    later = made.launch.second_stage.refusal or made.launch.raises_afterwards
+    if later:
+        return Choice(case, groups, None, later)
+    faults = [finding for finding in check_call(made) if finding.severity > Severity.REFUSED]
+    return Choice(case, groups, None, f"faulty: {faults[0].message}") if faults else Choice(case, groups, made, "")
+
+
+def pairs(kept: Sequence[Choice]) -> Iterator[tuple[str, int, int]]:
+    """What is to be compared, as (question, index, index): modes, heads and KV types, all else equal."""
+
+    def find(**wanted: object) -> int | None:
+        for index, one in enumerate(kept):
+            has = {"mode": one.case.mode, "types": (one.case.q_dtype, one.case.kv_dtype), "groups": one.groups > 1}
+            if all(has[name] == value for name, value in wanted.items()):
+                return index
+        return None
+
+    for types in TYPES:
+        first, second = (
+            find(mode=MetadataMode.FAST, types=types, groups=False),
+            find(mode=MetadataMode.FAKE, types=types, groups=False),
+        )
+        if first is not None and second is not None:
+            yield f"fast against fake mode, q {types[0]} KV {types[1]}", first, second
+    for types in TYPES:
+        for mode in MODES:
+            first, second = find(mode=mode, types=types, groups=False), find(mode=mode, types=types, groups=True)
+            if first is not None and second is not None:
+                yield f"native against groups of 16 heads, {mode}, q {types[0]} KV {types[1]}", first, second
+    for mode in MODES:
+        first = find(mode=mode, types=(DType.BF16, DType.BF16), groups=False)
+        for types in TYPES[1:]:
+            second = find(mode=mode, types=types, groups=False)
+            if first is not None and second is not None:
+                yield f"bf16 against {types[1]} KV with {types[0]} q, {mode}", first, second

@@ -1,0 +1,258 @@
+"""The agreement run: the same calls on several devices, and who differs from whom in what. Knows devices by their name only.
+
+Two devices that follow AITER's own kernels (model, cdna) must see the same bytes and the same violations. A GPU is asked less,
+because it shows less: stores that its red zones catch must be those foretold, a wrong result must have been foretold, and a
+result that was foretold to be wrong must not be right. A read outside that changes no number leaves no trace there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.launch import Refusal
+from backend.call import Call
+from backend.case import Case
+from backend.checks.check import check, check_call
+from backend.decision import Refused
+from backend.devices.agreement import Difference, differences
+from backend.devices.registry import Device
+from backend.errors import CannotRunError, UnmodelledError
+from backend.findings import FindingKind, Severity
+from backend.host import call
+from backend.observation import DeviceEnd, EndKind, Numbers, Observation, Violation, ViolationKind
+from backend.serving.policy import decide
+from backend.serving.registry import policy
+from fuzz.search import chunk_cases
+from fuzz.space import CaseSpace
+
+HARDWARE = ("cuda", "rocm")
+"""Devices that compute numbers and see stores by what they leave behind, or faults; none of them records footprints."""
+
+WRONG_FOR_CERTAIN = frozenset(
+    {FindingKind.NOT_COVERED, FindingKind.COVERED_TWICE, FindingKind.MISPLACED_ROW, FindingKind.ROW_NOT_WRITTEN}
+)
+"""Findings after which some row of o is wrong whatever memory holds."""
+
+MAX_EXTENT = 64 << 10
+"""Bytes past a tensor that every red zone reaches (backend/devices/gpu/memory.py); farther stores may miss it in part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a device saw of a case, without footprints: as it is written down on one machine and read on another."""
+
+    violations: tuple[Violation, ...]
+    numbers: Numbers | None
+    end: DeviceEnd | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, observation: Observation) -> Seen:
+        """From an observation."""
+        return cls(observation.violations, observation.numbers, observation.end, observation.notes)
+
+    def observation(self, made: Call, device: str) -> Observation:
+        """Back to one, of the same call."""
+        return Observation(made, device, self.violations, notes=self.notes, numbers=self.numbers, end=self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A case and what each device saw of it; None: it could not be run there."""
+
+    case: Case
+    seen: Mapping[str, Seen | None]
+
+
+@dataclass(slots=True)
+class Disagreement:
+    """Cases in which one thing differs between two devices. first: the first such case, with what each saw in it."""
+
+    first: Case
+    difference: Difference
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Agreement:
+    """What an agreement run came to.
+
+    cases: launched, of which `refused` besides were not. ran: cases by device; not_run: reasons by (device, reason).
+    compared: by pair of devices; differing: cases with any difference, by pair. found, apart: by (left, right, what);
+    `apart` holds what is no disagreement (see Compared). faulty: cases in which a fault was foretold.
+    rows: output rows that a device compared with the float64 reference; worst: its largest error over the budget in cases
+    where nobody foretold anything.
+    """
+
+    cases: int = 0
+    refused: int = 0
+    ran: Counter[str] = field(default_factory=Counter)
+    not_run: Counter[tuple[str, str]] = field(default_factory=Counter)
+    compared: Counter[tuple[str, str]] = field(default_factory=Counter)
+    differing: Counter[tuple[str, str]] = field(default_factory=Counter)
+    found: dict[tuple[str, str, str], Disagreement] = field(default_factory=dict)
+    apart: dict[tuple[str, str, str], Disagreement] = field(default_factory=dict)
+    faulty: int = 0
+    rows: Counter[str] = field(default_factory=Counter)
+    worst: dict[str, float] = field(default_factory=dict)
+
+
+def drawn_calls(spaces: Sequence[CaseSpace], seed: int, source: CodeSource | None, agreement: Agreement) -> Iterator[Call]:
+    """Calls with a launch, of the spaces in turn, without end."""
+    drawn = [_cases(space, seed) for space in spaces]
+    for each in itertools.cycle(drawn):
+        made = call_of(next(each), source)
+        if made is None:
+            agreement.refused += 1
+        else:
+            yield made
+
+
+def call_of(case: Case, source: CodeSource | None) -> Call | None:
+    """The call that a case leads to; None where its backend or AITER refuses it."""
+    decision = decide(policy(case.backend), case)
+    if isinstance(decision, Refused):
+        return None
+    made = call(decision, source)
+    rejected = made.plan is not None and made.plan.rejected is not None
+    return None if rejected or isinstance(made.launch, Refusal) else made
+
+
+def examine(made: Call, devices: Sequence[Device], before: Mapping[str, Seen | None], agreement: Agreement) -> Written:
+    """Runs a call on each device and compares each two; `before`: what other devices saw of it on another machine."""
+    agreement.cases += 1
+    observed = {device.name: _observed(device, made, agreement) for device in devices}
+    observed |= {name: None if seen is None else seen.observation(made, name) for name, seen in before.items()}
+    there = {name: one for name, one in observed.items() if one is not None}
+    agreement.ran.update(list(there))
+    foretold = any(_faulty(one) for name, one in there.items() if name not in HARDWARE)
+    agreement.faulty += foretold
+    for left, right in itertools.combinations(there.values(), 2):
+        _note(made.decision.case, left, right, agreement)
+    for name, one in there.items():
+        if one.numbers is not None:
+            agreement.rows[name] += one.numbers.compared
+            if not foretold:
+                agreement.worst[name] = max(agreement.worst.get(name, 0.0), one.numbers.worst)
+    return Written(made.decision.case, {name: None if one is None else Seen.of(one) for name, one in observed.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """differences: what two observations of one call disagree in. apart: what AITER's own kernel is foretold to do and `cuda`
+    does not show, because it runs another kernel; no disagreement.
+    """
+
+    differences: tuple[Difference, ...]
+    apart: tuple[Difference, ...] = ()
+
+
+def compare(left: Observation, right: Observation) -> Compared:
+    """Everything in which two observations of one call differ."""
+    sides = [one.device in HARDWARE for one in (left, right)]
+    if not any(sides):
+        return Compared(tuple(differences(left, right)))
+    if all(sides):
+        texts = [_result(one) for one in (left, right)]
+        same = _came_out_right(left) is _came_out_right(right)
+        return Compared(() if same else (Difference("result", *texts),))
+    if sides[1]:
+        return _against_hardware(left, right)
+    turned = _against_hardware(right, left)
+    return Compared(*(tuple(Difference(d.what, d.right, d.left) for d in part) for part in (turned.differences, turned.apart)))
+
+
+def _cases(space: CaseSpace, seed: int) -> Iterator[Case]:
+    for chunk in itertools.count():
+        yield from chunk_cases(space, seed, chunk)
+
+
+def _observed(device: Device, made: Call, agreement: Agreement) -> Observation | None:
+    try:
+        return device.observe(made)
+    except (CannotRunError, UnmodelledError) as error:
+        agreement.not_run[device.name, str(error).strip().splitlines()[-1]] += 1
+        return None
+
+
+def _note(case: Case, left: Observation, right: Observation, agreement: Agreement) -> None:
+    pair = left.device, right.device
+    compared = compare(left, right)
+    agreement.compared[pair] += 1
+    agreement.differing[pair] += bool(compared.differences)
+    for found, part in ((agreement.found, compared.differences), (agreement.apart, compared.apart)):
+        for difference in {one.what: one for one in part}.values():
+            known = found.setdefault((*pair, difference.what), Disagreement(case, difference))
+            known.count += 1
+
+
+def _against_hardware(foretold: Observation, seen: Observation) -> Compared:
+    """A GPU's run against what was foretold. On `cuda`, where AITER's kernel does not run, a sound plan leads to no more than
+    the plan itself says, and what AITER's kernel would do with it is set apart."""
+    findings = [finding for finding in check(foretold) if finding.severity > Severity.REFUSED]
+    right = _came_out_right(seen)
+    found = [Difference("result", "nothing wrong", _result(seen))] if not right and not findings else []
+    stores, apart = ([], []) if seen.device != "cuda" else _stores(foretold, seen)
+    if right:
+        code_object = foretold.call.launched.code_object
+        for own in (False, True):
+            certain = {
+                one.kind.value for one in findings if one.kind in WRONG_FOR_CERTAIN and own is (one.stage == code_object)
+            }
+            if certain:
+                to = apart if own and seen.device == "cuda" else found
+                to.append(Difference("result", ", ".join(sorted(certain)), _result(seen)))
+    return Compared((*found, *stores), tuple(apart))
+
+
+def _stores(foretold: Observation, seen: Observation) -> tuple[list[Difference], list[Difference]]:
+    """Stores outside of tensors, and those that AITER's kernel makes alone: not seen, and the plan is sound. Nothing is said
+    of a run that did not come to its end."""
+    found: list[Difference] = []
+    apart: list[Difference] = []
+    if seen.end is not None and seen.end.kind is not EndKind.COMPLETED:
+        return found, apart
+    sound = not any(finding.severity > Severity.REFUSED for finding in check_call(foretold.call))
+    sides = [_stores_outside(one) for one in (foretold, seen)]
+    for tensor in sorted({*sides[0], *sides[1]}):
+        extents = [side.get(tensor, 0) for side in sides]
+        if extents[0] == extents[1] or (min(extents) and max(extents) > MAX_EXTENT):
+            continue
+        texts = (f"{extent} bytes outside" if extent else "not seen" for extent in extents)
+        difference = Difference(f"write of {tensor}, {ViolationKind.OUT_OF_BOUNDS.value}", *texts)
+        (apart if sound and not extents[1] else found).append(difference)
+    return found, apart
+
+
+def _stores_outside(observation: Observation) -> dict[str, int]:
+    """The farthest store outside of each tensor, bytes, whichever stage made it."""
+    farthest: dict[str, int] = {}
+    for violation in observation.violations:
+        if violation.is_write and violation.kind is ViolationKind.OUT_OF_BOUNDS:
+            farthest[violation.tensor] = max(farthest.get(violation.tensor, 0), violation.extent)
+    return farthest
+
+
+def _faulty(observation: Observation) -> bool:
+    return any(finding.severity > Severity.REFUSED for finding in check(observation))
+
+
+def _came_out_right(observation: Observation) -> bool:
+    numbers, end = observation.numbers, observation.end
+    ended = end is None or end.kind is EndKind.COMPLETED
+    return ended and (numbers is None or not numbers.not_a_number + numbers.unwritten + numbers.outside)
+
+
+def _result(observation: Observation) -> str:
+    end, numbers = observation.end, observation.numbers
+    if end is not None and end.kind is not EndKind.COMPLETED:
+        return f"{end.kind.value}: {end.message}"
+    if numbers is None:
+        return "no numbers"
+    wrong = ((numbers.outside, "outside the budget"), (numbers.not_a_number, "NaN"), (numbers.unwritten, "not written"))
+    told = ", ".join(f"{count} rows {what}" for count, what in wrong if count)
+    return told or f"{numbers.compared} rows within the budget (worst {numbers.worst:.2f})"

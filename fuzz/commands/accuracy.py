@@ -1,0 +1,224 @@
+"""`aiterfuzz accuracy`: how far kernels are from float64 attention, and a served model from GSM8K's answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.errors import UsageError
+from fuzz.commands.arguments import number, numbers, one_of, read_arch, seconds
+
+if TYPE_CHECKING:
+    from backend.aiter.codefiles import CodeSource
+    from backend.case import Case
+    from fuzz.accuracy.choices import Choice
+    from fuzz.accuracy.gsm8k import Question
+    from fuzz.accuracy.measure import Measured
+    from fuzz.accuracy.server import Server
+
+MACHINE_CUS = 8
+"""Compute units planned for on the simulated machine: requests are split as on a GPU, and a run takes seconds."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "accuracy",
+        help="errors of kernels against float64, or of a server on GSM8K",
+        description="How far results are from right: `kernels` compares each kernel that a shape can be served with to "
+        "float64 attention; `gsm8k` asks a running OpenAI-compatible server.",
+    )
+    parts = command.add_subparsers(title="what", metavar="WHAT", required=True)
+    _add_kernels(parts)
+    _add_gsm8k(parts)
+
+
+def _add_kernels(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from backend.case import Arch
+
+    part = parts.add_parser(
+        "kernels",
+        help="each kernel choice for a shape against float64",
+        description="Runs one shape with every metadata mode and type of q and KV, natively and in groups of 16 heads, and "
+        "prints each one's error against float64 attention. Exits 1 where one leaves its error budget.",
+    )
+    part.add_argument("--heads", type=number("--heads", 1), default=16, metavar="N", help="query heads a rank (16)")
+    part.add_argument("--kv-lens", type=numbers("--kv-lens"), default=(200, 70), metavar="N[,N]", help="KV tokens (200,70)")
+    part.add_argument("--qlen", type=number("--qlen", 1), default=1, metavar="N", help="query rows a request (1)")
+    part.add_argument("--page-size", type=number("--page-size", 1), default=1, metavar="N", help="tokens a page (1)")
+    part.add_argument("--arch", type=read_arch, default=Arch.GFX950, metavar="A", help="gfx950 (default), gfx942")
+    part.add_argument("--release", metavar="R", help="of AITER: that of the code objects (2025-11 for the wheel)")
+    part.add_argument("--cus", type=number("--cus", 0), metavar="N", help=f"compute units ({MACHINE_CUS} on cdna, else all)")
+    part.add_argument("--device", default="cdna", metavar="D", help="cdna (default: machine code on the CPU), rocm, cuda")
+    part.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
+    part.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the numbers in q and KV (0)")
+    part.add_argument("--out", type=Path, metavar="FILE", help="every choice with its figures, as JSON lines")
+    part.set_defaults(command=kernels)
+
+
+def kernels(arguments: argparse.Namespace) -> int:
+    """Measures every choice of a shape; prints the table."""
+    from backend.aiter.codefiles import open_source
+    from backend.codec import dumps
+    from fuzz.accuracy.choices import TYPES, choices
+    from fuzz.accuracy.measure import MACHINE, measured, rounding_alone
+    from fuzz.accuracy.told import lines
+    from fuzz.compiling import announced
+
+    source = open_source(arguments.aiter) if arguments.aiter is not None else None
+    shape = _shape(arguments, source)
+    with announced():
+        one = _one(arguments, shape, source)
+        found = list(measured(list(choices(shape, source)), one))
+    on_machine = arguments.device == MACHINE
+    rounding = {types: rounding_alone(shape, *types, arguments.seed) for types in TYPES} if on_machine else {}
+    if arguments.out is not None:
+        plain = (
+            {"case": each.choice.case, "groups": each.choice.groups, "kernel": each.choice.kernel, "how": each.how}
+            | {"failed": each.failed, "numbers": each.kernel, "whole": each.whole}
+            for each in found
+        )
+        arguments.out.write_text("".join(dumps(line) + "\n" for line in plain), encoding="utf-8")
+    print("\n".join(lines(found, rounding, arguments.device)))
+    ran = [each.kernel for each in found if each.kernel is not None]
+    if not ran:
+        return 3
+    return int(any(numbers.outside + numbers.not_a_number + numbers.unwritten for numbers in ran))
+
+
+def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) -> Callable[[Choice], Measured]:
+    from functools import partial
+
+    from backend.devices.registry import open_device
+    from fuzz.accuracy.measure import MACHINE, on_gpu, on_machine
+
+    if arguments.device == MACHINE:
+        return partial(on_machine, shape=shape, source=source, seed=arguments.seed)
+    if arguments.device not in ("cuda", "rocm"):
+        raise UsageError.not_allowed("--device", arguments.device, "cdna, rocm, cuda", "no other device computes numbers")
+    return partial(on_gpu, device=open_device(arguments.device))
+
+
+def _shape(arguments: argparse.Namespace, source: CodeSource | None) -> Case:
+    from backend.aiter.release import nearest_release
+    from backend.case import Case
+    from fuzz.space import DEFAULT_RELEASE
+
+    if arguments.release is not None:
+        release = arguments.release
+    elif source is not None:
+        release = nearest_release(source).name
+    else:
+        release = "2025-11" if arguments.device == "cdna" else DEFAULT_RELEASE
+    units = arguments.cus if arguments.cus is not None else MACHINE_CUS if arguments.device == "cdna" else 0
+    return Case(
+        num_head=arguments.heads,
+        kv_lens=arguments.kv_lens,
+        max_seqlen_q=arguments.qlen,
+        page_size=arguments.page_size,
+        arch=arguments.arch,
+        num_cu=units,
+        release=release,
+        backend="direct",
+    )
+
+
+def _add_gsm8k(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    part = parts.add_parser(
+        "gsm8k",
+        help="GSM8K against a running server",
+        description="Asks an OpenAI-compatible server GSM8K's questions with 5 worked examples at temperature 0; the last "
+        "number of an answer counts. Prints the exact binomial interval, and whether a baseline is told apart. Exits 1 "
+        "below the threshold, 3 where questions got no answer. --out is written as answers come: the same command goes on.",
+    )
+    part.add_argument("--url", required=True, metavar="URL", help="http://HOST:PORT of the server")
+    part.add_argument("--data", type=Path, required=True, metavar="FILE", help="GSM8K's test.jsonl")
+    part.add_argument(
+        "--train", type=Path, metavar="FILE", help="worked examples from here; else the first 5 of --data, not asked"
+    )
+    part.add_argument(
+        "--questions", default="200", metavar="N", help="how many are asked, from the first on: 200 (default), all"
+    )
+    part.add_argument("--threshold", type=_rate, default=0.93, metavar="P", help="0.93")
+    part.add_argument("--baseline", metavar="B", help="RIGHT/ASKED, a rate, or the --out of an earlier run")
+    part.add_argument("--model", metavar="M", help="name (the first that the server lists)")
+    part.add_argument("--api", type=str, default="completions", metavar="A", help="completions (default), chat")
+    part.add_argument("--max-tokens", type=number("--max-tokens", 1), default=512, metavar="N", help="of an answer (512)")
+    part.add_argument("--concurrency", type=number("--concurrency", 1), default=64, metavar="N", help="at once (64)")
+    part.add_argument("--timeout", type=seconds, default=600.0, metavar="S", help="of one request (600)")
+    part.add_argument("--retries", type=number("--retries", 0), default=4, metavar="N", help="after the first try (4)")
+    part.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's key")
+    part.add_argument("--out", type=Path, default=Path("gsm8k.jsonl"), metavar="FILE", help="answers (gsm8k.jsonl)")
+    part.set_defaults(command=gsm8k)
+
+
+def gsm8k(arguments: argparse.Namespace) -> int:
+    """Asks the questions; prints what the answers say."""
+    from fuzz.accuracy.asking import Answer, AnswerFile, Asked, ask_all
+    from fuzz.accuracy.gsm8k import SHOTS, fingerprint, read_questions
+    from fuzz.accuracy.verdict import lines, read_baseline
+
+    server = _server(arguments)
+    every = read_questions(arguments.data)
+    shots = (read_questions(arguments.train) if arguments.train is not None else every)[:SHOTS]
+    questions = _chosen(every if arguments.train is not None else every[SHOTS:], arguments.questions)
+    model = arguments.model or server.model()
+    asked = Asked(model, server.api, fingerprint(questions), fingerprint(shots), arguments.max_tokens)
+    baseline = None if arguments.baseline is None else read_baseline(arguments.baseline, asked, len(questions))
+    with AnswerFile(arguments.out, asked) as file:
+        missing = [question for question in questions if question.index not in file.answers]
+        if len(missing) < len(questions):
+            print(f"{len(questions) - len(missing)} answers of an earlier run in {arguments.out}", file=sys.stderr)
+        for count, each in enumerate(ask_all(server, asked, shots, missing, arguments.concurrency), 1):
+            if isinstance(each, Answer):
+                file.add(each)
+            if count % 50 == 0:
+                print(f"{count} of {len(missing)}", file=sys.stderr)
+        answers = list(file.answers.values())
+    print(f"GSM8K, {model} at {arguments.url} ({server.api}), {len(shots)} shots, temperature 0; answers: {arguments.out}")
+    if not answers:
+        print("no question got an answer", file=sys.stderr)
+        return 3
+    lost = len(questions) - len(answers)
+    print("\n".join(lines(answers, lost, arguments.threshold, baseline)))
+    if lost:
+        return 3
+    return int(sum(answer.right for answer in answers) < arguments.threshold * len(answers))
+
+
+def _server(arguments: argparse.Namespace) -> Server:
+    import os
+
+    from fuzz.accuracy.server import Api, Server
+
+    key = None
+    if arguments.api_key_env is not None:
+        key = os.environ.get(arguments.api_key_env)
+        if key is None:
+            raise UsageError.not_allowed("--api-key-env", arguments.api_key_env, "the name of a variable that is set")
+    api = one_of("--api", Api)(arguments.api)
+    return Server(arguments.url, api, arguments.timeout, arguments.retries, key)
+
+
+def _chosen(questions: Sequence[Question], given: str) -> Sequence[Question]:
+    if given == "all" and questions:
+        return questions
+    count = int(given) if given.isdecimal() else 0
+    if not 1 <= count <= len(questions):
+        raise UsageError.not_allowed(
+            "--questions", given, f"1..{len(questions)} (what the file has beside the examples), or all"
+        )
+    return questions[:count]
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError.not_allowed("--threshold", text, "a rate in 0..1")
+    return value

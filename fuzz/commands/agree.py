@@ -1,0 +1,165 @@
+"""`aiterfuzz agree`: random cases on several devices, and who disagrees on what."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.errors import UsageError
+from fuzz.commands.arguments import names, number, numbers, read_archs, read_modes, seconds
+
+if TYPE_CHECKING:
+    from backend.aiter.codefiles import CodeSource
+    from backend.devices.registry import Device
+    from fuzz.agree import Agreement, Written
+    from fuzz.space import CaseSpace
+
+DEFAULT_BACKENDS = ("direct", "sglang-before-27188")
+"""Every mode, page size and ragged lengths; and a rule that is known to be wrong, so that devices have something to see."""
+
+EPILOG = """\
+Cases are a function of the flags and the seed; every case that AITER launches counts. With --out each case is written with
+what each device saw, and --recorded compares with such a file, whose cases are run instead of new ones: so a GPU on another
+machine is held against devices here. Exit codes: 0 all agree, 1 some differ, 2 wrong usage, 3 a device did not run any case."""
+
+SHOWN = 100
+"""Characters of each side in the table; the file has everything."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "agree",
+        help="compare devices with each other",
+        description="Runs random cases on several devices and tells who differs from whom: violations by tensor, direction "
+        "and bytes outside; bytes touched, where both record them; results against the float64 reference on GPUs.",
+        epilog=EPILOG,
+    )
+    command.add_argument(
+        "--devices", type=names, default=("model", "cdna"), metavar="D,D", help="model,cdna (default), cuda, ..."
+    )
+    command.add_argument("--cases", type=number("--cases", 1), default=200, metavar="N", help="cases that are launched (200)")
+    command.add_argument("--seconds", type=seconds, metavar="S", help="stop after S seconds, whatever the cases")
+    command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="0")
+    command.add_argument("--backend", type=names, default=DEFAULT_BACKENDS, metavar="B[,B]", help=",".join(DEFAULT_BACKENDS))
+    command.add_argument("--release", metavar="R", help="of AITER: that of the code objects (2025-11 for the wheel)")
+    command.add_argument("--arch", type=read_archs, metavar="A[,A]", help="gfx942, gfx950")
+    command.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank")
+    command.add_argument("--mode", type=read_modes, metavar="M[,M]", help="non-persistent, fake, greedy, fast")
+    command.add_argument("--max-batch", type=number("--max-batch", 1), default=16, metavar="N", help="requests at most (16)")
+    command.add_argument(
+        "--max-kv", type=number("--max-kv", 1), default=1024, metavar="N", help="KV tokens of a request (1024)"
+    )
+    command.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
+    command.add_argument("--out", type=Path, metavar="FILE", help="every case with what each device saw, JSON lines")
+    command.add_argument(
+        "--recorded", type=Path, metavar="FILE", help="such a file of another machine: its cases, its devices too"
+    )
+    command.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compares; prints the tables."""
+    from backend.aiter.codefiles import open_source
+    from backend.codec import dumps
+    from backend.devices.registry import open_device
+    from fuzz.agree import Agreement
+    from fuzz.agree_told import lines
+    from fuzz.compiling import announced
+
+    if len(set(arguments.devices)) + (arguments.recorded is not None) < 2:
+        raise UsageError.not_allowed("--devices", ",".join(arguments.devices), "at least two different devices")
+    source = open_source(arguments.aiter) if arguments.aiter is not None else None
+    agreement = Agreement()
+    with ExitStack() as stack:
+        devices = [open_device(name, source, record=True) for name in dict.fromkeys(arguments.devices)]
+        for device in devices:
+            close = getattr(device, "close", None)
+            if close is not None:
+                stack.callback(close)
+        out = stack.enter_context(arguments.out.open("w", encoding="utf-8", buffering=1)) if arguments.out else None
+        stack.enter_context(announced())
+        for written in _examined(arguments, devices, source, agreement):
+            if out is not None:
+                print(dumps(written), file=out)
+            if agreement.cases % 50 == 0:
+                print(f"{agreement.cases} cases", file=sys.stderr)
+    print("\n".join(lines(agreement, arguments.seed, SHOWN)))
+    idle = {device.name for device in devices} - set(agreement.ran)
+    if idle:
+        print(f"no case ran on {', '.join(sorted(idle))}", file=sys.stderr)
+        return 3
+    return int(bool(agreement.found))
+
+
+def _examined(
+    arguments: argparse.Namespace, devices: Sequence[Device], source: CodeSource | None, agreement: Agreement
+) -> Iterator[Written]:
+    """Each case as it has been run; stops where the budget is spent."""
+    import time
+
+    from fuzz.agree import call_of, drawn_calls, examine
+
+    ends = None if arguments.seconds is None else time.monotonic() + arguments.seconds
+    if arguments.recorded is not None:
+        given = ((call_of(each.case, source), each.seen) for each in _read(arguments.recorded))
+    else:
+        spaces = [_space(arguments, backend, source) for backend in arguments.backend]
+        given = ((made, {}) for made in drawn_calls(spaces, arguments.seed, source, agreement))
+    for made, before in given:
+        if agreement.cases >= arguments.cases or (ends is not None and time.monotonic() >= ends):
+            return
+        if made is None:
+            agreement.refused += 1
+            continue
+        mine = {device.name for device in devices}
+        yield examine(made, devices, {name: seen for name, seen in before.items() if name not in mine}, agreement)
+
+
+def _read(path: Path) -> Iterator[Written]:
+    import json
+
+    from backend.codec import from_plain
+    from fuzz.agree import Written
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--recorded: {path} cannot be read ({error}); give a file that --out wrote") from error
+    for place, line in enumerate(text.splitlines(), 1):
+        try:
+            plain = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path}:{place}: not JSON ({error.msg}); give a file that --out wrote") from error
+        yield from_plain(Written, plain, f"{path}:{place}")
+
+
+def _space(arguments: argparse.Namespace, backend: str, source: CodeSource | None) -> CaseSpace:
+    from backend.aiter.release import nearest_release
+    from fuzz.space import DEFAULT_RELEASE, Wishes, space
+
+    if arguments.release is not None:
+        release = arguments.release
+    elif source is not None:
+        release = nearest_release(source).name
+    else:
+        release = WHEEL_RELEASE if "cdna" in arguments.devices else DEFAULT_RELEASE
+    return space(
+        Wishes(
+            backend=backend,
+            releases=(release,),
+            heads=arguments.heads,
+            archs=arguments.arch,
+            modes=arguments.mode if backend == "direct" else None,
+            max_batch=arguments.max_batch,
+            max_kv_len=arguments.max_kv,
+        )
+    )
+
+
+WHEEL_RELEASE = "2025-11"
+"""Release of the code objects that `cdna` runs where no checkout is given."""
