@@ -70,6 +70,7 @@ def _add_write(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     part.add_argument("--cause", type=Path, metavar="FILE", help="text for the issue: the cause, read off the sources")
     part.add_argument("--bisection", type=Path, metavar="FILE", help="lines for the issue, as `aiterfuzz bisect` prints them")
     part.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="a script of N processes besides")
+    part.add_argument("--no-verify", action="store_true", help="do not run the scripts on the simulated GPU (seconds each)")
     part.set_defaults(command=write)
 
 
@@ -115,6 +116,7 @@ def write(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import open_source
     from backend.path import Path as CasePath
     from fuzz.provenance import provenance
+    from reprod.verify import verified
     from reprod.write import Notes, finding_files, folder_name, write_folder
 
     outcome, path = _outcome(arguments)
@@ -122,6 +124,8 @@ def write(arguments: argparse.Namespace) -> int:
     made_by = provenance(path.device.name, (outcome.case.release,), source)
     notes = Notes(_lines(arguments.cause), _lines(arguments.bisection), arguments.ranks)
     files = finding_files(outcome, made_by, CasePath(), command=f"aiterfuzz {arguments.typed}", notes=notes)
+    if not arguments.no_verify:
+        files = verified(files, outcome.case, arguments.aiter)
     print(f"folder: {write_folder(arguments.out, arguments.name or folder_name(outcome), files)}")
     return 0
 
