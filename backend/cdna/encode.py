@@ -546,7 +546,7 @@ def _encode_lds(instruction: Instruction, constants: Constants) -> Encoded | Non
         return None
     verb, two, width_name = match.groups()
     width = _LDS_WIDTHS[width_name]
-    kinds = {("read", None): lds.Lds.READ, ("write", None): lds.Lds.WRITE}
+    kinds: dict[tuple[str, str | None], lds.Lds] = {("read", None): lds.Lds.READ, ("write", None): lds.Lds.WRITE}
     kind = kinds.get((verb, two), lds.Lds.READ2 if verb == "read" else lds.Lds.WRITE2)
     encoded.opcode = width + 16 * kind
     encoded.accesses = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +68,16 @@ class Launch:
         return -(-self.block[0] * self.block[1] * self.block[2] // at.LANES)
 
 
-def aligned(size: int, dtype: type[np.generic]) -> NDArray[np.generic]:
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+def aligned(size: int, dtype: type[Scalar]) -> NDArray[Scalar]:
     """`size` zeros that begin on a cache line, so that no row of 64 lanes straddles more lines than it must."""
     item = np.dtype(dtype).itemsize
     memory = np.zeros(size * item + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    return memory[start : start + size * item].view(dtype)
+    found: NDArray[Scalar] = memory[start : start + size * item].view(dtype)
+    return found
 
 
 class Machine:

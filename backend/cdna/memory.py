@@ -201,11 +201,11 @@ class AddressSpace:
     def read(self, address: int, size: int) -> int | None:
         """`size` bytes at an address as an unsigned little-endian integer, spilled ones included; None where no data are."""
         found = self.locate(address)
-        if found is None or found[0].contents is None:
+        if found is None:
             return None
         region = found[0]
         offset = address - region.base
-        if offset < 0 or offset + size > region.size + region.spill:
+        if region.contents is None or offset < 0 or offset + size > region.size + region.spill:
             return None
         return int.from_bytes(region.contents[offset : offset + size].tobytes(), "little")
 

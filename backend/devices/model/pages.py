@@ -19,6 +19,10 @@ from backend.observation import ByteRanges, Violation, ViolationKind
 Int64Array = npt.NDArray[np.int64]
 
 
+NOBODYS_PAGE = 0xFFFF_FFFF
+"""What an entry behind the end of kv_indices holds: the poison that the machine's memory is filled with."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Stretches:
     """The KV positions that stage 1 works on, one stretch for each piece of work.
@@ -129,8 +133,8 @@ def _expand(  # type: ignore[no-untyped-def]
             entry = begin[i] // per_entry + place // per_entry
             clamped = entry > last_entry
             page = np.int64(0)
-            if not clamped and 0 <= entry < len(indices):
-                page = np.int64(indices[entry])
+            if not clamped:
+                page = np.int64(indices[entry]) if 0 <= entry < len(indices) else np.int64(NOBODYS_PAGE)
             product = page * stride
             if page_bits == 24:
                 product = ((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF)
