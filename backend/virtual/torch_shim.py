@@ -203,7 +203,8 @@ class VirtualGpu(TorchFunctionMode):
         if result is None:
             result = func(*args, **kwargs)
         if wanted == "cpu":
-            return _map(result, host)
+            moved = _map(result, host)
+            return moved.clone() if name == "to" and moved.data_ptr() == args[0].data_ptr() and _on_gpu(args[0]) else moved
         if wanted == "cuda":
             result = _map(result, lambda t: t if type(t) is CudaTensor else t.as_subclass(CudaTensor))
         if self.memory is not None:
@@ -430,6 +431,10 @@ def reserve(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 def _side(device: Any) -> str:
     return "cuda" if torch.device(device).type == "cuda" else "cpu"
+
+
+def _on_gpu(tensor: Any) -> bool:
+    return isinstance(tensor, CudaTensor)
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:

@@ -42,9 +42,9 @@ def test_what_is_made_on_the_cpu_stays_there(gpu: VirtualGpu) -> None:
 
 def test_a_copy_to_the_cpu_is_a_copy(gpu: VirtualGpu) -> None:
     made = torch.zeros(2, device="cuda")
-    copy = made.cpu()
+    copies = made.cpu(), made.to("cpu"), made.to(device="cpu")
     made.fill_(5)
-    assert copy.tolist() == [0, 0]
+    assert [copy.tolist() for copy in copies] == [[0, 0]] * 3
 
 
 def test_fresh_integer_memory_is_filled(gpu: VirtualGpu) -> None:
