@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from backend.path import Path as CasePath
 from fuzz.campaign.chunks import Safe, run_chunk
@@ -33,8 +34,8 @@ from fuzz.provenance import provenance
 SPACE = CampaignConfig(shapes=("tp2", "tp4"), max_batch=64)
 """Batches as serving sees them."""
 
-CHUNKS = 40
-ROUNDS = 5
+CHUNKS = 8
+ROUNDS = 16
 AHEAD = 2
 
 GUIDED_SPACES = (
@@ -56,10 +57,9 @@ def loop_seconds(config: CampaignConfig, chunks: Sequence[int]) -> float:
     """Of the chunks in a plain loop."""
     maker = Maker(config.space(), config.seed, config.cases_a_chunk)
     path = Safe(CasePath(config.device), config.device)
-    run_chunk(0, maker.cases(0, Frozen()), path, Frozen(), lambda chunk, position: None)
     begin = time.perf_counter()
     for chunk in chunks:
-        run_chunk(chunk, maker.cases(chunk, Frozen()), path, Frozen(), lambda chunk, position: None)
+        run_chunk(chunk, maker.cases(chunk, Frozen()), path, Frozen(), lambda chunk, position: None, keep=False)
     return time.perf_counter() - begin
 
 
@@ -78,12 +78,37 @@ def cluster_seconds(cluster: Cluster, actors: Sequence[object], chunks: Sequence
     return time.perf_counter() - begin
 
 
+def processor_seconds() -> tuple[float, float]:
+    """Used so far by the processes below this one that run cases; by this one, supervisors and Ray's."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
+    running: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            command = (entry / "cmdline").read_text()
+        except OSError:
+            continue  # it has just ended
+        pid = int(entry.name)
+        parents[pid] = int(fields[1])
+        used[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        if "fuzz.campaign.child" in command:
+            running.add(pid)
+    ours = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(used[pid] for pid in ours & running), sum(used[pid] for pid in ours - running if pid in used)
+
+
 def distribution() -> None:
-    """Prints overhead and scaling, the median over rounds in turn and the best of them."""
+    """Prints overhead and scaling, medians over many short rounds in turn, because other work on the machine comes and goes."""
     config = SPACE
     made_by = provenance("model", ("2026-06",), None)
-    order = Order(config.space(), 0, config.cases_a_chunk, "model", None, 60.0, 4096, 1, 1, made_by)
-    rates: dict[str, list[float]] = {"loop": [], "one worker": [], "two workers": []}
+    order = Order(config.space(), 0, config.cases_a_chunk, False, "model", None, 60.0, 4096, 1, 1, made_by)
+    seconds: dict[str, list[float]] = {"loop": [], "one worker": [], "two workers": []}
+    loop_used, running_used, beside_used = 0.0, 0.0, 0.0
     with tempfile.TemporaryDirectory() as folder, Cluster(None, "CPU") as cluster:
         actors = [cluster.spawn(order, f"worker-{i}", folder) for i in range(min(2, cluster.workers(0)))]
         for actor in actors:
@@ -92,27 +117,34 @@ def distribution() -> None:
                 pass
             cluster.answer(greeted)
         cluster_seconds(cluster, actors, range(4))
+        loop_seconds(config, range(1))
         for begin in range(0, ROUNDS * CHUNKS, CHUNKS):
             chunks = range(begin, begin + CHUNKS)
-            cases = CHUNKS * config.cases_a_chunk
-            rates["loop"].append(cases / loop_seconds(config, chunks))
-            rates["one worker"].append(cases / cluster_seconds(cluster, actors[:1], chunks))
+            before = time.process_time()
+            seconds["loop"].append(loop_seconds(config, chunks))
+            loop_used += time.process_time() - before
+            running_before, beside_before = processor_seconds()
+            seconds["one worker"].append(cluster_seconds(cluster, actors[:1], chunks))
+            running_after, beside_after = processor_seconds()
+            running_used += running_after - running_before
+            beside_used += beside_after - beside_before
             if len(actors) == 2:
-                rates["two workers"].append(cases / cluster_seconds(cluster, actors, chunks))
-    for what, found in rates.items():
+                seconds["two workers"].append(cluster_seconds(cluster, actors, chunks))
+    for what, found in seconds.items():
         if found:
-            print(f"{what}: {statistics.median(found):,.0f} cases/s (rounds: {', '.join(f'{rate:,.0f}' for rate in found)})")
-    overheads = [loop / one - 1 for loop, one in zip(rates["loop"], rates["one worker"], strict=True)]
-    print(f"overhead of distribution: {statistics.median(overheads):.1%} (rounds: {_percents(overheads)})")
+            print(f"{what}: {CHUNKS * config.cases_a_chunk / statistics.median(found):,.0f} cases/s")
+    print(
+        f"processor time against the loop: {running_used / loop_used - 1:+.1%} in the process that runs cases, "
+        f"{beside_used / loop_used:.1%} beside it (driver, supervisor, and Ray's own, which run by the clock)"
+    )
+    shares = [one / loop - 1 for loop, one in zip(seconds["loop"], seconds["one worker"], strict=True)]
+    quartiles = statistics.quantiles(shares, n=4)
+    print(f"overhead of distribution, wall time: {quartiles[1]:.1%} (quartiles {quartiles[0]:.1%}, {quartiles[2]:.1%})")
     if len(actors) == 2:
-        scaling = [two / one for one, two in zip(rates["one worker"], rates["two workers"], strict=True)]
-        told = ", ".join(f"{ratio:.2f}" for ratio in scaling)
-        print(f"two workers over one: {statistics.median(scaling):.2f} (rounds: {told})")
-    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-
-
-def _percents(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.1%}" for value in values)
+        ratios = [one / two for one, two in zip(seconds["one worker"], seconds["two workers"], strict=True)]
+        quartiles = statistics.quantiles(ratios, n=4)
+        print(f"two workers over one: {quartiles[1]:.2f} (quartiles {quartiles[0]:.2f}, {quartiles[2]:.2f})")
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {ROUNDS} rounds of {CHUNKS} chunks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +224,8 @@ def guidance(chunks: int, seeds: int) -> None:
     both = [(u.seconds, g.seconds) for fault in hard for u, g in zip(fault.unguided, fault.guided, strict=True) if u and g]
     seconds = _geometric_mean([g for _, g in both]) / _geometric_mean([u for u, _ in both])
     print(
-        f"hard faults ({len(hard)}, met by neither within {HARD} cases): guided needs {cases:.2f} of the cases (geometric mean, "
-        f"one not met counts as the whole budget) and, where both met it, {seconds:.2f} of the time"
+        f"hard faults ({len(hard)}, met by neither within {HARD} cases): guided needs {cases:.2f} of the cases (geometric "
+        f"mean, one not met counts as the whole budget) and, where both met it, {seconds:.2f} of the time"
     )
 
 

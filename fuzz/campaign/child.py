@@ -111,7 +111,7 @@ class CampaignChild:
             int(position): died(cases[int(position)], order.device, how, discriminator)
             for position, (how, discriminator) in payload["dead"].items()
         }
-        report = run_chunk(payload["chunk"], cases, Safe(path, order.device), frozen, self._slot.note, dead)
+        report = run_chunk(payload["chunk"], cases, Safe(path, order.device), frozen, self._slot.note, dead, order.guided)
         named = {position: to_plain(cases[position]) for position in payload["name"]}
         return {"report": report.to_message(), "named": [[position, case] for position, case in named.items()]}
 

@@ -73,10 +73,19 @@ def label_of(outcome: Outcome) -> Label:
 
 
 def run_chunk(
-    chunk: int, cases: Sequence[Case], path: Safe, frozen: Frozen, note: Note, dead: Mapping[int, Outcome] | None = None
+    chunk: int,
+    cases: Sequence[Case],
+    path: Safe,
+    frozen: Frozen,
+    note: Note,
+    dead: Mapping[int, Outcome] | None = None,
+    keep: bool = True,
 ) -> ChunkReport:
-    """Runs the cases of a chunk in their order. dead: outcomes of those that must not be run again, by position."""
-    tally = _Tally(path.device, frozen)
+    """Runs the cases of a chunk in their order. dead: outcomes of those that must not be run again, by position.
+
+    keep: whether cases that meet something new are reported whole, to be mutated later.
+    """
+    tally = _Tally(frozen, keep)
     begin = time.perf_counter()
     for position, case in enumerate(cases):
         if dead is not None and position in dead:
@@ -95,9 +104,9 @@ def run_chunk(
 class _Tally:
     """Adds up the outcomes of one chunk."""
 
-    def __init__(self, device: str, frozen: Frozen) -> None:
-        self._device = device
+    def __init__(self, frozen: Frozen, keep: bool) -> None:
         self._frozen = frozen
+        self._keep = keep
         self._labels: dict[Label, int] = {}
         self._codes = array("H")
         self._shown: dict[str, Shown] = {}
@@ -143,7 +152,7 @@ class _Tally:
             self._counts[feature] = 1
             self._first[feature] = position
             # A refused case reaches no kernel: nothing to breed from.
-            if known is None and outcome.observation is not None:
+            if self._keep and known is None and outcome.observation is not None:
                 self._kept[position] = case
 
     def _code(self, label: Label) -> None:

@@ -10,8 +10,9 @@ from fuzz.space import CaseSpace
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """space, seed, count: of the campaign, count being cases a chunk. device, aiter: what runs cases (see CampaignConfig).
+    """space, seed, count: of the campaign, count being cases a chunk. guided: whether cases are kept to be mutated.
 
+    device, aiter: what runs cases (see CampaignConfig).
     seconds_a_case: after which a case hangs. memory: MiB that the process may hold. repeats, shrink_tries: of a
     finding that is looked into. made_by: goes into its texts.
     """
@@ -19,6 +20,7 @@ class Order:
     space: CaseSpace
     seed: int
     count: int
+    guided: bool
     device: str
     aiter: str | None
     seconds_a_case: float

@@ -139,6 +139,7 @@ def _order(config: CampaignConfig, store: Store, made_by: Provenance) -> Order:
         space=config.space(),
         seed=config.seed,
         count=config.cases_a_chunk,
+        guided=config.guided,
         device=config.device,
         aiter=config.aiter,
         seconds_a_case=config.seconds_a_case,

@@ -39,8 +39,8 @@ from fuzz.provenance import own_fingerprint
 from fuzz.search import WithinSpace
 from reprod.shrink import ShrinkResult, shrink
 
-POLL = 0.1
-"""Seconds between two looks at memory and slot while a chunk runs; a look costs 20 us."""
+POLL = 0.25
+"""Seconds between two looks at memory and slot while a chunk runs: about once a chunk."""
 
 START_SECONDS = 300.0
 """Until a process takes orders: a first start compiles planners, and a GPU's context may have to be made."""

@@ -131,7 +131,7 @@ def open_store(folder: Path, config: CampaignConfig = CONFIG) -> Store:
 
 
 def order(config: CampaignConfig = CONFIG) -> Order:
-    return Order(config.space(), config.seed, config.cases_a_chunk, "model", None, 30.0, 4096, 3, 100, MADE_BY)
+    return Order(config.space(), config.seed, config.cases_a_chunk, True, "model", None, 30.0, 4096, 3, 100, MADE_BY)
 
 
 def session(

@@ -47,7 +47,7 @@ def config(name: str) -> CampaignConfig:
 
 def order(name: str, device: str = "model", **changes: float) -> Order:
     made_by = provenance("model", ("2026-06",), None)
-    made = Order(config(name).space(), config(name).seed, CASES, device, None, 60.0, 900, 2, 3, made_by)
+    made = Order(config(name).space(), config(name).seed, CASES, True, device, None, 60.0, 900, 2, 3, made_by)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
