@@ -24,6 +24,7 @@ fault: $(READY)  ## the historic fault of sglang#27188: found, shrunk, explained
 
 benchmark: $(READY)  ## the figures that README quotes
 	$(BIN)/python -m benchmarks.model
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info findings

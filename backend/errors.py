@@ -29,5 +29,9 @@ class CannotRunError(AiterfuzzError):
     """The input is fine, but this machine lacks something that it needs (a code object, a GPU, a checkout); exit code 3."""
 
 
+class NoSuchStepError(CannotRunError):
+    """The framework's release has no such kind of step (a ForwardMode that came later or went). Leave the step out."""
+
+
 class UnmodelledError(CannotRunError):
     """Machine code or a kernel that is not modelled. It is named and the run stops: never "no fault" by default."""

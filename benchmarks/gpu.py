@@ -1,7 +1,7 @@
 """`python -m benchmarks.gpu`: our Triton kernel against the memory bandwidth that this GPU has, and cases/s by stage.
 
 A reference, not a race: the kernel exists to run AITER's plans, and this says how far from the machine it is and why. Every
-figure is a ratio to something measured in the same run on the same card. Needs a GPU.
+figure is a ratio to something measured in the same run on the same card. Without a GPU it says so and ends well.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from backend.decision import Decision
 from backend.devices.cuda import CudaDevice
 from backend.devices.cuda.order import Order, order
 from backend.devices.cuda.selftest import well_formed_calls
+from backend.errors import CannotRunError
 from backend.host import call
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -162,6 +163,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="default tiles only, fewer repetitions")
     given = parser.parse_args(arguments)
+    try:
+        CudaDevice().close()
+    except CannotRunError as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return 0
     for lines in (kernel_lines(given.quick), case_lines(given.cases), stage_lines(min(given.cases, 64))):
         for text in lines:
             print(text, flush=True)

@@ -18,7 +18,7 @@ from backend.call import Call
 from backend.case import Case
 from backend.checks.check import check, check_call
 from backend.decision import Refused
-from backend.devices.agreement import Difference, differences
+from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.registry import Device
 from backend.errors import CannotRunError, UnmodelledError
 from backend.findings import FindingKind, Severity
@@ -82,7 +82,7 @@ class Agreement:
     """What an agreement run came to.
 
     cases: launched, of which `refused` besides were not. ran: cases by device; not_run: reasons by (device, reason).
-    compared: by pair of devices; differing: cases with any difference, by pair. found, apart: by (left, right, what);
+    compared: by pair of devices; not_compared: by (pair, reason); differing: cases with any difference, by pair. found, apart: by (left, right, what);
     `apart` holds what is no disagreement (see Compared). faulty: cases in which a fault was foretold.
     rows: output rows that a device compared with the float64 reference; worst: its largest error over the budget in cases
     where nobody foretold anything.
@@ -93,6 +93,7 @@ class Agreement:
     ran: Counter[str] = field(default_factory=Counter)
     not_run: Counter[tuple[str, str]] = field(default_factory=Counter)
     compared: Counter[tuple[str, str]] = field(default_factory=Counter)
+    not_compared: Counter[tuple[tuple[str, str], str]] = field(default_factory=Counter)
     differing: Counter[tuple[str, str]] = field(default_factory=Counter)
     found: dict[tuple[str, str, str], Disagreement] = field(default_factory=dict)
     apart: dict[tuple[str, str, str], Disagreement] = field(default_factory=dict)
@@ -144,17 +145,21 @@ def examine(made: Call, devices: Sequence[Device], before: Mapping[str, Seen | N
 @dataclass(frozen=True, slots=True)
 class Compared:
     """differences: what two observations of one call disagree in. apart: what AITER's own kernel is foretold to do and `cuda`
-    does not show, because it runs another kernel; no disagreement.
+    does not show, because it runs another kernel; no disagreement. not_compared: why nothing can be said, "" where it can.
     """
 
     differences: tuple[Difference, ...]
     apart: tuple[Difference, ...] = ()
+    not_compared: str = ""
 
 
 def compare(left: Observation, right: Observation) -> Compared:
     """Everything in which two observations of one call differ."""
     sides = [one.device in HARDWARE for one in (left, right)]
     if not any(sides):
+        reason = incomparable(left.call)
+        if reason is not None:
+            return Compared((), not_compared=reason)
         return Compared(tuple(differences(left, right)))
     if all(sides):
         texts = [_result(one) for one in (left, right)]
@@ -182,6 +187,9 @@ def _observed(device: Device, made: Call, agreement: Agreement) -> Observation |
 def _note(case: Case, left: Observation, right: Observation, agreement: Agreement) -> None:
     pair = left.device, right.device
     compared = compare(left, right)
+    if compared.not_compared:
+        agreement.not_compared[pair, compared.not_compared] += 1
+        return
     agreement.compared[pair] += 1
     agreement.differing[pair] += bool(compared.differences)
     for found, part in ((agreement.found, compared.differences), (agreement.apart, compared.apart)):

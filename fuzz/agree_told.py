@@ -35,6 +35,8 @@ def lines(agreement: Agreement, seed: int, shown: int) -> Iterator[str]:
         yield from table(("device", "cases", "reason"), rows)
     compared = [(*pair, count, agreement.differing[pair]) for pair, count in agreement.compared.items()]
     yield from table(("left", "right", "cases compared", "that differ"), compared)
+    for (pair, reason), count in agreement.not_compared.items():
+        yield f"  not compared, {' and '.join(pair)}, {count} cases: {reason}"
     if agreement.apart:
         yield "foretold of AITER's kernel with a sound plan; cuda runs another kernel and does not show it (no disagreement):"
         yield from _differences(agreement.apart, shown)

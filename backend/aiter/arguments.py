@@ -20,7 +20,8 @@ Int32Array = npt.NDArray[np.int32]
 class SizingArguments:
     """Arguments of `aiter.get_mla_metadata_info_v1`, the call that says how large the six metadata buffers must be.
 
-    max_split_per_batch: the planner's cap, known to the sizing of 2026-08 only; AITER's default -1 where a caller leaves it out,
+    max_split_per_batch: the planner's cap, known to the sizing of 2026-08 only; AITER's default -1 where a caller leaves it
+    out,
     as sglang and vLLM do.
     """
 

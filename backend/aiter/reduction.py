@@ -180,7 +180,8 @@ def split_rows(
 ) -> MergedRows:
     """What the Triton merge touches after a non-persistent launch; nothing where there is no second stage.
 
-    2025-11 and 2026-06 take a request's pages for its tokens, so that page sizes above 1 lose splits there. What is merged for a
+    2025-11 and 2026-06 take a request's pages for its tokens, so that page sizes above 1 lose splits there. What is merged for
+    a
     request whose entries lie past kv_indptr's end depends on memory that is nobody's and is left out.
     """
     splits = stage.max_splits

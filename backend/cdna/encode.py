@@ -1,6 +1,7 @@
 """One decoded instruction -> the fields of its record: which handler, which opcode of that handler, which operands where.
 
-Knows the decoder's instructions and the handlers' record formats (backend/cdna/execute/layout.py and each handler's docstring); where
+Knows the decoder's instructions and the handlers' record formats (backend/cdna/execute/layout.py and each handler's
+docstring); where
 an instruction or one of its modifiers has no model it says why, and nothing is guessed.
 """
 
@@ -189,8 +190,23 @@ _BRANCHES = {
 }
 _CONTROLS = {"s_barrier": at.CONTROL_BARRIER, "s_endpgm": at.CONTROL_END, "s_waitcnt": at.CONTROL_WAIT}
 _WITHOUT_EFFECT = frozenset(
-    "s_nop s_setprio s_sleep s_icache_inv s_dcache_inv s_dcache_wb s_dcache_inv_vol s_dcache_wb_vol buffer_wbl2 buffer_inv "
-    "v_nop ds_nop s_ttracedata s_incperflevel s_decperflevel".split()
+    [
+        "s_nop",
+        "s_setprio",
+        "s_sleep",
+        "s_icache_inv",
+        "s_dcache_inv",
+        "s_dcache_wb",
+        "s_dcache_inv_vol",
+        "s_dcache_wb_vol",
+        "buffer_wbl2",
+        "buffer_inv",
+        "v_nop",
+        "ds_nop",
+        "s_ttracedata",
+        "s_incperflevel",
+        "s_decperflevel",
+    ]
 )
 
 
@@ -530,7 +546,7 @@ def _encode_lds(instruction: Instruction, constants: Constants) -> Encoded | Non
     mnemonic, modifiers = instruction.mnemonic, instruction.modifiers
     encoded = Encoded(lds.lds_access, immediate=modifiers.offset)
     rows = [_row(operand) for operand in instruction.sources]
-    encoded.sources = (rows + [0, 0, 0])[:3]
+    encoded.sources = ([*rows, 0, 0, 0])[:3]
     if instruction.destinations:
         encoded.destination = _row(instruction.destinations[0])
     if mnemonic in _LDS_PERMUTES:

@@ -21,7 +21,8 @@ from backend.cdna.instruction import Format, Instruction
 
 
 class HazardKind(StrEnum):
-    """READ: a register's old value may be taken for the loaded one. OVERWRITTEN: the loaded value may come to lie over a newer one."""
+    """READ: a register's old value may be taken for the loaded one. OVERWRITTEN: the loaded value may come to lie over a newer
+    one."""
 
     READ = "read before it arrives"
     OVERWRITTEN = "written before it arrives"
@@ -133,7 +134,8 @@ class _Wave:
             self.pending |= queue.waiting()
 
     def _report(self, number: int, facts: _Facts, clash: int) -> None:
-        """Every outstanding load that the instruction touches; what is reported is taken off, so that nothing follows from it."""
+        """Every outstanding load that the instruction touches; what is reported is taken off, so that nothing follows from
+        it."""
         for name, queue in self.queues.items():
             for place, load in enumerate(queue.loads):
                 touched = load.waiting & clash

@@ -3,7 +3,8 @@
     machine = Machine(kernel)                        # of backend.cdna.code_object
     result = machine.run(Launch(grid, block, kernarg), space, Mode.SLICE)
 
-A CDNA3 or CDNA4 compute unit as far as programs can tell, one workgroup after the other. Nothing here knows what a kernel is for.
+A CDNA3 or CDNA4 compute unit as far as programs can tell, one workgroup after the other. Nothing here knows what a kernel is
+for.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ LDS_BYTES = {"gfx942": 64 << 10, "gfx950": 160 << 10}
 """LDS of a compute unit (ISA documents, "Local Data Share")."""
 
 QUANTUM = 16
-"""Instructions that a wave runs before the next one's turn, full mode. Kernels reuse LDS without a barrier where their waves stay
+"""Instructions that a wave runs before the next one's turn, full mode. Kernels reuse LDS without a barrier where their waves
+stay
 close; a skew of 32 is still right for every kernel tried, 64 is wrong."""
 
 SLICE_QUANTUM = 1 << 20
@@ -115,7 +117,8 @@ class Machine:
         """Run a launch to its end. Memory that the kernel writes is in the space's regions afterwards.
 
         Raises UnmodelledError for what has no model (before anything runs, or where it is met), UsageError for a launch
-        that the kernel does not allow. Bad accesses are recorded and the run goes on: reads of them give poison, writes are dropped.
+        that the kernel does not allow. Bad accesses are recorded and the run goes on: reads of them give poison, writes are
+        dropped.
         """
         if schedule is Schedule.TIMED and mode is Mode.SLICE:
             raise UsageError.not_allowed("schedule", schedule, "round-robin in slice mode, which has no numbers to be late")

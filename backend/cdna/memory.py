@@ -19,7 +19,8 @@ from backend.errors import UsageError
 ADDRESS_BITS = 48
 SPACING = 1 << 40
 LOW_BITS = 0xFFE0_0000
-"""Low 32 bits of a base that is not asked for. Close below 4 GiB, so that a 32-bit carry that code drops shows, as it may on a GPU."""
+"""Low 32 bits of a base that is not asked for. Close below 4 GiB, so that a 32-bit carry that code drops shows, as it may on a
+GPU."""
 
 DEFAULT_POISON = 0xFF
 """Repeated it is NaN as fp8, bf16 and fp32 and -1 as an index: whatever is made of it shows."""
@@ -31,7 +32,8 @@ SECOND_POISON = 0x5A
 class Paging:
     """A region is made of pages, and a requester may touch some of them only.
 
-    page_bytes: bytes of a page; the last one may be cut short. allowed: bool [requesters, pages], or the same as uint8 [requesters,
+    page_bytes: bytes of a page; the last one may be cut short. allowed: bool [requesters, pages], or the same as uint8
+    [requesters,
     ceil(pages / 8)] with one bit a page in little bit order, or None when every page is everybody's. Who the requester is, is
     told by the last element that the wave read from a `Queue`, before that by the launch (`machine.Launch.requester_axis`).
     """
@@ -55,8 +57,10 @@ class Queue:
 class Region:
     """One logical tensor.
 
-    base: address of its first byte; size: bytes, exact. contents: uint8 [size + spill], or None for a region without data, whose
-    reads give poison (that is no finding). written: one bit a byte (numpy's little bit order) where reads of what nobody wrote are looked for,
+    base: address of its first byte; size: bytes, exact. contents: uint8 [size + spill], or None for a region without data,
+    whose
+    reads give poison (that is no finding). written: one bit a byte (numpy's little bit order) where reads of what nobody wrote
+    are looked for,
     else None. spill: bytes behind the end that hold data all the same, because somebody wrote past the end before: reads of
     them are out of bounds and get these data.
     """
@@ -104,7 +108,8 @@ class AddressSpace:
     """Regions in one 48-bit address space.
 
     A region that is added without a base lies `SPACING` behind the one before, so that neither 64 GiB pools nor wild offsets
-    meet a neighbour; a base may be given to lay regions out as an allocator would. `poison` is the byte of everything nobody wrote.
+    meet a neighbour; a base may be given to lay regions out as an allocator would. `poison` is the byte of everything nobody
+    wrote.
     """
 
     def __init__(self, poison: int = DEFAULT_POISON) -> None:
@@ -194,7 +199,7 @@ class AddressSpace:
         if not self._regions:
             return None
         index = bisect_right([region.base for region in self._regions], address) - 1
-        candidates = [r for r in self._regions[max(index, 0) : index + 2]]
+        candidates = list(self._regions[max(index, 0) : index + 2])
         nearest = min(candidates, key=lambda region: distance(region, address))
         return nearest, signed_offset(nearest, address)
 
@@ -304,6 +309,7 @@ def region_table(space: AddressSpace) -> RegionTable:
         row[at.REGION_WRITTEN] = _address(region.written)
         if region.paging is not None:
             row[at.REGION_PAGE_BYTES] = region.paging.page_bytes
+            row[at.REGION_PAGE_INVERSE] = np.float64(1 / region.paging.page_bytes).view(np.int64)
             allowed = region.packed_allowed()
             if allowed is not None:
                 row[at.REGION_ALLOWED] = _address(allowed)

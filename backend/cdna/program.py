@@ -1,6 +1,7 @@
 """A kernel's instructions, or their address slice, as the arrays that the machine executes.
 
-Skipped instructions have no record, branches go to record indices, constants have their places among the scalars. Compiled once a
+Skipped instructions have no record, branches go to record indices, constants have their places among the scalars. Compiled
+once a
 kernel and kept; knows nothing of a launch.
 """
 

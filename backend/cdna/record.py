@@ -30,9 +30,11 @@ class Record:
     """What to keep besides bad accesses, totals and branch counts, which are always kept.
 
     hashes: per instruction the number of accesses and a hash of their addresses. touched: which bytes of each region were read
-    and written, or the names of the regions for which that is kept. pages: which pages each workgroup touched, of paged regions. overlaps: two workgroups writing one byte
+    and written, or the names of the regions for which that is kept. pages: which pages each workgroup touched, of paged
+    regions. overlaps: two workgroups writing one byte
     (an event). hazards: LDS races. trace: (workgroup, wave) whose instructions to keep. max_events: events kept in full.
-    slow_path: take the per-lane path for every access; for tests of the fast one. unchecked: nothing is judged, for measuring what
+    slow_path: take the per-lane path for every access; for tests of the fast one. unchecked: nothing is judged, for measuring
+    what
     judging costs; only for launches known to be clean.
     """
 

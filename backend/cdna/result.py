@@ -46,7 +46,8 @@ class Schedule(StrEnum):
 
 
 class Outcome(StrEnum):
-    """DONE: every wave reached its end. LIMIT: the watchdog stopped a run that did not end (a hang, as far as anyone can tell)."""
+    """DONE: every wave reached its end. LIMIT: the watchdog stopped a run that did not end (a hang, as far as anyone can
+    tell)."""
 
     DONE = "done"
     LIMIT = "limit"
@@ -82,7 +83,8 @@ class BadAccess:
 
 @dataclass(frozen=True, slots=True)
 class AccessTotal:
-    """All wrong accesses of one instruction in one way. lanes, waves: how many; lowest, highest_end: addresses, end exclusive."""
+    """All wrong accesses of one instruction in one way. lanes, waves: how many; lowest, highest_end: addresses, end
+    exclusive."""
 
     kind: AccessKind
     pc: int
@@ -114,7 +116,8 @@ class AccessLog:
 
     counts: lanes that accessed memory, by pc. hashes: of (address, lane, wave, workgroup), independent of order, by pc.
     touched_read, touched_write: by region, int64 [n, 2], byte offsets [begin, end) of each stretch that was touched, sorted and
-    not touching; in a large region they are rounded to multiples of unit_bytes. pages: bool [workgroups, pages] by paged region.
+    not touching; in a large region they are rounded to multiples of unit_bytes. pages: bool [workgroups, pages] by paged
+    region.
     """
 
     counts: dict[int, int] = field(default_factory=dict)
@@ -137,7 +140,8 @@ class RunResult:
     """One run. executed: wave instructions that were executed (in slice mode, of the slice).
 
     event_count: events there were; `events` holds the first of them, as many as were asked for. branch_counts: int64
-    [records, 2], how often each branch was not taken and taken. log: empty unless asked for. trace: original instruction indices in
+    [records, 2], how often each branch was not taken and taken. log: empty unless asked for. trace: original instruction
+    indices in
     the order in which the wave that was asked for executed them. waves: launched.
     """
 

@@ -29,7 +29,7 @@ def check_final_lse(call: Call) -> list[Finding]:
         return []
     row = int(whole[0, 2])
     message = (
-        f"nobody writes final_lse of rows that are not split ({count}, the first is row {row}): the kernel should, and it never "
+        f"nobody writes final_lse of rows that are not split ({count}, the first is row {row}): the kernel should, and never "
         f"loads {LSE_POINTER}"
     )
     figures: dict[str, int | str] = {"rows": count, "first_row": row, "kernarg": LSE_POINTER}

@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.devices.registry import open_device
     from backend.path import Path as CasePath
     from fuzz.compiling import announced
+    from fuzz.page.devices import notice
     from reprod.explain import explain
 
     case = _case(arguments)
@@ -90,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = path.run(case)
     for line in explain(outcome, arguments.items):
         print(line)
+    print(notice(path.device.name))
     return 1 if outcome.faulty else 0
 
 

@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.devices.registry import RANKED, open_device
     from backend.path import Path as CasePath
     from backend.serving.registry import policy
+    from fuzz.page.devices import notice
     from fuzz.provenance import provenance
     from fuzz.report import lines
     from fuzz.results import ResultLog, prepare_folder
@@ -107,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         log.run(cases, arguments.seed, budget, made_by)
         folders, interrupted = _search(search, budget, log, _Writer(arguments, path, made_by))
     print("\n".join(lines(search.tally, folders)))
+    print(notice(path.device.name))
     print(f"results: {log.path}")
     return _exit_code(search.tally, interrupted)
 

@@ -6,24 +6,29 @@ cores of a small runner busy; devices and checks run here.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from backend.aiter.codefiles import CodeSource
-from backend.case import DType
 from backend.devices.registry import open_device
+from backend.errors import NoSuchStepError
 from backend.serving.source.record import DecisionRow
 from backend.serving.source.scenarios import HEADS as DECIDED_HEADS
 from backend.serving.source.scenarios import Scenario
 from backend.serving.source.session import SourceSession
 from fuzz.gate.corpus import corpus_scenarios
-from fuzz.gate.judge import Judge, Sighting
+from fuzz.gate.frameworks import framework_scenarios
+from fuzz.gate.judge import Judge, Shape, Sighting
 from fuzz.gate.scenarios import random_lives, shrink
 from fuzz.gate.sweep import HEADS, Tensors, scenarios
 
 Say = Callable[[str], None]
+
+CORES = 2
+"""Child processes that run sources at a time: what the small runners of a CI have, and 0.6 GB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,23 @@ class Examined:
 
 
 class Examination:
-    """One source under examination; a context manager. aiter: PATH[@REVISION] of the AITER whose Python and kernels run."""
+    """One source under examination; a context manager. aiter: PATH[@REVISION] of the AITER whose Python and kernels run.
 
-    def __init__(self, source: str, plan: Plan, aiter: str | None, code: CodeSource | None) -> None:
+    workers: child processes that run the source. A scenario starts from a fresh framework process wherever it runs, so
+    that what is seen does not depend on them.
+    """
+
+    def __init__(self, source: str, plan: Plan, aiter: str | None, code: CodeSource | None, workers: int) -> None:
         self._plan = plan
-        self._session = SourceSession(source, aiter=aiter)
-        self._judge = Judge(open_device(plan.device, code), code)
+        self._pool = ThreadPoolExecutor(workers)
+        opening = [self._pool.submit(_Worker, source, plan, aiter, code) for _ in range(workers)]
+        wait(opening)
+        self._workers = [one.result() for one in opening if one.exception() is None]
+        if len(self._workers) < workers:
+            self.close()
+            for one in opening:
+                one.result()
+        self._session = self._workers[0].session
         self._sightings: list[Sighting] = []
         self._scenarios = 0
         self._random = 0
@@ -70,33 +86,40 @@ class Examination:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._session.close()
+        self.close()
+
+    def close(self) -> None:
+        """End the child processes."""
+        for worker in self._workers:
+            worker.session.close()
+        self._pool.shutdown()
 
     def sweep(self) -> None:
         """The constructor's decisions, the table sweep and the corpus."""
         kv_dtypes = tuple(dict.fromkeys(one.kv_dtype for one in self._plan.tensors))
         self._decisions = tuple(self._session.decide(self._plan.tensors[0].arch, DECIDED_HEADS, kv_dtypes))
-        release = self._session.release
-        for scenario in scenarios(self._plan.tensors, self._plan.heads, release):
-            self._sightings += self._run(scenario)
-        for scenario in corpus_scenarios(self._plan.tensors, self._plan.heads, release):
-            self._sightings += self._run(scenario)
+        asked = self._plan.tensors, self._plan.heads, self._session.release
+        everything = [*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked)]
+        for seen in self._run_all(everything):
+            self._sightings += seen
 
     def live(self, until: float) -> None:
         """Random lives until the monotonic clock says so; a new fault is cut down to its smallest life."""
         known = {(each.signature, each.shape) for each in self._sightings}
-        for scenario in random_lives(self._plan.tensors, self._plan.heads, self._session.release, self._plan.seed):
-            if time.monotonic() >= until:
-                return
-            self._random += 1
-            for sighting in self._run(scenario):
-                key = sighting.signature, sighting.shape
-                if key not in known:
-                    known.add(key)
-                    self._sightings += self._smallest(scenario, key)
+        lives = random_lives(self._plan.tensors, self._plan.heads, self._session.release, self._plan.seed)
+        while time.monotonic() < until:
+            together = list(itertools.islice(lives, len(self._workers)))
+            self._random += len(together)
+            for scenario, seen in zip(together, self._run_all(together), strict=True):
+                for sighting in seen:
+                    key = sighting.signature, sighting.shape
+                    if key not in known:
+                        known.add(key)
+                        self._sightings += self._smallest(scenario, key)
 
     def examined(self) -> Examined:
         """What was seen so far."""
+        judges = [worker.judge for worker in self._workers]
         return Examined(
             label=self._session.source.label,
             release=self._session.release,
@@ -104,61 +127,75 @@ class Examination:
             sightings=tuple(self._sightings),
             scenarios=self._scenarios,
             random=self._random,
-            steps=self._judge.seen,
-            refused=self._judge.refused,
-            unmodelled=tuple(sorted(self._judge.unmodelled)),
+            steps=sum(judge.seen for judge in judges),
+            refused=sum(judge.refused for judge in judges),
+            unmodelled=tuple(sorted(set().union(*(judge.unmodelled for judge in judges)))),
             warning=self._session.warning,
-            peak_memory=self._session.peak_memory,
+            peak_memory=sum(worker.session.peak_memory for worker in self._workers),
         )
 
-    def note(self, sightings: Sequence[Sighting]) -> None:
-        """Sightings from a scenario that the other source's random lives met."""
-        self._sightings += sightings
+    def try_all(self, sightings: Sequence[Sighting]) -> None:
+        """Scenarios in which another source was seen faulty, run here too where this one was not seen so yet."""
+        seen = {(each.signature, each.shape) for each in self._sightings}
+        for sighting in sightings:
+            key = sighting.signature, sighting.shape
+            if key not in seen:
+                seen.add(key)
+                self._sightings += self._shows(sighting.scenario, key)
 
-    def shows(self, scenario: Scenario, key: tuple[str, object]) -> list[Sighting]:
+    def _shows(self, scenario: Scenario, key: tuple[str, Shape]) -> list[Sighting]:
         """Sightings of that signature and shape in one scenario."""
-        return [each for each in self._run(scenario) if (each.signature, each.shape) == key]
+        return [each for (seen,) in [self._run_all([scenario])] for each in seen if (each.signature, each.shape) == key]
 
-    def _smallest(self, scenario: Scenario, key: tuple[str, object]) -> list[Sighting]:
-        smallest = shrink(scenario, lambda candidate: bool(self.shows(candidate, key)))
-        return self.shows(smallest, key)
+    def _smallest(self, scenario: Scenario, key: tuple[str, Shape]) -> list[Sighting]:
+        smallest = shrink(scenario, lambda candidate: bool(self._shows(candidate, key)))
+        return self._shows(smallest, key)
+
+    def _run_all(self, scenarios: Sequence[Scenario]) -> list[list[Sighting]]:
+        """What each scenario shows, in their order; every worker takes its share."""
+        count = len(self._workers)
+        self._scenarios += len(scenarios)
+        shares = [self._pool.submit(worker.run_all, scenarios[at::count]) for at, worker in enumerate(self._workers)]
+        made: list[list[Sighting]] = [[] for _ in scenarios]
+        for at, share in enumerate(shares):
+            made[at::count] = share.result()
+        return made
+
+
+class _Worker:
+    """One child process with the source, and the judge of what it does."""
+
+    def __init__(self, source: str, plan: Plan, aiter: str | None, code: CodeSource | None) -> None:
+        self.session = SourceSession(source, aiter=aiter)
+        self.judge = Judge(open_device(plan.device, code), code)
+
+    def run_all(self, scenarios: Sequence[Scenario]) -> list[list[Sighting]]:
+        return [self._run(scenario) for scenario in scenarios]
 
     def _run(self, scenario: Scenario) -> list[Sighting]:
-        self._scenarios += 1
-        return list(self._judge.sightings(scenario, self._session.run(scenario)))
+        try:
+            return list(self.judge.sightings(scenario, self.session.run(scenario)))
+        except NoSuchStepError:
+            return []
 
 
 def run(
     source: str, base: str | None, plan: Plan, aiter: str | None, code: CodeSource | None, say: Say
 ) -> tuple[Examined, Examined | None]:
-    """Examines a change and, where there is one, its base. What random lives show of the change is tried on the base too."""
+    """Examines a change and, where there is one, its base. What one of them shows is tried on the other too."""
     until = time.monotonic() + plan.seconds
-    with Examination(source, plan, aiter, code) as change:
+    with Examination(source, plan, aiter, code, workers=CORES if base is None else 1) as change:
         if base is None:
             change.sweep()
             say(f"swept {change.examined().scenarios} scenarios")
             change.live(until)
             return change.examined(), None
-        with Examination(base, plan, aiter, code) as before, ThreadPoolExecutor(2) as both:
+        with Examination(base, plan, aiter, code, workers=1) as before, ThreadPoolExecutor(CORES) as both:
             for done in [both.submit(change.sweep), both.submit(before.sweep)]:
                 done.result()
             say(f"swept {change.examined().scenarios} scenarios on each side")
             for done in [both.submit(change.live, until), both.submit(before.live, until)]:
                 done.result()
-            _try_on_base(change.examined().sightings, before)
+            before.try_all(change.examined().sightings)
+            change.try_all(before.examined().sightings)
             return change.examined(), before.examined()
-
-
-def _try_on_base(sightings: Sequence[Sighting], before: Examination) -> None:
-    """A fault that only random lives of the change met may be the base's as well: its own scenario decides."""
-    seen = {(each.signature, each.shape) for each in before.examined().sightings}
-    for sighting in sightings:
-        key = sighting.signature, sighting.shape
-        if key not in seen:
-            seen.add(key)
-            before.note(before.shows(sighting.scenario, key))
-
-
-def only(tensors: Sequence[Tensors], kv_dtypes: Sequence[DType] | None) -> Iterator[Tensors]:
-    """The tensor types whose KV cache is one of those asked for; all of them for None."""
-    return (one for one in tensors if kv_dtypes is None or one.kv_dtype in kv_dtypes)

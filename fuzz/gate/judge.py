@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backend.aiter.codefiles import CodeSource
@@ -88,13 +88,8 @@ class Judge:
         for each in disagreements(step):
             signature = f"contradiction/{each.subject}"
             yield Sighting(
-                signature, Severity.SILENT, shape, rows, step.phase, each.message, None, case, each.line or line, scenario
+                signature, each.severity, shape, rows, step.phase, each.message, None, case, each.line or line, scenario
             )
-
-
-def all_sightings(judge: Judge, recorded: Iterable[tuple[Scenario, Recording]]) -> list[Sighting]:
-    """Sightings of several recordings, in order."""
-    return [sighting for scenario, recording in recorded for sighting in judge.sightings(scenario, recording)]
 
 
 def _shape(step: RecordedStep) -> Shape:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from backend.codec import to_plain
 from fuzz.campaign.summary import KnownReference
 from fuzz.campaign.triage import KnownFaults, default_corpus
+from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Sighting
-from reprod.corpus import load_corpus
+from reprod.corpus import Entry, load_corpus
+
+OPEN = "O"
+"""First letter of entries of faults that no release mends; a way round them, where there is one, is their silent side."""
 
 
 class Known:
@@ -14,15 +19,33 @@ class Known:
     def __init__(self) -> None:
         folder = default_corpus()
         self._faults = KnownFaults(folder)
-        entries = load_corpus(folder) if folder is not None else ()
-        self._open = {entry.id for entry in entries if entry.faulty and not entry.silent}
+        self._entries = {entry.id: entry for entry in (load_corpus(folder) if folder is not None else ())}
+        self._frameworks = framework_faults(folder)
+        self._open = {entry.id for entry in self._frameworks if not entry.mended}
+        self._open |= {entry for entry in self._entries if entry.startswith(OPEN)}
 
     def reference(self, sighting: Sighting) -> KnownReference | None:
-        """The entry of the same fault: the same signature, with as many heads."""
+        """The entry of the same fault: the same signature at a shape that the entry has."""
+        for framework in self._frameworks:
+            if framework.is_it(sighting):
+                return framework.told()
         if sighting.finding is None or sighting.case is None:
             return None
-        return self._faults.reference(sighting.finding, sighting.case)
+        found = self._faults.reference(sighting.finding, sighting.case)
+        if found is None or not _has_shape(self._entries[found.entry], sighting):
+            return None
+        return found
 
     def is_open(self, reference: KnownReference) -> bool:
-        """Whether the entry has no side that is silent: nothing mends it yet, so it is nobody's regression."""
+        """Whether no release mends the fault, so that it is nobody's regression."""
         return reference.entry in self._open
+
+
+def _has_shape(entry: Entry, sighting: Sighting) -> bool:
+    """Whether the entry has a faulty case of those heads and tensors; gfx and dtypes that share a kernel do not count."""
+    wanted = to_plain(sighting.shape)
+    return any(
+        {"num_head": case.num_head, "arch": case.arch, "q_dtype": case.q_dtype, "kv_dtype": case.kv_dtype} == wanted
+        for side in entry.faulty
+        for case in side.cases()
+    )

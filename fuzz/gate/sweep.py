@@ -21,6 +21,9 @@ CAPTURED = (1, 4, 8)
 
 MAX_REQUESTS = 64
 
+LONG = 196 * 128
+"""KV tokens for which planner v1_0 wants 128 pieces, all that two requests may have on 256 CUs; sglang's cap is 64."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
@@ -52,6 +55,7 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
         for num_head in heads:
             yield _data_parallel(one, num_head, release)
             yield _drafting(one, num_head, release)
+            yield _long(one, num_head, release)
         yield _several_backends(one, heads, release)
 
 
@@ -100,6 +104,14 @@ def _drafting(tensors: Tensors, num_head: int, release: str) -> Scenario:
         Step(StepKind.TARGET_VERIFY, (9, 7, 3000), graph=True),
     )
     return Scenario(_name("drafting", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
+
+
+def _long(tensors: Tensors, num_head: int, release: str) -> Scenario:
+    """Requests that fill every split they may have: the planner wants one for each 196 tokens, up to CUs / batch."""
+    config = BackendConfig(num_head, tensors.kv_dtype, tensors.q_dtype, max_requests=2, graph_batches=(2,))
+    lens = (LONG,) * 2
+    steps = (Step(StepKind.DECODE, lens), Step(StepKind.DECODE, lens, graph=True))
+    return Scenario(_name("long requests", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
 
 
 def _several_backends(tensors: Tensors, heads: Sequence[int], release: str) -> Scenario:

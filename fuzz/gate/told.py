@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -25,9 +25,10 @@ def lines(verdict: Verdict, change: Examined, base: Examined | None) -> Iterator
     if base is not None:
         yield from _about("base", base)
     if verdict.faults:
-        yield from table(HEADER, [_row(fault) for fault in verdict.faults])
-    for fault in verdict.blamed:
-        yield f"{fault.shape}: {fault.message}"
+        yield from table(HEADER, _rows_of(verdict.faults))
+    for alike in _alike(verdict.blamed):
+        fault = alike[0]
+        yield f"{_shapes(alike)}: {fault.message}"
         if fault.smallest.case is not None:
             yield f"  smallest: {told(fault.smallest.case)}; {fault.smallest.scenario.name}"
     yield from _mended(verdict)
@@ -60,7 +61,7 @@ def markdown(verdict: Verdict, change: Examined, base: Examined | None) -> str:
     mark = "❌" if verdict.blamed else "✅"
     made = [f"## {mark} {headline(verdict, base)}", "", *_markdown_about(change, base), ""]
     if verdict.faults:
-        made += markdown_table(HEADER, [_row(fault) for fault in verdict.faults])
+        made += markdown_table(HEADER, _rows_of(verdict.faults))
         made.append("")
     made += [f"* {line}" for line in (*_mended(verdict), *_changed(verdict))]
     return "\n".join(made) + "\n"
@@ -113,11 +114,29 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
         yield f"  not judged: {reason}"
 
 
-def _row(fault: Fault) -> tuple[object, ...]:
+def _rows_of(faults: Sequence[Fault]) -> list[tuple[object, ...]]:
+    """One row for all shapes that differ in nothing but their heads."""
+    return [(alike[0].severity.name.lower(), _shapes(alike), *_cells(alike[0])) for alike in _alike(faults)]
+
+
+def _alike(faults: Sequence[Fault]) -> list[list[Fault]]:
+    """Faults that a person would call one: only the heads differ; in the order of the first of each."""
+    made: dict[object, list[Fault]] = {}
+    for fault in faults:
+        shape = fault.shape
+        made.setdefault((fault.severity, shape.arch, shape.q_dtype, shape.kv_dtype, _cells(fault)), []).append(fault)
+    return list(made.values())
+
+
+def _shapes(alike: Sequence[Fault]) -> str:
+    shape = alike[0].shape
+    heads = ", ".join(str(head) for head in sorted({fault.shape.num_head for fault in alike}))
+    return f"{heads} heads, {shape.arch} q {shape.q_dtype} KV {shape.kv_dtype}"
+
+
+def _cells(fault: Fault) -> tuple[object, ...]:
     known = f" ({fault.known.entry})" if fault.known is not None else ""
     return (
-        fault.severity.name.lower(),
-        str(fault.shape),
         ",".join(map(str, fault.rows)),
         " ".join(fault.phases),
         fault.signature,
@@ -127,7 +146,7 @@ def _row(fault: Fault) -> tuple[object, ...]:
 
 
 def _rows(fault: Fault) -> str:
-    return f"{', '.join(map(str, fault.rows))} rows a request"
+    return f"{', '.join(map(str, fault.rows))} {'row' if fault.rows == (1,) else 'rows'} a request"
 
 
 def _short_line(line: str | None) -> str:
@@ -138,8 +157,10 @@ def _short_line(line: str | None) -> str:
 
 
 def _mended(verdict: Verdict) -> Iterator[str]:
-    for fault in verdict.mended:
-        yield f"mended: {fault.shape}, {_rows(fault)}: {fault.signature}"
+    for alike in _alike(verdict.mended):
+        known = alike[0].known
+        reference = f" ({known.entry})" if known is not None else ""
+        yield f"mended: {_shapes(alike)}, {_rows(alike[0])}: {alike[0].signature}{reference}"
 
 
 def _changed(verdict: Verdict) -> Iterator[str]:

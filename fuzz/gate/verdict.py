@@ -73,14 +73,19 @@ Reference = Callable[[Sighting], KnownReference | None]
 def faults(
     sightings: Iterable[Sighting], standing: Callable[[Sighting, KnownReference | None], Standing], known: Reference
 ) -> tuple[Fault, ...]:
-    """Sightings folded by signature and shape, worst first."""
+    """Sightings folded by signature and shape, worst first.
+
+    A fault is known only where every sighting of it is: a known fault needs a certain life, and one seen without it is another.
+    """
     grouped: dict[tuple[str, Shape], list[Sighting]] = {}
     for sighting in sightings:
         grouped.setdefault((sighting.signature, sighting.shape), []).append(sighting)
     made = []
     for (signature, shape), group in grouped.items():
-        smallest = min(group, key=_size)
-        reference = known(smallest)
+        references = {scenario: known(each) for scenario, each in {each.scenario: each for each in group}.items()}
+        unknown = [each for each in group if references[each.scenario] is None]
+        smallest = min(unknown or group, key=_size)
+        reference = references[smallest.scenario]
         made.append(
             Fault(
                 signature=signature,

@@ -39,6 +39,12 @@ class Witness:
 
 _SECOND_STAGE = "the second stage (mla_reduce_v1, Triton merge) is followed by its rules: it ships as no code object"
 
+
+def notice(device: str) -> str:
+    """What must stand beside every result of a device."""
+    return f"device {device}: {WITNESSES[device].notice}"
+
+
 WITNESSES: Mapping[str, Witness] = {
     "model": Witness(
         Ground.SIMULATION,
@@ -68,6 +74,18 @@ WITNESSES: Mapping[str, Witness] = {
         (
             "instructions that addresses do not depend on are left out, so no number is computed",
             "caches, timing and the order between workgroups are not those of a GPU",
+            _SECOND_STAGE,
+        ),
+    ),
+    "both": Witness(
+        Ground.SIMULATION,
+        "what `cdna` runs and what `model` foretells of it, held against each other",
+        (
+            "everything that `cdna` sees",
+            "every byte touched and every violation that one of them has and the other has not",
+        ),
+        (
+            "what neither of them knows: numbers, timing, caches",
             _SECOND_STAGE,
         ),
     ),

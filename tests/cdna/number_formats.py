@@ -1,4 +1,5 @@
-"""bf16 and the 8-bit floats in numpy, from their definitions (OCP 8-bit specification; fnuz: one bias more, no -0, no infinity).
+"""bf16 and the 8-bit floats in numpy, from their definitions (OCP 8-bit specification; fnuz: one bias more, no -0, no
+infinity).
 
 Tables of all values and a search for the nearest one: slow, and independent of how the machine converts.
 """

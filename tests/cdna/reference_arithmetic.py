@@ -201,7 +201,8 @@ def flush(x: NDArray[np.float32], keep: bool) -> NDArray[np.float32]:
 
 
 def fma32(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Fused multiply-add: the product is exact in float64; the sum is rounded to odd there, so that the last rounding is right."""
+    """Fused multiply-add: the product is exact in float64; the sum is rounded to odd there, so that the last rounding is
+    right."""
     with np.errstate(all="ignore"):
         product = a.astype(F64) * b.astype(F64)
         addend = c.astype(F64)

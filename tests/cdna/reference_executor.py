@@ -319,7 +319,9 @@ def _float(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
         if name == "v_fmac_f32":
             taken.append(ref.flush(ref.as_float(wave.read_vector(instruction.destinations[0])), keep))
         result = ref.FLOAT[name](*taken)
-        rounding = name in ("v_trunc_f32", "v_ceil_f32", "v_floor_f32", "v_rndne_f32") or "m" in name[2:5] and "fm" not in name
+        rounding = name in ("v_trunc_f32", "v_ceil_f32", "v_floor_f32", "v_rndne_f32") or (
+            "m" in name[2:5] and "fm" not in name
+        )
         result = result if rounding and "mul" not in name else ref.flush(result, keep)
     commit(wave, instruction, [ref.as_bits(result)], True)
 

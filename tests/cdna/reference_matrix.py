@@ -28,7 +28,9 @@ def elements(wave: ReferenceWave, operand: Operand, kind: str, size: int) -> NDA
         values = by_lane.view(np.float16).astype(np.float32)
     elif kind == "xf32":
         bits = by_lane.astype(np.uint64)
-        values = ((bits + 0xFFF + (bits >> np.uint64(13) & np.uint64(1))) & np.uint64(0xFFFFE000)).astype(np.uint32).view(np.float32)
+        values = (
+            ((bits + 0xFFF + (bits >> np.uint64(13) & np.uint64(1))) & np.uint64(0xFFFFE000)).astype(np.uint32).view(np.float32)
+        )
     else:
         values = by_lane.view(np.float32)
     return values.reshape(64 // size, size, -1).transpose(0, 2, 1)

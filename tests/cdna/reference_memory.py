@@ -294,7 +294,8 @@ def _read_or_write(wave: ReferenceWave, instruction: Instruction) -> None:
 
 
 def _transposed(wave: ReferenceWave, instruction: Instruction) -> None:
-    """Within 16 lanes: each lane loads a row of 8 bytes; every second (b8) or fourth (b16) lane's rows make up a tile column."""
+    """Within 16 lanes: each lane loads a row of 8 bytes; every second (b8) or fourth (b16) lane's rows make up a tile
+    column."""
     address = wave.read_vector(instruction.sources[0]).astype(np.int64) + instruction.modifiers.offset
     loaded = np.zeros((64, 8), np.uint8)
     for lane in np.flatnonzero(wave.active):

@@ -138,7 +138,7 @@ def scalar_instruction(wave: ReferenceWave, instruction: Instruction) -> None:
         _hardware_register(wave, instruction)
         return
     sources = [_source(wave, instruction, place) for place in range(len(instruction.sources))]
-    if name.startswith("s_cmp") or name.startswith("s_bitcmp"):
+    if name.startswith(("s_cmp", "s_bitcmp")):
         _compare(wave, name, sources)
         return
     name = {"s_movk_i32": "s_mov_b32", "s_cmovk_i32": "s_cmov_b32", "s_addk_i32": "s_add_i32", "s_mulk_i32": "s_mul_i32"}.get(

@@ -1,4 +1,5 @@
-"""Vector instructions of the reference executor that are more than a function of their sources: conversions, carries, lane moves."""
+"""Vector instructions of the reference executor that are more than a function of their sources: conversions, carries, lane
+moves."""
 
 from __future__ import annotations
 

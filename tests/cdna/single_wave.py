@@ -102,7 +102,11 @@ class SingleWave:
             handler = _HANDLER(int(program.records[number, :2].view(np.int64)[0]))
             handler(block.ctypes.data, program.records[number].ctypes.data, self.context.ctypes.data)
         return WaveState(
-            scalars[:128].copy(), rows[:512].copy(), int(scalars[at.SCC]), int(scalars[at.MODE]), self.machine._lds[:LDS_BYTES].copy()
+            scalars[:128].copy(),
+            rows[:512].copy(),
+            int(scalars[at.SCC]),
+            int(scalars[at.MODE]),
+            self.machine._lds[:LDS_BYTES].copy(),
         )
 
 

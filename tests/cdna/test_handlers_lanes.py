@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from build import c, ins, s, v
 from single_wave import SingleWave, WaveState, random_state
 
 from backend.cdna.instruction import Dpp
+from build import c, ins, s, v
 
 LANE = np.arange(64, dtype=np.uint32)
 
@@ -87,7 +87,9 @@ def test_lanes_that_exec_disables_keep_their_value(wave: SingleWave) -> None:
 def test_bpermute_pulls_and_permute_pushes(wave: SingleWave, state: WaveState) -> None:
     reverse = (63 - LANE) * 4
     state.vectors[4], state.vectors[5] = reverse, LANE * 3
-    assert wave.run((ins("ds_bpermute_b32", v(6), (v(4), v(5))),), state).vectors[6].tolist() == [3 * (63 - n) for n in range(64)]
+    assert wave.run((ins("ds_bpermute_b32", v(6), (v(4), v(5))),), state).vectors[6].tolist() == [
+        3 * (63 - n) for n in range(64)
+    ]
     state.vectors[4] = (LANE // 2) * 4  # two lanes push to each of the first 32: the higher one stays
     after = wave.run((ins("ds_permute_b32", v(6), (v(4), v(5))),), state)
     assert after.vectors[6].tolist() == [3 * (2 * n + 1) for n in range(32)] + [0] * 32

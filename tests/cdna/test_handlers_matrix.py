@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from build import a, c, ins, v
 from number_formats import decode_bfloat16, decode_float8
 from numpy.typing import NDArray
 from single_wave import SingleWave, WaveState, random_state
+
+from build import a, c, ins, v
 
 SHAPES = [
     ("v_mfma_f32_16x16x16_bf16", "gfx942", 16, 16, "bf16"),
@@ -71,9 +72,7 @@ def test_matrix_product(mnemonic: str, arch: str, size: int, depth: int, kind: s
     addend = rng.standard_normal((results, 64)).astype(np.float32)
     state.vectors[96 : 96 + results] = addend.view(np.uint32)
     blgp = {"bf8": 1}.get(kind, 0) if "f8f6f4" in mnemonic else 0
-    instruction = ins(
-        mnemonic, v(96, results), (v(32, registers), a(64, registers), v(96, results)), cbsz=blgp, blgp=blgp
-    )
+    instruction = ins(mnemonic, v(96, results), (v(32, registers), a(64, registers), v(96, results)), cbsz=blgp, blgp=blgp)
     after = SingleWave(arch).run((instruction,), state)
     expected = left.astype(np.float64) @ right.astype(np.float64).T + result_matrix(addend.view(np.uint32), size)
     scale = np.abs(left.astype(np.float64)) @ np.abs(right.astype(np.float64)).T + 1

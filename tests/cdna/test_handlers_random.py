@@ -1,4 +1,5 @@
-"""Every modelled instruction with random operands, modifiers and registers: the machine and the reference executor bit for bit."""
+"""Every modelled instruction with random operands, modifiers and registers: the machine and the reference executor bit for
+bit."""
 
 from __future__ import annotations
 
@@ -60,9 +61,7 @@ def runnable(instruction: Instruction, arch: str) -> bool:
     return True
 
 
-def instructions(
-    table: dict[int, Opcode], make: Callable[[Fields, int], Words], arch: str, seed: str
-) -> Iterator[Instruction]:
+def instructions(table: dict[int, Opcode], make: Callable[[Fields, int], Words], arch: str, seed: str) -> Iterator[Instruction]:
     fields = Fields(0)
     fields.random = random.Random(seed)
     for number in table:
@@ -98,9 +97,7 @@ def _same_number(a: int, b: int) -> bool:
         return x & 0x7FFFFFFF > 0x7F800000
 
     def same16(x: int, y: int) -> bool:
-        return x == y or any(
-            x & 0x7FFF > limit and y & 0x7FFF > limit for limit in (0x7C00, 0x7F80)
-        )
+        return x == y or any(x & 0x7FFF > limit and y & 0x7FFF > limit for limit in (0x7C00, 0x7F80))
 
     return (is_nan32(a) and is_nan32(b)) or (same16(a & 0xFFFF, b & 0xFFFF) and same16(a >> 16, b >> 16))
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from build import EXEC, M0, OFF, VCC, c, code, imm, ins, label, s, v
-
 from single_wave import kernel
 
 from backend.cdna.effects import effects
@@ -18,6 +16,7 @@ from backend.cdna.record import Record
 from backend.cdna.result import AccessKind, BadAccess, Mode, Outcome, RunResult
 from backend.cdna.slice import slice_graph
 from backend.errors import UnmodelledError, UsageError
+from build import EXEC, M0, VCC, c, code, imm, ins, label, s, v
 
 WAVE = (64, 1, 1)
 END = ins("s_endpgm")
@@ -196,7 +195,8 @@ def buffer_kernel(records: int, mnemonic: str, count: int) -> tuple[Instruction,
 
 
 def test_a_descriptor_cuts_off_dword_by_dword() -> None:
-    """100 bytes: dwords 0..24 pass. A lane's second dword is number lane + 1. Clamping is an event of its own, no bad access."""
+    """100 bytes: dwords 0..24 pass. A lane's second dword is number lane + 1. Clamping is an event of its own, no bad
+    access."""
     space = AddressSpace()
     source, target = np.arange(1, 65, dtype=np.uint32), np.zeros(64, np.uint32)
     a, b = space.add_array("in", source), space.add_array("out", target, writable=True)
@@ -326,7 +326,9 @@ def test_the_slice_makes_the_same_accesses_with_fewer_instructions() -> None:
     assert part.executed == full.executed - 11
     assert part.equivalent_instructions == full.executed
     assert (part.log.counts, part.log.hashes) == (full.log.counts, full.log.hashes)
-    assert [(e.kind, e.pc, e.lanes, e.address) for e in part.events] == [(e.kind, e.pc, e.lanes, e.address) for e in full.events]
+    assert [(e.kind, e.pc, e.lanes, e.address) for e in part.events] == [
+        (e.kind, e.pc, e.lanes, e.address) for e in full.events
+    ]
 
 
 def test_a_slice_that_would_read_its_own_stores_stops() -> None:
@@ -439,5 +441,3 @@ def test_touched_bytes(slow_path: bool) -> None:
     assert result.log.touched_read["in"].tolist() == [[0, 256]]
     assert result.log.touched_write["out"].tolist() == [[12, 268]]
     assert result.log.touched_read["out"].tolist() == []
-
-

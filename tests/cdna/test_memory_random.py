@@ -103,7 +103,7 @@ def in_scratch(instruction: Instruction, state: WaveState) -> bool:
     if instruction.format is not Format.SCRATCH:
         return True
     reach = instruction.modifiers.offset
-    return 0 <= reach and reach + SCRATCH_BYTES // 2 + 48 <= SCRATCH_BYTES
+    return reach >= 0 and reach + SCRATCH_BYTES // 2 + 48 <= SCRATCH_BYTES
 
 
 @pytest.mark.parametrize("slow_path", [False, True], ids=["fast path", "slow path"])

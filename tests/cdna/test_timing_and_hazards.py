@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from build import M0, OFF, c, code, imm, ins, s, v
 from single_wave import kernel
 
 from backend.cdna.hazards import HazardKind, wait_hazards
@@ -15,6 +14,7 @@ from backend.cdna.program import compile_program
 from backend.cdna.result import Mode, RunResult, Schedule
 from backend.cdna.timing import Timing
 from backend.errors import UsageError
+from build import M0, OFF, c, code, imm, ins, s, v
 
 END = ins("s_endpgm")
 
@@ -70,7 +70,9 @@ def test_counts_release_the_oldest_first() -> None:
     """Two loads, 64 cycles apart; vmcnt(1) waits for the first."""
     second = ins("global_load_dword", v(4), (v(1), s(4, 2)), offset=4)
     total = ins("v_add_u32", v(3), (v(2), v(4)))
-    program = code(*SETUP, ins("v_mov_b32", v(4), c(1)), LOAD, ins("s_nop", (), imm(15)), second, wait(vmcnt=1), total, STORE, END)
+    program = code(
+        *SETUP, ins("v_mov_b32", v(4), c(1)), LOAD, ins("s_nop", (), imm(15)), second, wait(vmcnt=1), total, STORE, END
+    )
     assert run(program, Schedule.TIMED).tolist() == [n + 1 for n in range(1000, 1064)]
 
 

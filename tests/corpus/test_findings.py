@@ -53,6 +53,7 @@ def test_the_folder_holds_together(folder: Path) -> None:
     assert (folder / CAUSE).read_text(encoding="utf-8").rstrip() in issue
     if BISECTION in names:
         assert all(line in issue for line in (folder / BISECTION).read_text(encoding="utf-8").splitlines())
+    assert "### Verification" in issue
     assert "not yet seen on a GPU" in issue
     assert "on device cdna" in issue
     for path in folder.iterdir():

@@ -1,4 +1,5 @@
-"""Launches of AITER's MLA kernels with data in every tensor, and attention as these kernels compute it, for tests of the machine.
+"""Launches of AITER's MLA kernels with data in every tensor, and attention as these kernels compute it, for tests of the
+machine.
 
 The reference is tiled as the kernel: after each tile of tokens the row maximum is renewed, weights are exp2 in float32 and
 rounded to the type in which the kernel multiplies them (fp8, or bf16 in bf16 kernels), sums are float32's to within its
@@ -27,7 +28,7 @@ from backend.serving.policy import decide
 from backend.serving.registry import policy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cdna"))
-from number_formats import decode_bfloat16, decode_float8, encode_bfloat16, encode_float8  # noqa: E402
+from number_formats import decode_bfloat16, decode_float8, encode_bfloat16, encode_float8
 
 HEAD, VALUE = 576, 512
 LOG2E = np.float32(1.44269504)
@@ -132,9 +133,7 @@ def prepare(
     return Prepared(case, made, kernel, space, Launch(launched.grid, launched.block, kernarg), arrays)
 
 
-def _add_output(
-    space: AddressSpace, arrays: dict[str, NDArray[np.generic]], name: str, size: int, has_data: bool
-) -> None:
+def _add_output(space: AddressSpace, arrays: dict[str, NDArray[np.generic]], name: str, size: int, has_data: bool) -> None:
     region = space.add_blank(name, size, has_data=has_data)
     if region.contents is not None:
         arrays[name] = region.contents

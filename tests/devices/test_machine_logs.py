@@ -142,6 +142,12 @@ def test_slice_log_is_the_full_log_for_blobs_of_known_faults(blob: str, aiter_ch
     persistent = blob not in ("7a0493c0e4", "4b1c3132de", "07763aaa")
     dtypes = {} if blob in ("7c120bb006", "b98d1cd32f", "6e17055c", "1001c077") else BF16
     case = Case(
-        num_head=16, kv_lens=LENGTHS, arch=Arch.GFX950, release="2025-11", num_cu=8, mode=FAST if persistent else SPLIT, **dtypes
+        num_head=16,
+        kv_lens=LENGTHS,
+        arch=Arch.GFX950,
+        release="2025-11",
+        num_cu=8,
+        mode=FAST if persistent else SPLIT,
+        **dtypes,
     )
     same_logs(lambda: prepare(case, wheel(), has_data=False, content=content))

@@ -1,6 +1,7 @@
 """AITER's machine code computes attention on the machine: error against a reference tiled as the kernel, and against float64.
 
-Ragged lengths, splits (partial rows) and unsplit requests (bf16 rows of o), both schedules. Kernels that a wheel does not have need
+Ragged lengths, splits (partial rows) and unsplit requests (bf16 rows of o), both schedules. Kernels that a wheel does not have
+need
 a checkout.
 """
 

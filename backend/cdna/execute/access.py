@@ -14,9 +14,9 @@ import numpy as np
 from numba import carray
 
 from backend.cdna.execute import layout as at
+from backend.cdna.execute.attributes import ONE, attributes_of_wave, note_bad, region_row
 from backend.cdna.execute.lanes import (
     ALL_LANES,
-    bytes_at,
     context_of,
     record_of,
     scalar_pair,
@@ -26,15 +26,8 @@ from backend.cdna.execute.lanes import (
 )
 from backend.cdna.execute.native import inlined, pointer_i32
 
-ONE = np.uint64(1)
 NO_REGION = -1
 HASH_FACTOR = np.uint64(0x9E37_79B9_7F4A_7C15)
-
-
-@inlined
-def region_row(context: Any, index: int) -> Any:
-    """int64 [REGION_WORDS] of one region."""
-    return words_at(context[at.CTX_REGIONS] + index * at.REGION_WORDS * 8, at.REGION_WORDS)
 
 
 @inlined
@@ -56,149 +49,6 @@ def nearest_region(context: Any, address: int) -> int:
         if behind > 0 and region_row(context, low)[at.REGION_BASE] - address < behind:
             return low
     return below
-
-
-@inlined
-def mark_bits(bitmap: int, first: int, count: int) -> None:
-    """Set `count` bits from bit `first`; bitmaps are bytes in little bit order."""
-    whole = bytes_at(bitmap, (first + count + 7) >> 3)
-    if (first | count) & 7 == 0:
-        for index in range(first >> 3, (first + count) >> 3):
-            whole[index] = np.uint8(0xFF)
-    else:
-        for bit in range(first, first + count):
-            whole[bit >> 3] |= np.uint8(1 << (bit & 7))
-
-
-@inlined
-def all_marked(bitmap: int, first: int, count: int) -> bool:
-    """Whether `count` bits from bit `first` are all set."""
-    whole = bytes_at(bitmap, (first + count + 7) >> 3)
-    if (first | count) & 7 == 0:
-        for index in range(first >> 3, (first + count) >> 3):
-            if whole[index] != np.uint8(0xFF):
-                return False
-        return True
-    for bit in range(first, first + count):
-        if not (whole[bit >> 3] >> (bit & 7)) & 1:
-            return False
-    return True
-
-
-@inlined
-def note_bad(context: Any, kind: int, lane: int, address: int, size: int, region: int) -> None:
-    """One lane of the running access is bad; lanes are noted in ascending order."""
-    bad = words_at(context[at.CTX_BAD] + kind * at.BAD_WORDS * 8, at.BAD_WORDS)
-    if bad[at.BAD_COUNT] == 0:
-        bad[at.BAD_ADDRESS] = address
-        bad[at.BAD_LOWEST] = address
-        bad[at.BAD_HIGHEST_END] = address + size
-        bad[at.BAD_REGION] = region
-    bad[at.BAD_LANES] |= np.int64(ONE << np.uint64(lane))
-    bad[at.BAD_LOWEST] = min(bad[at.BAD_LOWEST], address)
-    bad[at.BAD_HIGHEST_END] = max(bad[at.BAD_HIGHEST_END], address + size)
-    bad[at.BAD_COUNT] += 1
-    context[at.CTX_ANY_BAD] = 1
-
-
-@inlined
-def page_allowed(region: Any, page: int, requester: int) -> bool:
-    """Whether the requester may touch the page."""
-    if requester < 0 or requester >= region[at.REGION_REQUESTER_COUNT]:
-        return False
-    stride = region[at.REGION_ALLOWED_STRIDE]
-    return all_marked(region[at.REGION_ALLOWED] + requester * stride, page, 1)
-
-
-@inlined
-def note_writers(context: Any, region: Any, index: int, lane: int, offset: int, size: int) -> None:
-    """Remember which workgroup wrote each byte; another one's byte is an event."""
-    writers = carray(pointer_i32(region[at.REGION_WRITER]), (offset + size,))
-    me = context[at.CTX_WORKGROUP] + 1
-    overlap = False
-    for byte in range(offset, offset + size):
-        if writers[byte] != 0 and writers[byte] != me:
-            overlap = True
-        writers[byte] = me
-    if overlap:
-        note_bad(context, at.KIND_WRITE_OVERLAP, lane, region[at.REGION_BASE] + offset, size, index)
-
-
-@inlined
-def note_pages(context: Any, region: Any, index: int, lane: int, offset: int, size: int, requester: int) -> int:
-    """Check and record the pages of one lane; returns the end of the first page when the access is inside it, else 0."""
-    page_bytes = region[at.REGION_PAGE_BYTES]
-    first, last = offset // page_bytes, (offset + size - 1) // page_bytes
-    if region[at.REGION_PAGES_TOUCHED]:
-        row = region[at.REGION_PAGES_TOUCHED] + context[at.CTX_WORKGROUP] * region[at.REGION_PAGES_STRIDE]
-        mark_bits(row, first, last - first + 1)
-    if region[at.REGION_ALLOWED] and not (
-        page_allowed(region, first, requester) and (first == last or page_allowed(region, last, requester))
-    ):
-        note_bad(context, at.KIND_PAGE_NOT_ALLOWED, lane, region[at.REGION_BASE] + offset, size, index)
-        return 0
-    return (first + 1) * page_bytes if first == last else 0
-
-
-@inlined
-def attributes_of_lane(context: Any, region: Any, index: int, lane: int, offset: int, size: int, is_write: bool) -> None:
-    """What a region asks for besides bounds and pages, for one lane that is inside it."""
-    if is_write:
-        if region[at.REGION_WRITTEN]:
-            mark_bits(region[at.REGION_WRITTEN], offset, size)
-        if region[at.REGION_WRITER]:
-            note_writers(context, region, index, lane, offset, size)
-    elif region[at.REGION_WRITTEN] and not all_marked(region[at.REGION_WRITTEN], offset, size):
-        note_bad(context, at.KIND_UNWRITTEN_READ, lane, region[at.REGION_BASE] + offset, size, index)
-    touched = region[at.REGION_TOUCHED_WRITE] if is_write else region[at.REGION_TOUCHED_READ]
-    if touched:
-        shift = region[at.REGION_TOUCH_SHIFT]
-        first = offset >> shift
-        mark_bits(touched, first, ((offset + size - 1) >> shift) - first + 1)
-
-
-@inlined
-def mark_runs(region: Any, addresses: Any, mask: Any, size: int) -> None:
-    """Mark what a wave writes, lanes that continue one another in one go."""
-    if not region[at.REGION_WRITTEN]:
-        return
-    base = region[at.REGION_BASE]
-    start, end = 0, 0
-    for lane in range(at.LANES):
-        if not (mask >> np.uint64(lane)) & ONE:
-            continue
-        offset = np.int64(addresses[lane]) - base
-        if offset != end:
-            if end > start:
-                mark_bits(region[at.REGION_WRITTEN], start, end - start)
-            start = offset
-        end = offset + size
-    if end > start:
-        mark_bits(region[at.REGION_WRITTEN], start, end - start)
-
-
-@inlined
-def attributes_of_wave(context: Any, scalars: Any, index: int, mask: Any, size: int, is_write: bool) -> None:
-    """`attributes_of_lane` and pages for every lane of `mask`, all of them inside region `index`."""
-    region = region_row(context, index)
-    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
-    requester = np.int64(np.int32(scalars[at.REQUESTER]))
-    base, paged = region[at.REGION_BASE], region[at.REGION_PAGE_BYTES] != 0
-    page_start, page_end = 0, 0
-    plain_write = is_write and not region[at.REGION_WRITER] and not region[at.REGION_TOUCHED_WRITE]
-    if plain_write:
-        mark_runs(region, addresses, mask, size)
-        if not paged:
-            return
-    for lane in range(at.LANES):
-        if not (mask >> np.uint64(lane)) & ONE:
-            continue
-        offset = np.int64(addresses[lane]) - base
-        if not plain_write:
-            attributes_of_lane(context, region, index, lane, offset, size, is_write)
-        if paged and not (page_start <= offset and offset + size <= page_end):
-            page_end = note_pages(context, region, index, lane, offset, size, requester)
-            page_start = page_end - region[at.REGION_PAGE_BYTES]
 
 
 @inlined
@@ -263,7 +113,7 @@ def resolve_lanes(context: Any, scalars: Any, fields: Any, mask: Any, size: int,
 
 
 @inlined
-def resolve_in_region(context: Any, scalars: Any, index: int, mask: Any, size: int, is_write: bool) -> None:
+def resolve_in_region(context: Any, scalars: Any, index: int, mask: Any, size: int, is_write: bool, moves_data: bool) -> None:
     """All lanes of `mask` are inside region `index` and may do what they do."""
     region = region_row(context, index)
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
@@ -275,6 +125,8 @@ def resolve_in_region(context: Any, scalars: Any, index: int, mask: Any, size: i
     if region[at.REGION_ATTRIBUTES]:
         attributes_of_wave(context, scalars, index, mask, size, is_write)
     shift = np.uint64(region[at.REGION_DATA] - region[at.REGION_BASE])
+    if not moves_data:
+        return
     if region[at.REGION_DATA]:
         for lane in range(at.LANES):
             host[lane] = addresses[lane] + shift
@@ -409,7 +261,8 @@ def resolve(wave: int, record: int, context_address: int, mask: Any, size: int, 
                 if inside and not (is_write and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE):
                     last[access] = index
                     note_staleness(context, fields, index, is_write)
-                    resolve_in_region(context, scalars, index, mask, size, is_write)
+                    moves_data = not fields[at.COUNT] & at.ADDRESSES_ONLY
+                    resolve_in_region(context, scalars, index, mask, size, is_write, moves_data)
                     if context[at.CTX_ANY_BAD]:
                         emit_events(context, scalars, fields, size, is_write, is_scalar)
                     return mask

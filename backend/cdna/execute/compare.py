@@ -91,8 +91,9 @@ def float_ballot(rows: Any, relation: int, a: int, b: int, keep: Any) -> Any:
 
 @inlined
 def class_of(value: Any) -> int:
-    """Bit number of V_CMP_CLASS: 0 signalling NaN, 1 quiet NaN, then -inf, -normal, -denormal, -0, +0, +denormal, +normal, +inf."""
-    if value != value:  # noqa: PLR0124
+    """Bit number of V_CMP_CLASS: 0 signalling NaN, 1 quiet NaN, then -inf, -normal, -denormal, -0, +0, +denormal, +normal,
+    +inf."""
+    if value != value:
         return 1 if float_bits(value) & np.uint32(0x40_0000) else 0
     negative_class = 3
     if abs(value) == np.float32(np.inf):

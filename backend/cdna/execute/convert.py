@@ -108,7 +108,7 @@ def float_to_fp8(value: Any, e5m2: bool, fnuz: bool, saturate: bool) -> int:
     bits = np.int64(float_bits(value))
     sign, magnitude = (bits >> 24) & 0x80, abs(value)
     nan, largest = (0x80 if fnuz else sign | 0x7F), (0x7F if fnuz else (0x7B if e5m2 else 0x7E))
-    if value != value:  # noqa: PLR0124
+    if value != value:
         return nan
     bias = (16 if fnuz else 15) if e5m2 else (8 if fnuz else 7)
     fraction_bits = 2 if e5m2 else 3
@@ -153,7 +153,7 @@ def float_to_e4m3(value: Any, fnuz: bool, saturate: bool) -> Any:
 @inlined
 def integer_of(value: Any, lowest: float, highest: float) -> int:
     """Truncated towards zero and cut to a range; NaN gives 0."""
-    if value != value:  # noqa: PLR0124
+    if value != value:
         return 0
     return np.int64(min(max(np.trunc(value), lowest), highest))
 

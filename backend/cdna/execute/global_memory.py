@@ -15,7 +15,8 @@ import numpy as np
 from numba import carray
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.access import emit_events, nearest_region, note_bad, region_row, resolve
+from backend.cdna.execute.access import emit_events, nearest_region, resolve
+from backend.cdna.execute.attributes import note_bad, region_row
 from backend.cdna.execute.lanes import (
     ALL_LANES,
     bytes_at,
@@ -231,8 +232,10 @@ def settled(context: Any, fields: Any, lowest: Any, end: Any) -> bool:
         return False
     region = region_row(context, index)
     writes = fields[at.OPCODE] >> 4 == Direction.STORE
-    if region[at.REGION_ATTRIBUTES] or region[at.REGION_ELEMENT_BYTES] or (
-        writes and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE
+    if (
+        region[at.REGION_ATTRIBUTES]
+        or region[at.REGION_ELEMENT_BYTES]
+        or (writes and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE)
     ):
         return False
     inside = np.uint64(region[at.REGION_BASE]) <= lowest and end <= np.uint64(region[at.REGION_END])
@@ -265,7 +268,14 @@ def transfer_by_dword(wave: int, record: int, context_address: int, exec_mask: A
             whole |= bit
         elif place + unit > limit:
             none |= bit
-            note_bad(context, at.KIND_CLAMPED, lane, np.int64(addresses[lane]), np.int64(size), clamp_region(context, scalars, fields))
+            note_bad(
+                context,
+                at.KIND_CLAMPED,
+                lane,
+                np.int64(addresses[lane]),
+                np.int64(size),
+                clamp_region(context, scalars, fields),
+            )
         else:
             some |= bit
             cut = (limit - place) // unit * unit
@@ -299,7 +309,8 @@ def clamp_region(context: Any, scalars: Any, fields: Any) -> int:
 
 @handler
 def global_access(wave: int, record: int, context_address: int) -> None:
-    """GLOBAL. SOURCE_0: row of vaddr (a pair without saddr), SOURCE_1: scalar pair of saddr or -1. DESTINATION: row of the data."""
+    """GLOBAL. SOURCE_0: row of vaddr (a pair without saddr), SOURCE_1: scalar pair of saddr or -1. DESTINATION: row of the
+    data."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     rows = rows_of(wave)
     exec_mask = scalar_pair(scalars, at.EXEC)

@@ -62,7 +62,7 @@ def double_to_half(value: Any) -> int:
     bits = double_bits(value)
     sign = np.int64(bits >> np.uint64(63)) << 15
     magnitude = abs(value)
-    if value != value:  # noqa: PLR0124
+    if value != value:
         return 0x7E00
     if magnitude >= 65520.0:
         return sign | 0x7C00
@@ -77,7 +77,7 @@ def double_to_half(value: Any) -> int:
 def float_to_bf16(value: Any) -> int:
     """The nearest bf16 number's bits, ties to even."""
     bits = np.int64(float_bits(value))
-    if value != value:  # noqa: PLR0124
+    if value != value:
         return (bits >> 16) | 0x40
     return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
 
@@ -104,7 +104,7 @@ def half_result(opcode: int, x: Any, y: Any, z: Any) -> Any:
     if opcode == Half.V_RCP_F16:
         return 1.0 / x
     if x != x or y != y:
-        return y if x != x else x  # noqa: PLR0124
+        return y if x != x else x
     if opcode == Half.V_MAX_F16 or opcode == Half.V_PK_MAX_F16:
         if x == y:
             return x + y if x == 0 else x

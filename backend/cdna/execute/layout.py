@@ -89,7 +89,8 @@ CONTROL_END = 10
 CONTROL_WAIT = 11
 CONTROL_UNMODELLED = 12
 
-# A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table. Its first 16 words are the record that the
+# A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table. Its first 16 words are the record
+# that the
 # instruction itself runs as: working rows in place of modified sources, the stage rows in place of a staged destination.
 MODIFIER_WORDS = 64
 MODIFIER_DIRECT = 48  # the same record once more with the real destination, for FLAG_DPP_EVERY_LANE
@@ -248,6 +249,7 @@ REGION_PAGES_TOUCHED = 14  # bit per page, for each (workgroup), 0 when not aske
 REGION_PAGES_STRIDE = 15
 REGION_REQUESTER_COUNT = 16  # rows of the allowed bitmap
 REGION_ELEMENTS = 17
+REGION_PAGE_INVERSE = 21  # bits of the float64 1 / REGION_PAGE_BYTES
 REGION_STORED = 20  # 1 once a store that moved no data went there
 REGION_ATTRIBUTES = 18  # 0: bounds and flags are all there is to check
 REGION_SPILL_END = 19  # exclusive end of the data that lie behind the region; REGION_END where none do

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.access import emit_events, note_bad
+from backend.cdna.execute.access import emit_events
+from backend.cdna.execute.attributes import note_bad
 from backend.cdna.execute.lanes import (
     context_of,
     record_of,

@@ -1,10 +1,12 @@
 """Matrix unit: V_MFMA_F32_*. D = A * B + C over all 64 lanes, whatever EXEC says.
 
-Layout (ISA documents, "Matrix layouts"): for an M x M result lane % M is A's row and B's column, lane // M says which part of K the
+Layout (ISA documents, "Matrix layouts"): for an M x M result lane % M is A's row and B's column, lane // M says which part of
+K the
 lane holds. Element (row, column) of a 16x16 result is in register row % 4 of lane 16 * (row // 4) + column; of a 32x32
 result in register 4 * (row // 8) + row % 4 of lane 32 * (row // 4 % 2) + column.
 
-Each result is a chain of fused multiply-adds in float32: the first element of each part of K, in the order of the parts, then the
+Each result is a chain of fused multiply-adds in float32: the first element of each part of K, in the order of the parts, then
+the
 second, and so on. Products of 8- and 16-bit floats are exact, so the one thing that hardware may do otherwise is the order
 of the additions. xf32 rounds its inputs to 10 fraction bits.
 """
@@ -67,7 +69,8 @@ def e4m3_value(byte: Any, fnuz: bool) -> Any:
 
 @inlined
 def unpack(rows: Any, source: int, target: Any, element: int, registers: int, fnuz: bool) -> None:
-    """Spread an operand's registers into float32 [elements of a lane, 64 lanes], which is [k, M] with k in the module's order."""
+    """Spread an operand's registers into float32 [elements of a lane, 64 lanes], which is [k, M] with k in the module's
+    order."""
     per_register = elements_per_register(element)
     for register in range(registers):
         row = source + register

@@ -212,9 +212,7 @@ def modified(wave: int, record: int, context: int) -> None:
     mask = exec_mask
     if flags & at.FLAG_DPP:
         masks = modifier[at.MODIFIER_DPP_MASKS]
-        mask = dpp_write_mask(
-            modifier[at.MODIFIER_DPP_CONTROL], masks & 15, (masks >> 4) & 15, (masks >> 8) & 1, exec_mask
-        )
+        mask = dpp_write_mask(modifier[at.MODIFIER_DPP_CONTROL], masks & 15, (masks >> 4) & 15, (masks >> 8) & 1, exec_mask)
     if flags & (at.FLAG_CLAMP | at.FLAG_OMOD):
         treat_float_result(rows, modifier)
     if flags & at.FLAG_SDWA_DESTINATION:

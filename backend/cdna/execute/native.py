@@ -177,7 +177,8 @@ def bits_double(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def add_lanes(typing_context: Any, target: Any, a: Any, b: Any) -> Any:
-    """64 uint32 additions of memory at addresses a and b into `target`, which may be a or b: all is read before anything is written."""
+    """64 uint32 additions of memory at addresses a and b into `target`, which may be a or b: all is read before anything is
+    written."""
     signature = types.void(types.int64, types.int64, types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What the timed schedule charges for issuing an instruction, in cycles of a wave. Fitted numbers, see backend/cdna/timing.py."""
+"""What the timed schedule charges for issuing an instruction, in cycles of a wave. Fitted numbers, see
+backend/cdna/timing.py."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def larger(a: Any, b: Any) -> Any:
     """The larger of two; a number if only one is NaN; +0 above -0."""
     if a == b:
         return bits_float(float_bits(a) & float_bits(b))
-    if b != b:  # noqa: PLR0124 - the test for NaN
+    if b != b:
         return a
     return a if a > b else b
 
@@ -119,7 +119,7 @@ def smaller(a: Any, b: Any) -> Any:
     """The smaller of two; a number if only one is NaN; -0 below +0."""
     if a == b:
         return bits_float(float_bits(a) | float_bits(b))
-    if b != b:  # noqa: PLR0124
+    if b != b:
         return a
     return a if a < b else b
 
@@ -203,7 +203,7 @@ def float_alu(wave: int, record: int, context: int) -> None:
         for lane in range(at.LANES):
             value = np.float64(flushed(rows[a, lane], SMALLEST_NORMAL))
             cut = min(max(value, -1000.0), 1000.0)
-            result = np.float32(exp2(cut)) if value == value else NAN  # noqa: PLR0124
+            result = np.float32(exp2(cut)) if value == value else NAN
             rows[r, lane] = flushed(result, SMALLEST_NORMAL)
     elif opcode == Float.V_LDEXP_F32:
         signed = signed_rows_of(wave)
@@ -370,9 +370,9 @@ def div_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
     That a quotient beyond 2^128 gives infinity is not in the document's text, but what compilers' division relies on.
     """
     sign = (float_bits(denominator) ^ float_bits(numerator)) & np.uint32(0x8000_0000)
-    if numerator != numerator:  # noqa: PLR0124
+    if numerator != numerator:
         return numerator
-    if denominator != denominator:  # noqa: PLR0124
+    if denominator != denominator:
         return denominator
     infinite_denominator, infinite_numerator = abs(denominator) == INFINITY, abs(numerator) == INFINITY
     if (denominator == 0 and numerator == 0) or (infinite_denominator and infinite_numerator):
@@ -436,7 +436,7 @@ def double_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
     if opcode == FloatPair.V_FMA_F64:
         return fused_multiply_add(x, y, z)
     if x != x or y != y:
-        return y if x != x else x  # noqa: PLR0124
+        return y if x != x else x
     if opcode == FloatPair.V_MAX_F64:
         return x if x > y else y
     return x if x < y else y

@@ -409,7 +409,8 @@ def truth_table(x: int, y: int, z: int, table: int) -> int:
 
 @inlined
 def permute_bytes(rows: Any, a: int, b: int, c: int, r: int, uniform: bool) -> None:
-    """V_PERM_B32 into the result row: bytes 0-3 are the second source's, 4-7 the first's; 8-11 are signs, 12 zero, above all ones.
+    """V_PERM_B32 into the result row: bytes 0-3 are the second source's, 4-7 the first's; 8-11 are signs, 12 zero, above all
+    ones.
 
     A selector that is one scalar, and has nothing but bytes, takes shifts that are the same in all lanes.
     """

@@ -25,7 +25,7 @@ from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.cdna import CdnaDevice
 from backend.devices.model import ModelDevice
 from backend.devices.model.probes import Reached, made_of, probes, reached
-from backend.devices.model.traits import COLUMNS, KernelTraits, Layout, Paging, RowRule, Single, to_row, traits_table
+from backend.devices.model.traits import COLUMNS, KernelTraits, Layout, Paging, RowRule, Single, read_table, to_row
 from backend.errors import UnmodelledError
 from backend.observation import Observation
 
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
     given = parser.parse_args(arguments)
     source = open_source(given.aiter) if given.aiter else installed_wheel()
-    table = dict(traits_table())
+    table = read_table()
     complaints = 0
     for kernel in sorted(reached(given.release, source).values(), key=lambda each: (each.arch, each.code_object)):
         if given.kernel not in kernel.code_object and not kernel.blob_id.startswith(given.kernel or "-"):
@@ -162,9 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for difference in left[:6]:
             print(f"    {difference.what}: machine {difference.left}; model {difference.right}")
-        table[kernel.blob_id] = known
         if not given.check:
-            write(table)
+            write({**read_table(), kernel.blob_id: known})
     return 1 if complaints else 0
 
 

@@ -99,6 +99,11 @@ def _outputs(call: Call, known: KernelTraits, groups: Workgroups, splits: int, h
     begin, end, owner = _rows_of(groups, known.partial_rows.bounds(launch.s_mqa), known.layout, launch.s_mqa, heads, splits)
     why = f"{name} + ((qo_indptr[b] + token) * s_kv_split + z) * row bytes" if name else "ptr_RP + row"
     found.append(Accesses(name, True, begin * head_bytes, end * head_bytes, owner, why))
+    if splits == 1 and "ptr_LSEP" in reads_of(call).kernargs and "final_lse" in launch.tensors:
+        rule = known.final_lse_rows.bounds(launch.s_mqa)
+        begin, end, owner = _rows_of(groups, rule, Layout.TOKEN, launch.s_mqa, heads, splits)
+        why = "ptr_LSEP + (qo_indptr[b] + token) * s_MQA * 4"
+        found.append(Accesses("final_lse", True, begin * FLOAT32, end * FLOAT32, owner, why))
     if splits > 1 or known.single is Single.PARTIAL:
         rule = known.lse_rows.bounds(launch.s_mqa)
         begin, end, owner = _rows_of(groups, rule, known.lse_layout, launch.s_mqa, heads, splits)
@@ -157,7 +162,8 @@ def _workgroups(qo, kv, tiles_x, sub_q, heads, splits, by_request, causal, tile)
 def _partial_rows(  # type: ignore[no-untyped-def]
     request, origin, first, rows, live, least, most, heads, spread, by_split, by_token
 ):
-    """See _rows_of. spread: factor of a request's origin; by_split, by_token: packed rows from split to split, token to token."""
+    """See _rows_of. spread: factor of a request's origin; by_split, by_token: packed rows from split to split, token to
+    token."""
     total = 0
     for i in range(len(first)):
         if live[i]:

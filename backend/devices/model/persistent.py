@@ -105,7 +105,7 @@ _TENSORS = (
     ("final_lse", True, "ptr_LSEP + q_begin * s_MQA * 4"),
     ("logits", True, "ptr_R + partial_loc * s_MQA * 2048"),
     ("attn_lse", True, "ptr_LSE + partial_loc * s_MQA * 4"),
-    ("qo_indptr", False, "ptr_QTP + batch * 4"),
+    ("qo_indptr", False, "ptr_QTP + batch * 4 + 4"),
     ("kv_indptr", False, "ptr_LTP + batch * 4"),
 )
 """Tensor, whether it is written, and its address, in the order of the planes that `_ranges` fills."""
@@ -140,7 +140,7 @@ def _ranges(
             continue
         begin[0, i], end[0, i] = i * ITEM_BYTES + first, i * ITEM_BYTES + last
         batch = np.int64(items[i, 0])
-        begin[7, i], end[7, i] = batch * INT32, (batch + 2) * INT32
+        begin[7, i], end[7, i] = (batch + 1) * INT32, (batch + 2) * INT32
         begin[8, i], end[8, i] = batch * INT32, (batch + 2) * INT32
         if state[i] == 1:
             continue

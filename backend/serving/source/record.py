@@ -78,7 +78,8 @@ class RecordedStep:
     decode.num_kv_splits of a replayed non-persistent call is what AITER chose when the graph was captured.
     lines: where the file made each call, by "sizing", "planning", "decode". ignored: arguments that this release does not
     take, given as "off". strays: the framework's own kernels out of bounds in this step.
-    kv_dtype_name, q_dtype_name: torch's names of the tensors' element types.
+    kv_dtype_name, q_dtype_name, o_dtype_name: torch's names of the tensors' element types, "" where nobody noted them.
+    o_elements: of the output tensor; None where nobody noted it.
     """
 
     scenario: str
@@ -105,6 +106,8 @@ class RecordedStep:
     strays: tuple[StrayKernelAccess, ...]
     q_dtype_name: str
     kv_dtype_name: str
+    o_dtype_name: str = ""
+    o_elements: int | None = None
 
     @property
     def batch(self) -> int:

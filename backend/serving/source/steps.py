@@ -18,8 +18,9 @@ from backend.aiter.launch import launch
 from backend.aiter.planners import plan
 from backend.aiter.release import release
 from backend.call import Call
-from backend.case import Case, MetadataMode
+from backend.case import V_HEAD_DIM, Case, MetadataMode
 from backend.decision import Decision
+from backend.findings import Severity
 from backend.host import call
 from backend.serving.source.record import PassedBuffer, RecordedStep
 
@@ -34,6 +35,7 @@ class Disagreement:
     subject: str
     message: str
     line: str | None
+    severity: Severity = Severity.SILENT
 
 
 def decision_of(step: RecordedStep, backend: str = RECORDED) -> Decision:
@@ -85,7 +87,17 @@ def call_of(step: RecordedStep, source: CodeSource | None = None, backend: str =
 
 def disagreements(step: RecordedStep) -> tuple[Disagreement, ...]:
     """Everything in the step that contradicts the batch it is for, or itself."""
-    return (*_index_tensors(step), *_metadata(step), *_framework_kernels(step))
+    return (*_output(step), *_index_tensors(step), *_metadata(step), *_framework_kernels(step))
+
+
+def _output(step: RecordedStep) -> Iterator[Disagreement]:
+    decode = step.decode
+    needed = decode.q_rows * decode.num_head * V_HEAD_DIM
+    if step.o_elements is not None and step.o_elements < needed:
+        message = f"o has {step.o_elements} elements, {decode.q_rows} rows of {decode.num_head} heads are {needed}"
+        yield _says(step, "o", message, severity=Severity.WRITE)
+    if step.o_dtype_name not in ("", "bfloat16"):
+        yield _says(step, "o", f"o is {step.o_dtype_name}, the kernels write bfloat16")
 
 
 def _index_tensors(step: RecordedStep) -> Iterator[Disagreement]:
@@ -155,12 +167,15 @@ def _framework_kernels(step: RecordedStep) -> Iterator[Disagreement]:
             step,
             stray.kernel,
             f"{stray.kernel} {verb} {stray.lanes} elements outside its tensors, {stray.past_end} bytes past one",
+            severity=Severity.WRITE if stray.is_write else Severity.READ,
         )
 
 
-def _says(step: RecordedStep, subject: str, message: str, call_name: str = "decode") -> Disagreement:
+def _says(
+    step: RecordedStep, subject: str, message: str, call_name: str = "decode", severity: Severity = Severity.SILENT
+) -> Disagreement:
     line = step.lines.get(call_name) or step.lines.get("decode")
-    return Disagreement(subject, message, f"{line.file}:{line.line}" if line is not None else None)
+    return Disagreement(subject, message, f"{line.file}:{line.line}" if line is not None else None, severity)
 
 
 def _some(values: object) -> str:

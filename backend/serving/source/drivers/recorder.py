@@ -121,4 +121,6 @@ class Recorder:
             strays=strays,
             q_dtype_name=str(given["q"].dtype).removeprefix("torch."),
             kv_dtype_name=str(given["kv_buffer"].dtype).removeprefix("torch."),
+            o_dtype_name=str(given["o"].dtype).removeprefix("torch."),
+            o_elements=int(given["o"].numel()),
         )

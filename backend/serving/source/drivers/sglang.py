@@ -18,7 +18,7 @@ import torch
 
 from backend.aiter.arguments import Device
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM
-from backend.errors import CannotRunError
+from backend.errors import CannotRunError, NoSuchStepError
 from backend.serving.source.drivers.observe import DecodeSeen
 from backend.serving.source.drivers.process import CapturedGraph, Process, call_by_name, first_method, process
 from backend.serving.source.drivers.recorder import Recorder, Truth
@@ -242,7 +242,7 @@ class _Run:
         for name in names:
             if hasattr(self.modes, name):
                 return getattr(self.modes, name)
-        raise CannotRunError(
+        raise NoSuchStepError(
             f"sglang's ForwardMode has none of {', '.join(names)}; {kind} of {query_lens} rows cannot be driven"
         )
 

@@ -1,0 +1,312 @@
+"""What the gate is worth: small faults planted in sglang's real backend file, and how many the gate blames on the change.
+
+    python -m benchmarks.gate_mutants [NAME ...]
+
+A mutant is killed where the sweep shows a fault that the file as shipped does not have: the gate would exit 1 for it.
+Random lives come on top in a real gate and are tried here on what the sweep lets through. A name: only mutants with it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from backend.devices.registry import open_device
+from backend.errors import CannotRunError
+from backend.serving.source.fetch import open_source
+from backend.serving.source.scenarios import Scenario
+from backend.serving.source.session import SourceSession
+from fuzz.gate.frameworks import framework_scenarios
+from fuzz.gate.judge import Judge, Shape
+from fuzz.gate.scenarios import random_lives
+from fuzz.gate.sweep import GFX950, HEADS, scenarios
+from reprod.text import table
+
+SOURCE = "sglang==0.5.13"
+
+RANDOM_LIVES = 60
+"""Tried on a mutant that the sweep lets through: what a gate of a minute has time for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change of the file: in `function`, the first `old` behind `after` becomes `new`.
+
+    survives: why no gate can blame anybody for it, "" where one should.
+    """
+
+    area: str
+    name: str
+    function: str
+    old: str
+    new: str
+    after: str = ""
+    survives: str = ""
+
+    def text(self, original: str) -> str:
+        """The file with the change; raises ValueError where the place is not there."""
+        at = original.index(f"    def {self.function}(")
+        at = original.index(self.after, at)
+        at = original.index(self.old, at)
+        return original[:at] + self.new + original[at + len(self.old) :]
+
+
+INIT, BUFFER, PLAN = "__init__", "make_mla_decode_meta_data_buffer", "make_mla_meta_data"
+EAGER, GRAPH, STATE = "init_forward_metadata", "_apply_cuda_graph_metadata", "init_cuda_graph_state"
+PADDED, DECODE = "_mla_decode_fwd_with_head_pad", "forward_decode"
+IN_DECODE, IN_VERIFY = "is_decode_or_idle()", "is_target_verify()"
+IN_MLA = "get_key_buffer(layer.layer_id)"
+PLANNING = "self.make_mla_meta_data("
+
+MUTANTS = (
+    Mutant("gate", "64 heads left out, as before #27188", INIT, "in (32, 64, 128)", "in (32, 128)"),
+    Mutant("gate", "32 heads left out", INIT, "in (32, 64, 128)", "in (64, 128)"),
+    Mutant("gate", "only more than 64", INIT, "in (32, 64, 128)", "> 64"),
+    Mutant("gate", "greedy instead of fast", INIT, "fast_mode = True", "fast_mode = False", "in (32, 64, 128)"),
+    Mutant("gate", "heads of the model, not of the rank", INIT, "self.num_head in (32", "self.num_head * 2 in (32"),
+    Mutant(
+        "gate",
+        "bf16 stays in fake mode too",
+        INIT,
+        "in (32, 64, 128):",
+        "in (32, 64, 128) and self.kv_cache_dtype is fp8_dtype:",
+    ),
+    Mutant("dtypes", "the exception for bf16 made for fp8", INIT, "is not fp8_dtype", "is fp8_dtype", "in (32, 64, 128)"),
+    Mutant("dtypes", "sized for bf16", BUFFER, "dtype = self.kv_cache_dtype", "dtype = torch.bfloat16"),
+    Mutant("dtypes", "planned for bf16", PLAN, "dtype = self.kv_cache_dtype", "dtype = torch.bfloat16"),
+    Mutant("dtypes", "planned for a bf16 q", PLAN, "dtype_q=dtype", "dtype_q=torch.bfloat16"),
+    Mutant("padding", "heads not padded", INIT, "16 if self.num_head < 16 else self.num_head", "self.num_head"),
+    Mutant("padding", "padded to 32", INIT, "16 if self.num_head < 16 else", "32 if self.num_head < 16 else"),
+    Mutant("padding", "heads not repeated", INIT, "16 // self.num_head if self.num_head < 16 else 1", "1"),
+    Mutant("padding", "o of the heads before padding", PADDED, "self.num_head_padded", "self.num_head", "q_in ="),
+    Mutant(
+        "padding", "rows repeated instead of heads", PADDED, "self.head_repeat_factor, dim=1", "self.head_repeat_factor, dim=0"
+    ),
+    Mutant("splits", "sized for fewer than planned", BUFFER, "num_kv_splits=self.max_split_per_batch", "num_kv_splits=16"),
+    Mutant(
+        "splits", "planned for twice as many", EAGER, "= self.max_split_per_batch", "= self.max_split_per_batch * 2", IN_DECODE
+    ),
+    Mutant(
+        "splits", "replays planned for twice as many", GRAPH, "= self.max_split_per_batch", "= self.max_split_per_batch * 2"
+    ),
+    Mutant(
+        "splits",
+        "half as many everywhere",
+        INIT,
+        "self.fix_max_split_per_batch = self.max_split_per_batch",
+        "self.max_split_per_batch = self.fix_max_split_per_batch = self.max_split_per_batch and self.max_split_per_batch // 2",
+        survives="sizing and planning agree on the smaller number: slower, and in bounds; shown as another decision",
+    ),
+    Mutant("sizes", "graphs sized for half the batch", STATE, "(max_seqlen_qo, max_bs)", "(max_seqlen_qo, (max_bs + 1) // 2)"),
+    Mutant("sizes", "graphs sized for one row", STATE, "1 if self.num_draft_tokens is None else self.num_draft_tokens", "1"),
+    Mutant(
+        "sizes",
+        "room for pages, filled with tokens",
+        STATE,
+        "max_num_blocks_per_seq * self.page_size",
+        "max_num_blocks_per_seq",
+    ),
+    Mutant(
+        "sizes",
+        "half of work_info_set",
+        BUFFER,
+        "            work_info_set_size,\n            dtype",
+        "            (work_info_set_size[0] // 2, 8),\n            dtype",
+    ),
+    Mutant(
+        "sizes",
+        "reduce_partial_map of reduce_indptr's size",
+        BUFFER,
+        "            reduce_partial_map_size, dtype",
+        "            reduce_indptr_size, dtype",
+    ),
+    Mutant("sizes", "verification sized for one row", EAGER, "(max_seqlen_qo, bs)", "(1, bs)", IN_VERIFY),
+    Mutant(
+        "indptrs",
+        "kv_indptr not summed",
+        EAGER,
+        "torch.cumsum(forward_batch.seq_lens, dim=0)",
+        "forward_batch.seq_lens",
+        IN_DECODE,
+    ),
+    Mutant("indptrs", "kv_indptr of replays not summed", GRAPH, "torch.cumsum(seq_lens, dim=0)", "seq_lens", IN_DECODE),
+    Mutant("indptrs", "kv_indptr of one request too few", GRAPH, "kv_indptr[: bs + 1]\n", "kv_indptr[:bs]\n", IN_DECODE),
+    Mutant(
+        "indptrs",
+        "qo_indptr of one row a request",
+        EAGER,
+        "(1 + bs) * draft_num,\n                    step=draft_num",
+        "bs + 1,\n                    step=1",
+        IN_VERIFY,
+    ),
+    Mutant(
+        "indptrs",
+        "qo_indptr of replays starts at 1",
+        GRAPH,
+        "0,\n                (1 + bs)",
+        "1,\n                1 + (1 + bs)",
+        IN_VERIFY,
+    ),
+    Mutant(
+        "lengths", "without the draft tokens", EAGER, "forward_batch.seq_lens + draft_num", "forward_batch.seq_lens", IN_VERIFY
+    ),
+    Mutant("lengths", "replays without the draft tokens", GRAPH, "seq_lens + self.num_draft_tokens", "seq_lens", IN_VERIFY),
+    Mutant(
+        "lengths",
+        "pages of no token",
+        STATE,
+        "self.cuda_graph_kv_last_page_len = torch.ones(",
+        "self.cuda_graph_kv_last_page_len = torch.zeros(",
+    ),
+    Mutant("lengths", "one row too many planned", PLAN, "max_seqlen_qo=max_q_len", "max_seqlen_qo=max_q_len + 1"),
+    Mutant("lengths", "one row launched", DECODE, "self.forward_metadata.max_q_len", "2", IN_MLA),
+    Mutant("lengths", "one row planned of several", PLAN, "uni_seqlen_qo=max_q_len", "uni_seqlen_qo=1"),
+    Mutant(
+        "buffers",
+        "maps of the reduction swapped",
+        PLAN,
+        "            reduce_final_map,\n            reduce_partial_map,\n            kv",
+        "            reduce_partial_map,\n            reduce_final_map,\n            kv",
+    ),
+    Mutant(
+        "buffers",
+        "launched with the other map",
+        DECODE,
+        "reduce_final_map=reduce_final_map",
+        "reduce_final_map=reduce_partial_map",
+        IN_MLA,
+    ),
+    Mutant(
+        "buffers",
+        "work_indptr launched as reduce_indptr",
+        DECODE,
+        "reduce_indptr=reduce_indptr",
+        "reduce_indptr=work_indptr",
+        IN_MLA,
+    ),
+    Mutant("buffers", "replays launch without their plan", GRAPH, PLANNING, "(lambda *given, **named: None)(", IN_DECODE),
+    Mutant(
+        "buffers",
+        "replays keep the indices of an earlier batch",
+        GRAPH,
+        "create_flashinfer_kv_indices_triton[(bs,)](",
+        "(lambda *given: None)(",
+        IN_DECODE,
+    ),
+    Mutant(
+        "buffers",
+        "eager steps use the graph's buffers",
+        EAGER,
+        "                        work_metadata,\n                        work_info_set,",
+        "                        self.work_metadata,\n                        self.work_info_set,",
+        IN_DECODE + PLANNING[:0],
+    ),
+    Mutant(
+        "buffers", "verification keeps the plan of its capture", GRAPH, PLANNING, "(lambda *given, **named: None)(", IN_VERIFY
+    ),
+    Mutant("granularity", "pieces of 1 token", PLAN, "max(page_size, 16)", "page_size"),
+    Mutant("granularity", "pieces of 12 tokens", PLAN, "max(page_size, 16)", "12"),
+    Mutant(
+        "granularity", "pages as AITER would have them", PLAN, "kv_granularity=", "page_size=16,\n            kv_granularity="
+    ),
+    Mutant(
+        "modes",
+        "launched in the other mode",
+        DECODE,
+        "intra_batch_mode=intra_batch_mode",
+        "intra_batch_mode=not intra_batch_mode",
+        IN_MLA,
+    ),
+    Mutant("modes", "sized for the other mode", BUFFER, "fast_mode=fast_mode", "fast_mode=not fast_mode"),
+    Mutant("modes", "planned causally", PLAN, "            False,\n", "            True,\n"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """killed: by the sweep; by_random: by random lives only. how: the fault that was blamed, or what became of it."""
+
+    mutant: Mutant
+    killed: bool
+    by_random: bool
+    how: str
+    seconds: float
+
+
+class Mutation:
+    """The file as shipped, known, and each mutant held against it."""
+
+    def __init__(self, heads: Sequence[int] = HEADS, lives: int = RANDOM_LIVES) -> None:
+        self._session = SourceSession(SOURCE)
+        self._device = open_device("model", None)
+        self._original = open_source(SOURCE).target.text
+        release = self._session.release
+        self._sweep = [*scenarios(GFX950, heads, release), *framework_scenarios(GFX950, heads, release)]
+        lived = random_lives(GFX950, heads, release, seed=0)
+        self._lives = [next(lived) for _ in range(lives)]
+        self._shipped: dict[Scenario, set[tuple[str, Shape]]] = {}
+
+    def __enter__(self) -> Mutation:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._session.close()
+
+    def learn(self) -> int:
+        """Runs the file as shipped through everything; returns how many faults it shows."""
+        self._session.use(None)
+        for scenario in (*self._sweep, *self._lives):
+            self._shipped[scenario] = set(self._keys(scenario))
+        return len(set().union(*self._shipped.values()))
+
+    def verdict(self, mutant: Mutant) -> Verdict:
+        """Runs a mutant until something is blamed on it."""
+        started = time.monotonic()
+        self._session.use(mutant.text(self._original))
+        how = self._blamed(self._sweep)
+        by_random = how == "" and (how := self._blamed(self._lives)) != ""
+        return Verdict(mutant, how != "" and not by_random, by_random, how, time.monotonic() - started)
+
+    def _blamed(self, those: Sequence[Scenario]) -> str:
+        """What a gate with the shipped file as its base would blame: a fault that it shows in none of its scenarios."""
+        known = set().union(*self._shipped.values())
+        for scenario in those:
+            try:
+                for signature, shape in self._keys(scenario):
+                    if (signature, shape) not in known:
+                        return f"{signature}, {shape}"
+            except CannotRunError as error:
+                return f"exit 3: {error}"
+        return ""
+
+    def _keys(self, scenario: Scenario) -> Iterator[tuple[str, Shape]]:
+        judge = Judge(self._device)
+        for sighting in judge.sightings(scenario, self._session.run(scenario)):
+            yield sighting.signature, sighting.shape
+
+
+def main(names: Sequence[str]) -> int:
+    """The table and the score; 1 below what is asked for."""
+    wanted = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
+    with Mutation() as mutation:
+        print(f"{SOURCE} as shipped: {mutation.learn()} faults, not counted", flush=True)
+        made = []
+        for mutant in wanted:
+            made.append(mutation.verdict(mutant))
+            print(f"{made[-1].seconds:6.1f} s  {mutant.area}: {mutant.name}: {made[-1].how or 'survives'}", flush=True)
+    rows = [(v.mutant.area, v.mutant.name, _outcome(v), v.how or v.mutant.survives) for v in made]
+    for line in table(("area", "mutant", "", "how"), rows):
+        print(line)
+    killed = sum(v.killed or v.by_random for v in made)
+    print(f"{killed} of {len(made)} killed ({killed / len(made):.0%}), {sum(v.by_random for v in made)} by random lives only")
+    return 0 if killed >= 0.9 * len(made) else 1
+
+
+def _outcome(verdict: Verdict) -> str:
+    return "killed" if verdict.killed else "killed by chance" if verdict.by_random else "SURVIVES"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

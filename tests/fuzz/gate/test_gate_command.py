@@ -1,0 +1,176 @@
+"""`aiterfuzz gate` and `decide` on sglang's own files, and what they say of files and rules that are no such thing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from backend.serving.source.fetch import open_source
+from fuzz.cli import main
+
+BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
+FEW = ("--heads", "48,64", "--seconds", "1")
+
+
+def gate(*argv: str) -> int:
+    return main(["gate", *argv])
+
+
+def faults_of(folder: Path) -> dict[tuple[str, int, str], tuple[str, list[int], list[str]]]:
+    """By kind, heads and KV dtype: standing, rows, phases."""
+    return {
+        (fault["signature"].partition("/")[0], fault["shape"]["num_head"], fault["shape"]["kv_dtype"]): (
+            fault["standing"] + (f" {fault['known']['entry']}" if fault["known"] else ""),
+            fault["rows"],
+            fault["phases"],
+        )
+        for fault in json.loads((folder / "gate.json").read_text())["faults"]
+    }
+
+
+def test_the_file_before_the_fix_is_blamed_for_64_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(BEFORE, *FEW, "--out", str(tmp_path), "--annotate") == 1
+    found = faults_of(tmp_path)
+    everywhere = [1, 2, 3, 4], ["eager", "capture", "replay"]
+    assert found["head-width", 64, "fp8"] == ("found F1", *everywhere)
+    assert found["head-width", 64, "bf16"] == ("found", *everywhere)
+    assert found["head-width", 48, "bf16"] == ("known, open O1", *everywhere)
+    assert ("head-width", 48, "fp8") not in found
+    printed = capsys.readouterr().out
+    file = "sglang/srt/layers/attention/aiter_backend.py"
+    assert f"{file},line=280,title=head-width" in printed, "annotations point at the gate's line"
+    suite = ElementTree.fromstring((tmp_path / "gate.xml").read_bytes())
+    assert int(suite.attrib["failures"]) == printed.count("::error ")
+    assert (tmp_path / "summary.md").read_text().startswith("## ❌ FAULTY: the source has")
+
+
+@pytest.mark.parametrize("kv_dtype", [(), ("--kv-dtype", "fp8")])
+def test_the_fix_mends_64_heads_and_changes_nothing_else(
+    kv_dtype: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gate(AFTER, "--base", BEFORE, *FEW, *kv_dtype, "--out", str(tmp_path)) == 0
+    data = json.loads((tmp_path / "gate.json").read_text())
+    mended = {(f["shape"]["num_head"], f["signature"].partition("/")[0]) for f in data["mended"]}
+    assert mended == {(64, "head-width")}
+    assert {(new["num_head"], new["fast_mode"], old["fast_mode"]) for old, new in data["changed"]} == {(64, True, False)}
+    printed = capsys.readouterr().out
+    assert "mended: 64 heads, gfx950 q fp8 KV fp8, 1, 2, 3, 4 rows a request: head-width" in printed
+    assert "decides otherwise: 64 heads, fp8 KV: TFT/64 -> TTF/64" in printed
+    assert "no other decision differs" in printed
+
+
+@pytest.mark.parametrize("source", [AFTER, LATEST])
+def test_later_files_have_known_open_faults_only(source: str, tmp_path: Path) -> None:
+    assert gate(source, *FEW, "--out", str(tmp_path)) == 0
+    found = faults_of(tmp_path)
+    assert found["head-width", 48, "bf16"][0] == "known, open O1"
+    assert found["buffer-too-small", 48, "fp8"][0] == "known, open S1"
+    assert all(standing.startswith("known, open") for standing, _, _ in found.values())
+    assert ("head-width", 64, "fp8") not in found
+
+
+def test_the_change_turned_round_is_blamed(tmp_path: Path) -> None:
+    assert gate(BEFORE, "--base", AFTER, "--heads", "64", "--kv-dtype", "fp8", "--seconds", "1", "--out", str(tmp_path)) == 1
+    assert faults_of(tmp_path)["head-width", 64, "fp8"][0] == "new F1"
+
+
+def test_decide_prints_the_table_and_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["decide", BEFORE, "--base", AFTER, "--heads", "16,48,64"]) == 1
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["base"], ["change"])]
+    assert [(row[0], *row[1:4]) for row in rows] == [
+        (side, "64", kv, flags) for kv in ("fp8", "bf16") for side, flags in (("base", "TTF"), ("change", "TFT"))
+    ]
+    assert "head-width" in out
+    assert main(["decide", AFTER, "--heads", "12,64"]) == 0
+    assert "raises" in capsys.readouterr().out
+
+
+Broken = Callable[[str, str], str]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Broken:
+    """A tree whose backend file is sglang's with a change; returns its path."""
+    counter = iter(range(9))
+
+    def write(old: str, new: str) -> str:
+        text = open_source(AFTER).target.text
+        assert old in text
+        file = tmp_path / str(next(counter)) / "sglang/srt/layers/attention/aiter_backend.py"
+        file.parent.mkdir(parents=True)
+        file.write_text(text.replace(old, new))
+        return str(file)
+
+    return write
+
+
+@pytest.mark.parametrize("command", ["gate", "decide"])
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("class AiterAttnBackend", "class Other", ["defines no class AiterAttnBackend", "Other"]),
+        ("class WrapperDispatch(Enum):", "class WrapperDispatch(Enum:", ["aiter_backend.py:", "syntax error"]),
+    ],
+)
+def test_files_that_are_no_backend(
+    broken: Broken, command: str, old: str, new: str, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, broken(old, new)]) == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert all(word in printed.err for word in told)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"), [("sglang==0.0.0.nothing", "not fetched"), ("no/such/tree", "no such file or folder")]
+)
+def test_sources_that_are_not_there(what: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(what) == 3
+    assert told in capsys.readouterr().err
+    assert gate(AFTER, "--base", what, *FEW) == 3
+    assert told in capsys.readouterr().err
+
+
+def test_a_signature_that_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole tree is needed for the constructor to get that far: a wheel with one file changed."""
+    import zipfile
+
+    source = open_source(AFTER)
+    wheel = tmp_path / "sglang-0.5.13-changed.whl"
+    text = source.target.text.replace(
+        "skip_prefill: bool = False,\n        kv_indptr_buf", "unheard_of,\n        kv_indptr_buf"
+    )
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("sglang/srt/layers/attention/aiter_backend.py", text)
+        for name in source.tree.tree._names:  # type: ignore[attr-defined]
+            if name.startswith(("sglang/srt/layers/attention/u", "sglang/srt/model_executor/", "sglang/srt/utils")):
+                read = source.tree.tree.read(name)
+                assert read is not None
+                made.writestr(name, read[0])
+    assert gate(str(wheel), "--heads", "64") == 3
+    assert "parameter 'unheard_of' is not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--no-such-option"], "--no-such-option"),
+        (["--seconds", "-1"], "--seconds"),
+        (["--heads", "0"], "--heads"),
+        (["--device", "gpu"], "gpu"),
+        (["--arch", "gfx90a"], "gfx942"),
+        (["--kv-dtype", "int4"], "int4"),
+    ],
+)
+def test_wrong_usage(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = gate(AFTER, *argv)
+    except SystemExit as left:
+        code = int(str(left.code))
+    assert code == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""A rule gated before there is a source file: functions, TOML tables, and what a bad one is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fuzz.cli import main
+
+FP8 = ("--kv-dtype", "fp8", "--heads", "64", "--seconds", "2")
+
+FAST = '[fp8]\ndefault = "fake"\n64 = "fast"\n'
+FAKE = '[fp8]\ndefault = "fake"\n'
+
+
+def gate(rule: str, *argv: str) -> int:
+    return main(["gate", rule, *argv])
+
+
+def written(tmp_path: Path, text: str, name: str = "rule.toml") -> str:
+    path = tmp_path / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_table_is_gated_like_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(written(tmp_path, FAST), *FP8) == 0
+    assert "clean: 0 to blame" in capsys.readouterr().out
+    assert gate(written(tmp_path, FAKE), *FP8, "--out", str(tmp_path)) == 1
+    printed = capsys.readouterr().out
+    assert "head-width/planner v1_0" in printed
+    data = json.loads((tmp_path / "gate.json").read_text())
+    assert data["verdict"] == "faulty"
+    assert data["faults"][0]["smallest"]["num_head"] == 64
+    assert data["faults"][0]["smallest"]["kv_lens"] == [1]
+
+
+def test_a_fault_of_the_base_s_rule_is_not_blamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = written(tmp_path, FAKE)
+    assert gate(rule, "--base", "sglang-before-27188", *FP8) == 0
+    assert "in the base too" in capsys.readouterr().out
+    assert gate(rule, "--base", "sglang-27188", *FP8) == 1
+    assert "new" in capsys.readouterr().out
+
+
+def test_a_function_of_one_s_own(tmp_path: Path) -> None:
+    text = "from backend.serving.registry import BACKENDS\nrule = BACKENDS['sglang-before-27188']\n"
+    assert gate(written(tmp_path, text, "mine.py") + ":rule", *FP8) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "an empty rule"),
+        ("[fp8\n", "not a rule in TOML"),
+        ("[int4]\ndefault = 'fast'\n", "int4"),
+        ("[fp8]\n64 = 'fast'\n", "needs default"),
+        ("[fp8]\ndefault = 'quick'\n", "quick"),
+        ("[fp8]\ndefault = 'fast'\nmany = 'fast'\n", "many"),
+        ("fp8 = 'fast'\n", "needs default"),
+    ],
+)
+def test_a_bad_table_names_what_is_wrong(text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(written(tmp_path, text), *FP8) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert "rule.toml" in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("rule", ["no_such_module:rule", "nowhere.py", "nowhere.toml"])
+def test_a_rule_that_is_not_there(rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(rule, *FP8) == 2
+    assert rule.partition(":")[0] in capsys.readouterr().err

@@ -1,0 +1,167 @@
+"""Base beside change, on made-up sightings: what is new, mended, in both, known; and how each is told to people and
+machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from backend.case import Arch, Case, DType
+from backend.findings import Severity
+from backend.serving.source.record import DecisionRow, Phase, SourceLine
+from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from fuzz.campaign.summary import KnownReference
+from fuzz.gate.gate import Examined
+from fuzz.gate.judge import Shape, Sighting
+from fuzz.gate.told import annotation_lines, junit, lines, markdown, plain
+from fuzz.gate.verdict import Reference, Standing, Verdict, judged
+
+FILE = "python/sglang/srt/layers/attention/aiter_backend.py"
+PLAIN = Scenario("plain", (BackendConfig(64),), (Step(StepKind.DECODE, (1,)),))
+PARALLEL = Scenario("parallel", (BackendConfig(64, dp_attention=True),), (Step(StepKind.DECODE, (1,)),))
+OPEN = KnownReference("O1", "open", ())
+MENDED = KnownReference("F1", "mended", ("sglang#27188",))
+
+
+def sighting(
+    signature: str,
+    heads: int = 64,
+    *,
+    rows: int = 1,
+    phase: Phase = Phase.EAGER,
+    severity: Severity = Severity.WRITE,
+    kv_lens: tuple[int, ...] = (1,),
+    scenario: Scenario = PLAIN,
+    message: str = "reads 5% past: q, o\nand more",
+) -> Sighting:
+    shape = Shape(heads, Arch.GFX950, DType.FP8, DType.FP8)
+    case = Case(num_head=heads, kv_lens=kv_lens, max_seqlen_q=rows)
+    return Sighting(signature, severity, shape, rows, phase, message, None, case, f"{FILE}:402", scenario)
+
+
+def row(heads: int, fast: bool) -> DecisionRow:
+    return DecisionRow(heads, DType.FP8, True, fast, not fast, 64, 32, heads)
+
+
+def verdict(
+    change: Sequence[Sighting],
+    base: Sequence[Sighting] | None = None,
+    known: Reference = lambda _: None,
+    tables: tuple[tuple[DecisionRow, ...], tuple[DecisionRow, ...] | None] = ((), None),
+) -> Verdict:
+    return judged(change, base, tables, known, lambda reference: reference is OPEN)
+
+
+def standings(of: Verdict) -> dict[tuple[str, int], Standing]:
+    return {(fault.signature, fault.shape.num_head): fault.standing for fault in of.faults}
+
+
+def test_a_change_is_blamed_only_for_what_the_base_lacks() -> None:
+    base = [sighting("a"), sighting("gone"), sighting("b", 48)]
+    found = verdict([sighting("a"), sighting("b", 64), sighting("b", 48)], base)
+    assert standings(found) == {("a", 64): Standing.BEFORE, ("b", 64): Standing.NEW, ("b", 48): Standing.BEFORE}
+    assert [(fault.signature, fault.shape.num_head) for fault in found.blamed] == [("b", 64)]
+    assert [fault.signature for fault in found.mended] == ["gone"]
+
+
+def test_a_fault_that_is_known_and_open_is_new_where_the_base_lacks_it() -> None:
+    """The corpus excuses a file that always had it, not a change that brings it."""
+    assert standings(verdict([sighting("a")], [], lambda _: OPEN)) == {("a", 64): Standing.NEW}
+
+
+def test_without_a_base_only_open_faults_are_excused() -> None:
+    seen = [sighting("a"), sighting("b"), sighting("c")]
+    known = {"a": OPEN, "b": MENDED}
+    found = verdict(seen, None, lambda each: known.get(each.signature))
+    assert standings(found) == {("a", 64): Standing.KNOWN, ("b", 64): Standing.FOUND, ("c", 64): Standing.FOUND}
+    assert [fault.signature for fault in found.blamed] == ["b", "c"]
+
+
+def test_a_known_fault_seen_in_a_life_that_does_not_excuse_it_is_blamed() -> None:
+    seen = [sighting("a", scenario=PARALLEL, kv_lens=(1,)), sighting("a", kv_lens=(5, 5))]
+    (fault,) = verdict(seen, None, lambda each: OPEN if each.scenario is PARALLEL else None).faults
+    assert fault.standing is Standing.FOUND
+    assert fault.smallest.scenario is PLAIN
+
+
+def test_sightings_fold_into_one_fault_with_the_smallest_case() -> None:
+    seen = [
+        sighting("a", rows=2, phase=Phase.REPLAY, kv_lens=(3, 3)),
+        sighting("a", phase=Phase.EAGER, kv_lens=(9,)),
+        sighting("a", phase=Phase.EAGER, kv_lens=(4,), severity=Severity.READ),
+        sighting("z", severity=Severity.SILENT),
+    ]
+    fault, last = verdict(seen).faults
+    assert (fault.rows, fault.phases, fault.severity) == ((1, 2), (Phase.EAGER, Phase.REPLAY), Severity.WRITE)
+    assert fault.smallest.case is not None
+    assert fault.smallest.case.kv_lens == (4,)
+    assert last.severity is Severity.SILENT, "worst first"
+
+
+def test_decisions_that_differ() -> None:
+    before, after = (row(32, True), row(64, False)), (row(32, True), row(64, True), row(12, True))
+    assert verdict([], [], tables=(after, before)).changed == ((row(64, False), row(64, True)),)
+    assert verdict([], [], tables=(before, before)).changed == ()
+    assert verdict([], None, tables=(after, None)).changed is None
+
+
+EXAMINED = Examined("sglang==1<&>", "2026-06", (), (), 1, 0, 1, 0, (), None, 5)
+
+
+def test_people_read_one_line_for_shapes_that_differ_in_their_heads() -> None:
+    told = list(lines(verdict([sighting("a", 48), sighting("a", 96), sighting("b", 48)], []), EXAMINED, EXAMINED))
+    assert sum("48, 96 heads, gfx950 q fp8 KV fp8" in line for line in told) == 2, "a row of the table and its message"
+    assert told[-1] == "FAULTY: the change brings 3 faults (on simulated hardware; not run on a GPU)"
+    clean = list(lines(verdict([], [sighting("a", 48), sighting("a", 96)]), EXAMINED, EXAMINED))
+    assert "mended: 48, 96 heads, gfx950 q fp8 KV fp8, 1 row a request: a" in clean
+    assert clean[-1].startswith("clean: no memory fault that the change brings (on simulated")
+
+
+def test_annotations_point_at_the_deciding_line_and_are_escaped() -> None:
+    seen = [sighting("head-width/x"), sighting("bad,indptr:y"), sighting("known")]
+    found = verdict(seen, None, lambda each: OPEN if each.signature == "known" else None)
+    other, width = annotation_lines(found, SourceLine("gate,file.py", 312, "__init__"))
+    assert width.startswith("::error file=gate%2Cfile.py,line=312,title=head-width/x::64 heads")
+    assert other.startswith(f"::error file={FILE},line=402,title=bad%2Cindptr%3Ay::")
+    assert width.endswith("reads 5%25 past: q, o%0Aand more")
+    assert "\n" not in width + other
+
+
+def test_junit_fails_what_is_blamed_and_skips_the_rest() -> None:
+    found = verdict([sighting("a<&>"), sighting("b", message="bell \x07")], [sighting("b")])
+    suite = ElementTree.fromstring(junit(found, EXAMINED).encode())
+    assert dict(suite.attrib) == {"name": "aiterfuzz gate sglang==1<&>", "tests": "2", "failures": "1", "skipped": "1"}
+    assert [(test.get("name"), test[0].tag) for test in suite] == [("a<&>", "failure"), ("b", "skipped")]
+    assert suite[1][0].get("message") == "bell ?"
+    clean = ElementTree.fromstring(junit(verdict([], []), EXAMINED).encode())
+    assert (clean.get("tests"), clean.get("failures"), len(clean[0])) == ("1", "0", 0)
+
+
+def test_markdown_and_json() -> None:
+    found = verdict([sighting("a|b")], [sighting("gone")], tables=((row(64, True),), (row(64, False),)))
+    page = markdown(found, EXAMINED, EXAMINED)
+    assert page.startswith("## ❌ FAULTY: the change brings 1 fault ")
+    assert re.search(r"^\| write \| .* a\\\|b .*\| new ", page, re.MULTILINE), page
+    assert "* mended: 64 heads" in page
+    assert "* decides otherwise: 64 heads, fp8 KV: TFT/64 -> TTF/64" in page
+    data = json.loads(json.dumps(plain(found, EXAMINED, EXAMINED)))
+    assert data["verdict"] == "faulty"
+    assert data["faults"][0] | {"scenario": None, "smallest": None} == {
+        "signature": "a|b",
+        "severity": "write",
+        "shape": {"num_head": 64, "arch": "gfx950", "q_dtype": "fp8", "kv_dtype": "fp8"},
+        "rows": [1],
+        "phases": ["eager"],
+        "message": "reads 5% past: q, o\nand more",
+        "line": f"{FILE}:402",
+        "standing": "new",
+        "blamed": True,
+        "known": None,
+        "smallest": None,
+        "scenario": None,
+    }
+    assert data["mended"][0]["signature"] == "gone"
+    assert markdown(verdict([]), dataclasses.replace(EXAMINED, warning="odd"), None).startswith("## ✅ clean: ")
