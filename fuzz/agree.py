@@ -82,8 +82,9 @@ class Agreement:
     """What an agreement run came to.
 
     cases: launched, of which `refused` besides were not. ran: cases by device; not_run: reasons by (device, reason).
-    compared: by pair of devices; not_compared: by (pair, reason); differing: cases with any difference, by pair. found, apart: by (left, right, what);
-    `apart` holds what is no disagreement (see Compared). faulty: cases in which a fault was foretold.
+    compared: by pair of devices; not_compared: by (pair, reason); differing: cases with any difference, by pair.
+    found, apart: by (left, right, what); `apart` holds what is no disagreement (see Compared). faulty: cases in which a fault
+    was foretold.
     rows: output rows that a device compared with the float64 reference; worst: its largest error over the budget in cases
     where nobody foretold anything.
     """
