@@ -85,6 +85,8 @@ def scalar_load(wave: int, record: int, context_address: int) -> None:
         region = nearest_region(context, address)
         note_bad(context, at.KIND_CLAMPED, 0, address + 4 * kept, 4 * (count - kept), region)
         emit_events(context, scalars, fields, 4 * (count - kept), False, True)
+    if fields[at.COUNT] & at.ADDRESSES_ONLY:
+        return
     destination = fields[at.DESTINATION]
     poison = np.uint32(context[at.CTX_POISON] * 0x0101_0101)
     data = bytes_at(np.int64(host[0]), 64)
