@@ -30,8 +30,8 @@ RUNNER = "backend.virtual.script.run"
 
 DEFAULT_LIMITS = Limits(seconds=600.0, memory=8 << 30)
 
-REPRO_LIMITS = Limits(seconds=120.0, memory=6 << 30)
-"""For scripts of shrunk cases, which take seconds; half of it is for the first start, which compiles the machine."""
+REPRO_LIMITS = Limits(seconds=300.0, memory=6 << 30)
+"""For scripts of shrunk cases, which take seconds; the rest is for a first start, which compiles, on a busy machine."""
 
 POLL_SECONDS = 0.05
 
