@@ -168,8 +168,12 @@ def compare(left: Observation, right: Observation) -> Compared:
         return Compared(() if same else (Difference("result", *texts),))
     if sides[1]:
         return _against_hardware(left, right)
-    turned = _against_hardware(right, left)
-    return Compared(*(tuple(Difference(d.what, d.right, d.left) for d in part) for part in (turned.differences, turned.apart)))
+    other = _against_hardware(right, left)
+    return Compared(_turned(other.differences), _turned(other.apart))
+
+
+def _turned(found: tuple[Difference, ...]) -> tuple[Difference, ...]:
+    return tuple(Difference(one.what, one.right, one.left) for one in found)
 
 
 def _cases(space: CaseSpace, seed: int) -> Iterator[Case]:
