@@ -26,12 +26,12 @@ GPU_DEVICES = ("rocm", "cuda")
 DEFAULT_SECONDS = 600.0
 """Of a campaign that is given neither cases nor seconds."""
 
-CHUNK_CASES = {"model": 1000, "cdna": 25}
+CHUNK_CASES = {"model": 1000, "cdna": 25, "both": 25}
 """A quarter of a second of work, or on the machine a second: handing a chunk out costs two milliseconds."""
 GPU_CHUNK_CASES = 8
 """A child process a case: seconds each."""
 
-CASE_SECONDS = {"model": 30.0, "cdna": 300.0}
+CASE_SECONDS = {"model": 30.0, "cdna": 300.0, "both": 300.0}
 """A thousand times what a usual case takes; the longest legitimate ones (320 requests of 128 Ki tokens) take a hundredth."""
 GPU_CASE_SECONDS = 1800.0
 """A GPU device has a limit of its own for each launch and runs a case several times when it died; this one is for the rest."""
@@ -76,7 +76,9 @@ class CampaignConfig:
     )
 
     # On what, and how long.
-    device: str = _explained("model", "what runs a case: model, cdna, rocm, cuda; `aiterfuzz version` lists what is there")
+    device: str = _explained(
+        "model", "what runs a case: model, cdna, both, rocm, cuda; `aiterfuzz version` lists what is there"
+    )
     aiter: str | None = _explained(None, "PATH[@REVISION] of a checkout of ROCm/aiter: its kernel table and code objects")
     cases: int | None = _explained(None, "stop after so many cases, rounded up to whole chunks")
     seconds: float | None = _explained(None, "stop after so many seconds of running; 600 where `cases` is not given either")

@@ -49,6 +49,15 @@ STOP_SECONDS = 20.0
 CLOSING_SECONDS = 120.0
 """Granted to findings that are not looked into yet when the campaign's own time is over."""
 
+REPLACE_SECONDS = 1.0
+"""Between two looks for room for workers that are missing: Ray frees what a dead one held with some delay."""
+
+PATIENCE_SECONDS = 30.0
+"""Without any worker, until the campaign gives up."""
+
+FRUITLESS = 5
+"""Workers lost in a row, for each that was asked for, without a chunk recorded in between: then it is no weather."""
+
 RUNNING = "running"
 """Folder of the slots."""
 
@@ -120,7 +129,10 @@ class Engine:
         self._wanted_to_stop = wanted_to_stop
         self._folder = store.path.parent
         self._hands: list[_Hand] = []
+        self._wanted = 0
         self._spawned = 0
+        self._fruitless = 0
+        self._looked_for_room = self._had_workers = time.monotonic()
         self._losses = 0
         self._broken = ""
         self._guide = Guide(config.generation_chunks, config.guided)
@@ -134,12 +146,14 @@ class Engine:
 
     def run(self, workers: int) -> str:
         """Runs until the budget is spent, somebody stops it, or no worker is left."""
+        self._wanted = workers
         for _ in range(workers):
             self._spawn()
         stopped_at: float | None = None
         while True:
             reason = self._ended()
             if reason is None:
+                self._replace()
                 self._hand_out()
             elif stopped_at is None:
                 stopped_at = time.monotonic()
@@ -182,7 +196,7 @@ class Engine:
         """Why nothing new is begun; None where something is."""
         if self._wanted_to_stop():
             return "interrupted"
-        if not self._hands:
+        if self._given_up():
             return f"no worker left: {self._broken}"
         if self.config.time_limit is not None and self.store.seconds >= self.config.time_limit:
             return "finished"
@@ -285,8 +299,9 @@ class Engine:
                 self._view.say(f"finding {call.signature} could not be looked into: {reason}")
             case Broken(reason):
                 self._broken = reason
+                self._wanted -= 1
                 self._cluster.end(hand.actor)
-                self._lose(hand, LossKind.EXIT, f"cannot run: {reason}", call, replace=False)
+                self._lose(hand, LossKind.EXIT, f"cannot run: {reason}", call)
             case Lost(kind, detail):
                 self._lose(hand, kind, detail, call)
             case other:
@@ -296,6 +311,7 @@ class Engine:
         report = answer.report
         assert report.chunk not in self.done, report.chunk
         self.done.add(report.chunk)
+        self._fruitless = 0
         self._guide.take(StoredChunk(report.chunk, report.reached, report.kept))
         for signature in self.store.chunk(report, hand.name, self._guide.features):
             self._triage_new(signature)
@@ -341,9 +357,27 @@ class Engine:
         hand.calls[self._cluster.call(actor, "hello")] = _Call("hello")
         self._hands.append(hand)
 
-    def _lose(self, hand: _Hand, kind: LossKind, detail: str, call: _Call | None, replace: bool = True) -> None:
+    def _given_up(self) -> bool:
+        """Whether there is no worker and none will come."""
+        if self._fruitless > FRUITLESS * max(1, self._wanted):
+            return True
+        if self._hands:
+            self._had_workers = time.monotonic()
+        return not self._hands and (not self._wanted or time.monotonic() - self._had_workers > PATIENCE_SECONDS)
+
+    def _replace(self) -> None:
+        """Starts workers for those that are missing, as far as there is room."""
+        now = time.monotonic()
+        if len(self._hands) < self._wanted and now - self._looked_for_room >= REPLACE_SECONDS:
+            self._looked_for_room = now
+            for _ in range(min(self._wanted - len(self._hands), self._cluster.free())):
+                self._spawn()
+
+    def _lose(self, hand: _Hand, kind: LossKind, detail: str, call: _Call | None) -> None:
         """A worker is gone: what it had goes to others."""
         self._losses += 1
+        self._fruitless += 1
+        self._broken = self._broken or detail
         self._hands.remove(hand)
         chunk, position, case = self._at(hand)
         self.store.loss(kind, hand.name, detail, chunk, position, case)
@@ -356,8 +390,7 @@ class Engine:
                 self._back(each.chunk, counts=each.chunk == chunk, detail=detail)
             elif each.what == "investigate":
                 self._to_investigate.append(each.signature)
-        if replace and self._cluster.free() >= 1:
-            self._spawn()
+        self._looked_for_room = 0.0
 
     def _back(self, chunk: int, counts: bool, detail: str) -> None:
         """A chunk goes back to those not begun. counts: whether it ran when its worker was lost."""

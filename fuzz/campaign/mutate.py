@@ -206,7 +206,7 @@ class Mutator:
             fields["first_page"], fields["page_order"] = 0, PageOrder.SEQUENTIAL
             return
         page_bytes = fields["page_size"] * QK_HEAD_DIM * fields["kv_dtype"].itemsize
-        fields["first_page"], fields["page_order"] = _pick(random, pool_starts(page_bytes))
+        fields["first_page"], fields["page_order"] = _pick(random, pool_starts(page_bytes, self.space.far_pools))
 
     def _units(self, fields: Fields, random: Random, other: Draw) -> None:
         fields["num_cu"] = _pick(random, COMPUTE_UNITS[fields["arch"]])

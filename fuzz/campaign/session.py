@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from backend.devices.registry import OPENERS
 from backend.errors import CannotRunError, UsageError
+from backend.serving.registry import policy
 from fuzz.campaign.cluster import Cluster
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
@@ -28,7 +30,11 @@ from fuzz.provenance import Provenance, own_fingerprint
 def begin(config: CampaignConfig) -> CampaignSummary:
     """Runs a new campaign; raises UsageError where its folder holds one already."""
     config = absolute(config)
-    space = config.space()  # what no backend sends is said before anything is written, and so is a store that is none
+    # Whatever is wrong with what was given is said before anything is written or started.
+    policy(config.backend)
+    if config.device not in OPENERS:
+        raise UsageError.not_allowed("device", config.device, ", ".join(OPENERS))
+    space = config.space()
     if config.compare is not None:
         load_summary(Path(config.compare))
     folder = Path(config.out)

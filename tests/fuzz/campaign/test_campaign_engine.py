@@ -186,11 +186,11 @@ def test_the_summary_adds_up(tmp_path: Path, done: dict[int, ChunkReport]) -> No
     )
     assert counts.clean + counts.faulty + counts.refused + counts.unmodelled + counts.died == counts.cases
     assert sum(cell.cases for cell in summary.cells) == counts.cases
-    assert sum(cell.faulty for cell in summary.cells) == counts.faulty
+    assert sum(cell.faulty for cell in summary.cells) == counts.faulty + counts.died
     assert sum(reason.cases for reason in counts.refused_reasons) == counts.refused
     assert {finding.signature: finding.count for finding in summary.findings} == {
-        text: sum(label.fate is Fate.FAULTY and label.text == text for label in every)
-        for text in {label.text for label in every if label.fate is Fate.FAULTY}
+        text: sum(label.text == text for label in every)
+        for text in {label.text for label in every if label.fate in (Fate.FAULTY, Fate.DIED)}
     }
     assert {signature for cell in summary.cells for signature in cell.signatures} == {f.signature for f in summary.findings}
     assert summary.samples[-1].cases == counts.cases
