@@ -49,6 +49,7 @@ class CaseSpace:
     ragged_rows: bool = False
     graphs: bool = True
     allocation: Allocation = Allocation.RUNNING
+    far_pools: bool = False
     max_batch: int = DEFAULT_MAX_BATCH
     max_kv_len: int = DEFAULT_MAX_KV_LEN
     max_tokens: int = DEFAULT_MAX_TOKENS
@@ -121,6 +122,7 @@ def space(wishes: Wishes) -> CaseSpace:
         ragged_rows=bounds.ragged_rows,
         graphs=bounds.graphs,
         allocation=bounds.allocation,
+        far_pools=bounds.far_pools,
         max_batch=wishes.max_batch,
         max_kv_len=wishes.max_kv_len,
         max_tokens=max(DEFAULT_MAX_TOKENS, wishes.max_kv_len),

@@ -59,6 +59,9 @@ CAPTURED = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 512)
 MEMORY = 256 << 30
 """Bytes of a pool at most: an MI355X has 288 GB, weights included."""
 
+NEAR_POOL = (1 << 31) + (1 << 20)
+"""First byte of a near pool's requests at most: with the tokens of a whole batch behind it, it stays below 4 GiB."""
+
 FOLDS = (1, 2, 3, 4, 5, 6, 7, 8)
 """Groups of 16 heads that planners fold a request into, so that batch x fold is what meets the number of CUs."""
 
@@ -86,7 +89,7 @@ def _cases(draw: Draw, tables: _Tables) -> Case:
     kv_lens = _lengths(draw, tables, batch, rows)
     graph_batch = _pick(draw, tables.graphs_from(batch)) if space.graphs else None
     num_cu = _pick(draw, COMPUTE_UNITS[arch])
-    first_page, page_order = _pick(draw, pool_starts(page_size * QK_HEAD_DIM * kv_dtype.itemsize))
+    first_page, page_order = _pick(draw, pool_starts(page_size * QK_HEAD_DIM * kv_dtype.itemsize, space.far_pools))
     return Case(
         num_head=heads,
         kv_lens=kv_lens,
@@ -146,8 +149,8 @@ def graph_batches(batch: int, most: int) -> tuple[int | None, ...]:
 
 
 @lru_cache(maxsize=64)
-def pool_starts(page_bytes: int) -> tuple[tuple[int, PageOrder], ...]:
-    """(first page, order): mostly a pool from 0; also pages around those where a 24 or 32 bit product of the kernel wraps."""
+def pool_starts(page_bytes: int, far: bool) -> tuple[tuple[int, PageOrder], ...]:
+    """(first page, order): mostly a pool from 0; where `far`, also pages where a product of 24 or 32 bits wraps."""
     sequential = [(0, PageOrder.SEQUENTIAL)] * 24
     edges = {
         1,
@@ -155,8 +158,9 @@ def pool_starts(page_bytes: int) -> tuple[tuple[int, PageOrder], ...]:
         (1 << 24) - 2,
         *((1 << bits) // page_bytes + off for bits in (31, 32, 33) for off in (-2, 1)),
     }
-    far = [(page, PageOrder.SEQUENTIAL) for page in sorted(edges) if page * page_bytes < MEMORY]
-    return (*sequential, (0, PageOrder.REVERSED), *far)
+    limit = MEMORY if far else NEAR_POOL
+    starts = [(page, PageOrder.SEQUENTIAL) for page in sorted(edges) if page * page_bytes < limit]
+    return (*sequential, (0, PageOrder.REVERSED), *starts)
 
 
 def _pick(draw: Draw, entries: Sequence[T]) -> T:

@@ -36,6 +36,8 @@ class Served:
     empty_requests: whether a request may hold no KV token. ragged_rows: whether rows may differ between requests.
     graphs: whether it replays captured graphs with padding. allocation: what its buffers are sized for.
     modes: metadata modes to force; (None,) where the backend decides.
+    far_pools: whether the KV pool may pass 4 GiB, where the page addresses of most kernels wrap (aiter#4341): known of the
+    kernels and nothing that a backend's rule decides, so it is tried by a direct caller only.
     """
 
     heads: tuple[int, ...]
@@ -47,6 +49,7 @@ class Served:
     graphs: bool
     allocation: Allocation
     modes: tuple[MetadataMode | None, ...] = (None,)
+    far_pools: bool = False
 
 
 SGLANG = Served(
@@ -90,10 +93,13 @@ DIRECT = Served(
     graphs=True,
     allocation=Allocation.RUNNING,
     modes=(MetadataMode.FAST, MetadataMode.FAKE, MetadataMode.GREEDY, MetadataMode.NON_PERSISTENT),
+    far_pools=True,
 )
 """What a caller of AITER's public API may try."""
 
-OWN_POLICY = dataclasses.replace(DIRECT, modes=(None,), ragged_rows=False, empty_requests=False, page_sizes=(1,))
+OWN_POLICY = dataclasses.replace(
+    DIRECT, modes=(None,), ragged_rows=False, empty_requests=False, page_sizes=(1,), far_pools=False
+)
 """For a user's own policy: as a serving backend, with every head count and combination of types that AITER has kernels for."""
 
 

@@ -79,7 +79,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="as TP: on N GPUs at once (rocm, cuda), and a script of N processes",
     )
-    how.add_argument("--no-verify", action="store_true", help="do not run the scripts on the simulated GPU (seconds each)")
+    how.add_argument("--verify", action="store_true", help="run each script on the simulated GPU (some seconds each)")
     command.set_defaults(command=run)
 
 
@@ -155,7 +155,7 @@ class _Writer:
         from reprod.write import Notes, write_finding
 
         arguments, outcome = self._arguments, fault.shrunk.outcome
-        verify = None if arguments.no_verify else functools.partial(verified, case=outcome.case, aiter=arguments.aiter)
+        verify = None if not arguments.verify else functools.partial(verified, case=outcome.case, aiter=arguments.aiter)
         command, notes = f"aiterfuzz {arguments.typed}", Notes(ranks=arguments.ranks)
         return write_finding(outcome, arguments.out, self._made_by, self._path, arguments.seed, command, notes, verify)
 
