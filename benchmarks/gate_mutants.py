@@ -201,7 +201,7 @@ MUTANTS = (
         EAGER,
         "                        work_metadata,\n                        work_info_set,",
         "                        self.work_metadata,\n                        self.work_info_set,",
-        IN_DECODE + PLANNING[:0],
+        PLANNING,
     ),
     Mutant(
         "buffers", "verification keeps the plan of its capture", GRAPH, PLANNING, "(lambda *given, **named: None)(", IN_VERIFY
@@ -218,6 +218,7 @@ MUTANTS = (
         "intra_batch_mode=intra_batch_mode",
         "intra_batch_mode=not intra_batch_mode",
         IN_MLA,
+        survives="mla_decode_fwd takes the flag and reads it nowhere (aiter/mla.py, 2026-06)",
     ),
     Mutant("modes", "sized for the other mode", BUFFER, "fast_mode=fast_mode", "fast_mode=not fast_mode"),
     Mutant("modes", "planned causally", PLAN, "            False,\n", "            True,\n"),

@@ -1,7 +1,7 @@
 """A serving process as a state machine: any order of eager steps, replays and batches, on buffers that live across them.
 
-The rules choose the process's next step; the whole life so far is run anew after each, since a life is a value and the
-driver keeps nothing between scenarios. On the fixed file no life shows a fault; a planted stale buffer is found and shrunk.
+The rules choose the process's steps, and the life is run at its end: it is a value, of which Hypothesis cuts off what the
+fault does not need. On the fixed file no life shows a fault; a planted stale buffer is found and shrunk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fuzz.gate.judge import Judge
 FIXED = "sglang==0.5.13"
 MAX_STEPS = 4
 
-KV_LENS = st.lists(st.integers(4, 300), min_size=1, max_size=4).map(tuple)
+KV_LENS = st.lists(st.integers(4, 40), min_size=1, max_size=3).map(tuple)
 
 
 class Life(RuleBasedStateMachine):
@@ -70,6 +70,8 @@ class Life(RuleBasedStateMachine):
     def take(self, kv_lens: tuple[int, ...], graph: bool) -> None:
         kind = StepKind.DECODE if self.config.draft_tokens is None else StepKind.TARGET_VERIFY
         self.steps.append(Step(kind, kv_lens, graph=graph))
+
+    def teardown(self) -> None:
         life = Scenario("life", (self.config,), tuple(self.steps))
         seen = list(Judge(open_device("model", None)).sightings(life, self.session.run(life)))
         if seen:
@@ -106,9 +108,10 @@ def run(session: SourceSession, examples: int) -> list[Scenario]:
 
 
 def test_the_fixed_file_shows_nothing_in_any_order(session: SourceSession) -> None:
-    assert run(session, 25) == []
+    assert run(session, 15) == []
 
 
+@pytest.mark.slow
 def test_a_plan_left_over_from_another_batch_is_found_and_shrunk(session: SourceSession) -> None:
     """Planted: in plain decode, a replay plans only where its graph is not the one that was replayed before it."""
     text = open_source(FIXED).target.text

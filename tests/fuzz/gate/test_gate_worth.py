@@ -1,0 +1,106 @@
+"""Faults planted in sglang's real file are blamed on it; known faults of the frameworks show where their entries say."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from backend.devices.registry import open_device
+from backend.errors import NoSuchStepError, UsageError
+from backend.serving.source.fetch import open_source
+from backend.serving.source.session import SourceSession
+from benchmarks.gate_mutants import MUTANTS, SOURCE, Mutation
+from fuzz.campaign.triage import default_corpus
+from fuzz.gate.frameworks import framework_faults
+from fuzz.gate.judge import Judge, Sighting
+
+
+def test_every_mutant_is_one_change_of_the_real_file() -> None:
+    original = open_source(SOURCE).target.text
+    texts = [mutant.text(original) for mutant in MUTANTS]
+    assert len(set(texts)) == len(texts) >= 20
+    assert original not in texts
+    for text in texts:
+        compile(text, "mutant", "exec")
+    assert {mutant.area for mutant in MUTANTS} >= {
+        *("gate", "padding", "splits", "sizes", "indptrs", "lengths", "buffers", "dtypes", "granularity")
+    }
+
+
+def test_some_mutants_are_blamed() -> None:
+    """One of each kind of evidence: a stray write, another batch's lengths, a plan left over, buffers too small."""
+    names = (
+        "o of the heads before padding",
+        "kv_indptr not summed",
+        "replays launch without their plan",
+        "half of work_info_set",
+    )
+    chosen = [mutant for mutant in MUTANTS if mutant.name in names]
+    assert len(chosen) == len(names)
+    with Mutation(heads=(8, 64), lives=0) as mutation:
+        mutation.learn()
+        assert {mutant.name for mutant in chosen if not mutation.verdict(mutant).killed} == set()
+
+
+@pytest.mark.slow
+def test_nine_of_ten_mutants_are_blamed() -> None:
+    with Mutation() as mutation:
+        mutation.learn()
+        verdicts = [mutation.verdict(mutant) for mutant in MUTANTS]
+    survivors = {v.mutant.name for v in verdicts if not (v.killed or v.by_random)}
+    assert survivors == {mutant.name for mutant in MUTANTS if mutant.survives}
+    assert len(survivors) <= len(MUTANTS) // 10
+
+
+WHEELS = ("0.5.12.post1", "0.5.13", "0.5.23")
+HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2]}
+"""Releases of sglang that have each fault: S2 was mended in 0.5.13, the mode of S3 went with 0.5.14."""
+
+
+def test_framework_entries_show_where_they_say() -> None:
+    entries = framework_faults(default_corpus())
+    assert {entry.id for entry in entries} == set(HAVE)
+    seen: dict[str, list[str]] = {name: [] for name in HAVE}
+    for wheel in WHEELS:
+        with SourceSession(f"sglang=={wheel}") as session:
+            for entry in entries:
+                for scenario in entry.scenarios:
+                    judge = Judge(open_device("model", None))
+                    try:
+                        sightings = list(judge.sightings(scenario, session.run(scenario)))
+                    except NoSuchStepError:
+                        continue
+                    if any(sighting.signature.startswith("head-width") for sighting in sightings):
+                        continue  # 64 heads before #27188: a cause that hides the others
+                    assert all(entry.is_it(sighting) for sighting in sightings)
+                    seen[entry.id] += [wheel] * bool(sightings)
+    assert {name: tuple(dict.fromkeys(wheels)) for name, wheels in seen.items()} == HAVE
+
+
+def test_an_entry_is_a_fault_of_its_own_kind_of_life_only() -> None:
+    (splits,) = [entry for entry in framework_faults(default_corpus()) if entry.id == "S1"]
+    scenario = splits.scenarios[0]
+    alone = dataclasses.replace(scenario, backends=(dataclasses.replace(scenario.backends[0], dp_attention=False),))
+    assert splits.life.fits(scenario)
+    assert not splits.life.fits(alone)
+    blank = Sighting("buffer-too-small/recorded/sized for another num_kv_splits", *(None,) * 8, scenario)  # type: ignore[arg-type]
+    assert splits.is_it(blank)
+    assert not splits.is_it(dataclasses.replace(blank, scenario=alone))
+    assert not splits.is_it(dataclasses.replace(blank, signature="buffer-too-small/recorded/sized for another batch"))
+
+
+def test_a_broken_entry_is_named(tmp_path: Path) -> None:
+    corpus = default_corpus()
+    assert corpus is not None
+    (tmp_path / "frameworks").mkdir()
+    text = (corpus / "frameworks" / "S1-splits-of-a-smaller-batch.json").read_text()
+    (tmp_path / "frameworks" / "S9-other.json").write_text(text)
+    with pytest.raises(UsageError, match=r"S9-other\.json: id"):
+        framework_faults(tmp_path)
+    (tmp_path / "frameworks" / "S9-other.json").unlink()
+    wrong = text.replace('"graph_batches": [40, 64], "dp_attention": true', '"graph_batches": [40, 64]')
+    (tmp_path / "frameworks" / "S1-x.json").write_text(wrong)
+    with pytest.raises(UsageError, match=r"S1-x\.json: scenarios"):
+        framework_faults(tmp_path)
