@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from build import c, ins, s, v
 from single_wave import SingleWave, WaveState, random_state
 
 from backend.cdna.instruction import Dpp
-from build import c, ins, s, v
 
 LANE = np.arange(64, dtype=np.uint32)
 

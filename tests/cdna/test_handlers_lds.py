@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from build import M0, OFF, c, ins, s, v
 from single_wave import SingleWave, random_state
 
 from backend.cdna.execute import layout as at
 from backend.cdna.memory import AddressSpace
 from backend.cdna.result import AccessKind
-from build import M0, OFF, c, ins, s, v
 
 LANE = np.arange(64, dtype=np.uint32)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from build import a, c, ins, v
 from number_formats import decode_bfloat16, decode_float8
 from numpy.typing import NDArray
 from single_wave import SingleWave, WaveState, random_state
-
-from build import a, c, ins, v
 
 SHAPES = [
     ("v_mfma_f32_16x16x16_bf16", "gfx942", 16, 16, "bf16"),

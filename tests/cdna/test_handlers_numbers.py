@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from build import VCC, c, ins, s, v
 from number_formats import decode_float8, encode_bfloat16, encode_float8
 from single_wave import SingleWave, random_state
 
 from backend.cdna.instruction import Sdwa, Selection, Unused
-from build import VCC, c, ins, s, v
 
 F32 = np.float32
 

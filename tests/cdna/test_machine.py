@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from build import EXEC, M0, VCC, c, code, imm, ins, label, s, v
 from single_wave import kernel
 
 from backend.cdna.effects import effects
@@ -16,7 +17,6 @@ from backend.cdna.record import Record
 from backend.cdna.result import AccessKind, BadAccess, Mode, Outcome, RunResult
 from backend.cdna.slice import slice_graph
 from backend.errors import UnmodelledError, UsageError
-from build import EXEC, M0, VCC, c, code, imm, ins, label, s, v
 
 WAVE = (64, 1, 1)
 END = ins("s_endpgm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from build import M0, OFF, c, code, imm, ins, s, v
 from single_wave import kernel
 
 from backend.cdna.hazards import HazardKind, wait_hazards
@@ -14,7 +15,6 @@ from backend.cdna.program import compile_program
 from backend.cdna.result import Mode, RunResult, Schedule
 from backend.cdna.timing import Timing
 from backend.errors import UsageError
-from build import M0, OFF, c, code, imm, ins, s, v
 
 END = ins("s_endpgm")
 
