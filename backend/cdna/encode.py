@@ -1,120 +1,45 @@
 """One decoded instruction -> the fields of its record: which handler, which opcode of that handler, which operands where.
 
 Knows the decoder's instructions and the handlers' record formats (backend/cdna/execute/layout.py and each handler's
-docstring); where
-an instruction or one of its modifiers has no model it says why, and nothing is guessed.
+docstring); where an instruction or one of its modifiers has no model it says why, and nothing is guessed. Memory
+instructions are in encode_memory.py.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
 
-from backend.cdna.execute import compare, convert, cross_lane, half, lds, matrix, scalar, vector_float, vector_integer
-from backend.cdna.execute import global_memory as memory
+from backend.cdna.encode_memory import encode_lds, encode_scalar_memory, encode_vector_memory
+from backend.cdna.encoded import Constants, Encoded, NotModelledError, member_of, operand_code, row_of, scalar_index
+from backend.cdna.execute import (
+    compare,
+    convert,
+    cross_lane,
+    half,
+    matrix,
+    scalar,
+    scalar64,
+    vector_float,
+    vector_integer,
+    vector_wide,
+)
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.native import Handler
-from backend.cdna.execute.transfer import Width
 from backend.cdna.instruction import Format, Instruction, Operand, OperandKind
 
-_SCALAR_BASES = {
-    OperandKind.SGPR: 0,
-    OperandKind.FLAT_SCRATCH: 102,
-    OperandKind.XNACK_MASK: 104,
-    OperandKind.VCC: at.VCC,
-    OperandKind.TTMP: at.TTMP,
-    OperandKind.M0: at.M0,
-    OperandKind.EXEC: at.EXEC,
-    OperandKind.SCC: at.SCC,
-}
-
-
-class NotModelledError(Exception):
-    """An instruction that has no record; the message says what is missing. The compiler adds the instruction's text."""
-
-
-class Constants:
-    """Scalars that hold a program's constants: allocated as they are met, each two words wide."""
-
-    def __init__(self) -> None:
-        self._places: dict[int, int] = {}
-
-    def place(self, value: int) -> int:
-        """Scalar index of a 64-bit constant."""
-        if value not in self._places:
-            place = at.CONSTANTS + 2 * len(self._places)
-            if place + 2 > at.SCALARS:
-                raise NotModelledError(f"more than {(at.SCALARS - at.CONSTANTS) // 2} different constants in one kernel")
-            self._places[value] = place
-        return self._places[value]
-
-    def items(self) -> list[tuple[int, int]]:
-        """(scalar index, value) of every constant."""
-        return [(place, value) for value, place in self._places.items()]
-
-
-@dataclass(slots=True)
-class Encoded:
-    """A record in the making. Operands are operand codes or scalar indices as the handler wants them."""
-
-    handler: Handler | None
-    opcode: int = 0
-    control: int = at.CONTROL_NONE
-    destination: int = 0
-    sources: list[int] = field(default_factory=lambda: [0, 0, 0])
-    immediate: int = 0
-    destination_2: int = 0
-    count: int = 0
-    target: int = 0
-    source_dwords: tuple[int, int, int] = (1, 1, 1)
-    source_types: tuple[int, int, int] = (at.TYPE_BITS32,) * 3
-    result_type: int = at.TYPE_BITS32
-    result_dwords: int = 1
-    vector: bool = False  # a VALU instruction, which modifiers may apply to
-    accesses: bool = False  # goes to memory that is checked, LDS included
-
-
-def scalar_index(operand: Operand, constants: Constants) -> int:
-    """Scalar index of a scalar operand or constant."""
-    if operand.kind in (OperandKind.CONSTANT, OperandKind.SIMM):
-        return constants.place(operand.value)
-    base = _SCALAR_BASES.get(operand.kind)
-    if base is None:
-        raise NotModelledError(f"operand {operand.kind.value} where a scalar is read or written")
-    return base + operand.index
-
-
-def operand_code(operand: Operand, constants: Constants) -> int:
-    """Operand code of a vector source: a row, or SCALAR_OPERAND plus a scalar index."""
-    if operand.kind is OperandKind.VGPR:
-        return operand.index
-    if operand.kind is OperandKind.AGPR:
-        return at.VGPRS + operand.index
-    return at.SCALAR_OPERAND + scalar_index(operand, constants)
-
-
-def _row(operand: Operand) -> int:
-    if operand.kind not in (OperandKind.VGPR, OperandKind.AGPR):
-        raise NotModelledError(f"operand {operand.kind.value} where a vector register is needed")
-    return operand.index + (at.VGPRS if operand.kind is OperandKind.AGPR else 0)
-
-
-def _member(enumeration: type[IntEnum], mnemonic: str) -> int | None:
-    member = enumeration.__members__.get(mnemonic.upper())
-    return None if member is None else int(member)
-
+__all__ = ["Constants", "Encoded", "NotModelledError", "encode"]
 
 # Scalar instructions.
 
 
 def _encode_scalar(instruction: Instruction, constants: Constants) -> Encoded | None:
     mnemonic = _plain_scalar_name(instruction.mnemonic)
-    opcode, own = _member(scalar.Scalar, mnemonic), scalar.scalar_alu
+    opcode, own = member_of(scalar.Scalar, mnemonic), scalar.scalar_alu
     if opcode is None:
-        opcode, own = _member(scalar.Scalar64, mnemonic), scalar.scalar_alu64
+        opcode, own = member_of(scalar64.Scalar64, mnemonic), scalar64.scalar_alu64
     if opcode is None:
         return None
     encoded = Encoded(own, opcode)
@@ -248,7 +173,7 @@ _GROUPS: tuple[_Group, ...] = (
     # members, handler, type of sources, dwords of the result
     (vector_integer.Vector, vector_integer.vector_alu, at.TYPE_BITS32, 1),
     (vector_integer.Vector3, vector_integer.vector_alu3, at.TYPE_BITS32, 1),
-    (vector_integer.Vector64, vector_integer.vector_alu64, at.TYPE_BITS32, 2),
+    (vector_wide.Vector64, vector_wide.vector_alu64, at.TYPE_BITS32, 2),
     (vector_float.Float, vector_float.float_alu, at.TYPE_F32, 1),
     (vector_float.Float3, vector_float.float_alu3, at.TYPE_F32, 1),
     (vector_float.FloatPair, vector_float.float_pair, at.TYPE_PACKED_F32, 2),
@@ -262,7 +187,7 @@ _GROUPS: tuple[_Group, ...] = (
 def _vector_group(mnemonic: str) -> tuple[int, Handler, int, int] | None:
     """(opcode, handler, source type, result dwords) of a vector instruction."""
     for enumeration, own, kind, dwords in _GROUPS:
-        opcode = _member(enumeration, mnemonic)
+        opcode = member_of(enumeration, mnemonic)
         if opcode is not None:
             return opcode, own, _source_type(mnemonic, kind), dwords
     return None
@@ -292,7 +217,7 @@ def _encode_vector(instruction: Instruction, constants: Constants) -> Encoded | 
         return None
     opcode, own, kind, dwords = group
     encoded = Encoded(own, opcode, vector=True, source_types=(kind,) * 3, result_dwords=dwords)
-    encoded.destination = _row(instruction.destinations[0])
+    encoded.destination = row_of(instruction.destinations[0])
     operands = list(instruction.sources)
     if mnemonic in _ACCUMULATING:
         operands.append(instruction.destinations[0])
@@ -300,7 +225,7 @@ def _encode_vector(instruction: Instruction, constants: Constants) -> Encoded | 
     for place, operand in enumerate(operands[:3]):
         encoded.sources[place] = operand_code(operand, constants)
         encoded.count |= (operand.count == 2) << place
-    if own is vector_integer.vector_alu64 and len(instruction.destinations) == 2:
+    if own is vector_wide.vector_alu64 and len(instruction.destinations) == 2:
         encoded.result_dwords = instruction.destinations[0].count
     if len(instruction.destinations) == 2:
         encoded.destination_2 = scalar_index(instruction.destinations[1], constants)
@@ -382,13 +307,13 @@ def _encode_compare(instruction: Instruction, constants: Constants) -> Encoded |
 
 
 def _encode_cross_lane(instruction: Instruction, constants: Constants) -> Encoded | None:
-    opcode = _member(cross_lane.CrossLane, instruction.mnemonic)
+    opcode = member_of(cross_lane.CrossLane, instruction.mnemonic)
     if opcode is None:
         return None
     encoded = Encoded(cross_lane.cross_lane, opcode)
     reads = opcode in (cross_lane.CrossLane.V_READFIRSTLANE_B32, cross_lane.CrossLane.V_READLANE_B32)
     target = instruction.destinations[0]
-    encoded.destination = scalar_index(target, constants) if reads else _row(target)
+    encoded.destination = scalar_index(target, constants) if reads else row_of(target)
     for place, operand in enumerate(instruction.sources):
         encoded.sources[place] = operand_code(operand, constants)
     return encoded
@@ -424,152 +349,13 @@ def _encode_matrix(instruction: Instruction, constants: Constants) -> Encoded | 
         first, second = (types.split("_") * 2)[:2]
     a, b, c = instruction.sources
     encoded = Encoded(matrix.matrix, int(shape[:2]))
-    encoded.destination = _row(instruction.destinations[0])
-    encoded.sources = [_row(a), _row(b), operand_code(c, constants)]
+    encoded.destination = row_of(instruction.destinations[0])
+    encoded.sources = [row_of(a), row_of(b), operand_code(c, constants)]
     overlaps = c.kind is instruction.destinations[0].kind and 0 < abs(encoded.sources[2] - encoded.destination) < c.count
     if overlaps and encoded.opcode == 32:
         raise NotModelledError("a 32x32 result that overlaps a part of its third operand, which the ISA does not allow")
     encoded.count = _ELEMENTS[first] | _ELEMENTS[second] << 8
     encoded.immediate = a.count | b.count << 8
-    return encoded
-
-
-# Memory instructions.
-
-_WIDTHS = {
-    "ubyte": Width.UBYTE,
-    "sbyte": Width.SBYTE,
-    "ushort": Width.USHORT,
-    "sshort": Width.SSHORT,
-    "ubyte_d16": Width.UBYTE_D16,
-    "ubyte_d16_hi": Width.UBYTE_D16_HI,
-    "sbyte_d16": Width.SBYTE_D16,
-    "sbyte_d16_hi": Width.SBYTE_D16_HI,
-    "short_d16": Width.SHORT_D16,
-    "short_d16_hi": Width.SHORT_D16_HI,
-    "byte": Width.UBYTE,
-    "byte_d16_hi": Width.UBYTE_D16_HI,
-    "short": Width.USHORT,
-    "dword": Width.DWORDS,
-    "dwordx2": Width.DWORDS,
-    "dwordx3": Width.DWORDS,
-    "dwordx4": Width.DWORDS,
-}
-_VECTOR_MEMORY = re.compile(r"(buffer|global|scratch)_(load|store)_(lds_)?(\w+)$")
-
-
-def _encode_vector_memory(instruction: Instruction, constants: Constants) -> Encoded | None:
-    match = _VECTOR_MEMORY.match(instruction.mnemonic)
-    if match is None or match[4] not in _WIDTHS:
-        return None
-    unit, verb, to_lds, width_name = match.groups()
-    lds_dma = bool(to_lds) or instruction.modifiers.lds
-    width = _WIDTHS[width_name]
-    if lds_dma and (width is not Width.DWORDS or unit == "scratch"):
-        raise NotModelledError("LDS-DMA of less than a dword, or from scratch")
-    direction = memory.Direction.STORE if verb == "store" else memory.Direction.LOAD
-    if lds_dma:
-        direction = memory.Direction.LOAD_TO_LDS
-    encoded = Encoded(None, width + 16 * direction, accesses=unit != "scratch")
-    encoded.immediate = instruction.modifiers.offset
-    encoded.count = int(width_name[6:] or 1) if width is Width.DWORDS else 1
-    operands = list(instruction.sources)
-    if verb == "store":
-        encoded.destination = _row(operands.pop(0 if unit == "buffer" else 1))
-    elif not lds_dma:
-        encoded.destination = _row(instruction.destinations[0])
-    _vector_address(encoded, unit, operands, instruction, constants)
-    return encoded
-
-
-def _vector_address(
-    encoded: Encoded, unit: str, operands: list[Operand], instruction: Instruction, constants: Constants
-) -> None:
-    vaddr = operands[0]
-    encoded.sources[0] = -1 if vaddr.kind is OperandKind.OFF else _row(vaddr)
-    if unit == "buffer":
-        if instruction.modifiers.idxen:
-            raise NotModelledError("buffer addressing by index (idxen)")
-        encoded.handler = memory.buffer_access
-        encoded.sources[1] = scalar_index(operands[1], constants)
-        encoded.sources[2] = scalar_index(operands[2], constants)
-        return
-    encoded.handler = memory.global_access if unit == "global" else memory.scratch_access
-    saddr = operands[1]
-    encoded.sources[1] = -1 if saddr.kind is OperandKind.OFF else scalar_index(saddr, constants)
-
-
-def _encode_scalar_memory(instruction: Instruction, constants: Constants) -> Encoded | None:
-    match = re.match(r"s_(buffer_)?load_dword(x\d+)?$", instruction.mnemonic)
-    if match is None:
-        return None
-    encoded = Encoded(memory.scalar_load, int(bool(match[1])), accesses=True)
-    encoded.count = instruction.destinations[0].count
-    encoded.destination = scalar_index(instruction.destinations[0], constants)
-    encoded.immediate = instruction.modifiers.offset
-    encoded.sources[0] = scalar_index(instruction.sources[0], constants)
-    encoded.sources[1] = scalar_index(instruction.sources[1], constants) if len(instruction.sources) > 1 else -1
-    return encoded
-
-
-_LDS = re.compile(r"ds_(read|write)(2st64|2)?_(\w+)$")
-_LDS_WIDTHS = {
-    "u8": Width.UBYTE,
-    "i8": Width.SBYTE,
-    "u16": Width.USHORT,
-    "i16": Width.SSHORT,
-    "b8": Width.UBYTE,
-    "b16": Width.USHORT,
-    "b8_d16_hi": Width.UBYTE_D16_HI,
-    "b16_d16_hi": Width.SHORT_D16_HI,
-    "u8_d16": Width.UBYTE_D16,
-    "u8_d16_hi": Width.UBYTE_D16_HI,
-    "i8_d16": Width.SBYTE_D16,
-    "i8_d16_hi": Width.SBYTE_D16_HI,
-    "u16_d16": Width.SHORT_D16,
-    "u16_d16_hi": Width.SHORT_D16_HI,
-    "b32": Width.DWORDS,
-    "b64": Width.DWORDS,
-    "b96": Width.DWORDS,
-    "b128": Width.DWORDS,
-}
-_LDS_PERMUTES = {
-    "ds_bpermute_b32": lds.Lds.BPERMUTE,
-    "ds_permute_b32": lds.Lds.PERMUTE,
-    "ds_swizzle_b32": lds.Lds.SWIZZLE,
-    "ds_read_b64_tr_b8": lds.Lds.READ_TR_B8,
-    "ds_read_b64_tr_b16": lds.Lds.READ_TR_B16,
-}
-
-
-def _encode_lds(instruction: Instruction, constants: Constants) -> Encoded | None:
-    mnemonic, modifiers = instruction.mnemonic, instruction.modifiers
-    encoded = Encoded(lds.lds_access, immediate=modifiers.offset)
-    rows = [_row(operand) for operand in instruction.sources]
-    encoded.sources = ([*rows, 0, 0, 0])[:3]
-    if instruction.destinations:
-        encoded.destination = _row(instruction.destinations[0])
-    if mnemonic in _LDS_PERMUTES:
-        kind = _LDS_PERMUTES[mnemonic]
-        encoded.opcode = Width.DWORDS + 16 * kind
-        encoded.accesses = kind in (lds.Lds.READ_TR_B8, lds.Lds.READ_TR_B16)
-        encoded.count = 2 if encoded.accesses else 1
-        if kind is lds.Lds.SWIZZLE:
-            encoded.sources[1] = encoded.sources[0]
-        return encoded
-    match = _LDS.match(mnemonic)
-    if match is None or match[3] not in _LDS_WIDTHS:
-        return None
-    verb, two, width_name = match.groups()
-    width = _LDS_WIDTHS[width_name]
-    kinds: dict[tuple[str, str | None], lds.Lds] = {("read", None): lds.Lds.READ, ("write", None): lds.Lds.WRITE}
-    kind = kinds.get((verb, two), lds.Lds.READ2 if verb == "read" else lds.Lds.WRITE2)
-    encoded.opcode = width + 16 * kind
-    encoded.accesses = True
-    encoded.count = int(width_name[1:]) // 32 if width is Width.DWORDS else 1
-    if two is not None:
-        unit = 4 * encoded.count * (64 if two == "2st64" else 1)
-        encoded.immediate, encoded.target = modifiers.offset0 * unit, modifiers.offset1 * unit
     return encoded
 
 
@@ -581,17 +367,17 @@ _ENCODERS: dict[Format, tuple[_Encoder, ...]] = {
     Format.SOPK: (_encode_scalar,),
     Format.SOPC: (_encode_scalar,),
     Format.SOPP: (_encode_scalar,),
-    Format.SMEM: (_encode_scalar_memory,),
+    Format.SMEM: (encode_scalar_memory,),
     Format.VOP1: _VECTOR_ENCODERS,
     Format.VOP2: _VECTOR_ENCODERS,
     Format.VOPC: _VECTOR_ENCODERS,
     Format.VOP3: _VECTOR_ENCODERS,
     Format.VOP3P: _VECTOR_ENCODERS,
     Format.MAI: (_encode_matrix, _encode_vector),
-    Format.DS: (_encode_lds,),
-    Format.MUBUF: (_encode_vector_memory,),
-    Format.GLOBAL: (_encode_vector_memory,),
-    Format.SCRATCH: (_encode_vector_memory,),
+    Format.DS: (encode_lds,),
+    Format.MUBUF: (encode_vector_memory,),
+    Format.GLOBAL: (encode_vector_memory,),
+    Format.SCRATCH: (encode_vector_memory,),
 }
 
 

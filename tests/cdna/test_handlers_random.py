@@ -13,7 +13,17 @@ from test_decoder_encodings import CASES, Fields, Words, decoded
 
 from backend.cdna.decode.tables import Opcode
 from backend.cdna.encode import Constants, NotModelledError, encode
-from backend.cdna.execute import compare, convert, cross_lane, half, scalar, vector_float, vector_integer
+from backend.cdna.execute import (
+    compare,
+    convert,
+    cross_lane,
+    half,
+    scalar,
+    scalar64,
+    vector_float,
+    vector_integer,
+    vector_wide,
+)
 from backend.cdna.instruction import Instruction, OperandKind, Selection
 from backend.cdna.program import compile_program
 from backend.errors import UnmodelledError
@@ -25,10 +35,10 @@ FAMILIES = [case for case in CASES if case[0] not in ("SMEM", "SOPP", "DS", "MUB
 EXEC_MASKS = ((1 << 64) - 1, (1 << 64) - 1, 0x0000_FFFF_0F0F_8001, 1 << 63, 0)
 ENUMERATIONS = (
     scalar.Scalar,
-    scalar.Scalar64,
+    scalar64.Scalar64,
     vector_integer.Vector,
     vector_integer.Vector3,
-    vector_integer.Vector64,
+    vector_wide.Vector64,
     vector_float.Float,
     vector_float.Float3,
     vector_float.FloatPair,

@@ -2,12 +2,13 @@
 
 Knows nothing of instructions. Everything compiled is cached on disk. numba's own cache looks at the one file in which a
 function stands, so a change in a function that it calls would go unnoticed; here the cache is stamped with a digest of
-every source file of this package instead.
+the module and of all that it imports of this package.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,24 +21,43 @@ from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_PACKAGE = Path(__file__).parent
+
 HandlerFunction = Callable[[int, int, int], None]
 
 
+_IMPORT = re.compile(r"^from backend\.cdna\.execute(?:\.(\w+))? import (.+)$", re.MULTILINE)
+
+
+def _imports(name: str) -> set[str]:
+    """Modules of this package that a module of it imports."""
+    text = (_PACKAGE / f"{name}.py").read_text()
+    found = set()
+    for module, names in _IMPORT.findall(text):
+        found |= {module} if module else {part.split()[0] for part in names.split(",")}
+    return found
+
+
 @cache
-def _source_digest() -> str:
-    """Digest of the package's sources: what compiled code depends on."""
+def _source_digest(name: str) -> str:
+    """Digest of what the compiled code of a module depends on: its source and those that it imports, of this package."""
+    pending, seen = [name], {name}
+    while pending:
+        new = _imports(pending.pop()) - seen
+        seen |= new
+        pending += new
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for each in sorted(seen):
+        digest.update(each.encode() + b"\0" + (_PACKAGE / f"{each}.py").read_bytes())
     return digest.hexdigest()
 
 
 class _StampedCache(FunctionCache):  # type: ignore[misc]
-    """numba's file cache, valid as long as no source of this package has changed."""
+    """numba's file cache, valid as long as neither the function's module nor what it imports has changed."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file._source_stamp = _source_digest()
+        self._cache_file._source_stamp = _source_digest(function.__module__.rpartition(".")[2])
 
 
 def compiled(function: Function) -> Function:
