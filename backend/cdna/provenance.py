@@ -45,6 +45,8 @@ from backend.cdna.symbolic import (
 from backend.errors import UsageError
 
 LANES = 64
+HALF = 32
+"""Lanes of a mask in one scalar register."""
 WAVE_WIDE = -1
 """The lane of a scalar register. A lane number with a scalar register means that lane's bit of the mask in it."""
 
@@ -150,10 +152,20 @@ class _Walk:
                     return answer
                 self.known[key] = answer
                 continue
-            written = (unit, lane, self._last_write(unit, before))
+            written = self._half_of_mask(unit, lane, before)
             answer = self.known.get(written)
             if answer is None:
                 stack.append((written, self._written(*written)))
+
+    def _half_of_mask(self, unit: int, lane: int, before: int) -> Request:
+        """Where a request is answered. A mask is asked for by its low register; lanes from 32 on are in the other one, which may
+        have been written by itself."""
+        written = self._last_write(unit, before)
+        if lane >= HALF and unit < VGPR:
+            other = self._last_write(unit + 1, before)
+            if other != written:
+                return unit + 1, lane - HALF, other
+        return unit, lane, written
 
     def _last_write(self, unit: int, before: int) -> int:
         """Place of the last instruction before `before` on the path that writes the unit; -1 for the launch state."""
@@ -376,6 +388,8 @@ class _Walk:
             if source.kind is OperandKind.CONSTANT:
                 return constant(source.value >> lane & 1)
             return (yield (self._first_unit(source), lane, step))
+        elif name == "mov_b32" and instruction.sources[0].kind is OperandKind.CONSTANT and lane < HALF:
+            return constant(instruction.sources[0].value >> lane & 1)
         return atom(Symbol(f"lane {lane} of {instruction.text} at {instruction.pc:#x}"))
 
     def _loaded(self, instruction: Instruction, unit: int, lane: int, step: int) -> Steps:

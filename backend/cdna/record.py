@@ -160,14 +160,11 @@ def _ask_regions(kept: Recording, workgroups: int) -> None:
             row[at.REGION_PAGES_TOUCHED], row[at.REGION_PAGES_STRIDE] = pages.ctypes.data, pages.shape[1]
         if not row[at.REGION_PAGES_TOUCHED] and not row[at.REGION_ALLOWED]:
             row[at.REGION_PAGE_BYTES] = 0
-        asked = (
-            at.REGION_WRITTEN,
-            at.REGION_TOUCHED_READ,
-            at.REGION_TOUCHED_WRITE,
-            at.REGION_WRITER,
-            at.REGION_PAGE_BYTES,
-        )
-        row[at.REGION_ATTRIBUTES] = any(row[word] for word in asked)
+        asked = (at.REGION_WRITTEN, at.REGION_TOUCHED_READ, at.REGION_TOUCHED_WRITE, at.REGION_WRITER)
+        if any(row[word] for word in asked):
+            row[at.REGION_ATTRIBUTES] = at.ATTRIBUTES_ANY
+        elif row[at.REGION_PAGE_BYTES]:
+            row[at.REGION_ATTRIBUTES] = at.ATTRIBUTES_PAGES
 
 
 def _ask_touched(kept: Recording, row: NDArray[np.int64], region: Region) -> None:

@@ -22,7 +22,7 @@ from backend.call import Call
 from backend.case import Case, DType
 from backend.cdna.code_object import Kernel, load_code_object
 from backend.cdna.machine import Launch
-from backend.cdna.memory import AddressSpace, Queue
+from backend.cdna.memory import AddressSpace, Paging, Queue
 from backend.host import call
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -85,10 +85,12 @@ def prepare(
     has_data: bool = True,
     code_object: str | None = None,
     content: bytes | None = None,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> Prepared:
     """The launch of a case, q and KV standard normal.
 
     code_object: another file to launch with the same arguments, by name or by content, for kernels that no call reaches.
+    allowed: [work items, pages], which pages of the pool an item may touch.
     """
     source = source or wheel()
     made = call(decide(policy(case.backend), case), source)
@@ -121,7 +123,9 @@ def prepare(
             arrays[name] = encode_float8(numbers, "e4m3", case.arch == "gfx942") if fp8 else encode_bfloat16(numbers)
             space.add_array(name, arrays[name])
         elif name in dtypes:
-            space.add_bounds(name, spec.nbytes)
+            paged = name == "kv_buffer" and allowed is not None
+            paging = Paging(spec.nbytes // spec.shape[0], allowed) if paged else None
+            space.add_bounds(name, spec.nbytes, paging=paging)
         else:
             _add_output(space, arrays, name, spec.nbytes, has_data)
     for name, spec in launched.second_stage.tensors.items():

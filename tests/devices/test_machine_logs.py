@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from machine_launches import Prepared, prepare, wheel
 
@@ -17,7 +18,7 @@ from backend.aiter.codefiles import open_source
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.machine import Machine
 from backend.cdna.record import Record
-from backend.cdna.result import Mode, RunResult
+from backend.cdna.result import AccessKind, Mode, RunResult
 
 LENGTHS = (70, 9, 200)
 FAST, SPLIT = MetadataMode.FAST, MetadataMode.NON_PERSISTENT
@@ -104,6 +105,19 @@ def test_slice_log_is_the_full_log(case: tuple[Arch, str, dict[str, Any], bool])
 @pytest.mark.parametrize("case", WHEEL, ids=name_of)
 def test_slice_log_is_the_full_log_for_every_wheel_kernel(case: tuple[Arch, str, dict[str, Any], bool]) -> None:
     check_wheel(*case)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 1.0])
+def test_pages_are_judged_alike_on_every_path(share: float) -> None:
+    """Work items may touch a random part of the pool's pages; `share` of them they may not."""
+    case = Case(kv_lens=LENGTHS, num_head=16, arch=Arch.GFX950, release="2025-11", num_cu=8, mode=FAST)
+    items, pages = 64, sum(LENGTHS)
+    allowed = np.random.default_rng(1).random((items, pages)) >= share
+    full = same_logs(lambda: prepare(case, has_data=False, allowed=allowed))
+    forbidden = sum(total.lanes for total in full.totals if total.kind is AccessKind.PAGE_NOT_ALLOWED)
+    touched = sum(full.log.counts.values())
+    assert (forbidden > 0) == (share > 0)
+    assert forbidden < touched
 
 
 def all_kernels(checkout: Path, commit: str, arch: Arch) -> list[str]:

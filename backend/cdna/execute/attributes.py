@@ -138,6 +138,25 @@ def pages_of_wave(context: Any, region: Any, index: int, mask: Any, size: int, r
 
 
 @inlined
+def groups_on_pages(context: Any, region: Any, offsets: Any, start: int, size: int, requester: int) -> bool:
+    """Whether each group of lanes lies inside one page that the requester may touch. Offsets are uint32 [64], from `start`."""
+    page_start, page_end = 0, 0
+    for group in range(0, at.LANES, GROUP):
+        least, most = np.uint32(0xFFFF_FFFF), np.uint32(0)
+        for lane in range(GROUP):
+            least, most = min(least, offsets[group + lane]), max(most, offsets[group + lane])
+        low, end = start + np.int64(least), start + np.int64(most) + size
+        if page_start <= low and end <= page_end:
+            continue
+        first = page_of(region, low)
+        page_start = first * region[at.REGION_PAGE_BYTES]
+        page_end = page_start + region[at.REGION_PAGE_BYTES]
+        if end > page_end or not pages_fine(context, region, first, first, requester):
+            return False
+    return True
+
+
+@inlined
 def note_writers(context: Any, region: Any, index: int, lane: int, offset: int, size: int) -> None:
     """Remember which workgroup wrote each byte; another one's byte is an event."""
     writers = carray(pointer_i32(region[at.REGION_WRITER]), (offset + size,))

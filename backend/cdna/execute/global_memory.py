@@ -16,7 +16,7 @@ from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, resolve
-from backend.cdna.execute.attributes import note_bad, region_row
+from backend.cdna.execute.attributes import groups_on_pages, note_bad, region_row
 from backend.cdna.execute.lanes import (
     ALL_LANES,
     bytes_at,
@@ -205,9 +205,8 @@ def buffer_access(wave: int, record: int, context_address: int) -> None:
         least, most = np.uint32(0xFFFF_FFFF), np.uint32(0)
         for lane in range(at.LANES):
             least, most = min(least, rows[row, lane]), max(most, rows[row, lane])
-        if np.uint64(most) + offset + size <= limit and settled(
-            context, fields, base + soffset + offset + np.uint64(least), base + soffset + offset + np.uint64(most) + size
-        ):
+        start = base + soffset + offset
+        if np.uint64(most) + offset + size <= limit and settled(wave, record, context_address, start, least, most, size):
             return
     if row >= 0:
         for lane in range(at.LANES):
@@ -226,24 +225,35 @@ def buffer_access(wave: int, record: int, context_address: int) -> None:
 
 
 @inlined
-def settled(context: Any, fields: Any, lowest: Any, end: Any) -> bool:
-    """Whether an access of which only the addresses matter is right without a look at its lanes: all of it in the region
-    that this instruction accessed last, which asks for nothing but its bounds, and no log is kept."""
+def settled(wave: int, record: int, context_address: int, start: Any, least: Any, most: Any, size: Any) -> bool:
+    """Whether an access of which only the addresses matter is right without a look at each lane.
+
+    All of it, from start + least to start + most + size, must lie in the region that this instruction accessed last, which
+    asks for nothing but its bounds, or for pages of which each group of lanes lies in an allowed one; and no log is kept.
+    """
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     index = np.int64(carray(pointer_i32(context[at.CTX_LAST_REGION]), (fields[at.ACCESS] + 1,))[fields[at.ACCESS]])
     if index < 0 or context[at.CTX_FLAGS] & (at.RUN_HASHES | at.RUN_SLOW_PATH):
         return False
     region = region_row(context, index)
     writes = fields[at.OPCODE] >> 4 == Direction.STORE
     if (
-        region[at.REGION_ATTRIBUTES]
+        region[at.REGION_ATTRIBUTES] == at.ATTRIBUTES_ANY
         or region[at.REGION_ELEMENT_BYTES]
         or (writes and not region[at.REGION_FLAGS] & at.FLAG_WRITABLE)
     ):
         return False
-    inside = np.uint64(region[at.REGION_BASE]) <= lowest and end <= np.uint64(region[at.REGION_END])
-    if inside and writes:
+    base, end = np.uint64(region[at.REGION_BASE]), np.uint64(region[at.REGION_END])
+    if start + np.uint64(least) < base or start + np.uint64(most) + size > end:
+        return False
+    if region[at.REGION_ATTRIBUTES] == at.ATTRIBUTES_PAGES:
+        requester = np.int64(np.int32(scalars[at.REQUESTER]))
+        offsets = rows_of(wave)[fields[at.SOURCE_0]]
+        if not groups_on_pages(context, region, offsets, np.int64(start - base), np.int64(size), requester):
+            return False
+    if writes:
         region[at.REGION_STORED] = 1
-    return inside
+    return True
 
 
 @inlined

@@ -251,9 +251,11 @@ REGION_REQUESTER_COUNT = 16  # rows of the allowed bitmap
 REGION_ELEMENTS = 17
 REGION_PAGE_INVERSE = 21  # bits of the float64 1 / REGION_PAGE_BYTES
 REGION_STORED = 20  # 1 once a store that moved no data went there
-REGION_ATTRIBUTES = 18  # 0: bounds and flags are all there is to check
+REGION_ATTRIBUTES = 18  # 0: bounds and flags are all there is to check; otherwise one of the next two
 REGION_SPILL_END = 19  # exclusive end of the data that lie behind the region; REGION_END where none do
 
+ATTRIBUTES_ANY = 1
+ATTRIBUTES_PAGES = 2  # pages alone
 FLAG_READABLE = 1
 FLAG_WRITABLE = 2
 
