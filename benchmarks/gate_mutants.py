@@ -18,8 +18,8 @@ from backend.errors import CannotRunError
 from backend.serving.source.fetch import open_source
 from backend.serving.source.scenarios import Scenario
 from backend.serving.source.session import SourceSession
-from fuzz.gate.frameworks import framework_scenarios
-from fuzz.gate.judge import Judge, Shape
+from fuzz.gate.frameworks import Identity, framework_scenarios, identity
+from fuzz.gate.judge import Judge
 from fuzz.gate.scenarios import random_lives
 from fuzz.gate.sweep import GFX950, HEADS, scenarios
 from reprod.text import table
@@ -161,7 +161,7 @@ MUTANTS = (
         "self.cuda_graph_kv_last_page_len = torch.zeros(",
     ),
     Mutant("lengths", "one row too many planned", PLAN, "max_seqlen_qo=max_q_len", "max_seqlen_qo=max_q_len + 1"),
-    Mutant("lengths", "one row launched", DECODE, "self.forward_metadata.max_q_len", "2", IN_MLA),
+    Mutant("lengths", "two rows launched of one", DECODE, "self.forward_metadata.max_q_len", "2", IN_MLA),
     Mutant("lengths", "one row planned of several", PLAN, "uni_seqlen_qo=max_q_len", "uni_seqlen_qo=1"),
     Mutant(
         "buffers",
@@ -221,7 +221,14 @@ MUTANTS = (
         survives="mla_decode_fwd takes the flag and reads it nowhere (aiter/mla.py, 2026-06)",
     ),
     Mutant("modes", "sized for the other mode", BUFFER, "fast_mode=fast_mode", "fast_mode=not fast_mode"),
-    Mutant("modes", "planned causally", PLAN, "            False,\n", "            True,\n"),
+    Mutant(
+        "modes",
+        "planned causally",
+        PLAN,
+        "            False,\n",
+        "            True,\n",
+        survives="no planner of 2026-06 reads is_causal for one KV head; vLLM passes True",
+    ),
 )
 
 
@@ -247,7 +254,7 @@ class Mutation:
         self._sweep = [*scenarios(GFX950, heads, release), *framework_scenarios(GFX950, heads, release)]
         lived = random_lives(GFX950, heads, release, seed=0)
         self._lives = [next(lived) for _ in range(lives)]
-        self._shipped: dict[Scenario, set[tuple[str, Shape]]] = {}
+        self._shipped: dict[Scenario, set[Identity]] = {}
 
     def __enter__(self) -> Mutation:
         return self
@@ -275,17 +282,17 @@ class Mutation:
         known = set().union(*self._shipped.values())
         for scenario in those:
             try:
-                for signature, shape in self._keys(scenario):
-                    if (signature, shape) not in known:
-                        return f"{signature}, {shape}"
+                for key in self._keys(scenario):
+                    if key not in known:
+                        return f"{key[0]}, {key[1]}"
             except CannotRunError as error:
                 return f"exit 3: {error}"
         return ""
 
-    def _keys(self, scenario: Scenario) -> Iterator[tuple[str, Shape]]:
+    def _keys(self, scenario: Scenario) -> Iterator[Identity]:
         judge = Judge(self._device)
         for sighting in judge.sightings(scenario, self._session.run(scenario)):
-            yield sighting.signature, sighting.shape
+            yield identity(sighting)
 
 
 def main(names: Sequence[str]) -> int:

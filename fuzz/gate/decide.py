@@ -77,7 +77,7 @@ def _row(
     plain = session.run(_probe(arch, session.release, num_head, kv_dtype, None))
     refused = plain.refused or (plain.failed[0].error if plain.failed else None)
     if refused is not None or not plain.steps:
-        said = f"raises: {refused or 'no step reached AITER'}"
+        said = f"raises: {refused.splitlines()[0] if refused else 'no step reached AITER'}"
         return Decided(num_head, kv_dtype, "", None, None, "", "", said)
     step = plain.steps[0]
     made = call_of(step, code)

@@ -17,7 +17,7 @@ from backend.errors import UsageError
 from backend.serving.source.scenarios import Scenario, StepKind
 from fuzz.campaign.summary import KnownReference
 from fuzz.campaign.triage import default_corpus
-from fuzz.gate.judge import Sighting
+from fuzz.gate.judge import Shape, Sighting
 from fuzz.gate.sweep import Tensors
 
 FOLDER = "frameworks"
@@ -83,6 +83,16 @@ def framework_faults(corpus: Path | None) -> tuple[FrameworkFault, ...]:
         if strangers or not entry.scenarios:
             raise UsageError.not_allowed(f"{file}: scenarios", strangers, "at least one, each of them such a life")
     return entries
+
+
+Identity = tuple[str, Shape, str]
+"""What makes two sightings one fault: signature, shape, and the framework's known fault that it is, "" for none."""
+
+
+def identity(sighting: Sighting) -> Identity:
+    """A known fault of a certain life and the same signature outside such a life are two faults: the one hides no other."""
+    known = next((entry.id for entry in framework_faults(default_corpus()) if entry.is_it(sighting)), "")
+    return sighting.signature, sighting.shape, known
 
 
 def framework_scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:

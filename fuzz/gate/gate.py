@@ -20,8 +20,8 @@ from backend.serving.source.scenarios import HEADS as DECIDED_HEADS
 from backend.serving.source.scenarios import Scenario
 from backend.serving.source.session import SourceSession
 from fuzz.gate.corpus import corpus_scenarios
-from fuzz.gate.frameworks import framework_scenarios
-from fuzz.gate.judge import Judge, Shape, Sighting
+from fuzz.gate.frameworks import Identity, framework_scenarios, identity
+from fuzz.gate.judge import Judge, Sighting
 from fuzz.gate.scenarios import random_lives, shrink
 from fuzz.gate.sweep import HEADS, Tensors, scenarios
 
@@ -105,14 +105,14 @@ class Examination:
 
     def live(self, until: float) -> None:
         """Random lives until the monotonic clock says so; a new fault is cut down to its smallest life."""
-        known = {(each.signature, each.shape) for each in self._sightings}
+        known = {identity(each) for each in self._sightings}
         lives = random_lives(self._plan.tensors, self._plan.heads, self._session.release, self._plan.seed)
         while time.monotonic() < until:
             together = list(itertools.islice(lives, len(self._workers)))
             self._random += len(together)
             for scenario, seen in zip(together, self._run_all(together), strict=True):
                 for sighting in seen:
-                    key = sighting.signature, sighting.shape
+                    key = identity(sighting)
                     if key not in known:
                         known.add(key)
                         self._sightings += self._smallest(scenario, key)
@@ -136,18 +136,18 @@ class Examination:
 
     def try_all(self, sightings: Sequence[Sighting]) -> None:
         """Scenarios in which another source was seen faulty, run here too where this one was not seen so yet."""
-        seen = {(each.signature, each.shape) for each in self._sightings}
+        seen = {identity(each) for each in self._sightings}
         for sighting in sightings:
-            key = sighting.signature, sighting.shape
+            key = identity(sighting)
             if key not in seen:
                 seen.add(key)
                 self._sightings += self._shows(sighting.scenario, key)
 
-    def _shows(self, scenario: Scenario, key: tuple[str, Shape]) -> list[Sighting]:
-        """Sightings of that signature and shape in one scenario."""
-        return [each for (seen,) in [self._run_all([scenario])] for each in seen if (each.signature, each.shape) == key]
+    def _shows(self, scenario: Scenario, key: Identity) -> list[Sighting]:
+        """Sightings of that fault in one scenario."""
+        return [each for (seen,) in [self._run_all([scenario])] for each in seen if identity(each) == key]
 
-    def _smallest(self, scenario: Scenario, key: tuple[str, Shape]) -> list[Sighting]:
+    def _smallest(self, scenario: Scenario, key: Identity) -> list[Sighting]:
         smallest = shrink(scenario, lambda candidate: bool(self._shows(candidate, key)))
         return self._shows(smallest, key)
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from backend.findings import Severity
 from backend.serving.source.record import DecisionRow, Phase
 from fuzz.campaign.summary import KnownReference
+from fuzz.gate.frameworks import Identity, identity
 from fuzz.gate.judge import Shape, Sighting
 
 
@@ -73,15 +74,15 @@ Reference = Callable[[Sighting], KnownReference | None]
 def faults(
     sightings: Iterable[Sighting], standing: Callable[[Sighting, KnownReference | None], Standing], known: Reference
 ) -> tuple[Fault, ...]:
-    """Sightings folded by signature and shape, worst first.
+    """Sightings folded by identity, worst first.
 
     A fault is known only where every sighting of it is: a known fault needs a certain life, and one seen without it is another.
     """
-    grouped: dict[tuple[str, Shape], list[Sighting]] = {}
+    grouped: dict[Identity, list[Sighting]] = {}
     for sighting in sightings:
-        grouped.setdefault((sighting.signature, sighting.shape), []).append(sighting)
+        grouped.setdefault(identity(sighting), []).append(sighting)
     made = []
-    for (signature, shape), group in grouped.items():
+    for (signature, shape, _), group in grouped.items():
         references = {scenario: known(each) for scenario, each in {each.scenario: each for each in group}.items()}
         unknown = [each for each in group if references[each.scenario] is None]
         smallest = min(unknown or group, key=_size)
@@ -111,15 +112,22 @@ def judged(
     is_open: Callable[[KnownReference], bool],
 ) -> Verdict:
     """The verdict on a change. is_open: whether a known fault has no remedy yet, so that nobody can be asked for one."""
-    before = None if base is None else {(each.signature, each.shape) for each in base}
-    after = {(each.signature, each.shape) for each in change}
+    before = None if base is None else {identity(each) for each in base}
+    after = {identity(each) for each in change}
+
+    # A step is judged by its first cause: what a worse fault of the base hid at a shape shows once that one is mended.
+    worse = {(each.shape, each.severity) for each in base or ()}
 
     def standing(sighting: Sighting, reference: KnownReference | None) -> Standing:
-        if before is not None:
-            return Standing.BEFORE if (sighting.signature, sighting.shape) in before else Standing.NEW
-        return Standing.KNOWN if reference is not None and is_open(reference) else Standing.FOUND
+        excused = reference is not None and is_open(reference)
+        if before is None:
+            return Standing.KNOWN if excused else Standing.FOUND
+        if identity(sighting) in before:
+            return Standing.BEFORE
+        hidden = any(shape == sighting.shape and severity > sighting.severity for shape, severity in worse)
+        return Standing.KNOWN if excused and hidden else Standing.NEW
 
-    gone = [each for each in base or () if (each.signature, each.shape) not in after]
+    gone = [each for each in base or () if identity(each) not in after]
     table, base_table = decisions
     changed = None
     if base_table is not None:

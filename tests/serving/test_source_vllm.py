@@ -16,7 +16,7 @@ import pytest
 from backend.case import Case, DType
 from backend.codec import to_plain
 from backend.decision import Decision
-from backend.errors import UsageError
+from backend.errors import NoSuchStepError
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 from backend.serving.source.fetch import cache_folder
@@ -94,7 +94,7 @@ def test_speculative_verification(session: SourceSession) -> None:
 
 def test_steps_that_vllm_does_not_have(session: SourceSession) -> None:
     scenario = Scenario("x", (BackendConfig(64, draft_tokens=2),), (Step(StepKind.DRAFT_EXTEND, (5,)),))
-    with pytest.raises(UsageError, match="kind of a step for vLLM: given 'draft_extend'; allowed: decode, target_verify"):
+    with pytest.raises(NoSuchStepError, match="no step of the kind draft_extend; allowed: decode, target_verify"):
         session.run(scenario)
 
 

@@ -72,6 +72,14 @@ def test_a_fault_that_is_known_and_open_is_new_where_the_base_lacks_it() -> None
     assert standings(verdict([sighting("a")], [], lambda _: OPEN)) == {("a", 64): Standing.NEW}
 
 
+def test_an_open_fault_that_a_worse_one_of_the_base_hid_is_not_the_change_s() -> None:
+    seen = [sighting("open", severity=Severity.SILENT), sighting("new", severity=Severity.SILENT)]
+    found = verdict(seen, [sighting("worse")], lambda each: OPEN if each.signature == "open" else None)
+    assert standings(found) == {("open", 64): Standing.KNOWN, ("new", 64): Standing.NEW}
+    elsewhere = verdict(seen[:1], [sighting("worse", 48)], lambda _: OPEN)
+    assert standings(elsewhere) == {("open", 64): Standing.NEW}
+
+
 def test_without_a_base_only_open_faults_are_excused() -> None:
     seen = [sighting("a"), sighting("b"), sighting("c")]
     known = {"a": OPEN, "b": MENDED}

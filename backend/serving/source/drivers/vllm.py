@@ -19,7 +19,7 @@ import torch
 
 from backend.aiter.arguments import Device, Int32Array
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, DType
-from backend.errors import CannotRunError, UsageError
+from backend.errors import CannotRunError, NoSuchStepError
 from backend.serving.source.drivers.observe import DecodeSeen, words_read
 from backend.serving.source.drivers.process import CapturedGraph, Process, call_by_name, first_method, process
 from backend.serving.source.drivers.recorder import Recorder, Truth
@@ -48,7 +48,7 @@ class VllmDriver:
         """Run a scenario in a fresh process; `environment`: VLLM_ and AITER_ variables to set."""
         for step in scenario.steps:
             if step.kind not in KINDS:
-                raise UsageError.not_allowed("kind of a step for vLLM", step.kind.value, ", ".join(KINDS))
+                raise NoSuchStepError(f"vLLM has no step of the kind {step.kind.value}; allowed: {', '.join(KINDS)}")
         device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         state = VllmState(scenario)
         wanted = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MLA": "1", **(environment or {})}
