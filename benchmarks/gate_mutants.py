@@ -227,7 +227,7 @@ MUTANTS = (
         PLAN,
         "            False,\n",
         "            True,\n",
-        survives="no planner of 2026-06 reads is_causal for one KV head; vLLM passes True",
+        survives="the planners of 2026-06 end a tile at its last query whatever is_causal says; vLLM passes True",
     ),
 )
 
