@@ -189,7 +189,7 @@ def _buffer(wave: ReferenceWave, instruction: Instruction, operands: list, lane:
     if instruction.modifiers.offen:
         offset += int(wave.read_vector(first)[lane])
     base = wave.scalar64(code) & MASK48
-    return (base + soffset + offset) & MASK48, offset, max(int(wave.scalars[code + 2]) - soffset, 0)
+    return (base + soffset + offset) & MASK48, offset, int(wave.scalars[code + 2])
 
 
 def _pieces(instruction: Instruction, offset: int, limit: int, size: int) -> list[tuple[int, int, bool]]:

@@ -208,6 +208,28 @@ def test_a_descriptor_cuts_off_dword_by_dword() -> None:
     assert target.tolist() == [n + 2 for n in range(24)] + [0] * 40
 
 
+def test_soffset_is_added_behind_the_range_check() -> None:
+    """64 bytes pass a descriptor of 64 bytes, from wherever soffset puts them; the tensor's own end still counts."""
+    space = AddressSpace()
+    source, target = np.arange(48, dtype=np.uint32), np.zeros(64, np.uint32)
+    a, b = space.add_array("in", source), space.add_array("out", target, writable=True)
+    program = code(
+        *pointer(4, 0),
+        *pointer(8, 1),
+        ins("s_mov_b32", s(6), c(64)),
+        ins("s_mov_b32", s(7), c(0x20000)),
+        ins("s_mov_b32", s(10), c(160)),
+        *SCALED,
+        ins("buffer_load_dword", v(4), (v(1), s(4, 4), s(10)), offen=True),
+        store(8, 4),
+        END,
+    )
+    result = run(program, space, a.base, b.base)
+    kinds = {event.kind: event.lanes for event in result.events}
+    assert kinds == {AccessKind.CLAMPED: tuple(range(16, 64)), AccessKind.OUT_OF_BOUNDS: tuple(range(8, 16))}
+    assert target.tolist() == [*range(40, 48), *[0xFFFFFFFF] * 8, *[0] * 48]
+
+
 def test_what_passes_a_descriptor_is_still_judged() -> None:
     """num_records = -16, as kernels set it, lets everything pass."""
     space = AddressSpace()

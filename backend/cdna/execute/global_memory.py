@@ -1,9 +1,10 @@
 """Memory instructions: SMEM, MUBUF, GLOBAL and SCRATCH, LDS-DMA included. Addresses here, judgement in access.py.
 
-The buffer range rule (ISA documents, "Buffer range checking"): a descriptor that is not swizzled is *raw* whatever its
-stride; each dword of an access is out of range by itself when its end, counted in inst_offset + vaddr, passes
-num_records - soffset. Such a load gives 0, such a store is dropped, and it never reaches memory: an event of its own
-(KIND_CLAMPED).
+The buffer range rule (CDNA4 ISA document 9.1.5.2, CDNA3 likewise): a descriptor that is not swizzled is *raw* whatever its
+stride; each dword of an access is out of range by itself when its end, counted in inst_offset + vaddr, passes num_records;
+soffset is no part of that sum, as LLVM's buffer intrinsics say too. Such a load gives 0, such a store is dropped, and it
+never reaches memory: an event of its own (KIND_CLAMPED). No kernel at hand can tell whether soffset counts: AITER's and
+Triton's have an soffset of 0 throughout.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ def buffer_access(wave: int, record: int, context_address: int) -> None:
     base = scalar_pair(scalars, descriptor) & ADDRESS_MASK
     soffset = np.uint64(scalars[fields[at.SOURCE_2]])
     offset = np.uint64(fields[at.IMMEDIATE])
-    limit = np.uint64(max(np.int64(scalars[descriptor + 2]) - np.int64(soffset), 0))
+    limit = np.uint64(scalars[descriptor + 2])
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
     dwords = fields[at.COUNT] & 0xFF
     size = np.uint64(access_bytes(fields[at.OPCODE] & 15, dwords))
