@@ -35,7 +35,7 @@ stay
 close; a skew of 32 is still right for every kernel tried, 64 is wrong."""
 
 SLICE_QUANTUM = 1 << 20
-"""In slice mode waves exchange nothing, so each runs to its next barrier."""
+"""In a slice that does without LDS waves exchange nothing, so each runs to its next barrier."""
 
 DEFAULT_LIMIT = 2_000_000_000
 """Wave instructions after which a run is taken for a hang."""
@@ -185,7 +185,8 @@ class Machine:
         self._scalars = self._initial_scalars(program, space)
         self._fill_program(context, program)
         self._fill_launch(context, launch, program, space.poison)
-        context[at.CTX_QUANTUM] = SLICE_QUANTUM if program.sliced else QUANTUM
+        alone = program.sliced and not program.uses_lds
+        context[at.CTX_QUANTUM] = SLICE_QUANTUM if alone else QUANTUM
         context[at.CTX_LIMIT] = limit
         context[at.CTX_FLAGS] = at.RUN_TIMED if schedule is Schedule.TIMED else 0
         if schedule is Schedule.TIMED:

@@ -21,7 +21,7 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.modifiers import modified
 from backend.cdna.execute.timing_costs import issue_cost
 from backend.cdna.flow import FlowGraph
-from backend.cdna.instruction import Dpp, Instruction, Modifiers, OperandKind
+from backend.cdna.instruction import Dpp, Format, Instruction, Modifiers, OperandKind
 from backend.cdna.slice import Action, slice_kernel
 from backend.errors import UnmodelledError
 
@@ -44,8 +44,7 @@ class Program:
     records: int32 [records, RECORD_WORDS]; modifiers: int32 [rows, MODIFIER_WORDS]; constants: (scalar index, 64-bit value).
     accesses: original index of each instruction that accesses global memory or LDS. originals: original index of each record.
     reset_rows: vector registers that may be read before they are written: zeroed at the start of a wave.
-    uses_lds: whether LDS is read or written. unmodelled: what stops a run that reaches it (full programs may hold such code in
-    parts that no launch reaches; see compile_kernel).
+    uses_lds: whether LDS is read or written, in a slice because an address depends on data that went through it.
     """
 
     arch: str
@@ -116,10 +115,15 @@ class _Compiler:
             tuple(self.accesses),
             originals,
             _read_before_written(self.instructions),
-            any(self.instructions[number].format == "DS" or _loads_to_lds(self.instructions[number]) for number in originals)
-            and not self.sliced,
+            any(self._reaches_lds(number, encoded) for number, encoded, _ in self.encoded),
             self.sliced,
         )
+
+    def _reaches_lds(self, number: int, encoded: Encoded) -> bool:
+        instruction = self.instructions[number]
+        if instruction.format is Format.DS:
+            return encoded.accesses
+        return _loads_to_lds(instruction) and not encoded.count & at.ADDRESSES_ONLY
 
     def _add(self, number: int, instruction: Instruction, action: Action, indexed: bool) -> None:
         encoded = encode(instruction, self.constants)
