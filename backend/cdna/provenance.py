@@ -158,7 +158,8 @@ class _Walk:
                 stack.append((written, self._written(*written)))
 
     def _half_of_mask(self, unit: int, lane: int, before: int) -> Request:
-        """Where a request is answered. A mask is asked for by its low register; lanes from 32 on are in the other one, which may
+        """Where a request is answered. A mask is asked for by its low register; lanes from 32 on are in the other one, which
+        may
         have been written by itself."""
         written = self._last_write(unit, before)
         if lane >= HALF and unit < VGPR:
