@@ -159,8 +159,7 @@ class _Walk:
 
     def _half_of_mask(self, unit: int, lane: int, before: int) -> Request:
         """Where a request is answered. A mask is asked for by its low register; lanes from 32 on are in the other one, which
-        may
-        have been written by itself."""
+        may have been written by itself."""
         written = self._last_write(unit, before)
         if lane >= HALF and unit < VGPR:
             other = self._last_write(unit + 1, before)
