@@ -1,0 +1,82 @@
+"""State that changes what later instructions do: the MODE register and gpr-index mode; and what compiled code depends on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from build import M0, c, imm, ins, s, v
+from single_wave import SingleWave, random_state, run_reference
+
+from backend.cdna.encode import NotModelledError, encode
+from backend.cdna.encoded import Constants
+from backend.cdna.execute import native
+
+MODE = 1
+
+
+def hwreg(register: int, offset: int, size: int) -> int:
+    """The field of hwreg(register, offset, size)."""
+    return register | offset << 6 | (size - 1) << 11
+
+
+def test_setreg_switches_denormals_of_fp32() -> None:
+    """Bits 4 and 5 of MODE: 0 flushes, 3 keeps (what compilers do around a division)."""
+    state = random_state(np.random.default_rng(0))
+    state.vectors[1], state.vectors[2] = np.float32(2.0**-130).view(np.uint32), np.float32(1.0).view(np.uint32)
+    multiply = ins("v_mul_f32", v(3), (v(1), v(2)))
+    keep = ins("s_setreg_imm32_b32", imm(hwreg(MODE, 4, 2)), c(3))
+    flush = ins("s_setreg_imm32_b32", imm(hwreg(MODE, 4, 2)), c(0))
+    wave = SingleWave("gfx942")
+    assert wave.run((keep, multiply), state).vectors[3, 0].view(np.float32) == np.float32(2.0**-130)
+    assert wave.run((keep, flush, multiply), state).vectors[3, 0].view(np.float32) == 0
+
+
+def test_getreg_reads_a_field_of_mode() -> None:
+    state = random_state(np.random.default_rng(0))
+    state.mode = 0b11_01_0000
+    after = SingleWave("gfx942").run((ins("s_getreg_b32", s(5), imm(hwreg(MODE, 4, 4))),), state)
+    assert after.scalars[5] == 0b1101
+
+
+@pytest.mark.parametrize("field", [hwreg(2, 0, 32), hwreg(MODE, 20, 20)])
+def test_other_hardware_registers_are_refused(field: int) -> None:
+    with pytest.raises(NotModelledError):
+        encode(ins("s_getreg_b32", s(5), imm(field)), Constants())
+
+
+def test_gpr_index_instructions_write_m0_and_move_a_source() -> None:
+    """M0[7:0] is the index, M0[15:12] the operands: 1 is SRC0."""
+    state = random_state(np.random.default_rng(0))
+    state.scalars[124], state.scalars[9] = 0xABCD0F00, 300  # the index has eight bits: 44
+    on = ins("s_set_gpr_idx_on", (), (s(9), imm(1)))
+    again = ins("s_set_gpr_idx_idx", (), c(2))
+    move = ins("v_mov_b32", v(100), v(10))
+    off = ins("s_set_gpr_idx_off")
+    wave = SingleWave("gfx950")
+    after = wave.run((on, move, off, ins("v_mov_b32", v(101), v(10))), state)
+    assert np.array_equal(after.vectors[100], state.vectors[54])
+    assert np.array_equal(after.vectors[101], state.vectors[10])
+    assert after.scalars[124] == 0xABCD1F00 | 44
+    after = wave.run((on, again, move, off), state)
+    assert np.array_equal(after.vectors[100], state.vectors[12])
+    reference, _ = run_reference("gfx950", (on, again, move, off), state.copy())
+    assert np.array_equal(reference.vectors, after.vectors)
+    assert np.array_equal(reference.scalars, after.scalars)
+
+
+def test_indexing_of_other_operands_is_refused() -> None:
+    with pytest.raises(NotModelledError, match="SRC0"):
+        encode(ins("s_set_gpr_idx_on", (), (s(9), imm(8))), Constants())
+
+
+def test_m0_is_a_scalar_like_others() -> None:
+    state = random_state(np.random.default_rng(0))
+    after = SingleWave("gfx950").run((ins("s_mov_b32", M0, c(7)), ins("s_add_u32", M0, (M0, c(5)))), state)
+    assert after.scalars[124] == 12
+
+
+def test_compiled_code_is_stamped_with_everything_that_it_is_made_of() -> None:
+    """A change in a module that another imports must not leave the other's compiled code in use."""
+    assert native._imports("compare") >= {"half", "lanes", "layout", "native", "vector_float"}
+    digests = {name: native._source_digest(name) for name in ("compare", "vector_float", "scalar")}
+    assert len(set(digests.values())) == 3
