@@ -1,6 +1,6 @@
 """Row not written in AITER's MLA decode, release 2026-08.
 
-Nobody writes final_lse of rows that are not split (1, the first is row 0): the kernel should, and it never loads
+Nobody writes final_lse of rows that are not split (1, the first is row 0): the kernel should, and never loads
 ptr_LSEP.
 Needs torch and aiter, nothing else. Run it on a gfx950 GPU:
 
@@ -54,7 +54,7 @@ a fault looks like one of
   a red zone touched, a wrong row or a NaN (exit 1)
   Memory access fault by GPU node-N (Agent handle: 0x...) on address 0x.... Reason: Unknown. (exit 134)
 found by aiterfuzz on device cdna:
-  kernel: nobody writes final_lse of rows that are not split (1, the first is row 0): the kernel should, and it never
+  kernel: nobody writes final_lse of rows that are not split (1, the first is row 0): the kernel should, and never
     loads ptr_LSEP
 """
 # ---- how it is checked ----------------------------------------------------------------------------------------------
