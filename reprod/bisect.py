@@ -63,13 +63,15 @@ class Trial:
 class Bisection:
     """The answer.
 
-    first_bad: the first revision that shows the fault; last_good: the last one before it that does not. between: revisions
-    between the two that cannot be judged; without any, first_bad is the one that brought it. trials: in the order of trying.
-    candidates: revisions in the range that touch what matters.
+    fixed: whether it is the end of the fault that was looked for, not its beginning. changed: the first revision that shows the
+    fault (or, where it was fixed, does not); before: the last one before it that does not (or does). between: revisions between
+    the two that cannot be judged; without any, `changed` is the one. trials: in the order of trying. candidates: revisions in
+    the range that touch what matters.
     """
 
-    first_bad: str
-    last_good: str
+    fixed: bool
+    changed: str
+    before: str
     between: tuple[str, ...]
     trials: tuple[Trial, ...]
     candidates: int
@@ -93,8 +95,11 @@ class Judge(Protocol):
         ...
 
 
-def try_revision(name: str, wanted: Finding, judge: Judge, repeats: int = REPEATS) -> Trial:
-    """A revision's verdict, of `repeats` tries; one that shows the fault only sometimes is BAD and not steady."""
+def try_revision(name: str, wanted: Finding, judge: Judge, repeats: int = REPEATS, nearest: bool = False) -> Trial:
+    """A revision's verdict, of `repeats` tries; one that shows the fault only sometimes is BAD and not steady.
+
+    nearest: rules of the nearest release count as the revision's own; the doubts are told with the answer.
+    """
     shown: list[tuple[Verdict, str]] = []
     doubts: tuple[str, ...] = ()
     for _ in range(repeats):
@@ -104,9 +109,9 @@ def try_revision(name: str, wanted: Finding, judge: Judge, repeats: int = REPEAT
             return Trial(name, Verdict.SKIPPED, str(error), (), len(shown) + 1, not shown)
         doubts = tuple(text for _, text in found)
         decisive = [text for part, text in found if part is Part.PLANNER or wanted.party in _NEEDS_LAUNCHER]
-        if decisive:
+        if decisive and not nearest:
             return Trial(name, Verdict.SKIPPED, "; ".join(decisive), doubts, len(shown) + 1, not shown)
-        if _refused_by_launcher(outcome) and any(part is Part.LAUNCHER for part, _ in found):
+        if not nearest and _refused_by_launcher(outcome) and any(part is Part.LAUNCHER for part, _ in found):
             return Trial(name, Verdict.SKIPPED, f"{outcome.refused}; {'; '.join(doubts)}", doubts, len(shown) + 1, not shown)
         shown.append(_verdict(outcome, wanted))
     verdict, detail = next((each for each in shown if each[0] is Verdict.BAD), shown[0])
@@ -141,29 +146,34 @@ def _verdict(outcome: Outcome, wanted: Finding) -> tuple[Verdict, str]:
 
 
 def bisect(
-    names: Sequence[str], good: str, bad: str, attempt: Callable[[str], Trial], said: Callable[[Trial], None] = lambda _: None
+    names: Sequence[str],
+    good: str,
+    bad: str,
+    attempt: Callable[[str], Trial],
+    said: Callable[[Trial], None] = lambda _: None,
+    fixed: bool = False,
 ) -> Bisection:
-    """The boundary between `good` and `bad`.
+    """The boundary between `good` and `bad`; fixed: bad comes first, and what is looked for is the end of the fault.
 
-    names: the revisions after `good` up to `bad`, oldest first; the last one stands for `bad` and is tried as such.
+    names: the revisions after the earlier of the two up to the later, oldest first; the last one stands for the later.
     attempt: tries one. said: told of each trial as it is made. Raises UsageError where good or bad is not what it should be.
     """
     search = _Search(attempt, said)
     search.expect(good, False)
     search.expect(bad, True)
-    low, high = -1, len(names) - 1  # names[low] is good (-1: `good` itself), names[high] bad
+    earlier, later = (bad, good) if fixed else (good, bad)
+    low, high = -1, len(names) - 1  # names[low] is as the earlier one (-1: itself), names[high] as the later
     while True:
         at = search.nearest_known(names, low, high)
         if at is None:
             break
-        if search.is_bad(names[at]):
+        if search.is_bad(names[at]) is not fixed:
             high = at
         else:
             low = at
-    last_good = good if low < 0 else names[low]
-    first_bad = bad if high == len(names) - 1 or not names else names[high]
-    between = tuple(names[low + 1 : high])
-    return Bisection(first_bad, last_good, between, tuple(search.trials.values()), len(names))
+    before = earlier if low < 0 else names[low]
+    changed = later if high == len(names) - 1 or not names else names[high]
+    return Bisection(fixed, changed, before, tuple(names[low + 1 : high]), tuple(search.trials.values()), len(names))
 
 
 class _Search:
@@ -209,19 +219,25 @@ def told(found: Bisection, commits: Sequence[Commit] = ()) -> Iterator[str]:
     def called(name: str) -> str:
         return str(by_name.get(name, name))
 
-    before = trials[found.last_good]
-    shown = f"{before.verdict.value}{f': {before.detail}' if before.detail else ''}"
+    before, now = _shown(trials[found.before]), _shown(trials[found.changed])
     if found.exact:
-        yield f"first bad: {called(found.first_bad)}"
-        yield f"before it, {called(found.last_good)} shows: {shown}"
+        yield f"first without it: {called(found.changed)}: {now}" if found.fixed else f"first bad: {called(found.changed)}"
+        yield f"before it, {called(found.before)}: {before}"
     else:
-        yield f"between {called(found.last_good)} (which shows: {shown}) and {called(found.first_bad)}, which shows the fault"
+        yield f"between {called(found.before)}: {before}; and {called(found.changed)}: {now}"
         yield f"{len(found.between)} revisions between the two cannot be judged, because their rules are not built in"
-    tried = f"{len(found.trials)} of {found.candidates} revisions that touch the decode path tried"
+    tries = max(trial.tries for trial in found.trials)
     steady = "all" if found.steady else "NOT all"
-    yield f"{tried}, each up to {max(trial.tries for trial in found.trials)} times; {steady} showed the same at every try"
-    for text in trials[found.first_bad].doubts:
-        yield f"at {called(found.first_bad).split(' ')[0]}: {text}; no matter for this fault, which comes before it"
+    yield (
+        f"{len(found.trials)} revisions tried, the ends among them, of {found.candidates} that touch the decode path, each up "
+        f"to {tries} times; {steady} showed the same at every try"
+    )
+    for text in trials[found.changed].doubts:
+        yield f"at {called(found.changed).split(' ')[0]}: {text}"
+
+
+def _shown(trial: Trial) -> str:
+    return f"{trial.verdict.value}{f' ({trial.detail})' if trial.detail else ''}"
 
 
 def wanted_of(outcome: Outcome, case: Case) -> Finding:

@@ -43,14 +43,21 @@ def commit(checkout: str, revision: str) -> Commit:
     return _parsed(shown.strip())
 
 
-def commits_between(checkout: str, good: str, bad: str) -> tuple[Commit, ...]:
-    """Commits after `good` up to `bad` along the first parents that touch PATHS, oldest first.
+def is_before(checkout: str, earlier: str, later: str) -> bool:
+    """Whether a commit is an ancestor of another."""
+    return _git(checkout, "merge-base", "--is-ancestor", earlier, later) is not None
 
-    Raises UsageError where good is not before bad.
+
+def commits_between(checkout: str, earlier: str, later: str) -> tuple[Commit, ...]:
+    """Commits after `earlier` up to `later` along the first parents that touch PATHS, oldest first.
+
+    Raises UsageError where one is not an ancestor of the other.
     """
-    if _git(checkout, "merge-base", "--is-ancestor", good, bad) is None:
-        raise UsageError(f"--good {good} is not an ancestor of --bad {bad}; give a good revision that comes before the bad one")
-    listed = _git(checkout, "log", "--first-parent", "--reverse", "--format=%H%x09%as%x09%s", f"{good}..{bad}", "--", *PATHS)
+    if not is_before(checkout, earlier, later):
+        raise UsageError(f"{earlier} is not an ancestor of {later}; give two revisions of which one comes before the other")
+    listed = _git(
+        checkout, "log", "--first-parent", "--reverse", "--format=%H%x09%as%x09%s", f"{earlier}..{later}", "--", *PATHS
+    )
     return tuple(_parsed(line) for line in (listed or "").splitlines())
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 AITER: nothing is built. Sizing and fold rule are executed from each revision's Python, kernel table and code objects are its
 own, and a planner or launcher whose source is not one that is built in is a doubt: where it matters for the fault, the revision
-is skipped, and the answer may be a range. Backend sources are tried in the order given, each as shipped.
+is skipped, and the answer may be a range (--nearest takes the nearest release's rules, and says so with the answer). Backend
+sources are tried in the order given, each as shipped.
 
 Exit codes: 0 one revision (or release) is named, 2 wrong usage, 3 a range, or nothing could be tried."""
 
@@ -35,7 +36,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     history = command.add_argument_group("over AITER's history")
     history.add_argument("--aiter", metavar="CHECKOUT", help="a checkout or bare repository of ROCm/aiter, with its history")
     history.add_argument("--good", metavar="REV", help="a revision without the fault")
-    history.add_argument("--bad", metavar="REV", help="a later revision with it")
+    history.add_argument("--bad", metavar="REV", help="a revision with it; before the good one: looks for what mended it")
+    history.add_argument("--nearest", action="store_true", help="judge revisions of unknown rules by the nearest release's")
     history.add_argument("--repeat", type=number("--repeat", 1), default=3, metavar="N", help="tries of each revision (3)")
     history.add_argument(
         "--device", default="model", metavar="D", help="model (default), or cdna for the revisions' code objects"
@@ -68,11 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _over_history(arguments: argparse.Namespace, case: Case) -> int:
     from fuzz.compiling import announced
     from reprod.bisect import bisect, told, try_revision, wanted_of
-    from reprod.history import commit, commits_between
+    from reprod.history import commit, commits_between, is_before
     from reprod.revision import RevisionJudge
 
     good, bad = (commit(arguments.aiter, revision) for revision in (arguments.good, arguments.bad))
-    commits = commits_between(arguments.aiter, good.name, bad.name)
+    fixed = is_before(arguments.aiter, bad.name, good.name)
+    earlier, later = (bad, good) if fixed else (good, bad)
+    commits = commits_between(arguments.aiter, earlier.name, later.name)
     judge = RevisionJudge(arguments.aiter, case, arguments.device)
     known = {each.name: each for each in (*commits, good, bad)}
     with announced():
@@ -82,8 +86,9 @@ def _over_history(arguments: argparse.Namespace, case: Case) -> int:
             [each.name for each in commits],
             good.name,
             bad.name,
-            lambda name: try_revision(name, wanted, judge, arguments.repeat),
+            lambda name: try_revision(name, wanted, judge, arguments.repeat, arguments.nearest),
             lambda trial: _say(trial, known),
+            fixed,
         )
     print()
     for line in told(found, (*commits, good, bad)):

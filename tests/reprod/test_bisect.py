@@ -57,7 +57,7 @@ def search(states: str) -> Bisection:
 def test_every_boundary_is_found_in_logarithmic_time(length: int) -> None:
     for first in range(1, length):
         found = search("g" * first + "b" * (length - first))
-        assert (found.first_bad, found.last_good, found.exact) == (f"r{first}", f"r{first - 1}", True)
+        assert (found.changed, found.before, found.exact) == (f"r{first}", f"r{first - 1}", True)
         assert len(found.trials) <= 3 + np.log2(length)
 
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_judged_makes_a_range_and_never_a_guess(
     states: str, first_bad: str, last_good: str, between: tuple[str, ...]
 ) -> None:
     found = search(states)
-    assert (found.first_bad, found.last_good, found.between) == (first_bad, last_good, between)
+    assert (found.changed, found.before, found.between) == (first_bad, last_good, between)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,10 @@ def test_a_fault_that_comes_and_goes_is_bad_and_not_steady() -> None:
     assert (trial.verdict, trial.steady, trial.tries) == (Verdict.BAD, False, 3)
 
 
-def judged(party: Party, parts: Sequence[Part]) -> Verdict:
+def judged(party: Party, parts: Sequence[Part], nearest: bool = False) -> Verdict:
     wanted = Finding(FindingKind.OUT_OF_BOUNDS_READ, Severity.READ, party, "k.co", "q", "x")
-    return try_revision("r", wanted, lambda _: (outcome(wanted), [(part, "unknown") for part in parts])).verdict
+    unknown = [(part, "unknown") for part in parts]
+    return try_revision("r", wanted, lambda _: (outcome(wanted), unknown), nearest=nearest).verdict
 
 
 def test_doubts_count_where_the_fault_depends_on_them() -> None:
@@ -102,6 +103,7 @@ def test_doubts_count_where_the_fault_depends_on_them() -> None:
     assert judged(Party.CALLER, [Part.PLANNER]) is Verdict.SKIPPED
     assert judged(Party.KERNEL, [Part.LAUNCHER]) is Verdict.SKIPPED
     assert judged(Party.KERNEL, []) is Verdict.BAD
+    assert judged(Party.KERNEL, [Part.LAUNCHER], nearest=True) is Verdict.BAD
 
 
 def test_a_refusal_by_a_launcher_that_is_not_its_own_is_no_evidence() -> None:
@@ -133,8 +135,8 @@ def test_the_answer_names_the_commit_or_says_that_it_is_a_range() -> None:
     names = [Commit(f"r{i}", "2026-04-08", f"subject {i}") for i in range(4)]
     exact, ranged = list(told(search("ggbb"), names)), list(told(search("g??b"), names))
     assert exact[0] == "first bad: r2 (2026-04-08, subject 2)"
-    assert exact[1].startswith("before it, r1 (2026-04-08, subject 1) shows: silent")
-    assert ranged[0].startswith("between r0 (2026-04-08, subject 0)")
+    assert exact[1] == "before it, r1 (2026-04-08, subject 1): silent"
+    assert ranged[0] == "between r0 (2026-04-08, subject 0): silent; and r3 (2026-04-08, subject 3): shows the fault"
     assert ranged[1].startswith("2 revisions between the two cannot be judged")
 
 
@@ -248,8 +250,8 @@ def test_the_commit_that_made_64_heads_fault(aiter_checkout: Path) -> None:
     found = bisect([c.name for c in commits], good.name, bad.name, lambda name: try_revision(name, wanted, judge))
     assert found.exact
     assert found.steady
-    assert found.first_bad.startswith("899002193c")
-    assert found.last_good.startswith("6416c6f512")
+    assert found.changed.startswith("899002193c")
+    assert found.before.startswith("6416c6f512")
     assert len(found.trials) < len(commits) / 3
 
 
@@ -267,8 +269,8 @@ def test_the_command_names_it(aiter_checkout: Path, capsys: pytest.CaptureFixtur
 def test_history_is_checked(aiter_checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entry = str(Path(__file__).parents[2] / "corpus" / "F1-head-gate-64.json")
     checkout = ["--aiter", str(aiter_checkout)]
-    assert main(["bisect", entry, *checkout, "--good", "22db4ebb70", "--bad", "6416c6f512"]) == 2
-    assert "not an ancestor" in capsys.readouterr().err
+    assert main(["bisect", entry, *checkout, "--good", "5e4c537c6b", "--bad", "6416c6f512^"]) == 0
+    assert "planner-overrun/planner v1_0/reduce_indptr" in capsys.readouterr().out
     assert main(["bisect", entry, *checkout, "--good", "unheard-of", "--bad", "6416c6f512"]) == 2
     assert main(["bisect", entry, *checkout, "--good", "6416c6f512"]) == 2
     assert "--bad missing" in capsys.readouterr().err
