@@ -40,6 +40,43 @@ class Accesses:
     why: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """Ranges of several tensors, one of each for each piece of work, so that all can be judged in one pass.
+
+    tensors: name, whether it is written, and why, of each plane; begin, end: [planes, work] as in Accesses; source: [work].
+    """
+
+    tensors: tuple[tuple[str, bool, str], ...]
+    begin: Int64Array
+    end: Int64Array
+    source: Int64Array
+
+    def accesses(self) -> list[Accesses]:
+        """The planes one by one, without those that touch nothing."""
+        planes = zip(self.tensors, self.begin, self.end, strict=True)
+        return [
+            Accesses(name, is_write, begin, end, self.source, why)
+            for (name, is_write, why), begin, end in planes
+            if (end > begin).any()
+        ]
+
+    def inside(self, tensors: Mapping[str, TensorSpec]) -> bool:
+        """Whether nothing leaves its tensor."""
+        sizes = np.array([tensors[name].nbytes if name in tensors else 0 for name, _, _ in self.tensors], np.int64)
+        return bool(_inside(self.begin, self.end, sizes))
+
+
+@numba.njit(cache=True, nogil=True)
+def _inside(begin: Int64Array, end: Int64Array, sizes: Int64Array) -> bool:
+    for plane in range(len(begin)):
+        size = sizes[plane]
+        for i in range(begin.shape[1]):
+            if end[plane, i] > begin[plane, i] and (end[plane, i] > size or begin[plane, i] < 0):
+                return False
+    return True
+
+
 def out_of_bounds(accesses: Accesses, size: int, stage: str, items: npt.NDArray[np.int32] | None) -> Violation | None:
     """The ranges that leave a tensor of `size` bytes, as one violation; None where none does."""
     count, at, lowest, highest = _scan(accesses.begin, accesses.end, size)

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.call import Call
+from backend.devices.model.kernargs import reads_of
+from backend.devices.model.traits import traits
 from backend.observation import ByteRanges, EndKind, Observation, Violation
 
 Shown = tuple[str, str, str, bool, int]
@@ -34,6 +36,12 @@ def incomparable(call: Call) -> str | None:
     if plan.reads_past_end:
         return "the plan depends on memory that the planner read outside its inputs"
     items = plan.work_items
+    if (items[:, 5] > len(call.decode.kv_indices)).any():
+        return "the plan names entries behind the end of kv_indices, which hold whatever lies there"
+    if (items[:, 0] + 1 >= len(call.decode.qo_indptr)).any() and "ptr_QTP" in reads_of(call).kernargs:
+        return "the kernel reads the end of a request's rows behind the end of qo_indptr"
+    if (items[:, 0] >= len(call.decode.kv_last_page_lens)).any() and traits(call.launched.blob_id).reads_last_page_lens:
+        return "the kernel reads the length of a request's last page behind the end of kv_last_page_lens"
     if (items[:, 2] < 0).any() or (items[:, 3] <= items[:, 2]).any() or (items[:, 1] < -1).any():
         return "the plan has items whose rows end before they begin"
     return None

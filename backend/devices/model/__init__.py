@@ -5,6 +5,9 @@ Needs no code object and no GPU. What it knows of a kernel beyond the kernargs i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +18,9 @@ from backend.devices.model import kernargs, non_persistent, pages, persistent
 from backend.devices.model.pages import Stretches
 from backend.devices.model.traits import KernelTraits, traits
 from backend.observation import DeviceEnd, EndKind, Footprint, Observation, Violation
+
+Int64Array = npt.NDArray[np.int64]
+_NOTHING = np.zeros(0, np.int64)
 
 
 class ModelDevice:
@@ -31,57 +37,68 @@ class ModelDevice:
         """What the call's stages touch, and which of it breaks the memory contract."""
         launch = call.launched
         known = self._known if self._known is not None else traits(launch.blob_id)
-        stage1, work, end = _stage1(call, known)
-        items = call.plan.work_items if call.plan is not None and launch.persistent else None
-        violations = bounds(stage1, launch.tensors, launch.code_object, items)
-        violations += pages.violations(call, known, work)
-        footprints = {launch.code_object: _footprint(call, known, stage1, work)} if self._record else {}
         merged = second_stage.run(call, self._record)
-        violations += merged.violations
-        if end is None:
-            violations += _unwritten(call, stage1, merged.rows)
-        footprints |= merged.footprints
+        seen = _persistent(call, known) if launch.persistent else _non_persistent(call, known)
+        violations = [*seen.violations, *pages.violations(call, known, seen.work), *merged.violations]
+        if seen.end is None:
+            missing = outputs.unwritten(call, *seen.writes_of_o, merged.rows)
+            violations += [] if missing is None else [missing]
+        footprints = dict(merged.footprints)
+        if self._record:
+            footprints[launch.code_object] = _footprint(call, known, seen)
         notes = () if known.blob_id else (f"{launch.code_object} was never measured: its accesses are taken from the contract",)
-        return Observation(call, self.name, tuple(violations), footprints, coverage.of_call(call), notes=notes, end=end)
+        return Observation(call, self.name, tuple(violations), footprints, coverage.of_call(call), notes=notes, end=seen.end)
 
 
-def _stage1(call: Call, known: KernelTraits) -> tuple[list[Accesses], Stretches, DeviceEnd | None]:
-    """Accesses of stage 1, its KV positions, and how it ends where it does not end well."""
-    if not call.launched.persistent:
-        groups = non_persistent.workgroups(call, known)
-        live = groups.splits > 0
-        work = Stretches(groups.request[live], groups.kv_begin[live], groups.kv_end[live], groups.padded[live])
-        return non_persistent.stage1(call, known, groups), work, None
-    assert call.plan is not None
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stage1:
+    """What stage 1 does. accesses: all but those of the pool's pages, made when asked for; writes_of_o: begins, ends in bytes.
+
+    idle: no workgroup has work.
+    """
+
+    accesses: Callable[[], list[Accesses]]
+    violations: list[Violation]
+    work: Stretches
+    writes_of_o: tuple[Int64Array, Int64Array]
+    idle: bool
+    end: DeviceEnd | None
+
+
+def _non_persistent(call: Call, known: KernelTraits) -> _Stage1:
+    launch = call.launched
+    groups = non_persistent.workgroups(call, known)
+    touched = non_persistent.stage1(call, known, groups)
+    live = groups.splits > 0
+    work = Stretches(groups.request[live], groups.kv_begin[live], groups.kv_end[live], groups.padded[live])
+    o = next(((one.begin, one.end) for one in touched if one.is_write and one.tensor == "o"), (_NOTHING, _NOTHING))
+    return _Stage1(lambda: touched, bounds(touched, launch.tensors, launch.code_object, None), work, o, False, None)
+
+
+def _persistent(call: Call, known: KernelTraits) -> _Stage1:
+    launch, plan = call.launched, call.plan
+    assert plan is not None
     done = persistent.work(call, known)
-    run = done.run
-    items = call.plan.work_items[run].astype(np.int64)
+    planes = persistent.stage1(call, known, done)
+    run, every = done.run, plan.work_items
+    violations = []
+    if not planes.inside(launch.tensors):
+        violations = bounds(planes.accesses(), launch.tensors, launch.code_object, every)
+    items = every[run].astype(np.int64)
+    work = Stretches(run, items[:, 4], items[:, 5], (items[:, 5] - items[:, 4]) % known.tile)
     end = None
     if done.hang is not None:
-        item = call.plan.work_items[done.hang]
-        message = f"work item {done.hang} covers [{item[4]}, {item[5]}): {call.launched.code_object} never comes to its end"
+        item = every[done.hang]
+        message = f"work item {done.hang} covers [{item[4]}, {item[5]}): {launch.code_object} never comes to its end"
         end = DeviceEnd(EndKind.HANG, message)
-    padded = (items[:, 5] - items[:, 4]) % known.tile
-    return persistent.stage1(call, known, done), Stretches(run, items[:, 4], items[:, 5], padded), end
+    o = persistent.PLANE_OF_O
+    return _Stage1(planes.accesses, violations, work, (planes.begin[o], planes.end[o]), not len(done.state), end)
 
 
-def _unwritten(call: Call, stage1: list[Accesses], merged: npt.NDArray[np.bool_]) -> list[Violation]:
-    """Rows of o that nobody writes."""
-    writes = [one for one in stage1 if one.is_write and one.tensor == "o"]
-    none = np.zeros(0, np.int64)
-    begin = np.concatenate([none, *(one.begin for one in writes)])
-    found = outputs.unwritten(call, begin, np.concatenate([none, *(one.end for one in writes)]), merged)
-    return [] if found is None else [found]
-
-
-def _footprint(call: Call, known: KernelTraits, stage1: list[Accesses], work: Stretches) -> Footprint:
+def _footprint(call: Call, known: KernelTraits, seen: _Stage1) -> Footprint:
     """Bytes inside each tensor, as the machine records them."""
-    idle = call.launched.persistent and not any((one.end > one.begin).any() for one in stage1)
-    found = footprint_of([*stage1, *kernargs.fixed(call, idle)], call.launched.tensors)
-    pool = footprint_of([_pool(call, known, work)], call.launched.tensors)
+    tensors = call.launched.tensors
+    found = footprint_of([*seen.accesses(), *kernargs.fixed(call, known, seen.idle)], tensors)
+    ranges = pages.footprint(call, known, seen.work)
+    pool = footprint_of([Accesses("kv_buffer", False, ranges[:, 0], ranges[:, 1], None, "")], tensors)
     return Footprint({**found.reads, **pool.reads}, found.writes)
-
-
-def _pool(call: Call, known: KernelTraits, work: Stretches) -> Accesses:
-    ranges = pages.footprint(call, known, work)
-    return Accesses("kv_buffer", False, ranges[:, 0], ranges[:, 1], None, "")

@@ -11,6 +11,7 @@ from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS, KernargReads, kernarg_
 from backend.aiter.kernargs import Kernarg
 from backend.call import Call
 from backend.devices.accesses import FLOAT32, INT32, Accesses
+from backend.devices.model.traits import KernelTraits
 from backend.errors import UnmodelledError
 
 _SCALES = {"q_scale": "ptr_QSCALE", "kv_scale": "ptr_KVSCALE"}
@@ -33,7 +34,7 @@ def _reads(blob_id: str, kernargs: tuple[Kernarg, ...]) -> KernargReads:
         return KernargReads(blob_id, Arch.GFX950, "", names, frozenset(WORK_ITEM_FIELDS))
 
 
-def fixed(call: Call, idle: bool) -> list[Accesses]:
+def fixed(call: Call, known: KernelTraits, idle: bool) -> list[Accesses]:
     """Kernargs, scales, work_meta_data and work_indptr, for a footprint. Always in bounds.
 
     idle: no workgroup has an item, so that each ends when it has seen that.
@@ -43,7 +44,8 @@ def fixed(call: Call, idle: bool) -> list[Accesses]:
     names = frozenset({"ptr_STP"}) if idle else reads.kernargs
     segment = [kernarg for kernarg in launch.kernargs if kernarg.name in names]
     begin = np.array([kernarg.offset for kernarg in segment], np.int64)
-    found = [_read("kernarg", begin, begin + np.array([kernarg.size for kernarg in segment], np.int64), "kernarg + field")]
+    size = [INT32 if kernarg.name in known.low_words.split() else kernarg.size for kernarg in segment]
+    found = [_read("kernarg", begin, begin + np.array(size, np.int64), "kernarg + field")]
     passed = {kernarg.name: kernarg.value for kernarg in launch.kernargs}
     zero = np.zeros(1, np.int64)
     for tensor, pointer in _SCALES.items():

@@ -57,18 +57,21 @@ _SLACK = (0, 64, 128, 192, 256)
 PERSISTENT: tuple[Group, ...] = (
     {"stops_at_empty": (True, False), "reads_past_empty": (False, True)},
     {"q_rows": _RULES, "q_slack": _SLACK},
+    {"reads_last_page_lens": (False, True)},
     *({name: _ROWS[name]} for name in _ROWS),
     {"tile": _TILES, "ahead": (False, True)},
     *_KV,
 )
 NON_PERSISTENT: tuple[Group, ...] = (
     {"reads_last_page_lens": (False, True), "reads_qo_indptr": (True, False)},
-    {"first_row_by_request": (False, True), "single": tuple(Single)},
+    {"low_words": ("", "ptr_RP")},
+    {"rows_by_request": (False, True), "single": tuple(Single)},
+    {"q_by_request": (False, True)},
     {"x_rows": (0, 8, 16, 32, 64, 128), "causal": (False, True)},
     {"tile": _TILES, "ahead": (False, True)},
     {"layout": tuple(Layout), "partial_rows": _RULES},
     {"lse_layout": tuple(Layout), "lse_rows": _RULES},
-    {"q_rows": _RULES, "q_slack": _SLACK},
+    {"q_rows": _RULES, "q_slack": _SLACK, "q_slack_clamped": (True, False)},
     *_KV,
 )
 PASSES = 3

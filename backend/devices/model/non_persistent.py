@@ -42,10 +42,14 @@ class Workgroups:
 
 
 def workgroups(call: Call, known: KernelTraits) -> Workgroups:
-    """The workgroups of a launch, splits folded together."""
+    """The workgroups of a launch with the rows that they write, splits folded together."""
+    return _workgroups_of(call, known, known.rows_by_request)
+
+
+def _workgroups_of(call: Call, known: KernelTraits, rows_by_request: bool) -> Workgroups:
     launch, decode = call.launched, call.decode
     batch = launch.grid[1]
-    by_request = launch.max_seqlen_q if known.first_row_by_request else 0
+    by_request = launch.max_seqlen_q if rows_by_request else 0
     found = _workgroups(
         _entries(decode.qo_indptr, batch + 1),
         _entries(decode.kv_indptr, batch + 1),
@@ -62,7 +66,7 @@ def workgroups(call: Call, known: KernelTraits) -> Workgroups:
 
 def stage1(call: Call, known: KernelTraits, groups: Workgroups) -> list[Accesses]:
     """All accesses of the kernel except those of the KV pool's pages; the source of each is its request."""
-    launch, decode = call.launched, call.decode
+    launch = call.launched
     splits, heads = launch.num_kv_splits, launch.heads_in_kernel
     reads = reads_of(call)
     request = np.arange(launch.grid[1])
@@ -76,15 +80,28 @@ def stage1(call: Call, known: KernelTraits, groups: Workgroups) -> list[Accesses
     if known.reads_last_page_lens:
         found.append(Accesses("kv_last_page_lens", False, begin, begin + INT32, request, "ptr_LTL + b * 4"))
     owner = groups.request[live]
+    entries = groups.kv_begin[live] * INT32, groups.kv_end[live] * INT32
+    found.append(Accesses("kv_indices", False, *entries, owner, "ptr_LTD + kv_indptr[b] * 4"))
+    found.append(_q(call, known, groups))
+    return found + _outputs(call, known, groups, splits, heads)
+
+
+def _q(call: Call, known: KernelTraits, groups: Workgroups) -> Accesses:
+    """Reads of q, which some kernels find by the request's number and others by qo_indptr."""
+    launch, decode = call.launched, call.decode
+    if known.q_by_request is not known.rows_by_request:
+        groups = _workgroups_of(call, known, known.q_by_request)
+    live = groups.splits > 0
     first, rows = groups.first[live], groups.rows[live]
     q_head = QK_HEAD_DIM * decode.q_dtype.itemsize
     count = np.clip(rows, *known.q_rows.bounds(launch.s_mqa))
-    reach = np.minimum((first + count) * q_head + known.q_slack, (first + groups.behind[live]) * q_head)
-    end = np.maximum((first + count) * q_head, reach)
-    found.append(Accesses("q", False, first * q_head, end, owner, "ptr_Q + (qo_indptr[b] * s_MQA + x * sub_q) * row bytes"))
-    entries = groups.kv_begin[live] * INT32, groups.kv_end[live] * INT32
-    found.append(Accesses("kv_indices", False, *entries, owner, "ptr_LTD + kv_indptr[b] * 4"))
-    return found + _outputs(call, known, groups, splits, heads)
+    end = (first + count) * q_head
+    reach = end + known.q_slack
+    if known.q_slack_clamped:
+        reach = np.minimum(reach, (first + groups.behind[live]) * q_head)
+    end = np.maximum(end, reach)
+    row = "b * s_Q_Bs" if known.q_by_request else "qo_indptr[b] * s_MQA * row bytes"
+    return Accesses("q", False, first * q_head, end, groups.request[live], f"ptr_Q + {row} + x * sub_q * row bytes")
 
 
 def _outputs(call: Call, known: KernelTraits, groups: Workgroups, splits: int, heads: int) -> list[Accesses]:

@@ -19,10 +19,6 @@ from backend.observation import ByteRanges, Violation, ViolationKind
 Int64Array = npt.NDArray[np.int64]
 
 
-NOBODYS_PAGE = 0xFFFF_FFFF
-"""What an entry behind the end of kv_indices holds: the poison that the machine's memory is filled with."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Stretches:
     """The KV positions that stage 1 works on, one stretch for each piece of work.
@@ -94,14 +90,30 @@ def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array
     wide = known.bytes_of_token(decode.kv_dtype.itemsize)
     found: tuple[Int64Array, Int64Array] = _expand(
         work.source, work.begin, work.end, work.padded, decode.kv_indices, decode.kv_indptr, decode.kv_pages, decode.page_size,
-        stride, stride // decode.page_size, wide, known.tile, known.ahead, known.paging is Paging.TOKEN, known.page_bits,
+        stride, stride // decode.page_size, wide, known.tile, known.ahead, known.paging is Paging.PAGE,
+        known.paging is Paging.TOKEN, known.page_bits,
     )  # fmt: skip
     return found
 
 
 @njit(cache=True, nogil=True)
 def _expand(  # type: ignore[no-untyped-def]
-    source, begin, end, padded, indices, indptr, pages, page_size, stride, token_stride, wide, tile, ahead, by_token, page_bits
+    source,
+    begin,
+    end,
+    padded,
+    indices,
+    indptr,
+    pages,
+    page_size,
+    stride,
+    token_stride,
+    wide,
+    tile,
+    ahead,
+    by_page,
+    by_token,
+    page_bits,
 ):
     """One range for each position, clamped ones included, once for each stretch.
 
@@ -127,6 +139,9 @@ def _expand(  # type: ignore[no-untyped-def]
         per_entry = page_size if by_token else 1
         last_entry = (end[i] - 1) // per_entry
         positions = length + (1 if ahead or padded[i] else 0)
+        if by_page:
+            # Entries past the end of the work are clamped to the last one, except in the first tile.
+            positions = length + (1 if length * page_size < tile else 0)
         if by_token:
             positions = ((length + tile - 1) // tile + (1 if ahead else 0)) * tile
         for place in range(positions):
@@ -134,17 +149,21 @@ def _expand(  # type: ignore[no-untyped-def]
             clamped = entry > last_entry
             page = np.int64(0)
             if not clamped:
-                page = np.int64(indices[entry]) if 0 <= entry < len(indices) else np.int64(NOBODYS_PAGE)
+                if entry < 0 or entry >= len(indices):
+                    continue  # an index that nobody wrote leads anywhere
+                page = np.int64(indices[entry])
             product = page * stride
             if page_bits == 24:
                 product = ((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF)
             elif page_bits == 32:
                 product = product & np.int64(0xFFFFFFFF)
             byte = product + (place % page_size * token_stride if by_token else 0)
-            first[at], last[at] = byte, byte + wide
+            first[at], last[at] = byte, byte + (wide * page_size if by_page else wide)
             at += 1
             wrong = not clamped and (entry < mine_begin or entry >= mine_end) and page != 0
-            if byte % stride + wide > stride and page + 1 < pages:  # wider than the token: it ends in the next page
+            if (
+                wide > token_stride and byte % stride + wide > stride and page + 1 < pages
+            ):  # wider than the token: it ends in the next page
                 after = np.searchsorted(mine, page + 1)
                 wrong = wrong or after == len(mine) or mine[after] != page + 1
             if wrong or product != page * stride:

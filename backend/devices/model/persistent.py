@@ -15,7 +15,7 @@ from numba import njit
 from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
-from backend.devices.accesses import BF16, FLOAT32, INT32, ITEM_BYTES, Accesses
+from backend.devices.accesses import BF16, FLOAT32, INT32, ITEM_BYTES, Planes
 from backend.devices.model.kernargs import reads_of
 from backend.devices.model.traits import KernelTraits, Paging
 
@@ -72,7 +72,7 @@ def _walk(
     return state, hang
 
 
-def stage1(call: Call, known: KernelTraits, done: Work) -> list[Accesses]:
+def stage1(call: Call, known: KernelTraits, done: Work) -> Planes:
     """All accesses of the kernel except those of the KV pool's pages (see pages.py), with the item as source."""
     plan, launch = call.plan, call.launched
     assert plan is not None
@@ -82,13 +82,11 @@ def stage1(call: Call, known: KernelTraits, done: Work) -> list[Accesses]:
     q_head = QK_HEAD_DIM * call.decode.q_dtype.itemsize
     rules = (known.q_rows, known.o_rows, known.final_lse_rows, known.partial_rows, known.lse_rows)
     limits = np.array([rule.bounds(launch.s_mqa) for rule in rules], np.int64)
+    by_batch = np.array([*(pointer in reads.kernargs for pointer in _BY_BATCH), known.reads_last_page_lens], np.bool_)
     stores_final_lse = "ptr_LSEP" in reads.kernargs and "final_lse" in launch.tensors
     page = call.decode.page_size if known.paging is Paging.TOKEN else 1
-    begin, end = _ranges(items, done.state, heads, q_head, known.q_slack, limits, first, last, stores_final_lse, page)
-    source = np.arange(len(items))
-    planes = [Accesses(name, is_write, begin[i], end[i], source, why) for i, (name, is_write, why) in enumerate(_TENSORS)]
-    unread = {name for name, pointer in _BY_BATCH.items() if pointer not in reads.kernargs}
-    return [plane for plane in planes if plane.tensor not in unread and plane.tensor in launch.tensors]
+    begin, end = _ranges(items, done.state, heads, q_head, known.q_slack, limits, first, last, stores_final_lse, page, by_batch)
+    return Planes(_TENSORS, begin, end, np.arange(len(items)))
 
 
 def _read_words(names: frozenset[str]) -> tuple[int, int]:
@@ -107,11 +105,14 @@ _TENSORS = (
     ("attn_lse", True, "ptr_LSE + partial_loc * s_MQA * 4"),
     ("qo_indptr", False, "ptr_QTP + batch * 4 + 4"),
     ("kv_indptr", False, "ptr_LTP + batch * 4"),
+    ("kv_last_page_lens", False, "ptr_LTL + batch * 4"),
 )
 """Tensor, whether it is written, and its address, in the order of the planes that `_ranges` fills."""
 
-_BY_BATCH = {"qo_indptr": "ptr_QTP", "kv_indptr": "ptr_LTP"}
-"""Tensors that only some kernels read, and the kernarg that tells."""
+PLANE_OF_O = 3
+
+_BY_BATCH = ("ptr_QTP", "ptr_LTP")
+"""Kernargs of qo_indptr and kv_indptr, which only some kernels read."""
 
 
 @njit(cache=True, nogil=True)
@@ -126,22 +127,27 @@ def _ranges(
     last: int,
     stores_final_lse: bool,
     page: int,
+    by_batch: npt.NDArray[np.bool_],
 ) -> tuple[Int64Array, Int64Array]:
     """Begin and end [tensors, items] in bytes; an item that leaves a tensor alone has an empty range at 0.
 
     limits: least and most packed rows of q, o, final_lse, logits and attn_lse. q_head: bytes of a head of q. page: KV positions
-    that share an entry of kv_indices.
+    that share an entry of kv_indices. by_batch: whether qo_indptr, kv_indptr and kv_last_page_lens are read.
     """
-    begin = np.zeros((9, len(items)), np.int64)
-    end = np.zeros((9, len(items)), np.int64)
+    begin = np.zeros((10, len(items)), np.int64)
+    end = np.zeros((10, len(items)), np.int64)
     count = np.zeros(5, np.int64)
     for i in range(len(items)):
         if state[i] == 0:
             continue
         begin[0, i], end[0, i] = i * ITEM_BYTES + first, i * ITEM_BYTES + last
         batch = np.int64(items[i, 0])
-        begin[7, i], end[7, i] = (batch + 1) * INT32, (batch + 2) * INT32
-        begin[8, i], end[8, i] = batch * INT32, (batch + 2) * INT32
+        if by_batch[0]:
+            begin[7, i], end[7, i] = (batch + 1) * INT32, (batch + 2) * INT32
+        if by_batch[1]:
+            begin[8, i], end[8, i] = batch * INT32, (batch + 2) * INT32
+        if by_batch[2]:
+            begin[9, i], end[9, i] = batch * INT32, (batch + 1) * INT32
         if state[i] == 1:
             continue
         loc, q0 = np.int64(items[i, 1]), np.int64(items[i, 2])

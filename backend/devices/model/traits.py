@@ -24,6 +24,7 @@ class Paging(StrEnum):
     """What a kernel takes a KV position of its work for."""
 
     INDEX = "index"  # an entry of kv_indices: the first token of that page, whatever the page size
+    PAGE = "page"  # an entry of kv_indices: that whole page
     TOKEN = "token"  # a token: entry kv_begin >> s_log2_plen of kv_indices, that page's tokens from its first on, then the next
 
 
@@ -85,16 +86,17 @@ class KernelTraits:
 
     blob_id: git object id. arch, code_object: for readers of the table.
     q_rows, o_rows, partial_rows, lse_rows, final_lse_rows: packed rows of q read, and of o, logits, attn_lse and final_lse
-    written. q_slack: bytes of q that loads reach beyond the last row, up to the end of the work's own rows.
+    written. q_slack: bytes of q that loads reach beyond the last row; q_slack_clamped: up to the end of the request's rows.
     stops_at_empty: a work item without KV ends its workgroup, so that the items behind it are not done; otherwise it is
     skipped. reads_past_empty: an item whose end lies before its beginning is run through 2^32 positions, which is a hang.
     token_bytes: bytes of a token that are read. tile: KV positions that are fetched at a time; positions past the end of the
     work are clamped to page 0, which is fetched. ahead: a further tile is fetched always.
     paging: see Paging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
-    Non-persistent kernels only: first_row_by_request: rows of request b begin at b * max_seqlen_q, not at qo_indptr[b].
+    Non-persistent kernels only: q_by_request, rows_by_request: rows of q read and rows written for request b begin at b *
+    max_seqlen_q, not at qo_indptr[b].
     x_rows: packed rows from one workgroup to the next in x, 0: as the launcher counts them (sub_q). causal: a tile's KV ends
     where its last query's does. single: see Single. layout, lse_layout: see Layout. reads_last_page_lens, reads_qo_indptr:
-    whether those are read, given that their kernarg is.
+    whether those are read, given that their kernarg is. low_words: kernargs of which only the low four bytes are read.
     """
 
     blob_id: str = ""
@@ -102,6 +104,7 @@ class KernelTraits:
     code_object: str = ""
     q_rows: RowRule = RowRule()
     q_slack: int = 0
+    q_slack_clamped: bool = True
     o_rows: RowRule = RowRule()
     partial_rows: RowRule = RowRule()
     lse_rows: RowRule = RowRule()
@@ -113,7 +116,8 @@ class KernelTraits:
     ahead: bool = False
     paging: Paging = Paging.INDEX
     page_bits: int = 64
-    first_row_by_request: bool = False
+    q_by_request: bool = False
+    rows_by_request: bool = False
     causal: bool = False
     single: Single = Single.PARTIAL
     x_rows: int = 0
@@ -121,6 +125,7 @@ class KernelTraits:
     lse_layout: Layout = Layout.TOKEN
     reads_last_page_lens: bool = False
     reads_qo_indptr: bool = True
+    low_words: str = ""
 
     def bytes_of_token(self, itemsize: int) -> int:
         """Bytes of a token that are read; a kernel that was never measured reads them all. itemsize: of the pool's elements."""
