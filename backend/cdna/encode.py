@@ -269,6 +269,8 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
         encoded.immediate = modifiers.op_sel[-1]
         if encoded.immediate and not re.match(r"v_cvt_(scalef32_)?pk_(fp8|bf8)_", mnemonic):
             raise NotModelledError("a result in the high half")
+        if any(modifiers.op_sel[:-1]) and re.match(r"v_cvt_scalef32_pk_(fp8|bf8)_(bf16|f16)", mnemonic):
+            raise NotModelledError("half of a source that is a pair")
     elif len(modifiers.op_sel) > len(instruction.sources) and modifiers.op_sel[-1]:
         raise NotModelledError("a result in the high half")
     if mnemonic == "v_pk_mov_b32" and any(modifiers.neg_lo + modifiers.neg_hi):

@@ -163,10 +163,11 @@ class Machine:
         if lds > LDS_BYTES[kernel.arch]:
             raise UsageError.not_allowed("LDS bytes", lds, f"up to {LDS_BYTES[kernel.arch]} on {kernel.arch}")
         mode = kernel.float_mode
-        kept = (Denormals.FLUSH, Denormals.KEEP)
-        if mode.round_32 or mode.round_16_64 or mode.denormals_32 not in kept or mode.denormals_16_64 not in kept:
+        fp32_is_modelled = mode.denormals_32 in (Denormals.FLUSH, Denormals.KEEP)
+        if mode.round_32 or mode.round_16_64 or not fp32_is_modelled or mode.denormals_16_64 is not Denormals.KEEP:
             raise UnmodelledError(
-                f"float mode of {kernel.name}: given {mode}; allowed: round to nearest even, denormals all kept or all flushed"
+                f"float mode of {kernel.name}: given {mode}; allowed: rounding to nearest even, fp32 denormals all kept or all "
+                "flushed, those of fp16 and fp64 kept"
             )
 
     def prepare(
@@ -215,13 +216,11 @@ class Machine:
         )
         smallest = struct.unpack("<I", struct.pack("<f", 2.0**-126))[0]
         scalars[at.DENORMAL_F32] = smallest if mode.denormals_32 is Denormals.FLUSH else 0
-        scalars[at.DENORMAL_F16] = mode.denormals_16_64 is Denormals.FLUSH
         scalars[at.ELEMENT] = scalars[at.REQUESTER] = 0xFFFF_FFFF
         return scalars
 
     def _fill_program(self, context: NDArray[np.int64], program: Program) -> None:
         context[at.CTX_PROGRAM] = program.records.ctypes.data
-        context[at.CTX_RECORDS] = len(program.records)
         context[at.CTX_MODIFIERS] = program.modifiers.ctypes.data
         context[at.CTX_INITIAL_SCALARS] = self._scalars.ctypes.data
         context[at.CTX_SCALAR_COUNT] = max((place + 2 for place, _ in program.constants), default=at.CONSTANTS)

@@ -19,7 +19,7 @@ from backend.cdna.program import Program
 
 
 class AccessKind(IntEnum):
-    """What was wrong with an access. CLAMPED is none of the machine's business to blame: the descriptor cut it off."""
+    """What was wrong with an access; of CLAMPED only that its descriptor cut it off, so that it never reached memory."""
 
     OUT_OF_BOUNDS = at.KIND_OUT_OF_BOUNDS
     NULL = at.KIND_NULL

@@ -221,7 +221,8 @@ def commit(wave: ReferenceWave, instruction: Instruction, values: list[Bits], is
         for place, value in enumerate(values):
             result = ref.as_float(value) * F32(factor)
             if modifiers.clamp:
-                result = np.where(np.isnan(result), F32(0), np.clip(result, F32(0), F32(1))) + F32(0)
+                nan = F32(0) if wave.mode >> 8 & 1 else F32(np.nan)  # DX10_CLAMP
+                result = np.where(np.isnan(result), nan, np.clip(result, F32(0), F32(1))) + F32(0)
             values[place] = ref.as_bits(result)
     lanes = wave.active
     if modifiers.dpp is not None:

@@ -3,7 +3,7 @@
 Knows no instruction. A handler puts 64 addresses into the context's working array and calls `resolve`; it gets the mask of
 lanes that may go on and, per lane, a host address (0 where there are no data: reads then give poison, writes are dropped).
 Most accesses lie in one region that asks for nothing but its bounds: a test of the wave's lowest and highest address settles
-those. Everything else goes lane by lane, and both ways record the same (tests/cdna/test_access.py).
+those. Everything else goes lane by lane, and both ways record the same (tests/devices/test_machine_logs.py).
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ REQUESTER = 132  # what that element maps to
 GPR_INDEX = 133  # 1 while gpr-index mode is on
 SCC = 150  # the word behind it stays 0, for SCC as a 64-bit source
 DENORMAL_F32 = 135  # float32: magnitudes below it are flushed to zero; 0.0 where denormals are kept
-DENORMAL_F16 = 136
 MODE = 137  # the MODE register
 CLOCK = 140  # 64 bits, cycles, timed schedule only
 EXECUTED = 142  # 64 bits: instructions executed
@@ -48,7 +47,6 @@ SOURCE_ROWS = 512  # four for each of three sources: broadcast scalars, modified
 ROWS_PER_SOURCE = 4
 RESULT_ROWS = 524  # results before they are committed under EXEC: 32 of them for the widest load or store
 STAGE_ROWS = 556  # destination of a modified instruction before clamp, omod, SDWA and DPP masks
-MASK_ROW = 560  # 64 lanes of 0 or 0xffffffff
 ROWS = 576
 
 ROWS_OFFSET = SCALARS * 4
@@ -87,7 +85,6 @@ CONTROL_BRANCH_EXECNZ = 8
 CONTROL_BARRIER = 9
 CONTROL_END = 10
 CONTROL_WAIT = 11
-CONTROL_UNMODELLED = 12
 
 # A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table. Its first 16 words are the record
 # that the
@@ -125,14 +122,11 @@ TYPE_F16 = 2
 TYPE_F64 = 3
 TYPE_PACKED_F32 = 4
 TYPE_PACKED_16 = 5
-TYPE_I32 = 6
-TYPE_U32 = 7
 TYPE_BF16 = 8
 
 # The run's context: int64[CONTEXT_WORDS]; addresses of numpy arrays unless said otherwise.
 CONTEXT_WORDS = 128
 CTX_PROGRAM = 0
-CTX_RECORDS = 1  # number of records
 CTX_MODIFIERS = 2
 CTX_FLAGS = 3
 CTX_REGIONS = 4  # int64[regions, REGION_WORDS], by base
@@ -169,9 +163,6 @@ CTX_RESET_ROWS = 34  # int32[]: rows that a program reads before it writes them
 CTX_RESET_ROW_COUNT = 35
 CTX_MATRIX_A = 36  # float32[128, 32]
 CTX_MATRIX_B = 37
-CTX_MATRIX_D = 38  # float32[32, 32]
-CTX_FP8_TABLE = 39  # float32[256]: of the architecture
-CTX_BF8_TABLE = 40
 CTX_TRACE = 41  # int32[]: executed original indices of one wave
 CTX_TRACE_CAPACITY = 42
 CTX_TRACE_COUNT = 43
@@ -186,7 +177,6 @@ CTX_PENDING_ROWS = 51  # uint32[waves, QUEUES, PENDING_ENTRIES, 16, 64]
 CTX_PENDING_HEADS = 52  # uint64[waves, QUEUES, 2]
 CTX_LDS_SHADOW = 53  # hazards: int64[LDS dwords, SHADOW_WORDS]
 CTX_BARRIERS = 55  # barriers that the workgroup has passed
-CTX_WORKGROUP_LIMIT = 56
 CTX_LAST_WORKGROUP = 57
 CTX_RACES = 59  # int64[capacity, RACE_WORDS]
 CTX_RACE_CAPACITY = 60
@@ -225,7 +215,6 @@ PENDING_HEAD_BYTES = 16  # uint64 first entry, number of entries
 RUN_TIMED = 1
 RUN_HASHES = 2
 RUN_SLOW_PATH = 4  # every access takes the per-lane path
-RUN_ADDRESSES_ONLY = 8
 RUN_UNCHECKED = 16
 RUN_HAZARDS = 32
 

@@ -28,6 +28,7 @@ from backend.cdna.execute.lanes import (
 )
 from backend.cdna.execute.native import bits_float, call_handler, float_bits, handler, inlined, pointer_i32
 
+DX10_CLAMP_BIT = 8  # MODE
 SIGN32 = np.uint32(0x8000_0000)
 
 
@@ -148,15 +149,15 @@ def copy_rows(rows: Any, target: int, source: int, count: int) -> None:
 
 
 @inlined
-def clamped(value: Any) -> Any:
-    """A float32 between 0 and 1; NaN gives 0."""
-    if not value > np.float32(0.0):
-        return np.float32(0.0)
-    return min(value, np.float32(1.0))
+def clamped(value: Any, nan_to_zero: bool) -> Any:
+    """A float32 between 0 and 1; NaN gives 0 where MODE.DX10_CLAMP says so, else NaN."""
+    if value != value:
+        return np.float32(0.0) if nan_to_zero else value
+    return np.float32(0.0) if not value > np.float32(0.0) else min(value, np.float32(1.0))
 
 
 @inlined
-def treat_float_result(rows: Any, modifier: Any) -> None:
+def treat_float_result(rows: Any, modifier: Any, nan_to_zero: bool) -> None:
     """Output multiplier, then clamp, on the stage rows of an fp32 or packed fp32 result."""
     factor = np.float32(1.0)
     if modifier[at.MODIFIER_OMOD] == 1:
@@ -169,7 +170,7 @@ def treat_float_result(rows: Any, modifier: Any) -> None:
         for lane in range(at.LANES):
             value = bits_float(rows[at.STAGE_ROWS + index, lane]) * factor
             if modifier[at.MODIFIER_FLAGS] & at.FLAG_CLAMP:
-                value = clamped(value)
+                value = clamped(value, nan_to_zero)
             rows[at.STAGE_ROWS + index, lane] = float_bits(value)
 
 
@@ -214,7 +215,8 @@ def modified(wave: int, record: int, context: int) -> None:
         masks = modifier[at.MODIFIER_DPP_MASKS]
         mask = dpp_write_mask(modifier[at.MODIFIER_DPP_CONTROL], masks & 15, (masks >> 4) & 15, (masks >> 8) & 1, exec_mask)
     if flags & (at.FLAG_CLAMP | at.FLAG_OMOD):
-        treat_float_result(rows, modifier)
+        dx10_clamp = (scalars[at.MODE] >> np.uint32(DX10_CLAMP_BIT)) & np.uint32(1) != np.uint32(0)
+        treat_float_result(rows, modifier, dx10_clamp)
     if flags & at.FLAG_SDWA_DESTINATION:
         merge_sdwa(rows, fields[at.DESTINATION], modifier[at.MODIFIER_SDWA_DESTINATION])
     if mask == ALL_LANES:

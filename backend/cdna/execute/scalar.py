@@ -93,9 +93,8 @@ class Scalar(IntEnum):
 
 F32_SMALLEST_NORMAL_BITS = 0x0080_0000
 HARDWARE_REGISTER_MODE = 1
-# MODE register, ISA document "Mode register": FP_DENORM bits 4-5 (f32) and 6-7 (f16, f64); 0: flush both, 3: keep both.
+# MODE register, ISA document "Mode register": FP_DENORM bits 4-5 (fp32; 0 flushes, 3 keeps), 6-7 (fp16 and fp64), 8 DX10_CLAMP.
 DENORMAL_F32_SHIFT = 4
-DENORMAL_F16_SHIFT = 6
 
 
 @inlined
@@ -144,11 +143,10 @@ def sign_extended(value: int, bits: int) -> int:
 
 @inlined
 def set_mode(scalars: Any, mode: int) -> None:
-    """Write the MODE register and what follows from it."""
+    """Write the MODE register and what follows from it: fp32 denormals (those of fp16 and fp64 are kept always)."""
     scalars[at.MODE] = mode
     smallest = np.uint32(F32_SMALLEST_NORMAL_BITS)
     scalars[at.DENORMAL_F32] = np.uint32(0) if (mode >> DENORMAL_F32_SHIFT) & 3 else smallest
-    scalars[at.DENORMAL_F16] = np.uint32(0) if (mode >> DENORMAL_F16_SHIFT) & 3 else np.uint32(1)
 
 
 @inlined
