@@ -19,6 +19,9 @@ FLOAT32 = 4
 BF16 = 2
 """Bytes an element."""
 
+NOTHING: ByteRanges = np.zeros((0, 2), np.int64)
+"""No bytes."""
+
 ITEM_BYTES = 32
 """A work item: 8 x int32."""
 
@@ -171,3 +174,27 @@ def merge(begin: Int64Array, end: Int64Array) -> ByteRanges:
     starts = np.flatnonzero(np.concatenate(([True], begin[1:] > reach[:-1])))
     stops = np.concatenate((starts[1:] - 1, [len(begin) - 1]))
     return np.stack((begin[starts], reach[stops]), axis=1)
+
+
+def subtract(left: ByteRanges, right: ByteRanges) -> ByteRanges:
+    """The bytes of `left` that are not in `right`; both sorted and disjoint."""
+    if not len(left):
+        return NOTHING
+    edges = np.unique(np.concatenate((left.ravel(), right.ravel())))
+    begin, end = edges[:-1], edges[1:]
+    kept = _covers(left, begin) & ~_covers(right, begin)
+    pieces = np.stack((begin[kept], end[kept]), axis=1)
+    if not len(pieces):
+        return NOTHING
+    starts = np.flatnonzero(np.concatenate(([True], pieces[1:, 0] > pieces[:-1, 1])))
+    stops = np.concatenate((starts[1:] - 1, [len(pieces) - 1]))
+    return np.stack((pieces[starts, 0], pieces[stops, 1]), axis=1)
+
+
+def _covers(ranges: ByteRanges, at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each byte lies in one of the ranges."""
+    if not len(ranges):
+        return np.zeros(len(at), np.bool_)
+    place = np.searchsorted(ranges[:, 0], at, side="right") - 1
+    covered: npt.NDArray[np.bool_] = (place >= 0) & (at < ranges[np.maximum(place, 0), 1])
+    return covered

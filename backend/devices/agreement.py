@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from backend.call import Call
+from backend.devices.accesses import subtract
 from backend.devices.model.kernargs import reads_of
-from backend.devices.model.traits import traits
+from backend.devices.model.traits import Backward, KernelTraits, traits
 from backend.observation import ByteRanges, EndKind, Observation, Violation
 
 Shown = tuple[str, str, str, bool, int]
@@ -24,23 +24,26 @@ class Difference:
     right: str
 
 
-def incomparable(call: Call) -> str | None:
+def incomparable(call: Call, known: KernelTraits | None = None) -> str | None:
     """Why no two devices need see the same of a call, None where they must.
 
     A plan in which rows end before they begin, or that was made of memory that is nobody's, sends a kernel anywhere in 48 bits;
-    the planner's own checks tell of it.
+    the planner's own checks tell of it. known: the kernel's traits, the table's by default.
     """
     plan = call.plan
     if plan is None or not call.launched.persistent:
         return None
     if plan.reads_past_end:
         return "the plan depends on memory that the planner read outside its inputs"
+    known = known if known is not None else traits(call.launched.blob_id)
     items = plan.work_items
+    if known.backward is Backward.TILE and (items[:, 5] < items[:, 4]).any():
+        return "the plan has items whose KV ends before it begins, of which this kernel runs a tile without limits"
     if (items[:, 5] > len(call.decode.kv_indices)).any():
         return "the plan names entries behind the end of kv_indices, which hold whatever lies there"
     if (items[:, 0] + 1 >= len(call.decode.qo_indptr)).any() and "ptr_QTP" in reads_of(call).kernargs:
         return "the kernel reads the end of a request's rows behind the end of qo_indptr"
-    if (items[:, 0] >= len(call.decode.kv_last_page_lens)).any() and traits(call.launched.blob_id).reads_last_page_lens:
+    if (items[:, 0] >= len(call.decode.kv_last_page_lens)).any() and known.reads_last_page_lens:
         return "the kernel reads the length of a request's last page behind the end of kv_last_page_lens"
     if (items[:, 2] < 0).any() or (items[:, 3] <= items[:, 2]).any() or (items[:, 1] < -1).any():
         return "the plan has items whose rows end before they begin"
@@ -99,27 +102,3 @@ def _told(ranges: ByteRanges) -> str:
         return "nothing"
     total = int((ranges[:, 1] - ranges[:, 0]).sum())
     return f"{total} bytes from [{ranges[0, 0]}, {ranges[0, 1]}) on"
-
-
-def subtract(left: ByteRanges, right: ByteRanges) -> ByteRanges:
-    """The bytes of `left` that are not in `right`; both sorted and disjoint."""
-    if not len(left):
-        return _NOTHING
-    edges = np.unique(np.concatenate((left.ravel(), right.ravel())))
-    begin, end = edges[:-1], edges[1:]
-    kept = _covers(left, begin) & ~_covers(right, begin)
-    pieces = np.stack((begin[kept], end[kept]), axis=1)
-    if not len(pieces):
-        return _NOTHING
-    starts = np.flatnonzero(np.concatenate(([True], pieces[1:, 0] > pieces[:-1, 1])))
-    stops = np.concatenate((starts[1:] - 1, [len(pieces) - 1]))
-    return np.stack((pieces[starts, 0], pieces[stops, 1]), axis=1)
-
-
-def _covers(ranges: ByteRanges, at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether each byte lies in one of the ranges."""
-    if not len(ranges):
-        return np.zeros(len(at), np.bool_)
-    place = np.searchsorted(ranges[:, 0], at, side="right") - 1
-    covered: npt.NDArray[np.bool_] = (place >= 0) & (at < ranges[np.maximum(place, 0), 1])
-    return covered

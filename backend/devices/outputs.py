@@ -1,4 +1,7 @@
-"""Rows of o that neither stage 1 nor the second stage writes. The same for every device."""
+"""What stage 1 leaves unwritten: rows of o that the second stage does not write either, partial rows that it reads.
+
+The same for every device.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from numba import njit
 
 from backend.call import Call
 from backend.case import V_HEAD_DIM
-from backend.devices.accesses import BF16
-from backend.observation import Violation, ViolationKind
+from backend.devices.accesses import BF16, subtract
+from backend.observation import ByteRanges, Violation, ViolationKind
 
 BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
@@ -29,6 +32,21 @@ def unwritten(call: Call, begin: Int64Array, end: Int64Array, merged: BoolArray)
     size = heads * V_HEAD_DIM * BF16
     why = f"a row of o is written by nobody: row {row}"
     return Violation(ViolationKind.NO_OUTPUT, launch.code_object, "o", True, row * size, (row + 1) * size, 0, count, why)
+
+
+def unwritten_partials(call: Call, written: ByteRanges, read: ByteRanges) -> Violation | None:
+    """Bytes of logits that the merge after a non-persistent launch reads and stage 1 has not written; both sorted and disjoint.
+
+    After a persistent launch the plan tells (second_stage.py).
+    """
+    missing = subtract(read, written)
+    if not len(missing):
+        return None
+    begin, end = int(missing[0, 0]), int(missing[-1, 1])
+    total = int((missing[:, 1] - missing[:, 0]).sum())
+    why = f"partial rows that no workgroup writes are merged: {total} bytes from logits + {begin} on"
+    stage = call.launched.code_object
+    return Violation(ViolationKind.UNWRITTEN, stage, "logits", True, begin, end, 0, len(missing), why)
 
 
 @njit(cache=True, nogil=True)

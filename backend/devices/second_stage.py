@@ -17,8 +17,8 @@ import numpy.typing as npt
 from backend.aiter.reduction import MergedRows, SecondStageKind, reduced_rows, split_rows
 from backend.call import Call
 from backend.case import V_HEAD_DIM
-from backend.devices.accesses import BF16, FLOAT32, INT32, Accesses, bounds, footprint_of
-from backend.observation import Footprint, Violation, ViolationKind
+from backend.devices.accesses import BF16, FLOAT32, INT32, NOTHING, Accesses, bounds, footprint_of, union
+from backend.observation import ByteRanges, Footprint, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -27,11 +27,15 @@ _UNWRITTEN, _MISPLACED, _LOST = 0, 1, 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SecondStageRun:
-    """What the second stage did. rows: of o that it writes, bool [rows of the launch]; footprints: only where asked for."""
+    """What the second stage did. rows: of o that it writes, bool [rows of the launch]; footprints: only where asked for.
+
+    partials: bytes of logits that a merge after a non-persistent launch reads.
+    """
 
     violations: tuple[Violation, ...]
     rows: npt.NDArray[np.bool_]
     footprints: Mapping[str, Footprint]
+    partials: ByteRanges
 
 
 def run(call: Call, record: bool) -> SecondStageRun:
@@ -40,7 +44,7 @@ def run(call: Call, record: bool) -> SecondStageRun:
     stage = launch.second_stage
     rows = np.zeros(call.decode.q_rows * launch.fold, np.bool_)
     if stage.kind is SecondStageKind.NONE or stage.refusal is not None:
-        return SecondStageRun((), rows, {})
+        return SecondStageRun((), rows, {}, NOTHING)
     merged = merged_rows(call)
     touched = _accesses(call, merged)
     tensors = {**launch.tensors, **stage.tensors}
@@ -49,7 +53,10 @@ def run(call: Call, record: bool) -> SecondStageRun:
         found += _consistency_of(call, merged)
     _mark(merged.output_begin, merged.output_end, rows)
     footprints = {stage.kind.value: footprint_of(touched, tensors)} if record else {}
-    return SecondStageRun(tuple(found), rows, footprints)
+    partials = NOTHING
+    if stage.kind is SecondStageKind.TRITON:
+        partials = union([one for one in touched if one.tensor == "logits"])
+    return SecondStageRun(tuple(found), rows, footprints, partials)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -17,7 +17,9 @@ from fuzz.commands.arguments import (
 )
 
 if TYPE_CHECKING:
+    from backend.aiter.codefiles import CodeSource
     from backend.case import Case
+    from backend.devices.registry import Device
 
 FIELDS = {
     "heads": "num_head",
@@ -69,6 +71,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     fields.add_argument("--first-page", type=number("--first-page", 0), metavar="N", help="first physical page held")
     fields.add_argument("--lse", action="store_true", default=None, help="ask for the log-sum-exp of each row too")
     command.add_argument("--items", type=number("--items", 0), default=12, metavar="N", help="work items shown (12)")
+    command.add_argument(
+        "--hazards",
+        action="store_true",
+        help="device cdna: look for LDS races, missing waits and bytes that two workgroups write (slow)",
+    )
     command.add_argument("--device", default="model", metavar="D", help="model (default); see aiterfuzz version")
     command.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="on N GPUs at once (rocm, cuda)")
     command.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
@@ -78,7 +85,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the explanation; 1 where the case shows a fault."""
     from backend.aiter.codefiles import open_source
-    from backend.devices.registry import open_device
     from backend.path import Path as CasePath
     from fuzz.compiling import announced
     from fuzz.page.devices import notice
@@ -86,13 +92,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     case = _case(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
-    path = CasePath(open_device(arguments.device, source, ranks=arguments.ranks), source)
+    path = CasePath(_device(arguments, source), source)
     with announced():
         outcome = path.run(case)
     for line in explain(outcome, arguments.items):
         print(line)
     print(notice(path.device.name))
     return 1 if outcome.faulty else 0
+
+
+def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:
+    from backend.devices.registry import open_device
+
+    if not arguments.hazards:
+        return open_device(arguments.device, source, ranks=arguments.ranks)
+    if arguments.device != "cdna":
+        raise UsageError.not_allowed("--hazards on device", arguments.device, "cdna, which runs instructions")
+    from backend.devices.cdna import CdnaDevice
+
+    return CdnaDevice(source, hazards=True)
 
 
 def _case(arguments: argparse.Namespace) -> Case:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numpy as np
-import numpy.typing as npt
-
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_code
 from backend.call import Call
 from backend.case import Arch
@@ -18,15 +15,17 @@ from backend.cdna.bitmap import marked_runs
 from backend.cdna.code_object import load_code_object
 from backend.cdna.machine import Launch as MachineLaunch
 from backend.cdna.machine import Machine
-from backend.cdna.memory import AddressSpace
+from backend.cdna.memory import AddressSpace, Region
 from backend.cdna.record import Record
 from backend.cdna.result import BadAccess, Mode, Outcome, RunResult
 from backend.devices import coverage, outputs, second_stage, tokens
 from backend.devices.cdna import space as spaces
+from backend.devices.cdna.hazards import hazards
 from backend.devices.cdna.violations import footprint, violations
 from backend.devices.cdna.why import explainer
+from backend.devices.second_stage import SecondStageRun
 from backend.errors import CannotRunError
-from backend.observation import DeviceEnd, EndKind, Footprint, Observation, Violation
+from backend.observation import ByteRanges, DeviceEnd, EndKind, Footprint, Observation, Violation
 
 SECOND_STAGE_NOTE = "second stage by model"
 
@@ -34,15 +33,19 @@ SECOND_STAGE_NOTE = "second stage by model"
 class CdnaDevice:
     """See the module. source: where code objects are read, None: the installed wheel. record: keep footprints.
 
-    explained: violations say where their first bad address came from.
+    explained: violations say where their first bad address came from. hazards: LDS races and missing waits are looked for too
+    (notes), and bytes that two workgroups write (violations of their own kind).
     """
 
     name = "cdna"
 
-    def __init__(self, source: CodeSource | None = None, record: bool = False, explained: bool = True) -> None:
+    def __init__(
+        self, source: CodeSource | None = None, record: bool = False, explained: bool = True, hazards: bool = False
+    ) -> None:
         self._source = source if source is not None else installed_wheel()
         self._record = record
         self._explained = explained
+        self._hazards = hazards
 
     def observe(self, call: Call) -> Observation:
         """Runs the call's code object in slice mode.
@@ -55,18 +58,19 @@ class CdnaDevice:
         axis = None if launch.persistent else spaces.REQUEST_AXIS
         start = MachineLaunch(launch.grid, launch.block, kernarg, requester_axis=axis)
         limit = instruction_limit(call)
-        record = Record(touched=True if self._record else _watched(call))
+        record = Record(touched=True if self._record else _watched(call), overlaps=self._hazards)
         result = machine.run(start, space, Mode.SLICE, record=record, max_instructions=limit)
         explain = explainer(machine, start, space, launch.persistent, limit) if self._explained else _unexplained
         found = violations(call, result, explain)
         footprints: dict[str, Footprint] = {launch.code_object: footprint(result)} if self._record else {}
         merged = second_stage.run(call, self._record)
         found += merged.violations
+        notes = (f"{result.executed} wave instructions of the address slice", SECOND_STAGE_NOTE)
         end = None
         if result.outcome is Outcome.LIMIT:
             end = DeviceEnd(EndKind.HANG, f"{launch.code_object} is not at its end after {result.executed} wave instructions")
         else:
-            found += _left_undone(call, space, result, merged.rows)
+            found += _left_undone(call, space, result, merged)
         return Observation(
             call,
             self.name,
@@ -74,7 +78,7 @@ class CdnaDevice:
             {**footprints, **merged.footprints},
             coverage.of_call(call) | {coverage.identifier(launch.code_object, *edge) for edge in result.edges.tolist()},
             schedule=str(result.schedule),
-            notes=(f"{result.executed} wave instructions of the address slice", SECOND_STAGE_NOTE),
+            notes=(*notes, *(hazards(machine, start, space, limit) if self._hazards else ())),
             end=end,
         )
 
@@ -84,15 +88,20 @@ def _watched(call: Call) -> frozenset[str]:
     return frozenset({"kv_buffer"}) if tokens.may_differ(call) else frozenset()
 
 
-def _left_undone(call: Call, space: AddressSpace, result: RunResult, merged: npt.NDArray[np.bool_]) -> list[Violation]:
-    """Rows of o that nobody writes and tokens of the pool that nobody reads, in a run that came to its end."""
-    region = space["o"]
-    assert region.written is not None
-    written = marked_runs(region.written, region.size)
-    found = [outputs.unwritten(call, written[:, 0], written[:, 1], merged)]
+def _left_undone(call: Call, space: AddressSpace, result: RunResult, merged: SecondStageRun) -> list[Violation]:
+    """Rows of o and of the merge's input that nobody writes, tokens of the pool that nobody reads."""
+    written = _written(space["o"])
+    found = [outputs.unwritten(call, written[:, 0], written[:, 1], merged.rows)]
+    if len(merged.partials):
+        found.append(outputs.unwritten_partials(call, _written(space["logits"]), merged.partials))
     if tokens.may_differ(call):
         found.append(tokens.unread(call, result.log.touched_read["kv_buffer"]))
     return [violation for violation in found if violation is not None]
+
+
+def _written(region: Region) -> ByteRanges:
+    assert region.written is not None
+    return marked_runs(region.written, region.size)
 
 
 def _unexplained(access: BadAccess) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from backend.call import Call
 from backend.devices import coverage, outputs, second_stage
-from backend.devices.accesses import Accesses, bounds, footprint_of
+from backend.devices.accesses import Accesses, bounds, footprint_of, union
 from backend.devices.model import kernargs, non_persistent, pages, persistent
 from backend.devices.model.pages import Stretches
 from backend.devices.model.traits import KernelTraits, traits
@@ -41,8 +41,11 @@ class ModelDevice:
         seen = _persistent(call, known) if launch.persistent else _non_persistent(call, known)
         violations = [*seen.violations, *pages.violations(call, known, seen.work), *merged.violations]
         if seen.end is None:
-            missing = outputs.unwritten(call, *seen.writes_of_o, merged.rows)
-            violations += [] if missing is None else [missing]
+            missing = [outputs.unwritten(call, *seen.writes_of_o, merged.rows)]
+            if len(merged.partials):
+                written = union([one for one in seen.accesses() if one.is_write and one.tensor == "logits"])
+                missing.append(outputs.unwritten_partials(call, written, merged.partials))
+            violations += [violation for violation in missing if violation is not None]
         footprints = dict(merged.footprints)
         if self._record:
             footprints[launch.code_object] = _footprint(call, known, seen)

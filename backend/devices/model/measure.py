@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
+from backend.call import Call
 from backend.case import RELEASES
 from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.cdna import CdnaDevice
 from backend.devices.model import ModelDevice
-from backend.devices.model.probes import Reached, made_of, probes, reached
-from backend.devices.model.traits import COLUMNS, KernelTraits, Layout, Paging, RowRule, Single, read_table, to_row
+from backend.devices.model.probes import Reached, backward, made_of, probes, reached
+from backend.devices.model.traits import COLUMNS, Backward, KernelTraits, Layout, Paging, RowRule, Single, read_table, to_row
 from backend.errors import UnmodelledError
 from backend.observation import Observation
 
@@ -55,7 +56,7 @@ _KV: tuple[Group, ...] = (
 _TILES = (64, 16, 32, 128, 256)
 _SLACK = (0, 64, 128, 192, 256)
 PERSISTENT: tuple[Group, ...] = (
-    {"stops_at_empty": (True, False), "reads_past_empty": (False, True)},
+    {"stops_at_empty": (True, False)},
     {"q_rows": _RULES, "q_slack": _SLACK},
     {"reads_last_page_lens": (False, True)},
     *({name: _ROWS[name]} for name in _ROWS),
@@ -80,8 +81,12 @@ PASSES = 3
 
 def measure(kernel: Reached, source: CodeSource) -> tuple[KernelTraits, list[Difference]]:
     """The traits of one kernel, and what still differs with them."""
-    observed = observations(kernel, source)
+    calls = fitting_calls(kernel, source)
     known = KernelTraits(kernel.blob_id, str(kernel.arch), kernel.code_object)
+    device = CdnaDevice(source, record=True, explained=False)
+    if kernel.persistent:
+        known = replace(known, backward=_backward(device, calls))
+    observed = [device.observe(each) for each in calls if not incomparable(each, known)]
     fewest = _wrong(observed, known)
     for _ in range(PASSES):
         for group in PERSISTENT if kernel.persistent else NON_PERSISTENT:
@@ -89,15 +94,19 @@ def measure(kernel: Reached, source: CodeSource) -> tuple[KernelTraits, list[Dif
     return known, [difference for seen in observed for difference in compared(seen, known)]
 
 
-def observations(kernel: Reached, source: CodeSource) -> list[Observation]:
-    """The machine's view of every probe that leads to the kernel."""
-    device = CdnaDevice(source, record=True, explained=False)
-    found = []
-    for case in probes(kernel):
-        made = made_of(case, source)
-        if made is not None and made.launched.blob_id == kernel.blob_id and incomparable(made) is None:
-            found.append(device.observe(made))
-    return found
+def fitting_calls(kernel: Reached, source: CodeSource) -> list[Call]:
+    """The calls of all probes that lead to the kernel."""
+    calls = [made_of(case, source) for case in probes(kernel)]
+    return [each for each in calls if each is not None and each.launched.blob_id == kernel.blob_id]
+
+
+def _backward(device: CdnaDevice, calls: list[Call]) -> Backward:
+    """How the kernel takes an item that ends before it begins."""
+    made = next(each for each in calls if each.plan is not None and len(each.plan.work_items) and not incomparable(each))
+    seen = device.observe(backward(made))
+    if seen.end is not None:
+        return Backward.HANG
+    return Backward.TILE if "q" in seen.footprints[made.launched.code_object].reads else Backward.EMPTY
 
 
 def _best(known: KernelTraits, group: Group, observed: list[Observation], fewest: int) -> tuple[KernelTraits, int]:
@@ -143,12 +152,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--release", default="2025-11", choices=RELEASES)
     parser.add_argument("--kernel", default="", metavar="TEXT", help="only code objects with this in name or blob id")
     parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
+    parser.add_argument("--missing", action="store_true", help="only kernels that the table lacks")
     given = parser.parse_args(arguments)
     source = open_source(given.aiter) if given.aiter else installed_wheel()
     table = read_table()
     complaints = 0
     for kernel in sorted(reached(given.release, source).values(), key=lambda each: (each.arch, each.code_object)):
         if given.kernel not in kernel.code_object and not kernel.blob_id.startswith(given.kernel or "-"):
+            continue
+        if given.missing and kernel.blob_id in table:
             continue
         try:
             known, left = measure(kernel, source)

@@ -17,7 +17,7 @@ from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.devices.accesses import BF16, FLOAT32, INT32, ITEM_BYTES, Planes
 from backend.devices.model.kernargs import reads_of
-from backend.devices.model.traits import KernelTraits, Paging
+from backend.devices.model.traits import Backward, KernelTraits, Paging
 
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -47,13 +47,14 @@ def work(call: Call, known: KernelTraits) -> Work:
     assert plan is not None
     items = plan.work_items
     indptr = plan.buffers["work_indptr"].words
-    state, hang = _walk(items, indptr, known.stops_at_empty, known.reads_past_empty)
+    hangs, runs = known.backward is Backward.HANG, known.backward is Backward.TILE
+    state, hang = _walk(items, indptr, known.stops_at_empty, hangs, runs)
     return Work(state, None if hang < 0 else hang)
 
 
 @njit(cache=True, nogil=True)
 def _walk(
-    items: Int32Array, indptr: Int32Array, stops_at_empty: bool, reads_past_empty: bool
+    items: Int32Array, indptr: Int32Array, stops_at_empty: bool, hangs: bool, runs: bool
 ) -> tuple[npt.NDArray[np.uint8], int]:
     state = np.zeros(len(items), np.uint8)
     hang = -1
@@ -62,9 +63,9 @@ def _walk(
         for index in range(max(int(first), 0), min(int(last), len(items))):
             tokens = np.int64(items[index, 5]) - items[index, 4]
             state[index] = 1
-            if tokens > 0:
+            if tokens > 0 or (tokens < 0 and runs):
                 state[index] = 2
-            elif tokens < 0 and reads_past_empty:
+            elif tokens < 0 and hangs:
                 hang = index if hang < 0 else hang
                 break
             elif stops_at_empty:

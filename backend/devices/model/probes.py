@@ -5,6 +5,7 @@ Also the random cases on which model and machine are compared. Both are a functi
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,17 @@ def made_of(case: Case, source: CodeSource | None) -> Call | None:
     return None if isinstance(made.launch, Refusal) or (made.plan is not None and made.plan.rejected) else made
 
 
+def backward(made: Call) -> Call:
+    """A persistent call whose first work item ends before it begins, as some planners make them."""
+    plan = made.plan
+    assert plan is not None
+    buffer = plan.buffers["work_info_set"]
+    image = buffer.image.copy()
+    image[5 - buffer.first] = image[4 - buffer.first] - 2
+    buffers = {**plan.buffers, "work_info_set": dataclasses.replace(buffer, image=image)}
+    return dataclasses.replace(made, plan=dataclasses.replace(plan, buffers=buffers))
+
+
 def random_case(kernel: Reached, random_: random.Random) -> Case:
     """A case that may lead to the kernel (a batch size may lead elsewhere): any mode of its kind, lengths, page sizes, CUs."""
     base = random_.choice(kernel.cases)
@@ -115,7 +127,7 @@ def _modes(kernel: Reached, base: Case) -> tuple[MetadataMode, ...]:
 
 
 def probes(kernel: Reached, count: int = 40) -> Iterator[Case]:
-    """What a kernel is measured by: tile edges, far pages, empty requests, then random cases."""
+    """What a kernel is measured by: tile edges, far pages, empty requests, ragged queries, then random cases."""
     base = kernel.cases[0]
     for length in EDGES:
         yield base.replace(kv_lens=(length,), num_cu=1 if kernel.persistent else 0, first_page=7)
@@ -123,6 +135,13 @@ def probes(kernel: Reached, count: int = 40) -> Iterator[Case]:
         yield base.replace(kv_lens=(20,), num_cu=8, first_page=page)
     yield base.replace(kv_lens=(33, 0, 65), num_cu=1, first_page=7)
     yield base.replace(kv_lens=(0, 33, 65), num_cu=2, first_page=7)
+    if base.max_seqlen_q > 1 or any(case.max_seqlen_q > 1 for case in kernel.cases):
+        # Heads that are not folded come first: a folded ragged plan is made of memory that is nobody's.
+        longer = [case for case in kernel.cases if case.max_seqlen_q > 1]
+        for case in (longer[0], longer[len(longer) // 2], longer[-1]):
+            queries = case.max_seqlen_q
+            yield case.replace(kv_lens=(40, 33, 20), query_lens=(1, queries, 1), first_page=7)
+            yield case.replace(kv_lens=(40, 33), query_lens=(queries, queries - 1), num_cu=2, first_page=7)
     random_ = random.Random(kernel.blob_id)
     for _ in range(count):
         yield random_case(kernel, random_)

@@ -28,6 +28,14 @@ class Paging(StrEnum):
     TOKEN = "token"  # a token: entry kv_begin >> s_log2_plen of kv_indices, that page's tokens from its first on, then the next
 
 
+class Backward(StrEnum):
+    """What a persistent kernel makes of an item whose KV ends before it begins."""
+
+    EMPTY = "empty"  # the same as of one without KV
+    HANG = "hang"  # its loop counts down from nearly 2^32
+    TILE = "tile"  # it runs one tile, whose entries of kv_indices nothing limits
+
+
 class Single(StrEnum):
     """What a non-persistent kernel does with one split."""
 
@@ -88,7 +96,7 @@ class KernelTraits:
     q_rows, o_rows, partial_rows, lse_rows, final_lse_rows: packed rows of q read, and of o, logits, attn_lse and final_lse
     written. q_slack: bytes of q that loads reach beyond the last row; q_slack_clamped: up to the end of the request's rows.
     stops_at_empty: a work item without KV ends its workgroup, so that the items behind it are not done; otherwise it is
-    skipped. reads_past_empty: an item whose end lies before its beginning is run through 2^32 positions, which is a hang.
+    skipped. backward: see Backward.
     token_bytes: bytes of a token that are read. tile: KV positions that are fetched at a time; positions past the end of the
     work are clamped to page 0, which is fetched. ahead: a further tile is fetched always.
     paging: see Paging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
@@ -110,7 +118,7 @@ class KernelTraits:
     lse_rows: RowRule = RowRule()
     final_lse_rows: RowRule = RowRule()
     stops_at_empty: bool = True
-    reads_past_empty: bool = False
+    backward: Backward = Backward.EMPTY
     token_bytes: int = 0
     tile: int = 64
     ahead: bool = False
@@ -142,6 +150,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "Paging": Paging,
     "Single": Single,
     "Layout": Layout,
+    "Backward": Backward,
 }
 
 
