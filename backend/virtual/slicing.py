@@ -16,6 +16,10 @@ import __future__
 import ast
 import functools
 import linecache
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType
 
@@ -116,11 +120,29 @@ class IndexedTree:
 def parse(source: ModuleSource) -> ast.Module:
     """The syntax tree; a syntax error becomes CannotRunError with file, line and text."""
     try:
-        return ast.parse(source.text, source.filename)
+        with _one_parser():
+            return ast.parse(source.text, source.filename)
     except SyntaxError as error:
         line = (error.text or "").strip()
         where = f"{source.filename}:{error.lineno}"
         raise CannotRunError(f"{where}: syntax error: {error.msg}: {line!r}; the file must parse as Python") from error
+
+
+_PARSING = threading.Lock()
+
+
+@contextmanager
+def _one_parser() -> Iterator[None]:
+    """Nobody else of this process parses: before 3.11.5, Python fails when two threads do at once (python/cpython#106905).
+
+    numba parses while it compiles, and holds a lock of its own for that.
+    """
+    with _PARSING:
+        if "numba.core.compiler_lock" not in sys.modules:
+            yield
+            return
+        with sys.modules["numba.core.compiler_lock"].global_compiler_lock:
+            yield
 
 
 @functools.lru_cache(maxsize=8)

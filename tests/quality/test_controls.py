@@ -21,7 +21,10 @@ def test_c2_the_fixed_gate_on_tp2_and_tp4(model: str) -> None:
 
 
 def test_c1_eight_heads_of_two_rows() -> None:
-    """aiter#5040, closed as invalid: gfx942, 8 heads, bf16, two rows, persistent. A direct call, as sglang repeats 8 heads."""
+    """aiter#5040, closed as invalid: gfx942, 8 heads, bf16, two rows, persistent. A direct call, as sglang repeats 8 heads.
+
+    Pools stay below 4 GiB: beyond, the kernel's page addresses wrap (aiter#4341), which is another fault.
+    """
     bounds = space(
         Wishes(
             "direct",
@@ -34,6 +37,6 @@ def test_c1_eight_heads_of_two_rows() -> None:
             modes=(MetadataMode.FAST,),
         )
     )
-    tally = search_within(dataclasses.replace(bounds, ragged_rows=False, empty_requests=False), 500)
+    tally = search_within(dataclasses.replace(bounds, ragged_rows=False, empty_requests=False, far_pools=False), 500)
     assert tally.faults == {}
     assert tally.ran == 500

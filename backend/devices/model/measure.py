@@ -25,6 +25,7 @@ from backend.case import RELEASES
 from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.cdna import CdnaDevice
 from backend.devices.model import ModelDevice
+from backend.devices.model.kernargs import reads_of
 from backend.devices.model.probes import Reached, backward, made_of, probes, reached
 from backend.devices.model.traits import COLUMNS, Backward, KernelTraits, Layout, Paging, RowRule, Single, read_table, to_row
 from backend.errors import UnmodelledError
@@ -71,6 +72,7 @@ NON_PERSISTENT: tuple[Group, ...] = (
     {"x_rows": (0, 8, 16, 32, 64, 128), "causal": (False, True)},
     {"tile": _TILES, "ahead": (False, True)},
     {"layout": tuple(Layout), "partial_rows": _RULES},
+    {"single_rows": _RULES},
     {"lse_layout": tuple(Layout), "lse_rows": _RULES},
     {"q_rows": _RULES, "q_slack": _SLACK, "q_slack_clamped": (True, False)},
     *_KV,
@@ -86,7 +88,9 @@ def measure(kernel: Reached, source: CodeSource) -> tuple[KernelTraits, list[Dif
     device = CdnaDevice(source, record=True, explained=False)
     if kernel.persistent:
         known = replace(known, backward=_backward(device, calls))
-    observed = [device.observe(each) for each in calls if not incomparable(each, known)]
+    # Until it is known whether kv_last_page_lens is read, no plan that would read it behind its end is looked at.
+    guess = replace(known, reads_last_page_lens="ptr_LTL" in reads_of(calls[0]).kernargs)
+    observed = [device.observe(each) for each in calls if not incomparable(each, guess)]
     fewest = _wrong(observed, known)
     for _ in range(PASSES):
         for group in PERSISTENT if kernel.persistent else NON_PERSISTENT:

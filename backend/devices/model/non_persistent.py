@@ -113,7 +113,8 @@ def _outputs(call: Call, known: KernelTraits, groups: Workgroups, splits: int, h
         name = "o" if any(kernarg.name == "ptr_RP" and kernarg.value == "o" for kernarg in launch.kernargs) else ""
     head_bytes = V_HEAD_DIM * (BF16 if bf16 else FLOAT32)
     found = []
-    begin, end, owner = _rows_of(groups, known.partial_rows.bounds(launch.s_mqa), known.layout, launch.s_mqa, heads, splits)
+    rule = (known.single_rows if bf16 else known.partial_rows).bounds(launch.s_mqa)
+    begin, end, owner = _rows_of(groups, rule, known.layout, launch.s_mqa, heads, splits)
     why = f"{name} + ((qo_indptr[b] + token) * s_kv_split + z) * row bytes" if name else "ptr_RP + row"
     found.append(Accesses(name, True, begin * head_bytes, end * head_bytes, owner, why))
     if splits == 1 and "ptr_LSEP" in reads_of(call).kernargs and "final_lse" in launch.tensors:

@@ -202,6 +202,6 @@ def _why(known: KernelTraits) -> str:
 
 
 def _stride(call: Call) -> int:
-    """Bytes of a page."""
-    spec = call.launched.tensors["kv_buffer"]
-    return spec.nbytes // max(spec.shape[0], 1)
+    """Bytes of a page, of a pool without pages too."""
+    decode = call.decode
+    return decode.page_size * QK_HEAD_DIM * decode.kv_dtype.itemsize
