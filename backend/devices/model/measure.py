@@ -1,11 +1,10 @@
 """Draws the table of kernel traits from runs of the machine code.
 
-    python -m backend.devices.model.measure                          # kernels of the installed wheel (release 2025-11)
-    python -m backend.devices.model.measure --aiter CHECKOUT@REV --release 2026-06
-    python -m backend.devices.model.measure --aiter CHECKOUT@REV --release 2026-06 --check
+    python -m backend.devices.model.measure --aiter CHECKOUT    # all kernels of all releases, written to traits.csv
 
 Each kernel runs its probes on the device `cdna`; the traits are given the values with which the model touches the same bytes
-and sees the same violations. What no values make agree is reported, and the exit code is 1.
+and sees the same violations. A code object that several releases launch is measured by what each of them asks of it. What no
+values make agree is reported, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import argparse
 import csv
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
+from backend.aiter.release import release
 from backend.call import Call
 from backend.case import RELEASES
 from backend.devices.agreement import Difference, differences, incomparable
@@ -81,16 +81,24 @@ PASSES = 3
 """Times that all groups are gone through: a value that is found late may change what fits best before it."""
 
 
-def measure(kernel: Reached, source: CodeSource) -> tuple[KernelTraits, list[Difference]]:
-    """The traits of one kernel, and what still differs with them."""
-    calls = fitting_calls(kernel, source)
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A kernel as one release launches it, and where that release's code objects are."""
+
+    kernel: Reached
+    source: CodeSource
+
+
+def measure(launched: Sequence[Launched]) -> tuple[KernelTraits, list[Difference]]:
+    """The traits of one kernel, by all releases that launch it, and what still differs with them."""
+    kernel = launched[0].kernel
+    calls = [(CdnaDevice(each.source, record=True, explained=False), call) for each in launched for call in fitting_calls(each)]
     known = KernelTraits(kernel.blob_id, str(kernel.arch), kernel.code_object)
-    device = CdnaDevice(source, record=True, explained=False)
     if kernel.persistent:
-        known = replace(known, backward=_backward(device, calls))
+        known = replace(known, backward=_backward(calls))
     # Until it is known whether kv_last_page_lens is read, no plan that would read it behind its end is looked at.
-    guess = replace(known, reads_last_page_lens="ptr_LTL" in reads_of(calls[0]).kernargs)
-    observed = [device.observe(each) for each in calls if not incomparable(each, guess)]
+    guess = replace(known, reads_last_page_lens="ptr_LTL" in reads_of(calls[0][1]).kernargs)
+    observed = [device.observe(call) for device, call in calls if not incomparable(call, guess)]
     fewest = _wrong(observed, known)
     for _ in range(PASSES):
         for group in PERSISTENT if kernel.persistent else NON_PERSISTENT:
@@ -98,15 +106,19 @@ def measure(kernel: Reached, source: CodeSource) -> tuple[KernelTraits, list[Dif
     return known, [difference for seen in observed for difference in compared(seen, known)]
 
 
-def fitting_calls(kernel: Reached, source: CodeSource) -> list[Call]:
+def fitting_calls(launched: Launched) -> list[Call]:
     """The calls of all probes that lead to the kernel."""
-    calls = [made_of(case, source) for case in probes(kernel)]
-    return [each for each in calls if each is not None and each.launched.blob_id == kernel.blob_id]
+    calls = [made_of(case, launched.source) for case in probes(launched.kernel)]
+    return [each for each in calls if each is not None and each.launched.blob_id == launched.kernel.blob_id]
 
 
-def _backward(device: CdnaDevice, calls: list[Call]) -> Backward:
+def _backward(calls: Sequence[tuple[CdnaDevice, Call]]) -> Backward:
     """How the kernel takes an item that ends before it begins."""
-    made = next(each for each in calls if each.plan is not None and len(each.plan.work_items) and not incomparable(each))
+    device, made = next(
+        (device, call)
+        for device, call in calls
+        if call.plan is not None and len(call.plan.work_items) and not incomparable(call)
+    )
     seen = device.observe(backward(made))
     if seen.end is not None:
         return Backward.HANG
@@ -152,38 +164,37 @@ def write(table: Mapping[str, KernelTraits]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m backend.devices.model.measure", description=__doc__)
-    parser.add_argument("--aiter", metavar="PATH@REV", help="checkout of ROCm/aiter (default: the installed wheel)")
-    parser.add_argument("--release", default="2025-11", choices=RELEASES)
+    parser.add_argument("--aiter", metavar="PATH", required=True, help="checkout or bare repository of ROCm/aiter")
     parser.add_argument("--kernel", default="", metavar="TEXT", help="only code objects with this in name or blob id")
-    parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
-    parser.add_argument("--missing", action="store_true", help="only kernels that the table lacks")
     given = parser.parse_args(arguments)
-    source = open_source(given.aiter) if given.aiter else installed_wheel()
-    table = read_table()
     complaints = 0
-    for kernel in sorted(reached(given.release, source).values(), key=lambda each: (each.arch, each.code_object)):
-        if given.kernel not in kernel.code_object and not kernel.blob_id.startswith(given.kernel or "-"):
+    for launched in sorted(_launched(given.aiter), key=lambda each: (each[0].kernel.arch, each[0].kernel.code_object)):
+        kernel = launched[0].kernel
+        if given.kernel not in kernel.code_object and not kernel.blob_id.startswith(given.kernel):
             continue
-        if given.missing and kernel.blob_id in table:
-            continue
+        shown = f"{kernel.arch} {kernel.code_object} {kernel.blob_id[:10]}"
         try:
-            known, left = measure(kernel, source)
+            known, left = measure(launched)
         except UnmodelledError as error:
-            print(f"{kernel.arch} {kernel.code_object} {kernel.blob_id[:10]}: {error}")
+            print(f"{shown}: {error}")
             complaints += 1
             continue
-        stale = given.check and table.get(kernel.blob_id) != known
-        complaints += bool(left) or stale
-        print(
-            f"{kernel.arch} {kernel.code_object} {kernel.blob_id[:10]}: {len(left)} differences"
-            + (", not as in the table" if stale else ""),
-            flush=True,
-        )
+        complaints += bool(left)
+        print(f"{shown}: {len(left)} differences", flush=True)
         for difference in left[:6]:
             print(f"    {difference.what}: machine {difference.left}; model {difference.right}")
-        if not given.check:
-            write({**read_table(), kernel.blob_id: known})
+        write({**read_table(), kernel.blob_id: known})
     return 1 if complaints else 0
+
+
+def _launched(checkout: str) -> list[list[Launched]]:
+    """Every kernel that a release launches, each with all releases that do."""
+    found: dict[str, list[Launched]] = {}
+    for name in RELEASES:
+        source = open_source(f"{checkout}@{release(name).commit}") if name != "2025-11" else installed_wheel()
+        for blob, kernel in reached(name, source).items():
+            found.setdefault(blob, []).append(Launched(kernel, source))
+    return list(found.values())
 
 
 if __name__ == "__main__":

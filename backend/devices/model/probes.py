@@ -131,6 +131,10 @@ def probes(kernel: Reached, count: int = 40) -> Iterator[Case]:
     base = kernel.cases[0]
     for length in EDGES:
         yield base.replace(kv_lens=(length,), num_cu=1 if kernel.persistent else 0, first_page=7)
+    if not kernel.persistent:
+        # A short request beside a long one has fewer tiles than the launch has splits.
+        for length in EDGES:
+            yield base.replace(kv_lens=(length, 600), first_page=7)
     for page in FAR_PAGES:
         yield base.replace(kv_lens=(20,), num_cu=8, first_page=page)
     yield base.replace(kv_lens=(33, 0, 65), num_cu=1, first_page=7)
