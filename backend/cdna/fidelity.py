@@ -41,7 +41,7 @@ class Approximation:
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """exact: static instructions whose result is that of the ISA documents, bit for bit (NaN payloads aside)."""
+    """exact: static instructions whose result is that of the ISA documents, bit for bit (which of several NaN aside)."""
 
     exact: int
     approximations: tuple[Approximation, ...]

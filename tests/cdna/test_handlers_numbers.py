@@ -122,6 +122,45 @@ def test_max_prefers_a_number_to_nan_and_plus_to_minus_zero() -> None:
     assert not np.signbit(result[2:]).any()
 
 
+NEGATIVE_NAN, INFINITY, MINUS_INFINITY = 0xFFC0_0000, 0x7F80_0000, 0xFF80_0000
+
+
+def one_lane(name: str, *operands: int) -> int:
+    """The bits that an instruction gives for operands given as bits."""
+    state = random_state(np.random.default_rng(0), keep_denormals=True)
+    sources = tuple(v(index + 1) for index in range(len(operands)))
+    for index, value in enumerate(operands):
+        state.vectors[index + 1] = value
+    return int(SingleWave("gfx950").run((ins(name, v(8), sources),), state).vectors[8, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "operands"),
+    [
+        ("v_fma_f32", (MINUS_INFINITY, 0x3F80_0000, INFINITY)),
+        ("v_fma_f32", (0, INFINITY, 0x3F80_0000)),
+        ("v_add_f32", (MINUS_INFINITY, INFINITY)),
+        ("v_sub_f32", (INFINITY, INFINITY)),
+        ("v_subrev_f32", (MINUS_INFINITY, MINUS_INFINITY)),
+        ("v_mul_f32", (INFINITY, 0x8000_0000)),
+        ("v_log_f32", (0xBF80_0000,)),
+        ("v_sqrt_f32", (MINUS_INFINITY,)),
+        ("v_rsq_f32", (0xBF80_0000,)),
+    ],
+)
+def test_an_invalid_operation_gives_the_negative_nan(name: str, operands: tuple[int, ...]) -> None:
+    """As the ISA documents' examples of V_LOG and V_SQRT say. A kernel of AITER compares with these very bits (#2128)."""
+    assert one_lane(name, *operands) == NEGATIVE_NAN
+
+
+@pytest.mark.parametrize("name", ["v_exp_f32", "v_log_f32", "v_sqrt_f32", "v_rsq_f32", "v_rcp_f32"])
+@pytest.mark.parametrize("given", [NEGATIVE_NAN, 0x7FC0_1234, 0x7F80_0001])
+def test_a_nan_passes_through_quieted(name: str, given: int) -> None:
+    assert one_lane(name, given) == given | 0x0040_0000
+    assert one_lane("v_fma_f32", given, 0x3F80_0000, INFINITY) == given | 0x0040_0000
+    assert one_lane("v_add_f32", INFINITY, given) == given | 0x0040_0000
+
+
 def test_a_scalar_feeds_all_lanes_and_both_halves_of_packed_numbers() -> None:
     state = random_state(np.random.default_rng(0))
     state.scalars[10:12] = np.array([2.0, 3.0], F32).view(np.uint32)

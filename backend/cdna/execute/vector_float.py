@@ -3,7 +3,10 @@
 Denormals: the MODE register says whether fp32 denormals are flushed on the way in and out; a wave keeps the threshold as a
 float (0.0 keeps all), so that flushing costs one comparison. V_EXP, V_LOG, V_RCP, V_RSQ and V_SQRT flush always, which is
 why compilers scale around them. Where hardware may be off by 1 ulp (transcendentals) the correctly rounded value is given.
-A NaN result is some quiet NaN: payloads are not modelled.
+
+NaN (fp32): an operation that is invalid gives NAN, one with a NaN among its operands gives one of those, quieted; which of two
+is not modelled. Kernels look at the bits: AITER's mla_a8w8_qh64_qseqlen4_gqaratio16_ps (#2128) takes V_EXP of infinity minus
+infinity for 0 where it equals 0xffc00000. The fp64 instructions leave the NaN to the host.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ from backend.cdna.execute.native import (
 
 SMALLEST_NORMAL = np.float32(2.0**-126)
 INFINITY = np.float32(np.inf)
-NAN = np.float32(np.nan)
+NAN = np.uint32(0xFFC0_0000).view(np.float32)
+"""What an invalid operation gives (ISA documents, the examples of V_LOG_F32 and V_SQRT_F32: negative, unlike C's NAN)."""
 
 
 class Float(IntEnum):
@@ -102,6 +106,36 @@ class FloatPair(IntEnum):
 def flushed(value: Any, threshold: Any) -> Any:
     """`value` with magnitudes below `threshold` made a zero of the same sign."""
     return value * np.float32(0.0) if abs(value) < threshold else value
+
+
+@inlined
+def invalid_as_nan(result: Any, operands_are_numbers: Any) -> Any:
+    """`result` of an operation; where it is a NaN that no operand brought in, the one that the GPU gives."""
+    return NAN if result != result and operands_are_numbers else result
+
+
+@inlined
+def quieted_or_nan(value: Any) -> Any:
+    """What a function gives outside of its domain: its operand quieted where that is NaN, else NAN."""
+    return bits_float(float_bits(value) | np.uint32(0x0040_0000)) if value != value else NAN
+
+
+@inlined
+def product_of(x: Any, y: Any) -> Any:
+    """x * y."""
+    return invalid_as_nan(x * y, x == x and y == y)
+
+
+@inlined
+def sum_of(x: Any, y: Any) -> Any:
+    """x + y."""
+    return invalid_as_nan(x + y, x == x and y == y)
+
+
+@inlined
+def fused(x: Any, y: Any, z: Any) -> Any:
+    """x * y + z with one rounding."""
+    return invalid_as_nan(fused_multiply_add(x, y, z), x == x and y == y and z == z)
 
 
 @inlined
@@ -183,16 +217,16 @@ def float_alu(wave: int, record: int, context: int) -> None:
     keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
     if opcode == Float.V_MUL_F32:
         for lane in range(at.LANES):
-            rows[r, lane] = flushed(flushed(rows[a, lane], keep) * flushed(rows[b, lane], keep), keep)
+            rows[r, lane] = flushed(product_of(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep)), keep)
     elif opcode == Float.V_ADD_F32:
         for lane in range(at.LANES):
-            rows[r, lane] = flushed(flushed(rows[a, lane], keep) + flushed(rows[b, lane], keep), keep)
+            rows[r, lane] = flushed(sum_of(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep)), keep)
     elif opcode == Float.V_SUB_F32:
         for lane in range(at.LANES):
-            rows[r, lane] = flushed(flushed(rows[a, lane], keep) - flushed(rows[b, lane], keep), keep)
+            rows[r, lane] = flushed(sum_of(flushed(rows[a, lane], keep), -flushed(rows[b, lane], keep)), keep)
     elif opcode == Float.V_SUBREV_F32:
         for lane in range(at.LANES):
-            rows[r, lane] = flushed(flushed(rows[b, lane], keep) - flushed(rows[a, lane], keep), keep)
+            rows[r, lane] = flushed(sum_of(flushed(rows[b, lane], keep), -flushed(rows[a, lane], keep)), keep)
     elif opcode == Float.V_MAX_F32:
         for lane in range(at.LANES):
             rows[r, lane] = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
@@ -201,9 +235,9 @@ def float_alu(wave: int, record: int, context: int) -> None:
             rows[r, lane] = smaller(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
     elif opcode == Float.V_EXP_F32:
         for lane in range(at.LANES):
-            value = np.float64(flushed(rows[a, lane], SMALLEST_NORMAL))
-            cut = min(max(value, -1000.0), 1000.0)
-            result = np.float32(exp2(cut)) if value == value else NAN
+            x = flushed(rows[a, lane], SMALLEST_NORMAL)
+            cut = min(max(np.float64(x), -1000.0), 1000.0)
+            result = np.float32(exp2(cut)) if x == x else quieted_or_nan(x)
             rows[r, lane] = flushed(result, SMALLEST_NORMAL)
     elif opcode == Float.V_LDEXP_F32:
         signed = signed_rows_of(wave)
@@ -223,9 +257,9 @@ def unary_lane(opcode: int, raw: Any, second: Any, keep: Any) -> Any:
     if opcode == Float.V_RCP_F32 or opcode == Float.V_RCP_IFLAG_F32:
         return flushed(np.float32(1.0) / x, SMALLEST_NORMAL)
     if opcode == Float.V_RSQ_F32:
-        return np.float32(1.0 / math.sqrt(np.float64(x))) if x >= 0 else NAN
+        return np.float32(1.0 / math.sqrt(np.float64(x))) if x >= 0 else quieted_or_nan(x)
     if opcode == Float.V_SQRT_F32:
-        return np.float32(math.sqrt(np.float64(x))) if x >= 0 else NAN
+        return np.float32(math.sqrt(np.float64(x))) if x >= 0 else quieted_or_nan(x)
     if opcode == Float.V_LOG_F32:
         return logarithm(x)
     x = flushed(raw, keep)
@@ -241,7 +275,7 @@ def unary_lane(opcode: int, raw: Any, second: Any, keep: Any) -> Any:
         return smaller(x - np.float32(np.floor(x)), bits_float(np.uint32(0x3F7FFFFF)))
     if opcode == Float.V_MUL_LEGACY_F32:
         y = flushed(second, keep)
-        return np.float32(0.0) if x == 0 or y == 0 else flushed(x * y, keep)
+        return np.float32(0.0) if x == 0 or y == 0 else flushed(product_of(x, y), keep)
     return split_float(opcode, x)
 
 
@@ -250,7 +284,7 @@ def logarithm(x: Any) -> Any:
     """Base-2 logarithm of a float32."""
     if x > 0:
         return x if x == INFINITY else np.float32(math.log2(np.float64(x)))
-    return -INFINITY if x == 0 else NAN
+    return -INFINITY if x == 0 else quieted_or_nan(x)
 
 
 @inlined
@@ -280,7 +314,7 @@ def float_alu3(wave: int, record: int, context: int) -> None:
     if opcode == Float3.V_FMA_F32:
         for lane in range(at.LANES):
             x, y, z = flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), flushed(rows[c, lane], keep)
-            rows[r, lane] = flushed(fused_multiply_add(x, y, z), keep)
+            rows[r, lane] = flushed(fused(x, y, z), keep)
     elif opcode == Float3.V_MAX3_F32:
         for lane in range(at.LANES):
             pair = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
@@ -357,7 +391,7 @@ def div_scale(value: Any, denominator: Any, numerator: Any) -> tuple[Any, bool]:
 @inlined
 def div_fmas(x: Any, y: Any, z: Any, scaled: bool, keep: Any) -> Any:
     """V_DIV_FMAS_F32: the fused multiply-add, and what V_DIV_SCALE scaled by 2^64 undone where it set the mask."""
-    result = fused_multiply_add(flushed(x, keep), flushed(y, keep), flushed(z, keep))
+    result = fused(flushed(x, keep), flushed(y, keep), flushed(z, keep))
     if scaled:
         result = scale64(result, exponent_of(z) > 127)
     return flushed(result, keep)
@@ -404,19 +438,18 @@ def float_pair(wave: int, record: int, context: int) -> None:
     if opcode == FloatPair.V_PK_MUL_F32:
         for half in range(2):
             for lane in range(at.LANES):
-                product = flushed(rows[a + half, lane], keep) * flushed(rows[b + half, lane], keep)
-                rows[r + half, lane] = flushed(product, keep)
+                x, y = flushed(rows[a + half, lane], keep), flushed(rows[b + half, lane], keep)
+                rows[r + half, lane] = flushed(product_of(x, y), keep)
     elif opcode == FloatPair.V_PK_ADD_F32:
         for half in range(2):
             for lane in range(at.LANES):
-                total = flushed(rows[a + half, lane], keep) + flushed(rows[b + half, lane], keep)
-                rows[r + half, lane] = flushed(total, keep)
+                x, y = flushed(rows[a + half, lane], keep), flushed(rows[b + half, lane], keep)
+                rows[r + half, lane] = flushed(sum_of(x, y), keep)
     elif opcode == FloatPair.V_PK_FMA_F32:
         for half in range(2):
             for lane in range(at.LANES):
                 x, y = flushed(rows[a + half, lane], keep), flushed(rows[b + half, lane], keep)
-                total = fused_multiply_add(x, y, flushed(rows[c + half, lane], keep))
-                rows[r + half, lane] = flushed(total, keep)
+                rows[r + half, lane] = flushed(fused(x, y, flushed(rows[c + half, lane], keep)), keep)
     else:
         bits = rows_of(wave)
         for lane in range(at.LANES):
