@@ -14,6 +14,8 @@ from enum import StrEnum
 import numpy as np
 
 from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments
+from backend.aiter.release import release
+from backend.aiter.splits import choose_splits
 from backend.case import Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision, Refused
 
@@ -41,6 +43,8 @@ class Choice:
     padding_kv_len: kv length that graph padding rows carry.
     index_batch: batch that the caller's own kv_indptr is allocated for; None: as many as are run.
     passes_page_size: whether the planner is told kernel_page_size (sglang does not: 1).
+    captured_index_entries: entries of kv_indices while the graph was captured, by which AITER chose the splits of a
+    non-persistent call for every replay; None: it chooses by the batch that runs.
     """
 
     mode: MetadataMode
@@ -58,6 +62,7 @@ class Choice:
     last_page_lens: LastPageLens = LastPageLens.TOKENS_IN_LAST_PAGE
     index_batch: int | None = None
     passes_page_size: bool = False
+    captured_index_entries: int | None = None
 
 
 Policy = Callable[[Case], Choice]
@@ -99,7 +104,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         kv_last_page_lens=last_page_lens,
         max_seqlen_q=case.max_seqlen_q,
         metadata=None,
-        num_kv_splits=choice.max_split_per_batch,
+        num_kv_splits=_captured_splits(case, choice) or choice.max_split_per_batch,
         intra_batch_mode=choice.mode is MetadataMode.FAKE,
         return_lse=case.return_lse,
     )
@@ -135,6 +140,23 @@ def assemble(case: Case, choice: Choice) -> Decision:
         kv_dtype=choice.metadata_kv_dtype,
     )
     return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, sizing, planning, decode)
+
+
+def _captured_splits(case: Case, choice: Choice) -> int | None:
+    """KV splits that a captured non-persistent call keeps; None where nothing was captured, or AITER refuses at capture."""
+    if choice.captured_index_entries is None or choice.mode is not MetadataMode.NON_PERSISTENT:
+        return None
+    chosen = choose_splits(
+        release(case.release),
+        case.compute_units,
+        choice.max_split_per_batch,
+        case.graph_batch or case.batch,
+        choice.captured_index_entries,
+        choice.num_head,
+        case.max_seqlen_q,
+        case.q_dtype,
+    )
+    return None if isinstance(chosen, str) else chosen
 
 
 def _indptr(counts: np.ndarray) -> Int32Array:

@@ -28,17 +28,23 @@ MIN_KV_GRANULARITY = 16
 MAX_DRAFT_TOKENS = 8
 """Most draft tokens that a served MLA model uses."""
 
+CONTEXT_LEN = 163840
+"""`context_len` of DeepSeek-R1 (max_position_embeddings): graphs are captured on kv_indices of that many entries a request."""
+
 
 @dataclass(frozen=True)
 class AiterMlaBackend:
-    """The rule as a function of a Case.
+    """The rule as a function of a Case, whose rows a request are one (plain decode) or the draft tokens (target_verify).
 
     fast_heads: the gate: head counts for which the constructor sets fast_mode and clears intra_batch_mode.
-    padding_kv_len: fill of graph padding rows; None: 1 in plain decode, the draft tokens under MTP (since sglang#20841).
+    padding_kv_len: KV tokens of graph padding rows, None: the rule since sglang#20841. There a padding row has the sequence
+    length 1, or the draft tokens with speculation, and verification adds the draft tokens to every row, padding included.
+    context_len: of the model, in tokens; it fixes the splits of a captured non-persistent call.
     """
 
     fast_heads: frozenset[int]
     padding_kv_len: int | None = None
+    context_len: int = CONTEXT_LEN
 
     def __call__(self, case: Case) -> Choice:
         """The choice for a case; raises CaseRefused for what sglang does not take."""
@@ -47,7 +53,6 @@ class AiterMlaBackend:
         mode = case.mode if case.mode is not None else self.mode(case.num_head, case.kv_dtype)
         persistent = mode is not MetadataMode.NON_PERSISTENT
         speculative = case.max_seqlen_q > 1
-        fill = case.max_seqlen_q if self.padding_kv_len is None else self.padding_kv_len
         return Choice(
             mode=mode,
             num_head=num_head,
@@ -60,7 +65,8 @@ class AiterMlaBackend:
             metadata_kv_dtype=case.kv_dtype,
             kv_granularity=max(case.page_size, MIN_KV_GRANULARITY),
             is_causal=False,
-            padding_kv_len=fill,
+            padding_kv_len=self._padding_kv_len(case),
+            captured_index_entries=self._captured_index_entries(case),
         )
 
     def mode(self, num_head: int, kv_dtype: DType) -> MetadataMode:
@@ -69,6 +75,19 @@ class AiterMlaBackend:
         if max(MIN_KERNEL_HEADS, num_head) in (16, 128) and kv_dtype is not DType.FP8:
             return MetadataMode.NON_PERSISTENT
         return MetadataMode.FAST if fast else MetadataMode.FAKE
+
+    def _padding_kv_len(self, case: Case) -> int:
+        """`get_cuda_graph_seq_len_fill_value`, and what `init_forward_metadata_replay_cuda_graph` adds to it."""
+        if self.padding_kv_len is not None:
+            return self.padding_kv_len
+        return 1 if case.max_seqlen_q == 1 else 2 * case.max_seqlen_q
+
+    def _captured_index_entries(self, case: Case) -> int | None:
+        """Entries of `cuda_graph_kv_indices`. A request longer than the context is one of a model with more."""
+        if case.graph_batch is None:
+            return None
+        drafts = case.max_seqlen_q if case.max_seqlen_q > 1 else 0
+        return (case.max_batch or case.graph_batch) * (max(self.context_len, *case.kv_lens) + drafts)
 
     @staticmethod
     def _refuse(case: Case) -> None:
@@ -93,3 +112,4 @@ SGLANG_BEFORE_20399 = AiterMlaBackend(fast_heads=frozenset())
 SGLANG_BEFORE_27188 = AiterMlaBackend(fast_heads=frozenset({32, 128}))
 SGLANG_27188 = AiterMlaBackend(fast_heads=frozenset({32, 64, 128}))
 SGLANG_BEFORE_20841 = AiterMlaBackend(fast_heads=frozenset({32, 128}), padding_kv_len=1)
+"""Padding as its draft-extend graphs had it, which add nothing to the fill of 1; in verification it was 1 + draft tokens."""

@@ -66,7 +66,7 @@ def test_sglang_split_cap_is_lower_under_speculation() -> None:
 def test_graph_padding_rows_carry_the_fill() -> None:
     after = decided(Case(num_head=32, kv_lens=(9, 8), max_seqlen_q=4, graph_batch=4))
     before = decided(Case(num_head=32, kv_lens=(9, 8), max_seqlen_q=4, graph_batch=4, backend="sglang-before-20841"))
-    assert after.kv_lens == (9, 8, 4, 4)
+    assert after.kv_lens == (9, 8, 8, 8), "the draft tokens as sequence length, and verification's draft tokens on top"
     assert before.kv_lens == (9, 8, 1, 1)
     assert after.sizing is not None
     assert after.sizing.batch == 4

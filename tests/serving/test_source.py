@@ -5,7 +5,6 @@ Three releases are fetched through pip. The decision table and the gate lines ar
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,13 +12,9 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import pytest
 
-from backend.aiter.arguments import DecodeArguments, PlanArguments
-from backend.case import Arch, Case, DType
+from backend.case import Arch, DType
 from backend.codec import from_plain, to_plain
-from backend.decision import Decision
 from backend.errors import CannotRunError, UsageError
-from backend.serving.policy import decide
-from backend.serving.registry import policy
 from backend.serving.source.fetch import open_source
 from backend.serving.source.record import BUFFER_ROLES, Phase, RecordedStep, Recording
 from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind, data_parallel, eager_decode, graph_decode
@@ -179,44 +174,6 @@ def test_architecture_and_page_size(sessions: dict[str, SourceSession]) -> None:
     assert (step.planning.kv_granularity, step.planning.page_size, step.decode.page_size) == (64, 1, 1)
 
 
-CASES = [
-    Case(
-        num_head=heads, kv_lens=kv_lens, max_seqlen_q=queries, q_dtype=kv, kv_dtype=kv, graph_batch=graph, max_batch=graph and 8
-    )
-    for heads in (8, 16, 32, 48, 64, 128)
-    for kv in (FP8, BF16)
-    for kv_lens, queries, graph in (((7, 100), 1, None), ((7, 100, 9), 1, 4), ((7, 100, 9), 2, 4), ((64, 3), 3, None))
-]
-
-
-@pytest.mark.parametrize(
-    ("wheel", "backend"), [(BEFORE, "sglang-before-27188"), (AFTER, "sglang-27188"), (LATEST, "sglang-27188")]
-)
-def test_policies_decide_as_the_real_files_do(sessions: dict[str, SourceSession], wheel: str, backend: str) -> None:
-    """Every argument of the three calls, index tensors included, of the real requests; the physical pages differ."""
-    for case in CASES:
-        decision = decide(policy(backend), case.replace(backend=backend))
-        assert isinstance(decision, Decision)
-        step = recorded(sessions[wheel], case)
-        assert to_plain(step.sizing) == to_plain(decision.sizing), case
-        assert comparable(step.planning, case.batch) == comparable(decision.planning, case.batch), case
-        decode = step.decode
-        if case.graph_batch and not step.persistent:  # a graph keeps the splits that AITER chose when it was captured
-            assert decode.num_kv_splits is not None
-            decode = dataclasses.replace(decode, num_kv_splits=None)
-        assert comparable(decode, case.batch) == comparable(decision.decode, case.batch), case
-        assert list(step.kv_lens) == list(decision.kv_lens)[: case.batch], case
-
-
-def comparable(arguments: PlanArguments | DecodeArguments | None, batch: int) -> dict[str, object] | None:
-    """Plain values; of kv_indptr the real requests' part, since padding rows are told apart below."""
-    if arguments is None:
-        return None
-    plain: dict[str, object] = to_plain(arguments)
-    plain["kv_indptr"] = arguments.kv_indptr[: batch + 1].tolist()
-    return {name: value for name, value in plain.items() if name not in ("kv_pages", "kv_indices", "metadata")}
-
-
 @pytest.mark.parametrize("wheel", WHEELS)
 @pytest.mark.parametrize(("kind", "draft_tokens", "padding"), [(StepKind.DECODE, None, 1), (StepKind.TARGET_VERIFY, 3, 6)])
 def test_kv_of_padding_rows(
@@ -226,22 +183,6 @@ def test_kv_of_padding_rows(
     config = BackendConfig(64, draft_tokens=draft_tokens, max_requests=4, graph_batches=(4,))
     (step,) = only(sessions[wheel].run(graph_decode(config, ((50, 60),), kind)), Phase.REPLAY)
     assert np.diff(step.decode.kv_indptr).tolist()[2:] == [padding, padding]
-
-
-def recorded(session: SourceSession, case: Case) -> RecordedStep:
-    verify = case.max_seqlen_q > 1
-    config = BackendConfig(
-        case.num_head,
-        case.kv_dtype,
-        case.q_dtype,
-        draft_tokens=case.max_seqlen_q if verify else None,
-        max_requests=8,
-        graph_batches=(4, 8) if case.graph_batch else (),
-    )
-    kind = StepKind.TARGET_VERIFY if verify else StepKind.DECODE
-    before = tuple(length - case.max_seqlen_q for length in case.kv_lens) if verify else case.kv_lens
-    recording = session.run(Scenario("case", (config,), (Step(kind, before, graph=case.graph_batch is not None),)))
-    return only(recording, Phase.REPLAY if case.graph_batch else Phase.EAGER)[0]
 
 
 def test_recordings_go_through_json(sessions: dict[str, SourceSession]) -> None:
