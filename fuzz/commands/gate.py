@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("source", metavar="SOURCE", help="the change")
     command.add_argument("--base", metavar="SOURCE", help="what it is compared with; only what the base lacks is blamed")
     command.add_argument("--aiter", metavar="PATH[@REV]", help="checkout of ROCm/aiter whose Python and kernels run")
-    command.add_argument("--device", default="model", metavar="D", help="model (default), cdna, both")
+    command.add_argument("--device", default="model", metavar="D", help="model (default), cdna, both, rocm, cuda")
     command.add_argument("--arch", type=some_of("--arch", Arch), metavar="A[,A]", help="gfx950 (default), gfx942")
     command.add_argument("--kv-dtype", type=some_of("--kv-dtype", DType), metavar="T[,T]", help="fp8,bf16 (default)")
     command.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank (4 to 128)")

@@ -44,10 +44,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What one source did. scenarios: run in all, random ones among them; steps: that reached AITER and were judged."""
+    """What one source did.
+
+    device: what its calls to AITER ran on. scenarios: run in all, random ones among them; steps: that reached AITER and were
+    judged.
+    """
 
     label: str
     release: str
+    device: str
     decisions: tuple[DecisionRow, ...]
     sightings: tuple[Sighting, ...]
     scenarios: int
@@ -123,6 +128,7 @@ class Examination:
         return Examined(
             label=self._session.source.label,
             release=self._session.release,
+            device=self._plan.device,
             decisions=self._decisions,
             sightings=tuple(self._sightings),
             scenarios=self._scenarios,

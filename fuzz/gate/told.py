@@ -11,12 +11,11 @@ from backend.codec import to_plain
 from backend.serving.source.record import DecisionRow, SourceLine
 from fuzz.gate.gate import Examined
 from fuzz.gate.verdict import Fault, Verdict
+from fuzz.page.devices import notice
 from reprod.explain import told
 from reprod.text import markdown_table, table
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")
-
-NOTICE = "on simulated hardware; not run on a GPU"
 
 
 def lines(verdict: Verdict, change: Examined, base: Examined | None) -> Iterator[str]:
@@ -33,19 +32,19 @@ def lines(verdict: Verdict, change: Examined, base: Examined | None) -> Iterator
             yield f"  smallest: {told(fault.smallest.case)}; {fault.smallest.scenario.name}"
     yield from _mended(verdict)
     yield from _changed(verdict)
-    yield headline(verdict, base)
+    yield headline(verdict, change, base)
 
 
-def headline(verdict: Verdict, base: Examined | None) -> str:
+def headline(verdict: Verdict, change: Examined, base: Examined | None) -> str:
     """One sentence."""
     count = len(verdict.blamed)
     if count:
         brings = "the change brings" if base is not None else "the source has"
-        return f"FAULTY: {brings} {count} fault{'' if count == 1 else 's'} ({NOTICE})"
+        return f"FAULTY: {brings} {count} fault{'' if count == 1 else 's'} ({notice(change.device)})"
     kept = len(verdict.faults)
     rest = f"; {kept} known or in the base too" if kept else ""
     blamed_for = "change brings" if base is not None else "source is to blame for"
-    return f"clean: no memory fault that the {blamed_for}{rest} ({NOTICE})"
+    return f"clean: no memory fault that the {blamed_for}{rest} ({notice(change.device)})"
 
 
 def annotation_lines(verdict: Verdict, gate: SourceLine | None) -> Iterator[str]:
@@ -59,7 +58,7 @@ def annotation_lines(verdict: Verdict, gate: SourceLine | None) -> Iterator[str]
 def markdown(verdict: Verdict, change: Examined, base: Examined | None) -> str:
     """A job's summary."""
     mark = "❌" if verdict.blamed else "✅"
-    made = [f"## {mark} {headline(verdict, base)}", "", *_markdown_about(change, base), ""]
+    made = [f"## {mark} {headline(verdict, change, base)}", "", *_markdown_about(change, base), ""]
     if verdict.faults:
         made += markdown_table(HEADER, _rows_of(verdict.faults))
         made.append("")
@@ -71,7 +70,7 @@ def plain(verdict: Verdict, change: Examined, base: Examined | None) -> dict[str
     """Plain data, for machines."""
     return {
         "verdict": "faulty" if verdict.blamed else "clean",
-        "headline": headline(verdict, base),
+        "headline": headline(verdict, change, base),
         "faults": [_plain_fault(fault) for fault in verdict.faults],
         "mended": [_plain_fault(fault) for fault in verdict.mended],
         "decisions": to_plain(verdict.decisions),

@@ -116,16 +116,16 @@ def test_decisions_that_differ() -> None:
     assert verdict([], None, tables=(after, None)).changed is None
 
 
-EXAMINED = Examined("sglang==1<&>", "2026-06", (), (), 1, 0, 1, 0, (), None, 5)
+EXAMINED = Examined("sglang==1<&>", "2026-06", "model", (), (), 1, 0, 1, 0, (), None, 5)
 
 
 def test_people_read_one_line_for_shapes_that_differ_in_their_heads() -> None:
     told = list(lines(verdict([sighting("a", 48), sighting("a", 96), sighting("b", 48)], []), EXAMINED, EXAMINED))
     assert sum("48, 96 heads, gfx950 q fp8 KV fp8" in line for line in told) == 2, "a row of the table and its message"
-    assert told[-1] == "FAULTY: the change brings 3 faults (on simulated hardware; not run on a GPU)"
+    assert told[-1] == "FAULTY: the change brings 3 faults (device model: Not run on hardware: a simulation on the CPU.)"
     clean = list(lines(verdict([], [sighting("a", 48), sighting("a", 96)]), EXAMINED, EXAMINED))
     assert "mended: 48, 96 heads, gfx950 q fp8 KV fp8, 1 row a request: a" in clean
-    assert clean[-1].startswith("clean: no memory fault that the change brings (on simulated")
+    assert clean[-1].startswith("clean: no memory fault that the change brings (device model: Not run on hardware")
 
 
 def test_annotations_point_at_the_deciding_line_and_are_escaped() -> None:
