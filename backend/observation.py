@@ -75,7 +75,8 @@ class Numbers:
     """Output rows against a float64 reference of plain attention. A row is one query and one head; counts are of such rows.
 
     compared: rows that have a reference (a query that sees at least one token). not_a_number, unwritten, outside: rows with a
-    NaN, rows that still hold what lay there before the launch, rows outside the budget; each row counts once, in this order.
+    NaN or an infinity, rows that still hold what lay there before the launch, rows outside the budget; each row counts once, an
+    unwritten one as that.
     first_*: (query, head) of the first such row, None where there is none. worst: largest error / budget of a row, NaN
     aside. relative_rms: |o - reference| / |reference| over all rows. lse_error: largest |lse - reference|, None without lse.
     budget: what is allowed, in words. cosine: the smallest of a row with its reference; largest_error: of an element; both

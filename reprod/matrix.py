@@ -5,6 +5,7 @@ Knows entries and outcomes; how the faults are found is the path's business.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ from enum import StrEnum
 from backend.aiter.release import release
 from backend.case import RELEASES
 from backend.errors import CannotRunError
-from reprod.corpus import Entry, Machine, PathFactory, Side, Status, replay
+from reprod.corpus import Entry, PathFactory, Side, Status, replay
 from reprod.shrink import Runner
 from reprod.text import markdown_table, table
 
@@ -69,7 +70,7 @@ def _opened(side: Side, name: str, paths: PathFactory) -> Runner:
     if side.needs:
         raise CannotRunError(side.needs)
     revision = release(name).commit if side.revision is not None else None
-    return paths(Machine(side.device, revision, tuple(sorted(side.planted.items()))))
+    return paths(dataclasses.replace(side.machine, revision=revision))
 
 
 HEADER = ("entry", "what", "class", "verdict", *RELEASES, "its own sides")

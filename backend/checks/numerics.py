@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.observation import EndKind, Observation
+from backend.observation import EndKind, Observation, ViolationKind
 
 _END_FINDINGS = {
     EndKind.MEMORY_FAULT: (FindingKind.MEMORY_FAULT, Severity.READ),
@@ -31,19 +31,23 @@ def check_end(observation: Observation) -> list[Finding]:
 
 
 def check_numbers(observation: Observation) -> list[Finding]:
-    """Rows that are not written, not a number, or outside the error budget; one finding of each kind."""
+    """Rows that are not written, not a number, or outside the error budget; one finding of each kind.
+
+    A device that sees stores has told of rows that are not written by its violations.
+    """
     numbers = observation.numbers
     if numbers is None:
         return []
     stage = _stage(observation)
     of = f"of {numbers.compared} rows of o (query x head)"
+    told = any(violation.kind is ViolationKind.NO_OUTPUT for violation in observation.violations)
     found = []
     for kind, count, first, said in (
         (FindingKind.ROW_NOT_WRITTEN, numbers.unwritten, numbers.first_unwritten, "are not written"),
         (FindingKind.NUMERICS, numbers.outside, numbers.first_outside, f"leave the error budget ({numbers.budget})"),
-        (FindingKind.NOT_A_NUMBER, numbers.not_a_number, numbers.first_not_a_number, "hold a NaN"),
+        (FindingKind.NOT_A_NUMBER, numbers.not_a_number, numbers.first_not_a_number, "hold a NaN or an infinity"),
     ):
-        if not count or first is None:
+        if not count or first is None or (told and kind is FindingKind.ROW_NOT_WRITTEN):
             continue
         figures: dict[str, int | str] = {"rows": count, "compared": numbers.compared, "query": first[0], "head": first[1]}
         if kind is FindingKind.NUMERICS:

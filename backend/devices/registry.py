@@ -33,6 +33,12 @@ def _cdna(source: CodeSource | None, record: bool, ranks: int) -> Device:
     return CdnaDevice(source, record)
 
 
+def _cdna_with_numbers(source: CodeSource | None, record: bool, ranks: int) -> Device:
+    from backend.devices.cdna import CdnaDevice
+
+    return CdnaDevice(source, record, numbers=True)
+
+
 def _cuda(source: CodeSource | None, record: bool, ranks: int) -> Device:
     from backend.devices.cuda import CudaDevice
 
@@ -59,21 +65,32 @@ OPENERS: dict[str, Callable[[CodeSource | None, bool, int], Device]] = {
     "both": _both,
 }
 
+WITH_NUMBERS: dict[str, Callable[[CodeSource | None, bool, int], Device]] = {
+    "cdna": _cdna_with_numbers,
+    "rocm": _rocm,
+    "cuda": _cuda,
+}
+"""Devices that compare outputs with float64 attention: GPUs always, the machine where it is asked to."""
 
 RANKED = ("rocm", "cuda")
 """Devices that can run a case on several ranks at the same moment, as tensor parallelism does."""
 
 
-def open_device(name: str, source: CodeSource | None = None, record: bool = False, ranks: int = 1) -> Device:
+def open_device(
+    name: str, source: CodeSource | None = None, record: bool = False, ranks: int = 1, numbers: bool = False
+) -> Device:
     """The device of that name.
 
     source: where its code objects come from (devices that run them); record: whether observations carry footprints; ranks:
-    processes that run each case at once (RANKED). Raises UsageError for an unknown name and for ranks on a device that has
-    none, CannotRunError where the machine lacks what the device needs.
+    processes that run each case at once (RANKED); numbers: observations must have numbers (WITH_NUMBERS). Raises UsageError for
+    an unknown name and for ranks or numbers on a device that has none, CannotRunError where the machine lacks what the device
+    needs.
     """
-    opener = OPENERS.get(name)
-    if opener is None:
+    if name not in OPENERS:
         raise UsageError.not_allowed("device", name, ", ".join(OPENERS))
+    opener = (WITH_NUMBERS if numbers else OPENERS).get(name)
+    if opener is None:
+        raise UsageError.not_allowed("numbers of device", name, ", ".join(WITH_NUMBERS))
     if ranks > 1 and name not in RANKED:
         raise UsageError.not_allowed(f"ranks of device {name}", ranks, f"1; devices with ranks are {', '.join(RANKED)}")
     return opener(source, record, ranks)

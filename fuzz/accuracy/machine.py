@@ -1,7 +1,7 @@
 """Numbers from machine code: a call's code object run in full on the simulated CDNA machine, its output against float64.
 
 Inputs are normal numbers rounded to the types of q and KV, the same ones for every choice of a shape. Stage 2 ships as no code
-object: its rule is followed in float32, and results say so.
+object: its rule is followed in float32 (backend/devices/cdna/merged.py), and results say so.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.reduction import SecondStageKind
 from backend.call import Call
-from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.case import QK_HEAD_DIM, Arch, DType
 from backend.cdna.machine import Launch as MachineLaunch
-from backend.cdna.memory import AddressSpace
 from backend.cdna.result import Mode, Outcome, Schedule
 from backend.devices.cdna import machine_of
 from backend.devices.cdna import space as spaces
-from backend.devices.second_stage import merged_rows
+from backend.devices.cdna.merged import folded, outputs
 from backend.errors import CannotRunError
 
 if TYPE_CHECKING:
@@ -65,22 +63,15 @@ class Ran:
 def run(made: Call, inputs: Inputs, source: CodeSource, schedule: Schedule) -> Ran:
     """Runs stage 1 in full and merges. Raises UnmodelledError for machine code without a model, CannotRunError for a hang."""
     launch = made.launched
-    space, kernarg = spaces.build(made)
-    q = bits(inputs.q, made.decode.q_dtype, launch.arch)
-    _put(space, "q", _folded(made, q))
-    _put(space, "kv_buffer", _pool(made, inputs))
-    for name in {"o", "logits", "attn_lse"} & set(launch.tensors) - set(launch.aliases):
-        region = space[name]
-        space.remove(name)
-        space.add_blank(name, region.size, base=region.base)
+    q = folded(made, bits(inputs.q, made.decode.q_dtype, launch.arch))
+    space, kernarg = spaces.build(made, {"q": q, "kv_buffer": _pool(made, inputs)})
     machine = machine_of(source, launch.arch, launch.code_object, launch.symbol)
     axis = None if launch.persistent else spaces.REQUEST_AXIS
     result = machine.run(MachineLaunch(launch.grid, launch.block, kernarg, requester_axis=axis), space, Mode.FULL, schedule)
     if result.outcome is Outcome.LIMIT:
         raise CannotRunError(f"{launch.code_object}: not at its end after {result.executed} wave instructions")
-    o = _merged(made, space)
-    rows = _unfolded(made, o)
-    return Ran(bf16_values(rows), (rows == 0xFFFF).all(-1), len(result.bad_accesses), result.executed)
+    left = outputs(made, space)
+    return Ran(left.values, left.unwritten, len(result.bad_accesses), result.executed)
 
 
 def rounded(values: Doubles, dtype: DType, arch: Arch) -> Doubles:
@@ -97,25 +88,12 @@ def bits(values: Doubles, dtype: DType, arch: Arch) -> npt.NDArray[Any]:
     return made.view(np.uint8 if dtype is DType.FP8 else np.uint16)
 
 
-def bf16_values(raw: npt.NDArray[np.uint16]) -> Doubles:
-    """Values of bf16 bits."""
-    return (raw.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-
-
 def _torch_type(dtype: DType, arch: Arch) -> tuple[Any, torch.dtype, torch.dtype]:
     import torch
 
     if dtype is DType.BF16:
         return torch, torch.int16, torch.bfloat16
     return torch, torch.uint8, torch.float8_e4m3fnuz if arch is Arch.GFX942 else torch.float8_e4m3fn
-
-
-def _put(space: AddressSpace, name: str, array: npt.NDArray[Any]) -> None:
-    """Gives a region its contents, at its place."""
-    region = space[name]
-    space.remove(name)
-    put = space.add_array(name, np.ascontiguousarray(array), base=region.base, paging=region.paging)
-    assert put.size == region.size, name
 
 
 def _pool(made: Call, inputs: Inputs) -> npt.NDArray[Any]:
@@ -129,67 +107,3 @@ def _pool(made: Call, inputs: Inputs) -> npt.NDArray[Any]:
         pool[pages, position % page] = bits(tokens, decode.kv_dtype, made.launched.arch)
         first += -(-len(tokens) // page)
     return pool
-
-
-def _merged(made: Call, space: AddressSpace) -> npt.NDArray[np.uint16]:
-    """o as both stages leave it: bf16 bits [rows, heads of the kernel, 512]."""
-    launch = made.launched
-    heads, stage = launch.heads_in_kernel, launch.second_stage
-    o = _array(space, "o", np.uint16).reshape(-1, heads, V_HEAD_DIM)
-    if stage.kind is SecondStageKind.NONE:
-        return o
-    merged = merged_rows(made)
-    if merged.copies_bf16:
-        copied = _array(space, "logits", np.uint16)[: o.size].reshape(o.shape)
-        for begin, end in zip(merged.output_begin, merged.output_end, strict=True):
-            o[begin:end] = copied[begin:end]
-        return o
-    logits = _array(space, "logits", np.float32).reshape(-1, heads, V_HEAD_DIM)
-    lse = _array(space, "attn_lse", np.float32).reshape(-1, heads)
-    for row, partials in _partials(stage.kind, merged):
-        o[row] = bits(_merge(logits[partials], lse[partials]).astype(np.float64), DType.BF16, launch.arch)
-    return o
-
-
-def _partials(kind: SecondStageKind, merged: Any) -> Any:
-    """(row of o, its partial rows), one by one."""
-    if kind is SecondStageKind.TRITON:
-        rows = np.concatenate([np.arange(b, e) for b, e in zip(merged.output_begin, merged.output_end, strict=True)])
-        for row, begin, end in zip(rows, merged.partial_begin, merged.partial_end, strict=True):
-            yield row, np.arange(begin, end)
-        return
-    for owner, first, end in zip(merged.output_owner, merged.output_begin, merged.output_end, strict=True):
-        begins = merged.partial_begin[merged.partial_owner == owner]
-        for row in range(first, end):
-            yield row, begins + (row - first)
-
-
-def _merge(partial: npt.NDArray[np.float32], lse: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """partial: [splits, heads, 512]; lse: [splits, heads], natural logarithms."""
-    scale = np.exp(lse - lse.max(axis=0))
-    summed: npt.NDArray[np.float32] = (partial * scale[..., None]).sum(axis=0) / scale.sum(axis=0)[:, None]
-    return summed
-
-
-def _array(space: AddressSpace, name: str, kind: type[np.generic]) -> npt.NDArray[Any]:
-    contents = space[name].contents
-    assert contents is not None
-    return contents.view(kind)
-
-
-def _folded(made: Call, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[queries, model heads, n] as stage 1 sees it (mla_decode_fwd's rearrangement where it copies)."""
-    launch, heads = made.launched, made.launched.heads_in_kernel
-    if not launch.q_copied:
-        return rows.reshape(-1, heads, rows.shape[-1])
-    split = rows.reshape(-1, launch.max_seqlen_q, launch.fold, heads, rows.shape[-1])
-    return split.transpose(0, 2, 1, 3, 4).reshape(-1, heads, rows.shape[-1])
-
-
-def _unfolded(made: Call, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The way back."""
-    launch, heads = made.launched, made.launched.heads_in_kernel
-    if launch.q_copied:
-        split = rows.reshape(-1, launch.fold, launch.max_seqlen_q, heads, rows.shape[-1])
-        rows = split.transpose(0, 2, 1, 3, 4)
-    return rows.reshape(-1, heads * launch.fold, rows.shape[-1])

@@ -76,6 +76,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="device cdna: look for LDS races, missing waits and bytes that two workgroups write (slow)",
     )
+    command.add_argument(
+        "--numbers", action="store_true", help="device cdna: run the whole kernel on drawn values and judge its output (slow)"
+    )
     command.add_argument("--device", default="model", metavar="D", help="model (default); see aiterfuzz version")
     command.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="on N GPUs at once (rocm, cuda)")
     command.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
@@ -105,12 +108,12 @@ def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:
     from backend.devices.registry import open_device
 
     if not arguments.hazards:
-        return open_device(arguments.device, source, ranks=arguments.ranks)
+        return open_device(arguments.device, source, ranks=arguments.ranks, numbers=arguments.numbers)
     if arguments.device != "cdna":
         raise UsageError.not_allowed("--hazards on device", arguments.device, "cdna, which runs instructions")
     from backend.devices.cdna import CdnaDevice
 
-    return CdnaDevice(source, hazards=True)
+    return CdnaDevice(source, hazards=True, numbers=arguments.numbers)
 
 
 def _case(arguments: argparse.Namespace) -> Case:

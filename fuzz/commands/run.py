@@ -70,6 +70,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     how.add_argument("--seconds", type=seconds, metavar="S", help="stop after S seconds")
     how.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="0")
     how.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
+    how.add_argument(
+        "--numbers", action="store_true", help="device cdna: run whole kernels on drawn values and judge their output (slow)"
+    )
     how.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
     how.add_argument("--out", type=Path, default=Path("findings"), metavar="DIR", help="folder of the results (findings)")
     how.add_argument(
@@ -98,7 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     policy(arguments.backend)  # an unknown one is said before anything is written
     source, release = _source(arguments)
     cases = space(_wishes(arguments, release))
-    path = CasePath(open_device(arguments.device, source, ranks=arguments.ranks if arguments.device in RANKED else 1), source)
+    ranks = arguments.ranks if arguments.device in RANKED else 1
+    path = CasePath(open_device(arguments.device, source, ranks=ranks, numbers=arguments.numbers), source)
     budget = _budget(arguments)
     made_by = provenance(path.device.name, cases.releases, source)
     prepare_folder(arguments.out)

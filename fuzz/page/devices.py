@@ -72,7 +72,7 @@ WITNESSES: Mapping[str, Witness] = {
             "loops that do not end",
         ),
         (
-            "instructions that addresses do not depend on are left out, so no number is computed",
+            "instructions that addresses do not depend on are left out: no number is computed unless --numbers asks for it",
             "caches, timing and the order between workgroups are not those of a GPU",
             _SECOND_STAGE,
         ),

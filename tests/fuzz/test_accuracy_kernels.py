@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 from backend.aiter.codefiles import installed_wheel
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.result import Schedule
+from backend.devices.cdna import merged
 from fuzz.accuracy import machine, measure
 from fuzz.accuracy.choices import Choice, choices, pairs
 from fuzz.accuracy.measure import Measured, on_machine, rounding_alone
@@ -80,14 +81,15 @@ def test_a_kernel_that_reads_other_numbers_leaves_its_budget(monkeypatch: pytest
 
 
 def test_rows_that_are_not_written_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    merged = machine._merged
+    outputs = machine.outputs
 
-    def lost(made: object, space: object) -> np.ndarray:
-        o = merged(made, space)  # type: ignore[arg-type]
-        o[0, 3] = 0xFFFF
-        return o
+    def lost(made: object, space: object) -> merged.Outputs:
+        left = outputs(made, space)  # type: ignore[arg-type]
+        assert not left.unwritten.any()
+        left.unwritten[0, 3] = True
+        return left
 
-    monkeypatch.setattr(machine, "_merged", lost)
+    monkeypatch.setattr(machine, "outputs", lost)
     case = choice(SHAPE, MetadataMode.FAST, FP8, FP8)
     found = measure._on_machine(case, SHAPE, installed_wheel(), 0, Schedule.ROUND_ROBIN)
     assert found.kernel is not None
@@ -102,7 +104,7 @@ def test_partial_rows_are_merged_by_their_weights() -> None:
     halves = [slice(0, 11), slice(11, 30)]
     partial = np.stack([p[:, h] @ v[h] / p[:, h].sum() for h in halves]).astype(np.float32)
     lse = np.log(np.stack([p[:, h].sum(axis=1) for h in halves])).astype(np.float32)
-    assert machine._merge(partial, lse) == pytest.approx(p @ v / p.sum(), abs=1e-6)
+    assert merged.merge(partial, lse) == pytest.approx(p @ v / p.sum(), abs=1e-6)
 
 
 def test_folded_rows_come_back_where_they_were() -> None:
@@ -114,11 +116,11 @@ def test_folded_rows_come_back_where_they_were() -> None:
     assert folded.call is not None
     assert folded.call.launched.q_copied
     rows = np.arange(4 * 48 * 2).reshape(4, 48, 2)
-    there = machine._folded(folded.call, rows)
+    there = merged.folded(folded.call, rows)
     assert there.shape == (12, 16, 2)
     assert (there[1] == rows[1, :16]).all(), "second query of the first group"
     assert (there[2] == rows[0, 16:32]).all(), "first query of the second group"
-    assert (machine._unfolded(folded.call, there) == rows).all()
+    assert (merged.unfolded(folded.call, there) == rows).all()
 
 
 @pytest.mark.parametrize("dtype", list(DType))

@@ -1,11 +1,13 @@
 """A Call's tensors as an address space of the machine: byte-exact, far apart, with who may touch what.
 
 Index tensors, the plan and the kernargs hold their real contents; q, the KV pool and the outputs have bounds only, because no
-address depends on them. What the planner wrote past a buffer's end lies there when the kernel reads past it.
+address depends on them, unless numbers are asked for. What the planner wrote past a buffer's end lies there when the kernel
+reads past it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,11 @@ REQUEST_AXIS = 1
 Int32Array = npt.NDArray[np.int32]
 
 
-def build(call: Call) -> tuple[AddressSpace, bytes]:
-    """The address space of one launch and its kernel argument segment."""
+def build(call: Call, values: Mapping[str, npt.NDArray[Any]] | None = None) -> tuple[AddressSpace, bytes]:
+    """The address space of one launch and its kernel argument segment.
+
+    values: what q and kv_buffer hold, raw and as stage 1 sees them; the outputs then keep what is written to them.
+    """
     launch, decode = call.launched, call.decode
     space = AddressSpace()
     contents: dict[str, npt.NDArray[Any]] = {
@@ -43,8 +48,11 @@ def build(call: Call) -> tuple[AddressSpace, bytes]:
     for name, spec in launch.tensors.items():
         if name in launch.aliases or name == "work_meta_data":
             continue  # work_meta_data holds the addresses of two others and comes last
-        if name == "kv_buffer":
-            space.add_bounds(name, spec.nbytes, paging=_paging(call))
+        paging = _paging(call) if name == "kv_buffer" else None
+        if values is not None and name in values:
+            given = np.ascontiguousarray(values[name])
+            assert given.nbytes == spec.nbytes, name
+            space.add_array(name, given, paging=paging)
         elif name in planned:
             words = _with_overrun(planned[name])
             spill = (len(words) - planned[name].allocated) * INT32
@@ -53,9 +61,9 @@ def build(call: Call) -> tuple[AddressSpace, bytes]:
         elif name in contents:
             space.add_array(name, np.ascontiguousarray(contents[name]))
         elif name in OUTPUTS:
-            space.add_blank(name, spec.nbytes, has_data=False)
+            space.add_blank(name, spec.nbytes, has_data=values is not None)
         else:
-            space.add_bounds(name, spec.nbytes)
+            space.add_bounds(name, spec.nbytes, paging=paging)
     if "work_meta_data" in launch.tensors:
         pointers = np.array([space["work_indptr"].base, space["work_info_set"].base], np.uint64)
         space.add_array("work_meta_data", pointers)

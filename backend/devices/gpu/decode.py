@@ -19,7 +19,7 @@ from backend.devices.cuda.order import Order
 from backend.devices.gpu import kernels
 from backend.devices.gpu.memory import Damage, GuardedMemory, Memory, SeparateMemory, Wanted
 from backend.devices.gpu.numbers import BF16_P, SOFTMAX_SCALE, Comparison
-from backend.devices.gpu.values import as_float64, fill
+from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_float64, fill
 
 OVERRUN_REACH = 4
 """An overrun of up to this many times the tensor is caught whole: a plan folded 8 times too fine reaches 7 times past q, but
@@ -27,10 +27,7 @@ in practice folds are 2, 4 and 8, and beyond the zone lies another tensor's zone
 
 REACHING = ("q", "o", "logits", "attn_lse", "final_lse")
 
-RAW_TYPE = {DType.FP8: torch.uint8, DType.BF16: torch.int16}
 TORCH_TYPE = {DType.FP8: torch.float8_e4m3fn, DType.BF16: torch.bfloat16}
-
-QUERY_STREAM, KV_STREAM = 0, 1
 
 
 @dataclass(frozen=True, slots=True)

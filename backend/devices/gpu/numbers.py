@@ -104,6 +104,7 @@ class Comparison:
 
     def _compare(self, reference: _Reference, o: torch.Tensor, unwritten: torch.Tensor, lse: torch.Tensor | None) -> _Rows:
         budget = self._budget
+        o = torch.where(o.isinf(), float("nan"), o)  # float64 attention of finite numbers is finite
         error = (o - reference.o).abs()
         slack = (budget.p_roundoff + budget.score_error) * reference.mean_size + budget.p_floor * reference.flat_size
         element = error / (budget.o_roundoff * reference.o.abs() + slack)

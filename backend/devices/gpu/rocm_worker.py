@@ -25,7 +25,7 @@ from backend.devices.child.messages import Failure, Payload
 from backend.devices.child.serve import Reporter, serve
 from backend.devices.child.supervisor import RANK_VARIABLE
 from backend.devices.gpu.numbers import BF16_P, FP8_P, Comparison
-from backend.devices.gpu.values import as_float64, fill, is_fnuz
+from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_float64, fill, is_fnuz
 
 STAGE_1_OP = "mla_decode_stage1_asm_fwd"
 
@@ -37,8 +37,6 @@ SYNONYMS = {
     "work_meta_data": "work_metadata_ptrs",  # mla_decode_fwd
 }
 """Parameters of aiter under a name of ours."""
-
-RAW_TYPE = {DType.FP8: torch.uint8, DType.BF16: torch.int16}
 
 
 def arguments_for(function: Callable[..., Any], values: Mapping[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,8 +274,8 @@ class _Batch:
         q = torch.empty((decode.q_rows, decode.num_head, QK_HEAD_DIM), dtype=RAW_TYPE[decode.q_dtype], device=device)
         kv_shape = (decode.kv_pages, decode.page_size, 1, QK_HEAD_DIM)
         kv = torch.empty(kv_shape, dtype=RAW_TYPE[decode.kv_dtype], device=device)
-        fill(q, decode.q_dtype, self._fnuz, seed, 0)
-        fill(kv, decode.kv_dtype, self._fnuz, seed, 1)
+        fill(q, decode.q_dtype, self._fnuz, seed, QUERY_STREAM)
+        fill(kv, decode.kv_dtype, self._fnuz, seed, KV_STREAM)
         o = torch.full((decode.q_rows, decode.num_head, V_HEAD_DIM), -1, dtype=torch.int16, device=device)
         indices = {name: torch.from_numpy(getattr(decode, name).copy()).to(device) for name in _INDEX_TENSORS}
         self.tensors: dict[str, torch.Tensor] = {"q": q, "kv_buffer": kv, "o": o, **indices}

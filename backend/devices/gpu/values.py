@@ -13,6 +13,12 @@ import torch
 
 from backend.case import Arch, DType
 
+RAW_TYPE = {DType.FP8: torch.uint8, DType.BF16: torch.int16}
+"""Type of the raw elements."""
+
+QUERY_STREAM, KV_STREAM = 0, 1
+"""Streams of q and of the KV pool, on every device."""
+
 FP8_NAN = {False: 0x7F, True: 0x80}
 """NaN byte of e4m3fn and of e4m3fnuz (key: fnuz)."""
 

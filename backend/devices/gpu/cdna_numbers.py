@@ -1,0 +1,108 @@
+"""Numbers of the device `cdna`: what q and the KV pool hold, and the output of both stages against float64 attention.
+
+The values are those of the devices `cuda` and `rocm` for the same seed (backend/devices/gpu/values.py), in all of the pool:
+what a kernel prefetches for tokens that it then hides is a number on a GPU too. Imported only where numbers are asked for: it
+needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from backend.call import Call
+from backend.case import QK_HEAD_DIM, DType
+from backend.cdna.memory import AddressSpace
+from backend.codec import from_plain
+from backend.devices.cdna.merged import folded, outputs, partial_rows
+from backend.devices.gpu.numbers import BF16_P, FP8_P, Comparison
+from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_float64, fill, is_fnuz
+from backend.errors import CannotRunError
+from backend.observation import Numbers
+
+MAX_POOL = 1 << 30
+"""Bytes of a KV pool that is filled with numbers; addresses alone are checked in one of any size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """Raw elements as the caller has them. q: [queries, heads of the model, 576]; pool: [tokens of the pool, 576]."""
+
+    q: torch.Tensor
+    pool: torch.Tensor
+
+    def of_launch(self, call: Call) -> Mapping[str, npt.NDArray[Any]]:
+        """The same as stage 1 sees them, by tensor name."""
+        return {"q": folded(call, self.q.numpy()), "kv_buffer": self.pool.numpy()}
+
+
+def draw(call: Call, seed: int) -> Inputs:
+    """The values of a seed. Raises CannotRunError for a pool that is too large to be filled."""
+    decode, fnuz = call.decode, is_fnuz(call.launched.arch)
+    pool = (decode.kv_pages * decode.page_size, QK_HEAD_DIM)
+    size = pool[0] * pool[1] * decode.kv_dtype.itemsize
+    if size > MAX_POOL:
+        raise CannotRunError(
+            f"numbers in a KV pool of {size:,} bytes: given more than the {MAX_POOL:,} that are filled; run without numbers"
+        )
+    made = Inputs(
+        torch.empty((decode.q_rows, decode.num_head, QK_HEAD_DIM), dtype=RAW_TYPE[decode.q_dtype]),
+        torch.empty(pool, dtype=RAW_TYPE[decode.kv_dtype]),
+    )
+    fill(made.q, decode.q_dtype, fnuz, seed, QUERY_STREAM)
+    fill(made.pool, decode.kv_dtype, fnuz, seed, KV_STREAM)
+    return made
+
+
+def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
+    """The output against attention on the very bytes that the kernel reads, in the order that the case says, not the plan.
+
+    space: after stage 1. A request whose page table leads out of the pool has no reference and is left out.
+    """
+    decode, decision, fnuz = call.decode, call.decision, is_fnuz(call.launched.arch)
+    left = outputs(call, space)
+    found = Comparison(FP8_P if decode.q_dtype is DType.FP8 else BF16_P)
+    query = entry = 0
+    for length, rows in zip(decision.kv_lens, decision.query_lens, strict=True):
+        position = np.arange(length)
+        entries = entry + position // decode.page_size
+        here, query, entry = slice(query, query + rows), query + rows, entry + -(-length // decode.page_size)
+        if entry > len(decode.kv_indices):
+            continue
+        slots = decode.kv_indices[entries].astype(np.int64) * decode.page_size + position % decode.page_size
+        if not ((slots >= 0) & (slots < len(inputs.pool))).all():
+            continue
+        found.add(
+            as_float64(inputs.q[here], decode.q_dtype, fnuz),
+            as_float64(inputs.pool[torch.from_numpy(slots)], decode.kv_dtype, fnuz),
+            torch.from_numpy(left.values[here]),
+            torch.from_numpy(left.unwritten[here]),
+            None,
+            here.start,
+        )
+    return from_plain(Numbers, found.result())
+
+
+def partials_told(call: Call, space: AddressSpace) -> tuple[str, ...]:
+    """Work items that leave a NaN or an infinity in a partial row, in a line, or none: what the reduction then spreads."""
+    if call.plan is None or not call.launched.persistent:
+        return ()
+    logits, written = partial_rows(call, space)
+    bad = written & ~np.isfinite(logits).all(axis=(1, 2))
+    first, count = "", 0
+    for number, item in enumerate(call.plan.work_items.tolist()):
+        request, place, q_begin, q_end, kv_begin, kv_end = item[:6]
+        rows = [q_begin + row for row in range(max(q_end - q_begin, 0)) if 0 <= place + row < len(bad) and bad[place + row]]
+        if place < 0 or not rows:
+            continue
+        count += len(rows)
+        first = first or (
+            f"first of work item {number}: entries [{kv_begin}, {kv_end}) of kv_indices, request {request}, "
+            f"rows {', '.join(map(str, rows))}"
+        )
+    return (f"stage 1 leaves a NaN or an infinity in {count} partial rows, {first}",) if count else ()
