@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +35,17 @@ REPRO_LIMITS = Limits(seconds=300.0, memory=6 << 30)
 
 POLL_SECONDS = 0.05
 
+VERIFICATION = "### Verification"
+"""Heading in an issue under which the verdicts stand."""
+
 ROOT = Path(__file__).parents[1]
 
 PRODUCT = {Arch.GFX942: "MI300X", Arch.GFX950: "MI355X"}
+
+
+def never() -> bool:
+    """Nobody wants to stop."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +97,16 @@ class Verification:
 
 
 def verify(
-    script: Path, arguments: Sequence[str], options: Options, limits: Limits = DEFAULT_LIMITS, captured: bool = False
+    script: Path,
+    arguments: Sequence[str],
+    options: Options,
+    limits: Limits = DEFAULT_LIMITS,
+    captured: bool = False,
+    wanted_to_stop: Callable[[], bool] = never,
 ) -> Verification:
     """Run `python SCRIPT ARGUMENTS` on the virtual GPU. captured: keep what it prints instead of letting it through.
+
+    wanted_to_stop: asked while it runs, and ends it when somebody does.
 
     Raises UsageError where there is no such script or revision of AITER.
     """
@@ -111,7 +126,7 @@ def verify(
             start_new_session=True,
         )
         try:
-            stopped = _watch(process, limits, started)
+            stopped = _watch(process, limits, started, wanted_to_stop)
         finally:
             _end_session(process)
         kept.seek(0)
@@ -127,9 +142,11 @@ def _environment() -> dict[str, str]:
     return {"PYTHONPATH": path, "TRITON_INTERPRET": "1"}
 
 
-def _watch(process: subprocess.Popen[bytes], limits: Limits, started: float) -> str | None:
+def _watch(process: subprocess.Popen[bytes], limits: Limits, started: float, wanted_to_stop: Callable[[], bool]) -> str | None:
     """Wait for the end; the limit that it was stopped at, None for none."""
     while process.poll() is None:
+        if wanted_to_stop():
+            return "stopped"
         if time.monotonic() - started > limits.seconds:
             return f"stopped at its limit of {limits.seconds:g} s"
         if _resident(process.pid) > limits.memory:
@@ -260,24 +277,44 @@ def _revision(label: str) -> str:
     return f"ROCm/aiter {label.rpartition('@')[2]}" if "@" in label else label
 
 
-def verdict(name: str, script: str, case: Case, aiter: str | None, limits: Limits = REPRO_LIMITS) -> Verdict:
+def verdict(
+    name: str,
+    script: str,
+    case: Case,
+    aiter: str | None,
+    limits: Limits = REPRO_LIMITS,
+    wanted_to_stop: Callable[[], bool] = never,
+) -> Verdict:
     """Runs a script of ours, given as its text, in each way that it offers. aiter: PATH[@REVISION] of a checkout."""
     options = Options(case.arch, aiter, case.release if aiter is None else None, case.compute_units)
     with tempfile.TemporaryDirectory(prefix="aiterfuzz-script-") as folder:
         file = Path(folder, name)
         file.write_text(script, encoding="utf-8")
-        return Verdict(name, tuple(verify(file, run, options, limits, captured=True) for run in runs_of(script)))
+        runs = (verify(file, run, options, limits, True, wanted_to_stop) for run in runs_of(script))
+        return Verdict(name, tuple(runs))
+
+
+def verdicts(
+    files: Mapping[str, str], case: Case, aiter: str | None = None, wanted_to_stop: Callable[[], bool] = never
+) -> tuple[Verdict, ...]:
+    """What each script of a finding's folder (reprod.write) was seen to do."""
+    scripts = ((name, text) for name, text in files.items() if name.endswith(".py"))
+    return tuple(verdict(name, text, case, aiter, wanted_to_stop=wanted_to_stop) for name, text in scripts)
+
+
+def with_verdicts(files: Mapping[str, str], seen: Sequence[Verdict]) -> Mapping[str, str]:
+    """The files of a finding's folder with the verdicts in issue and explanation.
+
+    A script that does not show what it is for, or cannot be run here, is there all the same, and the lines say so.
+    """
+    lines = [line for each in seen for line in each.lines]
+    added = {
+        "explain.txt": "\n".join(("", *lines)) + "\n",
+        "issue.md": "\n".join(("", VERIFICATION, "", *(f"* {line}" for line in lines))) + "\n",
+    }
+    return {name: text + added.get(name, "") for name, text in files.items()}
 
 
 def verified(files: Mapping[str, str], case: Case, aiter: str | None = None) -> Mapping[str, str]:
-    """The files of a finding's folder (reprod.write) with what each of its scripts was seen to do, in issue and explanation.
-
-    A script that does not show what it is for, or cannot be run here, is written all the same, and the lines say so.
-    """
-    scripts = [(name, text) for name, text in files.items() if name.endswith(".py")]
-    lines = [line for name, text in scripts for line in verdict(name, text, case, aiter).lines]
-    added = {
-        "explain.txt": "\n".join(("", *lines)) + "\n",
-        "issue.md": "\n".join(("", "### Verification", "", *(f"* {line}" for line in lines))) + "\n",
-    }
-    return {name: text + added.get(name, "") for name, text in files.items()}
+    """The files of a finding's folder with what each of its scripts was seen to do."""
+    return with_verdicts(files, verdicts(files, case, aiter))

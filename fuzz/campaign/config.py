@@ -98,6 +98,9 @@ class CampaignConfig:
         5, "times that the smallest case of a finding is repeated; its reliability is how often it showed"
     )
     shrink_tries: int = _explained(20_000, "cases tried at most to shrink one finding")
+    verify: bool = _explained(
+        True, "run the script of each finding on the simulated GPU, beside the search; false: leave them unrun"
+    )
     corpus: str | None = _explained(None, "folder of known faults, for their upstream references; none: the repository's own")
     expect: tuple[str, ...] = _explained((), "corpus entries or signatures that are expected and do not fail the campaign")
     compare: str | None = _explained(None, "store of an earlier campaign to compare findings with")

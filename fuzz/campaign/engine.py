@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from fuzz.campaign.report import Fate
 from fuzz.campaign.slot import read_slot
 from fuzz.campaign.store import Store, StoredChunk
 from fuzz.campaign.summary import KnownReference, LossKind
+from fuzz.campaign.verifying import Verified, unverified
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 
 AHEAD = 2
@@ -47,7 +48,7 @@ STOP_SECONDS = 20.0
 """Granted to chunks that run when somebody stops the campaign."""
 
 CLOSING_SECONDS = 120.0
-"""Granted to findings that are not looked into yet when the campaign's own time is over."""
+"""Granted to findings that are not looked into or not verified yet when the campaign's own time is over."""
 
 REPLACE_SECONDS = 1.0
 """Between two looks for room for workers that are missing: Ray frees what a dead one held with some delay."""
@@ -60,6 +61,9 @@ FRUITLESS = 5
 
 RUNNING = "running"
 """Folder of the slots."""
+
+FINDINGS = "findings"
+"""Folder of the findings' folders."""
 
 
 class Workers(Protocol):
@@ -85,6 +89,15 @@ class Triage(Protocol):
     """What the engine needs of KnownFaults."""
 
     def reference(self, cause: Any, case: Case) -> KnownReference | None: ...
+
+
+class Verifying(Protocol):
+    """What the engine needs of a Verifier."""
+
+    @property
+    def pending(self) -> int: ...
+    def give(self, folder: str, files: Mapping[str, str], case: Case, aiter: str | None) -> None: ...
+    def take(self) -> list[Verified]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,7 @@ class Engine:
         cluster: Workers,
         view: View,
         triage: Triage,
+        verifier: Verifying,
         wanted_to_stop: Callable[[], bool],
     ) -> None:
         self.config = config
@@ -126,6 +140,7 @@ class Engine:
         self._cluster = cluster
         self._view = view
         self._triage = triage
+        self._verifier = verifier
         self._wanted_to_stop = wanted_to_stop
         self._folder = store.path.parent
         self._hands: list[_Hand] = []
@@ -158,8 +173,10 @@ class Engine:
             elif stopped_at is None:
                 stopped_at = time.monotonic()
             if reason is not None and stopped_at is not None and self._closed(reason, time.monotonic() - stopped_at):
+                self._told_of_unverified()
                 return reason
             self._collect()
+            self._take_verified()
             self.store.commit_if_due()
             self._view.update(self.status(closing="finishing" if reason is not None else ""))
 
@@ -191,6 +208,9 @@ class Engine:
         self._fates = self.store.fates()
         unfinished = [row.signature for row in self.store.findings.values() if not row.reliability.repeats]
         self._to_investigate.extend(unfinished)
+        for row in self.store.findings.values():
+            if row.folder is not None and (files := unverified(self._folder / row.folder)) is not None:
+                self._verifier.give(Path(row.folder).name, files, row.smallest, self.config.aiter)
 
     def _ended(self) -> str | None:
         """Why nothing new is begun; None where something is."""
@@ -210,16 +230,17 @@ class Engine:
 
     def _closed(self, reason: str, seconds: float) -> bool:
         """Whether everything is in that is waited for. seconds: since the reason came up."""
-        if not self._hands:
-            return True
         if reason != "finished":
             return not self._running("chunk") or seconds > STOP_SECONDS
         if seconds > CLOSING_SECONDS:
             return True
+        if not self._hands:
+            return not self._verifier.pending
         for hand in self._ready():
             if self._to_investigate and not hand.calls:
                 self._investigate(hand)
-        return not (self._running("chunk") or self._running("investigate") or self._to_investigate)
+        busy = self._running("chunk") or self._running("investigate")
+        return not (busy or self._to_investigate or self._verifier.pending)
 
     def _running(self, what: str) -> bool:
         return any(call.what == what for hand in self._hands for call in hand.calls.values())
@@ -332,8 +353,8 @@ class Engine:
     def _found(self, answer: Investigated) -> None:
         from reprod.write import write_folder
 
-        parent = self._folder / "findings"
-        write_folder(parent, answer.folder, answer.files)
+        write_folder(self._folder / FINDINGS, answer.folder, answer.files)
+        self._verifier.give(answer.folder, answer.files, answer.smallest, self.config.aiter)
         row = self.store.findings[answer.signature]
         cause = next((finding for finding in answer.findings if finding.signature == answer.signature), row.cause)
         self.store.finding(
@@ -343,9 +364,20 @@ class Engine:
             minimal=answer.minimal,
             findings=answer.findings or row.findings,
             reliability=answer.reliability,
-            folder=f"findings/{answer.folder}",
+            folder=f"{FINDINGS}/{answer.folder}",
             known=self._triage.reference(cause, answer.smallest) or row.known,
         )
+
+    def _take_verified(self) -> None:
+        from reprod.write import write_folder
+
+        for done in self._verifier.take():
+            write_folder(self._folder / FINDINGS, done.folder, done.files)
+            self._view.say(f"{FINDINGS}/{done.folder}: {done.told}")
+
+    def _told_of_unverified(self) -> None:
+        if self._verifier.pending:
+            self._view.say(f"{self._verifier.pending} findings are not verified; --resume or `aiterfuzz verify` does it")
 
     # Workers that come and go.
 

@@ -5,6 +5,7 @@ A session begins a campaign or goes on with one; after a SIGKILL at any moment t
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from fuzz.campaign.slot import read_slot
 from fuzz.campaign.store import FILE_NAME, Lock, Store, connect, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, load_summary
 from fuzz.campaign.triage import KnownFaults, default_corpus
+from fuzz.campaign.verifying import NoVerifier, Verifier
 from fuzz.interruption import Interruption
 from fuzz.provenance import Provenance, own_fingerprint
 
@@ -125,8 +127,9 @@ def _run(config: CampaignConfig, store: Store, cluster: Cluster, workers: int, k
     """From workers to the end; everything found so far is written, whatever ends it."""
     order = _order(config, store, made_by)
     reason = "failed"
-    with Interruption() as interruption, Live() as live:
-        engine = Engine(config, order, store, cluster, live, known, lambda: interruption.wanted)
+    verifying = Verifier() if config.verify else contextlib.nullcontext(NoVerifier())
+    with Interruption() as interruption, Live() as live, verifying as verifier:
+        engine = Engine(config, order, store, cluster, live, known, verifier, lambda: interruption.wanted)
         store.begin_session(workers, f"{cluster.name}, {cluster.nodes} nodes", own_fingerprint())
         _announce(config, live, made_by, workers, cluster)
         try:

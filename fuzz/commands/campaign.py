@@ -55,7 +55,10 @@ FLAGS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "compare": ("--compare", "STORE", str),
     "out": ("--out", "DIR", str),
 }
-"""Field of the configuration -> flag, what stands for its value, reader. `guided` has the flag --unguided."""
+"""Field of the configuration -> flag, what stands for its value, reader."""
+
+SWITCHES = {"guided": "--unguided", "verify": "--no-verify"}
+"""Field of the configuration that is true unless this flag is given."""
 
 EPILOG = """\
 A flag overrides the same field of --config. The store (OUT/campaign.sqlite) is written as chunks are done; after Ctrl-C, a
@@ -86,8 +89,8 @@ def add_config_flags(command: argparse.ArgumentParser) -> None:
     fields = command.add_argument_group("fields of the configuration")
     for field, text in explanations().items():
         explained = text.replace("%", "%%")
-        if field == "guided":
-            fields.add_argument("--unguided", dest="guided", action="store_false", default=None, help=explained)
+        if field in SWITCHES:
+            fields.add_argument(SWITCHES[field], dest=field, action="store_false", default=None, help=explained)
         else:
             flag, metavar, reader = FLAGS[field]
             fields.add_argument(flag, dest=field, metavar=metavar, type=reader, help=explained)
@@ -98,7 +101,7 @@ def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
     from fuzz.campaign.config import read_config
 
     fields = dict(read_config(arguments.config)) if arguments.config is not None else {}
-    flags = {name: getattr(arguments, name) for name in (*FLAGS, "guided")}
+    flags = {name: getattr(arguments, name) for name in (*FLAGS, *SWITCHES)}
     return fields | {name: value for name, value in flags.items() if value is not None}
 
 

@@ -14,7 +14,7 @@ from backend.errors import UsageError
 from fuzz.campaign.config import IDENTITY, CampaignConfig, config_lines, config_of, explanations, read_config
 from fuzz.campaign.session import absolute, changed
 from fuzz.cli import main
-from fuzz.commands.campaign import FLAGS
+from fuzz.commands.campaign import FLAGS, SWITCHES
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,9 @@ def test_a_cluster_that_is_not_there_is_said_at_once(capsys: pytest.CaptureFixtu
 def test_every_field_is_explained_and_has_a_flag() -> None:
     fields = {field.name for field in dataclasses.fields(CampaignConfig)}
     assert set(explanations()) == fields
-    assert set(FLAGS) == fields - {"guided"}
-    assert len({flag for flag, _, _ in FLAGS.values()}) == len(FLAGS)
+    assert set(FLAGS) == fields - set(SWITCHES)
+    assert set(SWITCHES) <= fields
+    assert len({flag for flag, _, _ in FLAGS.values()} | set(SWITCHES.values())) == len(FLAGS) + len(SWITCHES)
     assert set(IDENTITY) <= fields
 
 
@@ -76,6 +77,7 @@ CONFIGS = [
         seconds=2.5,
         expect=("F1", 'a "quoted" signature'),
         guided=False,
+        verify=False,
     ),
 ]
 
@@ -90,9 +92,9 @@ def test_a_printed_configuration_is_read_as_the_same(config: CampaignConfig, tmp
 def test_flags_override_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "campaign.toml"
     path.write_text('backend = "vllm"\nseed = 3\nheads = [64]\n')
-    assert main(["campaign", "--config", str(path), "--seed", "4", "--unguided", "--print-config"]) == 0
+    assert main(["campaign", "--config", str(path), "--seed", "4", "--unguided", "--no-verify", "--print-config"]) == 0
     config = config_of(tomllib.loads(capsys.readouterr().out))
-    assert (config.backend, config.seed, config.heads, config.guided) == ("vllm", 4, (64,), False)
+    assert (config.backend, config.seed, config.heads, config.guided, config.verify) == ("vllm", 4, (64,), False, False)
 
 
 @pytest.mark.parametrize(

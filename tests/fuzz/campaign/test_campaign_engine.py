@@ -16,7 +16,7 @@ from backend.errors import UsageError
 from backend.findings import Finding
 from fuzz.campaign.cluster import Lost
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.engine import ATTEMPTS, Engine
+from fuzz.campaign.engine import ATTEMPTS, Engine, Verifying
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order
 from fuzz.campaign.reading import read_case, read_outcomes
@@ -24,6 +24,7 @@ from fuzz.campaign.report import ChunkReport, Fate
 from fuzz.campaign.slot import Slot
 from fuzz.campaign.store import FILE_NAME, Store, environment
 from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliability, load_summary
+from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 from fuzz.provenance import provenance
 
@@ -140,10 +141,11 @@ def session(
     stop: Callable[[], bool] = lambda: False,
     workers: int = 3,
     config: CampaignConfig = CONFIG,
+    verifier: Verifying | None = None,
 ) -> str:
     store = open_store(folder, config)
     store.begin_session(workers, "fake", MADE_BY.rules)
-    engine = Engine(config, order(config), store, cluster, Silent(), NothingKnown(), stop)
+    engine = Engine(config, order(config), store, cluster, Silent(), NothingKnown(), verifier or NoVerifier(), stop)
     engine.prepare()
     try:
         reason = engine.run(workers)

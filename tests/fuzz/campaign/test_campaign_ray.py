@@ -26,7 +26,7 @@ WEATHER = Path(__file__).with_name("weather.py")
 
 WORKERS = min(2, len(os.sched_getaffinity(0)))
 
-QUICK = ["--repeats", "1", "--shrink-tries", "10"]
+QUICK = ["--no-verify", "--repeats", "1", "--shrink-tries", "10"]
 """For campaigns whose findings are beside the point."""
 
 LIMIT = 240.0
@@ -75,7 +75,12 @@ def test_the_founding_fault_is_one_entry_known_expected_and_gone_the_next_night(
     assert (finding.smallest.num_head, finding.smallest.kv_lens) == (64, (1,))
     assert finding.minimal
     assert str(finding.reliability) == "5 of 5"
-    assert (first / str(finding.folder) / "repro.py").is_file()
+    folder = first / str(finding.folder)
+    assert (folder / "repro.py").is_file()
+    for text in ("issue.md", "explain.txt"):
+        assert "repro.py was run on a simulated MI355X" in (folder / text).read_text(), said
+        assert "and shows what it is for" in (folder / text).read_text()
+    assert f"findings/{folder.name}: repro.py shows what it is for" in said
     assert read_case(first, *map(int, finding.origin.split("/")[1:])) == finding.first
     assert stored(first) == outcomes(summary.members[0].config)
 

@@ -1,0 +1,114 @@
+"""Scripts of findings run on the simulated GPU, one after the other, beside the engine and on its machine.
+
+A verification takes seconds of a core and must hold up neither chunks nor the folder of its finding, which is there before;
+when it is done the folder is written again with what was seen. Knows neither store nor workers.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.case import Case
+from backend.errors import AiterfuzzError
+from reprod.verify import VERIFICATION, Verdict, verdicts, with_verdicts
+from reprod.write import ISSUE, SCRIPT
+
+Verify = Callable[[Mapping[str, str], Case, str | None, Callable[[], bool]], Sequence[Verdict]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verified:
+    """A finding's folder with what its scripts were seen to do. told: that in a few words, for who looks on."""
+
+    folder: str
+    files: Mapping[str, str]
+    told: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    folder: str
+    files: Mapping[str, str]
+    case: Case
+    aiter: str | None
+
+
+class Verifier:
+    """Takes folders in and gives them back; a context manager, at whose end whatever still runs is stopped."""
+
+    def __init__(self, verify: Verify = verdicts) -> None:
+        self._verify = verify
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Verified] = queue.SimpleQueue()
+        self._given = self._taken = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="aiterfuzz-verify", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Verifier:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._tasks.put(None)
+        self._thread.join()
+
+    @property
+    def pending(self) -> int:
+        """Folders that were given and not taken back yet."""
+        return self._given - self._taken
+
+    def give(self, folder: str, files: Mapping[str, str], case: Case, aiter: str | None) -> None:
+        """A finding's folder, by name and texts. One without a script (a case that takes its process with it) is left alone."""
+        if SCRIPT in files:
+            self._given += 1
+            self._tasks.put(_Task(folder, files, case, aiter))
+
+    def take(self) -> list[Verified]:
+        """What is done since the last time."""
+        found = []
+        while not self._done.empty():
+            found.append(self._done.get())
+        self._taken += len(found)
+        return found
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None and not self._stop.is_set():
+            try:
+                seen = self._verify(task.files, task.case, task.aiter, self._stop.is_set)
+            except Exception as error:  # whatever it is, the thread must go on: the engine waits for every folder
+                why = str(error) if isinstance(error, AiterfuzzError) else f"{type(error).__name__}: {error}"
+                self._done.put(Verified(task.folder, task.files, f"could not be verified: {why}"))
+                continue
+            if not self._stop.is_set():
+                self._done.put(Verified(task.folder, with_verdicts(task.files, seen), "; ".join(_told(each) for each in seen)))
+
+
+def _told(verdict: Verdict) -> str:
+    return f"{verdict.name} {verdict.told}"
+
+
+class NoVerifier:
+    """Of a campaign that verifies nothing."""
+
+    pending = 0
+
+    def give(self, folder: str, files: Mapping[str, str], case: Case, aiter: str | None) -> None:
+        """Leaves the folder as it is."""
+
+    def take(self) -> list[Verified]:
+        """Nothing."""
+        return []
+
+
+def unverified(folder: Path) -> Mapping[str, str] | None:
+    """The files of a finding's folder whose script nobody has run yet; None for any other."""
+    try:
+        files = {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.iterdir()) if file.is_file()}
+    except (OSError, UnicodeDecodeError):
+        return None
+    return files if SCRIPT in files and VERIFICATION not in files.get(ISSUE, "") else None
