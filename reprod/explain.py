@@ -15,7 +15,7 @@ from backend.call import Call
 from backend.case import Case, PageOrder
 from backend.decision import Decision
 from backend.findings import Severity
-from backend.observation import Observation, Violation
+from backend.observation import Numbers, Observation, Violation
 from backend.path import Outcome
 from reprod.blame import blame
 from reprod.layout_text import HEADER, assumptions, by_access, rows
@@ -187,9 +187,26 @@ def _kernarg(name: str, value: int | float | str | None) -> str:
 
 def _accesses(observation: Observation) -> Iterator[str]:
     yield ""
-    if not observation.violations:
+    if observation.violations:
+        yield from _violations(observation)
+    else:
         yield f"accesses on device {observation.device}: all in bounds"
-        return
+    if observation.numbers is not None:
+        yield _numbers(observation.numbers)
+    yield from (f"  note: {note}" for note in observation.notes)
+
+
+def _numbers(numbers: Numbers) -> str:
+    wrong = (
+        (numbers.not_a_number, "hold a NaN or an infinity"),
+        (numbers.unwritten, "are not written"),
+        (numbers.outside, "leave it"),
+    )
+    told = ", ".join(f"{count:,} {what}" for count, what in wrong if count) or "all within it"
+    return f"{numbers.compared:,} rows of o (query x head) against float64 attention, budget {numbers.budget}: {told}"
+
+
+def _violations(observation: Observation) -> Iterator[str]:
     yield f"accesses on device {observation.device} that break the contract:"
     for violation in observation.violations:
         verb = "write" if violation.is_write else "read"
@@ -201,7 +218,6 @@ def _accesses(observation: Observation) -> Iterator[str]:
             yield f"    first at pc 0x{violation.pc:x}: {violation.instruction}"
         if violation.why:
             yield f"    {violation.why}"
-    yield from (f"  note: {note}" for note in observation.notes)
 
 
 def _memory(found: Layouts | None) -> Iterator[str]:

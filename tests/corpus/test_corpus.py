@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,20 @@ def test_a_noisy_or_refused_control_has_changed() -> None:
     assert (refused.status, "refused (no such thing)" in refused.reason) == (Status.CHANGED, True)
 
 
+def test_a_silent_side_may_show_what_is_besides_and_nothing_else() -> None:
+    entry, noise = ENTRIES["C1"], Finding(FindingKind.NUMERICS, Severity.SILENT, Party.KERNEL, "x", "o", "wrong", {"rows": 3})
+    other = dataclasses.replace(noise, kind=FindingKind.HANG)
+    for expected, shown, status in (
+        (Expected(FindingKind.NUMERICS, figures={"rows": 3}), (noise,), Status.SILENT),
+        (Expected(FindingKind.NUMERICS, figures={"rows": 4}), (noise,), Status.CHANGED),
+        (Expected(FindingKind.NUMERICS), (noise, other), Status.CHANGED),
+    ):
+        sides = tuple(dataclasses.replace(side, besides=(expected,)) for side in entry.silent)
+        altered = dataclasses.replace(entry, silent=sides)
+        found = replay(altered, lambda machine, shown=shown: Altered(lambda o: replaced(o, shown)))  # type: ignore[misc]
+        assert found.status is status
+
+
 def test_replay_all_keeps_the_order_and_opens_a_machine_once() -> None:
     opened: list[Machine] = []
     paths = OpenPaths()
@@ -233,6 +248,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a fault without one": ({"faulty": []}, "faulty: given 0"),
     "nothing expected": ({"faulty__0__expect": []}, "faulty[0].expect: given 0"),
     "something expected of a silent side": ({"silent__1__expect": [{"kind": "hang"}]}, "silent[1].expect: given 1"),
+    "findings besides of a faulty side": ({"faulty__0__besides": [{"kind": "hang"}]}, "faulty[0].besides: given 1"),
+    "numbers of a device without": ({"silent__1__numbers": True}, "silent[1].device: given 'model'; allowed: one with numbers"),
     "unknown kind": ({"faulty__0__expect__0__kind": "bad"}, "faulty[0].expect[0].kind: given 'bad'"),
     "unknown release": ({"faulty__0__releases": ["2024-01"]}, "faulty[0].releases: given ['2024-01']"),
     "no release": ({"silent__0__releases": []}, "silent[0].releases: given []"),

@@ -17,6 +17,7 @@ from numba import njit
 from backend.aiter.launch import kernarg_bytes
 from backend.aiter.planners.result import PlannedBuffer
 from backend.call import Call
+from backend.case import QK_HEAD_DIM
 from backend.cdna.memory import AddressSpace, Paging, Queue
 from backend.devices.accesses import INT32, ITEM_BYTES
 
@@ -76,15 +77,17 @@ def _with_overrun(buffer: PlannedBuffer) -> Int32Array:
     return buffer.reading(0, max(buffer.allocated - 1, buffer.last))
 
 
-def _paging(call: Call) -> Paging:
+def _paging(call: Call) -> Paging | None:
     """Pages of the pool that each request owns.
 
     Page 0 is everybody's: indices past the end of a request are clamped by the descriptor to page 0, which is fetched and
-    thrown away.
+    thrown away. None for a pool without pages.
     """
     decode = call.decode
     pages = decode.kv_pages
-    stride = call.launched.tensors["kv_buffer"].nbytes // max(pages, 1)
+    if not pages:
+        return None
+    stride = decode.page_size * QK_HEAD_DIM * decode.kv_dtype.itemsize
     # Zeros that nobody has touched cost no memory, so a pool of 10^8 pages costs what its requests hold.
     allowed = np.zeros((len(call.decision.kv_lens), -(-pages // 8)), np.uint8)
     _allow(allowed, decode.kv_indices, decode.kv_indptr, pages)

@@ -1,8 +1,8 @@
 """Numbers of the device `cdna`: what q and the KV pool hold, and the output of both stages against float64 attention.
 
-The values are those of the devices `cuda` and `rocm` for the same seed (backend/devices/gpu/values.py), in all of the pool:
-what a kernel prefetches for tokens that it then hides is a number on a GPU too. Imported only where numbers are asked for: it
-needs torch.
+What requests hold is as on the devices `cuda` and `rocm` for the same seed (backend/devices/gpu/values.py). The rest of the
+pool is zeros: what a kernel fetches for tokens that it then hides is a number on a GPU too, and zeros that nobody touches cost
+no memory. Imported only where numbers are asked for: it needs torch.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_flo
 from backend.errors import CannotRunError
 from backend.observation import Numbers
 
-MAX_POOL = 1 << 30
-"""Bytes of a KV pool that is filled with numbers; addresses alone are checked in one of any size."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
@@ -42,21 +39,20 @@ class Inputs:
 
 
 def draw(call: Call, seed: int) -> Inputs:
-    """The values of a seed. Raises CannotRunError for a pool that is too large to be filled."""
+    """The values of a seed. Raises CannotRunError for a pool that this machine has no addresses for."""
     decode, fnuz = call.decode, is_fnuz(call.launched.arch)
-    pool = (decode.kv_pages * decode.page_size, QK_HEAD_DIM)
-    size = pool[0] * pool[1] * decode.kv_dtype.itemsize
-    if size > MAX_POOL:
-        raise CannotRunError(
-            f"numbers in a KV pool of {size:,} bytes: given more than the {MAX_POOL:,} that are filled; run without numbers"
-        )
-    made = Inputs(
-        torch.empty((decode.q_rows, decode.num_head, QK_HEAD_DIM), dtype=RAW_TYPE[decode.q_dtype]),
-        torch.empty(pool, dtype=RAW_TYPE[decode.kv_dtype]),
-    )
-    fill(made.q, decode.q_dtype, fnuz, seed, QUERY_STREAM)
-    fill(made.pool, decode.kv_dtype, fnuz, seed, KV_STREAM)
-    return made
+    q = torch.empty((decode.q_rows, decode.num_head, QK_HEAD_DIM), dtype=RAW_TYPE[decode.q_dtype])
+    fill(q, decode.q_dtype, fnuz, seed, QUERY_STREAM)
+    try:
+        zeros = np.zeros((decode.kv_pages * decode.page_size, QK_HEAD_DIM), f"i{decode.kv_dtype.itemsize}")
+    except MemoryError as error:
+        raise CannotRunError(f"numbers in a KV pool of {decode.kv_pages:,} pages: {error}; run without numbers") from error
+    pool = torch.from_numpy(zeros).view(RAW_TYPE[decode.kv_dtype])
+    held = np.unique(decode.kv_indices[(decode.kv_indices >= 0) & (decode.kv_indices < decode.kv_pages)]).astype(np.int64)
+    for run in np.split(held, np.flatnonzero(np.diff(held) > 1) + 1) if len(held) else ():
+        first, end = int(run[0]) * decode.page_size, (int(run[-1]) + 1) * decode.page_size
+        fill(pool[first:end], decode.kv_dtype, fnuz, seed, KV_STREAM, first=first * QK_HEAD_DIM)
+    return Inputs(q, pool)
 
 
 def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
