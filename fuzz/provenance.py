@@ -46,7 +46,7 @@ def provenance(device: str, releases: Sequence[str], source: CodeSource | None) 
     rules = {name: release(name) for name in releases}
     warnings = [unknown_fingerprint_warning(each, source) for each in rules.values()] if source is not None else []
     return Provenance(
-        project=_version("aiterfuzz") or "not installed",
+        project=_version("aiterfuzz") or "from a source tree",
         rules=own_fingerprint(),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",

@@ -14,6 +14,7 @@ from backend.case import MetadataMode
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Outcome
+from reprod.text import listed
 
 
 class ContractVerdict(StrEnum):
@@ -131,6 +132,50 @@ def _sentence(cause: Finding, call: Call | None) -> str:
     if cause.kind is FindingKind.HEAD_WIDTH and call is not None and call.plan is not None:
         message = f"With {flags(call)}, {message}"
     return message[0].upper() + message[1:] + "."
+
+
+_SYMPTOMS: Mapping[FindingKind, str] = {
+    FindingKind.HEAD_WIDTH: "is planned and launched with different head widths",
+    FindingKind.NOT_COVERED: "leaves KV tokens out",
+    FindingKind.COVERED_TWICE: "attends to KV tokens twice",
+    FindingKind.ROW_NOT_WRITTEN: "leaves output unwritten",
+    FindingKind.FOREIGN_PAGE: "reads KV pages that the request does not own",
+    FindingKind.PLANNER_OVERRUN: "overruns its metadata buffers while planning",
+    FindingKind.BUFFER_TOO_SMALL: "gets metadata buffers that are too small",
+    FindingKind.NO_KERNEL: "has no kernel",
+    FindingKind.NULL_POINTER: "passes a null pointer to the kernel",
+    FindingKind.SHORT_PIECE: "plans a piece shorter than the query rows",
+    FindingKind.NUMERICS: "gives wrong numbers",
+    FindingKind.NOT_A_NUMBER: "gives NaN",
+    FindingKind.OUT_OF_BOUNDS_WRITE: "writes outside of its tensors",
+    FindingKind.OUT_OF_BOUNDS_READ: "reads outside of its tensors",
+    FindingKind.SHORT_SEQUENCE: "gets requests with fewer tokens than query rows",
+    FindingKind.BAD_INDPTR: "gets index tensors that do not fit its batch",
+    FindingKind.BAD_LAST_PAGE_LEN: "gets last pages longer than a page",
+}
+"""What is wrong with a decode, as a title says it, by the kind of the cause."""
+
+
+def symptom(outcome: Outcome) -> str:
+    """What goes wrong in a few words that complete "MLA decode ...": the cause, and which tensors are left."""
+    cause = outcome.cause
+    assert cause is not None
+    said = _SYMPTOMS.get(cause.kind, f"goes wrong ({cause.kind.value.replace('-', ' ')})")
+    reached = [
+        f"{verb} {listed(list(dict.fromkeys(f.tensor for f in outcome.findings if f.kind is kind)))}"
+        for verb, kind in (("writes past", FindingKind.OUT_OF_BOUNDS_WRITE), ("reads past", FindingKind.OUT_OF_BOUNDS_READ))
+        if any(f.kind is kind for f in outcome.findings)
+    ]
+    return f"{said}, {' and '.join(reached)}" if reached and cause.kind not in _OVERRUNS else said
+
+
+_OVERRUNS = (FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.OUT_OF_BOUNDS_READ)
+
+
+def leaves_tensors(outcome: Outcome) -> bool:
+    """Whether anything is read or written outside of a tensor or of memory."""
+    kinds = (*_OVERRUNS, FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ, FindingKind.NULL_POINTER)
+    return any(finding.kind in kinds for finding in outcome.findings)
 
 
 def flags(call: Call) -> str:

@@ -16,7 +16,7 @@ from backend.codec import dumps
 from backend.errors import UsageError
 from backend.findings import Finding
 from backend.path import Outcome
-from reprod.blame import ContractVerdict, blame, flags
+from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, symptom
 from reprod.explain import WORK_ITEM_COLUMNS, told
 from reprod.fix import Fix
 from reprod.layout_text import HEADER, assumptions, rows
@@ -68,8 +68,13 @@ _CONTRACT = {
 
 _TO_FILL = "_To fill in, on the machine with the GPU: {}._"
 
-_SIMULATED = ("model", "cdna")
-"""Devices that are no GPU: what they found is still to be seen on one."""
+_GIVEN_BY = {
+    "direct": "as any caller of the public API may give them",
+    "sglang-27188": "as sglang gives them since sgl-project/sglang#27188",
+    "sglang-before-27188": "as sglang gave them before sgl-project/sglang#27188",
+    "vllm": "as vLLM gives them",
+}
+_BY_ITS_RULE = "by the rule of the backend that the case names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +126,9 @@ def _title(outcome: Outcome) -> str:
     case, cause = outcome.case, outcome.cause
     assert cause is not None
     assert outcome.call is not None
-    what = cause.kind.value.replace("-", " ")
     return (
-        f"[Issue]: MLA decode, {case.arch}, {case.num_head} heads, {case.q_dtype}/{case.kv_dtype}, max_seqlen_q "
-        f"{case.max_seqlen_q}, {flags(outcome.call)}: {what}"
+        f"[Issue]: MLA decode {symptom(outcome)}: {case.arch}, {case.num_head} heads, q {case.q_dtype}, KV {case.kv_dtype}, "
+        f"max_seqlen_q {case.max_seqlen_q}, {flags(outcome.call)}"
     )
 
 
@@ -138,10 +142,11 @@ def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
     lines = [
         found.sentence,
         "",
+        f"* **Seen on:** {_seen_on(outcome)}.",
         f"* **At fault:** the {found.party.value}: {found.reason}.",
         f"* **Contract:** {found.verdict.value}: {_CONTRACT[found.verdict]}.",
         f"* **What would put it right:** {found.advice}.",
-        f"* **Smallest case:** {told(outcome.case)}; arguments as {outcome.case.backend} gives them.",
+        f"* **Smallest case:** {told(outcome.case)}; arguments {_GIVEN_BY.get(outcome.case.backend, _BY_ITS_RULE)}.",
         *_bisection(evidence.bisection),
         *_instructions(outcome),
         *(["", "Read off the sources:", "", *evidence.cause] if evidence.cause else []),
@@ -154,6 +159,16 @@ def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
         lines += ["", "Planned against allocated:", "", *_buffers(call)]
         lines += _first_offender(outcome, call)
     return [*lines, *_memory(evidence.memory), *_around(outcome, evidence.around)]
+
+
+def _seen_on(outcome: Outcome) -> str:
+    """What ran; whoever reads only the first lines must learn that it was no GPU."""
+    product, device = _GPU[outcome.case.arch], outcome.observation.device if outcome.observation is not None else "none"
+    if device == "cdna":
+        return f"AITER's own machine code, run instruction by instruction on a simulated {product}; **not yet seen on a GPU**"
+    if device == "model":
+        return f"a model of what each kernel accesses, for {product}; **not yet seen on a GPU**"
+    return f"device {device}" if device != "none" else "AITER's host code alone: nothing is launched"
 
 
 def _instructions(outcome: Outcome) -> list[str]:
@@ -196,7 +211,11 @@ def _findings(outcome: Outcome) -> list[str]:
 
 
 def _figures(finding: Finding) -> str:
-    return ", ".join(f"{name} {shown(value)}" for name, value in finding.evidence.items())
+    return ", ".join(f"{name} {_figure(name, value)}" for name, value in finding.evidence.items())
+
+
+def _figure(name: str, value: object) -> str:
+    return f"0x{value:x}" if name == "pc" and isinstance(value, int) else shown(value)
 
 
 def _buffers(call: Call) -> list[str]:
@@ -231,8 +250,8 @@ def _around(outcome: Outcome, around: Surroundings) -> list[str]:
     rows = [(shape.dimension, shape.value, _marked(shape.effect), shape.detail) for shape in around.one_by_one]
     return [
         "",
-        f"Affected and unaffected shapes by device model, all else as in the smallest case ({case.arch}, {case.release}, "
-        f"{case.backend}):",
+        f"Affected and unaffected shapes, worked out by the model of each kernel's accesses, all else as in the smallest case "
+        f"({case.arch}, {case.release}, {case.backend}):",
         "",
         *markdown_table(header, heads),
         "",
@@ -245,23 +264,28 @@ def _marked(effect: Effect) -> str:
 
 
 def _steps(outcome: Outcome, evidence: Evidence) -> list[str]:
-    lines = [
-        f"Run the script below on a {outcome.case.arch} GPU; it needs torch and aiter only.",
-        "",
-        "1. `python repro.py`: red zones around every tensor show an overrun also inside mapped memory. Exit 1 where one is "
-        "touched or a row is wrong.",
-        "2. `python repro.py --layout edge`: tensors end where their allocation ends. An overrun may reach an unmapped page: "
-        '"Memory access fault by GPU node-N ...", exit 134.',
-    ]
+    if leaves_tensors(outcome):
+        ways = [
+            "`python repro.py`: red zones around every tensor show an overrun also inside mapped memory. Exit 1 where one is "
+            "touched or a row is wrong.",
+            "`python repro.py --layout edge`: tensors end where their allocation ends. An overrun may reach an unmapped page: "
+            '"Memory access fault by GPU node-N ...", exit 134.',
+        ]
+    else:
+        ways = [
+            "`python repro.py`: compares every row with attention in float64. Exit 1 where one is wrong; nothing is overrun."
+        ]
     if evidence.fix is not None:
-        lines.append(f"3. `python repro.py --fixed`: the same batch with {evidence.fix.told}. Exit 0.")
+        ways.append(f"`python repro.py --fixed`: the same batch with {evidence.fix.told}. Exit 0.")
     if evidence.ranks > 1:
-        lines.append(
-            f"{len(lines) - 1}. `python repro_ranks.py` (beside this text): {evidence.ranks} processes, a GPU each, at the "
-            "decode call at once, each with another layout of memory."
+        ways.append(
+            f"`python repro_ranks.py` (beside this text): {evidence.ranks} processes, a GPU each, at the decode call at once, "
+            "each with another layout of memory."
         )
     return [
-        *lines,
+        f"Run the script below on a {outcome.case.arch} GPU; it needs torch and aiter only.",
+        "",
+        *(f"{number}. {way}" for number, way in enumerate(ways, 1)),
         "",
         "<details><summary>repro.py</summary>",
         "",
@@ -278,13 +302,11 @@ def _additional(outcome: Outcome, context: Context, evidence: Evidence) -> list[
     device = outcome.observation.device if outcome.observation is not None else context.device
     versions = ", ".join(f"{name} {version}" for name, version in sorted(context.versions.items()))
     lines = [
-        f"Found by aiterfuzz {context.project} (rules {context.rules}) on device {device}.",
+        f"Found by aiterfuzz {context.project} (sources {context.rules}) on device {device}.",
         f"With Python {context.python}, {versions}.",
         f"Code objects: {context.source or 'built-in tables'}. Seed: {'unknown' if evidence.seed is None else evidence.seed}.",
         f"Signature: `{outcome.cause.signature}`.",
     ]
-    if device in _SIMULATED:
-        lines.append(f"Device {device} is a simulation: **not yet seen on a GPU** unless the fields above are filled in.")
     if evidence.command:
         lines.append(f"Command: `{evidence.command}`.")
     lines += [f"Warning: {warning}." for warning in context.warnings]

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from string import Template
 
+from backend.aiter.release import release
 from backend.case import Arch, PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
 from backend.path import Outcome
-from reprod.blame import blame
+from reprod.blame import blame, leaves_tensors
 from reprod.fix import Fix
 from reprod.text import lengths
 
@@ -97,7 +98,8 @@ def _tags(decision: Decision) -> set[str]:
 def _title(outcome: Outcome) -> str:
     assert outcome.cause is not None
     what = outcome.cause.kind.value.replace("-", " ").capitalize()
-    return f"{what} in AITER's MLA decode, release {outcome.case.release}."
+    rules = release(outcome.case.release)
+    return f"{what} in AITER's MLA decode, ROCm/aiter {rules.commit[:12]} (here called release {rules.name})."
 
 
 def _text(tags: set[str], **values: object) -> str:
@@ -222,6 +224,7 @@ def _expectation(outcome: Outcome) -> Iterator[str]:
     yield "expected: right numbers, nothing written outside of a tensor (exit 0)"
     yield "a fault looks like one of"
     yield "  a red zone touched, a wrong row or a NaN (exit 1)"
-    yield "  Memory access fault by GPU node-N (Agent handle: 0x...) on address 0x.... Reason: Unknown. (exit 134)"
+    if leaves_tensors(outcome):
+        yield "  Memory access fault by GPU node-N (Agent handle: 0x...) on address 0x.... Reason: Unknown. (exit 134)"
     yield f"found by aiterfuzz on device {outcome.observation.device if outcome.observation is not None else 'none'}:"
     yield from (f"  {finding.party.value}: {finding.message}" for finding in outcome.findings)

@@ -28,6 +28,15 @@ KV_LENS = (1, 16, 17, 197, 4096)
 """One token, a whole block of 16 and one more, the first length that fake mode splits, and a usual one."""
 
 
+FLAGS = {
+    MetadataMode.NON_PERSISTENT: "no metadata (non-persistent)",
+    MetadataMode.FAKE: "fast_mode=False, intra_batch_mode=True (planner v1_0)",
+    MetadataMode.GREEDY: "fast_mode=False, intra_batch_mode=False (planner v1_1)",
+    MetadataMode.FAST: "fast_mode=True (planner v1_2)",
+}
+"""What AITER is handed in a mode, in AITER's own words."""
+
+
 class Effect(StrEnum):
     """What a shape shows."""
 
@@ -112,9 +121,9 @@ def _neighbours(case: Case) -> Iterator[tuple[str, str, Case]]:
     for rows in QUERY_ROWS:
         lens = tuple(max(length, rows) for length in case.kv_lens)
         yield "max_seqlen_q", str(rows), case.replace(max_seqlen_q=rows, query_lens=None, kv_lens=lens)
-    yield "mode", "as the backend decides", case.replace(mode=None)
+    yield "flags", f"as {case.backend} decides", case.replace(mode=None)
     for mode in MetadataMode:
-        yield "mode", f"{mode.value}, forced", case.replace(mode=mode)
+        yield "flags", FLAGS[mode], case.replace(mode=mode)
     for batch in BATCHES:
         lens = (max(case.kv_lens),) * batch
         graph = None if case.graph_batch is None else max(case.graph_batch, batch)

@@ -25,6 +25,11 @@ def shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def listed(words: Sequence[str]) -> str:
+    """Words of a sentence: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def lengths(values: Sequence[int]) -> str:
     """A Python expression for a tuple of lengths, runs of equal ones folded: `[1] * 256 + [7]`."""
     runs = [(value, len(list(run))) for value, run in groupby(values)]

@@ -298,7 +298,7 @@ def verdicts(
     files: Mapping[str, str], case: Case, aiter: str | None = None, wanted_to_stop: Callable[[], bool] = never
 ) -> tuple[Verdict, ...]:
     """What each script of a finding's folder (reprod.write) was seen to do."""
-    scripts = ((name, text) for name, text in files.items() if name.endswith(".py"))
+    scripts = sorted((name, text) for name, text in files.items() if name.endswith(".py"))
     return tuple(verdict(name, text, case, aiter, wanted_to_stop=wanted_to_stop) for name, text in scripts)
 
 
@@ -307,12 +307,18 @@ def with_verdicts(files: Mapping[str, str], seen: Sequence[Verdict]) -> Mapping[
 
     A script that does not show what it is for, or cannot be run here, is there all the same, and the lines say so.
     """
-    lines = [line for each in seen for line in each.lines]
     added = {
-        "explain.txt": "\n".join(("", *lines)) + "\n",
-        "issue.md": "\n".join(("", VERIFICATION, "", *(f"* {line}" for line in lines))) + "\n",
+        "explain.txt": "\n".join(("", *_nested(seen, "", "  "))) + "\n",
+        "issue.md": "\n".join(("", VERIFICATION, "", *_nested(seen, "* ", "  * "))) + "\n",
     }
     return {name: text + added.get(name, "") for name, text in files.items()}
+
+
+def _nested(seen: Sequence[Verdict], first: str, further: str) -> Iterator[str]:
+    for each in seen:
+        head, *runs = each.lines
+        yield first + head
+        yield from (further + run for run in runs)
 
 
 def verified(files: Mapping[str, str], case: Case, aiter: str | None = None) -> Mapping[str, str]:

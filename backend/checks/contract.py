@@ -49,8 +49,9 @@ def check_head_width(call: Call) -> list[Finding]:
     if planned == launched:
         return []
     case = call.decision.case
+    grouped = f" ({call.decode.num_head} heads in {plan.fold} groups)" if plan.fold > 1 else ""
     message = (
-        f"planner {plan.planner} plans rows of {planned} heads ({call.decode.num_head} heads in {plan.fold} groups), "
+        f"planner {plan.planner} plans rows of {planned} heads{grouped}, "
         f"the launched kernel {launch.code_object} takes rows of {launched}"
     )
     figures: dict[str, int | str] = {

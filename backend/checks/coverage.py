@@ -93,7 +93,7 @@ def _message(which: int, first: Int64Array, count: int) -> str:
         _OVERLAP: f"kernel row {row} is given KV positions [{begin}, {end}) twice",
         _BEYOND: f"kernel row {row} is given KV positions [{begin}, {end}), which are not its request's",
     }
-    return f"{said[which]} ({count} such rows or pieces)"
+    return said[which] + (f"; so with {count - 1} more rows or pieces" if count > 1 else "")
 
 
 @numba.njit(cache=True, nogil=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.case import Case, DType
+from backend.case import Arch, Case, DType
 from backend.codec import read_file
 from backend.errors import UsageError
 from backend.path import Outcome
@@ -107,13 +107,34 @@ def test_the_issue_has_the_headings_of_the_form_in_their_order() -> None:
     assert "not yet seen on a GPU" in outside_of_code
 
 
+TITLES = {
+    "is planned and launched with different head widths, writes past o and reads past q": FOUNDING,
+    "leaves KV tokens out": Case(
+        num_head=16, kv_lens=(17,), q_dtype=DType.BF16, kv_dtype=DType.FP8, arch=Arch.GFX942, release="2026-08"
+    ),
+}
+
+
+@pytest.mark.parametrize("symptom", TITLES)
+def test_a_title_says_what_goes_wrong_and_the_steps_only_what_can_be_seen(symptom: str) -> None:
+    text = finding_files(outcome_of(TITLES[symptom]), Fixed())[ISSUE]
+    assert text.startswith(f"# [Issue]: MLA decode {symptom}: gfx9")
+    overruns = "writes past" in symptom
+    steps = text[text.index("### Steps") : text.index("<details>")]
+    assert ("--layout edge" in steps) == ("red zones" in steps) == overruns
+    assert [line[:2] for line in steps.splitlines() if line[:1].isdigit()] == ["1.", "2.", "3."][: 2 + overruns]
+    assert "(1 such" not in text
+    assert "1 groups" not in text
+
+
 def test_the_issue_tells_affected_from_unaffected_shapes() -> None:
     text = finding_files(outcome_of(FOUNDING), Fixed())[ISSUE]
     assert "| 64 | **affected** |" in text
     for heads in (16, 32, 48, 80, 96, 112, 128):
         assert f"| {heads} | not affected |" in text
-    assert "| mode | fast, forced | not affected |" in text
-    assert "| mode | fake, forced | **affected** | reduce_indptr 3 rows, reduce_final_map 3 rows, o write 196,608 B" in text
+    assert "| flags | fast_mode=True (planner v1_2) | not affected |" in text
+    reached = "reduce_indptr 3 rows, reduce_final_map 3 rows, o write 196,608 B"
+    assert f"| flags | fast_mode=False, intra_batch_mode=True (planner v1_0) | **affected** | {reached}" in text
     assert "| requests | 256 | **affected** |" in text
     assert "q read 28,311,552 B" in text
     assert "3. `python repro.py --fixed`: the same batch with fast_mode=True, intra_batch_mode=False. Exit 0." in text
