@@ -9,6 +9,8 @@ float64 attention.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -29,7 +31,7 @@ from backend.devices.cdna.hazards import FULL_OVER_SLICE, hazards
 from backend.devices.cdna.violations import Explain, footprint, violations
 from backend.devices.cdna.why import explainer
 from backend.devices.second_stage import SecondStageRun
-from backend.errors import CannotRunError
+from backend.errors import CannotRunError, UnmodelledError
 from backend.observation import ByteRanges, DeviceEnd, EndKind, Footprint, Numbers, Observation, Violation
 
 if TYPE_CHECKING:
@@ -121,11 +123,12 @@ class CdnaDevice:
         start = MachineLaunch(launch.grid, launch.block, kernarg, requester_axis=axis)
         limit = instruction_limit(call)
         record = Record(touched=True if self._record else _watched(call), overlaps=self._hazards)
-        if inputs is None:
-            result = machine.run(start, space, Mode.SLICE, record=record, max_instructions=limit)
-        else:
-            most = FULL_OVER_SLICE * limit
-            result = machine.run(start, space, Mode.FULL, Schedule.TIMED, record=record, max_instructions=most)
+        with _named(self._source, launch.code_object):
+            if inputs is None:
+                result = machine.run(start, space, Mode.SLICE, record=record, max_instructions=limit)
+            else:
+                most = FULL_OVER_SLICE * limit
+                result = machine.run(start, space, Mode.FULL, Schedule.TIMED, record=record, max_instructions=most)
         return _Launched(machine, start, space, limit, result)
 
 
@@ -179,7 +182,9 @@ def machine_of(source: CodeSource, arch: Arch, code_object: str, symbol: str) ->
     Raises CannotRunError where the source lacks the code object, or the code object is none, is for another architecture or
     has no such kernel. A code object that holds one kernel runs whatever its name: it was named by its blob id.
     """
-    loaded = load_code_object(open_code(source, arch, code_object))
+    content = open_code(source, arch, code_object)
+    with _named(source, code_object):
+        loaded = load_code_object(content)
     if loaded.arch != arch:
         raise CannotRunError(f"code object {code_object} of {source.label}: given one for {loaded.arch}; needed: {arch}")
     if len(loaded.kernels) == 1:
@@ -188,6 +193,16 @@ def machine_of(source: CodeSource, arch: Arch, code_object: str, symbol: str) ->
     if symbol not in names:
         raise CannotRunError(f"code object {code_object} of {source.label}: given kernels {names}; needed: {symbol}")
     return Machine(loaded.kernel(symbol))
+
+
+@contextmanager
+def _named(source: CodeSource, code_object: str) -> Iterator[None]:
+    """Errors say of which code object they are; the machine knows neither files nor sources."""
+    try:
+        yield
+    except CannotRunError as error:
+        kind = UnmodelledError if isinstance(error, UnmodelledError) else CannotRunError
+        raise kind(f"code object {code_object} of {source.label}: {str(error).removeprefix('code object: ')}") from error
 
 
 def instruction_limit(call: Call) -> int:
