@@ -166,10 +166,17 @@ def symptom(outcome: Outcome) -> str:
         for verb, kind in (("writes past", FindingKind.OUT_OF_BOUNDS_WRITE), ("reads past", FindingKind.OUT_OF_BOUNDS_READ))
         if any(f.kind is kind for f in outcome.findings)
     ]
-    return f"{said}, {' and '.join(reached)}" if reached and cause.kind not in _OVERRUNS else said
+    if reached:
+        return said if cause.kind in _OVERRUNS else f"{said}, {' and '.join(reached)}"
+    shown = {finding.kind for finding in outcome.findings}
+    silent = next((kind for kind in _SILENT if kind in shown), None)
+    return said if silent is None or cause.kind in _SILENT else f"{said} and {_SYMPTOMS[silent]}"
 
 
 _OVERRUNS = (FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.OUT_OF_BOUNDS_READ)
+
+_SILENT = (FindingKind.ROW_NOT_WRITTEN, FindingKind.NOT_COVERED, FindingKind.COVERED_TWICE, FindingKind.FOREIGN_PAGE)
+"""What gives a wrong result inside of the tensors, the plainest first."""
 
 
 def leaves_tensors(outcome: Outcome) -> bool:

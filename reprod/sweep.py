@@ -28,6 +28,9 @@ KV_LENS = (1, 16, 17, 197, 4096)
 """One token, a whole block of 16 and one more, the first length that fake mode splits, and a usual one."""
 
 
+DIRECT = "direct"
+"""Name of the backend that stands for a caller of AITER's own API."""
+
 FLAGS = {
     MetadataMode.NON_PERSISTENT: "no metadata (non-persistent)",
     MetadataMode.FAKE: "fast_mode=False, intra_batch_mode=True (planner v1_0)",
@@ -121,7 +124,8 @@ def _neighbours(case: Case) -> Iterator[tuple[str, str, Case]]:
     for rows in QUERY_ROWS:
         lens = tuple(max(length, rows) for length in case.kv_lens)
         yield "max_seqlen_q", str(rows), case.replace(max_seqlen_q=rows, query_lens=None, kv_lens=lens)
-    yield "flags", f"as {case.backend} decides", case.replace(mode=None)
+    if case.backend != DIRECT:  # a direct caller decides nothing but what it passes
+        yield "flags", f"as {case.backend} decides", case.replace(mode=None)
     for mode in MetadataMode:
         yield "flags", FLAGS[mode], case.replace(mode=mode)
     for batch in BATCHES:

@@ -1,4 +1,4 @@
-"""Head width in AITER's MLA decode, release 2026-08.
+"""Head width in AITER's MLA decode, ROCm/aiter e4048607a535 (here called release 2026-08).
 
 With fast_mode=False, intra_batch_mode=True, planner v1_0 plans rows of 16 heads (64 heads in 4 groups), the launched
 kernel mla_a8w8_qh64_qseqlen1_gqaratio64_v3_ps.co takes rows of 64.
@@ -78,6 +78,7 @@ QK_HEAD_DIM = 576  # 512 latent + 64 rope
 V_HEAD_DIM = 512  # V is the first 512 of a KV token
 SM_SCALE = QK_HEAD_DIM**-0.5
 POISON = 0xFF  # NaN in bf16, float32 and fp8 e4m3fn; -1 as int32
+BESIDE_OUTPUT = 0xA5  # around what the kernel only writes: it may well store a NaN, which POISON would hide
 PAGE = 2 << 20  # bytes; what the driver maps at a time
 MARGIN = 3.0  # times the error that rounding alone makes, before a result counts as wrong
 
@@ -136,13 +137,13 @@ def print_environment():
 
 
 class Memory:
-    """Tensors as slices of larger allocations filled with POISON, so that what is written around them can be seen."""
+    """Tensors full of POISON as slices of larger allocations, so that what is written around them can be seen."""
 
     def __init__(self, layout):
         self.layout = layout
         self.blocks = []
 
-    def empty(self, name, shape, dtype, around=RED_ZONE):
+    def empty(self, name, shape, dtype, around=RED_ZONE, beside=POISON):
         size = dtype.itemsize
         for extent in shape:
             size *= extent
@@ -154,8 +155,9 @@ class Memory:
         else:
             total = around + (size + 255) // 256 * 256 + around
             start = around
-        block = torch.full((total,), POISON, dtype=torch.uint8, device="cuda")
-        self.blocks.append((name, block, start, size))
+        block = torch.full((total,), beside, dtype=torch.uint8, device="cuda")
+        block[start : start + size] = POISON
+        self.blocks.append((name, block, start, size, beside))
         return block[start : start + size].view(dtype).view(shape)
 
     def copy(self, name, values):
@@ -164,11 +166,11 @@ class Memory:
         return tensor
 
     def touched(self):
-        """Lines about bytes outside of a tensor that are not POISON any more."""
+        """Lines about bytes outside of a tensor that are not what they were filled with."""
         lines = []
-        for name, block, start, size in self.blocks:
+        for name, block, start, size, beside in self.blocks:
             for where, zone in (("past the end", block[start + size :]), ("before the start", block[:start].flip(0))):
-                written = (zone != POISON).nonzero().flatten()
+                written = (zone != beside).nonzero().flatten()
                 if len(written):
                     reach = int(written[-1]) + 1
                     lines.append(f"  {name}: {len(written):,} bytes written {where}, up to {reach:,} bytes from it")
@@ -380,7 +382,7 @@ def main():
     if planner_wrote:
         print("the planner wrote outside its buffers:", *planner_wrote, sep="\n")
         sys.stdout.flush()  # the decode below may abort the process
-    o = memory.empty("o", (sum(QUERY_LENS), NUM_HEADS, V_HEAD_DIM), dtypes.bf16)
+    o = memory.empty("o", (sum(QUERY_LENS), NUM_HEADS, V_HEAD_DIM), dtypes.bf16, beside=BESIDE_OUTPUT)
     if arguments.barrier is not None:
         wait_for_all(arguments.barrier)
     shown = decode(inputs, metadata, o)
