@@ -93,6 +93,10 @@ _REASONS: Mapping[FindingKind, tuple[str, str]] = {
         "plan and arguments hold, and the row is stored by neither the kernel nor the reduction",
         "store the row where it is computed, or refuse the call",
     ),
+    FindingKind.UNWRITTEN_READ: (
+        "stage 1 and the merge do not agree on which partial rows there are: the merge reads some that no workgroup stores",
+        "let the merge count the pieces as the kernel cuts them, and stage 1 store every row that is merged",
+    ),
     FindingKind.NULL_POINTER: (
         "the launcher passes a null pointer that the kernel uses",
         "pass the tensor, or choose a kernel that does not use it",
@@ -139,6 +143,7 @@ _SYMPTOMS: Mapping[FindingKind, str] = {
     FindingKind.NOT_COVERED: "leaves KV tokens out",
     FindingKind.COVERED_TWICE: "attends to KV tokens twice",
     FindingKind.ROW_NOT_WRITTEN: "leaves output unwritten",
+    FindingKind.UNWRITTEN_READ: "merges partial rows that nobody wrote",
     FindingKind.FOREIGN_PAGE: "reads KV pages that the request does not own",
     FindingKind.PLANNER_OVERRUN: "overruns its metadata buffers while planning",
     FindingKind.BUFFER_TOO_SMALL: "gets metadata buffers that are too small",

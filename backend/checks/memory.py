@@ -57,4 +57,8 @@ def _message(violation: Violation) -> str:
     if violation.kind is ViolationKind.OUT_OF_BOUNDS:
         side = "before the start" if violation.first_offset < 0 else "past the end"
         return f"{access} of {violation.tensor} {violation.extent} bytes {side}: {violation.why}"
+    if violation.kind is ViolationKind.NULL:
+        return f"{access} through a null pointer: {violation.why}"
+    if violation.kind is ViolationKind.UNWRITTEN and violation.is_write:  # a store that is missing, not an access
+        return violation.why
     return f"{access} of {violation.tensor}, {violation.kind.value}: {violation.why}"
