@@ -9,9 +9,12 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from backend.aiter.codefiles import CodeSource, code_path, installed_wheel, open_code
 from backend.case import Arch
@@ -100,12 +103,10 @@ def other_rounding(content: bytes) -> bytes:
 
 def kernel_descriptor(content: bytes) -> bytes:
     """The 64 bytes of the kernel's descriptor, by the symbol NAME.kd."""
-    from io import BytesIO
-
-    from elftools.elf.elffile import ELFFile
-
     elf = ELFFile(BytesIO(content))
-    (symbol,) = elf.get_section_by_name(".dynsym").get_symbol_by_name(f"{kernel_of(content).name}.kd")
+    symbols = elf.get_section_by_name(".dynsym")
+    assert isinstance(symbols, SymbolTableSection)
+    (symbol,) = symbols.get_symbol_by_name(f"{kernel_of(content).name}.kd")
     (section,) = [
         each for each in elf.iter_sections() if each["sh_addr"] <= symbol["st_value"] < each["sh_addr"] + each["sh_size"] != 0
     ]

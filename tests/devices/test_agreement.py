@@ -1,0 +1,95 @@
+"""Model and machine code see the same bytes and the same violations, on random cases of every kernel that a caller can reach.
+
+AITERFUZZ_AGREEMENT_CASES: cases a kernel (3); some 36 a kernel make the thousand that the project asks of itself.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
+from backend.aiter.launch import Refusal
+from backend.case import Case, DType, MetadataMode, PageOrder
+from backend.decision import Decision
+from backend.devices.agreement import differences, incomparable
+from backend.devices.cdna import CdnaDevice
+from backend.devices.model import ModelDevice
+from backend.devices.model.probes import Reached, made_of, random_case, reached
+from backend.devices.model.traits import RowRule, traits_table
+from backend.host import call
+from backend.serving.policy import decide
+from backend.serving.registry import policy
+
+CASES = int(os.environ.get("AITERFUZZ_AGREEMENT_CASES", "3"))
+REVISIONS = {"2026-06": "2988812e134a7dbb08948092a9d89df48a2585d3", "2026-08": "e4048607a535ace3a2b51ded31b1c8c2d45c0879"}
+
+
+def disagreements(kernel: Reached, source: CodeSource, seed: int) -> list[str]:
+    """What the two devices see differently in CASES random cases of a kernel, each told with its case."""
+    machine, model = CdnaDevice(source, record=True, explained=False), ModelDevice(record=True)
+    random_ = random.Random(f"{kernel.blob_id} {seed}")
+    found, compared = [], 0
+    for _ in range(20 * CASES):
+        case = random_case(kernel, random_)
+        made = made_of(case, source)
+        if made is None or made.launched.blob_id != kernel.blob_id or incomparable(made):
+            continue
+        compared += 1
+        for each in differences(machine.observe(made), model.observe(made)):
+            found.append(f"{each.what}: machine {each.left}; model {each.right}; {case}")
+        if compared == CASES:
+            return found
+    assert compared, "no random case leads to the kernel"
+    return found
+
+
+@pytest.mark.parametrize("blob", sorted(reached("2025-11")))
+def test_wheel_kernels(blob: str) -> None:
+    assert disagreements(reached("2025-11")[blob], installed_wheel(), seed=1) == []
+
+
+@pytest.mark.checkout
+@pytest.mark.slow
+@pytest.mark.parametrize("release", sorted(REVISIONS))
+def test_checkout_kernels(release: str, aiter_checkout: Path) -> None:
+    source = open_source(f"{aiter_checkout}@{REVISIONS[release]}")
+    found = [line for kernel in reached(release, source).values() for line in disagreements(kernel, source, seed=2)]
+    assert found == []
+
+
+def test_every_kernel_that_a_release_launches_was_measured() -> None:
+    launched = {blob: kernel for release in ("2025-11", "2026-06", "2026-08") for blob, kernel in reached(release).items()}
+    assert [kernel.code_object for blob, kernel in launched.items() if blob not in traits_table()] == []
+
+
+def test_a_wrong_trait_is_noticed() -> None:
+    """The comparison can fail: a kernel taken for one that writes whole tiles differs in what it writes, and by how much."""
+    case = Case(
+        16,
+        (40,),
+        2,
+        q_dtype=DType.BF16,
+        kv_dtype=DType.BF16,
+        release="2025-11",
+        backend="direct",
+        mode=MetadataMode.FAST,
+        num_cu=1,
+        page_order=PageOrder.REVERSED,
+    )
+    decision = decide(policy("direct"), case)
+    assert isinstance(decision, Decision)
+    made = call(decision, installed_wheel())
+    assert not isinstance(made.launch, Refusal)
+    known = replace(traits_table()[made.launch.blob_id or ""], o_rows=RowRule.parse("64"))
+    machine = CdnaDevice(installed_wheel(), record=True, explained=False).observe(made)
+    assert differences(machine, ModelDevice(record=True).observe(made)) == []
+    found = differences(machine, ModelDevice(record=True, known=known).observe(made))
+    outside = (64 - 2 * 16) * 512 * 2
+    assert [each.what for each in found] == ["write of o, out of bounds"]
+    assert found[0].left == "not seen"
+    assert found[0].right.startswith(f"{outside} bytes outside")

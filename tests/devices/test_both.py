@@ -1,0 +1,73 @@
+"""The device `both`: agreement is silent, disagreement is a finding about this project, and the machine is believed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from backend.aiter.codefiles import installed_wheel
+from backend.case import Case, DType, MetadataMode
+from backend.devices.agreement import incomparable
+from backend.devices.both import BothDevice
+from backend.devices.model import ModelDevice
+from backend.devices.model.traits import RowRule, traits
+from backend.devices.registry import open_device
+from backend.findings import FindingKind, Party
+from backend.path import Path
+
+CASE = Case(
+    16,
+    (40, 20),
+    2,
+    q_dtype=DType.BF16,
+    kv_dtype=DType.BF16,
+    release="2025-11",
+    backend="direct",
+    mode=MetadataMode.FAST,
+    num_cu=1,
+)
+
+
+def test_it_is_silent_where_both_see_the_same() -> None:
+    outcome = Path("both", installed_wheel()).run(CASE)
+    assert outcome.findings == ()
+    assert outcome.observation is not None
+    assert outcome.observation.device == "both"
+    assert outcome.observation.disagreements == ()
+
+
+def test_the_machine_is_told_and_what_the_model_saw_else_is_a_finding_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = open_device("both", installed_wheel())
+    assert isinstance(device, BothDevice)
+    path = Path(device, installed_wheel())
+    launched = path.run(CASE).call
+    assert launched is not None
+    wrong = replace(traits(launched.launched.blob_id), o_rows=RowRule.parse("64"))
+    monkeypatch.setattr(device, "_model", ModelDevice(record=True, known=wrong))
+    outcome = path.run(CASE)
+    (finding,) = outcome.findings
+    assert finding.kind is FindingKind.DEVICE_DISAGREEMENT
+    assert finding.party is Party.PROJECT
+    assert finding.discriminator == "write of o, out of bounds"
+    outside = (64 - 2 * 16) * 512 * 2
+    assert finding.evidence["cdna"] == "not seen"
+    assert str(finding.evidence["model"]).startswith(f"{outside} bytes outside")
+    assert outcome.observation is not None
+    assert outcome.observation.violations == ()
+
+
+def test_findings_of_the_case_itself_stay_one_each() -> None:
+    """An empty request in front: both see the row that nobody writes, and it is told once."""
+    outcome = Path("both", installed_wheel()).run(CASE.replace(kv_lens=(0, 40), max_seqlen_q=1))
+    assert [finding.kind for finding in outcome.findings if finding.party is Party.KERNEL] == [FindingKind.ROW_NOT_WRITTEN]
+
+
+def test_a_plan_that_leads_anywhere_is_not_compared_and_says_so() -> None:
+    """v1_0 starts the second request at the first one's end, whose KV is empty, and passes the end of kv_indices."""
+    case = CASE.replace(release="2026-06", mode=MetadataMode.FAKE, kv_lens=(31, 0), max_seqlen_q=1)
+    observation = Path("model").run(case).observation
+    assert observation is not None
+    reason = incomparable(observation.call)
+    assert reason is not None
+    assert "behind the end of kv_indices" in reason
