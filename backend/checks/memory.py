@@ -28,8 +28,13 @@ def _finding(violation: Violation) -> Finding:
         figures["pc"] = violation.pc
     if violation.instruction:
         figures["instruction"] = violation.instruction
-    party = Party.REDUCTION if violation.stage in _REDUCTIONS else Party.KERNEL
-    return Finding(kind, severity, party, violation.stage, violation.tensor, _message(violation), figures)
+    return Finding(kind, severity, _party(violation), violation.stage, violation.tensor, _message(violation), figures)
+
+
+def _party(violation: Violation) -> Party:
+    if violation.kind is ViolationKind.NULL:  # a kernel uses what it is given
+        return Party.LAUNCHER
+    return Party.REDUCTION if violation.stage in _REDUCTIONS else Party.KERNEL
 
 
 def _class_of(violation: Violation) -> tuple[FindingKind, Severity]:
