@@ -98,7 +98,7 @@ _REASONS: Mapping[FindingKind, tuple[str, str]] = {
         "let the merge count the pieces as the kernel cuts them, and stage 1 store every row that is merged",
     ),
     FindingKind.NULL_POINTER: (
-        "the launcher passes a null pointer that the kernel uses",
+        "it passes a null pointer that the kernel uses",
         "pass the tensor, or choose a kernel that does not use it",
     ),
 }
