@@ -81,7 +81,8 @@ class Disagreement:
 class Agreement:
     """What an agreement run came to.
 
-    cases: launched, of which `refused` besides were not. ran: cases by device; not_run: reasons by (device, reason).
+    cases: launched, of which `refused` besides were not. ran: cases by device; not_run: reasons by (device, reason), by
+    ("planner", reason) for plans that are not modelled.
     compared: by pair of devices; not_compared: by (pair, reason); differing: cases with any difference, by pair.
     found, apart: by (left, right, what); `apart` holds what is no disagreement (see Compared). faulty: cases in which a fault
     was foretold.
@@ -107,7 +108,11 @@ def drawn_calls(spaces: Sequence[CaseSpace], seed: int, source: CodeSource | Non
     """Calls with a launch, of the spaces in turn, without end."""
     drawn = [_cases(space, seed) for space in spaces]
     for each in itertools.cycle(drawn):
-        made = call_of(next(each), source)
+        try:
+            made = call_of(next(each), source)
+        except UnmodelledError as error:
+            agreement.not_run["planner", str(error)] += 1
+            continue
         if made is None:
             agreement.refused += 1
         else:
@@ -231,8 +236,12 @@ def _stores(foretold: Observation, seen: Observation) -> tuple[list[Difference],
         return found, apart
     sound = not any(finding.severity > Severity.REFUSED for finding in check_call(foretold.call))
     sides = [_stores_outside(one) for one in (foretold, seen)]
+    # A store that goes on beyond the red zone behind its tensor lands in the tensors after it.
+    beyond = any(0 < sides[1].get(tensor, 0) < extent for tensor, extent in sides[0].items())
     for tensor in sorted({*sides[0], *sides[1]}):
         extents = [side.get(tensor, 0) for side in sides]
+        if beyond and not extents[0]:
+            continue
         if extents[0] == extents[1] or (min(extents) and max(extents) > MAX_EXTENT):
             continue
         texts = (f"{extent} bytes outside" if extent else "not seen" for extent in extents)

@@ -26,7 +26,7 @@ from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.cdna import CdnaDevice
 from backend.devices.model import ModelDevice
 from backend.devices.model.kernargs import reads_of
-from backend.devices.model.probes import Reached, backward, made_of, probes, reached
+from backend.devices.model.probes import Reached, backward, made_of, probes, reached, tall
 from backend.devices.model.traits import COLUMNS, Backward, KernelTraits, Layout, Paging, RowRule, Single, read_table, to_row
 from backend.errors import UnmodelledError
 from backend.observation import Observation
@@ -72,7 +72,6 @@ NON_PERSISTENT: tuple[Group, ...] = (
     {"x_rows": (0, 8, 16, 32, 64, 128), "causal": (False, True)},
     {"tile": _TILES, "ahead": (False, True)},
     {"layout": tuple(Layout), "partial_rows": _RULES},
-    {"single_rows": _RULES},
     {"lse_layout": tuple(Layout), "lse_rows": _RULES},
     {"q_rows": _RULES, "q_slack": _SLACK, "q_slack_clamped": (True, False)},
     *_KV,
@@ -107,9 +106,16 @@ def measure(launched: Sequence[Launched]) -> tuple[KernelTraits, list[Difference
 
 
 def fitting_calls(launched: Launched) -> list[Call]:
-    """The calls of all probes that lead to the kernel."""
-    calls = [made_of(case, launched.source) for case in probes(launched.kernel)]
-    return [each for each in calls if each is not None and each.launched.blob_id == launched.kernel.blob_id]
+    """The calls of all probes that lead to the kernel, and some whose plan was changed."""
+    kernel = launched.kernel
+    calls = [made_of(case, launched.source) for case in probes(kernel)]
+    fitting = [each for each in calls if each is not None and each.launched.blob_id == kernel.blob_id]
+    if kernel.persistent:
+        most = max(kernel.cases, key=lambda case: (case.max_seqlen_q, -case.num_head))
+        long = made_of(most.replace(kv_lens=(40, 33, 65), num_cu=1, first_page=7), launched.source)
+        if long is not None and long.launched.blob_id == kernel.blob_id:
+            fitting += tall(long)
+    return fitting
 
 
 def _backward(calls: Sequence[tuple[CdnaDevice, Call]]) -> Backward:

@@ -16,7 +16,7 @@ from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.devices.accesses import BF16, FLOAT32, INT32, Accesses
 from backend.devices.model.kernargs import reads_of
-from backend.devices.model.traits import KernelTraits, Layout, Single
+from backend.devices.model.traits import UNLIMITED, KernelTraits, Layout, Single
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -113,8 +113,7 @@ def _outputs(call: Call, known: KernelTraits, groups: Workgroups, splits: int, h
         name = "o" if any(kernarg.name == "ptr_RP" and kernarg.value == "o" for kernarg in launch.kernargs) else ""
     head_bytes = V_HEAD_DIM * (BF16 if bf16 else FLOAT32)
     found = []
-    rule = (known.single_rows if bf16 else known.partial_rows).bounds(launch.s_mqa)
-    begin, end, owner = _rows_of(groups, rule, known.layout, launch.s_mqa, heads, splits)
+    begin, end, owner = _rows_of(groups, known.partial_rows.bounds(launch.s_mqa), known.layout, launch.s_mqa, heads, splits)
     why = f"{name} + ((qo_indptr[b] + token) * s_kv_split + z) * row bytes" if name else "ptr_RP + row"
     found.append(Accesses(name, True, begin * head_bytes, end * head_bytes, owner, why))
     if splits == 1 and "ptr_LSEP" in reads_of(call).kernargs and "final_lse" in launch.tensors:
@@ -139,8 +138,20 @@ def _rows_of(
     spread = splits if layout is not Layout.PLAIN else 1
     by_split = {Layout.TOKEN: heads, Layout.SPLIT: s_mqa}.get(layout, 0)
     by_token = heads * splits if layout is Layout.TOKEN else heads
+    limit = groups.behind * splits if layout is Layout.SPACED else np.full_like(groups.behind, UNLIMITED)
     found: tuple[Int64Array, Int64Array, Int64Array] = _partial_rows(
-        groups.request, groups.origin, groups.first, groups.rows, groups.splits, least, most, heads, spread, by_split, by_token
+        groups.request,
+        groups.origin,
+        groups.first,
+        groups.rows,
+        groups.splits,
+        limit,
+        least,
+        most,
+        heads,
+        spread,
+        by_split,
+        by_token,
     )
     return found
 
@@ -178,14 +189,17 @@ def _workgroups(qo, kv, tiles_x, sub_q, heads, splits, by_request, causal, tile)
 
 @njit(cache=True, nogil=True)
 def _partial_rows(  # type: ignore[no-untyped-def]
-    request, origin, first, rows, live, least, most, heads, spread, by_split, by_token
+    request, origin, first, rows, live, limit, least, most, heads, spread, by_split, by_token
 ):
-    """See _rows_of. spread: factor of a request's origin; by_split, by_token: packed rows from split to split, token to
-    token."""
+    """See _rows_of.
+
+    limit: packed rows at most, for each tile; spread: factor of a request's origin; by_split, by_token: packed rows from split
+    to split, token to token.
+    """
     total = 0
     for i in range(len(first)):
         if live[i]:
-            count = min(max(rows[i], least), most)
+            count = min(max(rows[i], least), most, limit[i])
             total += ((first[i] + count + heads - 1) // heads - first[i] // heads) * live[i]
     begin, end, owner = np.zeros(total, np.int64), np.zeros(total, np.int64), np.zeros(total, np.int64)
     at = 0
@@ -193,7 +207,7 @@ def _partial_rows(  # type: ignore[no-untyped-def]
         if not live[i]:
             continue
         within = first[i] - origin[i]
-        last = within + min(max(rows[i], least), most)
+        last = within + min(max(rows[i], least), most, limit[i])
         for token in range(within // heads, (last + heads - 1) // heads):
             low, high = max(within - token * heads, 0), min(last - token * heads, heads)
             for split in range(live[i]):

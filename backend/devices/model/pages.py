@@ -18,6 +18,12 @@ from backend.observation import ByteRanges, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
 
+WRAP = 1 << 32
+"""Bytes that an address within a buffer descriptor can reach."""
+
+LOAD = 16
+"""Bytes of the widest load; a descriptor of 2^32 - 1 bytes refuses the one that would reach 2^32."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stretches:
@@ -124,7 +130,9 @@ def _expand(  # type: ignore[no-untyped-def]
     for i in range(len(begin)):
         if end[i] > begin[i]:
             total += end[i] - begin[i] + 2 * tile + 1
-    first, last = np.zeros(total, np.int64), np.zeros(total, np.int64)
+    # A read across 2^32 is two: the descriptor refuses its last load before, and those after wrap to the pool's beginning.
+    across = np.count_nonzero(indices == WRAP // stride) * len(begin) if page_bits < 64 else 0
+    first, last = np.zeros(total + across, np.int64), np.zeros(total + across, np.int64)
     foreign = np.zeros((total, 4), np.int64)
     at, strangers = 0, 0
     for i in range(len(begin)):
@@ -158,7 +166,12 @@ def _expand(  # type: ignore[no-untyped-def]
             elif page_bits == 32:
                 product = product & np.int64(0xFFFFFFFF)
             byte = product + (place % page_size * token_stride if by_token else 0)
-            first[at], last[at] = byte, byte + (wide * page_size if by_page else wide)
+            behind = byte + (wide * page_size if by_page else wide)
+            first[at], last[at] = byte, behind
+            if page_bits < 64 and behind > WRAP:
+                last[at] = WRAP - LOAD
+                at += 1
+                first[at], last[at] = 0, behind - WRAP
             at += 1
             wrong = not clamped and (entry < mine_begin or entry >= mine_end) and page != 0
             if (

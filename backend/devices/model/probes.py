@@ -29,8 +29,8 @@ LENGTHS = (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 100, 127, 128, 129, 130
 EDGES = (16, 32, 48, 64, 96, 128, 160, 192, 256, 320)
 """Lengths at which a tile of KV ends for one kernel and not for another."""
 
-FAR_PAGES = (8_000_000, (1 << 24) + 5)
-"""First pages from which an address passes 2^32 bytes and a page id 2^24."""
+FAR_PAGES = (8_000_000, (1 << 24) + 5, (1 << 32) // 1152 - 3, (1 << 32) // 576 - 3)
+"""First pages from which an address passes 2^32 bytes, and a page id 2^24; a page across 2^32 of bf16 and of fp8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,27 @@ def made_of(case: Case, source: CodeSource | None) -> Call | None:
 
 def backward(made: Call) -> Call:
     """A persistent call whose first work item ends before it begins, as some planners make them."""
-    plan = made.plan
-    assert plan is not None
-    buffer = plan.buffers["work_info_set"]
-    image = buffer.image.copy()
-    image[5 - buffer.first] = image[4 - buffer.first] - 2
-    buffers = {**plan.buffers, "work_info_set": dataclasses.replace(buffer, image=image)}
-    return dataclasses.replace(made, plan=dataclasses.replace(plan, buffers=buffers))
+    assert made.plan is not None
+    return _with_words(made, "work_info_set", {5: int(made.plan.work_items[0, 4]) - 2})
+
+
+def tall(made: Call) -> list[Call]:
+    """A persistent call with one work item, which has all rows of its request: for o, and as a partial result."""
+    assert made.plan is not None
+    only = _with_words(made, "work_indptr", dict.fromkeys(range(1, made.plan.buffers["work_indptr"].allocated), 1))
+    last = int(made.decode.qo_indptr[1])
+    return [_with_words(only, "work_info_set", {1: partial, 3: last}) for partial in (-1, 0)]
+
+
+def _with_words(made: Call, buffer: str, words: Mapping[int, int]) -> Call:
+    """The call with other words in one buffer of its plan."""
+    assert made.plan is not None
+    planned = made.plan.buffers[buffer]
+    image = planned.image.copy()
+    for word, value in words.items():
+        image[word - planned.first] = value
+    buffers = {**made.plan.buffers, buffer: dataclasses.replace(planned, image=image)}
+    return dataclasses.replace(made, plan=dataclasses.replace(made.plan, buffers=buffers))
 
 
 def random_case(kernel: Reached, random_: random.Random) -> Case:

@@ -49,7 +49,7 @@ class Layout(StrEnum):
 
     TOKEN = "token"  # token t at ((f + t) * S + z) * H, what the second stage reads
     SPLIT = "split"  # f * S * H + z * s_MQA, then all rows of the request: the same for one query only
-    SPACED = "spaced"  # f * S * H, then all rows, whatever the split
+    SPACED = "spaced"  # f * S * H, then all rows, whatever the split, and no further than the request's splits reach
     PLAIN = "plain"  # f * H, then all rows, whatever the split
 
 
@@ -100,8 +100,8 @@ class KernelTraits:
     token_bytes: bytes of a token that are read. tile: KV positions that are fetched at a time; positions past the end of the
     work are clamped to page 0, which is fetched. ahead: a further tile is fetched always.
     paging: see Paging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
-    Non-persistent kernels only: single_rows: packed rows of bf16 written where there is one split; q_by_request,
-    rows_by_request: rows of q read and rows written for request b begin at b * max_seqlen_q, not at qo_indptr[b].
+    Non-persistent kernels only: q_by_request, rows_by_request: rows of q read and rows written for request b begin at b *
+    max_seqlen_q, not at qo_indptr[b].
     x_rows: packed rows from one workgroup to the next in x, 0: as the launcher counts them (sub_q). causal: a tile's KV ends
     where its last query's does. single: see Single. layout, lse_layout: see Layout. reads_last_page_lens, reads_qo_indptr:
     whether those are read, given that their kernarg is. low_words: kernargs of which only the low four bytes are read.
@@ -115,7 +115,6 @@ class KernelTraits:
     q_slack_clamped: bool = True
     o_rows: RowRule = RowRule()
     partial_rows: RowRule = RowRule()
-    single_rows: RowRule = RowRule()
     lse_rows: RowRule = RowRule()
     final_lse_rows: RowRule = RowRule()
     stops_at_empty: bool = True
