@@ -106,7 +106,8 @@ def kernel_descriptor(content: bytes) -> bytes:
     elf = ELFFile(BytesIO(content))
     symbols = elf.get_section_by_name(".dynsym")
     assert isinstance(symbols, SymbolTableSection)
-    (symbol,) = symbols.get_symbol_by_name(f"{kernel_of(content).name}.kd")
+    name = f"{kernel_of(content).name}.kd"
+    (symbol,) = [each for each in symbols.iter_symbols() if each.name == name]
     (section,) = [
         each for each in elf.iter_sections() if each["sh_addr"] <= symbol["st_value"] < each["sh_addr"] + each["sh_size"] != 0
     ]
