@@ -82,4 +82,6 @@ def test_the_scripts_compile_are_those_of_today_and_say_that_there_is_no_gpu(fol
 
 def without_figures(text: str) -> str:
     """A script without what the device saw, which is told from machine code in the folder and by the model here."""
+    title, told = text.split("\n\n", 1)
+    text = title + told[told.index("Needs torch and aiter") :]
     return text[: text.index('EXPECTATION = """')] + text[text.index('"""\n# ---- how it is checked') :]
