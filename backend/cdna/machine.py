@@ -286,7 +286,6 @@ def _result(
     context: NDArray[np.int64],
     kept: Recording,
 ) -> RunResult:
-    events = int(context[at.CTX_EVENT_COUNT])
     return RunResult(
         program=program,
         mode=mode,
@@ -295,8 +294,8 @@ def _result(
         executed=int(context[at.CTX_EXECUTED]),
         waves=launch.waves * (launch.workgroups if launch.only_workgroup is None else 1),
         regions=kept.regions,
-        raw_events=kept.events[: min(events, len(kept.events))],
-        event_count=events,
+        raw_events=kept.events[: int(context[at.CTX_EVENTS_KEPT])],
+        event_count=int(context[at.CTX_EVENT_COUNT]),
         raw_totals=kept.totals,
         branch_counts=kept.edges,
         raw_races=kept.races[: int(context[at.CTX_RACE_COUNT])],

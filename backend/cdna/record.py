@@ -31,11 +31,11 @@ class Record:
 
     hashes: per instruction the number of accesses and a hash of their addresses. touched: which bytes of each region were read
     and written, or the names of the regions for which that is kept. pages: which pages each workgroup touched, of paged
-    regions. overlaps: two workgroups writing one byte
-    (an event). hazards: LDS races. trace: (workgroup, wave) whose instructions to keep. max_events: events kept in full.
+    regions. overlaps: two workgroups writing one byte (an event). hazards: LDS races. trace: (workgroup, wave) whose
+    instructions to keep. max_events: events kept in full, at most events_each in a row of one instruction, kind and region, so
+    that what happens often does not crowd out what happens once.
     slow_path: take the per-lane path for every access; for tests of the fast one. unchecked: nothing is judged, for measuring
-    what
-    judging costs; only for launches known to be clean.
+    what judging costs; only for launches known to be clean.
     """
 
     hashes: bool = False
@@ -45,6 +45,7 @@ class Record:
     hazards: bool = False
     trace: tuple[int, int] | None = None
     max_events: int = 4096
+    events_each: int = 16
     slow_path: bool = False
     unchecked: bool = False
 
@@ -133,6 +134,7 @@ def recording(record: Record, program: Program, space: AddressSpace, workgroups:
         context[slot] = array.ctypes.data
     context[at.CTX_REGION_COUNT] = len(table.regions)
     context[at.CTX_EVENT_CAPACITY] = record.max_events
+    context[at.CTX_EVENTS_EACH] = record.events_each
     context[at.CTX_RACE_CAPACITY] = len(kept.races)
     context[at.CTX_TRACE_CAPACITY] = len(kept.trace)
     context[at.CTX_TRACE_WORKGROUP], context[at.CTX_TRACE_WAVE] = record.trace or (-1, -1)

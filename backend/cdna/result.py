@@ -139,10 +139,9 @@ _RACES = {
 class RunResult:
     """One run. executed: wave instructions that were executed (in slice mode, of the slice).
 
-    event_count: events there were; `events` holds the first of them, as many as were asked for. branch_counts: int64
+    event_count: events there were; `events` holds the first of each kind, as many as were asked for. branch_counts: int64
     [records, 2], how often each branch was not taken and taken. log: empty unless asked for. trace: original instruction
-    indices in
-    the order in which the wave that was asked for executed them. waves: launched.
+    indices in the order in which the wave that was asked for executed them. waves: launched.
     """
 
     program: Program
@@ -165,15 +164,15 @@ class RunResult:
         """Every kept event, clamped ones included, in the order in which they happened."""
         return tuple(self._event(row) for row in self.raw_events)
 
-    @property
+    @cached_property
     def bad_accesses(self) -> tuple[BadAccess, ...]:
         """The kept events that are faults or findings."""
-        return tuple(event for event in self.events if event.kind is not AccessKind.CLAMPED)
+        return tuple(self._event(row) for row in self.raw_events[self.raw_events[:, at.EVENT_KIND] != AccessKind.CLAMPED])
 
-    @property
+    @cached_property
     def clamped(self) -> tuple[BadAccess, ...]:
         """The kept events in which a descriptor cut an access off."""
-        return tuple(event for event in self.events if event.kind is AccessKind.CLAMPED)
+        return tuple(self._event(row) for row in self.raw_events[self.raw_events[:, at.EVENT_KIND] == AccessKind.CLAMPED])
 
     @cached_property
     def totals(self) -> tuple[AccessTotal, ...]:

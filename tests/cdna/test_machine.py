@@ -314,8 +314,8 @@ def test_a_kernarg_block_that_is_too_short_shows() -> None:
     assert (event.kind, event.region, event.offset, event.lanes) == (AccessKind.OUT_OF_BOUNDS, "kernarg", 0, ())
 
 
-def loop_kernel() -> tuple[Instruction, ...]:
-    """Each workgroup stores its id + 1 times."""
+def loop_kernel(*behind: Instruction) -> tuple[Instruction, ...]:
+    """Each workgroup stores its id + 1 times; behind: what follows the loop."""
     return code(
         *pointer(4, 0),
         *SCALED,
@@ -323,6 +323,7 @@ def loop_kernel() -> tuple[Instruction, ...]:
         ins("s_sub_u32", s(2), (s(2), c(1))),
         ins("s_cmp_lt_i32", (), (s(2), c(0))),
         ins("s_cbranch_scc0", (), label(2)),
+        *behind,
         END,
     )
 
@@ -440,6 +441,20 @@ def test_totals_count_what_is_not_kept() -> None:
     assert (len(result.events), result.event_count) == (2, 10)
     (total,) = result.totals
     assert (total.lanes, total.waves, total.lowest, total.highest_end) == (560, 10, b.end, b.base + 256)
+
+
+def test_what_happens_often_does_not_crowd_out_what_happens_once() -> None:
+    """Three stores of a loop past the end, then one of another instruction, with room for two events."""
+    space = AddressSpace()
+    b = space.add_array("out", np.zeros(8, np.uint32), writable=True)
+    program = loop_kernel(store(4))
+    looped, once = program[2].pc, program[-2].pc
+    machine = Machine(kernel("gfx942"), compile_program(program, "gfx942"))
+    start = Launch((3, 1, 1), WAVE, b.base.to_bytes(8, "little"), only_workgroup=2)
+    for each, kept in ((16, [looped, looped]), (1, [looped, once])):
+        result = machine.run(start, space, Mode.FULL, record=Record(max_events=2, events_each=each))
+        assert [event.pc for event in result.bad_accesses] == kept
+        assert result.event_count == 4
 
 
 def test_launches_that_a_kernel_does_not_allow() -> None:

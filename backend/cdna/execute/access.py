@@ -185,8 +185,10 @@ def emit_events(context: Any, scalars: Any, fields: Any, size: int, is_write: bo
         total[at.TOTAL_WAVES] += 1
         total[at.TOTAL_LOWEST] = min(total[at.TOTAL_LOWEST], bad[at.BAD_LOWEST])
         total[at.TOTAL_HIGHEST_END] = max(total[at.TOTAL_HIGHEST_END], bad[at.BAD_HIGHEST_END])
-        position = context[at.CTX_EVENT_COUNT]
-        if position < context[at.CTX_EVENT_CAPACITY]:
+        total[at.TOTAL_RUN] = total[at.TOTAL_RUN] + 1 if bad[at.BAD_REGION] == total[at.TOTAL_REGION] else 1
+        total[at.TOTAL_REGION] = bad[at.BAD_REGION]
+        position = context[at.CTX_EVENTS_KEPT]
+        if position < context[at.CTX_EVENT_CAPACITY] and total[at.TOTAL_RUN] <= context[at.CTX_EVENTS_EACH]:
             event = words_at(context[at.CTX_EVENTS] + position * at.EVENT_WORDS * 8, at.EVENT_WORDS)
             event[at.EVENT_KIND] = kind
             event[at.EVENT_ORIGINAL] = fields[at.ORIGINAL]
@@ -202,7 +204,8 @@ def emit_events(context: Any, scalars: Any, fields: Any, size: int, is_write: bo
             event[at.EVENT_WRITE] = 1 if is_write else 0
             event[at.EVENT_REQUESTER] = np.int64(np.int32(scalars[at.REQUESTER]))
             event[at.EVENT_EXECUTED] = np.int64(scalar_pair(scalars, at.EXECUTED))
-        context[at.CTX_EVENT_COUNT] = position + 1
+            context[at.CTX_EVENTS_KEPT] = position + 1
+        context[at.CTX_EVENT_COUNT] += 1
         bad[at.BAD_COUNT] = 0
         bad[at.BAD_LANES] = 0
     context[at.CTX_ANY_BAD] = 0

@@ -136,6 +136,8 @@ CTX_EDGES = 7  # int64[records, 2]: branch not taken, taken
 CTX_EVENTS = 8  # int64[capacity, EVENT_WORDS]
 CTX_EVENT_CAPACITY = 9
 CTX_EVENT_COUNT = 10
+CTX_EVENTS_KEPT = 76
+CTX_EVENTS_EACH = 77  # kept of one instruction, kind and region, one after another
 CTX_TOTALS = 11  # int64[accesses, KINDS, TOTAL_WORDS]
 CTX_ACCESS_COUNTS = 12  # int64[accesses]: lanes that accessed memory
 CTX_ACCESS_HASHES = 13  # uint64[accesses]
@@ -275,11 +277,13 @@ KIND_LDS_OUT_OF_BOUNDS = 5
 KIND_CLAMPED = 6
 KIND_WRITE_OVERLAP = 7
 
-TOTAL_WORDS = 4
+TOTAL_WORDS = 6
 TOTAL_LANES = 0
 TOTAL_WAVES = 1
 TOTAL_LOWEST = 2
 TOTAL_HIGHEST_END = 3
+TOTAL_REGION = 4  # of the last event, and how many of it in a row
+TOTAL_RUN = 5
 
 BAD_WORDS = 8
 BAD_LANES = 0
