@@ -97,6 +97,10 @@ _REASONS: Mapping[FindingKind, tuple[str, str]] = {
         "stage 1 and the merge do not agree on which partial rows there are: the merge reads some that no workgroup stores",
         "let the merge count the pieces as the kernel cuts them, and stage 1 store every row that is merged",
     ),
+    FindingKind.NUMERICS: (
+        "plan, arguments and accesses hold, and what the kernel computes is not attention over the tokens of each row",
+        "mend the kernel, or refuse the call",
+    ),
     FindingKind.NULL_POINTER: (
         "it passes a null pointer that the kernel uses",
         "pass the tensor, or choose a kernel that does not use it",

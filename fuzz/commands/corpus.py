@@ -78,6 +78,7 @@ def _finding(part: argparse.ArgumentParser) -> None:
     part.add_argument("finding", type=Path, metavar="FINDING", help=WHAT_IT_IS)
     part.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
     part.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
+    part.add_argument("--numbers", action="store_true", help="device cdna: judge the kernel's output too (slow)")
 
 
 def add_entry(arguments: argparse.Namespace) -> int:
@@ -112,18 +113,23 @@ def nightly_test(arguments: argparse.Namespace) -> int:
 
 
 def write(arguments: argparse.Namespace) -> int:
-    """Writes the folder. What is tried around the case runs on the model: machine code of a dozen kernels takes minutes."""
+    """Writes the folder. What is tried around the case runs on the model: machine code of a dozen kernels takes minutes.
+
+    Of numbers the model knows nothing: then small shapes of the same release are run as the case was.
+    """
     from backend.aiter.codefiles import open_source
     from backend.path import Path as CasePath
     from fuzz.provenance import provenance
     from reprod.verify import verified
+    from reprod.whole_kernels import WholeKernels
     from reprod.write import Notes, finding_files, folder_name, write_folder
 
     outcome, path = _outcome(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     made_by = provenance(path.device.name, (outcome.case.release,), source)
     notes = Notes(_lines(arguments.cause), _lines(arguments.bisection), arguments.ranks)
-    files = finding_files(outcome, made_by, CasePath(), command=f"aiterfuzz {arguments.typed}", notes=notes)
+    around = WholeKernels(path, outcome.case.release) if arguments.numbers else CasePath()
+    files = finding_files(outcome, made_by, around, command=f"aiterfuzz {arguments.typed}", notes=notes)
     if not arguments.no_verify:
         files = verified(files, outcome.case, arguments.aiter)
     print(f"folder: {write_folder(arguments.out, arguments.name or folder_name(outcome), files)}")
@@ -133,12 +139,14 @@ def write(arguments: argparse.Namespace) -> int:
 def _outcome(arguments: argparse.Namespace) -> tuple[Outcome, CasePath]:
     """The outcome of the finding's case, which must show a fault."""
     from backend.aiter.codefiles import open_source
+    from backend.devices.registry import open_device
     from backend.path import Path as CasePath
     from fuzz.compiling import announced
     from reprod.given import given_case
 
     case = given_case(arguments.finding)
-    path = CasePath(arguments.device, open_source(arguments.aiter) if arguments.aiter is not None else None)
+    source = open_source(arguments.aiter) if arguments.aiter is not None else None
+    path = CasePath(open_device(arguments.device, source, numbers=arguments.numbers), source)
     with announced():
         outcome = path.run(case)
     if not outcome.faulty:

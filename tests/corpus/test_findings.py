@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from backend.aiter.codefiles import open_source
 from backend.case import Case
 from backend.codec import read_file
+from backend.devices.registry import open_device
 from backend.path import Path as CasePath
 from reprod.corpus import load_corpus
 from reprod.fix import fix_of
@@ -33,7 +36,7 @@ def test_there_are_some_and_each_has_an_entry() -> None:
 def test_the_case_still_shows_its_fault_and_no_smaller_one_does(folder: Path) -> None:
     """Smaller: a shorter request that still has a token for each query row, or one request fewer."""
     case = read_file(Case, folder / CASE)
-    path = CasePath()
+    path = path_of(folder)
     outcome = path.run(case)
     assert outcome.cause is not None
     issue = (folder / ISSUE).read_text(encoding="utf-8")
@@ -69,15 +72,30 @@ def test_the_folder_holds_together(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_scripts_compile_are_those_of_today_and_say_that_there_is_no_gpu(folder: Path) -> None:
-    outcome = CasePath().run(read_file(Case, folder / CASE))
+    path = path_of(folder)
+    outcome = path.run(read_file(Case, folder / CASE))
     scripts = {SCRIPT: 1} | ({RANKS_SCRIPT: 2} if (folder / RANKS_SCRIPT).exists() else {})
     for name, ranks in scripts.items():
         script = folder / name
         text = script.read_text(encoding="utf-8")
         compile(text, name, "exec")
-        assert without_figures(text) == without_figures(script_text(outcome, fix_of(outcome, CasePath()), name, ranks))
+        assert without_figures(text) == without_figures(script_text(outcome, fix_of(outcome, path), name, ranks))
         ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
         assert (ended.returncode, ended.stdout.splitlines()[0][:17]) == (3, "cannot run here: ")
+
+
+def path_of(folder: Path) -> CasePath:
+    """The model, or machine code where the finding is one of numbers, of which the model knows nothing."""
+    issue = (folder / ISSUE).read_text(encoding="utf-8")
+    if "Signature: `numerics/" not in issue:
+        return CasePath()
+    checkout = os.environ.get("AITERFUZZ_AITER_CHECKOUT")
+    if checkout is None:
+        pytest.skip("AITERFUZZ_AITER_CHECKOUT names no checkout of ROCm/aiter, whose machine code shows the finding")
+    told = re.search(r"Code objects: aiter@(\w+)", issue)
+    assert told is not None
+    source = open_source(f"{checkout}@{told[1]}")
+    return CasePath(open_device("cdna", source, numbers=True), source)
 
 
 def without_figures(text: str) -> str:
