@@ -90,7 +90,8 @@ def add_config_flags(command: argparse.ArgumentParser) -> None:
     for field, text in explanations().items():
         explained = text.replace("%", "%%")
         if field in SWITCHES:
-            fields.add_argument(SWITCHES[field], dest=field, action="store_false", default=None, help=explained)
+            off = f"{field} = false: {explained.partition('; false: ')[2]}"
+            fields.add_argument(SWITCHES[field], dest=field, action="store_false", default=None, help=off)
         else:
             flag, metavar, reader = FLAGS[field]
             fields.add_argument(flag, dest=field, metavar=metavar, type=reader, help=explained)
