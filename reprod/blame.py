@@ -13,6 +13,7 @@ from backend.call import Call
 from backend.case import MetadataMode
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
+from backend.observation import ViolationKind
 from backend.path import Outcome
 from reprod.text import listed
 
@@ -28,13 +29,17 @@ class ContractVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """sentence: the cause. reason: why this party. advice: what would put it right. All one or two sentences."""
+    """sentence: the cause. reason: why this party. advice: what would put it right. All one or two sentences.
+
+    who: the party in words, or what the accesses leave open.
+    """
 
     party: Party
     sentence: str
     reason: str
     advice: str
     verdict: ContractVerdict
+    who: str
 
 
 _REASONS: Mapping[FindingKind, tuple[str, str]] = {
@@ -124,7 +129,10 @@ def blame(outcome: Outcome) -> Blame:
     if cause is None:
         raise UsageError("nobody is at fault: the case shows no finding")
     reason, advice = _REASONS.get(cause.kind, _BY_PARTY[cause.party])
-    return Blame(cause.party, _sentence(cause, outcome.call), reason, advice, _verdict(cause))
+    if cause.kind is FindingKind.HEAD_WIDTH and _told_dtypes(outcome.call) is not None:
+        reason, advice = _OTHER_DTYPES
+    who = _KERNEL_OR_HOST if cause.kind is FindingKind.UNWRITTEN_READ else f"the {cause.party.value}"
+    return Blame(cause.party, _sentence(outcome, cause), reason, advice, _verdict(cause), who)
 
 
 def _verdict(cause: Finding) -> ContractVerdict:
@@ -135,11 +143,51 @@ def _verdict(cause: Finding) -> ContractVerdict:
     return ContractVerdict.SUPPORTED_BUT_WRONG
 
 
-def _sentence(cause: Finding, call: Call | None) -> str:
-    message = cause.message
+_OTHER_DTYPES = (
+    "it tells the metadata calls other dtypes than the tensors have, so that the planner groups heads otherwise than the "
+    "launched kernel; AITER does not compare the two",
+    "tell the metadata calls the dtypes that q and KV have; upstream, compare the head width of plan and kernel and refuse",
+)
+"""A head width that follows from dtypes, not from flags."""
+
+_KERNEL_OR_HOST = "the kernel, or the host code that sizes its grid and counts its pieces (the accesses leave open which)"
+
+
+def _told_dtypes(call: Call | None) -> str | None:
+    """The dtypes that the metadata calls were told, where the tensors have others."""
+    planning = call.decision.planning if call is not None else None
+    if call is None or planning is None or (planning.q_dtype, planning.kv_dtype) == (call.decode.q_dtype, call.decode.kv_dtype):
+        return None
+    return (
+        f"told that q is {planning.q_dtype} and KV {planning.kv_dtype} where they are {call.decode.q_dtype} and "
+        f"{call.decode.kv_dtype}"
+    )
+
+
+def _sentence(outcome: Outcome, cause: Finding) -> str:
+    message, call = cause.message, outcome.call
     if cause.kind is FindingKind.HEAD_WIDTH and call is not None and call.plan is not None:
-        message = f"With {flags(call)}, {message}"
+        told = _told_dtypes(call)
+        message = f"With {flags(call)}, {message}" if told is None else f"With {flags(call)}, {told}, {message}"
+    if cause.kind in _OVERRUNS or cause.kind is FindingKind.NULL_POINTER:
+        return _access_sentence(outcome, cause)
     return message[0].upper() + message[1:] + "."
+
+
+def _access_sentence(outcome: Outcome, cause: Finding) -> str:
+    """What is written or read outside, then where the first bad access is."""
+    violations = outcome.observation.violations if outcome.observation is not None else ()
+    place = (cause.stage, cause.tensor, cause.severity is Severity.WRITE, cause.evidence["first_offset"])
+    first = next(each for each in violations if (each.stage, each.tensor, each.is_write, each.first_offset) == place)
+    verb = "writes" if first.is_write else "reads"
+    if first.kind is ViolationKind.OUT_OF_BOUNDS:
+        side = "before the start of" if first.first_offset < 0 else "past the end of"
+        what = f"{verb} {first.extent:,} bytes {side} {first.tensor or 'LDS'}"
+    elif first.kind is ViolationKind.NULL:
+        what = f"{verb} through a null pointer (addresses {first.first_offset:,} to {first.end_offset - 1:,})"
+    else:
+        what = f"{verb} {first.tensor}, which is read-only"
+    return f"{first.stage} {what}. The first bad access: {first.why}."
 
 
 _SYMPTOMS: Mapping[FindingKind, str] = {
@@ -184,14 +232,21 @@ def symptom(outcome: Outcome) -> str:
 
 _OVERRUNS = (FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.OUT_OF_BOUNDS_READ)
 
+_LEAVING = (*_OVERRUNS, FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ, FindingKind.NULL_POINTER)
+
 _SILENT = (FindingKind.ROW_NOT_WRITTEN, FindingKind.NOT_COVERED, FindingKind.COVERED_TWICE, FindingKind.FOREIGN_PAGE)
 """What gives a wrong result inside of the tensors, the plainest first."""
 
 
 def leaves_tensors(outcome: Outcome) -> bool:
     """Whether anything is read or written outside of a tensor or of memory."""
-    kinds = (*_OVERRUNS, FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ, FindingKind.NULL_POINTER)
-    return any(finding.kind in kinds for finding in outcome.findings)
+    return any(finding.kind in _LEAVING for finding in outcome.findings)
+
+
+def only_through_null(outcome: Outcome) -> bool:
+    """Whether all that leaves tensors goes through a null pointer: then no layout of memory makes a difference."""
+    left = {finding.kind for finding in outcome.findings} & {*_LEAVING}
+    return left == {FindingKind.NULL_POINTER}
 
 
 def flags(call: Call) -> str:

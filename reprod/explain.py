@@ -13,9 +13,10 @@ from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.call import Call
 from backend.case import Case, PageOrder
+from backend.checks.memory import ABOUT_ROWS
 from backend.decision import Decision
-from backend.findings import Severity
-from backend.observation import Numbers, Observation, Violation
+from backend.findings import Finding, FindingKind, Severity
+from backend.observation import Numbers, Observation, Violation, ViolationKind
 from backend.path import Outcome
 from reprod.blame import blame
 from reprod.layout_text import HEADER, assumptions, by_access, rows
@@ -206,13 +207,34 @@ def _numbers(numbers: Numbers) -> str:
     return f"{numbers.compared:,} rows of o (query x head) against float64 attention, budget {numbers.budget}: {told}"
 
 
+def access_told(violation: Violation) -> str:
+    """What is wrong with an access in a few words: "write of o, out of bounds", "write through a null pointer"."""
+    verb = "write" if violation.is_write else "read"
+    if violation.kind is ViolationKind.NULL:
+        return f"{verb} through a {violation.kind.value}"
+    if violation.kind in ABOUT_ROWS or (violation.kind is ViolationKind.UNWRITTEN and violation.is_write):
+        return f"{violation.tensor}, {violation.kind.value}"
+    return f"{verb} of {violation.tensor or 'LDS'}, {violation.kind.value}"
+
+
+def figures_told(finding: Finding) -> str:
+    """A finding's figures as people read them; where nothing lies outside of a tensor, no zero says so."""
+    through_null = finding.kind is FindingKind.NULL_POINTER  # there offsets are addresses
+    names = {"first_offset": "first_address", "end_offset": "end_address"} if through_null else {}
+    return ", ".join(
+        f"{names.get(name, name)} {f'0x{value:x}' if name == 'pc' and isinstance(value, int) else shown(value)}"
+        for name, value in finding.evidence.items()
+        if (name, value) != ("bytes_outside", 0)
+    )
+
+
 def _violations(observation: Observation) -> Iterator[str]:
     yield f"accesses on device {observation.device} that break the contract:"
     for violation in observation.violations:
-        verb = "write" if violation.is_write else "read"
+        outside = f", {violation.extent:,} of them outside" if violation.extent else ""
         yield (
-            f"  {violation.stage}: {verb} of {violation.tensor}, {violation.kind.value}: bytes {violation.first_offset:,} to "
-            f"{violation.end_offset:,}, {violation.extent:,} of them outside; {violation.count:,} times"
+            f"  {violation.stage}: {access_told(violation)}: bytes {violation.first_offset:,} to "
+            f"{violation.end_offset:,}{outside}; {violation.count:,} times"
         )
         if violation.instruction is not None and violation.pc is not None:
             yield f"    first at pc 0x{violation.pc:x}: {violation.instruction}"
@@ -244,7 +266,7 @@ def _findings(outcome: Outcome) -> Iterator[str]:
         mark = "refused" if finding.severity is Severity.REFUSED else finding.severity.name.lower()
         yield f"  [{mark}] {finding.kind.value} ({finding.party.value}, {finding.stage}): {finding.message}"
         if finding.evidence:
-            yield "    " + ", ".join(f"{name} {shown(value)}" for name, value in finding.evidence.items())
+            yield "    " + figures_told(finding)
     yield from _blame(outcome)
 
 
@@ -254,7 +276,7 @@ def _blame(outcome: Outcome) -> Iterator[str]:
         return
     found = blame(outcome)
     yield ""
-    yield f"at fault: the {found.party.value}: {found.reason}"
+    yield f"at fault: {found.who}: {found.reason}"
     yield f"  cause: {found.sentence}"
     yield f"  to put it right: {found.advice}"
     yield f"  contract: {found.verdict.value}"

@@ -5,6 +5,7 @@ What is not known here (the machine with the GPU) is left clearly to fill in.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,15 +15,15 @@ from backend.call import Call
 from backend.case import Arch
 from backend.codec import dumps
 from backend.errors import UsageError
-from backend.findings import Finding
+from backend.observation import ViolationKind
 from backend.path import Outcome
-from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, symptom
-from reprod.explain import WORK_ITEM_COLUMNS, told
+from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, symptom
+from reprod.explain import WORK_ITEM_COLUMNS, access_told, figures_told, told
 from reprod.fix import Fix
 from reprod.layout_text import HEADER, assumptions, rows
 from reprod.layouts import Layouts
-from reprod.sweep import DTYPE_PAIRS, Effect, Surroundings
-from reprod.text import markdown_table, shown
+from reprod.sweep import DTYPE_PAIRS, Effect, Shape, Surroundings
+from reprod.text import listed, markdown_table
 
 
 class Context(Protocol):
@@ -84,7 +85,8 @@ class Evidence:
     around: shapes swept about it. script: the reproduction, quoted in full. fix: the caller's remedy, if there is one.
     memory: in how many layouts of memory hardware would fault, None where nothing leaves a tensor. seed, command: of the run
     that found it, as far as they are known. bisection: of reprod.bisect, one sentence a line. cause: read off the sources by a
-    person, lines of markdown. ranks: processes of a further script, 1 for none.
+    person, lines of markdown; a first paragraph that is no list opens the issue. ranks: processes of a further script, 1 for
+    none.
     """
 
     around: Surroundings
@@ -139,17 +141,19 @@ def _component(outcome: Outcome) -> str:
 
 def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
     found = blame(outcome)
+    summary, cause = _summary_and_rest(evidence.cause)
     lines = [
+        *([*summary, ""] if summary else []),
         found.sentence,
         "",
         f"* **Seen on:** {_seen_on(outcome)}.",
-        f"* **At fault:** the {found.party.value}: {found.reason}.",
+        f"* **At fault:** {found.who}: {found.reason}.",
         f"* **Contract:** {found.verdict.value}: {_CONTRACT[found.verdict]}.",
         f"* **What would put it right:** {found.advice}.",
         f"* **Smallest case:** {told(outcome.case)}; arguments {_GIVEN_BY.get(outcome.case.backend, _BY_ITS_RULE)}.",
         *_bisection(evidence.bisection),
         *_instructions(outcome),
-        *(["", "Read off the sources:", "", *evidence.cause] if evidence.cause else []),
+        *(["", "Read off the sources:", "", *cause] if cause else []),
         "",
         "What follows from it:",
         "",
@@ -159,6 +163,14 @@ def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
         lines += ["", "Planned against allocated:", "", *_buffers(call)]
         lines += _first_offender(outcome, call)
     return [*lines, *_memory(evidence.memory), *_around(outcome, evidence.around)]
+
+
+def _summary_and_rest(cause: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A first paragraph that is no list says in plain words what goes wrong, and opens the issue; the rest follows below."""
+    paragraph = list(itertools.takewhile(lambda line: line.strip(), cause))
+    if not paragraph or paragraph[0].startswith(("*", "-", "#")):
+        return [], list(cause)
+    return paragraph, list(itertools.dropwhile(lambda line: not line.strip(), cause[len(paragraph) :]))
 
 
 def _seen_on(outcome: Outcome) -> str:
@@ -177,13 +189,13 @@ def _instructions(outcome: Outcome) -> list[str]:
     found = [v for v in observation.violations if v.pc is not None] if observation is not None else []
     lines = []
     for violation in found:
-        verb = "write" if violation.is_write else "read"
         where = f"workgroup {violation.workgroup}, wave {violation.wave}"
+        place = "address" if violation.kind is ViolationKind.NULL else "byte"
         lines.append(
-            f"  * `{violation.instruction}` at 0x{violation.pc:x} ({where}): {verb} of {violation.tensor}, "
-            f"{violation.kind.value}, at byte {violation.first_offset:,}"
+            f"  * `{violation.instruction}` at 0x{violation.pc:x} ({where}): {access_told(violation)}, "
+            f"at {place} {violation.first_offset:,}"
         )
-    return ["* **First bad instruction** of each tensor:", *lines] if lines else []
+    return ["* **First bad instruction** of each kind:", *lines] if lines else []
 
 
 def _bisection(lines: Sequence[str]) -> list[str]:
@@ -194,6 +206,11 @@ def _memory(found: Layouts | None) -> list[str]:
     """Why it shows in one process and not in the next."""
     if found is None:
         return []
+    if all(stray.null for stray in found.strays):
+        return [
+            "",
+            "Would hardware fault? Yes, wherever the tensors lie: pages at address 0 are not mapped. Argued, not measured.",
+        ]
     return [
         "",
         "Would hardware fault? That depends on what lies behind the tensor: shares of layouts of torch's memory in which an "
@@ -206,16 +223,8 @@ def _memory(found: Layouts | None) -> list[str]:
 
 
 def _findings(outcome: Outcome) -> list[str]:
-    rows = [(f.party.value, f.stage, f.kind.value, f.tensor, _figures(f)) for f in outcome.findings]
+    rows = [(f.party.value, f.stage, f.kind.value, f.tensor or "none", figures_told(f)) for f in outcome.findings]
     return markdown_table(("who", "where", "what", "tensor", "figures"), rows)
-
-
-def _figures(finding: Finding) -> str:
-    return ", ".join(f"{name} {_figure(name, value)}" for name, value in finding.evidence.items())
-
-
-def _figure(name: str, value: object) -> str:
-    return f"0x{value:x}" if name == "pc" and isinstance(value, int) else shown(value)
 
 
 def _buffers(call: Call) -> list[str]:
@@ -247,10 +256,10 @@ def _around(outcome: Outcome, around: Surroundings) -> list[str]:
     case = outcome.case
     header = ("heads", *(f"q {q}, KV {kv}" for q, kv in DTYPE_PAIRS))
     heads = [(str(count), *(_marked(effect) for effect in effects)) for count, effects in around.by_heads]
-    rows = [(shape.dimension, shape.value, _marked(shape.effect), shape.detail) for shape in around.one_by_one]
+    rows = [(shape.dimension, _value(shape), _marked(shape.effect), shape.detail) for shape in around.one_by_one]
     return [
         "",
-        f"Affected and unaffected shapes, worked out by the model of each kernel's accesses, all else as in the smallest case "
+        f"Affected and unaffected shapes, {_ran(around.ran)}, all else as in the smallest case "
         f"({case.arch}, {case.release}, {case.backend}):",
         "",
         *markdown_table(header, heads),
@@ -259,12 +268,35 @@ def _around(outcome: Outcome, around: Surroundings) -> list[str]:
     ]
 
 
+_RUNS = {
+    ("model", False): "worked out by the model of each kernel's accesses",
+    ("cdna", False): "seen in the accesses of AITER's machine code on the simulated GPU",
+    ("cdna", True): "seen by running the kernels whole on the simulated GPU and comparing o with attention in float64",
+}
+
+
+def _ran(devices: Mapping[str, bool]) -> str:
+    """How a sweep came by what it tells."""
+    told = [_RUNS.get((device, numbers), f"seen on device {device}") for device, numbers in devices.items()]
+    return listed(told) if told else "by AITER's host code alone"
+
+
+def _value(shape: Shape) -> str:
+    """A release is known by its commit to whoever has not read this project's documentation."""
+    return f"{shape.value} ({release(shape.value).commit[:12]})" if shape.dimension == "release" else shape.value
+
+
 def _marked(effect: Effect) -> str:
     return f"**{effect.value}**" if effect in (Effect.AFFECTED, Effect.OTHER) else effect.value
 
 
 def _steps(outcome: Outcome, evidence: Evidence) -> list[str]:
-    if leaves_tensors(outcome):
+    if only_through_null(outcome):
+        ways = [
+            "`python repro.py`: the access through the null pointer ends the process: "
+            '"Memory access fault by GPU node-N ...", exit 134.'
+        ]
+    elif leaves_tensors(outcome):
         ways = [
             "`python repro.py`: red zones around every tensor show an overrun also inside mapped memory. Exit 1 where one is "
             "touched or a row is wrong.",
@@ -300,7 +332,9 @@ def _steps(outcome: Outcome, evidence: Evidence) -> list[str]:
 def _additional(outcome: Outcome, context: Context, evidence: Evidence) -> list[str]:
     assert outcome.cause is not None
     device = outcome.observation.device if outcome.observation is not None else context.device
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(context.versions.items()))
+    # Whoever reads "amd-aiter 0.1.7" beside the code objects of a later commit takes the wheel for what ran.
+    unused = {"amd-aiter"} if context.source is not None and not context.source.startswith("amd-aiter") else set()
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(context.versions.items()) if name not in unused)
     lines = [
         f"Found by aiterfuzz {context.project} (sources {context.rules}) on device {device}.",
         f"With Python {context.python}, {versions}.",

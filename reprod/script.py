@@ -17,7 +17,7 @@ from backend.case import Arch, PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
 from backend.path import Outcome
-from reprod.blame import blame, leaves_tensors
+from reprod.blame import blame, leaves_tensors, only_through_null
 from reprod.fix import Fix
 from reprod.text import lengths
 
@@ -39,7 +39,7 @@ def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py", ranks
     decision, cause = outcome.decision, outcome.cause
     if decision is None or cause is None:
         raise UsageError(f"no script: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
-    tags = {"script", "ranks" if ranks > 1 else "one rank"} | _tags(decision)
+    tags = {"script", "ranks" if ranks > 1 else "one rank", _reach(outcome)} | _tags(decision)
     tags |= {"fixed"} if fix is not None else set()
     return _text(
         tags,
@@ -93,6 +93,13 @@ def _tags(decision: Decision) -> set[str]:
         "until 2025" if decision.case.release.startswith("2025") else "since 2026",
         "lse" if decision.decode.return_lse else "no lse",
     }
+
+
+def _reach(outcome: Outcome) -> str:
+    """Tag of the lines that say how the fault shows."""
+    if only_through_null(outcome):
+        return "null"
+    return "leaves" if leaves_tensors(outcome) else "stays"
 
 
 def _title(outcome: Outcome) -> str:
@@ -170,7 +177,8 @@ def _case_lines(decision: Decision) -> Iterator[str]:
 
 
 def _red_zone_line(outcome: Outcome) -> str:
-    return f"RED_ZONE = {_red_zone(outcome)} << 20  # bytes around each tensor, twice what the fault reaches"
+    reach = ", at least twice what the fault reaches" if _reach(outcome) == "leaves" else ""
+    return f"RED_ZONE = {_red_zone(outcome)} << 20  # bytes around each tensor{reach}"
 
 
 def _constants(decision: Decision) -> dict[str, str]:
@@ -223,8 +231,9 @@ def _expectation(outcome: Outcome) -> Iterator[str]:
     """What a reader should see, faulty and right."""
     yield "expected: right numbers, nothing written outside of a tensor (exit 0)"
     yield "a fault looks like one of"
-    yield "  a red zone touched, a wrong row or a NaN (exit 1)"
-    if leaves_tensors(outcome):
+    reach = _reach(outcome)
+    yield "  a red zone touched, a wrong row or a NaN (exit 1)" if reach == "leaves" else "  a wrong row or a NaN (exit 1)"
+    if reach != "stays":
         yield "  Memory access fault by GPU node-N (Agent handle: 0x...) on address 0x.... Reason: Unknown. (exit 134)"
     yield f"found by aiterfuzz on device {outcome.observation.device if outcome.observation is not None else 'none'}:"
     yield from (f"  {finding.party.value}: {finding.message}" for finding in outcome.findings)

@@ -5,7 +5,7 @@ Knows Cases and outcomes; how a table looks is reprod.issue's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,10 +65,12 @@ class Surroundings:
     """Sweeps around one case.
 
     by_heads: (heads, effects) with one effect for each of DTYPE_PAIRS. one_by_one: shapes that differ in one dimension.
+    ran: devices that ran them, and whether outputs were compared with attention; empty where nothing was launched.
     """
 
     by_heads: tuple[tuple[int, tuple[Effect, ...]], ...]
     one_by_one: tuple[Shape, ...]
+    ran: Mapping[str, bool]
 
 
 def surroundings(outcome: Outcome, path: Runner) -> Surroundings:
@@ -79,16 +81,34 @@ def surroundings(outcome: Outcome, path: Runner) -> Surroundings:
     case, cause = outcome.case, outcome.cause
     assert cause is not None
 
+    noting = _Noting(path)
+
     def effect(changed: Case) -> Effect:
-        return _effect(changed, cause, path)[0]
+        return _effect(changed, cause, noting)[0]
 
     by_heads = tuple(
         (heads, tuple(effect(_typed(case, q, kv).replace(num_head=heads)) for q, kv in DTYPE_PAIRS)) for heads in HEADS
     )
     one_by_one = tuple(
-        Shape(dimension, value, *_effect(changed, cause, path)) for dimension, value, changed in _neighbours(case)
+        Shape(dimension, value, *_effect(changed, cause, noting)) for dimension, value, changed in _neighbours(case)
     )
-    return Surroundings(by_heads, one_by_one)
+    return Surroundings(by_heads, one_by_one, noting.ran)
+
+
+class _Noting:
+    """Runs cases on a path and notes what they ran on: a path does not say so, its outcomes do."""
+
+    def __init__(self, path: Runner) -> None:
+        self._path = path
+        self.ran: dict[str, bool] = {}
+
+    def run(self, case: Case) -> Outcome:
+        """The path's outcome."""
+        outcome = self._path.run(case)
+        seen = outcome.observation
+        if seen is not None:
+            self.ran[seen.device] = self.ran.get(seen.device, False) or seen.numbers is not None
+        return outcome
 
 
 def _effect(case: Case, cause: Finding, path: Runner) -> tuple[Effect, str]:

@@ -7,6 +7,7 @@ through `verified` before it is shown.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -190,14 +191,23 @@ def told(done: Verification) -> Iterator[str]:
         yield from (f"note: {note}" for note in report.notes)
     findings = done.findings
     if findings:
-        yield f"{len(findings)} findings, byte by byte:"
+        yield f"{_counted(len(findings))} byte by byte:"
     for seen in findings:
         yield from _finding_lines(seen)
     if not findings and done.could_not_run is None:
-        yield "no finding"
+        yield "no finding byte by byte"
     if done.could_not_run is not None:
         yield f"could not run: {done.could_not_run}"
-    yield f"exit {done.code}" + (f" (the script itself ends with {done.exit_code})" if done.exit_code != done.code else "")
+    if done.exit_code != done.code:
+        yield f"exit {done.code} (the script itself ends with {done.exit_code})"
+    elif done.exit_code and not findings and not done.faults and done.could_not_run is None:
+        yield f"exit {done.code}, by the script itself: what it printed says why"
+    else:
+        yield f"exit {done.code}"
+
+
+def _counted(findings: int) -> str:
+    return f"{findings} finding{'' if findings == 1 else 's'}"
 
 
 def _finding_lines(seen: Seen) -> Iterator[str]:
@@ -267,9 +277,23 @@ def _command(name: str, run: Verification) -> str:
 def _result(run: Verification) -> str:
     if run.could_not_run is not None and not run.faults:
         return f"could not run ({run.could_not_run})"
-    count = len(run.findings)
-    found = f"{count} finding{'s' if count != 1 else ''} byte by byte" if count else "no finding"
-    return f"exit {run.exit_code}, {found}" + (f"; simulated: {run.faults[0]}" if run.faults else "")
+    parts = [f"exit {run.exit_code}"]
+    wrong = _wrong_result(run.output)
+    if wrong:
+        parts.append(f"the script's comparison with its reference fails ({'; '.join(wrong)})")
+    none = "no finding byte by byte" if wrong else "no finding"
+    parts.append(f"{_counted(len(run.findings))} byte by byte" if run.findings else none)
+    return ", ".join(parts) + (f"; simulated: {run.faults[0]}" if run.faults else "")
+
+
+WRONG_RESULT = "wrong result:"
+"""Line of a script of ours under which, indented, stands how its output differs from its reference."""
+
+
+def _wrong_result(output: str) -> list[str]:
+    """What a script of ours printed of its comparison; of several ranks the first that printed anything."""
+    _, _, after = output.partition(f"\n{WRONG_RESULT}\n")
+    return [line.strip() for line in itertools.takewhile(lambda line: line.startswith("  "), after.splitlines())]
 
 
 def _revision(label: str) -> str:

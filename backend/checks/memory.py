@@ -8,6 +8,15 @@ from backend.observation import Observation, Violation, ViolationKind
 
 _REDUCTIONS = {kind.value for kind in SecondStageKind}
 
+ABOUT_ROWS = (
+    ViolationKind.LOST,
+    ViolationKind.MISPLACED,
+    ViolationKind.NO_OUTPUT,
+    ViolationKind.UNREAD,
+    ViolationKind.CAPACITY,
+)
+"""No access of its own is bad: a row or token is left out, mislaid or too many, and `why` says so in full."""
+
 
 def check_violations(observation: Observation) -> list[Finding]:
     """One finding for each violation, with the first offender."""
@@ -61,9 +70,11 @@ def _message(violation: Violation) -> str:
     access = "write" if violation.is_write else "read"
     if violation.kind is ViolationKind.OUT_OF_BOUNDS:
         side = "before the start" if violation.first_offset < 0 else "past the end"
-        return f"{access} of {violation.tensor} {violation.extent} bytes {side}: {violation.why}"
+        return f"{access} of {violation.tensor or 'LDS'} {violation.extent} bytes {side}: {violation.why}"
     if violation.kind is ViolationKind.NULL:
         return f"{access} through a null pointer: {violation.why}"
+    if violation.kind in ABOUT_ROWS:
+        return violation.why
     if violation.kind is ViolationKind.UNWRITTEN and violation.is_write:  # a store that is missing, not an access
         return violation.why
     return f"{access} of {violation.tensor}, {violation.kind.value}: {violation.why}"

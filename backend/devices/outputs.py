@@ -30,7 +30,10 @@ def unwritten(call: Call, begin: Int64Array, end: Int64Array, merged: BoolArray)
     if not count:
         return None
     size = heads * V_HEAD_DIM * BF16
-    why = f"a row of o is written by nobody: row {row}"
+    of = f"of o ({heads} heads)"
+    why = f"row {row} {of} is written by nobody"
+    if count > 1:
+        why = f"{count} rows {of} are written by nobody, the first is row {row}"
     return Violation(ViolationKind.NO_OUTPUT, launch.code_object, "o", True, row * size, (row + 1) * size, 0, count, why)
 
 

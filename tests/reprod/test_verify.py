@@ -17,7 +17,7 @@ from backend.virtual.script.report import ScriptReport, Seen
 from fuzz.cli import main
 from reprod.fix import fix_of
 from reprod.script import script_text
-from reprod.verify import Verdict, Verification, verdict, verified, verify
+from reprod.verify import Verdict, Verification, told, verdict, verified, verify
 from reprod.write import SCRIPT
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
@@ -145,10 +145,10 @@ def test_a_script_that_shows_nothing_is_told_so() -> None:
     assert found.lines[1] == "`python repro.py`: exit 0, no finding"
 
 
-def ended(*arguments: str, code: int, findings: bool = False) -> Verification:
+def ended(*arguments: str, code: int, findings: bool = False, output: str = "") -> Verification:
     seen = (Seen(Finding(FindingKind.NUMERICS, Severity.SILENT, Party.KERNEL, "x.co", "o", "wrong"), 1, False),)
     report = ScriptReport(1, "gfx950", 256, "aiter", "machine code", None, seen if findings else (), 1, 1, (), None)
-    return Verification(arguments, code, (report,), "", None, 1.0)
+    return Verification(arguments, code, (report,), output, None, 1.0)
 
 
 def test_what_a_verdict_asks_for() -> None:
@@ -162,6 +162,28 @@ def test_what_a_verdict_asks_for() -> None:
     assert "the script itself ends well" in Verdict(SCRIPT, (unnoticed, right)).told
     assert "does NOT" in Verdict(SCRIPT, (ended(code=0), right)).told
     assert (unnoticed.code, wrong.code, right.code, ended(code=7).code) == (1, 1, 0, 7)
+
+
+WRONG_ROWS = """root mean square error of a row 6.0e-01; rounding alone makes 2.0e-03, allowed 6.0e-03
+wrong result:
+  o: 1 of 2 rows are wrong by their largest error
+  o: 1 of 2 rows are wrong by their root mean square error
+FAULTY
+"""
+
+
+def test_a_script_whose_own_comparison_fails_is_told_so() -> None:
+    """An exit code of 1 beside "no finding" would read as a script that broke."""
+    rows = "o: 1 of 2 rows are wrong by their largest error; o: 1 of 2 rows are wrong by their root mean square error"
+    alone, broken = ended(code=1, output=WRONG_ROWS), ended(code=1, output="Traceback (most recent call last):\n")
+    both = ended(code=1, findings=True, output=WRONG_ROWS)
+    lines = Verdict(SCRIPT, (alone, broken, both)).lines[1:]
+    fails = f"exit 1, the script's comparison with its reference fails ({rows})"
+    assert lines[0] == f"`python repro.py`: {fails}, no finding byte by byte"
+    assert lines[1] == "`python repro.py`: exit 1, no finding"
+    assert lines[2] == f"`python repro.py`: {fails}, 1 finding byte by byte"
+    assert list(told(alone))[-2:] == ["no finding byte by byte", "exit 1, by the script itself: what it printed says why"]
+    assert list(told(both))[-1] == "exit 1"
 
 
 def test_a_process_without_a_report_says_nothing() -> None:

@@ -9,6 +9,7 @@ and read the diff.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -18,15 +19,19 @@ from pathlib import Path
 
 import pytest
 
-from backend.case import Arch, Case, DType
+from backend.case import Arch, Case, DType, MetadataMode
 from backend.codec import read_file
 from backend.errors import UsageError
+from backend.findings import Party
+from backend.observation import Numbers
 from backend.path import Outcome
 from backend.path import Path as CasePath
+from backend.serving.policy import Policy
 from reprod import write
+from reprod.blame import blame
 from reprod.explain import explain_text
 from reprod.shrink import shrink
-from reprod.write import CASE, EXPLAIN, ISSUE, SCRIPT, finding_files, folder_name, write_finding
+from reprod.write import CASE, EXPLAIN, ISSUE, SCRIPT, Notes, finding_files, folder_name, write_finding
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "founding"
 
@@ -146,6 +151,92 @@ def test_a_find_of_our_own_names_the_heads_that_share_it() -> None:
     text = finding_files(outcome, Fixed())[ISSUE]
     affected = re.findall(r"^\| (\d+) \| not affected \| [^|]+ \| \*\*affected\*\* \|$", text, re.MULTILINE)
     assert affected == ["48", "80", "96", "112"]
+
+
+NULL = Case(
+    num_head=32,
+    kv_lens=(1,) * 153,
+    q_dtype=DType.BF16,
+    kv_dtype=DType.BF16,
+    arch=Arch.GFX942,
+    release="2026-08",
+    backend="direct",
+    mode=MetadataMode.NON_PERSISTENT,
+)
+
+
+def test_a_null_pointer_has_no_tensor_and_no_layout_of_memory() -> None:
+    """One split for 153 requests: 32 heads of 512 bf16 each go to address 0 on, and no row of o is written."""
+    outcome = outcome_of(NULL)
+    files = finding_files(outcome, Fixed())
+    kernel, end = "MLA_A16W16_1TG_4W_32mx1_16nx1_Coex0_Msk1_QH16.co", 153 * 32 * 512 * 2
+    sentence = f"\n{kernel} writes through a null pointer (addresses 0 to {end - 1:,}). The first bad access: "
+    assert sentence in files[ISSUE]
+    assert f"| launcher | {kernel} | null-pointer | none | first_address 0, end_address {end:,}, " in files[ISSUE]
+    assert "pages at address 0 are not mapped" in files[ISSUE]
+    assert f"  {kernel}: write through a null pointer: bytes 0 to {end:,}; " in files[EXPLAIN]
+    unwritten = "153 rows of o (32 heads) are written by nobody, the first is row 0"
+    assert f"({Party.KERNEL.value}, {kernel}): {unwritten}\n" in files[EXPLAIN]
+    for text in files.values():
+        assert "--layout edge " not in text
+        assert " of ," not in text
+        assert "red zones around" not in text[: text.find("import argparse")]
+
+
+def test_an_issue_opens_with_the_first_paragraph_of_the_cause() -> None:
+    """A cause that is a list only stands where it stood, under the figures of the case."""
+    outcome, rest = outcome_of(FOUNDING), ("* First.", "", "* Second.")
+    sentence = blame(outcome).sentence
+    opened = finding_files(outcome, Fixed(), notes=Notes(cause=("Plainly", "wrong.", "", *rest)))[ISSUE]
+    assert f"### Problem Description\n\nPlainly\nwrong.\n\n{sentence}\n\n* **Seen on:**" in opened
+    listed = finding_files(outcome, Fixed(), notes=Notes(cause=rest))[ISSUE]
+    assert f"### Problem Description\n\n{sentence}\n\n* **Seen on:**" in listed
+    for text in (opened, listed):
+        assert "Read off the sources:\n\n* First.\n\n* Second.\n\nWhat follows from it:" in text
+
+
+class Named(CasePath):
+    """The model under another device's name, with or without numbers."""
+
+    def __init__(self, name: str, numbers: Numbers | None) -> None:
+        super().__init__()
+        self.named, self.numbers = name, numbers
+
+    def run(self, case: Case, rule: Policy | None = None) -> Outcome:
+        outcome = super().run(case, rule)
+        seen = outcome.observation
+        if seen is None:
+            return outcome
+        return dataclasses.replace(outcome, observation=dataclasses.replace(seen, device=self.named, numbers=self.numbers))
+
+
+RIGHT = Numbers(1, 0, 0, 0, None, None, None, 0.1, 0.001, None, "P in bf16")
+
+
+@pytest.mark.parametrize(
+    ("path", "heading"),
+    [
+        (Named("model", None), "worked out by the model of each kernel's accesses"),
+        (Named("cdna", None), "seen in the accesses of AITER's machine code on the simulated GPU"),
+        (
+            Named("cdna", RIGHT),
+            "seen by running the kernels whole on the simulated GPU and comparing o with attention in float64",
+        ),
+        (Named("rocm", RIGHT), "seen on device rocm"),
+    ],
+)
+def test_a_sweep_says_what_ran_it(path: Named, heading: str) -> None:
+    text = finding_files(outcome_of(FOUNDING), Fixed(), path)[ISSUE]
+    assert f"\nAffected and unaffected shapes, {heading}, all else as in the smallest case (gfx950, 2026-06, " in text
+
+
+def test_dtypes_told_to_the_metadata_alone_are_blamed_and_not_the_flags() -> None:
+    """sglang names one dtype for q and KV, that of the KV cache; with bf16 q, 128 heads are planned whole, launched as 16."""
+    case = Case(num_head=128, kv_lens=(1,), q_dtype=DType.BF16, kv_dtype=DType.FP8, arch=Arch.GFX942, release="2026-08")
+    found = blame(outcome_of(case))
+    assert "told that q is fp8 and KV fp8 where they are bf16 and fp8, planner v1_2 plans rows of 128 heads" in found.sentence
+    assert found.reason.startswith("it tells the metadata calls other dtypes than the tensors have")
+    assert found.who == "the caller"
 
 
 def test_the_same_finding_replaces_its_folder(tmp_path: Path) -> None:
