@@ -57,7 +57,10 @@ def test_the_folder_holds_together(folder: Path) -> None:
     assert {CASE, EXPLAIN, SCRIPT, ISSUE, CAUSE} <= names <= {CASE, EXPLAIN, SCRIPT, ISSUE, CAUSE, BISECTION, RANKS_SCRIPT}
     issue = (folder / ISSUE).read_text(encoding="utf-8")
     assert (folder / SCRIPT).read_text(encoding="utf-8").rstrip() in issue
-    assert (folder / CAUSE).read_text(encoding="utf-8").rstrip() in issue
+    summary, _, rest = (folder / CAUSE).read_text(encoding="utf-8").partition("\n\n")
+    assert not summary.startswith("*")
+    assert f"### Problem Description\n\n{summary}\n\n" in issue
+    assert f"Read off the sources:\n\n{rest.rstrip()}\n\n" in issue
     if BISECTION in names:
         assert all(line in issue for line in (folder / BISECTION).read_text(encoding="utf-8").splitlines())
     assert "### Verification" in issue

@@ -54,7 +54,7 @@ FIXED = {  # for --fixed
     "INTRA_BATCH_MODE": False,
     "FAST_MODE": True,
 }
-RED_ZONE = 1 << 20  # bytes around each tensor, twice what the fault reaches
+RED_ZONE = 1 << 20  # bytes around each tensor, at least twice what the fault reaches
 EXPECTATION = """\
 expected: right numbers, nothing written outside of a tensor (exit 0)
 a fault looks like one of

@@ -1,7 +1,7 @@
 """Out of bounds write in AITER's MLA decode, ROCm/aiter e4048607a535 (here called release 2026-08).
 
-Write of o 65536 bytes past the end: ptr_R + ptr_QTP[workgroup_y] * 32768 + 65536, buffer_store_dwordx4 v[44:47],
-v219, s[8:11], 0 offen at pc 0xadb4.
+mla_a8w8_qh64_qseqlen4_gqaratio16.co writes 65,536 bytes past the end of o. The first bad access: ptr_R +
+ptr_QTP[workgroup_y] * 32768 + 65536, buffer_store_dwordx4 v[44:47], v219, s[8:11], 0 offen at pc 0xadb4.
 Needs torch and aiter, nothing else. Run it on a gfx950 GPU:
 
     python repro.py                # red zones around every tensor: an overrun inside mapped memory shows too (exit 1)
@@ -36,7 +36,7 @@ Q_DTYPE = "fp8"
 KV_DTYPE = "fp8"
 NUM_KV_SPLITS = None
 INTRA_BATCH_MODE = False
-RED_ZONE = 1 << 20  # bytes around each tensor, twice what the fault reaches
+RED_ZONE = 1 << 20  # bytes around each tensor, at least twice what the fault reaches
 EXPECTATION = """\
 expected: right numbers, nothing written outside of a tensor (exit 0)
 a fault looks like one of
