@@ -95,15 +95,15 @@ _REASONS: Mapping[FindingKind, tuple[str, str]] = {
         "let the planner's pieces of a row add up to its tokens",
     ),
     FindingKind.ROW_NOT_WRITTEN: (
-        "plan and arguments hold, and the row is stored by neither the kernel nor the reduction",
+        "what it is given holds, and the row is stored by neither the kernel nor the reduction",
         "store the row where it is computed, or refuse the call",
     ),
     FindingKind.UNWRITTEN_READ: (
-        "stage 1 and the merge do not agree on which partial rows there are: the merge reads some that no workgroup stores",
+        "the merge reads partial rows that no workgroup stores",
         "let the merge count the pieces as the kernel cuts them, and stage 1 store every row that is merged",
     ),
     FindingKind.NUMERICS: (
-        "plan, arguments and accesses hold, and what the kernel computes is not attention over the tokens of each row",
+        "what it is given and what it accesses hold, and what it computes is not attention over the tokens of each row",
         "mend the kernel, or refuse the call",
     ),
     FindingKind.NULL_POINTER: (
@@ -117,7 +117,7 @@ _BY_PARTY: Mapping[Party, tuple[str, str]] = {
     Party.CALLER: ("the caller's arguments are the first thing on the path that does not hold", "mend the caller's arguments"),
     Party.PLANNER: ("sizes and arguments hold, and the plan does not cover the batch as it should", "mend the planner"),
     Party.LAUNCHER: ("the plan holds, and what is launched does not fit it", "mend the launcher"),
-    Party.KERNEL: ("plan and kernel arguments hold, and the kernel leaves its tensors", "mend the kernel"),
+    Party.KERNEL: ("what it is given holds, and it leaves its tensors", "mend the kernel"),
     Party.REDUCTION: ("stage 1 holds, and the reduction does not", "mend the reduction"),
     Party.PROJECT: ("two devices of aiterfuzz disagree", "report it to aiterfuzz"),
 }

@@ -177,7 +177,11 @@ def _seen_on(outcome: Outcome) -> str:
     """What ran; whoever reads only the first lines must learn that it was no GPU."""
     product, device = _GPU[outcome.case.arch], outcome.observation.device if outcome.observation is not None else "none"
     if device == "cdna":
-        return f"AITER's own machine code, run instruction by instruction on a simulated {product}; **not yet seen on a GPU**"
+        whole = outcome.observation is not None and outcome.observation.numbers is not None
+        what = "run whole" if whole else "every instruction that its accesses depend on run"
+        return (
+            f"AITER's own machine code, {what} on a simulated {product}, the second stage by a model; **not yet seen on a GPU**"
+        )
     if device == "model":
         return f"a model of what each kernel accesses, for {product}; **not yet seen on a GPU**"
     return f"device {device}" if device != "none" else "AITER's host code alone: nothing is launched"

@@ -47,7 +47,7 @@ class Effect(StrEnum):
     OTHER = "another fault"
     UNAFFECTED = "not affected"
     REFUSED = "refused"
-    UNKNOWN = "not modelled"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ def _consequences(outcome: Outcome) -> str:
             verb = "write" if finding.kind is FindingKind.OUT_OF_BOUNDS_WRITE else "read"
             told.append(f"{finding.tensor} {verb} {finding.evidence['bytes_outside']:,} B")
         elif finding.kind is FindingKind.PLANNER_OVERRUN:
-            told.append(f"{finding.tensor} {finding.evidence['rows']:,} rows")
+            rows = finding.evidence["rows"]
+            told.append(f"{finding.tensor} {rows:,} row{'' if rows == 1 else 's'}")
     return ", ".join(told)
 
 

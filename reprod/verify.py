@@ -7,7 +7,6 @@ through `verified` before it is shown.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -224,7 +223,7 @@ def _finding_lines(seen: Seen) -> Iterator[str]:
 def runs_of(script: str) -> tuple[tuple[str, ...], ...]:
     """The ways in which a script of ours (templates/repro.py.txt) is run, by what its text offers."""
     runs: list[tuple[str, ...]] = [()]
-    if '"edge"), default="guarded"' in script:
+    if "--layout edge" in script:
         runs.append(("--layout", "edge"))
     if '"--fixed"' in script:
         runs.append(("--fixed",))
@@ -279,21 +278,21 @@ def _result(run: Verification) -> str:
         return f"could not run ({run.could_not_run})"
     parts = [f"exit {run.exit_code}"]
     wrong = _wrong_result(run.output)
-    if wrong:
-        parts.append(f"the script's comparison with its reference fails ({'; '.join(wrong)})")
-    none = "no finding byte by byte" if wrong else "no finding"
+    if wrong is not None:
+        parts.append(f"the script's comparison with its reference fails ({wrong})")
+    none = "no finding" if wrong is None else "no finding byte by byte"
     parts.append(f"{_counted(len(run.findings))} byte by byte" if run.findings else none)
     return ", ".join(parts) + (f"; simulated: {run.faults[0]}" if run.faults else "")
 
 
 WRONG_RESULT = "wrong result:"
-"""Line of a script of ours under which, indented, stands how its output differs from its reference."""
+"""Line of a script of ours under which stands how its output differs from its reference, the plainest difference first."""
 
 
-def _wrong_result(output: str) -> list[str]:
-    """What a script of ours printed of its comparison; of several ranks the first that printed anything."""
-    _, _, after = output.partition(f"\n{WRONG_RESULT}\n")
-    return [line.strip() for line in itertools.takewhile(lambda line: line.startswith("  "), after.splitlines())]
+def _wrong_result(output: str) -> str | None:
+    """The first difference that a script of ours printed, None where its comparison did not fail."""
+    _, found, after = output.partition(f"\n{WRONG_RESULT}\n")
+    return after.splitlines()[0].strip() if found and after else None
 
 
 def _revision(label: str) -> str:

@@ -28,10 +28,10 @@ def check_final_lse(call: Call) -> list[Finding]:
     if not count:
         return []
     row = int(whole[0, 2])
-    message = (
-        f"nobody writes final_lse of rows that are not split ({count}, the first is row {row}): the kernel should, and never "
-        f"loads {LSE_POINTER}"
-    )
+    rows = f"row {row} of final_lse, which is not split, is written by nobody"
+    if count > 1:
+        rows = f"{count} rows of final_lse that are not split are written by nobody, the first is row {row}"
+    message = f"{rows}: the kernel should, and never loads {LSE_POINTER}"
     figures: dict[str, int | str] = {"rows": count, "first_row": row, "kernarg": LSE_POINTER}
     kind, stage = FindingKind.ROW_NOT_WRITTEN, launch.code_object
     return [Finding(kind, Severity.SILENT, Party.KERNEL, stage, "final_lse", message, figures)]

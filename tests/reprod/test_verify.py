@@ -174,11 +174,10 @@ FAULTY
 
 def test_a_script_whose_own_comparison_fails_is_told_so() -> None:
     """An exit code of 1 beside "no finding" would read as a script that broke."""
-    rows = "o: 1 of 2 rows are wrong by their largest error; o: 1 of 2 rows are wrong by their root mean square error"
     alone, broken = ended(code=1, output=WRONG_ROWS), ended(code=1, output="Traceback (most recent call last):\n")
     both = ended(code=1, findings=True, output=WRONG_ROWS)
     lines = Verdict(SCRIPT, (alone, broken, both)).lines[1:]
-    fails = f"exit 1, the script's comparison with its reference fails ({rows})"
+    fails = "exit 1, the script's comparison with its reference fails (o: 1 of 2 rows are wrong by their largest error)"
     assert lines[0] == f"`python repro.py`: {fails}, no finding byte by byte"
     assert lines[1] == "`python repro.py`: exit 1, no finding"
     assert lines[2] == f"`python repro.py`: {fails}, 1 finding byte by byte"

@@ -1,7 +1,6 @@
 """Row not written in AITER's MLA decode, ROCm/aiter e4048607a535 (here called release 2026-08).
 
-Nobody writes final_lse of rows that are not split (1, the first is row 0): the kernel should, and never loads
-ptr_LSEP.
+Row 0 of final_lse, which is not split, is written by nobody: the kernel should, and never loads ptr_LSEP.
 Needs torch and aiter, nothing else. Run it on a gfx950 GPU:
 
     python repro.py                # compares every row with attention in float64 (exit 1 where one is wrong)
@@ -52,8 +51,7 @@ expected: right numbers, nothing written outside of a tensor (exit 0)
 a fault looks like one of
   a wrong row or a NaN (exit 1)
 found by aiterfuzz on device cdna:
-  kernel: nobody writes final_lse of rows that are not split (1, the first is row 0): the kernel should, and never
-    loads ptr_LSEP
+  kernel: row 0 of final_lse, which is not split, is written by nobody: the kernel should, and never loads ptr_LSEP
 """
 # ---- how it is checked ----------------------------------------------------------------------------------------------
 SEED = 0
