@@ -64,6 +64,10 @@ class Examined:
     peak_memory: int
 
 
+SHARE_OF_COMPARISON = 0.15
+"""Of the time, kept for trying on each side what the other showed."""
+
+
 class Examination:
     """One source under examination; a context manager. aiter: PATH[@REVISION] of the AITER whose Python and kernels run.
 
@@ -120,7 +124,7 @@ class Examination:
                     key = identity(sighting)
                     if key not in known:
                         known.add(key)
-                        self._sightings += self._smallest(scenario, key)
+                        self._sightings += self._smallest(scenario, key, until)
 
     def examined(self) -> Examined:
         """What was seen so far."""
@@ -153,8 +157,9 @@ class Examination:
         """Sightings of that fault in one scenario."""
         return [each for (seen,) in [self._run_all([scenario])] for each in seen if identity(each) == key]
 
-    def _smallest(self, scenario: Scenario, key: Identity) -> list[Sighting]:
-        smallest = shrink(scenario, lambda candidate: bool(self._shows(candidate, key)))
+    def _smallest(self, scenario: Scenario, key: Identity, until: float) -> list[Sighting]:
+        """What the smallest life found until then shows of a fault."""
+        smallest = shrink(scenario, lambda candidate: time.monotonic() < until and bool(self._shows(candidate, key)))
         return self._shows(smallest, key)
 
     def _run_all(self, scenarios: Sequence[Scenario]) -> list[list[Sighting]]:
@@ -189,7 +194,7 @@ def run(
     source: str, base: str | None, plan: Plan, aiter: str | None, code: CodeSource | None, say: Say
 ) -> tuple[Examined, Examined | None]:
     """Examines a change and, where there is one, its base. What one of them shows is tried on the other too."""
-    until = time.monotonic() + plan.seconds
+    until = time.monotonic() + (plan.seconds if base is None else (1 - SHARE_OF_COMPARISON) * plan.seconds)
     with Examination(source, plan, aiter, code, workers=CORES if base is None else 1) as change:
         if base is None:
             change.sweep()
