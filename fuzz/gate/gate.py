@@ -64,8 +64,9 @@ class Examined:
     peak_memory: int
 
 
-SHARE_OF_COMPARISON = 0.15
-"""Of the time, kept for trying on each side what the other showed."""
+LAST_LIVES, COMPARISON = 0.05, 0.15
+"""Shares of the time that are kept: for lives under way at its end; with a base, for trying on each side what the other
+showed."""
 
 
 class Examination:
@@ -194,7 +195,7 @@ def run(
     source: str, base: str | None, plan: Plan, aiter: str | None, code: CodeSource | None, say: Say
 ) -> tuple[Examined, Examined | None]:
     """Examines a change and, where there is one, its base. What one of them shows is tried on the other too."""
-    until = time.monotonic() + (plan.seconds if base is None else (1 - SHARE_OF_COMPARISON) * plan.seconds)
+    until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
     with Examination(source, plan, aiter, code, workers=CORES if base is None else 1) as change:
         if base is None:
             change.sweep()
