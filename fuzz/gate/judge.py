@@ -105,6 +105,7 @@ def _raised(scenario: Scenario, failed: StepFailed) -> Sighting:
     config = scenario.backends[scenario.steps[failed.step].backend if failed.step >= 0 else 0]
     shape = Shape(config.num_head, scenario.arch, config.q_dtype, config.kv_dtype)
     line = f"{failed.line.file}:{failed.line.line}" if failed.line is not None else None
-    signature = f"raises/{failed.error.partition(':')[0]}"
+    signature = f"{'refuses' if failed.refuses else 'raises'}/{failed.error.partition(':')[0]}"
     rows = config.draft_tokens or 1
-    return Sighting(signature, Severity.SILENT, shape, rows, failed.phase, failed.error, None, None, line, scenario)
+    severity = Severity.REFUSED if failed.refuses else Severity.SILENT
+    return Sighting(signature, severity, shape, rows, failed.phase, failed.error, None, None, line, scenario)

@@ -22,6 +22,7 @@ class Standing(StrEnum):
     NEW = "new"  # the base does not have it: blamed on the change
     FOUND = "found"  # there is no base to compare with
     BEFORE = "in the base too"
+    REFUSED = "refused by the source"  # it raises on purpose, and there is no base that did not
     KNOWN = "known, open"  # an entry of the corpus that nothing mends yet
 
 
@@ -120,6 +121,8 @@ def judged(
 
     def standing(sighting: Sighting, reference: KnownReference | None) -> Standing:
         excused = reference is not None and is_open(reference)
+        if before is None and sighting.severity is Severity.REFUSED:
+            return Standing.REFUSED
         if before is None:
             return Standing.KNOWN if excused else Standing.FOUND
         if identity(sighting) in before:

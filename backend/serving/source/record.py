@@ -155,7 +155,7 @@ class StepFailed:
     """A step that the file itself ends with an exception, or that never reaches mla_decode_fwd.
 
     other_kernel: the attention kernel that it calls instead (another path of the backend's, not a fault); None for an
-    exception, or where no kernel is called.
+    exception, or where no kernel is called. refuses: a `raise` of the file under test ended the step: it says no itself.
     """
 
     scenario: str
@@ -164,6 +164,7 @@ class StepFailed:
     error: str
     line: SourceLine | None
     other_kernel: str | None = None
+    refuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,15 @@ def test_a_known_fault_seen_in_a_life_that_does_not_excuse_it_is_blamed() -> Non
     assert fault.smallest.scenario is PLAIN
 
 
+def test_a_source_that_refuses_is_blamed_only_where_its_base_did_not() -> None:
+    refused = [sighting("refuses/RuntimeError", severity=Severity.REFUSED)]
+    key = ("refuses/RuntimeError", 64)
+    for base, standing in ((None, Standing.REFUSED), (refused, Standing.BEFORE), ([], Standing.NEW)):
+        found = verdict(refused, base)
+        assert standings(found) == {key: standing}
+        assert bool(found.blamed) is (standing is Standing.NEW)
+
+
 def test_sightings_fold_into_one_fault_with_the_smallest_case() -> None:
     seen = [
         sighting("a", rows=2, phase=Phase.REPLAY, kv_lens=(3, 3)),

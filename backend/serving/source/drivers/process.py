@@ -165,6 +165,12 @@ def line_of(error: BaseException, file: str) -> SourceLine | None:
     return SourceLine(file, frames[-1].lineno or 0, frames[-1].name) if frames else None
 
 
+def refuses(error: BaseException, file: str) -> bool:
+    """Whether a raise statement of the file made the exception, rather than something that it called or got wrong."""
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return innermost.filename == file and (innermost.line or "").startswith("raise")
+
+
 def call_by_name(function: Callable[..., Any], known: Mapping[str, Any], what: str) -> Any:
     """Call a method with those of the known values that it takes, by parameter name.
 

@@ -10,7 +10,7 @@ from typing import Any
 from backend.aiter.arguments import Int32Array
 from backend.errors import CannotRunError
 from backend.serving.source.drivers.observe import DecodeSeen, captured_splits, decode_arguments
-from backend.serving.source.drivers.process import Process, line_of
+from backend.serving.source.drivers.process import Process, line_of, refuses
 from backend.serving.source.record import Phase, RecordedStep, Recording, StepFailed, StrayKernelAccess
 from backend.serving.source.scenarios import Scenario, StepKind
 
@@ -25,6 +25,10 @@ class Truth:
     padded: int
     padded_kv_len: int
     slots: Int32Array
+
+
+class NotCaptured(Exception):  # noqa: N818 - not an error: the capture's own failure has been recorded
+    """A step needs a graph whose capture failed."""
 
 
 @dataclass(slots=True)
@@ -51,9 +55,13 @@ class Recorder:
             action(*args)
         except CannotRunError:
             raise
+        except NotCaptured:
+            self.taken()
         except Exception as error:
-            line = line_of(error, self.running.source.target.filename)
-            self.failed.append(StepFailed(self.scenario.name, step, phase, f"{type(error).__name__}: {error}", line))
+            file = self.running.source.target.filename
+            told = f"{type(error).__name__}: {error}"
+            failed = StepFailed(self.scenario.name, step, phase, told, line_of(error, file), refuses=refuses(error, file))
+            self.failed.append(failed)
             self.taken()
 
     def taken(self) -> list[DecodeSeen]:

@@ -21,7 +21,7 @@ from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.serving.source.drivers.observe import DecodeSeen
 from backend.serving.source.drivers.process import CapturedGraph, Process, call_by_name, first_method, process
-from backend.serving.source.drivers.recorder import Recorder, Truth
+from backend.serving.source.drivers.recorder import NotCaptured, Recorder, Truth
 from backend.serving.source.drivers.sglang_objects import RequestPool, SglangState, model_runner
 from backend.serving.source.fetch import BackendSource
 from backend.serving.source.record import Phase, Recording
@@ -370,7 +370,7 @@ class _Run:
         inputs = self.graphs.get((which, batch.kind))
         fitting = [g for g in inputs.graphs if g.batch >= len(batch.rows)] if inputs is not None else []
         if inputs is None or not fitting:
-            raise RuntimeError("no graph takes this batch: its capture failed")
+            raise NotCaptured("no graph takes this batch: its capture failed")
         graph = min(fitting, key=lambda g: g.batch)
         count = len(batch.rows)
         if graph.batch != count:

@@ -22,7 +22,7 @@ from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.serving.source.drivers.observe import DecodeSeen, words_read
 from backend.serving.source.drivers.process import CapturedGraph, Process, call_by_name, first_method, process
-from backend.serving.source.drivers.recorder import Recorder, Truth
+from backend.serving.source.drivers.recorder import NotCaptured, Recorder, Truth
 from backend.serving.source.drivers.vllm_objects import QK_NOPE_HEAD_DIM, VllmState
 from backend.serving.source.fetch import BackendSource
 from backend.serving.source.record import Phase, Recording
@@ -295,7 +295,7 @@ class _Run:
         inputs, count = self.graphs[which, kind], len(kv_lens)
         fitting = [graph for graph in inputs.graphs if graph.batch >= count]
         if not fitting:
-            raise RuntimeError("no graph takes this batch: its capture failed")
+            raise NotCaptured("no graph takes this batch: its capture failed")
         graph = min(fitting, key=lambda g: g.batch)
         inputs.query_start_loc[: count + 1] = torch.arange(0, count * each + 1, each, dtype=torch.int32)
         inputs.query_start_loc[count + 1 :] = count * each
