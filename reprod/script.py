@@ -121,7 +121,16 @@ _TAG = re.compile(r"\s*#: (begin |end )?([\w -]+)$")
 
 
 def _wanted(lines: list[str], tags: set[str]) -> Iterator[str]:
-    """The lines of a template that carry no tag or one of `tags`, without their tags."""
+    """The lines of a template that carry no tag or one of `tags`, without their tags; at most two empty ones together."""
+    empty = 0
+    for line in _tagged(lines, tags):
+        empty = 0 if line else empty + 1
+        if empty <= 2:
+            yield line
+
+
+def _tagged(lines: list[str], tags: set[str]) -> Iterator[str]:
+    """The same with every empty line."""
     inside = True
     for line in lines:
         found = _TAG.search(line)

@@ -174,8 +174,6 @@ def indptr(counts):
     return torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
-
-
 def decode(inputs, metadata, o):
     """o, filled by AITER."""
     one = torch.ones(1, dtype=torch.float32, device="cuda")
