@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, DType
 from backend.observation import ByteRanges, Violation, ViolationKind
-
-Int64Array = npt.NDArray[np.int64]
-Int32Array = npt.NDArray[np.int32]
 
 
 def may_differ(call: Call) -> bool:
@@ -27,8 +23,9 @@ def unread(call: Call, read: ByteRanges) -> Violation | None:
     kv_lens = np.asarray(call.decision.kv_lens, np.int64)
     token_bytes = QK_HEAD_DIM * decode.kv_dtype.itemsize
     count, request, token, byte = _unread(
-        decode.kv_indices, decode.kv_indptr, kv_lens, decode.page_size, token_bytes, decode.kv_pages, read
-    )
+        decode.kv_indices, decode.kv_indptr, kv_lens, decode.page_size, token_bytes, decode.kv_pages,
+        np.ascontiguousarray(read[:, 0]), np.ascontiguousarray(read[:, 1]),
+    )  # fmt: skip
     if not count:
         return None
     why = (
@@ -40,24 +37,37 @@ def unread(call: Call, read: ByteRanges) -> Violation | None:
 
 
 @njit(cache=True, nogil=True)
-def _unread(
-    indices: Int32Array, indptr: Int32Array, kv_lens: Int64Array, page_size: int, token_bytes: int, pages: int, read: ByteRanges
-) -> tuple[int, int, int, int]:
-    """How many tokens are not read whole, and request, token and first byte of the first of them."""
-    count, first_request, first_token, first_byte = 0, -1, -1, np.int64(-1)
+def _unread(indices, indptr, kv_lens, page_size, token_bytes, pages, read_begin, read_end):  # type: ignore[no-untyped-def]
+    """How many tokens are not read whole, and request, token and first byte of the first of them.
+
+    read_begin, read_end: bytes that are read, as sorted ranges that do not touch each other.
+    """
+    count, first_request, first_token, first_byte = np.int64(0), -1, np.int64(-1), np.int64(-1)
     for request in range(min(len(kv_lens), len(indptr) - 1)):
-        for token in range(kv_lens[request]):
-            entry = indptr[request] + token // page_size
-            if entry < 0 or entry >= min(np.int64(indptr[request + 1]), len(indices)):
-                break
+        entry, last = np.int64(indptr[request]), min(np.int64(indptr[request + 1]), np.int64(len(indices)))
+        token = 0
+        while token < kv_lens[request] and 0 <= entry < last:
             page = np.int64(indices[entry])
-            if page < 0 or page >= pages:
-                continue
-            begin = (page * page_size + token % page_size) * token_bytes
-            at = np.searchsorted(read[:, 0], begin, side="right") - 1
-            if at >= 0 and begin + token_bytes <= read[at, 1]:
-                continue
-            if count == 0:
-                first_request, first_token, first_byte = request, token, begin
-            count += 1
-    return count, first_request, first_token, int(first_byte)
+            entry += 1
+            held = min(page_size, kv_lens[request] - token)
+            if 0 <= page < pages:
+                begin = page * page_size * token_bytes
+                stop = begin + held * token_bytes
+                at = max(np.searchsorted(read_begin, begin, side="right") - 1, 0)
+                place = np.int64(0)  # tokens of the page before it are accounted for
+                while place < held:
+                    reached = at < len(read_begin) and read_begin[at] < stop
+                    whole_from, whole_to = held, held  # the next tokens that are read whole
+                    if reached:
+                        whole_from = (max(read_begin[at] - begin, 0) + token_bytes - 1) // token_bytes
+                        whole_to = (min(read_end[at], stop) - begin) // token_bytes
+                        at += 1
+                        if whole_to <= max(whole_from, place):
+                            continue
+                    if whole_from > place:
+                        if count == 0:
+                            first_request, first_token, first_byte = request, token + place, begin + place * token_bytes
+                        count += whole_from - place
+                    place = whole_to
+            token += held
+    return int(count), first_request, int(first_token), int(first_byte)

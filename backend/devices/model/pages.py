@@ -49,7 +49,7 @@ def violations(call: Call, known: KernelTraits, work: Stretches) -> list[Violati
     outside = out_of_bounds(touched, call.launched.tensors["kv_buffer"].nbytes, call.launched.code_object, None)
     if outside is not None:
         found.append(outside)
-    if len(foreign):
+    if foreign[5]:
         found.append(_foreign(call, known, foreign))
     if tokens.may_differ(call):
         missing = tokens.unread(call, merge(owned[0], owned[1]))
@@ -90,7 +90,7 @@ def _within_requests(begin: Int64Array, end: Int64Array, indptr: Int32Array, ent
 
 
 def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array, Int64Array]:
-    """Byte ranges that are read, [2, n], and those reads that are of a page of somebody else, [n, 4]: see _expand."""
+    """Byte ranges that are read, [2, n], and what is told of reads of somebody else's pages: see _expand."""
     decode = call.decode
     stride = _stride(call)
     wide = known.bytes_of_token(decode.kv_dtype.itemsize)
@@ -123,8 +123,8 @@ def _expand(  # type: ignore[no-untyped-def]
 ):
     """One range for each position, clamped ones included, once for each stretch.
 
-    Foreign reads: source, entry of kv_indices, page id, byte that is read. Entries past the last one of the work are clamped to
-    page 0, which counts as everybody's.
+    Foreign reads, [6]: source, entry of kv_indices, page id and byte of the first; the highest byte that one begins at; how
+    many. Entries past the last one of the work are clamped to page 0, which counts as everybody's.
     """
     total = 0
     for i in range(len(begin)):
@@ -132,9 +132,10 @@ def _expand(  # type: ignore[no-untyped-def]
             total += end[i] - begin[i] + 2 * tile + 1
     # A read across 2^32 is two: the descriptor refuses its last load before, and those after wrap to the pool's beginning.
     across = np.count_nonzero(indices == WRAP // stride) * len(begin) if page_bits < 64 else 0
-    first, last = np.zeros(total + across, np.int64), np.zeros(total + across, np.int64)
-    foreign = np.zeros((total, 4), np.int64)
-    at, strangers = 0, 0
+    ranges = np.empty((2, total + across), np.int64)
+    first, last = ranges[0], ranges[1]
+    foreign = np.zeros(6, np.int64)
+    at = 0
     for i in range(len(begin)):
         length = end[i] - begin[i]
         if length <= 0:
@@ -153,7 +154,7 @@ def _expand(  # type: ignore[no-untyped-def]
         if by_token:
             positions = ((length + tile - 1) // tile + (1 if ahead else 0)) * tile
         for place in range(positions):
-            entry = begin[i] // per_entry + place // per_entry
+            entry = begin[i] // per_entry + place // per_entry if by_token else begin[i] + place
             clamped = entry > last_entry
             page = np.int64(0)
             if not clamped:
@@ -180,14 +181,16 @@ def _expand(  # type: ignore[no-untyped-def]
                 after = np.searchsorted(mine, page + 1)
                 wrong = wrong or after == len(mine) or mine[after] != page + 1
             if wrong or product != page * stride:
-                foreign[strangers] = (source[i], entry, page, byte)
-                strangers += 1
-    return np.stack((first[:at], last[:at])), foreign[:strangers]
+                if foreign[5] == 0:
+                    foreign[0], foreign[1], foreign[2], foreign[3] = source[i], entry, page, byte
+                foreign[4] = max(foreign[4], byte)
+                foreign[5] += 1
+    return ranges[:, :at], foreign
 
 
 def _foreign(call: Call, known: KernelTraits, reads: Int64Array) -> Violation:
-    """All reads of somebody else's pages as one violation, with the first of them."""
-    source, entry, page, byte = (int(value) for value in reads[0])
+    """All reads of somebody else's pages as one violation, with the first of them. reads: see _expand."""
+    source, entry, page, byte, highest, count = reads.tolist()
     stride = _stride(call)
     why = f"{_why(known)}: entry {entry} of kv_indices, page {page}, is read at {byte}"
     if (known.page_bits < 64 and page * stride >= 1 << 32) or page >= 1 << 24:
@@ -199,9 +202,9 @@ def _foreign(call: Call, known: KernelTraits, reads: Int64Array) -> Violation:
         "kv_buffer",
         False,
         byte,
-        int(reads[:, 3].max()) + known.bytes_of_token(call.decode.kv_dtype.itemsize),
+        highest + known.bytes_of_token(call.decode.kv_dtype.itemsize),
         0,
-        len(reads),
+        count,
         why,
         None if items is None else source,
         None if items is None else tuple(int(word) for word in items[source]),
