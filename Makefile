@@ -24,7 +24,8 @@ fault: $(READY)  ## the historic fault of sglang#27188: found, shrunk, explained
 
 benchmark: $(READY)  ## the figures that README quotes
 	$(BIN)/python -m benchmarks.model
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.machine
+	$(BIN)/python -m benchmarks.campaign
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info findings
