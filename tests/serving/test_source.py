@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from backend.case import Arch, DType
 from backend.codec import from_plain, to_plain
 from backend.errors import CannotRunError, UsageError
-from backend.serving.source.fetch import open_source
+from backend.serving.source.fetch import _single_file, open_source
 from backend.serving.source.record import BUFFER_ROLES, Phase, RecordedStep, Recording
 from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind, data_parallel, eager_decode, graph_decode
 from backend.serving.source.session import SourceSession, decision_table, gate_line
@@ -351,6 +352,11 @@ def test_sources_that_are_not_there(tmp_path_factory: pytest.TempPathFactory) ->
     (empty / "aiter_backend.py").write_text("x = 1\n")
     with pytest.raises(CannotRunError, match="does not lie in its package"):
         open_source(str(empty / "aiter_backend.py"))
+
+
+def test_a_file_near_the_root_has_no_package_around_it() -> None:
+    with pytest.raises(CannotRunError, match="does not lie in its package"):
+        _single_file("given", Path("/aiter_backend.py"))
 
 
 def test_a_tree_on_disk_and_its_file(tmp_path_factory: pytest.TempPathFactory) -> None:

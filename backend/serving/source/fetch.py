@@ -149,7 +149,7 @@ def _single_file(given: str, file: Path) -> BackendSource:
     """The file itself is under test; the package around it gives the rest."""
     for framework, target in TARGETS.items():
         parts = target.split(".")
-        if file.name == f"{parts[-1]}.py":
+        if file.name == f"{parts[-1]}.py" and len(file.parents) >= len(parts):
             root = file.parents[len(parts) - 1]
             if (root / parts[0]).is_dir() and file == root.joinpath(*parts).with_suffix(".py"):
                 return _with_target(given, framework, FolderTree(root))
