@@ -55,8 +55,8 @@ def test_nine_of_ten_mutants_are_blamed() -> None:
 
 
 WHEELS = ("0.5.12.post1", "0.5.13", "0.5.23")
-HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2]}
-"""Releases of sglang that have each fault: S2 was mended in 0.5.13, the mode of S3 went with 0.5.14."""
+HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2], "S4": ()}
+"""Releases of sglang that have each fault: S2 was mended in 0.5.13, the mode of S3 went with 0.5.14, S4 is vLLM's."""
 
 
 def test_framework_entries_show_where_they_say() -> None:
@@ -77,6 +77,17 @@ def test_framework_entries_show_where_they_say() -> None:
                     assert all(entry.is_it(sighting) for sighting in sightings)
                     seen[entry.id] += [wheel] * bool(sightings)
     assert {name: tuple(dict.fromkeys(wheels)) for name, wheels in seen.items()} == HAVE
+
+
+@pytest.mark.parametrize(("version", "heads", "shows"), [("0.27.0", 32, True), ("0.27.0", 64, False), ("0.20.0", 32, False)])
+def test_vllm_plans_padded_replays_of_folded_heads_by_lengths_of_nobody(version: str, heads: int, shows: bool) -> None:
+    """S4; heads that are not folded, and the release that passed one length for all requests, do without."""
+    (entry,) = [entry for entry in framework_faults(default_corpus()) if entry.id == "S4"]
+    (scenario,) = entry.scenarios
+    scenario = dataclasses.replace(scenario, backends=(dataclasses.replace(scenario.backends[0], num_head=heads),))
+    with SourceSession(f"vllm=={version}") as session:
+        sightings = list(Judge(open_device("model", None)).sightings(scenario, session.run(scenario)))
+    assert any(entry.is_it(sighting) for sighting in sightings) is shows
 
 
 def test_an_entry_is_a_fault_of_its_own_kind_of_life_only() -> None:
