@@ -5,6 +5,7 @@ It tells what the other rooms found out and decides nothing. Plain lines of text
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -136,8 +137,9 @@ def _plan(call: Call, plan: Plan, items: int, offenders: Sequence[int]) -> Itera
         ],
     )
     yield "  (int32 words; outside: words written that are not the buffer's)"
-    for read in plan.reads_past_end:
-        yield f"  the planner reads {read.array}[{read.index}], which is not there"
+    for read, count in Counter(plan.reads_past_end).items():
+        often = "" if count == 1 else f", {count} times"
+        yield f"  the planner reads {read.array}[{read.index}], which is not there{often}"
     yield from _work_items(plan, items, offenders)
 
 
