@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from backend.case import QK_HEAD_DIM, Case, PageOrder
 from backend.serving.served import Allocation
 from fuzz.space import CaseSpace
-from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, MEMORY, OFFSETS, batches, graph_batches, pool_starts
+from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, MEMORY, NEAR_POOL, OFFSETS, batches, graph_batches, pool_starts
 
 T = TypeVar("T")
 
@@ -87,7 +87,8 @@ class Mutator:
             fields["query_lens"] = tuple(min(known[i % len(known)], rows) for i in range(batch)) if rows > 1 else None
         if fields["num_cu"] not in COMPUTE_UNITS[fields["arch"]]:
             fields["num_cu"] = 0
-        if fields["first_page"] * fields["page_size"] * QK_HEAD_DIM * fields["kv_dtype"].itemsize >= MEMORY:
+        limit = MEMORY if self.space.far_pools else NEAR_POOL
+        if fields["first_page"] * fields["page_size"] * QK_HEAD_DIM * fields["kv_dtype"].itemsize >= limit:
             fields["first_page"] = 0
         self._fit_graph(fields, batch)
 

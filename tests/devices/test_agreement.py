@@ -67,6 +67,17 @@ def test_every_kernel_that_a_release_launches_was_measured() -> None:
     assert [kernel.code_object for blob, kernel in launched.items() if blob not in traits_table()] == []
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_pages_across_a_multiple_of_4_gib(times: int) -> None:
+    """The kernel keeps 32 bits of page * stride, so that a page lies across 2^32 again and again."""
+    page = times * (1 << 32) // 1152 - 1
+    case = Case(16, (3, 40) * 8, q_dtype=DType.BF16, kv_dtype=DType.BF16, release="2025-11", backend="direct",
+                mode=MetadataMode.FAST, first_page=page)  # fmt: skip
+    made = call(decide(policy("direct"), case), installed_wheel())
+    machine = CdnaDevice(installed_wheel(), record=True, explained=False).observe(made)
+    assert differences(machine, ModelDevice(record=True).observe(made)) == []
+
+
 def test_a_wrong_trait_is_noticed() -> None:
     """The comparison can fail: a kernel taken for one that writes whole tiles differs in what it writes, and by how much."""
     case = Case(

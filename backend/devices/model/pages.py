@@ -131,8 +131,7 @@ def _expand(  # type: ignore[no-untyped-def]
         if end[i] > begin[i]:
             total += end[i] - begin[i] + 2 * tile + 1
     # A read across 2^32 is two: the descriptor refuses its last load before, and those after wrap to the pool's beginning.
-    across = np.count_nonzero(indices == WRAP // stride) * len(begin) if page_bits < 64 else 0
-    ranges = np.empty((2, total + across), np.int64)
+    ranges = np.empty((2, total if page_bits == 64 else 2 * total), np.int64)
     first, last = ranges[0], ranges[1]
     foreign = np.zeros(6, np.int64)
     at = 0
