@@ -16,7 +16,7 @@ from fuzz.campaign.guided import Frozen, Maker
 from fuzz.campaign.mutate import Mutator
 from fuzz.campaign.store import StoredChunk
 from fuzz.space import CaseSpace
-from fuzz.strategies import MEMORY
+from fuzz.strategies import MEMORY, NEAR_POOL
 
 CONFIG = CampaignConfig(backend="direct", cases=400, chunk_cases=20, generation_chunks=4)
 
@@ -112,7 +112,7 @@ def _within(case: Case, space: CaseSpace) -> None:
     assert all(length >= case.max_seqlen_q or (length == 0 and space.empty_requests) for length in case.kv_lens)
     assert case.graph_batch is None or space.graphs
     assert case.query_lens is None or (space.ragged_rows and case.max_seqlen_q > 1)
-    assert case.first_page * case.page_size * 576 * case.kv_dtype.itemsize < MEMORY
+    assert case.first_page * case.page_size * 576 * case.kv_dtype.itemsize < (MEMORY if space.far_pools else NEAR_POOL)
     if case.max_batch is not None:
         assert space.allocation is not Allocation.RUNNING
         if space.allocation is Allocation.LARGEST_GRAPH:
