@@ -149,6 +149,11 @@ def graph_batches(batch: int, most: int) -> tuple[int | None, ...]:
 
 
 @lru_cache(maxsize=64)
+def pool_limit(far: bool) -> int:
+    """Byte before which a pool's requests begin; `far`: whether the pool may pass 4 GiB."""
+    return MEMORY if far else NEAR_POOL
+
+
 def pool_starts(page_bytes: int, far: bool) -> tuple[tuple[int, PageOrder], ...]:
     """(first page, order): mostly a pool from 0; where `far`, also pages where a product of 24 or 32 bits wraps."""
     sequential = [(0, PageOrder.SEQUENTIAL)] * 24
@@ -158,8 +163,7 @@ def pool_starts(page_bytes: int, far: bool) -> tuple[tuple[int, PageOrder], ...]
         (1 << 24) - 2,
         *((1 << bits) // page_bytes + off for bits in (31, 32, 33) for off in (-2, 1)),
     }
-    limit = MEMORY if far else NEAR_POOL
-    starts = [(page, PageOrder.SEQUENTIAL) for page in sorted(edges) if page * page_bytes < limit]
+    starts = [(page, PageOrder.SEQUENTIAL) for page in sorted(edges) if page * page_bytes < pool_limit(far)]
     return (*sequential, (0, PageOrder.REVERSED), *starts)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backend.case import Arch, DType
+from backend.case import QK_HEAD_DIM, Arch, DType
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -98,6 +98,11 @@ class DecodeArguments:
     num_kv_splits: int | None
     intra_batch_mode: bool
     return_lse: bool = False
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a page of the pool, s_Bs of the kernel; of a pool without pages too."""
+        return self.page_size * QK_HEAD_DIM * self.kv_dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)

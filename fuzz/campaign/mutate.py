@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from backend.case import QK_HEAD_DIM, Case, PageOrder
 from backend.serving.served import Allocation
 from fuzz.space import CaseSpace
-from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, MEMORY, NEAR_POOL, OFFSETS, batches, graph_batches, pool_starts
+from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, OFFSETS, batches, graph_batches, pool_limit, pool_starts
 
 T = TypeVar("T")
 
@@ -37,6 +37,11 @@ Operator = Callable[[Fields, Random, Draw], None]
 
 def _pick(random: Random, entries: Sequence[T]) -> T:
     return entries[int(random.random() * len(entries))]
+
+
+def _page_bytes(fields: Fields) -> int:
+    page_size: int = fields["page_size"]
+    return page_size * QK_HEAD_DIM * int(fields["kv_dtype"].itemsize)
 
 
 class Mutator:
@@ -87,8 +92,7 @@ class Mutator:
             fields["query_lens"] = tuple(min(known[i % len(known)], rows) for i in range(batch)) if rows > 1 else None
         if fields["num_cu"] not in COMPUTE_UNITS[fields["arch"]]:
             fields["num_cu"] = 0
-        limit = MEMORY if self.space.far_pools else NEAR_POOL
-        if fields["first_page"] * fields["page_size"] * QK_HEAD_DIM * fields["kv_dtype"].itemsize >= limit:
+        if fields["first_page"] * _page_bytes(fields) >= pool_limit(space.far_pools):
             fields["first_page"] = 0
         self._fit_graph(fields, batch)
 
@@ -206,8 +210,8 @@ class Mutator:
         if fields["first_page"] or fields["page_order"] is not PageOrder.SEQUENTIAL:
             fields["first_page"], fields["page_order"] = 0, PageOrder.SEQUENTIAL
             return
-        page_bytes = fields["page_size"] * QK_HEAD_DIM * fields["kv_dtype"].itemsize
-        fields["first_page"], fields["page_order"] = _pick(random, pool_starts(page_bytes, self.space.far_pools))
+        starts = pool_starts(_page_bytes(fields), self.space.far_pools)
+        fields["first_page"], fields["page_order"] = _pick(random, starts)
 
     def _units(self, fields: Fields, random: Random, other: Draw) -> None:
         fields["num_cu"] = _pick(random, COMPUTE_UNITS[fields["arch"]])

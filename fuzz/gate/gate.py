@@ -156,7 +156,8 @@ class Examination:
 
     def _shows(self, scenario: Scenario, key: Identity) -> list[Sighting]:
         """Sightings of that fault in one scenario."""
-        return [each for (seen,) in [self._run_all([scenario])] for each in seen if identity(each) == key]
+        (seen,) = self._run_all([scenario])
+        return [each for each in seen if identity(each) == key]
 
     def _smallest(self, scenario: Scenario, key: Identity, until: float) -> list[Sighting]:
         """What the smallest life found until then shows of a fault."""

@@ -17,7 +17,6 @@ from numba import njit
 from backend.aiter.launch import kernarg_bytes
 from backend.aiter.planners.result import PlannedBuffer
 from backend.call import Call
-from backend.case import QK_HEAD_DIM
 from backend.cdna.memory import AddressSpace, Paging, Queue
 from backend.devices.accesses import INT32, ITEM_BYTES
 
@@ -87,12 +86,11 @@ def _paging(call: Call) -> Paging | None:
     pages = decode.kv_pages
     if not pages:
         return None
-    stride = decode.page_size * QK_HEAD_DIM * decode.kv_dtype.itemsize
     # Zeros that nobody has touched cost no memory, so a pool of 10^8 pages costs what its requests hold.
     allowed = np.zeros((len(call.decision.kv_lens), -(-pages // 8)), np.uint8)
     _allow(allowed, decode.kv_indices, decode.kv_indptr, pages)
     allowed[:, 0] |= 1
-    return Paging(stride, allowed)
+    return Paging(decode.page_bytes, allowed)
 
 
 @njit(cache=True, nogil=True)

@@ -72,7 +72,7 @@ def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     lowest, highest = int(decode.kv_indices.min()), int(decode.kv_indices.max())
     limit = 1 << 24 if known.page_bits == 24 else 1 << 62
     if known.page_bits < 64:
-        limit = min(limit, (1 << 32) // _stride(call))
+        limit = min(limit, WRAP // decode.page_bytes)
     inside = lowest >= 0 and highest < min(decode.kv_pages, limit)
     return inside and _within_requests(work.begin, work.end, decode.kv_indptr, len(decode.kv_indices))
 
@@ -92,7 +92,7 @@ def _within_requests(begin: Int64Array, end: Int64Array, indptr: Int32Array, ent
 def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array, Int64Array]:
     """Byte ranges that are read, [2, n], and what is told of reads of somebody else's pages: see _expand."""
     decode = call.decode
-    stride = _stride(call)
+    stride = decode.page_bytes
     wide = known.bytes_of_token(decode.kv_dtype.itemsize)
     found: tuple[Int64Array, Int64Array] = _expand(
         work.source, work.begin, work.end, work.padded, decode.kv_indices, decode.kv_indptr, decode.kv_pages, decode.page_size,
@@ -174,9 +174,8 @@ def _expand(  # type: ignore[no-untyped-def]
                 first[at], last[at] = 0, behind - WRAP
             at += 1
             wrong = not clamped and (entry < mine_begin or entry >= mine_end) and page != 0
-            if (
-                wide > token_stride and byte % stride + wide > stride and page + 1 < pages
-            ):  # wider than the token: it ends in the next page
+            # Wider than the token: it ends in the next page.
+            if wide > token_stride and byte % stride + wide > stride and page + 1 < pages:
                 after = np.searchsorted(mine, page + 1)
                 wrong = wrong or after == len(mine) or mine[after] != page + 1
             if wrong or product != page * stride:
@@ -190,9 +189,9 @@ def _expand(  # type: ignore[no-untyped-def]
 def _foreign(call: Call, known: KernelTraits, reads: Int64Array) -> Violation:
     """All reads of somebody else's pages as one violation, with the first of them. reads: see _expand."""
     source, entry, page, byte, highest, count = reads.tolist()
-    stride = _stride(call)
+    stride = call.decode.page_bytes
     why = f"{_why(known)}: entry {entry} of kv_indices, page {page}, is read at {byte}"
-    if (known.page_bits < 64 and page * stride >= 1 << 32) or page >= 1 << 24:
+    if (known.page_bits < 64 and page * stride >= WRAP) or page >= 1 << 24:
         why += f", not at page_id * s_Bs = {page * stride}: the product keeps {known.page_bits} bits"
     items = call.plan.work_items if call.plan is not None and call.launched.persistent else None
     return Violation(
@@ -214,9 +213,3 @@ def _why(known: KernelTraits) -> str:
     if known.paging is Paging.TOKEN:
         return "ptr_KV + ptr_LTD[position >> s_log2_plen] * s_Bs + place in the page"
     return "ptr_KV + ptr_LTD[position] * s_Bs"
-
-
-def _stride(call: Call) -> int:
-    """Bytes of a page, of a pool without pages too."""
-    decode = call.decode
-    return decode.page_size * QK_HEAD_DIM * decode.kv_dtype.itemsize
