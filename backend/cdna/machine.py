@@ -38,7 +38,7 @@ SLICE_QUANTUM = 1 << 20
 """In a slice that does without LDS waves exchange nothing, so each runs to its next barrier."""
 
 DEFAULT_LIMIT = 2_000_000_000
-"""Wave instructions after which a run is taken for a hang."""
+"""Wave instructions of a workgroup after which it is taken for a hang."""
 
 _KERNARG = "kernarg"
 _IEEE_BIT, _DX10_CLAMP_BIT, _FP16_OVERFLOW_BIT = 9, 8, 23
@@ -118,7 +118,7 @@ class Machine:
 
         Raises UnmodelledError for what has no model (before anything runs, or where it is met), UsageError for a launch
         that the kernel does not allow. Bad accesses are recorded and the run goes on: reads of them give poison, writes are
-        dropped.
+        dropped. max_instructions: wave instructions of a workgroup after which it is taken for a hang; the run ends there.
         """
         if schedule is Schedule.TIMED and mode is Mode.SLICE:
             raise UsageError.not_allowed("schedule", schedule, "round-robin in slice mode, which has no numbers to be late")

@@ -46,8 +46,8 @@ class Schedule(StrEnum):
 
 
 class Outcome(StrEnum):
-    """DONE: every wave reached its end. LIMIT: the watchdog stopped a run that did not end (a hang, as far as anyone can
-    tell)."""
+    """DONE: every wave reached its end. LIMIT: the watchdog stopped a workgroup that did not end (a hang, as far as anyone
+    can tell), and the run with it."""
 
     DONE = "done"
     LIMIT = "limit"

@@ -296,6 +296,13 @@ def test_a_kernel_that_does_not_end_is_stopped() -> None:
     assert 1000 <= result.executed < 1100
 
 
+def test_the_watchdog_counts_for_each_workgroup_alone() -> None:
+    sound = code(*[ins("s_nop", (), imm(0))] * 99, END)
+    assert run(sound, AddressSpace(), grid=(50, 1, 1), limit=1000).outcome is Outcome.DONE
+    assert run(sound, AddressSpace(), grid=(50, 1, 1), limit=50).outcome is Outcome.LIMIT
+
+
+
 def test_what_is_not_modelled_stops_before_anything_runs() -> None:
     space = AddressSpace()
     target = np.full(64, 9, np.uint32)

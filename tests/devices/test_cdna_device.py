@@ -14,7 +14,7 @@ from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
 from backend.decision import Decision
-from backend.devices.cdna import CdnaDevice
+from backend.devices.cdna import CdnaDevice, instruction_limit
 from backend.devices.cdna import space as spaces
 from backend.devices.model.probes import backward
 from backend.errors import CannotRunError
@@ -147,6 +147,8 @@ def test_an_item_that_ends_before_it_begins_is_a_hang() -> None:
     seen = observed(backward(launched))
     assert seen.end is not None
     assert seen.end.kind is EndKind.HANG
+    # What the other workgroups of a launch have to do gives the one that hangs no more time.
+    assert instruction_limit(made(kv_lens=(4000,) * 64, num_cu=64)) < 10 * instruction_limit(made(kv_lens=(4000,), num_cu=64))
     assert observed(launched).end is None
 
 
@@ -242,3 +244,13 @@ def test_the_founding_fault_by_machine_code(kv_len: int, outside: dict[str, int]
     assert broken.cause is not None
     assert broken.cause.kind is FindingKind.HEAD_WIDTH
     assert path.run(Case(num_head=64, kv_lens=(kv_len,), backend="sglang-27188")).findings == ()
+
+
+def test_a_launch_that_this_machine_has_no_room_for_cannot_run() -> None:
+    """AITER would ask for 480 TB of partial rows: no finding of ours, and no word that nothing is wrong."""
+    launched = made(kv_lens=(40,), num_cu=1)
+    launch = launched.launched
+    wide = launch.tensors["logits"]._replace(shape=(1 << 38, *launch.tensors["logits"].shape[1:]))
+    changed = dataclasses.replace(launched, launch=dataclasses.replace(launch, tensors={**launch.tensors, "logits": wide}))
+    with pytest.raises(CannotRunError, match=r"logits [\d,]+ bytes.*more than this machine can keep account of"):
+        observed(changed)

@@ -1,4 +1,4 @@
-"""The loop: waves of a workgroup in turn, workgroups one after the other, until all are done or the limit is reached.
+"""The loop: waves of a workgroup in turn, workgroups one after the other, until all are done or one reaches the limit.
 
 Branches, barriers, waits and ends are executed here; everything else by the handler whose address is in the record.
 """
@@ -175,7 +175,7 @@ def run_workgroup(context_address: int) -> int:
             context[at.CTX_EXECUTED] += run_wave(wave, context_address, context[at.CTX_QUANTUM], traced)
             if scalars_of(wave)[at.STATUS] == at.STATUS_UNMODELLED:
                 return at.OUTCOME_UNMODELLED
-            if context[at.CTX_EXECUTED] >= context[at.CTX_LIMIT]:
+            if context[at.CTX_EXECUTED] >= context[at.CTX_LIMIT_AT]:
                 return at.OUTCOME_LIMIT
         if not ran and not release_barrier(context):
             return at.OUTCOME_DONE
@@ -230,7 +230,7 @@ def run_workgroup_timed(context_address: int) -> int:
         set_scalar_pair(scalars, at.CLOCK, scalar_pair(scalars, at.CLOCK) + np.uint64(fields[at.COST]))
         if scalars[at.STATUS] == at.STATUS_UNMODELLED:
             return at.OUTCOME_UNMODELLED
-        if context[at.CTX_EXECUTED] >= context[at.CTX_LIMIT]:
+        if context[at.CTX_EXECUTED] >= context[at.CTX_LIMIT_AT]:
             return at.OUTCOME_LIMIT
 
 
@@ -240,6 +240,7 @@ def run_grid(context_address: int) -> int:
     context = context_of(context_address)
     for workgroup in range(context[at.CTX_FIRST_WORKGROUP], context[at.CTX_LAST_WORKGROUP]):
         start_workgroup(context, workgroup)
+        context[at.CTX_LIMIT_AT] = context[at.CTX_EXECUTED] + context[at.CTX_LIMIT]
         timed = context[at.CTX_FLAGS] & at.RUN_TIMED
         outcome = run_workgroup_timed(context_address) if timed else run_workgroup(context_address)
         if outcome != at.OUTCOME_DONE:

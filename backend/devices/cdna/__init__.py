@@ -9,11 +9,14 @@ float64 attention.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_code
 from backend.call import Call
@@ -44,7 +47,8 @@ SEED = 0
 
 @dataclass(slots=True, eq=False)
 class _Launched:
-    """One launch that has been run. limit: wave instructions of a slice after which it is taken for a hang."""
+    """One launch that has been run. limit: wave instructions of a workgroup's slice after which it is taken
+    for a hang."""
 
     machine: Machine
     start: MachineLaunch
@@ -118,7 +122,7 @@ class CdnaDevice:
     def _launched(self, call: Call, inputs: Inputs | None) -> _Launched:
         launch = call.launched
         machine = machine_of(self._source, launch.arch, launch.code_object, launch.symbol)
-        space, kernarg = spaces.build(call, None if inputs is None else inputs.of_launch(call))
+        space, kernarg = _space(call, None if inputs is None else inputs.of_launch(call))
         axis = None if launch.persistent else spaces.REQUEST_AXIS
         start = MachineLaunch(launch.grid, launch.block, kernarg, requester_axis=axis)
         limit = instruction_limit(call)
@@ -130,6 +134,15 @@ class CdnaDevice:
                 most = FULL_OVER_SLICE * limit
                 result = machine.run(start, space, Mode.FULL, Schedule.TIMED, record=record, max_instructions=most)
         return _Launched(machine, start, space, limit, result)
+
+
+def _space(call: Call, values: Mapping[str, npt.NDArray[Any]] | None) -> tuple[AddressSpace, bytes]:
+    """See spaces.build; raises CannotRunError where this machine has no room for what is kept of each byte."""
+    try:
+        return spaces.build(call, values)
+    except MemoryError as error:
+        sizes = ", ".join(f"{name} {spec.nbytes:,} bytes" for name, spec in call.launched.tensors.items() if spec.nbytes >> 30)
+        raise CannotRunError(f"the launch's tensors ({sizes}): more than this machine can keep account of ({error})") from error
 
 
 def _inputs(call: Call) -> Inputs:
@@ -206,12 +219,14 @@ def _named(source: CodeSource, code_object: str) -> Iterator[None]:
 
 
 def instruction_limit(call: Call) -> int:
-    """Wave instructions after which a launch is taken for a hang: some 20 times what any kernel tried takes in slice mode."""
-    launch = call.launched
-    workgroups = launch.grid[0] * launch.grid[1] * launch.grid[2]
-    if call.plan is not None and launch.persistent:
-        items = call.plan.work_items
-        tokens, tiles = int((items[:, 5] - items[:, 4]).clip(min=0).sum()), len(items)
+    """Wave instructions of a workgroup after which it is taken for a hang: some 20 times what any kernel tried takes in slice
+    mode for the most that a workgroup of the launch has to do."""
+    launch, plan = call.launched, call.plan
+    if plan is not None and launch.persistent:
+        items = plan.work_items
+        tokens = np.concatenate(([0], np.cumsum((items[:, 5] - items[:, 4]).clip(min=0), dtype=np.int64)))
+        shares = plan.buffers["work_indptr"].words.clip(0, len(items))  # words that nobody wrote are anything
+        tiles, longest = int(np.diff(shares).max(initial=0)), int(np.diff(tokens[shares]).max(initial=0))
     else:
-        tokens, tiles = len(call.decode.kv_indices) * launch.grid[0], workgroups
-    return 1_000_000 + 2_000 * workgroups + 40_000 * tiles + 400 * tokens
+        tiles, longest = 1, len(call.decode.kv_indices)
+    return 200_000 + 40_000 * tiles + 400 * longest

@@ -19,7 +19,7 @@ FULL_OVER_SLICE = 16
 def hazards(machine: Machine, launch: Launch, space: AddressSpace, limit: int) -> tuple[str, ...]:
     """What was found, a line each: LDS races of all workgroups, missing waits of the first workgroup's waves.
 
-    limit: wave instructions of the slice after which the launch is taken for a hang.
+    limit: wave instructions of a workgroup's slice after which the launch is taken for a hang.
     """
     record = Record(hazards=True)
     result = machine.run(launch, space, Mode.FULL, record=record, max_instructions=FULL_OVER_SLICE * limit)
