@@ -4,8 +4,9 @@
 
 Distribution: chunks through Ray, a supervisor and a process of its own, against the same chunks in a plain loop of one process.
 Scaling: two workers against one. Both are meaningful on an idle machine with two cores or more; the load is printed.
-Guidance: cases until each fault is met, guided against drawn afresh throughout by the same Hypothesis strategies, over several
-seeds; medians, with a search that did not meet it counted as having needed its whole budget.
+Guidance: cases and seconds until each fault is met, guided against drawn afresh throughout by the same Hypothesis strategies,
+over several seeds, with a search that did not meet a fault counted as having needed all of what both searches had; first on the
+model, then with the machine code of the installed wheel. Ratios are geometric means over faults and seeds.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from pathlib import Path
 
 from backend.path import Path as CasePath
@@ -28,8 +30,9 @@ from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import Frozen, Maker
 from fuzz.campaign.order import Order
 from fuzz.campaign.store import StoredChunk
-from fuzz.campaign.triage import KnownFaults, default_corpus
+from fuzz.campaign.triage import default_corpus
 from fuzz.provenance import provenance
+from reprod.corpus import load_corpus
 
 SPACE = CampaignConfig(shapes=("tp2", "tp4"), max_batch=64)
 """Batches as serving sees them."""
@@ -38,19 +41,32 @@ CHUNKS = 8
 ROUNDS = 16
 AHEAD = 2
 
-GUIDED_SPACES = (
-    "sglang-before-27188",
-    "sglang-before-20399",
-    "sglang-before-20841",
-    "vllm-before-41016",
-    "vllm-before-31282",
-    "direct",
-)
-"""Backends that bring back the faults of the corpus, and the caller that may do anything."""
+WIDEST = "direct"
+"""A caller that may do anything: where every fault is one among more than a hundred."""
 
+TODAY = "sglang-27188"
+"""The backend of today, of which few faults are known and those are rare."""
+
+GUIDED_SPACES = {
+    "sglang-before-27188": 1 / 15,
+    "sglang-before-20399": 1 / 15,
+    "sglang-before-20841": 1 / 15,
+    "vllm-before-41016": 1 / 15,
+    "vllm-before-31282": 1 / 15,
+    TODAY: 1 / 2,
+    WIDEST: 1.0,
+}
+"""Backends that bring back faults of the corpus, which are met at once there, then the two that they are rare in; with the
+share of the cases that a search gets."""
+
+RELEASES = ("2025-11", "2026-06", "2026-08")
 GUIDED_CHUNK = 250
-HARD = 2 * GUIDED_CHUNK
-"""Cases from which a fault counts as hard: before it, guidance has not set in."""
+
+BANDS = (500, 1500, 5000)
+"""Cases between which faults are told apart. Before 500 guidance has not set in."""
+
+MACHINE_BANDS = (5, 20, 60)
+"""Seconds."""
 
 
 def loop_seconds(config: CampaignConfig, chunks: Sequence[int]) -> float:
@@ -155,86 +171,186 @@ class Met:
     seconds: float
 
 
-def search(config: CampaignConfig, chunks: int) -> tuple[dict[str, Met], float]:
-    """First meetings by signature, and the seconds of the whole search."""
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """One search: first meetings by signature; cases and seconds of the whole; distinct features reached."""
+
+    met: Mapping[str, Met]
+    cases: int
+    seconds: float
+    features: int
+
+
+def search(config: CampaignConfig, cases: float, seconds: float) -> Searched:
+    """Searches in whole chunks until `cases` are done or `seconds` are over."""
     maker = Maker(config.space(), config.seed, config.cases_a_chunk)
     guide = Guide(config.generation_chunks, config.guided)
     path = Safe(CasePath(config.device), config.device)
     met: dict[str, Met] = {}
+    done = 0
     begin = time.perf_counter()
-    for chunk in range(chunks):
+    while done < cases and time.perf_counter() - begin < seconds:
+        chunk = done // config.cases_a_chunk
         frozen = guide.frozen(chunk)
         assert frozen is not None
         report = run_chunk(chunk, maker.cases(chunk, frozen), path, frozen, lambda chunk, position: None)
         guide.take(StoredChunk(chunk, report.reached, report.kept))
         for shown in report.shown:
-            at = chunk * config.cases_a_chunk + shown.position + 1
-            met.setdefault(shown.signature, Met(at, time.perf_counter() - begin))
-    return met, time.perf_counter() - begin
+            met.setdefault(shown.signature, Met(done + shown.position + 1, time.perf_counter() - begin))
+        done += config.cases_a_chunk
+    return Searched(met, done, time.perf_counter() - begin, guide.features)
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One fault over all seeds: first meetings unguided and guided, None for a search that did not meet it."""
+class Pair:
+    """An unguided and a guided search of one seed. Both are compared over what both had: the fewer cases, the less time."""
 
-    signature: str
-    unguided: Sequence[Met | None]
-    guided: Sequence[Met | None]
+    unguided: Searched
+    guided: Searched
+
+    def cases(self, signatures: Iterable[str]) -> tuple[float, float]:
+        """Cases until the first of the signatures is met, unguided and guided; all cases where none is."""
+        most = min(self.unguided.cases, self.guided.cases)
+        return self._until(signatures, lambda met: met.cases, most)
+
+    def seconds(self, signatures: Iterable[str]) -> tuple[float, float]:
+        """The same in seconds."""
+        most = min(self.unguided.seconds, self.guided.seconds)
+        return self._until(signatures, lambda met: met.seconds, most)
+
+    def _until(self, signatures: Iterable[str], of: Callable[[Met], float], most: float) -> tuple[float, float]:
+        wanted = set(signatures)
+        unguided, guided = (
+            min([most, *(of(met) for signature, met in searched.met.items() if signature in wanted)])
+            for searched in (self.unguided, self.guided)
+        )
+        return unguided, guided
+
+    def missed(self, signatures: Iterable[str]) -> tuple[bool, bool]:
+        """Whether the searches, unguided and guided, did not meet any of the signatures."""
+        wanted = set(signatures)
+        return not wanted & self.unguided.met.keys(), not wanted & self.guided.met.keys()
 
 
-def compared(backend: str, chunks: int, seeds: int) -> list[Compared]:
-    """Every fault that a search over the backend met, and the seconds of the searches printed."""
-    found: dict[bool, list[dict[str, Met]]] = {False: [], True: []}
-    spent = {False: 0.0, True: 0.0}
+def pairs(config: CampaignConfig, cases: float, seconds: float, seeds: int) -> list[Pair]:
+    """A pair for each seed; which of the two goes first changes from seed to seed."""
+    search(replace(config, seed=seeds), 2 * config.cases_a_chunk, math.inf)  # compiles what later searches share
+    found = []
     for seed in range(seeds):
-        for guided in (False, True):
-            config = CampaignConfig(backend=backend, seed=seed, guided=guided, chunk_cases=GUIDED_CHUNK)
-            met, seconds = search(config, chunks)
-            found[guided].append(met)
-            spent[guided] += seconds
-    print(f"{backend}: {spent[False] / seeds:.1f} s a search unguided, {spent[True] / seeds:.1f} s guided")
-    signatures = sorted({signature for each in (*found[False], *found[True]) for signature in each})
-    return [
-        Compared(signature, [met.get(signature) for met in found[False]], [met.get(signature) for met in found[True]])
-        for signature in signatures
-    ]
+        both = {}
+        for guided in (seed % 2 == 0, seed % 2 == 1):
+            both[guided] = search(replace(config, seed=seed, guided=guided), cases, seconds)
+        found.append(Pair(both[False], both[True]))
+    return found
 
 
-def guidance(chunks: int, seeds: int) -> None:
-    """Prints cases to each fault, guided and not, by backend; then the gain over the hard ones."""
-    known = KnownFaults(default_corpus())
-    budget = chunks * GUIDED_CHUNK
-    hard: list[Compared] = []
-    print(f"cases until a fault is met, medians of {seeds} seeds, budget {budget:,} cases a search")
-    for backend in GUIDED_SPACES:
-        faults = compared(backend, chunks, seeds)
-        for fault in sorted(faults, key=lambda fault: _median_cases(fault.unguided, budget)):
-            unguided, guided = (_median_cases(met, budget) for met in (fault.unguided, fault.guided))
-            if min(unguided, guided) > HARD:
-                hard.append(fault)
-            missed = f"{list(fault.unguided).count(None)} and {list(fault.guided).count(None)} did not meet it"
-            entries = ", ".join(known.entries_of(fault.signature)) if backend != "direct" else ""
-            told = "; ".join(part for part in (entries, missed if None in (*fault.unguided, *fault.guided) else "") if part)
-            print(f"  unguided {unguided:8,.0f}  guided {guided:8,.0f}  {fault.signature}{f'  ({told})' if told else ''}")
-    if not hard:
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault of the corpus. backends: that its cases run on; signatures: of the kind that it is expected to be, which its
+    first cases show on the model at any release, so also those of its siblings."""
+
+    entry: str
+    backends: frozenset[str]
+    signatures: frozenset[str]
+
+
+def faults_of_corpus() -> list[Fault]:
+    """Those that the model can show without the code objects of other days."""
+    folder = default_corpus()
+    assert folder is not None
+    path = Safe(CasePath("model"), "model")
+    found = []
+    for entry in load_corpus(folder):
+        signatures = set()
+        for side, release in product(entry.faulty, RELEASES):
+            outcome = path.run(next(side.cases()).replace(release=release))
+            cause = outcome.cause if outcome is not None and outcome.faulty else None
+            if cause is not None and cause.kind is side.expect[0].kind:
+                signatures.add(cause.signature)
+        if signatures:
+            backends = frozenset(side.case.backend for side in entry.faulty)
+            found.append(Fault(entry.id, backends, frozenset(signatures)))
+    return sorted(found, key=lambda fault: (fault.entry[0], int("".join(filter(str.isdigit, fault.entry)))))
+
+
+def guidance(cases: int, seeds: int) -> None:
+    """Prints cases and seconds to each fault of the corpus, guided and not, then to all faults by how hard they are to meet."""
+    known = faults_of_corpus()
+    print(f"until each fault of the corpus is met, medians of {seeds} seeds")
+    for backend, share in GUIDED_SPACES.items():
+        config = CampaignConfig(backend=backend, releases=RELEASES, chunk_cases=GUIDED_CHUNK)
+        budget = int(share * cases)
+        found = pairs(config, budget, math.inf, seeds)
+        print(f"  {backend}, {budget:,} cases a search")
+        for fault in known:
+            if backend in fault.backends or backend in (TODAY, WIDEST):
+                told_of_fault(fault, found)
+    print(f"  all faults of {WIDEST}, releases {', '.join(RELEASES)}")
+    by_hardness(found, lambda pair, signature: pair.cases([signature]), BANDS, "cases")
+
+
+def told_of_fault(fault: Fault, found: Sequence[Pair]) -> None:
+    """Prints a line of one fault where any search met it."""
+    missed = [sum(pair.missed(fault.signatures)[kind] for pair in found) for kind in (0, 1)]
+    if sum(missed) == 2 * len(found):
         return
-    cases = _geometric_mean([_cases(met, budget) for fault in hard for met in fault.guided]) / _geometric_mean(
-        [_cases(met, budget) for fault in hard for met in fault.unguided]
+    cases = [pair.cases(fault.signatures) for pair in found]
+    seconds = [pair.seconds(fault.signatures) for pair in found]
+    unguided, guided = (
+        f"{statistics.median(of[kind] for of in cases):8,.0f} cases {statistics.median(of[kind] for of in seconds):6.2f} s"
+        for kind in (0, 1)
     )
-    both = [(u.seconds, g.seconds) for fault in hard for u, g in zip(fault.unguided, fault.guided, strict=True) if u and g]
-    seconds = _geometric_mean([g for _, g in both]) / _geometric_mean([u for u, _ in both])
+    ratios = f"{_ratio(cases):4.2f} of the cases, {_ratio(seconds):4.2f} of the time"
+    told = f", not met by {missed[0]} and {missed[1]}" if any(missed) else ""
+    print(f"    {fault.entry:4} unguided {unguided}  guided {guided}  {ratios}{told}")
+
+
+def machine_guidance(seconds: float, seeds: int) -> None:
+    """The same with the machine code of the installed wheel, whose edges are coverage, at equal time."""
+    config = CampaignConfig(backend=WIDEST, releases=("2025-11",), device="cdna")
+    print(f"device cdna, {WIDEST}, release 2025-11, {seconds:.0f} s a search, {seeds} seeds")
+    by_hardness(pairs(config, math.inf, seconds, seeds), lambda pair, signature: pair.seconds([signature]), MACHINE_BANDS, "s")
+
+
+def by_hardness(
+    found: Sequence[Pair], until: Callable[[Pair, str], tuple[float, float]], bands: Sequence[float], unit: str
+) -> None:
+    """Prints, for faults as hard to meet as a band says, what guided searches need of what unguided ones do.
+
+    A fault's hardness is the geometric mean over all searches, guided and not, so that it favours neither.
+    """
+    signatures = sorted({s for pair in found for s in (*pair.unguided.met, *pair.guided.met)})
+    hardness = {s: _geometric_mean([each for pair in found for each in until(pair, s)]) for s in signatures}
+    for low, high in pairwise((0, *bands, math.inf)):
+        band = [s for s in signatures if low < hardness[s] <= high]
+        if not band:
+            continue
+        told = f"over {low:,.0f} {unit}" if high == math.inf else f"{low:,.0f} to {high:,.0f} {unit}"
+        ratios = [
+            _ratio([pair.cases([s]) for pair in found for s in band]),
+            _ratio([pair.seconds([s]) for pair in found for s in band]),
+        ]
+        missed = [sum(pair.missed([s])[kind] for pair in found for s in band) for kind in (0, 1)]
+        print(
+            f"  {len(band):3} faults met after {told}: guided needs {ratios[0]:.2f} of the cases, {ratios[1]:.2f} of the time; "
+            f"not met {missed[0]} times unguided, {missed[1]} guided"
+        )
     print(
-        f"hard faults ({len(hard)}, met by neither within {HARD} cases): guided needs {cases:.2f} of the cases (geometric "
-        f"mean, one not met counts as the whole budget) and, where both met it, {seconds:.2f} of the time"
+        f"  a search: unguided {_mean(found, lambda p: p.unguided.cases):,.0f} cases in "
+        f"{_mean(found, lambda p: p.unguided.seconds):.1f} s, {_mean(found, lambda p: len(p.unguided.met)):.1f} faults, "
+        f"{_mean(found, lambda p: p.unguided.features):,.0f} features; guided {_mean(found, lambda p: p.guided.cases):,.0f} in "
+        f"{_mean(found, lambda p: p.guided.seconds):.1f} s, {_mean(found, lambda p: len(p.guided.met)):.1f}, "
+        f"{_mean(found, lambda p: p.guided.features):,.0f} (means)"
     )
 
 
-def _cases(met: Met | None, budget: int) -> int:
-    return budget if met is None else met.cases
+def _mean(found: Sequence[Pair], of: Callable[[Pair], float]) -> float:
+    return statistics.fmean(map(of, found))
 
 
-def _median_cases(found: Sequence[Met | None], budget: int) -> float:
-    return statistics.median(_cases(met, budget) for met in found)
+def _ratio(both: Sequence[tuple[float, float]]) -> float:
+    """Guided over unguided, as geometric means."""
+    return _geometric_mean([guided / unguided for unguided, guided in both])
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
@@ -244,14 +360,19 @@ def _geometric_mean(values: Sequence[float]) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("distribution", "guidance"), help="one of the two parts")
-    parser.add_argument("--chunks", type=int, default=40, help="budget of a search, in chunks of 250 cases (40)")
-    parser.add_argument("--seeds", type=int, default=7, help="searches of each kind (7)")
+    parser.add_argument("--only", choices=("distribution", "guidance", "machine"), help="one of the three parts")
+    parser.add_argument("--cases", type=int, default=30_000, help="of a search on the model (30000)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of a search on the machine (120)")
+    parser.add_argument(
+        "--seeds", type=int, default=10, help="pairs of searches on the model (10), a third as many on the machine"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.only != "guidance":
+    if arguments.only in (None, "distribution"):
         distribution()
-    if arguments.only != "distribution":
-        guidance(arguments.chunks, arguments.seeds)
+    if arguments.only in (None, "guidance"):
+        guidance(arguments.cases, arguments.seeds)
+    if arguments.only in (None, "machine"):
+        machine_guidance(arguments.seconds, max(1, arguments.seeds // 3))
     return 0
 
 

@@ -14,8 +14,21 @@ from backend.case import Case
 from backend.errors import CannotRunError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Outcome
-from fuzz.campaign.guided import COMMON, Frozen, features
-from fuzz.campaign.report import CLEAN, CellCounts, CellKey, ChunkReport, Fate, Label, Reached, Shown, cell_of
+from fuzz.campaign.features import better, features, parent
+from fuzz.campaign.guided import COMMON, Frozen
+from fuzz.campaign.report import (
+    CLEAN,
+    NO_PARENT,
+    CellCounts,
+    CellKey,
+    ChunkReport,
+    Fate,
+    Label,
+    Parent,
+    Reached,
+    Shown,
+    cell_of,
+)
 from fuzz.search import Runner
 
 Note = Callable[[int, int], None]
@@ -83,7 +96,7 @@ def run_chunk(
 ) -> ChunkReport:
     """Runs the cases of a chunk in their order. dead: outcomes of those that must not be run again, by position.
 
-    keep: whether cases that meet something new are reported whole, to be mutated later.
+    keep: whether cases are reported whole that are the best so far to breed from for something that they reach.
     """
     tally = _Tally(frozen, keep)
     begin = time.perf_counter()
@@ -112,8 +125,7 @@ class _Tally:
         self._shown: dict[str, Shown] = {}
         self._cells: dict[CellKey, CellCounts] = {}
         self._counts: dict[int, int] = {}
-        self._first: dict[int, int] = {}
-        self._kept: dict[int, Case] = {}
+        self._best: dict[int, tuple[int, Parent]] = {}
 
     def unmodelled(self, case: Case, why: str) -> None:
         """A case of which nothing is known."""
@@ -138,22 +150,16 @@ class _Tally:
                 self._shown[label.text] = Shown(label.text, position, case, cause)
         elif label.fate is Fate.REFUSED:
             cell.refused[label.text] += 1
-        self._reach(position, case, outcome)
+        self._reach(position, outcome)
 
-    def _reach(self, position: int, case: Case, outcome: Outcome) -> None:
-        hits = self._frozen.hits
+    def _reach(self, position: int, outcome: Outcome) -> None:
+        offered = parent(outcome) if self._keep else None
         for feature in features(outcome):
-            if feature in self._counts:
-                self._counts[feature] += 1
-                continue
-            known = hits.get(feature)
-            if known is not None and known >= COMMON:
-                continue
-            self._counts[feature] = 1
-            self._first[feature] = position
-            # A refused case reaches no kernel: nothing to breed from.
-            if self._keep and known is None and outcome.observation is not None:
-                self._kept[position] = case
+            self._counts[feature] = self._counts.get(feature, 0) + 1
+            if offered is not None:
+                known = self._best[feature][1] if feature in self._best else self._frozen.parent(feature)
+                if known is None or better(offered, known):
+                    self._best[feature] = position, offered
 
     def _code(self, label: Label) -> None:
         self._codes.append(self._labels.setdefault(label, len(self._labels)))
@@ -167,10 +173,12 @@ class _Tally:
 
     def report(self, chunk: int, seconds: float) -> ChunkReport:
         """The chunk."""
+        hits, best = self._frozen.hits, self._best
+        told = [feature for feature in self._counts if feature in best or hits.get(feature, 0) < COMMON]
         reached = Reached(
-            np.array(list(self._counts), np.int64),
-            np.array(list(self._counts.values()), np.uint32),
-            np.array(list(self._first.values()), np.uint16),
+            np.array(told, np.int64),
+            np.array([self._counts[feature] for feature in told], np.uint32),
+            np.array([best[feature][0] if feature in best else NO_PARENT for feature in told], np.uint16),
         )
         return ChunkReport(
             chunk,
@@ -180,5 +188,5 @@ class _Tally:
             tuple(self._shown.values()),
             self._cells,
             reached,
-            self._kept,
+            dict(best.values()),
         )

@@ -1,11 +1,14 @@
-"""Which generation a chunk belongs to, by its number alone: 1, 1, 2, 4, ... chunks, then full generations of equal size.
+"""Which generation a chunk belongs to, by its number alone: 1, 1, 1, 1, 2, 3, 4, 6, ... chunks, then full ones of equal size.
 
-Guidance sets in early, because the first generations are small, and few generations are made over a long campaign.
+Guidance sets in early, because the first generations are small; each grows by half of what there is, so that what one is made
+from is never much older than that; and few are made over a long campaign.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 
 LAG = 2
 """A generation is made from what the generations before the one before it reached, so that nobody waits for its stragglers."""
@@ -17,24 +20,27 @@ class Generations:
 
     most: int
 
-    @property
-    def _doublings(self) -> int:
-        """Number of the last generation that is a power of two, that of its chunks at most `most`."""
-        return self.most.bit_length()
-
     def of(self, chunk: int) -> int:
         """The generation of a chunk."""
-        full_from = 1 << self._doublings
-        if chunk < full_from:
-            return chunk.bit_length()
-        return self._doublings + 1 + (chunk - full_from) // self.most
+        starts = _starts(self.most)
+        beyond = chunk - starts[-1]
+        return bisect_right(starts, chunk) - 1 if beyond < 0 else len(starts) - 1 + beyond // self.most
 
     def first_chunk(self, generation: int) -> int:
         """Number of the first chunk of a generation."""
-        if generation <= self._doublings:
-            return 1 << (generation - 1) if generation else 0
-        return (1 << self._doublings) + (generation - self._doublings - 1) * self.most
+        starts = _starts(self.most)
+        beyond = generation - (len(starts) - 1)
+        return starts[generation] if beyond < 0 else starts[-1] + beyond * self.most
 
     def made_from(self, generation: int) -> int:
         """How many chunks, counted from 0, a generation is made from; 0: it is not guided."""
         return self.first_chunk(generation - LAG + 1) if generation >= LAG else 0
+
+
+@lru_cache(maxsize=16)
+def _starts(most: int) -> tuple[int, ...]:
+    """First chunks of the growing generations and of the first full one."""
+    starts = [0]
+    while (size := max(1, starts[-1] // 2)) < most:
+        starts.append(starts[-1] + size)
+    return tuple(starts)

@@ -1,50 +1,54 @@
-"""Guidance: what counts as new, what is kept, and which cases are made from it. Deterministic, whoever runs them and when.
+"""Guidance: what is kept, and which cases are made from it. Deterministic, whoever runs them and when.
 
 **Generations** (fuzz.campaign.generations). A chunk of generation g is a function of (space, seed, its number, what the chunks
 of generations 0 .. g-2 reached), nothing else. So the set of cases does not depend on how many workers there are or how fast
 they are, a killed campaign goes on with the same cases, and any case can be drawn again from the store.
 
-**Features.** Identifiers of an observation's coverage (branches of the planner, the dispatched kernel, edges of machine code),
-and besides, so that combinations count as new too: the set of planner branches with the kernel, the fault, and the set of
-findings. A refusal is a feature of its own.
+**Parents.** Each feature (fuzz.campaign.features) has one case to breed from, the best that the campaign has met. A parent is
+drawn by the kernel that it reached, every kernel of a release with the same chance, because some are dispatched for one shape
+in a thousand and no less likely to be wrong for it; among those of a kernel half of the draws go by rarity (1 / hits) and half
+give every feature the same chance, without which a few thousand hits would make one as good as forgotten.
 
-**Parents.** The first case, in the order of chunks and positions, to have a feature is kept as its parent for as long as the
-campaign runs. Half of the mutations start from a feature drawn by rarity (1 / hits), the other half from any feature with equal
-chance: that is the floor of the rare, without which a few thousand hits would make a feature as good as forgotten. Where faults
-are known, half of all mutations start from the parent of one and mostly change its shape: heads, dtypes, rows, mode, release.
+**Crossings.** Most cases are the shape of a parent (what decides its kernel) with the rest of another case: batch, lengths,
+graph, where its pages lie. That is either the parent of a known fault, every family of faults with the same chance, since the
+same slip is often there for another kernel, dtype or planner; or a case that is drawn afresh, the cheaper one of two.
+
+**Mutations.** The others differ from a parent in one thing or a few (fuzz.campaign.mutate).
 
 **Floor of the fresh.** A FRESH share of each chunk is drawn from the space as an unguided chunk would be: what coverage cannot
 see is still met at a known rate.
 
-This module knows outcomes and cases; not workers, and not where any of it is kept.
+This module knows parents and cases; not workers, and not where any of it is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from random import Random
 
-from backend.aiter.launch import Refusal
 from backend.case import Case
 from backend.codec import from_plain, to_plain
-from backend.path import Outcome
-from fuzz.campaign.mutate import Mutator
-from fuzz.campaign.report import Reached
+from fuzz.campaign.features import better, cost, names_fault
+from fuzz.campaign.mutate import Mutator, pick
+from fuzz.campaign.report import NO_PARENT, Parent, Reached
 from fuzz.search import chunk_cases
 from fuzz.space import CaseSpace
 
 FRESH = 0.25
 """Share of a chunk that is drawn afresh. Costs a quarter of the guidance at most, and bounds what guidance can lose."""
 
-SIBLINGS = 0.5
-"""Share of the mutations that start from the parent of a fault, where one is known: faults come in families (the same slip for
-another kernel, dtype or planner), and a step away from one of them its siblings are more frequent than anywhere else."""
+CROSSED = 0.7
+"""Share of the rest that are crossings. `python -m benchmarks.campaign --only guidance` is what these shares were chosen by:
+none of them makes a difference beyond the noise of its seeds between half and one and a half of what it is."""
+
+FAMILY = 0.7
+"""Share of the crossings that take the rest from the parent of a fault, where one is known."""
 
 COMMON = 1000
 """Hits from which a feature is no longer reported: by then its rarity is as good as nothing, and reports stay small."""
@@ -52,47 +56,23 @@ COMMON = 1000
 KEPT = 2
 """Generations before the newest one that are held frozen: chunks of two run at once, and one may have to be run again."""
 
-_COMBINATION = 1 << 40
-"""Added to hashes of combinations, which keeps them apart from the identifiers of devices, whose hashes have 33 bits."""
-
-_FAULT = 1 << 41
-"""Added to hashes of a fault's signature."""
-
-
-def features(outcome: Outcome) -> list[int]:
-    """Identifiers of what a case reached, the same in every process."""
-    found = list(outcome.observation.coverage) if outcome.observation is not None else []
-    call = outcome.call
-    branches = call.plan.branches if call is not None and call.plan is not None else 0
-    if call is None:
-        found.append(_hash("refused by the backend"))
-    elif isinstance(call.launch, Refusal):
-        # Who refuses, not why: reasons name the case's own figures, which would make every refusal a new one.
-        found.append(_hash(f"refused by {call.launch.raised_by}, {branches}"))
-    else:
-        found.append(_hash(f"{branches} {call.launch.code_object} {call.launch.fold} {call.launch.second_stage.kind}"))
-    if outcome.findings:
-        found.append(_hash(" ".join(sorted({finding.signature for finding in outcome.findings}))))
-    if outcome.faulty and outcome.cause is not None:
-        found.append(_FAULT + _hash(outcome.cause.signature))
-    return found
-
-
-def _hash(text: str) -> int:
-    return _COMBINATION + zlib.crc32(text.encode())
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frozen:
-    """What a generation is made from. hits: by feature; parents: cases to mutate; parent_of: index of a feature's parent.
+    """What a generation is made from. hits: by feature; parents: to breed from; parent_of: index of a feature's parent.
 
-    A generation without anything to mutate is drawn afresh throughout.
+    A generation without any parent is drawn afresh throughout.
     """
 
     generation: int = 0
     hits: Mapping[int, int] = field(default_factory=dict)
-    parents: tuple[Case, ...] = ()
+    parents: tuple[Parent, ...] = ()
     parent_of: Mapping[int, int] = field(default_factory=dict)
+
+    def parent(self, feature: int) -> Parent | None:
+        """The parent of a feature, None where it has none."""
+        index = self.parent_of.get(feature)
+        return None if index is None else self.parents[index]
 
     def to_text(self) -> str:
         """As JSON, for the processes that run chunks."""
@@ -103,7 +83,7 @@ class Frozen:
     def from_text(cls, text: str) -> Frozen:
         """Of `to_text`."""
         generation, hits, parents, parent_of = json.loads(text)
-        return cls(generation, dict(hits), tuple(from_plain(Case, plain) for plain in parents), dict(parent_of))
+        return cls(generation, dict(hits), tuple(from_plain(Parent, plain) for plain in parents), dict(parent_of))
 
 
 class FeatureMap:
@@ -112,28 +92,27 @@ class FeatureMap:
     def __init__(self) -> None:
         self.chunks = 0
         self._hits: dict[int, int] = {}
-        self._parents: list[Case] = []
-        self._parent_of: dict[int, int] = {}
+        self._parents: dict[int, Parent] = {}
 
-    def take(self, chunk: int, reached: Reached, kept: Mapping[int, Case]) -> None:
+    def take(self, chunk: int, reached: Reached, kept: Mapping[int, Parent]) -> None:
         """Takes in the next chunk. reached, kept: of its report."""
         assert chunk == self.chunks, (chunk, self.chunks)
         self.chunks += 1
-        index_at: dict[int, int] = {}
         for feature, count, position in zip(
             reached.ids.tolist(), reached.counts.tolist(), reached.positions.tolist(), strict=True
         ):
-            new = feature not in self._hits
             self._hits[feature] = self._hits.get(feature, 0) + count
-            if new and position in kept:
-                if position not in index_at:
-                    index_at[position] = len(self._parents)
-                    self._parents.append(kept[position])
-                self._parent_of[feature] = index_at[position]
+            if position != NO_PARENT:
+                known = self._parents.get(feature)
+                if known is None or better(kept[position], known):
+                    self._parents[feature] = kept[position]
 
     def freeze(self, generation: int) -> Frozen:
         """What a generation is made from, which later chunks do not change."""
-        return Frozen(generation, dict(self._hits), tuple(self._parents), dict(self._parent_of))
+        unique = {id(parent): parent for parent in self._parents.values()}
+        index_of = {name: index for index, name in enumerate(unique)}
+        parent_of = {feature: index_of[id(parent)] for feature, parent in self._parents.items()}
+        return Frozen(generation, dict(self._hits), tuple(unique.values()), parent_of)
 
 
 class Maker:
@@ -152,42 +131,63 @@ class Maker:
             return chunk_cases(self.space, self.seed, chunk, self.count)
         if self._wheel is None or self._wheel.frozen is not frozen:
             self._wheel = _Wheel(frozen)
+        wheel = self._wheel
         fresh = chunk_cases(self.space, self.seed, chunk, max(1, int(self.count * FRESH)))
-        digest = hashlib.sha256(f"{self.seed}/{chunk}/mutations".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed}/{chunk}/bred".encode()).digest()
         random = Random(int.from_bytes(digest[:8], "little"))
-        return fresh + [self._mutated(self._wheel, random) for _ in range(self.count - len(fresh))]
+        return fresh + [self._bred(wheel, fresh, random) for _ in range(self.count - len(fresh))]
 
-    def _mutated(self, wheel: _Wheel, random: Random) -> Case:
-        parent, of_fault = wheel.draw(random)
-        return self._mutator.mutate(parent, lambda: wheel.draw(random)[0], random, sibling=of_fault)
+    def _bred(self, wheel: _Wheel, fresh: Sequence[Case], random: Random) -> Case:
+        parent = wheel.parent(random)
+        if random.random() >= CROSSED:
+            return self._mutator.mutate(parent, lambda: wheel.parent(random), random)
+        if wheel.knows_faults and random.random() < FAMILY:
+            rest = wheel.faulty(random)
+        else:
+            rest = min(pick(random, fresh), pick(random, fresh), key=cost)
+        return self._mutator.cross(parent, rest, random)
 
 
 class _Wheel:
-    """Draws parents of one generation: by rarity of the feature, or any feature alike."""
+    """Draws parents of one generation."""
 
     def __init__(self, frozen: Frozen) -> None:
         self.frozen = frozen
-        everything = list(frozen.parent_of)
-        self._any = _Rarity(everything, frozen)
-        faults = [feature for feature in everything if feature & _FAULT]
-        self._faults = _Rarity(faults, frozen) if faults else None
+        kernels: defaultdict[str, list[int]] = defaultdict(list)
+        families: defaultdict[str, list[int]] = defaultdict(list)
+        for feature, index in frozen.parent_of.items():
+            kernels[frozen.parents[index].kernel].append(feature)
+            if names_fault(feature):
+                families[frozen.parents[index].family].append(feature)
+        self._kernels = [_Rarity(known, frozen.hits) for known in kernels.values()]
+        self._families = list(families.values())
 
-    def draw(self, random: Random) -> tuple[Case, bool]:
-        """A parent, and whether it is one of the family of a fault."""
-        of_fault = self._faults is not None and random.random() < SIBLINGS
-        wheel = self._faults if of_fault and self._faults is not None else self._any
-        return self.frozen.parents[self.frozen.parent_of[wheel.draw(random)]], of_fault
+    @property
+    def knows_faults(self) -> bool:
+        """Whether `faulty` has anything to draw from."""
+        return bool(self._families)
+
+    def parent(self, random: Random) -> Case:
+        """A parent: any kernel, and of its features any or a rare one."""
+        return self._case(pick(random, self._kernels).draw(random))
+
+    def faulty(self, random: Random) -> Case:
+        """The parent of a fault: any family, and any fault of it."""
+        return self._case(pick(random, pick(random, self._families)))
+
+    def _case(self, feature: int) -> Case:
+        return self.frozen.parents[self.frozen.parent_of[feature]].case
 
 
 class _Rarity:
     """Draws features by rarity half of the time, and all alike the other half."""
 
-    def __init__(self, features: list[int], frozen: Frozen) -> None:
-        self._features = features
-        self._sums = list(accumulate(1 / frozen.hits[feature] for feature in features))
+    def __init__(self, features: Iterable[int], hits: Mapping[int, int]) -> None:
+        self._features = list(features)
+        self._sums = list(accumulate(1 / hits[feature] for feature in self._features))
 
     def draw(self, random: Random) -> int:
         """A feature."""
         if random.random() < 0.5:
-            return self._features[int(random.random() * len(self._features))]
+            return pick(random, self._features)
         return self._features[bisect_right(self._sums, random.random() * self._sums[-1], hi=len(self._sums) - 1)]

@@ -1,9 +1,10 @@
-"""Mutation of cases within a space: the next case to try near one that reached something.
+"""Mutation of cases within a space: the next case to try near one that reached something, or between two.
 
-Each operator changes one thing that planners, kernels or callers look at (a length, the batch, heads, dtypes, rows, the graph
-it is replayed in, where its pages lie) to a neighbouring value or to one that the strategies know as an edge. What it breaks,
-the rule of the space puts right again: lengths at least the request's rows, batch and tokens within bounds, compute units of
-the GPU. Draws from a `random.Random` alone. Knows nothing of coverage.
+A crossing has the shape of one case and the rest of another. A mutation differs in one thing or a few: each operator changes
+one thing that planners, kernels or callers look at (a length, the batch, heads, dtypes, rows, the graph it is replayed in,
+where its pages lie) to a neighbouring value or to one that the strategies know as an edge. What either breaks, the rule of the
+space puts right again: lengths at least the request's rows, batch and tokens within bounds, compute units of the GPU. Draws
+from a `random.Random` alone. Knows nothing of coverage.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ T = TypeVar("T")
 AGAIN = 0.4
 """Chance of one more operator on top: most children differ in one thing, one in six in three or more."""
 
-SHAPE_FIRST = 0.6
-"""Chance that a sibling's first step is one of shape; the rest finds out what else the fault depends on."""
+AFTER_CROSSING = 0.3
+"""Chance of an operator on top of a crossing, and of one more on top of that."""
+
+SHAPE = ("num_head", "arch", "q_dtype", "kv_dtype", "mode", "release", "page_size", "max_seqlen_q")
+"""Fields that decide which planner and which kernel a case reaches."""
 
 STEPS = (1, 1, 1, 2, 2, 3, 4, 5, 8, 16, 17, 32, 64, 128, 196, 256)
 """What is added to or taken from a length: off by a few, by tiles and pages, by a split of planner v1_0."""
@@ -35,13 +39,18 @@ Draw = Callable[[], Case]
 Operator = Callable[[Fields, Random, Draw], None]
 
 
-def _pick(random: Random, entries: Sequence[T]) -> T:
+def pick(random: Random, entries: Sequence[T]) -> T:
+    """One of the entries, all alike; there is at least one."""
     return entries[int(random.random() * len(entries))]
 
 
 def _page_bytes(fields: Fields) -> int:
     page_size: int = fields["page_size"]
     return page_size * QK_HEAD_DIM * int(fields["kv_dtype"].itemsize)
+
+
+def _fields(case: Case) -> Fields:
+    return {name: getattr(case, name) for name in case.__dataclass_fields__}
 
 
 class Mutator:
@@ -60,23 +69,27 @@ class Mutator:
             (space.releases, self._release),
             (space.modes, self._mode),
         )
-        self._shape = tuple(operator for values, operator in shape if len(values) > 1)
+        shapes = tuple(operator for values, operator in shape if len(values) > 1)
         lengths = (self._one_length, self._one_length, self._all_lengths, self._edge_length, self._edge_lengths, self._scale)
         requests = (self._drop, self._repeat, self._tile)
         callers = [self._graph] * space.graphs + [self._allocation] * (space.allocation is not Allocation.RUNNING)
         callers += [self._ragged] * space.ragged_rows
-        self._operators = (*lengths, *requests, self._splice, *self._shape, *self._shape, *callers, self._pool, self._units)
+        self._operators = (*lengths, *requests, self._splice, *shapes, *shapes, *callers, self._pool, self._units)
 
-    def mutate(self, parent: Case, other: Draw, random: Random, sibling: bool = False) -> Case:
-        """A case near `parent`, of the space. other: draws a second parent, for what is taken over from one.
+    def mutate(self, parent: Case, other: Draw, random: Random) -> Case:
+        """A case near `parent`, of the space. other: draws a second parent, for what is taken over from one."""
+        fields = _fields(parent)
+        pick(random, self._operators)(fields, random, other)
+        return self._finished(fields, other, random, AGAIN)
 
-        sibling: mostly the same batch in another shape, for a parent whose fault may have siblings there.
-        """
-        fields: Fields = {name: getattr(parent, name) for name in parent.__dataclass_fields__}
-        first = self._shape if sibling and self._shape and random.random() < SHAPE_FIRST else self._operators
-        _pick(random, first)(fields, random, other)
-        while random.random() < AGAIN:
-            _pick(random, self._operators)(fields, random, other)
+    def cross(self, shape: Case, rest: Case, random: Random) -> Case:
+        """A case of the space with the shape of one and everything else of another: batch, lengths, graph, pool."""
+        fields = _fields(rest) | {name: getattr(shape, name) for name in SHAPE}
+        return self._finished(fields, lambda: shape, random, AFTER_CROSSING)
+
+    def _finished(self, fields: Fields, other: Draw, random: Random, again: float) -> Case:
+        while random.random() < again:
+            pick(random, self._operators)(fields, random, other)
         self._fit(fields)
         return Case(**fields)
 
@@ -110,15 +123,15 @@ class Mutator:
     def _one_length(self, fields: Fields, random: Random, other: Draw) -> None:
         lens = fields["kv_lens"]
         at = int(random.random() * len(lens))
-        step = _pick(random, STEPS) * (1 if random.random() < 0.5 else -1)
+        step = pick(random, STEPS) * (1 if random.random() < 0.5 else -1)
         fields["kv_lens"] = (*lens[:at], lens[at] + step, *lens[at + 1 :])
 
     def _all_lengths(self, fields: Fields, random: Random, other: Draw) -> None:
-        step = _pick(random, STEPS) * (1 if random.random() < 0.5 else -1)
+        step = pick(random, STEPS) * (1 if random.random() < 0.5 else -1)
         fields["kv_lens"] = tuple(n + step for n in fields["kv_lens"])
 
     def _edge(self, random: Random) -> int:
-        return _pick(random, self._edges) + _pick(random, OFFSETS)
+        return pick(random, self._edges) + pick(random, OFFSETS)
 
     def _edge_length(self, fields: Fields, random: Random, other: Draw) -> None:
         lens = fields["kv_lens"]
@@ -154,7 +167,7 @@ class Mutator:
 
     def _tile(self, fields: Fields, random: Random, other: Draw) -> None:
         """The same lengths over another batch."""
-        lens, batch = fields["kv_lens"], _pick(random, self._batches)
+        lens, batch = fields["kv_lens"], pick(random, self._batches)
         fields["kv_lens"] = (lens * -(-batch // len(lens)))[:batch]
 
     def _splice(self, fields: Fields, random: Random, other: Draw) -> None:
@@ -168,25 +181,25 @@ class Mutator:
                 fields[name] = getattr(donor, name)
 
     def _heads(self, fields: Fields, random: Random, other: Draw) -> None:
-        fields["num_head"] = _pick(random, self.space.heads)
+        fields["num_head"] = pick(random, self.space.heads)
 
     def _types(self, fields: Fields, random: Random, other: Draw) -> None:
-        fields["arch"], fields["q_dtype"], fields["kv_dtype"] = _pick(random, self.space.tensor_types)
+        fields["arch"], fields["q_dtype"], fields["kv_dtype"] = pick(random, self.space.tensor_types)
 
     def _rows(self, fields: Fields, random: Random, other: Draw) -> None:
-        fields["max_seqlen_q"] = _pick(random, self.space.query_rows)
+        fields["max_seqlen_q"] = pick(random, self.space.query_rows)
 
     def _page_size(self, fields: Fields, random: Random, other: Draw) -> None:
-        fields["page_size"] = _pick(random, self.space.page_sizes)
+        fields["page_size"] = pick(random, self.space.page_sizes)
 
     def _release(self, fields: Fields, random: Random, other: Draw) -> None:
-        fields["release"] = _pick(random, self.space.releases)
+        fields["release"] = pick(random, self.space.releases)
 
     def _mode(self, fields: Fields, random: Random, other: Draw) -> None:
-        fields["mode"] = _pick(random, self.space.modes)
+        fields["mode"] = pick(random, self.space.modes)
 
     def _graph(self, fields: Fields, random: Random, other: Draw) -> None:
-        fields["graph_batch"] = _pick(
+        fields["graph_batch"] = pick(
             random, graph_batches(min(len(fields["kv_lens"]), self.space.max_batch), self.space.max_batch)
         )
 
@@ -197,7 +210,7 @@ class Mutator:
         choices = [None, run, 2 * run]
         if self.space.allocation is Allocation.MAX_BATCH:
             choices.append(batch)
-        fields["max_batch"] = _pick(random, choices)
+        fields["max_batch"] = pick(random, choices)
 
     def _ragged(self, fields: Fields, random: Random, other: Draw) -> None:
         rows = fields["max_seqlen_q"]
@@ -211,7 +224,7 @@ class Mutator:
             fields["first_page"], fields["page_order"] = 0, PageOrder.SEQUENTIAL
             return
         starts = pool_starts(_page_bytes(fields), self.space.far_pools)
-        fields["first_page"], fields["page_order"] = _pick(random, starts)
+        fields["first_page"], fields["page_order"] = pick(random, starts)
 
     def _units(self, fields: Fields, random: Random, other: Draw) -> None:
-        fields["num_cu"] = _pick(random, COMPUTE_UNITS[fields["arch"]])
+        fields["num_cu"] = pick(random, COMPUTE_UNITS[fields["arch"]])

@@ -55,12 +55,26 @@ class Shown:
     finding: Finding
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A case to breed from. kernel: that it reached, with the release; family: what kind of fault it shows, "" for none."""
+
+    case: Case
+    kernel: str
+    family: str
+
+
+NO_PARENT = 65_535
+"""In place of a position; chunks have at most as many cases."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reached:
     """Coverage of a chunk by feature: parallel arrays, in the order in which features were met.
 
-    ids: int64; counts: uint32, cases of the chunk that have it; positions: uint16, the first such case. Features that the
-    chunk's generation already held as common are left out.
+    ids: int64; counts: uint32, cases of the chunk that have it; positions: uint16, the case that the chunk offers as the
+    feature's parent, NO_PARENT for none. Features that the chunk's generation already held as common are left out where no
+    better parent is offered.
     """
 
     ids: npt.NDArray[np.int64]
@@ -122,8 +136,8 @@ def cell_of(case: Case) -> CellKey:
 class ChunkReport:
     """One chunk, whole: a chunk is recorded with all of its cases or not at all.
 
-    labels: those that occur; codes: one entry a case, an index into labels. shown: by signature. cells: the map. kept: cases
-    that met a feature which their generation did not know, by position. seconds: of work.
+    labels: those that occur; codes: one entry a case, an index into labels. shown: by signature. cells: the map. kept: parents
+    that are offered, by position. seconds: of work.
     """
 
     chunk: int
@@ -133,7 +147,7 @@ class ChunkReport:
     shown: tuple[Shown, ...]
     cells: Mapping[CellKey, CellCounts]
     reached: Reached
-    kept: Mapping[int, Case]
+    kept: Mapping[int, Parent]
 
     @property
     def cases(self) -> int:
@@ -158,7 +172,7 @@ class ChunkReport:
             "shown": to_plain(self.shown),
             "cells": [[*key, *counts.to_row()] for key, counts in self.cells.items()],
             "reached": [_text(self.reached.ids), _text(self.reached.counts), _text(self.reached.positions)],
-            "kept": {str(position): to_plain(case) for position, case in self.kept.items()},
+            "kept": {str(position): to_plain(parent) for position, parent in self.kept.items()},
         }
 
     @classmethod
@@ -177,7 +191,7 @@ class ChunkReport:
                 np.frombuffer(b64decode(counts), np.uint32),
                 np.frombuffer(b64decode(positions), np.uint16),
             ),
-            kept={int(position): from_plain(Case, plain) for position, plain in message["kept"].items()},
+            kept={int(position): from_plain(Parent, plain) for position, plain in message["kept"].items()},
         )
 
 

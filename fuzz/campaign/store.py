@@ -35,15 +35,15 @@ from backend.codec import dumps, from_plain, to_plain
 from backend.errors import UsageError
 from backend.findings import Finding
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Codes, Fate, Label, Reached
+from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Codes, Fate, Label, Parent, Reached
 from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
 
 FILE_NAME = "campaign.sqlite"
 LOCK_NAME = ".lock"
-VERSION = 1
-"""Of the tables; a store of another version is refused."""
+VERSION = 2
+"""Of the tables and of what guidance keeps in them; a store of another version is refused."""
 
 COMMIT_SECONDS = 1.0
 """Between two commits: what a SIGKILL can undo, and what resuming then does again."""
@@ -82,11 +82,11 @@ CREATE TABLE notes(campaign INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredChunk:
-    """What guidance is made again from. reached: its features; kept: cases by position."""
+    """What guidance is made again from. reached: its features; kept: parents that it offers, by position."""
 
     chunk: int
     reached: Reached
-    kept: Mapping[int, Case]
+    kept: Mapping[int, Parent]
 
 
 @dataclass(slots=True)
@@ -127,8 +127,8 @@ def recode(blob: bytes, numbers: Mapping[int, int]) -> bytes:
     return zlib.compress(table[unpack_codes(blob)].tobytes(), 6)
 
 
-def pack_reached(reached: Reached, kept: Mapping[int, Case]) -> bytes:
-    """Features and kept cases of a chunk in one compressed text."""
+def pack_reached(reached: Reached, kept: Mapping[int, Parent]) -> bytes:
+    """Features and parents of a chunk in one compressed text."""
     plain = [
         reached.ids.tolist(),
         reached.counts.tolist(),
@@ -142,7 +142,7 @@ def unpack_reached(chunk: int, blob: bytes) -> StoredChunk:
     """Of `pack_reached`."""
     ids, counts, positions, kept = json.loads(zlib.decompress(blob))
     reached = Reached(np.array(ids, np.int64), np.array(counts, np.uint32), np.array(positions, np.uint16))
-    return StoredChunk(chunk, reached, {position: from_plain(Case, plain) for position, plain in kept})
+    return StoredChunk(chunk, reached, {position: from_plain(Parent, plain) for position, plain in kept})
 
 
 def store_path(given: Path) -> Path:

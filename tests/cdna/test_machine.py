@@ -302,7 +302,6 @@ def test_the_watchdog_counts_for_each_workgroup_alone() -> None:
     assert run(sound, AddressSpace(), grid=(50, 1, 1), limit=50).outcome is Outcome.LIMIT
 
 
-
 def test_what_is_not_modelled_stops_before_anything_runs() -> None:
     space = AddressSpace()
     target = np.full(64, 9, np.uint32)

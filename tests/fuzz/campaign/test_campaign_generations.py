@@ -92,14 +92,18 @@ def test_a_frozen_state_survives_its_text() -> None:
 
 @pytest.mark.parametrize("backend", ["sglang-27188", "vllm", "direct"])
 def test_mutants_are_cases_that_could_be_drawn(backend: str) -> None:
-    """Ten steps away from a drawn case every mutant still keeps to the bounds of its space."""
+    """Thirty steps away from a drawn case every mutant and every crossing still keeps to the bounds of its space."""
     space = CampaignConfig(backend=backend, max_kv_len=5000, max_batch=40).space()
     mutator, random = Mutator(space), Random(1)
     drawn = Maker(space, 0, 50).cases(0, Frozen())
     for parent in drawn:
         case = parent
         for _ in range(10):
-            case = mutator.mutate(case, lambda: random.choice(drawn), random, sibling=random.random() < 0.5)
+            case = mutator.mutate(case, lambda: random.choice(drawn), random)
+            _within(case, space)
+            case = mutator.cross(case, random.choice(drawn), random)
+            _within(case, space)
+            case = mutator.cross(random.choice(drawn), case, random)
             _within(case, space)
 
 
