@@ -76,14 +76,15 @@ def parent(outcome: Outcome) -> Parent | None:
         return None
     cause = outcome.cause if outcome.faulty else None
     family = f"{cause.kind.value} {cause.tensor}".strip() if cause is not None else ""
-    return Parent(outcome.case, f"{outcome.case.release} {outcome.observation.call.launched.code_object}", family)
+    case = outcome.case
+    return Parent(case, f"{case.release} {outcome.observation.call.launched.code_object}", family, cost(case))
 
 
 def better(one: Parent, other: Parent) -> bool:
     """Whether `one` takes the place of `other` as the parent of a feature that both have."""
     if bool(one.family) is not bool(other.family):
         return not one.family
-    return CHEAPER * cost(one.case) < cost(other.case)
+    return CHEAPER * one.cost < other.cost
 
 
 def cost(case: Case) -> float:

@@ -57,11 +57,13 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A case to breed from. kernel: that it reached, with the release; family: what kind of fault it shows, "" for none."""
+    """A case to breed from. kernel: that it reached, with the release; family: what kind of fault it shows, "" for none;
+    cost: see fuzz.campaign.features.cost."""
 
     case: Case
     kernel: str
     family: str
+    cost: float
 
 
 NO_PARENT = 65_535

@@ -22,6 +22,10 @@ def case(*kv_lens: int, **fields: object) -> Case:
     return Case(num_head=16, kv_lens=kv_lens, backend="direct", mode=MetadataMode.FAST, **fields)  # type: ignore[arg-type]
 
 
+def bred_from(tried: Case, kernel: str = KERNELS[0], family: str = "") -> Parent:
+    return Parent(tried, kernel, family, cost(tried))
+
+
 def run(tried: Case) -> Outcome:
     return Path("model").run(tried)
 
@@ -32,13 +36,13 @@ def reached(*told: tuple[int, int, int]) -> Reached:
 
 
 def test_a_sound_parent_is_better_than_a_faulty_one_and_then_the_cheaper() -> None:
-    sound, faulty = Parent(case(100_000), KERNELS[0], ""), Parent(case(8), KERNELS[0], "null-pointer")
+    sound, faulty = bred_from(case(100_000)), bred_from(case(8), family="null-pointer")
     assert better(sound, faulty)
     assert not better(faulty, sound)
-    cheap = Parent(case(8), KERNELS[0], "")
+    cheap = bred_from(case(8))
     assert better(cheap, sound)
     assert not better(sound, cheap)
-    assert not better(cheap, Parent(case(9), KERNELS[0], "")), "a gain that is not worth a report"
+    assert not better(cheap, bred_from(case(9))), "a gain that is not worth a report"
     assert cost(case(1000)) > cost(case(1000, page_size=64)) > cost(case(10))
 
 
@@ -79,9 +83,9 @@ def test_the_distance_to_what_checks_object_to_is_a_feature() -> None:
 def test_a_feature_keeps_the_best_parent_that_any_chunk_offers() -> None:
     known = FeatureMap()
     faulty, dear, cheap = (
-        Parent(case(4), KERNELS[0], "hang"),
-        Parent(case(90_000), KERNELS[0], ""),
-        Parent(case(4), KERNELS[0], ""),
+        bred_from(case(4), family="hang"),
+        bred_from(case(90_000)),
+        bred_from(case(4)),
     )
     known.take(0, reached((7, 3, 0), (8, 1, NO_PARENT)), {0: faulty})
     known.take(1, reached((7, 5, 2)), {2: dear})
@@ -109,7 +113,7 @@ def shapes(parents: Frozen, chunks: int) -> Counter[int]:
 
 
 def test_every_kernel_is_bred_from_alike_however_rarely_it_is_met() -> None:
-    by_kernel = {kernel: Parent(case(64).replace(num_head=16 * (n + 1)), kernel, "") for n, kernel in enumerate(KERNELS)}
+    by_kernel = {kernel: bred_from(case(64).replace(num_head=16 * (n + 1)), kernel) for n, kernel in enumerate(KERNELS)}
     hits = {100 * n + i: (1_000_000, 10_000, 100, 1)[n] for n in range(4) for i in range(40 if n == 0 else 1)}
     parents = {feature: by_kernel[KERNELS[feature // 100]] for feature in hits}
     found = shapes(frozen(hits, parents), 20)
@@ -119,8 +123,8 @@ def test_every_kernel_is_bred_from_alike_however_rarely_it_is_met() -> None:
 
 def test_what_made_one_kernel_fail_is_tried_on_the_others() -> None:
     """The batch of a known fault comes back with the shape of a kernel that is not known to have it."""
-    fault = Parent(case(*[777] * 5), KERNELS[0], "hang")
-    sound = Parent(case(64).replace(num_head=64), KERNELS[1], "")
+    fault = bred_from(case(*[777] * 5), family="hang")
+    sound = bred_from(case(64).replace(num_head=64), KERNELS[1])
     maker = Maker(space(Wishes("direct", heads=(16, 32, 48, 64), max_batch=8)), 0, 200)
     bred = maker.cases(5, frozen({FAULT | 5: 1, 9: 1}, {FAULT | 5: fault, 9: sound}))[50:]
     crossed = [each for each in bred if each.num_head == 64 and each.kv_lens == (777,) * 5]
@@ -130,7 +134,7 @@ def test_what_made_one_kernel_fail_is_tried_on_the_others() -> None:
 
 
 def test_breeding_depends_on_chunk_and_seed_alone() -> None:
-    known = frozen({9: 1}, {9: Parent(case(64), KERNELS[1], "")})
+    known = frozen({9: 1}, {9: bred_from(case(64), KERNELS[1])})
     wide = space(Wishes("direct", max_batch=8))
     assert Maker(wide, 1, 60).cases(4, known) == Maker(wide, 1, 60).cases(4, known)
     assert Maker(wide, 1, 60).cases(4, known) != Maker(wide, 2, 60).cases(4, known)
