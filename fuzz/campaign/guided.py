@@ -7,11 +7,12 @@ they are, a killed campaign goes on with the same cases, and any case can be dra
 **Parents.** Each feature (fuzz.campaign.features) has one case to breed from, the best that the campaign has met. A parent is
 drawn by the kernel that it reached, every kernel of a release with the same chance, because some are dispatched for one shape
 in a thousand and no less likely to be wrong for it; among those of a kernel half of the draws go by rarity (1 / hits) and half
-give every feature the same chance, without which a few thousand hits would make one as good as forgotten.
+give every feature the same chance, without which a few thousand hits would make one as good as forgotten. Of two draws the
+cheaper parent is taken: a few long batches would otherwise take most of the time.
 
 **Crossings.** Most cases are the shape of a parent (what decides its kernel) with the rest of another case: batch, lengths,
-graph, where its pages lie. That is either the parent of a known fault, every family of faults with the same chance, since the
-same slip is often there for another kernel, dtype or planner; or a case that is drawn afresh, the cheaper one of two.
+graph, where its pages lie. That is either the parent of a known fault, every family of faults for the same time, since the same
+slip is often there for another kernel, dtype or planner; or a case that is drawn afresh, the cheaper one of two.
 
 **Mutations.** The others differ from a parent in one thing or a few (fuzz.campaign.mutate).
 
@@ -162,6 +163,8 @@ class _Wheel:
                 families[frozen.parents[index].family].append(feature)
         self._kernels = [_Rarity(known, frozen.hits) for known in kernels.values()]
         self._families = list(families.values())
+        cheapest = (min(self._parent(fault).cost for fault in faults) for faults in self._families)
+        self._shares = list(accumulate(1 / cost for cost in cheapest))
 
     @property
     def knows_faults(self) -> bool:
@@ -170,14 +173,19 @@ class _Wheel:
 
     def parent(self, random: Random) -> Case:
         """A parent: any kernel, and of its features any or a rare one."""
-        return self._case(pick(random, self._kernels).draw(random))
+        features = pick(random, self._kernels)
+        return self._cheaper(features.draw(random), features.draw(random))
 
     def faulty(self, random: Random) -> Case:
-        """The parent of a fault: any family, and any fault of it."""
-        return self._case(pick(random, pick(random, self._families)))
+        """The parent of a fault: families by what they cost, so that each gets the same time, and any fault of it."""
+        faults = self._families[_place(random, self._shares)]
+        return self._cheaper(pick(random, faults), pick(random, faults))
 
-    def _case(self, feature: int) -> Case:
-        return self.frozen.parents[self.frozen.parent_of[feature]].case
+    def _cheaper(self, *features: int) -> Case:
+        return min(map(self._parent, features), key=lambda parent: parent.cost).case
+
+    def _parent(self, feature: int) -> Parent:
+        return self.frozen.parents[self.frozen.parent_of[feature]]
 
 
 class _Rarity:
@@ -191,4 +199,9 @@ class _Rarity:
         """A feature."""
         if random.random() < 0.5:
             return pick(random, self._features)
-        return self._features[bisect_right(self._sums, random.random() * self._sums[-1], hi=len(self._sums) - 1)]
+        return self._features[_place(random, self._sums)]
+
+
+def _place(random: Random, sums: Sequence[float]) -> int:
+    """An index, drawn by weights whose running sums are given."""
+    return bisect_right(sums, random.random() * sums[-1], hi=len(sums) - 1)
