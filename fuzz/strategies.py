@@ -148,12 +148,12 @@ def graph_batches(batch: int, most: int) -> tuple[int | None, ...]:
     return (None, None, None, *captured[:2], batch, *([batch + 1] if batch < most else []))
 
 
-@lru_cache(maxsize=64)
 def pool_limit(far: bool) -> int:
     """Byte before which a pool's requests begin; `far`: whether the pool may pass 4 GiB."""
     return MEMORY if far else NEAR_POOL
 
 
+@lru_cache(maxsize=64)
 def pool_starts(page_bytes: int, far: bool) -> tuple[tuple[int, PageOrder], ...]:
     """(first page, order): mostly a pool from 0; where `far`, also pages where a product of 24 or 32 bits wraps."""
     sequential = [(0, PageOrder.SEQUENTIAL)] * 24
