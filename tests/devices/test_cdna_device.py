@@ -152,6 +152,12 @@ def test_an_item_that_ends_before_it_begins_is_a_hang() -> None:
     assert observed(launched).end is None
 
 
+@pytest.mark.parametrize("mode", [MetadataMode.FAST, MetadataMode.NON_PERSISTENT])
+def test_the_watchdog_counts_tokens_whatever_the_pages(mode: MetadataMode) -> None:
+    wide = {"kv_lens": (131_072,), "mode": mode, "num_cu": 80, **BF16}
+    assert instruction_limit(made(page_size=64, **wide)) >= instruction_limit(made(page_size=1, **wide))
+
+
 def test_an_empty_request_ends_its_workgroup_and_leaves_rows_unwritten() -> None:
     """The planner gives a request without KV an item [0, 0), and the kernel leaves at it whatever comes behind."""
     outcome = CasePath(CdnaDevice(installed_wheel()), installed_wheel()).run(wheel_case(kv_lens=(0, 40), num_cu=1, **BF16))

@@ -224,9 +224,9 @@ def instruction_limit(call: Call) -> int:
     launch, plan = call.launched, call.plan
     if plan is not None and launch.persistent:
         items = plan.work_items
-        tokens = np.concatenate(([0], np.cumsum((items[:, 5] - items[:, 4]).clip(min=0), dtype=np.int64)))
+        pages = np.concatenate(([0], np.cumsum((items[:, 5] - items[:, 4]).clip(min=0), dtype=np.int64)))
         shares = plan.buffers["work_indptr"].words.clip(0, len(items))  # words that nobody wrote are anything
-        tiles, longest = int(np.diff(shares).max(initial=0)), int(np.diff(tokens[shares]).max(initial=0))
+        tiles, most = int(np.diff(shares).max(initial=0)), int(np.diff(pages[shares]).max(initial=0))
     else:
-        tiles, longest = 1, len(call.decode.kv_indices)
-    return 200_000 + 40_000 * tiles + 400 * longest
+        tiles, most = 1, len(call.decode.kv_indices)
+    return 200_000 + 40_000 * tiles + 400 * most * call.decode.page_size
