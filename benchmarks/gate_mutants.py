@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError
-from backend.serving.source.fetch import open_source
-from backend.serving.source.scenarios import Scenario
-from backend.serving.source.session import SourceSession
+from backend.real.frameworks.fetch import open_source
+from backend.real.frameworks.scenarios import Scenario
+from backend.real.frameworks.session import SourceSession
 from fuzz.gate.frameworks import Identity, framework_scenarios, identity
 from fuzz.gate.judge import Judge
 from fuzz.gate.scenarios import random_lives

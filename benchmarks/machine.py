@@ -33,7 +33,7 @@ from backend.cdna.memory import AddressSpace
 from backend.cdna.record import NOTHING, Record
 from backend.cdna.result import Mode, RunResult, Schedule
 from backend.decision import Decision
-from backend.devices.cdna.space import build
+from backend.devices.cdna.address_space import build
 from backend.host import call
 from backend.serving.policy import decide
 from backend.serving.registry import policy

@@ -1,6 +1,6 @@
 """Which release of a serving framework brought a fault of its own, or took it away: real backend files, tried in order.
 
-Each source is executed as shipped on a GPU that isn't there (backend.serving.source) for one step with the case's batch; what
+Each source is executed as shipped on a GPU that isn't there (backend.real.frameworks) for one step with the case's batch; what
 it then asks of AITER runs through the case's release. Knows no framework's rule.
 """
 
@@ -14,10 +14,10 @@ from backend.case import Case
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding
 from backend.path import Outcome, Path
-from backend.serving.source.record import RecordedStep, Recording
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
-from backend.serving.source.session import SourceSession
-from backend.serving.source.steps import decision_of
+from backend.real.frameworks.record import RecordedStep, Recording
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.session import SourceSession
+from backend.real.frameworks.steps import decision_of
 from reprod.bisect import Trial, Verdict, try_revision
 from reprod.revision import Part
 
@@ -34,7 +34,7 @@ class SourceChange:
 def bisect_sources(
     sources: Sequence[str], case: Case, wanted: Finding, said: Callable[[Trial], None] = lambda _: None
 ) -> tuple[tuple[Trial, ...], tuple[SourceChange, ...]]:
-    """Every source's verdict, and where it changes. sources: as backend.serving.source.fetch.open_source takes them."""
+    """Every source's verdict, and where it changes. sources: as backend.real.frameworks.fetch.open_source takes them."""
     path = Path()
 
     def judge(name: str) -> tuple[Outcome, tuple[tuple[Part, str], ...]]:

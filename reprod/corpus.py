@@ -221,7 +221,7 @@ def _device(machine: Machine, source: CodeSource | None) -> Device:
     """The device; `model` with traits of a kernel that is not there where they are planted."""
     if not machine.planted:
         return open_device(machine.device, source, numbers=machine.numbers)
-    from backend.devices.model import ModelDevice
+    from backend.devices.model.device import ModelDevice
     from backend.devices.model.traits import KernelTraits, from_row, to_row
 
     return ModelDevice(known=from_row(to_row(KernelTraits()) | dict(machine.planted)))

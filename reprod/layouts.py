@@ -2,7 +2,7 @@
 
 A byte-exact finding stands however memory is laid out; a GPU complains only where the access leaves what is mapped. So
 the tensors of the call are laid out many times, each time behind another history of allocations, and the accesses are tried
-in each. Everything follows from the seed. The rules of the allocator are backend.virtual.allocator's; this module knows which
+in each. Everything follows from the seed. The rules of the allocator are backend.real.allocator's; this module knows which
 tensors a call has and in what order they are made, and no kernel.
 """
 
@@ -17,7 +17,7 @@ from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.observation import ViolationKind
 from backend.path import Outcome
-from backend.virtual.allocator import (
+from backend.real.allocator import (
     LARGE_SEGMENT,
     MIN_BLOCK,
     MIN_LARGE,

@@ -1,6 +1,6 @@
 """Runs a script on the virtual GPU, in a child process with limits, and says what hardware would have done with it.
 
-What runs there is backend.virtual.script; here it is started, watched and told of. Every script that the project writes goes
+What runs there is backend.real.script; here it is started, watched and told of. Every script that the project writes goes
 through `verified` before it is shown.
 """
 
@@ -22,11 +22,11 @@ from backend.aiter.codefiles import open_source
 from backend.case import Arch, Case
 from backend.codec import from_plain, to_plain
 from backend.errors import UsageError
-from backend.virtual.child import Limits
-from backend.virtual.script.options import Options
-from backend.virtual.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, Seen
+from backend.real.child import Limits
+from backend.real.script.options import Options
+from backend.real.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, Seen
 
-RUNNER = "backend.virtual.script.run"
+RUNNER = "backend.real.script.run"
 
 DEFAULT_LIMITS = Limits(seconds=600.0, memory=8 << 30)
 

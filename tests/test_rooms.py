@@ -15,13 +15,13 @@ SOURCES = sorted(path for room in ("backend", "fuzz", "reprod") for path in (ROO
 HEAVY = ("ray", "torch", "triton", "aiter", "rocm")
 """Packages that cost seconds or need hardware: imported inside the functions that use them."""
 
-HEAVY_ROOMS = ("backend.devices.gpu", "backend.serving.source.drivers", "backend.virtual")
+HEAVY_ROOMS = ("backend.devices.gpu", "backend.real")
 """Rooms about such a package (they subclass its types): they may import it at the top, and are imported where used."""
 
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     "backend": ("fuzz", "reprod"),
     "reprod": ("fuzz",),
-    "backend.aiter": ("backend.devices", "backend.cdna", "backend.checks", "backend.serving", "backend.virtual"),
+    "backend.aiter": ("backend.devices", "backend.cdna", "backend.checks", "backend.serving", "backend.real"),
 }
 """Room -> what it must not import."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from backend.aiter.codefiles import CodeSource
 from backend.call import Call
 from backend.devices.agreement import Difference, differences, incomparable
-from backend.devices.cdna import CdnaDevice
-from backend.devices.model import ModelDevice
+from backend.devices.cdna.device import CdnaDevice
+from backend.devices.model.device import ModelDevice
 from backend.observation import Disagreement, Observation
 
 

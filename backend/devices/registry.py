@@ -22,19 +22,19 @@ class Device(Protocol):
 
 
 def _model(source: CodeSource | None, record: bool, ranks: int) -> Device:
-    from backend.devices.model import ModelDevice
+    from backend.devices.model.device import ModelDevice
 
     return ModelDevice(record)
 
 
 def _cdna(source: CodeSource | None, record: bool, ranks: int) -> Device:
-    from backend.devices.cdna import CdnaDevice
+    from backend.devices.cdna.device import CdnaDevice
 
     return CdnaDevice(source, record)
 
 
 def _cdna_with_numbers(source: CodeSource | None, record: bool, ranks: int) -> Device:
-    from backend.devices.cdna import CdnaDevice
+    from backend.devices.cdna.device import CdnaDevice
 
     return CdnaDevice(source, record, numbers=True)
 

@@ -1,7 +1,7 @@
 """Numbers from machine code: a call's code object run in full on the simulated CDNA machine, its output against float64.
 
 Inputs are normal numbers rounded to the types of q and KV, the same ones for every choice of a shape. Stage 2 ships as no code
-object: its rule is followed in float32 (backend/devices/cdna/merged.py), and results say so.
+object: its rule is followed in float32 (backend/devices/cdna/merged_output.py), and results say so.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from backend.call import Call
 from backend.case import QK_HEAD_DIM, Arch, DType
 from backend.cdna.machine import Launch as MachineLaunch
 from backend.cdna.result import Mode, Outcome, Schedule
-from backend.devices.cdna import machine_of
-from backend.devices.cdna import space as spaces
-from backend.devices.cdna.merged import folded, outputs
+from backend.devices.cdna import address_space as spaces
+from backend.devices.cdna.device import machine_of
+from backend.devices.cdna.merged_output import folded, outputs
 from backend.errors import CannotRunError
 
 if TYPE_CHECKING:

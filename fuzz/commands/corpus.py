@@ -142,7 +142,7 @@ def _outcome(arguments: argparse.Namespace) -> tuple[Outcome, CasePath]:
     from backend.devices.registry import open_device
     from backend.path import Path as CasePath
     from fuzz.compiling import announced
-    from reprod.given import given_case
+    from reprod.case_files import given_case
 
     case = given_case(arguments.finding)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None

@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.case import Arch
     from backend.codec import to_plain
     from backend.devices.registry import open_device
-    from backend.serving.source.scenarios import HEADS, KV_DTYPES
-    from backend.serving.source.session import SourceSession
+    from backend.real.frameworks.scenarios import HEADS, KV_DTYPES
+    from backend.real.frameworks.session import SourceSession
     from fuzz.compiling import announced
     from fuzz.gate.decide import Decided, decide, lines
 

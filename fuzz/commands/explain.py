@@ -111,7 +111,7 @@ def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:
         return open_device(arguments.device, source, ranks=arguments.ranks, numbers=arguments.numbers)
     if arguments.device != "cdna":
         raise UsageError.not_allowed("--hazards on device", arguments.device, "cdna, which runs instructions")
-    from backend.devices.cdna import CdnaDevice
+    from backend.devices.cdna.device import CdnaDevice
 
     return CdnaDevice(source, hazards=True, numbers=arguments.numbers)
 

@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _source(arguments: argparse.Namespace, started: float) -> int:
     from backend.aiter.codefiles import open_source as open_code_source
-    from backend.serving.source.fetch import open_source
-    from backend.serving.source.session import gate_line
+    from backend.real.frameworks.fetch import open_source
+    from backend.real.frameworks.session import gate_line
     from fuzz.gate import told
     from fuzz.gate.gate import Plan
     from fuzz.gate.gate import run as examine
@@ -90,7 +90,7 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
 
 def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
-    from backend.virtual.child import Child, Limits
+    from backend.real.child import Child, Limits
 
     limits = Limits(seconds=arguments.seconds + GRACE)
     with Child("fuzz.gate.policy:Service", {}, limits) as child:

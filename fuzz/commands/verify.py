@@ -62,8 +62,8 @@ def _split_at_dashes(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the script; its findings follow what it prints."""
-    from backend.virtual.child import Limits
-    from backend.virtual.script.options import Options
+    from backend.real.child import Limits
+    from backend.real.script.options import Options
     from reprod.verify import told, verify
 
     options = Options(arguments.arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)

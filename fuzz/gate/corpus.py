@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from backend.case import Case
 from backend.errors import UsageError
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.campaign.triage import default_corpus
 from fuzz.gate.sweep import Tensors
 from reprod.corpus import Entry, load_corpus

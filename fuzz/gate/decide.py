@@ -11,10 +11,10 @@ from backend.case import Arch, DType
 from backend.checks.check import check, check_call
 from backend.devices.registry import Device
 from backend.findings import Severity, cause
-from backend.serving.source.record import Recording
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
-from backend.serving.source.session import SourceSession
-from backend.serving.source.steps import call_of
+from backend.real.frameworks.record import Recording
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.session import SourceSession
+from backend.real.frameworks.steps import call_of
 from reprod.text import table
 
 KV_LENS = (33, 1)

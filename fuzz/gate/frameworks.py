@@ -14,7 +14,7 @@ from pathlib import Path
 
 from backend.codec import read_file
 from backend.errors import UsageError
-from backend.serving.source.scenarios import Scenario, StepKind
+from backend.real.frameworks.scenarios import Scenario, StepKind
 from fuzz.campaign.summary import KnownReference
 from fuzz.campaign.triage import default_corpus
 from fuzz.gate.judge import Shape, Sighting

@@ -1,6 +1,6 @@
 """One run of the gate: the table sweep on change and base side by side, the corpus, then random lives until time is up.
 
-The sources run in child processes of their own (backend/serving/source/session.py), so that base and change keep both
+The sources run in child processes of their own (backend/real/frameworks/session.py), so that base and change keep both
 cores of a small runner busy; devices and checks run here.
 """
 
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from backend.aiter.codefiles import CodeSource
 from backend.devices.registry import open_device
 from backend.errors import NoSuchStepError
-from backend.serving.source.record import DecisionRow
-from backend.serving.source.scenarios import HEADS as DECIDED_HEADS
-from backend.serving.source.scenarios import Scenario
-from backend.serving.source.session import SourceSession
+from backend.real.frameworks.record import DecisionRow
+from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
+from backend.real.frameworks.scenarios import Scenario
+from backend.real.frameworks.session import SourceSession
 from fuzz.gate.corpus import corpus_scenarios
 from fuzz.gate.frameworks import Identity, framework_scenarios, identity
 from fuzz.gate.judge import Judge, Sighting

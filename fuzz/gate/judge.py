@@ -12,9 +12,9 @@ from backend.checks.check import check, check_call
 from backend.devices.registry import Device
 from backend.errors import UnmodelledError
 from backend.findings import Finding, Severity, cause
-from backend.serving.source.record import Phase, RecordedStep, Recording, StepFailed
-from backend.serving.source.scenarios import Scenario
-from backend.serving.source.steps import call_of, disagreements
+from backend.real.frameworks.record import Phase, RecordedStep, Recording, StepFailed
+from backend.real.frameworks.scenarios import Scenario
+from backend.real.frameworks.steps import call_of, disagreements
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hypothesis import strategies as st
 
 from backend.errors import UsageError
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.gate.sweep import MAX_REQUESTS, Tensors
 from fuzz.generate import examples
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backend.case import Arch, DType
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 
 HEADS = (4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
 

@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from backend.codec import to_plain
-from backend.serving.source.record import DecisionRow, SourceLine
+from backend.real.frameworks.record import DecisionRow, SourceLine
 from fuzz.gate.gate import Examined
 from fuzz.gate.verdict import Fault, Verdict
 from fuzz.page.devices import notice

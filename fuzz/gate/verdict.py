@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backend.findings import Severity
-from backend.serving.source.record import DecisionRow, Phase
+from backend.real.frameworks.record import DecisionRow, Phase
 from fuzz.campaign.summary import KnownReference
 from fuzz.gate.frameworks import Identity, identity
 from fuzz.gate.judge import Shape, Sighting

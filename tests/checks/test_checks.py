@@ -13,7 +13,7 @@ from backend.case import Case, DType, MetadataMode
 from backend.checks.check import check, check_call
 from backend.checks.coverage import check_coverage
 from backend.decision import Decision
-from backend.devices.model import ModelDevice
+from backend.devices.model.device import ModelDevice
 from backend.findings import FindingKind
 from backend.host import call
 from backend.path import Path

@@ -17,8 +17,8 @@ from backend.aiter.launch import Refusal
 from backend.case import Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision
 from backend.devices.agreement import differences, incomparable
-from backend.devices.cdna import CdnaDevice
-from backend.devices.model import ModelDevice
+from backend.devices.cdna.device import CdnaDevice
+from backend.devices.model.device import ModelDevice
 from backend.devices.model.probes import Reached, made_of, random_case, reached
 from backend.devices.model.traits import RowRule, traits_table
 from backend.host import call

@@ -10,7 +10,7 @@ from backend.aiter.codefiles import installed_wheel
 from backend.case import Case, DType, MetadataMode
 from backend.devices.agreement import incomparable
 from backend.devices.both import BothDevice
-from backend.devices.model import ModelDevice
+from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import RowRule, traits
 from backend.devices.registry import open_device
 from backend.findings import FindingKind, Party

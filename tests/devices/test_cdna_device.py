@@ -14,8 +14,8 @@ from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
 from backend.decision import Decision
-from backend.devices.cdna import CdnaDevice, instruction_limit
-from backend.devices.cdna import space as spaces
+from backend.devices.cdna import address_space as spaces
+from backend.devices.cdna.device import CdnaDevice, instruction_limit
 from backend.devices.model.probes import backward
 from backend.errors import CannotRunError
 from backend.findings import FindingKind, Party, Severity

@@ -15,7 +15,8 @@ import torch
 from backend.aiter.codefiles import installed_wheel, open_source
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
 from backend.checks.numerics import check_numbers
-from backend.devices.cdna import CdnaDevice, merged
+from backend.devices.cdna import merged_output as merged
+from backend.devices.cdna.device import CdnaDevice
 from backend.devices.gpu import cdna_numbers
 from backend.devices.gpu.numbers import BF16_P, Comparison
 from backend.devices.registry import open_device

@@ -14,7 +14,7 @@ from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.cdna.bitmap import marked_runs
 from backend.decision import Decision
-from backend.devices import outputs, tokens
+from backend.devices import outputs, unread_tokens
 from backend.devices.accesses import NOTHING, Accesses, Planes, bounds, footprint_of, merge, subtract
 from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.model.probes import backward
@@ -115,15 +115,15 @@ def test_tokens_are_read_whole_or_counted() -> None:
     launched = made(kv_lens=(20, 3), page_size=16, first_page=1)
     token, page = 576 * 2, 16 * 576 * 2
     everything = np.array([[page, 4 * page]], np.int64)
-    assert tokens.may_differ(launched)
-    assert tokens.unread(launched, everything) is None
+    assert unread_tokens.may_differ(launched)
+    assert unread_tokens.unread(launched, everything) is None
     # One token a page: of 20 and 3 tokens in three pages, 20 are left out, the second token of the first page first.
     first_only = np.array([[number * page, number * page + token] for number in (1, 2, 3)], np.int64)
-    found = tokens.unread(launched, first_only)
+    found = unread_tokens.unread(launched, first_only)
     assert found is not None
     assert (found.count, found.first_offset, found.end_offset) == (20, page + token, page + 2 * token)
     # The last page holds three tokens; what is read behind them matters to nobody.
-    assert tokens.unread(launched, np.array([[page, 3 * page + 3 * token]], np.int64)) is None
+    assert unread_tokens.unread(launched, np.array([[page, 3 * page + 3 * token]], np.int64)) is None
 
 
 @pytest.mark.parametrize(

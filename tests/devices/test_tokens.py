@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from backend.devices.tokens import _unread
+from backend.devices.unread_tokens import _unread
 
 
 def by_definition(

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from backend.aiter.codefiles import installed_wheel
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.result import Schedule
-from backend.devices.cdna import merged
+from backend.devices.cdna import merged_output as merged
 from fuzz.accuracy import machine, measure
 from fuzz.accuracy.choices import Choice, choices, pairs
 from fuzz.accuracy.measure import Measured, on_machine, rounding_alone

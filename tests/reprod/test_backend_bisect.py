@@ -7,8 +7,8 @@ import pytest
 from backend.case import Case, DType
 from backend.errors import CannotRunError
 from backend.path import Path as CasePath
-from backend.serving.source.fetch import cache_folder
-from backend.serving.source.scenarios import StepKind
+from backend.real.frameworks.fetch import cache_folder
+from backend.real.frameworks.scenarios import StepKind
 from fuzz.cli import main
 from reprod import backend_bisect
 from reprod.backend_bisect import bisect_sources, first_shown, scenario_of, told_sources

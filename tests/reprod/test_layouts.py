@@ -9,7 +9,7 @@ import pytest
 
 from backend.case import Case
 from backend.path import Path as CasePath
-from backend.virtual.allocator import GAP, MIB, AddressSpace, CachingAllocator
+from backend.real.allocator import GAP, MIB, AddressSpace, CachingAllocator
 from reprod.layout_text import percent
 from reprod.layouts import Setting, Stray, lay_out, layouts, share, strays_of, tensor_bytes
 

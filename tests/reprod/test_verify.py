@@ -11,9 +11,9 @@ from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Outcome
 from backend.path import Path as CasePath
-from backend.virtual.child import Limits
-from backend.virtual.script.options import Options
-from backend.virtual.script.report import ScriptReport, Seen
+from backend.real.child import Limits
+from backend.real.script.options import Options
+from backend.real.script.report import ScriptReport, Seen
 from fuzz.cli import main
 from reprod.fix import fix_of
 from reprod.script import script_text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.serving.source.drivers.process import refuses
+from backend.real.frameworks.process import refuses
 
 SOURCE = """
 def no(heads):

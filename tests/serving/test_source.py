@@ -16,11 +16,11 @@ import pytest
 from backend.case import Arch, DType
 from backend.codec import from_plain, to_plain
 from backend.errors import CannotRunError, UsageError
-from backend.serving.source.fetch import _single_file, open_source
-from backend.serving.source.record import BUFFER_ROLES, Phase, RecordedStep, Recording
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind, data_parallel, eager_decode, graph_decode
-from backend.serving.source.session import SourceSession, decision_table, gate_line
-from backend.virtual.child import Limits
+from backend.real.child import Limits
+from backend.real.frameworks.fetch import _single_file, open_source
+from backend.real.frameworks.record import BUFFER_ROLES, Phase, RecordedStep, Recording
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, data_parallel, eager_decode, graph_decode
+from backend.real.frameworks.session import SourceSession, decision_table, gate_line
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
 WHEELS = (BEFORE, AFTER, LATEST)

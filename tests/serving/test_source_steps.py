@@ -13,11 +13,11 @@ from backend.codec import from_plain, to_plain
 from backend.decision import Decision
 from backend.devices.registry import open_device
 from backend.findings import FindingKind
-from backend.serving.source.fetch import open_source
-from backend.serving.source.record import Phase, RecordedStep
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind, graph_decode
-from backend.serving.source.session import SourceSession
-from backend.serving.source.steps import call_of, decision_of, disagreements
+from backend.real.frameworks.fetch import open_source
+from backend.real.frameworks.record import Phase, RecordedStep
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, graph_decode
+from backend.real.frameworks.session import SourceSession
+from backend.real.frameworks.steps import call_of, decision_of, disagreements
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
 FP8, BF16 = DType.FP8, DType.BF16

@@ -17,12 +17,12 @@ from backend.case import Case, DType
 from backend.codec import to_plain
 from backend.decision import Decision
 from backend.errors import NoSuchStepError
+from backend.real.frameworks.fetch import cache_folder
+from backend.real.frameworks.record import Phase, RecordedStep
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, eager_decode, graph_decode
+from backend.real.frameworks.session import SourceSession
 from backend.serving.policy import decide
 from backend.serving.registry import policy
-from backend.serving.source.fetch import cache_folder
-from backend.serving.source.record import Phase, RecordedStep
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind, eager_decode, graph_decode
-from backend.serving.source.session import SourceSession
 
 FP8, BF16 = DType.FP8, DType.BF16
 

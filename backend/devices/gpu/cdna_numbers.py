@@ -19,7 +19,7 @@ from backend.call import Call
 from backend.case import QK_HEAD_DIM, DType
 from backend.cdna.memory import AddressSpace
 from backend.codec import from_plain
-from backend.devices.cdna.merged import folded, outputs, partial_rows
+from backend.devices.cdna.merged_output import folded, outputs, partial_rows
 from backend.devices.gpu.numbers import BF16_P, FP8_P, Comparison
 from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_float64, fill, is_fnuz
 from backend.errors import CannotRunError

@@ -23,8 +23,8 @@ from backend.aiter.release import release
 from backend.call import Call
 from backend.case import RELEASES
 from backend.devices.agreement import Difference, differences, incomparable
-from backend.devices.cdna import CdnaDevice
-from backend.devices.model import ModelDevice
+from backend.devices.cdna.device import CdnaDevice
+from backend.devices.model.device import ModelDevice
 from backend.devices.model.kernargs import reads_of
 from backend.devices.model.probes import Reached, backward, made_of, probes, reached, tall
 from backend.devices.model.traits import COLUMNS, Backward, KernelTraits, Layout, Paging, RowRule, Single, read_table, to_row

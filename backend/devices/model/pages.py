@@ -11,7 +11,7 @@ from numba import njit
 from backend.aiter.arguments import Int32Array
 from backend.call import Call
 from backend.case import QK_HEAD_DIM
-from backend.devices import tokens
+from backend.devices import unread_tokens
 from backend.devices.accesses import Accesses, merge, out_of_bounds
 from backend.devices.model.traits import KernelTraits, Paging
 from backend.observation import ByteRanges, Violation, ViolationKind
@@ -51,8 +51,8 @@ def violations(call: Call, known: KernelTraits, work: Stretches) -> list[Violati
         found.append(outside)
     if foreign[5]:
         found.append(_foreign(call, known, foreign))
-    if tokens.may_differ(call):
-        missing = tokens.unread(call, merge(owned[0], owned[1]))
+    if unread_tokens.may_differ(call):
+        missing = unread_tokens.unread(call, merge(owned[0], owned[1]))
         found += [] if missing is None else [missing]
     return found
 
@@ -67,7 +67,7 @@ def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     """Whether every page that the work names is read where it lies, by whom it belongs to, so that nothing can be wrong."""
     decode = call.decode
     wide = known.bytes_of_token(decode.kv_dtype.itemsize) > QK_HEAD_DIM * decode.kv_dtype.itemsize
-    if tokens.may_differ(call) or wide or known.paging is Paging.TOKEN or not len(decode.kv_indices):
+    if unread_tokens.may_differ(call) or wide or known.paging is Paging.TOKEN or not len(decode.kv_indices):
         return False
     lowest, highest = int(decode.kv_indices.min()), int(decode.kv_indices.max())
     limit = 1 << 24 if known.page_bits == 24 else 1 << 62

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from backend.serving.source.fetch import open_source
+from backend.real.frameworks.fetch import open_source
 from fuzz.cli import main
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"

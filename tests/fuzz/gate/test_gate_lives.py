@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from backend.codec import dumps
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.gate.scenarios import random_lives, shrink
 from fuzz.gate.sweep import GFX942, GFX950, HEADS, scenarios
 

@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from backend.case import DType
 from backend.devices.registry import open_device
-from backend.serving.source.fetch import open_source
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
-from backend.serving.source.session import SourceSession
+from backend.real.frameworks.fetch import open_source
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.session import SourceSession
 from fuzz.gate.judge import Judge
 
 FIXED = "sglang==0.5.13"

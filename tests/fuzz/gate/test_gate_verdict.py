@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 from backend.case import Arch, Case, DType
 from backend.findings import Severity
-from backend.serving.source.record import DecisionRow, Phase, SourceLine
-from backend.serving.source.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.record import DecisionRow, Phase, SourceLine
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.campaign.summary import KnownReference
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Shape, Sighting

@@ -9,8 +9,8 @@ import pytest
 
 from backend.devices.registry import open_device
 from backend.errors import NoSuchStepError, UsageError
-from backend.serving.source.fetch import open_source
-from backend.serving.source.session import SourceSession
+from backend.real.frameworks.fetch import open_source
+from backend.real.frameworks.session import SourceSession
 from benchmarks.gate_mutants import MUTANTS, SOURCE, Mutation
 from fuzz.campaign.triage import default_corpus
 from fuzz.gate.frameworks import framework_faults

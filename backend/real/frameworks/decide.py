@@ -1,0 +1,64 @@
+"""The decision table: what the real constructor decides, as it reaches AITER in one eager step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from backend.aiter.arguments import Device
+from backend.case import NUM_CU, Arch, DType
+from backend.real.aiter_ops import Handlers
+from backend.real.frameworks.record import DecisionRow, Recording
+from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, BackendConfig, Scenario, Step, StepKind
+from backend.real.handlers import PlannerHandlers
+
+PROBE_KV_LENS = (33, 1)
+PROBE_DRAFT_TOKENS = 2
+
+
+class Driver(Protocol):
+    """Who runs scenarios: the driver of one framework's source."""
+
+    def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
+        """Run one scenario in a fresh process."""
+
+
+def decision_table(
+    driver: Driver,
+    arch: Arch = Arch.GFX950,
+    release: str = "2026-06",
+    heads: Sequence[int] = HEADS,
+    kv_dtypes: Sequence[DType] = KV_DTYPES,
+) -> list[DecisionRow]:
+    """One row for each number of heads and KV dtype."""
+    handlers = PlannerHandlers(release, Device(arch, NUM_CU[arch]), fills=False)
+    rows = []
+    for num_head in heads:
+        for kv_dtype in kv_dtypes:
+            plain = driver.run(_probe(num_head, kv_dtype, None, arch, release), handlers)
+            speculative = driver.run(_probe(num_head, kv_dtype, PROBE_DRAFT_TOKENS, arch, release), handlers)
+            rows.append(_row(num_head, kv_dtype, plain, speculative))
+    return rows
+
+
+def _probe(num_head: int, kv_dtype: DType, draft_tokens: int | None, arch: Arch, release: str) -> Scenario:
+    config = BackendConfig(num_head, kv_dtype, kv_dtype, draft_tokens=draft_tokens, max_requests=len(PROBE_KV_LENS))
+    kind = StepKind.DECODE if draft_tokens is None else StepKind.TARGET_VERIFY
+    return Scenario("decide", (config,), (Step(kind, PROBE_KV_LENS),), arch=arch, release=release)
+
+
+def _row(num_head: int, kv_dtype: DType, plain: Recording, speculative: Recording) -> DecisionRow:
+    refused = plain.refused or (plain.failed[0].error if plain.failed else None)
+    if refused is not None or not plain.steps:
+        return DecisionRow(num_head, kv_dtype, False, False, False, None, None, None, refused or "no step was recorded")
+    step = plain.steps[0]
+    return DecisionRow(
+        num_head=num_head,
+        kv_dtype=kv_dtype,
+        persistent=step.persistent,
+        fast_mode=step.fast_mode,
+        intra_batch_mode=step.intra_batch_mode,
+        splits=step.splits,
+        splits_speculative=speculative.steps[0].splits if speculative.steps else None,
+        num_head_kernel=step.decode.num_head,
+    )

@@ -1,0 +1,157 @@
+"""Where a backend's source is: a folder, a wheel, a git revision, one file, or a release that pip fetches.
+
+Nothing is installed, nothing of it is imported.
+
+`open_source` understands
+  sglang==0.5.13 / vllm==X     pip download --no-deps into the cache; only the wheel's Python files are read, in place
+  PATH                         a folder with the package in it (a checkout, its `python` folder, an unpacked wheel), a .whl,
+                               or the backend file itself inside such a folder
+  PATH@REVISION                a revision of a git repository, bare or not
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import CannotRunError, UsageError
+from backend.real.python.slicing import IndexedTree
+from backend.real.python.trees import FolderTree, GitTree, ModuleSource, Tree, WheelTree, module_source
+
+TARGETS = {
+    "sglang": "sglang.srt.layers.attention.aiter_backend",
+    "vllm": "vllm.v1.attention.backends.mla.rocm_aiter_mla",
+}
+"""The file under test of each framework, as a module."""
+
+LARGE_WHEELS = frozenset({"vllm"})
+"""Hundreds of megabytes of binaries around a few of Python: read by ranges where pip can."""
+
+FETCH_SECONDS = 600
+"""A wheel of 400 MB over a slow line takes minutes; longer than this is a line that hangs."""
+
+PREFIXES = ("", "python")
+"""Where a repository keeps the package: vLLM at its root, sglang in `python`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSource:
+    """A framework's source. given: as the person named it; target: the file under test; tree: everything around it."""
+
+    given: str
+    framework: str
+    target: ModuleSource
+    tree: IndexedTree
+
+    @property
+    def label(self) -> str:
+        """One line: what was given, and where its files are."""
+        return f"{self.given} ({self.tree.tree.description})"
+
+
+def cache_folder() -> Path:
+    """Where fetched wheels are kept: AITERFUZZ_CACHE, else ~/.cache/aiterfuzz."""
+    return Path(os.environ.get("AITERFUZZ_CACHE") or Path.home() / ".cache" / "aiterfuzz")
+
+
+def open_source(given: str) -> BackendSource:
+    """Open what a person named; UsageError for a form that is not understood, CannotRunError for what is not to be had."""
+    pinned = re.fullmatch(r"([A-Za-z0-9_-]+)==([A-Za-z0-9.+!_-]+)", given)
+    if pinned is not None:
+        framework, version = pinned[1].lower(), pinned[2]
+        if framework not in TARGETS:
+            raise UsageError.not_allowed("source", given, " or ".join(f"{name}==VERSION" for name in TARGETS))
+        return _with_target(given, framework, WheelTree(fetched_wheel(framework, version)))
+    path, _, revision = given.rpartition("@") if "@" in given and not Path(given).exists() else (given, "", "")
+    where = Path(path)
+    if not where.exists():
+        raise CannotRunError(f"{given}: no such file or folder; give a checkout, a wheel, PATH@REVISION or sglang==VERSION")
+    if revision:
+        return _in_one_of(given, [GitTree(where, revision, prefix) for prefix in PREFIXES])
+    if where.suffix == ".whl":
+        return _in_one_of(given, [WheelTree(where)])
+    if where.is_file():
+        return _single_file(given, where.resolve())
+    return _in_one_of(given, [FolderTree(where / prefix) for prefix in PREFIXES])
+
+
+def with_text(source: BackendSource, text: str, filename: str | None = None) -> BackendSource:
+    """The same tree with another text of the file under test: a pull request's file, a mutant."""
+    target = ModuleSource(source.target.name, text, filename or source.target.filename, source.target.is_package)
+    return BackendSource(source.given, source.framework, target, source.tree)
+
+
+def fetched_wheel(framework: str, version: str) -> Path:
+    """The wheel of a release, from the cache or through pip; CannotRunError with pip's last line where it has none."""
+    folder = cache_folder() / "wheels"
+    found = sorted(folder.glob(f"{framework}-{version}-*.whl")) if folder.is_dir() else []
+    if found:
+        return found[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as scratch:
+        arrived = _python_only(framework, version, Path(scratch)) if framework in LARGE_WHEELS else None
+        arrived = arrived or _whole_wheel(framework, version, Path(scratch))
+        kept = folder / arrived.name
+        arrived.replace(kept)
+    return kept
+
+
+def _python_only(framework: str, version: str, scratch: Path) -> Path | None:
+    """The Python files of a large wheel by range reads; None where that does not work here."""
+    out = scratch / f"{framework}-{version}-python-only.whl"
+    command = [sys.executable, "-m", "backend.real.frameworks.python_only", framework, version, str(out)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, env=environment, timeout=FETCH_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
+    return out if done.returncode == 0 and out.is_file() else None
+
+
+def _whole_wheel(framework: str, version: str, scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", str(scratch)]
+    try:
+        wanted = [*command, f"{framework}=={version}"]
+        done = subprocess.run(wanted, capture_output=True, text=True, check=False, timeout=FETCH_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise CannotRunError(
+            f"{framework}=={version}: pip gave no wheel in {FETCH_SECONDS} s; try again, or give a path"
+        ) from error
+    arrived = sorted(scratch.glob("*.whl"))
+    if done.returncode != 0 or not arrived:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
+        raise CannotRunError(f"{framework}=={version}: not fetched: {lines[-1]}; check the version, or give a path")
+    return arrived[0]
+
+
+def _in_one_of(given: str, trees: list[Tree]) -> BackendSource:
+    for tree in trees:
+        for framework, target in TARGETS.items():
+            if module_source(tree, target) is not None:
+                return _with_target(given, framework, tree)
+    wanted = " or ".join(name.replace(".", "/") + ".py" for name in TARGETS.values())
+    raise CannotRunError(f"{given}: holds no {wanted}; give the folder that has the package in it, or its checkout")
+
+
+def _with_target(given: str, framework: str, tree: Tree) -> BackendSource:
+    target = module_source(tree, TARGETS[framework])
+    if target is None:
+        raise CannotRunError(f"{given}: has no {TARGETS[framework].replace('.', '/')}.py")
+    return BackendSource(given, framework, target, IndexedTree(tree))
+
+
+def _single_file(given: str, file: Path) -> BackendSource:
+    """The file itself is under test; the package around it gives the rest."""
+    for framework, target in TARGETS.items():
+        parts = target.split(".")
+        if file.name == f"{parts[-1]}.py" and len(file.parents) >= len(parts):
+            root = file.parents[len(parts) - 1]
+            if (root / parts[0]).is_dir() and file == root.joinpath(*parts).with_suffix(".py"):
+                return _with_target(given, framework, FolderTree(root))
+    names = ", ".join(t.replace(".", "/") + ".py" for t in TARGETS.values())
+    raise CannotRunError(f"{given}: does not lie in its package ({names}); give the whole tree, or put the file into one")

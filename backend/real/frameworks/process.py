@@ -1,0 +1,220 @@
+"""What every driven framework needs around its file: environment, virtual GPU, packages, graphs, calls by parameter name.
+
+Knows no framework.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.aiter.arguments import Device
+from backend.errors import CannotRunError
+from backend.real.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots, operation
+from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.record import SourceLine
+from backend.real.observe import CallWatcher, DecodeSeen
+from backend.real.python.modules import LazyModule, Root, VirtualPackages
+from backend.real.python.poison import Undecidable
+from backend.real.torch_shim import GpuFacts, VirtualGpu
+from backend.real.triton_shim import KernelGuard, interpreted
+
+CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "AITER_")
+"""Environment variables that steer the frameworks; what the user's shell has set of them is taken away for the run."""
+
+OPTIONAL_MODULES = {
+    "aiter.ops.triton.gluon.mla_gluon": "mla_gluon",
+    "aiter.ops.triton.gluon.mla_decode_gluon": "mla_decode_gluon",
+}
+"""Modules of AITER that backends probe for, with the function they want of it: another decode kernel for few heads.
+
+Absent unless the tree in use has them; where it has, the function is an operation that leaves the metadata alone.
+"""
+
+
+_ANY_ARGUMENTS = inspect.signature(lambda *args, **kwargs: None)
+
+
+@dataclass(slots=True)
+class OperationLog:
+    """Handlers in front of handlers: while a graph is captured, operations are kept, so that a replay does them again."""
+
+    inner: Handlers
+    captured: list[OpCall] | None = None
+    others: list[str] = field(default_factory=list)
+
+    def serves(self, name: str) -> bool:
+        """As the inner handlers, and the optional decode kernels."""
+        return self.inner.serves(name) or name in OPTIONAL_MODULES.values()
+
+    def handle(self, call: OpCall) -> Any:
+        """Keep it while capturing, then as the inner handlers; an optional kernel's name is noted in `others`."""
+        if self.captured is not None:
+            self.captured.append(call)
+        return self.do(call)
+
+    def do(self, call: OpCall) -> Any:
+        """Do an operation without keeping it: a replay's."""
+        if call.name in OPTIONAL_MODULES.values():
+            self.others.append(call.name)
+            return None
+        return self.inner.handle(call)
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[list[OpCall]]:
+        """Collect the operations done inside."""
+        self.captured = []
+        try:
+            yield self.captured
+        finally:
+            self.captured = None
+
+
+@dataclass(slots=True)
+class Process:
+    """One framework process: everything that lives from its start to its end."""
+
+    source: BackendSource
+    device: Device
+    gpu: VirtualGpu
+    guard: KernelGuard
+    watcher: CallWatcher
+    operations: OperationLog
+    packages: VirtualPackages
+    module: LazyModule
+
+
+@contextlib.contextmanager
+def process(
+    source: BackendSource,
+    aiter: AiterSource,
+    device: Device,
+    handlers: Handlers,
+    fakes: Mapping[str, Any],
+    environment: Mapping[str, str],
+    extra_roots: Sequence[Root] = (),
+) -> Iterator[Process]:
+    """Start a process in which the file under test has been executed; ends with everything torn down.
+
+    fakes: values by bare name for the framework's package. CannotRunError where the file needs what nobody declared.
+    """
+    facts = GpuFacts(device.arch.value, device.num_cu)
+    log = OperationLog(handlers)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_collect)
+        stack.enter_context(_environment(environment))
+        gpu = stack.enter_context(VirtualGpu(facts))
+        guard = stack.enter_context(interpreted(gpu.allocations))
+        watcher = CallWatcher(gpu.allocations, source.target.filename)
+        present = {name for name in OPTIONAL_MODULES if aiter.tree is not None and aiter.tree.index(name) is not None}
+        optional = {OPTIONAL_MODULES[name]: operation(OPTIONAL_MODULES[name], _ANY_ARGUMENTS, log) for name in present}
+        absent = frozenset(OPTIONAL_MODULES) - present
+        roots = [Root(source.framework, source.tree, fakes), *extra_roots]
+        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent)
+        packages = stack.enter_context(VirtualPackages(roots))
+        try:
+            with undecided(source, packages):
+                module = _executed(source, packages)
+                yield Process(source, device, gpu, guard, watcher, log, packages, module)
+        finally:
+            watcher.decodes.clear()
+
+
+def _executed(source: BackendSource, packages: VirtualPackages) -> LazyModule:
+    """The file under test; CannotRunError where it ends with an exception before any class is built."""
+    try:
+        return packages.execute(source.target)
+    except CannotRunError:
+        raise
+    except Exception as error:
+        line = line_of(error, source.target.filename)
+        where = f"{line.file}:{line.line}" if line is not None else source.target.filename
+        what = f"{type(error).__name__}: {error}"
+        raise CannotRunError(f"{where}: the file raises {what} when it is imported; declare what it misses") from error
+
+
+def _collect() -> None:
+    """Drop the process's reference cycles (gigabytes after a few hundred cases), looking only at what this case made.
+
+    What is left alive (parsed definitions, torch) is taken out of later collections, which otherwise cost more than a case.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@contextlib.contextmanager
+def undecided(source: BackendSource, packages: VirtualPackages) -> Iterator[None]:
+    """Turn Undecidable into CannotRunError that says where in the file it happened, and which slices had failed."""
+    try:
+        yield
+    except Undecidable as missing:
+        line = line_of(missing, source.target.filename)
+        where = f"{line.file}:{line.line} ({line.function})" if line is not None else source.target.filename
+        raise CannotRunError(f"{where}: {missing}") from missing
+
+
+def line_of(error: BaseException, file: str) -> SourceLine | None:
+    """The innermost line of the file in an exception's traceback."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return SourceLine(file, frames[-1].lineno or 0, frames[-1].name) if frames else None
+
+
+def refuses(error: BaseException, file: str) -> bool:
+    """Whether a raise statement of the file made the exception, rather than something that it called or got wrong."""
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return innermost.filename == file and (innermost.line or "").startswith("raise")
+
+
+def call_by_name(function: Callable[..., Any], known: Mapping[str, Any], what: str) -> Any:
+    """Call a method with those of the known values that it takes, by parameter name.
+
+    CannotRunError names a required parameter that is not among them: the framework's signature changed.
+    """
+    given: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            continue
+        if name in known:
+            given[name] = known[name]
+        elif parameter.default is inspect.Parameter.empty:
+            raise CannotRunError(
+                f"{what}: parameter {name!r} is not known to the driver; known: {', '.join(sorted(known))}; declare its value"
+            )
+    return function(**given)
+
+
+def first_method(target: Any, names: Sequence[str], what: str) -> str:
+    """The first of the names that the object has; CannotRunError names them where it has none."""
+    for name in names:
+        if callable(getattr(target, name, None)):
+            return name
+    raise CannotRunError(f"{what}: none of {', '.join(names)} is there; the file's interface changed")
+
+
+@dataclass(slots=True)
+class CapturedGraph:
+    """A captured graph: its batch, the decode calls made in it, and the operations that a replay does again."""
+
+    batch: int
+    decodes: list[DecodeSeen]
+    operations: list[OpCall] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    before = {name: value for name, value in os.environ.items() if name.startswith(CONTROLLED_PREFIXES)}
+    for name in before:
+        del os.environ[name]
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name in [n for n in os.environ if n.startswith(CONTROLLED_PREFIXES)]:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,0 +1,134 @@
+"""Makes RecordedSteps of observed decode calls and what a driver knows of the batch. Knows no framework."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.aiter.arguments import Int32Array
+from backend.errors import CannotRunError
+from backend.real.frameworks.process import Process, line_of, refuses
+from backend.real.frameworks.record import Phase, RecordedStep, Recording, StepFailed, StrayKernelAccess
+from backend.real.frameworks.scenarios import Scenario, StepKind
+from backend.real.observe import DecodeSeen, captured_splits, decode_arguments
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What the driver knows of the batch that a decode call is for: see RecordedStep."""
+
+    kind: StepKind
+    kv_lens: tuple[int, ...]
+    query_lens: tuple[int, ...]
+    padded: int
+    padded_kv_len: int
+    slots: Int32Array
+
+
+class NotCaptured(Exception):  # noqa: N818 - not an error: the capture's own failure has been recorded
+    """A step needs a graph whose capture failed."""
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Collects the steps and failures of one scenario."""
+
+    running: Process
+    scenario: Scenario
+    steps: list[RecordedStep] = field(default_factory=list)
+    failed: list[StepFailed] = field(default_factory=list)
+
+    def recording(self) -> Recording:
+        """What was collected."""
+        called = tuple(self.running.packages.called)
+        return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed), unknown_calls=called)
+
+    def refusal(self, error: Exception) -> Recording:
+        """The recording of a constructor that does not take its configuration."""
+        return Recording(self.scenario.name, (), (), f"{type(error).__name__}: {error}")
+
+    def guarded(self, step: int, phase: Phase, action: Callable[..., None], *args: Any) -> None:
+        """Do a step; an exception of the file's own is part of the observation."""
+        try:
+            action(*args)
+        except CannotRunError:
+            raise
+        except NotCaptured:
+            self.taken()
+        except Exception as error:
+            file = self.running.source.target.filename
+            told = f"{type(error).__name__}: {error}"
+            failed = StepFailed(self.scenario.name, step, phase, told, line_of(error, file), refuses=refuses(error, file))
+            self.failed.append(failed)
+            self.taken()
+
+    def taken(self) -> list[DecodeSeen]:
+        """The decode calls since the last time."""
+        taken = list(self.running.watcher.decodes)
+        self.running.watcher.decodes.clear()
+        return taken
+
+    def record(self, step: int, backend: int, phase: Phase, decodes: list[DecodeSeen], truth: Callable[[int], Truth]) -> None:
+        """Keep each decode call as it stands now, with `truth` of its number; a step without a call has failed."""
+        if not decodes:
+            other = next(iter(self.running.operations.others), None)
+            error = f"mla_decode_fwd is not called, but {other}" if other else "mla_decode_fwd is not called"
+            self.failed.append(StepFailed(self.scenario.name, step, phase, error, None, other))
+        self.running.operations.others.clear()
+        strays = tuple(StrayKernelAccess(s.kernel, s.is_write, s.lanes, s.past_end) for s in self.running.guard.strays)
+        self.running.guard.strays.clear()
+        for call, seen in enumerate(decodes):
+            self.steps.append(self._step(step, call, backend, phase, seen, truth(call), strays))
+
+    def _step(
+        self,
+        step: int,
+        call: int,
+        backend: int,
+        phase: Phase,
+        seen: DecodeSeen,
+        truth: Truth,
+        strays: tuple[StrayKernelAccess, ...],
+    ) -> RecordedStep:
+        watcher, given = self.running.watcher, seen.call.arguments
+        buffers = watcher.decode_buffers(seen)
+        decode = decode_arguments(given, replayed=phase is Phase.REPLAY)
+        splits = captured_splits(self.scenario.release, self.running.device, given) if phase is Phase.REPLAY else None
+        if splits is not None:
+            decode = dataclasses.replace(decode, num_kv_splits=splits)
+        plan, sizing = watcher.plan_of(buffers), watcher.sizing_of(buffers)
+        lines = {
+            "sizing": sizing.line if sizing is not None else None,
+            "planning": plan.line if plan is not None else None,
+            "decode": seen.line,
+        }
+        return RecordedStep(
+            scenario=self.scenario.name,
+            step=step,
+            call=call,
+            phase=phase,
+            kind=truth.kind,
+            backend=backend,
+            release=self.scenario.release,
+            device=self.running.device,
+            num_head=self.scenario.backends[backend].num_head,
+            kv_lens=truth.kv_lens,
+            query_lens=truth.query_lens,
+            padded=truth.padded,
+            padded_kv_len=truth.padded_kv_len,
+            slots=truth.slots,
+            sizing=sizing.arguments if sizing is not None else None,
+            planning=plan.arguments if plan is not None else None,
+            decode=decode,
+            planning_buffers=plan.buffers if plan is not None else (),
+            decode_buffers=buffers,
+            lines={name: line for name, line in lines.items() if line is not None},
+            ignored=(plan.ignored if plan is not None else ()) + seen.call.ignored,
+            strays=strays,
+            q_dtype_name=str(given["q"].dtype).removeprefix("torch."),
+            kv_dtype_name=str(given["kv_buffer"].dtype).removeprefix("torch."),
+            o_dtype_name=str(given["o"].dtype).removeprefix("torch."),
+            o_elements=int(given["o"].numel()),
+        )

@@ -1,0 +1,418 @@
+"""Drives sglang's real `aiter_backend.py`: builds AiterAttnBackend, runs its forward passes, captures and replays graphs.
+
+The driver plays ModelRunner and the graph runner: it owns the request pool, the KV pool and the graph's input buffers,
+and knows which KV rows each request holds. Everything that decides is the file's own code; names that differ between
+releases are looked up (`call_by_name`, `first_method`), never guessed by version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from backend.aiter.arguments import Device
+from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM
+from backend.errors import CannotRunError, NoSuchStepError
+from backend.real.aiter_ops import AiterSource, Handlers
+from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.process import CapturedGraph, Process, call_by_name, first_method, process
+from backend.real.frameworks.record import Phase, Recording
+from backend.real.frameworks.recorder import NotCaptured, Recorder, Truth
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.sglang_objects import RequestPool, SglangState, model_runner
+from backend.real.observe import DecodeSeen
+from backend.real.python.modules import Root
+from backend.real.python.poison import Declared
+
+BACKEND_CLASS = "AiterAttnBackend"
+DRAFT_CLASS = "AiterMultiStepDraftBackend"
+
+CONTEXT_SLACK = 64
+"""KV tokens that the model's context has beyond the longest request of a scenario."""
+
+FORWARD_MODES = {
+    StepKind.DECODE: ("DECODE",),
+    StepKind.TARGET_VERIFY: ("TARGET_VERIFY",),
+    StepKind.DRAFT_EXTEND: ("DRAFT_EXTEND_V2", "DRAFT_EXTEND"),
+    StepKind.MULTI_STEP_DRAFT: ("DECODE",),
+}
+"""Names of sglang's ForwardMode for a step, newest first."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """A batch as the driver knows it.
+
+    seq_lens: what sglang calls so (target_verify: without the draft tokens). kv_lens, query_lens: what is attended to.
+    rows: rows of the request pool.
+    """
+
+    kind: StepKind
+    seq_lens: tuple[int, ...]
+    kv_lens: tuple[int, ...]
+    query_lens: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class ForwardTensors:
+    """Per-request tensors of a forward pass: its own, or slices of a graph's inputs."""
+
+    req_pool_indices: torch.Tensor
+    seq_lens: torch.Tensor
+    seq_lens_cpu: torch.Tensor
+    seq_lens_sum: int
+    positions: torch.Tensor
+
+
+@dataclass(slots=True, eq=False)
+class GraphInputs:
+    """Tensors that graphs of one kind are captured on; replays write into them, and leave what they do not write."""
+
+    req_pool_indices: torch.Tensor
+    seq_lens: torch.Tensor
+    seq_lens_cpu: torch.Tensor
+    positions: torch.Tensor
+    fill: int
+    graphs: list[CapturedGraph] = field(default_factory=list)
+
+
+class SglangDriver:
+    """Runs scenarios against one source; parsed definitions are kept between them."""
+
+    def __init__(self, source: BackendSource, aiter: AiterSource) -> None:
+        self.source = source
+        self.aiter = aiter
+
+    def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
+        """Run a scenario in a fresh process; `environment`: SGLANG_ and AITER_ variables to set."""
+        device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
+        state = SglangState(scenario)
+        with process(self.source, self.aiter, device, handlers, state.fakes(), environment or {}, _other_roots()) as running:
+            return _Run(running, scenario, state).everything()
+
+
+def _other_roots() -> list[Root]:
+    """Packages that sglang imports and that are not installed: they are asked for, and never decide."""
+    return [Root(name, None) for name in ("sgl_kernel", "flashinfer", "vllm")]
+
+
+class _Run:
+    """One scenario in one process."""
+
+    def __init__(self, running: Process, scenario: Scenario, state: SglangState) -> None:
+        self.running = running
+        self.scenario = scenario
+        self.state = state
+        self.recorder = Recorder(running, scenario)
+        self.modes = running.module.ForwardMode
+        longest = max((max(step.kv_lens) + (self._config(step).draft_tokens or 0) for step in scenario.steps), default=1)
+        self.context = longest + CONTEXT_SLACK
+        self.pools = [RequestPool(config, self.context, state.dtype(config.kv_dtype)) for config in scenario.backends]
+        self.backends: list[Any] = []
+        self.graphs: dict[tuple[int, StepKind], GraphInputs] = {}
+
+    def _config(self, step: Step) -> BackendConfig:
+        return self.scenario.backends[step.backend]
+
+    def everything(self) -> Recording:
+        """Build, capture, step; a constructor that raises ends it as refused."""
+        for at in range(len(self.scenario.backends)):
+            try:
+                self.backends.append(self._build(at))
+            except CannotRunError:
+                raise
+            except Exception as error:
+                return self.recorder.refusal(error)
+        self._capture_all()
+        for at, step in enumerate(self.scenario.steps):
+            self.recorder.guarded(at, Phase.REPLAY if step.graph else Phase.EAGER, self._step, at, step)
+        return self.recorder.recording()
+
+    def _build(self, at: int) -> Any:
+        config = self.state.config = self.scenario.backends[at]
+        name = DRAFT_CLASS if config.is_draft else BACKEND_CLASS
+        namespace = self.running.module._names
+        if name not in namespace:
+            raise CannotRunError(f"{self.running.source.target.filename}: has no class {name}; is it sglang's aiter backend?")
+        spec = self.state.speculation()
+        architecture = self.running.module.AttentionArch.MLA
+        known = {
+            "model_runner": model_runner(self.state, self.pools[at], architecture, self.running.packages.probes),
+            "skip_prefill": False,
+            "topk": 1,
+            "speculative_num_steps": spec["speculative_num_steps"],
+        }
+        return call_by_name(namespace[name], known, f"{name}.__init__")
+
+    def _batch(self, at: int, step: Step) -> Batch:
+        """Give the requests their KV rows, as the framework's allocator would have."""
+        config = self.scenario.backends[at]
+        drafts = config.draft_tokens or 1
+        count = len(step.kv_lens)
+        if step.kind is StepKind.TARGET_VERIFY:
+            kv_lens, query_lens = tuple(n + drafts for n in step.kv_lens), (drafts,) * count
+        elif step.kind is StepKind.DRAFT_EXTEND:
+            kv_lens, query_lens = step.kv_lens, step.query_lens or (drafts,) * count
+        else:
+            kv_lens, query_lens = step.kv_lens, (1,) * count
+        ahead = drafts if step.kind is StepKind.MULTI_STEP_DRAFT else 0
+        rows = self.pools[at].take(tuple(n + ahead for n in kv_lens))
+        return Batch(step.kind, step.kv_lens, kv_lens, query_lens, rows)
+
+    def _step(self, at: int, step: Step) -> None:
+        self.state.config = self.scenario.backends[step.backend]
+        batch = self._batch(step.backend, step)
+        if step.graph:
+            self._replay(at, step.backend, batch)
+        else:
+            self._eager(at, step.backend, batch)
+
+    def _eager(self, at: int, which: int, batch: Batch) -> None:
+        backend = self.backends[which]
+        tensors = ForwardTensors(
+            req_pool_indices=torch.tensor(batch.rows, dtype=torch.int64, device="cuda"),
+            seq_lens=torch.tensor(batch.seq_lens, dtype=torch.int64, device="cuda"),
+            seq_lens_cpu=torch.tensor(batch.seq_lens),
+            seq_lens_sum=sum(batch.seq_lens),
+            positions=_positions(batch).to("cuda"),
+        )
+        forward_batch = self._forward_batch(which, batch.kind, tensors, batch.query_lens)
+        backend.init_forward_metadata(forward_batch)
+        inner = backend.attn_backends if batch.kind is StepKind.MULTI_STEP_DRAFT else [backend]
+        for one in inner:
+            self._forward(one, which, batch.kind, sum(batch.query_lens), forward_batch)
+        self._record(at, which, Phase.EAGER, batch, self.recorder.taken(), padded=0, fill=0)
+
+    def _forward(self, backend: Any, which: int, kind: StepKind, tokens: int, forward_batch: Any) -> Any:
+        config, pool = self.scenario.backends[which], self.pools[which]
+        q = torch.empty((tokens, config.num_head, QK_HEAD_DIM), dtype=self.state.dtype(config.q_dtype), device="cuda")
+        k = torch.empty((tokens, 1, QK_HEAD_DIM), dtype=torch.bfloat16, device="cuda")
+        known = {
+            "q": q,
+            "k": k,
+            "v": k[..., :V_HEAD_DIM],
+            "layer": pool.layer,
+            "forward_batch": forward_batch,
+            "save_kv_cache": False,
+        }
+        name = "forward_decode" if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else "forward_extend"
+        return call_by_name(getattr(backend, name), known, f"{BACKEND_CLASS}.{name}")
+
+    def _forward_batch(self, which: int, kind: StepKind, tensors: ForwardTensors, query_lens: tuple[int, ...]) -> Any:
+        """The release's own ForwardBatch, with those of its fields that a decode step has."""
+        pool, config = self.pools[which], self.scenario.backends[which]
+        tokens = sum(query_lens)
+        known = {
+            "forward_mode": self._mode(kind, config, query_lens),
+            "batch_size": len(query_lens),
+            "input_ids": torch.zeros(tokens, dtype=torch.int64, device="cuda"),
+            "req_pool_indices": tensors.req_pool_indices,
+            "seq_lens": tensors.seq_lens,
+            "seq_lens_cpu": tensors.seq_lens_cpu,
+            "seq_lens_sum": tensors.seq_lens_sum,
+            "out_cache_loc": torch.zeros(tokens, dtype=torch.int64, device="cuda"),
+            "positions": tensors.positions,
+            "spec_info": self._spec_info(kind, config, query_lens),
+            "req_to_token_pool": pool.requests,
+            "token_to_kv_pool": pool.kv,
+            "attn_backend": None,
+        }
+        if kind is StepKind.DRAFT_EXTEND:
+            known["extend_seq_lens"] = torch.tensor(query_lens, dtype=torch.int32, device="cuda")
+            known["extend_seq_lens_cpu"] = list(query_lens)
+            known["extend_prefix_lens_cpu"] = [0] * len(query_lens)
+        declared = self.running.module.ForwardBatch
+        names = {f.name for f in dataclasses.fields(declared)}
+        return declared(**{name: value for name, value in known.items() if name in names})
+
+    def _mode(self, kind: StepKind, config: BackendConfig, query_lens: tuple[int, ...]) -> Any:
+        """The ForwardMode of a step. Draft extension has two: for a fixed number of rows, and an older one for any."""
+        names = FORWARD_MODES[kind]
+        if kind is StepKind.DRAFT_EXTEND:
+            fixed = all(rows == config.draft_tokens for rows in query_lens)
+            handled = "is_draft_extend_v2" in self.running.source.target.text
+            names = tuple(name for name in names if name != "DRAFT_EXTEND_V2" or (fixed and handled))
+        for name in names:
+            if hasattr(self.modes, name):
+                return getattr(self.modes, name)
+        raise NoSuchStepError(
+            f"sglang's ForwardMode has none of {', '.join(names)}; {kind} of {query_lens} rows cannot be driven"
+        )
+
+    def _spec_info(self, kind: StepKind, config: BackendConfig, query_lens: tuple[int, ...]) -> Any:
+        if kind is StepKind.DECODE:
+            return None
+        drafts = config.draft_tokens or 1
+        accepted = torch.tensor(query_lens, dtype=torch.int32, device="cuda")
+        info = Declared(
+            "spec_info",
+            self.running.packages.probes,
+            draft_token_num=drafts,
+            num_tokens_per_req=drafts,
+            num_accept_tokens=accepted,
+            num_correct_drafts=accepted - 1,
+            accept_length=accepted,
+            custom_mask=None,
+            kv_indptr=None,
+            kv_indices=None,
+        )
+        if kind is StepKind.DRAFT_EXTEND:
+            described = functools.partial(self._draft_input().generate_attn_arg_prefill, info)
+            info.__dict__["generate_attn_arg_prefill"] = described
+        return info
+
+    def _draft_input(self) -> Any:
+        """The release's own class that describes a draft batch."""
+        eagle_info = importlib.import_module("sglang.srt.speculative.eagle_info")
+        for name in ("EagleDraftExtendInput", "EagleDraftInput"):
+            found = getattr(eagle_info, name)
+            if isinstance(found, type):
+                return found
+        return getattr(eagle_info, name)
+
+    def _capture_all(self) -> None:
+        """Capture every graph that the steps use, each backend's sizes from the largest down, before any step."""
+        for which, config in enumerate(self.scenario.backends):
+            if not config.graph_batches:
+                continue
+            self.state.config = config
+            used = dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph)
+            kinds = list(used) or [self._usual_kind(config)]
+            each = max(self._rows_a_request(which, kind) for kind in kinds)
+            known = {"max_bs": config.max_batch, "max_num_tokens": config.max_batch * each}
+            call_by_name(self.backends[which].init_cuda_graph_state, known, f"{BACKEND_CLASS}.init_cuda_graph_state")
+            for kind in kinds:
+                self.recorder.guarded(-1, Phase.CAPTURE, self._capture_kind, which, kind)
+
+    @staticmethod
+    def _usual_kind(config: BackendConfig) -> StepKind:
+        if config.is_draft:
+            return StepKind.MULTI_STEP_DRAFT
+        return StepKind.DECODE if config.draft_tokens is None else StepKind.TARGET_VERIFY
+
+    def _rows_a_request(self, which: int, kind: StepKind) -> int:
+        drafts = self.scenario.backends[which].draft_tokens or 1
+        return 1 if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else drafts
+
+    def _capture_kind(self, which: int, kind: StepKind) -> None:
+        config, backend = self.scenario.backends[which], self.backends[which]
+        each = self._rows_a_request(which, kind)
+        holder = backend.attn_backends[0] if kind is StepKind.MULTI_STEP_DRAFT else backend
+        fill = int(holder.get_cuda_graph_seq_len_fill_value())
+        inputs = self.graphs[which, kind] = GraphInputs(
+            req_pool_indices=torch.zeros(config.max_batch, dtype=torch.int64, device="cuda"),
+            seq_lens=torch.full((config.max_batch,), fill, dtype=torch.int32, device="cuda"),
+            seq_lens_cpu=torch.full((config.max_batch,), fill, dtype=torch.int32),
+            positions=torch.zeros(config.max_batch * each, dtype=torch.int64, device="cuda"),
+            fill=fill,
+        )
+        for batch in sorted(set(config.graph_batches), reverse=True):
+            self.recorder.guarded(-1, Phase.CAPTURE, self._capture_one, which, kind, inputs, batch)
+
+    def _capture_one(self, which: int, kind: StepKind, inputs: GraphInputs, batch: int) -> None:
+        backend = self.backends[which]
+        each = self._rows_a_request(which, kind)
+        forward_batch = self._graph_batch(which, kind, inputs, batch, batch * inputs.fill)
+        self._graph_metadata(backend, kind, forward_batch, batch, in_capture=True)
+        inner = backend.attn_backends if kind is StepKind.MULTI_STEP_DRAFT else [backend]
+        with self.running.gpu.capture(), self.running.operations.capture() as operations:
+            for one in inner:
+                self._forward(one, which, kind, batch * each, forward_batch)
+        decodes = self.recorder.taken()
+        inputs.graphs.append(CapturedGraph(batch, decodes, operations))
+        added = each if kind is StepKind.TARGET_VERIFY else 0
+        nobody = Batch(kind, (), (), (), ())
+        self._record(-1, which, Phase.CAPTURE, nobody, decodes, padded=batch, fill=inputs.fill + added)
+
+    def _graph_batch(
+        self, which: int, kind: StepKind, inputs: GraphInputs, batch: int, seq_lens_sum: int, query_lens: tuple[int, ...] = ()
+    ) -> Any:
+        """A batch on the graph's inputs. query_lens: rows of the real requests; padding has a request's usual number."""
+        each = self._rows_a_request(which, kind)
+        tensors = ForwardTensors(
+            req_pool_indices=inputs.req_pool_indices[:batch],
+            seq_lens=inputs.seq_lens[:batch],
+            seq_lens_cpu=inputs.seq_lens_cpu[:batch],
+            seq_lens_sum=seq_lens_sum,
+            positions=inputs.positions[: batch * each],
+        )
+        return self._forward_batch(which, kind, tensors, query_lens + (each,) * (batch - len(query_lens)))
+
+    def _graph_metadata(self, backend: Any, kind: StepKind, forward_batch: Any, batch: int, in_capture: bool) -> None:
+        """The release's metadata method for capture or replay: one of two older ones, or the newer pair."""
+        older = "init_forward_metadata_capture_cuda_graph" if in_capture else "init_forward_metadata_replay_cuda_graph"
+        name = first_method(backend, ("init_forward_metadata_out_graph", older), BACKEND_CLASS)
+        known = {
+            "forward_batch": forward_batch,
+            "in_capture": in_capture,
+            "bs": batch,
+            "num_tokens": int(forward_batch.input_ids.shape[0]),
+            "req_pool_indices": forward_batch.req_pool_indices,
+            "seq_lens": forward_batch.seq_lens,
+            "seq_lens_sum": forward_batch.seq_lens_sum,
+            "seq_lens_cpu": forward_batch.seq_lens_cpu,
+            "encoder_lens": None,
+            "forward_mode": forward_batch.forward_mode,
+            "spec_info": forward_batch.spec_info,
+        }
+        call_by_name(getattr(backend, name), known, f"{BACKEND_CLASS}.{name}")
+        if name == "init_forward_metadata_out_graph":
+            backend.init_forward_metadata_in_graph(forward_batch)
+
+    def _replay(self, at: int, which: int, batch: Batch) -> None:
+        inputs = self.graphs.get((which, batch.kind))
+        fitting = [g for g in inputs.graphs if g.batch >= len(batch.rows)] if inputs is not None else []
+        if inputs is None or not fitting:
+            raise NotCaptured("no graph takes this batch: its capture failed")
+        graph = min(fitting, key=lambda g: g.batch)
+        count = len(batch.rows)
+        if graph.batch != count:
+            inputs.seq_lens.fill_(inputs.fill)
+            inputs.seq_lens_cpu.fill_(inputs.fill)
+            inputs.positions.zero_()
+        inputs.req_pool_indices[:count] = torch.tensor(batch.rows, dtype=torch.int64)
+        inputs.seq_lens[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
+        inputs.seq_lens_cpu[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
+        inputs.positions[: sum(batch.query_lens)] = _positions(batch)
+        total = sum(batch.seq_lens) + (graph.batch - count) * inputs.fill
+        forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total, batch.query_lens)
+        self._graph_metadata(self.backends[which], batch.kind, forward_batch, graph.batch, in_capture=False)
+        for operation in graph.operations:
+            self.running.operations.do(operation)
+        added = batch.query_lens[0] if batch.kind is StepKind.TARGET_VERIFY else 0
+        self._record(at, which, Phase.REPLAY, batch, graph.decodes, padded=graph.batch - count, fill=inputs.fill + added)
+
+    def _record(
+        self, at: int, which: int, phase: Phase, batch: Batch, decodes: list[DecodeSeen], padded: int, fill: int
+    ) -> None:
+        """Hand the calls to the recorder with what is known of each: in draft step i, a request has i more tokens."""
+        drafting = batch.kind is StepKind.MULTI_STEP_DRAFT
+
+        def truth(call: int) -> Truth:
+            ahead = call + 1 if drafting else 0
+            kv_lens = tuple(length + ahead for length in batch.kv_lens)
+            return Truth(
+                kind=batch.kind,
+                kv_lens=kv_lens,
+                query_lens=batch.query_lens,
+                padded=padded,
+                padded_kv_len=0 if not padded else ahead if drafting else fill,
+                slots=self.pools[which].slots(batch.rows, kv_lens),
+            )
+
+        self.recorder.record(at, which, phase, decodes, truth)
+
+
+def _positions(batch: Batch) -> torch.Tensor:
+    """Position of each q row's token; drafting goes on behind what there is."""
+    if batch.kind is StepKind.MULTI_STEP_DRAFT:
+        return torch.tensor(batch.seq_lens)
+    pairs = zip(batch.kv_lens, batch.query_lens, strict=True)
+    return torch.tensor([max(0, length - rows + row) for length, rows in pairs for row in range(rows)])

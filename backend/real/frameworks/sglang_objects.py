@@ -1,0 +1,173 @@
+"""What sglang's backend asks of the rest of sglang: parallel state, server arguments, model runner, request and KV pools.
+
+Declared objects and plain functions, by the names that sglang's code uses. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.aiter.arguments import Int32Array
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.real.frameworks.scenarios import BackendConfig, Scenario
+from backend.real.python.poison import Declared
+
+
+class SglangState:
+    """Values of the fakes: they follow the backend that is being built or run."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.config = scenario.backends[0]
+        self.fp8 = torch.float8_e4m3fnuz if scenario.arch is Arch.GFX942 else torch.float8_e4m3fn
+
+    def dtype(self, dtype: DType) -> torch.dtype:
+        return self.fp8 if dtype is DType.FP8 else torch.bfloat16
+
+    def fakes(self) -> dict[str, Any]:
+        """By bare name: what sglang's code asks of its process."""
+        is_gfx950 = self.scenario.arch is Arch.GFX950
+        return {
+            "fp8_dtype": self.fp8,
+            "is_fp8_fnuz": lambda: not is_gfx950,
+            "is_gfx95_supported": lambda: is_gfx950,
+            "get_attention_tp_size": lambda: 1,
+            "get_attention_tp_rank": lambda: 0,
+            "is_dp_attention_enabled": lambda: self.config.dp_attention,
+            "get_parallel": lambda: Declared(
+                "get_parallel()", attn_tp_size=1, attn_tp_rank=0, attn_dcp_size=1, attn_dcp_rank=0, tp_size=1, tp_rank=0
+            ),
+            "get_schedule": lambda: Declared("get_schedule()", page_size=self.config.page_size),
+            "get_spec": lambda: Declared("get_spec()", **self.speculation()),
+            "get_global_server_args": self.server_args,
+            "get_server_args": self.server_args,
+        }
+
+    def speculation(self) -> dict[str, Any]:
+        draft = self.config.draft_tokens
+        return {
+            "speculative_num_draft_tokens": draft,
+            "speculative_num_steps": None if draft is None else max(1, draft - 1),
+            "speculative_eagle_topk": None if draft is None else 1,
+            "speculative_algorithm": None if draft is None else "EAGLE",
+            "speculative_attention_mode": "prefill",
+        }
+
+    def server_args(self) -> Declared:
+        fp8 = self.config.kv_dtype is DType.FP8
+        return Declared(
+            "server_args",
+            page_size=self.config.page_size,
+            kv_cache_dtype="fp8_e4m3" if fp8 else "auto",
+            enable_dp_attention=self.config.dp_attention,
+            attention_backend="aiter",
+            decode_attention_backend="aiter",
+            disable_cuda_graph=not self.config.graph_batches,
+            **self.speculation(),
+        )
+
+
+class RequestPool:
+    """Requests and their KV rows: request row r, token t lies in KV row slots[r, t]; no two share one, row 0 is padding's."""
+
+    def __init__(self, config: BackendConfig, context: int, kv_dtype: torch.dtype) -> None:
+        self.context = context
+        page = config.page_size
+        stride = -(-context // page) * page
+        total = page + config.max_requests * stride
+        self.table = page + stride * np.arange(config.max_requests, dtype=np.int64)[:, None] + np.arange(context)
+        self.req_to_token = torch.zeros((config.max_requests, context), dtype=torch.int32, device="cuda")
+        buffer = torch.empty((total, 1, QK_HEAD_DIM), dtype=kv_dtype, device="cuda")
+        probes: list[str] = []
+        self.requests = Declared("req_to_token_pool", probes, size=config.max_requests, req_to_token=self.req_to_token)
+        self.kv = Declared(
+            "token_to_kv_pool",
+            probes,
+            size=total,
+            page_size=page,
+            get_key_buffer=lambda layer_id: buffer,
+            get_value_buffer=lambda layer_id: buffer[..., :V_HEAD_DIM],
+        )
+        self.layer = Declared(
+            "layer",
+            probes,
+            layer_id=0,
+            tp_q_head_num=config.num_head,
+            tp_k_head_num=1,
+            tp_v_head_num=1,
+            qk_head_dim=QK_HEAD_DIM,
+            head_dim=QK_HEAD_DIM,
+            v_head_dim=V_HEAD_DIM,
+            scaling=QK_HEAD_DIM**-0.5,
+            logit_cap=0.0,
+            k_scale=None,
+            v_scale=None,
+            is_cross_attention=False,
+            sliding_window_size=-1,
+        )
+
+    def take(self, kv_lens: tuple[int, ...]) -> tuple[int, ...]:
+        """Pool rows for a batch, their tables filled as far as the requests reach; what lies beyond stays as it was."""
+        rows = tuple(reversed(range(len(kv_lens))))
+        for row, length in zip(rows, kv_lens, strict=True):
+            self.req_to_token[row, :length] = torch.from_numpy(self.table[row, :length].astype(np.int32))
+        return rows
+
+    def slots(self, rows: tuple[int, ...], kv_lens: tuple[int, ...]) -> Int32Array:
+        """KV rows of the requests' tokens, request by request."""
+        parts = [self.table[row, :length] for row, length in zip(rows, kv_lens, strict=True)]
+        return np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
+
+    def read_source(self, plan: Any = None, *, req_pool_indices: Any, **others: Any) -> Any:
+        """The passthrough of sglang's KVIndexTranslator: request rows as they are."""
+        return SimpleNamespace(
+            ids=self.req_to_token,
+            row_ids=req_pool_indices,
+            row_stride=self.req_to_token.stride(0),
+            entry_page_size=1,
+            is_translated=False,
+            v2p=None,
+        )
+
+
+def model_runner(state: SglangState, pool: RequestPool, attention_arch: Any, probes: list[str]) -> Declared:
+    """sglang's ModelRunner for the backend that `state` is at. attention_arch: the release's AttentionArch.MLA."""
+    config = state.config
+    model_config = Declared(
+        "model_config",
+        probes,
+        dtype=torch.bfloat16,
+        is_multimodal=False,
+        num_attention_heads=config.num_head,
+        head_dim=256,
+        v_head_dim=128,
+        kv_lora_rank=V_HEAD_DIM,
+        qk_rope_head_dim=QK_HEAD_DIM - V_HEAD_DIM,
+        attention_arch=attention_arch,
+        context_len=pool.context,
+        get_num_kv_heads=lambda tp_size: config.num_head,
+    )
+    return Declared(
+        "model_runner",
+        probes,
+        model_config=model_config,
+        server_args=state.server_args(),
+        device="cuda",
+        gpu_id=0,
+        dtype=torch.bfloat16,
+        kv_cache_dtype=state.dtype(config.kv_dtype),
+        page_size=config.page_size,
+        sliding_window_size=None,
+        is_draft_worker=config.is_draft,
+        spec_algorithm=Declared("spec_algorithm", probes, is_frozen_kv_mtp=lambda: False),
+        decode_attention_backend_str="aiter",
+        prefill_attention_backend_str="aiter",
+        req_to_token_pool=pool.requests,
+        token_to_kv_pool=pool.kv,
+        token_to_kv_pool_allocator=Declared("token_to_kv_pool_allocator", probes, get_kvcache=lambda: pool.kv),
+        kv_index_translator=Declared("kv_index_translator", probes, read_source=pool.read_source),
+    )

@@ -1,0 +1,214 @@
+"""From a recorded step to what the rest of the project works on: a Decision, a Call, and where the file contradicts its batch.
+
+The Call is made of the buffers as the file really passed them, not of what its sizing call would have asked for; and what
+bounds cannot show (lengths of another batch, a plan left over, buffers in each other's place) is compared with the truth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.aiter.arguments import BufferSizes, Int32Array
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.launch import launch
+from backend.aiter.planners import plan
+from backend.aiter.release import release
+from backend.call import Call
+from backend.case import V_HEAD_DIM, Case, MetadataMode
+from backend.decision import Decision
+from backend.findings import Severity
+from backend.host import call
+from backend.real.frameworks.record import PassedBuffer, RecordedStep
+
+RECORDED = "recorded"
+"""Backend name of a case that a recording stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """One way in which a step is not what its batch needs. subject: the argument; message: for people; line: FILE:LINE."""
+
+    subject: str
+    message: str
+    line: str | None
+    severity: Severity = Severity.SILENT
+
+
+def decision_of(step: RecordedStep, backend: str = RECORDED) -> Decision:
+    """The recorded calls as a Decision. While graphs are captured there are no real requests: padding stands for them."""
+    kv_lens = step.kv_lens or (step.padded_kv_len,) * step.padded
+    case = Case(
+        num_head=step.num_head,
+        kv_lens=kv_lens,
+        max_seqlen_q=step.decode.max_seqlen_q,
+        query_lens=step.query_lens if len(set(step.query_lens)) > 1 else None,
+        q_dtype=step.decode.q_dtype,
+        kv_dtype=step.decode.kv_dtype,
+        arch=step.device.arch,
+        num_cu=step.device.num_cu,
+        release=step.release,
+        backend=backend,
+        graph_batch=step.batch if step.padded and step.kv_lens else None,
+        max_batch=step.sizing.batch if step.sizing is not None else None,
+    )
+    padding = 0 if not step.kv_lens else step.padded
+    padded_rows = np.diff(step.decode.qo_indptr)[-padding:].tolist() if padding else []
+    query_lens = step.query_lens or (step.decode.max_seqlen_q,) * step.padded
+    return Decision(
+        case=case,
+        mode=_mode(step),
+        kv_lens=kv_lens + (step.padded_kv_len,) * padding,
+        query_lens=query_lens + tuple(padded_rows),
+        head_repeat=step.head_repeat,
+        sizing=step.sizing if step.persistent else None,
+        planning=step.planning if step.persistent else None,
+        decode=dataclasses.replace(step.decode, metadata=None, kv_indices=_used_indices(step)),
+    )
+
+
+def call_of(step: RecordedStep, source: CodeSource | None = None, backend: str = RECORDED) -> Call:
+    """The Call with the buffers that the planner and the decode call were really given."""
+    made = call(decision_of(step, backend), source)
+    if step.planning is None or not step.persistent or made.allocated is None:
+        return made
+    given = _sizes(step.planning_buffers)
+    passed = step.decode.metadata
+    if given == made.allocated == passed:
+        return made
+    planned = plan(step.release, step.device, step.planning, given)
+    decode = dataclasses.replace(made.decode, metadata=passed)
+    launched = launch(release(step.release), step.device, decode, source)
+    return dataclasses.replace(made, allocated=given, plan=planned, decode=decode, launch=launched)
+
+
+def disagreements(step: RecordedStep) -> tuple[Disagreement, ...]:
+    """Everything in the step that contradicts the batch it is for, or itself."""
+    return (*_output(step), *_index_tensors(step), *_metadata(step), *_framework_kernels(step))
+
+
+def _output(step: RecordedStep) -> Iterator[Disagreement]:
+    decode = step.decode
+    needed = decode.q_rows * decode.num_head * V_HEAD_DIM
+    if step.o_elements is not None and step.o_elements < needed:
+        message = f"o has {step.o_elements} elements, {decode.q_rows} rows of {decode.num_head} heads are {needed}"
+        yield _says(step, "o", message, severity=Severity.WRITE)
+    if step.o_dtype_name not in ("", "bfloat16"):
+        yield _says(step, "o", f"o is {step.o_dtype_name}, the kernels write bfloat16")
+
+
+def _index_tensors(step: RecordedStep) -> Iterator[Disagreement]:
+    count, decode = len(step.kv_lens), step.decode
+    for subject, indptr, lengths in (
+        ("kv_indptr", decode.kv_indptr, step.kv_lens),
+        ("qo_indptr", decode.qo_indptr, step.query_lens),
+    ):
+        if len(indptr) != step.batch + 1:
+            yield _says(step, subject, f"{subject} has {len(indptr)} entries, the batch of {step.batch} needs {step.batch + 1}")
+            continue
+        wanted = np.cumsum((0, *lengths))
+        if not np.array_equal(indptr[: count + 1], wanted):
+            at = int(np.argmax(indptr[: count + 1] != wanted))
+            yield _says(
+                step, subject, f"{subject}[{at}] is {indptr[at]}, the requests' lengths {_some(lengths)} add up to {wanted[at]}"
+            )
+    held = step.slots.size
+    read = decode.kv_indices[:held]
+    if read.size < held or not np.array_equal(read, step.slots):
+        at = int(np.argmax(read != step.slots[: read.size])) if not np.array_equal(read, step.slots[: read.size]) else read.size
+        yield _says(step, "kv_indices", f"kv_indices[{at}] is not the KV row that the request holds")
+    if not np.array_equal(decode.kv_last_page_lens, np.ones(step.batch, np.int32)):
+        lens = decode.kv_last_page_lens
+        yield _says(
+            step,
+            "kv_last_page_lens",
+            f"kv_last_page_lens is {_some(lens.tolist())}, pages hold one token and there are {step.batch}",
+        )
+
+
+def _metadata(step: RecordedStep) -> Iterator[Disagreement]:
+    planning, decode = step.planning, step.decode
+    if not step.persistent:
+        return
+    if planning is None:
+        yield _says(step, "metadata", "the metadata was never planned")
+        return
+    for subject, planned, used in (
+        ("kv_indptr", planning.kv_indptr, decode.kv_indptr),
+        ("qo_indptr", planning.qo_indptr, decode.qo_indptr),
+    ):
+        if not np.array_equal(planned, used):
+            yield _says(
+                step,
+                subject,
+                f"planned with {subject} {_some(planned.tolist())}, launched with {_some(used.tolist())}",
+                "planning",
+            )
+    for subject, planned_value, used_value in (
+        ("max_seqlen_q", planning.max_seqlen_qo, decode.max_seqlen_q),
+        ("num_head", planning.num_heads_per_head_k, decode.num_head),
+    ):
+        if planned_value != used_value:
+            yield _says(step, subject, f"planned with {subject} {planned_value}, launched with {used_value}", "planning")
+    for role in step.swapped_buffers:
+        yield _says(step, role, f"the buffer passed as {role} is not the one that was planned as it")
+    for buffer in (*step.planning_buffers, *step.decode_buffers):
+        if buffer.role != "work_metadata" and buffer.dtype != "int32":
+            yield _says(step, buffer.role, f"{buffer.role} is {buffer.dtype}, not int32")
+
+
+def _framework_kernels(step: RecordedStep) -> Iterator[Disagreement]:
+    for stray in step.strays:
+        verb = "writes" if stray.is_write else "reads"
+        yield _says(
+            step,
+            stray.kernel,
+            f"{stray.kernel} {verb} {stray.lanes} elements outside its tensors, {stray.past_end} bytes past one",
+            severity=Severity.WRITE if stray.is_write else Severity.READ,
+        )
+
+
+def _says(
+    step: RecordedStep, subject: str, message: str, call_name: str = "decode", severity: Severity = Severity.SILENT
+) -> Disagreement:
+    line = step.lines.get(call_name) or step.lines.get("decode")
+    return Disagreement(subject, message, f"{line.file}:{line.line}" if line is not None else None, severity)
+
+
+def _some(values: object) -> str:
+    text = str(list(values)) if isinstance(values, tuple) else str(values)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _mode(step: RecordedStep) -> MetadataMode:
+    if not step.persistent:
+        return MetadataMode.NON_PERSISTENT
+    if step.fast_mode:
+        return MetadataMode.FAST
+    planned_fake = step.planning is not None and step.planning.intra_batch_mode
+    return MetadataMode.FAKE if planned_fake else MetadataMode.GREEDY
+
+
+def _used_indices(step: RecordedStep) -> Int32Array:
+    """kv_indices in its full size, with page 0 where no request reaches: what lies there (an earlier batch, -1) is not read."""
+    used = int(step.decode.kv_indptr[-1])
+    indices = step.decode.kv_indices
+    if used >= indices.size:
+        return indices
+    cleared = indices.copy()
+    cleared[max(used, 0) :] = 0
+    return cleared
+
+
+def _sizes(buffers: tuple[PassedBuffer, ...]) -> BufferSizes:
+    words = {buffer.role: buffer.words for buffer in buffers}
+    return BufferSizes(
+        work_indptr=words.get("work_indptr", 0),
+        work_info_set=words.get("work_info_set", 0),
+        reduce_indptr=words.get("reduce_indptr", 0),
+        reduce_final_map=words.get("reduce_final_map", 0),
+        reduce_partial_map=words.get("reduce_partial_map", 0),
+    )

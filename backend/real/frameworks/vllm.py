@@ -1,0 +1,333 @@
+"""Drives vLLM's real `rocm_aiter_mla.py`: AiterMLAMetadataBuilder plans a batch, AiterMLAImpl runs it.
+
+The driver plays the model runner: it owns block table, KV cache and the graph's input buffers. vLLM's own operator
+registry (torch.ops.vllm) leads to the implementing functions of the same source. A step is a decode of one row a request,
+or of `draft_tokens` rows (speculative verification); the other kinds of sglang's are not vLLM's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.aiter.arguments import Device, Int32Array
+from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, DType
+from backend.errors import CannotRunError, NoSuchStepError
+from backend.real.aiter_ops import AiterSource, Handlers
+from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.process import CapturedGraph, Process, call_by_name, first_method, process
+from backend.real.frameworks.record import Phase, Recording
+from backend.real.frameworks.recorder import NotCaptured, Recorder, Truth
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.vllm_objects import QK_NOPE_HEAD_DIM, VllmState
+from backend.real.observe import DecodeSeen, words_read
+from backend.real.python.modules import Root
+from backend.real.python.poison import Declared
+
+BUILDER_CLASS = "AiterMLAMetadataBuilder"
+IMPL_CLASS = "AiterMLAImpl"
+
+KINDS = (StepKind.DECODE, StepKind.TARGET_VERIFY)
+
+
+class VllmDriver:
+    """Runs scenarios against one source; parsed definitions are kept between them."""
+
+    def __init__(self, source: BackendSource, aiter: AiterSource) -> None:
+        self.source = source
+        self.aiter = aiter
+
+    def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
+        """Run a scenario in a fresh process; `environment`: VLLM_ and AITER_ variables to set."""
+        for step in scenario.steps:
+            if step.kind not in KINDS:
+                raise NoSuchStepError(f"vLLM has no step of the kind {step.kind.value}; allowed: {', '.join(KINDS)}")
+        device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
+        state = VllmState(scenario)
+        wanted = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MLA": "1", **(environment or {})}
+        with (
+            process(self.source, self.aiter, device, handlers, state.fakes(), wanted, _other_roots()) as running,
+            _operators(),
+        ):
+            return _Run(running, scenario, state).everything()
+
+
+def _other_roots() -> list[Root]:
+    """Packages that vLLM imports and that are not installed: they are asked for, and never decide."""
+    return [Root(name, None) for name in ("flashinfer", "vllm_flash_attn", "flash_attn", "amdsmi", "cbor2", "msgspec")]
+
+
+@contextlib.contextmanager
+def _operators() -> Iterator[None]:
+    """torch.ops.vllm.NAME as vLLM registers it: the function _NAME_impl of vllm/_aiter_ops.py."""
+
+    class Operators:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module("vllm._aiter_ops"), f"_{name}_impl")
+
+    before = torch.ops.__dict__.get("vllm")
+    torch.ops.__dict__["vllm"] = Operators()
+    try:
+        yield
+    finally:
+        if before is None:
+            del torch.ops.__dict__["vllm"]
+        else:
+            torch.ops.__dict__["vllm"] = before
+
+
+@dataclass(slots=True, eq=False)
+class GraphInputs:
+    """Tensors that graphs of one kind are captured on; replays write into them."""
+
+    query_start_loc: torch.Tensor
+    seq_lens: torch.Tensor
+    block_table: torch.Tensor
+    slot_mapping: torch.Tensor
+    graphs: list[CapturedGraph] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class BuiltBackend:
+    """A built pair of builder and implementation, with its KV cache."""
+
+    builder: Any
+    impl: Any
+    layer: Any
+    kv_cache: torch.Tensor
+    table: np.ndarray[Any, np.dtype[np.int64]]
+
+
+class _Run:
+    """One scenario in one process."""
+
+    def __init__(self, running: Process, scenario: Scenario, state: VllmState) -> None:
+        self.running = running
+        self.scenario = scenario
+        self.state = state
+        self.recorder = Recorder(running, scenario)
+        self.backends: list[BuiltBackend] = []
+        self.graphs: dict[tuple[int, StepKind], GraphInputs] = {}
+
+    def everything(self) -> Recording:
+        """Build, capture, step; a constructor that raises ends it as refused."""
+        for config in self.scenario.backends:
+            self.state.config = config
+            try:
+                self.backends.append(self._build(config))
+            except CannotRunError:
+                raise
+            except Exception as error:
+                return self.recorder.refusal(error)
+        for which, config in enumerate(self.scenario.backends):
+            kinds = dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph)
+            for kind in kinds:
+                self.state.config = config
+                self.graphs[which, kind] = self._inputs(which, config, kind)
+                for batch in sorted(set(config.graph_batches), reverse=True):
+                    self.recorder.guarded(-1, Phase.CAPTURE, self._capture, which, kind, batch)
+        for at, step in enumerate(self.scenario.steps):
+            self.state.config = self.scenario.backends[step.backend]
+            self.recorder.guarded(at, Phase.REPLAY if step.graph else Phase.EAGER, self._step, at, step)
+        return self.recorder.recording()
+
+    def _build(self, config: BackendConfig) -> BuiltBackend:
+        names = self.running.module._names
+        for needed in (BUILDER_CLASS, IMPL_CLASS):
+            if needed not in names:
+                raise CannotRunError(f"{self.running.source.target.filename}: has no class {needed}")
+        vllm_config = self.state.vllm_config()
+        spec = Declared(
+            "kv_cache_spec",
+            block_size=config.page_size,
+            num_kv_heads=1,
+            head_size=QK_HEAD_DIM,
+            dtype=self.state.dtype(config.kv_dtype) if config.kv_dtype is DType.BF16 else torch.uint8,
+            page_size_bytes=config.page_size * QK_HEAD_DIM * config.kv_dtype.itemsize,
+            cache_dtype_str=vllm_config.cache_config.cache_dtype,
+        )
+        known = {
+            "kv_cache_spec": spec,
+            "layer_names": ["layer"],
+            "vllm_config": vllm_config,
+            "device": torch.device("cuda", 0),
+        }
+        builder = call_by_name(names[BUILDER_CLASS], known, f"{BUILDER_CLASS}.__init__")
+        impl = names[IMPL_CLASS](**self._impl_arguments(config))
+        impl.dcp_world_size = 1
+        stride = -(-self.state.context // config.page_size) * config.page_size
+        rows = max(config.max_requests, config.max_batch)
+        blocks = (rows + 1) * stride // config.page_size
+        cache = torch.empty((blocks, config.page_size, QK_HEAD_DIM), dtype=self.state.dtype(config.kv_dtype), device="cuda")
+        one = torch.ones(1, dtype=torch.float32, device="cuda")
+        layer = Declared("layer", _q_scale=one, _k_scale=one, _v_scale=one, _q_scale_float=1.0, _k_scale_float=1.0)
+        table = stride * (1 + np.arange(rows, dtype=np.int64)[:, None]) + np.arange(stride)
+        return BuiltBackend(builder, impl, layer, cache, table)
+
+    def _impl_arguments(self, config: BackendConfig) -> dict[str, Any]:
+        rope = QK_HEAD_DIM - V_HEAD_DIM
+        return {
+            "num_heads": config.num_head,
+            "head_size": QK_HEAD_DIM,
+            "scale": QK_HEAD_DIM**-0.5,
+            "num_kv_heads": 1,
+            "alibi_slopes": None,
+            "sliding_window": None,
+            "kv_cache_dtype": "fp8" if config.kv_dtype is DType.FP8 else "auto",
+            "logits_soft_cap": None,
+            "attn_type": "decoder",
+            "kv_sharing_target_layer_name": None,
+            "q_lora_rank": 1536,
+            "kv_lora_rank": V_HEAD_DIM,
+            "qk_nope_head_dim": QK_NOPE_HEAD_DIM,
+            "qk_rope_head_dim": rope,
+            "qk_head_dim": QK_NOPE_HEAD_DIM + rope,
+            "v_head_dim": QK_NOPE_HEAD_DIM,
+            "kv_b_proj": Declared("kv_b_proj"),
+        }
+
+    def _rows_a_request(self, which: int, kind: StepKind) -> int:
+        return 1 if kind is StepKind.DECODE else self.scenario.backends[which].draft_tokens or 1
+
+    def _inputs(self, which: int, config: BackendConfig, kind: StepKind) -> GraphInputs:
+        rows, each = config.max_batch, self._rows_a_request(which, kind)
+        blocks = self.backends[which].table.shape[1] // config.page_size
+        return GraphInputs(
+            query_start_loc=torch.zeros(rows + 1, dtype=torch.int32, device="cuda"),
+            seq_lens=torch.zeros(rows, dtype=torch.int32, device="cuda"),
+            block_table=torch.zeros((rows, blocks), dtype=torch.int32, device="cuda"),
+            slot_mapping=torch.zeros(rows * each, dtype=torch.int64, device="cuda"),
+        )
+
+    def _blocks(self, which: int, count: int) -> torch.Tensor:
+        page = self.scenario.backends[which].page_size
+        return torch.from_numpy((self.backends[which].table[:count, ::page] // page).astype(np.int32))
+
+    def _step(self, at: int, step: Step) -> None:
+        which, each = step.backend, self._rows_a_request(step.backend, step.kind)
+        added = each if step.kind is StepKind.TARGET_VERIFY else 0
+        kv_lens = tuple(length + added for length in step.kv_lens)
+        if step.graph:
+            self._replay(at, which, step.kind, kv_lens, each)
+            return
+        count = len(kv_lens)
+        built = self.backends[which]
+        common = self._common(
+            query_start_loc=torch.arange(0, count * each + 1, each, dtype=torch.int32).to("cuda"),
+            seq_lens=torch.tensor(kv_lens, dtype=torch.int32, device="cuda"),
+            block_table=self._blocks(which, count).to("cuda"),
+            slot_mapping=torch.zeros(count * each, dtype=torch.int64, device="cuda"),
+            each=each,
+            longest=max(kv_lens),
+        )
+        metadata = built.builder.build(0, common)
+        self._forward(which, metadata, count * each)
+        self._record(at, which, Phase.EAGER, step.kind, self.recorder.taken(), kv_lens, each, 0)
+
+    def _common(
+        self,
+        query_start_loc: torch.Tensor,
+        seq_lens: torch.Tensor,
+        block_table: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        each: int,
+        longest: int,
+    ) -> Any:
+        """The release's own CommonAttentionMetadata, with those of its fields that a decode batch has."""
+        declared = self.running.module.CommonAttentionMetadata
+        known = {
+            "query_start_loc": query_start_loc,
+            "query_start_loc_cpu": query_start_loc.cpu(),
+            "seq_lens": seq_lens,
+            "seq_lens_cpu": seq_lens.cpu(),
+            "_seq_lens_cpu": seq_lens.cpu(),
+            "seq_lens_cpu_upper_bound": seq_lens.cpu(),
+            "num_computed_tokens_cpu": seq_lens.cpu() - each,
+            "_num_computed_tokens_cpu": seq_lens.cpu() - each,
+            "num_reqs": int(seq_lens.shape[0]),
+            "num_actual_tokens": int(slot_mapping.shape[0]),
+            "max_query_len": each,
+            "max_seq_len": longest,
+            "block_table_tensor": block_table,
+            "slot_mapping": slot_mapping,
+            "causal": True,
+        }
+        names = {f.name for f in dataclasses.fields(declared)}
+        return declared(**{name: value for name, value in known.items() if name in names})
+
+    def _forward(self, which: int, metadata: Any, tokens: int) -> None:
+        config, built = self.scenario.backends[which], self.backends[which]
+        q = torch.empty((tokens, config.num_head, QK_HEAD_DIM), dtype=self.state.dtype(config.q_dtype), device="cuda")
+        known = {"q": q, "kv_c_and_k_pe_cache": built.kv_cache, "attn_metadata": metadata, "layer": built.layer}
+        name = first_method(built.impl, ("forward_mqa", "_forward_decode"), IMPL_CLASS)
+        call_by_name(getattr(built.impl, name), known, f"{IMPL_CLASS}.{name}")
+
+    def _graph_common(self, which: int, kind: StepKind, batch: int, longest: int) -> Any:
+        inputs, each = self.graphs[which, kind], self._rows_a_request(which, kind)
+        return self._common(
+            query_start_loc=inputs.query_start_loc[: batch + 1],
+            seq_lens=inputs.seq_lens[:batch],
+            block_table=inputs.block_table[:batch],
+            slot_mapping=inputs.slot_mapping[: batch * each],
+            each=each,
+            longest=longest,
+        )
+
+    def _capture(self, which: int, kind: StepKind, batch: int) -> None:
+        inputs, each = self.graphs[which, kind], self._rows_a_request(which, kind)
+        inputs.query_start_loc[: batch + 1] = torch.arange(0, batch * each + 1, each, dtype=torch.int32)
+        inputs.seq_lens.fill_(each)
+        metadata = self.backends[which].builder.build_for_cudagraph_capture(self._graph_common(which, kind, batch, each))
+        with self.running.gpu.capture(), self.running.operations.capture() as operations:
+            self._forward(which, metadata, batch * each)
+        decodes = self.recorder.taken()
+        inputs.graphs.append(CapturedGraph(batch, decodes, operations))
+        self._record(-1, which, Phase.CAPTURE, kind, decodes, (), each, batch)
+
+    def _replay(self, at: int, which: int, kind: StepKind, kv_lens: tuple[int, ...], each: int) -> None:
+        inputs, count = self.graphs[which, kind], len(kv_lens)
+        fitting = [graph for graph in inputs.graphs if graph.batch >= count]
+        if not fitting:
+            raise NotCaptured("no graph takes this batch: its capture failed")
+        graph = min(fitting, key=lambda g: g.batch)
+        inputs.query_start_loc[: count + 1] = torch.arange(0, count * each + 1, each, dtype=torch.int32)
+        inputs.query_start_loc[count + 1 :] = count * each
+        inputs.seq_lens[:count] = torch.tensor(kv_lens, dtype=torch.int32)
+        inputs.seq_lens[count:] = 0
+        inputs.block_table[:count] = self._blocks(which, count)
+        self.backends[which].builder.build(0, self._graph_common(which, kind, graph.batch, max(kv_lens)))
+        for operation in graph.operations:
+            self.running.operations.do(operation)
+        self._record(at, which, Phase.REPLAY, kind, graph.decodes, kv_lens, each, graph.batch - count)
+
+    def _record(
+        self,
+        at: int,
+        which: int,
+        phase: Phase,
+        kind: StepKind,
+        decodes: list[DecodeSeen],
+        kv_lens: tuple[int, ...],
+        each: int,
+        padded: int,
+    ) -> None:
+        """vLLM pads with empty requests; what the backend makes of one is read off the call (nothing, or its q rows)."""
+        slots = self._slots(which, kv_lens)
+
+        def truth(call: int) -> Truth:
+            ends = words_read(decodes[call].call.arguments["kv_indptr"])
+            fill = int(ends[-1] - ends[-2]) if padded and ends.size > 1 else 0
+            return Truth(kind, kv_lens, (each,) * len(kv_lens), padded, fill, slots)
+
+        self.recorder.record(at, which, phase, decodes, truth)
+
+    def _slots(self, which: int, kv_lens: tuple[int, ...]) -> Int32Array:
+        parts = [self.backends[which].table[row, :length] for row, length in enumerate(kv_lens)]
+        return np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)

@@ -1,0 +1,51 @@
+"""The service that a child process runs for SourceSession: one source, one AITER, any number of scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from backend.aiter.arguments import Device
+from backend.case import NUM_CU, Arch, DType
+from backend.real.aiter_ops import open_aiter
+from backend.real.frameworks.decide import Driver, decision_table
+from backend.real.frameworks.fetch import open_source, with_text
+from backend.real.frameworks.record import DecisionRow, Recording
+from backend.real.frameworks.scenarios import Scenario
+from backend.real.frameworks.sglang import SglangDriver
+from backend.real.frameworks.vllm import VllmDriver
+from backend.real.handlers import PlannerHandlers
+
+
+class Worker:
+    """Runs scenarios against one source. `text`: put in place of the file under test."""
+
+    def __init__(self, source: str, text: str | None, aiter: str | None, release: str | None) -> None:
+        self.opened = open_source(source)
+        self.aiter = open_aiter(aiter, release)
+        self.use(text)
+
+    def use(self, text: str | None) -> None:
+        """Go on with another text of the file under test (None: the source's own); parsed definitions around it are kept."""
+        self.source = self.opened if text is None else with_text(self.opened, text)
+        kind = SglangDriver if self.source.framework == "sglang" else VllmDriver
+        self.driver: Driver = kind(self.source, self.aiter)
+
+    def about(self) -> dict[str, str | None]:
+        """What runs: source, framework, file under test, AITER's release and where its Python is, and what to warn of."""
+        return {
+            "source": self.source.label,
+            "framework": self.source.framework,
+            "file": self.source.target.filename,
+            "release": self.aiter.release,
+            "aiter": self.aiter.label,
+            "warning": self.aiter.warning,
+        }
+
+    def decide(self, arch: Arch, heads: Sequence[int], kv_dtypes: Sequence[DType]) -> list[DecisionRow]:
+        """The decision table."""
+        return decision_table(self.driver, arch, self.aiter.release, heads, kv_dtypes)
+
+    def run(self, scenario: Scenario, environment: Mapping[str, str]) -> Recording:
+        """Run a scenario in a fresh framework process."""
+        device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
+        return self.driver.run(scenario, PlannerHandlers(self.aiter.release, device), environment)

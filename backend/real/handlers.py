@@ -1,0 +1,83 @@
+"""Serves AITER's compiled operations with this project's rules: sizes, planners into the real buffers, decode as a no-op.
+
+The planners write what fits into the tensors that the backend passed, so that metadata lives on across steps as in the
+framework's process, stale contents included. What they would write past an end is not written; whoever checks the step
+plans again from the recorded arguments and sees it. Decode kernels change no metadata and are left to the devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from backend.aiter.arguments import BufferSizes, Device
+from backend.aiter.sizing import buffer_sizes, refusal
+from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
+from backend.real.observe import PLANNING_ROLES, plan_arguments, sizing_arguments
+from backend.real.torch_shim import host
+
+SILENT = frozenset({DECODING, "mla_decode_stage1_asm_fwd", "mla_reduce_v1", "_fwd_kernel_stage2_asm"})
+"""Operations that read metadata and write outputs only; their results steer nothing in a backend's host code."""
+
+
+PLANNERS = frozenset({PLANNING, "_get_mla_metadata_v1_impl"})
+"""The planning operation; 2026-08 has a Python function of the public name in front of it."""
+
+
+class PlannerHandlers:
+    """Handlers for one device and release of AITER. fills: whether planning writes the buffers (not needed for decisions)."""
+
+    def __init__(self, release: str, device: Device, fills: bool = True) -> None:
+        self.release = release
+        self.device = device
+        self.fills = fills
+
+    def serves(self, name: str) -> bool:
+        """The operations of MLA decode."""
+        return name == SIZING or name in SILENT or name in PLANNERS
+
+    def handle(self, call: OpCall) -> Any:
+        """Do the operation on the call's tensors."""
+        if call.name == SIZING:
+            return self._sizes(call)
+        if call.name in PLANNERS and self.fills:
+            self._plan(call)
+        return None
+
+    def _sizes(self, call: OpCall) -> tuple[Any, ...]:
+        arguments = sizing_arguments(call.arguments)
+        reason = refusal(self.release, self.device, arguments)
+        if reason is not None:
+            raise AssertionError(f"get_mla_metadata_info_v1: {reason}")
+        sizes = buffer_sizes(self.release, self.device, arguments)
+        return (
+            (2, torch.uint64),
+            (sizes.work_indptr, torch.int32),
+            ((sizes.work_info_set // 8, 8), torch.int32),
+            (sizes.reduce_indptr, torch.int32),
+            ((sizes.reduce_final_map // 2, 2), torch.int32),
+            (sizes.reduce_partial_map, torch.int32),
+        )
+
+    def _plan(self, call: OpCall) -> None:
+        from backend.aiter.planners.run import plan  # brings numba, half a second that a decision table does not need
+
+        tensors = {role: call.arguments[name] for name, role in PLANNING_ROLES.items() if name in call.arguments}
+        sizes = BufferSizes(
+            work_indptr=tensors["work_indptr"].numel(),
+            work_info_set=tensors["work_info_set"].numel(),
+            reduce_indptr=tensors["reduce_indptr"].numel(),
+            reduce_final_map=tensors["reduce_final_map"].numel(),
+            reduce_partial_map=tensors["reduce_partial_map"].numel(),
+        )
+        planned = plan(self.release, self.device, plan_arguments(call.arguments), sizes)
+        if planned.rejected is not None:
+            raise RuntimeError(f"get_mla_metadata_v1: {planned.rejected}")
+        for name, buffer in planned.buffers.items():
+            target = host(tensors[name]).view(-1)
+            low, high = max(buffer.first, 0), min(buffer.last + 1, buffer.allocated)
+            if low < high:
+                words = torch.from_numpy(buffer.image[low - buffer.first : high - buffer.first])
+                written = torch.from_numpy(buffer.marks[low - buffer.first : high - buffer.first]).bool()
+                target[low:high][written] = words[written]

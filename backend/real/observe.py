@@ -1,0 +1,295 @@
+"""Watches the three public calls of AITER and turns them into arguments of this project, tensors tagged by allocation.
+
+Knows nothing of the framework that makes the calls.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, Int32Array, PlanArguments, SizingArguments
+from backend.aiter.release import release as named
+from backend.aiter.splits import choose_splits
+from backend.case import DType
+from backend.errors import UnmodelledError
+from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
+from backend.real.frameworks.record import PassedBuffer, SourceLine
+from backend.real.torch_shim import Allocation, Allocations, host
+
+PLANNING_ROLES = {
+    "work_metadata_ptrs": "work_metadata",
+    "work_indptr": "work_indptr",
+    "work_info_set": "work_info_set",
+    "work_info": "work_info_set",
+    "reduce_indptr": "reduce_indptr",
+    "reduce_final_map": "reduce_final_map",
+    "reduce_partial_map": "reduce_partial_map",
+}
+"""Parameter of get_mla_metadata_v1 -> role (`work_info` in release 2025-11)."""
+
+DECODING_ROLES = {"work_meta_data": "work_metadata"} | {
+    role: role for role in ("work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
+}
+"""Parameter of mla_decode_fwd -> role."""
+
+
+@dataclass(slots=True, eq=False)
+class SizingSeen:
+    """One sizing call."""
+
+    arguments: SizingArguments
+    line: SourceLine | None
+
+
+@dataclass(slots=True, eq=False)
+class PlanSeen:
+    """One planning call."""
+
+    arguments: PlanArguments
+    buffers: tuple[PassedBuffer, ...]
+    line: SourceLine | None
+    ignored: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class DecodeSeen:
+    """One decode call. The tensors are kept, so that a graph's replay reads them again."""
+
+    call: OpCall
+    line: SourceLine | None
+
+
+@dataclass(slots=True)
+class CallWatcher:
+    """Observer of the public calls; `decodes` is emptied by whoever drives."""
+
+    allocations: Allocations
+    target_file: str
+    decodes: list[DecodeSeen] = field(default_factory=list)
+    sizings: list[SizingSeen] = field(default_factory=list)
+    _filled: dict[int, PlanSeen] = field(default_factory=dict)
+    _sized: dict[int, SizingSeen] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.allocations.listeners.append(self._allocated)
+
+    def entered(self, call: OpCall) -> None:
+        """Note a call with what its tensors hold now."""
+        line = self._line()
+        if call.name == SIZING:
+            self.sizings.append(SizingSeen(sizing_arguments(call.arguments), line))
+        elif call.name == PLANNING:
+            buffers = self._buffers(call.arguments, PLANNING_ROLES)
+            seen = PlanSeen(plan_arguments(call.arguments), buffers, line, call.ignored)
+            for buffer in buffers:
+                self._filled[buffer.tag] = seen
+        elif call.name == DECODING:
+            self.decodes.append(DecodeSeen(call, line))
+
+    def left(self, call: OpCall, result: Any) -> None:
+        """Nothing more to see."""
+
+    def decode_buffers(self, seen: DecodeSeen) -> tuple[PassedBuffer, ...]:
+        """The metadata buffers of a decode call; empty without persistent metadata."""
+        return self._buffers(seen.call.arguments, DECODING_ROLES)
+
+    def plan_of(self, buffers: tuple[PassedBuffer, ...]) -> PlanSeen | None:
+        """The last plan that filled the buffer passed as work_info_set, or any of them."""
+        ordered = sorted(buffers, key=lambda b: b.role != "work_info_set")
+        return next((self._filled[b.tag] for b in ordered if b.tag in self._filled), None)
+
+    def sizing_of(self, buffers: tuple[PassedBuffer, ...]) -> SizingSeen | None:
+        """The sizing call after which the buffers were allocated."""
+        ordered = sorted(buffers, key=lambda b: b.role != "work_info_set")
+        return next((self._sized[b.tag] for b in ordered if b.tag in self._sized), None)
+
+    def _allocated(self, allocation: Allocation) -> None:
+        if self.sizings:
+            self._sized[allocation.tag] = self.sizings[-1]
+
+    def _buffers(self, arguments: Mapping[str, Any], roles: Mapping[str, str]) -> tuple[PassedBuffer, ...]:
+        present = [(role, arguments[name]) for name, role in roles.items() if arguments.get(name) is not None]
+        return tuple(self._buffer(role, tensor) for role, tensor in present)
+
+    def _buffer(self, role: str, tensor: torch.Tensor) -> PassedBuffer:
+        allocation = self.allocations.of(tensor)
+        plain = host(tensor)
+        size = plain.element_size()
+        return PassedBuffer(
+            role=role,
+            tag=allocation.tag,
+            offset=plain.data_ptr() - allocation.address,
+            words=plain.numel() * size // 4,
+            allocated_words=allocation.nbytes // 4,
+            dtype=str(plain.dtype).removeprefix("torch."),
+        )
+
+    def _line(self) -> SourceLine | None:
+        return line_in(self.target_file)
+
+
+def line_in(file: str) -> SourceLine | None:
+    """The innermost frame of the running call that lies in the file."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == file:
+            return SourceLine(file, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def element_type(dtype: torch.dtype | None) -> DType:
+    """This project's name of a torch dtype; UnmodelledError for others (AITER's MLA kernels know no further ones)."""
+    if dtype is torch.bfloat16 or dtype is None:
+        return DType.BF16
+    if dtype in (torch.float8_e4m3fn, torch.float8_e4m3fnuz):
+        return DType.FP8
+    raise UnmodelledError(f"element type {dtype}: AITER's MLA decode knows bfloat16 and float8_e4m3 only")
+
+
+def words_read(tensor: torch.Tensor, at_least: int = 0) -> Int32Array:
+    """The int32 words that a kernel finds from the tensor's address on, as many as the tensor has elements.
+
+    A tensor that is strided, or of another integer type, is read as the kernel would read it: as plain int32 memory.
+    at_least: read that many, as far as the allocation reaches.
+    """
+    plain = host(tensor)
+    with torch._C.DisableTorchFunction():
+        raw = torch.empty(0, dtype=torch.uint8).set_(plain.untyped_storage())
+    begin = plain.data_ptr() - raw.data_ptr()
+    end = min(begin + 4 * max(plain.numel(), at_least), raw.numel() // 4 * 4)
+    words: Int32Array = raw[begin:end].numpy().view(np.int32).copy()
+    return words
+
+
+def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:
+    """SizingArguments of a call, whichever release declares it."""
+    splits = given.get("num_kv_splits")
+    if given.get("max_split_per_batch", -1) not in (-1, None):
+        raise UnmodelledError("get_mla_metadata_info_v1(max_split_per_batch=...): sizing by it is not modelled")
+    return SizingArguments(
+        batch=int(given["batch_size"]),
+        max_seqlen_q=int(given["max_seqlen_qo"]),
+        num_head=int(given["num_head_qo"]),
+        q_dtype=element_type(given["q_dtype"]),
+        kv_dtype=element_type(given["kv_dtype"]),
+        is_sparse=bool(given["is_sparse"]),
+        fast_mode=bool(given["fast_mode"]),
+        num_kv_splits=None if splits is None else int(splits),
+        intra_batch_mode=bool(given.get("intra_batch_mode", False)),
+    )
+
+
+def plan_arguments(given: Mapping[str, Any]) -> PlanArguments:
+    """PlanArguments of a call, index tensors by their present content."""
+    for name, modelled in (("is_cp_round_robin", False), ("mla_version", 0)):
+        if given.get(name, modelled) != modelled:
+            raise UnmodelledError(f"get_mla_metadata_v1({name}={given[name]!r}): only {modelled!r} is modelled")
+    last_page_lens = given.get("kv_last_page_lens")
+    qo_indptr = words_read(given["seqlens_qo_indptr"])
+    return PlanArguments(
+        qo_indptr=qo_indptr,
+        kv_indptr=words_read(given["seqlens_kv_indptr"]),
+        kv_last_page_lens=np.ones(qo_indptr.size - 1, np.int32) if last_page_lens is None else words_read(last_page_lens),
+        num_heads_per_head_k=int(given["num_heads_per_head_k"]),
+        num_heads_k=int(given["num_heads_k"]),
+        is_causal=bool(given["is_causal"]),
+        page_size=int(given.get("page_size", 1)),
+        kv_granularity=int(given["kv_granularity"]),
+        max_seqlen_qo=int(given["max_seqlen_qo"]),
+        uni_seqlen_qo=int(given["uni_seqlen_qo"]),
+        topk=int(given["topk"]),
+        fast_mode=bool(given["fast_mode"]),
+        max_split_per_batch=int(given["max_split_per_batch"]),
+        intra_batch_mode=bool(given.get("intra_batch_mode", False)),
+        q_dtype=_planned_type(given, "q"),
+        kv_dtype=_planned_type(given, "kv"),
+    )
+
+
+def _planned_type(given: Mapping[str, Any], side: str) -> DType:
+    """dtype_q or dtype_kv; from 2026-08 on two parts of it, and by number where the compiled operation is called."""
+    for name in (f"dtype_{side}_nope", f"dtype_{side}"):
+        value = given.get(name)
+        if isinstance(value, int):
+            return _NUMBERED_TYPES[value]
+        if value is not None:
+            return element_type(value)
+    return DType.BF16
+
+
+_NUMBERED_TYPES = {0: DType.FP8, 3: DType.BF16}
+"""AiterDtype (csrc/include/aiter_enum.h)."""
+
+
+def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> DecodeArguments:
+    """DecodeArguments of a call, index tensors by their present content.
+
+    replayed: the call is a graph's. Its tensors were sliced for the batch of the capture, and a replay reads through the
+    same address as far as its own kv_indptr says; so kv_indices is taken that far, where the allocation has it.
+    """
+    q, kv = given["q"], given["kv_buffer"]
+    splits = given.get("num_kv_splits")
+    kv_indptr = words_read(given["kv_indptr"])
+    reach = int(kv_indptr[-1]) if replayed and kv_indptr.size else 0
+    return DecodeArguments(
+        q_rows=int(q.shape[0]),
+        num_head=int(q.shape[1]),
+        kv_pages=int(kv.shape[0]),
+        page_size=int(kv.shape[1]),
+        q_dtype=element_type(q.dtype),
+        kv_dtype=element_type(kv.dtype),
+        qo_indptr=words_read(given["qo_indptr"]),
+        kv_indptr=kv_indptr,
+        kv_indices=words_read(given["kv_indices"], reach),
+        kv_last_page_lens=words_read(given["kv_last_page_lens"]),
+        max_seqlen_q=int(given["max_seqlen_q"]),
+        metadata=_metadata_sizes(given),
+        num_kv_splits=None if splits is None else int(splits),
+        intra_batch_mode=bool(given.get("intra_batch_mode", False)),
+        return_lse=bool(given.get("return_lse", False)),
+    )
+
+
+def captured_splits(release: str, device: Device, given: Mapping[str, Any]) -> int | None:
+    """KV splits that a captured non-persistent call has for good: AITER chose them at capture, by the tensors' sizes then.
+
+    None for a persistent call, one that asks for a number itself, and one that AITER refuses.
+    """
+    if given.get("work_meta_data") is not None or given.get("num_kv_splits") is not None:
+        return None
+    q = given["q"]
+    chosen = choose_splits(
+        named(release),
+        device.num_cu,
+        None,
+        int(given["qo_indptr"].shape[0]) - 1,
+        int(given["kv_indices"].shape[0]),
+        int(q.shape[1]),
+        int(given["max_seqlen_q"]),
+        element_type(q.dtype),
+    )
+    return None if isinstance(chosen, str) else chosen
+
+
+def _metadata_sizes(given: Mapping[str, Any]) -> BufferSizes | None:
+    if given.get("work_meta_data") is None:
+        return None
+
+    def words(name: str) -> int:
+        tensor = given.get(name)
+        return 0 if tensor is None else int(tensor.numel())
+
+    return BufferSizes(
+        work_indptr=words("work_indptr"),
+        work_info_set=words("work_info_set"),
+        reduce_indptr=words("reduce_indptr"),
+        reduce_final_map=words("reduce_final_map"),
+        reduce_partial_map=words("reduce_partial_map"),
+    )

@@ -1,0 +1,50 @@
+"""Stage 1 by AITER's machine code: every instruction, on the very bytes of the tensors, at the very addresses.
+
+The machine sees what a GPU sees, mapped memory and nothing of tensors: an access outside of a tensor that stays in mapped
+memory is done, one that leaves it aborts. Which tensor was left, byte by byte, is found by the devices (watch.py).
+"""
+
+from __future__ import annotations
+
+from backend.aiter.codefiles import CodeSource
+from backend.case import Arch
+from backend.cdna.machine import Launch
+from backend.cdna.memory import AddressSpace
+from backend.cdna.result import BadAccess, Mode, Outcome, Schedule
+from backend.devices.cdna.device import machine_of
+from backend.errors import CannotRunError
+from backend.real.script.hardware import Hardware
+from backend.real.script.stage1 import Stage1
+
+ITEM_BYTES = 32
+
+
+def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> None:
+    """Runs the launch. Raises CannotRunError for a kernel that does not come to its end."""
+    machine = machine_of(source, arch, launch.kernel.code_object, launch.kernel.symbol)
+    space = AddressSpace()
+    for mapped in hardware.memory.segments():
+        space.add_array(f"segment at {mapped.segment.base:#x}", mapped.content, writable=True, base=mapped.segment.base)
+    result = machine.run(Launch(launch.grid, launch.block, launch.kernarg), space, Mode.FULL, Schedule.TIMED)
+    for bad in result.bad_accesses[:1]:
+        hardware.abort(bad.lowest, *explanation(hardware, launch, bad))
+    if result.outcome is Outcome.LIMIT:
+        raise CannotRunError(f"{launch.kernel.code_object}: not at its end after {result.executed} wave instructions (a hang)")
+
+
+def explanation(hardware: Hardware, launch: Stage1, bad: BadAccess) -> list[str]:
+    """Stage, instruction, tensor and work of an access that leaves mapped memory."""
+    verb = "writes" if bad.is_write else "reads"
+    lines = [
+        f"{launch.kernel.code_object} {verb} there: {bad.text} at pc {bad.pc:#x}, workgroup {bad.workgroup}, wave {bad.wave}"
+    ]
+    near = launch.tensor_near(bad.lowest)
+    if near is not None:
+        lines.append(f"nearest tensor: {near[0].offset(near[1])}")
+    if launch.persistent:
+        indptr, items = launch.tensors["work_indptr"], launch.tensors["work_info_set"]
+        first, last = hardware.ints(indptr.address + 4 * bad.workgroup, 2)
+        if 0 <= first < last and ITEM_BYTES * last <= items.nbytes:
+            item = hardware.ints(items.address + ITEM_BYTES * first, 8)
+            lines.append(f"the workgroup's work items are {first}..{last - 1}; item {first} is {item}")
+    return lines

@@ -1,0 +1,83 @@
+"""mla_reduce_v1 in numbers: partial rows merged into o by the rules of backend/aiter/reduction.py, in the GPU's own memory.
+
+It ships as no code object (it is compiled on the user's machine). Which rows it touches is reduction.py's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.aiter.arguments import Device
+from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_refusal, reduced_rows
+from backend.aiter.release import Release
+from backend.case import V_HEAD_DIM
+from backend.real.script.hardware import Hardware
+from backend.real.script.tensors import Floats, Placed, placed, raw
+
+FLOAT32 = 4
+STAGE = "mla_reduce_v1"
+
+
+def mla_reduce_v1(hardware: Hardware, release: Release, device: Device, given: Mapping[str, Any]) -> None:
+    """Do the operation. Raises RuntimeError where AITER raises."""
+    partial, lse = placed("logits", given["partial_output"]), placed("attn_lse", given["partial_lse"])
+    output = placed("o", given["final_output"])
+    final_lse = None if given.get("final_lse") is None else placed("final_lse", given["final_lse"])
+    heads = output.shape[-2]
+    max_splits = max(device.num_cu, int(given.get("num_kv_splits") or 0))
+    refusal = reduce_refusal(release, device.arch, heads, max_splits)
+    if refusal is not None:
+        raise RuntimeError(refusal)
+    indptr, final_map, partial_map = (_words(hardware, given[f"reduce_{name}"], name) for name in _MAPS)
+    stage = SecondStage(
+        SecondStageKind.REDUCE, heads, len(indptr) - 1, max_splits, 0, False, False, final_lse is not None, {}, None
+    )
+    qlen = int(given.get("max_seqlen_q") or 1)
+    rows = reduced_rows(release, device, stage, qlen, indptr, final_map, partial_map)
+    begin_of: dict[int, list[int]] = {}
+    for owner, begin in zip(rows.partial_owner.tolist(), rows.partial_begin.tolist(), strict=True):
+        begin_of.setdefault(owner, []).append(begin)
+    for tile, first, end in zip(rows.output_owner.tolist(), rows.output_begin.tolist(), rows.output_end.tolist(), strict=True):
+        for query in range(end - first):
+            sources = [begin + query for begin in begin_of.get(tile, [])]
+            merged, total = _merged(hardware, partial, lse, heads, sources, tile)
+            _store(hardware, output, first + query, raw(merged, torch.bfloat16), tile)
+            if final_lse is not None:
+                _store(hardware, final_lse, first + query, raw(total, torch.float32), tile)
+
+
+_MAPS = ("indptr", "final_map", "partial_map")
+
+
+def _words(hardware: Hardware, tensor: torch.Tensor, name: str) -> Any:
+    at = placed(f"reduce_{name}", tensor)
+    return hardware.read(at.address, at.nbytes, f"{STAGE} reads {at.name}").view(np.int32)
+
+
+def _merged(hardware: Hardware, partial: Placed, lse: Placed, heads: int, rows: list[int], tile: int) -> tuple[Floats, Floats]:
+    """One row of o [heads, 512] and its log-sum-exp [heads], from its partial rows."""
+    size = heads * V_HEAD_DIM * FLOAT32
+    values, weights = np.empty((len(rows), heads, V_HEAD_DIM), np.float32), np.empty((len(rows), heads), np.float32)
+    for place, row in enumerate(rows):
+        at = row * size
+        why = f"{STAGE}, reduce tile {tile}, reads partial row {row}: {partial.offset(at)}"
+        values[place] = hardware.read(partial.address + at, size, why).view(np.float32).reshape(heads, V_HEAD_DIM)
+        at = row * heads * FLOAT32
+        why = f"{STAGE}, reduce tile {tile}, reads the log-sum-exp of partial row {row}: {lse.offset(at)}"
+        weights[place] = hardware.read(lse.address + at, heads * FLOAT32, why).view(np.float32)
+    with np.errstate(all="ignore"):  # what nobody wrote is NaN, and shows
+        highest = weights.max(axis=0)
+        scales = np.exp(weights - highest)
+        total = scales.sum(axis=0)
+        merged = np.einsum("ph,phd->hd", scales, values) / total[:, None]
+        return merged, highest + np.log(total)
+
+
+def _store(hardware: Hardware, target: Placed, row: int, content: Any, tile: int) -> None:
+    at = row * content.size
+    why = f"{STAGE}, reduce tile {tile}, writes row {row} of {target.name}: {target.offset(at)}"
+    hardware.write(target.address + at, content, why)

@@ -1,0 +1,167 @@
+"""AITER's compiled operations done for real on the virtual GPU, with the accesses that leave their tensors.
+
+The planners' stores go to the addresses that they compute; stage 1 is the machine code where there is a code object, and
+attention.py otherwise; the reduction is merge.py. Without AITER's own Python mla_decode_fwd is served whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.aiter.arguments import BufferSizes, Device
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.launch import Launch, Refusal, launch
+from backend.aiter.planners.run import plan
+from backend.aiter.reduction import SecondStageKind
+from backend.aiter.release import release as release_named
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM
+from backend.real.aiter_ops import DECODING, SIZING, OpCall
+from backend.real.handlers import PLANNERS, PlannerHandlers
+from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
+from backend.real.script import attention, machine
+from backend.real.script.hardware import Hardware
+from backend.real.script.merge import mla_reduce_v1
+from backend.real.script.stage1 import stage1_of
+from backend.real.script.tensors import placed
+
+STAGE1, REDUCE = "mla_decode_stage1_asm_fwd", "mla_reduce_v1"
+INT32 = 4
+
+
+class ScriptOperations:
+    """Handlers (backend.real.aiter_ops) for one release, device and GPU memory.
+
+    code: where code objects are, None: stage 1 in numbers. launches: stage-1 launches done.
+    """
+
+    def __init__(self, hardware: Hardware, release: str, device: Device, code: CodeSource | None) -> None:
+        self.hardware = hardware
+        self.release = release_named(release)
+        self.device = device
+        self.code = code
+        self.launches = 0
+        self._sizes = PlannerHandlers(release, device)
+
+    def serves(self, name: str) -> bool:
+        """The operations of MLA decode."""
+        return name in (SIZING, DECODING, STAGE1, REDUCE) or name in PLANNERS
+
+    def handle(self, call: OpCall) -> Any:
+        """Do the operation."""
+        if call.name == SIZING:
+            return self._sizes.handle(call)
+        if call.name in PLANNERS:
+            return self._plan(call.arguments)
+        if call.name == STAGE1:
+            return self._stage1(call.arguments)
+        if call.name == REDUCE:
+            return mla_reduce_v1(self.hardware, self.release, self.device, call.arguments)
+        return self._decode(call.arguments)
+
+    def _plan(self, given: Mapping[str, Any]) -> None:
+        tensors = {role: placed(role, given[name]) for name, role in PLANNING_ROLES.items() if given.get(name) is not None}
+        words = {role: tensor.nbytes // INT32 for role, tensor in tensors.items()}
+        sizes = BufferSizes(*(words[role] for role in _BUFFERS))
+        planned = plan(self.release.name, self.device, plan_arguments(given), sizes)
+        if planned.rejected is not None:
+            raise RuntimeError(f"get_mla_metadata_v1: {planned.rejected}")
+        pointers = np.array([tensors["work_indptr"].address, tensors["work_info_set"].address], np.uint64)
+        self.hardware.write(tensors["work_metadata"].address, pointers.view(np.uint8), "the planner writes work_metadata")
+        stage = f"planner {planned.planner}"
+        for read in planned.reads_past_end:
+            if read.array in _INDICES:
+                self._stray_read(placed(read.array, given[_INDICES[read.array]]), read.index, stage)
+        for name, buffer in planned.buffers.items():
+            base = tensors[name].address
+            for begin, end in _runs(buffer.marks):
+                at = INT32 * (buffer.first + begin)
+                why = f"{stage} writes {end - begin} words from {tensors[name].offset(at)}"
+                past = max(INT32 * buffer.allocated - at, 0)
+                cut = min(begin + past // INT32, end)
+                for first, last in ((begin, cut), (cut, end)):  # in bounds first, so that a fault names the first stray word
+                    content = np.ascontiguousarray(buffer.image[first:last]).view(np.uint8)
+                    where = INT32 * (buffer.first + first)
+                    outside = f"{stage} writes {last - first} words from {tensors[name].offset(where)}"
+                    self.hardware.write(base + where, content, outside if first == cut else why)
+
+    def _stray_read(self, tensor: Any, index: int, stage: str) -> None:
+        self.hardware.read(tensor.address + INT32 * index, INT32, f"{stage} reads {tensor.offset(INT32 * index)}")
+
+    def _stage1(self, given: Mapping[str, Any]) -> None:
+        made = stage1_of(self.release, self.device, self.code, given)
+        self.launches += 1
+        if self.code is None:
+            attention.run(self.hardware, made)
+        else:
+            machine.run(self.hardware, self.code, self.device.arch, made)
+
+    def _decode(self, given: Mapping[str, Any]) -> tuple[Any, Any]:
+        """mla_decode_fwd by this project's fold and launch rules: (logits, final_lse or None)."""
+        made = launch(self.release, self.device, decode_arguments(given))
+        if isinstance(made, Refusal):
+            raise RuntimeError(f"{made.raised_by}: {made.reason}")
+        q, o = _folded(given["q"], made, QK_HEAD_DIM), _folded(given["o"], made, V_HEAD_DIM)
+        logits, lse = (_empty(made, name) for name in ("logits", "attn_lse"))
+        final_lse = _empty(made, "final_lse") if "final_lse" in made.tensors else None
+        scale = given["sm_scale"] if given.get("sm_scale") is not None else QK_HEAD_DIM**-0.5
+        splits = torch.zeros(len(given["qo_indptr"]), dtype=torch.int32, device="cuda")
+        stage1 = {
+            "Q": q, "KV": given["kv_buffer"], "kv_page_indices": given["kv_indices"], "splitData": logits, "splitLse": lse,
+            "output": o, "lse": final_lse, "softmax_scale": scale, "page_size": given["kv_buffer"].shape[1],
+            "num_kv_splits_indptr": None if made.persistent else splits,
+        }  # fmt: skip
+        same = ("qo_indptr", "kv_indptr", "kv_last_page_lens", "work_meta_data", "work_indptr", "work_info_set", "q_scale")
+        stage1 |= {name: given[name] for name in (*same, "kv_scale", "max_seqlen_q")}
+        if not made.persistent:
+            stage1 |= dict.fromkeys(("work_meta_data", "work_indptr", "work_info_set"))
+        self._stage1(stage1)
+        if made.second_stage.kind is SecondStageKind.REDUCE:
+            maps = {name: given[name] for name in ("reduce_indptr", "reduce_final_map", "reduce_partial_map")}
+            reduced = {"partial_output": logits, "partial_lse": lse, "final_output": o, "final_lse": final_lse, **maps}
+            reduced |= {"max_seqlen_q": made.max_seqlen_q, "num_kv_splits": given.get("num_kv_splits")}
+            mla_reduce_v1(self.hardware, self.release, self.device, reduced)
+        if made.q_copied:
+            given["o"].copy_(_unfolded(o, made, given["o"].shape))
+        return logits, final_lse if final_lse is None else _unfolded(final_lse, made, given["o"].shape[:2])
+
+
+_BUFFERS = ("work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
+_INDICES = {
+    "qo_indptr": "seqlens_qo_indptr",
+    "kv_indptr": "seqlens_kv_indptr",
+    "kv_last_page_lens": "kv_last_page_lens",
+}
+"""Array of a StrayRead -> parameter of get_mla_metadata_v1."""
+
+
+def _runs(marks: np.ndarray) -> list[tuple[int, int]]:
+    """Stretches [begin, end) of marked words."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], marks != 0, [0])).astype(np.int8)))
+    return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
+
+
+def _empty(made: Launch, name: str) -> torch.Tensor:
+    return torch.empty(made.tensors[name].shape, dtype=torch.float32, device="cuda")
+
+
+def _folded(tensor: torch.Tensor, made: Launch, width: int) -> torch.Tensor:
+    """[rows, heads, width] as the kernel gets it: groups of heads as rows of their own, each group's queries side by side."""
+    heads, fold, qlen = made.heads_in_kernel, made.fold, made.max_seqlen_q
+    if fold == 1:
+        return tensor
+    if not made.q_copied:
+        return tensor.view(-1, heads, width)
+    return tensor.reshape(-1, qlen, fold, heads, width).permute(0, 2, 1, 3, 4).contiguous().view(-1, heads, width)
+
+
+def _unfolded(tensor: torch.Tensor, made: Launch, shape: Any) -> torch.Tensor:
+    if made.fold == 1 or not made.q_copied:
+        return tensor.view(shape)
+    heads, fold, qlen = made.heads_in_kernel, made.fold, made.max_seqlen_q
+    rest = tensor.shape[2:]
+    back = tensor.view(-1, fold, qlen, heads, *rest)
+    return back.permute(0, 2, 1, *range(3, back.dim())).reshape(shape)

@@ -1,0 +1,102 @@
+"""Byte-exact findings of a script's decode calls: each is judged by this project's device and checks, as a recorded backend is.
+
+Hardware sees only what leaves mapped memory; here every access is held against the logical tensors that the script passed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backend.aiter.arguments import DecodeArguments, Device
+from backend.aiter.codefiles import CodeSource
+from backend.aiter.launch import Refusal
+from backend.checks.check import check, check_call
+from backend.devices.registry import Device as RunsCalls
+from backend.errors import UnmodelledError, UsageError
+from backend.findings import Finding, Party, Severity
+from backend.real.aiter_ops import DECODING, OpCall
+from backend.real.frameworks.record import Phase, RecordedStep
+from backend.real.frameworks.scenarios import StepKind
+from backend.real.frameworks.steps import call_of
+from backend.real.observe import CallWatcher, DecodeSeen, decode_arguments
+from backend.real.script.report import Seen
+
+SCRIPT = "script"
+
+
+class ScriptWatcher(CallWatcher):
+    """Observer of the public calls that judges each decode call as it is made. after_abort: set when hardware has aborted."""
+
+    def judge_with(self, release: str, device: Device, runs: RunsCalls, source: CodeSource | None) -> ScriptWatcher:
+        """Say what decode calls are judged by. Returns itself."""
+        self.release, self.device, self.runs, self.source = release, device, runs, source
+        self.after_abort = False
+        self.calls = 0
+        self.seen: dict[str, Seen] = {}
+        self.notes: dict[str, None] = {}
+        return self
+
+    def entered(self, call: OpCall) -> None:
+        """Judge a decode call before it changes anything."""
+        super().entered(call)
+        if call.name == DECODING:
+            seen = self.decodes.pop()
+            self.calls += 1
+            try:
+                for finding in self._findings(seen):
+                    self.note(finding)
+            except (UnmodelledError, UsageError) as error:
+                self.notes[f"mla_decode_fwd call {self.calls} is not judged byte by byte: {error}"] = None
+
+    def note(self, finding: Finding) -> None:
+        """Keep a finding, or count it where it was made before."""
+        before = self.seen.get(finding.signature)
+        if before is None:
+            by_kernel = finding.party in (Party.KERNEL, Party.REDUCTION)
+            self.seen[finding.signature] = Seen(finding, 1, self.after_abort and by_kernel)
+        else:
+            self.seen[finding.signature] = Seen(before.finding, before.calls + 1, before.after_abort)
+
+    def _findings(self, seen: DecodeSeen) -> list[Finding]:
+        made = call_of(self._step(seen), self.source, SCRIPT)
+        found = check_call(made) if isinstance(made.launch, Refusal) else check(self.runs.observe(made))
+        return [finding for finding in found if finding.severity is not Severity.REFUSED]
+
+    def _step(self, seen: DecodeSeen) -> RecordedStep:
+        given = seen.call.arguments
+        decode = decode_arguments(given)
+        buffers = self.decode_buffers(seen)
+        plan, sizing = self.plan_of(buffers), self.sizing_of(buffers)
+        return RecordedStep(
+            scenario=SCRIPT,
+            step=0,
+            call=self.calls,
+            phase=Phase.EAGER,
+            kind=StepKind.DECODE,
+            backend=0,
+            release=self.release,
+            device=self.device,
+            num_head=decode.num_head,
+            kv_lens=_kv_lens(decode),
+            query_lens=tuple(np.diff(decode.qo_indptr).tolist()),
+            padded=0,
+            padded_kv_len=0,
+            slots=decode.kv_indices[: max(int(decode.kv_indptr[-1]), 0)],
+            sizing=sizing.arguments if sizing is not None else None,
+            planning=plan.arguments if plan is not None else None,
+            decode=decode,
+            planning_buffers=plan.buffers if plan is not None else (),
+            decode_buffers=buffers,
+            lines={},
+            ignored=seen.call.ignored,
+            strays=(),
+            q_dtype_name="",
+            kv_dtype_name="",
+        )
+
+
+def _kv_lens(decode: DecodeArguments) -> tuple[int, ...]:
+    """Tokens of each request, as the index tensors have them."""
+    pages = np.diff(decode.kv_indptr)[: len(decode.kv_last_page_lens)]
+    tokens = np.where(pages > 0, (pages - 1) * decode.page_size + decode.kv_last_page_lens[: len(pages)], 0)
+    return tuple(np.maximum(tokens, 0).tolist())

@@ -1,0 +1,154 @@
+"""Triton kernels on the virtual GPU: Triton's own interpreter, on the tensors where they lie, every access checked.
+
+The interpreter computes addresses and goes through raw memory; here each load and store is compared with the virtual
+GPU's allocations first. Lanes that lie in none are noted and not done: a load gives its `other` value, a store nothing.
+TRITON_INTERPRET has to be set before triton is imported (`require_interpreter`), so this belongs into a child process.
+This module knows no framework.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.errors import CannotRunError
+from backend.real.torch_shim import Allocations, CudaTensor, host
+
+MAX_STRAYS = 1000
+"""Stray accesses kept; a wrong kernel makes one for every program and block."""
+
+
+@dataclass(frozen=True, slots=True)
+class StrayAccess:
+    """Lanes of one load or store of a Triton kernel outside every allocation.
+
+    first: lowest address; nbytes: bytes of an element; lanes: how many; tag: the allocation that ends nearest before
+    `first` (0: none), past_end: bytes from its end.
+    """
+
+    kernel: str
+    is_write: bool
+    first: int
+    nbytes: int
+    lanes: int
+    tag: int
+    past_end: int
+
+
+@dataclass(slots=True)
+class KernelGuard:
+    """Watches the interpreter's accesses; `strays` fills up while kernels run."""
+
+    allocations: Allocations
+    strays: list[StrayAccess] = field(default_factory=list)
+    kernel: str = ""
+
+    def enter_kernel(self, name: str, tensors: list[torch.Tensor]) -> None:
+        """A kernel starts on these tensors, whose allocations must be known."""
+        self.kernel = name
+        for tensor in tensors:
+            self.allocations.of(tensor)
+
+    def inside(self, addresses: Any, nbytes: int, active: Any, is_write: bool) -> Any:
+        """Mask of the active lanes that lie in an allocation."""
+        wanted = addresses[active]
+        if wanted.size == 0:
+            return active
+        low, high = int(wanted.min()), int(wanted.max()) + nbytes
+        if self._holds(low, high):
+            return active
+        good = np.fromiter((self._holds(int(a), int(a) + nbytes) for a in wanted.ravel()), bool, wanted.size)
+        if good.all():
+            return active
+        self._note(int(wanted.ravel()[~good].min()), nbytes, int((~good).sum()), is_write)
+        kept = active.copy()
+        kept[active] = good
+        return kept
+
+    def _holds(self, low: int, high: int) -> bool:
+        allocation = self.allocations.before(low)
+        return allocation is not None and high <= allocation.address + allocation.nbytes
+
+    def _note(self, first: int, nbytes: int, lanes: int, is_write: bool) -> None:
+        if len(self.strays) >= MAX_STRAYS:
+            return
+        near = self.allocations.before(first)
+        tag, past = (near.tag, first - near.address - near.nbytes) if near is not None else (0, 0)
+        self.strays.append(StrayAccess(self.kernel, is_write, first, nbytes, lanes, tag, past))
+
+
+def require_interpreter() -> None:
+    """Turn Triton's interpreter on for this process; CannotRunError where triton is already in with it off."""
+    if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
+        raise CannotRunError("triton is already imported without its interpreter; run this in a child process")
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@contextlib.contextmanager
+def interpreted(allocations: Allocations, guard: KernelGuard | None = None) -> Iterator[KernelGuard]:
+    """Triton kernels launched inside run on the virtual GPU's memory, guarded. guard: None: one that drops stray accesses.
+
+    Without the interpreter's overflow checks, which a compiled kernel does not have either (they cost a fifth of the time).
+    """
+    require_interpreter()
+    from triton.runtime import interpreter
+
+    guard = guard if guard is not None else KernelGuard(allocations)
+    executor, builder = interpreter.GridExecutor, type(interpreter.interpreter_builder)
+    options = interpreter.interpreter_builder.options
+    interpreter.interpreter_builder.options = dataclasses.replace(options, sanitize_overflow=False)
+    saved = {name: getattr(executor, name) for name in ("__call__", "_init_args_hst", "_restore_args_dev")}
+    saved_access = {name: getattr(builder, name) for name in ("create_masked_load", "create_masked_store")}
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        guard.enter_kernel(self.fn.__name__, [a for a in (*args, *kwargs.values()) if isinstance(a, CudaTensor)])
+        return saved["__call__"](self, *args, **kwargs)
+
+    def in_place(self: Any, args: Any, kwargs: Any) -> Any:
+        return [_plain(a) for a in args], {key: _plain(value) for key, value in kwargs.items()}
+
+    def load(self: Any, ptrs: Any, mask: Any, other: Any, *rest: Any) -> Any:
+        return saved_access["create_masked_load"](self, ptrs, _narrowed(guard, ptrs, mask, False), other, *rest)
+
+    def store(self: Any, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        return saved_access["create_masked_store"](self, ptrs, value, _narrowed(guard, ptrs, mask, True), *rest)
+
+    changes: list[tuple[Any, str, Any]] = [
+        (executor, "__call__", call),
+        (executor, "_init_args_hst", in_place),
+        (executor, "_restore_args_dev", lambda self, *args: None),
+        (builder, "create_masked_load", load),
+        (builder, "create_masked_store", store),
+    ]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
+    try:
+        yield guard
+    finally:
+        interpreter.interpreter_builder.options = options
+        for name, value in saved.items():
+            setattr(executor, name, value)
+        for name, value in saved_access.items():
+            setattr(builder, name, value)
+
+
+def _plain(value: Any) -> Any:
+    return host(value) if isinstance(value, CudaTensor) else value
+
+
+def _narrowed(guard: KernelGuard, ptrs: Any, mask: Any, is_write: bool) -> Any:
+    """The mask without the lanes that lie outside; the same object where all lie inside."""
+    nbytes = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
+    active = mask.data if mask.data.shape == ptrs.data.shape else np.broadcast_to(mask.data, ptrs.data.shape)
+    kept = guard.inside(ptrs.data, nbytes, active, is_write)
+    if kept is active:
+        return mask
+    return type(mask)(kept, mask.dtype)

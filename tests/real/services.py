@@ -1,0 +1,125 @@
+"""Services that the tests run in child processes; not tests themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from backend.errors import CannotRunError, UnmodelledError
+
+
+class Plain:
+    """Requests that end in every way a request can end."""
+
+    def __init__(self, offset: int = 0) -> None:
+        print("service opened")
+        self.offset = offset
+
+    def add(self, a: int, b: int) -> int:
+        return self.offset + a + b
+
+    def environment(self, name: str) -> str | None:
+        return os.environ.get(name)
+
+    def refuse(self) -> None:
+        raise UnmodelledError("what: not modelled")
+
+    def fail(self) -> None:
+        raise ValueError("broken inside")
+
+    def exit(self) -> None:
+        sys.exit("leaving")
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def grow(self, megabytes: int) -> int:
+        self.kept = b"x" * (megabytes << 20)
+        time.sleep(20)
+        return len(self.kept)
+
+    def die(self) -> None:
+        print("last words", flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def stranger(self) -> Any:
+        return Path("/") if self.offset == 0 else _Pickled()
+
+
+class _Pickled:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.system, ("true",)
+
+
+class Kernels:
+    """Triton's interpreter on the virtual GPU."""
+
+    def __init__(self) -> None:
+        from backend.real.triton_shim import require_interpreter
+
+        require_interpreter()
+        import kernels_under_test
+
+        self.kernels = kernels_under_test
+
+    def copy(self, length: int, asked: int, room: int) -> dict[str, Any]:
+        """Copy `asked` words from a tensor of `length` into one of `room`; neighbours must stay as they were."""
+        import torch
+
+        from backend.real.torch_shim import GpuFacts, VirtualGpu, host
+        from backend.real.triton_shim import interpreted
+
+        with VirtualGpu(GpuFacts("gfx950", 256)) as gpu, interpreted(gpu.allocations) as guard:
+            source = torch.arange(length, dtype=torch.int32, device="cuda")
+            pool = torch.full((room + 64,), -7, dtype=torch.int32)
+            target = torch.empty(room, dtype=torch.int32, device="cuda").fill_(-1)
+            self.kernels.copy_words[(1,)](source, target, asked, BLOCK=64)
+            return {
+                "target": host(target).tolist(),
+                "neighbour": pool.tolist().count(-7),
+                "strays": [(s.kernel, s.is_write, s.lanes, s.past_end) for s in guard.strays],
+            }
+
+
+def refuse_to_open() -> None:
+    raise CannotRunError("nothing here to open")
+
+
+class Scripts:
+    """Runs a script as a user would have written it, on the virtual GPU with aiter's planners served."""
+
+    def __init__(self, release: str) -> None:
+        from backend.aiter.arguments import Device
+        from backend.case import Arch
+        from backend.real.aiter_ops import open_aiter
+        from backend.real.handlers import PlannerHandlers
+
+        self.device = Device(Arch.GFX950, 256)
+        self.aiter = open_aiter(None, release)
+        self.handlers = PlannerHandlers(release, self.device)
+        self.calls: list[tuple[str, list[int] | None]] = []
+
+    def entered(self, call: Any) -> None:
+        first = next(iter(call.arguments.values()))
+        self.calls.append((call.name, list(first.shape) if hasattr(first, "shape") else None))
+
+    def left(self, call: Any, result: Any) -> None:
+        pass
+
+    def run(self, script: str) -> dict[str, Any]:
+        import runpy
+
+        from backend.real.aiter_ops import aiter_roots
+        from backend.real.python.modules import VirtualPackages
+        from backend.real.torch_shim import GpuFacts, VirtualGpu
+        from backend.real.triton_shim import interpreted
+
+        roots = aiter_roots(self.aiter, self.handlers, self, "gfx950", 256)
+        with VirtualGpu(GpuFacts("gfx950", 256)) as gpu, interpreted(gpu.allocations), VirtualPackages(roots):
+            names = runpy.run_path(script, run_name="__main__")
+        return {"calls": self.calls, "result": names["RESULT"]}

@@ -1,0 +1,59 @@
+"""A folder, a wheel and a git revision of the same files read the same."""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from backend.errors import CannotRunError, UsageError
+from backend.real.python.trees import FolderTree, GitTree, Tree, WheelTree, module_source
+
+FILES = {"pkg/__init__.py": "A = 1\n", "pkg/sub/leaf.py": "B = 2\n", "pkg/data.txt": "no\n"}
+
+
+def in_folder(root: Path) -> Tree:
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return FolderTree(root)
+
+
+def in_wheel(root: Path) -> Tree:
+    with zipfile.ZipFile(root / "pkg-1.whl", "w") as wheel:
+        for name, text in FILES.items():
+            wheel.writestr(name, text)
+    return WheelTree(root / "pkg-1.whl")
+
+
+def in_git(root: Path) -> Tree:
+    in_folder(root / "python")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+    (root / "python" / "pkg" / "__init__.py").write_text("A = 'changed since'\n")
+    return GitTree(root, "HEAD", "python")
+
+
+@pytest.mark.parametrize("make", [in_folder, in_wheel, in_git])
+def test_modules_of_each_kind(tmp_path: Path, make: object) -> None:
+    tree = make(tmp_path)  # type: ignore[operator]
+    package, leaf, namespace = (module_source(tree, name) for name in ("pkg", "pkg.sub.leaf", "pkg.sub"))
+    assert (package.text, package.is_package) == ("A = 1\n", True)
+    assert (leaf.text, leaf.is_package) == ("B = 2\n", False)
+    assert leaf.filename.endswith("pkg/sub/leaf.py")
+    assert (namespace.text, namespace.is_package) == ("", True)
+    assert module_source(tree, "pkg.absent") is None
+    assert module_source(tree, "pkg.sub.leaf.below") is None
+
+
+def test_unknown_revision_and_broken_wheel(tmp_path: Path) -> None:
+    in_git(tmp_path)
+    with pytest.raises(UsageError, match=r"no-such.*PATH@REVISION"):
+        GitTree(tmp_path, "no-such")
+    broken = tmp_path / "broken.whl"
+    broken.write_bytes(b"not a zip")
+    with pytest.raises(CannotRunError, match=r"broken\.whl: not a readable wheel"):
+        WheelTree(broken)

@@ -1,0 +1,39 @@
+"""Triton kernels run on the virtual GPU's memory, and lanes outside every tensor are noted instead of done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.real.child import Child
+
+GUARD = 0xA5A5A5A5
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        with Child("services:Kernels", {}, environment={"TRITON_INTERPRET": "1"}) as opened:
+            yield opened
+
+
+def test_in_bounds(child: Child) -> None:
+    seen = child.request("copy", length=100, asked=100, room=100)
+    assert seen["target"] == list(range(100))
+    assert seen["strays"] == []
+
+
+def test_store_past_the_end_is_noted_and_not_done(child: Child) -> None:
+    seen = child.request("copy", length=100, asked=100, room=70)
+    assert seen["target"] == list(range(70))
+    assert seen["neighbour"] == 70 + 64
+    assert seen["strays"] == [("copy_words", True, 30, 0)]
+
+
+def test_load_past_the_end_gives_other(child: Child) -> None:
+    seen = child.request("copy", length=10, asked=20, room=20)
+    assert seen["target"] == [*range(10), *[0] * 10]
+    assert seen["strays"] == [("copy_words", False, 10, 0)]
