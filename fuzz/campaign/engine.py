@@ -28,7 +28,7 @@ from fuzz.campaign.order import Order
 from fuzz.campaign.report import Fate
 from fuzz.campaign.slot import read_slot
 from fuzz.campaign.store import Store, StoredChunk
-from fuzz.campaign.summary import KnownReference, LossKind
+from fuzz.campaign.summary import KnownReference, LossKind, is_weather
 from fuzz.campaign.verifying import Verified, unverified
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 
@@ -188,7 +188,7 @@ class Engine:
             seconds=self.store.seconds,
             cases=cases,
             features=self._guide.features,
-            findings=len(self.store.findings),
+            findings=sum(not is_weather(row.cause, row.reliability) for row in self.store.findings.values()),
             refused=self._fates[Fate.REFUSED],
             losses=self._losses,
             workers=len(self._hands),
@@ -206,7 +206,11 @@ class Engine:
         self._guide.take_all(self.store.stored_chunks(max(self.done, default=-1) + 1), aside)
         self.done |= aside
         self._fates = self.store.fates()
-        unfinished = [row.signature for row in self.store.findings.values() if not row.reliability.repeats]
+        unfinished = [
+            row.signature
+            for row in self.store.findings.values()
+            if not row.reliability.repeats or is_weather(row.cause, row.reliability)
+        ]
         self._to_investigate.extend(unfinished)
         for row in self.store.findings.values():
             if row.folder is not None and (files := unverified(self._folder / row.folder)) is not None:
@@ -367,6 +371,8 @@ class Engine:
             folder=f"{FINDINGS}/{answer.folder}",
             known=self._triage.reference(cause, answer.smallest) or row.known,
         )
+        if is_weather(cause, answer.reliability):
+            self._view.say(f"not reproduced: {answer.signature} ({answer.reliability}); no finding, its case is kept")
 
     def _take_verified(self) -> None:
         from reprod.write import write_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +33,7 @@ from fuzz.campaign.summary import (
     Span,
     Standing,
     TriagedFinding,
+    is_weather,
 )
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
@@ -97,12 +98,12 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
     labels: Counter[Label] = Counter()
     for number in numbers:
         labels.update(label_counts(db, number))
-    cells = list(_cells(db))
+    comparison = _comparison(db)
+    findings, weather = _findings(db, members, comparison)
+    cells = list(_cells(db, {each.signature for each in weather}))
     kernels: Counter[str] = Counter()
     for cell in cells:
         kernels.update(cell.kernels)
-    comparison = _comparison(db)
-    findings = _findings(db, members, comparison)
     aside = [chunk for (chunk,) in db.execute("SELECT chunk FROM set_aside ORDER BY chunk")]
     complete = all(member.sessions and member.sessions[-1].reason == "finished" for _, member in members)
     counts = _counts(labels)
@@ -122,6 +123,7 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
         losses=tuple(_losses(db)),
         lost_chunks=tuple(aside),
         doubts=tuple(_doubts(counts, complete, aside, members)),
+        not_reproduced=weather,
     )
 
 
@@ -192,33 +194,44 @@ def _samples(db: sqlite3.Connection, campaign: int) -> Iterator[Sample]:
             before, at = cases, done
 
 
-def _cells(db: sqlite3.Connection) -> Iterator[Cell]:
+def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[Cell]:
+    """weather: signatures of deaths that did not come again."""
     added: dict[tuple[int, int, int], CellCounts] = {}
     for num_head, batch, kv_len, text in db.execute("SELECT num_head, batch, kv_len, counts FROM cells"):
         added.setdefault((num_head, batch, kv_len), CellCounts()).add(CellCounts.from_row(json.loads(text)))
     for (num_head, batch, kv_len), counts in sorted(added.items()):
+        once = sum(count for signature, count in counts.signatures.items() if signature in weather)
         yield Cell(
             num_head,
             Span(batch, bucket_end(batch)),
             Span(kv_len, bucket_end(kv_len)),
             counts.cases,
             counts.ran,
-            counts.faulty,
+            counts.faulty - once,
             dict(counts.kernels.most_common()),
             _reasons(counts.refused),
-            tuple(sorted(counts.signatures)),
+            tuple(sorted(signature for signature in counts.signatures if signature not in weather)),
+            once,
         )
 
 
 def _findings(
     db: sqlite3.Connection, members: Sequence[tuple[int, Member]], comparison: Comparison | None
-) -> tuple[TriagedFinding, ...]:
+) -> tuple[tuple[TriagedFinding, ...], tuple[TriagedFinding, ...]]:
+    """Findings, and deaths that did not come again."""
     rows: dict[str, list[tuple[FindingRow, Member]]] = {}
     for number, member in members:
         for row in read_findings(db, number):
             rows.setdefault(row.signature, []).append((row, member))
-    told = [_triaged(found, comparison) for found in rows.values()]
-    return tuple(sorted(told, key=lambda finding: (-finding.severity, -finding.count, finding.signature)))
+    every = [_triaged(found, comparison) for found in rows.values()]
+    every.sort(key=lambda finding: (-finding.severity, -finding.count, finding.signature))
+    weather = {
+        signature for signature, found in rows.items() if all(is_weather(row.cause, row.reliability) for row, _ in found)
+    }
+    return (
+        tuple(each for each in every if each.signature not in weather),
+        tuple(each for each in every if each.signature in weather),
+    )
 
 
 def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: Comparison | None) -> TriagedFinding:
@@ -251,7 +264,7 @@ def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: Comparison 
         expected=best.signature in expected or (best.known is not None and best.known.entry in expected),
         standing=standing,
         folder=best.folder,
-        origin=f"{member.seed}/{first.chunk}/{first.position}",
+        origin=f"{member.seed}/{first.chunk}/{first.position}" if first.chunk >= 0 else "an earlier campaign",
     )
 
 
@@ -297,6 +310,7 @@ def write_comparison(given: Path, comparison: Comparison) -> None:
 def compare(now: CampaignSummary, before: CampaignSummary, store: str) -> Comparison:
     """What is new, still there and gone against an earlier campaign."""
     shown = {finding.signature for finding in now.findings}
+    unclear = {finding.signature for finding in now.not_reproduced}
     earlier = {finding.signature: finding for finding in before.findings}
     return Comparison(
         store=store,
@@ -308,6 +322,6 @@ def compare(now: CampaignSummary, before: CampaignSummary, store: str) -> Compar
         gone=tuple(
             Gone(signature, finding.severity, finding.message, finding.known)
             for signature, finding in sorted(earlier.items())
-            if signature not in shown
+            if signature not in shown | unclear
         ),
     )

@@ -22,7 +22,7 @@ from fuzz.campaign.order import Order
 from fuzz.campaign.reading import compare, write_comparison
 from fuzz.campaign.slot import read_slot
 from fuzz.campaign.store import FILE_NAME, Lock, Store, connect, environment
-from fuzz.campaign.summary import CampaignSummary, LossKind, load_summary
+from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding, load_summary
 from fuzz.campaign.triage import KnownFaults, default_corpus
 from fuzz.campaign.verifying import NoVerifier, Verifier
 from fuzz.interruption import Interruption
@@ -37,8 +37,7 @@ def begin(config: CampaignConfig) -> CampaignSummary:
     if config.device not in OPENERS:
         raise UsageError.not_allowed("device", config.device, ", ".join(OPENERS))
     space = config.space()
-    if config.compare is not None:
-        load_summary(Path(config.compare))
+    earlier = None if config.compare is None else load_summary(Path(config.compare))
     folder = Path(config.out)
     if (folder / FILE_NAME).exists():
         raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
@@ -50,9 +49,18 @@ def begin(config: CampaignConfig) -> CampaignSummary:
         lock = Lock(folder)
         machine = environment(cluster.nodes, cluster.resources)
         store = Store.create(folder / FILE_NAME, uuid.uuid4().hex, config, space, made_by, machine)
+        for unclear in to_retry(config, earlier):
+            store.carry_over(unclear)
         _run(config, store, cluster, workers, known, made_by)
         lock.release()
     return summarised(config)
+
+
+def to_retry(config: CampaignConfig, earlier: CampaignSummary | None) -> list[TriagedFinding]:
+    """Deaths that the earlier campaign met itself and could not reproduce: each is tried again once, on the same device."""
+    if earlier is None or earlier.members[0].config.device != config.device:
+        return []
+    return [each for each in earlier.not_reproduced if each.count]
 
 
 def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:

@@ -36,7 +36,7 @@ from backend.errors import UsageError
 from backend.findings import Finding
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Codes, Fate, Label, Parent, Reached
-from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability
+from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability, TriagedFinding
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
 
@@ -308,6 +308,14 @@ class Store:
         for label, count in zip(report.labels, counted.tolist(), strict=True):
             if label.text in self.findings:
                 self.findings[label.text].count += count
+
+    def carry_over(self, earlier: TriagedFinding) -> None:
+        """Takes in what an earlier campaign could not reproduce, to be looked into again; no case of this one has shown it."""
+        self.findings[earlier.signature] = FindingRow(
+            *(earlier.signature, earlier.findings[0], 0, earlier.first_seen, earlier.last_seen, earlier.first, -1, -1),
+            *(earlier.smallest, False, Reliability(0, 0), earlier.findings, None, None),
+        )
+        self._changed.add(earlier.signature)
 
     def finding(self, signature: str, **changes: Any) -> None:
         """Changes fields of a finding."""

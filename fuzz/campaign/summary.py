@@ -41,8 +41,8 @@ class Reason:
 class Counts:
     """Cases by what became of them: every case is one of clean, faulty, refused, unmodelled and died.
 
-    died: cases that took their process with them (a signal, a hang, memory); they are findings too. refused: by the backend or
-    by AITER, which is no fault. unmodelled: nothing is known of them. Reasons come most frequent first.
+    died: cases that took their process with them (a signal, a hang, memory); findings too, where it came again. refused: by the
+    backend or by AITER, which is no fault. unmodelled: nothing is known of them. Reasons come most frequent first.
     """
 
     cases: int
@@ -77,7 +77,8 @@ class Cell:
 
     batch: requests of the case as it was drawn. kv_len: KV tokens of its longest request. cases: all of them; ran: those that
     reached a kernel; faulty: those that showed a fault, died ones included. kernels: code objects launched, with cases.
-    refused: reasons. signatures: of the findings met here.
+    refused: reasons. signatures: of the findings met here. not_reproduced: cases whose death did not come again; they are not
+    among the faulty ones.
     """
 
     num_head: int
@@ -89,6 +90,7 @@ class Cell:
     kernels: Mapping[str, int]
     refused: tuple[Reason, ...]
     signatures: tuple[str, ...]
+    not_reproduced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,20 @@ class Reliability:
 
     def __str__(self) -> str:
         return f"{self.shown} of {self.repeats}" if self.repeats else "not repeated yet"
+
+
+DEATHS = (FindingKind.DIED, FindingKind.HANG, FindingKind.MEMORY_FAULT)
+"""Kinds that somebody else can bring about: a kill, the host's out-of-memory killer, a GPU that was reset under the process."""
+
+
+def is_weather(cause: Finding, reliability: Reliability) -> bool:
+    """Whether a death is nobody's fault: repeated, and never seen again.
+
+    A device that runs a dead case again in a fresh process and sees the same end, alone or after another case, says so in its
+    evidence; that counts as seen again. What is not a death (bytes written, a wrong number) was seen and stays a finding.
+    """
+    again = bool(cause.evidence.get("again_when_alone")) or "after" in cause.evidence
+    return cause.kind in DEATHS and reliability.repeats > 0 and not reliability.shown and not again
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +143,8 @@ class TriagedFinding:
     first: the first case met; smallest: the smallest known; minimal: whether shrinking ran to its end. findings: all that the
     smallest case shows, causes first. known: upstream reference, None for a fault that corpus/ does not hold. expected: the
     configuration names it, so that it does not fail the campaign. folder: of its script and texts, relative to the store's
-    folder; None where it is not written yet. origin: "seed/chunk/position" of the first case, which draws it again.
+    folder; None where it is not written yet. origin: "seed/chunk/position" of the first case, which draws it again;
+    "an earlier campaign" for one that was not met in this one.
     """
 
     signature: str
@@ -261,9 +278,10 @@ class CampaignSummary:
     members: campaigns in the store, the first one first. complete: whether every member ran out its budget. seconds: of running
     time. samples: throughput and coverage over time, at most some hundreds. cells: the coverage map, by (num_head, batch,
     kv_len). kernels: code objects launched, with cases. features: distinct ones known at the end. findings: the worst first,
-    then by count. comparison: None where there is nothing to compare with. losses: workers lost, in order of time. lost_chunks:
-    chunks set aside because their worker died too often; they are not among the counts. doubts: why it is INCOMPLETE, one
-    sentence each.
+    then by count. not_reproduced: deaths that did not come again (`is_weather`), which are none; their cases are kept and tried
+    again by the campaign that goes on with this one or is compared with it. comparison: None where there is nothing to compare
+    with. losses: workers lost, in order of time. lost_chunks: chunks set aside because their worker died too often; they are
+    not among the counts. doubts: why it is INCOMPLETE, one sentence each.
     """
 
     members: tuple[Member, ...]
@@ -279,6 +297,7 @@ class CampaignSummary:
     losses: tuple[Loss, ...]
     lost_chunks: tuple[int, ...]
     doubts: tuple[str, ...]
+    not_reproduced: tuple[TriagedFinding, ...] = ()
 
     @property
     def rate(self) -> float:

@@ -20,6 +20,7 @@ def lines(summary: CampaignSummary) -> Iterator[str]:
         named = sum(loss.case is not None for loss in summary.losses)
         yield f"{len(summary.losses):,} workers lost and replaced, at a case that is known: {named:,}"
     yield from _findings(summary)
+    yield from _not_reproduced(summary)
     yield from _comparison(summary)
     ran = counts.clean + counts.faulty + counts.died
     speed = f"{counts.cases:,} cases in {summary.seconds:,.0f} s ({summary.rate:,.0f}/s)"
@@ -61,6 +62,15 @@ def _findings(summary: CampaignSummary) -> Iterator[str]:
         for finding in summary.findings
     ]
     yield from table(("worst", "cases", "repeated", "known", "signature", "smallest case", "folder"), rows)
+
+
+def _not_reproduced(summary: CampaignSummary) -> Iterator[str]:
+    if not summary.not_reproduced:
+        return
+    what = "a process died once and not again, which is no finding; kept for a retry"
+    yield f"{len(summary.not_reproduced):,} not reproduced: {what}"
+    rows = [(each.count, str(each.reliability), each.message, each.folder or "") for each in summary.not_reproduced]
+    yield from table(("cases", "repeated", "what happened", "folder"), rows)
 
 
 def _known(entry: str, expected: bool, standing: str) -> str:

@@ -348,7 +348,13 @@ class _Investigation:
         fatal = label_of(first).fate is Fate.DIED
         tries = min(self.order.shrink_tries, DIED_TRIES) if fatal else self._affordable_tries(case)
         shrunk = shrink(case, WithinSpace(self.supervisor, self.order.space), self.signature, tries)
-        return self._told(shrunk, self._repeat(shrunk.case))
+        reliability = self._repeat(shrunk.case)
+        if not reliability.shown:
+            # It did show again, as it was found: a fault that comes and goes misleads shrinking.
+            again = self._repeat(case)
+            reliability = Reliability(again.shown + 1, again.repeats + 1)
+            shrunk = ShrinkResult(case, first, self.signature, shrunk.tried, 0, minimal=False)
+        return self._told(shrunk, reliability)
 
     def _affordable_tries(self, case: Case) -> int:
         """As many as fit into SHRINK_SECONDS at the pace of this case, which is the largest that will be run."""

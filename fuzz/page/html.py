@@ -23,6 +23,7 @@ from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.statement import Statement
 from fuzz.page.words import duration, moment, percent, rate, severity
 from reprod.explain import told
+from reprod.write import CASE
 
 SECTIONS = (
     ("findings", "Findings"),
@@ -188,17 +189,34 @@ def _losses(summary: CampaignSummary) -> Markup:
     if summary.lost_chunks:
         chunks = ", ".join(str(chunk) for chunk in summary.lost_chunks[:LOSSES_SHOWN])
         aside = element("p", f"Chunks set aside, and not among the counts: {chunks}.", class_="note")
+    unclear = _not_reproduced(summary)
     if not summary.losses:
-        return join(aside, element("p", "None.", class_="nothing"))
+        return join(aside, unclear, element("p", "None.", class_="nothing"))
     rows = [_loss_row(loss) for loss in summary.losses[:LOSSES_SHOWN]]
     hidden = len(summary.losses) - len(rows)
     return join(
         aside,
+        unclear,
         table(
             ("when", "what", "worker", "detail", "case"), rows, f"{len(summary.losses):,} workers lost and replaced", "losses"
         ),
         element("p", f"And {hidden:,} more, in report.json.") if hidden > 0 else None,
     )
+
+
+def _not_reproduced(summary: CampaignSummary) -> Markup | None:
+    """Deaths that did not come again, with what to try them with."""
+    rows = [
+        (
+            each.message,
+            str(each.reliability),
+            told(each.smallest),
+            element("code", f"{each.folder}/{CASE}") if each.folder else "–",
+        )
+        for each in summary.not_reproduced
+    ]
+    header = ("what happened", "repeated", "case", "kept in")
+    return table(header, rows, f"{len(rows):,} not reproduced: no finding, kept for a retry", "losses") if rows else None
 
 
 def _loss_row(loss: Loss) -> Sequence[Child]:

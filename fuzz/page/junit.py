@@ -52,6 +52,10 @@ def _tests(summary: CampaignSummary, said: Statement) -> Iterator[ElementTree.El
             _outcome(test, "failure", shape.sentence, told_of)
         yield test
     yield from (_finding(finding) for finding in summary.findings)
+    for unclear in summary.not_reproduced:
+        test = _test(unclear.signature)
+        _outcome(test, "skipped", f"not reproduced, {unclear.reliability}: {unclear.message}", "")
+        yield test
     for gone in summary.comparison.gone if summary.comparison is not None else ():
         test = _test(gone.signature)
         ElementTree.SubElement(test, "system-out").text = _text(["gone since last time", gone.message])

@@ -41,6 +41,7 @@ def _lines(summary: CampaignSummary, said: Statement) -> Iterator[str]:
     rows = [(s.name, s.verdict.value, s.clean, s.faulty, s.cases, span(s.batch), span(s.kv_len)) for s in said.shapes]
     yield from markdown_table(("shape", "verdict", "clean", "faulty", "drawn", "batch", "longest KV"), rows)
     yield from _findings(summary)
+    yield from _not_reproduced(summary)
     yield from _gone(summary)
     yield from _small_print(said)
 
@@ -68,6 +69,18 @@ def _row(finding: TriagedFinding) -> tuple[str | int, ...]:
         "–" if finding.known is None else ", ".join(_safe(each) for each in finding.known.references) or finding.known.entry,
         _safe(told(finding.smallest)),
     )
+
+
+def _not_reproduced(summary: CampaignSummary) -> Iterator[str]:
+    if not summary.not_reproduced:
+        return
+    yield ""
+    yield f"### {len(summary.not_reproduced)} not reproduced"
+    yield ""
+    yield "A process was lost once and not again when the case was repeated: no finding; the cases are kept for a retry."
+    yield ""
+    rows = [(_safe(each.message), str(each.reliability), _safe(told(each.smallest))) for each in summary.not_reproduced]
+    yield from markdown_table(("what happened", "repeated", "case"), rows)
 
 
 def _gone(summary: CampaignSummary) -> Iterator[str]:

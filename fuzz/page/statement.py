@@ -186,6 +186,10 @@ def _details(summary: CampaignSummary) -> Iterator[str]:
     expected = sum(finding.expected for finding in summary.findings)
     if expected and summary.conclusion is Conclusion.FOUND:
         yield f"{counted(expected, 'further finding')} {'is' if expected == 1 else 'are'} expected."
+    unclear = len(summary.not_reproduced)
+    if unclear:
+        again = "and not again when repeated, which is no finding"
+        yield f"Not reproduced: {counted(unclear, 'case')} lost {'its' if unclear == 1 else 'their'} process once {again}."
     counts = summary.counts
     fates = {
         "clean": counts.clean,
@@ -232,7 +236,7 @@ def _shapes(summary: CampaignSummary) -> Iterator[ShapeStatement]:
             verdict=_verdict(ran, faulty, {harms.get(signature, Harm.MEMORY) for signature in signatures}),
             cases=cases,
             ran=ran,
-            clean=max(0, cases - answered - faulty - unmodelled),
+            clean=max(0, cases - answered - faulty - unmodelled - sum(cell.not_reproduced for cell in cells)),
             faulty=faulty,
             batch=_span([cell.batch for cell in reached], [m.space.max_batch for m in summary.members]),
             kv_len=_span([cell.kv_len for cell in reached], [m.space.max_kv_len for m in summary.members]),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,22 +14,27 @@ from typing import Any
 import pytest
 from undisturbed import labels, outcomes, reports
 
-from backend.case import Case
+from backend.case import Case, DType
+from backend.codec import dumps, from_plain
 from backend.errors import UsageError
-from backend.findings import Finding
+from backend.findings import Finding, FindingKind
+from fuzz.campaign.chunks import died
 from fuzz.campaign.cluster import Lost
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.engine import ATTEMPTS, Engine, Verifying
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order
 from fuzz.campaign.reading import read_case, read_outcomes
-from fuzz.campaign.report import ChunkReport, Fate
+from fuzz.campaign.report import ChunkReport, Fate, Label, Shown
+from fuzz.campaign.session import to_retry
 from fuzz.campaign.slot import Slot
 from fuzz.campaign.store import FILE_NAME, Store, environment
-from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliability, load_summary
+from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliability, is_weather, load_summary
+from fuzz.campaign.told import lines
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 from fuzz.provenance import provenance
+from fuzz.search import chunk_cases
 
 CONFIG = CampaignConfig(backend="sglang-before-27188", shapes=("tp2", "tp4"), cases=300, chunk_cases=10, generation_chunks=4)
 
@@ -302,3 +310,120 @@ def test_the_cases_that_workers_are_asked_for_can_be_drawn_from_the_store(tmp_pa
 
 def test_prepared_reports_are_what_a_campaign_gives() -> None:
     assert outcomes(CONFIG.replace(cases=40)) == {c: f for c, f in outcomes(CONFIG.replace(cases=80)).items() if c < 4}
+
+
+CALM = CampaignConfig(
+    backend="sglang-27188",
+    releases=("2026-06",),
+    q_dtype=DType.FP8,
+    kv_dtype=DType.FP8,
+    query_rows=(1,),
+    max_kv_len=1024,
+    cases=40,
+    chunk_cases=10,
+)
+
+THE_CASE = chunk_cases(CALM.space(), 0, 0, 1)[0]
+
+DEATH = died(THE_CASE, "model", "was killed by SIGKILL", "SIGKILL").findings[0]
+
+
+def with_a_death(report: ChunkReport) -> ChunkReport:
+    """The same chunk, in which the last case took its process with it."""
+    codes = report.codes.copy()
+    codes[-1] = len(report.labels)
+    cells = {key: copy.deepcopy(counts) for key, counts in report.cells.items()}
+    cell = next(iter(cells.values()))
+    cell.faulty += 1
+    cell.signatures[DEATH.signature] += 1
+    shown = Shown(DEATH.signature, report.cases - 1, THE_CASE, DEATH)
+    label = Label(Fate.DIED, DEATH.signature)
+    return dataclasses.replace(report, labels=(*report.labels, label), codes=codes, shown=(*report.shown, shown), cells=cells)
+
+
+def repeated(shown: int, finding: Finding = DEATH) -> Callable[[FakeActor, str, tuple[Any, ...]], Any]:
+    """Workers that look into the death and see it so many times of five."""
+
+    def answer(actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> Any:
+        if method != "investigate":
+            return None
+        case, signature, _ = arguments
+        assert signature == finding.signature
+        findings = (finding,) if shown else ()
+        return Investigated(signature, case, False, findings, Reliability(shown, 5), "bug-x", {"case.json": dumps(case)})
+
+    return answer
+
+
+@pytest.fixture
+def deadly() -> dict[int, ChunkReport]:
+    """A campaign without faults, in which the process that ran the last case of chunk 1 was killed."""
+    return {report.chunk: with_a_death(report) if report.chunk == 1 else report for report in reports(CALM)}
+
+
+def test_a_death_that_does_not_come_again_is_no_finding(tmp_path: Path, deadly: dict[int, ChunkReport]) -> None:
+    session(tmp_path, FakeCluster(deadly, Random(1), repeated(0)), config=CALM)
+    summary = load_summary(tmp_path)
+    assert (summary.conclusion, summary.exit_code, summary.findings) == (Conclusion.CONFIRMED, 0, ())
+    (unclear,) = summary.not_reproduced
+    assert (unclear.signature, unclear.count, str(unclear.reliability)) == (DEATH.signature, 1, "0 of 5")
+    assert summary.counts.died == 1
+    assert unclear.folder is not None
+    assert from_plain(Case, json.loads((tmp_path / unclear.folder / "case.json").read_text())) == unclear.first
+    assert (sum(cell.faulty for cell in summary.cells), sum(cell.not_reproduced for cell in summary.cells)) == (0, 1)
+    text = "\n".join(lines(summary))
+    assert "1 not reproduced" in text
+    assert DEATH.message in text
+    assert "does not expect" not in text
+
+
+def test_a_death_that_comes_again_once_is_a_finding_with_that_reliability(
+    tmp_path: Path, deadly: dict[int, ChunkReport]
+) -> None:
+    session(tmp_path, FakeCluster(deadly, Random(1), repeated(1)), config=CALM)
+    summary = load_summary(tmp_path)
+    assert (summary.conclusion, summary.exit_code, summary.not_reproduced) == (Conclusion.FOUND, 1, ())
+    assert [(finding.signature, str(finding.reliability)) for finding in summary.findings] == [(DEATH.signature, "1 of 5")]
+
+
+def test_what_was_seen_is_a_finding_however_often_it_comes_again() -> None:
+    """Bytes outside of a tensor are no weather, nor is a death that its device has seen again in a fresh process."""
+    never = Reliability(0, 5)
+    assert is_weather(DEATH, never)
+    assert not is_weather(DEATH, Reliability(0, 0))
+    assert not is_weather(dataclasses.replace(DEATH, evidence={"again_when_alone": 1}), never)
+    assert not is_weather(dataclasses.replace(DEATH, evidence={"after": "case 3 of the same process"}), never)
+    assert not is_weather(dataclasses.replace(DEATH, kind=FindingKind.OUT_OF_BOUNDS_WRITE), never)
+
+
+@pytest.mark.parametrize(("shown", "exit_code"), [(0, 0), (2, 1)])
+def test_resuming_tries_again_what_did_not_come_again(
+    tmp_path: Path, deadly: dict[int, ChunkReport], shown: int, exit_code: int
+) -> None:
+    session(tmp_path, FakeCluster(deadly, Random(1), repeated(0)), config=CALM)
+    session(tmp_path, FakeCluster(deadly, Random(1), repeated(shown)), config=CALM)
+    summary = load_summary(tmp_path)
+    assert summary.exit_code == exit_code
+    (entry,) = summary.findings or summary.not_reproduced
+    assert str(entry.reliability) == f"{shown} of 5"
+
+
+@pytest.mark.parametrize(("shown", "exit_code"), [(0, 0), (5, 1)])
+def test_the_next_campaign_tries_again_what_the_last_could_not_reproduce(
+    tmp_path: Path, deadly: dict[int, ChunkReport], shown: int, exit_code: int
+) -> None:
+    last, tonight = tmp_path / "last", tmp_path / "tonight"
+    session(last, FakeCluster(deadly, Random(1), repeated(0)), config=CALM)
+    store = open_store(tonight, CALM)
+    for unclear in to_retry(CALM, load_summary(last)):
+        store.carry_over(unclear)
+    store.begin_session(1, "fake", MADE_BY.rules)
+    store.close()
+    calm = {report.chunk: report for report in reports(CALM)}
+    session(tonight, FakeCluster(calm, Random(1), repeated(shown)), config=CALM)
+    summary = load_summary(tonight)
+    assert summary.exit_code == exit_code
+    (entry,) = summary.findings or summary.not_reproduced
+    assert (entry.count, entry.origin, str(entry.reliability)) == (0, "an earlier campaign", f"{shown} of 5")
+    assert not to_retry(CALM, summary), "tried once more, and not every night"
+    assert not to_retry(CALM.replace(device="cdna"), load_summary(last)), "another device"

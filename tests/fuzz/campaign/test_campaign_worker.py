@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import threading
@@ -14,13 +15,15 @@ import pytest
 from disturbed import descendants
 from undisturbed import labels, outcomes
 
+from backend.case import Case
+from backend.codec import from_plain
 from backend.errors import CannotRunError
 from backend.findings import FindingKind
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.order import Order
 from fuzz.campaign.report import Fate
 from fuzz.campaign.slot import At, Slot, read_slot
-from fuzz.campaign.summary import LossKind
+from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.worker import Broken, Investigated, Supervisor, Worker
 from fuzz.provenance import provenance
 
@@ -162,6 +165,26 @@ def test_a_finding_is_shrunk_repeated_and_told(slot: Path) -> None:
         assert (not_again.reliability.shown, not_again.reliability.repeats) == (0, 2)
     finally:
         worker.close()
+
+
+@pytest.mark.parametrize(("name", "shown"), [("aborts_once", 0), ("aborts_sometimes", 1)])
+def test_a_death_that_comes_and_goes_has_a_reliability_and_keeps_its_case(
+    slot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shown: int
+) -> None:
+    """Twice in its chunk, so that the case did it; then alone, and in five repetitions."""
+    monkeypatch.setenv("AITERFUZZ_TEST_RUNS", str(tmp_path / "runs"))
+    worker = Worker(order(name, repeats=5), slot.name, str(slot.parent))
+    try:
+        done = worker.chunk(0, 0, None)
+        assert not isinstance(done, Broken)
+        (death,) = done.report.shown
+        found = worker.investigate(death.case, death.signature, "aiterfuzz ...")
+    finally:
+        worker.close()
+    assert isinstance(found, Investigated)
+    assert (found.reliability.shown, found.reliability.repeats) == (shown, 5)
+    assert from_plain(Case, json.loads(found.files["case.json"])) == death.case
+    assert is_weather(death.finding, found.reliability) is (shown == 0)
 
 
 def test_what_the_machine_lacks_is_an_answer(slot: Path) -> None:

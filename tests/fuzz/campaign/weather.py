@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from backend.case import Case
 from backend.serving.policy import Choice
@@ -35,6 +37,29 @@ def segfaults(case: Case) -> Choice:
 
         ctypes.string_at(0)
     return SGLANG_27188(case)
+
+
+def aborts_once(case: Case) -> Choice:
+    """Two processes abort at a marked case, and none after: a death like a kill from outside. The folder is the test's."""
+    _abort_while(case, lambda deaths: deaths < 2)
+    return SGLANG_27188(case)
+
+
+def aborts_sometimes(case: Case) -> Choice:
+    """The first two processes abort at a marked case, and the fifth."""
+    _abort_while(case, lambda deaths: deaths in (0, 1, 4))
+    return SGLANG_27188(case)
+
+
+def _abort_while(case: Case, wanted: Callable[[int], bool]) -> None:
+    """Counts the runs of marked cases in a file, one byte a run, and aborts where the count so far is wanted."""
+    if not marked(case):
+        return
+    with Path(os.environ["AITERFUZZ_TEST_RUNS"]).open("ab") as runs:
+        so_far = runs.tell()
+        runs.write(b".")
+    if wanted(so_far):
+        os.abort()
 
 
 def hangs(case: Case) -> Choice:

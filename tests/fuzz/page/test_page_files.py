@@ -14,8 +14,9 @@ from backend.codec import from_plain
 from backend.errors import UsageError
 from backend.findings import FindingKind, Severity
 from fuzz import cli
-from fuzz.campaign.summary import CampaignSummary
+from fuzz.campaign.summary import CampaignSummary, Reliability
 from fuzz.page.detail import details
+from fuzz.page.html import page
 from fuzz.page.junit import junit
 from fuzz.page.markdown import markdown
 from fuzz.page.plain import plain
@@ -157,3 +158,17 @@ def test_the_command_without_a_store(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_hostile_text_is_hostile_enough() -> None:
     assert all(part in HOSTILE for part in ("</script>", "<img", "`", "|", "\x00", '"', "'"))
+
+
+def test_a_death_that_did_not_come_again_is_told_apart_and_fails_nothing() -> None:
+    unclear = hostile_finding(reliability=Reliability(0, 5), folder="findings/bug-one")
+    summary = replace(clean(), not_reproduced=(unclear,))
+    said = statement(summary)
+    assert said.headline == statement(clean()).headline
+    assert any(detail.startswith("Not reproduced: 1 case lost its process once") for detail in said.details)
+    assert list(outcomes(summary).values()).count("skipped") == 1
+    assert "### 1 not reproduced" in markdown(summary, said)
+    written = page(summary, said, (), Path("nowhere"))
+    assert "1 not reproduced: no finding, kept for a retry" in written
+    assert "findings/bug-one/case.json" in written
+    assert HOSTILE not in written
