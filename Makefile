@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 .PHONY: run test check fault benchmark clean
 
 run: $(READY)  ## the fixed backend, confirmed on TP2 and TP4
-	$(BIN)/aiterfuzz run --backend sglang-27188 --shapes tp2,tp4 --q-dtype fp8 --kv-dtype fp8 --release 2026-06 --cases 20000
+	$(BIN)/aiterfuzz run --backend sglang-27188 --shapes tp2,tp4 --q-dtype fp8 --kv-dtype fp8 --releases 2026-06 --cases 20000
 
 test: $(READY)  ## all tests but the slow ones (AITERFUZZ_SLOW=1 for those too)
 	$(BIN)/python -m pytest

@@ -25,7 +25,8 @@ from backend.path import Path
 from backend.serving.direct import direct
 from backend.serving.policy import decide
 from fuzz.search import CHUNK, Budget, Search, WithinSpace, chunk_cases
-from fuzz.space import CaseSpace, Wishes, space
+from fuzz.space import CaseSpace, space
+from fuzz.spec import Spec
 
 MAX_BATCH = 64
 CHUNKS = 8
@@ -48,9 +49,9 @@ def rate(count: int, work: Callable[[], object], rounds: int = ROUNDS) -> float:
 def model_rates() -> None:
     """For what sglang sends to TP2 and TP4, and for a direct caller of every mode."""
     path = Path("model")
-    served = Wishes("sglang-27188", shapes=("tp2", "tp4"), q_dtype=DType.FP8, kv_dtype=DType.FP8, max_batch=MAX_BATCH)
+    served = Spec("sglang-27188", shapes=("tp2", "tp4"), q_dtype=DType.FP8, kv_dtype=DType.FP8, max_batch=MAX_BATCH)
     rates(path, "sglang, TP2 and TP4, fp8 (what `make run` confirms)", space(served))
-    rates(path, "direct, every mode", space(Wishes("direct", max_batch=MAX_BATCH)))
+    rates(path, "direct, every mode", space(Spec("direct", max_batch=MAX_BATCH)))
 
 
 def rates(path: Path, what: str, bounds: CaseSpace) -> None:
@@ -75,7 +76,7 @@ PLANNERS = {
 def planner_ratios() -> None:
     """Compiled planners against their own source run by Python, in turn."""
     for mode, (module, name) in PLANNERS.items():
-        bounds = dataclasses.replace(space(Wishes("direct", modes=(mode,), max_batch=MAX_BATCH)), ragged_rows=False)
+        bounds = dataclasses.replace(space(Spec("direct", modes=(mode,), max_batch=MAX_BATCH)), ragged_rows=False)
         calls = [planning for case in chunk_cases(bounds, 0, 0) if (planning := planning_of(case)) is not None]
         compiled = getattr(module, name)
         taken: dict[bool, list[float]] = {False: [], True: []}

@@ -1,4 +1,4 @@
-"""The space of cases that a search draws from: what flags allow, within what a backend really sends."""
+"""The space of cases that a search draws from: what a specification allows, within what a backend really sends."""
 
 from __future__ import annotations
 
@@ -7,21 +7,13 @@ from dataclasses import dataclass
 from backend.case import MAX_KV_LEN, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from backend.serving.served import Allocation, Served, TensorTypes, served
+from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, Spec
 
 MODEL_HEADS = {"deepseek-r1": 128, "kimi-k2": 64, "kimi-k3": 96}
 """Query heads of a model, all ranks together."""
 
 SHAPES = {"tp1": 1, "tp2": 2, "tp4": 4, "tp8": 8}
 """Tensor parallel ranks that share a model's heads."""
-
-DEFAULT_MODEL = "deepseek-r1"
-DEFAULT_RELEASE = "2026-06"
-
-DEFAULT_MAX_BATCH = 320
-"""Just above the 304 compute units of an MI300X, where planners go from several CUs a request to several requests a CU."""
-
-DEFAULT_MAX_KV_LEN = 131_072
-"""The context of DeepSeek-R1 is 163,840; beyond the longest planner split (64 x 196 tokens) lengths differ in scale only."""
 
 DEFAULT_MAX_TOKENS = 1 << 20
 """KV tokens of a batch: the page table is one int32 a token, so this bounds a case at 4 MiB."""
@@ -88,44 +80,25 @@ class CaseSpace:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a person asked for; None everywhere means whatever the backend really sends."""
-
-    backend: str
-    releases: tuple[str, ...] | None = None
-    model: str = DEFAULT_MODEL
-    shapes: tuple[str, ...] | None = None
-    heads: tuple[int, ...] | None = None
-    archs: tuple[Arch, ...] | None = None
-    q_dtype: DType | None = None
-    kv_dtype: DType | None = None
-    query_rows: tuple[int, ...] | None = None
-    page_sizes: tuple[int, ...] | None = None
-    modes: tuple[MetadataMode, ...] | None = None
-    max_batch: int = DEFAULT_MAX_BATCH
-    max_kv_len: int = DEFAULT_MAX_KV_LEN
-
-
-def space(wishes: Wishes) -> CaseSpace:
-    """The space that satisfies the wishes; raises UsageError where there is none."""
-    bounds = served(wishes.backend)
+def space(spec: Spec) -> CaseSpace:
+    """The space of a specification; raises UsageError where there is none."""
+    bounds = served(spec.backend)
     return CaseSpace(
-        backend=wishes.backend,
-        releases=wishes.releases or (DEFAULT_RELEASE,),
-        heads=_heads(wishes, bounds),
-        tensor_types=_tensor_types(wishes, bounds),
-        query_rows=wishes.query_rows or bounds.query_rows,
-        page_sizes=wishes.page_sizes or bounds.page_sizes,
-        modes=wishes.modes or bounds.modes,
+        backend=spec.backend,
+        releases=spec.releases or (DEFAULT_RELEASE,),
+        heads=_heads(spec, bounds),
+        tensor_types=_tensor_types(spec, bounds),
+        query_rows=spec.query_rows or bounds.query_rows,
+        page_sizes=spec.page_sizes or bounds.page_sizes,
+        modes=spec.modes or bounds.modes,
         empty_requests=bounds.empty_requests,
         ragged_rows=bounds.ragged_rows,
         graphs=bounds.graphs,
         allocation=bounds.allocation,
         far_pools=bounds.far_pools,
-        max_batch=wishes.max_batch,
-        max_kv_len=wishes.max_kv_len,
-        max_tokens=max(DEFAULT_MAX_TOKENS, wishes.max_kv_len),
+        max_batch=spec.max_batch,
+        max_kv_len=spec.max_kv_len,
+        max_tokens=max(DEFAULT_MAX_TOKENS, spec.max_kv_len),
     )
 
 
@@ -138,33 +111,29 @@ def heads_of(model: str, shape: str) -> int:
     return MODEL_HEADS[model] // SHAPES[shape]
 
 
-def _heads(wishes: Wishes, bounds: Served) -> tuple[int, ...]:
-    asked = {*(wishes.heads or ()), *(heads_of(wishes.model, shape) for shape in wishes.shapes or ())}
+def _heads(spec: Spec, bounds: Served) -> tuple[int, ...]:
+    asked = {*(spec.heads or ()), *(heads_of(spec.model, shape) for shape in spec.shapes or ())}
     return tuple(sorted(asked)) or bounds.heads
 
 
-def _tensor_types(wishes: Wishes, bounds: Served) -> tuple[TensorTypes, ...]:
+def _tensor_types(spec: Spec, bounds: Served) -> tuple[TensorTypes, ...]:
     """The backend's own combinations that fit; exactly what was asked for where all three are named."""
-    fitting = tuple(types for types in bounds.tensor_types if _fits(types, wishes))
+    fitting = tuple(types for types in bounds.tensor_types if _fits(types, spec))
     if fitting:
         return fitting
-    if wishes.archs and wishes.q_dtype and wishes.kv_dtype:
-        return tuple((arch, wishes.q_dtype, wishes.kv_dtype) for arch in wishes.archs)
-    asked = f"arch {_text(wishes.archs)}, q {_text(wishes.q_dtype)}, KV {_text(wishes.kv_dtype)}"
+    if spec.archs and spec.q_dtype and spec.kv_dtype:
+        return tuple((arch, spec.q_dtype, spec.kv_dtype) for arch in spec.archs)
+    asked = f"arch {_text(spec.archs)}, q {_text(spec.q_dtype)}, KV {_text(spec.kv_dtype)}"
     sends = "; ".join(f"{arch} q {q} KV {kv}" for arch, q, kv in bounds.tensor_types)
     raise UsageError(
-        f"tensor types: given {asked}; backend {wishes.backend} sends: {sends}; "
+        f"tensor types: given {asked}; backend {spec.backend} sends: {sends}; "
         "name all of --arch, --q-dtype and --kv-dtype to try another combination"
     )
 
 
-def _fits(types: TensorTypes, wishes: Wishes) -> bool:
+def _fits(types: TensorTypes, spec: Spec) -> bool:
     arch, q_dtype, kv_dtype = types
-    return (
-        (wishes.archs is None or arch in wishes.archs)
-        and wishes.q_dtype in (None, q_dtype)
-        and wishes.kv_dtype in (None, kv_dtype)
-    )
+    return (spec.archs is None or arch in spec.archs) and spec.q_dtype in (None, q_dtype) and spec.kv_dtype in (None, kv_dtype)
 
 
 def _text(value: tuple[Arch, ...] | DType | None) -> str:

@@ -105,7 +105,7 @@ def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) 
 def _shape(arguments: argparse.Namespace, source: CodeSource | None) -> Case:
     from backend.aiter.release import nearest_release
     from backend.case import Case
-    from fuzz.space import DEFAULT_RELEASE
+    from fuzz.spec import DEFAULT_RELEASE
 
     if arguments.release is not None:
         release = arguments.release

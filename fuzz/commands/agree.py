@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import names, number, numbers, read_archs, read_modes, seconds
+from fuzz.commands.arguments import names, number, seconds
+from fuzz.commands.flags import add_flags, given
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BACKENDS = ("direct", "sglang-before-27188")
 """Every mode, page size and ragged lengths; and a rule that is known to be wrong, so that devices have something to see."""
+
+SMALL: dict[str, Any] = {"max_batch": 16, "max_kv_len": 1024}
+"""Sizes unless others are asked for: a device that runs machine code takes seconds a case."""
 
 EPILOG = """\
 Cases are a function of the flags and the seed; every case that AITER launches counts. With --out each case is written with
@@ -32,6 +36,8 @@ SHOWN = 100
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command."""
+    from fuzz.spec import Spec
+
     command = commands.add_parser(
         "agree",
         help="compare devices with each other",
@@ -45,15 +51,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--cases", type=number("--cases", 1), default=200, metavar="N", help="cases that are launched (200)")
     command.add_argument("--seconds", type=seconds, metavar="S", help="stop after S seconds, whatever the cases")
     command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="0")
-    command.add_argument("--backend", type=names, default=DEFAULT_BACKENDS, metavar="B[,B]", help=",".join(DEFAULT_BACKENDS))
-    command.add_argument("--release", metavar="R", help="of AITER: that of the code objects (2025-11 for the wheel)")
-    command.add_argument("--arch", type=read_archs, metavar="A[,A]", help="gfx942, gfx950")
-    command.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank")
-    command.add_argument("--mode", type=read_modes, metavar="M[,M]", help="non-persistent, fake, greedy, fast")
-    command.add_argument("--max-batch", type=number("--max-batch", 1), default=16, metavar="N", help="requests at most (16)")
     command.add_argument(
-        "--max-kv", type=number("--max-kv", 1), default=1024, metavar="N", help="KV tokens of a request (1024)"
+        "--backends", "--backend", type=names, default=DEFAULT_BACKENDS, metavar="B[,B]", help=",".join(DEFAULT_BACKENDS)
     )
+    add_flags(command, Spec, without=("backend",), defaults=SMALL)
     command.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
     command.add_argument("--out", type=Path, metavar="FILE", help="every case with what each device saw, JSON lines")
     command.add_argument(
@@ -108,7 +109,7 @@ def _examined(
     if arguments.recorded is not None:
         given = ((call_of(each.case, source), each.seen) for each in _read(arguments.recorded))
     else:
-        spaces = [_space(arguments, backend, source) for backend in arguments.backend]
+        spaces = [_space(arguments, backend, source) for backend in arguments.backends]
         given = ((made, {}) for made in drawn_calls(spaces, arguments.seed, source, agreement))
     for made, before in given:
         if agreement.cases >= arguments.cases or (ends is not None and time.monotonic() >= ends):
@@ -140,25 +141,16 @@ def _read(path: Path) -> Iterator[Written]:
 
 def _space(arguments: argparse.Namespace, backend: str, source: CodeSource | None) -> CaseSpace:
     from backend.aiter.release import nearest_release
-    from fuzz.space import DEFAULT_RELEASE, Wishes, space
+    from fuzz.space import space
+    from fuzz.spec import DEFAULT_RELEASE, Spec
 
-    if arguments.release is not None:
-        release = arguments.release
-    elif source is not None:
-        release = nearest_release(source).name
-    else:
-        release = WHEEL_RELEASE if "cdna" in arguments.devices else DEFAULT_RELEASE
-    return space(
-        Wishes(
-            backend=backend,
-            releases=(release,),
-            heads=arguments.heads,
-            archs=arguments.arch,
-            modes=arguments.mode if backend == "direct" else None,
-            max_batch=arguments.max_batch,
-            max_kv_len=arguments.max_kv,
-        )
-    )
+    asked = SMALL | given(arguments, Spec) | {"backend": backend}
+    if backend != "direct":
+        asked.pop("modes", None)  # a rule decides the mode; forcing it is for a direct caller
+    if "releases" not in asked:
+        of_wheel = WHEEL_RELEASE if "cdna" in arguments.devices else DEFAULT_RELEASE
+        asked["releases"] = (of_wheel if source is None else nearest_release(source).name,)
+    return space(Spec(**asked))
 
 
 WHEEL_RELEASE = "2025-11"

@@ -47,15 +47,22 @@ def number(what: str, least: int) -> Callable[[str], int]:
     return read
 
 
-def seconds(text: str) -> float:
-    """A positive number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise UsageError.not_allowed("--seconds", text, "a number of seconds above 0")
-    return value
+def duration(what: str) -> Callable[[str], float]:
+    """A reader of a positive number of seconds."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise UsageError.not_allowed(what, text, "a number of seconds above 0")
+        return value
+
+    return read
+
+
+seconds = duration("--seconds")
 
 
 def one_of(what: str, kind: type[E]) -> Callable[[str], E]:

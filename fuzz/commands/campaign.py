@@ -3,62 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import (
-    names,
-    number,
-    numbers,
-    read_archs,
-    read_kv_dtype,
-    read_modes,
-    read_q_dtype,
-    seconds,
-)
+from fuzz.commands.flags import add_flags, given
 
 if TYPE_CHECKING:
     from fuzz.campaign.config import CampaignConfig
     from fuzz.campaign.summary import CampaignSummary
-
-FLAGS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
-    "backend": ("--backend", "NAME", str),
-    "releases": ("--release", "R[,R]", names),
-    "archs": ("--arch", "A[,A]", read_archs),
-    "model": ("--model", "M", str),
-    "shapes": ("--shapes", "TP[,TP]", names),
-    "heads": ("--heads", "N[,N]", numbers("--heads")),
-    "modes": ("--mode", "M[,M]", read_modes),
-    "query_rows": ("--qlen", "N[,N]", numbers("--qlen")),
-    "page_sizes": ("--page-size", "N[,N]", numbers("--page-size")),
-    "q_dtype": ("--q-dtype", "T", read_q_dtype),
-    "kv_dtype": ("--kv-dtype", "T", read_kv_dtype),
-    "max_batch": ("--max-batch", "N", number("--max-batch", 1)),
-    "max_kv_len": ("--max-kv", "N", number("--max-kv", 1)),
-    "seed": ("--seed", "N", number("--seed", 0)),
-    "chunk_cases": ("--chunk-cases", "N", number("--chunk-cases", 0)),
-    "generation_chunks": ("--generation-chunks", "N", number("--generation-chunks", 1)),
-    "device": ("--device", "D", str),
-    "aiter": ("--aiter", "PATH[@REV]", str),
-    "cases": ("--cases", "N", number("--cases", 1)),
-    "seconds": ("--seconds", "S", seconds),
-    "workers": ("--workers", "N", number("--workers", 0)),
-    "address": ("--address", "A", str),
-    "case_seconds": ("--case-seconds", "S", seconds),
-    "worker_memory": ("--worker-memory", "MIB", number("--worker-memory", 1)),
-    "repeats": ("--repeats", "N", number("--repeats", 1)),
-    "shrink_tries": ("--shrink-tries", "N", number("--shrink-tries", 1)),
-    "corpus": ("--corpus", "DIR", str),
-    "expect": ("--expect", "ID[,ID]", names),
-    "compare": ("--compare", "STORE", str),
-    "out": ("--out", "DIR", str),
-}
-"""Field of the configuration -> flag, what stands for its value, reader."""
-
-SWITCHES = {"guided": "--unguided", "verify": "--no-verify"}
-"""Field of the configuration that is true unless this flag is given."""
 
 EPILOG = """\
 A flag overrides the same field of --config. The store (OUT/campaign.sqlite) is written as chunks are done; after Ctrl-C, a
@@ -82,28 +35,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def add_config_flags(command: argparse.ArgumentParser) -> None:
     """A flag for each field of the configuration, explained as there."""
-    from fuzz.campaign.config import explanations
+    from fuzz.campaign.config import CampaignConfig
 
     command.add_argument("--config", type=Path, metavar="FILE.toml", help="fields of the configuration")
     command.add_argument("--print-config", action="store_true", help="print the configuration as TOML, and do no more")
-    fields = command.add_argument_group("fields of the configuration")
-    for field, text in explanations().items():
-        explained = text.replace("%", "%%")
-        if field in SWITCHES:
-            off = f"{field} = false: {explained.partition('; false: ')[2]}"
-            fields.add_argument(SWITCHES[field], dest=field, action="store_false", default=None, help=off)
-        else:
-            flag, metavar, reader = FLAGS[field]
-            fields.add_argument(flag, dest=field, metavar=metavar, type=reader, help=explained)
+    add_flags(command.add_argument_group("fields of the configuration"), CampaignConfig)
 
 
 def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
     """What file and flags set, flags first."""
-    from fuzz.campaign.config import read_config
+    from fuzz.campaign.config import CampaignConfig, read_config
 
     fields = dict(read_config(arguments.config)) if arguments.config is not None else {}
-    flags = {name: getattr(arguments, name) for name in (*FLAGS, *SWITCHES)}
-    return fields | {name: value for name, value in flags.items() if value is not None}
+    return fields | given(arguments, CampaignConfig)
 
 
 def config_from(fields: dict[str, Any]) -> CampaignConfig:

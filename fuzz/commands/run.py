@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.case import DType
-from fuzz.commands.arguments import (
-    names,
-    number,
-    numbers,
-    read_archs,
-    read_kv_dtype,
-    read_modes,
-    read_q_dtype,
-    seconds,
-)
+from fuzz.commands.arguments import number, seconds
+from fuzz.commands.flags import add_flags, given
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
@@ -26,7 +18,8 @@ if TYPE_CHECKING:
     from fuzz.provenance import Provenance
     from fuzz.results import ResultLog
     from fuzz.search import Budget, Fault, Search, Tally
-    from fuzz.space import CaseSpace, Wishes
+    from fuzz.space import CaseSpace
+    from fuzz.spec import Spec
 
 DEFAULT_CASES = 1000
 """Half a second on the model; the historic faults show within the first hundred cases."""
@@ -39,6 +32,8 @@ found, 1 faults found, 2 wrong usage, 3 could not run or was interrupted before 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command."""
+    from fuzz.spec import Spec
+
     command = commands.add_parser(
         "run",
         help="search for faults",
@@ -46,25 +41,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=EPILOG,
     )
     what = command.add_argument_group("what is tried (default: whatever the backend really sends)")
-    what.add_argument(
-        "--backend",
-        default="sglang-27188",
-        metavar="NAME",
-        help="sglang-27188 (default), sglang-before-27188, vllm, direct, ... (aiterfuzz version lists them), or your own as "
-        "module:name or file.py[:name]",
-    )
-    what.add_argument("--release", type=names, metavar="R[,R]", help="AITER release: 2025-11, 2026-06 (default), 2026-08")
-    what.add_argument("--arch", type=read_archs, metavar="A[,A]", help="gfx942 (MI300X), gfx950 (MI355X)")
-    what.add_argument("--model", default="deepseek-r1", metavar="M", help="deepseek-r1 (default), kimi-k2, kimi-k3")
-    what.add_argument("--shapes", type=names, metavar="TP[,TP]", help="tp1, tp2, tp4, tp8: the model's heads a rank")
-    what.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank, beside those of --shapes")
-    what.add_argument("--mode", type=read_modes, metavar="M[,M]", help="force: non-persistent, fake, greedy, fast")
-    what.add_argument("--qlen", type=numbers("--qlen"), metavar="N[,N]", help="query rows a request (1, or the draft tokens)")
-    what.add_argument("--page-size", type=numbers("--page-size"), metavar="N[,N]", help="tokens a page of the KV pool")
-    what.add_argument("--q-dtype", type=read_q_dtype, metavar="T", help=f"{', '.join(DType)}: what q holds")
-    what.add_argument("--kv-dtype", type=read_kv_dtype, metavar="T", help=f"{', '.join(DType)}: what the KV cache holds")
-    what.add_argument("--max-batch", type=number("--max-batch", 1), metavar="N", help="requests at most (320)")
-    what.add_argument("--max-kv", type=number("--max-kv", 1), metavar="N", help="KV tokens of a request at most (131072)")
+    add_flags(what, Spec)
     how = command.add_argument_group("how long, on what, and where to")
     how.add_argument("--cases", type=number("--cases", 1), metavar="N", help=f"stop after N cases ({DEFAULT_CASES})")
     how.add_argument("--seconds", type=seconds, metavar="S", help="stop after S seconds")
@@ -98,9 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.search import Search
     from fuzz.space import space
 
-    policy(arguments.backend)  # an unknown one is said before anything is written
-    source, release = _source(arguments)
-    cases = space(_wishes(arguments, release))
+    source, spec = _asked(arguments)
+    policy(spec.backend)  # an unknown one is said before anything is written
+    cases = space(spec)
     ranks = arguments.ranks if arguments.device in RANKED else 1
     path = CasePath(open_device(arguments.device, source, ranks=ranks, numbers=arguments.numbers), source)
     budget = _budget(arguments)
@@ -180,35 +157,18 @@ def _exit_code(tally: Tally, interrupted: bool) -> int:
     return 0
 
 
-def _source(arguments: argparse.Namespace) -> tuple[CodeSource | None, tuple[str, ...] | None]:
-    """The code source, and the releases: the nearest to the source where none is named."""
+def _asked(arguments: argparse.Namespace) -> tuple[CodeSource | None, Spec]:
+    """The code source, and what is to be drawn: of the release nearest to the source where none is named."""
+    from fuzz.spec import Spec
+
+    spec = Spec(**given(arguments, Spec))
     if arguments.aiter is None:
-        return None, arguments.release
+        return None, spec
     from backend.aiter.codefiles import open_source
     from backend.aiter.release import nearest_release
 
     source = open_source(arguments.aiter)
-    return source, arguments.release or (nearest_release(source).name,)
-
-
-def _wishes(arguments: argparse.Namespace, releases: tuple[str, ...] | None) -> Wishes:
-    from fuzz.space import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, Wishes
-
-    return Wishes(
-        backend=arguments.backend,
-        releases=releases,
-        model=arguments.model,
-        shapes=arguments.shapes,
-        heads=arguments.heads,
-        archs=arguments.arch,
-        q_dtype=arguments.q_dtype,
-        kv_dtype=arguments.kv_dtype,
-        query_rows=arguments.qlen,
-        page_sizes=arguments.page_size,
-        modes=arguments.mode,
-        max_batch=arguments.max_batch or DEFAULT_MAX_BATCH,
-        max_kv_len=arguments.max_kv or DEFAULT_MAX_KV_LEN,
-    )
+    return source, spec if spec.releases else dataclasses.replace(spec, releases=(nearest_release(source).name,))
 
 
 def _budget(arguments: argparse.Namespace) -> Budget:

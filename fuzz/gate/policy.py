@@ -15,7 +15,8 @@ from backend.serving.registry import policy
 from backend.serving.served import SGLANG
 from fuzz.gate.sweep import HEADS, Tensors
 from fuzz.search import Budget, Fault, Search
-from fuzz.space import CaseSpace, Wishes, space
+from fuzz.space import CaseSpace, space
+from fuzz.spec import Spec
 from reprod.explain import told
 from reprod.text import table
 
@@ -105,8 +106,8 @@ def gate_policy(
 
 
 def _space(rule: str, tensors: Tensors, heads: tuple[int, ...]) -> CaseSpace:
-    wishes = Wishes(backend=rule, heads=heads, archs=(tensors.arch,), q_dtype=tensors.q_dtype, kv_dtype=tensors.kv_dtype)
-    return space(wishes)
+    spec = Spec(backend=rule, heads=heads, archs=(tensors.arch,), q_dtype=tensors.q_dtype, kv_dtype=tensors.kv_dtype)
+    return space(spec)
 
 
 def _shows(path: Path, base: str, case: Case, signature: str) -> bool:

@@ -18,7 +18,8 @@ from backend.observation import DeviceEnd, EndKind, Numbers, Observation, Violat
 from fuzz.agree import Agreement, Written, call_of, compare, drawn_calls, examine
 from fuzz.agree_told import lines
 from fuzz.cli import main
-from fuzz.space import Wishes, space
+from fuzz.space import space
+from fuzz.spec import Spec
 
 STORE = Violation(ViolationKind.OUT_OF_BOUNDS, "", "o", True, 4096, 5120, 1024, 1, "")
 RIGHT = Numbers(16, 0, 0, 0, None, None, None, 0.4, 0.002, None, "")
@@ -138,9 +139,7 @@ def test_what_was_seen_elsewhere_is_compared_here(sound: Call) -> None:
 
 
 def test_cases_are_a_function_of_space_and_seed() -> None:
-    spaces = [
-        space(Wishes(backend, releases=("2025-11",), max_batch=4, max_kv_len=64)) for backend in ("direct", "sglang-27188")
-    ]
+    spaces = [space(Spec(backend, releases=("2025-11",), max_batch=4, max_kv_len=64)) for backend in ("direct", "sglang-27188")]
 
     def first(seed: int) -> list[Case]:
         calls = drawn_calls(spaces, seed, None, Agreement())

@@ -17,7 +17,8 @@ from backend.case import Case, DType
 from backend.codec import dumps, from_plain, read_file
 from fuzz.cli import main
 from fuzz.search import case_at
-from fuzz.space import CaseSpace, Wishes, space
+from fuzz.space import CaseSpace, space
+from fuzz.spec import Spec
 
 BEFORE = ("run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--q-dtype", "fp8", "--kv-dtype", "fp8")
 AFTER = ("run", "--backend", "sglang-27188", "--shapes", "tp2,tp4", "--q-dtype", "fp8", "--kv-dtype", "fp8")
@@ -58,7 +59,7 @@ def test_every_case_can_be_drawn_again_from_the_results(tmp_path: Path) -> None:
     assert set(run["provenance"]["releases"]) == {"2026-06"}
     assert {"numpy", "numba", "hypothesis"} <= set(run["provenance"]["versions"])
     bounds = from_plain(CaseSpace, run["space"])
-    assert bounds == space(Wishes("sglang-27188", shapes=("tp2", "tp4"), q_dtype=DType.FP8, kv_dtype=DType.FP8))
+    assert bounds == space(Spec("sglang-27188", shapes=("tp2", "tp4"), q_dtype=DType.FP8, kv_dtype=DType.FP8))
     started = [line for line in lines if line["event"] == "started"]
     assert [line["number"] for line in started] == list(range(1, 31))
     assert case_at(bounds, 9, started[7]["chunk"], started[7]["position"]).num_head in (32, 64)

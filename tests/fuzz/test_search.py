@@ -11,9 +11,10 @@ from backend.errors import UnmodelledError, UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Outcome
 from fuzz.search import CHUNK, Budget, Event, Found, Ran, Search, Started, case_at, chunk_cases
-from fuzz.space import Wishes, space
+from fuzz.space import space
+from fuzz.spec import Spec
 
-SPACE = space(Wishes("sglang-27188"))
+SPACE = space(Spec("sglang-27188"))
 
 
 def finding(kind: FindingKind, severity: Severity = Severity.WRITE) -> Finding:
@@ -112,7 +113,7 @@ def test_a_finding_that_is_only_a_refusal_is_no_fault() -> None:
 
 
 def test_shrinking_stays_within_what_was_asked_for() -> None:
-    tp2 = space(Wishes("sglang-27188", shapes=("tp2",)))
+    tp2 = space(Spec("sglang-27188", shapes=("tp2",)))
     search = Search(tp2, FakePath(lambda case: FindingKind.HEAD_WIDTH), 0)
     list(search.events(Budget(cases=1)))
     (fault,) = search.tally.faults.values()

@@ -7,7 +7,8 @@ import pytest
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from backend.serving.served import DIRECT, OWN_POLICY, SGLANG, VLLM, served
-from fuzz.space import Wishes, heads_of, space
+from fuzz.space import heads_of, space
+from fuzz.spec import Spec
 
 
 @pytest.mark.parametrize(
@@ -22,15 +23,15 @@ from fuzz.space import Wishes, heads_of, space
 )
 def test_heads_a_rank(model: str, shape: str, heads: int) -> None:
     assert heads_of(model, shape) == heads
-    assert space(Wishes("sglang-27188", model=model, shapes=(shape,))).heads == (heads,)
+    assert space(Spec("sglang-27188", model=model, shapes=(shape,))).heads == (heads,)
 
 
 def test_heads_come_on_top_of_shapes_sorted_once_each() -> None:
-    assert space(Wishes("sglang-27188", shapes=("tp4", "tp2"), heads=(64, 48))).heads == (32, 48, 64)
+    assert space(Spec("sglang-27188", shapes=("tp4", "tp2"), heads=(64, 48))).heads == (32, 48, 64)
 
 
 def test_without_wishes_it_is_what_the_backend_sends() -> None:
-    made = space(Wishes("sglang-27188"))
+    made = space(Spec("sglang-27188"))
     assert (made.heads, made.tensor_types, made.page_sizes) == (SGLANG.heads, SGLANG.tensor_types, (1,))
     assert not made.empty_requests
     assert [served(name) for name in ("vllm-before-31282", "direct", "mine.py")] == [VLLM, DIRECT, OWN_POLICY]
@@ -38,38 +39,38 @@ def test_without_wishes_it_is_what_the_backend_sends() -> None:
 
 def test_tensor_types_go_together() -> None:
     """sglang quantises q on gfx950 only, so fp8 q leaves no gfx942."""
-    both_fp8 = space(Wishes("sglang-27188", q_dtype=DType.FP8, kv_dtype=DType.FP8))
+    both_fp8 = space(Spec("sglang-27188", q_dtype=DType.FP8, kv_dtype=DType.FP8))
     assert both_fp8.tensor_types == ((Arch.GFX950, DType.FP8, DType.FP8),)
-    bf16 = space(Wishes("sglang-27188", kv_dtype=DType.BF16))
+    bf16 = space(Spec("sglang-27188", kv_dtype=DType.BF16))
     assert bf16.tensor_types == ((Arch.GFX950, DType.BF16, DType.BF16), (Arch.GFX942, DType.BF16, DType.BF16))
 
 
 def test_a_combination_that_is_not_sent_must_be_named_wholly() -> None:
     with pytest.raises(UsageError, match=r"given arch gfx942, q fp8, KV any; backend sglang-27188 sends: .*name all of"):
-        space(Wishes("sglang-27188", archs=(Arch.GFX942,), q_dtype=DType.FP8))
-    forced = space(Wishes("sglang-27188", archs=(Arch.GFX942,), q_dtype=DType.FP8, kv_dtype=DType.FP8))
+        space(Spec("sglang-27188", archs=(Arch.GFX942,), q_dtype=DType.FP8))
+    forced = space(Spec("sglang-27188", archs=(Arch.GFX942,), q_dtype=DType.FP8, kv_dtype=DType.FP8))
     assert forced.tensor_types == ((Arch.GFX942, DType.FP8, DType.FP8),)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "complaint"),
+    ("spec", "complaint"),
     [
-        (Wishes("vllm", shapes=("tp3",)), r"shape: given 'tp3'; allowed: tp1, tp2, tp4, tp8; or give --heads"),
-        (Wishes("vllm", shapes=("tp2",), model="gpt"), r"model: given 'gpt'; allowed: deepseek-r1, "),
-        (Wishes("vllm", releases=("2020-01",)), "case field release: given '2020-01'; allowed: 2025-11"),
-        (Wishes("vllm", heads=(0,)), "case field num_head: given 0; allowed: 1..1024"),
-        (Wishes("vllm", query_rows=(65,)), "case field max_seqlen_q: given 65; allowed: 1..64"),
-        (Wishes("vllm", max_batch=70_000), r"largest batch of the search: given 70000; allowed: 1..65536"),
-        (Wishes("sglang-27188", max_kv_len=7), r"longest kv of the search: given 7; allowed: 8.."),
+        (Spec("vllm", shapes=("tp3",)), r"shape: given 'tp3'; allowed: tp1, tp2, tp4, tp8; or give --heads"),
+        (Spec("vllm", shapes=("tp2",), model="gpt"), r"model: given 'gpt'; allowed: deepseek-r1, "),
+        (Spec("vllm", releases=("2020-01",)), "case field release: given '2020-01'; allowed: 2025-11"),
+        (Spec("vllm", heads=(0,)), "case field num_head: given 0; allowed: 1..1024"),
+        (Spec("vllm", query_rows=(65,)), "case field max_seqlen_q: given 65; allowed: 1..64"),
+        (Spec("vllm", max_batch=70_000), r"largest batch of the search: given 70000; allowed: 1..65536"),
+        (Spec("sglang-27188", max_kv_len=7), r"longest kv of the search: given 7; allowed: 8.."),
     ],
 )
-def test_impossible_wishes(wishes: Wishes, complaint: str) -> None:
+def test_impossible_wishes(spec: Spec, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        space(wishes)
+        space(spec)
 
 
 def test_a_space_holds_what_was_asked_for_at_any_size() -> None:
-    tp2 = space(Wishes("sglang-27188", shapes=("tp2",), q_dtype=DType.FP8, kv_dtype=DType.FP8))
+    tp2 = space(Spec("sglang-27188", shapes=("tp2",), q_dtype=DType.FP8, kv_dtype=DType.FP8))
     inside = Case(num_head=64, kv_lens=(1,) * 999)
     assert tp2.holds(inside)
     for change in (

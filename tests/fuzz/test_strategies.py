@@ -13,18 +13,19 @@ from backend.case import Arch, Case, DType, MetadataMode
 from backend.serving.policy import Choice
 from backend.serving.registry import BACKENDS, policy
 from fuzz.search import chunk_cases
-from fuzz.space import Wishes, space
+from fuzz.space import space
+from fuzz.spec import Spec
 from fuzz.strategies import PATTERNS, Pattern, cases
 
 
-def drawn(wishes: Wishes, chunks: int = 8) -> list[Case]:
-    return [case for chunk in range(chunks) for case in chunk_cases(space(wishes), 11, chunk)]
+def drawn(spec: Spec, chunks: int = 8) -> list[Case]:
+    return [case for chunk in range(chunks) for case in chunk_cases(space(spec), 11, chunk)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_case_is_taken_by_its_backend(backend: str) -> None:
     rule = policy(backend)
-    assert all(isinstance(rule(case), Choice) for case in drawn(Wishes(backend), chunks=4))  # a refusal would raise
+    assert all(isinstance(rule(case), Choice) for case in drawn(Spec(backend), chunks=4))  # a refusal would raise
 
 
 @settings(max_examples=200, deadline=None, database=None)
@@ -33,7 +34,7 @@ def test_cases_keep_to_their_space(data: st.DataObject) -> None:
     """With Hypothesis' own choices: any space, any case of it."""
     batch = data.draw(st.integers(1, 40))
     backend, longest = data.draw(st.sampled_from(sorted(BACKENDS))), data.draw(st.integers(8, 5000))
-    bounds = space(Wishes(backend, max_batch=batch, max_kv_len=longest))
+    bounds = space(Spec(backend, max_batch=batch, max_kv_len=longest))
     case = data.draw(cases(bounds))
     assert bounds.holds(case)
     assert case.batch <= batch
@@ -44,7 +45,7 @@ def test_cases_keep_to_their_space(data: st.DataObject) -> None:
 
 
 def test_the_simplest_case_comes_first() -> None:
-    first = drawn(Wishes("sglang-before-27188", shapes=("tp2",)), chunks=1)[0]
+    first = drawn(Spec("sglang-before-27188", shapes=("tp2",)), chunks=1)[0]
     assert first == Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 
 
@@ -53,7 +54,7 @@ def seen(cases: Iterable[Case], what: str) -> Counter[object]:
 
 
 def test_edges_are_reached() -> None:
-    found = drawn(Wishes("direct"), chunks=16)
+    found = drawn(Spec("direct"), chunks=16)
     batches = seen(found, "batch")
     assert batches[1] > 40
     for batch in (63, 64, 65, 76, 128, 255, 256, 257, 303, 304, 305):  # compute units over folds, and around them
@@ -80,9 +81,9 @@ def test_edges_are_reached() -> None:
 
 
 def test_padding_rows_under_mtp_and_buffers_of_another_batch_are_reached() -> None:
-    sglang = drawn(Wishes("sglang-27188"))
+    sglang = drawn(Spec("sglang-27188"))
     assert any(case.max_seqlen_q > 1 and case.graph_batch is not None and case.graph_batch > case.batch for case in sglang)
-    vllm = drawn(Wishes("vllm"))
+    vllm = drawn(Spec("vllm"))
     assert any(
         case.max_batch is not None and case.graph_batch is not None and case.max_batch < case.graph_batch for case in vllm
     )

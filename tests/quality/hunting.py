@@ -15,15 +15,16 @@ from backend.path import Path
 from backend.serving.policy import Choice, Policy
 from backend.serving.registry import BACKENDS
 from fuzz.search import Budget, Fault, Found, Search, Tally
-from fuzz.space import CaseSpace, Wishes, space
+from fuzz.space import CaseSpace, space
+from fuzz.spec import Spec
 
 PATH = Path("model")
 """One path for all tests: it holds no state of a case."""
 
 
-def search(wishes: Wishes, cases: int, seed: int = 0) -> Tally:
+def search(spec: Spec, cases: int, seed: int = 0) -> Tally:
     """The tally of a whole search, each fault shrunk."""
-    return search_within(space(wishes), cases, seed)
+    return search_within(space(spec), cases, seed)
 
 
 def search_within(bounds: CaseSpace, cases: int, seed: int = 0) -> Tally:
@@ -34,9 +35,9 @@ def search_within(bounds: CaseSpace, cases: int, seed: int = 0) -> Tally:
     return made.tally
 
 
-def first_fault(wishes: Wishes, kind: str, cases: int, seed: int) -> Fault | None:
+def first_fault(spec: Spec, kind: str, cases: int, seed: int) -> Fault | None:
     """The first fault whose signature begins with `kind`, None where the search does not meet it in so many cases."""
-    made = Search(space(wishes), PATH, seed)
+    made = Search(space(spec), PATH, seed)
     for event in made.events(Budget(cases=cases)):
         if isinstance(event, Found) and event.fault.signature.startswith(kind):
             return event.fault

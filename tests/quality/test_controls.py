@@ -8,14 +8,15 @@ import pytest
 from hunting import search, search_within
 
 from backend.case import Arch, DType, MetadataMode
-from fuzz.space import Wishes, space
+from fuzz.space import space
+from fuzz.spec import Spec
 
 FP8 = DType.FP8
 
 
 @pytest.mark.parametrize("model", ["deepseek-r1", "kimi-k2"])
 def test_c2_the_fixed_gate_on_tp2_and_tp4(model: str) -> None:
-    tally = search(Wishes("sglang-27188", model=model, shapes=("tp2", "tp4"), q_dtype=FP8, kv_dtype=FP8), 1500)
+    tally = search(Spec("sglang-27188", model=model, shapes=("tp2", "tp4"), q_dtype=FP8, kv_dtype=FP8), 1500)
     assert tally.faults == {}
     assert tally.ran > 700
 
@@ -26,7 +27,7 @@ def test_c1_eight_heads_of_two_rows() -> None:
     Pools stay below 4 GiB: beyond, the kernel's page addresses wrap (aiter#4341), which is another fault.
     """
     bounds = space(
-        Wishes(
+        Spec(
             "direct",
             heads=(8,),
             query_rows=(2,),

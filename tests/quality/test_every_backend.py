@@ -10,12 +10,13 @@ from backend.errors import UnmodelledError
 from backend.findings import Finding
 from backend.serving.registry import BACKENDS
 from fuzz.search import chunk_cases
-from fuzz.space import Wishes, space
+from fuzz.space import space
+from fuzz.spec import Spec
 
 
 def findings(backend: str, release: str, chunk: int) -> list[Finding]:
     found: list[Finding] = []
-    for case in chunk_cases(space(Wishes(backend, releases=(release,))), 5, chunk):
+    for case in chunk_cases(space(Spec(backend, releases=(release,))), 5, chunk):
         try:
             found += PATH.run(case).findings
         except UnmodelledError:

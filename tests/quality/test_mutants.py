@@ -19,30 +19,30 @@ from backend.aiter.planners import rules, run, v1_0, v1_1, v1_2
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.serving.policy import Choice, LastPageLens, Policy
 from backend.serving.sglang import SGLANG_27188, AiterMlaBackend
-from fuzz.space import Wishes
+from fuzz.spec import Spec
 
 CASES = 500
 
 FP8 = DType.FP8
 SGLANG = "sglang-27188"
-SERVED = Wishes(SGLANG, shapes=("tp1", "tp2", "tp4"), q_dtype=FP8, kv_dtype=FP8, max_batch=64)
-FAKE = Wishes(SGLANG, heads=(8, 16, 48, 96), q_dtype=FP8, kv_dtype=FP8, max_batch=32)
-GREEDY = Wishes(SGLANG, heads=(16, 128), modes=(MetadataMode.GREEDY,), q_dtype=FP8, kv_dtype=FP8, max_batch=32)
-EMPTY_REQUESTS = Wishes(
+SERVED = Spec(SGLANG, shapes=("tp1", "tp2", "tp4"), q_dtype=FP8, kv_dtype=FP8, max_batch=64)
+FAKE = Spec(SGLANG, heads=(8, 16, 48, 96), q_dtype=FP8, kv_dtype=FP8, max_batch=32)
+GREEDY = Spec(SGLANG, heads=(16, 128), modes=(MetadataMode.GREEDY,), q_dtype=FP8, kv_dtype=FP8, max_batch=32)
+EMPTY_REQUESTS = Spec(
     "direct", heads=(16,), modes=(MetadataMode.FAKE,), query_rows=(1,), page_sizes=(1,), archs=(Arch.GFX950,),
     q_dtype=FP8, kv_dtype=FP8, max_batch=32,
 )  # fmt: skip
 
 
 @cache
-def unbroken(wishes: Wishes) -> frozenset[str]:
+def unbroken(spec: Spec) -> frozenset[str]:
     """Signatures met with every rule as it is."""
-    return frozenset(search(wishes, CASES).faults)
+    return frozenset(search(spec, CASES).faults)
 
 
-@pytest.mark.parametrize("wishes", [SERVED, FAKE, GREEDY], ids=["served", "fake", "greedy"])
-def test_the_rules_as_they_are_are_silent(wishes: Wishes) -> None:
-    assert not unbroken(wishes)
+@pytest.mark.parametrize("spec", [SERVED, FAKE, GREEDY], ids=["served", "fake", "greedy"])
+def test_the_rules_as_they_are_are_silent(spec: Spec) -> None:
+    assert not unbroken(spec)
 
 
 def under_dp_attention(rule: Policy) -> Policy:
@@ -58,7 +58,7 @@ def under_dp_attention(rule: Policy) -> Policy:
     return lowered
 
 
-CALLERS: dict[str, tuple[Wishes, Policy, str]] = {
+CALLERS: dict[str, tuple[Spec, Policy, str]] = {
     "drop 64 from the gate": (SERVED, AiterMlaBackend(frozenset({32, 128})), "head-width"),
     "drop 32 from the gate": (SERVED, AiterMlaBackend(frozenset({64, 128})), "head-width"),
     "size for one query row": (SERVED, choosing(SGLANG, sizing_max_seqlen_q=1), "buffer-too-small"),
@@ -84,25 +84,25 @@ CALLERS: dict[str, tuple[Wishes, Policy, str]] = {
 
 @pytest.mark.parametrize("name", CALLERS)
 def test_a_broken_caller_is_met(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wishes, rule, kind = CALLERS[name]
-    before = unbroken(wishes)
-    use_rule(monkeypatch, wishes.backend, rule)
-    assert any(signature.startswith(kind) for signature in set(search(wishes, CASES).faults) - before)
+    spec, rule, kind = CALLERS[name]
+    before = unbroken(spec)
+    use_rule(monkeypatch, spec.backend, rule)
+    assert any(signature.startswith(kind) for signature in set(search(spec, CASES).faults) - before)
 
 
 def test_128_dropped_from_the_gate_is_met_under_dp_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone it breaks nothing: v1_0 plans 128 heads as they are. Under DP attention sglang lowers the split cap that the
     buffers are sized by, and v1_0 on gfx942 cuts into 16 pieces whatever the cap (sglang#20399)."""
-    wishes = Wishes(SGLANG, heads=(128,), archs=(Arch.GFX942,), q_dtype=FP8, kv_dtype=FP8)
+    spec = Spec(SGLANG, heads=(128,), archs=(Arch.GFX942,), q_dtype=FP8, kv_dtype=FP8)
     use_rule(monkeypatch, SGLANG, under_dp_attention(SGLANG_27188))
-    assert not search(wishes, CASES).faults
+    assert not search(spec, CASES).faults
     use_rule(monkeypatch, SGLANG, under_dp_attention(AiterMlaBackend(frozenset({32, 64}))))
-    assert any(signature.startswith("planner-overrun") for signature in search(wishes, CASES).faults)
+    assert any(signature.startswith("planner-overrun") for signature in search(spec, CASES).faults)
 
 
-RULES: dict[str, tuple[Wishes, str, Callable[..., object], str]] = {
+RULES: dict[str, tuple[Spec, str, Callable[..., object], str]] = {
     "native whatever the dtype": (
-        Wishes(SGLANG, shapes=("tp2", "tp4")),
+        Spec(SGLANG, shapes=("tp2", "tp4")),
         "native_2026_06",
         lambda device, arguments: rules.heads(arguments) in (16, 32, 64, 128),
         "head-width",
@@ -116,10 +116,10 @@ RULES: dict[str, tuple[Wishes, str, Callable[..., object], str]] = {
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_broken_rule_of_the_planners_is_met(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wishes, rule, broken, kind = RULES[name]
-    before = unbroken(wishes)
+    spec, rule, broken, kind = RULES[name]
+    before = unbroken(spec)
     monkeypatch.setattr(rules, rule, broken)
-    assert any(signature.startswith(kind) for signature in set(search(wishes, CASES).faults) - before)
+    assert any(signature.startswith(kind) for signature in set(search(spec, CASES).faults) - before)
 
 
 def planner(module: ModuleType, old: str, new: str) -> Rewritten:
@@ -130,7 +130,7 @@ def sizes(old: str, new: str) -> Rewritten:
     return Rewritten(sizing, "buffer_sizes", host, old, new)
 
 
-SOURCES: dict[str, tuple[Wishes, Rewritten]] = {
+SOURCES: dict[str, tuple[Spec, Rewritten]] = {
     "v1_0: kv_end without its floor of one token": (
         EMPTY_REQUESTS,
         planner(v1_0, "return max(end + causal_tail, begin + 1)", "return end + causal_tail"),
@@ -201,7 +201,7 @@ SOURCES: dict[str, tuple[Wishes, Rewritten]] = {
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_broken_line_is_met(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wishes, rewritten = SOURCES[name]
-    before = unbroken(wishes)
+    spec, rewritten = SOURCES[name]
+    before = unbroken(spec)
     rewritten.use(monkeypatch)
-    assert set(search(wishes, CASES).faults) - before
+    assert set(search(spec, CASES).faults) - before

@@ -11,7 +11,7 @@ import pytest
 from hunting import first_fault
 
 from backend.case import Arch, Case, DType
-from fuzz.space import Wishes
+from fuzz.spec import Spec
 
 RUNS = 100
 AT_LEAST = 95
@@ -23,7 +23,7 @@ BF16, FP8 = DType.BF16, DType.FP8
 class Planted:
     """kind: what its signature begins with; cases: of a run; smallest: what each run must shrink it to."""
 
-    wishes: Wishes
+    spec: Spec
     kind: str
     cases: int
     smallest: Case
@@ -31,37 +31,37 @@ class Planted:
 
 PLANTED = {
     "F1 gate without 64": Planted(
-        Wishes("sglang-before-27188", q_dtype=FP8, kv_dtype=FP8),  # all head counts, so that the first case does not have it
+        Spec("sglang-before-27188", q_dtype=FP8, kv_dtype=FP8),  # all head counts, so that the first case does not have it
         "head-width",
         100,
         Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188"),
     ),
     "F2 gate without 32, for draft tokens": Planted(
-        Wishes("sglang-before-20399", shapes=("tp4",), q_dtype=FP8, kv_dtype=FP8),
+        Spec("sglang-before-20399", shapes=("tp4",), q_dtype=FP8, kv_dtype=FP8),
         "head-width",
         50,
         Case(num_head=32, kv_lens=(2,), max_seqlen_q=2, backend="sglang-before-20399"),
     ),
     "F3 sized below the captured batch": Planted(
-        Wishes("vllm-before-41016", shapes=("tp8",), q_dtype=FP8, kv_dtype=FP8, archs=(Arch.GFX950,)),
+        Spec("vllm-before-41016", shapes=("tp8",), q_dtype=FP8, kv_dtype=FP8, archs=(Arch.GFX950,)),
         "buffer-too-small",
         50,
         Case(num_head=16, kv_lens=(1,), graph_batch=2, max_batch=1, backend="vllm-before-41016"),
     ),
     "F10 padding rows shorter than the draft tokens": Planted(
-        Wishes("sglang-before-20841", shapes=("tp4",), q_dtype=FP8, kv_dtype=FP8),
+        Spec("sglang-before-20841", shapes=("tp4",), q_dtype=FP8, kv_dtype=FP8),
         "short-sequence",
         50,
         Case(num_head=32, kv_lens=(2,), max_seqlen_q=2, graph_batch=2, backend="sglang-before-20841"),
     ),
     "F11 last page longer than a page": Planted(
-        Wishes("vllm-before-31282", shapes=("tp8",), q_dtype=FP8, kv_dtype=FP8, archs=(Arch.GFX950,)),
+        Spec("vllm-before-31282", shapes=("tp8",), q_dtype=FP8, kv_dtype=FP8, archs=(Arch.GFX950,)),
         "bad-last-page-len",
         20,
         Case(num_head=16, kv_lens=(2,), backend="vllm-before-31282"),
     ),
     "bf16 KV in fake mode": Planted(
-        Wishes("sglang-27188", heads=(48, 80, 96, 112), kv_dtype=BF16),
+        Spec("sglang-27188", heads=(48, 80, 96, 112), kv_dtype=BF16),
         "head-width",
         50,
         Case(num_head=48, kv_lens=(1,), q_dtype=BF16, kv_dtype=BF16),
@@ -72,7 +72,7 @@ PLANTED = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_found_and_shrunk(name: str) -> None:
     planted = PLANTED[name]
-    found = [first_fault(planted.wishes, planted.kind, planted.cases, seed) for seed in range(1, RUNS + 1)]
+    found = [first_fault(planted.spec, planted.kind, planted.cases, seed) for seed in range(1, RUNS + 1)]
     smallest = {fault.shrunk.case for fault in found if fault is not None}
     assert sum(fault is not None for fault in found) >= AT_LEAST
     assert smallest == {planted.smallest}

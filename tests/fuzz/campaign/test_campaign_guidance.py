@@ -12,7 +12,8 @@ from backend.path import Outcome, Path
 from fuzz.campaign.features import better, cost, features, margins, names_fault, parent
 from fuzz.campaign.guided import FeatureMap, Frozen, Maker
 from fuzz.campaign.report import NO_PARENT, Parent, Reached
-from fuzz.space import Wishes, space
+from fuzz.space import space
+from fuzz.spec import Spec
 
 KERNELS = [f"2026-06 kernel_{number}.co" for number in range(4)]
 FAULT = 1 << 41
@@ -107,8 +108,8 @@ def frozen(hits: dict[int, int], parents: dict[int, Parent]) -> Frozen:
 
 def shapes(parents: Frozen, chunks: int) -> Counter[int]:
     """How often each number of heads is bred from, in cases that are not drawn afresh."""
-    wishes = Wishes("direct", heads=(16, 32, 48, 64), max_batch=8)
-    maker = Maker(space(wishes), 0, 200)
+    spec = Spec("direct", heads=(16, 32, 48, 64), max_batch=8)
+    maker = Maker(space(spec), 0, 200)
     return Counter(bred.num_head for chunk in range(chunks) for bred in maker.cases(chunk, parents)[50:])
 
 
@@ -125,7 +126,7 @@ def test_what_made_one_kernel_fail_is_tried_on_the_others() -> None:
     """The batch of a known fault comes back with the shape of a kernel that is not known to have it."""
     fault = bred_from(case(*[777] * 5), family="hang")
     sound = bred_from(case(64).replace(num_head=64), KERNELS[1])
-    maker = Maker(space(Wishes("direct", heads=(16, 32, 48, 64), max_batch=8)), 0, 200)
+    maker = Maker(space(Spec("direct", heads=(16, 32, 48, 64), max_batch=8)), 0, 200)
     bred = maker.cases(5, frozen({FAULT | 5: 1, 9: 1}, {FAULT | 5: fault, 9: sound}))[50:]
     crossed = [each for each in bred if each.num_head == 64 and each.kv_lens == (777,) * 5]
     assert len(crossed) > 15
@@ -135,7 +136,7 @@ def test_what_made_one_kernel_fail_is_tried_on_the_others() -> None:
 
 def test_breeding_depends_on_chunk_and_seed_alone() -> None:
     known = frozen({9: 1}, {9: bred_from(case(64), KERNELS[1])})
-    wide = space(Wishes("direct", max_batch=8))
+    wide = space(Spec("direct", max_batch=8))
     assert Maker(wide, 1, 60).cases(4, known) == Maker(wide, 1, 60).cases(4, known)
     assert Maker(wide, 1, 60).cases(4, known) != Maker(wide, 2, 60).cases(4, known)
     assert Maker(wide, 1, 60).cases(4, known) != Maker(wide, 1, 60).cases(5, known)

@@ -1,0 +1,94 @@
+"""Flags made of a specification's fields: the name, the reader, the explanation and the default of each are the field's own.
+
+A field `query_rows: tuple[int, ...] | None` becomes `--query-rows N[,N]`, a bool that is true `--no-NAME`. What is not given
+on the command line is None in the namespace, so that a file or a command's own default may stand for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Callable, Collection, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from fuzz.commands.arguments import duration, names, number, numbers, one_of, some_of
+
+if TYPE_CHECKING:
+    from fuzz.spec import Spec
+
+METAVARS = {
+    "backend": "NAME",
+    "model": "M",
+    "releases": "R[,R]",
+    "shapes": "TP[,TP]",
+    "device": "D",
+    "aiter": "PATH[@REV]",
+    "address": "A",
+    "worker_memory": "MIB",
+    "corpus": "DIR",
+    "expect": "ID[,ID]",
+    "compare": "STORE",
+    "out": "DIR",
+}
+"""What stands for a value in `--help`, where the type alone says too little."""
+
+
+def add_flags(
+    to: argparse._ArgumentGroup | argparse.ArgumentParser,
+    kind: type[Spec],
+    without: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """A flag for each field of `kind`. without: fields that get none. defaults: of a command that has others, for the help."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.name in without:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        text = str(field.metadata["explained"])
+        formerly = [field.metadata["formerly"]] if field.metadata["formerly"] else []
+        if hints[field.name] is bool:
+            off = f"{field.name} = false: {text.partition('; false: ')[2]}".replace("%", "%%")
+            flags = [flag.replace("--", "--no-", 1), *formerly]
+            to.add_argument(*flags, dest=field.name, action="store_false", default=None, help=off)
+            continue
+        metavar, read = _reader(flag, hints[field.name], field.metadata["least"])
+        default = (defaults or {}).get(field.name, field.default)
+        stands = "" if default is None or default == () else f" ({_text(default)})"
+        to.add_argument(
+            *(flag, *formerly),
+            dest=field.name,
+            metavar=METAVARS.get(field.name, metavar),
+            type=read,
+            help=(text + stands).replace("%", "%%"),
+        )
+
+
+def given(arguments: argparse.Namespace, kind: type[Spec]) -> dict[str, Any]:
+    """The fields of `kind` that flags set."""
+    found = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(kind)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _text(value: object) -> str:
+    return ",".join(str(each) for each in value) if isinstance(value, tuple) else str(value)
+
+
+def _reader(flag: str, hint: Any, least: int | None) -> tuple[str, Callable[[str], Any]]:
+    """(what stands for a value, reader) of a type: str, int, float, an enumeration, a tuple of one of them, or None besides."""
+    options = [each for each in typing.get_args(hint) if each is not type(None)]
+    if type(None) in typing.get_args(hint):
+        hint = options[0]
+    if typing.get_origin(hint) is tuple:
+        entry = typing.get_args(hint)[0]
+        if entry is int:
+            return "N[,N]", numbers(flag)
+        letter = entry.__name__[0]
+        return f"{letter}[,{letter}]", some_of(flag, entry) if issubclass(entry, StrEnum) else names
+    if hint is int:
+        return "N", number(flag, 0 if least is None else least)
+    if hint is float:
+        return "S", duration(flag)
+    return hint.__name__[0].upper(), one_of(flag, hint) if issubclass(hint, StrEnum) else str
