@@ -6,6 +6,7 @@ Exit codes: 0 nothing found, 1 findings, 2 usage, 3 could not run. An error that
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import sys
@@ -92,12 +93,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
-    except Exception:
-        # Python would exit 1, which says that faults were found.
-        traceback.print_exc()
-        print("aiterfuzz: this is an error of aiterfuzz itself; please report it with the lines above", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return _broken()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"aiterfuzz: {where}cannot be written ({error.strerror}); make room or give another folder", file=sys.stderr)
         return BROKEN
+    except Exception:
+        return _broken()
     return code
+
+
+def _broken() -> int:
+    """After an error of our own, for which Python would exit 1, which says that faults were found."""
+    traceback.print_exc()
+    print("aiterfuzz: this is an error of aiterfuzz itself; please report it with the lines above", file=sys.stderr)
+    return BROKEN
 
 
 if __name__ == "__main__":

@@ -338,18 +338,23 @@ class Engine:
         self.done.add(report.chunk)
         self._fruitless = 0
         self._guide.take(StoredChunk(report.chunk, report.reached, report.kept))
-        for signature in self.store.chunk(report, hand.name, self._guide.features):
-            self._triage_new(signature)
+        new = self.store.chunk(report, hand.name, self._guide.features)
+        for signature in new:
+            row = self.store.findings[signature]
+            self.store.finding(signature, known=self._triage.reference(row.cause, row.first))
         for loss in answer.losses:
             self._losses += 1
             self.store.loss(loss.kind, hand.name, loss.detail, report.chunk, loss.position, loss.case)
         for fate, count in report.fates().items():
             self._fates[fate] += count
+        if new:
+            self.store.commit()  # what is announced is kept, whatever comes
+        for signature in new:
+            self._announce(signature)
 
-    def _triage_new(self, signature: str) -> None:
+    def _announce(self, signature: str) -> None:
         row = self.store.findings[signature]
-        known = self._triage.reference(row.cause, row.first)
-        self.store.finding(signature, known=known)
+        known = row.known
         self._to_investigate.append(signature)
         after = f"{row.cause.severity.name.lower()}, case {row.chunk}/{row.position}, {self.store.seconds:.1f} s"
         self._view.say(f"finding: {signature} ({after}{f', known as {known.entry}' if known is not None else ''})")

@@ -6,8 +6,9 @@ A session begins a campaign or goes on with one; after a SIGKILL at any moment t
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fuzz.campaign.live import Live
 from fuzz.campaign.order import Order
 from fuzz.campaign.reading import compare, write_comparison
 from fuzz.campaign.slot import read_slot
-from fuzz.campaign.store import FILE_NAME, Lock, Store, connect, environment
+from fuzz.campaign.store import FILE_NAME, Lock, Store, cannot_be_written, connect, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding, load_summary
 from fuzz.campaign.triage import KnownFaults, default_corpus
 from fuzz.campaign.verifying import NoVerifier, Verifier
@@ -43,7 +44,7 @@ def begin(config: CampaignConfig) -> CampaignSummary:
         raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
     made_by = _provenance(config, space.releases)
     known = KnownFaults(_corpus(config))
-    with Cluster(config.address, config.resource) as cluster:
+    with _full_disk_is_one_line(folder), Cluster(config.address, config.resource) as cluster:
         workers = cluster.workers(config.workers)
         _make_folder(folder)
         lock = Lock(folder)
@@ -65,6 +66,7 @@ def to_retry(config: CampaignConfig, earlier: CampaignSummary | None) -> list[Tr
 
 def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     """Goes on with the campaign of a folder. changes: fields of its configuration to change; those of IDENTITY cannot be."""
+    folder = folder.absolute()  # workers run elsewhere and are told paths in it
     path = folder / FILE_NAME
     if not path.is_file():
         raise UsageError(f"{folder}: no campaign there to go on with; leave out --resume to begin one")
@@ -72,9 +74,9 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     lock = Lock(folder)
     made_by = _provenance(config, config.space().releases)
     known = KnownFaults(_corpus(config))
-    store = Store.open(path)
-    store.configure(config)
-    with Cluster(config.address, config.resource) as cluster:
+    with _full_disk_is_one_line(folder), Cluster(config.address, config.resource) as cluster:
+        store = Store.open(path)
+        store.configure(config)
         _run(config, store, cluster, cluster.workers(config.workers), known, made_by)
     lock.release()
     return summarised(config)
@@ -138,17 +140,32 @@ def _run(config: CampaignConfig, store: Store, cluster: Cluster, workers: int, k
     verifying = Verifier() if config.verify else contextlib.nullcontext(NoVerifier())
     with Interruption() as interruption, Live() as live, verifying as verifier:
         engine = Engine(config, order, store, cluster, live, known, verifier, lambda: interruption.wanted)
-        store.begin_session(workers, f"{cluster.name}, {cluster.nodes} nodes", own_fingerprint())
-        _announce(config, live, made_by, workers, cluster)
         try:
+            store.begin_session(workers, f"{cluster.name}, {cluster.nodes} nodes", own_fingerprint())
+            _announce(config, live, made_by, workers, cluster)
             _name_unfinished(store, engine, live)
             reason = engine.run(workers)
             live.finish(engine.status(closing=reason))
-        finally:
             store.end_session(reason)
             store.close()
+        except BaseException as error:
+            store.fail(error, reason)
+            raise
     if reason.startswith("no worker left"):
         raise CannotRunError(f"{reason}; what was found so far is in {store.path.parent}, go on with --resume")
+
+
+@contextlib.contextmanager
+def _full_disk_is_one_line(folder: Path) -> Iterator[None]:
+    """Raises CannotRunError in place of what a full, failing or read-only disk makes raise."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        if not cannot_be_written(error):
+            raise
+        raise CannotRunError(
+            f"{folder}: cannot be written to ({error}); what was announced is kept: make room, and go on with --resume"
+        ) from error
 
 
 def _order(config: CampaignConfig, store: Store, made_by: Provenance) -> Order:

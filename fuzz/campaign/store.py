@@ -16,6 +16,8 @@ is there with all of its consequences or not at all. This module writes; fuzz.ca
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -170,6 +172,17 @@ def connect(path: Path, *, writing: bool = False) -> sqlite3.Connection:
     return connection
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def cannot_be_written(error: BaseException) -> bool:
+    """Whether an error says that the disk is full, failing or read-only, which is the machine's doing and nobody's error."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    said = ("disk is full", "disk I/O error", "readonly database")
+    return isinstance(error, sqlite3.OperationalError) and any(each in str(error) for each in said)
+
+
 class Lock:
     """That a folder has one writer. Held until the process ends, however it ends; raises UsageError where another holds it."""
 
@@ -184,6 +197,24 @@ class Lock:
     def release(self) -> None:
         """Lets others write."""
         self._file.close()
+
+
+class Clock:
+    """Time since a moment, by the clock that nobody sets; in seconds, and as a time of day (epoch) counted on from there."""
+
+    def __init__(self) -> None:
+        self.began = time.time()
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since this clock was made."""
+        return time.monotonic() - self._began
+
+    @property
+    def now(self) -> float:
+        """The time of day, had nobody set the machine's clock in between."""
+        return self.began + self.seconds
 
 
 class Store:
@@ -202,6 +233,8 @@ class Store:
         self.findings: dict[str, FindingRow] = {row.signature: row for row in read_findings(self._db, campaign)}
         self._changed: set[str] = set()
         self._committed = time.monotonic()
+        self._clock = Clock()
+        self._offset = 0.0
         self._db.execute("BEGIN")
 
     @classmethod
@@ -231,27 +264,27 @@ class Store:
 
     def begin_session(self, workers: int, cluster: str, rules: str) -> None:
         """Notes a start. Sessions that were killed are ended where they were last seen."""
-        now = time.time()
         self._db.execute(
             "UPDATE sessions SET ended = seen, reason = 'killed' WHERE campaign = ? AND ended IS NULL", (self.campaign,)
         )
+        self._clock = Clock()
         number, offset = self._db.execute(
             "SELECT COUNT(*), TOTAL(ended - began) FROM sessions WHERE campaign = ?", (self.campaign,)
         ).fetchone()
-        row = (self.campaign, number, now, None, now, "running", workers, cluster, rules, offset)
+        began = self._clock.began
+        row = (self.campaign, number, began, None, began, "running", workers, cluster, rules, offset)
         self._db.execute("INSERT INTO sessions VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        self._session, self._began, self._offset = number, now, offset
+        self._session, self._offset = number, offset
         self.commit()
 
     @property
     def seconds(self) -> float:
         """Of running, all sessions one after the other."""
-        running: float = self._offset + time.time() - self._began
-        return running
+        return self._offset + self._clock.seconds
 
     def end_session(self, reason: str) -> None:
         """Notes the end."""
-        now = time.time()
+        now = self._clock.now
         self._db.execute(
             "UPDATE sessions SET ended = ?, seen = ?, reason = ? WHERE campaign = ? AND number = ?",
             (now, now, reason, self.campaign, self._session),
@@ -291,7 +324,7 @@ class Store:
         return number
 
     def _shown(self, report: ChunkReport, index: int) -> str | None:
-        shown, now = report.shown[index], time.time()
+        shown, now = report.shown[index], self._clock.now
         known = self.findings.get(shown.signature)
         self._changed.add(shown.signature)
         if known is None:
@@ -362,7 +395,7 @@ class Store:
         for signature in self._changed:
             self._db.execute(f"INSERT OR REPLACE INTO findings VALUES({', '.join('?' * 16)})", _finding_values(self, signature))
         self._changed.clear()
-        self._db.execute("UPDATE sessions SET seen = ? WHERE campaign = ? AND ended IS NULL", (time.time(), self.campaign))
+        self._db.execute("UPDATE sessions SET seen = ? WHERE campaign = ? AND ended IS NULL", (self._clock.now, self.campaign))
         self._db.execute("COMMIT")
         self._db.execute("BEGIN")
         self._committed = time.monotonic()
@@ -384,6 +417,15 @@ class Store:
         self.commit()
         self._db.execute("COMMIT")
         self._db.close()
+
+    def fail(self, error: BaseException, reason: str) -> None:
+        """Closes after an error: with all that is known, or, where the error is of the database, as a kill would leave it."""
+        with contextlib.suppress(sqlite3.Error):
+            if not isinstance(error, sqlite3.Error):
+                self.end_session(reason)
+                self._db.execute("COMMIT")
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
 
 
 def _finding_values(store: Store, signature: str) -> tuple[Any, ...]:

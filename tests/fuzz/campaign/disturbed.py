@@ -15,7 +15,7 @@ from random import Random
 ROOT = Path(__file__).parents[3]
 
 
-def start(arguments: Sequence[str], log: Path, command: str = "campaign") -> subprocess.Popen[bytes]:
+def start(arguments: Sequence[str], log: Path, command: str = "campaign", cwd: Path | None = None) -> subprocess.Popen[bytes]:
     """A command of aiterfuzz with these arguments, in a process group of its own; what it says is added to `log`."""
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     with log.open("ab") as file:
@@ -25,6 +25,7 @@ def start(arguments: Sequence[str], log: Path, command: str = "campaign") -> sub
             stderr=file,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,
+            cwd=cwd,
         )
 
 

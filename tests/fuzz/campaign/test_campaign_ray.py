@@ -16,6 +16,7 @@ import pytest
 from disturbed import Soak, start
 from undisturbed import outcomes
 
+from backend.case import DType
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.cluster import Cluster
 from fuzz.campaign.config import CampaignConfig
@@ -170,6 +171,28 @@ def test_ctrl_c_writes_everything_and_the_campaign_goes_on(address: str, tmp_pat
     assert start(["--resume", "--out", str(folder)], tmp_path / "log").wait(LIMIT) == 1, (tmp_path / "log").read_text()
     assert stored(folder) == wanted
     assert load_summary(folder).complete
+
+
+def test_a_campaign_goes_on_from_another_folder_and_under_another_name(address: str, tmp_path: Path) -> None:
+    """As documented: --resume --out with a relative path, from elsewhere, after the folder was moved, and with a full path."""
+    space = ["--heads", "32", "--q-dtype", "fp8", "--kv-dtype", "fp8"]
+    common = [*space, "--cases", "40", "--chunk-cases", "20", "--workers", "1", "--address", address, *QUICK]
+    (tmp_path / "elsewhere").mkdir()
+
+    def ran(arguments: list[str], folder: Path) -> str:
+        log = tmp_path / "log"
+        process = start(arguments, log, cwd=folder)
+        assert process.wait(LIMIT) == 0, log.read_text()
+        return log.read_text()
+
+    ran([*common, "--out", "c"], tmp_path)
+    ran(["--resume", "--out", "../c", "--cases", "80"], tmp_path / "elsewhere")
+    (tmp_path / "c").rename(tmp_path / "moved")
+    ran(["--resume", "--out", str(tmp_path / "moved"), "--cases", "120"], tmp_path / "elsewhere")
+    wanted = CampaignConfig(heads=(32,), q_dtype=DType.FP8, kv_dtype=DType.FP8, cases=120, chunk_cases=20)
+    assert stored(tmp_path / "moved") == outcomes(wanted)
+    assert not (tmp_path / "c").exists()
+    assert load_summary(tmp_path / "moved").members[0].config.out == str(tmp_path / "moved")
 
 
 @pytest.mark.slow

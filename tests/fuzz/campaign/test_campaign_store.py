@@ -6,22 +6,35 @@ import json
 import os
 import signal
 import sqlite3
+import time
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
-from test_campaign_engine import CONFIG, FakeCluster, open_store, session, stored
+from test_campaign_engine import CONFIG, MADE_BY, FakeCluster, NothingKnown, Silent, open_store, order, session, stored
 from undisturbed import labels, reports
 
 from backend.case import Case
 from backend.errors import UsageError
+from fuzz.campaign.engine import Engine
 from fuzz.campaign.export import export
 from fuzz.campaign.merge import merge
 from fuzz.campaign.reading import compare, write_comparison
 from fuzz.campaign.report import ChunkReport, bucket, bucket_end
-from fuzz.campaign.store import FILE_NAME, Lock, Store, connect, pack_codes, pack_reached, unpack_codes, unpack_reached
+from fuzz.campaign.store import (
+    FILE_NAME,
+    Lock,
+    Store,
+    cannot_be_written,
+    connect,
+    pack_codes,
+    pack_reached,
+    unpack_codes,
+    unpack_reached,
+)
 from fuzz.campaign.summary import LossKind, Standing, load_summary
+from fuzz.campaign.verifying import NoVerifier
 from reprod.corpus import OpenPaths, Status, load_corpus, replay
 
 
@@ -94,6 +107,60 @@ def test_a_store_can_be_read_while_it_is_written(tmp_path: Path, done: dict[int,
     assert load_summary(tmp_path).counts.cases == 10
     assert load_summary(tmp_path / FILE_NAME).features == 3
     store.close()
+
+
+@pytest.mark.parametrize("step", [36_000.0, -36_000.0])
+def test_a_clock_that_is_set_is_not_time_that_passed(
+    tmp_path: Path, done: dict[int, ChunkReport], monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    """By ten hours in the middle of a session: neither running time nor anything that is dated shows it."""
+    day = time.time
+    began = day()
+    store = open_store(tmp_path)
+    store.begin_session(1, "fake", "rules")
+    monkeypatch.setattr(time, "time", lambda: day() + step)
+    store.chunk(done[0], "worker", 0)
+    assert 0 <= store.seconds < 3600
+    store.end_session("finished")
+    store.close()
+    again = Store.open(tmp_path / FILE_NAME)
+    again.begin_session(1, "fake", "rules")
+    assert 0 <= again.seconds < 3600
+    again.close()
+    summary = load_summary(tmp_path)
+    assert 0 <= summary.seconds < 3600
+    assert all(began <= finding.first_seen < began + 3600 for finding in summary.findings)
+
+
+def test_a_full_disk_loses_nothing_that_was_announced(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    """The database may not grow beyond some pages: what was said is there, and the campaign goes on once it may."""
+    said: list[str] = []
+
+    class Said(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    store = open_store(tmp_path)
+    store.begin_session(1, "fake", MADE_BY.rules)
+    store.commit()
+    store._db.execute("COMMIT")
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages + 12}")
+    store._db.execute("BEGIN")
+    cluster = FakeCluster(done, Random(0))
+    engine = Engine(CONFIG, order(), store, cluster, Said(), NothingKnown(), NoVerifier(), lambda: False)
+    with pytest.raises(sqlite3.OperationalError, match="disk is full") as raised:
+        engine.run(1)
+    assert cannot_be_written(raised.value)
+    store.fail(raised.value, "failed")
+    summary = load_summary(tmp_path)
+    announced = {text.split()[1] for text in said if text.startswith("finding: ")}
+    assert announced
+    assert announced <= {finding.signature.split()[0] for finding in summary.findings}
+    assert 0 < len(stored(tmp_path)) < len(done)
+    assert sum(cell.cases for cell in summary.cells) == summary.counts.cases
+    assert session(tmp_path, FakeCluster(done, Random(1))) == "finished"
+    assert stored(tmp_path) == {chunk: labels(report) for chunk, report in done.items()}
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
