@@ -4,14 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+QUICK := tests/test_rooms.py tests/test_codec.py tests/test_founding_fault.py tests/checks tests/reprod/test_shrink.py \
+	tests/fuzz/gate/test_gate_verdict.py tests/serving/test_policies.py tests/fuzz/gate/test_gate_rules.py
 
-.PHONY: run test check fault benchmark clean
+.PHONY: run quick test check fault benchmark clean
 
 run: $(READY)  ## the fixed backend, confirmed on TP2 and TP4
 	$(BIN)/aiterfuzz run --backend sglang-27188 --shapes tp2,tp4 --q-dtype fp8 --kv-dtype fp8 --releases 2026-06 --cases 20000
 
-test: $(READY)  ## all tests but the slow ones (AITERFUZZ_SLOW=1 for those too)
-	$(BIN)/python -m pytest
+quick: $(READY)  ## within a minute: rooms, checks, the path, shrinking, the gate's rules; nothing of the machine
+	$(BIN)/python -m pytest -n auto $(QUICK)
+
+test: $(READY)  ## all tests but the slow ones (AITERFUZZ_SLOW=1 for those too), on every core
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)  ## style, types and the rooms' import rules
 	$(BIN)/ruff check .
