@@ -20,21 +20,21 @@ def call(decision: Decision, source: CodeSource | None = None) -> Call:
     source: where code objects and a kernel table are looked up; None takes the release's built-in table.
     """
     case = decision.case
-    device = Device(case.arch, case.compute_units)
+    device, rules = Device(case.arch, case.compute_units), release(case.release)
     allocated: BufferSizes | None = None
     needed: BufferSizes | None = None
     planned: Plan | None = None
     if decision.sizing is not None and decision.planning is not None:
-        reason = refusal(case.release, device, decision.sizing)
+        reason = refusal(rules, device, decision.sizing)
         if reason is not None:
             refused = Refusal("get_mla_metadata_info_v1", reason)
             return Call(decision, device, None, None, None, decision.decode, refused)
-        allocated = buffer_sizes(case.release, device, decision.sizing)
+        allocated = buffer_sizes(rules, device, decision.sizing)
         wanted = sizing_of(decision.planning, decision.sizing)
-        needed = allocated if wanted == decision.sizing else buffer_sizes(case.release, device, wanted)
-        planned = plan(case.release, device, decision.planning, allocated)
+        needed = allocated if wanted == decision.sizing else buffer_sizes(rules, device, wanted)
+        planned = plan(rules, device, decision.planning, allocated)
     decode = dataclasses.replace(decision.decode, metadata=allocated)
-    return Call(decision, device, allocated, needed, planned, decode, launch(release(case.release), device, decode, source))
+    return Call(decision, device, allocated, needed, planned, decode, launch(rules, device, decode, source))
 
 
 def sizing_of(planning: PlanArguments, given: SizingArguments) -> SizingArguments:

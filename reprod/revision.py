@@ -139,7 +139,7 @@ class RevisionPath:
             except RefusedByHostCode as refused:
                 refusal = Refusal("get_mla_metadata_info_v1", str(refused))
                 return Call(decision, device, None, None, None, decision.decode, refusal)
-            planned = plan(decision.case.release, device, decision.planning, allocated)
+            planned = plan(release(decision.case.release), device, decision.planning, allocated)
         decode = dataclasses.replace(decision.decode, metadata=allocated)
         return Call(decision, device, allocated, needed, planned, decode, self._launch(device, decode))
 

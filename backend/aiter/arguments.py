@@ -21,8 +21,7 @@ class SizingArguments:
     """Arguments of `aiter.get_mla_metadata_info_v1`, the call that says how large the six metadata buffers must be.
 
     max_split_per_batch: the planner's cap, known to the sizing of 2026-08 only; AITER's default -1 where a caller leaves it
-    out,
-    as sglang and vLLM do.
+    out, as sglang and vLLM do.
     """
 
     batch: int
@@ -111,3 +110,12 @@ class Device:
 
     arch: Arch
     num_cu: int
+
+    @property
+    def lds_bytes(self) -> int:
+        """Local memory of a compute unit (hipDeviceProp_t.maxSharedMemoryPerMultiProcessor)."""
+        return LDS_BYTES[self.arch]
+
+
+LDS_BYTES = {Arch.GFX942: 65536, Arch.GFX950: 163840}
+"""Local memory of a compute unit, bytes."""

@@ -7,6 +7,7 @@ known here (backend/aiter/kernels.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,19 +42,30 @@ class Route:
     s_mqa: int
 
 
-class Refused(NamedTuple):
+class NoRoute(NamedTuple):
     """The launcher raises before it looks for a kernel."""
 
     reason: str
 
 
-def route(release_name: str, arch: Arch, key: KernelKey) -> Route | Refused:
-    """The rule of that release."""
-    if release_name == "2025-11":
-        return _route_2025_11(key)
-    newest = release_name == "2026-08"
+RouteRule = Callable[[Arch, KernelKey], Route | NoRoute]
+"""The launcher's way from a call to a table key."""
+
+
+def route_2026_06(arch: Arch, key: KernelKey) -> Route | NoRoute:
+    """The rule of 2026-06."""
+    return _route_2026(arch, key, newest=False)
+
+
+def route_2026_08(arch: Arch, key: KernelKey) -> Route | NoRoute:
+    """The rule of 2026-08."""
+    return _route_2026(arch, key, newest=True)
+
+
+def _route_2026(arch: Arch, key: KernelKey, newest: bool) -> Route | NoRoute:
+    """Both rules of 2026. newest: that of 2026-08, here and in what follows."""
     tile = _tile_2026(arch, key, newest)
-    if isinstance(tile, Refused):
+    if isinstance(tile, NoRoute):
         return tile
     override = _borrowed_gfx950(key, newest) if arch is Arch.GFX950 and key.persistent else None
     gqa_ratio, qlen, sub_q, s_mqa = override or tile
@@ -74,7 +86,8 @@ def _both(key: KernelKey) -> DType | None:
     return key.q_dtype if key.q_dtype is key.kv_dtype else None
 
 
-def _route_2025_11(key: KernelKey) -> Route | Refused:
+def route_2025_11(arch: Arch, key: KernelKey) -> Route | NoRoute:
+    """The rule of 2025-11, the same on both architectures."""
     gqa_ratio, qlen = key.gqa_ratio, key.max_seqlen_q
     sub_q, persistent = 128, key.persistent
     if gqa_ratio == 128:
@@ -82,7 +95,7 @@ def _route_2025_11(key: KernelKey) -> Route | Refused:
         persistent = persistent and key.q_dtype is DType.FP8
     elif key.q_dtype is DType.FP8:
         if gqa_ratio == 16 and qlen > 4:
-            return Refused("fp8 q with 16 heads is for max_seqlen_q <= 4 only")
+            return NoRoute("fp8 q with 16 heads is for max_seqlen_q <= 4 only")
         row_qlen = 4 if qlen == 3 else qlen
     elif key.persistent:
         row_qlen = 4 if qlen <= 4 else qlen
@@ -92,7 +105,7 @@ def _route_2025_11(key: KernelKey) -> Route | Refused:
     return Route(gqa_ratio, row_qlen, persistent, False, sub_q, gqa_ratio * qlen)
 
 
-def _tile_2026(arch: Arch, key: KernelKey, newest: bool) -> _Tile | Refused:
+def _tile_2026(arch: Arch, key: KernelKey, newest: bool) -> _Tile | NoRoute:
     """What the launcher sets by head count, before gfx950's borrowed kernels (`_borrowed_gfx950`) override it."""
     gqa_ratio, qlen = key.gqa_ratio, key.max_seqlen_q
     default = _Tile(gqa_ratio, qlen, 128, gqa_ratio * qlen)
@@ -107,14 +120,14 @@ def _tile_2026(arch: Arch, key: KernelKey, newest: bool) -> _Tile | Refused:
             return default._replace(max_seqlen_q=1 if qlen == 1 else 0, sub_q=64)
         if _both(key) is DType.FP8:
             if not key.persistent:
-                return Refused("fp8 with 64 heads is for persistent mode only")
+                return NoRoute("fp8 with 64 heads is for persistent mode only")
             return default._replace(max_seqlen_q=1 if qlen == 1 else 4)
     if gqa_ratio == 8 and not key.persistent:
         return _tile_8_heads(key, newest, default)
     return default
 
 
-def _tile_16_heads(arch: Arch, key: KernelKey, newest: bool, default: _Tile) -> _Tile | Refused:
+def _tile_16_heads(arch: Arch, key: KernelKey, newest: bool, default: _Tile) -> _Tile | NoRoute:
     qlen = key.max_seqlen_q
     if key.q_dtype is DType.FP8:
         if qlen <= 2:
@@ -123,7 +136,7 @@ def _tile_16_heads(arch: Arch, key: KernelKey, newest: bool, default: _Tile) -> 
             return default._replace(max_seqlen_q=4, sub_q=64)
         if newest and key.persistent and arch is Arch.GFX950:
             return default._replace(gqa_ratio=32, max_seqlen_q=4, s_mqa=key.gqa_ratio)
-        return Refused("fp8 q with 16 heads is for max_seqlen_q <= 4 only" + (" (or persistent on gfx950)" if newest else ""))
+        return NoRoute("fp8 q with 16 heads is for max_seqlen_q <= 4 only" + (" (or persistent on gfx950)" if newest else ""))
     if key.persistent:
         return default._replace(max_seqlen_q=4) if qlen <= 4 else default
     if key.kv_dtype is DType.FP8:
@@ -133,7 +146,7 @@ def _tile_16_heads(arch: Arch, key: KernelKey, newest: bool, default: _Tile) -> 
     return default._replace(max_seqlen_q=4 if qlen <= 4 else 8)
 
 
-def _tile_32_heads(arch: Arch, key: KernelKey, newest: bool, default: _Tile) -> _Tile | Refused:
+def _tile_32_heads(arch: Arch, key: KernelKey, newest: bool, default: _Tile) -> _Tile | NoRoute:
     qlen = key.max_seqlen_q
     if _both(key) is DType.BF16:
         if not key.persistent:
@@ -146,14 +159,14 @@ def _tile_32_heads(arch: Arch, key: KernelKey, newest: bool, default: _Tile) -> 
     if not newest:
         if key.persistent and qlen in (2, 4):
             return default
-        return Refused("fp8 with 32 heads is for persistent mode with max_seqlen_q 2 or 4 only")
+        return NoRoute("fp8 with 32 heads is for persistent mode with max_seqlen_q 2 or 4 only")
     if qlen == 1:
         return default._replace(sub_q=32)
     if key.persistent and qlen == 2:
         return default
     if key.persistent and qlen >= 3 and arch is Arch.GFX950:
         return default._replace(max_seqlen_q=4)
-    return Refused("fp8 with 32 heads is for max_seqlen_q 1, persistent mode with 2, or persistent on gfx950")
+    return NoRoute("fp8 with 32 heads is for max_seqlen_q 1, persistent mode with 2, or persistent on gfx950")
 
 
 def _tile_8_heads(key: KernelKey, newest: bool, default: _Tile) -> _Tile:

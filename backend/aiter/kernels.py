@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from backend.aiter.arguments import Device
 from backend.aiter.codefiles import CodeSource, blob_id, code_path, has_code, kernel_csv, open_code
-from backend.aiter.kernel_rules import KernelKey, Refused, Route, route
+from backend.aiter.kernel_rules import KernelKey, NoRoute, Route
 from backend.aiter.release import LAUNCHER_SOURCE, Release, read_table
 from backend.case import Arch
 from backend.errors import CannotRunError
@@ -83,8 +83,8 @@ def choose_kernel(
     release: Release, device: Device, key: KernelKey, table: KernelTable | None = None, source: CodeSource | None = None
 ) -> KernelChoice | NoKernel:
     """The kernel that the launcher takes. table: built-in where None; source: where its code object must be."""
-    asked = route(release.name, device.arch, key)
-    if isinstance(asked, Refused):
+    asked = release.launcher.route(device.arch, key)
+    if isinstance(asked, NoRoute):
         return NoKernel(asked.reason)
     table = built_in_table(release, device.arch) if table is None else table
     table_key = _table_key(key, asked, table)
@@ -118,7 +118,7 @@ def describe_key(key: TableKey) -> str:
 @cache
 def built_in_table(release: Release, arch: Arch) -> KernelTable:
     """The table that a release ships (2025-11: what its launcher has compiled in)."""
-    rows = [row for row in read_table(f"kernels_{release.name}.csv") if row["arch"] == arch and row["cprr"] == "0"]
+    rows = [row for row in read_table(release.launcher.table) if row["arch"] == arch and row["cprr"] == "0"]
     entries = []
     for row in rows:
         key = TableKey(
@@ -131,7 +131,7 @@ def built_in_table(release: Release, arch: Arch) -> KernelTable:
             row["lse"] == "1",
         )
         entries.append((key, TableRow(row["symbol"], row["code_object"], row["blob_id"])))
-    return _table(f"release {release.name} on {arch}", int(release.name == "2026-08"), entries)
+    return _table(f"release {release.name} on {arch}", int(release.launcher.asks_for_causal), entries)
 
 
 @lru_cache(maxsize=64)

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
 from backend.aiter.codefiles import CodeSource
+from backend.aiter.decode_rules import Unfolded
 from backend.aiter.fold import FoldedHeads, fold_heads
 from backend.aiter.kernargs import Kernarg, KernargValue, layout, pack
 from backend.aiter.kernel_rules import KernelKey
 from backend.aiter.kernels import KernelChoice, NoKernel, TableKey, choose_kernel, source_table
 from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_refusal
 from backend.aiter.release import Release
-from backend.aiter.splits import choose_splits
+from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import ELEMENT_OF, ElementType, TensorSpec
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
 
@@ -28,9 +30,6 @@ BLOCK = (256, 1, 1)
 
 SOFTMAX_SCALE = 1.0 / QK_HEAD_DIM**0.5
 """sm_scale where the caller gives none."""
-
-PERSISTENT_MAX_BATCH = 32
-"""2026-08: from this batch on, gfx950 bf16 with 16 heads and one query leaves persistent mode, unless splits are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def launch(
     """
     batch = len(arguments.qo_indptr) - 1
     metadata = arguments.metadata
-    if metadata is not None and _leaves_persistent_mode(release, device, arguments, batch):
+    if metadata is not None and release.decode.leaves_persistent_mode(device, arguments, batch):
         metadata = None
     splits: int | str = 1 if metadata is not None else _splits(release, device, arguments, batch)
     if isinstance(splits, str):
@@ -114,21 +113,18 @@ def launch(
     if ragged and not _folds_ragged(release, device, arguments):
         reason = f"q.reshape: {arguments.q_rows} rows do not divide into groups of {arguments.max_seqlen_q} queries"
         return Refusal("mla_decode_fwd", reason)
-    plan = _plan(
-        release,
-        device,
-        source,
-        arguments.num_head,
-        arguments.q_dtype,
-        arguments.kv_dtype,
-        arguments.max_seqlen_q,
-        arguments.page_size,
-        metadata is not None,
-        splits,
-        arguments.return_lse,
-        arguments.intra_batch_mode,
-        folded,
+    shape = _Shape(
+        num_head=arguments.num_head,
+        q_dtype=arguments.q_dtype,
+        kv_dtype=arguments.kv_dtype,
+        max_seqlen_q=arguments.max_seqlen_q,
+        page_size=arguments.page_size,
+        persistent=metadata is not None,
+        splits=splits,
+        return_lse=arguments.return_lse,
+        intra_batch_mode=arguments.intra_batch_mode,
     )
+    plan = _plan(release, device, source, shape, folded)
     if isinstance(plan, Refusal):
         return plan
     if metadata is None:
@@ -137,16 +133,16 @@ def launch(
 
 
 def _splits(release: Release, device: Device, arguments: DecodeArguments, batch: int) -> int | str:
-    return choose_splits(
-        release,
-        device.num_cu,
-        arguments.num_kv_splits,
-        batch,
-        len(arguments.kv_indices),
-        arguments.num_head,
-        arguments.max_seqlen_q,
-        arguments.q_dtype,
+    asked = SplitsAsked(
+        num_cu=device.num_cu,
+        requested=arguments.num_kv_splits,
+        batch=batch,
+        total_kv=len(arguments.kv_indices),
+        num_head=arguments.num_head,
+        max_seqlen_q=arguments.max_seqlen_q,
+        q_dtype=arguments.q_dtype,
     )
+    return choose_splits(release, asked)
 
 
 def _folds_ragged(release: Release, device: Device, arguments: DecodeArguments) -> bool:
@@ -169,7 +165,7 @@ def _raises_afterwards(release: Release, arguments: DecodeArguments, folded: Fol
     """Undoing the fold, after both stages have been launched."""
     if folded.fold == 1:
         return None
-    if release.name == "2025-11":
+    if release.decode.unfolded is Unfolded.LOGITS_BY_VIEW:
         unfolds = partial_rows % folded.fold == 0
         return None if unfolds else f"logits.view: {partial_rows} partial rows do not divide by the fold {folded.fold}"
     if not folded.copied or arguments.q_rows % arguments.max_seqlen_q == 0:
@@ -179,17 +175,18 @@ def _raises_afterwards(release: Release, arguments: DecodeArguments, folded: Fol
     return "final_lse.reshape: rows do not divide into groups of queries" if arguments.return_lse else None
 
 
-def _leaves_persistent_mode(release: Release, device: Device, arguments: DecodeArguments, batch: int) -> bool:
-    return (
-        release.name == "2026-08"
-        and arguments.num_kv_splits is None
-        and batch >= PERSISTENT_MAX_BATCH
-        and arguments.num_head == 16
-        and arguments.max_seqlen_q == 1
-        and device.arch is Arch.GFX950
-        and arguments.q_dtype is DType.BF16
-        and arguments.kv_dtype is DType.BF16
-    )
+class _Shape(NamedTuple):
+    """A call without its batch."""
+
+    num_head: int
+    q_dtype: DType
+    kv_dtype: DType
+    max_seqlen_q: int
+    page_size: int
+    persistent: bool
+    splits: int
+    return_lse: bool
+    intra_batch_mode: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,37 +202,30 @@ class _Plan:
 
 @lru_cache(maxsize=16384)
 def _plan(
-    release: Release,
-    device: Device,
-    source: CodeSource | None,
-    num_head: int,
-    q_dtype: DType,
-    kv_dtype: DType,
-    max_seqlen_q: int,
-    page_size: int,
-    persistent: bool,
-    splits: int,
-    return_lse: bool,
-    intra_batch_mode: bool,
-    folded: FoldedHeads | None,
+    release: Release, device: Device, source: CodeSource | None, shape: _Shape, folded: FoldedHeads | None
 ) -> _Plan | Refusal:
-    if return_lse and not release.has_return_lse:
+    heads, queries = shape.num_head, shape.max_seqlen_q
+    if shape.return_lse and not release.has_return_lse:
         return Refusal("mla_decode_fwd", f"release {release.name} has no argument return_lse")
-    if intra_batch_mode and not release.has_v1_0:
+    if shape.intra_batch_mode and not release.has_v1_0:
         return Refusal("mla_decode_fwd", f"release {release.name} has no argument intra_batch_mode")
     if folded is None:
-        folded = fold_heads(release, device, q_dtype, kv_dtype, num_head, max_seqlen_q, persistent)
+        folded = fold_heads(release, device, shape.q_dtype, shape.kv_dtype, heads, queries, shape.persistent)
     if folded is None:
-        return Refusal("mla_decode_fwd", f"asserts: {num_head} heads and max_seqlen_q {max_seqlen_q} are not supported")
-    key = KernelKey(q_dtype, kv_dtype, folded.heads_in_kernel, persistent, max_seqlen_q, return_lse)
+        return Refusal("mla_decode_fwd", f"asserts: {heads} heads and max_seqlen_q {queries} are not supported")
+    key = KernelKey(shape.q_dtype, shape.kv_dtype, folded.heads_in_kernel, shape.persistent, queries, shape.return_lse)
     table = None if source is None else source_table(source, device.arch)
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
         return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key)
-    values = kernarg_values(release, key, kernel, page_size, splits)
-    aliased = not persistent and splits == 1 and _logits_alias_o(release, key)
-    mgc = 0 if persistent else _min_split_tokens(release, key)
-    return _Plan(folded, kernel, layout(release.kernarg_size, values), aliased, mgc)
+    values = kernarg_values(release, key, kernel, shape.page_size, shape.splits)
+    return _Plan(
+        folded=folded,
+        kernel=kernel,
+        kernargs=layout(release.kernarg_size, values),
+        logits_is_o=not shape.persistent and shape.splits == 1 and release.decode.logits_are_o(key),
+        mgc=0 if shape.persistent else release.decode.least_split_tokens(key),
+    )
 
 
 def kernarg_values(
@@ -245,11 +235,7 @@ def kernarg_values(
     unset: KernargValue = 0 if release.kernargs_zeroed else None
     fp8_q, fp8_kv = key.q_dtype is DType.FP8, key.kv_dtype is DType.FP8
     # 2026 passes o to persistent kernels only (aiter#2983 is about a kernel that stores through it nevertheless).
-    passes_o = key.persistent or release.name == "2025-11"
-    if passes_o:
-        out_16_nosplit = splits
-    else:
-        out_16_nosplit = int(release.name == "2026-08" and splits == 1)
+    passes_o = key.persistent or release.launcher.always_passes_o
     return {
         "ptr_R": "logits",
         "ptr_LSE": "attn_lse",
@@ -269,35 +255,12 @@ def kernarg_values(
         "ptr_RP": "o" if passes_o else 0,
         "ptr_QSCALE": "q_scale" if fp8_q else unset,
         "ptr_KVSCALE": "kv_scale" if fp8_q or fp8_kv else unset,
-        "out_16_nosplit": out_16_nosplit,
+        "out_16_nosplit": splits if passes_o else release.launcher.out_16_nosplit(splits),
         "ptr_LSEP": "final_lse" if key.return_lse else 0,
         "ptr_GKVTP": 0,
         "s_cp_world_size": 1,
         "s_cp_rank": 0,
     }
-
-
-def _logits_alias_o(release: Release, key: KernelKey) -> bool:
-    """With one split, whether logits are a view of o and there is no second stage."""
-    if key.q_dtype is DType.FP8 or key.max_seqlen_q == 4:
-        return True
-    if key.kv_dtype is not DType.BF16 or release.name == "2025-11":
-        return False
-    return key.gqa_ratio == 32 or (key.gqa_ratio == 8 and release.name == "2026-08")
-
-
-def _min_split_tokens(release: Release, key: KernelKey) -> int:
-    """mgc of mla.py."""
-    heads, qlen = key.gqa_ratio, key.max_seqlen_q
-    if release.name == "2025-11":
-        return 64 if heads == 16 and qlen == 1 else 16
-    both_fp8 = key.q_dtype is DType.FP8 and key.kv_dtype is DType.FP8
-    both_bf16 = key.q_dtype is DType.BF16 and key.kv_dtype is DType.BF16
-    if (heads == 128 and both_fp8) or (heads == 64 and both_bf16 and qlen == 1):
-        return 32
-    if heads in (8, 16) and qlen == 1:
-        return 64
-    return 64 if heads == 8 and qlen == 2 and release.name == "2026-08" else 16
 
 
 def _persistent_launch(
@@ -322,23 +285,29 @@ def _persistent_launch(
     if stores_lse and not arguments.return_lse:
         extra["final_lse"] = TensorSpec((rows, heads), ElementType.F32)
     max_splits = device.num_cu
-    if release.name == "2026-08" and arguments.num_kv_splits is not None:
+    if release.decode.reduces_by_splits and arguments.num_kv_splits is not None:
         max_splits = max(max_splits, arguments.num_kv_splits)
     second = SecondStage(
         kind=SecondStageKind.REDUCE,
         num_head=heads,
         tiles=metadata.reduce_indptr - 1,
         max_splits=max_splits,
-        mgc=0,
-        logits_is_o=False,
-        maybe_final_out=False,
         stores_lse=stores_lse,
         tensors=extra,
-        refusal=reduce_refusal(release, device.arch, heads, max_splits),
+        refusal=reduce_refusal(release, device, heads, max_splits),
     )
-    afterwards = _raises_afterwards(release, arguments, plan.folded, partial_rows)
-    grid = (metadata.work_indptr - 1, 1, 1)
-    return _launch(release, device, arguments, plan, True, grid, tensors, 1, second, afterwards)
+    return _launch(
+        release,
+        device,
+        arguments,
+        plan,
+        persistent=True,
+        grid=(metadata.work_indptr - 1, 1, 1),
+        tensors=tensors,
+        splits=1,
+        second=second,
+        raises_afterwards=_raises_afterwards(release, arguments, plan.folded, partial_rows),
+    )
 
 
 def _split_launch(release: Release, device: Device, arguments: DecodeArguments, plan: _Plan, batch: int, splits: int) -> Launch:
@@ -351,14 +320,12 @@ def _split_launch(release: Release, device: Device, arguments: DecodeArguments, 
     }
     _add_call_tensors(tensors, arguments, rows, heads)
     extra = {}
-    if release.name == "2026-08" and not plan.logits_is_o:
+    if release.decode.counts_valid_splits and not plan.logits_is_o:
         extra["valid_split_count"] = TensorSpec((batch,), ElementType.I32)
-    # A kernel of 8 or 16 heads with one query never writes bf16 rows into fp32 logits.
-    merges_always = arguments.max_seqlen_q == 1 and (heads == 16 or (heads == 8 and release.name != "2025-11"))
+    merges_always = arguments.max_seqlen_q == 1 and heads in release.decode.merging_heads
     second = SecondStage(
         kind=SecondStageKind.NONE if plan.logits_is_o else SecondStageKind.TRITON,
         num_head=heads,
-        tiles=0,
         max_splits=splits,
         mgc=plan.mgc,
         logits_is_o=plan.logits_is_o,
@@ -367,7 +334,17 @@ def _split_launch(release: Release, device: Device, arguments: DecodeArguments, 
         tensors=extra,
     )
     tiles_x = (arguments.max_seqlen_q * heads + plan.kernel.sub_q - 1) // plan.kernel.sub_q
-    return _launch(release, device, arguments, plan, False, (tiles_x, batch, splits), tensors, splits, second)
+    return _launch(
+        release,
+        device,
+        arguments,
+        plan,
+        persistent=False,
+        grid=(tiles_x, batch, splits),
+        tensors=tensors,
+        splits=splits,
+        second=second,
+    )
 
 
 _WORK_META_DATA = TensorSpec((2,), ElementType.U64)
@@ -394,6 +371,7 @@ def _launch(
     device: Device,
     arguments: DecodeArguments,
     plan: _Plan,
+    *,
     persistent: bool,
     grid: tuple[int, int, int],
     tensors: dict[str, TensorSpec],

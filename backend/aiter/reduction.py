@@ -7,38 +7,22 @@ so that a garbled plan costs no memory. This module knows what is touched, not w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from backend.aiter.arguments import Device, Int32Array
+from backend.aiter.reduction_rules import OCCUPANCY
 from backend.aiter.release import Release
 from backend.aiter.tensors import TensorSpec
-from backend.case import V_HEAD_DIM, Arch
 from backend.errors import UnmodelledError
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-
-REDUCE_HEADS = {
-    "2025-11": (16, 128),
-    "2026-06": (8, 16, 32, 48, 64, 80, 96, 112, 128),
-    "2026-08": (8, 16, 24, 32, 48, 64, 80, 96, 112, 128),
-}
-"""Heads that mla_reduce_v1 is compiled for with 512 elements a row; it raises for any other."""
-
-LDS_BYTES = {Arch.GFX942: 65536, Arch.GFX950: 163840}
-"""LDS of a compute unit (hipDeviceProp_t.maxSharedMemoryPerMultiProcessor)."""
-
-OCCUPANCY = 8
-"""Workgroups of the reduction that share a compute unit (MlaReduceKernelV1Traits)."""
-
-WAVE = 64
 
 MAX_INTERVALS = 1 << 24
 """More partial rows than any plan that fits a GPU; reached only where reduce_indptr holds garbage."""
@@ -66,13 +50,13 @@ class SecondStage:
 
     kind: SecondStageKind
     num_head: int
-    tiles: int
     max_splits: int
-    mgc: int
-    logits_is_o: bool
-    maybe_final_out: bool
     stores_lse: bool
-    tensors: Mapping[str, TensorSpec]
+    tiles: int = 0
+    mgc: int = 0
+    logits_is_o: bool = False
+    maybe_final_out: bool = False
+    tensors: Mapping[str, TensorSpec] = field(default_factory=dict)
     refusal: str | None = None
 
 
@@ -96,10 +80,10 @@ class MergedRows:
     partial_owner: Int64Array
     partial_begin: Int64Array
     partial_end: Int64Array
-    copies_bf16: bool
-    over_capacity: Int64Array
-    partial_map_outside: Int64Array
-    final_map_outside: Int64Array
+    copies_bf16: bool = False
+    over_capacity: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    partial_map_outside: Int64Array = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    final_map_outside: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def expand(begin: Int64Array, end: Int64Array) -> Int64Array:
@@ -111,37 +95,14 @@ def expand(begin: Int64Array, end: Int64Array) -> Int64Array:
 
 
 @lru_cache(maxsize=4096)
-def reduce_refusal(release: Release, arch: Arch, num_head: int, max_splits: int) -> str | None:
+def reduce_refusal(release: Release, device: Device, num_head: int, max_splits: int) -> str | None:
     """Why mla_reduce_v1 raises before it launches, if it does."""
-    supported = REDUCE_HEADS[release.name]
-    if num_head not in supported:
-        return f"mla_reduce_v1 of release {release.name} is compiled for {supported} heads, given {num_head}"
-    needed = reduce_lds_bytes(release, max_splits)
-    limit = LDS_BYTES[arch] // OCCUPANCY if release.name == "2025-11" else LDS_BYTES[arch]
+    rules = release.reduction
+    if num_head not in rules.heads:
+        return f"mla_reduce_v1 of release {release.name} is compiled for {rules.heads} heads, given {num_head}"
+    needed = rules.lds_bytes(max_splits)
+    limit = device.lds_bytes // OCCUPANCY if rules.workgroups_share_lds else device.lds_bytes
     return f"mla_reduce_v1 for {max_splits} splits needs {needed} bytes of LDS, more than {limit}" if needed > limit else None
-
-
-def reduce_lds_bytes(release: Release, max_splits: int) -> int:
-    """LDS that a workgroup of the reduction is launched with, bytes: map (2026), scales and spilled LSEs, one word a split."""
-    if release.name == "2025-11":
-        return 8 * max_splits
-    scales = max_splits
-    if release.name == "2026-08":
-        scales = WAVE if max_splits <= WAVE else 4 * WAVE if max_splits <= 4 * WAVE else -(-max_splits // WAVE) * WAVE
-    return 4 * (max_splits + scales + max(0, scales - 4 * WAVE))
-
-
-def wrapping_rows(release: Release, num_head: int) -> Mapping[str, int]:
-    """First row of each tensor whose offset mla_reduce_v1 cannot express, by tensor name.
-
-    2026 computes byte offsets in 32 bits (buffer accesses), so that a row past 4 GiB is taken from the tensor's start;
-    2025-11 computes element offsets of o and final_lse in signed 32 bits and those of partial rows in 64.
-    """
-    if release.name == "2025-11":
-        return MappingProxyType({"o": (1 << 31) // (num_head * V_HEAD_DIM), "final_lse": (1 << 31) // num_head})
-    row_bytes = {"logits": 4 * num_head * V_HEAD_DIM, "attn_lse": 4 * num_head, "o": 2 * num_head * V_HEAD_DIM}
-    row_bytes["final_lse"] = row_bytes["attn_lse"]
-    return MappingProxyType({name: (1 << 32) // size for name, size in row_bytes.items()})
 
 
 def reduced_rows(
@@ -160,14 +121,24 @@ def reduced_rows(
     """
     final_map = reduce_final_map.reshape(-1, 2)
     skipped = _tiles_never_reached(release, device, stage, max_seqlen_q, reduce_indptr)
-    keeps_map = release.name != "2025-11"
+    keeps_map = release.reduction.keeps_map
     counts = _count_reduced(reduce_indptr, final_map, len(reduce_partial_map), skipped, stage.max_splits, keeps_map)
     if counts[1] > MAX_INTERVALS:
         raise UnmodelledError(f"reduce_indptr asks for {counts[1]} partial rows over {stage.tiles} tiles: garbage, not a plan")
     output, partial, over, outside, final_outside = _fill_reduced(
         reduce_indptr, final_map, reduce_partial_map, skipped, stage.max_splits, keeps_map, counts
     )
-    return MergedRows(output[0], output[1], output[2], partial[0], partial[1], partial[2], False, over, outside, final_outside)
+    return MergedRows(
+        output_owner=output[0],
+        output_begin=output[1],
+        output_end=output[2],
+        partial_owner=partial[0],
+        partial_begin=partial[1],
+        partial_end=partial[2],
+        over_capacity=over,
+        partial_map_outside=outside,
+        final_map_outside=final_outside,
+    )
 
 
 def split_rows(
@@ -181,8 +152,7 @@ def split_rows(
     """What the Triton merge touches after a non-persistent launch; nothing where there is no second stage.
 
     2025-11 and 2026-06 take a request's pages for its tokens, so that page sizes above 1 lose splits there. What is merged for
-    a
-    request whose entries lie past kv_indptr's end depends on memory that is nobody's and is left out.
+    a request whose entries lie past kv_indptr's end depends on memory that is nobody's and is left out.
     """
     splits = stage.max_splits
     if stage.kind is not SecondStageKind.TRITON:
@@ -193,18 +163,32 @@ def split_rows(
     known = min(requests, len(kv_indptr) - 1)
     length = np.zeros(requests, np.int64)
     length[:known] = np.diff(kv_indptr[: known + 1].astype(np.int64))
-    if page_size > 1 and release.name == "2026-08":
+    if page_size > 1 and release.reduction.merges_tokens:
         length[:known] = (length[:known] - 1) * page_size + kv_last_page_lens[:known]
     owner = np.arange(requests, dtype=np.int64)
-    none = np.zeros(0, np.int64)
     if stage.maybe_final_out and splits == 1:
-        return MergedRows(owner, q_begin, q_end, owner, q_begin, q_end, True, none, none.reshape(0, 2), none)
+        return MergedRows(
+            output_owner=owner,
+            output_begin=q_begin,
+            output_end=q_end,
+            partial_owner=owner,
+            partial_begin=q_begin,
+            partial_end=q_end,
+            copies_bf16=True,
+        )
     merged = np.minimum(splits, -(-length // max(stage.mgc, 1)))
     rows = expand(q_begin, q_end)
     row_owner = np.repeat(owner, q_end - q_begin)
     begin = rows * splits
     end = begin + np.maximum(merged[row_owner], 0)
-    return MergedRows(owner, q_begin, q_end, row_owner, begin, end, False, none, none.reshape(0, 2), none)
+    return MergedRows(
+        output_owner=owner,
+        output_begin=q_begin,
+        output_end=q_end,
+        partial_owner=row_owner,
+        partial_begin=begin,
+        partial_end=end,
+    )
 
 
 def workgroups_per_head(device: Device, tiles: int, max_seqlen_q: int, num_head: int) -> int:
@@ -226,7 +210,7 @@ def _tiles_never_reached(
     none = np.zeros(0, np.bool_)
     if tiles < 1 or bool(np.all(reduce_indptr[1:] >= reduce_indptr[:-1])):
         return none
-    groups = 1 if release.name == "2025-11" else workgroups_per_head(device, tiles, max_seqlen_q, stage.num_head)
+    groups = workgroups_per_head(device, tiles, max_seqlen_q, stage.num_head) if release.reduction.shares_queries else 1
     grid = device.num_cu * OCCUPANCY * 2
     work = np.arange(stage.num_head * groups * tiles, dtype=np.int64)
     if len(work) <= grid:

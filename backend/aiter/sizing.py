@@ -6,9 +6,16 @@ nothing of planners: where the two disagree, a plan does not fit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from backend.aiter.arguments import BufferSizes, Device, SizingArguments
-from backend.case import RELEASES, Arch, DType
-from backend.errors import AiterfuzzError, UsageError
+from backend.case import Arch, DType
+from backend.errors import AiterfuzzError
+
+if TYPE_CHECKING:
+    from backend.aiter.release import Release
 
 WORK_ITEM_WORDS = 8
 """int32 words of a work item."""
@@ -18,35 +25,62 @@ class SizingRefusedError(AiterfuzzError):
     """AITER itself raises on these sizing arguments; `refusal` says why without raising."""
 
 
-def refusal(release: str, device: Device, arguments: SizingArguments) -> str | None:
+Sizing = Callable[[Device, SizingArguments], BufferSizes | str]
+"""What get_mla_metadata_info_v1 answers: words of each buffer, or why it raises."""
+
+
+def refusal(release: Release, device: Device, arguments: SizingArguments) -> str | None:
     """Why get_mla_metadata_info_v1 raises on these arguments; None where it answers."""
-    multiple = 16 if release == "2025-11" else 8
-    if arguments.num_head % multiple:
-        return f"num_head_qo {arguments.num_head} is not a multiple of {multiple}"
-    if release == "2025-11" and arguments.intra_batch_mode:
-        return "get_mla_metadata_info_v1 has no argument intra_batch_mode"
-    if arguments.intra_batch_mode and arguments.num_kv_splits is None:
-        return "num_kv_splits None cannot be multiplied, and intra_batch_mode sizes by it"
-    return None
+    answer = release.sizing(device, arguments)
+    return answer if isinstance(answer, str) else None
 
 
-def buffer_sizes(release: str, device: Device, arguments: SizingArguments) -> BufferSizes:
+def buffer_sizes(release: Release, device: Device, arguments: SizingArguments) -> BufferSizes:
     """Words of each buffer by AITER's rule; raises SizingRefusedError where AITER raises (see `refusal`)."""
-    if release not in RELEASES:
-        raise UsageError.not_allowed("release", release, ", ".join(RELEASES))
-    reason = refusal(release, device, arguments)
-    if reason is not None:
-        raise SizingRefusedError(reason)
-    tiles = _TILES[release](device.arch, arguments)
+    answer = release.sizing(device, arguments)
+    if isinstance(answer, str):
+        raise SizingRefusedError(answer)
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class SizingRule:
+    """The function of a built-in release, as what it differs by. It is called like the function (see `Sizing`).
+
+    head_multiple: what num_head must divide by. tiles: query tiles that a sequence is counted for.
+    fast_work_items: work items in fast mode, of (sequences, tiles of a sequence, compute units).
+    has_intra_batch_mode: whether there is such an argument. counts_split_cap: whether it knows max_split_per_batch.
+    """
+
+    head_multiple: int
+    tiles: Callable[[Arch, SizingArguments], int]
+    fast_work_items: Callable[[int, int, int], int]
+    has_intra_batch_mode: bool
+    counts_split_cap: bool
+
+    def __call__(self, device: Device, arguments: SizingArguments) -> BufferSizes | str:
+        """Words of each buffer, or why AITER raises."""
+        if arguments.num_head % self.head_multiple:
+            return f"num_head_qo {arguments.num_head} is not a multiple of {self.head_multiple}"
+        if arguments.intra_batch_mode and not self.has_intra_batch_mode:
+            return "get_mla_metadata_info_v1 has no argument intra_batch_mode"
+        if arguments.intra_batch_mode and arguments.num_kv_splits is None:
+            return "num_kv_splits None cannot be multiplied, and intra_batch_mode sizes by it"
+        return words(self, device, arguments)
+
+
+def words(rule: SizingRule, device: Device, arguments: SizingArguments) -> BufferSizes:
+    """Words of each buffer for arguments that the rule answers."""
+    tiles = rule.tiles(device.arch, arguments)
     batch = arguments.batch * arguments.max_seqlen_q if arguments.is_sparse else arguments.batch
     units = device.num_cu
     all_tiles = batch * tiles
     if arguments.fast_mode:
-        work_items = all_tiles + units - 1 if release == "2025-11" else (batch + units - 1) * tiles
+        work_items = rule.fast_work_items(batch, tiles, units)
         partial_tiles = min(batch + units - 1, (units - 1) * 2) * tiles
     else:
         work_items = partial_tiles = all_tiles * units
-    if release == "2026-08" and arguments.max_split_per_batch > 0:
+    if rule.counts_split_cap and arguments.max_split_per_batch > 0:
         partial_tiles = max(partial_tiles, all_tiles + min(units, arguments.max_split_per_batch * batch))
     if arguments.intra_batch_mode:
         work_items = partial_tiles = all_tiles * (arguments.num_kv_splits or 0)
@@ -81,7 +115,14 @@ def query_tiles_2026_08(arch: Arch, arguments: SizingArguments) -> int:
     return _bf16_tiles(arguments) if _bf16_cut_by_128(arch, arguments) else _up(packed, 16)
 
 
-_TILES = {"2025-11": query_tiles_2025_11, "2026-06": query_tiles_2026_06, "2026-08": query_tiles_2026_08}
+def work_items_2025_11(sequences: int, tiles: int, compute_units: int) -> int:
+    """Work items in fast mode: each compute unit may add one piece."""
+    return sequences * tiles + compute_units - 1
+
+
+def work_items_2026(sequences: int, tiles: int, compute_units: int) -> int:
+    """Work items in fast mode: each compute unit may add one piece of every query tile."""
+    return (sequences + compute_units - 1) * tiles
 
 
 def _one_tile_for_128_rows(arch: Arch, arguments: SizingArguments) -> bool:

@@ -25,9 +25,9 @@ from typing import Any, Protocol
 import torch
 
 from backend.aiter.codefiles import open_source, unrelated_aiter
-from backend.aiter.release import nearest_release, unknown_fingerprint_warning
+from backend.aiter.release import PublicCalls, nearest_release, unknown_fingerprint_warning
 from backend.aiter.release import release as release_named
-from backend.errors import CannotRunError, UsageError
+from backend.errors import CannotRunError
 from backend.real.python.modules import Root
 from backend.real.python.poison import Undecidable
 from backend.real.python.slicing import IndexedTree
@@ -207,11 +207,11 @@ def signature_2026_08() -> dict[str, inspect.Signature]:
     return signatures
 
 
-SIGNATURES: Mapping[str, Callable[[], dict[str, inspect.Signature]]] = {
-    "2026-06": signature_2026_06,
-    "2026-08": signature_2026_08,
+SIGNATURES: Mapping[PublicCalls, Callable[[], dict[str, inspect.Signature]]] = {
+    PublicCalls.FIRST: signature_2026_06,
+    PublicCalls.CONTEXT_PARALLEL: signature_2026_08,
 }
-"""By release, for use without a checkout; 2025-11 is the installed wheel's own Python."""
+"""For use without a checkout; the release on PyPI is the installed wheel's own Python."""
 
 
 def bind(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpCall:
@@ -298,12 +298,10 @@ def open_aiter(text: str | None, release: str | None = None) -> AiterSource:
     the installed wheel's Python, and the others are this project's rules.
     """
     if text is None:
-        name = release or "2026-06"
-        if name == "2025-11":
-            return AiterSource(name, IndexedTree(installed_tree()), "the installed amd-aiter")
-        if name not in SIGNATURES:
-            raise UsageError.not_allowed("release of AITER", name, ", ".join(("2025-11", *SIGNATURES)))
-        return AiterSource(name, None, f"built-in rules of release {name}")
+        rules = release_named(release or "2026-06")
+        if rules.is_wheel:
+            return AiterSource(rules.name, IndexedTree(installed_tree()), "the installed amd-aiter")
+        return AiterSource(rules.name, None, f"built-in rules of release {rules.name}")
     checkout = open_source(text)
     rules = nearest_release(checkout) if release is None else release_named(release)
     path, _, revision = text.rpartition("@") if "@" in text and not Path(text).exists() else (text, "", "")
@@ -354,7 +352,7 @@ def aiter_roots(
     if source.tree is None:
         replaced["dtypes"] = _dtypes(arch)
         replaced["get_ps_metadata_info_v1"] = _prefill_sizes(num_cu)
-        for name, signature in SIGNATURES[source.release]().items():
+        for name, signature in SIGNATURES[release_named(source.release).public_calls]().items():
             replaced[name] = observed(operation(name, signature, handlers), observer)
     replaced.update(fakes or {})
     wrappers = {name: functools.partial(observed, observer=observer) for name in (SIZING, PLANNING, DECODING)}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from backend.aiter.arguments import BufferSizes, Device
+from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
 from backend.real.observe import PLANNING_ROLES, plan_arguments, sizing_arguments
@@ -47,10 +48,10 @@ class PlannerHandlers:
 
     def _sizes(self, call: OpCall) -> tuple[Any, ...]:
         arguments = sizing_arguments(call.arguments)
-        reason = refusal(self.release, self.device, arguments)
+        reason = refusal(release(self.release), self.device, arguments)
         if reason is not None:
             raise AssertionError(f"get_mla_metadata_info_v1: {reason}")
-        sizes = buffer_sizes(self.release, self.device, arguments)
+        sizes = buffer_sizes(release(self.release), self.device, arguments)
         return (
             (2, torch.uint64),
             (sizes.work_indptr, torch.int32),
@@ -71,7 +72,7 @@ class PlannerHandlers:
             reduce_final_map=tensors["reduce_final_map"].numel(),
             reduce_partial_map=tensors["reduce_partial_map"].numel(),
         )
-        planned = plan(self.release, self.device, plan_arguments(call.arguments), sizes)
+        planned = plan(release(self.release), self.device, plan_arguments(call.arguments), sizes)
         if planned.rejected is not None:
             raise RuntimeError(f"get_mla_metadata_v1: {planned.rejected}")
         for name, buffer in planned.buffers.items():

@@ -15,7 +15,7 @@ import torch
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, Int32Array, PlanArguments, SizingArguments
 from backend.aiter.release import release as named
-from backend.aiter.splits import choose_splits
+from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.case import DType
 from backend.errors import UnmodelledError
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
@@ -265,16 +265,16 @@ def captured_splits(release: str, device: Device, given: Mapping[str, Any]) -> i
     if given.get("work_meta_data") is not None or given.get("num_kv_splits") is not None:
         return None
     q = given["q"]
-    chosen = choose_splits(
-        named(release),
-        device.num_cu,
-        None,
-        int(given["qo_indptr"].shape[0]) - 1,
-        int(given["kv_indices"].shape[0]),
-        int(q.shape[1]),
-        int(given["max_seqlen_q"]),
-        element_type(q.dtype),
+    asked = SplitsAsked(
+        num_cu=device.num_cu,
+        requested=None,
+        batch=int(given["qo_indptr"].shape[0]) - 1,
+        total_kv=int(given["kv_indices"].shape[0]),
+        num_head=int(q.shape[1]),
+        max_seqlen_q=int(given["max_seqlen_q"]),
+        q_dtype=element_type(q.dtype),
     )
+    chosen = choose_splits(named(release), asked)
     return None if isinstance(chosen, str) else chosen
 
 

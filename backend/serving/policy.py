@@ -15,7 +15,7 @@ import numpy as np
 
 from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments
 from backend.aiter.release import release
-from backend.aiter.splits import choose_splits
+from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.case import Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision, Refused
 
@@ -146,16 +146,16 @@ def _captured_splits(case: Case, choice: Choice) -> int | None:
     """KV splits that a captured non-persistent call keeps; None where nothing was captured, or AITER refuses at capture."""
     if choice.captured_index_entries is None or choice.mode is not MetadataMode.NON_PERSISTENT:
         return None
-    chosen = choose_splits(
-        release(case.release),
-        case.compute_units,
-        choice.max_split_per_batch,
-        case.graph_batch or case.batch,
-        choice.captured_index_entries,
-        choice.num_head,
-        case.max_seqlen_q,
-        case.q_dtype,
+    asked = SplitsAsked(
+        num_cu=case.compute_units,
+        requested=choice.max_split_per_batch,
+        batch=case.graph_batch or case.batch,
+        total_kv=choice.captured_index_entries,
+        num_head=choice.num_head,
+        max_seqlen_q=case.max_seqlen_q,
+        q_dtype=case.q_dtype,
     )
+    chosen = choose_splits(release(case.release), asked)
     return None if isinstance(chosen, str) else chosen
 
 

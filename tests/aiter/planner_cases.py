@@ -12,6 +12,7 @@ import numpy as np
 
 from backend.aiter.arguments import BufferSizes, Device, PlanArguments, SizingArguments
 from backend.aiter.planners import Plan, PlannerName, plan
+from backend.aiter.release import release as named
 from backend.aiter.sizing import buffer_sizes
 from backend.case import Arch, DType
 
@@ -72,7 +73,8 @@ def sizing(arguments: PlanArguments, **changes: Any) -> SizingArguments:
 
 def planned(release: str, device: Device, arguments: PlanArguments) -> Plan:
     """Size by AITER's rule, then plan."""
-    return plan(release, device, arguments, buffer_sizes(release, device, sizing(arguments)))
+    rules = named(release)
+    return plan(rules, device, arguments, buffer_sizes(rules, device, sizing(arguments)))
 
 
 class Recorded:
@@ -80,7 +82,7 @@ class Recorded:
 
     def __init__(self, line: dict[str, Any]) -> None:
         fields = dict(line["args"])
-        self.release: str = line["release"]
+        self.release = named(line["release"])
         self.planner = PlannerName(line["planner"])
         self.device = Device(Arch(fields.pop("arch")), fields.pop("num_cu"))
         for name in ("qo_indptr", "kv_indptr", "kv_last_page_lens"):

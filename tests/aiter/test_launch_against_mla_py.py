@@ -90,7 +90,7 @@ class RealHost:
 
         a, m = arguments, arguments.metadata
         more: dict[str, object] = {"q_scale": tensor("f32", 1), "kv_scale": tensor("f32", 1), "num_kv_splits": a.num_kv_splits}
-        if rules.name != "2025-11":
+        if rules.has_v1_0:
             more["page_size"] = a.page_size
         more.update({name: True for name in ("return_lse", "intra_batch_mode") if getattr(a, name)})
         if m is not None:

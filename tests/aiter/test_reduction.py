@@ -15,18 +15,17 @@ from backend.aiter.reduction import (
     SecondStage,
     SecondStageKind,
     expand,
-    reduce_lds_bytes,
     reduce_refusal,
     reduced_rows,
     split_rows,
     workgroups_per_head,
-    wrapping_rows,
 )
 from backend.aiter.release import release
 from backend.case import RELEASES, Arch
 from backend.errors import UnmodelledError
 
 GPU = Device(Arch.GFX950, 256)
+MI300X = Device(Arch.GFX942, 304)
 
 
 def int32(*values: int) -> np.ndarray:
@@ -34,11 +33,11 @@ def int32(*values: int) -> np.ndarray:
 
 
 def reduce_stage(num_head: int, tiles: int, max_splits: int = 256) -> SecondStage:
-    return SecondStage(SecondStageKind.REDUCE, num_head, tiles, max_splits, 0, False, False, False, {})
+    return SecondStage(SecondStageKind.REDUCE, num_head, max_splits, stores_lse=False, tiles=tiles)
 
 
 def triton_stage(splits: int, mgc: int = 16, maybe_final_out: bool = True) -> SecondStage:
-    return SecondStage(SecondStageKind.TRITON, 16, 0, splits, mgc, False, maybe_final_out, False, {})
+    return SecondStage(SecondStageKind.TRITON, 16, splits, stores_lse=False, mgc=mgc, maybe_final_out=maybe_final_out)
 
 
 def single_rows(rows: MergedRows) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
@@ -207,18 +206,18 @@ def test_pages_are_taken_for_tokens_before_2026_08() -> None:
 
 
 def test_nothing_is_merged_where_logits_are_o() -> None:
-    stage = SecondStage(SecondStageKind.NONE, 16, 0, 1, 16, True, True, False, {})
+    stage = SecondStage(SecondStageKind.NONE, 16, 1, stores_lse=False, mgc=16, logits_is_o=True, maybe_final_out=True)
     made = split_rows(release("2026-08"), stage, 1, int32(0, 1, 2), int32(0, 5, 9), int32(1, 1))
     assert single_rows(made) == (set(), set())
 
 
 def test_what_the_reduction_refuses() -> None:
-    assert reduce_refusal(release("2026-06"), Arch.GFX950, 64, 256) is None
-    assert "24" in (reduce_refusal(release("2026-06"), Arch.GFX950, 24, 256) or "")
-    assert reduce_refusal(release("2026-08"), Arch.GFX950, 24, 256) is None
-    assert "more than 65536" in (reduce_refusal(release("2026-08"), Arch.GFX942, 16, 8192) or "")
-    assert reduce_refusal(release("2026-08"), Arch.GFX950, 16, 8192) is None
-    assert "more than 8192" in (reduce_refusal(release("2025-11"), Arch.GFX942, 16, 1025) or "")
+    assert reduce_refusal(release("2026-06"), GPU, 64, 256) is None
+    assert "24" in (reduce_refusal(release("2026-06"), GPU, 24, 256) or "")
+    assert reduce_refusal(release("2026-08"), GPU, 24, 256) is None
+    assert "more than 65536" in (reduce_refusal(release("2026-08"), MI300X, 16, 8192) or "")
+    assert reduce_refusal(release("2026-08"), GPU, 16, 8192) is None
+    assert "more than 8192" in (reduce_refusal(release("2025-11"), MI300X, 16, 1025) or "")
 
 
 @pytest.mark.parametrize(
@@ -232,13 +231,7 @@ def test_what_the_reduction_refuses() -> None:
     ],
 )
 def test_lds_of_the_reduction(name: str, splits: int, words: int) -> None:
-    assert reduce_lds_bytes(release(name), splits) == 4 * words
-
-
-def test_where_32_bit_offsets_of_the_reduction_end() -> None:
-    assert wrapping_rows(release("2026-06"), 16)["logits"] == 2**32 // (16 * 512 * 4)
-    assert wrapping_rows(release("2026-06"), 16)["o"] == 2**32 // (16 * 512 * 2)
-    assert "logits" not in wrapping_rows(release("2025-11"), 16)
+    assert release(name).reduction.lds_bytes(splits) == 4 * words
 
 
 @pytest.mark.parametrize(

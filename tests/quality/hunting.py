@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from types import ModuleType
@@ -77,6 +78,7 @@ class Rewritten:
         assert source.count(self.old) == 1, f"{self.old!r} is in {self.module.__name__} {source.count(self.old)} times"
         source = source.replace(self.old, self.new).replace("@compiled\n", "").replace("@inlined\n", "")
         name = f"{self.module.__name__}_rewritten"
-        names: dict[str, Any] = {"__name__": name}
-        exec(compile(source, name, "exec"), names)
-        monkeypatch.setattr(self.user, self.function, names[self.function])
+        rewritten = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, rewritten)  # a dataclass looks its module up there
+        exec(compile(source, name, "exec"), vars(rewritten))
+        monkeypatch.setattr(self.user, self.function, getattr(rewritten, self.function))

@@ -14,8 +14,10 @@ import pytest
 from hunting import Rewritten, choosing, search, use_rule
 
 from backend import host
+from backend.aiter import planner_rules as rules
 from backend.aiter import sizing
-from backend.aiter.planners import rules, run, v1_0, v1_1, v1_2
+from backend.aiter.planners import run, v1_0, v1_1, v1_2
+from backend.aiter.release import release
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.serving.policy import Choice, LastPageLens, Policy
 from backend.serving.sglang import SGLANG_27188, AiterMlaBackend
@@ -100,13 +102,21 @@ def test_128_dropped_from_the_gate_is_met_under_dp_attention(monkeypatch: pytest
     assert any(signature.startswith("planner-overrun") for signature in search(spec, CASES).faults)
 
 
+def test_native_heads_whatever_the_dtype_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule of one release: a value of it with another function in its place."""
+    spec, known = Spec(SGLANG, shapes=("tp2", "tp4")), release("2026-06")
+    assert isinstance(known.planners, rules.PlannerRules)
+    assert isinstance(known.planners.fast, rules.FastRules)
+    before = unbroken(spec)
+    fast = dataclasses.replace(
+        known.planners.fast, native=lambda device, arguments: rules.heads(arguments) in (16, 32, 64, 128)
+    )
+    broken = dataclasses.replace(known, planners=dataclasses.replace(known.planners, fast=fast))
+    monkeypatch.setattr(host, "release", lambda name: broken)
+    assert any(signature.startswith("head-width") for signature in set(search(spec, CASES).faults) - before)
+
+
 RULES: dict[str, tuple[Spec, str, Callable[..., object], str]] = {
-    "native whatever the dtype": (
-        Spec(SGLANG, shapes=("tp2", "tp4")),
-        "native_2026_06",
-        lambda device, arguments: rules.heads(arguments) in (16, 32, 64, 128),
-        "head-width",
-    ),
     "nothing is folded by v1_2": (SERVED, "fold_by_native", lambda release, device, arguments: 1, "head-width"),
     "v1_0 folds into half as many groups": (FAKE, "fold_by_head_count", lambda heads: max(1, heads // 32), "not-covered"),
     "tail threshold 0": (SERVED, "tail_threshold", lambda arguments: 0, "short-piece"),
@@ -127,7 +137,7 @@ def planner(module: ModuleType, old: str, new: str) -> Rewritten:
 
 
 def sizes(old: str, new: str) -> Rewritten:
-    return Rewritten(sizing, "buffer_sizes", host, old, new)
+    return Rewritten(sizing, "words", sizing, old, new)
 
 
 SOURCES: dict[str, tuple[Spec, Rewritten]] = {
@@ -187,12 +197,12 @@ SOURCES: dict[str, tuple[Spec, Rewritten]] = {
     "v1_2: causal end one token early": (SERVED, planner(v1_2, "return max(distance, 0)", "return distance + 1")),
     "sizing: one tile a sequence": (
         FAKE,
-        sizes("tiles = _TILES[release](device.arch, arguments)", "tiles = 1"),
+        sizes("tiles = rule.tiles(device.arch, arguments)", "tiles = 1"),
     ),
     "sizing: reduce_indptr without its last entry": (FAKE, sizes("all_tiles + 1, 2 * all_tiles", "all_tiles, 2 * all_tiles")),
     "sizing: work items of fast mode without those that compute units add": (
         SERVED,
-        sizes("else (batch + units - 1) * tiles", "else batch * tiles"),
+        sizes("work_items = rule.fast_work_items(batch, tiles, units)", "work_items = batch * tiles"),
     ),
     "sizing: half of the split cap": (FAKE, sizes("(arguments.num_kv_splits or 0)", "((arguments.num_kv_splits or 0) // 2)")),
     "sizing: work_indptr without its last entry": (FAKE, sizes("BufferSizes(units + 1,", "BufferSizes(units,")),

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from backend.aiter.arguments import Device, SizingArguments
+from backend.aiter.release import PublicCalls
+from backend.aiter.release import release as named
 from backend.aiter.sizing import buffer_sizes
 from backend.case import Arch, DType
 from backend.errors import UsageError
@@ -57,7 +59,7 @@ def gpu() -> Iterator[VirtualGpu]:
 
 
 def test_off_values_are_dropped_and_told() -> None:
-    signature = SIGNATURES["2026-06"]()[PLANNING]
+    signature = SIGNATURES[PublicCalls.FIRST]()[PLANNING]
     tensors = {name: None for name, p in signature.parameters.items() if p.default is inspect.Parameter.empty}
     call = bind(PLANNING, signature, (), {**tensors, "is_cp_round_robin": False})
     assert call.ignored == ("is_cp_round_robin",)
@@ -73,7 +75,7 @@ def test_built_in_calls_go_to_the_handlers(release: str, gpu: VirtualGpu) -> Non
     log = Log(SIZING)
     with packages(None, release, log):
         aiter = importlib.import_module("aiter")
-        assert inspect.signature(aiter.get_mla_metadata_info_v1) == SIGNATURES[release]()[SIZING]
+        assert inspect.signature(aiter.get_mla_metadata_info_v1) == SIGNATURES[named(release).public_calls]()[SIZING]
         assert aiter.get_mla_metadata_info_v1(1, 1, 16, aiter.dtypes.fp8, aiter.dtypes.fp8, False) == "served"
         assert log.operations[0].arguments["num_kv_splits"] == 32
         assert log.observed[0].name == SIZING
@@ -91,7 +93,7 @@ def test_the_wheel_s_own_python_runs(gpu: VirtualGpu) -> None:
         for batch, queries, heads in ((1, 1, 16), (7, 2, 128), (300, 4, 32)):
             given = aiter.get_mla_metadata_info_v1(batch, queries, heads, aiter.dtypes.fp8, aiter.dtypes.fp8, False, True)
             expected = buffer_sizes(
-                "2025-11",
+                named("2025-11"),
                 Device(Arch.GFX950, 256),
                 SizingArguments(batch, queries, heads, DType.FP8, DType.FP8, False, True, None, False),
             )
@@ -120,7 +122,7 @@ def test_signatures_are_those_of_the_checkout(release: str, aiter_checkout: Path
     with packages(f"{aiter_checkout}@{COMMITS[release]}", None, log):
         aiter = importlib.import_module("aiter")
         for name, owner in ((SIZING, aiter), (PLANNING, aiter), (DECODING, aiter.mla)):
-            real, ours = inspect.signature(getattr(owner, name)), SIGNATURES[release]()[name]
+            real, ours = inspect.signature(getattr(owner, name)), SIGNATURES[named(release).public_calls]()[name]
             assert [(p.name, p.default) for p in real.parameters.values()] == [
                 (p.name, p.default) for p in ours.parameters.values()
             ]

@@ -133,13 +133,13 @@ class Plan:
     planner: PlannerName
     rejected: str | None
     buffers: Mapping[str, PlannedBuffer]
-    reads_past_end: tuple[StrayRead, ...]
-    fold: int
-    head_width: int
-    rows: int
-    rows_per_sequence: int
-    compute_units: int
-    branches: int
+    reads_past_end: tuple[StrayRead, ...] = ()
+    fold: int = 0
+    head_width: int = 0
+    rows: int = 0
+    rows_per_sequence: int = 0
+    compute_units: int = 0
+    branches: int = 0
 
     @property
     def overruns(self) -> tuple[Overrun, ...]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backend.aiter import planner_rules as rules
 from backend.aiter.arguments import BufferSizes, Device, Int32Array, PlanArguments
-from backend.aiter.planners import rules
+from backend.aiter.fold import FOLDED_HEADS
+from backend.aiter.planner_rules import FastRules, FirstFastRules, PlannerRules
 from backend.aiter.planners.arena import thread_arena
 from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.memory import ARRAY_NAMES, BUFFER_NAMES, Marks, plain_python
@@ -22,8 +24,10 @@ from backend.aiter.planners.v1_1 import plan_v1_1
 from backend.aiter.planners.v1_2 import plan_v1_2
 from backend.aiter.planners.v1_2_first import plan_v1_2_first
 from backend.aiter.planners.v1_2_parallel import plan_v1_2_parallel
-from backend.case import RELEASES
 from backend.errors import UnmodelledError, UsageError
+
+if TYPE_CHECKING:
+    from backend.aiter.release import Release
 
 _FOLDED, _NOT_FOLDED = int(Branch.FOLDED), int(Branch.NOT_FOLDED)
 _RAGGED_QUERIES, _SPARSE = int(Branch.RAGGED_QUERIES), int(Branch.SPARSE)
@@ -53,17 +57,25 @@ def planner_for(fast_mode: bool, intra_batch_mode: bool) -> PlannerName:
     return PlannerName.V1_0 if intra_batch_mode else PlannerName.V1_1
 
 
-def plan(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes, *, compiled: bool = True) -> Plan:
-    """What get_mla_metadata_v1 of `release` does to buffers of `allocated` words.
+def plan(release: Release, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
+    """What get_mla_metadata_v1 of `release` does to buffers of `allocated` words; raises what `plan_by_rules` raises."""
+    _check_usage(arguments)
+    return release.planners(device, arguments, allocated)
+
+
+def plan_by_rules(
+    planners: PlannerRules, device: Device, arguments: PlanArguments, allocated: BufferSizes, *, compiled: bool = True
+) -> Plan:
+    """The same by the rules of a built-in release.
 
     compiled: False runs the same planner as plain Python, which is some hundred times slower.
-    Raises UsageError for what no caller can hand over (unknown release, no sequence, arrays that are not int32),
-    UnmodelledError where hardware's answer is not known: local memory beyond its end in the ragged v1_2, a v1_1 whose sort
-    hands out its own padding (only with negative KV lengths).
+    Raises UsageError for what no caller can hand over (no sequence, arrays that are not int32), UnmodelledError where
+    hardware's answer is not known: local memory beyond its end in the ragged v1_2, a v1_1 whose sort hands out its own padding
+    (only with negative KV lengths).
     """
-    _check_usage(release, arguments)
+    _check_usage(arguments)
     planner = planner_for(arguments.fast_mode, arguments.intra_batch_mode)
-    launch = _not_launched(release, arguments) or _LAUNCHES[planner](release, device, arguments, allocated)
+    launch = _not_launched(planners, arguments) or _launch(planners, planner, device, arguments, allocated)
     if isinstance(launch, str):
         return _rejected(planner, launch, allocated)
     kernel = launch.kernel if compiled else _plain(launch.kernel)
@@ -89,9 +101,7 @@ def plan(release: str, device: Device, arguments: PlanArguments, allocated: Buff
 _plain = cache(plain_python)
 
 
-def _check_usage(release: str, arguments: PlanArguments) -> None:
-    if release not in RELEASES:
-        raise UsageError.not_allowed("release", release, ", ".join(RELEASES))
+def _check_usage(arguments: PlanArguments) -> None:
     for name in ("qo_indptr", "kv_indptr", "kv_last_page_lens"):
         values: Int32Array = getattr(arguments, name)
         if values.dtype != np.int32 or values.ndim != 1 or not values.flags.c_contiguous:
@@ -102,21 +112,34 @@ def _check_usage(release: str, arguments: PlanArguments) -> None:
         raise UsageError.not_allowed("kv_granularity, page_size", (arguments.kv_granularity, arguments.page_size), ">= 1")
 
 
-def _not_launched(release: str, arguments: PlanArguments) -> str | None:
+def _not_launched(planners: PlannerRules, arguments: PlanArguments) -> str | None:
     """Why get_mla_metadata_v1 itself raises."""
     if arguments.kv_granularity & (arguments.kv_granularity - 1):
         return f"kv_granularity {arguments.kv_granularity} must be a power of 2"
-    if release == "2025-11":
-        return "get_mla_metadata_v1 has no argument intra_batch_mode" if arguments.intra_batch_mode else None
-    if arguments.page_size & (arguments.page_size - 1):
+    if arguments.intra_batch_mode and not planners.has_v1_0:
+        return "get_mla_metadata_v1 has no argument intra_batch_mode"
+    if planners.has_page_size and arguments.page_size & (arguments.page_size - 1):
         return f"page_size {arguments.page_size} must be a power of 2"
     return None
 
 
-def _launch_v1_0(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+def _launch(
+    planners: PlannerRules, planner: PlannerName, device: Device, arguments: PlanArguments, allocated: BufferSizes
+) -> _Launch | str:
+    """The launch of a planner, or why its host function raises."""
+    if planner is PlannerName.V1_0:
+        return _launch_v1_0(device, arguments, allocated)
+    if planner is PlannerName.V1_1:
+        return _launch_v1_1(device, arguments, allocated)
+    if isinstance(planners.fast, FirstFastRules):
+        return _launch_v1_2_first(device, arguments, allocated)
+    return _launch_v1_2(planners.fast, device, arguments, allocated)
+
+
+def _launch_v1_0(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
     num_heads = rules.heads(arguments)
     fold = rules.fold_by_head_count(num_heads)
-    head_width = num_heads if fold == 1 else rules.FOLDED_HEADS
+    head_width = num_heads if fold == 1 else FOLDED_HEADS
     if head_width not in (16, 128):
         return f"{_PLANNED_HEADS}; given {num_heads}"
     queries = arguments.uni_seqlen_qo
@@ -140,23 +163,23 @@ def _launch_v1_0(release: str, device: Device, arguments: PlanArguments, allocat
         rules.V1_0_FIXED_PIECES.get(device.arch, 0),
         rules.V1_0_TOKENS_PER_PIECE,
         rules.V1_0_SHORT_TAIL,
-        rules.LDS_BYTES[device.arch] // 4,
+        device.lds_bytes // 4,
     )
     branches = _PER_QUERY_ENDS if per_query_ends else 0
     return _Launch(plan_v1_0, kernel_arguments, fold, head_width, rows, per_row, units, branches)
 
 
-def _launch_v1_1(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+def _launch_v1_1(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
     num_heads = rules.heads(arguments)
     fold = rules.fold_by_head_count(num_heads)
-    head_width = num_heads if fold == 1 else rules.FOLDED_HEADS
+    head_width = num_heads if fold == 1 else FOLDED_HEADS
     uniform, sparse_queries = _sparse_rows(arguments)
     rows = (arguments.qo_indptr.size - 1) * fold * sparse_queries
     if head_width not in (16, 128):
         return f"{_PLANNED_HEADS}; given {num_heads}"
     needed = rules.v1_1_lds_bytes(rows, head_width, arguments.max_seqlen_qo, device.num_cu)
-    if needed > rules.LDS_BYTES[device.arch]:
-        return f"there is no enough LDS: {needed} bytes for {rows} rows, {rules.LDS_BYTES[device.arch]} available"
+    if needed > device.lds_bytes:
+        return f"there is no enough LDS: {needed} bytes for {rows} rows, {device.lds_bytes} available"
     kernel_arguments = (
         _read_only(arguments.qo_indptr),
         _read_only(arguments.kv_indptr),
@@ -174,14 +197,10 @@ def _launch_v1_1(release: str, device: Device, arguments: PlanArguments, allocat
     return _Launch(plan_v1_1, kernel_arguments, fold, head_width, rows, fold * sparse_queries, device.num_cu)
 
 
-def _launch_v1_2(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
-    return _LAUNCHES_V1_2[release](release, device, arguments, allocated)
-
-
-def _launch_v1_2_first(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+def _launch_v1_2_first(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
     num_heads = rules.heads(arguments)
     fold = rules.fold_by_head_count(num_heads)
-    head_width = num_heads if fold == 1 else rules.FOLDED_HEADS
+    head_width = num_heads if fold == 1 else FOLDED_HEADS
     if head_width not in (16, 128):
         return f"{_PLANNED_HEADS}; given {num_heads}"
     uniform, sparse_queries = _sparse_rows(arguments)
@@ -211,21 +230,21 @@ def _launch_v1_2_first(release: str, device: Device, arguments: PlanArguments, a
     return _Launch(plan_v1_2_first, kernel_arguments, fold, head_width, rows, fold * sparse_queries, units)
 
 
-def _launch_v1_2_2026(release: str, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
-    fold = rules.fold_by_native(release, device, arguments)
-    head_width = rules.heads(arguments) if fold == 1 else rules.FOLDED_HEADS
-    if not rules.accepted_by_v1_2(release, device, arguments, head_width):
+def _launch_v1_2(fast: FastRules, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+    fold = rules.fold_by_native(fast, device, arguments)
+    head_width = rules.heads(arguments) if fold == 1 else FOLDED_HEADS
+    if not fast.accepts(device, arguments, head_width):
         return f"v1_2 does not support {head_width} heads with this dtype and max_seqlen_qo {arguments.max_seqlen_qo}"
     sequences = arguments.kv_indptr.size - 1
     units = device.num_cu // arguments.num_heads_k
     shares = rules.shares(arguments, units, sequences * fold)
-    packed = rules.packed_rows(release, device, arguments, head_width)
+    packed = fast.packed_rows(device, arguments, head_width)
     cuts_queries = rules.cuts_queries(arguments, packed)
     granularity_log2 = arguments.kv_granularity.bit_length() - 1
     overhead = rules.overhead_blocks(arguments.page_size)
     qo_indptr, kv_indptr = _read_only(arguments.qo_indptr), _read_only(arguments.kv_indptr)
     lengths_fit = _lengths_fit(device, sequences * fold, arguments.uni_seqlen_qo, 0)
-    if rules.runs_parallel(release, device, arguments, fold, cuts_queries):
+    if fast.has_parallel_path and rules.runs_parallel(device, arguments, fold, cuts_queries):
         kernel_arguments: tuple[Any, ...] = (
             qo_indptr,
             kv_indptr,
@@ -261,14 +280,10 @@ def _launch_v1_2_2026(release: str, device: Device, arguments: PlanArguments, al
         arguments.page_size,
         overhead,
         rules.tail_threshold(arguments),
-        rules.trims_causal(release, arguments),
+        fast.trims_causal(arguments),
         not lengths_fit,
     )
     return _Launch(plan_v1_2, kernel_arguments, fold, head_width, rows, fold * sparse_queries, units)
-
-
-_LAUNCHES = {PlannerName.V1_0: _launch_v1_0, PlannerName.V1_1: _launch_v1_1, PlannerName.V1_2: _launch_v1_2}
-_LAUNCHES_V1_2 = {"2025-11": _launch_v1_2_first, "2026-06": _launch_v1_2_2026, "2026-08": _launch_v1_2_2026}
 
 
 def _sparse_rows(arguments: PlanArguments) -> tuple[int, int]:
@@ -282,7 +297,7 @@ def _sparse_rows(arguments: PlanArguments) -> tuple[int, int]:
 
 def _lengths_fit(device: Device, rows: int, uniform_queries: int, other_bytes: int) -> bool:
     """Whether a v1_2 kernel keeps its rows' KV lengths in local memory."""
-    available = rules.LDS_BYTES[device.arch]
+    available = device.lds_bytes
     if uniform_queries < 1 and 4 * rows > available:
         raise UnmodelledError(f"v1_2 with ragged queries and {rows} rows: its query lengths do not fit local memory")
     return rows <= (available - other_bytes) // (4 if uniform_queries > 0 else 8)
@@ -312,4 +327,4 @@ def _rejected(planner: PlannerName, reason: str, allocated: BufferSizes) -> Plan
     nothing: Int32Array = np.empty(0, np.int32)
     no_marks: Marks = np.empty(0, np.uint8)
     buffers = {name: PlannedBuffer(name, getattr(allocated, name), 0, nothing, no_marks) for name in BUFFER_NAMES}
-    return Plan(planner, reason, buffers, (), 0, 0, 0, 0, 0, 0)
+    return Plan(planner=planner, rejected=reason, buffers=buffers)

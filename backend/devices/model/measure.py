@@ -197,7 +197,8 @@ def _launched(checkout: str) -> list[list[Launched]]:
     """Every kernel that a release launches, each with all releases that do."""
     found: dict[str, list[Launched]] = {}
     for name in RELEASES:
-        source = open_source(f"{checkout}@{release(name).commit}") if name != "2025-11" else installed_wheel()
+        known = release(name)
+        source = installed_wheel() if known.is_wheel else open_source(f"{checkout}@{known.commit}")
         for blob, kernel in reached(name, source).items():
             found.setdefault(blob, []).append(Launched(kernel, source))
     return list(found.values())

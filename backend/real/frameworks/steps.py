@@ -79,9 +79,10 @@ def call_of(step: RecordedStep, source: CodeSource | None = None, backend: str =
     passed = step.decode.metadata
     if given == made.allocated == passed:
         return made
-    planned = plan(step.release, step.device, step.planning, given)
+    rules = release(step.release)
+    planned = plan(rules, step.device, step.planning, given)
     decode = dataclasses.replace(made.decode, metadata=passed)
-    launched = launch(release(step.release), step.device, decode, source)
+    launched = launch(rules, step.device, decode, source)
     return dataclasses.replace(made, allocated=given, plan=planned, decode=decode, launch=launched)
 
 

@@ -29,12 +29,16 @@ def mla_reduce_v1(hardware: Hardware, release: Release, device: Device, given: M
     final_lse = None if given.get("final_lse") is None else placed("final_lse", given["final_lse"])
     heads = output.shape[-2]
     max_splits = max(device.num_cu, int(given.get("num_kv_splits") or 0))
-    refusal = reduce_refusal(release, device.arch, heads, max_splits)
+    refusal = reduce_refusal(release, device, heads, max_splits)
     if refusal is not None:
         raise RuntimeError(refusal)
     indptr, final_map, partial_map = (_words(hardware, given[f"reduce_{name}"], name) for name in _MAPS)
     stage = SecondStage(
-        SecondStageKind.REDUCE, heads, len(indptr) - 1, max_splits, 0, False, False, final_lse is not None, {}, None
+        kind=SecondStageKind.REDUCE,
+        num_head=heads,
+        tiles=len(indptr) - 1,
+        max_splits=max_splits,
+        stores_lse=final_lse is not None,
     )
     qlen = int(given.get("max_seqlen_q") or 1)
     rows = reduced_rows(release, device, stage, qlen, indptr, final_map, partial_map)

@@ -66,7 +66,7 @@ class ScriptOperations:
         tensors = {role: placed(role, given[name]) for name, role in PLANNING_ROLES.items() if given.get(name) is not None}
         words = {role: tensor.nbytes // INT32 for role, tensor in tensors.items()}
         sizes = BufferSizes(*(words[role] for role in _BUFFERS))
-        planned = plan(self.release.name, self.device, plan_arguments(given), sizes)
+        planned = plan(self.release, self.device, plan_arguments(given), sizes)
         if planned.rejected is not None:
             raise RuntimeError(f"get_mla_metadata_v1: {planned.rejected}")
         pointers = np.array([tensors["work_indptr"].address, tensors["work_info_set"].address], np.uint64)

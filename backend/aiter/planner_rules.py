@@ -6,14 +6,60 @@ AITER_ENABLE_EXPERIMENTAL switches on are left out. Knows no kernel.
 
 from __future__ import annotations
 
-from backend.aiter.arguments import Device, PlanArguments
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backend.aiter.arguments import BufferSizes, Device, PlanArguments
+from backend.aiter.fold import FOLDED_HEADS
 from backend.case import Arch, DType
 
-FOLDED_HEADS = 16
-"""Heads of a group when a head count that no kernel takes is planned as several rows."""
+if TYPE_CHECKING:
+    from backend.aiter.planners.result import Plan
 
-LDS_BYTES = {Arch.GFX942: 65536, Arch.GFX950: 163840}
-"""Local memory of a compute unit (maxSharedMemoryPerMultiProcessor); every planner is launched with all of it."""
+Planning = Callable[[Device, PlanArguments, BufferSizes], "Plan"]
+"""What get_mla_metadata_v1 does to buffers of these sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFastRules:
+    """v1_2 as it was in 2025-11: planners/v1_2_first.py, which has no options."""
+
+
+@dataclass(frozen=True, slots=True)
+class FastRules:
+    """v1_2 since 2026 (planners/v1_2.py, v1_2_parallel.py) and the host rules that it is launched by.
+
+    native: whether heads are planned as they are. accepts: its check of the heads after folding. packed_rows: (head, query)
+    rows that one workgroup takes. trims_causal: whether a query tile ends at what its last query may see.
+    has_parallel_path: whether a part of the calls is planned by eight waves.
+    """
+
+    native: Callable[[Device, PlanArguments], bool]
+    accepts: Callable[[Device, PlanArguments, int], bool]
+    packed_rows: Callable[[Device, PlanArguments, int], int]
+    trims_causal: Callable[[PlanArguments], bool]
+    has_parallel_path: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerRules:
+    """get_mla_metadata_v1 of a built-in release, as what it differs by. It is called like the function (see `Planning`).
+
+    has_v1_0: whether there is a planner v1_0 and the argument intra_batch_mode. has_page_size: whether it takes a page size.
+    fast: the planner of fast_mode.
+    """
+
+    has_v1_0: bool
+    has_page_size: bool
+    fast: FirstFastRules | FastRules
+
+    def __call__(self, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
+        """What is planned; see backend.aiter.planners.run.plan_by_rules."""
+        from backend.aiter.planners.run import plan_by_rules  # brings numba, which a decision table does not need
+
+        return plan_by_rules(self, device, arguments, allocated)
+
 
 V1_0_TOKENS_PER_PIECE = 196
 V1_0_FIXED_PIECES = {Arch.GFX942: 16}
@@ -73,22 +119,26 @@ def native_2026_08(device: Device, arguments: PlanArguments) -> bool:
     return is_bf16(arguments)
 
 
-def fold_by_native(release: str, device: Device, arguments: PlanArguments) -> int:
+def fold_by_native(rules: FastRules, device: Device, arguments: PlanArguments) -> int:
     """Head groups in v1_2 of 2026: what is not native is folded, where it can be."""
-    native = native_2026_06 if release == "2026-06" else native_2026_08
     num_heads = heads(arguments)
-    if native(device, arguments) or num_heads % FOLDED_HEADS:
+    if rules.native(device, arguments) or num_heads % FOLDED_HEADS:
         return 1
     return num_heads // FOLDED_HEADS
 
 
-def accepted_by_v1_2(release: str, device: Device, arguments: PlanArguments, planned_heads: int) -> bool:
-    """v1_2's own check of the head count after folding (2026)."""
+def accepted_2026_08(device: Device, arguments: PlanArguments, planned_heads: int) -> bool:
+    """The check of 2026-08: that of 2026-06, and 64 heads of one query in fp8 on any architecture."""
+    one_query_of_64 = planned_heads == 64 and is_fp8(arguments) and arguments.max_seqlen_qo == 1
+    return one_query_of_64 or accepted_2026_06(device, arguments, planned_heads)
+
+
+def accepted_2026_06(device: Device, arguments: PlanArguments, planned_heads: int) -> bool:
+    """v1_2's own check of the head count after folding."""
     if planned_heads in (16, 128) or (planned_heads == 32 and is_fp8(arguments)):
         return True
     if device.arch is Arch.GFX942:
-        eight = planned_heads == 8 and arguments.max_seqlen_qo == 2 and is_bf16(arguments)
-        return eight or (release == "2026-08" and planned_heads == 64 and is_fp8(arguments) and arguments.max_seqlen_qo == 1)
+        return planned_heads == 8 and arguments.max_seqlen_qo == 2 and is_bf16(arguments)
     if is_bf16(arguments):
         return True
     return is_fp8(arguments) and (planned_heads == 64 or (planned_heads == 8 and arguments.max_seqlen_qo == 4))
@@ -98,15 +148,21 @@ PACKED_ROWS = 128
 """(head, query) rows that one workgroup takes."""
 
 
-def packed_rows(release: str, device: Device, arguments: PlanArguments, planned_heads: int) -> int:
-    """(head, query) rows that one workgroup takes in v1_2 of 2026; a longer row is cut along its queries."""
+def packed_rows_2026_08(device: Device, arguments: PlanArguments, planned_heads: int) -> int:
+    """As in 2026-06, and 64 rows for 32 heads with three queries in fp8 on gfx950."""
+    three_of_32 = planned_heads == 32 and arguments.max_seqlen_qo == 3
+    if three_of_32 and device.arch is Arch.GFX950 and is_fp8(arguments):
+        return 64
+    return packed_rows_2026_06(device, arguments, planned_heads)
+
+
+def packed_rows_2026_06(device: Device, arguments: PlanArguments, planned_heads: int) -> int:
+    """(head, query) rows that one workgroup takes in v1_2; a longer row is cut along its queries."""
     queries = arguments.max_seqlen_qo
     if device.arch is Arch.GFX950 and is_bf16(arguments):
         packed = planned_heads * queries
         if packed >= 64 and planned_heads <= 64 and (packed < 128 or planned_heads == 48):
             return 64
-    if release == "2026-08" and device.arch is Arch.GFX950 and is_fp8(arguments) and planned_heads == 32 and queries == 3:
-        return 64
     return PACKED_ROWS
 
 
@@ -137,9 +193,14 @@ def plans_per_query_ends(arguments: PlanArguments, planned_heads: int) -> bool:
     return planned_heads == 128 and arguments.q_dtype is not DType.BF16
 
 
-def trims_causal(release: str, arguments: PlanArguments) -> bool:
-    """Whether v1_2 ends a query tile at what its last query may see; 2026-06 does so whatever is_causal says."""
-    return release == "2026-06" or arguments.is_causal
+def trims_always(arguments: PlanArguments) -> bool:
+    """v1_2 of 2026-06 ends a query tile at what its last query may see, whatever is_causal says."""
+    return True
+
+
+def trims_if_causal(arguments: PlanArguments) -> bool:
+    """v1_2 of 2026-08 does so for causal attention."""
+    return arguments.is_causal
 
 
 def topk_in_pages(arguments: PlanArguments) -> int:
@@ -147,15 +208,15 @@ def topk_in_pages(arguments: PlanArguments) -> int:
     return arguments.topk if arguments.topk < 0 else -(-arguments.topk // arguments.page_size)
 
 
-def runs_parallel(release: str, device: Device, arguments: PlanArguments, fold: int, cuts_queries: bool) -> bool:
-    """Whether v1_2 takes its parallel path; AITER_MLA_META_USE_PARALLEL=0, which turns it off, is taken as unset."""
-    if release != "2026-08" or arguments.max_seqlen_qo != 1 or cuts_queries:
+def runs_parallel(device: Device, arguments: PlanArguments, fold: int, cuts_queries: bool) -> bool:
+    """Whether v1_2 takes its parallel path, if it has one; AITER_MLA_META_USE_PARALLEL=0, which turns it off, is unset."""
+    if arguments.max_seqlen_qo != 1 or cuts_queries:
         return False
     if arguments.topk >= 0 or arguments.page_size != 1 or fold != 1:
         return False
     sequences = arguments.kv_indptr.size - 1
     query_bytes = 0 if arguments.uni_seqlen_qo > 0 else 4 * sequences
-    return 4 * (3 + 5 * sequences) + query_bytes <= LDS_BYTES[device.arch]
+    return 4 * (3 + 5 * sequences) + query_bytes <= device.lds_bytes
 
 
 def v1_1_lds_bytes(rows: int, planned_heads: int, max_seqlen_qo: int, num_cu: int) -> int:
