@@ -7,7 +7,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.case import Arch, DType  # noqa: E402
-from backend.devices.gpu.numbers import BF16_P, FP8_P, SOFTMAX_SCALE, Budget, Comparison  # noqa: E402
+from backend.devices.gpu.numbers import (  # noqa: E402
+    BF16_P,
+    FP8_P,
+    MOST_TOKENS,
+    SOFTMAX_SCALE,
+    Budget,
+    Comparison,
+    Outputs,
+    alike,
+)
 from backend.devices.gpu.values import as_float64, fill, fp8_values, is_fnuz  # noqa: E402
 
 HEADS = 16
@@ -104,6 +113,59 @@ def test_a_query_that_sees_nothing_is_not_compared() -> None:
     o[2] = attention(q[2:], kv, torch.bfloat16)[0]
     result = compared(o, q, kv)
     assert (result["compared"], result["outside"]) == (HEADS, 0)
+
+
+def test_a_batch_is_compared_as_its_requests_are_one_by_one() -> None:
+    """Lengths far apart and close together, several queries, requests without tokens, pages in any order, wrong rows among
+    them: the figures of the whole are those of its requests, and the first wrong rows are those of the lowest query."""
+    heads, page_size = 2, 4
+    kv_lens = (70, 5, 0, 9, 300, 6, 7, 2, 64)
+    query_lens = (2, 1, 1, 2, 2, 0, 1, 3, 2)
+    counts = [-(-length // page_size) for length in kv_lens]
+    pages = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(3))
+    pool = torch.empty((len(pages) * page_size, 576), dtype=torch.int16)
+    queries = torch.empty((sum(query_lens), heads, 576), dtype=torch.int16)
+    fill(pool, DType.BF16, False, 5, 1)
+    fill(queries, DType.BF16, False, 5, 0)
+    o = torch.full((len(queries), heads, 512), -1, dtype=torch.int16)
+    lse = torch.zeros((len(queries), heads))
+    one_by_one, query, page = Comparison(BF16_P), 0, 0
+    for length, rows, held in zip(kv_lens, query_lens, counts, strict=True):
+        slots = (pages[page : page + held, None] * page_size + torch.arange(page_size)).view(-1)[:length]
+        q, kv = (as_float64(raw, DType.BF16, False) for raw in (queries[query : query + rows], pool[slots]))
+        here = slice(query, query + rows)
+        if length:
+            visible = [max(length - (rows - 1 - index), 1) for index in range(rows)]
+            for i, seen in enumerate(visible):
+                o[query + i] = attention(q[i : i + 1], kv[:seen], torch.bfloat16)[0].view(torch.int16)
+                lse[query + i] = torch.logsumexp(q[i] @ kv[:seen].T * SOFTMAX_SCALE, 1).float()
+        if length in (64, 9):
+            o[query + 1, 1] = o[0, 0]
+        unwritten = (o[here] == -1).all(2)
+        one_by_one.add(q, kv, o[here].view(torch.bfloat16).double(), unwritten, lse[here], query)
+        query, page = query + rows, page + held
+    whole = Outputs(
+        *(queries, pool, pages, o, lse, page_size, kv_lens, query_lens, DType.BF16, DType.BF16, False),
+    ).compared(BF16_P)
+    expected = one_by_one.result()
+    for name in ("worst", "relative_rms", "lse_error", "cosine", "largest_error"):
+        assert whole.pop(name) == pytest.approx(expected.pop(name), rel=1e-9)
+    assert whole == expected
+    assert whole["outside"] == 2
+    assert whole["first_outside"] == [sum(query_lens[:3]) + 1, 1]
+
+
+def test_batches_are_divided_by_what_is_alike() -> None:
+    kv_lens = (1, 2, 100, 65_000, 64_000, 0, 30_000, 40_000, 5)
+    query_lens = (1, 1, 1, 1, 1, 1, 1, 1, 2)
+    divided = list(alike(kv_lens, query_lens, 64))
+    assert sorted(each for group in divided for each in group) == [0, 1, 2, 3, 4, 6, 7, 8]
+    for group in divided:
+        longest, shortest = max(kv_lens[each] for each in group), min(kv_lens[each] for each in group)
+        assert longest <= 2 * shortest + 64
+        assert len(group) == 1 or longest * len(group) <= MOST_TOKENS
+        assert len({query_lens[each] for each in group}) == 1
+    assert [0, 1] in divided
 
 
 @pytest.mark.parametrize(("fnuz", "name"), [(False, "float8_e4m3fn"), (True, "float8_e4m3fnuz")])

@@ -18,8 +18,8 @@ from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.devices.cuda.order import Order
 from backend.devices.gpu import kernels
 from backend.devices.gpu.memory import Damage, GuardedMemory, Memory, SeparateMemory, Wanted
-from backend.devices.gpu.numbers import BF16_P, SOFTMAX_SCALE, Comparison
-from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_float64, fill
+from backend.devices.gpu.numbers import BF16_P, SOFTMAX_SCALE, Outputs
+from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, fill, fill_rows
 
 OVERRUN_REACH = 4
 """An overrun of up to this many times the tensor is caught whole: a plan folded 8 times too fine reaches 7 times past q, but
@@ -69,6 +69,9 @@ class Decode:
             for name, size in order.sizes.items()
         ]
         self.memory: Memory = SeparateMemory(wanted, device) if separate else GuardedMemory(wanted, device)
+        self._queries = self._made_queries()
+        self._words = {name: torch.from_numpy(words.array.copy()) for name, words in order.words.items()}
+        self._table = self._words["kv_indices"].to(device).long()
         self._fill()
 
     def stage1(self, tiles: Tiles | None = None) -> None:
@@ -166,26 +169,12 @@ class Decode:
         """The outputs against the reference; fields of Numbers."""
         order = self.order
         o, lse = self.outputs()
-        queries = self._queries()
         pool = self.memory.tensor("kv_buffer", RAW_TYPE[order.kv_dtype]).view(-1, QK_HEAD_DIM)
-        table = torch.from_numpy(order.words["kv_indices"].array.copy()).to(self._device).long()
-        found = Comparison(BF16_P)
-        query = page = 0
-        for length, rows in zip(order.kv_lens, order.query_lens, strict=True):
-            position = torch.arange(length, device=self._device)
-            slots = table[page + position // order.page_size] * order.page_size + position % order.page_size
-            here = slice(query, query + rows)
-            found.add(
-                as_float64(queries[here], order.q_dtype, self._fnuz),
-                as_float64(pool[slots], order.kv_dtype, self._fnuz),
-                o[here].view(torch.bfloat16).double(),
-                (o[here] == -1).all(2),
-                None if lse is None else lse[here],
-                query,
-            )
-            query += rows
-            page += -(-length // order.page_size)
-        return found.result()
+        outputs = Outputs(
+            *(self._queries, pool, self._table, o, lse, order.page_size, order.kv_lens, order.query_lens),
+            *(order.q_dtype, order.kv_dtype, self._fnuz),
+        )
+        return outputs.compared(BF16_P)
 
     def _typed(self, name: str) -> torch.Tensor:
         """A tensor with the type that the kernels want; a tensor that the launch does not have is one that nothing touches."""
@@ -198,7 +187,7 @@ class Decode:
         floats = dict.fromkeys(("logits", "attn_lse", "final_lse"), torch.float32)
         return by_name.get(name) or floats.get(name, torch.int32)
 
-    def _queries(self) -> torch.Tensor:
+    def _made_queries(self) -> torch.Tensor:
         """q as the caller has it: raw [queries, heads of the model, 576]."""
         order = self.order
         shape = (order.rows // order.fold, order.heads * order.fold, QK_HEAD_DIM)
@@ -208,32 +197,34 @@ class Decode:
 
     def _fill(self) -> None:
         order, memory = self.order, self.memory
-        memory.write("q", 0, self._folded(self._queries()))
+        memory.write("q", 0, self._folded(self._queries))
         self._fill_pool()
         for name, words in order.words.items():
-            memory.write(name, words.first * 4, torch.from_numpy(words.array.copy()))
+            memory.write(name, words.first * 4, self._words[name])
         overrun = [
             name
             for name, words in order.words.items()
-            if words.first < 0 or words.first * 4 + len(words.array) * 4 > order.sizes[name]
+            if words.first < 0 or words.first * 4 + len(self._words[name]) * 4 > order.sizes[name]
         ]
         memory.seal([*order.words, "q", "kv_buffer"], overrun)
 
     def _fill_pool(self) -> None:
         """The tokens that requests hold; pages and slots that nobody holds stay poison."""
-        order = self.order
-        pool = self.memory.tensor("kv_buffer", RAW_TYPE[order.kv_dtype]).view(-1, order.page_size, QK_HEAD_DIM)
-        table = order.words["kv_indices"].array
-        held = np.unique(table[(table >= 0) & (table < len(pool))])
-        stride = order.page_size * QK_HEAD_DIM
-        for run in np.split(held, np.flatnonzero(np.diff(held) > 1) + 1) if len(held) else ():
-            low, high = int(run[0]), int(run[-1]) + 1
-            fill(pool[low:high], order.kv_dtype, self._fnuz, order.seed, KV_STREAM, first=low * stride)
-        page = 0
-        for length in order.kv_lens:
-            page += -(-length // order.page_size)
-            if length % order.page_size and 0 <= table[page - 1] < len(pool):
-                pool[int(table[page - 1]), length % order.page_size :] = -1 if order.kv_dtype is DType.BF16 else 0xFF
+        order, table = self.order, self._table
+        pool = self.memory.tensor("kv_buffer", RAW_TYPE[order.kv_dtype]).view(-1, order.page_size * QK_HEAD_DIM)
+        held = torch.zeros(len(pool), dtype=torch.bool, device=self._device)
+        held[table[(table >= 0) & (table < len(pool))]] = True
+        fill_rows(pool, held.nonzero().view(-1), order.kv_dtype, self._fnuz, order.seed, KV_STREAM)
+        last = np.cumsum([-(-length // order.page_size) for length in order.kv_lens]) - 1
+        used = np.array(order.kv_lens) % order.page_size
+        page = table[torch.from_numpy(last[used > 0]).to(self._device)]
+        slot = torch.arange(order.page_size, device=self._device)
+        behind = (slot >= torch.from_numpy(used[used > 0]).to(self._device)[:, None]) & ((page >= 0) & (page < len(pool)))[
+            :, None
+        ]
+        pool.view(-1, QK_HEAD_DIM)[(page[:, None] * order.page_size + slot)[behind]] = (
+            -1 if order.kv_dtype is DType.BF16 else 0xFF
+        )
 
     def _folded(self, rows: torch.Tensor) -> torch.Tensor:
         """[queries, model heads, n] as the kernel's [rows, heads, n] (mla_decode_fwd's rearrangement where it copies)."""

@@ -24,8 +24,8 @@ from backend.devices.child.ends import failure_of
 from backend.devices.child.messages import Failure, Payload
 from backend.devices.child.serve import Reporter, serve
 from backend.devices.child.supervisor import RANK_VARIABLE
-from backend.devices.gpu.numbers import BF16_P, FP8_P, Comparison
-from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_float64, fill, is_fnuz
+from backend.devices.gpu.numbers import BF16_P, FP8_P, Outputs
+from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, fill, is_fnuz
 
 STAGE_1_OP = "mla_decode_stage1_asm_fwd"
 
@@ -283,26 +283,20 @@ class _Batch:
     def comparison(self) -> dict[str, Any]:
         """Fields of Numbers. Rows that still hold what o was filled with count as not written."""
         decision, decode = self._decision, self._decision.decode
-        found = Comparison(FP8_P if DType.FP8 in (decode.q_dtype, decode.kv_dtype) else BF16_P)
-        table = self.tensors["kv_indices"].long()
-        pool = self.tensors["kv_buffer"].view(-1, QK_HEAD_DIM)
-        query = page = 0
-        for length, rows in zip(decision.kv_lens, decision.query_lens, strict=True):
-            position = torch.arange(length, device=pool.device)
-            slots = table[page + position // decode.page_size] * decode.page_size + position % decode.page_size
-            here = slice(query, query + rows)
-            o = self.tensors["o"][here]
-            found.add(
-                as_float64(self.tensors["q"][here], decode.q_dtype, self._fnuz),
-                as_float64(pool[slots], decode.kv_dtype, self._fnuz),
-                o.view(torch.bfloat16).double(),
-                (o == -1).all(2),
-                None,
-                query,
-            )
-            query += rows
-            page += -(-length // decode.page_size)
-        return found.result()
+        outputs = Outputs(
+            self.tensors["q"],
+            self.tensors["kv_buffer"].view(-1, QK_HEAD_DIM),
+            self.tensors["kv_indices"].long(),
+            self.tensors["o"],
+            None,
+            decode.page_size,
+            decision.kv_lens,
+            decision.query_lens,
+            decode.q_dtype,
+            decode.kv_dtype,
+            self._fnuz,
+        )
+        return outputs.compared(FP8_P if DType.FP8 in (decode.q_dtype, decode.kv_dtype) else BF16_P)
 
 
 def _range(name: str, tensor: torch.Tensor) -> tuple[str, int, int]:

@@ -64,12 +64,37 @@ def fill(tensor: torch.Tensor, dtype: DType, fnuz: bool, seed: int, stream: int,
 
     first: number of the tensor's first element in the stream.
     """
-    table = (_fp8_quantiles(fnuz) if dtype is DType.FP8 else _bf16_quantiles()).to(tensor.device)
     flat = tensor.view(-1)
     for begin in range(0, flat.numel(), _CHUNK):
         count = min(_CHUNK, flat.numel() - begin)
-        index = _hash(torch.arange(first + begin, first + begin + count, dtype=torch.int64, device=tensor.device), seed, stream)
-        flat[begin : begin + count] = table[index & (len(table) - 1)]
+        element = torch.arange(first + begin, first + begin + count, dtype=torch.int64, device=tensor.device)
+        flat[begin : begin + count] = _values(element, dtype, fnuz, seed, stream)
+
+
+def fill_rows(tensor: torch.Tensor, rows: torch.Tensor, dtype: DType, fnuz: bool, seed: int, stream: int) -> None:
+    """Fills rows (numbers, int64) of a contiguous [rows, elements] tensor of raw elements, as `fill` fills the whole."""
+    width = tensor.shape[1]
+    column = torch.arange(width, dtype=torch.int64, device=tensor.device)
+    step = max(1, _CHUNK // width)
+    for begin in range(0, len(rows), step):
+        some = rows[begin : begin + step]
+        tensor[some] = _values(some[:, None] * width + column, dtype, fnuz, seed, stream)
+
+
+def _values(element: torch.Tensor, dtype: DType, fnuz: bool, seed: int, stream: int) -> torch.Tensor:
+    """Raw values of elements, by their numbers, which are overwritten."""
+    table = _quantiles(dtype, fnuz, element.device)
+    return table[_hash(element, seed, stream).bitwise_and_(len(table) - 1)]
+
+
+@functools.cache
+def _quantiles(dtype: DType, fnuz: bool, device: torch.device) -> torch.Tensor:
+    return (_fp8_quantiles(fnuz) if dtype is DType.FP8 else _bf16_quantiles()).to(device)
+
+
+@functools.cache
+def _fp8_values_on(fnuz: bool, device: torch.device) -> torch.Tensor:
+    return fp8_values(fnuz).to(device)
 
 
 _CHUNK = 1 << 25
@@ -81,15 +106,15 @@ _MASK = 0xFFFFFFFF
 def as_float64(raw: torch.Tensor, dtype: DType, fnuz: bool) -> torch.Tensor:
     """Values of raw elements."""
     if dtype is DType.FP8:
-        return fp8_values(fnuz).to(raw.device)[raw.long()]
+        return _fp8_values_on(fnuz, raw.device)[raw.int()]
     return raw.view(torch.bfloat16).double()
 
 
 def _hash(index: torch.Tensor, seed: int, stream: int) -> torch.Tensor:
-    """32-bit finaliser of MurmurHash3 over the element's number; int64 in which every step stays below 2^63."""
+    """32-bit finaliser of MurmurHash3 over the element's number; int64 in which every step stays below 2^63. In place."""
     key = (seed * 0x9E3779B1 + stream * 0x85EBCA77 + 0x165667B1) & _MASK
-    mixed = ((index & _MASK) ^ key) + (index >> 32)
-    mixed = mixed & _MASK
+    high = index >> 32
+    mixed = index.bitwise_and_(_MASK).bitwise_xor_(key).add_(high).bitwise_and_(_MASK)
     for shift, factor in ((16, 0x45D9F3B), (15, 0x45D9F3B), (16, 1)):
-        mixed = ((mixed ^ (mixed >> shift)) * factor) & _MASK
-    return mixed >> 7
+        mixed.bitwise_xor_(mixed >> shift).mul_(factor).bitwise_and_(_MASK)
+    return mixed.bitwise_right_shift_(7)
