@@ -1,52 +1,102 @@
-"""From a Decision to a Call: sizing, planning and launching by the rules of the case's release, in AITER's order."""
+"""Hosts: from a Decision to a Call, as AITER's host side does it. Here the interface, and the rules of the built-in releases.
+
+A host knows no device and no check. backend.revision has the one that executes a revision's own text.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
 
-from backend.aiter.arguments import BufferSizes, Device, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, Device
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Refusal, launch
 from backend.aiter.planners import Plan, plan
 from backend.aiter.release import release
-from backend.aiter.sizing import buffer_sizes, refusal
+from backend.aiter.sizing import buffer_sizes, refusal, sizing_of
 from backend.call import Call
+from backend.case import Case
 from backend.decision import Decision
 
 
-def call(decision: Decision, source: CodeSource | None = None) -> Call:
-    """What AITER would do with the backend's three calls.
+class Part(StrEnum):
+    """What of a host may not be known to be the revision's own."""
 
-    source: where code objects and a kernel table are looked up; None takes the release's built-in table.
+    PLANNER = "planner"
+    LAUNCHER = "launcher"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something of a revision for which the rules of a built-in release stand in, without being known to be its own."""
+
+    part: Part
+    text: str
+
+
+class Host(ABC):
+    """AITER's host side: sizes, plans and launches.
+
+    source: where code objects and the kernel table are looked up; None: those that are built in.
     """
-    case = decision.case
-    device, rules = Device(case.arch, case.compute_units), release(case.release)
-    allocated: BufferSizes | None = None
-    needed: BufferSizes | None = None
-    planned: Plan | None = None
-    if decision.sizing is not None and decision.planning is not None:
-        reason = refusal(rules, device, decision.sizing)
-        if reason is not None:
-            refused = Refusal("get_mla_metadata_info_v1", reason)
-            return Call(decision, device, None, None, None, decision.decode, refused)
-        allocated = buffer_sizes(rules, device, decision.sizing)
-        wanted = sizing_of(decision.planning, decision.sizing)
-        needed = allocated if wanted == decision.sizing else buffer_sizes(rules, device, wanted)
-        planned = plan(rules, device, decision.planning, allocated)
-    decode = dataclasses.replace(decision.decode, metadata=allocated)
-    return Call(decision, device, allocated, needed, planned, decode, launch(rules, device, decode, source))
+
+    source: CodeSource | None = None
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Which AITER it is, for people."""
+
+    @abstractmethod
+    def call(self, decision: Decision) -> Call:
+        """What AITER makes of the backend's three calls; a refusal of AITER's own is part of the Call.
+
+        Raises UnmodelledError for what this project has no model of, CannotRunError where the host lacks what it needs.
+        """
+
+    @abstractmethod
+    def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
+        """What stands in for rules that are not known to be this AITER's own, in a call of that decision."""
+
+    def stood_for(self, case: Case) -> Case:
+        """The case as its backend is asked: with the built-in release that stands for this AITER, where one does."""
+        return case
 
 
-def sizing_of(planning: PlanArguments, given: SizingArguments) -> SizingArguments:
-    """The sizing call that matches the planning call; the split cap is the planner's where it has one."""
-    return SizingArguments(
-        batch=len(planning.qo_indptr) - 1,
-        max_seqlen_q=planning.max_seqlen_qo,
-        num_head=planning.num_heads_per_head_k * planning.num_heads_k,
-        q_dtype=planning.q_dtype,
-        kv_dtype=planning.kv_dtype,
-        is_sparse=planning.topk >= 0,
-        fast_mode=planning.fast_mode,
-        num_kv_splits=planning.max_split_per_batch if planning.max_split_per_batch > 0 else given.num_kv_splits,
-        intra_batch_mode=planning.intra_batch_mode,
-    )
+class BuiltIn(Host):
+    """The rules of the release that a case names. source: None takes the release's built-in kernel table."""
+
+    def __init__(self, source: CodeSource | None = None) -> None:
+        self.source = source
+
+    @property
+    def label(self) -> str:
+        """The source's, where there is one."""
+        return self.source.label if self.source is not None else "built in"
+
+    def call(self, decision: Decision) -> Call:
+        """Sizing, planning and launching by the rules of the case's release, in AITER's order."""
+        case = decision.case
+        device, rules = Device(case.arch, case.compute_units), release(case.release)
+        allocated: BufferSizes | None = None
+        needed: BufferSizes | None = None
+        planned: Plan | None = None
+        if decision.sizing is not None and decision.planning is not None:
+            reason = refusal(rules, device, decision.sizing)
+            if reason is not None:
+                refused = Refusal("get_mla_metadata_info_v1", reason)
+                return Call(decision, device, None, None, None, decision.decode, refused)
+            allocated = buffer_sizes(rules, device, decision.sizing)
+            wanted = sizing_of(decision.planning, decision.sizing)
+            needed = allocated if wanted == decision.sizing else buffer_sizes(rules, device, wanted)
+            planned = plan(rules, device, decision.planning, allocated)
+        decode = dataclasses.replace(decision.decode, metadata=allocated)
+        launched = launch(rules, device, decode, self.source)
+        return Call(decision, device, allocated, needed, planned, decode, launched)
+
+    def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
+        """None: the rules are the release's own."""
+        del decision
+        return ()

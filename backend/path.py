@@ -1,79 +1,93 @@
-"""The path of one case, end to end: Case -> Decision -> Call -> Observation -> findings."""
+"""The path of one case, end to end: Case -> Decision -> Call -> Observation -> findings.
+
+`judge` is the one place that knows what AITER refuses and what is then left to report. Whoever has a case asks a Path; whoever
+has a decision of a real backend file asks `Path.run_decision`; whoever has a finished Call asks `judge`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.case import Case
 from backend.checks.check import check, check_call
 from backend.decision import Decision, Refused
 from backend.devices.registry import Device, open_device
-from backend.findings import Finding, Severity, cause
-from backend.host import call
-from backend.observation import Observation
+from backend.errors import UnmodelledError
+from backend.findings import Finding, Severity
+from backend.host import BuiltIn, Host
+from backend.outcome import Outcome, observed, refused_by_aiter, turned_down, unmodelled
 from backend.serving.policy import Policy, decide
 from backend.serving.registry import policy
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """Everything that one case led to; the parts that were not reached are None.
+def judge(made: Call, device: Device) -> Outcome:
+    """What is wrong with a call: run on the device where AITER launches, refused where it raises before.
 
-    refused: why the backend or AITER does not take the case, None where it runs. findings: causes first.
+    A call that the device has no model of is an outcome too. Raises CannotRunError where the machine lacks what the device
+    needs.
     """
-
-    case: Case
-    decision: Decision | None
-    call: Call | None
-    observation: Observation | None
-    findings: tuple[Finding, ...]
-    refused: str | None
-
-    @property
-    def faulty(self) -> bool:
-        """Whether anything worse than a refusal was found."""
-        return any(finding.severity > Severity.REFUSED for finding in self.findings)
-
-    @property
-    def cause(self) -> Finding | None:
-        """The finding that explains the others, None for none."""
-        return cause(self.findings)
+    reason = refusal_of(made)
+    if reason is not None:
+        # No kernel runs, so nothing comes out wrong. What was done to memory before AITER refuses is a fault all the same.
+        return refused_by_aiter(made, reason, tuple(f for f in check_call(made) if f.severity is not Severity.SILENT))
+    try:
+        observation = device.observe(made)
+    except UnmodelledError as error:
+        return unmodelled(made.decision.case, str(error), made.decision, made)
+    return observed(observation, check(observation))
 
 
-class Path:
-    """Runs cases on one device. Reusable and free of state between cases.
-
-    device: a Device or the name of one. source: code objects and kernel table of a wheel or checkout, None: built in.
-    """
-
-    def __init__(self, device: Device | str = "model", source: CodeSource | None = None) -> None:
-        self.source = source
-        self.device = open_device(device, source) if isinstance(device, str) else device
-
-    def run(self, case: Case, rule: Policy | None = None) -> Outcome:
-        """The outcome of a case. rule: used instead of the backend that the case names."""
-        decision = decide(rule if rule is not None else policy(case.backend), case)
-        if isinstance(decision, Refused):
-            return Outcome(case, None, None, None, (), decision.reason)
-        return self.run_decision(decision)
-
-    def run_decision(self, decision: Decision) -> Outcome:
-        """The same from a decision on, for one that was recorded from a real backend."""
-        made = call(decision, self.source)
-        refused = _refused_by_aiter(made)
-        if refused is not None:
-            # No kernel runs, so nothing comes out wrong. What was done to memory before AITER refuses is a fault all the same.
-            findings = tuple(f for f in check_call(made) if f.severity is not Severity.SILENT)
-            return Outcome(decision.case, decision, made, None, findings, refused)
-        observation = self.device.observe(made)
-        return Outcome(decision.case, decision, made, observation, check(observation), None)
-
-
-def _refused_by_aiter(made: Call) -> str | None:
+def refusal_of(made: Call) -> str | None:
     """Why AITER raises on the way to the kernel, in the order in which its functions are called; None where it launches."""
     if made.plan is not None and made.plan.rejected is not None:
         return made.plan.rejected
     return made.launch.reason if isinstance(made.launch, Refusal) else None
+
+
+def faults_before_launch(made: Call) -> tuple[Finding, ...]:
+    """What is worse than a refusal in a call before any device has run it, causes first."""
+    return tuple(found for found in check_call(made) if found.severity > Severity.REFUSED)
+
+
+class Path:
+    """Runs cases: a host makes the Call of each, a device runs it. Reusable and free of state between cases.
+
+    host: None for the built-in rules of the release that each case names. device: a Device or the name of one, whose code
+    objects are then the host's.
+    """
+
+    def __init__(self, host: Host | None = None, device: Device | str = "model") -> None:
+        self.host = host if host is not None else BuiltIn()
+        self.device = open_device(device, self.host.source) if isinstance(device, str) else device
+
+    def run(self, case: Case, rule: Policy | None = None) -> Outcome:
+        """The outcome of a case. rule: used instead of the backend that the case names.
+
+        Raises CannotRunError where host or device lack what they need.
+        """
+        made = self.call(case, rule)
+        return made if isinstance(made, Outcome) else judge(made, self.device)
+
+    def run_decision(self, decision: Decision) -> Outcome:
+        """The same from a decision on, for one that was recorded from a real backend."""
+        made = self._called(decision)
+        return made if isinstance(made, Outcome) else judge(made, self.device)
+
+    def call(self, case: Case, rule: Policy | None = None) -> Call | Outcome:
+        """The Call of a case; the outcome where it comes to none, being refused by its backend or not modelled."""
+        decision = decide(rule if rule is not None else policy(case.backend), self.host.stood_for(case))
+        return turned_down(decision) if isinstance(decision, Refused) else self._called(decision)
+
+    def launched(self, case: Case) -> Call | Outcome:
+        """The Call of a case, with a launch; the outcome where backend or AITER refuse it or something is not modelled."""
+        made = self.call(case)
+        if isinstance(made, Outcome):
+            return made
+        reason = refusal_of(made)
+        return made if reason is None else refused_by_aiter(made, reason, ())
+
+    def _called(self, decision: Decision) -> Call | Outcome:
+        try:
+            return self.host.call(decision)
+        except UnmodelledError as error:
+            return unmodelled(decision.case, str(error), decision)

@@ -258,7 +258,7 @@ def faults_of_corpus() -> list[Fault]:
     """Those that the model can show without the code objects of other days."""
     folder = default_corpus()
     assert folder is not None
-    path = Safe(CasePath("model"), "model")
+    path = Safe(CasePath(), "model")
     found = []
     for entry in load_corpus(folder):
         signatures = set()

@@ -20,7 +20,7 @@ from backend.devices.cuda import CudaDevice
 from backend.devices.cuda.order import Order, order
 from backend.devices.cuda.selftest import well_formed_calls
 from backend.errors import CannotRunError
-from backend.host import call
+from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
@@ -44,7 +44,7 @@ def shape(heads: int, dtype: DType, num_cu: int) -> Order:
     )
     decision = decide(policy("direct"), case)
     assert isinstance(decision, Decision)
-    made = call(decision)
+    made = BuiltIn().call(decision)
     assert not isinstance(made.launch, Refusal), made.launch
     return order(made)
 

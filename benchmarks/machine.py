@@ -34,7 +34,7 @@ from backend.cdna.record import NOTHING, Record
 from backend.cdna.result import Mode, RunResult, Schedule
 from backend.decision import Decision
 from backend.devices.cdna.address_space import build
-from backend.host import call
+from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
@@ -48,7 +48,7 @@ def planned(case: Case) -> Call:
     """The call of a case that AITER takes."""
     decision = decide(policy(case.backend), case)
     assert isinstance(decision, Decision)
-    return call(decision, installed_wheel())
+    return BuiltIn(installed_wheel()).call(decision)
 
 
 def kernel_of(made: Call) -> Kernel:

@@ -49,7 +49,7 @@ def rate(count: int, work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 def model_rates() -> None:
     """For what sglang sends to TP2 and TP4, and for a direct caller of every mode."""
-    path = Path("model")
+    path = Path()
     served = Spec("sglang-27188", shapes=("tp2", "tp4"), q_dtype=DType.FP8, kv_dtype=DType.FP8, max_batch=MAX_BATCH)
     rates(path, "sglang, TP2 and TP4, fp8 (what `make run` confirms)", space(served))
     rates(path, "direct, every mode", space(Spec("direct", max_batch=MAX_BATCH)))

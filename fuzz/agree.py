@@ -13,19 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.case import Case
-from backend.checks.check import check, check_call
-from backend.decision import Refused
+from backend.checks.check import check
 from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.registry import Device
-from backend.errors import CannotRunError, UnmodelledError
+from backend.errors import CannotRunError
+from backend.fate import Fate
 from backend.findings import FindingKind, Severity
-from backend.host import call
+from backend.host import BuiltIn
 from backend.observation import DeviceEnd, EndKind, Numbers, Observation, Violation, ViolationKind
-from backend.serving.policy import decide
-from backend.serving.registry import policy
+from backend.outcome import Outcome
+from backend.path import Path, faults_before_launch, judge
 from fuzz.search import chunk_cases
 from fuzz.space import CaseSpace
 
@@ -103,30 +102,24 @@ class Agreement:
     rows: Counter[str] = field(default_factory=Counter)
     worst: dict[str, float] = field(default_factory=dict)
 
+    def launched_nothing(self, outcome: Outcome) -> None:
+        """Count a case that comes to no launch."""
+        if outcome.fate is Fate.UNMODELLED:
+            self.not_run["planner", str(outcome.reason)] += 1
+        else:
+            self.refused += 1
+
 
 def drawn_calls(spaces: Sequence[CaseSpace], seed: int, source: CodeSource | None, agreement: Agreement) -> Iterator[Call]:
     """Calls with a launch, of the spaces in turn, without end."""
     drawn = [_cases(space, seed) for space in spaces]
+    path = Path(BuiltIn(source))
     for each in itertools.cycle(drawn):
-        try:
-            made = call_of(next(each), source)
-        except UnmodelledError as error:
-            agreement.not_run["planner", str(error)] += 1
-            continue
-        if made is None:
-            agreement.refused += 1
-        else:
+        made = path.launched(next(each))
+        if isinstance(made, Call):
             yield made
-
-
-def call_of(case: Case, source: CodeSource | None) -> Call | None:
-    """The call that a case leads to; None where its backend or AITER refuses it."""
-    decision = decide(policy(case.backend), case)
-    if isinstance(decision, Refused):
-        return None
-    made = call(decision, source)
-    rejected = made.plan is not None and made.plan.rejected is not None
-    return None if rejected or isinstance(made.launch, Refusal) else made
+        else:
+            agreement.launched_nothing(made)
 
 
 def examine(made: Call, devices: Sequence[Device], before: Mapping[str, Seen | None], agreement: Agreement) -> Written:
@@ -188,10 +181,14 @@ def _cases(space: CaseSpace, seed: int) -> Iterator[Case]:
 
 def _observed(device: Device, made: Call, agreement: Agreement) -> Observation | None:
     try:
-        return device.observe(made)
-    except (CannotRunError, UnmodelledError) as error:
-        agreement.not_run[device.name, str(error).strip().splitlines()[-1]] += 1
+        outcome = judge(made, device)
+        said = str(outcome.reason)
+    except CannotRunError as error:
+        outcome, said = None, str(error)
+    if outcome is None or outcome.observation is None:
+        agreement.not_run[device.name, said.strip().splitlines()[-1]] += 1
         return None
+    return outcome.observation
 
 
 def _note(case: Case, left: Observation, right: Observation, agreement: Agreement) -> None:
@@ -234,7 +231,7 @@ def _stores(foretold: Observation, seen: Observation) -> tuple[list[Difference],
     apart: list[Difference] = []
     if (seen.end is not None and seen.end.kind is not EndKind.COMPLETED) or incomparable(foretold.call) is not None:
         return found, apart
-    sound = not any(finding.severity > Severity.REFUSED for finding in check_call(foretold.call))
+    sound = not faults_before_launch(foretold.call)
     sides = [_stores_outside(one) for one in (foretold, seen)]
     # A store that goes on beyond the red zone behind its tensor lands in the tensors after it.
     beyond = any(0 < sides[1].get(tensor, 0) < extent for tensor, extent in sides[0].items())

@@ -18,9 +18,10 @@ from typing import Protocol
 
 from backend.case import Case
 from backend.codec import dumps
-from backend.errors import UnmodelledError, UsageError
+from backend.errors import UsageError
+from backend.fate import Fate
 from backend.findings import Severity, worst
-from backend.path import Outcome
+from backend.outcome import Outcome, not_run
 from fuzz.generate import examples
 from fuzz.space import CaseSpace
 from fuzz.strategies import cases
@@ -65,17 +66,26 @@ class Started:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ran:
-    """A case has run. At most one of the last three is not None; none of them for a clean case.
-
-    outcome: None for a case that is not modelled. signature: of the fault it shows. refused: why backend or AITER do not take
-    it. unmodelled: what of it this project does not model, so that nothing is known of it.
-    """
+    """A case has been tried; its outcome says what became of it."""
 
     number: int
-    outcome: Outcome | None
-    signature: str | None = None
-    refused: str | None = None
-    unmodelled: str | None = None
+    outcome: Outcome
+
+    @property
+    def signature(self) -> str | None:
+        """Of the fault that it shows, None for none."""
+        cause = self.outcome.cause if self.outcome.faulty else None
+        return cause.signature if cause is not None else None
+
+    @property
+    def refused(self) -> str | None:
+        """Why backend or AITER do not take it, None where they do."""
+        return self.outcome.reason if self.outcome.fate is Fate.REFUSED else None
+
+    @property
+    def unmodelled(self) -> str | None:
+        """What of it this project does not model, so that nothing is known of it; None where all of it is."""
+        return self.outcome.reason if self.outcome.fate is Fate.UNMODELLED else None
 
 
 @dataclass(slots=True, eq=False)
@@ -142,13 +152,10 @@ class WithinSpace:
     space: CaseSpace
 
     def run(self, case: Case) -> Outcome:
-        """The outcome of a case of the space; any other, and one that is not modelled, counts as refused."""
+        """The outcome of a case of the space; any other is not run."""
         if not self.space.holds(case):
-            return Outcome(case, None, None, None, (), "not a case that the search was asked for")
-        try:
-            return self.path.run(case)
-        except UnmodelledError as error:
-            return Outcome(case, None, None, None, (), str(error))
+            return not_run(case, "not a case that the search was asked for")
+        return self.path.run(case)
 
 
 class Search:
@@ -187,22 +194,16 @@ class Search:
 
     def _run(self, started: Started) -> Ran:
         try:
-            outcome = self.path.run(started.case)
-        except UnmodelledError as error:
-            self.tally.cases += 1
-            self.tally.unmodelled[str(error)] += 1
-            return Ran(started.number, None, unmodelled=str(error))
+            ran = Ran(started.number, self.path.run(started.case))
         except Exception as error:
             error.add_note(f"while running case {started.number}: {dumps(started.case)}")
             raise
         self.tally.cases += 1
-        cause = outcome.cause
-        if outcome.faulty and cause is not None:
-            return Ran(started.number, outcome, signature=cause.signature)
-        refused = outcome.refused or (cause.message if cause is not None else None)
-        if refused is not None:
-            self.tally.refused[refused] += 1
-        return Ran(started.number, outcome, refused=refused)
+        if ran.refused is not None:
+            self.tally.refused[ran.refused] += 1
+        if ran.unmodelled is not None:
+            self.tally.unmodelled[ran.unmodelled] += 1
+        return ran
 
     def _count(self, started: Started, signature: str) -> Fault | None:
         """The fault where it is new."""

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from backend.case import Case
+from backend.decision import Refused
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding
-from backend.path import Outcome, Path
+from backend.host import Doubt
+from backend.outcome import Outcome, turned_down
+from backend.path import Path
 from backend.real.frameworks.record import RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import decision_of
 from reprod.bisect import Trial, Verdict, try_revision
-from reprod.revision import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def bisect_sources(
     """Every source's verdict, and where it changes. sources: as backend.real.frameworks.fetch.open_source takes them."""
     path = Path()
 
-    def judge(name: str) -> tuple[Outcome, tuple[tuple[Part, str], ...]]:
+    def judge(name: str) -> tuple[Outcome, tuple[Doubt, ...]]:
         return source_outcome(name, case, path), ()
 
     trials = []
@@ -95,7 +97,7 @@ def source_outcome(source: str, case: Case, path: Path) -> Outcome:
         recording = session.run(scenario_of(case))
     step = _step(recording, source)
     if isinstance(step, str):
-        return Outcome(case, None, None, None, (), step)
+        return turned_down(Refused(case, step))
     return path.run_decision(decision_of(step, case.backend))
 
 

@@ -1,7 +1,7 @@
 """Which revision of AITER brought a fault, or took it away: a search through history that builds nothing.
 
 Only commits that touch what decides a call (reprod.history.PATHS) are tried, along the first parents. A revision of which a
-rule is not known (RevisionPath.doubts) is no evidence: it is skipped, as git bisect skips what does not build, and where it
+rule is not known (Host.doubts) is no evidence: it is skipped, as git bisect skips what does not build, and where it
 lies between the last good and the first bad one the answer is a range. Every revision is tried several times.
 """
 
@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from backend.aiter.codefiles import open_source
 from backend.aiter.launch import Refusal
 from backend.case import Case
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, Party
-from backend.path import Outcome
+from backend.host import Doubt, Part
+from backend.outcome import Outcome
+from backend.path import Path
+from backend.revision.revision import Revision
 from reprod.history import Commit
-from reprod.revision import Part
 
 REPEATS = 3
 """Times that a revision is tried. The model is deterministic, so that a difference is a fault of this project; a machine that
@@ -90,9 +93,24 @@ class Bisection:
 class Judge(Protocol):
     """Tries one revision once."""
 
-    def __call__(self, name: str) -> tuple[Outcome, Sequence[tuple[Part, str]]]:
+    def __call__(self, name: str) -> tuple[Outcome, Sequence[Doubt]]:
         """Outcome and doubts; raises CannotRunError where the revision cannot be judged."""
         ...
+
+
+class RevisionTrials:
+    """Tries one case at revisions of a checkout; a Judge."""
+
+    def __init__(self, checkout: str, case: Case, device: str = "model") -> None:
+        self._checkout = checkout
+        self._case = case
+        self._device = device
+
+    def __call__(self, name: str) -> tuple[Outcome, tuple[Doubt, ...]]:
+        """Outcome and doubts at a commit; raises CannotRunError where it cannot be judged."""
+        host = Revision(open_source(f"{self._checkout}@{name}"))
+        outcome = Path(host, self._device).run(self._case)
+        return outcome, () if outcome.decision is None else host.doubts(outcome.decision)
 
 
 def try_revision(name: str, wanted: Finding, judge: Judge, repeats: int = REPEATS, nearest: bool = False) -> Trial:
@@ -107,11 +125,13 @@ def try_revision(name: str, wanted: Finding, judge: Judge, repeats: int = REPEAT
             outcome, found = judge(name)
         except CannotRunError as error:
             return Trial(name, Verdict.SKIPPED, str(error), (), len(shown) + 1, not shown)
-        doubts = tuple(text for _, text in found)
-        decisive = [text for part, text in found if part is Part.PLANNER or wanted.party in _NEEDS_LAUNCHER]
+        if outcome.unknown:
+            return Trial(name, Verdict.SKIPPED, str(outcome.reason), (), len(shown) + 1, not shown)
+        doubts = tuple(doubt.text for doubt in found)
+        decisive = [doubt.text for doubt in found if doubt.part is Part.PLANNER or wanted.party in _NEEDS_LAUNCHER]
         if decisive and not nearest:
             return Trial(name, Verdict.SKIPPED, "; ".join(decisive), doubts, len(shown) + 1, not shown)
-        if not nearest and _refused_by_launcher(outcome) and any(part is Part.LAUNCHER for part, _ in found):
+        if not nearest and _refused_by_launcher(outcome) and any(doubt.part is Part.LAUNCHER for doubt in found):
             return Trial(name, Verdict.SKIPPED, f"{outcome.refused}; {'; '.join(doubts)}", doubts, len(shown) + 1, not shown)
         shown.append(_verdict(outcome, wanted))
     verdict, detail = next((each for each in shown if each[0] is Verdict.BAD), shown[0])

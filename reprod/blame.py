@@ -14,7 +14,7 @@ from backend.case import MetadataMode
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.observation import ViolationKind
-from backend.path import Outcome
+from backend.outcome import Outcome
 from reprod.text import listed
 
 

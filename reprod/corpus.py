@@ -20,7 +20,9 @@ from backend.codec import from_plain, read_file, to_plain
 from backend.devices.registry import OPENERS, WITH_NUMBERS, Device, open_device
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
-from backend.path import Outcome, Path
+from backend.host import BuiltIn
+from backend.outcome import Outcome
+from backend.path import Path
 from reprod.blame import ContractVerdict
 from reprod.explain import told
 from reprod.shrink import Runner
@@ -202,7 +204,7 @@ class OpenPaths:
             raise CannotRunError(f"device {machine.device}: not there; there are {', '.join(OPENERS)}")
         if machine not in self._open:
             source = self._source(machine)
-            self._open[machine] = Path(_device(machine, source), source)
+            self._open[machine] = Path(BuiltIn(source), _device(machine, source))
         return self._open[machine]
 
     def _source(self, machine: Machine) -> CodeSource | None:
@@ -317,7 +319,10 @@ def replay(entry: Entry, paths: PathFactory) -> Verdict:
             path = _open(side, paths)
             for case in side.cases():
                 ran += 1
-                complaint = _complaint(side, path.run(case))
+                outcome = path.run(case)
+                if outcome.unknown:
+                    raise CannotRunError(str(outcome.reason))
+                complaint = _complaint(side, outcome)
                 if complaint:
                     return Verdict(entry.id, entry.title, Status.CHANGED, f"{name}, {told(case)}: {complaint}", ran)
         except CannotRunError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.codec import to_plain
 from backend.errors import UsageError
-from backend.path import Outcome
+from backend.outcome import Outcome
 from reprod.blame import blame
 from reprod.corpus import Entry, Expected, Side
 

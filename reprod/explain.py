@@ -18,7 +18,7 @@ from backend.checks.memory import ABOUT_ROWS
 from backend.decision import Decision
 from backend.findings import Finding, FindingKind, Severity
 from backend.observation import Numbers, Observation, Violation, ViolationKind
-from backend.path import Outcome
+from backend.outcome import Outcome
 from reprod.blame import blame
 from reprod.layout_text import HEADER, assumptions, by_access, rows
 from reprod.layouts import Layouts, layouts
@@ -259,7 +259,7 @@ def _memory(found: Layouts | None) -> Iterator[str]:
 def _findings(outcome: Outcome) -> Iterator[str]:
     yield ""
     if outcome.refused is not None:
-        yield f"refused: {outcome.refused}"
+        yield f"{'not modelled' if outcome.unknown else 'refused'}: {outcome.refused}"
     if not outcome.findings:
         yield "nothing found" if outcome.refused is None else "nothing found besides"
         return

@@ -14,7 +14,7 @@ import numpy as np
 
 from backend.aiter.arguments import Int32Array
 from backend.decision import Decision
-from backend.path import Outcome
+from backend.outcome import Outcome
 
 
 class DecisionRunner(Protocol):

@@ -16,7 +16,7 @@ from backend.case import Arch
 from backend.codec import dumps
 from backend.errors import UsageError
 from backend.observation import ViolationKind
-from backend.path import Outcome
+from backend.outcome import Outcome
 from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, symptom
 from reprod.explain import WORK_ITEM_COLUMNS, access_told, figures_told, told
 from reprod.fix import Fix

@@ -16,7 +16,7 @@ from enum import StrEnum
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.observation import ViolationKind
-from backend.path import Outcome
+from backend.outcome import Outcome
 from backend.real.allocator import (
     LARGE_SEGMENT,
     MIN_BLOCK,

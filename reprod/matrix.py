@@ -58,6 +58,8 @@ def _cell(side: Side, name: str, paths: PathFactory) -> Cell:
         outcome = _opened(side, name, paths).run(next(side.cases()).replace(release=name))
     except CannotRunError:
         return Cell.CANNOT_RUN
+    if outcome.unknown:
+        return Cell.CANNOT_RUN
     cause = outcome.cause
     if cause is not None and side.expect and side.expect[0].same_place(cause):
         return Cell.PLANTED if side.planted else Cell.FOUND

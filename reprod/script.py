@@ -16,7 +16,7 @@ from backend.aiter.release import release
 from backend.case import Arch, PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
-from backend.path import Outcome
+from backend.outcome import Outcome
 from reprod.blame import blame, leaves_tensors, only_through_null
 from reprod.fix import Fix
 from reprod.text import lengths

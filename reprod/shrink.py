@@ -13,7 +13,7 @@ from backend.case import MAX_KV_LEN, Case, DType, PageOrder
 from backend.errors import CannotRunError, UsageError
 
 if TYPE_CHECKING:
-    from backend.path import Outcome
+    from backend.outcome import Outcome
 
 HEAD_COUNTS = (1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
 """Heads a rank that models and tensor parallelism lead to; sglang takes 4, 8 and the multiples of 16 of these."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 from backend.case import RELEASES, Arch, Case, DType, MetadataMode
 from backend.errors import CannotRunError
 from backend.findings import Finding, FindingKind
-from backend.path import Outcome
+from backend.outcome import Outcome
 from reprod.shrink import Runner
 
 HEADS = (16, 32, 48, 64, 80, 96, 112, 128)
@@ -116,6 +116,8 @@ def _effect(case: Case, cause: Finding, path: Runner) -> tuple[Effect, str]:
         outcome = path.run(case)
     except CannotRunError as error:
         return Effect.UNKNOWN, str(error)
+    if outcome.unknown:
+        return Effect.UNKNOWN, str(outcome.reason)
     shown = outcome.cause
     if shown is not None and (shown.kind, shown.severity) == (cause.kind, cause.severity):
         return Effect.AFFECTED, _consequences(outcome)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from backend.case import Case
 from backend.errors import CannotRunError
-from backend.path import Outcome, Path
+from backend.outcome import Outcome
+from backend.path import Path
 from backend.serving.policy import Policy
 
 MAX_TOKENS = 512
@@ -23,7 +24,7 @@ class WholeKernels(Path):
     """
 
     def __init__(self, path: Path, release: str) -> None:
-        super().__init__(path.device, path.source)
+        super().__init__(path.host, path.device)
         self._release = release
 
     def run(self, case: Case, rule: Policy | None = None) -> Outcome:

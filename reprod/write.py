@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backend.codec import dumps
 from backend.errors import UsageError
-from backend.path import Outcome
+from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from reprod.explain import explain_text
 from reprod.fix import fix_of

@@ -6,7 +6,8 @@ import pytest
 
 from backend.case import Arch, Case, DType
 from backend.findings import Finding, FindingKind, Severity
-from backend.path import Outcome, Path
+from backend.outcome import Outcome
+from backend.path import Path
 
 PATH = Path()
 Q_ROW = 64 * 576  # bytes of one fp8 q row of 64 heads

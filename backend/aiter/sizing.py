@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.aiter.arguments import BufferSizes, Device, SizingArguments
+from backend.aiter.arguments import BufferSizes, Device, PlanArguments, SizingArguments
 from backend.case import Arch, DType
 from backend.errors import AiterfuzzError
 
@@ -33,6 +33,21 @@ def refusal(release: Release, device: Device, arguments: SizingArguments) -> str
     """Why get_mla_metadata_info_v1 raises on these arguments; None where it answers."""
     answer = release.sizing(device, arguments)
     return answer if isinstance(answer, str) else None
+
+
+def sizing_of(planning: PlanArguments, given: SizingArguments) -> SizingArguments:
+    """The sizing call that matches a planning call; the split cap is the planner's where it has one, else that of `given`."""
+    return SizingArguments(
+        batch=len(planning.qo_indptr) - 1,
+        max_seqlen_q=planning.max_seqlen_qo,
+        num_head=planning.num_heads_per_head_k * planning.num_heads_k,
+        q_dtype=planning.q_dtype,
+        kv_dtype=planning.kv_dtype,
+        is_sparse=planning.topk >= 0,
+        fast_mode=planning.fast_mode,
+        num_kv_splits=planning.max_split_per_batch if planning.max_split_per_batch > 0 else given.num_kv_splits,
+        intra_batch_mode=planning.intra_batch_mode,
+    )
 
 
 def buffer_sizes(release: Release, device: Device, arguments: SizingArguments) -> BufferSizes:

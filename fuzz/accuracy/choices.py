@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.fold import FOLDED_HEADS
-from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
-from backend.checks.check import check_call
-from backend.decision import Refused
-from backend.findings import Severity
-from backend.host import call
-from backend.serving.policy import decide
-from backend.serving.registry import policy
+from backend.host import BuiltIn
+from backend.path import Path, faults_before_launch
 
 TYPES = ((DType.BF16, DType.BF16), (DType.BF16, DType.FP8), (DType.FP8, DType.FP8))
 """What q and the KV cache hold, the exact ones first."""
@@ -66,18 +61,13 @@ def choices(shape: Case, source: CodeSource | None) -> Iterator[Choice]:
 
 
 def _choice(case: Case, groups: int, source: CodeSource | None) -> Choice:
-    decision = decide(policy(case.backend), case)
-    if isinstance(decision, Refused):
-        return Choice(case, groups, None, decision.reason)
-    made = call(decision, source)
-    if made.plan is not None and made.plan.rejected is not None:
-        return Choice(case, groups, None, made.plan.rejected)
-    if isinstance(made.launch, Refusal):
-        return Choice(case, groups, None, made.launch.reason)
-    later = made.launch.second_stage.refusal or made.launch.raises_afterwards
+    made = Path(BuiltIn(source)).launched(case)
+    if not isinstance(made, Call):
+        return Choice(case, groups, None, str(made.reason))
+    later = made.launched.second_stage.refusal or made.launched.raises_afterwards
     if later:
         return Choice(case, groups, None, later)
-    faults = [finding for finding in check_call(made) if finding.severity > Severity.REFUSED]
+    faults = faults_before_launch(made)
     return Choice(case, groups, None, f"faulty: {faults[0].message}") if faults else Choice(case, groups, made, "")
 
 

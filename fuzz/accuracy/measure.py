@@ -14,6 +14,7 @@ from backend.codec import from_plain
 from backend.devices.registry import Device
 from backend.errors import CannotRunError, UnmodelledError
 from backend.observation import Numbers
+from backend.path import judge
 from fuzz.accuracy.choices import Choice
 
 if TYPE_CHECKING:
@@ -55,9 +56,12 @@ def on_gpu(choice: Choice, device: Device) -> Measured:
     """From a GPU: `cuda` runs our own kernel with AITER's plan, `rocm` AITER itself. A group of heads stands for all."""
     assert choice.call is not None
     try:
-        seen = device.observe(choice.call)
+        outcome = judge(choice.call, device)
     except CannotRunError as error:
         return Measured(choice, failed=str(error))
+    seen = outcome.observation
+    if seen is None:
+        return Measured(choice, failed=str(outcome.reason))
     how = seen.notes[0] if seen.notes else ""
     if seen.numbers is None:
         return Measured(choice, how=how, failed="no numbers: the run did not come to its end")

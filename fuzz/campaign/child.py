@@ -21,8 +21,11 @@ from backend.codec import from_plain, to_plain
 from backend.devices.child.messages import Failure, Payload
 from backend.devices.child.serve import Reporter, serve
 from backend.errors import AiterfuzzError
+from backend.fate import Fate
 from backend.findings import Finding
-from backend.path import Outcome, Path
+from backend.host import BuiltIn
+from backend.outcome import Outcome, reported
+from backend.path import Path
 from fuzz.campaign.chunks import Safe, died, run_chunk
 from fuzz.campaign.guided import KEPT, Frozen, Maker
 from fuzz.campaign.order import Order
@@ -35,17 +38,15 @@ ALONE = 1 << 40
 """Chunk that the slot names while a single case runs."""
 
 
-def outcome_message(outcome: Outcome | None, why: str) -> dict[str, Any]:
-    """What is said of a single case. An outcome that is None: `why` nothing is known of it."""
-    if outcome is None:
-        return {"findings": [], "refused": why}
-    return {"findings": to_plain(outcome.findings), "refused": outcome.refused}
+def outcome_message(outcome: Outcome) -> dict[str, Any]:
+    """What is said of a single case."""
+    return {"fate": outcome.fate.value, "findings": to_plain(outcome.findings), "refused": outcome.refused}
 
 
 def outcome_of(message: Mapping[str, Any], case: Case) -> Outcome:
     """An Outcome with the findings and the refusal of a message; the rest stayed in the process."""
     findings = tuple(from_plain(Finding, plain) for plain in message["findings"])
-    return Outcome(case, None, None, None, findings, message["refused"])
+    return reported(case, findings, message["refused"], Fate(message["fate"]))
 
 
 class CampaignChild:
@@ -86,7 +87,7 @@ class CampaignChild:
         """Opens the device; what is missing is an answer, because trying again does not help."""
         self._order = order
         try:
-            self._path = Path(order.device, None if order.aiter is None else open_source(order.aiter))
+            self._path = Path(BuiltIn(None if order.aiter is None else open_source(order.aiter)), order.device)
         except AiterfuzzError as error:
             return {"missing": str(error)}
         self._maker = Maker(order.space, order.seed, order.count)
@@ -121,7 +122,7 @@ class CampaignChild:
         self._slot.note(ALONE, 0)
         outcome = safe.run(case)
         self._slot.note(-1, -1)
-        return outcome_message(outcome, safe.why)
+        return outcome_message(outcome)
 
     def _texts(self, case: Case, command: str) -> Mapping[str, Any]:
         from reprod.write import finding_files, folder_name

@@ -12,17 +12,16 @@ import numpy as np
 
 from backend.case import Case
 from backend.errors import CannotRunError
+from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.path import Outcome
+from backend.outcome import Outcome, reported, unmodelled
 from fuzz.campaign.features import better, features, parent
 from fuzz.campaign.guided import COMMON, Frozen
 from fuzz.campaign.report import (
-    CLEAN,
     NO_PARENT,
     CellCounts,
     CellKey,
     ChunkReport,
-    Fate,
     Label,
     Parent,
     Reached,
@@ -50,24 +49,22 @@ def died(case: Case, device: str, how: str, discriminator: str) -> Outcome:
         f"the process that ran the case {how}",
         discriminator=discriminator,
     )
-    return Outcome(case, None, None, None, (finding,), None)
+    return reported(case, (finding,), None, Fate.DIED)
 
 
 class Safe:
-    """A path on which no case raises: an error of the program is a finding, what cannot run is None."""
+    """A path on which no case raises: an error of the program is a finding, what cannot run counts as not modelled."""
 
     def __init__(self, path: Runner, device: str) -> None:
         self.path = path
         self.device = device
-        self.why = ""
 
-    def run(self, case: Case) -> Outcome | None:
-        """The outcome; None for a case of which nothing can be known, `why` then says why."""
+    def run(self, case: Case) -> Outcome:
+        """The outcome."""
         try:
             return self.path.run(case)
         except CannotRunError as error:
-            self.why = str(error)
-            return None
+            return unmodelled(case, str(error))
         except Exception as error:
             where = extract_tb(error.__traceback__)[-1]
             place = f"{FilePath(where.filename).name}:{where.name}"
@@ -77,12 +74,8 @@ class Safe:
 
 def label_of(outcome: Outcome) -> Label:
     """What became of a case."""
-    cause = outcome.cause
-    if outcome.faulty and cause is not None:
-        took_process = cause.kind in (FindingKind.DIED, FindingKind.HANG) and cause.party is Party.PROJECT
-        return Label(Fate.DIED if took_process else Fate.FAULTY, cause.signature)
-    reason = outcome.refused or (cause.message if cause is not None else None)
-    return CLEAN if reason is None else Label(Fate.REFUSED, reason)
+    cause = outcome.cause if outcome.faulty else None
+    return Label(outcome.fate, cause.signature if cause is not None else outcome.reason or "")
 
 
 def run_chunk(
@@ -105,11 +98,7 @@ def run_chunk(
             tally.count(position, case, dead[position])
             continue
         note(chunk, position)
-        outcome = path.run(case)
-        if outcome is None:
-            tally.unmodelled(case, path.why)
-        else:
-            tally.count(position, case, outcome)
+        tally.count(position, case, path.run(case))
     note(-1, -1)
     return tally.report(chunk, time.perf_counter() - begin)
 
@@ -127,17 +116,14 @@ class _Tally:
         self._counts: dict[int, int] = {}
         self._best: dict[int, tuple[int, Parent]] = {}
 
-    def unmodelled(self, case: Case, why: str) -> None:
-        """A case of which nothing is known."""
-        self._code(Label(Fate.UNMODELLED, why))
-        self._cell(case).cases += 1
-
     def count(self, position: int, case: Case, outcome: Outcome) -> None:
-        """A case that came to an outcome."""
+        """A case and what became of it."""
         label = label_of(outcome)
         self._code(label)
         cell = self._cell(case)
         cell.cases += 1
+        if label.fate is Fate.UNMODELLED:
+            return
         if outcome.observation is not None:
             cell.ran += 1
             cell.kernels[outcome.observation.call.launched.code_object] += 1

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backend.case import Case
+from backend.fate import Fate
 from fuzz.campaign.cluster import Lost
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import KEPT, Maker
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order
-from fuzz.campaign.report import Fate
 from fuzz.campaign.slot import read_slot
 from fuzz.campaign.store import Store, StoredChunk
 from fuzz.campaign.summary import KnownReference, LossKind, is_weather

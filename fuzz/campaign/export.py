@@ -26,7 +26,7 @@ def export(summary: CampaignSummary, folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise UsageError(f"corpus folder {folder}: cannot be made ({error.strerror or error}); give another") from error
     try:
-        path = Safe(CasePath(config.device), config.device)
+        path = Safe(CasePath(device=config.device), config.device)
     except CannotRunError as error:
         raise CannotRunError(f"an entry states what its case shows, and device {config.device} is not here: {error}") from error
     for finding in summary.findings:
@@ -36,7 +36,7 @@ def export(summary: CampaignSummary, folder: Path) -> Iterator[Path]:
         if file.exists():
             continue
         outcome = path.run(finding.smallest)
-        if outcome is None or outcome.cause is None or outcome.cause.signature != finding.signature:
+        if outcome.cause is None or outcome.cause.signature != finding.signature:
             continue
         title = f"{finding.kind.value} at {finding.stage}"
         file.write_text(entry_text(entry_of(outcome, file.stem.partition("-")[0], title)), encoding="utf-8")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from backend.aiter.launch import Refusal
 from backend.aiter.planners.result import Plan
 from backend.case import Case
-from backend.path import Outcome
+from backend.outcome import Outcome
 from fuzz.campaign.report import Parent
 
 CHEAPER = 1.25

@@ -12,9 +12,10 @@ from typing import TypeVar
 from backend.case import Case
 from backend.codec import dumps, from_plain
 from backend.errors import UsageError
+from backend.fate import Fate
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide, case_at
-from fuzz.campaign.report import CellCounts, Fate, Label, bucket_end
+from fuzz.campaign.report import CellCounts, Label, bucket_end
 from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path, unpack_codes
 from fuzz.campaign.summary import (
     CampaignSummary,

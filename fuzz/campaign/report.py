@@ -10,7 +10,6 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,11 @@ import numpy.typing as npt
 
 from backend.case import Case
 from backend.codec import from_plain, to_plain
+from backend.fate import Fate
 from backend.findings import Finding
 
 Codes = npt.NDArray[np.uint16]
 """One entry a case: index of its label."""
-
-
-class Fate(StrEnum):
-    """What became of a case."""
-
-    CLEAN = "clean"
-    FAULTY = "faulty"
-    REFUSED = "refused"
-    UNMODELLED = "unmodelled"
-    DIED = "died"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,10 @@ import numpy as np
 from backend.case import Case
 from backend.codec import dumps, from_plain, to_plain
 from backend.errors import UsageError
+from backend.fate import Fate
 from backend.findings import Finding
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Codes, Fate, Label, Parent, Reached
+from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Codes, Label, Parent, Reached
 from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability, TriagedFinding
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace

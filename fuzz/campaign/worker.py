@@ -27,12 +27,13 @@ from backend.codec import dumps, from_plain, to_plain
 from backend.devices.child.messages import Word
 from backend.devices.child.process import ChildProcess
 from backend.errors import AiterfuzzError, CannotRunError
+from backend.fate import Fate
 from backend.findings import Finding
-from backend.path import Outcome
+from backend.outcome import Outcome
 from fuzz.campaign.child import outcome_of
 from fuzz.campaign.chunks import HANGS, died, label_of
 from fuzz.campaign.order import Order
-from fuzz.campaign.report import ChunkReport, Fate
+from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.slot import At, read_slot
 from fuzz.campaign.summary import LossKind, Reliability
 from fuzz.provenance import own_fingerprint

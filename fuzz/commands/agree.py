@@ -103,19 +103,23 @@ def _examined(
     """Each case as it has been run; stops where the budget is spent."""
     import time
 
-    from fuzz.agree import call_of, drawn_calls, examine
+    from backend.call import Call
+    from backend.host import BuiltIn
+    from backend.path import Path as CasePath
+    from fuzz.agree import drawn_calls, examine
 
     ends = None if arguments.seconds is None else time.monotonic() + arguments.seconds
     if arguments.recorded is not None:
-        given = ((call_of(each.case, source), each.seen) for each in _read(arguments.recorded))
+        path = CasePath(BuiltIn(source))
+        given = ((path.launched(each.case), each.seen) for each in _read(arguments.recorded))
     else:
         spaces = [_space(arguments, backend, source) for backend in arguments.backends]
         given = ((made, {}) for made in drawn_calls(spaces, arguments.seed, source, agreement))
     for made, before in given:
         if agreement.cases >= arguments.cases or (ends is not None and time.monotonic() >= ends):
             return
-        if made is None:
-            agreement.refused += 1
+        if not isinstance(made, Call):
+            agreement.launched_nothing(made)
             continue
         mine = {device.name for device in devices}
         yield examine(made, devices, {name: seen for name, seen in before.items() if name not in mine}, agreement)

@@ -69,15 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _over_history(arguments: argparse.Namespace, case: Case) -> int:
     from fuzz.compiling import announced
-    from reprod.bisect import bisect, told, try_revision, wanted_of
+    from reprod.bisect import RevisionTrials, bisect, told, try_revision, wanted_of
     from reprod.history import commit, commits_between, is_before
-    from reprod.revision import RevisionJudge
 
     good, bad = (commit(arguments.aiter, revision) for revision in (arguments.good, arguments.bad))
     fixed = is_before(arguments.aiter, bad.name, good.name)
     earlier, later = (bad, good) if fixed else (good, bad)
     commits = commits_between(arguments.aiter, earlier.name, later.name)
-    judge = RevisionJudge(arguments.aiter, case, arguments.device)
+    judge = RevisionTrials(arguments.aiter, case, arguments.device)
     known = {each.name: each for each in (*commits, good, bad)}
     with announced():
         wanted = wanted_of(judge(bad.name)[0], case)

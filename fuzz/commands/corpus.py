@@ -10,7 +10,7 @@ from backend.errors import UsageError
 from fuzz.commands.arguments import number
 
 if TYPE_CHECKING:
-    from backend.path import Outcome
+    from backend.outcome import Outcome
     from backend.path import Path as CasePath
 
 WHAT_IT_IS = "a case.json, a finding's folder or a corpus entry"
@@ -140,13 +140,14 @@ def _outcome(arguments: argparse.Namespace) -> tuple[Outcome, CasePath]:
     """The outcome of the finding's case, which must show a fault."""
     from backend.aiter.codefiles import open_source
     from backend.devices.registry import open_device
+    from backend.host import BuiltIn
     from backend.path import Path as CasePath
     from fuzz.compiling import announced
     from reprod.case_files import given_case
 
     case = given_case(arguments.finding)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
-    path = CasePath(open_device(arguments.device, source, numbers=arguments.numbers), source)
+    path = CasePath(BuiltIn(source), open_device(arguments.device, source, numbers=arguments.numbers))
     with announced():
         outcome = path.run(case)
     if not outcome.faulty:

@@ -88,6 +88,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the explanation; 1 where the case shows a fault."""
     from backend.aiter.codefiles import open_source
+    from backend.host import BuiltIn
     from backend.path import Path as CasePath
     from fuzz.compiling import announced
     from fuzz.page.devices import notice
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     case = _case(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
-    path = CasePath(_device(arguments, source), source)
+    path = CasePath(BuiltIn(source), _device(arguments, source))
     with announced():
         outcome = path.run(case)
     for line in explain(outcome, arguments.items):

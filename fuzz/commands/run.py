@@ -66,6 +66,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Searches; prints the table of faults."""
     from backend.devices.registry import RANKED, open_device
+    from backend.host import BuiltIn
     from backend.path import Path as CasePath
     from backend.serving.registry import policy
     from fuzz.page.devices import notice
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy(spec.backend)  # an unknown one is said before anything is written
     cases = space(spec)
     ranks = arguments.ranks if arguments.device in RANKED else 1
-    path = CasePath(open_device(arguments.device, source, ranks=ranks, numbers=arguments.numbers), source)
+    path = CasePath(BuiltIn(source), open_device(arguments.device, source, ranks=ranks, numbers=arguments.numbers))
     budget = _budget(arguments)
     made_by = provenance(path.device.name, cases.releases, source)
     prepare_folder(arguments.out)

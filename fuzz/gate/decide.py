@@ -6,15 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.launch import Refusal
 from backend.case import Arch, DType
-from backend.checks.check import check, check_call
 from backend.devices.registry import Device
-from backend.findings import Severity, cause
+from backend.fate import Fate
+from backend.outcome import Outcome
 from backend.real.frameworks.record import Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
-from backend.real.frameworks.steps import call_of
+from backend.real.frameworks.steps import outcome_of
 from reprod.text import table
 
 KV_LENS = (33, 1)
@@ -80,15 +79,23 @@ def _row(
         said = f"raises: {refused.splitlines()[0] if refused else 'no step reached AITER'}"
         return Decided(num_head, kv_dtype, "", None, None, "", "", said)
     step = plain.steps[0]
-    made = call_of(step, code)
-    findings = check_call(made) if isinstance(made.launch, Refusal) else check(device.observe(made))
-    found = cause(findings)
+    outcome = outcome_of(step, device, code)
     flags = "".join("T" if flag else "F" for flag in (step.persistent, step.fast_mode, step.intra_batch_mode))
-    kernel = f"refused: {made.launch.reason}" if isinstance(made.launch, Refusal) else made.launch.code_object
-    planner = made.plan.planner.value if made.plan is not None else "-"
+    kernel = outcome.observation.call.launched.code_object if outcome.observation is not None else "-"
+    plan = outcome.call.plan if outcome.call is not None else None
+    planner = plan.planner.value if plan is not None else "-"
     splits = _splits(session.run(_probe(arch, session.release, num_head, kv_dtype, DRAFT_TOKENS)))
-    safe = found.signature if found is not None and found.severity > Severity.REFUSED else "yes"
+    safe = _safe(outcome)
     return Decided(num_head, kv_dtype, flags, step.splits, splits, planner, kernel, safe)
+
+
+def _safe(outcome: Outcome) -> str:
+    cause = outcome.cause
+    if outcome.faulty and cause is not None:
+        return cause.signature
+    if outcome.fate is Fate.CLEAN:
+        return "yes"
+    return f"no: AITER refuses: {outcome.reason}" if outcome.fate is Fate.REFUSED else f"unknown: {outcome.reason}"
 
 
 def _splits(recording: Recording) -> int | None:

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.launch import Refusal
 from backend.case import Arch, Case, DType
-from backend.checks.check import check, check_call
 from backend.devices.registry import Device
-from backend.errors import UnmodelledError
-from backend.findings import Finding, Severity, cause
+from backend.fate import Fate
+from backend.findings import Finding, Severity
 from backend.real.frameworks.record import Phase, RecordedStep, Recording, StepFailed
 from backend.real.frameworks.scenarios import Scenario
-from backend.real.frameworks.steps import call_of, disagreements
+from backend.real.frameworks.steps import disagreements, outcome_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,21 +68,17 @@ class Judge:
                 yield _raised(scenario, failed)
 
     def _step(self, scenario: Scenario, step: RecordedStep) -> Iterator[Sighting]:
-        made = call_of(step, self._source)
-        shape = _shape(step)
-        case = made.decision.case
-        line = _line(step)
-        try:
-            findings = check_call(made) if isinstance(made.launch, Refusal) else check(self._device.observe(made))
-        except UnmodelledError as error:
-            self.unmodelled.add(str(error))
+        outcome = outcome_of(step, self._device, self._source)
+        shape, case, line = _shape(step), outcome.case, _line(step)
+        if outcome.fate is Fate.UNMODELLED:
+            self.unmodelled.add(str(outcome.reason))
             return
-        found = cause(findings)
+        found = outcome.cause
         rows = step.decode.max_seqlen_q
-        if found is not None and found.severity > Severity.REFUSED:
+        if outcome.faulty and found is not None:
             yield Sighting(found.signature, found.severity, shape, rows, step.phase, found.message, found, case, line, scenario)
             return
-        self.refused += found is not None
+        self.refused += outcome.fate is Fate.REFUSED
         for each in disagreements(step):
             signature = f"contradiction/{each.subject}"
             yield Sighting(

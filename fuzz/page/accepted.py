@@ -11,6 +11,8 @@ from itertools import product
 
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.errors import AiterfuzzError
+from backend.fate import Fate
+from backend.host import BuiltIn
 from backend.path import Path
 from backend.serving.registry import policy
 from fuzz.campaign.chunks import Safe
@@ -77,7 +79,7 @@ def _path(member: Member) -> Safe:
     from backend.aiter.codefiles import open_source
 
     source = open_source(member.config.aiter) if member.config.aiter is not None else None
-    return Safe(Path("model", source), "model")
+    return Safe(Path(BuiltIn(source)), "model")
 
 
 def _answers(
@@ -109,9 +111,8 @@ def _answers(
 
 def _answer(path: Safe, case: Case) -> Answer:
     outcome = path.run(case)
-    if outcome is None:
-        return Answer("", f"not modelled: {path.why}")
+    if outcome.fate is Fate.UNMODELLED:
+        return Answer("", f"not modelled: {outcome.reason}")
     if outcome.observation is None:
-        reason = outcome.refused or (outcome.cause.message if outcome.cause is not None else "refused")
-        return Answer("", reason)
+        return Answer("", outcome.reason or (outcome.cause.message if outcome.cause is not None else "refused"))
     return Answer(outcome.observation.call.launched.code_object, "")

@@ -17,7 +17,7 @@ import numpy as np
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.observation import Observation, Violation, ViolationKind
-from backend.path import Outcome
+from backend.outcome import Outcome
 from reprod.layouts import INDICES, METADATA, tensor_bytes
 
 INT32 = 4

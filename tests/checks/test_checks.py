@@ -15,7 +15,7 @@ from backend.checks.coverage import check_coverage
 from backend.decision import Decision
 from backend.devices.model.device import ModelDevice
 from backend.findings import FindingKind
-from backend.host import call
+from backend.host import BuiltIn
 from backend.path import Path
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -33,7 +33,7 @@ CLEAN = Case(num_head=32, kv_lens=(5, 300, 64), max_seqlen_q=4)
 def made(case: Case = CLEAN, **decode_changes: object) -> Call:
     decision = decided(case)
     decode = dataclasses.replace(decision.decode, **decode_changes)  # type: ignore[arg-type]
-    return call(dataclasses.replace(decision, decode=decode))
+    return BuiltIn().call(dataclasses.replace(decision, decode=decode))
 
 
 def kinds(one: Call) -> set[FindingKind]:
@@ -74,7 +74,7 @@ def test_sizing_arguments_must_be_the_planning_arguments(field: str, value: int,
     decision = decided(Case(num_head=128, kv_lens=(5, 300, 64), max_seqlen_q=4))
     assert decision.sizing is not None
     wrong = dataclasses.replace(decision, sizing=dataclasses.replace(decision.sizing, **{field: value}))
-    found = [f for f in check_call(call(wrong)) if f.kind is FindingKind.BUFFER_TOO_SMALL]
+    found = [f for f in check_call(BuiltIn().call(wrong)) if f.kind is FindingKind.BUFFER_TOO_SMALL]
     assert len(found) == 1
     assert f"{short}_needed" in found[0].evidence
     assert found[0].discriminator == f"sized for another {field}"

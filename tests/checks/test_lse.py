@@ -7,7 +7,8 @@ import pytest
 from backend.aiter.release import read_table
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.findings import FindingKind, Severity
-from backend.path import Outcome, Path
+from backend.outcome import Outcome
+from backend.path import Path
 
 ASKED = Case(num_head=32, kv_lens=(10, 10), backend="direct", mode=MetadataMode.FAST, release="2026-08", return_lse=True)
 

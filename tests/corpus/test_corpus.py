@@ -14,7 +14,7 @@ from backend.codec import from_plain, to_plain
 from backend.devices.registry import OPENERS
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.path import Outcome
+from backend.outcome import Outcome, fate_of
 from backend.path import Path as CasePath
 from reprod.corpus import (
     Entry,
@@ -114,7 +114,8 @@ class Altered:
 
 
 def replaced(outcome: Outcome, findings: tuple[Finding, ...], refused: str | None = None) -> Outcome:
-    return Outcome(outcome.case, outcome.decision, outcome.call, outcome.observation, findings, refused)
+    fate = fate_of(findings, refused)
+    return dataclasses.replace(outcome, fate=fate, findings=findings, refused=refused)
 
 
 ALTERATIONS = {

@@ -14,6 +14,7 @@ from backend.aiter.codefiles import open_source
 from backend.case import Case
 from backend.codec import read_file
 from backend.devices.registry import open_device
+from backend.host import BuiltIn
 from backend.path import Path as CasePath
 from reprod.corpus import load_corpus
 from reprod.fix import fix_of
@@ -98,7 +99,7 @@ def path_of(folder: Path) -> CasePath:
     told = re.search(r"Code objects: aiter@(\w+)", issue)
     assert told is not None
     source = open_source(f"{checkout}@{told[1]}")
-    return CasePath(open_device("cdna", source, numbers=True), source)
+    return CasePath(BuiltIn(source), open_device("cdna", source, numbers=True))
 
 
 def without_figures(text: str) -> str:

@@ -23,7 +23,7 @@ from backend.case import Case, DType
 from backend.cdna.code_object import Kernel, load_code_object
 from backend.cdna.machine import Launch
 from backend.cdna.memory import AddressSpace, Paging, Queue
-from backend.host import call
+from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
@@ -93,7 +93,7 @@ def prepare(
     allowed: [work items, pages], which pages of the pool an item may touch.
     """
     source = source or wheel()
-    made = call(decide(policy(case.backend), case), source)
+    made = BuiltIn(source).call(decide(policy(case.backend), case))
     launched, decode = made.launched, made.decode
     loaded = load_code_object(content or open_code(source, case.arch, code_object or launched.code_object))
     kernel = loaded.kernels[0] if code_object or content else loaded.kernel(launched.symbol)

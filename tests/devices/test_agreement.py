@@ -21,7 +21,7 @@ from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.probes import Reached, made_of, random_case, reached
 from backend.devices.model.traits import RowRule, traits_table
-from backend.host import call
+from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
@@ -73,7 +73,7 @@ def test_pages_across_a_multiple_of_4_gib(times: int) -> None:
     page = times * (1 << 32) // 1152 - 1
     case = Case(16, (3, 40) * 8, q_dtype=DType.BF16, kv_dtype=DType.BF16, release="2025-11", backend="direct",
                 mode=MetadataMode.FAST, first_page=page)  # fmt: skip
-    made = call(decide(policy("direct"), case), installed_wheel())
+    made = BuiltIn(installed_wheel()).call(decide(policy("direct"), case))
     machine = CdnaDevice(installed_wheel(), record=True, explained=False).observe(made)
     assert differences(machine, ModelDevice(record=True).observe(made)) == []
 
@@ -94,7 +94,7 @@ def test_a_wrong_trait_is_noticed() -> None:
     )
     decision = decide(policy("direct"), case)
     assert isinstance(decision, Decision)
-    made = call(decision, installed_wheel())
+    made = BuiltIn(installed_wheel()).call(decision)
     assert not isinstance(made.launch, Refusal)
     known = replace(traits_table()[made.launch.blob_id or ""], o_rows=RowRule.parse("64"))
     machine = CdnaDevice(installed_wheel(), record=True, explained=False).observe(made)

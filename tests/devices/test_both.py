@@ -14,6 +14,7 @@ from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import RowRule, traits
 from backend.devices.registry import open_device
 from backend.findings import FindingKind, Party
+from backend.host import BuiltIn
 from backend.path import Path
 
 CASE = Case(
@@ -30,7 +31,7 @@ CASE = Case(
 
 
 def test_it_is_silent_where_both_see_the_same() -> None:
-    outcome = Path("both", installed_wheel()).run(CASE)
+    outcome = Path(BuiltIn(installed_wheel()), "both").run(CASE)
     assert outcome.findings == ()
     assert outcome.observation is not None
     assert outcome.observation.device == "both"
@@ -40,7 +41,7 @@ def test_it_is_silent_where_both_see_the_same() -> None:
 def test_the_machine_is_told_and_what_the_model_saw_else_is_a_finding_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     device = open_device("both", installed_wheel())
     assert isinstance(device, BothDevice)
-    path = Path(device, installed_wheel())
+    path = Path(BuiltIn(installed_wheel()), device)
     launched = path.run(CASE).call
     assert launched is not None
     wrong = replace(traits(launched.launched.blob_id), o_rows=RowRule.parse("64"))
@@ -59,14 +60,14 @@ def test_the_machine_is_told_and_what_the_model_saw_else_is_a_finding_of_its_own
 
 def test_findings_of_the_case_itself_stay_one_each() -> None:
     """An empty request in front: both see the row that nobody writes, and it is told once."""
-    outcome = Path("both", installed_wheel()).run(CASE.replace(kv_lens=(0, 40), max_seqlen_q=1))
+    outcome = Path(BuiltIn(installed_wheel()), "both").run(CASE.replace(kv_lens=(0, 40), max_seqlen_q=1))
     assert [finding.kind for finding in outcome.findings if finding.party is Party.KERNEL] == [FindingKind.ROW_NOT_WRITTEN]
 
 
 def test_a_plan_that_leads_anywhere_is_not_compared_and_says_so() -> None:
     """v1_0 starts the second request at the first one's end, whose KV is empty, and passes the end of kv_indices."""
     case = CASE.replace(release="2026-06", mode=MetadataMode.FAKE, kv_lens=(31, 0), max_seqlen_q=1)
-    observation = Path("model").run(case).observation
+    observation = Path().run(case).observation
     assert observation is not None
     reason = incomparable(observation.call)
     assert reason is not None

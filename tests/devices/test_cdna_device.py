@@ -19,7 +19,7 @@ from backend.devices.cdna.device import CdnaDevice, instruction_limit
 from backend.devices.model.probes import backward
 from backend.errors import CannotRunError
 from backend.findings import FindingKind, Party, Severity
-from backend.host import call
+from backend.host import BuiltIn
 from backend.observation import EndKind, Observation, Violation, ViolationKind
 from backend.path import Path as CasePath
 from backend.serving.policy import decide
@@ -39,7 +39,7 @@ def wheel_case(**fields: object) -> Case:
 def made(**fields: object) -> Call:
     decision = decide(policy("direct"), wheel_case(**fields))
     assert isinstance(decision, Decision)
-    return call(decision, installed_wheel())
+    return BuiltIn(installed_wheel()).call(decision)
 
 
 def observed(launched: Call, **options: bool) -> Observation:
@@ -160,7 +160,8 @@ def test_the_watchdog_counts_tokens_whatever_the_pages(mode: MetadataMode) -> No
 
 def test_an_empty_request_ends_its_workgroup_and_leaves_rows_unwritten() -> None:
     """The planner gives a request without KV an item [0, 0), and the kernel leaves at it whatever comes behind."""
-    outcome = CasePath(CdnaDevice(installed_wheel()), installed_wheel()).run(wheel_case(kv_lens=(0, 40), num_cu=1, **BF16))
+    path = CasePath(BuiltIn(installed_wheel()), CdnaDevice(installed_wheel()))
+    outcome = path.run(wheel_case(kv_lens=(0, 40), num_cu=1, **BF16))
     (finding,) = [each for each in outcome.findings if each.party is Party.KERNEL]
     assert finding.kind is FindingKind.ROW_NOT_WRITTEN
     assert finding.evidence["count"] == 1
@@ -242,7 +243,7 @@ def test_a_code_object_that_the_source_lacks_is_named(tmp_path: Path) -> None:
 def test_the_founding_fault_by_machine_code(kv_len: int, outside: dict[str, int], aiter_checkout: Path) -> None:
     """aiter#3496: 64 heads, release 2026-06, planned as four times sixteen. The figures follow from the shapes."""
     source = open_source(f"{aiter_checkout}@{RELEASE_2026_06}")
-    path = CasePath("cdna", source)
+    path = CasePath(BuiltIn(source), "cdna")
     broken = path.run(Case(num_head=64, kv_lens=(kv_len,), backend="sglang-before-27188"))
     kernel = [each for each in broken.findings if each.party is Party.KERNEL]
     assert {each.tensor: each.evidence["bytes_outside"] for each in kernel if each.severity > Severity.SILENT} == outside

@@ -22,8 +22,9 @@ from backend.devices.gpu.numbers import BF16_P, Comparison
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError, UsageError
 from backend.findings import FindingKind, Party
+from backend.host import BuiltIn
 from backend.observation import Numbers
-from backend.path import Outcome
+from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from fuzz.cli import main
 
@@ -36,7 +37,7 @@ SHORT_PIECE = Case(16, (33,), 4, release="2025-11", backend="direct", mode=Metad
 def ran(**fields: object) -> Outcome:
     wanted = {"num_head": 16, "kv_lens": (40, 130), "num_cu": 4, "mode": MetadataMode.FAST, **fields}
     case = Case(**wanted, release="2025-11", backend="direct")  # type: ignore[arg-type]
-    return CasePath(open_device("cdna", installed_wheel(), numbers=True), installed_wheel()).run(case)
+    return CasePath(BuiltIn(installed_wheel()), open_device("cdna", installed_wheel(), numbers=True)).run(case)
 
 
 def numbers(outcome: Outcome) -> Numbers:
@@ -72,7 +73,7 @@ def test_the_accesses_are_those_of_the_slice() -> None:
     case = Case(16, (0, 40), 1, release="2025-11", backend="direct", mode=MetadataMode.FAST, num_cu=1, **BF16)  # type: ignore[arg-type]
     wheel = installed_wheel()
     whole, sliced = (
-        CasePath(CdnaDevice(wheel, record=True, numbers=asked), wheel).run(case).observation for asked in (True, False)
+        CasePath(BuiltIn(wheel), CdnaDevice(wheel, record=True, numbers=asked)).run(case).observation for asked in (True, False)
     )
     assert whole is not None
     assert sliced is not None
@@ -199,7 +200,7 @@ def test_an_infinity_is_no_number() -> None:
 def test_the_kernel_that_divides_zero_by_zero_and_its_fix(blob: str, rows: int, aiter_checkout: Path) -> None:
     """aiter#2128: rows 0, 1 and 2 see nothing of the last piece; 3 rows x 16 heads."""
     source = open_source(f"{aiter_checkout}@{blob}")
-    outcome = CasePath(CdnaDevice(source, numbers=True), source).run(SHORT_PIECE)
+    outcome = CasePath(BuiltIn(source), CdnaDevice(source, numbers=True)).run(SHORT_PIECE)
     found = numbers(outcome)
     assert (found.compared, found.not_a_number, found.outside, found.unwritten) == (64, rows, 0, 0)
     assert outcome.observation is not None

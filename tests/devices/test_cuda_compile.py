@@ -21,7 +21,7 @@ from backend.devices.cuda.compile import (
     variant_for,
 )
 from backend.devices.cuda.order import Order, order
-from backend.host import call
+from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
@@ -29,7 +29,7 @@ from backend.serving.registry import policy
 def order_of(mode: MetadataMode, heads: int = 16, **more: object) -> Order:
     decision = decide(policy("direct"), Case(heads, (150, 37), backend="direct", mode=mode, **more))  # type: ignore[arg-type]
     assert isinstance(decision, Decision)
-    return order(call(decision))
+    return order(BuiltIn().call(decision))
 
 
 @pytest.mark.parametrize("arch", list(Arch))

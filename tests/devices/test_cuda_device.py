@@ -23,7 +23,7 @@ from backend.devices.cuda.selftest import random_case, well_formed_calls, wild_c
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError
 from backend.findings import FindingKind, Severity
-from backend.host import call
+from backend.host import BuiltIn
 from backend.observation import EndKind, Observation, ViolationKind
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -42,7 +42,7 @@ def make(heads: int, lens: tuple[int, ...], mode: MetadataMode | None = FAST, ba
     fields = {"num_cu": 4, "backend": backend, "mode": mode, **more}
     decision = decide(policy(backend), Case(heads, lens, **fields))  # type: ignore[arg-type]
     assert isinstance(decision, Decision)
-    return call(decision)
+    return BuiltIn().call(decision)
 
 
 WELL_FORMED = {

@@ -14,7 +14,7 @@ from backend.devices.cuda.compile import compiled_for  # noqa: E402
 from backend.devices.cuda.order import order  # noqa: E402
 from backend.devices.gpu.agreement import ALLOWED, difference  # noqa: E402
 from backend.devices.gpu.simulate import kernarg_bytes, simulate  # noqa: E402
-from backend.host import call  # noqa: E402
+from backend.host import BuiltIn  # noqa: E402
 from backend.serving.policy import decide  # noqa: E402
 from backend.serving.registry import policy  # noqa: E402
 
@@ -24,7 +24,7 @@ BF16 = DType.BF16
 def make(heads: int, lens: tuple[int, ...], mode: MetadataMode | None, backend: str = "direct", **more: object) -> Call:
     decision = decide(policy(backend), Case(heads, lens, **{"num_cu": 4, "backend": backend, "mode": mode, **more}))  # type: ignore[arg-type]
     assert isinstance(decision, Decision)
-    return call(decision)
+    return BuiltIn().call(decision)
 
 
 CALLS = {

@@ -20,7 +20,7 @@ from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.model.probes import backward
 from backend.devices.model.traits import COLUMNS, KernelTraits, RowRule, from_row, to_row, traits_table
 from backend.errors import CannotRunError
-from backend.host import call
+from backend.host import BuiltIn
 from backend.observation import DeviceEnd, EndKind, Footprint, Observation, Violation, ViolationKind
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -34,7 +34,7 @@ def made(**fields: object) -> Call:
     case = Case(**wanted)  # type: ignore[arg-type]
     decision = decide(policy("direct"), case)
     assert isinstance(decision, Decision)
-    return call(decision)
+    return BuiltIn().call(decision)
 
 
 def bytes_of(ranges: np.ndarray) -> set[int]:

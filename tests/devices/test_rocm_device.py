@@ -22,7 +22,7 @@ from backend.devices.registry import open_device
 from backend.devices.rocm import RocmDevice
 from backend.errors import CannotRunError
 from backend.findings import FindingKind
-from backend.host import call
+from backend.host import BuiltIn
 from backend.observation import EndKind, Observation
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -50,7 +50,7 @@ def make(page_size: int = 1, batch: int = 2, queries: int = 1, mode: MetadataMod
     case = Case(16, lens, max_seqlen_q=queries, page_size=page_size, backend="direct", mode=mode)
     decision = decide(policy("direct"), case)
     assert isinstance(decision, Decision)
-    return call(decision)
+    return BuiltIn().call(decision)
 
 
 def test_right_outputs_are_within_the_budget_and_say_where_they_come_from(device: RocmDevice) -> None:

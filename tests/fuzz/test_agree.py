@@ -15,7 +15,8 @@ from backend.codec import dumps, from_plain
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError
 from backend.observation import DeviceEnd, EndKind, Numbers, Observation, Violation, ViolationKind
-from fuzz.agree import Agreement, Written, call_of, compare, drawn_calls, examine
+from backend.path import Path as CasePath
+from fuzz.agree import Agreement, Written, compare, drawn_calls, examine
 from fuzz.agree_told import lines
 from fuzz.cli import main
 from fuzz.space import space
@@ -48,8 +49,8 @@ class Absent:
 
 @pytest.fixture(scope="module")
 def sound() -> Call:
-    made = call_of(Case(16, (40, 7), backend="direct", mode=MetadataMode.FAST, release="2025-11"), None)
-    assert made is not None
+    made = CasePath().launched(Case(16, (40, 7), backend="direct", mode=MetadataMode.FAST, release="2025-11"))
+    assert isinstance(made, Call)
     assert not check_call(made)
     return made
 
@@ -57,8 +58,8 @@ def sound() -> Call:
 @pytest.fixture(scope="module")
 def misplanned() -> Call:
     """Planned as 4 groups of 16 heads, launched for 64."""
-    made = call_of(Case(64, (1,), backend="sglang-before-27188"), None)
-    assert made is not None
+    made = CasePath().launched(Case(64, (1,), backend="sglang-before-27188"))
+    assert isinstance(made, Call)
     return made
 
 

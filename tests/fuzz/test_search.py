@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from backend.case import Case
-from backend.errors import UnmodelledError, UsageError
+from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.path import Outcome
+from backend.outcome import Outcome, reported, unmodelled
 from fuzz.search import CHUNK, Budget, Event, Found, Ran, Search, Started, case_at, chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
@@ -32,8 +32,8 @@ class FakePath:
         self.ran.append(case)
         verdict = self.rule(case)
         if isinstance(verdict, FindingKind):
-            return Outcome(case, None, None, None, (finding(verdict),), None)
-        return Outcome(case, None, None, None, (), verdict)
+            return reported(case, (finding(verdict),), None)
+        return reported(case, (), verdict)
 
 
 def two_faults(case: Case) -> FindingKind | str | None:
@@ -105,7 +105,7 @@ def test_refusals_are_counted_by_reason_and_are_no_faults() -> None:
 def test_a_finding_that_is_only_a_refusal_is_no_fault() -> None:
     class NoKernel(FakePath):
         def run(self, case: Case) -> Outcome:
-            return Outcome(case, None, None, None, (finding(FindingKind.NO_KERNEL, Severity.REFUSED),), "no row")
+            return reported(case, (finding(FindingKind.NO_KERNEL, Severity.REFUSED),), "no row")
 
     _, search = events(NoKernel(two_faults), cases=5)
     assert search.tally.refused == {"no row": 5}
@@ -142,12 +142,14 @@ def test_a_crash_of_our_own_names_its_case() -> None:
 
 
 def test_what_is_not_modelled_is_counted_apart_and_does_not_stop_the_search() -> None:
+    class Partly(FakePath):
+        def run(self, case: Case) -> Outcome:
+            return unmodelled(case, "two rows") if case.max_seqlen_q == 2 else super().run(case)
+
     def rule(case: Case) -> FindingKind | None:
-        if case.max_seqlen_q == 2:
-            raise UnmodelledError("two rows")
         return FindingKind.HEAD_WIDTH if case.max_seqlen_q > 2 and case.num_head == 32 else None
 
-    happened, search = events(FakePath(rule))
+    happened, search = events(Partly(rule))
     reasons = [event.unmodelled for event in happened if isinstance(event, Ran) and event.unmodelled is not None]
     assert search.tally.unmodelled == {"two rows": len(reasons)}
     assert reasons

@@ -19,7 +19,7 @@ from fuzz.search import Budget, Fault, Found, Search, Tally
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
 
-PATH = Path("model")
+PATH = Path()
 """One path for all tests: it holds no state of a case."""
 
 

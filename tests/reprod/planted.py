@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from backend.case import Case
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.path import Outcome
+from backend.outcome import Outcome, reported
 
 Predicate = Callable[[Case], bool]
 
@@ -22,14 +22,14 @@ class PlantedPath:
     def run(self, case: Case) -> Outcome:
         self.runs.append(case)
         if self.refuse(case):
-            return Outcome(case, None, None, None, (), "planted refusal")
+            return reported(case, (), "planted refusal")
         kinds = (FindingKind.HEAD_WIDTH, FindingKind.OUT_OF_BOUNDS_WRITE)
         findings = tuple(
             Finding(kind, Severity.WRITE, Party.PLANNER, "planted", "o", "planted")
             for kind, fault in zip(kinds, self.faults, strict=False)
             if fault(case)
         )
-        return Outcome(case, None, None, None, findings, None)
+        return reported(case, findings, None)
 
 
 FIRST = "head-width/planted/o"

@@ -16,12 +16,10 @@ from backend.aiter.release import release
 from backend.case import NUM_CU, RELEASES, Arch, Case, DType, MetadataMode
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.path import Outcome
+from backend.host import Doubt, Part
+from backend.outcome import Outcome, reported
 from backend.path import Path as CasePath
-from fuzz.cli import main
-from reprod.bisect import Bisection, Trial, Verdict, bisect, same_fault, told, try_revision, wanted_of
-from reprod.history import Commit, commit, commits_between
-from reprod.host_code import (
+from backend.revision.host_code import (
     DECODE_FILE,
     SIZING_FILE,
     HostCodeError,
@@ -29,7 +27,10 @@ from reprod.host_code import (
     executed_sizes,
     executed_stage1,
 )
-from reprod.revision import PLANNER_FILES, SAME_PLANNERS, Part, RevisionJudge, RevisionPath, spelled_alike
+from backend.revision.revision import PLANNER_FILES, SAME_PLANNERS, Revision, spelled_alike
+from fuzz.cli import main
+from reprod.bisect import Bisection, RevisionTrials, Trial, Verdict, bisect, same_fault, told, try_revision, wanted_of
+from reprod.history import Commit, commit, commits_between
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 
@@ -37,7 +38,7 @@ FAULT = Finding(FindingKind.HEAD_WIDTH, Severity.WRITE, Party.CALLER, "planner v
 
 
 def outcome(*findings: Finding) -> Outcome:
-    return Outcome(FOUNDING, None, None, None, findings, None)
+    return reported(FOUNDING, findings, None)
 
 
 def history(states: str) -> tuple[list[str], Callable[[str], Trial]]:
@@ -93,7 +94,7 @@ def test_a_fault_that_comes_and_goes_is_bad_and_not_steady() -> None:
 
 def judged(party: Party, parts: Sequence[Part], nearest: bool = False) -> Verdict:
     wanted = Finding(FindingKind.OUT_OF_BOUNDS_READ, Severity.READ, party, "k.co", "q", "x")
-    unknown = [(part, "unknown") for part in parts]
+    unknown = [Doubt(part, "unknown") for part in parts]
     return try_revision("r", wanted, lambda _: (outcome(wanted), unknown), nearest=nearest).verdict
 
 
@@ -110,12 +111,12 @@ def test_a_refusal_by_a_launcher_that_is_not_its_own_is_no_evidence() -> None:
     refused = CasePath().run(Case(num_head=16, kv_lens=(9,), max_seqlen_q=5, backend="direct"))
     assert refused.refused is not None
     own = try_revision("r", FAULT, lambda _: (refused, ()))
-    stands_in = try_revision("r", FAULT, lambda _: (refused, [(Part.LAUNCHER, "unknown")]))
+    stands_in = try_revision("r", FAULT, lambda _: (refused, [Doubt(Part.LAUNCHER, "unknown")]))
     assert (own.verdict, stands_in.verdict) == (Verdict.REFUSED, Verdict.SKIPPED)
 
 
 def test_a_revision_that_cannot_run_is_skipped_with_its_reason() -> None:
-    def fails(_: str) -> tuple[Outcome, tuple[tuple[Part, str], ...]]:
+    def fails(_: str) -> tuple[Outcome, tuple[Doubt, ...]]:
         raise CannotRunError("no such code object")
 
     trial = try_revision("r", FAULT, fails)
@@ -211,13 +212,13 @@ def decode_arguments(heads: int, qlen: int, q: DType, kv: DType) -> DecodeArgume
 @pytest.mark.checkout
 def test_a_release_by_its_revision_is_the_release(aiter_checkout: Path, named_release: str) -> None:
     """Same calls, same findings, no doubts: sizing, fold, planner and kernel table are recognised as its own."""
-    revision = RevisionPath(open_source(f"{aiter_checkout}@{release(named_release).commit}"))
+    host = Revision(open_source(f"{aiter_checkout}@{release(named_release).commit}"))
+    revision = CasePath(host)
     built_in = CasePath()
-    for mode in (MetadataMode.FAST, MetadataMode.FAKE, MetadataMode.GREEDY):
-        assert not revision.doubts(mode)
     for heads, kv, mode in itertools.product((16, 48, 64, 128), DType, (MetadataMode.FAST, MetadataMode.FAKE, None)):
         case = Case(num_head=heads, kv_lens=(1, 700), kv_dtype=kv, release=named_release, mode=mode)
         one, other = built_in.run(case), revision.run(case)
+        assert other.decision is None or not host.doubts(other.decision)
         assert [f.signature for f in one.findings] == [f.signature for f in other.findings]
         assert [dict(f.evidence) for f in one.findings] == [dict(f.evidence) for f in other.findings]
         assert (one.refused is None) == (other.refused is None)
@@ -245,7 +246,7 @@ def test_the_commit_that_made_64_heads_fault(aiter_checkout: Path) -> None:
     checkout = str(aiter_checkout)
     good, bad = commit(checkout, "5e4c537c6b"), commit(checkout, release("2026-06").commit)
     commits = commits_between(checkout, good.name, bad.name)
-    judge = RevisionJudge(checkout, FOUNDING)
+    judge = RevisionTrials(checkout, FOUNDING)
     wanted = wanted_of(judge(bad.name)[0], FOUNDING)
     found = bisect([c.name for c in commits], good.name, bad.name, lambda name: try_revision(name, wanted, judge))
     assert found.exact

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import py_compile
@@ -18,8 +19,9 @@ from backend.aiter.codefiles import installed_wheel, open_source
 from backend.aiter.release import release
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
 from backend.errors import UsageError
+from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.path import Outcome
+from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from reprod.fix import fix_of
 from reprod.script import script_text
@@ -221,7 +223,7 @@ def test_without_metadata(tmp_path: Path, gpu: FakeGpu) -> None:
     case = Case(num_head=16, kv_lens=(40,), q_dtype=BF16, kv_dtype=BF16, backend="direct", mode=MetadataMode.NON_PERSISTENT)
     ran = CasePath().run(case)
     planted = Finding(FindingKind.FOREIGN_PAGE, Severity.READ, Party.KERNEL, "a kernel", "kv_buffer", "reads another page")
-    outcome = Outcome(case, ran.decision, ran.call, ran.observation, (planted,), None)
+    outcome = dataclasses.replace(ran, fate=Fate.FAULTY, findings=(planted,))
     script = tmp_path / "repro.py"
     script.write_text(script_text(outcome, None), encoding="utf-8")
     assert "metadata_info" not in script.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from planted import FIRST, SECOND, PlantedPath, Predicate
 
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
 from backend.errors import UnmodelledError, UsageError
-from backend.path import Outcome
+from backend.outcome import Outcome
 from reprod.shrink import measure, shrink, smaller_numbers, steps
 
 LARGE = Case(

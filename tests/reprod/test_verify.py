@@ -9,7 +9,7 @@ import pytest
 from backend.case import Arch, Case, MetadataMode
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.path import Outcome
+from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.real.child import Limits
 from backend.real.script.options import Options

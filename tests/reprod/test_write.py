@@ -24,7 +24,7 @@ from backend.codec import read_file
 from backend.errors import UsageError
 from backend.findings import Party
 from backend.observation import Numbers
-from backend.path import Outcome
+from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.serving.policy import Policy
 from reprod import write

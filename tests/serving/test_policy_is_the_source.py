@@ -16,7 +16,7 @@ from backend.aiter.arguments import DecodeArguments, PlanArguments
 from backend.case import Arch, Case, DType
 from backend.codec import to_plain
 from backend.decision import Decision
-from backend.host import call
+from backend.host import BuiltIn
 from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, graph_decode
 from backend.real.frameworks.session import SourceSession
@@ -111,7 +111,7 @@ def assert_same(step: RecordedStep, decision: Decision) -> None:
     assert to_plain(step.sizing) == to_plain(decision.sizing), case
     assert told(step.planning) == told(decision.planning), case
     assert told(step.decode) == told(decision.decode), case
-    assert step.decode.metadata == call(decision).allocated, case
+    assert step.decode.metadata == BuiltIn().call(decision).allocated, case
     assert (step.batch, step.head_repeat) == (len(decision.kv_lens), decision.head_repeat), case
     assert (*step.kv_lens, *[step.padded_kv_len] * step.padded) == decision.kv_lens, case
     assert not disagreements(step), case  # of the indices: real requests' rows, in the order of their tokens

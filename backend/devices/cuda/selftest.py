@@ -16,17 +16,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode
-from backend.checks.check import check, check_call
+from backend.checks.check import check
 from backend.checks.coverage import check_coverage
-from backend.decision import Decision, Refused
+from backend.decision import Decision
 from backend.devices.cuda.device import CudaDevice
 from backend.errors import AiterfuzzError, CannotRunError
 from backend.findings import FindingKind, Severity
-from backend.host import call
+from backend.host import BuiltIn
 from backend.observation import EndKind, Observation
+from backend.outcome import Outcome
+from backend.path import Path, faults_before_launch, judge
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
@@ -66,7 +67,7 @@ def well_formed_calls(seed: int, count: int, max_tokens: int = MAX_TOKENS) -> It
     while made < count:
         case = random_case(draw, tuple(MetadataMode)[made % len(MetadataMode)], max_tokens)
         candidate = _call_of(case)
-        if isinstance(candidate, Call) and not check_call(candidate) and not check_coverage(candidate):
+        if isinstance(candidate, Call) and not faults_before_launch(candidate) and not check_coverage(candidate):
             made += 1
             yield candidate
 
@@ -84,15 +85,11 @@ def wild_call() -> Call:
     assert isinstance(decision, Decision)
     pages = decision.decode.kv_indices.copy()
     pages[70] = np.int32(2**31 - 1)
-    return call(dataclasses.replace(decision, decode=dataclasses.replace(decision.decode, kv_indices=pages)))
+    return BuiltIn().call(dataclasses.replace(decision, decode=dataclasses.replace(decision.decode, kv_indices=pages)))
 
 
-def _call_of(case: Case) -> Call | Refused | Refusal:
-    decision = decide(policy(case.backend), case)
-    if isinstance(decision, Refused):
-        return decision
-    made = call(decision)
-    return made if not isinstance(made.launch, Refusal) else made.launch
+def _call_of(case: Case) -> Call | Outcome:
+    return Path().launched(case)
 
 
 _SEEN_ON_THE_GPU = {
@@ -184,9 +181,13 @@ def check_sanitizer(table: Table) -> None:
     """The smallest faulty call under compute-sanitizer: reads outside are named too."""
     try:
         with CudaDevice(sanitize=True) as device:
-            observed = device.observe(faulty_calls()[0])
+            outcome = judge(faulty_calls()[0], device)
     except CannotRunError as error:
         table.say("compute-sanitizer", f"not run: {str(error).splitlines()[-1][:200]}")
+        return
+    observed = outcome.observation
+    if observed is None:
+        table.say("compute-sanitizer", f"not run: {outcome.reason}")
         return
     for violation in observed.violations:
         access = "write" if violation.is_write else "read"

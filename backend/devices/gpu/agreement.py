@@ -21,6 +21,7 @@ from backend.devices.cuda.order import Order, order
 from backend.devices.cuda.selftest import well_formed_calls
 from backend.devices.gpu.decode import Decode
 from backend.devices.registry import open_device
+from backend.path import judge
 
 Bits = npt.NDArray[np.int16]
 
@@ -88,7 +89,8 @@ def compare(path: str) -> int:
         found = difference(kept[str(index)], rows_of(made.decode))
         differences.append(found)
         instructions += made.instructions
-        foretold += bool(model.observe(made_by).violations)
+        seen = judge(made_by, model).observation
+        foretold += seen is not None and bool(seen.violations)
         if found > ALLOWED or made.bad:
             wrong += 1
             print(f"order {index} on {arch}: rows differ by {found:.4f}, {len(made.bad)} bad accesses")

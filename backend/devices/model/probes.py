@@ -13,15 +13,11 @@ from functools import cache
 from itertools import product
 
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.launch import Refusal
 from backend.aiter.release import release as release_of
 from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
-from backend.decision import Refused
-from backend.errors import UnmodelledError
-from backend.host import call
-from backend.serving.policy import decide
-from backend.serving.registry import policy
+from backend.host import BuiltIn
+from backend.path import Path
 
 HEADS = (4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128)
 QUERIES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -76,14 +72,8 @@ def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reac
 
 def made_of(case: Case, source: CodeSource | None) -> Call | None:
     """The call of a case; None where backend or AITER refuses, or the planner is not modelled for it."""
-    decision = decide(policy(case.backend), case)
-    if isinstance(decision, Refused):
-        return None
-    try:
-        made = call(decision, source)
-    except UnmodelledError:
-        return None
-    return None if isinstance(made.launch, Refusal) or (made.plan is not None and made.plan.rejected) else made
+    made = Path(BuiltIn(source)).launched(case)
+    return made if isinstance(made, Call) else None
 
 
 def backward(made: Call) -> Call:

@@ -20,8 +20,11 @@ from backend.aiter.release import release
 from backend.call import Call
 from backend.case import V_HEAD_DIM, Case, MetadataMode
 from backend.decision import Decision
+from backend.devices.registry import Device
 from backend.findings import Severity
-from backend.host import call
+from backend.host import BuiltIn, Doubt, Host
+from backend.outcome import Outcome
+from backend.path import Path
 from backend.real.frameworks.record import PassedBuffer, RecordedStep
 
 RECORDED = "recorded"
@@ -70,20 +73,47 @@ def decision_of(step: RecordedStep, backend: str = RECORDED) -> Decision:
     )
 
 
+class PassedBuffers(Host):
+    """A host whose planner and decode call get the buffers that a recorded step really gave them."""
+
+    def __init__(self, host: Host, step: RecordedStep) -> None:
+        self.source = host.source
+        self._host = host
+        self._step = step
+
+    @property
+    def label(self) -> str:
+        """Of the host."""
+        return self._host.label
+
+    def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
+        """Of the host."""
+        return self._host.doubts(decision)
+
+    def call(self, decision: Decision) -> Call:
+        """The host's Call, planned and launched anew where other buffers were passed than its sizing asks for."""
+        made, step = self._host.call(decision), self._step
+        if step.planning is None or not step.persistent or made.allocated is None:
+            return made
+        given = _sizes(step.planning_buffers)
+        passed = step.decode.metadata
+        if given == made.allocated == passed:
+            return made
+        rules = release(step.release)
+        planned = plan(rules, step.device, step.planning, given)
+        decode = dataclasses.replace(made.decode, metadata=passed)
+        launched = launch(rules, step.device, decode, self.source)
+        return dataclasses.replace(made, allocated=given, plan=planned, decode=decode, launch=launched)
+
+
 def call_of(step: RecordedStep, source: CodeSource | None = None, backend: str = RECORDED) -> Call:
     """The Call with the buffers that the planner and the decode call were really given."""
-    made = call(decision_of(step, backend), source)
-    if step.planning is None or not step.persistent or made.allocated is None:
-        return made
-    given = _sizes(step.planning_buffers)
-    passed = step.decode.metadata
-    if given == made.allocated == passed:
-        return made
-    rules = release(step.release)
-    planned = plan(rules, step.device, step.planning, given)
-    decode = dataclasses.replace(made.decode, metadata=passed)
-    launched = launch(rules, step.device, decode, source)
-    return dataclasses.replace(made, allocated=given, plan=planned, decode=decode, launch=launched)
+    return PassedBuffers(BuiltIn(source), step).call(decision_of(step, backend))
+
+
+def outcome_of(step: RecordedStep, device: Device, source: CodeSource | None = None, backend: str = RECORDED) -> Outcome:
+    """What becomes of a recorded step, by the one judge. Raises CannotRunError where the device lacks what it needs."""
+    return Path(PassedBuffers(BuiltIn(source), step), device).run_decision(decision_of(step, backend))
 
 
 def disagreements(step: RecordedStep) -> tuple[Disagreement, ...]:

@@ -9,15 +9,14 @@ import numpy as np
 
 from backend.aiter.arguments import DecodeArguments, Device
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.launch import Refusal
-from backend.checks.check import check, check_call
 from backend.devices.registry import Device as RunsCalls
-from backend.errors import UnmodelledError, UsageError
+from backend.errors import UsageError
+from backend.fate import Fate
 from backend.findings import Finding, Party, Severity
 from backend.real.aiter_ops import DECODING, OpCall
 from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
-from backend.real.frameworks.steps import call_of
+from backend.real.frameworks.steps import outcome_of
 from backend.real.observe import CallWatcher, DecodeSeen, decode_arguments
 from backend.real.script.report import Seen
 
@@ -42,11 +41,7 @@ class ScriptWatcher(CallWatcher):
         if call.name == DECODING:
             seen = self.decodes.pop()
             self.calls += 1
-            try:
-                for finding in self._findings(seen):
-                    self.note(finding)
-            except (UnmodelledError, UsageError) as error:
-                self.notes[f"mla_decode_fwd call {self.calls} is not judged byte by byte: {error}"] = None
+            self._judge(seen)
 
     def note(self, finding: Finding) -> None:
         """Keep a finding, or count it where it was made before."""
@@ -57,10 +52,20 @@ class ScriptWatcher(CallWatcher):
         else:
             self.seen[finding.signature] = Seen(before.finding, before.calls + 1, before.after_abort)
 
-    def _findings(self, seen: DecodeSeen) -> list[Finding]:
-        made = call_of(self._step(seen), self.source, SCRIPT)
-        found = check_call(made) if isinstance(made.launch, Refusal) else check(self.runs.observe(made))
-        return [finding for finding in found if finding.severity is not Severity.REFUSED]
+    def _judge(self, seen: DecodeSeen) -> None:
+        try:
+            outcome = outcome_of(self._step(seen), self.runs, self.source, SCRIPT)
+        except UsageError as error:
+            self._not_judged(str(error))
+            return
+        if outcome.fate is Fate.UNMODELLED:
+            self._not_judged(str(outcome.reason))
+        for finding in outcome.findings:
+            if finding.severity is not Severity.REFUSED:
+                self.note(finding)
+
+    def _not_judged(self, why: str) -> None:
+        self.notes[f"mla_decode_fwd call {self.calls} is not judged byte by byte: {why}"] = None
 
     def _step(self, seen: DecodeSeen) -> RecordedStep:
         given = seen.call.arguments

@@ -17,6 +17,7 @@ from undisturbed import labels, outcomes, reports
 from backend.case import Case, DType
 from backend.codec import dumps, from_plain
 from backend.errors import UsageError
+from backend.fate import Fate
 from backend.findings import Finding, FindingKind
 from fuzz.campaign.chunks import died
 from fuzz.campaign.cluster import Lost
@@ -25,7 +26,7 @@ from fuzz.campaign.engine import ATTEMPTS, Engine, Verifying
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order
 from fuzz.campaign.reading import read_case, read_outcomes
-from fuzz.campaign.report import ChunkReport, Fate, Label, Shown
+from fuzz.campaign.report import ChunkReport, Label, Shown
 from fuzz.campaign.session import to_retry
 from fuzz.campaign.slot import Slot
 from fuzz.campaign.store import FILE_NAME, Store, environment

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from backend.case import Case, DType, MetadataMode
-from backend.path import Outcome, Path
+from backend.outcome import Outcome
+from backend.path import Path
 from fuzz.campaign.features import better, cost, features, margins, names_fault, parent
 from fuzz.campaign.guided import FeatureMap, Frozen, Maker
 from fuzz.campaign.report import NO_PARENT, Parent, Reached
@@ -28,7 +29,7 @@ def bred_from(tried: Case, kernel: str = KERNELS[0], family: str = "") -> Parent
 
 
 def run(tried: Case) -> Outcome:
-    return Path("model").run(tried)
+    return Path().run(tried)
 
 
 def reached(*told: tuple[int, int, int]) -> Reached:

@@ -18,10 +18,10 @@ from undisturbed import labels, outcomes
 from backend.case import Case
 from backend.codec import from_plain
 from backend.errors import CannotRunError
+from backend.fate import Fate
 from backend.findings import FindingKind
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.order import Order
-from fuzz.campaign.report import Fate
 from fuzz.campaign.slot import At, Slot, read_slot
 from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.worker import Broken, Investigated, Supervisor, Worker

@@ -15,7 +15,7 @@ def reports(config: CampaignConfig) -> list[ChunkReport]:
     """Of all chunks, in their order."""
     maker = Maker(config.space(), config.seed, config.cases_a_chunk)
     guide = Guide(config.generation_chunks, config.guided)
-    path = Safe(Path(config.device), config.device)
+    path = Safe(Path(device=config.device), config.device)
     found = []
     assert config.chunk_limit is not None
     for chunk in range(config.chunk_limit):

@@ -17,7 +17,7 @@ HEADS, Q_BYTES, O_BYTES = 64, 64 * 576, 64 * 512 * 2
 
 
 def mapped(case: Case) -> dict[str, Bar]:
-    found = memory_map(Path(open_device("model", record=True)).run(case))
+    found = memory_map(Path(device=open_device("model", record=True)).run(case))
     assert found is not None
     return {bar.tensor: bar for bar in found.bars}
 

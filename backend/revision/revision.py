@@ -1,8 +1,8 @@
-"""One revision of AITER as a path: its own sizing, fold, kernel table and code objects; a built-in release's planner.
+"""One revision of AITER as a host: its own sizing, fold, kernel table and code objects; a built-in release's planner.
 
-What is Python at that revision is executed from its text (reprod.host_code), the kernel table and the code objects are its
-own, and nothing is built. Planners and launcher are C++: the planner of the built-in release whose source is the same but
-for spelling is used. Where no release's is, or the launcher's text is none of those known, that is a doubt, and said.
+What is Python at that revision is executed from its text (backend.revision.host_code), the kernel table and the code objects
+are its own, and nothing is built. Planners and launcher are C++: the planner of the built-in release whose source is the same
+but for spelling is used. Where no release's is, or the launcher's text is none of those known, that is a doubt, and said.
 """
 
 from __future__ import annotations
@@ -10,29 +10,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, SizingArguments
-from backend.aiter.codefiles import CodeSource, open_source
+from backend.aiter.codefiles import CodeSource
 from backend.aiter.fold import FoldedHeads
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
 from backend.aiter.release import LAUNCHER_SOURCE, nearest_release, release
+from backend.aiter.sizing import sizing_of
 from backend.call import Call
 from backend.case import RELEASES, Case, MetadataMode
-from backend.checks.check import check, check_call
-from backend.decision import Decision, Refused
-from backend.devices.registry import Device as RunsOn
-from backend.devices.registry import open_device
+from backend.decision import Decision
 from backend.errors import CannotRunError
-from backend.findings import Severity
-from backend.host import sizing_of
-from backend.path import Outcome
-from backend.serving.policy import decide
-from backend.serving.registry import policy
-from reprod.host_code import (
+from backend.host import Doubt, Host, Part
+from backend.revision.host_code import (
     DECODE_FILE,
     SIZING_FILE,
     RefusedByHostCode,
@@ -60,54 +51,30 @@ SAME_PLANNERS = {
 """`spelled_alike` of each planner's file -> the built-in release that has it; a test compares them with a checkout."""
 
 
-class Part(StrEnum):
-    """What of a revision may not be known."""
+class Revision(Host):
+    """The host side of one revision. source: its files. Raises CannotRunError where the revision cannot be judged."""
 
-    PLANNER = "planner"
-    LAUNCHER = "launcher"
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """Something of a revision for which the rules of a built-in release stand in, without being known to be its own."""
-
-    part: Part
-    text: str
-
-
-class RevisionPath:
-    """Runs cases by the rules of one revision.
-
-    source: the revision's files. device: by name in backend.devices.registry.
-    """
-
-    def __init__(self, source: CodeSource, device: RunsOn | str = "model") -> None:
-        self.source = source
-        self.device = open_device(device, source) if isinstance(device, str) else device
+    def __init__(self, source: CodeSource) -> None:
+        self.source: CodeSource = source
         self._nearest = nearest_release(source).name
 
-    def run(self, case: Case) -> Outcome:
-        """The outcome of a case, whose release is replaced. Raises CannotRunError where the revision cannot be judged."""
-        decision = decide(policy(case.backend), case.replace(release=self._nearest))
-        if isinstance(decision, Refused):
-            return Outcome(case, None, None, None, (), decision.reason)
-        return self.run_decision(decision)
+    @property
+    def label(self) -> str:
+        """Of its files."""
+        return self.source.label
 
-    def run_decision(self, decision: Decision) -> Outcome:
-        """The same from a decision on; the release of its case is replaced by the one whose planner the revision has."""
+    def stood_for(self, case: Case) -> Case:
+        """The case of the built-in release that is nearest."""
+        return case.replace(release=self._nearest)
+
+    def call(self, decision: Decision) -> Call:
+        """Sizes and fold from the revision's text; the case's release becomes the one whose planner the revision has."""
         case = decision.case.replace(release=self._planner(decision.mode) or self._nearest)
-        made = self._call(dataclasses.replace(decision, case=case))
-        refused = made.plan.rejected if made.plan is not None and made.plan.rejected else None
-        if refused is None and isinstance(made.launch, Refusal):
-            refused = made.launch.reason
-        if refused is not None:
-            findings = tuple(finding for finding in check_call(made) if finding.severity is not Severity.SILENT)
-            return Outcome(case, decision, made, None, findings, refused)
-        observation = self.device.observe(made)
-        return Outcome(case, decision, made, observation, check(observation), None)
+        return self._call(dataclasses.replace(decision, case=case))
 
-    def doubts(self, mode: MetadataMode) -> tuple[Doubt, ...]:
-        """What stands in for rules that are not known to be the revision's own, for a call of that mode."""
+    def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
+        """What stands in for rules that are not known to be the revision's own, in a call of that decision."""
+        mode = decision.mode
         found = []
         if mode is not MetadataMode.NON_PERSISTENT and self._planner(mode) is None:
             text = f"{PLANNER_FILES[mode]} is that of no built-in release; planned as {self._nearest} does"
@@ -169,24 +136,6 @@ class RevisionPath:
         return content.decode("utf-8", "replace")
 
 
-class RevisionJudge:
-    """Tries one case at revisions of a checkout; see reprod.bisect.Judge."""
-
-    def __init__(self, checkout: str, case: Case, device: str = "model") -> None:
-        self._checkout = checkout
-        self._case = case
-        self._device = device
-
-    def __call__(self, name: str) -> tuple[Outcome, tuple[tuple[Part, str], ...]]:
-        """Outcome and doubts at a commit; raises CannotRunError where it cannot be judged."""
-        path = RevisionPath(open_source(f"{self._checkout}@{name}"), self._device)
-        outcome = path.run(self._case)
-        if outcome.decision is None:
-            return outcome, ()
-        return outcome, tuple((doubt.part, doubt.text) for doubt in path.doubts(outcome.decision.mode))
-
-
-@lru_cache(maxsize=256)
 def spelled_alike(text: str) -> str:
     """sha256 of C++ without comments, spacing, includes and the helper library's name (ck_tile until aiter#2717, then opus)."""
     bare = re.sub(r"//[^\n]*|/\*.*?\*/|^\s*#include[^\n]*", "", text, flags=re.DOTALL | re.MULTILINE)

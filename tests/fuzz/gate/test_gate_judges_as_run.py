@@ -1,0 +1,87 @@
+"""What is refused and what is a fault does not depend on who asks: `run`, the gate, a script's watcher, decide."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.call import Call
+from backend.case import Case, MetadataMode
+from backend.decision import Decision
+from backend.devices.model.device import ModelDevice
+from backend.fate import Fate
+from backend.path import Path, judge
+from backend.real.frameworks.record import BUFFER_ROLES, PassedBuffer, Phase, RecordedStep, Recording
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.steps import outcome_of
+from backend.serving.policy import decide
+from backend.serving.registry import policy
+from fuzz.gate.judge import Judge
+
+REJECTED = Case(8, (9, 40), max_seqlen_q=4, backend="direct", mode=MetadataMode.FAKE)
+"""8 heads with 4 rows: v1_0 refuses to plan; its launch by itself would go through and leave rows unwritten."""
+
+
+def recorded(case: Case) -> RecordedStep:
+    """The step of a backend file that asks AITER for just what the policy of a case asks for."""
+    decision = decide(policy(case.backend), case)
+    assert isinstance(decision, Decision)
+    made = Path().call(case)
+    assert isinstance(made, Call)
+    assert made.allocated is not None
+    sizes = made.allocated
+    passed = tuple(
+        PassedBuffer(role, tag, 0, words, words, "int32")
+        for tag, role in enumerate(BUFFER_ROLES)
+        if (words := getattr(sizes, role, 2 if role == "work_metadata" else 0))
+    )
+    return RecordedStep(
+        scenario="plain",
+        step=0,
+        call=0,
+        phase=Phase.EAGER,
+        kind=StepKind.DECODE,
+        backend=0,
+        release=case.release,
+        device=made.device,
+        num_head=case.num_head,
+        kv_lens=case.kv_lens,
+        query_lens=decision.query_lens,
+        padded=0,
+        padded_kv_len=0,
+        slots=decision.decode.kv_indices,
+        sizing=decision.sizing,
+        planning=decision.planning,
+        decode=made.decode,
+        planning_buffers=passed,
+        decode_buffers=passed,
+        lines={},
+        ignored=(),
+        strays=(),
+        q_dtype_name="",
+        kv_dtype_name="",
+    )
+
+
+def test_a_plan_that_aiter_rejects_is_refused_for_everyone() -> None:
+    """The judge of the gate said: silent, a row is not written."""
+    ran = Path().run(REJECTED)
+    assert (ran.fate, ran.faulty) == (Fate.REFUSED, False)
+    step = recorded(REJECTED)
+    again = outcome_of(step, ModelDevice())
+    assert (again.fate, again.reason) == (Fate.REFUSED, ran.reason)
+    scenario = Scenario("plain", (BackendConfig(8),), (Step(StepKind.DECODE, (1,)),))
+    gate = Judge(ModelDevice())
+    assert not list(gate.sightings(scenario, Recording("plain", (step,), ())))
+    assert gate.refused == 1
+
+
+@pytest.mark.parametrize("mode", [None, *MetadataMode])
+@pytest.mark.parametrize(("heads", "rows"), [(8, 4), (16, 1), (16, 5), (64, 1), (64, 3)])
+def test_a_recorded_step_comes_to_what_its_case_comes_to(heads: int, rows: int, mode: MetadataMode | None) -> None:
+    case = Case(heads, (9, 700), max_seqlen_q=rows, backend="direct", mode=mode)
+    made = Path().call(case)
+    if not isinstance(made, Call) or made.allocated is None:
+        pytest.skip("nothing is planned")
+    ran, again = judge(made, ModelDevice()), outcome_of(recorded(case), ModelDevice())
+    assert (ran.fate, ran.reason) == (again.fate, again.reason)
+    assert [f.signature for f in ran.findings] == [f.signature for f in again.findings]
