@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
+from backend.case_fields import CaseField, fields_of, limited, row
 from backend.errors import UsageError
 
 
@@ -61,57 +62,122 @@ RELEASES = ("2025-11", "2026-06", "2026-08")
 """Releases of AITER whose host rules are built in; see backend/aiter/release.py."""
 
 
+MAX_KV_LEN = 1 << 22
+"""Longest request tried: 4 Mi tokens, above every model's context and below where int32 indptrs of a batch overflow."""
+
+PAGE_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Tokens a page that AITER's launcher can tell a kernel, which is told the logarithm."""
+
+HEAD_COUNTS = (1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
+"""Heads a rank that models and tensor parallelism lead to; sglang takes 4, 8 and the multiples of 16 of these."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One batch of MLA decode, as a serving backend would meet it.
+    """One batch of MLA decode, as a serving backend would meet it. What each field means stands in its row.
 
-    num_head: query heads of this rank as the model has them (before any padding), at least 1.
-    kv_lens: KV tokens of each request, this step's included; one entry a request, at least one request, each >= 0.
-    max_seqlen_q: query rows of a request (1 in plain decode, the number of draft tokens under MTP), >= 1.
-    query_lens: rows of each request where they differ (ragged), each in [1, max_seqlen_q]; None: all max_seqlen_q.
-    page_size: tokens a KV page; q_dtype, kv_dtype: what the tensors really hold.
-    num_cu: compute units; 0 means the whole GPU of `arch`.
-    mode: None lets the backend decide; otherwise the metadata mode is forced, to try what a rule would bring.
-    graph_batch: batch size of the captured graph that this batch is replayed in, >= len(kv_lens); None: eager.
-    max_batch: the batch that a framework allocates its buffers for (max_num_seqs), None: as captured or run.
-    first_page: id of the first physical page held; first_page + pages held is the size of the pool.
-    return_lse: whether the log-sum-exp of each row is asked for too, as context parallelism needs it (2026 on).
+    kv_lens has one entry a request, at least one request, each in [0, MAX_KV_LEN]; query_lens as many, each in
+    [1, max_seqlen_q]; graph_batch is at least as large as the batch. The pool of KV pages ends with the last page held.
+    Raises UsageError for a value that is not allowed.
     """
 
-    num_head: int
-    kv_lens: tuple[int, ...]
-    max_seqlen_q: int = 1
-    query_lens: tuple[int, ...] | None = None
-    page_size: int = 1
-    q_dtype: DType = DType.FP8
-    kv_dtype: DType = DType.FP8
-    arch: Arch = Arch.GFX950
-    num_cu: int = 0
-    release: str = "2026-06"
-    backend: str = "sglang-27188"
-    mode: MetadataMode | None = None
-    graph_batch: int | None = None
-    max_batch: int | None = None
-    first_page: int = 0
-    page_order: PageOrder = PageOrder.SEQUENTIAL
-    return_lse: bool = False
+    num_head: int = row(
+        text="query heads of this rank as the model has them, before any padding",
+        least=1,
+        most=1024,
+        steps=HEAD_COUNTS,
+        formerly="--heads",
+        special=True,
+        shrunk=3,
+    )
+    kv_lens: tuple[int, ...] = row(text="KV tokens of each request, this step's included", special=True, shrunk=None)
+    max_seqlen_q: int = row(
+        1,
+        "query rows a request: 1 in plain decode, the number of draft tokens under MTP",
+        least=1,
+        most=64,
+        formerly="--qlen",
+        special=True,
+        shrunk=None,
+    )
+    query_lens: tuple[int, ...] | None = row(
+        None, "rows of each request where they differ (ragged)", word="rows", special=True, shrunk=None
+    )
+    page_size: int = row(
+        1,
+        "tokens a KV page",
+        choices=PAGE_SIZES,
+        allowed="a power of two in 1..256",
+        steps=PAGE_SIZES,
+        word="page",
+        special=True,
+        shrunk=4,
+    )
+    q_dtype: DType = row(DType.FP8, "what q really holds", special=True, shrunk=1)  # noqa: RUF009  (a field, like the others)
+    kv_dtype: DType = row(DType.FP8, "what the KV cache really holds", special=True, shrunk=2)  # noqa: RUF009
+    arch: Arch = row(Arch.GFX950, "the GPU", special=True, shrunk=None)  # noqa: RUF009
+    num_cu: int = row(
+        0,
+        "compute units; 0: the whole GPU",
+        least=0,
+        most=1024,
+        allowed="0 (the whole GPU) or 1..1024",
+        formerly="--cus",
+        word="CUs",
+        told_after="mode",
+        special=True,
+        shrunk=7,
+    )
+    release: str = row("2026-06", "release of AITER", choices=RELEASES, special=True, shrunk=None)
+    backend: str = row("sglang-27188", "whose rule decides", special=True, shrunk=None)
+    mode: MetadataMode | None = row(  # noqa: RUF009
+        None, "metadata mode to force, to try what a rule would bring; none: the backend decides", special=True, shrunk=8
+    )
+    graph_batch: int | None = row(
+        None,
+        "batch of the captured graph that this batch is replayed in; none: eager",
+        least=1,
+        most=65536,
+        word="graph",
+        special=True,
+        shrunk=None,
+    )
+    max_batch: int | None = row(
+        None,
+        "batch that a framework allocates its buffers for (max_num_seqs); none: as captured or run",
+        least=1,
+        most=65536,
+        word="max_batch",
+        special=True,
+        shrunk=None,
+    )
+    first_page: int = row(
+        0, "id of the first physical page held", least=0, most=2**31 - 1, allowed="0..2^31-1", special=True, shrunk=6
+    )
+    page_order: PageOrder = row(  # noqa: RUF009
+        PageOrder.SEQUENTIAL,
+        "which physical pages the requests hold, in the order of their tokens",
+        word="pages",
+        told_after="return_lse",
+        special=True,
+        shrunk=5,
+    )
+    return_lse: bool = row(
+        False,
+        "ask for the log-sum-exp of each row too, as context parallelism needs it (2026 on)",
+        formerly="--lse",
+        shrunk=9,
+    )
 
     def __post_init__(self) -> None:
-        _require("num_head", self.num_head, 1 <= self.num_head <= 1024, "1..1024")
-        _require("kv_lens", self.kv_lens, len(self.kv_lens) >= 1, "one length a request, at least one request")
-        _require("kv_lens", self.kv_lens, all(0 <= n <= MAX_KV_LEN for n in self.kv_lens), f"lengths in 0..{MAX_KV_LEN}")
-        _require("max_seqlen_q", self.max_seqlen_q, 1 <= self.max_seqlen_q <= 64, "1..64")
-        _require("page_size", self.page_size, self.page_size in (1, 2, 4, 8, 16, 32, 64, 128, 256), "a power of two in 1..256")
-        _require("num_cu", self.num_cu, 0 <= self.num_cu <= 1024, "0 (the whole GPU) or 1..1024")
-        _require("release", self.release, self.release in RELEASES, ", ".join(RELEASES))
-        _require("first_page", self.first_page, 0 <= self.first_page < 2**31, "0..2^31-1")
+        for name, check in _LIMITED:
+            check(getattr(self, name))
         batch = len(self.kv_lens)
+        _require("kv_lens", self.kv_lens, batch >= 1, "one length a request, at least one request")
+        _require("kv_lens", self.kv_lens, all(0 <= n <= MAX_KV_LEN for n in self.kv_lens), f"lengths in 0..{MAX_KV_LEN}")
         if self.query_lens is not None:
             fits = len(self.query_lens) == batch and all(1 <= n <= self.max_seqlen_q for n in self.query_lens)
             _require("query_lens", self.query_lens, fits, f"{batch} entries in 1..max_seqlen_q={self.max_seqlen_q}")
-        for name in ("graph_batch", "max_batch"):
-            value = getattr(self, name)
-            _require(name, value, value is None or (1 <= value <= 65536), "null or 1..65536")
         _require("graph_batch", self.graph_batch, self.graph_batch is None or self.graph_batch >= batch, f">= batch {batch}")
 
     @property
@@ -133,10 +199,15 @@ class Case:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
-MAX_KV_LEN = 1 << 22
-"""Longest request tried: 4 Mi tokens, above every model's context and below where int32 indptrs of a batch overflow."""
-
-
 def _require(field: str, given: object, holds: bool, allowed: str) -> None:
     if not holds:
         raise UsageError.not_allowed(f"case field {field}", given, allowed)
+
+
+FIELDS: tuple[CaseField, ...] = fields_of(Case)
+"""The rows of a Case, in the order of its fields."""
+
+ORDINARY: tuple[CaseField, ...] = tuple(each for each in FIELDS if each.ordinary)
+"""Those that are drawn by themselves, over the values that a specification names."""
+
+_LIMITED = limited(FIELDS)

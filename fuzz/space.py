@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from backend.case import MAX_KV_LEN, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from backend.serving.served import Allocation, Served, TensorTypes, served
-from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, Spec
+from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, OPTIONS, Spec
 
 MODEL_HEADS = {"deepseek-r1": 128, "kimi-k2": 64, "kimi-k3": 96}
 """Query heads of a model, all ranks together."""
@@ -27,6 +28,7 @@ class CaseSpace:
 
     heads: query heads a rank. tensor_types: (arch, q, KV) as they go together. modes: None leaves it to the backend.
     max_batch: requests of a case. max_kv_len: tokens of a request. max_tokens: KV tokens of all requests of a case.
+    options: values of further fields of a Case, by name; one that is not named stays neutral.
     The other fields are those of backend.serving.served.Served.
     """
 
@@ -45,6 +47,7 @@ class CaseSpace:
     max_batch: int = DEFAULT_MAX_BATCH
     max_kv_len: int = DEFAULT_MAX_KV_LEN
     max_tokens: int = DEFAULT_MAX_TOKENS
+    options: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("releases", "heads", "tensor_types", "query_rows", "page_sizes", "modes"):
@@ -55,6 +58,7 @@ class CaseSpace:
             ("num_head", self.heads),
             ("max_seqlen_q", self.query_rows),
             ("page_size", self.page_sizes),
+            *self.options,
         ):
             for value in values:
                 _VALID_CASE.replace(**{field: value})  # a Case knows what its fields may be, and complains
@@ -77,6 +81,7 @@ class CaseSpace:
             and case.max_seqlen_q in self.query_rows
             and case.mode in self.modes
             and (self.empty_requests or min(case.kv_lens) > 0)
+            and all(getattr(case, name) in values for name, values in self.options)
         )
 
 
@@ -99,6 +104,7 @@ def space(spec: Spec) -> CaseSpace:
         max_batch=spec.max_batch,
         max_kv_len=spec.max_kv_len,
         max_tokens=max(DEFAULT_MAX_TOKENS, spec.max_kv_len),
+        options=tuple((name, getattr(spec, name)) for name in OPTIONS if getattr(spec, name) is not None),
     )
 
 

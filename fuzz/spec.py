@@ -8,12 +8,15 @@ TOML fields of a campaign are made of it (see fuzz/commands/flags.py). A field a
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from backend.case import Arch, DType, MetadataMode
+from backend.case import ORDINARY, Arch, DType, MetadataMode
 from backend.errors import UsageError
+
+T = TypeVar("T")
 
 DEFAULT_RELEASE = "2026-06"
 
@@ -33,7 +36,20 @@ def explained(default: Any, text: str, *, least: int | None = None, formerly: st
     return field(default=default, metadata={"explained": text, "least": least, "formerly": formerly})
 
 
+OPTIONS = tuple(each.name for each in ORDINARY)
+"""Fields of a Case that are drawn by themselves: a specification has a field of the same name for each."""
+
+
+def with_options(specification: type[T]) -> type[T]:
+    """Adds a field for each of OPTIONS to a class that is to become a dataclass: values to draw, None for the neutral one."""
+    for each in ORDINARY:
+        specification.__annotations__[each.name] = types.GenericAlias(tuple, (each.kind, ...)) | None
+        setattr(specification, each.name, explained(None, f"{each.explained}: values to draw", least=each.least))
+    return specification
+
+
 @dataclass(frozen=True, slots=True)
+@with_options
 class Spec:
     """What is tried; None leaves it to what the backend really sends.
 
@@ -65,7 +81,7 @@ class Spec:
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
             value, least = getattr(self, each.name), each.metadata["least"]
-            if value is not None and least is not None and not value >= least:
+            if isinstance(value, int | float) and least is not None and not value >= least:
                 raise UsageError.not_allowed(each.name, value, f"at least {least}")
 
 

@@ -107,6 +107,7 @@ def _cases(draw: Draw, tables: _Tables) -> Case:
         max_batch=_max_batch(draw, space, batch, graph_batch),
         first_page=first_page,
         page_order=page_order,
+        **{name: _pick(draw, values) for name, values in space.options},
     )
 
 

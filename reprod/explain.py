@@ -13,7 +13,8 @@ import numpy as np
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.call import Call
-from backend.case import Case, PageOrder
+from backend.case import FIELDS, Case
+from backend.case_fields import CaseField
 from backend.checks.memory import ABOUT_ROWS
 from backend.decision import Decision
 from backend.findings import Finding, FindingKind, Severity
@@ -58,6 +59,26 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None =
     yield from _findings(outcome)
 
 
+ALWAYS_TOLD = ("num_head", "q_dtype", "kv_dtype", "max_seqlen_q", "kv_lens", "arch", "release")
+"""Fields that every case is told with."""
+
+NEVER_TOLD = ("backend",)
+"""Fields that are told elsewhere: with the decision."""
+
+
+def _told_in_order(fields: Sequence[CaseField]) -> tuple[CaseField, ...]:
+    """The fields that are told where they are not neutral, in their order, each behind the one that it names."""
+    kept = [field for field in fields if field.name not in (*ALWAYS_TOLD, *NEVER_TOLD)]
+    ordered = [field for field in kept if not field.told_after]
+    for field in kept:
+        if field.told_after:
+            ordered.insert([each.name for each in ordered].index(field.told_after) + 1, field)
+    return tuple(ordered)
+
+
+TOLD = _told_in_order(FIELDS)
+
+
 def told(case: Case) -> str:
     """A case in one line: what every case has, then what is unusual about it."""
     parts = [
@@ -68,18 +89,10 @@ def told(case: Case) -> str:
         case.arch.value,
         case.release,
     ]
-    unusual = {
-        "rows": None if case.query_lens is None else lengths(case.query_lens),
-        "page": case.page_size if case.page_size != 1 else None,
-        "mode": case.mode,
-        "CUs": case.num_cu or None,
-        "graph": case.graph_batch,
-        "max_batch": case.max_batch,
-        "first page": case.first_page or None,
-        "with": "return_lse" if case.return_lse else None,
-        "pages": None if case.page_order is PageOrder.SEQUENTIAL else case.page_order,
-    }
-    parts += [f"{name} {value}" for name, value in unusual.items() if value is not None]
+    for field in TOLD:
+        value = getattr(case, field.name)
+        if value != field.neutral:
+            parts.append(field.told(lengths(value) if isinstance(value, tuple) else value))
     return ", ".join(parts)
 
 
@@ -110,6 +123,8 @@ def _decision(decision: Decision) -> Iterator[str]:
         yield from table(("argument", "sizing", "planning", "decode"), rows)
     else:
         yield f"  no metadata; {decode.num_head} heads, page size {decode.page_size}, splits {_or_none(decode.num_kv_splits)}"
+    if decode.options:
+        yield f"  further arguments of mla_decode_fwd: {', '.join(f'{name}={value}' for name, value in decode.options)}"
 
 
 def _plan(call: Call, plan: Plan, items: int, offenders: Sequence[int]) -> Iterator[str]:

@@ -92,6 +92,7 @@ def _tags(decision: Decision) -> set[str]:
         "persistent" if decision.sizing is not None else "non-persistent",
         "until 2025" if decision.case.release.startswith("2025") else "since 2026",
         "lse" if decision.decode.return_lse else "no lse",
+        "options" if decision.decode.options else "no options",
     }
 
 
@@ -154,6 +155,7 @@ _COMMENTS: Mapping[str, str] = {
     "KV_LENS": "tokens of each request",
     "QUERY_LENS": "q rows of each request",
     "FIRST_PAGE": "first physical page held; the pool ends with the last",
+    "OPTIONS": "further arguments of mla_decode_fwd",
     "METADATA_Q_DTYPE": "what the metadata calls are told",
 }
 
@@ -224,6 +226,8 @@ def _constants(decision: Decision) -> dict[str, str]:
             "UNI_SEQLEN_QO": planning.uni_seqlen_qo,
             "MAX_SPLIT_PER_BATCH": planning.max_split_per_batch,
         }
+    if decode.options:
+        constants["OPTIONS"] = dict(decode.options)
     return {name: str(value) for name, value in constants.items()}
 
 

@@ -5,20 +5,17 @@ Knows the Case and the signature of a finding; not what a fault is, nor which de
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from backend.case import MAX_KV_LEN, Case, DType, PageOrder
+from backend.case import FIELDS, MAX_KV_LEN, Case, DType
+from backend.case_fields import REQUIRED, CaseField
 from backend.errors import CannotRunError, UsageError
 
 if TYPE_CHECKING:
     from backend.outcome import Outcome
-
-HEAD_COUNTS = (1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
-"""Heads a rank that models and tensor parallelism lead to; sglang takes 4, 8 and the multiples of 16 of these."""
-
-PAGE_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 EXHAUSTIVE = 512
 """Values tried one by one, from the smallest, before a number counts as minimal. Planners change their minds at 16, 64,
@@ -86,8 +83,9 @@ class Shrinker:
     run at most once.
 
     **Progress** is a smaller `measure`, a tuple compared from its left, most important first: requests; graph and
-    allocation batch; query rows; KV tokens; dtypes (fp8 first, which is what MLA is served with and the default of a
-    Case); heads; page size, page order, first page; compute units; a forced mode; the log-sum-exp asked for. A step that
+    allocation batch; query rows; KV tokens; then every other field by its distance from neutral, in the order that the rows
+    of backend/case.py give (`ONE_BY_ONE`): dtypes (fp8 first, which is what MLA is served with), heads, page size, page
+    order, first page, compute units, a forced mode, the log-sum-exp asked for, and what has been added since. A step that
     makes an earlier entry smaller may make later ones larger, never the other way round. Release, architecture and backend
     are what is under test and never change.
 
@@ -167,15 +165,7 @@ def measure(case: Case) -> tuple[int, ...]:
         case.max_seqlen_q,
         0 if case.query_lens is None else sum(case.query_lens),
         sum(case.kv_lens),
-        case.q_dtype is not DType.FP8,
-        case.kv_dtype is not DType.FP8,
-        case.num_head,
-        case.page_size,
-        case.page_order is not PageOrder.SEQUENTIAL,
-        case.first_page,
-        case.num_cu,
-        case.mode is not None,
-        case.return_lse,
+        *(field.size(getattr(case, field.name)) for field in ONE_BY_ONE),
         *case.kv_lens,
         *(case.query_lens or ()),
     )
@@ -265,29 +255,31 @@ def _dtypes(case: Case) -> Iterator[Case]:
         yield case.replace(q_dtype=q_dtype, kv_dtype=kv_dtype)
 
 
-def _heads(case: Case) -> Iterator[Case]:
-    yield from (case.replace(num_head=heads) for heads in HEAD_COUNTS if heads < case.num_head)
+def _smaller(field: CaseField, case: Case) -> Iterator[Case]:
+    """The neutral value, then values nearer to it."""
+    value = getattr(case, field.name)
+    if field.size(value) == 0:
+        return
+    yield from (case.replace(**{field.name: each}) for each in _nearer(field, value))
 
 
-def _pages(case: Case) -> Iterator[Case]:
-    yield from (case.replace(page_size=size) for size in PAGE_SIZES if size < case.page_size)
-    if case.page_order is not PageOrder.SEQUENTIAL:
-        yield case.replace(page_order=PageOrder.SEQUENTIAL)
-    yield from (case.replace(first_page=page) for page in smaller_numbers(case.first_page, 0))
+def _nearer(field: CaseField, value: Any) -> Iterator[Any]:
+    if field.steps:
+        yield from (each for each in field.steps if each < value)
+        return
+    if field.neutral is not REQUIRED:
+        yield field.neutral
+    if field.kind is int:
+        origin = field.neutral if isinstance(field.neutral, int) else field.least or 0
+        sign = 1 if value > origin else -1
+        numbers = (origin + sign * distance for distance in smaller_numbers(abs(value - origin), 0))
+        yield from (number for number in numbers if number != field.neutral and field.holds(number))
 
 
-def _compute_units(case: Case) -> Iterator[Case]:
-    yield from (case.replace(num_cu=count) for count in smaller_numbers(case.num_cu, 0))
-
-
-def _mode(case: Case) -> Iterator[Case]:
-    if case.mode is not None:
-        yield case.replace(mode=None)
-
-
-def _lse(case: Case) -> Iterator[Case]:
-    if case.return_lse:
-        yield case.replace(return_lse=False)
+ONE_BY_ONE: tuple[CaseField, ...] = tuple(
+    sorted((field for field in FIELDS if field.shrunk is not None), key=lambda field: field.shrunk or 0)
+)
+"""Fields that are made smaller by themselves, in the order of the measure."""
 
 
 def _redistribute(case: Case) -> Iterator[Case]:
@@ -310,11 +302,7 @@ PASSES: tuple[Callable[[Case], Iterator[Case]], ...] = (
     _lengths_together,
     _lengths_alone,
     _dtypes,
-    _heads,
-    _pages,
-    _compute_units,
-    _mode,
-    _lse,
+    *(functools.partial(_smaller, field) for field in ONE_BY_ONE),
     _redistribute,
 )
 """In the order of the measure; redistribution last, because it only settles what the others left equal."""

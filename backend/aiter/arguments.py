@@ -80,6 +80,7 @@ class DecodeArguments:
     kv_buffer: [kv_pages, page_size, 1, 576] of kv_dtype.
     metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
     num_kv_splits: None lets AITER choose. page_size: second dimension of kv_buffer.
+    options: further keyword arguments, those alone that differ from AITER's defaults, as (name, value).
     """
 
     q_rows: int
@@ -97,6 +98,7 @@ class DecodeArguments:
     num_kv_splits: int | None
     intra_batch_mode: bool
     return_lse: bool = False
+    options: tuple[tuple[str, object], ...] = ()
 
     @property
     def page_bytes(self) -> int:

@@ -24,12 +24,17 @@ from backend.aiter.release import Release
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import ELEMENT_OF, ElementType, TensorSpec
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.errors import UnmodelledError
 
 BLOCK = (256, 1, 1)
 """Threads of a workgroup: 4 waves of 64."""
 
 SOFTMAX_SCALE = 1.0 / QK_HEAD_DIM**0.5
 """sm_scale where the caller gives none."""
+
+
+OPTIONS: frozenset[str] = frozenset()
+"""Options of the call (DecodeArguments.options) that this module has rules for; any other is not dropped but not modelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,9 @@ def launch(
     The six metadata tensors are those of `arguments.metadata`; sm_scale and the scales of q and KV are the usual ones. What
     AITER does by environment variable only (AITER_ENABLE_EXPERIMENTAL, AITER_MLA_USE_OPUS, ...) is off.
     """
+    for name, value in arguments.options:
+        if name not in OPTIONS:
+            raise UnmodelledError(f"mla_decode_fwd({name}={value!r}): what it does is not modelled")
     batch = len(arguments.qo_indptr) - 1
     metadata = arguments.metadata
     if metadata is not None and release.decode.leaves_persistent_mode(device, arguments, batch):

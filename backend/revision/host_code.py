@@ -89,6 +89,7 @@ def executed_stage1(text: str, device: Device, arguments: DecodeArguments) -> St
         "num_kv_splits": arguments.num_kv_splits,
         "intra_batch_mode": arguments.intra_batch_mode,
         "return_lse": arguments.return_lse,
+        **dict(arguments.options),
     }
     sizes = arguments.metadata
     if sizes is not None:

@@ -7,7 +7,7 @@ batch alone (index tensors, padding rows) is built here, the same way for every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,7 +16,7 @@ import numpy as np
 from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments
 from backend.aiter.release import release
 from backend.aiter.splits import SplitsAsked, choose_splits
-from backend.case import Case, DType, MetadataMode, PageOrder
+from backend.case import ORDINARY, Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision, Refused
 
 
@@ -68,6 +68,17 @@ class Choice:
 Policy = Callable[[Case], Choice]
 
 
+def refuse_options(case: Case, framework: str, reasons: Mapping[str, str]) -> None:
+    """Raises CaseRefused for an option of the call that a framework does not use, so that none is dropped silently.
+
+    reasons: by field of a Case, why not; a field without one is refused in general words.
+    """
+    for field in ORDINARY:
+        if getattr(case, field.name) != field.neutral:
+            general = f"{framework} leaves it at {field.neutral}"
+            raise CaseRefused(f"{field.name}: {reasons.get(field.name, general)}")
+
+
 def decide(policy: Policy, case: Case) -> Decision | Refused:
     """What the policy's backend hands to AITER for the case."""
     try:
@@ -107,6 +118,11 @@ def assemble(case: Case, choice: Choice) -> Decision:
         num_kv_splits=_captured_splits(case, choice) or choice.max_split_per_batch,
         intra_batch_mode=choice.mode is MetadataMode.FAKE,
         return_lse=case.return_lse,
+        options=tuple(
+            (field.argument, getattr(case, field.name))
+            for field in ORDINARY
+            if field.argument and getattr(case, field.name) != field.neutral
+        ),
     )
     if choice.mode is MetadataMode.NON_PERSISTENT:
         return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, None, None, decode)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.case import Case, DType, MetadataMode
-from backend.serving.policy import CaseRefused, Choice
+from backend.serving.policy import CaseRefused, Choice, refuse_options
 
 MIN_KERNEL_HEADS = 16
 """AITER's kernels take at least 16 heads; sglang repeats q's heads up to it (`num_head_padded`)."""
+
+REASONS = {"return_lse": "sglang asks for it under decode context parallelism only, which this rule is not of"}
+"""Options of the call that sglang does not use here, and why; see refuse_options."""
 
 MAX_HEADS = 128
 
@@ -96,8 +99,7 @@ class AiterMlaBackend:
             raise CaseRefused(f"{heads} heads a rank: sglang takes 4, 8 or a multiple of 16 up to {MAX_HEADS}")
         if case.query_lens is not None and set(case.query_lens) != {case.max_seqlen_q}:
             raise CaseRefused("query lengths that differ: sglang decodes and verifies a uniform number of rows a request")
-        if case.return_lse:
-            raise CaseRefused("return_lse: sglang asks for it under decode context parallelism only, which this rule is not of")
+        refuse_options(case, "sglang", REASONS)
         if case.max_seqlen_q > MAX_DRAFT_TOKENS:
             raise CaseRefused(f"{case.max_seqlen_q} rows a request: at most {MAX_DRAFT_TOKENS} draft tokens are served")
         if min(case.kv_lens) < case.max_seqlen_q:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.case import Case, MetadataMode
-from backend.serving.policy import CaseRefused, Choice, LastPageLens
+from backend.serving.policy import CaseRefused, Choice, LastPageLens, refuse_options
 
 KV_GRANULARITY = 16
 
 MIN_METADATA_HEADS = 16
 """Below this vLLM hands over no metadata and AITER runs non-persistent."""
+
+REASONS = {"return_lse": "vLLM asks for it under decode context parallelism only, which this rule is not of"}
+"""Options of the call that vLLM does not use here, and why; see refuse_options."""
 
 DEFAULT_MAX_NUM_SEQS = 256
 
@@ -32,8 +35,7 @@ class RocmAiterMla:
             raise CaseRefused(f"page size {case.page_size}: vLLM's AITER MLA backend has block size 1")
         if case.query_lens is not None and set(case.query_lens) != {case.max_seqlen_q}:
             raise CaseRefused("query lengths that differ: vLLM's AITER MLA backend decodes uniform batches")
-        if case.return_lse:
-            raise CaseRefused("return_lse: vLLM asks for it under decode context parallelism only, which this rule is not of")
+        refuse_options(case, "vLLM", REASONS)
         if min(case.kv_lens) < case.max_seqlen_q:
             raise CaseRefused("a request shorter than its own rows: kv_lens include this step's tokens")
         run_batch = case.graph_batch or case.batch

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -49,6 +50,12 @@ def _page_bytes(fields: Fields) -> int:
     return page_size * QK_HEAD_DIM * int(fields["kv_dtype"].itemsize)
 
 
+def _set_option(fields: Fields, random: Random, other: Draw, *, name: str, values: Sequence[object]) -> None:
+    """Another value of a field that is drawn by itself."""
+    del other
+    fields[name] = pick(random, values)
+
+
 def _fields(case: Case) -> Fields:
     return {name: getattr(case, name) for name in case.__dataclass_fields__}
 
@@ -74,7 +81,20 @@ class Mutator:
         requests = (self._drop, self._repeat, self._tile)
         callers = [self._graph] * space.graphs + [self._allocation] * (space.allocation is not Allocation.RUNNING)
         callers += [self._ragged] * space.ragged_rows
-        self._operators = (*lengths, *requests, self._splice, *shapes, *shapes, *callers, self._pool, self._units)
+        drawn = [(name, values) for name, values in space.options if len(values) > 1]
+        options: tuple[Operator, ...] = tuple(partial(_set_option, name=name, values=values) for name, values in drawn)
+        self._taken_over = tuple(name for name, _ in drawn)
+        self._operators: tuple[Operator, ...] = (
+            *lengths,
+            *requests,
+            self._splice,
+            *shapes,
+            *shapes,
+            *callers,
+            self._pool,
+            self._units,
+            *options,
+        )
 
     def mutate(self, parent: Case, other: Draw, random: Random) -> Case:
         """A case near `parent`, of the space. other: draws a second parent, for what is taken over from one."""
@@ -84,7 +104,7 @@ class Mutator:
 
     def cross(self, shape: Case, rest: Case, random: Random) -> Case:
         """A case of the space with the shape of one and everything else of another: batch, lengths, graph, pool."""
-        fields = _fields(rest) | {name: getattr(shape, name) for name in SHAPE}
+        fields = _fields(rest) | {name: getattr(shape, name) for name in (*SHAPE, *self._taken_over)}
         return self._finished(fields, lambda: shape, random, AFTER_CROSSING)
 
     def _finished(self, fields: Fields, other: Draw, random: Random, again: float) -> Case:
@@ -177,7 +197,7 @@ class Mutator:
             fields["kv_lens"] = donor.kv_lens
             fields["query_lens"] = None
         else:
-            for name in ("num_head", "arch", "q_dtype", "kv_dtype", "mode", "release", "num_cu"):
+            for name in ("num_head", "arch", "q_dtype", "kv_dtype", "mode", "release", "num_cu", *self._taken_over):
                 fields[name] = getattr(donor, name)
 
     def _heads(self, fields: Fields, random: Random, other: Draw) -> None:

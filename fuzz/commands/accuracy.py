@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import number, numbers, one_of, read_arch, seconds
+from fuzz.commands.arguments import number, one_of, seconds
+from fuzz.commands.flags import add_case_flags, given_case_fields
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 MACHINE_CUS = 8
 """Compute units planned for on the simulated machine: requests are split as on a GPU, and a run takes seconds."""
+
+
+UNITS_TOLD = f"{MACHINE_CUS} on cdna, else all"
+
+DEFAULT_SHAPE: dict[str, Any] = {"num_head": 16, "kv_lens": (200, 70)}
+"""The shape that is measured where none is given."""
+
+SHAPE = ("num_head", "kv_lens", "max_seqlen_q", "page_size", "arch", "num_cu", "release")
+"""Fields of a Case that make a shape; the mode and the types are what is compared."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,21 +47,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _add_kernels(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from backend.case import Arch
-
     part = parts.add_parser(
         "kernels",
         help="each kernel choice for a shape against float64",
         description="Runs one shape with every metadata mode and type of q and KV, natively and in groups of 16 heads, and "
         "prints each one's error against float64 attention. Exits 1 where one leaves its error budget.",
     )
-    part.add_argument("--heads", type=number("--heads", 1), default=16, metavar="N", help="query heads a rank (16)")
-    part.add_argument("--kv-lens", type=numbers("--kv-lens"), default=(200, 70), metavar="N[,N]", help="KV tokens (200,70)")
-    part.add_argument("--qlen", type=number("--qlen", 1), default=1, metavar="N", help="query rows a request (1)")
-    part.add_argument("--page-size", type=number("--page-size", 1), default=1, metavar="N", help="tokens a page (1)")
-    part.add_argument("--arch", type=read_arch, default=Arch.GFX950, metavar="A", help="gfx950 (default), gfx942")
-    part.add_argument("--release", metavar="R", help="of AITER: that of the code objects (2025-11 for the wheel)")
-    part.add_argument("--cus", type=number("--cus", 0), metavar="N", help=f"compute units ({MACHINE_CUS} on cdna, else all)")
+    add_case_flags(part, SHAPE, {name: _told(value) for name, value in DEFAULT_SHAPE.items()} | {"num_cu": UNITS_TOLD})
     part.add_argument("--device", default="cdna", metavar="D", help="cdna (default: machine code on the CPU), rocm, cuda")
     part.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
     part.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the numbers in q and KV (0)")
@@ -107,23 +109,15 @@ def _shape(arguments: argparse.Namespace, source: CodeSource | None) -> Case:
     from backend.case import Case
     from fuzz.spec import DEFAULT_RELEASE
 
-    if arguments.release is not None:
-        release = arguments.release
-    elif source is not None:
-        release = nearest_release(source).name
-    else:
-        release = "2025-11" if arguments.device == "cdna" else DEFAULT_RELEASE
-    units = arguments.cus if arguments.cus is not None else MACHINE_CUS if arguments.device == "cdna" else 0
-    return Case(
-        num_head=arguments.heads,
-        kv_lens=arguments.kv_lens,
-        max_seqlen_q=arguments.qlen,
-        page_size=arguments.page_size,
-        arch=arguments.arch,
-        num_cu=units,
-        release=release,
-        backend="direct",
-    )
+    given = given_case_fields(arguments)
+    on_machine = arguments.device == "cdna"
+    of_source = nearest_release(source).name if source is not None else "2025-11" if on_machine else DEFAULT_RELEASE
+    chosen = {"release": of_source, "num_cu": MACHINE_CUS if on_machine else 0}
+    return Case(**DEFAULT_SHAPE | chosen | given | {"backend": "direct"})
+
+
+def _told(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _add_gsm8k(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,6 +10,7 @@ from backend.case import Arch, DType, MetadataMode
 from backend.errors import UsageError
 
 E = TypeVar("E", bound=StrEnum)
+T = TypeVar("T")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -77,10 +78,25 @@ def one_of(what: str, kind: type[E]) -> Callable[[str], E]:
     return read
 
 
+def several(read_one: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """A reader of values separated by commas."""
+    return lambda text: tuple(read_one(entry) for entry in names(text))
+
+
 def some_of(what: str, kind: type[E]) -> Callable[[str], tuple[E, ...]]:
     """A reader of several members, separated by commas."""
-    read_one = one_of(what, kind)
-    return lambda text: tuple(read_one(entry) for entry in names(text))
+    return several(one_of(what, kind))
+
+
+def truth(what: str) -> Callable[[str], bool]:
+    """A reader of `true` or `false`."""
+
+    def read(text: str) -> bool:
+        if text not in ("true", "false"):
+            raise UsageError.not_allowed(what, text, "true, false")
+        return text == "true"
+
+    return read
 
 
 read_archs = some_of("--arch", Arch)

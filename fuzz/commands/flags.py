@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from fuzz.commands.arguments import duration, names, number, numbers, one_of, some_of
+from backend.case import FIELDS
+from fuzz.commands.arguments import duration, names, number, numbers, one_of, several, truth
 
 if TYPE_CHECKING:
     from fuzz.spec import Spec
@@ -76,19 +77,50 @@ def _text(value: object) -> str:
     return ",".join(str(each) for each in value) if isinstance(value, tuple) else str(value)
 
 
+def add_case_flags(
+    to: argparse._ArgumentGroup | argparse.ArgumentParser,
+    names_: Collection[str] | None = None,
+    defaults: Mapping[str, str] | None = None,
+) -> None:
+    """A flag for each field of a Case, whose value is that of one case. names_: the fields that get one, None for all.
+
+    defaults: what the help calls the value of a flag that is not given.
+    """
+    for field in FIELDS:
+        if names_ is not None and field.name not in names_:
+            continue
+        flags = [field.flag, field.formerly] if field.formerly else [field.flag]
+        stands = (defaults or {}).get(field.name)
+        text = (field.explained + (f" ({stands})" if stands else "")).replace("%", "%%")
+        if field.kind is bool:
+            to.add_argument(*flags, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=text)
+            continue
+        metavar, read = _reader(field.flag, field.kind, field.least)
+        to.add_argument(*flags, dest=field.name, metavar=metavar, type=read, help=text)
+
+
+def given_case_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a Case that flags set."""
+    found = {field.name: getattr(arguments, field.name, None) for field in FIELDS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _reader(flag: str, hint: Any, least: int | None) -> tuple[str, Callable[[str], Any]]:
-    """(what stands for a value, reader) of a type: str, int, float, an enumeration, a tuple of one of them, or None besides."""
-    options = [each for each in typing.get_args(hint) if each is not type(None)]
+    """(what stands for a value, reader) of a type: str, int, float, bool, an enumeration, a tuple of one, or None besides."""
     if type(None) in typing.get_args(hint):
-        hint = options[0]
+        hint = next(each for each in typing.get_args(hint) if each is not type(None))
     if typing.get_origin(hint) is tuple:
         entry = typing.get_args(hint)[0]
         if entry is int:
             return "N[,N]", numbers(flag)
-        letter = entry.__name__[0]
-        return f"{letter}[,{letter}]", some_of(flag, entry) if issubclass(entry, StrEnum) else names
+        metavar, read = _reader(flag, entry, least)
+        return f"{metavar}[,{metavar}]", names if entry is str else several(read)
     if hint is int:
         return "N", number(flag, 0 if least is None else least)
     if hint is float:
         return "S", duration(flag)
-    return hint.__name__[0].upper(), one_of(flag, hint) if issubclass(hint, StrEnum) else str
+    if hint is bool:
+        return "true|false", truth(flag)
+    if issubclass(hint, StrEnum):
+        return hint.__name__[0], one_of(flag, hint)
+    return hint.__name__[0].upper(), str

@@ -213,6 +213,7 @@ class RocmWorker:
             "kv_scale": one if DType.FP8 in (decode.q_dtype, decode.kv_dtype) else None,
             "intra_batch_mode": decode.intra_batch_mode,
             "return_lse": decode.return_lse,
+            **dict(decode.options),
         }
         # 2025-11 takes the page size from kv_buffer's shape.
         neutral = {"page_size": decode.page_size, "intra_batch_mode": False, "return_lse": False}
