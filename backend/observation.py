@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.call import Call
+from backend.child.ends import EndKind
 
 ByteRanges = npt.NDArray[np.int64]
 """[n, 2] signed byte offsets from the tensor's first byte, [begin, end), sorted, disjoint and not touching."""
@@ -96,15 +97,6 @@ class Numbers:
     budget: str
     cosine: float | None = None
     largest_error: float | None = None
-
-
-class EndKind(StrEnum):
-    """How a run on real hardware came to its end."""
-
-    COMPLETED = "completed"
-    MEMORY_FAULT = "memory fault"  # the GPU reported an access to memory that is not mapped, or not so
-    HANG = "hang"  # no answer within the time given; the process was killed
-    DIED = "died"  # the process ended without a word of a memory fault
 
 
 @dataclass(frozen=True, slots=True)

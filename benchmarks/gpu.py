@@ -136,9 +136,9 @@ def case_lines(count: int) -> Iterator[str]:
 
 def stage_lines(count: int) -> Iterator[str]:
     """Milliseconds of each stage of a case, medians, in one process."""
+    from backend.child.messages import Word
+    from backend.child.serve import Reporter
     from backend.codec import to_plain
-    from backend.devices.child.messages import Word
-    from backend.devices.child.serve import Reporter
     from backend.devices.gpu.triton_worker import TritonWorker
 
     class Silent(Reporter):

@@ -16,13 +16,14 @@ from backend.aiter.codefiles import CodeSource
 from backend.call import Call
 from backend.case import Case
 from backend.checks.check import check
+from backend.child.ends import EndKind
 from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.registry import Device
 from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.findings import FindingKind, Severity
 from backend.host import BuiltIn
-from backend.observation import DeviceEnd, EndKind, Numbers, Observation, Violation, ViolationKind
+from backend.observation import DeviceEnd, Numbers, Observation, Violation, ViolationKind
 from backend.outcome import Outcome
 from backend.path import Path, faults_before_launch, judge
 from fuzz.search import chunk_cases

@@ -6,12 +6,16 @@ Exit codes: 0 nothing found, 1 findings, 2 usage, 3 could not run. An error that
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import NoReturn
 
 from backend.errors import AiterfuzzError, UsageError
@@ -75,8 +79,31 @@ def parser() -> Parser:
     return made
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: what it has started and its temporary folders go with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    with _terminable():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         typed = list(sys.argv[1:] if argv is None else argv)
         arguments = parser().parse_args(typed)

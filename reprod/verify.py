@@ -6,11 +6,8 @@ through `verified` before it is shown.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +17,11 @@ from pathlib import Path
 
 from backend.aiter.codefiles import open_source
 from backend.case import Arch, Case
+from backend.child.keeper import WATCH_SECONDS
+from backend.child.process import ROOT
+from backend.child.tree import Limits, ProcessTree
 from backend.codec import from_plain, to_plain
 from backend.errors import UsageError
-from backend.real.child import Limits
 from backend.real.script.options import Options
 from backend.real.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, Seen
 
@@ -37,8 +36,6 @@ POLL_SECONDS = 0.05
 
 VERIFICATION = "### Verification"
 """Heading in an issue under which the verdicts stand."""
-
-ROOT = Path(__file__).parents[1]
 
 PRODUCT = {Arch.GFX942: "MI300X", Arch.GFX950: "MI355X"}
 
@@ -117,24 +114,20 @@ def verify(
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="aiterfuzz-verify-") as folder, tempfile.TemporaryFile() as kept:
         told = json.dumps(to_plain(options) | {"reports": folder})
-        process = subprocess.Popen(
+        tree = ProcessTree(
             [sys.executable, "-m", RUNNER, told, str(script), *arguments],
+            {**os.environ, **_environment()},
             stdout=kept if captured else None,
             stderr=kept if captured else None,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **_environment()},
-            start_new_session=True,
         )
         try:
-            stopped = _watch(process, limits, started, wanted_to_stop)
+            stopped = _watch(tree, limits, started, wanted_to_stop)
         finally:
-            _end_session(process)
+            status = tree.close()
         kept.seek(0)
         output = kept.read().decode(errors="replace")
-        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-        return Verification(
-            tuple(arguments), code, _reports(Path(folder), process.pid), output, stopped, time.monotonic() - started
-        )
+        code = status if status >= 0 else 128 - status
+        return Verification(tuple(arguments), code, _reports(Path(folder)), output, stopped, time.monotonic() - started)
 
 
 def _environment() -> dict[str, str]:
@@ -142,41 +135,27 @@ def _environment() -> dict[str, str]:
     return {"PYTHONPATH": path, "TRITON_INTERPRET": "1"}
 
 
-def _watch(process: subprocess.Popen[bytes], limits: Limits, started: float, wanted_to_stop: Callable[[], bool]) -> str | None:
+def _watch(tree: ProcessTree, limits: Limits, started: float, wanted_to_stop: Callable[[], bool]) -> str | None:
     """Wait for the end; the limit that it was stopped at, None for none."""
-    while process.poll() is None:
+    looked = started
+    while tree.status is None:
+        now = time.monotonic()
         if wanted_to_stop():
             return "stopped"
-        if time.monotonic() - started > limits.seconds:
+        if now - started > limits.seconds:
             return f"stopped at its limit of {limits.seconds:g} s"
-        if _resident(process.pid) > limits.memory:
-            return f"stopped at its limit of {limits.memory >> 20} MiB"
+        if now - looked >= WATCH_SECONDS:
+            looked = now
+            offence = tree.offence(limits)
+            if offence is not None:
+                return f"stopped at its limit of {offence.limit}"
         time.sleep(POLL_SECONDS)
     return None
 
 
-def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of the script's processes: it has a session of its own."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _resident(group: int) -> int:
-    """Resident bytes of the process group, 0 where /proc does not tell."""
-    total = 0
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[2]) == group:
-                total += int((entry / "statm").read_text(encoding="ascii").split()[1])
-        except (OSError, IndexError, ValueError):
-            continue
-    return total * os.sysconf("SC_PAGE_SIZE")
-
-
-def _reports(folder: Path, first: int) -> tuple[ScriptReport, ...]:
+def _reports(folder: Path) -> tuple[ScriptReport, ...]:
     found = [from_plain(ScriptReport, json.loads(file.read_text(encoding="utf-8"))) for file in folder.glob("*.json")]
-    return tuple(sorted(found, key=lambda report: (report.pid != first, report.pid)))
+    return tuple(sorted(found, key=lambda report: report.pid))
 
 
 def told(done: Verification) -> Iterator[str]:

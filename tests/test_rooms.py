@@ -21,6 +21,9 @@ HEAVY_ROOMS = ("backend.devices.gpu", "backend.real")
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     "backend": ("fuzz", "reprod"),
     "reprod": ("fuzz",),
+    "backend.child": tuple(
+        f"backend.{room}" for room in ("aiter", "cdna", "checks", "devices", "real", "serving", "case", "path")
+    ),
     "backend.aiter": ("backend.devices", "backend.cdna", "backend.checks", "backend.serving", "backend.real"),
 }
 """Room -> what it must not import."""

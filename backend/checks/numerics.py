@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from backend.child.ends import EndKind
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.observation import EndKind, Observation, ViolationKind
+from backend.observation import Observation, ViolationKind
 
 _END_FINDINGS = {
     EndKind.MEMORY_FAULT: (FindingKind.MEMORY_FAULT, Severity.READ),
     EndKind.HANG: (FindingKind.HANG, Severity.SILENT),
-    EndKind.DIED: (FindingKind.DIED, Severity.SILENT),
 }
+_END_FINDINGS |= {kind: (FindingKind.DIED, Severity.SILENT) for kind in EndKind if kind.died}
 
 
 def check_end(observation: Observation) -> list[Finding]:
@@ -26,7 +27,8 @@ def check_end(observation: Observation) -> list[Finding]:
     if end.after:
         figures["after"] = end.after
     where = f" (nearest: {end.tensor} {end.offset:+d} bytes)" if end.tensor and end.offset is not None else ""
-    message = f"{end.kind.value} on {observation.device}: {end.message}{where}"
+    what = FindingKind.DIED.value if end.kind.died else end.kind.value
+    message = f"{what} on {observation.device}: {end.message}{where}"
     return [Finding(kind, severity, Party.KERNEL, _stage(observation), end.tensor, message, figures)]
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.call import Call
+from backend.child.ends import EndKind
 from backend.devices.accesses import subtract
 from backend.devices.model.kernargs import reads_of
 from backend.devices.model.traits import Backward, KernelTraits, traits
-from backend.observation import ByteRanges, EndKind, Observation, Violation
+from backend.observation import ByteRanges, Observation, Violation
 
 Shown = tuple[str, str, str, bool, int]
 

@@ -7,9 +7,6 @@ store.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -17,9 +14,10 @@ from typing import Any
 
 from backend.aiter.codefiles import open_source
 from backend.case import Case
+from backend.child.ends import EndKind
+from backend.child.messages import Payload
+from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
-from backend.devices.child.messages import Failure, Payload
-from backend.devices.child.serve import Reporter, serve
 from backend.errors import AiterfuzzError
 from backend.fate import Fate
 from backend.findings import Finding
@@ -30,9 +28,6 @@ from fuzz.campaign.chunks import Safe, died, run_chunk
 from fuzz.campaign.guided import KEPT, Frozen, Maker
 from fuzz.campaign.order import Order
 from fuzz.campaign.slot import Slot
-
-_PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
 
 ALONE = 1 << 40
 """Chunk that the slot names while a single case runs."""
@@ -60,13 +55,13 @@ class CampaignChild:
         self._frozen = {0: Frozen()}
 
     def facts(self) -> Mapping[str, Any]:
-        """Its process, for the memory limit."""
-        return {"pid": os.getpid()}
+        """Nothing: the device comes with the order."""
+        return {}
 
-    def failure(self, error: Exception) -> Failure:
+    def failure(self, error: Exception) -> EndKind:
         """Errors of cases never come this far: these are of the machine or of the program."""
         del error
-        return Failure.ERROR
+        return EndKind.ERROR
 
     def run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
         """One task."""
@@ -136,11 +131,7 @@ class CampaignChild:
 
 
 def main(slot: str) -> None:
-    """Serves until its supervisor is gone, and never outlives it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
-            return  # the supervisor died before the line above
+    """Serves until its supervisor is gone."""
     with contextlib.suppress(OSError):
         # Of all processes on the machine, the one that runs cases is the one to go when memory ends.
         FilePath("/proc/self/oom_score_adj").write_text("900")

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend.child.ends import EndKind
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.order import Order
-from fuzz.campaign.summary import LossKind
 
 OBJECT_STORE_BYTES = 128 << 20
 """What passes through it is a few megabytes a generation; Ray's default takes a third of the memory."""
@@ -44,7 +44,7 @@ SETTINGS = {
 class Lost:
     """An answer that will not come."""
 
-    kind: LossKind
+    kind: EndKind
     detail: str
 
 
@@ -151,14 +151,14 @@ class Cluster:
         try:
             return self._ray.get(call, timeout=GET_SECONDS)
         except errors.GetTimeoutError:
-            return Lost(LossKind.NODE, f"its answer could not be fetched within {GET_SECONDS:g} s")
+            return Lost(EndKind.NODE, f"its answer could not be fetched within {GET_SECONDS:g} s")
         except errors.RayTaskError:
             raise
         except errors.ObjectLostError as error:
-            return Lost(LossKind.NODE, _first_line(error))
+            return Lost(EndKind.NODE, _first_line(error))
         except errors.RayActorError as error:
             text = " ".join(str(error).split())
-            return Lost(LossKind.NODE if "because its node" in text else LossKind.ACTOR, text[:400])
+            return Lost(EndKind.NODE if "because its node" in text else EndKind.ACTOR, text[:400])
 
     def end(self, actor: Any) -> None:
         """Ends a worker, whatever it is doing."""

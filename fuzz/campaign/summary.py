@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from backend.case import Case
+from backend.child.ends import EndKind
 from backend.findings import Finding, FindingKind, Party, Severity
 from fuzz.campaign.config import CampaignConfig
 from fuzz.provenance import Provenance
@@ -192,16 +193,8 @@ class Comparison:
     gone: tuple[Gone, ...]
 
 
-class LossKind(StrEnum):
-    """What became of a worker."""
-
-    SIGNAL = "signal"  # the process that ran cases was killed by a signal
-    EXIT = "exit"  # it ended by itself
-    HANG = "hang"  # one case took longer than case_seconds
-    MEMORY = "memory"  # it went over worker_memory
-    ACTOR = "actor"  # its supervisor died
-    NODE = "node"  # with the whole node
-    DRIVER = "driver"  # the campaign itself was killed
+LossKind = EndKind
+"""What became of a worker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,6 @@ plain Python; the engine makes a Ray actor of it.
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import sys
 import tempfile
 import time
@@ -23,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from backend.case import Case
+from backend.child.ends import EndKind, ProcessEnd
+from backend.child.keeper import Keeper, NotStartedError
+from backend.child.messages import Word
+from backend.child.tree import Limits
 from backend.codec import dumps, from_plain, to_plain
-from backend.devices.child.messages import Word
-from backend.devices.child.process import ChildProcess
 from backend.errors import AiterfuzzError, CannotRunError
 from backend.fate import Fate
 from backend.findings import Finding
@@ -35,13 +35,13 @@ from fuzz.campaign.chunks import HANGS, died, label_of
 from fuzz.campaign.order import Order
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.slot import At, read_slot
-from fuzz.campaign.summary import LossKind, Reliability
+from fuzz.campaign.summary import Reliability
 from fuzz.provenance import own_fingerprint
 from fuzz.search import WithinSpace
 from reprod.shrink import ShrinkResult, shrink
 
 POLL = 0.25
-"""Seconds between two looks at memory and slot while a chunk runs: about once a chunk."""
+"""Seconds between two looks at the slot while a chunk runs: about once a chunk."""
 
 START_SECONDS = 300.0
 """Until a process takes orders: a first start compiles planners, and a GPU's context may have to be made."""
@@ -53,7 +53,7 @@ IDLE_SECONDS = 600.0
 """Between two cases of a chunk, where only our own code runs: longer than any generation is drawn or read."""
 
 DEATHS = 2
-"""Deaths at one case of a chunk after which the case did it."""
+"""Ends of a process at one case of a chunk after which the case did it."""
 
 DIED_TRIES = 60
 """Cases tried at most to shrink one that kills its process: each that does costs a start of two seconds."""
@@ -64,21 +64,18 @@ SHRINK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
-    """The end of a process. how: completes "the process ..."; discriminator: tells kinds of end apart; said: its last words."""
+class EndedAt:
+    """The end of a process, and what it was at."""
 
-    kind: LossKind
-    how: str
-    discriminator: str
-    said: str
+    end: ProcessEnd
     at: At
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkLoss:
-    """A death while a chunk ran. position, case: None where no case ran."""
+    """A process that ended while a chunk ran. position, case: None where no case ran."""
 
-    kind: LossKind
+    kind: EndKind
     detail: str
     position: int | None
     case: Case | None
@@ -127,9 +124,9 @@ class Hello:
 class _Child:
     """One process, and what it was told last."""
 
-    def __init__(self, slot: Path) -> None:
-        self.process = ChildProcess([sys.executable, "-m", "fuzz.campaign.child", str(slot)], {})
-        self.pid = 0
+    def __init__(self, slot: Path, memory: int) -> None:
+        command = [sys.executable, "-m", "fuzz.campaign.child", str(slot)]
+        self.keeper = Keeper(command, {}, Limits(start=START_SECONDS, memory=memory << 20))
         self.generations = {0}
         self.tasks = 0
 
@@ -147,9 +144,9 @@ class Supervisor:
 
     def chunk(self, chunk: int, generation: int, frozen: str | None) -> ChunkDone:
         """Runs a chunk to its end, whatever its cases do. frozen: Frozen.to_text(), None for generation 0."""
-        losses: list[Death] = []
+        losses: list[EndedAt] = []
         deaths: Counter[int] = Counter()
-        dead: dict[int, Death] = {}
+        dead: dict[int, EndedAt] = {}
         idle_deaths = 0
         while True:
             child = self._started()
@@ -159,15 +156,15 @@ class Supervisor:
                 "chunk": chunk,
                 "generation": generation,
                 "frozen": None if known else frozen,
-                "dead": {str(position): [death.how, death.discriminator] for position, death in dead.items()},
-                "name": sorted({death.at.position for death in losses if death.at.running}),
+                "dead": {str(position): [died.end.how, died.end.discriminator] for position, died in dead.items()},
+                "name": sorted({loss.at.position for loss in losses if loss.at.running}),
             }
             answer = self._ask(task)
-            if not isinstance(answer, Death):
+            if not isinstance(answer, EndedAt):
                 child.generations.add(generation)
                 named = {position: from_plain(Case, plain) for position, plain in answer["named"]}
                 report = ChunkReport.from_message(answer["report"])
-                return ChunkDone(report, tuple(_loss(death, named) for death in losses))
+                return ChunkDone(report, tuple(_loss(loss, named) for loss in losses))
             losses.append(answer)
             if answer.at.running:
                 position = answer.at.position
@@ -178,20 +175,20 @@ class Supervisor:
                 idle_deaths += 1
                 if idle_deaths > STARTS:
                     raise CannotRunError(
-                        f"chunk {chunk}: its process {answer.how} between cases, again and again; {answer.said}"
+                        f"chunk {chunk}: its process {answer.end.how} between cases, again and again; {answer.end.said}"
                     )
 
     def run(self, case: Case) -> Outcome:
         """The outcome of one case, without what stays in the process; a death is a finding."""
         answer = self._ask({"do": "case", "case": to_plain(case)})
-        if isinstance(answer, Death):
-            return died(case, self.order.device, answer.how, answer.discriminator)
+        if isinstance(answer, EndedAt):
+            return died(case, self.order.device, answer.end.how, answer.end.discriminator)
         return outcome_of(answer, case)
 
     def texts(self, case: Case, command: str) -> tuple[str, Mapping[str, str]] | None:
         """Folder name and files of a finding; None where the process does not survive them."""
         answer = self._ask({"do": "texts", "case": to_plain(case), "command": command})
-        return None if isinstance(answer, Death) else (answer["folder"], answer["files"])
+        return None if isinstance(answer, EndedAt) else (answer["folder"], answer["files"])
 
     def start(self) -> None:
         """Starts the process, where none runs."""
@@ -200,7 +197,7 @@ class Supervisor:
     def close(self) -> None:
         """Ends the process."""
         if self._child is not None:
-            self._child.process.close()
+            self._child.keeper.close()
             self._child = None
 
     def _started(self) -> _Child:
@@ -209,11 +206,14 @@ class Supervisor:
         for _ in range(STARTS):
             if self._child is not None:
                 return self._child
-            self._child = _Child(self.slot)
-            greeted = self._greeting(self._child)
-            answer = self._ask({"do": "order", "order": to_plain(self.order)}) if greeted else self._death(LossKind.EXIT)
-            if isinstance(answer, Death):
-                said = f"{answer.how}; {answer.said}"
+            try:
+                self._child = _Child(self.slot, self.order.memory)
+            except NotStartedError as error:
+                said = f"{error.how}; {error.said}"
+                continue
+            answer = self._ask({"do": "order", "order": to_plain(self.order)})
+            if isinstance(answer, EndedAt):
+                said = f"{answer.end.how}; {answer.end.said}"
             elif "missing" in answer:
                 self.close()
                 raise CannotRunError(answer["missing"])
@@ -221,78 +221,43 @@ class Supervisor:
             return self._child
         raise CannotRunError(f"the process that runs cases does not come up: it {said}")
 
-    def _greeting(self, child: _Child) -> bool:
-        ends = time.monotonic() + START_SECONDS
-        while time.monotonic() < ends:
-            for message in child.process.reports(time.monotonic() + 1.0):
-                if message["say"] == Word.HELLO:
-                    child.pid = message["facts"]["pid"]
-                    return True
-            if child.process.status is not None:
-                return False
-        child.process.kill()
-        return False
-
-    def _ask(self, payload: Mapping[str, Any]) -> Mapping[str, Any] | Death:
+    def _ask(self, payload: Mapping[str, Any]) -> Mapping[str, Any] | EndedAt:
         """The result of a task, or how the process ended over it."""
         child = self._child if payload["do"] == "order" else self._started()
         assert child is not None
+        keeper = child.keeper
         child.tasks += 1
-        child.process.post({"task": child.tasks, "payload": payload})
-        last, since, killed = At(-1, -1, -1), time.monotonic(), None
+        keeper.post({"task": child.tasks, "payload": payload})
+        last, since = At(-1, -1, -1), time.monotonic()
         while True:
-            for message in child.process.reports(time.monotonic() + POLL):
+            message = keeper.next(time.monotonic() + POLL)
+            if message is not None:
                 if message["say"] == Word.DONE:
                     result: Mapping[str, Any] = message["result"]
                     return result
                 if message["say"] == Word.FAILED:
                     self.close()
                     raise CannotRunError(f"a worker's own error: {message['text'].strip()}")
-            if child.process.status is not None:
-                return self._death(killed)
+                continue
+            if keeper.end is not None:
+                return self._ended(keeper.end)
             at, now = read_slot(self.slot), time.monotonic()
             if at != last:
                 last, since = at, now
-            if killed is None:
-                killed = self._offence(child, at, now - since)
-                if killed is not None:
-                    child.process.kill()
+            if now - since > (self.order.seconds_a_case if at.running else IDLE_SECONDS):
+                keeper.kill(EndKind.HANG, f"did not come back within {self.order.seconds_a_case:g} s", HANGS)
 
-    def _offence(self, child: _Child, at: At, seconds: float) -> LossKind | None:
-        """Why a process must be killed. seconds: that it has been where it is."""
-        if seconds > (self.order.seconds_a_case if at.running else IDLE_SECONDS):
-            return LossKind.HANG
-        return LossKind.MEMORY if _resident_mib(child.pid) > self.order.memory else None
-
-    def _death(self, killed: LossKind | None) -> Death:
-        """How the process ended; it is cleared away. killed: why it was, by us."""
-        child = self._child
-        assert child is not None
-        at, status = read_slot(self.slot), child.process.status
-        said = next((line.strip() for line in reversed(child.process.errors.splitlines()) if line.strip()), "")
+    def _ended(self, end: ProcessEnd) -> EndedAt:
+        """The process ended; it is cleared away."""
+        at = read_slot(self.slot)
         self.close()
-        if killed is LossKind.HANG:
-            return Death(killed, f"did not come back within {self.order.seconds_a_case:g} s", HANGS, said, at)
-        if killed is LossKind.MEMORY:
-            return Death(killed, f"held more than {self.order.memory} MiB", "memory", said, at)
-        if status is not None and status < 0:
-            name = signal.Signals(-status).name
-            return Death(LossKind.SIGNAL, f"was killed by {name}", name, said, at)
-        return Death(LossKind.EXIT, f"ended with exit status {status}", f"exit {status}", said, at)
+        return EndedAt(end, at)
 
 
-def _loss(death: Death, named: Mapping[int, Case]) -> ChunkLoss:
-    position = death.at.position if death.at.running else None
-    detail = f"{death.how}; {death.said}" if death.said else death.how
-    return ChunkLoss(death.kind, detail, position, None if position is None else named[position])
-
-
-def _resident_mib(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0  # it has just ended, or this is not Linux
-    return pages * resource.getpagesize() >> 20
+def _loss(ended: EndedAt, named: Mapping[int, Case]) -> ChunkLoss:
+    end, position = ended.end, ended.at.position if ended.at.running else None
+    detail = f"{end.how}; {end.said}" if end.said else end.how
+    return ChunkLoss(end.kind, detail, position, None if position is None else named[position])
 
 
 class Worker:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
 from fuzz.commands.arguments import number, numbers, seconds, some_of
@@ -90,12 +91,13 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
 
 def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
-    from backend.real.child import Child, Limits
+    from backend.child.service import SERVICE_LIMITS, Child
 
-    limits = Limits(seconds=arguments.seconds + GRACE)
+    limits = dataclasses.replace(SERVICE_LIMITS, seconds=arguments.seconds + GRACE)
     with Child("fuzz.gate.policy:Service", {}, limits) as child:
         lines, plain, blamed = child.request(
             "gate",
+            tuple[tuple[str, ...], dict[str, Any], bool],
             rule=arguments.source,
             base=arguments.base,
             tensors=_tensors(arguments),

@@ -62,12 +62,12 @@ def _split_at_dashes(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the script; its findings follow what it prints."""
-    from backend.real.child import Limits
+    from backend.child.tree import Limits
     from backend.real.script.options import Options
     from reprod.verify import told, verify
 
     options = Options(arguments.arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
-    limits = Limits(arguments.seconds, arguments.memory * MIB)
+    limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
     done = verify(arguments.script, arguments.arguments, options, limits)
     print("\n".join(told(done)))
     return done.code

@@ -13,6 +13,7 @@ from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
+from backend.child.ends import EndKind
 from backend.decision import Decision
 from backend.devices.cdna import address_space as spaces
 from backend.devices.cdna.device import CdnaDevice, instruction_limit
@@ -20,7 +21,7 @@ from backend.devices.model.probes import backward
 from backend.errors import CannotRunError
 from backend.findings import FindingKind, Party, Severity
 from backend.host import BuiltIn
-from backend.observation import EndKind, Observation, Violation, ViolationKind
+from backend.observation import Observation, Violation, ViolationKind
 from backend.path import Path as CasePath
 from backend.serving.policy import decide
 from backend.serving.registry import policy

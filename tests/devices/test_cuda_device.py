@@ -14,6 +14,7 @@ pytest.importorskip("triton")
 from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
 from backend.checks.check import check
+from backend.child.ends import EndKind
 from backend.codec import from_plain, to_plain
 from backend.decision import Decision
 from backend.devices.child.observed import NOT_HARDWARE
@@ -24,7 +25,7 @@ from backend.devices.registry import open_device
 from backend.errors import CannotRunError
 from backend.findings import FindingKind, Severity
 from backend.host import BuiltIn
-from backend.observation import EndKind, Observation, ViolationKind
+from backend.observation import Observation, ViolationKind
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 

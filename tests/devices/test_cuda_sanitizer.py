@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.devices.child.messages import Range
+from backend.child.messages import Range
 from backend.devices.cuda import CudaDevice, sanitizer
 from backend.errors import CannotRunError
 

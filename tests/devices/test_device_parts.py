@@ -13,6 +13,7 @@ from backend.aiter.tensors import ElementType, TensorSpec
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.cdna.bitmap import marked_runs
+from backend.child.ends import EndKind
 from backend.decision import Decision
 from backend.devices import outputs, unread_tokens
 from backend.devices.accesses import NOTHING, Accesses, Planes, bounds, footprint_of, merge, subtract
@@ -21,7 +22,7 @@ from backend.devices.model.probes import backward
 from backend.devices.model.traits import COLUMNS, KernelTraits, RowRule, from_row, to_row, traits_table
 from backend.errors import CannotRunError
 from backend.host import BuiltIn
-from backend.observation import DeviceEnd, EndKind, Footprint, Observation, Violation, ViolationKind
+from backend.observation import DeviceEnd, Footprint, Observation, Violation, ViolationKind
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 

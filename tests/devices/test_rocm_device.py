@@ -15,15 +15,16 @@ import pytest
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.checks.check import check
+from backend.child.ends import EndKind
+from backend.child.tree import Limits
 from backend.decision import Decision
 from backend.devices.child.observed import NOT_HARDWARE
-from backend.devices.child.supervisor import Limits
 from backend.devices.registry import open_device
 from backend.devices.rocm import RocmDevice
 from backend.errors import CannotRunError
 from backend.findings import FindingKind
 from backend.host import BuiltIn
-from backend.observation import EndKind, Observation
+from backend.observation import Observation
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
@@ -41,7 +42,7 @@ def stub_path() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def device(stub_path: None) -> Iterator[RocmDevice]:
-    with RocmDevice(command=COMMAND, limits=Limits(task=4.0)) as opened:
+    with RocmDevice(command=COMMAND, limits=Limits(seconds=4.0)) as opened:
         yield opened
 
 
@@ -97,7 +98,7 @@ def test_a_hang_is_killed_and_a_silent_death_is_told_from_a_fault(device: RocmDe
     hung, died = (one for one in device.observe_all([make(HANGS), make(DIES)]) if isinstance(one, Observation))
     assert hung.end is not None
     assert died.end is not None
-    assert (hung.end.kind, died.end.kind) == (EndKind.HANG, EndKind.DIED)
+    assert (hung.end.kind, died.end.kind) == (EndKind.HANG, EndKind.SIGNAL)
     assert "SIGABRT" in died.end.message
     assert {f.kind for f in check(hung)} >= {FindingKind.HANG}
 
@@ -114,7 +115,7 @@ def test_lack_of_memory_and_refusals_are_no_findings(device: RocmDevice) -> None
 
 
 def test_ranks_launch_together_and_a_fault_on_them_is_one_observation(stub_path: None) -> None:
-    with RocmDevice(ranks=2, command=COMMAND, limits=Limits(task=20.0)) as ranks:
+    with RocmDevice(ranks=2, command=COMMAND, limits=Limits(seconds=20.0)) as ranks:
         right, faulted, after = (ranks.observe(made) for made in (make(), make(FAULTS), make()))
     assert right.notes[-1].startswith("2 ranks, launched within ")
     assert float(right.notes[-1].split()[-2]) < 500.0

@@ -11,10 +11,11 @@ import pytest
 from backend.call import Call
 from backend.case import Case, MetadataMode
 from backend.checks.check import check_call
+from backend.child.ends import EndKind
 from backend.codec import dumps, from_plain
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError
-from backend.observation import DeviceEnd, EndKind, Numbers, Observation, Violation, ViolationKind
+from backend.observation import DeviceEnd, Numbers, Observation, Violation, ViolationKind
 from backend.path import Path as CasePath
 from fuzz.agree import Agreement, Written, compare, drawn_calls, examine
 from fuzz.agree_told import lines

@@ -2,58 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-from backend.errors import CannotRunError, UnmodelledError
-
-
-class Plain:
-    """Requests that end in every way a request can end."""
-
-    def __init__(self, offset: int = 0) -> None:
-        print("service opened")
-        self.offset = offset
-
-    def add(self, a: int, b: int) -> int:
-        return self.offset + a + b
-
-    def environment(self, name: str) -> str | None:
-        return os.environ.get(name)
-
-    def refuse(self) -> None:
-        raise UnmodelledError("what: not modelled")
-
-    def fail(self) -> None:
-        raise ValueError("broken inside")
-
-    def exit(self) -> None:
-        sys.exit("leaving")
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def grow(self, megabytes: int) -> int:
-        self.kept = b"x" * (megabytes << 20)
-        time.sleep(20)
-        return len(self.kept)
-
-    def die(self) -> None:
-        print("last words", flush=True)
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-    def stranger(self) -> Any:
-        return Path("/") if self.offset == 0 else _Pickled()
-
-
-class _Pickled:
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return os.system, ("true",)
 
 
 class Kernels:
@@ -84,10 +33,6 @@ class Kernels:
                 "neighbour": pool.tolist().count(-7),
                 "strays": [(s.kernel, s.is_write, s.lanes, s.past_end) for s in guard.strays],
             }
-
-
-def refuse_to_open() -> None:
-    raise CannotRunError("nothing here to open")
 
 
 class Scripts:

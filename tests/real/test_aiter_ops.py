@@ -16,9 +16,9 @@ from backend.aiter.release import PublicCalls
 from backend.aiter.release import release as named
 from backend.aiter.sizing import buffer_sizes
 from backend.case import Arch, DType
+from backend.child.service import Child
 from backend.errors import UsageError
 from backend.real.aiter_ops import DECODING, PLANNING, SIGNATURES, SIZING, OpCall, aiter_roots, bind, open_aiter
-from backend.real.child import Child
 from backend.real.python.modules import VirtualPackages
 from backend.real.python.poison import Undecidable
 from backend.real.torch_shim import GpuFacts, VirtualGpu

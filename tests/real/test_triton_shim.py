@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.real.child import Child
+from backend.child.service import Child
 
 GUARD = 0xA5A5A5A5
 
@@ -30,10 +30,10 @@ def test_store_past_the_end_is_noted_and_not_done(child: Child) -> None:
     seen = child.request("copy", length=100, asked=100, room=70)
     assert seen["target"] == list(range(70))
     assert seen["neighbour"] == 70 + 64
-    assert seen["strays"] == [("copy_words", True, 30, 0)]
+    assert seen["strays"] == [["copy_words", True, 30, 0]]
 
 
 def test_load_past_the_end_gives_other(child: Child) -> None:
     seen = child.request("copy", length=10, asked=20, room=20)
     assert seen["target"] == [*range(10), *[0] * 10]
-    assert seen["strays"] == [("copy_words", False, 10, 0)]
+    assert seen["strays"] == [["copy_words", False, 10, 0]]

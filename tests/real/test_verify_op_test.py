@@ -10,7 +10,7 @@ import pytest
 
 from backend.aiter.codefiles import open_source
 from backend.case import Arch
-from backend.real.child import Limits
+from backend.child.tree import Limits
 from backend.real.script.options import Options
 from reprod.verify import Verification, verify
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from backend.case import Arch, Case, MetadataMode
+from backend.child.tree import Limits
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
-from backend.real.child import Limits
 from backend.real.script.options import Options
 from backend.real.script.report import ScriptReport, Seen
 from fuzz.cli import main

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from backend.case import Arch, DType
+from backend.child.tree import Limits
 from backend.codec import from_plain, to_plain
 from backend.errors import CannotRunError, UsageError
-from backend.real.child import Limits
 from backend.real.frameworks.fetch import _single_file, open_source
 from backend.real.frameworks.record import BUFFER_ROLES, Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, data_parallel, eager_decode, graph_decode

@@ -28,6 +28,7 @@ from backend.cdna.machine import Machine
 from backend.cdna.memory import AddressSpace, Region
 from backend.cdna.record import Record
 from backend.cdna.result import BadAccess, Mode, Outcome, RunResult, Schedule
+from backend.child.ends import EndKind
 from backend.devices import coverage, outputs, second_stage, unread_tokens
 from backend.devices.cdna import address_space as spaces
 from backend.devices.cdna.address_origin import explainer
@@ -35,7 +36,7 @@ from backend.devices.cdna.hazards import FULL_OVER_SLICE, hazards
 from backend.devices.cdna.violations import Explain, footprint, violations
 from backend.devices.second_stage import SecondStageRun
 from backend.errors import CannotRunError, UnmodelledError
-from backend.observation import ByteRanges, DeviceEnd, EndKind, Footprint, Numbers, Observation, Violation
+from backend.observation import ByteRanges, DeviceEnd, Footprint, Numbers, Observation, Violation
 
 if TYPE_CHECKING:
     from backend.devices.gpu.cdna_numbers import Inputs

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from backend.call import Call
-from backend.devices.child.messages import Payload, Task
+from backend.child.messages import Payload, Task
+from backend.child.supervisor import Ended, Ranks, Supervisor
+from backend.child.tree import Limits
 from backend.devices.child.observed import end_of, machine_notes, numbers_of, worst_end
-from backend.devices.child.supervisor import Ended, Limits, Ranks, Supervisor
 from backend.errors import CannotRunError
 from backend.observation import Observation, Violation
 

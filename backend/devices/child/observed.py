@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backend.child.ends import EndKind, place
+from backend.child.supervisor import FATAL, Ended
 from backend.codec import from_plain
-from backend.devices.child.ends import Death, place
-from backend.devices.child.supervisor import Ended
 from backend.errors import CannotRunError
-from backend.observation import DeviceEnd, EndKind, Numbers
+from backend.observation import DeviceEnd, Numbers
 
 NOT_HARDWARE = "not run on hardware"
 """Begins the note of every observation that no GPU had a part in."""
-
-_KINDS = {Death.MEMORY_FAULT: EndKind.MEMORY_FAULT, Death.HANG: EndKind.HANG, Death.DIED: EndKind.DIED}
 
 
 def end_of(ended: Ended) -> DeviceEnd:
@@ -22,13 +20,13 @@ def end_of(ended: Ended) -> DeviceEnd:
     if ended.result is not None:
         return DeviceEnd(EndKind.COMPLETED)
     assert ended.death is not None
-    if ended.death not in _KINDS:
+    if ended.death not in FATAL:
         raise CannotRunError(f"{ended.death.value}: {ended.message.strip()}")
     after = "" if ended.after is None else f"case {ended.after} of the same process"
     address = None if ended.fault is None else ended.fault.address
     at = None if address is None else place(ended.ranges, address)
     return DeviceEnd(
-        _KINDS[ended.death],
+        ended.death,
         ended.message.strip() if ended.fault is None else ended.fault.line,
         address,
         at.name if at else "",

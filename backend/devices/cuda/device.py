@@ -1,7 +1,7 @@
 """Runs Calls with our own Triton kernels in a child process and says what the red zones and the reference saw.
 
 This side imports no torch: it plans, sends orders, and reads what came of them. A case that kills the child is run again alone
-and named (see devices/child/supervisor.py).
+and named (see child/supervisor.py).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 
 from backend.call import Call
 from backend.case import Arch, DType
+from backend.child.messages import Payload
+from backend.child.supervisor import Ended
+from backend.child.tree import Limits
 from backend.codec import to_plain
 from backend.devices.child.device import ChildDevice
-from backend.devices.child.messages import Payload
-from backend.devices.child.supervisor import Ended, Limits
 from backend.devices.cuda import sanitizer
 from backend.devices.cuda.order import order, tensor_sizes
 from backend.observation import Violation, ViolationKind

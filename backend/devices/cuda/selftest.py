@@ -20,12 +20,13 @@ from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.checks.check import check
 from backend.checks.coverage import check_coverage
+from backend.child.ends import EndKind
 from backend.decision import Decision
 from backend.devices.cuda.device import CudaDevice
 from backend.errors import AiterfuzzError, CannotRunError
 from backend.findings import FindingKind, Severity
 from backend.host import BuiltIn
-from backend.observation import EndKind, Observation
+from backend.observation import Observation
 from backend.outcome import Outcome
 from backend.path import Path, faults_before_launch, judge
 from backend.serving.policy import decide

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.child.ends import EndKind, failure_of
+from backend.child.messages import Payload
+from backend.child.serve import Reporter, serve
+from backend.child.supervisor import RANK_VARIABLE
 from backend.codec import from_plain
 from backend.decision import Decision
-from backend.devices.child.ends import failure_of
-from backend.devices.child.messages import Failure, Payload
-from backend.devices.child.serve import Reporter, serve
-from backend.devices.child.supervisor import RANK_VARIABLE
 from backend.devices.gpu.numbers import BF16_P, FP8_P, Outputs
 from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, fill, is_fnuz
 
@@ -131,7 +131,7 @@ class RocmWorker:
         self._synchronize()
         return {"numbers": batch.comparison(), "launched_at": launched[0] if launched else time.monotonic(), "notes": notes}
 
-    def failure(self, error: Exception) -> Failure:
+    def failure(self, error: Exception) -> EndKind:
         """By the message, which is the runtime's."""
         return failure_of(str(error))
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from backend.devices.child.ends import failure_of
-from backend.devices.child.messages import Failure, Payload
-from backend.devices.child.serve import Reporter, serve
-from backend.devices.child.supervisor import RANK_VARIABLE
+from backend.child.ends import EndKind, failure_of
+from backend.child.messages import Payload
+from backend.child.serve import Reporter, serve
+from backend.child.supervisor import RANK_VARIABLE
 
 
 class TritonWorker:
@@ -77,7 +77,7 @@ class TritonWorker:
             "seconds": {"prepare": launched - began, "launch": ended - launched, "compare": time.monotonic() - ended},
         }
 
-    def failure(self, error: Exception) -> Failure:
+    def failure(self, error: Exception) -> EndKind:
         """By the message, which is the runtime's."""
         return failure_of(str(error))
 

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.call import Call
+from backend.child.ends import EndKind
 from backend.devices import coverage, outputs, second_stage
 from backend.devices.accesses import Accesses, bounds, footprint_of, union
 from backend.devices.model import kernargs, non_persistent, pages, persistent
 from backend.devices.model.pages import Stretches
 from backend.devices.model.traits import KernelTraits, traits
-from backend.observation import DeviceEnd, EndKind, Footprint, Observation, Violation
+from backend.observation import DeviceEnd, Footprint, Observation, Violation
 
 Int64Array = npt.NDArray[np.int64]
 _NOTHING = np.zeros(0, np.int64)

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from backend.call import Call
+from backend.child.messages import Payload
+from backend.child.supervisor import Ended
+from backend.child.tree import Limits
 from backend.codec import to_plain
 from backend.devices.child.device import ChildDevice
-from backend.devices.child.messages import Payload
-from backend.devices.child.supervisor import Ended, Limits
 from backend.observation import Violation
 
 WORKER = "backend.devices.gpu.rocm_worker"

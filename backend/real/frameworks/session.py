@@ -9,8 +9,9 @@ import ast
 from collections.abc import Mapping, Sequence
 
 from backend.case import Arch, DType
+from backend.child.service import Child
+from backend.child.tree import Limits
 from backend.errors import CannotRunError
-from backend.real.child import Child, Limits
 from backend.real.frameworks.fetch import BackendSource, open_source, with_text
 from backend.real.frameworks.record import DecisionRow, Recording, SourceLine
 from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, Scenario
@@ -41,7 +42,7 @@ class SourceSession:
         require_class(self.source)
         arguments = {"source": source, "text": text, "aiter": aiter, "release": release}
         self._child = Child(WORKER, arguments, limits, {"TRITON_INTERPRET": "1"})
-        about = self._child.request("about")
+        about = self._child.request("about", dict[str, str | None])
         self.release: str = about["release"]
         self.aiter: str = about["aiter"]
         self.warning: str | None = about["warning"]
@@ -75,12 +76,14 @@ class SourceSession:
         self, arch: Arch = Arch.GFX950, heads: Sequence[int] = HEADS, kv_dtypes: Sequence[DType] = KV_DTYPES
     ) -> list[DecisionRow]:
         """The decision table, from the real constructor; see DecisionRow."""
-        rows: list[DecisionRow] = self._child.request("decide", arch=arch, heads=tuple(heads), kv_dtypes=tuple(kv_dtypes))
-        return rows
+        rows: tuple[DecisionRow, ...] = self._child.request(
+            "decide", tuple[DecisionRow, ...], arch=arch, heads=tuple(heads), kv_dtypes=tuple(kv_dtypes)
+        )
+        return list(rows)
 
     def run(self, scenario: Scenario, environment: Mapping[str, str] | None = None) -> Recording:
         """Run a scenario in a fresh framework process; `environment`: variables of the framework to set."""
-        recording: Recording = self._child.request("run", scenario=scenario, environment=dict(environment or {}))
+        recording: Recording = self._child.request("run", Recording, scenario=scenario, environment=dict(environment or {}))
         return recording
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from backend.aiter.arguments import Device
 from backend.case import NUM_CU, Arch, DType
 from backend.real.aiter_ops import open_aiter
@@ -41,11 +39,11 @@ class Worker:
             "warning": self.aiter.warning,
         }
 
-    def decide(self, arch: Arch, heads: Sequence[int], kv_dtypes: Sequence[DType]) -> list[DecisionRow]:
+    def decide(self, arch: Arch, heads: tuple[int, ...], kv_dtypes: tuple[DType, ...]) -> list[DecisionRow]:
         """The decision table."""
         return decision_table(self.driver, arch, self.aiter.release, heads, kv_dtypes)
 
-    def run(self, scenario: Scenario, environment: Mapping[str, str]) -> Recording:
+    def run(self, scenario: Scenario, environment: dict[str, str]) -> Recording:
         """Run a scenario in a fresh framework process."""
         device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         return self.driver.run(scenario, PlannerHandlers(self.aiter.release, device), environment)

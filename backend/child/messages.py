@@ -24,15 +24,7 @@ class Word(StrEnum):
     RANGES = "ranges"  # where the task's tensors lie, before the launch: [[name, address, bytes], ...]
     READY = "ready"  # everything but the launch is done; waits for {"go": id}
     DONE = "done"  # "result": JSON object
-    FAILED = "failed"  # an exception: "failure": a word of Failure, "text"; the child may be of no more use
-
-
-class Failure(StrEnum):
-    """What an exception in the child was."""
-
-    MEMORY_FAULT = "memory fault"
-    OUT_OF_MEMORY = "out of memory"
-    ERROR = "error"  # anything else: the task cannot run here
+    FAILED = "failed"  # an exception: "failure": a word of EndKind, "text"; the child may be of no more use
 
 
 @dataclass(frozen=True, slots=True)

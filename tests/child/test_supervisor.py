@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from backend.devices.child.ends import Death
-from backend.devices.child.messages import Task
-from backend.devices.child.supervisor import RANK_VARIABLE, Limits, Ranks, Supervisor
+from backend.child.ends import EndKind
+from backend.child.messages import Task
+from backend.child.supervisor import RANK_VARIABLE, Ranks, Supervisor
+from backend.child.tree import Limits
 from backend.errors import CannotRunError
 
 CHILD = """
     import os, sys, time
-    from backend.devices.child.ends import failure_of
-    from backend.devices.child.serve import serve
+    from backend.child.ends import failure_of
+    from backend.child.serve import serve
 
     class Worker:
         poisoned = False
@@ -77,12 +78,12 @@ def test_every_task_comes_out_once_in_order_whatever_happens(command: list[str])
     assert [one.task for one in ended] == list(range(len(does)))
     assert [one.death for one in ended] == [
         None,
-        Death.ERROR,
-        Death.MEMORY_FAULT,
+        EndKind.ERROR,
+        EndKind.MEMORY_FAULT,
         None,
-        Death.MEMORY_FAULT,
+        EndKind.MEMORY_FAULT,
         None,
-        Death.MEMORY_FAULT,
+        EndKind.MEMORY_FAULT,
         None,
     ]
     assert [one.result["did"] for one in ended if one.result] == ["a", "b", "c", "d"]
@@ -102,7 +103,7 @@ def test_large_tasks_do_not_block_on_a_full_pipe(command: list[str]) -> None:
 def test_a_task_that_dies_only_after_another_names_that_one(command: list[str]) -> None:
     with Supervisor(command) as supervisor:
         ended = list(supervisor.run(tasks("a", "b", "poison", "c", "d", "e", "if poisoned", "f")))
-    assert [one.death for one in ended] == [None] * 6 + [Death.MEMORY_FAULT, None]
+    assert [one.death for one in ended] == [None] * 6 + [EndKind.MEMORY_FAULT, None]
     assert (ended[6].again, ended[6].after) == (False, 2)
 
 
@@ -110,14 +111,14 @@ def test_a_death_that_never_comes_again_is_still_reported(command: list[str], tm
     mark = str(tmp_path / "mark")
     with Supervisor(command) as supervisor:
         ended = list(supervisor.run([Task(0, {"do": "a"}), Task(1, {"do": "once", "mark": mark})]))
-    assert (ended[1].death, ended[1].again, ended[1].after) == (Death.DIED, False, None)
+    assert (ended[1].death, ended[1].again, ended[1].after) == (EndKind.SIGNAL, False, None)
 
 
 def test_a_hang_is_killed_in_time(command: list[str]) -> None:
     began = time.monotonic()
-    with Supervisor(command, limits=Limits(task=1.0)) as supervisor:
+    with Supervisor(command, limits=Limits(seconds=1.0)) as supervisor:
         ended = list(supervisor.run(tasks("sleep", "a")))
-    assert [one.death for one in ended] == [Death.HANG, None]
+    assert [one.death for one in ended] == [EndKind.HANG, None]
     assert ended[0].again
     assert time.monotonic() - began < 30
 
@@ -137,7 +138,7 @@ def test_ranks_meet_before_the_launch_and_outlive_one_of_them(command: list[str]
         launched = [one.result["launched_at"] for one in together if one.result]
         assert max(launched) - min(launched) < 0.5
         early = ranks.run(Task(1, {"do": "die early"}))
-        assert [one.death for one in early] == [None, Death.DIED, None]
+        assert [one.death for one in early] == [None, EndKind.EXIT, None]
         assert all(one.result for one in ranks.run(Task(2, {"do": "wait"})))
     finally:
         ranks.close()

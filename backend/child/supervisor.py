@@ -13,31 +13,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.devices.child.ends import Death, Fault, death_of, fault_in
-from backend.devices.child.messages import Failure, Range, Task, Word, error_mark, ranges_of
-from backend.devices.child.process import ChildProcess
-from backend.devices.child.serve import RANKS_VARIABLE
-from backend.errors import CannotRunError
+from backend.child.ends import EndKind, Fault, death_of, fault_in
+from backend.child.keeper import Keeper
+from backend.child.messages import Range, Task, Word, error_mark, ranges_of
+from backend.child.serve import RANKS_VARIABLE
+from backend.child.tree import Limits
 
 RANK_VARIABLE = "AITERFUZZ_RANK"
 """Number of the rank, 0-based; the child takes GPU rank % visible GPUs."""
 
-FATAL = (Death.MEMORY_FAULT, Death.HANG, Death.DIED)
-"""Deaths after which the process is gone."""
+FATAL = (EndKind.MEMORY_FAULT, EndKind.HANG, *(kind for kind in EndKind if kind.died))
+"""Ends after which the process is gone."""
 
+WINDOW = 4
+"""Tasks that are handed over ahead, so that the GPU does not wait for the planner."""
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds. start: until the child says hello (torch imported, GPU context made). task: of one task, compilation included.
-
-    window: tasks that are handed over ahead, so that the GPU does not wait for the planner. remembered: tasks of the same
-    process that are kept to be bisected; each costs its payload in memory.
-    """
-
-    start: float = 300.0
-    task: float = 180.0
-    window: int = 4
-    remembered: int = 64
+REMEMBERED = 64
+"""Tasks of the same process that are kept to be bisected; each costs its payload in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +42,7 @@ class Ended:
 
     task: int
     result: Mapping[str, Any] | None
-    death: Death | None
+    death: EndKind | None
     message: str
     fault: Fault | None
     ranges: tuple[Range, ...]
@@ -88,10 +80,10 @@ class Supervisor:
         """How each task ended, in order. Lazy: tasks are taken as the child gets to them."""
         source = iter(tasks)
         sent: deque[Task] = deque()
-        history: deque[Task] = deque(maxlen=self.limits.remembered)
+        history: deque[Task] = deque(maxlen=REMEMBERED)
         while True:
             child = self._attended()
-            while len(sent) < self.limits.window and (task := next(source, None)) is not None:
+            while len(sent) < WINDOW and (task := next(source, None)) is not None:
                 child.post(task)
                 sent.append(task)
             if not sent:
@@ -182,7 +174,7 @@ class Ranks:
         for child in children:
             child.post(task)
         ended: dict[int, Ended] = {}
-        deadline = time.monotonic() + self.limits.task
+        deadline = time.monotonic() + self.limits.seconds
         waiting = set(range(len(children)))
         while waiting and time.monotonic() < deadline:
             for rank in sorted(waiting):
@@ -219,30 +211,23 @@ class _Attended:
     """A child that has said hello, and what it has said of the task it is at."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str], limits: Limits) -> None:
-        self._process = ChildProcess(command, variables)
+        self._keeper = Keeper(command, variables, limits)
         self._limits = limits
-        self._inbox: deque[dict[str, Any]] = deque()
         self._ranges: tuple[Range, ...] = ()
         self._began = time.monotonic()
         self._reported: str | None = None
         self.ready = False
-        hello = self._next(time.monotonic() + limits.start)
-        if hello is None or hello["say"] != Word.HELLO:
-            status, errors = self._process.status, self._process.errors.strip()
-            self._process.close()
-            why = errors.splitlines()[-1] if errors else f"no hello within {limits.start:g} s"
-            raise CannotRunError(f"{' '.join(command)}: does not start (exit status {status}): {why}")
-        self.facts: Mapping[str, Any] = hello["facts"]
+        self.facts = self._keeper.facts
 
     def post(self, task: Task) -> None:
         self.ready = False
-        self._process.post({"task": task.id, "payload": task.payload})
+        self._keeper.post({"task": task.id, "payload": task.payload})
 
     def go(self, task: Task) -> None:
-        self._process.post({"go": task.id})
+        self._keeper.post({"go": task.id})
 
     def close(self) -> None:
-        self._process.close()
+        self._keeper.close()
 
     def until_ready(self, task: Task, deadline: float) -> Ended | None:
         """Its end, if it comes before it says ready; None by the deadline too (see `ready`)."""
@@ -252,20 +237,19 @@ class _Attended:
         """Waits for the task's end; kills the child when it takes too long."""
         self._began = time.monotonic()
         while True:
-            ended = self._attend(task, self._began + self._limits.task, stops_at_ready=False)
+            ended = self._attend(task, self._began + self._limits.seconds, stops_at_ready=False)
             if ended is not None:
                 return ended
-            if time.monotonic() >= self._began + self._limits.task:
-                self._process.kill()
-                return self._end(task, death=Death.HANG, message=f"no end within {self._limits.task:g} s; killed")
+            if time.monotonic() >= self._began + self._limits.seconds:
+                how = f"no end within {self._limits.seconds:g} s; killed"
+                self._keeper.kill(EndKind.HANG, how, EndKind.HANG.value)
+                return self._end(task, death=EndKind.HANG, message=how)
 
     def _attend(self, task: Task, deadline: float, stops_at_ready: bool) -> Ended | None:
         while True:
-            message = self._next(deadline)
+            message = self._keeper.next(deadline)
             if message is None:
-                if self._process.status is None:
-                    return None
-                return self._dead(task)
+                return None if self._keeper.end is None else self._dead(task)
             word = message["say"]
             if word == Word.STARTED:
                 self._began, self._ranges, self._reported, self.ready = time.monotonic(), (), None, False
@@ -277,26 +261,25 @@ class _Attended:
                     return None
             elif word == Word.DONE:
                 return self._end(task, result=message["result"])
-            elif message["failure"] == Failure.MEMORY_FAULT:
+            elif message["failure"] == EndKind.MEMORY_FAULT:
                 self._reported = message["text"]  # it leaves now; the runtime may say more on its way out
             else:
-                death = Death.OUT_OF_MEMORY if message["failure"] == Failure.OUT_OF_MEMORY else Death.ERROR
-                return self._end(task, death=death, message=message["text"])
+                return self._end(task, death=EndKind(message["failure"]), message=message["text"])
 
     def _dead(self, task: Task) -> Ended:
-        status = self._process.status
+        end, status = self._keeper.end, self._keeper.process.status
+        assert end is not None
         assert status is not None
-        death, said = death_of(status, self._process.errors.rpartition(error_mark(task.id))[2])
+        if end.kind in (EndKind.MEMORY, EndKind.PROCESSES):
+            return self._end(task, death=end.kind, message=end.how)
+        death, said = death_of(status, self._keeper.process.errors.rpartition(error_mark(task.id))[2])
         if self._reported is not None and fault_in(said) is None:
-            death, said = Death.MEMORY_FAULT, self._reported
+            death, said = EndKind.MEMORY_FAULT, self._reported
         return self._end(task, death=death, message=said)
 
-    def _end(self, task: Task, result: Mapping[str, Any] | None = None, death: Death | None = None, message: str = "") -> Ended:
+    def _end(
+        self, task: Task, result: Mapping[str, Any] | None = None, death: EndKind | None = None, message: str = ""
+    ) -> Ended:
         seconds = time.monotonic() - self._began
-        fault = fault_in(message) if death is Death.MEMORY_FAULT else None
+        fault = fault_in(message) if death is EndKind.MEMORY_FAULT else None
         return Ended(task.id, result, death, message, fault, self._ranges, seconds)
-
-    def _next(self, deadline: float) -> dict[str, Any] | None:
-        if not self._inbox:
-            self._inbox.extend(self._process.reports(deadline))
-        return self._inbox.popleft() if self._inbox else None

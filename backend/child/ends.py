@@ -12,17 +12,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backend.devices.child.messages import Failure, Range
+from backend.child.messages import Range
 
 
-class Death(StrEnum):
-    """What ended a task other than its result."""
+class EndKind(StrEnum):
+    """How a task, or the process that ran it, came to its end."""
 
-    MEMORY_FAULT = "memory fault"
-    HANG = "hang"
-    OUT_OF_MEMORY = "out of memory"
-    DIED = "died"
-    ERROR = "error"
+    COMPLETED = "completed"
+    MEMORY_FAULT = "memory fault"  # the GPU reported an access to memory that is not mapped, or not so
+    HANG = "hang"  # no answer within the time given; the process was killed
+    OUT_OF_MEMORY = "out of memory"  # a runtime said so; the task never ran
+    ERROR = "error"  # an exception of the program; the task cannot run here
+    SIGNAL = "signal"  # the process was killed by a signal, not ours
+    EXIT = "exit"  # it ended by itself, without an answer
+    MEMORY = "memory"  # it and what it started held more than the limit; killed
+    PROCESSES = "processes"  # it started more than the limit; killed
+    STOPPED = "stopped"  # somebody wanted to stop
+    ACTOR = "actor"  # its keeper was lost
+    NODE = "node"  # with the whole machine
+    DRIVER = "driver"  # the command itself was killed
+
+    @property
+    def died(self) -> bool:
+        """Whether the process itself ended, or had to be ended for what it held, without a word of a fault of the GPU."""
+        return self in (EndKind.SIGNAL, EndKind.EXIT, EndKind.MEMORY, EndKind.PROCESSES)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnd:
+    """The end of a process. how: completes "the process ..."; discriminator: tells ends apart; said: its last words."""
+
+    kind: EndKind
+    how: str
+    discriminator: str
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,33 +102,47 @@ def fault_in(text: str) -> Fault | None:
     return None
 
 
-def failure_of(text: str) -> Failure:
-    """What the message of an exception means."""
+def failure_of(text: str) -> EndKind:
+    """What the message of an exception means: MEMORY_FAULT, OUT_OF_MEMORY or ERROR."""
     if any(phrase in text for phrase in _MEMORY_PHRASES):
-        return Failure.OUT_OF_MEMORY
-    return Failure.MEMORY_FAULT if fault_in(text) is not None else Failure.ERROR
+        return EndKind.OUT_OF_MEMORY
+    return EndKind.MEMORY_FAULT if fault_in(text) is not None else EndKind.ERROR
 
 
-def death_of(status: int, errors: str) -> tuple[Death, str]:
-    """Why a process with this exit status and end of standard error ended, with the line that says so.
+def process_end(status: int, errors: str) -> ProcessEnd:
+    """Of a process with this exit status (negative for a signal) and end of standard error, whatever it ran."""
+    said = last_line(errors)
+    if status < 0:
+        name = signal.Signals(-status).name
+        return ProcessEnd(EndKind.SIGNAL, f"was killed by {name}", name, said)
+    return ProcessEnd(EndKind.EXIT, f"ended with exit status {status}", f"exit {status}", said)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, "" for none."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def death_of(status: int, errors: str) -> tuple[EndKind, str]:
+    """Why a process that ran on a GPU ended with this exit status and end of standard error, with the line that says so.
 
     status: as subprocess has it, negative for a signal.
     """
     fault = fault_in(errors)
     if fault is not None:
-        return Death.MEMORY_FAULT, fault.line
+        return EndKind.MEMORY_FAULT, fault.line
     for said in errors.splitlines():
         if any(phrase in said for phrase in _HANG_PHRASES):
-            return Death.HANG, said.strip()
+            return EndKind.HANG, said.strip()
         if any(phrase in said for phrase in _MEMORY_PHRASES):
-            return Death.OUT_OF_MEMORY, said.strip()
+            return EndKind.OUT_OF_MEMORY, said.strip()
     if status == -signal.SIGSEGV:
-        return Death.MEMORY_FAULT, "SIGSEGV on the host"
-    last = next((said.strip() for said in reversed(errors.splitlines()) if said.strip()), "")
+        return EndKind.MEMORY_FAULT, "SIGSEGV on the host"
+    last = last_line(errors)
     how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     if status == -signal.SIGKILL:
         how += " (by someone else: the host's out-of-memory killer does so)"
-    return Death.DIED, f"{how}: {last}" if last else how
+    return EndKind.SIGNAL if status < 0 else EndKind.EXIT, f"{how}: {last}" if last else how
 
 
 def place(ranges: Sequence[Range], address: int) -> Place | None:

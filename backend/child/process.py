@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import signal
 import subprocess
 import tempfile
 import time
@@ -13,17 +12,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import backend
-from backend.devices.child.messages import line
+from backend.child.tree import ProcessTree
+from backend.errors import CannotRunError
 
 KEPT_STDERR = 64 * 1024
 """Bytes of a child's standard error that are kept, the last ones: a fault line is the last thing a runtime prints."""
+
+ROOT = Path(__file__).parents[2]
+"""What a child finds this project's packages in."""
+
+MESSAGE_BYTES = 1 << 30
+"""A longer line is no message; the longest honest ones are recordings of a framework, of some megabytes."""
 
 _READ = 1 << 16
 
 
 class ChildProcess:
-    """A started child. Ends with `close`, which kills whatever is left of its process group.
+    """A started child. Ends with `close`, which kills whatever is left of it and of all that it started.
 
     command: its argv. variables: added to this process's environment. The working directory is a temporary one, since
     runtimes drop core files where they die.
@@ -31,19 +36,11 @@ class ChildProcess:
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="aiterfuzz-")
-        root = str(Path(backend.__file__).parents[1])
-        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **variables}
-        self._process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self._directory.name,
-            env=environment,
-            start_new_session=True,
-            bufsize=0,
-        )
+        piped = subprocess.PIPE
+        self.tree = ProcessTree(command, environment, self._directory.name, stdin=piped, stdout=piped, stderr=piped)
+        self._process = self.tree.process
         self._unsent = bytearray()
         self._unread = bytearray()
         self._errors = bytearray()
@@ -64,11 +61,11 @@ class ChildProcess:
         """The end of its standard error so far."""
         return self._errors.decode("utf-8", "replace")
 
-    def post(self, message: Mapping[str, Any]) -> None:
-        """Sends a message, now as far as the pipe takes it; the rest leaves during `reports`."""
+    def post(self, data: bytes) -> None:
+        """Sends a message (messages.line), now as far as the pipe takes it; the rest leaves during `reports`."""
         if not self._unsent:
             self._selector.register(_pipe(self._process.stdin), selectors.EVENT_WRITE, "in")
-        self._unsent += line(message)
+        self._unsent += data
         self._send(_pipe(self._process.stdin).fileno())
 
     def reports(self, deadline: float) -> list[dict[str, Any]]:
@@ -85,16 +82,12 @@ class ChildProcess:
             self._turn(left)
 
     def kill(self) -> None:
-        """SIGKILL to the whole group; the remaining output is read by the next `reports`."""
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        """Ends it and all that it started; the remaining output is read by the next `reports`."""
+        self.tree.kill()
 
     def close(self) -> None:
-        """Ends the child and releases the pipes and its directory."""
-        self.kill()
-        self._process.wait()
+        """Ends the child and all that it started, and releases the pipes and its directory."""
+        self.tree.close()
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             _pipe(pipe).close()
@@ -114,6 +107,9 @@ class ChildProcess:
                 self._selector.unregister(key.fileobj)
             elif key.data == "out":
                 self._unread += data
+                if len(self._unread) > MESSAGE_BYTES:
+                    self.kill()
+                    raise CannotRunError(f"the child process says more than {MESSAGE_BYTES >> 20} MiB in one message")
             else:
                 self._errors += data
                 del self._errors[:-KEPT_STDERR]
@@ -135,7 +131,18 @@ class ChildProcess:
             return []
         lines = bytes(self._unread[:end]).split(b"\n")
         del self._unread[: end + 1]
-        return [json.loads(text) for text in lines]
+        try:
+            return [_message(text) for text in lines]
+        except (ValueError, RecursionError) as error:
+            self.kill()
+            raise CannotRunError(f"the child process says what is no message ({type(error).__name__})") from error
+
+
+def _message(text: bytes) -> dict[str, Any]:
+    message = json.loads(text)
+    if not isinstance(message, dict) or "say" not in message:
+        raise ValueError("not an object with a word")
+    return message
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from backend.devices.child.ends import Death, death_of, failure_of, fault_in, place
-from backend.devices.child.messages import Failure, Range
+from backend.child.ends import EndKind, death_of, failure_of, fault_in, place
+from backend.child.messages import Range
 
 NOT_PRESENT = "Page not present or supervisor privilege"
 
@@ -52,7 +52,7 @@ def test_fault_lines_of_rocr(text: str, node: int, address: int, reason: str) ->
     assert (fault.node, fault.address, fault.reason) == (node, address, reason)
     assert fault.line.startswith("Memory access fault by GPU node-")
     assert "\n" not in fault.line
-    assert death_of(-signal.SIGABRT, text) == (Death.MEMORY_FAULT, fault.line)
+    assert death_of(-signal.SIGABRT, text) == (EndKind.MEMORY_FAULT, fault.line)
 
 
 def test_faults_without_an_address() -> None:
@@ -62,27 +62,27 @@ def test_faults_without_an_address() -> None:
     assert (fault.node, fault.address) == (None, None)
     assert fault.line == "CUDA error: an illegal memory access was encountered"
     aperture = ":0:rocdevice.cpp:2992: Queue 0x7f aborting with error : HSA_STATUS_ERROR_MEMORY_APERTURE_VIOLATION: code: 0x29"
-    assert death_of(-signal.SIGABRT, aperture)[0] is Death.MEMORY_FAULT
+    assert death_of(-signal.SIGABRT, aperture)[0] is EndKind.MEMORY_FAULT
     assert fault_in("Killed") is None
     assert fault_in("RuntimeError: shape mismatch at address 0x10") is None
 
 
 def test_other_ends_are_told_apart() -> None:
     hang = "HW Exception by GPU node-1 (Agent handle: 0x55d) reason :GPU Hang"
-    assert death_of(-signal.SIGABRT, hang) == (Death.HANG, hang)
+    assert death_of(-signal.SIGABRT, hang) == (EndKind.HANG, hang)
     lack = "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB."
-    assert death_of(1, f"Traceback\n{lack}\n") == (Death.OUT_OF_MEMORY, lack)
-    assert death_of(-signal.SIGSEGV, "")[0] is Death.MEMORY_FAULT
+    assert death_of(1, f"Traceback\n{lack}\n") == (EndKind.OUT_OF_MEMORY, lack)
+    assert death_of(-signal.SIGSEGV, "")[0] is EndKind.MEMORY_FAULT
     death, said = death_of(-signal.SIGKILL, "")
-    assert death is Death.DIED
+    assert death is EndKind.SIGNAL
     assert "SIGKILL" in said
-    assert death_of(3, "first\nlast words\n\n") == (Death.DIED, "exit status 3: last words")
+    assert death_of(3, "first\nlast words\n\n") == (EndKind.EXIT, "exit status 3: last words")
 
 
 def test_what_an_exception_means() -> None:
-    assert failure_of("HIP out of memory. Tried to allocate") is Failure.OUT_OF_MEMORY
-    assert failure_of("CUDA error: misaligned address") is Failure.MEMORY_FAULT
-    assert failure_of("out of resource: shared memory, Required: 262144") is Failure.ERROR
+    assert failure_of("HIP out of memory. Tried to allocate") is EndKind.OUT_OF_MEMORY
+    assert failure_of("CUDA error: misaligned address") is EndKind.MEMORY_FAULT
+    assert failure_of("out of resource: shared memory, Required: 262144") is EndKind.ERROR
 
 
 def test_an_address_is_placed_by_the_nearest_edge() -> None:

@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from backend.devices.child.messages import Failure, Payload, Word, error_mark, line
+from backend.child.ends import EndKind
+from backend.child.messages import Payload, Word, error_mark, line
 
 RANKS_VARIABLE = "AITERFUZZ_RANKS"
 """Set (to the number of ranks) where a child waits for the others before each launch."""
@@ -53,8 +54,8 @@ class Worker(Protocol):
     def run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
         """Runs one task; the result as JSON values."""
 
-    def failure(self, error: Exception) -> Failure:
-        """What an exception of `run` means."""
+    def failure(self, error: Exception) -> EndKind:
+        """What an exception of `run` means: MEMORY_FAULT, OUT_OF_MEMORY or ERROR."""
 
 
 def serve(make: Callable[[], Worker]) -> None:
@@ -73,9 +74,9 @@ def serve(make: Callable[[], Worker]) -> None:
             result = worker.run(message["payload"], reporter)
         except Exception as error:
             failure = worker.failure(error)
-            said = traceback.format_exc(limit=-6) if failure is Failure.ERROR else str(error)
+            said = traceback.format_exc(limit=-6) if failure is EndKind.ERROR else str(error)
             reporter.say(Word.FAILED, failure=failure.value, text=said[-4000:])
-            if failure is Failure.MEMORY_FAULT:
+            if failure is EndKind.MEMORY_FAULT:
                 os._exit(FAULTED)
             continue
         reporter.say(Word.DONE, result=dict(result))

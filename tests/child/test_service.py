@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from backend.errors import CannotRunError, UnmodelledError
-from backend.real.child import Child, Limits
+from backend.child.service import Child
+from backend.child.tree import Limits
+from backend.errors import CannotRunError, UnmodelledError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    with Child("services:Plain", {"offset": 100}, Limits(seconds=20)) as opened:
+    with Child("plain_services:Plain", {"offset": 100}, Limits(seconds=20)) as opened:
         yield opened
 
 
@@ -35,7 +35,7 @@ def test_errors_of_the_project_keep_their_class(child: Child) -> None:
 
 
 def test_other_errors_say_where(child: Child) -> None:
-    with pytest.raises(CannotRunError, match=r"ValueError: broken inside; at .*services\.py:\d+ \(fail\)"):
+    with pytest.raises(CannotRunError, match=r"ValueError: broken inside; at .*plain_services\.py:\d+ \(fail\)"):
         child.request("fail")
     with pytest.raises(CannotRunError, match="SystemExit: leaving"):
         child.request("exit")
@@ -52,7 +52,7 @@ def test_death_is_told_with_last_words(child: Child) -> None:
 
 def test_time_limit() -> None:
     with (
-        Child("services:Plain", {}, Limits(seconds=1.0)) as child,
+        Child("plain_services:Plain", {}, Limits(seconds=1.0)) as child,
         pytest.raises(CannotRunError, match="stopped at its limit of 1 s"),
     ):
         child.request("sleep", seconds=60)
@@ -60,25 +60,48 @@ def test_time_limit() -> None:
 
 def test_memory_limit() -> None:
     with (
-        Child("services:Plain", {}, Limits(seconds=30, memory=200 << 20)) as child,
+        Child("plain_services:Plain", {}, Limits(seconds=30, memory=200 << 20)) as child,
         pytest.raises(CannotRunError, match="stopped at its limit of 200 MiB"),
     ):
         child.request("grow", megabytes=400)
 
 
 def test_environment_is_for_the_child_alone() -> None:
-    with Child("services:Plain", {}, environment={"ONLY_IN_CHILD": "1"}) as child:
+    with Child("plain_services:Plain", {}, environment={"ONLY_IN_CHILD": "1"}) as child:
         assert child.request("environment", name="ONLY_IN_CHILD") == "1"
 
 
-@pytest.mark.parametrize("offset", [0, 1])
-def test_a_stranger_s_class_is_not_brought_to_life(offset: int) -> None:
-    with Child("services:Plain", {"offset": offset}) as child, pytest.raises(pickle.UnpicklingError, match="an answer holds"):
+def test_an_answer_is_json_and_of_the_type_that_was_asked_for(child: Child) -> None:
+    with pytest.raises(CannotRunError, match="no JSON form for PosixPath"):
         child.request("stranger")
+    with pytest.raises(CannotRunError, match="its answer is not what was asked for"):
+        child.request("add", str, a=1, b=2)
+    assert child.request("add", int, a=1, b=2) == 103
+    with pytest.raises(UsageError, match="given '1'"):
+        child.request("add", a="1", b=2)
+
+
+GARBLED = (
+    "no message\n",
+    "[]\n",
+    "{}\n",
+    '{"say": "done"}\n',
+    '{"say": "done", "result": {"value": NaN, "more": 1}}\n',
+    '{"say": "done", "result": {"error": "os.system", "text": "true"}}\n',
+    "[" * 100_000 + "\n",
+    "\x80\x04cos\nsystem\n(X\x04\x00\x00\x00truetR.\n",
+    '{"say": "done", "result": ' + "9" * 5000 + "}\n",
+)
+
+
+@pytest.mark.parametrize("text", GARBLED, ids=range(len(GARBLED)))
+def test_whatever_the_child_writes_is_an_error_of_one_line_at_worst(text: str) -> None:
+    with Child("plain_services:Plain", {}, Limits(seconds=20)) as child, pytest.raises(CannotRunError):
+        child.request("garble", int, text=text)
 
 
 def test_a_service_that_does_not_open() -> None:
     with pytest.raises(CannotRunError, match="nothing here to open"):
-        Child("services:refuse_to_open", {})
+        Child("plain_services:refuse_to_open", {})
     with pytest.raises(CannotRunError, match="No module named 'no_such_service'"):
         Child("no_such_service:Plain", {})

@@ -1,0 +1,157 @@
+"""A command with all the processes that it starts: one to end, one to measure. Judges nothing.
+
+The command runs below backend/child/guardian.py, which sees to the end of the whole tree, daemons included, when this process
+says so or is no more, in whatever way it went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from backend.child.ends import EndKind
+
+GUARDIAN = Path(__file__).with_name("guardian.py")
+
+END_SECONDS = 10.0
+"""For a guardian to end its tree; after that it is killed, and with it the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of a child with all the processes that it starts.
+
+    start: seconds until it can take tasks (torch imported, a GPU's context made). seconds: of one task, compilation included.
+    memory: resident bytes of the whole tree, None for any. processes: of the whole tree.
+    """
+
+    start: float = 300.0
+    seconds: float = 180.0
+    memory: int | None = None
+    processes: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Of a whole tree. memory: resident bytes, pages that several processes share counted once; processes: how many."""
+
+    memory: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offence:
+    """A limit that a tree went over. how: completes "the process ..."; limit: the allowed amount in words."""
+
+    kind: EndKind
+    how: str
+    limit: str
+
+
+class ProcessTree:
+    """A started command.
+
+    command: its argv; environment: all of it. The streams are as for subprocess.Popen. descriptors: passed on.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: str | Path | None = None,
+        *,
+        stdin: int | IO[Any] | None = subprocess.DEVNULL,
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        theirs, self._lifeline = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(GUARDIAN), str(theirs), *command],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=directory,
+                env=dict(environment),
+                start_new_session=True,
+                bufsize=0,
+                pass_fds=(theirs, *descriptors),
+            )
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(theirs)
+        self.peak_memory = 0
+
+    @property
+    def status(self) -> int | None:
+        """Exit status once the command and all that it started are gone (negative: ended by that signal), else None."""
+        return self.process.poll()
+
+    def kill(self) -> None:
+        """Ends every process of the tree. Returns at once; `close` waits."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGCONT)  # somebody may have stopped it
+
+    def close(self) -> int:
+        """Ends every process of the tree, and waits for it; the exit status."""
+        self.kill()
+        try:
+            return self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def usage(self) -> Usage:
+        """What the tree takes now; nothing where it has just ended."""
+        found = _processes(self.process.pid)
+        memory = sum(_memory(process, "rss") for process in found)
+        self.peak_memory = max(self.peak_memory, memory)
+        return Usage(memory, len(found))
+
+    def offence(self, limits: Limits) -> Offence | None:
+        """The limit on memory or processes that the tree is over now, None for none."""
+        used = self.usage()
+        if used.processes > limits.processes:
+            return Offence(EndKind.PROCESSES, f"ran more than {limits.processes} processes", f"{limits.processes} processes")
+        if limits.memory is None or used.memory <= limits.memory:
+            return None
+        # Pages that forked processes share are counted in each of them above; the exact figure costs a walk of all mappings.
+        exact = sum(_memory(process, "pss") for process in _processes(self.process.pid))
+        if exact <= limits.memory:
+            return None
+        mib = limits.memory >> 20
+        return Offence(EndKind.MEMORY, f"held more than {mib} MiB", f"{mib} MiB")
+
+
+def _processes(root: int) -> list[psutil.Process]:
+    try:
+        top = psutil.Process(root)
+        return [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _memory(process: psutil.Process, what: str) -> int:
+    """Bytes of a process, resident ("rss") or with its share of shared pages ("pss"); 0 where it has just ended."""
+    try:
+        if what == "pss":
+            with contextlib.suppress(psutil.AccessDenied):
+                return int(process.memory_full_info().pss)
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,146 @@
+"""Whatever a child starts ends with it, and counts as its own; so does what it leaves when its keeper is no more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from backend.child.ends import EndKind
+from backend.child.service import Child
+from backend.child.tree import Limits, ProcessTree
+from backend.errors import CannotRunError
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[str]:
+    """A word of the command line of what a test leaves behind; nothing of it may be there at the end."""
+    yield tmp_path.name
+    left = marked(tmp_path.name)
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Running processes with the word in their command line."""
+    return [one for one in psutil.process_iter(["cmdline"]) if mark in " ".join(one.info["cmdline"] or ())]
+
+
+def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("method", ["daemon", "orphan"])
+def test_daemons_end_with_the_child(mark: str, method: str) -> None:
+    with Child("plain_services:Plain", {}) as child:
+        child.request(method, mark=mark, **({"megabytes": 1} if method == "daemon" else {}))
+        until(lambda: marked(mark))
+    assert not marked(mark)
+
+
+def test_daemons_end_with_a_child_that_ends_itself(mark: str) -> None:
+    with Child("plain_services:Plain", {}) as child:
+        child.request("daemon", megabytes=1, mark=mark)
+        with pytest.raises(CannotRunError, match="SIGSEGV"):
+            child.request("die")
+        assert not marked(mark)
+
+
+def test_memory_of_what_a_child_starts_is_its_own(mark: str) -> None:
+    with Child("plain_services:Plain", {}, Limits(seconds=60, memory=500 << 20)) as child:
+        child.request("daemon", megabytes=1000, mark=mark)
+        with pytest.raises(CannotRunError, match="stopped at its limit of 500 MiB"):
+            child.request("sleep", seconds=60)
+        assert not marked(mark)
+
+
+def test_pages_that_forked_processes_share_count_once() -> None:
+    program = """
+import os, time
+kept = b"x" * (300 << 20)
+for _ in range(5):
+    if os.fork() == 0:
+        break
+time.sleep(60)
+"""
+    tree = ProcessTree([sys.executable, "-c", program], os.environ)
+    try:
+        until(lambda: tree.usage().processes == 7)
+        until(lambda: tree.usage().memory > 1500 << 20)
+        assert tree.offence(Limits(memory=1000 << 20)) is None
+        offence = tree.offence(Limits(memory=250 << 20))
+        assert offence is not None
+        assert offence.kind is EndKind.MEMORY
+    finally:
+        tree.close()
+
+
+def test_a_crowd_is_stopped() -> None:
+    with (
+        Child("plain_services:Plain", {}, Limits(seconds=60, processes=20)) as child,
+        pytest.raises(CannotRunError, match="stopped at its limit of 20 processes"),
+    ):
+        child.request("crowd", count=40)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_the_keeper_dies(mark: str, number: signal.Signals) -> None:
+    """Its keeper is a process of its own here, with a child that has left a daemon."""
+    program = f"""
+import sys; sys.path[:] = {[str(HERE), *sys.path]!r}
+from backend.child.service import Child
+child = Child("plain_services:Plain", {{}})
+child.request("daemon", megabytes=1, mark={mark!r})
+child.request("sleep", seconds=60)
+"""
+    keeper = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    until(lambda: len(marked(mark)) > 1)  # the keeper names it too
+    keeper.send_signal(number)
+    keeper.wait()
+    until(lambda: not marked(mark), 10)
+
+
+def test_a_stopped_guardian_ends_all_the_same(mark: str) -> None:
+    tree = ProcessTree([sys.executable, "-c", f"import time; time.sleep(3600)  # {mark}"], os.environ)
+    until(lambda: len(marked(mark)) == 2)
+    os.kill(tree.process.pid, signal.SIGSTOP)
+    assert tree.close() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("raise SystemExit(7)", 7),
+        ("pass", 0),
+        ("import os; os.abort()", -signal.SIGABRT),
+        ("import os; os.kill(os.getpid(), 9)", -9),
+    ],
+)
+def test_it_ends_as_the_command_does(program: str, status: int) -> None:
+    tree = ProcessTree([sys.executable, "-c", program], os.environ)
+    until(lambda: tree.status is not None)
+    assert tree.close() == status
+
+
+def test_no_such_command() -> None:
+    tree = ProcessTree(["no-such-command"], os.environ, stderr=subprocess.DEVNULL)
+    until(lambda: tree.status is not None)
+    assert tree.close() == 127

@@ -1,0 +1,78 @@
+"""A command that is ended takes with it whatever it has started, however it is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from backend.child.process import ROOT
+
+SCRIPT = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)  # {mark}"], start_new_session=True, env={{}})
+subprocess.Popen(["sleep", "601.{number}"], start_new_session=True)
+print("under way", flush=True)
+time.sleep(600)
+"""
+
+CONSTRUCTOR = """
+import subprocess, time
+subprocess.Popen(["sleep", "601.{number}"], start_new_session=True)
+def rule(case):
+    time.sleep(600)
+"""
+
+
+def until(holds: Callable[[], object], seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.05)
+
+
+def sleeping(number: int) -> list[psutil.Process]:
+    return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [""])[-1] == f"601.{number}"]
+
+
+def command_line(*arguments: str, temporary: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fuzz.cli", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        cwd=temporary,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("command", ["verify", "gate"])
+def test_nothing_is_left_of_a_command(tmp_path: Path, command: str, number: signal.Signals) -> None:
+    mark = int(time.monotonic_ns() % 10**12)
+    text = SCRIPT if command == "verify" else CONSTRUCTOR
+    file, temporary = tmp_path / "written.py", tmp_path / "temporary"
+    temporary.mkdir()
+    file.write_text(text.format(mark=tmp_path.name, number=mark))
+    source = str(file) if command == "verify" else f"{file}:rule"
+    running = command_line(command, source, temporary=temporary)
+    try:
+        until(lambda: sleeping(mark), 120)
+        below = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(number)
+        code = running.wait(30)
+        until(lambda: not sleeping(mark), 10)
+        until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in below), 10)
+    finally:
+        running.kill()
+        for one in sleeping(mark):
+            one.kill()
+    assert code == (3 if number != signal.SIGKILL else -9)
+    if number != signal.SIGKILL:
+        assert not list(temporary.glob("aiterfuzz-*")), "a temporary folder is left"
