@@ -5,7 +5,6 @@ Knows findings and the call that they are of; runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,93 +41,13 @@ class Blame:
     who: str
 
 
-_REASONS: Mapping[FindingKind, tuple[str, str]] = {
-    FindingKind.BAD_INDPTR: (
-        "the caller builds the index tensors, and AITER takes them as they are",
-        "build the index tensor for the batch that runs",
-    ),
-    FindingKind.BAD_LAST_PAGE_LEN: (
-        "kv_last_page_lens[i] is the number of tokens in the last page, 1 to page_size; the caller fills it",
-        "fill kv_last_page_lens with the tokens of the last page, not with the sequence length",
-    ),
-    FindingKind.BAD_PAGE_ID: ("the caller hands over the page table", "hand over only pages of the pool"),
-    FindingKind.SHORT_SEQUENCE: (
-        "the caller fills in the lengths of all rows, those of graph padding too; a row of a request with fewer tokens than "
-        "rows has nothing to attend to",
-        "give padding rows at least as many KV tokens as query rows",
-    ),
-    FindingKind.BUFFER_TOO_SMALL: (
-        "the caller allocates the buffers, by a sizing call with other arguments than its planning call",
-        "size the buffers for the batch, rows, heads and flags that are planned later",
-    ),
-    FindingKind.HEAD_WIDTH: (
-        "the flags that the caller chose select a planner that groups heads otherwise than the launched kernel; AITER does not "
-        "compare the two",
-        "choose the flags by which planner and kernel agree; upstream, compare the head width of plan and kernel and refuse",
-    ),
-    FindingKind.METADATA_REJECTED: ("AITER's host code refuses the arguments", "nothing to mend in AITER"),
-    FindingKind.NO_KERNEL: (
-        "AITER has no kernel for the key and says so before any launch",
-        "choose another mode or add a kernel",
-    ),
-    FindingKind.PLANNER_READ: ("the planner reads outside of its inputs", "bound the planner's index"),
-    FindingKind.PLANNER_OVERRUN: (
-        "the buffers have the size that AITER asked for, and the planner writes outside of them",
-        "make get_mla_metadata_info_v1 and the planner agree on the number of rows",
-    ),
-    FindingKind.SHORT_PIECE: (
-        "the planner cuts a sequence so that its last piece has fewer tokens than there are query rows; for the first rows the "
-        "kernel masks all of them and divides by zero",
-        "let the planner keep a remainder shorter than the query rows with the piece before",
-    ),
-    FindingKind.SPLIT_CAP: (
-        "the planner makes more pieces of a row than the reduction holds",
-        "size the reduction by the plan",
-    ),
-    FindingKind.FOREIGN_PAGE: (
-        "page table and lengths hold, and the kernel computes another address (a product of too few bits, or a page size that "
-        "it does not implement)",
-        "compute the address in 64 bits, or refuse page sizes that the kernel does not implement",
-    ),
-    FindingKind.NOT_COVERED: (
-        "sizes and arguments hold, and the plan gives some tokens of a request to no piece",
-        "let the planner's pieces of a row add up to its tokens",
-    ),
-    FindingKind.ROW_NOT_WRITTEN: (
-        "what it is given holds, and the row is stored by neither the kernel nor the reduction",
-        "store the row where it is computed, or refuse the call",
-    ),
-    FindingKind.UNWRITTEN_READ: (
-        "the merge reads partial rows that no workgroup stores",
-        "let the merge count the pieces as the kernel cuts them, and stage 1 store every row that is merged",
-    ),
-    FindingKind.NUMERICS: (
-        "what it is given and what it accesses hold, and what it computes is not attention over the tokens of each row",
-        "mend the kernel, or refuse the call",
-    ),
-    FindingKind.NULL_POINTER: (
-        "it passes a null pointer that the kernel uses",
-        "pass the tensor, or choose a kernel that does not use it",
-    ),
-}
-"""Why the party is at fault, and what would put it right, where the kind alone tells."""
-
-_BY_PARTY: Mapping[Party, tuple[str, str]] = {
-    Party.CALLER: ("the caller's arguments are the first thing on the path that does not hold", "mend the caller's arguments"),
-    Party.PLANNER: ("sizes and arguments hold, and the plan does not cover the batch as it should", "mend the planner"),
-    Party.LAUNCHER: ("the plan holds, and what is launched does not fit it", "mend the launcher"),
-    Party.KERNEL: ("what it is given holds, and it leaves its tensors", "mend the kernel"),
-    Party.REDUCTION: ("stage 1 holds, and the reduction does not", "mend the reduction"),
-    Party.PROJECT: ("two devices of aiterfuzz disagree", "report it to aiterfuzz"),
-}
-
-
 def blame(outcome: Outcome) -> Blame:
     """Who is at fault for an outcome; raises UsageError where there is no finding."""
     cause = outcome.cause
     if cause is None:
         raise UsageError("nobody is at fault: the case shows no finding")
-    reason, advice = _REASONS.get(cause.kind, _BY_PARTY[cause.party])
+    row = cause.kind.row
+    reason, advice = row.reason, row.advice.format(party=cause.party.value)
     if cause.kind is FindingKind.HEAD_WIDTH and _told_dtypes(outcome.call) is not None:
         reason, advice = _OTHER_DTYPES
     who = _KERNEL_OR_HOST if cause.kind is FindingKind.UNWRITTEN_READ else f"the {cause.party.value}"
@@ -190,34 +109,11 @@ def _access_sentence(outcome: Outcome, cause: Finding) -> str:
     return f"{first.stage} {what}. The first bad access: {first.why}."
 
 
-_SYMPTOMS: Mapping[FindingKind, str] = {
-    FindingKind.HEAD_WIDTH: "is planned and launched with different head widths",
-    FindingKind.NOT_COVERED: "leaves KV tokens out",
-    FindingKind.COVERED_TWICE: "attends to KV tokens twice",
-    FindingKind.ROW_NOT_WRITTEN: "leaves output unwritten",
-    FindingKind.UNWRITTEN_READ: "merges partial rows that nobody wrote",
-    FindingKind.FOREIGN_PAGE: "reads KV pages that the request does not own",
-    FindingKind.PLANNER_OVERRUN: "overruns its metadata buffers while planning",
-    FindingKind.BUFFER_TOO_SMALL: "gets metadata buffers that are too small",
-    FindingKind.NO_KERNEL: "has no kernel",
-    FindingKind.NULL_POINTER: "passes a null pointer to the kernel",
-    FindingKind.SHORT_PIECE: "plans a piece shorter than the query rows",
-    FindingKind.NUMERICS: "gives wrong numbers",
-    FindingKind.NOT_A_NUMBER: "gives NaN",
-    FindingKind.OUT_OF_BOUNDS_WRITE: "writes outside of its tensors",
-    FindingKind.OUT_OF_BOUNDS_READ: "reads outside of its tensors",
-    FindingKind.SHORT_SEQUENCE: "gets requests with fewer tokens than query rows",
-    FindingKind.BAD_INDPTR: "gets index tensors that do not fit its batch",
-    FindingKind.BAD_LAST_PAGE_LEN: "gets last pages longer than a page",
-}
-"""What is wrong with a decode, as a title says it, by the kind of the cause."""
-
-
 def symptom(outcome: Outcome) -> str:
     """What goes wrong in a few words that complete "MLA decode ...": the cause, and which tensors are left."""
     cause = outcome.cause
     assert cause is not None
-    said = _SYMPTOMS.get(cause.kind, f"goes wrong ({cause.kind.value.replace('-', ' ')})")
+    said = cause.kind.row.symptom
     reached = [
         f"{verb} {listed(list(dict.fromkeys(f.tensor for f in outcome.findings if f.kind is kind)))}"
         for verb, kind in (("writes past", FindingKind.OUT_OF_BOUNDS_WRITE), ("reads past", FindingKind.OUT_OF_BOUNDS_READ))
@@ -227,7 +123,7 @@ def symptom(outcome: Outcome) -> str:
         return said if cause.kind in _OVERRUNS else f"{said}, {' and '.join(reached)}"
     shown = {finding.kind for finding in outcome.findings}
     silent = next((kind for kind in _SILENT if kind in shown), None)
-    return said if silent is None or cause.kind in _SILENT else f"{said} and {_SYMPTOMS[silent]}"
+    return said if silent is None or cause.kind in _SILENT else f"{said} and {silent.row.symptom}"
 
 
 _OVERRUNS = (FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.OUT_OF_BOUNDS_READ)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.findings import Finding, FindingKind, Party, Severity
+from backend.findings import Finding, FindingKind, Party
 from backend.observation import Disagreement, Observation
 
 
@@ -13,9 +13,8 @@ def check_disagreements(observation: Observation) -> list[Finding]:
 
 def _finding(observation: Observation, each: Disagreement) -> Finding:
     stage = observation.call.launched.code_object
-    told = "; ".join(f"{device}: {saw}" for device, saw in zip(each.devices, each.saw, strict=True))
     evidence = dict(zip(each.devices, each.saw, strict=True))
-    message = f"{' and '.join(each.devices)} disagree on {each.what}: {told}"
-    return Finding(
-        FindingKind.DEVICE_DISAGREEMENT, Severity.SILENT, Party.PROJECT, stage, "", message, evidence, discriminator=each.what
-    )
+    both = "; ".join(f"{device}: {saw}" for device, saw in evidence.items())
+    message = f"{' and '.join(each.devices)} disagree on {each.what}: {both}"
+    kind = FindingKind.DEVICE_DISAGREEMENT
+    return Finding(kind, kind.severity, Party.PROJECT, stage, "", message, evidence, discriminator=each.what)

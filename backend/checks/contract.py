@@ -31,13 +31,12 @@ def check_sizing(call: Call) -> list[Finding]:
     for name, (needed, has) in short.items():
         figures[f"{name}_needed"] = needed
         figures[f"{name}_has"] = has
-    told = ", ".join(f"{name} needs {needed} rows and has {has}" for name, (needed, has) in short.items())
+    shortages = ", ".join(f"{name} needs {needed} rows and has {has}" for name, (needed, has) in short.items())
     sized, batch = call.decision.sizing, len(call.decode.qo_indptr) - 1
-    message = f"buffers are smaller than the batch of {batch} needs: {told}"
+    message = f"buffers are smaller than the batch of {batch} needs: {shortages}"
     if sized is not None:
         message += f" (sized for batch {sized.batch}, max_seqlen_q {sized.max_seqlen_q}, {sized.num_head} heads)"
-    kind, severity = FindingKind.BUFFER_TOO_SMALL, Severity.WRITE
-    return [Finding(kind, severity, Party.CALLER, call.decision.case.backend, "", message, figures, _sizing_difference(call))]
+    return [_caller(call, FindingKind.BUFFER_TOO_SMALL, "", message, figures, _sizing_difference(call))]
 
 
 def check_head_width(call: Call) -> list[Finding]:
@@ -84,7 +83,7 @@ def check_kernel_exists(call: Call) -> list[Finding]:
     return [
         Finding(
             FindingKind.NO_KERNEL,
-            Severity.REFUSED,
+            FindingKind.NO_KERNEL.severity,
             Party.LAUNCHER,
             f"release {case.release}",
             "",
@@ -193,4 +192,4 @@ def _sizing_difference(call: Call) -> str:
 def _caller(
     call: Call, kind: FindingKind, tensor: str, message: str, figures: dict[str, int | str], discriminator: str = ""
 ) -> Finding:
-    return Finding(kind, Severity.READ, Party.CALLER, call.decision.case.backend, tensor, message, figures, discriminator)
+    return Finding(kind, kind.severity, Party.CALLER, call.decision.case.backend, tensor, message, figures, discriminator)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from backend.aiter.launch import Refusal
 from backend.call import Call
-from backend.findings import Finding, FindingKind, Party, Severity
+from backend.findings import Finding, FindingKind, Party
 
 Int64Array = npt.NDArray[np.int64]
 Int32Matrix = npt.NDArray[np.int32]
@@ -69,7 +69,7 @@ def check_coverage(call: Call) -> list[Finding]:
     return [
         Finding(
             _KINDS[which],
-            Severity.READ if which == _BEYOND else Severity.SILENT,
+            _KINDS[which].severity,
             Party.PLANNER,
             f"planner {plan.planner}",
             "work_info_set",

@@ -10,7 +10,7 @@ from backend.aiter.kernarg_reads import kernarg_reads
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.errors import UnmodelledError
-from backend.findings import Finding, FindingKind, Party, Severity
+from backend.findings import Finding, FindingKind, Party
 
 LSE_POINTER = "ptr_LSEP"
 
@@ -34,7 +34,7 @@ def check_final_lse(call: Call) -> list[Finding]:
     message = f"{rows}: the kernel should, and never loads {LSE_POINTER}"
     figures: dict[str, int | str] = {"rows": count, "first_row": row, "kernarg": LSE_POINTER}
     kind, stage = FindingKind.ROW_NOT_WRITTEN, launch.code_object
-    return [Finding(kind, Severity.SILENT, Party.KERNEL, stage, "final_lse", message, figures)]
+    return [Finding(kind, kind.severity, Party.KERNEL, stage, "final_lse", message, figures)]
 
 
 def _loads_lse_pointer(blob_id: str | None) -> bool:

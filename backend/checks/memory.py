@@ -24,7 +24,7 @@ def check_violations(observation: Observation) -> list[Finding]:
 
 
 def _finding(violation: Violation) -> Finding:
-    kind, severity = _class_of(violation)
+    kind = _kind(violation)
     figures: dict[str, int | str] = {
         "first_offset": violation.first_offset,
         "end_offset": violation.end_offset,
@@ -37,7 +37,15 @@ def _finding(violation: Violation) -> Finding:
         figures["pc"] = violation.pc
     if violation.instruction:
         figures["instruction"] = violation.instruction
-    return Finding(kind, severity, _party(violation), violation.stage, violation.tensor, _message(violation), figures)
+    return Finding(
+        kind=kind,
+        severity=_severity(kind, violation),
+        party=_party(violation),
+        stage=violation.stage,
+        tensor=violation.tensor,
+        message=_message(violation),
+        evidence=figures,
+    )
 
 
 def _party(violation: Violation) -> Party:
@@ -46,24 +54,32 @@ def _party(violation: Violation) -> Party:
     return Party.REDUCTION if violation.stage in _REDUCTIONS else Party.KERNEL
 
 
-def _class_of(violation: Violation) -> tuple[FindingKind, Severity]:
-    access = Severity.WRITE if violation.is_write else Severity.READ
-    return {
-        ViolationKind.OUT_OF_BOUNDS: (
-            FindingKind.OUT_OF_BOUNDS_WRITE if violation.is_write else FindingKind.OUT_OF_BOUNDS_READ,
-            access,
-        ),
-        ViolationKind.NULL: (FindingKind.NULL_POINTER, access),
-        ViolationKind.FOREIGN_PAGE: (FindingKind.FOREIGN_PAGE, access),
-        ViolationKind.UNWRITTEN: (FindingKind.UNWRITTEN_READ, Severity.SILENT),
-        ViolationKind.READ_ONLY: (FindingKind.OUT_OF_BOUNDS_WRITE, Severity.WRITE),
-        ViolationKind.RACE: (FindingKind.WRITE_RACE, Severity.SILENT),
-        ViolationKind.LOST: (FindingKind.NOT_COVERED, Severity.SILENT),
-        ViolationKind.MISPLACED: (FindingKind.MISPLACED_ROW, Severity.SILENT),
-        ViolationKind.NO_OUTPUT: (FindingKind.ROW_NOT_WRITTEN, Severity.SILENT),
-        ViolationKind.UNREAD: (FindingKind.NOT_COVERED, Severity.SILENT),
-        ViolationKind.CAPACITY: (FindingKind.SPLIT_CAP, Severity.READ),
-    }[violation.kind]
+_KINDS = {
+    ViolationKind.NULL: FindingKind.NULL_POINTER,
+    ViolationKind.FOREIGN_PAGE: FindingKind.FOREIGN_PAGE,
+    ViolationKind.UNWRITTEN: FindingKind.UNWRITTEN_READ,
+    ViolationKind.READ_ONLY: FindingKind.OUT_OF_BOUNDS_WRITE,
+    ViolationKind.RACE: FindingKind.WRITE_RACE,
+    ViolationKind.LOST: FindingKind.NOT_COVERED,
+    ViolationKind.MISPLACED: FindingKind.MISPLACED_ROW,
+    ViolationKind.NO_OUTPUT: FindingKind.ROW_NOT_WRITTEN,
+    ViolationKind.UNREAD: FindingKind.NOT_COVERED,
+    ViolationKind.CAPACITY: FindingKind.SPLIT_CAP,
+}
+"""What each kind of violation is; one out of bounds is a write or a read."""
+
+
+def _kind(violation: Violation) -> FindingKind:
+    if violation.kind is ViolationKind.OUT_OF_BOUNDS:
+        return FindingKind.OUT_OF_BOUNDS_WRITE if violation.is_write else FindingKind.OUT_OF_BOUNDS_READ
+    return _KINDS[violation.kind]
+
+
+def _severity(kind: FindingKind, violation: Violation) -> Severity:
+    """That of the access where a finding of the kind can be either."""
+    if Severity.WRITE in kind.row.severities and violation.is_write:
+        return Severity.WRITE
+    return kind.severity
 
 
 def _message(violation: Violation) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from backend.child.ends import EndKind
-from backend.findings import Finding, FindingKind, Party, Severity
+from backend.findings import Finding, FindingKind, Party
 from backend.observation import Observation, ViolationKind
 
-_END_FINDINGS = {
-    EndKind.MEMORY_FAULT: (FindingKind.MEMORY_FAULT, Severity.READ),
-    EndKind.HANG: (FindingKind.HANG, Severity.SILENT),
+_ENDS = {
+    EndKind.MEMORY_FAULT: FindingKind.MEMORY_FAULT,
+    EndKind.HANG: FindingKind.HANG,
 }
-_END_FINDINGS |= {kind: (FindingKind.DIED, Severity.SILENT) for kind in EndKind if kind.died}
+_ENDS |= {kind: FindingKind.DIED for kind in EndKind if kind.died}
 
 
 def check_end(observation: Observation) -> list[Finding]:
@@ -18,7 +18,7 @@ def check_end(observation: Observation) -> list[Finding]:
     end = observation.end
     if end is None or end.kind is EndKind.COMPLETED:
         return []
-    kind, severity = _END_FINDINGS[end.kind]
+    kind = _ENDS[end.kind]
     figures: dict[str, int | str] = {"message": end.message, "again_when_alone": int(end.again)}
     if end.address is not None:
         figures["address"] = f"{end.address:#x}"
@@ -29,7 +29,7 @@ def check_end(observation: Observation) -> list[Finding]:
     where = f" (nearest: {end.tensor} {end.offset:+d} bytes)" if end.tensor and end.offset is not None else ""
     what = FindingKind.DIED.value if end.kind.died else end.kind.value
     message = f"{what} on {observation.device}: {end.message}{where}"
-    return [Finding(kind, severity, Party.KERNEL, _stage(observation), end.tensor, message, figures)]
+    return [Finding(kind, kind.severity, Party.KERNEL, _stage(observation), end.tensor, message, figures)]
 
 
 def check_numbers(observation: Observation) -> list[Finding]:
@@ -42,21 +42,21 @@ def check_numbers(observation: Observation) -> list[Finding]:
         return []
     stage = _stage(observation)
     of = f"of {numbers.compared} rows of o (query x head)"
-    told = any(violation.kind is ViolationKind.NO_OUTPUT for violation in observation.violations)
+    stores_seen = any(violation.kind is ViolationKind.NO_OUTPUT for violation in observation.violations)
     found = []
     for kind, count, first, said in (
         (FindingKind.ROW_NOT_WRITTEN, numbers.unwritten, numbers.first_unwritten, "are not written"),
         (FindingKind.NUMERICS, numbers.outside, numbers.first_outside, f"leave the error budget ({numbers.budget})"),
         (FindingKind.NOT_A_NUMBER, numbers.not_a_number, numbers.first_not_a_number, "hold a NaN or an infinity"),
     ):
-        if not count or first is None or (told and kind is FindingKind.ROW_NOT_WRITTEN):
+        if not count or first is None or (stores_seen and kind is FindingKind.ROW_NOT_WRITTEN):
             continue
         figures: dict[str, int | str] = {"rows": count, "compared": numbers.compared, "query": first[0], "head": first[1]}
         if kind is FindingKind.NUMERICS:
             figures["worst_error_over_budget"] = f"{numbers.worst:.3g}"
             figures["relative_rms"] = f"{numbers.relative_rms:.3g}"
         message = f"{count} {of} {said}, first query {first[0]} head {first[1]}"
-        found.append(Finding(kind, Severity.SILENT, Party.KERNEL, stage, "o", message, figures))
+        found.append(Finding(kind, kind.severity, Party.KERNEL, stage, "o", message, figures))
     return found
 
 

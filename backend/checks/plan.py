@@ -8,7 +8,7 @@ import numpy as np
 
 from backend.call import Call
 from backend.checks.contract import WORDS_PER_ROW
-from backend.findings import Finding, FindingKind, Party, Severity
+from backend.findings import Finding, FindingKind, Party
 
 Figures = dict[str, int | str]
 
@@ -18,7 +18,7 @@ def check_rejected(call: Call) -> list[Finding]:
     if call.plan is None or not call.plan.rejected:
         return []
     kind, stage = FindingKind.METADATA_REJECTED, f"planner {call.plan.planner}"
-    return [Finding(kind, Severity.REFUSED, Party.PLANNER, stage, "", call.plan.rejected)]
+    return [Finding(kind, kind.severity, Party.PLANNER, stage, "", call.plan.rejected)]
 
 
 def check_planner_memory(call: Call) -> list[Finding]:
@@ -50,8 +50,8 @@ def check_pieces(call: Call) -> list[Finding]:
         f"a row would attend to nothing"
     )
     figures: Figures = {"work_item": at, "tokens": int(tokens[at]), "rows": int(rows[at]), "count": int(short.sum())}
-    stage = f"planner {plan.planner}"
-    return [Finding(FindingKind.SHORT_PIECE, Severity.SILENT, Party.PLANNER, stage, "work_info_set", message, figures)]
+    kind, stage = FindingKind.SHORT_PIECE, f"planner {plan.planner}"
+    return [Finding(kind, kind.severity, Party.PLANNER, stage, "work_info_set", message, figures)]
 
 
 def _request_length(call: Call, first_page: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def _request_length(call: Call, first_page: np.ndarray) -> np.ndarray:
 def _overruns(call: Call) -> Iterator[Finding]:
     plan = call.plan
     assert plan is not None
-    stage = f"planner {plan.planner}"
+    kind, stage = FindingKind.PLANNER_OVERRUN, f"planner {plan.planner}"
     for name, buffer in plan.buffers.items():
         width = WORDS_PER_ROW.get(name, 1)
         for overrun in buffer.overrun:
@@ -82,7 +82,7 @@ def _overruns(call: Call) -> Iterator[Finding]:
                 "rows": -(-overrun.words // width),
             }
             side = "before the start" if before else "past the end"
-            yield Finding(FindingKind.PLANNER_OVERRUN, Severity.WRITE, Party.PLANNER, stage, name, message, figures, side)
+            yield Finding(kind, kind.severity, Party.PLANNER, stage, name, message, figures, side)
 
 
 def _reads(call: Call) -> Iterator[Finding]:
@@ -95,6 +95,5 @@ def _reads(call: Call) -> Iterator[Finding]:
         seen[read.array] = (first, count + 1)
     for name, (first, count) in seen.items():
         message = f"reads {name}[{first}] past its end ({count} such reads)"
-        yield Finding(
-            FindingKind.PLANNER_READ, Severity.READ, Party.PLANNER, stage, name, message, {"index": first, "count": count}
-        )
+        kind = FindingKind.PLANNER_READ
+        yield Finding(kind, kind.severity, Party.PLANNER, stage, name, message, {"index": first, "count": count})

@@ -12,7 +12,7 @@ from fuzz.campaign.summary import KnownReference, Standing, TriagedFinding
 from fuzz.page.bars import memory_figure
 from fuzz.page.detail import Detail
 from fuzz.page.markup import Child, Markup, element, join, table
-from fuzz.page.words import TITLES, moment, percent, severity
+from fuzz.page.words import moment, percent, severity
 from reprod.explain import told
 from reprod.layout_text import HEADER, assumptions, rows
 from reprod.write import CASE
@@ -28,7 +28,7 @@ def card(detail: Detail, ran: int, out: Path) -> Markup:
         element(
             "header",
             element("p", list(_badges(finding)), class_="badges"),
-            element("h3", TITLES[finding.kind], id=detail.anchor),
+            element("h3", finding.kind.row.title, id=detail.anchor),
             element("p", element("code", finding.signature), class_="signature"),
         ),
         element("p", _cause(detail), class_="cause"),
@@ -60,7 +60,7 @@ def index(details: tuple[Detail, ...]) -> Markup:
         [
             (
                 join(
-                    element("a", TITLES[each.finding.kind], href=f"#{each.anchor}"),
+                    element("a", each.finding.kind.row.title, href=f"#{each.anchor}"),
                     element("code", each.finding.signature, class_="signature"),
                 ),
                 severity(each.finding),

@@ -19,7 +19,6 @@ from backend.path import Path as CasePath
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.page.memory_map import MemoryMap, memory_map
-from fuzz.page.words import LETHAL
 from reprod.blame import Blame, blame
 from reprod.layouts import Layouts, layouts
 from reprod.write import CASE, EXPLAIN, ISSUE, SCRIPT
@@ -96,7 +95,7 @@ def _detail(finding: TriagedFinding, anchor: str, machines: Sequence[_Machine], 
 
 def _again(finding: TriagedFinding, machines: Sequence[_Machine]) -> tuple[_Again | None, str]:
     """What the smallest case shows on the first machine that shows the finding, and why there is less than that."""
-    if finding.kind in LETHAL:
+    if finding.kind.row.takes_its_process:
         return None, "the case takes its process along, so it is not run again for this page"
     best: _Again | None = None
     why = ""

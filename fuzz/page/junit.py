@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.page.statement import Statement, Verdict
-from fuzz.page.words import TITLES, moment, severity
+from fuzz.page.words import moment, severity
 from reprod.explain import told
 
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -72,7 +72,7 @@ def _complete(summary: CampaignSummary) -> ElementTree.Element:
 
 def _finding(finding: TriagedFinding) -> ElementTree.Element:
     test = _test(finding.signature)
-    title = f"{TITLES[finding.kind]}: {finding.message}"
+    title = f"{finding.kind.row.title}: {finding.message}"
     if finding.expected:
         _outcome(test, "skipped", f"expected: {title}", "")
         return test

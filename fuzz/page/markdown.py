@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fuzz.campaign.summary import CampaignSummary, Conclusion, TriagedFinding
 from fuzz.page.cards import standing
 from fuzz.page.statement import Statement, refusals
-from fuzz.page.words import TITLES, duration, rate, severity, span
+from fuzz.page.words import duration, rate, severity, span
 from reprod.explain import told
 from reprod.text import markdown_table
 
@@ -61,7 +61,7 @@ def _findings(summary: CampaignSummary) -> Iterator[str]:
 
 def _row(finding: TriagedFinding) -> tuple[str | int, ...]:
     return (
-        f"{TITLES[finding.kind]}<br>{_code(finding.signature)}",
+        f"{finding.kind.row.title}<br>{_code(finding.signature)}",
         severity(finding),
         finding.count,
         str(finding.reliability),

@@ -18,7 +18,6 @@ from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Conclusion, Member, Reason, Span, TriagedFinding
 from fuzz.page.accepted import Accepted, accepted
 from fuzz.page.devices import WITNESSES, Ground, Witness
-from fuzz.page.words import LETHAL
 from fuzz.space import MODEL_HEADS, SHAPES, CaseSpace
 
 
@@ -136,7 +135,7 @@ def harm(finding: TriagedFinding) -> Harm:
     """What a finding does."""
     if finding.severity >= Severity.READ or finding.kind is FindingKind.MEMORY_FAULT:
         return Harm.MEMORY
-    return Harm.PROCESS if finding.kind in LETHAL else Harm.RESULT
+    return Harm.PROCESS if finding.kind.row.takes_its_process else Harm.RESULT
 
 
 def headline(summary: CampaignSummary, shapes: Sequence[ShapeStatement]) -> str:

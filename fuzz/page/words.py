@@ -1,47 +1,12 @@
-"""Words of the page: what each kind of finding is called in a title, and numbers and times as people read them."""
+"""Words of the page: severities, and numbers and times as people read them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 
-from backend.findings import Finding, FindingKind, Severity
+from backend.findings import Finding, Severity
 from fuzz.campaign.summary import Gone, Span, TriagedFinding
-
-TITLES: Mapping[FindingKind, str] = {
-    FindingKind.BAD_INDPTR: "An index tensor does not fit its batch",
-    FindingKind.BAD_LAST_PAGE_LEN: "A last page is longer than a page",
-    FindingKind.BAD_PAGE_ID: "A page id lies outside of the KV pool",
-    FindingKind.SHORT_SEQUENCE: "A request has fewer KV tokens than query rows",
-    FindingKind.BUFFER_TOO_SMALL: "Metadata buffers are sized for another batch",
-    FindingKind.HEAD_WIDTH: "The planner groups heads otherwise than the kernel",
-    FindingKind.METADATA_REJECTED: "AITER rejects the metadata arguments",
-    FindingKind.NO_KERNEL: "No kernel for the key",
-    FindingKind.PLANNER_READ: "The planner reads past its inputs",
-    FindingKind.PLANNER_OVERRUN: "The planner writes outside of its buffers",
-    FindingKind.SHORT_PIECE: "A piece of KV is shorter than the query rows",
-    FindingKind.SPLIT_CAP: "More pieces than the reduction holds",
-    FindingKind.NULL_POINTER: "Access through a null pointer",
-    FindingKind.OUT_OF_BOUNDS_WRITE: "Write outside of a tensor",
-    FindingKind.OUT_OF_BOUNDS_READ: "Read outside of a tensor",
-    FindingKind.MEMORY_FAULT: "The GPU reported a memory fault",
-    FindingKind.FOREIGN_PAGE: "KV pages of another request are read",
-    FindingKind.UNWRITTEN_READ: "Bytes are read that nobody wrote",
-    FindingKind.NOT_COVERED: "KV tokens that no work item covers",
-    FindingKind.COVERED_TWICE: "KV tokens that two work items cover",
-    FindingKind.BEYOND_SEQUENCE: "Tokens beyond the request's end are attended to",
-    FindingKind.MISPLACED_ROW: "A partial row is merged into another row",
-    FindingKind.ROW_NOT_WRITTEN: "An output row that nobody writes",
-    FindingKind.WRITE_RACE: "Two workgroups write the same bytes",
-    FindingKind.NUMERICS: "Numbers outside of the error budget",
-    FindingKind.NOT_A_NUMBER: "Output is not a number",
-    FindingKind.HANG: "The case does not come back",
-    FindingKind.DIED: "The case takes its process along",
-    FindingKind.DEVICE_DISAGREEMENT: "Two devices of aiterfuzz disagree",
-}
-
-LETHAL = (FindingKind.DIED, FindingKind.HANG)
-"""Kinds that say that a process was lost, and nothing of memory."""
 
 _SEVERITIES: Mapping[Severity, str] = {
     Severity.WRITE: "stray write",
@@ -53,7 +18,7 @@ _SEVERITIES: Mapping[Severity, str] = {
 
 def severity(finding: Finding | TriagedFinding | Gone) -> str:
     """How bad, in words; a lost process is no silent fault, whatever its rank."""
-    if not isinstance(finding, Gone) and finding.kind in LETHAL:
+    if not isinstance(finding, Gone) and finding.kind.row.takes_its_process:
         return "process lost"
     return _SEVERITIES[finding.severity]
 

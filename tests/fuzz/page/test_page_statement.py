@@ -14,7 +14,6 @@ from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Counts, Reason, Span
 from fuzz.page.devices import WITNESSES
 from fuzz.page.statement import Verdict, digest_of, refusals, statement
-from fuzz.page.words import TITLES
 
 
 def silent() -> CampaignSummary:
@@ -149,8 +148,3 @@ def test_the_digest_can_be_worked_out_from_the_file_and_changes_with_any_figure(
 @pytest.mark.parametrize("device", OPENERS)
 def test_every_device_is_known_as_a_witness(device: str) -> None:
     assert WITNESSES[device].blind
-
-
-def test_every_kind_of_finding_has_a_title() -> None:
-    assert set(TITLES) == set(FindingKind)
-    assert len(set(TITLES.values())) == len(TITLES)

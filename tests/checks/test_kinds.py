@@ -1,0 +1,89 @@
+"""A kind of finding is one row: its texts, its severities and its place among the causes are there by construction."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from dataclasses import fields
+from pathlib import Path as FilePath
+
+import pytest
+
+from backend.case import Case
+from backend.codec import from_plain, to_plain
+from backend.findings import Finding, FindingKind, KindRow, Party, RowedKind, Severity, cause, in_causal_order
+from backend.path import Path
+from fuzz.page.words import severity
+from reprod.blame import blame, symptom
+from reprod.corpus import load_corpus
+
+CORPUS = FilePath(__file__).parents[2] / "corpus"
+
+CASE = Case(num_head=16, kv_lens=(40,))
+
+
+class MadeUp(RowedKind):
+    """An enumeration of another's own: one row is all that a kind is."""
+
+    FULL_MOON = KindRow(
+        name="full-moon",
+        severities=(Severity.READ,),
+        title="The moon is full",
+        symptom="howls",
+        reason="what it is given holds, and the moon is full",
+        advice="wait, and mend the {party}",
+    )
+
+
+def found(kind: RowedKind) -> Finding:
+    return Finding(kind, kind.severity, Party.REDUCTION, "somewhere", "", "it howls")  # type: ignore[arg-type]
+
+
+def test_a_made_up_kind_is_one_row() -> None:
+    outcome = Path("model").run(CASE)
+    made = dataclasses.replace(outcome, findings=(found(MadeUp.FULL_MOON),))
+    assert blame(made).reason == "what it is given holds, and the moon is full"
+    assert blame(made).advice == "wait, and mend the reduction"
+    assert symptom(made) == "howls"
+    assert severity(found(MadeUp.FULL_MOON)) == "stray read"
+    assert found(MadeUp.FULL_MOON).signature == "full-moon/somewhere"
+
+
+def test_every_kind_says_everything_in_words_of_its_own() -> None:
+    rows = [kind.row for kind in FindingKind]
+    for field in fields(KindRow):
+        if field.default is not dataclasses.MISSING:
+            continue
+        assert all(getattr(row, field.name) for row in rows), field.name
+    for field in ("name", "title", "symptom"):
+        assert len({getattr(row, field) for row in rows}) == len(rows), field
+
+
+def test_a_row_that_lacks_a_text_is_no_row() -> None:
+    with pytest.raises(TypeError, match="reason"):
+        KindRow(name="bare", severities=(Severity.READ,), title="Bare", symptom="is bare", advice="dress")  # type: ignore[call-arg]
+
+
+def test_causes_come_first_whatever_the_order_of_discovery() -> None:
+    backwards = [found(kind) for kind in reversed(FindingKind)]
+    assert [finding.kind for finding in in_causal_order(backwards)] == list(FindingKind)
+    first = cause(backwards)
+    assert first is not None
+    assert first.kind is FindingKind.BAD_INDPTR
+
+
+def test_a_kind_is_its_name_wherever_it_is_kept() -> None:
+    for kind in FindingKind:
+        assert FindingKind(kind.value) is kind
+        assert pickle.loads(pickle.dumps(kind)) is kind
+        assert from_plain(Finding, to_plain(found(kind)), "finding").kind is kind
+
+
+def test_no_check_finds_worse_than_its_row_allows() -> None:
+    """Over all known faults, which show most of the kinds."""
+    seen = set()
+    for side in (side for entry in load_corpus(CORPUS) for side in entry.faulty):
+        for finding in Path("model").run(next(side.cases())).findings:
+            assert finding.severity in finding.kind.row.severities, finding
+            seen.add(finding.kind)
+    assert len(seen) >= 10
