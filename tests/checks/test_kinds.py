@@ -40,7 +40,7 @@ def found(kind: RowedKind) -> Finding:
 
 
 def test_a_made_up_kind_is_one_row() -> None:
-    outcome = Path("model").run(CASE)
+    outcome = Path().run(CASE)
     made = dataclasses.replace(outcome, findings=(found(MadeUp.FULL_MOON),))
     assert blame(made).reason == "what it is given holds, and the moon is full"
     assert blame(made).advice == "wait, and mend the reduction"
@@ -83,7 +83,7 @@ def test_no_check_finds_worse_than_its_row_allows() -> None:
     """Over all known faults, which show most of the kinds."""
     seen = set()
     for side in (side for entry in load_corpus(CORPUS) for side in entry.faulty):
-        for finding in Path("model").run(next(side.cases())).findings:
+        for finding in Path().run(next(side.cases())).findings:
             assert finding.severity in finding.kind.row.severities, finding
             seen.add(finding.kind)
     assert len(seen) >= 10
