@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
-from backend.cdna.instruction import Format, Instruction, OperandKind
+from backend.cdna.instruction import Instruction
 from backend.cdna.slice import Action, slice_kernel
 
 _APPROXIMATE = (
@@ -25,7 +25,6 @@ _APPROXIMATE = (
     (r"v_mfma_\w+", "hardware may add the products in another order"),
     (r"v_div_fmas_f32", "which power of two undoes the scaling is taken from what divisions need"),
 )
-_SOFFSET = "whether soffset counts in the range check is not settled by any kernel that was tried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,6 @@ class Fidelity:
 
 def reason_of(instruction: Instruction) -> str | None:
     """Why an instruction is approximate, None for an exact one."""
-    if instruction.format is Format.MUBUF and instruction.sources:
-        soffset = instruction.sources[-1]
-        return None if soffset.kind is OperandKind.CONSTANT and soffset.value == 0 else _SOFFSET
     return next((reason for pattern, reason in _APPROXIMATE if re.fullmatch(pattern, instruction.mnemonic)), None)
 
 

@@ -188,8 +188,9 @@ def _buffer(wave: ReferenceWave, instruction: Instruction, operands: list, lane:
     offset = instruction.modifiers.offset
     if instruction.modifiers.offen:
         offset += int(wave.read_vector(first)[lane])
+    offset = soffset + (offset & 0xFFFFFFFF)
     base = wave.scalar64(code) & MASK48
-    return (base + soffset + offset) & MASK48, offset, int(wave.scalars[code + 2])
+    return (base + offset) & MASK48, offset, int(wave.scalars[code + 2])
 
 
 def _pieces(instruction: Instruction, offset: int, limit: int, size: int) -> list[tuple[int, int, bool]]:

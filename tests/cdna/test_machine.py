@@ -208,26 +208,50 @@ def test_a_descriptor_cuts_off_dword_by_dword() -> None:
     assert target.tolist() == [n + 2 for n in range(24)] + [0] * 40
 
 
-def test_soffset_is_added_behind_the_range_check() -> None:
-    """64 bytes pass a descriptor of 64 bytes, from wherever soffset puts them; the tensor's own end still counts."""
-    space = AddressSpace()
-    source, target = np.arange(48, dtype=np.uint32), np.zeros(64, np.uint32)
-    a, b = space.add_array("in", source), space.add_array("out", target, writable=True)
-    program = code(
+def loads_with_soffset(soffset: int, records: int, vaddr: tuple[Instruction, ...], offset: int = 0) -> tuple[Instruction, ...]:
+    """Load a dword at v1 + offset + soffset through a descriptor of `records` bytes, store it at 4 * lane."""
+    return code(
         *pointer(4, 0),
         *pointer(8, 1),
-        ins("s_mov_b32", s(6), c(64)),
+        ins("s_mov_b32", s(6), c(records)),
         ins("s_mov_b32", s(7), c(0x20000)),
-        ins("s_mov_b32", s(10), c(160)),
+        ins("s_mov_b32", s(10), c(soffset)),
+        *vaddr,
+        ins("buffer_load_dword", v(4), (v(1), s(4, 4), s(10)), offen=True, offset=offset),
         *SCALED,
-        ins("buffer_load_dword", v(4), (v(1), s(4, 4), s(10)), offen=True),
         store(8, 4),
         END,
     )
-    result = run(program, space, a.base, b.base)
-    kinds = {event.kind: event.lanes for event in result.events}
-    assert kinds == {AccessKind.CLAMPED: tuple(range(16, 64)), AccessKind.OUT_OF_BOUNDS: tuple(range(8, 16))}
-    assert target.tolist() == [*range(40, 48), *[0xFFFFFFFF] * 8, *[0] * 48]
+
+
+def test_soffset_counts_in_the_range_check() -> None:
+    """Sixteen bytes of records: voffset 8 with soffset 12 is past them (ROCm/rocm-systems#10928), and so is lane 1 of
+    4 * lane + 12, though voffset alone is not."""
+    space = AddressSpace()
+    source, target = np.arange(1, 49, dtype=np.uint32), np.full(64, 5, np.uint32)
+    a, b = space.add_array("in", source), space.add_array("out", target, writable=True)
+    at_eight = (ins("v_mov_b32", v(1), c(8)),)
+    result = run(loads_with_soffset(12, 16, at_eight), space, a.base, b.base)
+    assert [event.kind for event in result.events] == [AccessKind.CLAMPED]
+    assert (target == 0).all()
+    result = run(loads_with_soffset(12, 16, SCALED), space, a.base, b.base)
+    assert [event.lanes for event in result.events] == [tuple(range(1, 64))]
+    assert target.tolist() == [4] + [0] * 63
+
+
+def test_voffset_and_the_immediate_offset_wrap_at_32_bits_and_soffset_does_not() -> None:
+    """voffset -4 with offset:8 is byte 4 (ROCm/rocm-systems#10928); voffset 8 with soffset -4 is past any descriptor."""
+    space = AddressSpace()
+    source, target = np.arange(1, 49, dtype=np.uint32), np.full(64, 5, np.uint32)
+    a, b = space.add_array("in", source), space.add_array("out", target, writable=True)
+    minus_four = (ins("v_mov_b32", v(1), c(0xFFFFFFFC)),)
+    result = run(loads_with_soffset(0, 16, minus_four, offset=8), space, a.base, b.base)
+    assert result.event_count == 0
+    assert (target == 2).all()
+    eight = (ins("v_mov_b32", v(1), c(8)),)
+    result = run(loads_with_soffset(0xFFFFFFFC, 0xFFFFFFF0, eight), space, a.base, b.base)
+    assert [event.kind for event in result.events] == [AccessKind.CLAMPED]
+    assert (target == 0).all()
 
 
 def test_what_passes_a_descriptor_is_still_judged() -> None:

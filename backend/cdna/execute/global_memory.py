@@ -1,10 +1,10 @@
 """Memory instructions: SMEM, MUBUF, GLOBAL and SCRATCH, LDS-DMA included. Addresses here, judgement in access.py.
 
-The buffer range rule (CDNA4 ISA document 9.1.5.2, CDNA3 likewise): a descriptor that is not swizzled is *raw* whatever its
-stride; each dword of an access is out of range by itself when its end, counted in inst_offset + vaddr, passes num_records;
-soffset is no part of that sum, as LLVM's buffer intrinsics say too. Such a load gives 0, such a store is dropped, and it
-never reaches memory: an event of its own (KIND_CLAMPED). No kernel at hand can tell whether soffset counts: AITER's and
-Triton's have an soffset of 0 throughout.
+The buffer range rule (CDNA3 and CDNA4 ISA documents, "Range checking"): a descriptor that is not swizzled is *raw* whatever
+its stride; vaddr + inst_offset wraps at 32 bits, and each dword of an access is out of range by itself when its end, counted
+from soffset + that sum, passes num_records. Such a load gives 0, such a store is dropped, and it never reaches memory: an
+event of its own (KIND_CLAMPED). That soffset counts is what gfx950 does (ROCm/rocm-systems#10928, measured), and what AITER's
+fmha_v3_fwd kernels rely on: they move through k and v by soffset and let the descriptor cut the last tile.
 """
 
 from __future__ import annotations
@@ -207,15 +207,15 @@ def buffer_access(wave: int, record: int, context_address: int) -> None:
         for lane in range(at.LANES):
             least, most = min(least, rows[row, lane]), max(most, rows[row, lane])
         start = base + soffset + offset
-        if np.uint64(most) + offset + size <= limit and settled(wave, record, context_address, start, least, most, size):
+        if np.uint64(most) + offset + soffset + size <= limit and settled(wave, record, context_address, start, least, most, size):
             return
     if row >= 0:
         for lane in range(at.LANES):
-            place = np.uint64(rows[row, lane]) + offset
+            place = soffset + np.uint64(np.uint32(rows[row, lane] + np.uint32(offset)))
             highest = max(highest, place)
-            addresses[lane] = (base + soffset + place) & ADDRESS_MASK
+            addresses[lane] = (base + place) & ADDRESS_MASK
     else:
-        highest = offset
+        highest = soffset + offset
         for lane in range(at.LANES):
             addresses[lane] = (base + soffset + offset) & ADDRESS_MASK
     if highest + size <= limit:
@@ -268,7 +268,7 @@ def transfer_by_dword(wave: int, record: int, context_address: int, exec_mask: A
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
     dwords = fields[at.COUNT] & 0xFF
     width = fields[at.OPCODE] & 15
-    row, offset = fields[at.SOURCE_0], np.uint64(fields[at.IMMEDIATE])
+    base = scalar_pair(scalars, fields[at.SOURCE_1]) & ADDRESS_MASK
     whole, none, some = np.uint64(0), np.uint64(0), np.uint64(0)
     size = np.uint64(access_bytes(width, dwords))
     unit = np.uint64(access_bytes(width, 1))
@@ -276,7 +276,7 @@ def transfer_by_dword(wave: int, record: int, context_address: int, exec_mask: A
         bit = ONE << np.uint64(lane)
         if not exec_mask & bit:
             continue
-        place = offset + (np.uint64(rows[row, lane]) if row >= 0 else np.uint64(0))
+        place = (addresses[lane] - base) & ADDRESS_MASK
         if place + size <= limit:
             whole |= bit
         elif place + unit > limit:
@@ -305,7 +305,7 @@ def transfer_by_dword(wave: int, record: int, context_address: int, exec_mask: A
         mask = np.uint64(0)
         for lane in range(at.LANES):
             bit = ONE << np.uint64(lane)
-            place = offset + (np.uint64(rows[row, lane]) if row >= 0 else np.uint64(0)) + np.uint64(4 * index)
+            place = (addresses[lane] - base) & ADDRESS_MASK
             if some & bit and place + np.uint64(4) <= limit:
                 mask |= bit
         transfer(wave, record, context_address, mask, some & ~mask, index, 1, CUT_ROWS)
