@@ -35,14 +35,28 @@ __all__ = ["Constants", "Encoded", "NotModelledError", "encode"]
 # Scalar instructions.
 
 
+_SCALAR_GROUPS: tuple[tuple[type[IntEnum], Handler], ...] = (
+    (scalar.Plain, scalar.scalar_plain),
+    (scalar.Arithmetic, scalar.scalar_arithmetic),
+    (scalar.Logic, scalar.scalar_logic),
+    (scalar.Compare, scalar.scalar_compare),
+    (scalar.State, scalar.scalar_state),
+    (scalar64.Plain64, scalar64.scalar_plain64),
+    (scalar64.Logic64, scalar64.scalar_logic64),
+    (scalar64.Count64, scalar64.scalar_count64),
+    (scalar64.Compare64, scalar64.scalar_compare64),
+    (scalar64.Exec64, scalar64.scalar_exec64),
+)
+
+
 def _encode_scalar(instruction: Instruction, constants: Constants) -> Encoded | None:
     mnemonic = _plain_scalar_name(instruction.mnemonic)
-    opcode, own = member_of(scalar.Scalar, mnemonic), scalar.scalar_alu
-    if opcode is None:
-        opcode, own = member_of(scalar64.Scalar64, mnemonic), scalar64.scalar_alu64
-    if opcode is None:
+    found = next(
+        ((opcode, own) for members, own in _SCALAR_GROUPS if (opcode := member_of(members, mnemonic)) is not None), None
+    )
+    if found is None:
         return None
-    encoded = Encoded(own, opcode)
+    encoded = Encoded(found[1], found[0])
     sources = list(instruction.sources)
     for operand in instruction.destinations:
         if operand.kind is OperandKind.SIMM:
@@ -172,14 +186,21 @@ _Group = tuple[type[IntEnum], Handler, int, int]
 _GROUPS: tuple[_Group, ...] = (
     # members, handler, type of sources, dwords of the result
     (vector_integer.Vector, vector_integer.vector_alu, at.TYPE_BITS32, 1),
+    (vector_integer.Bits, vector_integer.vector_bits, at.TYPE_BITS32, 1),
+    (vector_integer.Short, vector_integer.vector_short, at.TYPE_BITS32, 1),
     (vector_integer.Vector3, vector_integer.vector_alu3, at.TYPE_BITS32, 1),
     (vector_wide.Vector64, vector_wide.vector_alu64, at.TYPE_BITS32, 2),
+    (vector_wide.Carry, vector_wide.vector_carry, at.TYPE_BITS32, 1),
     (vector_float.Float, vector_float.float_alu, at.TYPE_F32, 1),
     (vector_float.Float3, vector_float.float_alu3, at.TYPE_F32, 1),
     (vector_float.FloatPair, vector_float.float_pair, at.TYPE_PACKED_F32, 2),
     (half.Half, half.half_alu, at.TYPE_F16, 1),
+    (half.PackedHalf, half.packed_half_alu, at.TYPE_PACKED_16, 1),
     (convert.Convert, convert.convert, at.TYPE_F32, 1),
+    (convert.ConvertEight, convert.convert_eight, at.TYPE_F32, 1),
+    (convert.ConvertDouble, convert.convert_double, at.TYPE_F64, 1),
     (convert.ConvertPair, convert.convert_pair, at.TYPE_BITS32, 2),
+    (convert.ConvertToDouble, convert.convert_to_double, at.TYPE_F32, 2),
 )
 
 
@@ -195,8 +216,6 @@ def _vector_group(mnemonic: str) -> tuple[int, Handler, int, int] | None:
 
 def _source_type(mnemonic: str, kind: int) -> int:
     """Type of the sources, for neg, abs and op_sel."""
-    if kind == at.TYPE_F16 and mnemonic.startswith("v_pk_"):
-        return at.TYPE_PACKED_16
     if mnemonic.endswith("_f64"):
         return at.TYPE_F64
     if mnemonic == "v_pk_mov_b32":
@@ -225,8 +244,6 @@ def _encode_vector(instruction: Instruction, constants: Constants) -> Encoded | 
     for place, operand in enumerate(operands[:3]):
         encoded.sources[place] = operand_code(operand, constants)
         encoded.count |= (operand.count == 2) << place
-    if own is vector_wide.vector_alu64 and len(instruction.destinations) == 2:
-        encoded.result_dwords = instruction.destinations[0].count
     if len(instruction.destinations) == 2:
         encoded.destination_2 = scalar_index(instruction.destinations[1], constants)
     if mnemonic == "v_cndmask_b32" or mnemonic.endswith("_co_u32"):
@@ -250,12 +267,15 @@ def _mask_source(encoded: Encoded, operands: list[Operand], constants: Constants
     encoded.source_dwords = (first, second, 0)
 
 
+_CONVERSIONS = (convert.convert, convert.convert_eight, convert.convert_double, convert.convert_pair)
+
+
 def _result_type(mnemonic: str, own: Handler) -> int:
     if own in (vector_float.float_alu, vector_float.float_alu3) and "_i32_" not in mnemonic:
         return at.TYPE_F32
     if own is vector_float.float_pair and mnemonic.startswith("v_pk_"):
         return at.TYPE_PACKED_F32
-    if own in (convert.convert, convert.convert_pair) and re.match(r"v_cvt_(pk_)?f32_", mnemonic):
+    if own in _CONVERSIONS and re.match(r"v_cvt_(pk_)?f32_", mnemonic):
         return at.TYPE_F32
     return at.TYPE_BITS32
 
@@ -265,7 +285,7 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
     mnemonic, modifiers = instruction.mnemonic, instruction.modifiers
     if mnemonic.startswith("v_bitop3"):
         encoded.immediate = modifiers.bitop3
-    if encoded.handler is convert.convert and len(modifiers.op_sel) > len(instruction.sources):
+    if encoded.handler is convert.convert_eight and len(modifiers.op_sel) > len(instruction.sources):
         encoded.immediate = modifiers.op_sel[-1]
         if encoded.immediate and not re.match(r"v_cvt_(scalef32_)?pk_(fp8|bf8)_", mnemonic):
             raise NotModelledError("a result in the high half")

@@ -242,9 +242,24 @@ def minimum(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floa
     return np.where(zeros, minus, np.fmin(a, b)).astype(a.dtype)
 
 
-def _median_float(a: NDArray, b: NDArray, c: NDArray) -> NDArray:
+def signalling(x: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which are signalling NaNs: the fraction's upper bit is off."""
+    bits = np.ascontiguousarray(x)
+    quiet = bits.view(U32) >> U32(22) & U32(1) if x.dtype == F32 else bits.view(U64) >> U64(51) & U64(1)
+    return np.isnan(x) & (quiet == 0)
+
+
+def with_signals(pick: Callable[..., NDArray]) -> Callable[..., NDArray]:
+    """A minimum or maximum under MODE.IEEE: a signalling NaN gives a quiet one."""
+    return lambda a, b: np.where(signalling(a) | signalling(b), np.nan, pick(a, b)).astype(a.dtype)
+
+
+def _median_float(a: NDArray, b: NDArray, c: NDArray, least: Callable[..., NDArray] = minimum) -> NDArray:
+    """V_MED3_F32: of three numbers, the larger of what is left without the (first) largest."""
     some_nan = np.isnan(a) | np.isnan(b) | np.isnan(c)
-    return np.where(some_nan, minimum(minimum(a, b), c), maximum(minimum(a, b), minimum(maximum(a, b), c))).astype(F32)
+    top = maximum(maximum(a, b), c)
+    left = np.where(top == a, maximum(b, c), np.where(top == b, maximum(a, c), maximum(a, b)))
+    return np.where(some_nan, least(least(a, b), c), left).astype(F32)
 
 
 def _with_nan(pick: Callable[..., NDArray]) -> Callable[..., NDArray]:
@@ -278,9 +293,21 @@ FLOAT: dict[str, Callable[..., NDArray[np.float32]]] = {
 }
 """Functions of flushed sources, whose result is flushed."""
 
+_MAX, _MIN = with_signals(maximum), with_signals(minimum)
+IEEE: dict[str, Callable[..., NDArray]] = {
+    "v_max_f32": _MAX,
+    "v_min_f32": _MIN,
+    "v_max3_f32": lambda a, b, c: _MAX(_MAX(a, b), c),
+    "v_min3_f32": lambda a, b, c: _MIN(_MIN(a, b), c),
+    "v_med3_f32": lambda a, b, c: _median_float(a, b, c, _MIN),
+    "v_max_f64": _MAX,
+    "v_min_f64": _MIN,
+}
+"""What MODE.IEEE changes."""
+
 
 def _fract(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return minimum(x - np.floor(x), np.full_like(x, np.nextafter(F32(1), F32(0))))
+    return np.where(np.isfinite(x), np.minimum(x - np.floor(x), np.nextafter(F32(1), F32(0))), np.nan).astype(F32)
 
 
 FLUSHING: dict[str, Callable[..., NDArray[np.float32]]] = {

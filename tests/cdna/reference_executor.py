@@ -53,6 +53,10 @@ class ReferenceWave:
         return bool(self.mode >> 4 & 3)
 
     @property
+    def ieee(self) -> bool:
+        return bool(self.mode >> 9 & 1)
+
+    @property
     def fnuz(self) -> bool:
         return self.arch == "gfx942"
 
@@ -217,7 +221,8 @@ def commit(wave: ReferenceWave, instruction: Instruction, values: list[Bits], is
     """Write the dwords of a result: omod, clamp, SDWA destination, EXEC and DPP masks."""
     modifiers, destination = instruction.modifiers, instruction.destinations[0]
     if is_float and (modifiers.omod or modifiers.clamp):
-        factor = {0: 1.0, 1: 2.0, 2: 4.0, 3: 0.5}[modifiers.omod]
+        ignored = wave.ieee or wave.keep_denormals  # "Output modifiers"
+        factor = 1.0 if ignored else {0: 1.0, 1: 2.0, 2: 4.0, 3: 0.5}[modifiers.omod]
         for place, value in enumerate(values):
             result = ref.as_float(value) * F32(factor)
             if modifiers.clamp:
@@ -319,7 +324,8 @@ def _float(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
         taken = [sources.floats(place, keep) for place in range(len(instruction.sources))]
         if name == "v_fmac_f32":
             taken.append(ref.flush(ref.as_float(wave.read_vector(instruction.destinations[0])), keep))
-        result = ref.FLOAT[name](*taken)
+        function = ref.IEEE.get(name, ref.FLOAT[name]) if wave.ieee else ref.FLOAT[name]
+        result = function(*taken)
         rounding = name in ("v_trunc_f32", "v_ceil_f32", "v_floor_f32", "v_rndne_f32") or (
             "m" in name[2:5] and "fm" not in name
         )
@@ -334,7 +340,8 @@ def _double(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
         destination = instruction.destinations[0]
         low, high = (wave.read_vector(destination, dword).astype(U64) for dword in range(2))
         values.append((low | high << U64(32)).view(F64))
-    commit(wave, instruction, _split(ref.DOUBLE[name](*values).view(U64)))
+    function = ref.IEEE.get(name, ref.DOUBLE[name]) if wave.ieee else ref.DOUBLE[name]
+    commit(wave, instruction, _split(function(*values).view(U64)))
 
 
 def _compare(wave: ReferenceWave, instruction: Instruction) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from number_formats import decode_bfloat16, decode_float8
 from numpy.typing import NDArray
-from reference_arithmetic import fma32
+from reference_arithmetic import flush, fma32
 
 from backend.cdna.instruction import Instruction, Operand, OperandKind
 
@@ -32,7 +32,7 @@ def elements(wave: ReferenceWave, operand: Operand, kind: str, size: int) -> NDA
             ((bits + 0xFFF + (bits >> np.uint64(13) & np.uint64(1))) & np.uint64(0xFFFFE000)).astype(np.uint32).view(np.float32)
         )
     else:
-        values = by_lane.view(np.float32)
+        values = flush(by_lane.view(np.float32), wave.keep_denormals)
     return values.reshape(64 // size, size, -1).transpose(0, 2, 1)
 
 

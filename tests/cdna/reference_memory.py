@@ -163,7 +163,7 @@ def vector_memory(wave: ReferenceWave, instruction: Instruction) -> None:
             continue
         data = _load(wave, instruction, operands, lane, size)
         if to_lds:
-            address = int(wave.scalars[124]) + modifiers.offset + lane * size
+            address = int(wave.scalars[124]) + modifiers.offset + lane * (16 if size == 12 else size)
             wave.memory.write_lds(address, data, instruction.pc)
             continue
         row = wave.row(instruction.destinations[0])
@@ -277,15 +277,15 @@ def _read_or_write(wave: ReferenceWave, instruction: Instruction) -> None:
     addresses = wave.read_vector(instruction.sources[0])
     for part, offset in enumerate(_offsets(instruction, size)):
         for lane in np.flatnonzero(wave.active):
-            address = int(addresses[lane])
+            address = int(addresses[lane]) + offset & 0xFFFFFFFF
             if match[1] == "write":
                 data = b"".join(
                     int(wave.read_vector(instruction.sources[1 + part], dword)[lane]).to_bytes(4, "little")
                     for dword in range(dwords)
                 )
-                wave.memory.write_lds(address + offset, data[2 * high :][:size], instruction.pc)
+                wave.memory.write_lds(address, data[2 * high :][:size], instruction.pc)
                 continue
-            data = wave.memory.read_lds(address + offset, size, instruction.pc)
+            data = wave.memory.read_lds(address, size, instruction.pc)
             row = wave.row(instruction.destinations[0]) + part * dwords
             kind = {"u": "ubyte", "i": "sbyte", "b": "dword"}[match[3][0]]
             if size < 4:
@@ -297,7 +297,7 @@ def _read_or_write(wave: ReferenceWave, instruction: Instruction) -> None:
 def _transposed(wave: ReferenceWave, instruction: Instruction) -> None:
     """Within 16 lanes: each lane loads a row of 8 bytes; every second (b8) or fourth (b16) lane's rows make up a tile
     column."""
-    address = wave.read_vector(instruction.sources[0]).astype(np.int64) + instruction.modifiers.offset
+    address = wave.read_vector(instruction.sources[0]).astype(np.int64) + instruction.modifiers.offset & 0xFFFFFFFF
     loaded = np.zeros((64, 8), np.uint8)
     for lane in np.flatnonzero(wave.active):
         loaded[lane] = np.frombuffer(wave.memory.read_lds(int(address[lane]), 8, instruction.pc), np.uint8)

@@ -46,8 +46,8 @@ WITH_SCC: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
     "s_sub_i32": lambda a, b, c: (a - b, signed(a) - signed(b) != signed(a - b)),
     "s_min_i32": lambda a, b, c: (min(signed(a), signed(b)), signed(a) < signed(b)),
     "s_min_u32": lambda a, b, c: (min(a, b), a < b),
-    "s_max_i32": lambda a, b, c: (max(signed(a), signed(b)), signed(a) > signed(b)),
-    "s_max_u32": lambda a, b, c: (max(a, b), a > b),
+    "s_max_i32": lambda a, b, c: (max(signed(a), signed(b)), signed(a) >= signed(b)),
+    "s_max_u32": lambda a, b, c: (max(a, b), a >= b),
     **{f"s_lshl{n}_add_u32": lambda a, b, c, n=n: ((a << n) + b, (a << n) + b > M32) for n in (1, 2, 3, 4)},
 }
 
@@ -75,6 +75,10 @@ NONZERO_32: dict[str, Callable[[int, int], int]] = {
     "s_bcnt1_i32_b32": lambda a, b: a.bit_count(),
     "s_bcnt0_i32_b64": lambda a, b: 64 - a.bit_count(),
     "s_bcnt1_i32_b64": lambda a, b: a.bit_count(),
+    "s_quadmask_b32": lambda a, b: sum(1 << quad for quad in range(8) if a >> 4 * quad & 15),
+    "s_quadmask_b64": lambda a, b: sum(1 << quad for quad in range(16) if a >> 4 * quad & 15),
+    "s_wqm_b32": lambda a, b: sum(15 << 4 * quad for quad in range(8) if a >> 4 * quad & 15),
+    "s_wqm_b64": lambda a, b: sum(15 << 4 * quad for quad in range(16) if a >> 4 * quad & 15),
 }
 NONZERO_64: dict[str, Callable[[int, int], int]] = {
     "s_lshl_b64": lambda a, b: a << (b & 63),
@@ -103,6 +107,8 @@ PLAIN: dict[str, Callable[[int, int], int]] = {
     "s_flbit_i32_b32": lambda a, b: highest(a, 32),
     "s_flbit_i32_b64": lambda a, b: highest(a, 64),
     "s_flbit_i32": lambda a, b: highest(~a & M32 if a >> 31 else a, 32),
+    "s_flbit_i32_i64": lambda a, b: highest(~a & M64 if a >> 63 else a, 64),
+    "s_bitreplicate_b64_b32": lambda a, b: sum(3 << 2 * bit for bit in range(32) if a >> bit & 1),
     "s_sext_i32_i8": lambda a, b: signed(a, 8),
     "s_sext_i32_i16": lambda a, b: signed(a, 16),
 }
@@ -225,6 +231,8 @@ def _hardware_register(wave: ReferenceWave, instruction: Instruction) -> None:
     mask = ((1 << size) - 1) << offset
     if writes:
         value = wave.read_scalar(instruction.sources[0])
-        wave.mode = (wave.mode & ~mask) | (value << offset & mask)
+        mode = (wave.mode & ~mask) | (value << offset & mask)
+        if mode & ~(0x3F0 | 1 << 23) == 0 and mode >> 4 & 3 in (0, 3) and mode >> 6 & 3 == 3:
+            wave.mode = mode  # anything else has no model: the machine stops
     else:
         wave.write_scalar(instruction.destinations[0], (wave.mode & mask) >> offset)

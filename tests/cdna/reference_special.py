@@ -123,7 +123,11 @@ def half_arithmetic(wave: ReferenceWave, instruction: Instruction, name: str) ->
     results = []
     for element in range(2 if packed else 1):
         values = [ref.half(sources.packed(place, element) if packed else sources.bits(place)) for place in range(count)]
-        results.append(ref.double_to_halves(ref.HALF[operation](*map(ref.halves_to_double, values))))
+        result = ref.double_to_halves(ref.HALF[operation](*map(ref.halves_to_double, values)))
+        if wave.ieee and operation in ("max", "min"):
+            signalling = [(each & 0x7E00 == 0x7C00) & (each & 0x1FF != 0) for each in values]
+            result = np.where(signalling[0] | signalling[1], 0x7E00, result)
+        results.append(result)
     high = results[1] if packed else np.zeros(64, I64)
     commit(wave, instruction, [ref.low32(results[0] | high << 16)])
 
@@ -263,18 +267,21 @@ def lane_move(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
 
 
 def swap(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
-    """V_SWAP_B32 in active lanes; V_PERMLANE*_SWAP exchanges halves or odd and even rows, whatever EXEC says."""
+    """V_SWAP_B32 in active lanes; V_PERMLANE*_SWAP lane n of the source with lane n + 16 or 32 of the destination. Where EXEC
+    enables one of the two only there is no model, and the machine stops."""
     first, second = wave.row(instruction.destinations[0]), wave.row(instruction.sources[0])
     a, b = wave.vectors[first].copy(), wave.vectors[second].copy()
     new_a, new_b = a.copy(), b.copy()
+    active = wave.active
     if name == "v_swap_b32":
-        active = wave.active
         new_a[active], new_b[active] = b[active], a[active]
-    elif name == "v_permlane32_swap_b32":
-        new_a[32:], new_b[:32] = b[:32], a[32:]
     else:
-        new_a[16:32], new_b[:16] = b[:16], a[16:32]
-        new_a[48:], new_b[32:48] = b[32:48], a[48:]
+        distance = 32 if "32_swap" in name else 16
+        lower = np.array([lane for lane in range(64) if not lane & distance])
+        if (active[lower] != active[lower + distance]).any():
+            return
+        lower = lower[active[lower]]
+        new_a[lower + distance], new_b[lower] = b[lower], a[lower + distance]
     wave.vectors[first] = new_a
     if first != second:
         wave.vectors[second] = new_b

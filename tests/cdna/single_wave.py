@@ -133,7 +133,10 @@ def random_state(rng: np.random.Generator, keep_denormals: bool = False, exec_ma
     numbers = (rng.standard_normal(int(floats.sum())) * 10.0 ** rng.integers(-6, 6, int(floats.sum()))).astype(np.float32)
     vectors[floats] = numbers.view(np.uint32)
     special = rng.random((512, 64)) < 0.1
-    values = np.array([0, 0x80000000, 1, 0x807FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0x3F800000, 0x00800000], np.uint32)
+    values = np.array(
+        [0, 0x80000000, 1, 0x807FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 0xFFA00000, 0x3F800000, 0x00800000],
+        np.uint32,
+    )
     vectors[special] = rng.choice(values, int(special.sum()))
-    mode = (3 << 4 if keep_denormals else 0) | 3 << 6 | int(rng.integers(0, 2)) << 8
+    mode = (3 << 4 if keep_denormals else 0) | 3 << 6 | int(rng.integers(0, 4)) << 8
     return WaveState(scalars, vectors, int(rng.integers(0, 2)), mode, rng.integers(0, 256, LDS_BYTES, np.uint8))

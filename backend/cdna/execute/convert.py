@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.half import bf16_to_float, double_to_half, float_to_bf16, half_to_double
+from backend.cdna.execute.half import (
+    bf16_to_float,
+    double_to_half,
+    float_to_bf16,
+    half_overflow_saturates,
+    half_to_double,
+)
 from backend.cdna.execute.lanes import (
     commit,
     context_of,
@@ -31,12 +37,11 @@ from backend.cdna.execute.native import bits_double, bits_float, double_bits, fl
 from backend.cdna.execute.vector_float import flushed
 
 R = at.RESULT_ROWS
-FP16_OVERFLOW_BIT = 23  # MODE
 NAN = np.float32(np.nan)
 
 
 class Convert(IntEnum):
-    """Conversions to one dword; those with a high-half destination keep the other half."""
+    """One dword to one dword, integers, fp16 and bf16."""
 
     V_CVT_F32_I32 = 0
     V_CVT_F32_U32 = auto()
@@ -56,31 +61,48 @@ class Convert(IntEnum):
     V_CVT_PKRTZ_F16_F32 = auto()
     V_CVT_F16_U16 = auto()
     V_CVT_F16_I16 = auto()
-    V_CVT_F32_FP8 = auto()
+
+
+class ConvertEight(IntEnum):
+    """To and from 8-bit floats; one dword results. Those that pack two bytes keep the other half of the destination."""
+
+    V_CVT_F32_FP8 = 0
     V_CVT_F32_BF8 = auto()
     V_CVT_PK_FP8_F32 = auto()
     V_CVT_PK_BF8_F32 = auto()
     V_CVT_SCALEF32_PK_FP8_F32 = auto()
     V_CVT_SCALEF32_PK_BF8_F32 = auto()
     V_CVT_SCALEF32_PK_FP8_BF16 = auto()
+    V_CVT_SCALEF32_PK_BF8_BF16 = auto()
     V_CVT_SCALEF32_PK_FP8_F16 = auto()
+    V_CVT_SCALEF32_PK_BF8_F16 = auto()
     V_CVT_SCALEF32_PK_BF16_FP8 = auto()
     V_CVT_SCALEF32_PK_BF16_BF8 = auto()
     V_CVT_SCALEF32_PK_F16_FP8 = auto()
     V_CVT_SCALEF32_PK_F16_BF8 = auto()
-    V_CVT_F32_F64 = auto()
+
+
+class ConvertDouble(IntEnum):
+    """fp64 to one dword."""
+
+    V_CVT_F32_F64 = 0
     V_CVT_I32_F64 = auto()
     V_CVT_U32_F64 = auto()
 
 
 class ConvertPair(IntEnum):
-    """Conversions to two dwords."""
+    """8-bit floats to two fp32."""
 
     V_CVT_PK_F32_FP8 = 0
     V_CVT_PK_F32_BF8 = auto()
     V_CVT_SCALEF32_PK_F32_FP8 = auto()
     V_CVT_SCALEF32_PK_F32_BF8 = auto()
-    V_CVT_F64_F32 = auto()
+
+
+class ConvertToDouble(IntEnum):
+    """One dword to fp64."""
+
+    V_CVT_F64_F32 = 0
     V_CVT_F64_I32 = auto()
     V_CVT_F64_U32 = auto()
 
@@ -167,7 +189,7 @@ def scale_of(bits: Any) -> Any:
 @inlined
 def half_to_zero(value: Any) -> int:
     """fp16 bits of a float32, rounded towards zero."""
-    bits = double_to_half(np.float64(value))
+    bits = double_to_half(np.float64(value), False)
     back = half_to_double(bits)
     if abs(back) > abs(np.float64(value)) and abs(value) != np.float32(np.inf):
         bits -= 1
@@ -176,18 +198,12 @@ def half_to_zero(value: Any) -> int:
 
 @handler
 def convert(wave: int, record: int, context: int) -> None:
-    """Instructions of `Convert`. IMMEDIATE 1: the result goes to the high half and the low half is kept."""
+    """Instructions of `Convert`."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, floats, signed = rows_of(wave), float_rows_of(wave), signed_rows_of(wave)
     scalars = scalars_of(wave)
     keep = bits_float(scalars[at.DENORMAL_F32])
-    if opcode >= Convert.V_CVT_F32_F64:
-        a = source_pair(wave, fields[at.SOURCE_0], 0)
-        for lane in range(at.LANES):
-            rows[R, lane] = from_double_lane(opcode, bits_double(value64(rows, a, lane)))
-        commit(wave, fields[at.DESTINATION], 1, R)
-        return
     a = source_row(wave, fields[at.SOURCE_0], 0)
     if opcode == Convert.V_CVT_F32_I32:
         for lane in range(at.LANES):
@@ -200,38 +216,17 @@ def convert(wave: int, record: int, context: int) -> None:
         for lane in range(at.LANES):
             low, high = float_to_bf16(flushed(floats[a, lane], keep)), float_to_bf16(flushed(floats[b, lane], keep))
             rows[R, lane] = np.uint32((low & 0xFFFF) | (high & 0xFFFF) << 16)
-    elif opcode == Convert.V_CVT_PK_FP8_F32:
-        b = source_row(wave, fields[at.SOURCE_1], 1)
-        fnuz = context_of(context)[at.CTX_ARCH] == 942
-        saturate = (scalars[at.MODE] >> np.uint32(FP16_OVERFLOW_BIT)) & np.uint32(1) != np.uint32(0)
-        shift = np.uint32(16 if fields[at.IMMEDIATE] else 0)
-        keep_mask = np.uint32(0xFFFF_0000) >> shift
-        old = fields[at.DESTINATION]
-        for lane in range(at.LANES):
-            packed = float_to_e4m3(floats[a, lane], fnuz, saturate)
-            packed |= float_to_e4m3(floats[b, lane], fnuz, saturate) << np.uint32(8)
-            rows[R, lane] = np.uint32((rows[old, lane] & keep_mask) | packed << shift)
     else:
         b = source_row(wave, fields[at.SOURCE_1], 1)
-        c = source_row(wave, fields[at.SOURCE_2], 2)
-        fnuz = context_of(context)[at.CTX_ARCH] == 942
-        saturate = (scalars[at.MODE] >> np.uint32(FP16_OVERFLOW_BIT)) & np.uint32(1) != np.uint32(0)
-        old, high_half = fields[at.DESTINATION], fields[at.IMMEDIATE] != 0
+        saturate = half_overflow_saturates(scalars)
         for lane in range(at.LANES):
-            x, y, z = rows[a, lane], rows[b, lane], rows[c, lane]
-            if opcode < Convert.V_CVT_F32_FP8:
-                rows[R, lane] = np.uint32(plain_lane(opcode, x, y, keep) & 0xFFFF_FFFF)
-                continue
-            packed = fp8_lane(opcode, x, y, z, fnuz, saturate, keep)
-            if Convert.V_CVT_PK_FP8_F32 <= opcode <= Convert.V_CVT_SCALEF32_PK_FP8_F16:
-                kept = np.int64(rows[old, lane])
-                packed = (kept & 0xFFFF) | (packed << 16) if high_half else (kept & 0xFFFF_0000) | packed
-            rows[R, lane] = np.uint32(packed)
+            value = plain_lane(opcode, rows[a, lane], rows[b, lane], keep, saturate)
+            rows[R, lane] = np.uint32(value & 0xFFFF_FFFF)
     commit(wave, fields[at.DESTINATION], 1, R)
 
 
 @inlined
-def plain_lane(opcode: int, x: Any, y: Any, keep: Any) -> int:
+def plain_lane(opcode: int, x: Any, y: Any, keep: Any, saturate: bool) -> int:
     """Integer and half conversions of one lane; the result's lowest 32 bits count."""
     value = flushed(bits_float(x), keep)
     if opcode == Convert.V_CVT_U32_F32:
@@ -243,66 +238,140 @@ def plain_lane(opcode: int, x: Any, y: Any, keep: Any) -> int:
     if opcode == Convert.V_CVT_FLR_I32_F32:
         return integer_of(np.floor(np.float64(value)), -2147483648.0, 2147483647.0)
     if opcode == Convert.V_CVT_F16_F32:
-        return double_to_half(np.float64(value))
+        return double_to_half(np.float64(value), saturate)
     if opcode == Convert.V_CVT_F32_F16:
         return np.int64(float_bits(np.float32(half_to_double(np.int64(x) & 0xFFFF))))
-    if opcode <= Convert.V_CVT_F32_UBYTE3:
-        shift = 8 * (opcode - Convert.V_CVT_F32_UBYTE0)
-        return np.int64(float_bits(np.float32((np.int64(x) >> shift) & 0xFF)))
     if opcode == Convert.V_CVT_F32_BF16:
         return np.int64(x) << 16
     if opcode == Convert.V_CVT_F16_U16:
-        return double_to_half(np.float64(np.int64(x) & 0xFFFF))
+        return double_to_half(np.float64(np.int64(x) & 0xFFFF), saturate)
     if opcode == Convert.V_CVT_F16_I16:
-        return double_to_half(np.float64(((np.int64(x) & 0xFFFF) ^ 0x8000) - 0x8000))
+        return double_to_half(np.float64(((np.int64(x) & 0xFFFF) ^ 0x8000) - 0x8000), saturate)
     second = flushed(bits_float(y), keep)
     if opcode == Convert.V_CVT_PK_F16_F32:
-        return double_to_half(np.float64(value)) | double_to_half(np.float64(second)) << 16
-    return half_to_zero(value) | half_to_zero(second) << 16
+        return double_to_half(np.float64(value), saturate) | double_to_half(np.float64(second), saturate) << 16
+    if opcode == Convert.V_CVT_PKRTZ_F16_F32:
+        return half_to_zero(value) | half_to_zero(second) << 16
+    shift = 0
+    if opcode == Convert.V_CVT_F32_UBYTE1:
+        shift = 8
+    elif opcode == Convert.V_CVT_F32_UBYTE2:
+        shift = 16
+    elif opcode == Convert.V_CVT_F32_UBYTE3:
+        shift = 24
+    return np.int64(float_bits(np.float32((np.int64(x) >> shift) & 0xFF)))
 
 
-@inlined
-def fp8_lane(opcode: int, x: Any, y: Any, z: Any, fnuz: bool, saturate: bool, keep: Any) -> int:
-    """Conversions from and to 8-bit floats of one lane; two results are packed, the first one low."""
-    if opcode == Convert.V_CVT_F32_FP8 or opcode == Convert.V_CVT_F32_BF8:
-        return np.int64(float_bits(fp8_to_float(np.int64(x) & 0xFF, opcode == Convert.V_CVT_F32_BF8, fnuz)))
-    e5m2 = opcode == Convert.V_CVT_PK_BF8_F32 or opcode == Convert.V_CVT_SCALEF32_PK_BF8_F32
-    if opcode >= Convert.V_CVT_SCALEF32_PK_BF16_FP8:
-        return widened_lane(opcode, np.int64(x), scale_of(y), fnuz)
-    first, second = np.float64(flushed(bits_float(x), keep)), np.float64(flushed(bits_float(y), keep))
-    scale = 1.0
-    if opcode == Convert.V_CVT_SCALEF32_PK_FP8_F32 or opcode == Convert.V_CVT_SCALEF32_PK_BF8_F32:
-        scale = scale_of(z)
-    elif opcode == Convert.V_CVT_SCALEF32_PK_FP8_BF16:
-        scale = scale_of(y)
-        first = np.float64(bf16_to_float(np.int64(x) & 0xFFFF))
-        second = np.float64(bf16_to_float(np.int64(x) >> 16))
-    elif opcode == Convert.V_CVT_SCALEF32_PK_FP8_F16:
-        scale = scale_of(y)
-        first, second = half_to_double(np.int64(x) & 0xFFFF), half_to_double(np.int64(x) >> 16)
-    low = float_to_fp8(np.float32(first / scale), e5m2, fnuz, saturate)
-    return low | float_to_fp8(np.float32(second / scale), e5m2, fnuz, saturate) << 8
-
-
-@inlined
-def widened_lane(opcode: int, x: int, scale: Any, fnuz: bool) -> int:
-    """Two 8-bit floats of the low half, times a scale, as two 16-bit floats."""
-    e5m2 = opcode == Convert.V_CVT_SCALEF32_PK_BF16_BF8 or opcode == Convert.V_CVT_SCALEF32_PK_F16_BF8
-    first = np.float64(fp8_to_float(x & 0xFF, e5m2, fnuz)) * scale
-    second = np.float64(fp8_to_float((x >> 8) & 0xFF, e5m2, fnuz)) * scale
-    if opcode == Convert.V_CVT_SCALEF32_PK_BF16_FP8 or opcode == Convert.V_CVT_SCALEF32_PK_BF16_BF8:
-        return (float_to_bf16(np.float32(first)) & 0xFFFF) | (float_to_bf16(np.float32(second)) & 0xFFFF) << 16
-    return double_to_half(first) | double_to_half(second) << 16
+@handler
+def convert_double(wave: int, record: int, context: int) -> None:
+    """Instructions of `ConvertDouble`."""
+    fields, rows = record_of(record), rows_of(wave)
+    a = source_pair(wave, fields[at.SOURCE_0], 0)
+    for lane in range(at.LANES):
+        rows[R, lane] = from_double_lane(fields[at.OPCODE], bits_double(value64(rows, a, lane)))
+    commit(wave, fields[at.DESTINATION], 1, R)
 
 
 @inlined
 def from_double_lane(opcode: int, value: Any) -> Any:
     """fp64 to one dword."""
-    if opcode == Convert.V_CVT_F32_F64:
+    if opcode == ConvertDouble.V_CVT_F32_F64:
         return float_bits(np.float32(value))
-    if opcode == Convert.V_CVT_I32_F64:
+    if opcode == ConvertDouble.V_CVT_I32_F64:
         return np.uint32(integer_of(value, -2147483648.0, 2147483647.0) & 0xFFFF_FFFF)
     return np.uint32(integer_of(value, 0.0, 4294967295.0))
+
+
+@handler
+def convert_to_double(wave: int, record: int, context: int) -> None:
+    """Instructions of `ConvertToDouble`."""
+    fields, rows, floats, signed = record_of(record), rows_of(wave), float_rows_of(wave), signed_rows_of(wave)
+    opcode = fields[at.OPCODE]
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    for lane in range(at.LANES):
+        value = np.float64(floats[a, lane])
+        if opcode == ConvertToDouble.V_CVT_F64_I32:
+            value = np.float64(signed[a, lane])
+        elif opcode == ConvertToDouble.V_CVT_F64_U32:
+            value = np.float64(rows[a, lane])
+        set_value64(rows, R, lane, double_bits(value))
+    commit(wave, fields[at.DESTINATION], 2, R)
+
+
+@handler
+def convert_eight(wave: int, record: int, context: int) -> None:
+    """Instructions of `ConvertEight`. IMMEDIATE 1: two bytes go to the high half and the low half is kept."""
+    fields = record_of(record)
+    opcode = fields[at.OPCODE]
+    rows, floats, scalars = rows_of(wave), float_rows_of(wave), scalars_of(wave)
+    keep = bits_float(scalars[at.DENORMAL_F32])
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    fnuz = context_of(context)[at.CTX_ARCH] == 942
+    saturate = half_overflow_saturates(scalars)
+    old, high_half = fields[at.DESTINATION], fields[at.IMMEDIATE] != 0
+    if opcode == ConvertEight.V_CVT_PK_FP8_F32:
+        shift = np.uint32(16 if high_half else 0)
+        keep_mask = np.uint32(0xFFFF_0000) >> shift
+        for lane in range(at.LANES):
+            packed = float_to_e4m3(floats[a, lane], fnuz, saturate)
+            packed |= float_to_e4m3(floats[b, lane], fnuz, saturate) << np.uint32(8)
+            rows[R, lane] = np.uint32((rows[old, lane] & keep_mask) | packed << shift)
+    else:
+        c = source_row(wave, fields[at.SOURCE_2], 2)
+        for lane in range(at.LANES):
+            packed, is_bytes = eight_lane(opcode, rows[a, lane], rows[b, lane], rows[c, lane], fnuz, saturate, keep)
+            if is_bytes:
+                kept = np.int64(rows[old, lane])
+                packed = (kept & 0xFFFF) | (packed << 16) if high_half else (kept & 0xFFFF_0000) | packed
+            rows[R, lane] = np.uint32(packed)
+    commit(wave, fields[at.DESTINATION], 1, R)
+
+
+@inlined
+def eight_lane(opcode: int, x: Any, y: Any, z: Any, fnuz: bool, saturate: bool, keep: Any) -> tuple[int, bool]:
+    """Conversions from and to 8-bit floats of one lane; two results are packed, the first one low. And: whether it is bytes."""
+    if opcode == ConvertEight.V_CVT_F32_FP8:
+        return np.int64(float_bits(fp8_to_float(np.int64(x) & 0xFF, False, fnuz))), False
+    if opcode == ConvertEight.V_CVT_F32_BF8:
+        return np.int64(float_bits(fp8_to_float(np.int64(x) & 0xFF, True, fnuz))), False
+    if opcode == ConvertEight.V_CVT_SCALEF32_PK_BF16_FP8:
+        return widened_lane(np.int64(x), scale_of(y), False, True, saturate), False
+    if opcode == ConvertEight.V_CVT_SCALEF32_PK_BF16_BF8:
+        return widened_lane(np.int64(x), scale_of(y), True, True, saturate), False
+    if opcode == ConvertEight.V_CVT_SCALEF32_PK_F16_FP8:
+        return widened_lane(np.int64(x), scale_of(y), False, False, saturate), False
+    if opcode == ConvertEight.V_CVT_SCALEF32_PK_F16_BF8:
+        return widened_lane(np.int64(x), scale_of(y), True, False, saturate), False
+    e5m2 = (
+        opcode == ConvertEight.V_CVT_PK_BF8_F32
+        or opcode == ConvertEight.V_CVT_SCALEF32_PK_BF8_F32
+        or opcode == ConvertEight.V_CVT_SCALEF32_PK_BF8_BF16
+        or opcode == ConvertEight.V_CVT_SCALEF32_PK_BF8_F16
+    )
+    first, second = np.float64(flushed(bits_float(x), keep)), np.float64(flushed(bits_float(y), keep))
+    scale = 1.0
+    if opcode == ConvertEight.V_CVT_SCALEF32_PK_FP8_F32 or opcode == ConvertEight.V_CVT_SCALEF32_PK_BF8_F32:
+        scale = scale_of(z)
+    elif opcode == ConvertEight.V_CVT_SCALEF32_PK_FP8_BF16 or opcode == ConvertEight.V_CVT_SCALEF32_PK_BF8_BF16:
+        scale = scale_of(y)
+        first = np.float64(bf16_to_float(np.int64(x) & 0xFFFF))
+        second = np.float64(bf16_to_float(np.int64(x) >> 16))
+    elif opcode == ConvertEight.V_CVT_SCALEF32_PK_FP8_F16 or opcode == ConvertEight.V_CVT_SCALEF32_PK_BF8_F16:
+        scale = scale_of(y)
+        first, second = half_to_double(np.int64(x) & 0xFFFF), half_to_double(np.int64(x) >> 16)
+    low = float_to_fp8(np.float32(first / scale), e5m2, fnuz, saturate)
+    return low | float_to_fp8(np.float32(second / scale), e5m2, fnuz, saturate) << 8, True
+
+
+@inlined
+def widened_lane(x: int, scale: Any, e5m2: bool, to_bf16: bool, saturate: bool) -> int:
+    """Two 8-bit floats (OCP) of the low half, times a scale, as two 16-bit floats."""
+    first = np.float64(fp8_to_float(x & 0xFF, e5m2, False)) * scale
+    second = np.float64(fp8_to_float((x >> 8) & 0xFF, e5m2, False)) * scale
+    if to_bf16:
+        return (float_to_bf16(np.float32(first)) & 0xFFFF) | (float_to_bf16(np.float32(second)) & 0xFFFF) << 16
+    return double_to_half(first, saturate) | double_to_half(second, saturate) << 16
 
 
 @handler
@@ -312,24 +381,13 @@ def convert_pair(wave: int, record: int, context: int) -> None:
     opcode = fields[at.OPCODE]
     rows, floats = rows_of(wave), float_rows_of(wave)
     a = source_row(wave, fields[at.SOURCE_0], 0)
-    if opcode >= ConvertPair.V_CVT_F64_F32:
-        signed = signed_rows_of(wave)
-        for lane in range(at.LANES):
-            value = np.float64(floats[a, lane])
-            if opcode == ConvertPair.V_CVT_F64_I32:
-                value = np.float64(signed[a, lane])
-            elif opcode == ConvertPair.V_CVT_F64_U32:
-                value = np.float64(rows[a, lane])
-            set_value64(rows, R, lane, double_bits(value))
-    else:
-        e5m2 = opcode == ConvertPair.V_CVT_PK_F32_BF8 or opcode == ConvertPair.V_CVT_SCALEF32_PK_F32_BF8
-        fnuz = context_of(context)[at.CTX_ARCH] == 942
-        b = source_row(wave, fields[at.SOURCE_1], 1)
-        for lane in range(at.LANES):
-            scale = 1.0
-            if opcode >= ConvertPair.V_CVT_SCALEF32_PK_F32_FP8:
-                scale = scale_of(rows[b, lane])
-            word = np.int64(rows[a, lane])
-            floats[R, lane] = np.float32(np.float64(fp8_to_float(word & 0xFF, e5m2, fnuz)) * scale)
-            floats[R + 1, lane] = np.float32(np.float64(fp8_to_float((word >> 8) & 0xFF, e5m2, fnuz)) * scale)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    e5m2 = opcode == ConvertPair.V_CVT_PK_F32_BF8 or opcode == ConvertPair.V_CVT_SCALEF32_PK_F32_BF8
+    scales = opcode == ConvertPair.V_CVT_SCALEF32_PK_F32_FP8 or opcode == ConvertPair.V_CVT_SCALEF32_PK_F32_BF8
+    fnuz = context_of(context)[at.CTX_ARCH] == 942
+    for lane in range(at.LANES):
+        scale = scale_of(rows[b, lane]) if scales else 1.0
+        word = np.int64(rows[a, lane])
+        floats[R, lane] = np.float32(np.float64(fp8_to_float(word & 0xFF, e5m2, fnuz)) * scale)
+        floats[R + 1, lane] = np.float32(np.float64(fp8_to_float((word >> 8) & 0xFF, e5m2, fnuz)) * scale)
     commit(wave, fields[at.DESTINATION], 2, R)

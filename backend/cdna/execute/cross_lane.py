@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.lanes import ALL_LANES, record_of, rows_of, scalar_pair, scalars_of
+from backend.cdna.execute.lanes import ALL_LANES, context_of, record_of, rows_of, scalar_pair, scalars_of
 from backend.cdna.execute.native import handler, inlined
 
 
@@ -61,13 +61,27 @@ def cross_lane(wave: int, record: int, context: int) -> None:
         for lane in range(at.LANES):
             if (exec_mask >> np.uint64(lane)) & np.uint64(1):
                 swap(rows, destination, lane, source, lane)
-    elif opcode == CrossLane.V_PERMLANE32_SWAP_B32:
-        for lane in range(32):
-            swap(rows, destination, lane + 32, source, lane)
     else:
-        for lane in range(16):
-            swap(rows, destination, lane + 16, source, lane)
-            swap(rows, destination, lane + 48, source, lane + 32)
+        distance = 32 if opcode == CrossLane.V_PERMLANE32_SWAP_B32 else 16
+        if not swap_apart(rows, destination, source, distance, exec_mask):
+            context_of(context)[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
+            scalars[at.STATUS] = at.STATUS_UNMODELLED
+
+
+@inlined
+def swap_apart(rows: Any, destination: int, source: int, distance: int, exec_mask: Any) -> bool:
+    """V_PERMLANE16_SWAP and 32: exchange lane n of `source` with lane n + distance of `destination`, n without that bit.
+
+    Where EXEC enables both, that is; False and nothing changed where it enables one of two, which documents do not settle.
+    """
+    for lane in range(at.LANES):
+        partner = lane ^ distance
+        if (exec_mask >> np.uint64(lane)) & np.uint64(1) != (exec_mask >> np.uint64(partner)) & np.uint64(1):
+            return False
+    for lane in range(at.LANES):
+        if not lane & distance and (exec_mask >> np.uint64(lane)) & np.uint64(1):
+            swap(rows, destination, lane + distance, source, lane)
+    return True
 
 
 # DPP_CTRL values (ISA document, "DPP controls").

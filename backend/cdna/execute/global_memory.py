@@ -31,7 +31,7 @@ from backend.cdna.execute.lanes import (
     value64,
 )
 from backend.cdna.execute.native import handler, inlined, pointer_i32, pointer_u32
-from backend.cdna.execute.pending import postpone
+from backend.cdna.execute.pending import dma_stride, postpone
 from backend.cdna.execute.races import note_lds_dma
 from backend.cdna.execute.transfer import (
     access_bytes,
@@ -61,7 +61,8 @@ def scalar_load(wave: int, record: int, context_address: int) -> None:
     """S_LOAD and S_BUFFER_LOAD: COUNT dwords to DESTINATION from the base pair or descriptor at SOURCE_0.
 
     The offset is IMMEDIATE plus, where SOURCE_1 is not -1, that scalar; the two lowest address bits are ignored. OPCODE 1:
-    S_BUFFER_LOAD, whose dwords beyond num_records give 0.
+    S_BUFFER_LOAD, whose dwords beyond num_records give 0. With a stride num_records counts strides here (ISA documents, "Scalar
+    memory reads"), as vector accesses do not: what lies between the two limits stops the run.
     """
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     count = fields[at.COUNT] & 0xFF
@@ -74,6 +75,10 @@ def scalar_load(wave: int, record: int, context_address: int) -> None:
         base &= ADDRESS_MASK
         records = np.int64(scalars[fields[at.SOURCE_0] + 2])
         kept = min(max((records - (offset & ~3)) // 4, 0), count)
+        if kept < count and (scalars[fields[at.SOURCE_0] + 1] >> np.uint32(16)) & np.uint32(0x3FFF):
+            context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
+            scalars[at.STATUS] = at.STATUS_UNMODELLED
+            return
     address = ((np.int64(base) + offset) & ~3) & np.int64(ADDRESS_MASK)
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
     host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
@@ -146,16 +151,17 @@ def finish_load(wave: int, record: int, context_address: int, exec_mask: Any) ->
 
 @inlined
 def store_to_lds(wave: int, record: int, context_address: int, dwords: int, exec_mask: Any) -> None:
-    """LDS-DMA: lane n's dwords go to M0 + inst_offset + n * size."""
+    """LDS-DMA: lane n's dwords go to M0 + inst_offset + n * size; three of them lie 16 bytes apart (CDNA4 ISA document, 9.1.9)."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     rows = rows_of(wave)
     base = np.int64(scalars[at.M0]) + np.int64(fields[at.IMMEDIATE])
     size, limit = 4 * dwords, context[at.CTX_LDS_BYTES]
+    apart = dma_stride(dwords)
     good = np.uint64(0)
     for lane in range(at.LANES):
         if not (exec_mask >> np.uint64(lane)) & ONE:
             continue
-        address = base + lane * size
+        address = base + lane * apart
         if address < 0 or address + size > limit:
             note_bad(context, at.KIND_LDS_OUT_OF_BOUNDS, lane, address, size, -1)
         else:
@@ -163,13 +169,13 @@ def store_to_lds(wave: int, record: int, context_address: int, dwords: int, exec
     if context[at.CTX_ANY_BAD]:
         emit_events(context, scalars, fields, size, True, False)
     if context[at.CTX_FLAGS] & at.RUN_HAZARDS:
-        note_lds_dma(wave, record, context_address, good, base, size)
+        note_lds_dma(wave, record, context_address, good, base, size, apart)
     if context[at.CTX_FLAGS] & at.RUN_TIMED:
         postpone(wave, context, at.QUEUE_VM, at.PENDING_TO_LDS, base, dwords, good)
         return
     for lane in range(at.LANES):
         if (good >> np.uint64(lane)) & ONE:
-            words = carray(pointer_u32(context[at.CTX_LDS] + base + lane * size), (4,))
+            words = carray(pointer_u32(context[at.CTX_LDS] + base + lane * apart), (4,))
             for index in range(dwords):
                 words[index] = rows[R + index, lane]
 
@@ -207,7 +213,9 @@ def buffer_access(wave: int, record: int, context_address: int) -> None:
         for lane in range(at.LANES):
             least, most = min(least, rows[row, lane]), max(most, rows[row, lane])
         start = base + soffset + offset
-        if np.uint64(most) + offset + soffset + size <= limit and settled(wave, record, context_address, start, least, most, size):
+        if np.uint64(most) + offset + soffset + size <= limit and settled(
+            wave, record, context_address, start, least, most, size
+        ):
             return
     if row >= 0:
         for lane in range(at.LANES):

@@ -1,6 +1,7 @@
 """16-bit floating point: conversion of fp16 and bf16 by their bits, and fp16 arithmetic, one or two in a dword.
 
-A result goes through float64 and is rounded to fp16 once; denormals are kept, as in every mode that code at hand sets.
+A result goes through float64 and is rounded to fp16 once; denormals are kept, as in every mode that is allowed. A NaN keeps its
+sign and as much of its payload as fits. MODE.FP16_OVFL: what overflows becomes the largest finite number; infinities stay.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.lanes import commit, record_of, rows_of, source_row
+from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, source_row
 from backend.cdna.execute.native import (
     bits_double,
     bits_float,
@@ -21,12 +22,14 @@ from backend.cdna.execute.native import (
     handler,
     inlined,
 )
+from backend.cdna.execute.vector_float import ieee_mode, larger_double, smaller_double
 
 R = at.RESULT_ROWS
+FP16_OVERFLOW_BIT = 23  # MODE
 
 
 class Half(IntEnum):
-    """fp16 arithmetic; the PK forms come last."""
+    """fp16 arithmetic."""
 
     V_ADD_F16 = 0
     V_SUB_F16 = auto()
@@ -36,7 +39,12 @@ class Half(IntEnum):
     V_MIN_F16 = auto()
     V_FMA_F16 = auto()
     V_RCP_F16 = auto()
-    V_PK_ADD_F16 = auto()
+
+
+class PackedHalf(IntEnum):
+    """fp16 arithmetic on both halves of a dword."""
+
+    V_PK_ADD_F16 = 0
     V_PK_MUL_F16 = auto()
     V_PK_MAX_F16 = auto()
     V_PK_MIN_F16 = auto()
@@ -57,20 +65,26 @@ def half_to_double(bits: int) -> Any:
 
 
 @inlined
-def double_to_half(value: Any) -> int:
-    """The nearest fp16 number's bits, ties to even; too large gives infinity."""
+def double_to_half(value: Any, saturate: bool) -> int:
+    """The nearest fp16 number's bits, ties to even; too large gives infinity, or 65504 to `saturate`."""
     bits = double_bits(value)
     sign = np.int64(bits >> np.uint64(63)) << 15
     magnitude = abs(value)
     if value != value:
-        return 0x7E00
+        return sign | 0x7E00 | (np.int64(bits >> np.uint64(42)) & 0x3FF)
     if magnitude >= 65520.0:
-        return sign | 0x7C00
+        return sign | (0x7BFF if saturate and magnitude < np.inf else 0x7C00)
     if magnitude < 6.103515625e-05:  # 2^-14: a multiple of 2^-24, rounded by adding 2^28 (unit in the last place 2^-24)
         return sign | np.int64(((magnitude + 268435456.0) - 268435456.0) * 16777216.0)
     raw = np.int64(double_bits(magnitude))
     raw += (1 << 41) - 1 + ((raw >> 42) & 1)
     return sign | ((raw >> 42) - (1008 << 10))
+
+
+@inlined
+def half_overflow_saturates(scalars: Any) -> bool:
+    """MODE.FP16_OVFL."""
+    return (scalars[at.MODE] >> np.uint32(FP16_OVERFLOW_BIT)) & np.uint32(1) != np.uint32(0)
 
 
 @inlined
@@ -89,48 +103,68 @@ def bf16_to_float(bits: int) -> Any:
 
 
 @inlined
-def half_result(opcode: int, x: Any, y: Any, z: Any) -> Any:
+def half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
     """fp16 arithmetic on float64 values."""
-    if opcode == Half.V_ADD_F16 or opcode == Half.V_PK_ADD_F16:
+    if opcode == Half.V_ADD_F16:
         return x + y
     if opcode == Half.V_SUB_F16:
         return x - y
     if opcode == Half.V_SUBREV_F16:
         return y - x
-    if opcode == Half.V_MUL_F16 or opcode == Half.V_PK_MUL_F16:
+    if opcode == Half.V_MUL_F16:
         return x * y
-    if opcode == Half.V_FMA_F16 or opcode == Half.V_PK_FMA_F16:
+    if opcode == Half.V_FMA_F16:
         return fused_multiply_add(x, y, z)
     if opcode == Half.V_RCP_F16:
         return 1.0 / x
-    if x != x or y != y:
-        return y if x != x else x
-    if opcode == Half.V_MAX_F16 or opcode == Half.V_PK_MAX_F16:
-        if x == y:
-            return x + y if x == 0 else x
-        return max(x, y)
-    if x == y:
-        return -(-x - y) if x == 0 else x
-    return min(x, y)
+    return larger_double(x, y, ieee) if opcode == Half.V_MAX_F16 else smaller_double(x, y, ieee)
+
+
+@inlined
+def packed_half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
+    """One half of the PK forms."""
+    if opcode == PackedHalf.V_PK_ADD_F16:
+        return x + y
+    if opcode == PackedHalf.V_PK_MUL_F16:
+        return x * y
+    if opcode == PackedHalf.V_PK_FMA_F16:
+        return fused_multiply_add(x, y, z)
+    return larger_double(x, y, ieee) if opcode == PackedHalf.V_PK_MAX_F16 else smaller_double(x, y, ieee)
 
 
 @handler
 def half_alu(wave: int, record: int, context: int) -> None:
-    """Instructions of `Half`. Scalar forms clear the upper half; modifiers have put packed sources in order."""
-    fields = record_of(record)
+    """Instructions of `Half`. They clear the upper half."""
+    fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
     opcode = fields[at.OPCODE]
-    rows = rows_of(wave)
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
     c = source_row(wave, fields[at.SOURCE_2], 2)
-    halves = 2 if opcode >= Half.V_PK_ADD_F16 else 1
+    ieee, saturate = ieee_mode(scalars), half_overflow_saturates(scalars)
+    for lane in range(at.LANES):
+        x = half_to_double(np.int64(rows[a, lane]) & 0xFFFF)
+        y = half_to_double(np.int64(rows[b, lane]) & 0xFFFF)
+        z = half_to_double(np.int64(rows[c, lane]) & 0xFFFF)
+        rows[R, lane] = np.uint32(double_to_half(half_result(opcode, x, y, z, ieee), saturate))
+    commit(wave, fields[at.DESTINATION], 1, R)
+
+
+@handler
+def packed_half_alu(wave: int, record: int, context: int) -> None:
+    """Instructions of `PackedHalf`; modifiers have put the sources in order."""
+    fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
+    opcode = fields[at.OPCODE]
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    c = source_row(wave, fields[at.SOURCE_2], 2)
+    ieee, saturate = ieee_mode(scalars), half_overflow_saturates(scalars)
     for lane in range(at.LANES):
         result = 0
-        for half in range(halves):
+        for half in range(2):
             shift = np.uint32(16 * half)
             x = half_to_double(np.int64(rows[a, lane] >> shift) & 0xFFFF)
             y = half_to_double(np.int64(rows[b, lane] >> shift) & 0xFFFF)
             z = half_to_double(np.int64(rows[c, lane] >> shift) & 0xFFFF)
-            result |= double_to_half(half_result(opcode, x, y, z)) << (16 * half)
+            result |= double_to_half(packed_half_result(opcode, x, y, z, ieee), saturate) << (16 * half)
         rows[R, lane] = np.uint32(result)
     commit(wave, fields[at.DESTINATION], 1, R)

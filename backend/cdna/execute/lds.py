@@ -1,7 +1,8 @@
 """LDS instructions (DS): reads, writes, transposing reads, and the lane permutations that share the encoding.
 
-LDS belongs to a workgroup and ends at what its launch allocated: beyond, reads give 0 and writes are dropped (ISA documents,
-"LDS address range"), and each is an event. Whether waves race for a dword is for races.py, where a run asks for it.
+An address is vaddr + offset in 32 bits. LDS belongs to a workgroup and ends at what its launch allocated: beyond, reads give 0
+and writes are dropped (ISA documents, "LDS address range"), and each is an event. Whether waves race for a dword is for
+races.py, where a run asks for it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def place_lanes(wave: int, record: int, context_address: int, offset: int, size:
     highest = np.uint32(0)
     for lane in range(at.LANES):
         highest = max(highest, rows[row, lane])
-    if np.int64(highest) + offset + size <= limit:
+    if np.int64(highest) + offset + size <= limit:  # nothing wraps
         for lane in range(at.LANES):
             host[lane] = np.uint64(lds + offset) + np.uint64(rows[row, lane])
         return exec_mask
@@ -65,7 +66,7 @@ def place_lanes(wave: int, record: int, context_address: int, offset: int, size:
     for lane in range(at.LANES):
         if not (exec_mask >> np.uint64(lane)) & ONE:
             continue
-        address = np.int64(rows[row, lane]) + offset
+        address = (np.int64(rows[row, lane]) + offset) & 0xFFFF_FFFF
         if address + size <= limit:
             good |= ONE << np.uint64(lane)
             host[lane] = np.uint64(lds + address)

@@ -8,7 +8,8 @@ result in register 4 * (row // 8) + row % 4 of lane 32 * (row // 4 % 2) + column
 Each result is a chain of fused multiply-adds in float32: the first element of each part of K, in the order of the parts, then
 the
 second, and so on. Products of 8- and 16-bit floats are exact, so the one thing that hardware may do otherwise is the order
-of the additions. xf32 rounds its inputs to 10 fraction bits.
+of the additions. fp32 inputs follow MODE's denormal mode (ISA documents, "Matrix arithmetic"), C and the result do not, and
+narrower inputs keep their denormals. xf32 rounds its inputs to 10 fraction bits.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.convert import fp8_to_float
 from backend.cdna.execute.lanes import context_of, record_of, rows_of, scalars_of
 from backend.cdna.execute.native import bits_float, float_bits, handler, inlined, pointer_f32
+from backend.cdna.execute.vector_float import flushed
 
 R = at.RESULT_ROWS
 COLUMNS = 16  # of a panel
@@ -68,7 +70,7 @@ def e4m3_value(byte: Any, fnuz: bool) -> Any:
 
 
 @inlined
-def unpack(rows: Any, source: int, target: Any, element: int, registers: int, fnuz: bool) -> None:
+def unpack(rows: Any, source: int, target: Any, element: int, registers: int, fnuz: bool, keep: Any) -> None:
     """Spread an operand's registers into float32 [elements of a lane, 64 lanes], which is [k, M] with k in the module's
     order."""
     per_register = elements_per_register(element)
@@ -89,7 +91,7 @@ def unpack(rows: Any, source: int, target: Any, element: int, registers: int, fn
                     target[place + lane] = half_value(np.uint32(word))
             elif element == Element.F32:
                 for lane in range(at.LANES):
-                    target[place + lane] = bits_float(rows[row, lane])
+                    target[place + lane] = flushed(bits_float(rows[row, lane]), keep)
             elif element == Element.BF8:
                 for lane in range(at.LANES):
                     byte = (rows[row, lane] >> np.uint32(8 * index)) & np.uint32(0xFF)
@@ -104,7 +106,9 @@ def unpack(rows: Any, source: int, target: Any, element: int, registers: int, fn
 @inlined
 def elements_per_register(element: int) -> int:
     """Elements in a dword."""
-    return 1 if element <= Element.XF32 else (2 if element <= Element.F16 else 4)
+    if element == Element.F32 or element == Element.XF32:
+        return 1
+    return 2 if element == Element.BF16 or element == Element.F16 else 4
 
 
 def _panel(row_offsets: list[int]) -> Callable[..., Any]:
@@ -168,11 +172,12 @@ def matrix(wave: int, record: int, context_address: int) -> None:
     context, fields, rows = context_of(context_address), record_of(record), rows_of(wave)
     size = np.int64(fields[at.OPCODE])
     fnuz = context[at.CTX_ARCH] == 942
+    keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
     a_address, b_address = context[at.CTX_MATRIX_A], context[at.CTX_MATRIX_B]
     a_registers, b_registers = fields[at.IMMEDIATE] & 0xFF, fields[at.IMMEDIATE] >> 8
     a_element, b_element = fields[at.COUNT] & 0xFF, fields[at.COUNT] >> 8
-    unpack(rows, fields[at.SOURCE_0], carray(pointer_f32(a_address), (4096,)), a_element, a_registers, fnuz)
-    unpack(rows, fields[at.SOURCE_1], carray(pointer_f32(b_address), (4096,)), b_element, b_registers, fnuz)
+    unpack(rows, fields[at.SOURCE_0], carray(pointer_f32(a_address), (4096,)), a_element, a_registers, fnuz, keep)
+    unpack(rows, fields[at.SOURCE_1], carray(pointer_f32(b_address), (4096,)), b_element, b_registers, fnuz, keep)
     depth = np.int64(a_registers * elements_per_register(a_element) * (at.LANES // size))
     base = wave + at.ROWS_OFFSET
     d, c = base + fields[at.DESTINATION] * at.ROW_BYTES, base + fields[at.SOURCE_2] * at.ROW_BYTES

@@ -28,7 +28,7 @@ from backend.cdna.execute.lanes import (
 )
 from backend.cdna.execute.native import bits_float, call_handler, float_bits, handler, inlined, pointer_i32
 
-DX10_CLAMP_BIT = 8  # MODE
+DX10_CLAMP_BIT, IEEE_BIT = 8, 9  # MODE
 SIGN32 = np.uint32(0x8000_0000)
 
 
@@ -157,10 +157,15 @@ def clamped(value: Any, nan_to_zero: bool) -> Any:
 
 
 @inlined
-def treat_float_result(rows: Any, modifier: Any, nan_to_zero: bool) -> None:
-    """Output multiplier, then clamp, on the stage rows of an fp32 or packed fp32 result."""
+def treat_float_result(rows: Any, modifier: Any, nan_to_zero: bool, multiplies: bool) -> None:
+    """Output multiplier, then clamp, on the stage rows of an fp32 or packed fp32 result.
+
+    multiplies: the multiplier is ignored with MODE.IEEE and where denormals are kept (ISA documents, "Output modifiers").
+    """
     factor = np.float32(1.0)
-    if modifier[at.MODIFIER_OMOD] == 1:
+    if not multiplies:
+        factor = np.float32(1.0)
+    elif modifier[at.MODIFIER_OMOD] == 1:
         factor = np.float32(2.0)
     elif modifier[at.MODIFIER_OMOD] == 2:
         factor = np.float32(4.0)
@@ -216,7 +221,8 @@ def modified(wave: int, record: int, context: int) -> None:
         mask = dpp_write_mask(modifier[at.MODIFIER_DPP_CONTROL], masks & 15, (masks >> 4) & 15, (masks >> 8) & 1, exec_mask)
     if flags & (at.FLAG_CLAMP | at.FLAG_OMOD):
         dx10_clamp = (scalars[at.MODE] >> np.uint32(DX10_CLAMP_BIT)) & np.uint32(1) != np.uint32(0)
-        treat_float_result(rows, modifier, dx10_clamp)
+        multiplies = scalars[at.DENORMAL_F32] != np.uint32(0) and not (scalars[at.MODE] >> np.uint32(IEEE_BIT)) & np.uint32(1)
+        treat_float_result(rows, modifier, dx10_clamp, multiplies)
     if flags & at.FLAG_SDWA_DESTINATION:
         merge_sdwa(rows, fields[at.DESTINATION], modifier[at.MODIFIER_SDWA_DESTINATION])
     if mask == ALL_LANES:

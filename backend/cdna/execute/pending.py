@@ -26,6 +26,12 @@ R = at.RESULT_ROWS
 
 
 @inlined
+def dma_stride(dwords: int) -> int:
+    """Bytes of LDS from one lane's dwords of an LDS-DMA to the next lane's."""
+    return 16 if dwords == 3 else 4 * dwords
+
+
+@inlined
 def queue_number(scalars: Any, queue: int) -> int:
     """Index of a wave's queue among all queues."""
     return np.int64(scalars[at.WAVE_INDEX]) * at.QUEUES + queue
@@ -103,7 +109,7 @@ def arrive(wave: int, context: Any, queue: int) -> None:
     elif entry[at.PENDING_KIND] == np.uint64(at.PENDING_TO_LDS):
         for lane in range(at.LANES):
             if (mask >> np.uint64(lane)) & np.uint64(1):
-                words = carray(pointer_u32(context[at.CTX_LDS] + place + lane * 4 * dwords), (4,))
+                words = carray(pointer_u32(context[at.CTX_LDS] + place + lane * dma_stride(dwords)), (4,))
                 for index in range(dwords):
                     words[index] = data[index, lane]
     head[0] = np.uint64((slot + 1) % at.PENDING_ENTRIES)

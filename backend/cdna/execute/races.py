@@ -89,12 +89,12 @@ def note_lds_write(wave: int, record: int, context_address: int, mask: Any, size
 
 
 @inlined
-def note_lds_dma(wave: int, record: int, context_address: int, mask: Any, base: int, size: int) -> None:
-    """An LDS-DMA write: `size` bytes a lane from `base`, lane after lane."""
+def note_lds_dma(wave: int, record: int, context_address: int, mask: Any, base: int, size: int, apart: int) -> None:
+    """An LDS-DMA write: `size` bytes a lane from `base`, lanes `apart` bytes from one another."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     wave_index = np.int64(scalars[at.WAVE_INDEX])
     for lane in range(at.LANES):
         if (mask >> np.uint64(lane)) & ONE:
-            first = base + lane * size
+            first = base + lane * apart
             for dword in range(first >> 2, (first + size + 3) >> 2):
                 note_dword(context, dword, wave_index, fields[at.ORIGINAL], True)

@@ -5,7 +5,7 @@ float (0.0 keeps all), so that flushing costs one comparison. V_EXP, V_LOG, V_RC
 why compilers scale around them. Where hardware may be off by 1 ulp (transcendentals) the correctly rounded value is given.
 
 NaN (fp32): an operation that is invalid gives NAN, one with a NaN among its operands gives one of those, quieted; which of two
-is not modelled. Kernels look at the bits: AITER's mla_a8w8_qh64_qseqlen4_gqaratio16_ps (#2128) takes V_EXP of infinity minus
+is not modelled (minimum and maximum follow the documents: the second). Kernels look at the bits: AITER's mla_a8w8_qh64_qseqlen4_gqaratio16_ps (#2128) takes V_EXP of infinity minus
 infinity for 0 where it equals 0xffc00000. The fp64 instructions leave the NaN to the host.
 """
 
@@ -43,6 +43,7 @@ from backend.cdna.execute.native import (
     inlined,
 )
 
+IEEE_BIT = 9  # MODE
 SMALLEST_NORMAL = np.float32(2.0**-126)
 INFINITY = np.float32(np.inf)
 NAN = np.uint32(0xFFC0_0000).view(np.float32)
@@ -139,23 +140,81 @@ def fused(x: Any, y: Any, z: Any) -> Any:
 
 
 @inlined
-def larger(a: Any, b: Any) -> Any:
-    """The larger of two; a number if only one is NaN; +0 above -0."""
-    if a == b:
-        return bits_float(float_bits(a) & float_bits(b))
-    if b != b:
-        return a
-    return a if a > b else b
+def signals(value: Any) -> Any:
+    """Whether a float32 is a signalling NaN."""
+    return value != value and float_bits(value) & np.uint32(0x0040_0000) == np.uint32(0)
 
 
 @inlined
-def smaller(a: Any, b: Any) -> Any:
-    """The smaller of two; a number if only one is NaN; -0 below +0."""
+def quieted(value: Any) -> Any:
+    """A float32 NaN as a quiet one."""
+    return bits_float(float_bits(value) | np.uint32(0x0040_0000))
+
+
+@inlined
+def larger(a: Any, b: Any, ieee: bool) -> Any:
+    """V_MAX_F32: +0 above -0; a number if only one is NaN, but with MODE.IEEE a signalling NaN is quieted and given."""
+    if ieee and (signals(a) or signals(b)):
+        return quieted(a if signals(a) else b)
+    if a == b:
+        return bits_float(float_bits(a) & float_bits(b))
+    if a != a:
+        return b
+    return b if a < b else a
+
+
+@inlined
+def smaller(a: Any, b: Any, ieee: bool) -> Any:
+    """V_MIN_F32: as `larger`, with -0 below +0."""
+    if ieee and (signals(a) or signals(b)):
+        return quieted(a if signals(a) else b)
     if a == b:
         return bits_float(float_bits(a) | float_bits(b))
-    if b != b:
-        return a
-    return a if a < b else b
+    if a != a:
+        return b
+    return b if a > b else a
+
+
+@inlined
+def ieee_mode(scalars: Any) -> bool:
+    """MODE.IEEE."""
+    return (scalars[at.MODE] >> np.uint32(IEEE_BIT)) & np.uint32(1) != np.uint32(0)
+
+
+@inlined
+def larger_double(x: Any, y: Any, ieee: bool) -> Any:
+    """`larger` of float64."""
+    if ieee and (double_signals(x) or double_signals(y)):
+        return quieted_double(x if double_signals(x) else y)
+    if x == y:
+        return bits_double(double_bits(x) & double_bits(y))
+    if x != x:
+        return y
+    return y if x < y else x
+
+
+@inlined
+def smaller_double(x: Any, y: Any, ieee: bool) -> Any:
+    """`smaller` of float64."""
+    if ieee and (double_signals(x) or double_signals(y)):
+        return quieted_double(x if double_signals(x) else y)
+    if x == y:
+        return bits_double(double_bits(x) | double_bits(y))
+    if x != x:
+        return y
+    return y if x > y else x
+
+
+@inlined
+def double_signals(value: Any) -> Any:
+    """Whether a float64 is a signalling NaN."""
+    return value != value and double_bits(value) & np.uint64(1 << 51) == np.uint64(0)
+
+
+@inlined
+def quieted_double(value: Any) -> Any:
+    """A float64 NaN as a quiet one."""
+    return bits_double(double_bits(value) | np.uint64(1 << 51))
 
 
 @inlined
@@ -214,7 +273,7 @@ def float_alu(wave: int, record: int, context: int) -> None:
     b = source_row(wave, fields[at.SOURCE_1], 1)
     destination = np.int64(fields[at.DESTINATION])
     r = result_row(wave, destination, 1, a, b, b)
-    keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
+    keep, ieee = bits_float(scalars_of(wave)[at.DENORMAL_F32]), ieee_mode(scalars_of(wave))
     if opcode == Float.V_MUL_F32:
         for lane in range(at.LANES):
             rows[r, lane] = flushed(product_of(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep)), keep)
@@ -229,10 +288,10 @@ def float_alu(wave: int, record: int, context: int) -> None:
             rows[r, lane] = flushed(sum_of(flushed(rows[b, lane], keep), -flushed(rows[a, lane], keep)), keep)
     elif opcode == Float.V_MAX_F32:
         for lane in range(at.LANES):
-            rows[r, lane] = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
+            rows[r, lane] = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), ieee)
     elif opcode == Float.V_MIN_F32:
         for lane in range(at.LANES):
-            rows[r, lane] = smaller(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
+            rows[r, lane] = smaller(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), ieee)
     elif opcode == Float.V_EXP_F32:
         for lane in range(at.LANES):
             x = flushed(rows[a, lane], SMALLEST_NORMAL)
@@ -270,9 +329,13 @@ def unary_lane(opcode: int, raw: Any, second: Any, keep: Any) -> Any:
     if opcode == Float.V_FLOOR_F32:
         return np.float32(np.floor(x))
     if opcode == Float.V_RNDNE_F32:
+        if x != x:
+            return quieted(x)
         return x if not abs(x) < np.float32(8388608.0) else np.float32(math.copysign(rounded(np.float64(x)), np.float64(x)))
     if opcode == Float.V_FRACT_F32:
-        return smaller(x - np.float32(np.floor(x)), bits_float(np.uint32(0x3F7FFFFF)))
+        if not abs(x) < INFINITY:
+            return quieted_or_nan(x)
+        return min(x - np.float32(np.floor(x)), bits_float(np.uint32(0x3F7FFFFF)))
     if opcode == Float.V_MUL_LEGACY_F32:
         y = flushed(second, keep)
         return np.float32(0.0) if x == 0 or y == 0 else flushed(product_of(x, y), keep)
@@ -291,7 +354,8 @@ def logarithm(x: Any) -> Any:
 def split_float(opcode: int, x: Any) -> Any:
     """V_FREXP_MANT_F32, or V_FREXP_EXP_I32_F32 as the bits of an integer. Zero, infinity and NaN give themselves and 0."""
     if x == 0 or not abs(x) < INFINITY:
-        return bits_float(np.uint32(0)) if opcode == Float.V_FREXP_EXP_I32_F32 else x
+        number = quieted(x) if x != x else x
+        return bits_float(np.uint32(0)) if opcode == Float.V_FREXP_EXP_I32_F32 else number
     mantissa, exponent = math.frexp(np.float64(x))
     if opcode == Float.V_FREXP_EXP_I32_F32:
         return bits_float(np.uint32(np.int32(exponent)))
@@ -310,15 +374,15 @@ def float_alu3(wave: int, record: int, context: int) -> None:
     destination = np.int64(fields[at.DESTINATION])
     r = result_row(wave, destination, 1, a, b, c)
     scalars = scalars_of(wave)
-    keep = bits_float(scalars[at.DENORMAL_F32])
+    keep, ieee = bits_float(scalars[at.DENORMAL_F32]), ieee_mode(scalars)
     if opcode == Float3.V_FMA_F32:
         for lane in range(at.LANES):
             x, y, z = flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), flushed(rows[c, lane], keep)
             rows[r, lane] = flushed(fused(x, y, z), keep)
     elif opcode == Float3.V_MAX3_F32:
         for lane in range(at.LANES):
-            pair = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep))
-            rows[r, lane] = larger(pair, flushed(rows[c, lane], keep))
+            pair = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), ieee)
+            rows[r, lane] = larger(pair, flushed(rows[c, lane], keep), ieee)
     elif opcode == Float3.V_DIV_SCALE_F32:
         mask = np.uint64(0)
         for lane in range(at.LANES):
@@ -338,25 +402,34 @@ def float_alu3(wave: int, record: int, context: int) -> None:
     else:
         for lane in range(at.LANES):
             x, y, z = flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), flushed(rows[c, lane], keep)
-            rows[r, lane] = ternary_float_lane(opcode, x, y, z)
+            rows[r, lane] = ternary_float_lane(opcode, x, y, z, ieee)
     commit(wave, destination, 1, r)
 
 
 @inlined
-def ternary_float_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
+def ternary_float_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
     """One lane of the rarer instructions with three sources."""
     any_nan = x != x or y != y or z != z
     if opcode == Float3.V_MIN3_F32:
-        return smaller(smaller(x, y), z)
+        return smaller(smaller(x, y, ieee), z, ieee)
     if opcode == Float3.V_MED3_F32:
-        if any_nan:
-            return smaller(smaller(x, y), z)
-        return larger(smaller(x, y), smaller(larger(x, y), z))
+        return median(x, y, z, ieee)
     if opcode == Float3.V_MAXIMUM3_F32:
-        return NAN if any_nan else larger(larger(x, y), z)
+        return NAN if any_nan else larger(larger(x, y, False), z, False)
     if opcode == Float3.V_MINIMUM3_F32:
-        return NAN if any_nan else smaller(smaller(x, y), z)
+        return NAN if any_nan else smaller(smaller(x, y, False), z, False)
     return div_fixup(x, y, z)
+
+
+@inlined
+def median(x: Any, y: Any, z: Any, ieee: bool) -> Any:
+    """V_MED3 (ISA document): of what is left when the largest, the first of equal ones, is taken away, the larger."""
+    if x != x or y != y or z != z:
+        return smaller(smaller(x, y, ieee), z, ieee)
+    largest = larger(larger(x, y, False), z, False)
+    if largest == x:
+        return larger(y, z, False)
+    return larger(x, z, False) if largest == y else larger(x, y, False)
 
 
 @inlined
@@ -405,9 +478,9 @@ def div_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
     """
     sign = (float_bits(denominator) ^ float_bits(numerator)) & np.uint32(0x8000_0000)
     if numerator != numerator:
-        return numerator
+        return quieted(numerator)
     if denominator != denominator:
-        return denominator
+        return quieted(denominator)
     infinite_denominator, infinite_numerator = abs(denominator) == INFINITY, abs(numerator) == INFINITY
     if (denominator == 0 and numerator == 0) or (infinite_denominator and infinite_numerator):
         return NAN
@@ -434,7 +507,7 @@ def float_pair(wave: int, record: int, context: int) -> None:
     c = source_pair(wave, fields[at.SOURCE_2], 2)
     destination = np.int64(fields[at.DESTINATION])
     r = result_row(wave, destination, 2, a, b, c)
-    keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
+    keep, ieee = bits_float(scalars_of(wave)[at.DENORMAL_F32]), ieee_mode(scalars_of(wave))
     if opcode == FloatPair.V_PK_MUL_F32:
         for half in range(2):
             for lane in range(at.LANES):
@@ -454,13 +527,13 @@ def float_pair(wave: int, record: int, context: int) -> None:
         bits = rows_of(wave)
         for lane in range(at.LANES):
             x, y = bits_double(value64(bits, a, lane)), bits_double(value64(bits, b, lane))
-            result = double_lane(opcode, x, y, bits_double(value64(bits, c, lane)))
+            result = double_lane(opcode, x, y, bits_double(value64(bits, c, lane)), ieee)
             set_value64(bits, r, lane, double_bits(result))
     commit(wave, destination, 2, r)
 
 
 @inlined
-def double_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
+def double_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
     """One lane of the fp64 instructions; their denormals are kept in every mode that code at hand sets."""
     if opcode == FloatPair.V_ADD_F64:
         return x + y
@@ -468,8 +541,4 @@ def double_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
         return x * y
     if opcode == FloatPair.V_FMA_F64:
         return fused_multiply_add(x, y, z)
-    if x != x or y != y:
-        return y if x != x else x
-    if opcode == FloatPair.V_MAX_F64:
-        return x if x > y else y
-    return x if x < y else y
+    return larger_double(x, y, ieee) if opcode == FloatPair.V_MAX_F64 else smaller_double(x, y, ieee)

@@ -34,8 +34,6 @@ class Vector(IntEnum):
     V_SUBREV_U32 = auto()
     V_MUL_I32_I24 = auto()
     V_MUL_U32_U24 = auto()
-    V_MUL_HI_I32_I24 = auto()
-    V_MUL_HI_U32_U24 = auto()
     V_MUL_LO_U32 = auto()
     V_MUL_HI_U32 = auto()
     V_MUL_HI_I32 = auto()
@@ -51,6 +49,13 @@ class Vector(IntEnum):
     V_LSHLREV_B32 = auto()
     V_LSHRREV_B32 = auto()
     V_ASHRREV_I32 = auto()
+
+
+class Bits(IntEnum):
+    """One result dword: bit fields, bit searches and counts, and the upper halves of 24-bit products."""
+
+    V_MUL_HI_I32_I24 = 0
+    V_MUL_HI_U32_U24 = auto()
     V_BFM_B32 = auto()
     V_BFREV_B32 = auto()
     V_FFBH_U32 = auto()
@@ -59,7 +64,13 @@ class Vector(IntEnum):
     V_BCNT_U32_B32 = auto()
     V_MBCNT_LO_U32_B32 = auto()
     V_MBCNT_HI_U32_B32 = auto()
-    V_ADD_U16 = auto()
+    V_PACK_B32_F16 = auto()
+
+
+class Short(IntEnum):
+    """16-bit arithmetic."""
+
+    V_ADD_U16 = 0
     V_SUB_U16 = auto()
     V_SUBREV_U16 = auto()
     V_MUL_LO_U16 = auto()
@@ -70,7 +81,6 @@ class Vector(IntEnum):
     V_MAX_I16 = auto()
     V_MIN_U16 = auto()
     V_MIN_I16 = auto()
-    V_PACK_B32_F16 = auto()
 
 
 class Vector3(IntEnum):
@@ -123,7 +133,7 @@ def signed_half(value: Any) -> int:
 
 @handler
 def vector_alu(wave: int, record: int, context: int) -> None:
-    """Instructions of `Vector` on 32 bits; the rest goes to `vector_rare`."""
+    """Instructions of `Vector`."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, signed = rows_of(wave), signed_rows_of(wave)
@@ -197,60 +207,71 @@ def vector_alu(wave: int, record: int, context: int) -> None:
     elif opcode == Vector.V_LSHRREV_B32:
         for lane in range(at.LANES):
             rows[r, lane] = rows[b, lane] >> (rows[a, lane] & np.uint32(31))
-    elif opcode == Vector.V_ASHRREV_I32:
+    else:
         for lane in range(at.LANES):
             signed[r, lane] = signed[b, lane] >> (signed[a, lane] & np.int32(31))
-    else:
-        vector_rare(rows, opcode, a, b, r)
     commit(wave, destination, 1, r)
 
 
-@inlined
-def vector_rare(rows: Any, opcode: int, a: int, b: int, r: int) -> None:
-    """The instructions of `Vector` that matter little for speed, one lane at a time, into the result row."""
+@handler
+def vector_bits(wave: int, record: int, context: int) -> None:
+    """Instructions of `Bits`."""
+    fields, rows = record_of(record), rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
     for lane in range(at.LANES):
-        rows[r, lane] = np.uint32(rare_lane(opcode, rows[a, lane], rows[b, lane], lane))
+        rows[at.RESULT_ROWS, lane] = np.uint32(bits_lane(fields[at.OPCODE], rows[a, lane], rows[b, lane], lane))
+    commit(wave, fields[at.DESTINATION], 1, at.RESULT_ROWS)
+
+
+@handler
+def vector_short(wave: int, record: int, context: int) -> None:
+    """Instructions of `Short`."""
+    fields, rows = record_of(record), rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    for lane in range(at.LANES):
+        rows[at.RESULT_ROWS, lane] = np.uint32(half_lane(fields[at.OPCODE], rows[a, lane], rows[b, lane]) & 0xFFFF)
+    commit(wave, fields[at.DESTINATION], 1, at.RESULT_ROWS)
 
 
 @inlined
-def rare_lane(opcode: int, x: Any, y: Any, lane: int) -> int:
-    """One lane of vector_rare: x, y are the sources as uint32; the result's lowest 32 bits count."""
-    if opcode == Vector.V_MUL_HI_I32_I24:
+def bits_lane(opcode: int, x: Any, y: Any, lane: int) -> int:
+    """One lane of `Bits`: x, y are the sources as uint32; the result's lowest 32 bits count."""
+    if opcode == Bits.V_MUL_HI_I32_I24:
         return (signed24(x) * signed24(y)) >> 32
-    if opcode == Vector.V_MUL_HI_U32_U24:
+    if opcode == Bits.V_MUL_HI_U32_U24:
         return ((np.int64(x) & 0xFFFFFF) * (np.int64(y) & 0xFFFFFF)) >> 32
-    if opcode == Vector.V_BFM_B32:
+    if opcode == Bits.V_BFM_B32:
         return ((1 << (np.int64(x) & 31)) - 1) << (np.int64(y) & 31)
-    if opcode <= Vector.V_MBCNT_HI_U32_B32:
-        return counting_lane(opcode, np.int64(x), np.int64(y), lane)
-    if opcode == Vector.V_PACK_B32_F16:
+    if opcode == Bits.V_PACK_B32_F16:
         return low_half(x) | (low_half(y) << 16)
-    return half_lane(opcode, x, y) & 0xFFFF
+    return counting_lane(opcode, np.int64(x), np.int64(y), lane)
 
 
 @inlined
 def counting_lane(opcode: int, x: int, y: int, lane: int) -> int:
     """Bit reversal, bit search and bit counts of one lane; x, y unsigned."""
-    if opcode == Vector.V_BFREV_B32:
+    if opcode == Bits.V_BFREV_B32:
         result = 0
         for index in range(32):
             result |= ((x >> index) & 1) << (31 - index)
         return result
-    if opcode == Vector.V_FFBH_U32 or opcode == Vector.V_FFBH_I32:
-        if opcode == Vector.V_FFBH_I32 and x >> 31:
+    if opcode == Bits.V_FFBH_U32 or opcode == Bits.V_FFBH_I32:
+        if opcode == Bits.V_FFBH_I32 and x >> 31:
             x = ~x & 0xFFFF_FFFF
         for index in range(32):
             if (x >> (31 - index)) & 1:
                 return index
         return -1
-    if opcode == Vector.V_FFBL_B32:
+    if opcode == Bits.V_FFBL_B32:
         for index in range(32):
             if (x >> index) & 1:
                 return index
         return -1
-    if opcode == Vector.V_MBCNT_LO_U32_B32:
+    if opcode == Bits.V_MBCNT_LO_U32_B32:
         x &= (1 << min(lane, 32)) - 1
-    elif opcode == Vector.V_MBCNT_HI_U32_B32:
+    elif opcode == Bits.V_MBCNT_HI_U32_B32:
         x &= (1 << max(lane - 32, 0)) - 1
     for index in range(32):
         y += (x >> index) & 1
@@ -261,25 +282,25 @@ def counting_lane(opcode: int, x: int, y: int, lane: int) -> int:
 def half_lane(opcode: int, x: Any, y: Any) -> int:
     """16-bit arithmetic of one lane; the result's lowest 16 bits count."""
     a, b, shift = low_half(x), low_half(y), low_half(x) & 15
-    if opcode == Vector.V_ADD_U16:
+    if opcode == Short.V_ADD_U16:
         return a + b
-    if opcode == Vector.V_SUB_U16:
+    if opcode == Short.V_SUB_U16:
         return a - b
-    if opcode == Vector.V_SUBREV_U16:
+    if opcode == Short.V_SUBREV_U16:
         return b - a
-    if opcode == Vector.V_MUL_LO_U16:
+    if opcode == Short.V_MUL_LO_U16:
         return a * b
-    if opcode == Vector.V_LSHLREV_B16:
+    if opcode == Short.V_LSHLREV_B16:
         return b << shift
-    if opcode == Vector.V_LSHRREV_B16:
+    if opcode == Short.V_LSHRREV_B16:
         return b >> shift
-    if opcode == Vector.V_ASHRREV_I16:
+    if opcode == Short.V_ASHRREV_I16:
         return signed_half(y) >> shift
-    if opcode == Vector.V_MAX_U16:
+    if opcode == Short.V_MAX_U16:
         return max(a, b)
-    if opcode == Vector.V_MIN_U16:
+    if opcode == Short.V_MIN_U16:
         return min(a, b)
-    if opcode == Vector.V_MAX_I16:
+    if opcode == Short.V_MAX_I16:
         return max(signed_half(x), signed_half(y))
     return min(signed_half(x), signed_half(y))
 

@@ -25,7 +25,7 @@ from backend.cdna.execute.native import handler, inlined
 
 
 class Vector64(IntEnum):
-    """A result of two dwords, or a carry out of or into one dword."""
+    """A result of two dwords."""
 
     V_MOV_B64 = 0
     V_LSHLREV_B64 = auto()
@@ -34,21 +34,23 @@ class Vector64(IntEnum):
     V_LSHL_ADD_U64 = auto()
     V_MAD_U64_U32 = auto()
     V_MAD_I64_I32 = auto()
-    V_ADD_CO_U32 = auto()
+    V_PK_MOV_B32 = auto()
+
+
+class Carry(IntEnum):
+    """A carry out of, and into, one dword."""
+
+    V_ADD_CO_U32 = 0
     V_SUB_CO_U32 = auto()
     V_SUBREV_CO_U32 = auto()
     V_ADDC_CO_U32 = auto()
     V_SUBB_CO_U32 = auto()
     V_SUBBREV_CO_U32 = auto()
-    V_PK_MOV_B32 = auto()
 
 
 @handler
 def vector_alu64(wave: int, record: int, context: int) -> None:
-    """Instructions of `Vector64`. COUNT: bit n set, source n is a pair. DESTINATION_2: scalar index of a carry mask.
-
-    SOURCE_2 of the instructions that take a carry is the scalar index of that mask.
-    """
+    """Instructions of `Vector64`. COUNT: bit n set, source n is a pair. DESTINATION_2: scalar index of a carry mask."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = rows_of(wave)
@@ -63,9 +65,6 @@ def vector_alu64(wave: int, record: int, context: int) -> None:
         commit(wave, destination, 2, r)
         return
     b = source_pair(wave, fields[at.SOURCE_1], 1) if pairs & 2 else source_row(wave, fields[at.SOURCE_1], 1)
-    if opcode >= Vector64.V_ADD_CO_U32 and opcode <= Vector64.V_SUBBREV_CO_U32:
-        carry_lanes(wave, fields, rows, a, b)
-        return
     c = source_pair(wave, fields[at.SOURCE_2], 2) if pairs & 4 else a
     r = result_row(wave, destination, 2, a, b, c)
     if opcode == Vector64.V_LSHL_ADD_U64:
@@ -114,16 +113,21 @@ def multiply_add64(wave: int, opcode: int, rows: Any, a: int, b: int, c: int, r:
     return overflow & scalar_pair(scalars_of(wave), at.EXEC)
 
 
-@inlined
-def carry_lanes(wave: int, fields: Any, rows: Any, a: int, b: int) -> None:
-    """Add and subtract with a carry mask out, and in for the C and B forms. Inactive lanes give a carry of 0."""
-    scalars = scalars_of(wave)
+@handler
+def vector_carry(wave: int, record: int, context: int) -> None:
+    """Instructions of `Carry`. DESTINATION_2 is the scalar index of the mask that comes out, SOURCE_2 of that which goes in.
+
+    Inactive lanes give a carry of 0.
+    """
+    fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
     opcode = fields[at.OPCODE]
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
     carry_in = np.uint64(0)
-    if opcode >= Vector64.V_ADDC_CO_U32:
+    if opcode == Carry.V_ADDC_CO_U32 or opcode == Carry.V_SUBB_CO_U32 or opcode == Carry.V_SUBBREV_CO_U32:
         carry_in = scalar_pair(scalars, fields[at.SOURCE_2])
-    adds = opcode == Vector64.V_ADD_CO_U32 or opcode == Vector64.V_ADDC_CO_U32
-    if opcode == Vector64.V_SUBREV_CO_U32 or opcode == Vector64.V_SUBBREV_CO_U32:
+    adds = opcode == Carry.V_ADD_CO_U32 or opcode == Carry.V_ADDC_CO_U32
+    if opcode == Carry.V_SUBREV_CO_U32 or opcode == Carry.V_SUBBREV_CO_U32:
         a, b = b, a
     carry_out = np.uint64(0)
     for lane in range(at.LANES):
