@@ -1,8 +1,8 @@
 """One decoded instruction -> the fields of its record: which handler, which opcode of that handler, which operands where.
 
 Knows the decoder's instructions and the handlers' record formats (backend/cdna/execute/layout.py and each handler's
-docstring); where an instruction or one of its modifiers has no model it says why, and nothing is guessed. Memory
-instructions are in encode_memory.py.
+docstring); where an instruction or one of its modifiers has no model it says why, and nothing is guessed. Memory and matrix
+instructions are in encode_memory.py and encode_matrix.py.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
 
-from backend.cdna.encode_memory import encode_lds, encode_scalar_memory, encode_vector_memory
+from backend.cdna.encode_matrix import encode_matrix
+from backend.cdna.encode_memory import encode_lds, encode_scalar_memory, encode_vector_atomic, encode_vector_memory
 from backend.cdna.encoded import Constants, Encoded, NotModelledError, member_of, operand_code, row_of, scalar_index
 from backend.cdna.execute import (
     compare,
     convert,
     cross_lane,
     half,
-    matrix,
     scalar,
     scalar64,
     vector_float,
@@ -341,46 +341,6 @@ def _encode_cross_lane(instruction: Instruction, constants: Constants) -> Encode
     return encoded
 
 
-# Matrix instructions.
-
-_MFMA = re.compile(r"v_mfma_f32_(16x16|32x32)x(\d+)_(f32|xf32|bf16|f16|fp8_fp8|fp8_bf8|bf8_fp8|bf8_bf8|f8f6f4)$")
-_ELEMENTS = {
-    "f32": matrix.Element.F32,
-    "xf32": matrix.Element.XF32,
-    "bf16": matrix.Element.BF16,
-    "f16": matrix.Element.F16,
-    "fp8": matrix.Element.FP8,
-    "bf8": matrix.Element.BF8,
-}
-_F8F6F4_FORMATS = {0: "fp8", 1: "bf8"}
-
-
-def _encode_matrix(instruction: Instruction, constants: Constants) -> Encoded | None:
-    match = _MFMA.match(instruction.mnemonic)
-    if match is None:
-        return None
-    shape, _, types = match.groups()
-    modifiers = instruction.modifiers
-    if types == "f8f6f4":
-        if modifiers.cbsz not in _F8F6F4_FORMATS or modifiers.blgp not in _F8F6F4_FORMATS:
-            raise NotModelledError("f8f6f4 operands of 4 or 6 bits")
-        first, second = _F8F6F4_FORMATS[modifiers.cbsz], _F8F6F4_FORMATS[modifiers.blgp]
-    else:
-        if modifiers.cbsz or modifiers.abid or modifiers.blgp:
-            raise NotModelledError("matrix operands broadcast or negated (cbsz, abid, blgp)")
-        first, second = (types.split("_") * 2)[:2]
-    a, b, c = instruction.sources
-    encoded = Encoded(matrix.matrix, int(shape[:2]))
-    encoded.destination = row_of(instruction.destinations[0])
-    encoded.sources = [row_of(a), row_of(b), operand_code(c, constants)]
-    overlaps = c.kind is instruction.destinations[0].kind and 0 < abs(encoded.sources[2] - encoded.destination) < c.count
-    if overlaps and encoded.opcode == 32:
-        raise NotModelledError("a 32x32 result that overlaps a part of its third operand, which the ISA does not allow")
-    encoded.count = _ELEMENTS[first] | _ELEMENTS[second] << 8
-    encoded.immediate = a.count | b.count << 8
-    return encoded
-
-
 _Encoder = Callable[[Instruction, Constants], Encoded | None]
 _VECTOR_ENCODERS: tuple[_Encoder, ...] = (_encode_vector, _encode_compare, _encode_cross_lane)
 _ENCODERS: dict[Format, tuple[_Encoder, ...]] = {
@@ -395,10 +355,11 @@ _ENCODERS: dict[Format, tuple[_Encoder, ...]] = {
     Format.VOPC: _VECTOR_ENCODERS,
     Format.VOP3: _VECTOR_ENCODERS,
     Format.VOP3P: _VECTOR_ENCODERS,
-    Format.MAI: (_encode_matrix, _encode_vector),
+    Format.MAI: (encode_matrix, _encode_vector),
     Format.DS: (encode_lds,),
-    Format.MUBUF: (encode_vector_memory,),
-    Format.GLOBAL: (encode_vector_memory,),
+    Format.MUBUF: (encode_vector_memory, encode_vector_atomic),
+    Format.GLOBAL: (encode_vector_memory, encode_vector_atomic),
+    Format.FLAT: (encode_vector_memory, encode_vector_atomic),
     Format.SCRATCH: (encode_vector_memory,),
 }
 

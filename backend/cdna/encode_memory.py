@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from backend.cdna.encoded import Constants, Encoded, NotModelledError, row_of, scalar_index
+from backend.cdna.execute import atomics, lds
 from backend.cdna.execute import global_memory as memory
-from backend.cdna.execute import lds
+from backend.cdna.execute import layout as at
 from backend.cdna.execute.transfer import Width
 from backend.cdna.instruction import Instruction, Operand, OperandKind
 
@@ -29,7 +30,7 @@ _WIDTHS = {
     "dwordx3": Width.DWORDS,
     "dwordx4": Width.DWORDS,
 }
-_VECTOR_MEMORY = re.compile(r"(buffer|global|scratch)_(load|store)_(lds_)?(\w+)$")
+_VECTOR_MEMORY = re.compile(r"(buffer|global|flat|scratch)_(load|store)_(lds_)?(\w+)$")
 
 
 def encode_vector_memory(instruction: Instruction, constants: Constants) -> Encoded | None:
@@ -57,6 +58,69 @@ def encode_vector_memory(instruction: Instruction, constants: Constants) -> Enco
     return encoded
 
 
+_OFF = Operand(OperandKind.OFF)
+_ATOMIC = re.compile(r"(buffer|global|flat)_atomic_(\w+?)(_x2|_f32|_f64|_f16|_bf16)?$")
+_ATOMIC_HANDLERS = {"buffer": atomics.buffer_atomic, "global": atomics.global_atomic, "flat": atomics.flat_atomic}
+
+
+def encode_vector_atomic(instruction: Instruction, constants: Constants) -> Encoded | None:
+    """MUBUF, GLOBAL and FLAT atomics; None for what is none of them."""
+    match = _ATOMIC.match(instruction.mnemonic)
+    if match is None:
+        return None
+    unit, name, suffix = match.groups()
+    suffix = suffix or ""
+    operands = list(instruction.sources)
+    data = operands.pop(0 if unit == "buffer" else 1)
+    encoded = Encoded(None, _atomic_number(name, suffix), accesses=True, immediate=instruction.modifiers.offset)
+    _vector_address(encoded, unit, operands, instruction, constants)
+    encoded.handler = _ATOMIC_HANDLERS[unit]
+    dwords = 2 if suffix in ("_x2", "_f64") else 1
+    encoded.count = dwords | (at.RETURNS if instruction.destinations else 0)
+    encoded.destination_2 = row_of(data)
+    encoded.target = encoded.destination_2 + (dwords if name == "cmpswap" else 0)
+    if instruction.destinations:
+        encoded.destination = row_of(instruction.destinations[0])
+    return encoded
+
+
+def _atomic_number(name: str, suffix: str) -> int:
+    """OPCODE of an atomic by its name in memory instructions."""
+    wide = atomics.WIDE if suffix in ("_x2", "_f64") else 0
+    if suffix in ("_f16", "_bf16"):
+        return atomics.Atomic[f"{name}{suffix}".upper()]
+    return atomics.Atomic[name.upper() + ("_F" if suffix in ("_f32", "_f64") else "")] + wide
+
+
+_LDS_ATOMIC = re.compile(r"ds_(\w+?)(_rtn)?_([uibf])(32|64)$|ds_(pk_add)(_rtn)?_(f16|bf16)$")
+_LDS_ATOMIC_NAMES = {"wrxchg": "SWAP", "cmpst": "CMPSWAP"}
+
+
+def _encode_lds_atomic(instruction: Instruction) -> Encoded | None:
+    match = _LDS_ATOMIC.match(instruction.mnemonic)
+    if match is None:
+        return None
+    packed = match[5] is not None
+    returns = bool(match[6] if packed else match[2])
+    dwords = 2 if match[4] == "64" else 1
+    name = f"PK_ADD_{match[7]}".upper() if packed else _LDS_ATOMIC_NAMES.get(match[1], match[1].upper())
+    if name in ("MIN", "MAX") and match[3] in "iu":
+        name = {"i": "S", "u": "U"}[match[3]] + name
+    name += "_F" if match[3] == "f" else ""
+    if name not in atomics.Atomic.__members__:
+        return None
+    encoded = Encoded(atomics.lds_atomic, atomics.Atomic[name] + (atomics.WIDE if dwords == 2 else 0), accesses=True)
+    encoded.immediate = instruction.modifiers.offset
+    encoded.count = dwords | (at.RETURNS if returns else 0)
+    encoded.sources[0] = row_of(instruction.sources[0])
+    rows = [row_of(operand) for operand in instruction.sources[1:]]
+    compares = name in ("CMPSWAP", "CMPSWAP_F")  # the first is what is compared with, the second what is written
+    encoded.destination_2, encoded.target = (rows[1], rows[0]) if compares else (rows[0], rows[-1])
+    if instruction.destinations:
+        encoded.destination = row_of(instruction.destinations[0])
+    return encoded
+
+
 def _vector_address(
     encoded: Encoded, unit: str, operands: list[Operand], instruction: Instruction, constants: Constants
 ) -> None:
@@ -69,8 +133,8 @@ def _vector_address(
         encoded.sources[1] = scalar_index(operands[1], constants)
         encoded.sources[2] = scalar_index(operands[2], constants)
         return
-    encoded.handler = memory.global_access if unit == "global" else memory.scratch_access
-    saddr = operands[1]
+    encoded.handler = {"global": memory.global_access, "flat": memory.flat_access, "scratch": memory.scratch_access}[unit]
+    saddr = _OFF if unit == "flat" else operands[1]
     encoded.sources[1] = -1 if saddr.kind is OperandKind.OFF else scalar_index(saddr, constants)
 
 
@@ -119,7 +183,7 @@ _LDS_PERMUTES = {
 
 
 def encode_lds(instruction: Instruction, constants: Constants) -> Encoded | None:
-    """DS reads, writes and permutations; None for atomics and the like."""
+    """DS reads, writes, permutations and atomics."""
     mnemonic, modifiers = instruction.mnemonic, instruction.modifiers
     encoded = Encoded(lds.lds_access, immediate=modifiers.offset)
     rows = [row_of(operand) for operand in instruction.sources]
@@ -136,7 +200,7 @@ def encode_lds(instruction: Instruction, constants: Constants) -> Encoded | None
         return encoded
     match = _LDS.match(mnemonic)
     if match is None or match[3] not in _LDS_WIDTHS:
-        return None
+        return _encode_lds_atomic(instruction)
     verb, two, width_name = match.groups()
     width = _LDS_WIDTHS[width_name]
     kinds: dict[tuple[str, str | None], lds.Lds] = {("read", None): lds.Lds.READ, ("write", None): lds.Lds.WRITE}

@@ -308,8 +308,8 @@ def _stopped(program: Program, original: int) -> UnmodelledError:
     instruction = program.instructions[original]
     return UnmodelledError(
         f"instruction at pc {instruction.pc:#x}: given {instruction.text!r} with operands that have no model (a swizzled "
-        f"descriptor, a scalar access that a descriptor with a stride cuts, scratch outside its segment, a float mode besides those of "
-        f"a launch, lanes swapped with disabled ones); report the code object, the run stopped there"
+        f"descriptor, a scalar access that a descriptor with a stride cuts, scratch outside its segment, a float mode besides "
+        f"those of a launch, lanes swapped with disabled ones); report the code object, the run stopped there"
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from reference_atomics import lds_atomic, memory_atomic
 
 from backend.cdna.instruction import Format, Instruction, OperandKind
 from backend.cdna.memory import AddressSpace, Region
@@ -69,6 +70,21 @@ class ReferenceMemory:
                 region.written[(offset + n) >> 3] |= 1 << ((offset + n) & 7)
         if region.contents is not None:
             region.contents[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
+
+    def note_unwritten(self, address: int, size: int, pc: int) -> None:
+        region = self._region(address, size)
+        if region is not None and region.written is not None:
+            offset = address - region.base
+            self.findings["UNWRITTEN_READ", pc] += not all(_bit(region.written, offset + n) for n in range(size))
+            self.findings += Counter()  # no entries of zero
+
+    def peek(self, address: int, size: int) -> int | None:
+        """What an atomic reads there; None where it has no data or may not write."""
+        region = self._region(address, size)
+        if region is None or region.contents is None or not region.writable:
+            return None
+        offset = address - region.base
+        return int.from_bytes(region.contents[offset : offset + size].tobytes(), "little")
 
     def read_lds(self, address: int, size: int, pc: int) -> bytes:
         if address < 0 or address + size > len(self.lds):
@@ -146,7 +162,10 @@ def to_registers(data: bytes, kind: str, high: bool, old: int) -> list[int]:
 
 
 def vector_memory(wave: ReferenceWave, instruction: Instruction) -> None:
-    """MUBUF, GLOBAL and SCRATCH loads and stores, LDS-DMA."""
+    """MUBUF, GLOBAL and SCRATCH loads and stores, LDS-DMA; atomics."""
+    if "_atomic_" in instruction.mnemonic:
+        memory_atomic(wave, instruction)
+        return
     name, modifiers = instruction.mnemonic, instruction.modifiers
     kind, size, high = _width(name)
     store, to_lds = "_store_" in name, modifiers.lds or "_lds_" in name
@@ -256,8 +275,10 @@ def lds_instruction(wave: ReferenceWave, instruction: Instruction) -> None:
         _permute(wave, instruction)
     elif "_tr_" in name:
         _transposed(wave, instruction)
-    else:
+    elif re.match(r"ds_(read|write)", name):
         _read_or_write(wave, instruction)
+    else:
+        lds_atomic(wave, instruction)
 
 
 def _offsets(instruction: Instruction, size: int) -> list[int]:

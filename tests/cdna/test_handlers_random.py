@@ -149,6 +149,18 @@ def test_random_instructions_agree_with_the_reference(
     assert tried > 20
 
 
+def test_random_scaled_matrix_products_agree_with_the_reference() -> None:
+    (case,) = (case for case in CASES if case[0] == "scaled MAI")
+    wave, tried = SingleWave("gfx950"), 0
+    for instruction in instructions(case[1], case[2], "gfx950", "scaled"):
+        state = random_state(np.random.default_rng(tried))
+        reference, _ = run_reference("gfx950", (instruction,), state.copy())
+        found = differences(wave.run((instruction,), state), reference)
+        assert not found, f"{instruction.text}: {found[:4]}"
+        tried += 1
+    assert tried >= 8
+
+
 @pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
 def test_the_random_instructions_reach_every_modelled_one(arch: str) -> None:
     seen = {each.mnemonic for family, table, make in FAMILIES for each in instructions(table, make, arch, f"{family} {arch}")}

@@ -6,6 +6,7 @@ Compared are registers, LDS, global memory, written-bitmaps, and what was found 
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -43,13 +44,20 @@ def aim(state: WaveState, instruction: Instruction, space: AddressSpace, rng: np
     """Point the instruction's address operands near a region."""
     region = space[rng.choice(["input", "output", "blank", "pool"])]
     near = rng.integers(-40, SIZE + 40, 64)
-    if rng.random() < 0.5:
+    if is_atomic(instruction):
+        near = near // 8 * 8
+    elif rng.random() < 0.5:
         near = near // 4 * 4
-    if rng.random() < 0.4:
+    if rng.random() < 0.4 and not is_atomic(instruction):
         near = rng.integers(0, SIZE - 64) + np.arange(64) * 4 % (SIZE // 2)
     operands = instruction.sources
     if instruction.format is Format.DS:
-        _set_rows(state, instruction, 0, rng.integers(-8, LDS_BYTES + 8, 64) if rng.random() < 0.3 else near)
+        _set_rows(
+            state,
+            instruction,
+            0,
+            rng.integers(-8, LDS_BYTES + 8, 64) & (-8 if is_atomic(instruction) else -1) if rng.random() < 0.3 else near,
+        )
         return
     if instruction.format is Format.SMEM:
         base = region.base + int(near[0])
@@ -73,6 +81,11 @@ def aim(state: WaveState, instruction: Instruction, space: AddressSpace, rng: np
     else:
         _set_rows(state, instruction, 0, np.abs(near))
         _set_scalars(state, 106 if operands[-1].kind is OperandKind.VCC else operands[-1].index, region.base, 2, 0)
+
+
+def is_atomic(instruction: Instruction) -> bool:
+    name = instruction.mnemonic
+    return "_atomic_" in name or (name.startswith("ds_") and re.search("read|write|permute|swizzle", name) is None)
 
 
 def _row(operand) -> int:  # type: ignore[no-untyped-def]
@@ -114,7 +127,7 @@ def test_random_memory_instructions_agree_with_the_reference(
 ) -> None:
     rng = np.random.default_rng(len(family))
     chosen = random.Random(7)
-    tried = 0
+    tried = judged = 0
     for instruction in instructions(table, make, arch, f"{family} {arch} memory"):
         if instruction.format is Format.FLAT or not (instruction.sources or instruction.destinations):
             continue
@@ -129,10 +142,14 @@ def test_random_memory_instructions_agree_with_the_reference(
             wave = SingleWave(arch, mine)
             reference, memory = run_reference(arch, (instruction,), state.copy(), theirs)
             machine = wave.run((instruction,), state, Record(slow_path=slow_path))
+            if int(wave.context[at.CTX_UNMODELLED]) >= 0:  # an atomic at an odd address
+                assert is_atomic(instruction), instruction.text
+                continue
+            judged += 1
             found = differences(machine, reference)
             assert not found, f"{instruction.text}: {found[:4]}"
             assert found_by_machine(wave) == memory.findings, instruction.text
             for name in ("output", "blank"):
                 assert np.array_equal(mine[name].contents, theirs[name].contents), f"{instruction.text} {name}"
             assert np.array_equal(mine["blank"].written, theirs["blank"].written), instruction.text
-    assert tried > 30
+    assert judged > 30

@@ -1,7 +1,7 @@
 """AITER's prebuilt attention-forward kernels (fmha_v3_fwd), launched as its C++ does, against float64 attention.
 
 Arguments: csrc/include/mha_fwd.h (fmha_fwd_v3_args) and csrc/cpp_itfs/mha_fwd.cu (init_fmha_fwd_v3_args, get_grid_dim,
-fmha_fwd_v3) of ROCm/aiter at the release of code_object_files.RELEASES["2026-08"]. Every pointer takes 16 bytes, every word too.
+fmha_fwd_v3) of ROCm/aiter at code_object_files.RELEASES["2026-08"]. Every pointer and every word takes 16 bytes.
 Ragged lengths move through k and v by soffset and leave the cut to the descriptor, which no MLA decode kernel does.
 """
 

@@ -202,6 +202,8 @@ def attributes_of_wave(context: Any, scalars: Any, index: int, mask: Any, size: 
     region = region_row(context, index)
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
     checks_lanes = region[at.REGION_WRITER] if is_write else region[at.REGION_WRITTEN]
+    if is_write and context[at.CTX_ATOMIC]:
+        checks_lanes = 0
     if checks_lanes:
         for lane in range(at.LANES):
             if (mask >> np.uint64(lane)) & ONE:

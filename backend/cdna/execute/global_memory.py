@@ -151,7 +151,7 @@ def finish_load(wave: int, record: int, context_address: int, exec_mask: Any) ->
 
 @inlined
 def store_to_lds(wave: int, record: int, context_address: int, dwords: int, exec_mask: Any) -> None:
-    """LDS-DMA: lane n's dwords go to M0 + inst_offset + n * size; three of them lie 16 bytes apart (CDNA4 ISA document, 9.1.9)."""
+    """LDS-DMA: lane n's dwords go to M0 + inst_offset + n * size; three dwords lie 16 bytes apart (CDNA4 ISA, 9.1.9)."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     rows = rows_of(wave)
     base = np.int64(scalars[at.M0]) + np.int64(fields[at.IMMEDIATE])
@@ -345,6 +345,34 @@ def global_access(wave: int, record: int, context_address: int) -> None:
     else:
         for lane in range(at.LANES):
             addresses[lane] = value64(rows, row, lane) + offset
+    transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, fields[at.COUNT] & 0xFF, R)
+    finish_load(wave, record, context_address, exec_mask)
+
+
+@inlined
+def fill_flat_addresses(wave: int, record: int, context_address: int) -> bool:
+    """The working addresses of a FLAT access; False where an active lane's lies in an aperture, beyond 48 bits."""
+    context, fields, rows = context_of(context_address), record_of(record), rows_of(wave)
+    exec_mask = scalar_pair(scalars_of(wave), at.EXEC)
+    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
+    offset = np.uint64(np.int64(fields[at.IMMEDIATE]))
+    beyond = np.uint64(0)
+    for lane in range(at.LANES):
+        addresses[lane] = value64(rows, fields[at.SOURCE_0], lane) + offset
+        if (exec_mask >> np.uint64(lane)) & ONE:
+            beyond |= addresses[lane] >> np.uint64(48)
+    return beyond == np.uint64(0)
+
+
+@handler
+def flat_access(wave: int, record: int, context_address: int) -> None:
+    """FLAT loads and stores of global memory; an address in an aperture of LDS or scratch has no model."""
+    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
+    if not fill_flat_addresses(wave, record, context_address):
+        context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
+        scalars[at.STATUS] = at.STATUS_UNMODELLED
+        return
+    exec_mask = scalar_pair(scalars, at.EXEC)
     transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, fields[at.COUNT] & 0xFF, R)
     finish_load(wave, record, context_address, exec_mask)
 

@@ -67,6 +67,7 @@ IMMEDIATE = 8
 DESTINATION_2 = 9  # scalar index of a mask, second destination of a two-result instruction
 COUNT = 10  # dwords moved, or a packed set of flags: each handler says
 ADDRESSES_ONLY = 0x100  # in COUNT of a memory instruction: check and record the access, move no data
+RETURNS = 0x200  # in COUNT of an atomic: the old value goes to DESTINATION
 ORIGINAL = 11  # index of the instruction in the kernel
 TARGET = 12  # record index a branch goes to
 MODIFIER = 13  # row of the modifier table
@@ -194,6 +195,7 @@ CTX_POISON_BLOCK = 69  # 64 bytes of poison: what lanes without data read
 CTX_STALE_READ = 75  # original index of an executed load from such a region, -1
 CTX_ZERO_BLOCK = 70  # 64 bytes of zero: what clamped lanes read
 CTX_SINK_BLOCK = 71  # 64 bytes that nobody reads: where dropped stores go
+CTX_ATOMIC = 78  # 1 while an atomic is judged: two workgroups may write its bytes
 CTX_REQUESTER_AXIS = 72  # the workgroup id (0 x, 1 y, 2 z) that is a wave's requester until it reads a queue; -1: none
 
 # Answers of memory that are on their way, timed schedule. Each wave has two queues, in order: LDS and vector memory.

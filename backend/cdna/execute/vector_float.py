@@ -5,8 +5,9 @@ float (0.0 keeps all), so that flushing costs one comparison. V_EXP, V_LOG, V_RC
 why compilers scale around them. Where hardware may be off by 1 ulp (transcendentals) the correctly rounded value is given.
 
 NaN (fp32): an operation that is invalid gives NAN, one with a NaN among its operands gives one of those, quieted; which of two
-is not modelled (minimum and maximum follow the documents: the second). Kernels look at the bits: AITER's mla_a8w8_qh64_qseqlen4_gqaratio16_ps (#2128) takes V_EXP of infinity minus
-infinity for 0 where it equals 0xffc00000. The fp64 instructions leave the NaN to the host.
+is not modelled (minimum and maximum follow the documents: the second). Kernels look at the bits: AITER's
+mla_a8w8_qh64_qseqlen4_gqaratio16_ps (#2128) takes V_EXP of infinity minus infinity for 0 where it equals 0xffc00000. The fp64
+instructions leave the NaN to the host, but for minimum and maximum.
 """
 
 from __future__ import annotations
