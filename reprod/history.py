@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from dataclasses import dataclass
 
-from backend.errors import CannotRunError, UsageError
+from backend.errors import UsageError
+from backend.git import git
 
 PATHS = (
     "hsa/gfx942/mla",
@@ -67,12 +66,6 @@ def _parsed(line: str) -> Commit:
 
 
 def _git(checkout: str, *arguments: str) -> str | None:
-    """Output of git; None where it says no. No lazy fetch: a partial clone must not reach for the network."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment.update(GIT_NO_LAZY_FETCH="1", GIT_OPTIONAL_LOCKS="0")
-    command = ["git", "-c", "safe.directory=*", "-C", checkout, *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
-    except FileNotFoundError:
-        raise CannotRunError("git is not installed; it is needed to walk a history") from None
-    return done.stdout if done.returncode == 0 else None
+    """Output of git; None where it says no."""
+    found = git(checkout, *arguments)
+    return None if found is None else found.decode("utf-8", "replace")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Protocol
 
 from backend.case import Arch
 from backend.errors import CannotRunError, UsageError
+from backend.git import git, git_folder
 
 WHEEL = "amd-aiter"
 WHEEL_VERSION = "0.1.7.post2.dev18"
@@ -153,7 +153,7 @@ def open_source(text: str | None) -> CodeSource:
         raise UsageError.not_allowed(
             "checkout of ROCm/aiter", text, "PATH[@REVISION] of an existing folder", "clone ROCm/aiter"
         )
-    git_dir = _git_dir(path)
+    git_dir = git_folder(path)
     if revision:
         if git_dir is None:
             raise UsageError.not_allowed("checkout of ROCm/aiter", text, "a revision of a git repository", f"{path} is none")
@@ -206,12 +206,12 @@ def _split_revision(text: str) -> tuple[str, str]:
 
 
 def _at_revision(text: str, git_dir: str, revision: str) -> CodeSource:
-    kind = _git(git_dir, "cat-file", "-t", revision)
+    kind = git(git_dir, "cat-file", "-t", revision)
     if kind == b"blob\n":
-        blob = _git(git_dir, "rev-parse", "--verify", revision)
+        blob = git(git_dir, "rev-parse", "--verify", revision)
         assert blob is not None
         return BlobSource(text, git_dir, blob.decode().strip())
-    commit = _git(git_dir, "rev-parse", "--verify", f"{revision}^{{commit}}")
+    commit = git(git_dir, "rev-parse", "--verify", f"{revision}^{{commit}}")
     if commit is None:
         raise UsageError.not_allowed(
             "revision of ROCm/aiter", revision, f"a commit, tag, branch or blob id in {git_dir}", "is it fetched? (git fetch)"
@@ -225,35 +225,15 @@ def _checked_for_aiter(source: CodeSource, text: str) -> CodeSource:
     return source
 
 
-def _git_dir(path: str) -> str | None:
-    found = _run_git("-C", path, "rev-parse", "--absolute-git-dir")
-    return None if found is None else found.decode().strip()
-
-
-def _run_git(*arguments: str) -> bytes | None:
-    # No lazy fetch: a partial clone must not reach for the network. Ownership is no matter for reading.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment.update(GIT_NO_LAZY_FETCH="1", GIT_OPTIONAL_LOCKS="0")
-    try:
-        done = subprocess.run(["git", "-c", "safe.directory=*", *arguments], capture_output=True, env=environment, check=False)
-    except FileNotFoundError:
-        raise CannotRunError("git is not installed; it is needed to read a checkout at a revision") from None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _git(git_dir: str, *arguments: str) -> bytes | None:
-    return _run_git(f"--git-dir={git_dir}", *arguments)
-
-
 @lru_cache(maxsize=512)
 def _git_object(git_dir: str, name: str) -> bytes | None:
-    return _git(git_dir, "cat-file", "blob", name)
+    return git(git_dir, "cat-file", "blob", name)
 
 
 @lru_cache(maxsize=64)
 def _git_folder(git_dir: str, commit: str, folder: str) -> frozenset[str]:
     """File names directly in a folder of a commit's tree."""
-    listed = _git(git_dir, "ls-tree", "-z", f"{commit}:{folder}") or b""
+    listed = git(git_dir, "ls-tree", "-z", f"{commit}:{folder}") or b""
     entries = (line.split(b"\t", 1) for line in listed.split(b"\0") if line)
     return frozenset(name.decode() for mode, name in entries if mode.split()[1] == b"blob")
 

@@ -5,13 +5,13 @@ Nothing is imported or executed here, and nothing is unpacked.
 
 from __future__ import annotations
 
-import subprocess
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from backend.errors import CannotRunError, UsageError
+from backend.git import ObjectReader, git
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class GitTree:
 
     def __init__(self, repository: Path, revision: str, prefix: str = "") -> None:
         self._repository = repository
-        self._batch: subprocess.Popen[bytes] | None = None
+        self._objects = ObjectReader(repository)
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.commit = _git(repository, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
         self.description = f"{repository}@{self.commit[:12]}"
@@ -116,39 +116,19 @@ class GitTree:
         return self._content(f"{self.commit}:{self._prefix}{path}"), f"{self.commit[:12]}:{self._prefix}{path}"
 
     def _content(self, name: str) -> str:
-        """A blob through one `git cat-file --batch` kept open: a process for each of a hundred files would take seconds."""
-        if self._batch is None:
-            command = ["git", *_location(self._repository), "cat-file", "--batch"]
-            self._batch = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._batch.stdin is not None
-        assert self._batch.stdout is not None
-        self._batch.stdin.write(f"{name}\n".encode())
-        self._batch.stdin.flush()
-        size = int(self._batch.stdout.readline().split()[2])
-        content = self._batch.stdout.read(size + 1)
-        return content[:-1].decode("utf-8")
-
-    def __del__(self) -> None:
-        batch = self.__dict__.get("_batch")
-        if batch is not None:
-            batch.communicate()
+        content = self._objects.read(name)
+        if content is None:
+            raise CannotRunError(f"{self.description}: {name} is listed but its content is absent (a partial clone?); fetch it")
+        return content.decode("utf-8")
 
     def has_folder(self, path: str) -> bool:
         """Whether any file lies below it."""
         return path in self._folders
 
 
-def _location(repository: Path) -> list[str]:
-    return ["--git-dir", str(repository)] if (repository / "HEAD").is_file() else ["-C", str(repository)]
-
-
 def _git(repository: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *_location(repository), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise CannotRunError("git is not installed; install it, or give a plain folder") from error
-    if done.returncode != 0:
-        detail = done.stderr.strip() or "no such revision"
+    found = git(repository, *arguments)
+    if found is None:
         asked = f"git {arguments[0]} {arguments[-1]}"
-        raise UsageError(f"{repository}: {asked} failed ({detail}); give PATH@REVISION of a git repository")
-    return done.stdout
+        raise UsageError(f"{repository}: {asked} failed; give PATH@REVISION of a git repository")
+    return found.decode("utf-8", "replace")

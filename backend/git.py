@@ -1,0 +1,124 @@
+"""Git, asked for what a repository holds. The only place that calls it, and nothing that the repository says is ever run.
+
+A repository may come from anywhere, and its own configuration names commands: hooks, filters, a file system monitor, signature
+and credential programs, transports for what a partial clone lacks. All that is off; git's own guard against repositories of
+other users is on. Knows nothing of AITER.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+from backend.errors import CannotRunError
+
+OFF = {
+    "core.alternateRefsCommand": "",
+    "core.askPass": "",
+    "core.attributesFile": os.devnull,
+    "core.editor": "false",
+    "core.fsmonitor": "false",
+    "core.gitProxy": "",
+    "core.hooksPath": os.devnull,
+    "core.pager": "cat",
+    "core.sshCommand": "false",
+    "credential.helper": "",
+    "diff.external": "",
+    "gpg.program": "false",
+    "gpg.ssh.program": "false",
+    "gpg.x509.program": "false",
+    "gpg.ssh.defaultKeyCommand": "",
+    "interactive.diffFilter": "",
+    "log.showSignature": "false",
+    "maintenance.auto": "false",
+    "protocol.allow": "never",
+    "submodule.recurse": "false",
+}
+"""Configuration of git that would run something, with values that do not; given on the command line, they win."""
+
+ENVIRONMENT = {
+    "GIT_ALLOW_PROTOCOL": "none",  # wins over every protocol.*.allow: nothing is ever fetched
+    "GIT_ASKPASS": "",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_PAGER": "cat",
+    "GIT_PROTOCOL_FROM_USER": "0",
+    "GIT_SSH_COMMAND": "false",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",  # its complaints are read
+}
+
+ANOTHER_S = "dubious ownership"
+"""Git's words about a repository of another user."""
+
+
+def git(repository: str | Path, *arguments: str) -> bytes | None:
+    """What git prints about a checkout or a bare repository; None where it says no.
+
+    Raises CannotRunError where git is not installed or the repository is another user's.
+    """
+    done = _git(repository, arguments)
+    output, complaint = done.communicate()
+    if done.returncode != 0 and ANOTHER_S in complaint.decode(errors="replace"):
+        raise CannotRunError(
+            f"{repository}: this repository belongs to another user, whose configuration git would follow; if you trust it: "
+            f"git config --global --add safe.directory {Path(repository).absolute()}"
+        )
+    return output if done.returncode == 0 else None
+
+
+def git_folder(repository: str | Path) -> str | None:
+    """The absolute path of the repository itself (.git of a checkout, a bare one as it is); None where there is none."""
+    found = git(repository, "rev-parse", "--absolute-git-dir")
+    return None if found is None else found.decode().strip()
+
+
+class ObjectReader:
+    """Many objects through one process of git that is kept open: one for each of a hundred files would take seconds."""
+
+    def __init__(self, repository: str | Path) -> None:
+        self._repository = repository
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def read(self, name: str) -> bytes | None:
+        """Content of an object by any name that git has for it (commit:path); None where the repository lacks it."""
+        if "\n" in name:
+            return None
+        if self._process is None:
+            self._process = _git(self._repository, ("cat-file", "--batch"), stdin=subprocess.PIPE)
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(f"{name}\n".encode())
+            process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        head = process.stdout.readline().split()
+        if len(head) != 3 or not head[2].isdigit():
+            return None  # "NAME missing", "NAME ambiguous", or an end
+        return process.stdout.read(int(head[2]) + 1)[:-1]
+
+    def __del__(self) -> None:
+        process = self.__dict__.get("_process")
+        if process is not None:
+            with contextlib.suppress(OSError):
+                process.communicate()
+
+
+def _git(repository: str | Path, arguments: tuple[str, ...], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    settings = [word for name, value in OFF.items() for word in ("-c", f"{name}={value}")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        return subprocess.Popen(
+            ["git", "--no-pager", "--no-replace-objects", *settings, "-C", str(repository), *arguments],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if stdin == subprocess.DEVNULL else subprocess.DEVNULL,
+            env=environment | ENVIRONMENT,
+        )
+    except FileNotFoundError:
+        raise CannotRunError("git is not installed; it is needed to read a checkout at a revision") from None
