@@ -24,7 +24,7 @@ from pathlib import Path
 
 from backend.path import Path as CasePath
 from fuzz.campaign.chunks import Safe, run_chunk
-from fuzz.campaign.cluster import Cluster
+from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import Frozen, Maker
@@ -125,7 +125,7 @@ def distribution() -> None:
     order = Order(config.space(), 0, config.cases_a_chunk, False, "model", None, 60.0, 4096, 1, 1, made_by)
     seconds: dict[str, list[float]] = {"loop": [], "one worker": [], "two workers": []}
     loop_used, running_used, beside_used = 0.0, 0.0, 0.0
-    with tempfile.TemporaryDirectory() as folder, Cluster(None, "CPU") as cluster:
+    with tempfile.TemporaryDirectory() as folder, Cluster(None, Demand("CPU")) as cluster:
         actors = [cluster.spawn(order, f"worker-{i}", folder) for i in range(min(2, cluster.workers(0)))]
         for actor in actors:
             greeted = cluster.call(actor, "hello")

@@ -18,6 +18,7 @@ from backend.child.ends import EndKind
 from backend.child.messages import Payload
 from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
+from backend.devices.registry import open_device
 from backend.errors import AiterfuzzError
 from backend.fate import Fate
 from backend.findings import Finding
@@ -82,7 +83,8 @@ class CampaignChild:
         """Opens the device; what is missing is an answer, because trying again does not help."""
         self._order = order
         try:
-            self._path = Path(BuiltIn(None if order.aiter is None else open_source(order.aiter)), order.device)
+            source = None if order.aiter is None else open_source(order.aiter)
+            self._path = Path(BuiltIn(source), open_device(order.device, source, ranks=order.ranks))
         except AiterfuzzError as error:
             return {"missing": str(error)}
         self._maker = Maker(order.space, order.seed, order.count)
@@ -120,12 +122,12 @@ class CampaignChild:
         return outcome_message(outcome)
 
     def _texts(self, case: Case, command: str) -> Mapping[str, Any]:
-        from reprod.write import finding_files, folder_name
+        from reprod.write import Notes, finding_files, folder_name
 
         order, path, _ = self._ready
         self._slot.note(ALONE, 1)
         outcome = path.run(case)
-        files = finding_files(outcome, order.made_by, path, order.seed, command)
+        files = finding_files(outcome, order.made_by, path, order.seed, command, Notes(ranks=order.ranks))
         self._slot.note(-1, -1)
         return {"folder": folder_name(outcome), "files": dict(files)}
 

@@ -48,20 +48,52 @@ class Lost:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What workers need of a cluster.
+
+    resource: "CPU" or "GPU". sharing: workers that may share one of it. ranks: processes that run each case of a worker, each
+    on one of its own as far as there are as many.
+    """
+
+    resource: str
+    sharing: int = 1
+    ranks: int = 1
+
+    def most(self, total: int, free: float) -> int:
+        """Workers that fit. total: whole ones of the resource; free: what of them nobody holds."""
+        if self.ranks > 1:
+            return int(free) // min(self.ranks, total) if total else 0
+        return int(free * self.sharing + _EPSILON)
+
+    def each(self, total: int, free: float, workers: int) -> float:
+        """What one of `workers`, at least one and at most `most`, is given: a whole one while there are as many."""
+        if self.ranks > 1:
+            return min(self.ranks, total)
+        whole = int(free + _EPSILON)
+        together = -(-workers // whole) if whole else self.sharing
+        return 1 / min(together, self.sharing)
+
+
+_EPSILON = 1e-6
+"""Ray counts parts of a GPU in floating point."""
+
+
 class Cluster:
-    """A Ray cluster for workers that need one `resource` each. Use as a context manager.
+    """A Ray cluster for workers that need what `demand` says. Use as a context manager.
 
     address: of an existing one, None: one is started here and ended at the end. Raises CannotRunError where there is none.
     """
 
-    def __init__(self, address: str | None, resource: str) -> None:
+    def __init__(self, address: str | None, demand: Demand) -> None:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         import ray
 
         self._ray: Any = ray  # its own annotations leave out what it documents (a level by name, untyped queries)
-        self.resource = resource
+        self.demand = demand
         self.address = address
+        self._each = 1.0
         self._actor: Any = None
 
     def __enter__(self) -> Cluster:
@@ -103,25 +135,32 @@ class Cluster:
 
     def free(self) -> int:
         """Workers that fit beside what runs now."""
-        return int(self._ray.available_resources().get(self.resource, 0))
+        return int(self._free() / self._each + _EPSILON)
 
     def workers(self, wanted: int) -> int:
         """How many workers to start, `wanted` or as many as fit where it is 0; raises where they do not fit."""
-        total, free = int(self.resources.get(self.resource, 0)), self.free()
-        has = f"Ray cluster ({self.name}, {self.nodes} nodes) has {total} {self.resource}, {free} of them free"
-        if wanted > free:
-            raise UsageError.not_allowed(
-                "workers", wanted, f"1..{free}", f"a worker needs a {self.resource} of its own; the {has}"
-            )
-        if not free:
-            raise CannotRunError(f"no {self.resource} for a worker: the {has}")
-        return wanted or free
+        resource, free = self.demand.resource, self._free()
+        total = int(self.resources.get(resource, 0))
+        most = self.demand.most(total, free)
+        has = f"Ray cluster ({self.name}, {self.nodes} nodes) has {total} {resource}, {free:g} of them free"
+        if wanted > most:
+            sharing, ranks = self.demand.sharing, self.demand.ranks
+            needs = f"up to {sharing} workers share a {resource}" if sharing > 1 else f"a worker needs a {resource} of its own"
+            needs = f"a worker needs {min(ranks, total)} {resource}" if ranks > 1 else needs
+            raise UsageError.not_allowed("workers", wanted, f"1..{most}", f"{needs}; the {has}")
+        if not most:
+            raise CannotRunError(f"no {resource} for a worker: the {has}")
+        self._each = self.demand.each(total, free, wanted or most)
+        return wanted or most
+
+    def _free(self) -> float:
+        return float(self._ray.available_resources().get(self.demand.resource, 0.0))
 
     def spawn(self, order: Order, name: str, running: str) -> Any:
         """Starts a worker; it answers `hello` when it is there."""
         from fuzz.campaign.worker import Worker
 
-        needs = {"num_gpus": 1, "num_cpus": 0} if self.resource == "GPU" else {"num_cpus": 1}
+        needs = {"num_gpus": self._each, "num_cpus": 0} if self.demand.resource == "GPU" else {"num_cpus": 1}
         if self._actor is None:
             self._actor = self._ray.remote(Worker)
         # A worker that was lost is replaced by name and with a check of what is free, not by Ray, which would wait for ever

@@ -27,6 +27,15 @@ GPU_DEVICES = ("rocm", "cuda")
 DEFAULT_SECONDS = 600.0
 """Of a campaign that is given neither cases nor seconds."""
 
+GPU_WORKERS = {"cuda": 4}
+"""Workers that share a GPU. While one plans, checks or compiles, the GPU runs cases of the others; each holds a context of its
+own and some gigabytes. `rocm` keeps to one: a GPU that is reset takes with it whatever else runs there."""
+
+MEMORY = 4096
+"""MiB of a worker's processes: ten times what usual cases take."""
+GPU_MEMORY = 16_384
+"""The same where one of them holds a GPU's runtime, whose libraries alone are some gigabytes."""
+
 CHUNK_CASES = {"model": 1000, "cdna": 25, "both": 25}
 """A quarter of a second of work, or on the machine a second: handing a chunk out costs two milliseconds."""
 GPU_CHUNK_CASES = 8
@@ -62,7 +71,10 @@ class CampaignConfig(Spec):
     aiter: str | None = explained(None, "PATH[@REVISION] of a checkout of ROCm/aiter: its kernel table and code objects")
     cases: int | None = explained(None, "stop after so many cases, rounded up to whole chunks", least=1)
     seconds: float | None = explained(None, "stop after so many seconds of running; 600 where `cases` is not given either")
-    workers: int = explained(0, "workers; 0: one for each core (model, cdna) or GPU (rocm, cuda) that Ray has", least=0)
+    workers: int = explained(
+        0, "workers; 0: one for each core (model, cdna) or GPU (rocm) that Ray has, four for each GPU (cuda)", least=0
+    )
+    ranks: int = explained(1, "processes that run each case at the same moment, on a GPU each (rocm, cuda)", least=1)
     address: str | None = explained(None, "an existing Ray cluster, as host:port or auto; none: one is started here")
 
     # What a case may do to its worker.
@@ -70,7 +82,10 @@ class CampaignConfig(Spec):
         0.0, "a case that takes longer hangs; 0: as suits the device (model 30, cdna 300, GPUs 1800)"
     )
     worker_memory: int = explained(
-        4096, "MiB that the process of a worker may hold; a case that makes it hold more is a finding", least=256
+        0,
+        "MiB that a worker's processes may hold, 256 at least; a case that makes them hold more is a finding; 0: as suits the "
+        "device (model, cdna 4096, GPUs 16384 and as much more a rank)",
+        least=0,
     )
 
     # What is done with a finding.
@@ -89,6 +104,9 @@ class CampaignConfig(Spec):
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         _require("chunk_cases", self.chunk_cases, self.chunk_cases <= 65_535, "at most 65535")
+        _require("ranks", self.ranks, self.ranks == 1 or self.device in GPU_DEVICES, "1, or more on device rocm or cuda")
+        memory = self.worker_memory
+        _require("worker_memory", memory, memory == 0 or memory >= 256, "0, or at least 256 MiB")
         finite = self.seconds is None or 0 < self.seconds < float("inf")
         _require("seconds", self.seconds, finite, "a number of seconds above 0")
         _require("case_seconds", self.case_seconds, 0 <= self.case_seconds < float("inf"), "0 or more seconds")
@@ -102,6 +120,11 @@ class CampaignConfig(Spec):
     def seconds_a_case(self) -> float:
         """After which a case hangs."""
         return self.case_seconds or CASE_SECONDS.get(self.device, GPU_CASE_SECONDS)
+
+    @property
+    def memory_a_worker(self) -> int:
+        """MiB that its processes may hold."""
+        return self.worker_memory or (GPU_MEMORY * self.ranks if self.device in GPU_DEVICES else MEMORY)
 
     @property
     def chunk_limit(self) -> int | None:
@@ -118,6 +141,11 @@ class CampaignConfig(Spec):
         """What Ray calls that which one worker needs one of."""
         return "GPU" if self.device in GPU_DEVICES else "CPU"
 
+    @property
+    def workers_sharing(self) -> int:
+        """Workers that may share one of it."""
+        return GPU_WORKERS.get(self.device, 1)
+
     def replace(self, **changes: Any) -> CampaignConfig:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -131,7 +159,7 @@ class CampaignConfig(Spec):
 
 IDENTITY = (
     *(each.name for each in dataclasses.fields(Spec)),
-    *("seed", "guided", "chunk_cases", "generation_chunks", "device", "aiter"),
+    *("seed", "guided", "chunk_cases", "generation_chunks", "device", "aiter", "ranks"),
 )
 """Fields that decide which cases are run and what comes of them: a campaign that is resumed keeps them."""
 

@@ -117,6 +117,7 @@ class _Hand:
     actor: Any
     since: float
     slot: Path | None = None
+    gpu: str = ""
     calls: dict[Any, _Call] = field(default_factory=dict)
 
 
@@ -157,6 +158,7 @@ class Engine:
         self._next = 0
         self.done: set[int] = set()
         self._fates: Counter[Fate] = Counter()
+        self._by_gpu: Counter[str] = Counter()
         self._to_investigate: deque[str] = deque()
 
     def run(self, workers: int) -> str:
@@ -174,6 +176,7 @@ class Engine:
                 stopped_at = time.monotonic()
             if reason is not None and stopped_at is not None and self._closed(reason, time.monotonic() - stopped_at):
                 self._told_of_unverified()
+                self._told_of_gpus()
                 return reason
             self._collect()
             self._take_verified()
@@ -294,7 +297,9 @@ class Engine:
         hand.calls[call] = _Call("investigate", signature=signature)
 
     def _command(self) -> str:
-        return f"aiterfuzz campaign --backend {self.config.backend} --seed {self.config.seed} --device {self.config.device}"
+        config = self.config
+        ranks = f" --ranks {config.ranks}" if config.ranks > 1 else ""
+        return f"aiterfuzz campaign --backend {config.backend} --seed {config.seed} --device {config.device}{ranks}"
 
     # What comes back.
 
@@ -316,6 +321,7 @@ class Engine:
         match answer:
             case Hello():
                 hand.slot = Path(answer.slot)
+                hand.gpu = f"{answer.host}: GPU {answer.gpu}" if answer.gpu else ""
             case ChunkDone():
                 self._record(hand, answer)
             case Investigated():
@@ -337,6 +343,8 @@ class Engine:
         assert report.chunk not in self.done, report.chunk
         self.done.add(report.chunk)
         self._fruitless = 0
+        if hand.gpu:
+            self._by_gpu[hand.gpu] += report.cases
         self._guide.take(StoredChunk(report.chunk, report.reached, report.kept))
         new = self.store.chunk(report, hand.name, self._guide.features)
         for signature in new:
@@ -385,6 +393,12 @@ class Engine:
         for done in self._verifier.take():
             write_folder(self._folder / FINDINGS, done.folder, done.files)
             self._view.say(f"{FINDINGS}/{done.folder}: {done.told}")
+
+    def _told_of_gpus(self) -> None:
+        """Each GPU's share of the cases of this session."""
+        total = self._by_gpu.total()
+        for gpu, cases in sorted(self._by_gpu.items()):
+            self._view.say(f"{gpu}: {cases:,} cases ({cases / total:.1%})")
 
     def _told_of_unverified(self) -> None:
         if self._verifier.pending:

@@ -15,7 +15,7 @@ from typing import Any
 from backend.devices.registry import OPENERS
 from backend.errors import CannotRunError, UsageError
 from backend.serving.registry import policy
-from fuzz.campaign.cluster import Cluster
+from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.live import Live
@@ -44,7 +44,7 @@ def begin(config: CampaignConfig) -> CampaignSummary:
         raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
     made_by = _provenance(config, space.releases)
     known = KnownFaults(_corpus(config))
-    with _full_disk_is_one_line(folder), Cluster(config.address, config.resource) as cluster:
+    with _full_disk_is_one_line(folder), Cluster(config.address, demand(config)) as cluster:
         workers = cluster.workers(config.workers)
         _make_folder(folder)
         lock = Lock(folder)
@@ -74,7 +74,7 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     lock = Lock(folder)
     made_by = _provenance(config, config.space().releases)
     known = KnownFaults(_corpus(config))
-    with _full_disk_is_one_line(folder), Cluster(config.address, config.resource) as cluster:
+    with _full_disk_is_one_line(folder), Cluster(config.address, demand(config)) as cluster:
         store = Store.open(path)
         store.configure(config)
         _run(config, store, cluster, cluster.workers(config.workers), known, made_by)
@@ -168,6 +168,11 @@ def _full_disk_is_one_line(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def demand(config: CampaignConfig) -> Demand:
+    """What the workers of a campaign need of Ray."""
+    return Demand(config.resource, config.workers_sharing, config.ranks)
+
+
 def _order(config: CampaignConfig, store: Store, made_by: Provenance) -> Order:
     return Order(
         space=config.space(),
@@ -177,10 +182,11 @@ def _order(config: CampaignConfig, store: Store, made_by: Provenance) -> Order:
         device=config.device,
         aiter=config.aiter,
         seconds_a_case=config.seconds_a_case,
-        memory=config.worker_memory,
+        memory=config.memory_a_worker,
         repeats=config.repeats,
         shrink_tries=config.shrink_tries,
         made_by=made_by,
+        ranks=config.ranks,
     )
 
 

@@ -32,6 +32,7 @@ from backend.findings import Finding
 from backend.outcome import Outcome
 from fuzz.campaign.child import outcome_of
 from fuzz.campaign.chunks import HANGS, died, label_of
+from fuzz.campaign.config import GPU_DEVICES
 from fuzz.campaign.order import Order
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.slot import At, read_slot
@@ -39,6 +40,9 @@ from fuzz.campaign.summary import Reliability
 from fuzz.provenance import own_fingerprint
 from fuzz.search import WithinSpace
 from reprod.shrink import ShrinkResult, shrink
+
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""What Ray tells a worker of its GPUs by."""
 
 POLL = 0.25
 """Seconds between two looks at the slot while a chunk runs: about once a chunk."""
@@ -112,13 +116,14 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Where a worker is. slot: the file that names its case; rules: fingerprint of its sources."""
+    """Where a worker is. slot: the file that names its case; rules: fingerprint of its sources; gpu: number, "" for none."""
 
     host: str
     node: str
     pid: int
     slot: str
     rules: str
+    gpu: str = ""
 
 
 class _Child:
@@ -275,7 +280,12 @@ class Worker:
             self._supervisor.start()
         except AiterfuzzError as error:
             return Broken(str(error), usable=False)
-        return Hello(os.uname().nodename, _node(), os.getpid(), str(self._supervisor.slot), own_fingerprint())
+        gpu = (
+            next((os.environ[name] for name in VISIBLE if os.environ.get(name)), "")
+            if self._order.device in GPU_DEVICES
+            else ""
+        )
+        return Hello(os.uname().nodename, _node(), os.getpid(), str(self._supervisor.slot), own_fingerprint(), gpu)
 
     def chunk(self, chunk: int, generation: int, frozen: str | None) -> ChunkDone | Broken:
         """Supervisor.chunk."""
@@ -348,10 +358,11 @@ class _Investigation:
         """Of a case that does not come to an outcome: the case, and how to try it."""
         from reprod.write import CASE, EXPLAIN
 
+        ranks = f" --ranks {self.order.ranks}" if self.order.ranks > 1 else ""
         message = shrunk.outcome.cause.message if shrunk.outcome.cause is not None else "shown once, not again alone"
         explained = (
             f"{self.signature}\n{message}\nshown {reliability} times when repeated\n"
-            f"aiterfuzz explain {CASE} --device {self.order.device}\n"
+            f"aiterfuzz explain {CASE} --device {self.order.device}{ranks}\n"
         )
         return _folder_name(self.signature, shrunk.case), {CASE: dumps(shrunk.case) + "\n", EXPLAIN: explained}
 

@@ -117,7 +117,9 @@ class ChildDevice(ABC):
         results = [ended.result for ended in together if ended.result is not None]
         violations = [violation for ended in together for violation in self._violations(call, ended)]
         own_notes = tuple(dict.fromkeys(note for result in results for note in result.get("notes", ())))
-        ranks_note = (_together(together),) if len(together) > 1 else ()
+        ranks_note = (
+            (_together(together, [set(self._violations(call, ended)) for ended in together]),) if len(together) > 1 else ()
+        )
         return Observation(
             call,
             self.name,
@@ -128,7 +130,10 @@ class ChildDevice(ABC):
         )
 
 
-def _together(ranks: tuple[Ended, ...]) -> str:
+def _together(ranks: tuple[Ended, ...], seen: Sequence[set[Violation]]) -> str:
+    """How close in time the ranks launched, and which of them saw something. seen: violations of each."""
     launched = [ended.result["launched_at"] for ended in ranks if ended.result is not None]
     spread = f", launched within {(max(launched) - min(launched)) * 1e3:.2f} ms" if len(launched) == len(ranks) else ""
-    return f"{len(ranks)} ranks{spread}"
+    at_fault = [str(rank) for rank, violations in enumerate(seen) if violations or ranks[rank].result is None]
+    where = f"; at fault: rank {', '.join(at_fault)}" if at_fault else ""
+    return f"{len(ranks)} ranks{spread}{where}"

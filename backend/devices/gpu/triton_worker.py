@@ -13,8 +13,14 @@ from typing import Any
 
 from backend.child.ends import EndKind, failure_of
 from backend.child.messages import Payload
-from backend.child.serve import Reporter, serve
+from backend.child.serve import RANKS_VARIABLE, Reporter, serve
 from backend.child.supervisor import RANK_VARIABLE
+
+ROOM_SECONDS = (0.0, 1.0, 5.0, 15.0)
+"""Waits for room on a GPU that others use too."""
+
+KEPT_BYTES = 6 << 30
+"""Of GPU memory, kept from one case for the next."""
 
 
 class TritonWorker:
@@ -51,7 +57,33 @@ class TritonWorker:
         }
 
     def run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
-        """One order: zones looked at after each stage, then the numbers."""
+        """One order: zones looked at after each stage, then the numbers.
+
+        Others may share the GPU: an order that finds no room is tried again when what this process keeps has been given back,
+        a few times, unless other ranks would wait for it.
+        """
+        import torch
+
+        waits = iter(() if os.environ.get(RANKS_VARIABLE) else ROOM_SECONDS)
+        while True:
+            try:
+                return self._run(payload, reporter)
+            except torch.OutOfMemoryError:
+                wait = next(waits, None)
+                if wait is None:
+                    raise
+            finally:
+                self._give_back()
+            time.sleep(wait)
+
+    def _give_back(self) -> None:
+        """What torch keeps of memory that is not in use, where that is much; a case of the usual size keeps its blocks."""
+        import torch
+
+        if not self._interpret and torch.cuda.memory_reserved(self._device) > KEPT_BYTES:
+            torch.cuda.empty_cache()
+
+    def _run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
         from backend.codec import from_plain
         from backend.devices.cuda.order import Order
         from backend.devices.gpu.decode import Decode

@@ -18,7 +18,7 @@ from undisturbed import outcomes
 
 from backend.case import DType
 from backend.errors import CannotRunError, UsageError
-from fuzz.campaign.cluster import Cluster
+from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.reading import read_case, read_outcomes
 from fuzz.campaign.summary import Conclusion, LossKind, load_summary
@@ -236,6 +236,30 @@ def _still(slots: Path) -> bool:
     return len(before) == WORKERS and before == _places(slots)
 
 
+@pytest.mark.parametrize(
+    ("demand", "total", "free", "workers", "most", "each"),
+    [
+        (Demand("CPU"), 8, 8.0, 8, 8, 1.0),
+        (Demand("GPU"), 2, 2.0, 2, 2, 1.0),
+        (Demand("GPU", sharing=4), 1, 1.0, 4, 4, 0.25),
+        (Demand("GPU", sharing=4), 2, 2.0, 8, 8, 0.25),
+        (Demand("GPU", sharing=4), 2, 2.0, 2, 8, 1.0),  # a GPU for each, rather than one for both
+        (Demand("GPU", sharing=4), 2, 2.0, 3, 8, 0.5),
+        (Demand("GPU", sharing=4), 2, 0.5, 2, 2, 0.25),
+        (Demand("GPU", sharing=4, ranks=2), 2, 2.0, 1, 1, 2),
+        (Demand("GPU", sharing=4, ranks=2), 8, 7.0, 3, 3, 2),
+        (Demand("GPU", sharing=4, ranks=2), 1, 1.0, 1, 1, 1),  # two processes on one GPU
+        (Demand("GPU", sharing=4), 2, 1.5, 6, 6, 0.25),
+        (Demand("GPU"), 0, 0.0, 1, 0, 1.0),
+    ],
+)
+def test_what_workers_are_given(demand: Demand, total: int, free: float, workers: int, most: int, each: float) -> None:
+    assert demand.most(total, free) == most
+    assert demand.each(total, free, workers) == pytest.approx(each)
+    if most:
+        assert workers * demand.each(total, free, workers) <= free
+
+
 @pytest.mark.slow
 def test_a_lost_node_is_weather(tmp_path: Path) -> None:
     """One worker a node on a cluster of two; a node is killed, and the other does the rest."""
@@ -261,14 +285,14 @@ def test_a_lost_node_is_weather(tmp_path: Path) -> None:
 
 
 def test_what_ray_lacks_is_said_at_once(tmp_path: Path) -> None:
-    with Cluster(None, "CPU") as cluster:
+    with Cluster(None, Demand("CPU")) as cluster:
         has = cluster.workers(0)
         assert has == len(os.sched_getaffinity(0))
         with pytest.raises(UsageError, match=f"1\\.\\.{has}"):
             cluster.workers(has + 1)
-        gpus = Cluster(None, "GPU")
+        gpus = Cluster(None, Demand("GPU", sharing=4))
         if not cluster.resources.get("GPU"):
             with pytest.raises(CannotRunError, match="no GPU for a worker"):
                 gpus.workers(0)
-    with pytest.raises(CannotRunError, match="cannot be reached"), Cluster("127.0.0.1:1", "CPU"):
+    with pytest.raises(CannotRunError, match="cannot be reached"), Cluster("127.0.0.1:1", Demand("CPU")):
         pass
