@@ -106,7 +106,7 @@ class CampaignConfig(Spec):
         _require("chunk_cases", self.chunk_cases, self.chunk_cases <= 65_535, "at most 65535")
         _require("ranks", self.ranks, self.ranks == 1 or self.device in GPU_DEVICES, "1, or more on device rocm or cuda")
         memory = self.worker_memory
-        _require("worker_memory", memory, memory == 0 or memory >= 256, "0, or at least 256 MiB")
+        _require("worker_memory", memory, memory == 0 or memory >= 256, "at least 256, or 0")
         finite = self.seconds is None or 0 < self.seconds < float("inf")
         _require("seconds", self.seconds, finite, "a number of seconds above 0")
         _require("case_seconds", self.case_seconds, 0 <= self.case_seconds < float("inf"), "0 or more seconds")
