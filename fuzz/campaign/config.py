@@ -81,11 +81,11 @@ class CampaignConfig(Spec):
     case_seconds: float = explained(
         0.0, "a case that takes longer hangs; 0: as suits the device (model 30, cdna 300, GPUs 1800)"
     )
-    worker_memory: int = explained(
-        0,
-        "MiB that a worker's processes may hold, 256 at least; a case that makes them hold more is a finding; 0: as suits the "
-        "device (model, cdna 4096, GPUs 16384 and as much more a rank)",
-        least=0,
+    worker_memory: int | None = explained(
+        None,
+        "MiB that a worker's processes may hold; a case that makes them hold more is a finding; none: as suits the device "
+        "(model, cdna 4096, GPUs 16384 for each rank)",
+        least=256,
     )
 
     # What is done with a finding.
@@ -105,8 +105,6 @@ class CampaignConfig(Spec):
         Spec.__post_init__(self)
         _require("chunk_cases", self.chunk_cases, self.chunk_cases <= 65_535, "at most 65535")
         _require("ranks", self.ranks, self.ranks == 1 or self.device in GPU_DEVICES, "1, or more on device rocm or cuda")
-        memory = self.worker_memory
-        _require("worker_memory", memory, memory == 0 or memory >= 256, "at least 256, or 0")
         finite = self.seconds is None or 0 < self.seconds < float("inf")
         _require("seconds", self.seconds, finite, "a number of seconds above 0")
         _require("case_seconds", self.case_seconds, 0 <= self.case_seconds < float("inf"), "0 or more seconds")
