@@ -7,7 +7,8 @@ from typing import Any
 
 from backend.case import MAX_KV_LEN, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
-from backend.serving.served import Allocation, Served, TensorTypes, served
+from backend.serving.bounds import Allocation, Bounds, TensorTypes
+from backend.serving.registry import bounds_of
 from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, OPTIONS, Spec
 
 MODEL_HEADS = {"deepseek-r1": 128, "kimi-k2": 64, "kimi-k3": 96}
@@ -29,7 +30,7 @@ class CaseSpace:
     heads: query heads a rank. tensor_types: (arch, q, KV) as they go together. modes: None leaves it to the backend.
     max_batch: requests of a case. max_kv_len: tokens of a request. max_tokens: KV tokens of all requests of a case.
     options: values of further fields of a Case, by name; one that is not named stays neutral.
-    The other fields are those of backend.serving.served.Served.
+    The other fields are those of backend.serving.bounds.Bounds.
     """
 
     backend: str
@@ -87,7 +88,7 @@ class CaseSpace:
 
 def space(spec: Spec) -> CaseSpace:
     """The space of a specification; raises UsageError where there is none."""
-    bounds = served(spec.backend)
+    bounds = bounds_of(spec.backend)
     return CaseSpace(
         backend=spec.backend,
         releases=spec.releases or (DEFAULT_RELEASE,),
@@ -117,12 +118,12 @@ def heads_of(model: str, shape: str) -> int:
     return MODEL_HEADS[model] // SHAPES[shape]
 
 
-def _heads(spec: Spec, bounds: Served) -> tuple[int, ...]:
+def _heads(spec: Spec, bounds: Bounds) -> tuple[int, ...]:
     asked = {*(spec.heads or ()), *(heads_of(spec.model, shape) for shape in spec.shapes or ())}
     return tuple(sorted(asked)) or bounds.heads
 
 
-def _tensor_types(spec: Spec, bounds: Served) -> tuple[TensorTypes, ...]:
+def _tensor_types(spec: Spec, bounds: Bounds) -> tuple[TensorTypes, ...]:
     """The backend's own combinations that fit; exactly what was asked for where all three are named."""
     fitting = tuple(types for types in bounds.tensor_types if _fits(types, spec))
     if fitting:

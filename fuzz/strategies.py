@@ -17,7 +17,7 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from backend.case import NUM_CU, QK_HEAD_DIM, Arch, Case, MetadataMode, PageOrder
-from backend.serving.served import Allocation, TensorTypes
+from backend.serving.bounds import Allocation, TensorTypes
 from fuzz.space import CaseSpace
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ from backend.codec import dumps
 from backend.errors import UsageError
 from backend.observation import ViolationKind
 from backend.outcome import Outcome
+from backend.serving.backends import BACKENDS, OWN_GIVES
 from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, symptom
 from reprod.explain import WORK_ITEM_COLUMNS, access_told, figures_told, told
 from reprod.fix import Fix
@@ -68,14 +69,6 @@ _CONTRACT = {
 }
 
 _TO_FILL = "_To fill in, on the machine with the GPU: {}._"
-
-_GIVEN_BY = {
-    "direct": "as any caller of the public API may give them",
-    "sglang-27188": "as sglang gives them since sgl-project/sglang#27188",
-    "sglang-before-27188": "as sglang gave them before sgl-project/sglang#27188",
-    "vllm": "as vLLM gives them",
-}
-_BY_ITS_RULE = "by the rule of the backend that the case names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +143,7 @@ def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
         f"* **At fault:** {found.who}: {found.reason}.",
         f"* **Contract:** {found.verdict.value}: {_CONTRACT[found.verdict]}.",
         f"* **What would put it right:** {found.advice}.",
-        f"* **Smallest case:** {told(outcome.case)}; arguments {_GIVEN_BY.get(outcome.case.backend, _BY_ITS_RULE)}.",
+        f"* **Smallest case:** {told(outcome.case)}; arguments {_gives(outcome.case.backend)}.",
         *_bisection(evidence.bisection),
         *_instructions(outcome),
         *(["", "Read off the sources:", "", *cause] if cause else []),
@@ -163,6 +156,11 @@ def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
         lines += ["", "Planned against allocated:", "", *_buffers(call)]
         lines += _first_offender(outcome, call)
     return [*lines, *_memory(evidence.memory), *_around(outcome, evidence.around)]
+
+
+def _gives(backend: str) -> str:
+    found = BACKENDS.get(backend)
+    return found.gives if found is not None else OWN_GIVES
 
 
 def _summary_and_rest(cause: Sequence[str]) -> tuple[list[str], list[str]]:

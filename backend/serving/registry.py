@@ -11,22 +11,10 @@ from functools import cache
 from pathlib import Path
 
 from backend.errors import UsageError
-from backend.serving.direct import direct
+from backend.serving.backends import BACKENDS
+from backend.serving.bounds import OWN_POLICY, Bounds
 from backend.serving.head_table import read_head_table
 from backend.serving.policy import Policy
-from backend.serving.sglang import SGLANG_27188, SGLANG_BEFORE_20399, SGLANG_BEFORE_20841, SGLANG_BEFORE_27188
-from backend.serving.vllm import VLLM, VLLM_BEFORE_31282, VLLM_BEFORE_41016
-
-BACKENDS: dict[str, Policy] = {
-    "sglang-27188": SGLANG_27188,
-    "sglang-before-27188": SGLANG_BEFORE_27188,
-    "sglang-before-20399": SGLANG_BEFORE_20399,
-    "sglang-before-20841": SGLANG_BEFORE_20841,
-    "vllm": VLLM,
-    "vllm-before-41016": VLLM_BEFORE_41016,
-    "vllm-before-31282": VLLM_BEFORE_31282,
-    "direct": direct,
-}
 
 DEFAULT_FUNCTION = "policy"
 """Name looked for in a policy file that names none."""
@@ -37,7 +25,13 @@ _ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a C
 def policy(name: str) -> Policy:
     """The policy of that name; raises UsageError where there is none."""
     found = BACKENDS.get(name)
-    return found if found is not None else _own(name)
+    return found.rule if found is not None else _own(name)
+
+
+def bounds_of(name: str) -> Bounds:
+    """What the backend of that name really sends; of a user's own policy, what any serving backend may."""
+    found = BACKENDS.get(name)
+    return found.bounds if found is not None else OWN_POLICY
 
 
 @cache

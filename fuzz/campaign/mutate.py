@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from backend.case import QK_HEAD_DIM, Case, PageOrder
-from backend.serving.served import Allocation
+from backend.serving.bounds import Allocation
 from fuzz.space import CaseSpace
 from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, OFFSETS, batches, graph_batches, pool_limit, pool_starts
 

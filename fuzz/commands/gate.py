@@ -114,13 +114,14 @@ def _policy(arguments: argparse.Namespace) -> int:
 
 def _is_policy(source: str) -> bool:
     """Whether the source is a rule: a registered backend, module:name, a .toml table, or a .py file that is no backend's."""
-    from backend.serving.registry import BACKENDS
+    from backend.serving.backends import BACKENDS
+    from backend.serving.frameworks import FRAMEWORKS
 
     path = source.partition(":")[0]
     if source in BACKENDS or path.endswith(".toml"):
         return True
     if path.endswith(".py"):
-        return Path(path).name not in ("aiter_backend.py", "rocm_aiter_mla.py")
+        return Path(path).name not in {Path(framework.file).name for framework in FRAMEWORKS.values()}
     return ":" in source and not Path(source).exists()
 
 

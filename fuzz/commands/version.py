@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.case import RELEASES
     from backend.devices.registry import OPENERS
     from backend.errors import CannotRunError
-    from backend.serving.registry import BACKENDS
+    from backend.serving.backends import BACKENDS
     from fuzz.provenance import provenance
 
     found = provenance("none", RELEASES, None)

@@ -11,8 +11,8 @@ from typing import Any
 from backend.case import Case
 from backend.codec import to_plain
 from backend.path import Path
+from backend.serving.bounds import SGLANG
 from backend.serving.registry import policy
-from backend.serving.served import SGLANG
 from fuzz.gate.sweep import HEADS, Tensors
 from fuzz.search import Budget, Fault, Search
 from fuzz.space import CaseSpace, space

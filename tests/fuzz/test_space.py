@@ -6,7 +6,8 @@ import pytest
 
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
-from backend.serving.served import DIRECT, OWN_POLICY, SGLANG, VLLM, served
+from backend.serving.bounds import DIRECT, OWN_POLICY, SGLANG, VLLM
+from backend.serving.registry import bounds_of
 from fuzz.space import heads_of, space
 from fuzz.spec import Spec
 
@@ -34,7 +35,7 @@ def test_without_wishes_it_is_what_the_backend_sends() -> None:
     made = space(Spec("sglang-27188"))
     assert (made.heads, made.tensor_types, made.page_sizes) == (SGLANG.heads, SGLANG.tensor_types, (1,))
     assert not made.empty_requests
-    assert [served(name) for name in ("vllm-before-31282", "direct", "mine.py")] == [VLLM, DIRECT, OWN_POLICY]
+    assert [bounds_of(name) for name in ("vllm-before-31282", "direct", "mine.py")] == [VLLM, DIRECT, OWN_POLICY]
 
 
 def test_tensor_types_go_together() -> None:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.case import Arch, Case, DType, MetadataMode
+from backend.serving.backends import BACKENDS
 from backend.serving.policy import Choice
-from backend.serving.registry import BACKENDS, policy
+from backend.serving.registry import policy
 from fuzz.search import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec

@@ -13,8 +13,8 @@ import pytest
 
 from backend.case import Case
 from backend.path import Path
+from backend.serving.backends import BACKENDS
 from backend.serving.policy import Choice, Policy
-from backend.serving.registry import BACKENDS
 from fuzz.search import Budget, Fault, Found, Search, Tally
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
@@ -47,12 +47,12 @@ def first_fault(spec: Spec, kind: str, cases: int, seed: int) -> Fault | None:
 
 def use_rule(monkeypatch: pytest.MonkeyPatch, backend: str, rule: Policy) -> None:
     """`backend` decides by another rule for the rest of a test."""
-    monkeypatch.setitem(BACKENDS, backend, rule)
+    monkeypatch.setitem(BACKENDS, backend, dataclasses.replace(BACKENDS[backend], rule=rule))
 
 
 def choosing(backend: str, **changes: Any) -> Policy:
     """The backend's rule with some of its choices changed; a callable is asked with (case, choice)."""
-    rule = BACKENDS[backend]
+    rule = BACKENDS[backend].rule
 
     def changed(case: Case) -> Choice:
         choice = rule(case)

@@ -8,7 +8,7 @@ from hunting import PATH
 from backend.case import RELEASES
 from backend.fate import Fate
 from backend.findings import Finding
-from backend.serving.registry import BACKENDS
+from backend.serving.backends import BACKENDS
 from fuzz.search import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec

@@ -9,8 +9,9 @@ import pytest
 from backend.case import Case, DType, MetadataMode
 from backend.decision import Decision, Refused
 from backend.errors import UsageError
+from backend.serving.backends import BACKENDS
 from backend.serving.policy import decide
-from backend.serving.registry import BACKENDS, policy
+from backend.serving.registry import policy
 
 NON_PS, FAKE, FAST = MetadataMode.NON_PERSISTENT, MetadataMode.FAKE, MetadataMode.FAST
 
@@ -103,7 +104,7 @@ def test_own_policy_from_a_file(tmp_path: Path) -> None:
 
 
 def test_own_policy_from_a_module() -> None:
-    assert policy("backend.serving.sglang:SGLANG_27188") is BACKENDS["sglang-27188"]
+    assert policy("backend.serving.sglang:SGLANG_27188") is BACKENDS["sglang-27188"].rule
 
 
 @pytest.mark.parametrize(

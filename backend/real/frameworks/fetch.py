@@ -22,15 +22,7 @@ from pathlib import Path
 from backend.errors import CannotRunError, UsageError
 from backend.real.python.slicing import IndexedTree
 from backend.real.python.trees import FolderTree, GitTree, ModuleSource, Tree, WheelTree, module_source
-
-TARGETS = {
-    "sglang": "sglang.srt.layers.attention.aiter_backend",
-    "vllm": "vllm.v1.attention.backends.mla.rocm_aiter_mla",
-}
-"""The file under test of each framework, as a module."""
-
-LARGE_WHEELS = frozenset({"vllm"})
-"""Hundreds of megabytes of binaries around a few of Python: read by ranges where pip can."""
+from backend.serving.frameworks import FRAMEWORKS, Framework
 
 FETCH_SECONDS = 600
 """A wheel of 400 MB over a slow line takes minutes; longer than this is a line that hangs."""
@@ -44,7 +36,7 @@ class BackendSource:
     """A framework's source. given: as the person named it; target: the file under test; tree: everything around it."""
 
     given: str
-    framework: str
+    framework: Framework
     target: ModuleSource
     tree: IndexedTree
 
@@ -63,9 +55,9 @@ def open_source(given: str) -> BackendSource:
     """Open what a person named; UsageError for a form that is not understood, CannotRunError for what is not to be had."""
     pinned = re.fullmatch(r"([A-Za-z0-9_-]+)==([A-Za-z0-9.+!_-]+)", given)
     if pinned is not None:
-        framework, version = pinned[1].lower(), pinned[2]
-        if framework not in TARGETS:
-            raise UsageError.not_allowed("source", given, " or ".join(f"{name}==VERSION" for name in TARGETS))
+        framework, version = FRAMEWORKS.get(pinned[1].lower()), pinned[2]
+        if framework is None:
+            raise UsageError.not_allowed("source", given, " or ".join(f"{name}==VERSION" for name in FRAMEWORKS))
         return _with_target(given, framework, WheelTree(fetched_wheel(framework, version)))
     path, _, revision = given.rpartition("@") if "@" in given and not Path(given).exists() else (given, "", "")
     where = Path(path)
@@ -86,16 +78,16 @@ def with_text(source: BackendSource, text: str, filename: str | None = None) -> 
     return BackendSource(source.given, source.framework, target, source.tree)
 
 
-def fetched_wheel(framework: str, version: str) -> Path:
+def fetched_wheel(framework: Framework, version: str) -> Path:
     """The wheel of a release, from the cache or through pip; CannotRunError with pip's last line where it has none."""
     folder = cache_folder() / "wheels"
-    found = sorted(folder.glob(f"{framework}-{version}-*.whl")) if folder.is_dir() else []
+    found = sorted(folder.glob(f"{framework.name}-{version}-*.whl")) if folder.is_dir() else []
     if found:
         return found[0]
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as scratch:
-        arrived = _python_only(framework, version, Path(scratch)) if framework in LARGE_WHEELS else None
-        arrived = arrived or _whole_wheel(framework, version, Path(scratch))
+        arrived = _python_only(framework.name, version, Path(scratch)) if framework.is_large_wheel else None
+        arrived = arrived or _whole_wheel(framework.name, version, Path(scratch))
         kept = folder / arrived.name
         arrived.replace(kept)
     return kept
@@ -131,27 +123,27 @@ def _whole_wheel(framework: str, version: str, scratch: Path) -> Path:
 
 def _in_one_of(given: str, trees: list[Tree]) -> BackendSource:
     for tree in trees:
-        for framework, target in TARGETS.items():
-            if module_source(tree, target) is not None:
+        for framework in FRAMEWORKS.values():
+            if module_source(tree, framework.module) is not None:
                 return _with_target(given, framework, tree)
-    wanted = " or ".join(name.replace(".", "/") + ".py" for name in TARGETS.values())
+    wanted = " or ".join(framework.file for framework in FRAMEWORKS.values())
     raise CannotRunError(f"{given}: holds no {wanted}; give the folder that has the package in it, or its checkout")
 
 
-def _with_target(given: str, framework: str, tree: Tree) -> BackendSource:
-    target = module_source(tree, TARGETS[framework])
+def _with_target(given: str, framework: Framework, tree: Tree) -> BackendSource:
+    target = module_source(tree, framework.module)
     if target is None:
-        raise CannotRunError(f"{given}: has no {TARGETS[framework].replace('.', '/')}.py")
+        raise CannotRunError(f"{given}: has no {framework.file}")
     return BackendSource(given, framework, target, IndexedTree(tree))
 
 
 def _single_file(given: str, file: Path) -> BackendSource:
     """The file itself is under test; the package around it gives the rest."""
-    for framework, target in TARGETS.items():
-        parts = target.split(".")
+    for framework in FRAMEWORKS.values():
+        parts = framework.module.split(".")
         if file.name == f"{parts[-1]}.py" and len(file.parents) >= len(parts):
             root = file.parents[len(parts) - 1]
             if (root / parts[0]).is_dir() and file == root.joinpath(*parts).with_suffix(".py"):
                 return _with_target(given, framework, FolderTree(root))
-    names = ", ".join(t.replace(".", "/") + ".py" for t in TARGETS.values())
+    names = ", ".join(framework.file for framework in FRAMEWORKS.values())
     raise CannotRunError(f"{given}: does not lie in its package ({names}); give the whole tree, or put the file into one")

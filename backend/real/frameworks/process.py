@@ -115,7 +115,7 @@ def process(
         present = {name for name in OPTIONAL_MODULES if aiter.tree is not None and aiter.tree.index(name) is not None}
         optional = {OPTIONAL_MODULES[name]: operation(OPTIONAL_MODULES[name], _ANY_ARGUMENTS, log) for name in present}
         absent = frozenset(OPTIONAL_MODULES) - present
-        roots = [Root(source.framework, source.tree, fakes), *extra_roots]
+        roots = [Root(source.framework.name, source.tree, fakes), *extra_roots]
         roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent)
         packages = stack.enter_context(VirtualPackages(roots))
         try:

@@ -93,19 +93,15 @@ def decision_table(source: str, arch: Arch = Arch.GFX950, heads: Sequence[int] =
         return session.decide(arch, heads)
 
 
-REQUIRED_CLASSES = {"sglang": "AiterAttnBackend", "vllm": "AiterMLAImpl"}
-"""The class that is driven, by framework."""
-
-
 def require_class(source: BackendSource) -> None:
     """CannotRunError where the file under test does not parse or does not define the class."""
     tree = parse(source.target)
-    wanted = REQUIRED_CLASSES[source.framework]
+    wanted = source.framework.backend_class
     defined = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     if wanted not in defined:
         known = ", ".join(defined) or "no class at all"
         raise CannotRunError(
-            f"{source.target.filename}: defines no class {wanted} (it has: {known}); give {source.framework}'s file"
+            f"{source.target.filename}: defines no class {wanted} (it has: {known}); give {source.framework.name}'s file"
         )
 
 

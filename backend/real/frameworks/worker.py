@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 from backend.aiter.arguments import Device
 from backend.case import NUM_CU, Arch, DType
 from backend.real.aiter_ops import open_aiter
@@ -9,8 +11,6 @@ from backend.real.frameworks.decide import Driver, decision_table
 from backend.real.frameworks.fetch import open_source, with_text
 from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import Scenario
-from backend.real.frameworks.sglang import SglangDriver
-from backend.real.frameworks.vllm import VllmDriver
 from backend.real.handlers import PlannerHandlers
 
 
@@ -25,14 +25,14 @@ class Worker:
     def use(self, text: str | None) -> None:
         """Go on with another text of the file under test (None: the source's own); parsed definitions around it are kept."""
         self.source = self.opened if text is None else with_text(self.opened, text)
-        kind = SglangDriver if self.source.framework == "sglang" else VllmDriver
-        self.driver: Driver = kind(self.source, self.aiter)
+        module, _, kind = self.source.framework.driver.partition(":")
+        self.driver: Driver = getattr(importlib.import_module(module), kind)(self.source, self.aiter)
 
     def about(self) -> dict[str, str | None]:
         """What runs: source, framework, file under test, AITER's release and where its Python is, and what to warn of."""
         return {
             "source": self.source.label,
-            "framework": self.source.framework,
+            "framework": self.source.framework.name,
             "file": self.source.target.filename,
             "release": self.aiter.release,
             "aiter": self.aiter.label,

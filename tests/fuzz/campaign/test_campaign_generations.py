@@ -8,7 +8,7 @@ import pytest
 from undisturbed import reports
 
 from backend.case import Case
-from backend.serving.served import Allocation
+from backend.serving.bounds import Allocation
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.generations import LAG, Generations
 from fuzz.campaign.guide import Guide

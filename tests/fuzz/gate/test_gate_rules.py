@@ -46,7 +46,7 @@ def test_a_fault_of_the_base_s_rule_is_not_blamed(tmp_path: Path, capsys: pytest
 
 
 def test_a_function_of_one_s_own(tmp_path: Path) -> None:
-    text = "from backend.serving.registry import BACKENDS\nrule = BACKENDS['sglang-before-27188']\n"
+    text = "from backend.serving.backends import BACKENDS\nrule = BACKENDS['sglang-before-27188'].rule\n"
     assert gate(written(tmp_path, text, "mine.py") + ":rule", *FP8) == 1
 
 

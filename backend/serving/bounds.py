@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backend.case import Arch, DType, MetadataMode
-from backend.serving.registry import BACKENDS
 
 TensorTypes = tuple[Arch, DType, DType]
 """GPU, what q holds, what the KV cache holds: they go together, because backends quantise q on some GPUs only."""
@@ -29,7 +28,7 @@ class Allocation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Bounds:
     """Bounds of what a backend sends.
 
     heads: per rank. query_rows: rows a request, plain decode being 1. page_sizes: of the KV pool.
@@ -52,7 +51,7 @@ class Served:
     far_pools: bool = False
 
 
-SGLANG = Served(
+SGLANG = Bounds(
     heads=(4, 8, *range(16, 129, 16)),
     # q is quantised only on gfx95x, and only for --kv-cache-dtype fp8_e4m3; the other fp8 types leave it bf16.
     tensor_types=(
@@ -71,7 +70,7 @@ SGLANG = Served(
 )
 """Model heads over tensor parallel ranks, up to 8 draft tokens (aiter_backend.py). --page-size is 1 by default."""
 
-VLLM = Served(
+VLLM = Bounds(
     heads=(8, *range(16, 129, 16)),
     tensor_types=((Arch.GFX950, FP8, FP8), (Arch.GFX950, BF16, BF16), (Arch.GFX942, FP8, FP8), (Arch.GFX942, BF16, BF16)),
     query_rows=(1, 2, 3, 4),
@@ -83,7 +82,7 @@ VLLM = Served(
 )
 """Block size 1, q quantised with the KV cache (rocm_aiter_mla.py)."""
 
-DIRECT = Served(
+DIRECT = Bounds(
     heads=tuple(range(16, 129, 16)),
     tensor_types=tuple((a, q, kv) for a in (Arch.GFX950, Arch.GFX942) for q, kv in ((FP8, FP8), (BF16, BF16), (BF16, FP8))),
     query_rows=(1, 2, 3, 4, 5, 6, 7, 8),
@@ -101,12 +100,3 @@ OWN_POLICY = dataclasses.replace(
     DIRECT, modes=(None,), ragged_rows=False, empty_requests=False, page_sizes=(1,), far_pools=False
 )
 """For a user's own policy: as a serving backend, with every head count and combination of types that AITER has kernels for."""
-
-
-def served(backend: str) -> Served:
-    """The bounds of a backend by its name."""
-    if backend == "direct":
-        return DIRECT
-    if backend in BACKENDS:
-        return SGLANG if backend.startswith("sglang") else VLLM
-    return OWN_POLICY
