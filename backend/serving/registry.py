@@ -1,4 +1,8 @@
-"""Backends by name, and a user's own policy given as `module:name` or as a file `path.py[:name]`."""
+"""Backends by name, and a user's own policy given as `module:name` or as a file `path.py[:name]`.
+
+A policy of one's own is code. It is run where a person names it, on the command line or in the configuration of a campaign that
+is begun; what is only read (a case, a corpus entry, a store) names built-in backends alone, or one that was named so.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,31 @@ DEFAULT_FUNCTION = "policy"
 _ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a Case that returns a Choice) or rule.toml"
 
 
+_named: set[str] = set()
+
+
+def named_policy(name: str) -> Policy:
+    """The policy that a person has named; from here on `policy` knows it too. Raises UsageError where there is none.
+
+    Never to be called with a name that was read from a file of unknown origin: it imports the module, or executes the file.
+    """
+    found = BACKENDS[name].rule if name in BACKENDS else _own(name)
+    _named.add(name)
+    return found
+
+
 def policy(name: str) -> Policy:
-    """The policy of that name; raises UsageError where there is none."""
-    found = BACKENDS.get(name)
-    return found.rule if found is not None else _own(name)
+    """The built-in policy of that name, or one that was named before; raises UsageError for any other, without running it."""
+    if name in BACKENDS:
+        return BACKENDS[name].rule
+    if name in _named:
+        return _own(name)
+    if ":" not in name and not name.endswith((".py", ".toml")):
+        raise UsageError.not_allowed("backend", name, ", ".join(BACKENDS), _ADVICE)
+    raise UsageError(
+        f"backend {name!r}: a rule that a case, a corpus entry or a store names is not run; give --backend {name} if you trust "
+        f"it, or one of {', '.join(BACKENDS)}"
+    )
 
 
 def bounds_of(name: str) -> Bounds:

@@ -25,6 +25,7 @@ from backend.findings import Finding
 from backend.host import BuiltIn
 from backend.outcome import Outcome, reported
 from backend.path import Path
+from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, died, run_chunk
 from fuzz.campaign.guided import KEPT, Frozen, Maker
 from fuzz.campaign.order import Order
@@ -83,6 +84,7 @@ class CampaignChild:
         """Opens the device; what is missing is an answer, because trying again does not help."""
         self._order = order
         try:
+            named_policy(order.space.backend)  # whoever sends the order has it from a person
             source = None if order.aiter is None else open_source(order.aiter)
             self._path = Path(BuiltIn(source), open_device(order.device, source, ranks=order.ranks))
         except AiterfuzzError as error:

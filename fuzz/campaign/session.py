@@ -14,7 +14,7 @@ from typing import Any
 
 from backend.devices.registry import OPENERS
 from backend.errors import CannotRunError, UsageError
-from backend.serving.registry import policy
+from backend.serving.registry import named_policy, policy
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
@@ -34,7 +34,7 @@ def begin(config: CampaignConfig) -> CampaignSummary:
     """Runs a new campaign; raises UsageError where its folder holds one already."""
     config = absolute(config)
     # Whatever is wrong with what was given is said before anything is written or started.
-    policy(config.backend)
+    named_policy(config.backend)
     if config.device not in OPENERS:
         raise UsageError.not_allowed("device", config.device, ", ".join(OPENERS))
     space = config.space()
@@ -71,6 +71,9 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     if not path.is_file():
         raise UsageError(f"{folder}: no campaign there to go on with; leave out --resume to begin one")
     config = changed(stored_config(path), changes, folder)
+    if "backend" in changes:
+        named_policy(config.backend)
+    policy(config.backend)  # a store may be anybody's: a rule is run only where it was named again
     lock = Lock(folder)
     made_by = _provenance(config, config.space().releases)
     known = KnownFaults(_corpus(config))

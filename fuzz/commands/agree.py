@@ -106,6 +106,7 @@ def _examined(
     from backend.call import Call
     from backend.host import BuiltIn
     from backend.path import Path as CasePath
+    from backend.serving.registry import named_policy
     from fuzz.agree import drawn_calls, examine
 
     ends = None if arguments.seconds is None else time.monotonic() + arguments.seconds
@@ -113,6 +114,8 @@ def _examined(
         path = CasePath(BuiltIn(source))
         given = ((path.launched(each.case), each.seen) for each in _read(arguments.recorded))
     else:
+        for backend in arguments.backends:
+            named_policy(backend)
         spaces = [_space(arguments, backend, source) for backend in arguments.backends]
         given = ((made, {}) for made in drawn_calls(spaces, arguments.seed, source, agreement))
     for made, before in given:

@@ -78,8 +78,11 @@ def _case(arguments: argparse.Namespace) -> Case:
     from backend.case import FIELDS, Case
     from backend.case_fields import REQUIRED
     from backend.codec import read_file
+    from backend.serving.registry import named_policy
 
     given = given_case_fields(arguments)
+    if "backend" in given:
+        named_policy(given["backend"])
     if arguments.case is not None:
         return read_file(Case, arguments.case).replace(**given)
     missing = [field.formerly or field.flag for field in FIELDS if field.neutral is REQUIRED and field.name not in given]

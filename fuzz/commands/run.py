@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.devices.registry import RANKED, open_device
     from backend.host import BuiltIn
     from backend.path import Path as CasePath
-    from backend.serving.registry import policy
+    from backend.serving.registry import named_policy
     from fuzz.page.devices import notice
     from fuzz.provenance import provenance
     from fuzz.report import lines
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.space import space
 
     source, spec = _asked(arguments)
-    policy(spec.backend)  # an unknown one is said before anything is written
+    named_policy(spec.backend)  # an unknown one is said before anything is written
     cases = space(spec)
     ranks = arguments.ranks if arguments.device in RANKED else 1
     path = CasePath(BuiltIn(source), open_device(arguments.device, source, ranks=ranks, numbers=arguments.numbers))

@@ -12,7 +12,7 @@ from backend.case import Case
 from backend.codec import to_plain
 from backend.path import Path
 from backend.serving.bounds import SGLANG
-from backend.serving.registry import policy
+from backend.serving.registry import named_policy
 from fuzz.gate.sweep import HEADS, Tensors
 from fuzz.search import Budget, Fault, Search
 from fuzz.space import CaseSpace, space
@@ -87,7 +87,9 @@ def gate_policy(
     rule: str, base: str | None, tensors: Sequence[Tensors], heads: Sequence[int], seconds: float, seed: int
 ) -> PolicyOutcome:
     """Searches with the rule until time is up, each head count and tensor type first; then tries each fault on the base."""
-    policy(rule)
+    for given in (rule, base):
+        if given is not None:
+            named_policy(given)
     path = Path()
     ends = time.monotonic() + seconds
     found: dict[str, Fault] = {}

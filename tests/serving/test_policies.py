@@ -11,7 +11,7 @@ from backend.decision import Decision, Refused
 from backend.errors import UsageError
 from backend.serving.backends import BACKENDS
 from backend.serving.policy import decide
-from backend.serving.registry import policy
+from backend.serving.registry import named_policy, policy
 
 NON_PS, FAKE, FAST = MetadataMode.NON_PERSISTENT, MetadataMode.FAKE, MetadataMode.FAST
 
@@ -98,13 +98,17 @@ other = 3
 def test_own_policy_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(OWN_POLICY)
-    assert decided(Case(num_head=16, kv_lens=(9,), backend=str(file))).mode is FAST
+    case = Case(num_head=16, kv_lens=(9,), backend=str(file))
+    with pytest.raises(UsageError, match="is not run; give --backend"):
+        decided(case)
+    named_policy(str(file))
+    assert decided(case).mode is FAST
     with pytest.raises(UsageError, match="no function 'other'"):
-        policy(f"{file}:other")
+        named_policy(f"{file}:other")
 
 
 def test_own_policy_from_a_module() -> None:
-    assert policy("backend.serving.sglang:SGLANG_27188") is BACKENDS["sglang-27188"].rule
+    assert named_policy("backend.serving.sglang:SGLANG_27188") is BACKENDS["sglang-27188"].rule
 
 
 @pytest.mark.parametrize(
@@ -118,11 +122,11 @@ def test_own_policy_from_a_module() -> None:
 )
 def test_unknown_backends_say_what_is_allowed(name: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        policy(name)
+        named_policy(name)
 
 
 def test_policy_file_that_raises_is_named(tmp_path: Path) -> None:
     file = tmp_path / "broken.py"
     file.write_text("1 / 0")
     with pytest.raises(UsageError, match="ZeroDivisionError"):
-        policy(str(file))
+        named_policy(str(file))

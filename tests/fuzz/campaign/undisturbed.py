@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.path import Path
+from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
@@ -13,6 +14,7 @@ from fuzz.campaign.store import StoredChunk
 
 def reports(config: CampaignConfig) -> list[ChunkReport]:
     """Of all chunks, in their order."""
+    named_policy(config.backend)
     maker = Maker(config.space(), config.seed, config.cases_a_chunk)
     guide = Guide(config.generation_chunks, config.guided)
     path = Safe(Path(device=config.device), config.device)
