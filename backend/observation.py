@@ -130,12 +130,12 @@ class Disagreement:
 class Observation:
     """What happened.
 
-    device: "model", "cdna", "rocm", "cuda". violations: by every stage that ran, the first stage first.
+    device: by name in backend.devices.kinds. violations: by every stage that ran, the first stage first.
     footprints: by stage, only where the device was asked to record them.
     coverage: identifiers of what ran (pc edges of the machine code, branches of the planner), for a campaign to steer by.
     schedule: which wave schedule made the run, "" for a device without waves.
     numbers: outputs against the reference, None where the device computes none. end: of a device that can hang or die.
-    disagreements: of a device that runs two others.
+    disagreements: of a device that runs two others. own_kernel: what ran in place of AITER's kernel, "" where that did.
     """
 
     call: Call
@@ -148,3 +148,4 @@ class Observation:
     numbers: Numbers | None = None
     end: DeviceEnd | None = None
     disagreements: tuple[Disagreement, ...] = ()
+    own_kernel: str = ""

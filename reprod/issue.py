@@ -14,6 +14,7 @@ from backend.aiter.release import release
 from backend.call import Call
 from backend.case import Arch
 from backend.codec import dumps
+from backend.devices.kinds import device_kind
 from backend.errors import UsageError
 from backend.observation import ViolationKind
 from backend.outcome import Outcome
@@ -173,16 +174,10 @@ def _summary_and_rest(cause: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _seen_on(outcome: Outcome) -> str:
     """What ran; whoever reads only the first lines must learn that it was no GPU."""
-    product, device = _GPU[outcome.case.arch], outcome.observation.device if outcome.observation is not None else "none"
-    if device == "cdna":
-        whole = outcome.observation is not None and outcome.observation.numbers is not None
-        what = "run whole" if whole else "every instruction that its accesses depend on run"
-        return (
-            f"AITER's own machine code, {what} on a simulated {product}, the second stage by a model; **not yet seen on a GPU**"
-        )
-    if device == "model":
-        return f"a model of what each kernel accesses, for {product}; **not yet seen on a GPU**"
-    return f"device {device}" if device != "none" else "AITER's host code alone: nothing is launched"
+    observation = outcome.observation
+    if observation is None:
+        return "AITER's host code alone: nothing is launched"
+    return device_kind(observation.device).where_seen(_GPU[outcome.case.arch], observation.numbers is not None)
 
 
 def _instructions(outcome: Outcome) -> list[str]:
@@ -270,17 +265,10 @@ def _around(outcome: Outcome, around: Surroundings) -> list[str]:
     ]
 
 
-_RUNS = {
-    ("model", False): "worked out by the model of each kernel's accesses",
-    ("cdna", False): "seen in the accesses of AITER's machine code on the simulated GPU",
-    ("cdna", True): "seen by running the kernels whole on the simulated GPU and comparing o with attention in float64",
-}
-
-
 def _ran(devices: Mapping[str, bool]) -> str:
-    """How a sweep came by what it tells."""
-    told = [_RUNS.get((device, numbers), f"seen on device {device}") for device, numbers in devices.items()]
-    return listed(told) if told else "by AITER's host code alone"
+    """How a sweep came by what it tells. devices: by name, with whether o was compared with attention."""
+    ways = [device_kind(device).how_swept(numbers) for device, numbers in devices.items()]
+    return listed(ways) if ways else "by AITER's host code alone"
 
 
 def _value(shape: Shape) -> str:

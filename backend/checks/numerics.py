@@ -61,4 +61,4 @@ def check_numbers(observation: Observation) -> list[Finding]:
 
 
 def _stage(observation: Observation) -> str:
-    return observation.call.launched.code_object if observation.device != "cuda" else "our Triton kernel"
+    return observation.own_kernel or observation.call.launched.code_object

@@ -20,11 +20,13 @@ REFUSED_NOTE = "not launched: AITER raises on the planner's arguments"
 class ChildDevice(ABC):
     """Base of `cuda` and `rocm`. One child serves a device object, or one a rank.
 
-    command, variables: of the child. ranks: processes that run each case at the same moment.
+    own_kernel: what it runs in place of AITER's kernel, "" where it runs that. command, variables: of the child.
+    ranks: processes that run each case at the same moment.
     Raises CannotRunError where the child does not come up (no GPU, no aiter).
     """
 
     name: str
+    own_kernel: str = ""
 
     def __init__(
         self, command: Sequence[str], variables: Mapping[str, str], ranks: int = 1, limits: Limits | None = None
@@ -127,6 +129,7 @@ class ChildDevice(ABC):
             notes=(*self._notes, *self._call_notes(call), *own_notes, *ranks_note),
             numbers=numbers_of(results),
             end=worst_end(ends),
+            own_kernel=self.own_kernel,
         )
 
 

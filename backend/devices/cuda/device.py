@@ -37,6 +37,7 @@ class CudaDevice(ChildDevice):
     """
 
     name = "cuda"
+    own_kernel = STAGE_1
 
     def __init__(
         self, ranks: int = 1, interpret: bool = False, sanitize: bool = False, limits: Limits | None = None, seed: int = 0
