@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from backend.call import Call
 from backend.case import Case
-from backend.decision import Decision, Refused
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity, cause
-from backend.observation import Observation
+
+if TYPE_CHECKING:  # whoever reads an outcome of another process needs none of what makes one
+    from backend.call import Call
+    from backend.decision import Decision, Refused
+    from backend.observation import Observation
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

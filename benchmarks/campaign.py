@@ -27,7 +27,8 @@ from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
-from fuzz.campaign.guided import Frozen, Maker
+from fuzz.campaign.guided import Frozen
+from fuzz.campaign.maker import Maker
 from fuzz.campaign.order import Order
 from fuzz.campaign.store import StoredChunk
 from fuzz.campaign.triage import default_corpus

@@ -26,7 +26,7 @@ from backend.host import BuiltIn
 from backend.observation import DeviceEnd, Numbers, Observation, Violation, ViolationKind
 from backend.outcome import Outcome
 from backend.path import Path, faults_before_launch, judge
-from fuzz.search import chunk_cases
+from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace
 
 HARDWARE = ("cuda", "rocm")

@@ -5,25 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
-
-from numba.core import event
+from typing import Any, TextIO
 
 COMPILING = "compiling planners, first start only ..."
-
-
-class _Announcer(event.Listener):
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._said = False
-
-    def on_start(self, event: event.Event) -> None:
-        if not self._said:
-            self._said = True
-            print(COMPILING, file=self._stream, flush=True)
-
-    def on_end(self, event: event.Event) -> None:
-        pass
 
 
 @contextmanager
@@ -33,5 +17,18 @@ def announced(stream: TextIO | None = None) -> Iterator[None]:
     The cache lies beside the source files where that folder can be written to (an editable install), else below the
     user's cache folder; NUMBA_CACHE_DIR names another place. That is numba's own order of preference.
     """
-    with event.install_listener("numba:compile", _Announcer(stream or sys.stderr)):
+    from numba.core import event
+
+    class Announcer(event.Listener):
+        said = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.said:
+                self.said = True
+                print(COMPILING, file=stream or sys.stderr, flush=True)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Announcer()):
         yield

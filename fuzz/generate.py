@@ -7,12 +7,17 @@ It serves generation only; tests draw from the same strategies with Hypothesis' 
 
 from __future__ import annotations
 
+import hashlib
 from random import Random
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, PrimitiveProvider
 from hypothesis.strategies import SearchStrategy, tuples
+
+from backend.case import Case
+from fuzz.space import CaseSpace
+from fuzz.strategies import cases
 
 T = TypeVar("T")
 
@@ -62,6 +67,9 @@ class SeededProvider(PrimitiveProvider):
 AVAILABLE_PROVIDERS[PROVIDER] = SeededProvider
 
 
+CHUNK = 250
+"""Cases a chunk where nobody says otherwise: a tenth of a second of work on the model."""
+
 BUNDLE = 25
 """Examples that Hypothesis draws as one, because its book-keeping costs 130 us each time, more than most cases do."""
 
@@ -87,3 +95,9 @@ def examples(strategy: SearchStrategy[T], count: int, seed: int) -> list[T]:
     # Hypothesis begins with the simplest choices throughout: a bundle of equals, of which one will do.
     simplest, *drawn = bundles
     return [simplest[0], *(example for bundle in drawn for example in bundle)][:count]
+
+
+def chunk_cases(space: CaseSpace, seed: int, chunk: int, count: int = CHUNK) -> list[Case]:
+    """The cases of one chunk, the first being the simplest of the space; of two counts, the smaller gives the first of them."""
+    digest = hashlib.sha256(f"{seed}/{chunk}".encode()).digest()
+    return examples(cases(space), count, int.from_bytes(digest[:8], "little"))

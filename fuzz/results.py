@@ -1,105 +1,96 @@
-"""Results of a run as JSON lines, written as they come, so that a run that is killed leaves all it had found.
+"""The results of a run as JSON lines: what the store records, rendered as it comes, for readers without SQLite.
 
 The file is `results.jsonl` in the run's folder. Its lines, by their field "event":
   run       first: seed, space, budget and provenance, from which every case can be drawn again
-  started   a case is about to run: number, chunk, position; the last such line of a killed run names the case that did it
+  started   a case that was run: number, chunk, position; its lines come when its chunk (of `chunk_cases`) is recorded
   refused   number and reason; unmodelled likewise
   fault     number and signature of a case that shows a fault
   found     a new fault: signature, severity, party, the first and the smallest case, its findings, its folder
   finished  last: counts; "interrupted" is true after Ctrl-C
-A case that is started and followed by nothing of its own was clean.
+A case that is started and followed by nothing of its own was clean. A run that is killed leaves all chunks before the last.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from backend.codec import to_plain
-from backend.errors import UsageError
+from backend.fate import Fate
+from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.report import ChunkReport
+from fuzz.campaign.store import FindingRow
+from fuzz.campaign.summary import CampaignSummary
 from fuzz.provenance import Provenance
-from fuzz.search import Budget, Fault, Ran, Started, Tally
-from fuzz.space import CaseSpace
 
 FILE_NAME = "results.jsonl"
 
 
-def prepare_folder(folder: Path) -> None:
-    """Makes the folder of a run; raises UsageError where nothing can be written there."""
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"--out: given {str(folder)!r}; it cannot be written to ({reason}); give another folder") from error
+class Results:
+    """Writes results.jsonl; an earlier run's file of that name is replaced. A Log of the engine."""
 
+    def __init__(self, config: CampaignConfig, made_by: Provenance) -> None:
+        self.path = Path(config.out) / FILE_NAME
+        self._numbers = config.cases_a_chunk
+        self._file = self.path.open("w", encoding="utf-8")
+        budget = {"cases": config.cases, "seconds": config.seconds}
+        self._write([_line("run", seed=config.seed, space=config.space(), budget=budget, provenance=made_by)])
 
-class ResultLog:
-    """Writes results.jsonl; an earlier run's file of that name is replaced. Use as a context manager."""
+    def ran(self, report: ChunkReport) -> None:
+        """A chunk, case by case."""
+        self._write(self._lines(report))
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE_NAME
-        # Line buffered: a line is in the kernel's hands before its case runs, so that even SIGKILL loses nothing.
-        self._file = self.path.open("w", encoding="utf-8", buffering=1)
+    def found(self, row: FindingRow) -> None:
+        """A new fault, shrunk."""
+        worst = max((finding.severity for finding in row.findings), default=row.cause.severity)
+        self._write(
+            [
+                _line(
+                    "found",
+                    number=row.chunk * self._numbers + row.position + 1,
+                    signature=row.signature,
+                    severity=worst.name.lower(),
+                    party=row.cause.party,
+                    case=row.first,
+                    smallest=row.smallest,
+                    minimal=row.minimal,
+                    findings=row.findings,
+                    folder=None if row.folder is None else str(self.path.parent / row.folder),
+                )
+            ]
+        )
 
-    def __enter__(self) -> ResultLog:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def finished(self, summary: CampaignSummary) -> None:
+        """The last line, of the summary of the whole."""
+        counts = summary.counts
+        line = _line(
+            "finished",
+            cases=counts.cases,
+            ran=counts.ran,
+            refused={reason.text: reason.cases for reason in counts.refused_reasons},
+            unmodelled={reason.text: reason.cases for reason in counts.unmodelled_reasons},
+            faults={finding.signature: finding.count for finding in (*summary.findings, *summary.not_reproduced)},
+            seconds=round(summary.seconds, 3),
+            interrupted=not summary.complete,
+        )
+        self._write([line])
         self._file.close()
 
-    def run(self, space: CaseSpace, seed: int, budget: Budget, provenance: Provenance) -> None:
-        """The first line."""
-        self._write("run", seed=seed, space=space, budget=budget, provenance=provenance)
+    def _lines(self, report: ChunkReport) -> Iterator[str]:
+        events = {Fate.FAULTY: "fault", Fate.DIED: "fault", Fate.REFUSED: "refused", Fate.UNMODELLED: "unmodelled"}
+        for position, code in enumerate(report.codes.tolist()):
+            number, label = report.chunk * self._numbers + position + 1, report.labels[code]
+            yield f'{{"event": "started", "number": {number}, "chunk": {report.chunk}, "position": {position}}}\n'
+            if label.fate in events:
+                field = "signature" if events[label.fate] == "fault" else "reason"
+                yield _line(events[label.fate], number=number, **{field: label.text})
 
-    def started(self, event: Started) -> None:
-        """Before a case runs; by hand, because it is written for every case."""
-        self._file.write(
-            f'{{"event": "started", "number": {event.number}, "chunk": {event.chunk}, "position": {event.position}}}\n'
-        )
+    def _write(self, lines: Iterator[str] | list[str]) -> None:
+        self._file.writelines(lines)
+        self._file.flush()
 
-    def ran(self, event: Ran) -> None:
-        """After a case has run; nothing for a clean one."""
-        if event.signature is not None:
-            self._write("fault", number=event.number, signature=event.signature)
-        elif event.refused is not None:
-            self._write("refused", number=event.number, reason=event.refused)
-        elif event.unmodelled is not None:
-            self._write("unmodelled", number=event.number, reason=event.unmodelled)
 
-    def found(self, fault: Fault, folder: Path | None) -> None:
-        """A new fault, shrunk."""
-        cause = fault.shrunk.outcome.cause
-        assert cause is not None
-        self._write(
-            "found",
-            number=fault.number,
-            signature=fault.signature,
-            severity=fault.severity.name.lower(),
-            party=cause.party,
-            case=fault.first,
-            smallest=fault.shrunk.case,
-            minimal=fault.shrunk.minimal,
-            findings=fault.shrunk.outcome.findings,
-            folder=None if folder is None else str(folder),
-        )
-
-    def finished(self, tally: Tally, seconds: float, interrupted: bool) -> None:
-        """The last line."""
-        counts = {signature: fault.count for signature, fault in tally.faults.items()}
-        self._write(
-            "finished",
-            cases=tally.cases,
-            ran=tally.ran,
-            refused=dict(tally.refused),
-            unmodelled=dict(tally.unmodelled),
-            faults=counts,
-            seconds=round(seconds, 3),
-            interrupted=interrupted,
-        )
-
-    def _write(self, event: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"event": event, **{name: to_plain(value) for name, value in fields.items()}}) + "\n")
+def _line(event: str, **fields: Any) -> str:
+    return json.dumps({"event": event, **{name: to_plain(value) for name, value in fields.items()}}) + "\n"

@@ -9,7 +9,7 @@ from backend.case import Case
 from backend.codec import read_file
 from backend.errors import UsageError
 from reprod.corpus import load_entry
-from reprod.write import CASE
+from reprod.folder import CASE
 
 
 def given_case(path: Path) -> Case:

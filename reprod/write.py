@@ -1,34 +1,23 @@
-"""The folder of one finding: case.json, explain.txt, repro.py, issue.md, written whole or not at all."""
+"""What the folder of one finding says: case.json, explain.txt, repro.py, issue.md."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.codec import dumps
 from backend.errors import UsageError
+from backend.findings import Finding
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from reprod.explain import explain_text
 from reprod.fix import fix_of
+from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, SCRIPT, folder_name, write_folder
 from reprod.issue import Context, Evidence, issue_text
 from reprod.layouts import layouts
 from reprod.script import script_text
 from reprod.sweep import surroundings
-
-CASE, EXPLAIN, SCRIPT, ISSUE = "case.json", "explain.txt", "repro.py", "issue.md"
-
-RANKS_SCRIPT = "repro_ranks.py"
-"""The script of several processes, where one is asked for."""
-
-CAUSE, BISECTION = "cause.md", "bisection.txt"
-"""What a person and `aiterfuzz bisect` add to the issue; kept, so that the folder can be written anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +58,7 @@ def write_finding(
     files = finding_files(outcome, context, path, seed, command, notes)
     if verify is not None:
         files = verify(files)
-    return write_folder(folder, folder_name(outcome), files)
+    return write_folder(folder, folder_name(cause_of(outcome).signature, outcome.case), files)
 
 
 def finding_files(
@@ -81,9 +70,7 @@ def finding_files(
     notes: Notes = NO_NOTES,
 ) -> Mapping[str, str]:
     """Content of each file of a finding's folder, by name."""
-    cause = outcome.cause
-    if cause is None:
-        raise UsageError(f"nothing to write: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
+    cause_of(outcome)
     path = path if path is not None else CasePath()
     fix = fix_of(outcome, path)
     script = script_text(outcome, fix, SCRIPT)
@@ -102,38 +89,8 @@ def finding_files(
     }
 
 
-def folder_name(outcome: Outcome) -> str:
-    """`bug-<symptom>-<stage>-<id>`; the id is of the signature and the case, so that one fault always gets one name."""
-    cause = outcome.cause
-    assert cause is not None
-    identity = hashlib.sha256(f"{cause.signature}\n{dumps(outcome.case)}".encode()).hexdigest()[:8]
-    stage = re.sub(r"[^A-Za-z0-9_.]+", "-", cause.stage).strip("-.")
-    return f"bug-{cause.kind.value}-{stage}-{identity}"
-
-
-def write_folder(parent: Path, name: str, files: Mapping[str, str]) -> Path:
-    """Makes parent/name with these files, under another name first; raises UsageError where that cannot be done."""
-    target, temporary = parent / name, None
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-        for file_name, text in files.items():
-            (temporary / file_name).write_text(text, encoding="utf-8")
-        temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            os.rename(target, temporary / "replaced")
-            os.rename(temporary, target)
-            shutil.rmtree(target / "replaced")
-        else:
-            os.rename(temporary, target)
-    except OSError as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        raise UsageError(f"folder {target}: cannot be written ({error.strerror or error}); give a folder that can") from error
-    return target
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def cause_of(outcome: Outcome) -> Finding:
+    """What an outcome's folder is about; raises UsageError where it shows no finding."""
+    if outcome.cause is None:
+        raise UsageError(f"nothing to write: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
+    return outcome.cause

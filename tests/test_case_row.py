@@ -1,7 +1,7 @@
 """A dimension of a Case is one row: one line put into backend/case.py, and search, shrinker, texts and flags have it.
 
-A process of its own imports backend.case with one more row in it; everything else is the source as it stands. What the row
-brings about is a rule's own: more than FINE groups, and it plans as sglang did before #27188.
+A process, and those that it starts, import backend.case with one more row in it; the rest is the source as it stands. What
+the row brings about is a rule's own: more than FINE groups, and it plans as sglang did before #27188.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,11 @@ def policy(case):
 
 
 def run(program: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", PROGRAM + program, *argv]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "sitecustomize.py").write_text(PROGRAM, encoding="utf-8")  # which every Python begins with
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, str(ROOT)])}
+        command = [sys.executable, "-c", "import sys\n" + program, *argv]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
 
 
 def cli(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -120,7 +123,7 @@ def test_it_is_mutated_and_taken_over_from_other_parents() -> None:
     program = """
 from random import Random
 from fuzz.campaign.mutate import Mutator
-from fuzz.search import chunk_cases
+from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
 

@@ -18,32 +18,21 @@ from backend.child.ends import EndKind
 from backend.child.messages import Payload
 from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
-from backend.devices.registry import open_device
+from backend.devices.registry import RANKED, open_device
 from backend.errors import AiterfuzzError
-from backend.fate import Fate
-from backend.findings import Finding
 from backend.host import BuiltIn
-from backend.outcome import Outcome, reported
 from backend.path import Path
 from backend.serving.registry import named_policy
-from fuzz.campaign.chunks import Safe, died, run_chunk
-from fuzz.campaign.guided import KEPT, Frozen, Maker
+from fuzz.campaign.chunks import Safe, run_chunk
+from fuzz.campaign.guided import KEPT, Frozen
+from fuzz.campaign.maker import Maker
 from fuzz.campaign.order import Order
+from fuzz.campaign.outcomes import died, outcome_message
 from fuzz.campaign.slot import Slot
+from fuzz.compiling import announced
 
 ALONE = 1 << 40
 """Chunk that the slot names while a single case runs."""
-
-
-def outcome_message(outcome: Outcome) -> dict[str, Any]:
-    """What is said of a single case."""
-    return {"fate": outcome.fate.value, "findings": to_plain(outcome.findings), "refused": outcome.refused}
-
-
-def outcome_of(message: Mapping[str, Any], case: Case) -> Outcome:
-    """An Outcome with the findings and the refusal of a message; the rest stayed in the process."""
-    findings = tuple(from_plain(Finding, plain) for plain in message["findings"])
-    return reported(case, findings, message["refused"], Fate(message["fate"]))
 
 
 class CampaignChild:
@@ -86,7 +75,9 @@ class CampaignChild:
         try:
             named_policy(order.space.backend)  # whoever sends the order has it from a person
             source = None if order.aiter is None else open_source(order.aiter)
-            self._path = Path(BuiltIn(source), open_device(order.device, source, ranks=order.ranks))
+            ranks = order.ranks if order.device in RANKED else 1  # of others, the script alone has so many processes
+            device = open_device(order.device, source, ranks=ranks, numbers=order.numbers)
+            self._path = Path(BuiltIn(source), device)
         except AiterfuzzError as error:
             return {"missing": str(error)}
         self._maker = Maker(order.space, order.seed, order.count)
@@ -124,14 +115,15 @@ class CampaignChild:
         return outcome_message(outcome)
 
     def _texts(self, case: Case, command: str) -> Mapping[str, Any]:
-        from reprod.write import Notes, finding_files, folder_name
+        from reprod.folder import folder_name
+        from reprod.write import Notes, cause_of, finding_files
 
         order, path, _ = self._ready
         self._slot.note(ALONE, 1)
         outcome = path.run(case)
         files = finding_files(outcome, order.made_by, path, order.seed, command, Notes(ranks=order.ranks))
         self._slot.note(-1, -1)
-        return {"folder": folder_name(outcome), "files": dict(files)}
+        return {"folder": folder_name(cause_of(outcome).signature, case), "files": dict(files)}
 
 
 def main(slot: str) -> None:
@@ -140,7 +132,8 @@ def main(slot: str) -> None:
         # Of all processes on the machine, the one that runs cases is the one to go when memory ends.
         FilePath("/proc/self/oom_score_adj").write_text("900")
     made = Slot(FilePath(slot))
-    serve(lambda: CampaignChild(made))
+    with announced():  # on its standard error, which its supervisor reads
+        serve(lambda: CampaignChild(made))
 
 
 if __name__ == "__main__":

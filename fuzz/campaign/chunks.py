@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count as numbers
 from pathlib import Path as FilePath
 from traceback import extract_tb
 
@@ -13,10 +14,10 @@ import numpy as np
 from backend.case import Case
 from backend.errors import CannotRunError
 from backend.fate import Fate
-from backend.findings import Finding, FindingKind, Party, Severity
-from backend.outcome import Outcome, reported, unmodelled
+from backend.outcome import Outcome, unmodelled
 from fuzz.campaign.features import better, features, parent
 from fuzz.campaign.guided import COMMON, Frozen
+from fuzz.campaign.outcomes import died, label_of
 from fuzz.campaign.report import (
     NO_PARENT,
     CellCounts,
@@ -28,28 +29,12 @@ from fuzz.campaign.report import (
     Shown,
     cell_of,
 )
-from fuzz.search import Runner
+from fuzz.generate import CHUNK, chunk_cases
+from fuzz.space import CaseSpace
+from reprod.shrink import Runner
 
 Note = Callable[[int, int], None]
 """Told (chunk, position) before a case runs, and (-1, -1) when none does."""
-
-
-HANGS = "hang"
-"""Discriminator of a case that does not come back; any other names a signal, an exit status or an exception."""
-
-
-def died(case: Case, device: str, how: str, discriminator: str) -> Outcome:
-    """The outcome of a case that took the program with it. how: completes "the process that ran the case ..."."""
-    finding = Finding(
-        FindingKind.HANG if discriminator == HANGS else FindingKind.DIED,
-        Severity.SILENT,
-        Party.PROJECT,
-        f"device {device}",
-        "",
-        f"the process that ran the case {how}",
-        discriminator=discriminator,
-    )
-    return reported(case, (finding,), None, Fate.DIED)
 
 
 class Safe:
@@ -70,12 +55,6 @@ class Safe:
             place = f"{FilePath(where.filename).name}:{where.name}"
             how = f"raised {type(error).__name__} in {place}: {error}"
             return died(case, self.device, how, f"{type(error).__name__} in {place}")
-
-
-def label_of(outcome: Outcome) -> Label:
-    """What became of a case."""
-    cause = outcome.cause if outcome.faulty else None
-    return Label(outcome.fate, cause.signature if cause is not None else outcome.reason or "")
 
 
 def run_chunk(
@@ -101,6 +80,13 @@ def run_chunk(
         tally.count(position, case, path.run(case))
     note(-1, -1)
     return tally.report(chunk, time.perf_counter() - begin)
+
+
+def drawn_chunks(space: CaseSpace, path: Runner, device: str, seed: int, count: int = CHUNK) -> Iterator[ChunkReport]:
+    """Chunks 0, 1, 2, ... of a seed without guidance, each run in this process when it is asked for."""
+    safe = Safe(path, device)
+    for chunk in numbers():
+        yield run_chunk(chunk, chunk_cases(space, seed, chunk, count), safe, Frozen(), lambda *_: None, keep=False)
 
 
 class _Tally:

@@ -17,6 +17,7 @@ from typing import Any
 from backend.child.ends import EndKind
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.order import Order
+from fuzz.campaign.pool import Lost
 
 OBJECT_STORE_BYTES = 128 << 20
 """What passes through it is a few megabytes a generation; Ray's default takes a third of the memory."""
@@ -38,14 +39,6 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Environment that Ray reads when it is imported; what the user has set stays."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """An answer that will not come."""
-
-    kind: EndKind
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)

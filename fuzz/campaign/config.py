@@ -68,13 +68,16 @@ class CampaignConfig(Spec):
 
     # On what, and how long.
     device: str = explained("model", "what runs a case: model, cdna, both, rocm, cuda; `aiterfuzz version` lists what is there")
+    numbers: bool = explained(False, "device cdna: run whole kernels on drawn values and judge their output (slow)")
+    ranks: int = explained(
+        1, "as TP: each case on so many GPUs at once (rocm, cuda), and a script of as many processes", least=1
+    )
     aiter: str | None = explained(None, "PATH[@REVISION] of a checkout of ROCm/aiter: its kernel table and code objects")
-    cases: int | None = explained(None, "stop after so many cases, rounded up to whole chunks", least=1)
+    cases: int | None = explained(None, "stop after so many cases; more than a chunk: rounded up to whole chunks", least=1)
     seconds: float | None = explained(None, "stop after so many seconds of running; 600 where `cases` is not given either")
     workers: int = explained(
         0, "workers; 0: one for each core (model, cdna) or GPU (rocm) that Ray has, four for each GPU (cuda)", least=0
     )
-    ranks: int = explained(1, "processes that run each case at the same moment, on a GPU each (rocm, cuda)", least=1)
     address: str | None = explained(None, "an existing Ray cluster, as host:port or auto; none: one is started here")
 
     # What a case may do to its worker.
@@ -111,8 +114,11 @@ class CampaignConfig(Spec):
 
     @property
     def cases_a_chunk(self) -> int:
-        """Cases of every chunk."""
-        return self.chunk_cases or CHUNK_CASES.get(self.device, GPU_CHUNK_CASES)
+        """Cases of every chunk; of a campaign of fewer cases than a chunk usually has, all of them."""
+        if self.chunk_cases:
+            return self.chunk_cases
+        usual = CHUNK_CASES.get(self.device, GPU_CHUNK_CASES)
+        return usual if self.cases is None else min(usual, self.cases)
 
     @property
     def seconds_a_case(self) -> float:
@@ -157,7 +163,7 @@ class CampaignConfig(Spec):
 
 IDENTITY = (
     *(each.name for each in dataclasses.fields(Spec)),
-    *("seed", "guided", "chunk_cases", "generation_chunks", "device", "aiter", "ranks"),
+    *("seed", "guided", "chunk_cases", "generation_chunks", "device", "numbers", "ranks", "aiter"),
 )
 """Fields that decide which cases are run and what comes of them: a campaign that is resumed keeps them."""
 

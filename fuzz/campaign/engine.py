@@ -13,24 +13,26 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from backend.case import Case
 from backend.fate import Fate
-from fuzz.campaign.cluster import Lost
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
-from fuzz.campaign.guided import KEPT, Maker
+from fuzz.campaign.guided import KEPT
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order
+from fuzz.campaign.pool import Lost, Workers
+from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.slot import read_slot
-from fuzz.campaign.store import Store, StoredChunk
+from fuzz.campaign.store import FindingRow, Store, StoredChunk
 from fuzz.campaign.summary import KnownReference, LossKind, is_weather
 from fuzz.campaign.verifying import Verified, unverified
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
+from reprod.folder import write_folder
 
 AHEAD = 2
 """Calls that a worker holds: it finds the next one waiting when it has answered one."""
@@ -66,18 +68,6 @@ FINDINGS = "findings"
 """Folder of the findings' folders."""
 
 
-class Workers(Protocol):
-    """What the engine needs of a Cluster."""
-
-    def free(self) -> int: ...
-    def spawn(self, order: Order, name: str, running: str) -> Any: ...
-    def call(self, actor: Any, method: str, *arguments: Any) -> Any: ...
-    def put(self, value: Any) -> Any: ...
-    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]: ...
-    def answer(self, call: Any) -> Any: ...
-    def end(self, actor: Any) -> None: ...
-
-
 class View(Protocol):
     """What the engine needs of a Live."""
 
@@ -85,10 +75,39 @@ class View(Protocol):
     def say(self, text: str) -> None: ...
 
 
+class Log(Protocol):
+    """Who is told of everything that is recorded, when it is."""
+
+    def ran(self, report: ChunkReport) -> None:
+        """A chunk was recorded."""
+        ...
+
+    def found(self, row: FindingRow) -> None:
+        """A finding was looked into."""
+        ...
+
+
+class NoLog:
+    """Of a campaign whose store is enough."""
+
+    def ran(self, report: ChunkReport) -> None:
+        """Nothing."""
+
+    def found(self, row: FindingRow) -> None:
+        """Nothing."""
+
+
 class Triage(Protocol):
     """What the engine needs of KnownFaults."""
 
     def reference(self, cause: Any, case: Case) -> KnownReference | None: ...
+
+
+class NothingKnown:
+    """Of a campaign that has no corpus to ask."""
+
+    def reference(self, cause: Any, case: Case) -> KnownReference | None:
+        """None."""
 
 
 class Verifying(Protocol):
@@ -134,7 +153,11 @@ class Engine:
         triage: Triage,
         verifier: Verifying,
         wanted_to_stop: Callable[[], bool],
+        log: Log | None = None,
+        findings: str = FINDINGS,
+        command: str = "",
     ) -> None:
+        """findings: folder of the findings' folders, below the store's. command: what found them, for their texts."""
         self.config = config
         self.store = store
         self._order = order
@@ -144,6 +167,12 @@ class Engine:
         self._verifier = verifier
         self._wanted_to_stop = wanted_to_stop
         self._folder = store.path.parent
+        self._log = log or NoLog()
+        self._findings = findings
+        ranks = f" --ranks {config.ranks}" if config.ranks > 1 else ""
+        self._command = command or (
+            f"aiterfuzz campaign --backend {config.backend} --seed {config.seed} --device {config.device}{ranks}"
+        )
         self._hands: list[_Hand] = []
         self._wanted = 0
         self._spawned = 0
@@ -293,13 +322,8 @@ class Engine:
     def _investigate(self, hand: _Hand) -> None:
         signature = self._to_investigate.popleft()
         case = self.store.findings[signature].first
-        call = self._cluster.call(hand.actor, "investigate", case, signature, self._command())
+        call = self._cluster.call(hand.actor, "investigate", case, signature, self._command)
         hand.calls[call] = _Call("investigate", signature=signature)
-
-    def _command(self) -> str:
-        config = self.config
-        ranks = f" --ranks {config.ranks}" if config.ranks > 1 else ""
-        return f"aiterfuzz campaign --backend {config.backend} --seed {config.seed} --device {config.device}{ranks}"
 
     # What comes back.
 
@@ -357,6 +381,7 @@ class Engine:
             self._fates[fate] += count
         if new:
             self.store.commit()  # what is announced is kept, whatever comes
+        self._log.ran(report)
         for signature in new:
             self._announce(signature)
 
@@ -368,9 +393,7 @@ class Engine:
         self._view.say(f"finding: {signature} ({after}{f', known as {known.entry}' if known is not None else ''})")
 
     def _found(self, answer: Investigated) -> None:
-        from reprod.write import write_folder
-
-        write_folder(self._folder / FINDINGS, answer.folder, answer.files)
+        write_folder(self._folder / self._findings, answer.folder, answer.files)
         self._verifier.give(answer.folder, answer.files, answer.smallest, self.config.aiter)
         row = self.store.findings[answer.signature]
         cause = next((finding for finding in answer.findings if finding.signature == answer.signature), row.cause)
@@ -381,18 +404,17 @@ class Engine:
             minimal=answer.minimal,
             findings=answer.findings or row.findings,
             reliability=answer.reliability,
-            folder=f"{FINDINGS}/{answer.folder}",
+            folder=(Path(self._findings) / answer.folder).as_posix(),
             known=self._triage.reference(cause, answer.smallest) or row.known,
         )
+        self._log.found(row)
         if is_weather(cause, answer.reliability):
             self._view.say(f"not reproduced: {answer.signature} ({answer.reliability}); no finding, its case is kept")
 
     def _take_verified(self) -> None:
-        from reprod.write import write_folder
-
         for done in self._verifier.take():
-            write_folder(self._folder / FINDINGS, done.folder, done.files)
-            self._view.say(f"{FINDINGS}/{done.folder}: {done.told}")
+            write_folder(self._folder / self._findings, done.folder, done.files)
+            self._view.say(f"{(Path(self._findings) / done.folder).as_posix()}: {done.told}")
 
     def _told_of_gpus(self) -> None:
         """Each GPU's share of the cases of this session."""
@@ -471,6 +493,8 @@ class Engine:
 
     def case_at(self, chunk: int, position: int) -> Case | None:
         """The case at a place, drawn again."""
+        from fuzz.campaign.maker import Maker
+
         frozen = self._guide.frozen(chunk)
         if frozen is None:
             return None

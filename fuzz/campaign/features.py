@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from backend.aiter.launch import Refusal
-from backend.aiter.planners.result import Plan
 from backend.case import Case
 from backend.outcome import Outcome
 from fuzz.campaign.report import Parent
+
+if TYPE_CHECKING:
+    from backend.aiter.planners.result import Plan
 
 CHEAPER = 1.25
 """A case takes a parent's place where that costs so many times as much; small gains are not worth a report."""
@@ -33,6 +35,8 @@ _FAULT = 1 << 41
 
 def features(outcome: Outcome) -> list[int]:
     """Identifiers of what a case reached, the same in every process."""
+    from backend.aiter.launch import Refusal
+
     found = list(outcome.observation.coverage) if outcome.observation is not None else []
     call = outcome.call
     branches = call.plan.branches if call is not None and call.plan is not None else 0

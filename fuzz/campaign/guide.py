@@ -8,7 +8,7 @@ import numpy as np
 
 from backend.case import Case
 from fuzz.campaign.generations import Generations
-from fuzz.campaign.guided import KEPT, FeatureMap, Frozen, Maker
+from fuzz.campaign.guided import KEPT, FeatureMap, Frozen
 from fuzz.campaign.report import Reached
 from fuzz.campaign.store import StoredChunk
 from fuzz.space import CaseSpace
@@ -89,6 +89,8 @@ def case_at(
     space: CaseSpace, seed: int, count: int, guide: Guide, chunks: Mapping[int, StoredChunk], chunk: int, position: int
 ) -> Case | None:
     """The case at a place of a campaign, drawn again; None where what it was made from is not there. guide: a fresh one."""
+    from fuzz.campaign.maker import Maker
+
     for number in sorted(chunks):
         guide.take(chunks[number])
     frozen = guide.frozen(chunk)

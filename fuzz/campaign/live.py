@@ -34,7 +34,8 @@ class Status:
 class Live:
     """Shows statuses. Use as a context manager; `update` is cheap."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
+        stream = stream or sys.stderr
         self._stream = stream
         self._terminal = stream.isatty()
         self._next = time.monotonic() + (0.0 if self._terminal else PLAIN_INTERVAL)

@@ -12,7 +12,7 @@ from fuzz.space import CaseSpace
 class Order:
     """space, seed, count: of the campaign, count being cases a chunk. guided: whether cases are kept to be mutated.
 
-    device, aiter, ranks: what runs cases (see CampaignConfig).
+    device, aiter, numbers, ranks: what runs cases (see CampaignConfig).
     seconds_a_case: after which a case hangs. memory: MiB that the process may hold. repeats, shrink_tries: of a
     finding that is looked into. made_by: goes into its texts.
     """
@@ -28,4 +28,5 @@ class Order:
     repeats: int
     shrink_tries: int
     made_by: Provenance
+    numbers: bool = False
     ranks: int = 1

@@ -123,7 +123,7 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
         comparison=comparison,
         losses=tuple(_losses(db)),
         lost_chunks=tuple(aside),
-        doubts=tuple(_doubts(counts, complete, aside, members)),
+        doubts=tuple(_doubts(counts, complete, aside, members, findings)),
         not_reproduced=weather,
     )
 
@@ -276,12 +276,21 @@ def _losses(db: sqlite3.Connection) -> Iterator[Loss]:
         yield Loss(seconds, LossKind(kind), worker, detail, chunk, position, None if case is None else _read(Case, case))
 
 
-def _doubts(counts: Counts, complete: bool, aside: Sequence[int], members: Sequence[tuple[int, Member]]) -> Iterator[str]:
+def _doubts(
+    counts: Counts,
+    complete: bool,
+    aside: Sequence[int],
+    members: Sequence[tuple[int, Member]],
+    findings: Sequence[TriagedFinding],
+) -> Iterator[str]:
     """Why finding nothing would confirm less than was asked for."""
     if not complete:
         yield "the campaign did not run to its end"
-    if not counts.clean + counts.faulty + counts.died:
-        yield "no case ran: all were refused or are not modelled"
+    if not counts.ran:
+        yield "no case ran: all were refused, are not modelled or took the process along"
+    for each in findings:
+        if each.of_our_own and not each.expected:
+            yield f"{each.count:,} cases came to no end, so nothing is known of them: {each.message}"
     if counts.unmodelled:
         yield f"{counts.unmodelled:,} of {counts.cases:,} cases are not modelled"
     if aside:

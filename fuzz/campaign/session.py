@@ -6,54 +6,89 @@ A session begins a campaign or goes on with one; after a SIGKILL at any moment t
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.devices.registry import OPENERS
 from backend.errors import CannotRunError, UsageError
-from backend.serving.registry import named_policy, policy
-from fuzz.campaign.cluster import Cluster, Demand
-from fuzz.campaign.config import IDENTITY, CampaignConfig
-from fuzz.campaign.engine import RUNNING, Engine
+from backend.serving.registry import named_policy
+from fuzz.campaign.config import CASE_SECONDS, IDENTITY, CampaignConfig
+from fuzz.campaign.engine import FINDINGS, RUNNING, Engine, Log, NoLog, NothingKnown, Triage
 from fuzz.campaign.live import Live
 from fuzz.campaign.order import Order
+from fuzz.campaign.pool import Pool
 from fuzz.campaign.reading import compare, write_comparison
+from fuzz.campaign.rule import require_rule
 from fuzz.campaign.slot import read_slot
 from fuzz.campaign.store import FILE_NAME, Lock, Store, cannot_be_written, connect, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding, load_summary
-from fuzz.campaign.triage import KnownFaults, default_corpus
 from fuzz.campaign.verifying import NoVerifier, Verifier
 from fuzz.interruption import Interruption
 from fuzz.provenance import Provenance, own_fingerprint
+from reprod.folder import prepare_folder
 
 
-def begin(config: CampaignConfig) -> CampaignSummary:
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """In what the commands differ whose search is a campaign.
+
+    pool: where its workers are. log: is told of everything that is recorded. findings: folder of the findings' folders, below
+    the campaign's. command: what the texts of a finding say found it, "" for the flags that matter most. triage: whether the
+    corpus is asked if a finding is known. replaces: name of a file beside which a store may be replaced by a new one, "" for
+    none.
+    """
+
+    pool: Callable[[CampaignConfig], Pool]
+    log: Callable[[CampaignConfig, Provenance], Log] = lambda config, made_by: NoLog()
+    findings: str = FINDINGS
+    command: str = ""
+    triage: bool = True
+    replaces: str = ""
+
+
+def on_ray(config: CampaignConfig) -> Pool:
+    """The cluster of a configuration: an existing one, or one that is started here."""
+    from fuzz.campaign.cluster import Cluster, Demand
+
+    return Cluster(config.address, Demand(config.resource, config.workers_sharing, config.ranks))
+
+
+CAMPAIGN = Manner(on_ray)
+
+
+def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
     """Runs a new campaign; raises UsageError where its folder holds one already."""
     config = absolute(config)
+    config = config.replace(chunk_cases=config.cases_a_chunk)  # kept where it goes on with other limits
     # Whatever is wrong with what was given is said before anything is written or started.
-    named_policy(config.backend)
-    if config.device not in OPENERS:
-        raise UsageError.not_allowed("device", config.device, ", ".join(OPENERS))
+    require_device(config)
+    require_rule(config.backend)
     space = config.space()
     earlier = None if config.compare is None else load_summary(Path(config.compare))
     folder = Path(config.out)
-    if (folder / FILE_NAME).exists():
+    store_file = folder / FILE_NAME
+    replaced = store_file.exists() and manner.replaces and (folder / manner.replaces).exists()
+    if store_file.exists() and not replaced:
         raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
     made_by = _provenance(config, space.releases)
-    known = KnownFaults(_corpus(config))
-    with _full_disk_is_one_line(folder), Cluster(config.address, demand(config)) as cluster:
-        workers = cluster.workers(config.workers)
+    known = _triage(config, manner)
+    with full_disk_is_one_line(folder), manner.pool(config) as pool:
+        workers = pool.workers(config.workers)
         _make_folder(folder)
         lock = Lock(folder)
-        machine = environment(cluster.nodes, cluster.resources)
-        store = Store.create(folder / FILE_NAME, uuid.uuid4().hex, config, space, made_by, machine)
+        for suffix in ("", "-wal", "-shm") if replaced else ():
+            store_file.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
+        store = Store.create(store_file, uuid.uuid4().hex, config, space, made_by, environment(pool.nodes, pool.resources))
         for unclear in to_retry(config, earlier):
             store.carry_over(unclear)
-        _run(config, store, cluster, workers, known, made_by)
+        _Session(config, manner, store, pool, workers, known, made_by).run()
         lock.release()
+    if manner is CAMPAIGN:
+        named_policy(config.backend)  # its page runs smallest cases again
     return summarised(config)
 
 
@@ -71,17 +106,17 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     if not path.is_file():
         raise UsageError(f"{folder}: no campaign there to go on with; leave out --resume to begin one")
     config = changed(stored_config(path), changes, folder)
-    if "backend" in changes:
-        named_policy(config.backend)
-    policy(config.backend)  # a store may be anybody's: a rule is run only where it was named again
+    require_rule(config.backend, named="backend" in changes)  # a store may be anybody's
     lock = Lock(folder)
     made_by = _provenance(config, config.space().releases)
-    known = KnownFaults(_corpus(config))
-    with _full_disk_is_one_line(folder), Cluster(config.address, demand(config)) as cluster:
+    known = _triage(config, CAMPAIGN)
+    with full_disk_is_one_line(folder), on_ray(config) as pool:
         store = Store.open(path)
         store.configure(config)
-        _run(config, store, cluster, cluster.workers(config.workers), known, made_by)
+        _Session(config, CAMPAIGN, store, pool, pool.workers(config.workers), known, made_by).run()
     lock.release()
+    if "backend" in changes:
+        named_policy(config.backend)  # its page runs smallest cases again
     return summarised(config)
 
 
@@ -91,6 +126,19 @@ def summarised(config: CampaignConfig) -> CampaignSummary:
     if config.compare is not None:
         write_comparison(folder, compare(load_summary(folder), load_summary(Path(config.compare)), config.compare))
     return load_summary(folder)
+
+
+def require_device(config: CampaignConfig) -> None:
+    """Complains of a device that there is none of, and of numbers that it has not."""
+    device = config.device
+    if device in CASE_SECONDS and not config.numbers:
+        return  # known here; the table of devices takes a second to import
+    from backend.devices.registry import OPENERS, WITH_NUMBERS
+
+    if device not in OPENERS:
+        raise UsageError.not_allowed("device", device, ", ".join(OPENERS))
+    if config.numbers and device not in WITH_NUMBERS:
+        raise UsageError.not_allowed("numbers of device", device, ", ".join(WITH_NUMBERS))
 
 
 def stored_config(path: Path) -> CampaignConfig:
@@ -136,61 +184,87 @@ def absolute(config: CampaignConfig) -> CampaignConfig:
     return config.replace(**changes)
 
 
-def _run(config: CampaignConfig, store: Store, cluster: Cluster, workers: int, known: KnownFaults, made_by: Provenance) -> None:
+@dataclass(frozen=True, slots=True)
+class _Session:
     """From workers to the end; everything found so far is written, whatever ends it."""
-    order = _order(config, store, made_by)
-    reason = "failed"
-    verifying = Verifier() if config.verify else contextlib.nullcontext(NoVerifier())
-    with Interruption() as interruption, Live() as live, verifying as verifier:
-        engine = Engine(config, order, store, cluster, live, known, verifier, lambda: interruption.wanted)
-        try:
-            store.begin_session(workers, f"{cluster.name}, {cluster.nodes} nodes", own_fingerprint())
-            _announce(config, live, made_by, workers, cluster)
-            _name_unfinished(store, engine, live)
-            reason = engine.run(workers)
-            live.finish(engine.status(closing=reason))
-            store.end_session(reason)
-            store.close()
-        except BaseException as error:
-            store.fail(error, reason)
-            raise
-    if reason.startswith("no worker left"):
-        raise CannotRunError(f"{reason}; what was found so far is in {store.path.parent}, go on with --resume")
+
+    config: CampaignConfig
+    manner: Manner
+    store: Store
+    pool: Pool
+    workers: int
+    known: Triage
+    made_by: Provenance
+
+    def run(self) -> None:
+        reason = "failed"
+        store, config = self.store, self.config
+        log = self.manner.log(config, self.made_by)
+        verifying = Verifier() if config.verify else contextlib.nullcontext(NoVerifier())
+        with Interruption() as interruption, Live() as live, verifying as verifier:
+            engine = Engine(
+                *(config, self._order(), store, self.pool, live, self.known, verifier, lambda: interruption.wanted, log),
+                *(self.manner.findings, self.manner.command),
+            )
+            try:
+                store.begin_session(self.workers, f"{self.pool.name}, {self.pool.nodes} nodes", own_fingerprint())
+                self._announce(live)
+                _name_unfinished(store, engine, live)
+                reason = engine.run(self.workers)
+                live.finish(engine.status(closing=reason))
+                store.end_session(reason)
+                store.close()
+            except BaseException as error:
+                store.fail(error, reason)
+                raise
+        if reason.startswith("no worker left"):
+            raise CannotRunError(f"{reason}; what was found so far is in {store.path.parent}, go on with --resume")
+        shutil.rmtree(store.path.parent / RUNNING, ignore_errors=True)  # nothing runs, so no slot names a case
+
+    def _order(self) -> Order:
+        config = self.config
+        return Order(
+            space=config.space(),
+            seed=config.seed,
+            count=config.cases_a_chunk,
+            guided=config.guided,
+            device=config.device,
+            aiter=config.aiter,
+            seconds_a_case=config.seconds_a_case,
+            memory=config.memory_a_worker,
+            repeats=config.repeats,
+            shrink_tries=config.shrink_tries,
+            made_by=self.made_by,
+            numbers=config.numbers,
+            ranks=config.ranks,
+        )
+
+    def _announce(self, live: Live) -> None:
+        config, bounds = self.config, self.config.space()
+        types = ", ".join(f"{arch} q {q} KV {kv}" for arch, q, kv in bounds.tensor_types)
+        limits = [f"{config.cases:,} cases"] if config.cases is not None else []
+        limits += [f"{config.time_limit:g} s"] if config.time_limit is not None else []
+        live.say(
+            f"{config.backend}, AITER {', '.join(bounds.releases)}, heads {', '.join(map(str, bounds.heads))}, {types}; "
+            f"device {config.device}, seed {config.seed}, {'guided' if config.guided else 'unguided'}, {' or '.join(limits)}; "
+            f"{self.workers} worker{'' if self.workers == 1 else 's'} on {self.pool.name}; sources {self.made_by.rules}; "
+            f"{config.out}"
+        )
+        for warning in self.made_by.warnings:
+            live.say(f"warning: {warning}")
 
 
 @contextlib.contextmanager
-def _full_disk_is_one_line(folder: Path) -> Iterator[None]:
+def full_disk_is_one_line(folder: Path) -> Iterator[None]:
     """Raises CannotRunError in place of what a full, failing or read-only disk makes raise."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
-        if not cannot_be_written(error):
+    except (sqlite3.Error, OSError, UsageError) as error:
+        if not cannot_be_written(error.__cause__ if isinstance(error, UsageError) else error):
             raise
         raise CannotRunError(
             f"{folder}: cannot be written to ({error}); what was announced is kept: make room, and go on with --resume"
         ) from error
-
-
-def demand(config: CampaignConfig) -> Demand:
-    """What the workers of a campaign need of Ray."""
-    return Demand(config.resource, config.workers_sharing, config.ranks)
-
-
-def _order(config: CampaignConfig, store: Store, made_by: Provenance) -> Order:
-    return Order(
-        space=config.space(),
-        seed=config.seed,
-        count=config.cases_a_chunk,
-        guided=config.guided,
-        device=config.device,
-        aiter=config.aiter,
-        seconds_a_case=config.seconds_a_case,
-        memory=config.memory_a_worker,
-        repeats=config.repeats,
-        shrink_tries=config.shrink_tries,
-        made_by=made_by,
-        ranks=config.ranks,
-    )
 
 
 def _name_unfinished(store: Store, engine: Engine, live: Live) -> None:
@@ -208,16 +282,16 @@ def _name_unfinished(store: Store, engine: Engine, live: Live) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUNNING).mkdir(exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"--out: given {str(folder)!r}; it cannot be written to ({reason}); give another folder") from error
+    prepare_folder(folder)
+    (folder / RUNNING).mkdir(exist_ok=True)
 
 
-def _corpus(config: CampaignConfig) -> Path | None:
-    return default_corpus() if config.corpus is None else Path(config.corpus)
+def _triage(config: CampaignConfig, manner: Manner) -> Triage:
+    if not manner.triage:
+        return NothingKnown()
+    from fuzz.campaign.triage import KnownFaults, default_corpus
+
+    return KnownFaults(default_corpus() if config.corpus is None else Path(config.corpus))
 
 
 def _provenance(config: CampaignConfig, releases: tuple[str, ...]) -> Provenance:
@@ -225,14 +299,3 @@ def _provenance(config: CampaignConfig, releases: tuple[str, ...]) -> Provenance
     from fuzz.provenance import provenance
 
     return provenance(config.device, releases, None if config.aiter is None else open_source(config.aiter))
-
-
-def _announce(config: CampaignConfig, live: Live, made_by: Provenance, workers: int, cluster: Cluster) -> None:
-    heads = ", ".join(map(str, config.space().heads))
-    live.say(
-        f"{config.backend}, heads {heads}, device {config.device}, seed {config.seed}, "
-        f"{'guided' if config.guided else 'unguided'}; {workers} workers on Ray ({cluster.name}, {cluster.nodes} nodes); "
-        f"sources {made_by.rules}; {config.out}"
-    )
-    for warning in made_by.warnings:
-        live.say(f"warning: {warning}")

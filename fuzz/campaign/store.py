@@ -176,7 +176,7 @@ def connect(path: Path, *, writing: bool = False) -> sqlite3.Connection:
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
-def cannot_be_written(error: BaseException) -> bool:
+def cannot_be_written(error: BaseException | None) -> bool:
     """Whether an error says that the disk is full, failing or read-only, which is the machine's doing and nobody's error."""
     if isinstance(error, OSError):
         return error.errno in _FULL

@@ -14,6 +14,7 @@ from pathlib import Path
 from backend.case import Case
 from backend.child.ends import EndKind
 from backend.findings import Finding, FindingKind, Party, Severity
+from fuzz import verdict
 from fuzz.campaign.config import CampaignConfig
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
@@ -54,6 +55,11 @@ class Counts:
     died: int
     refused_reasons: tuple[Reason, ...]
     unmodelled_reasons: tuple[Reason, ...]
+
+    @property
+    def ran(self) -> int:
+        """Cases that were judged to their end."""
+        return self.clean + self.faulty
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,16 @@ class TriagedFinding:
     standing: Standing
     folder: str | None
     origin: str
+
+    @property
+    def of_our_own(self) -> bool:
+        """Whether the rule or aiterfuzz raised an error or left: no fault of AITER, and nothing is known of the case.
+
+        A signal, a hang and memory that runs out are not among these: compiled code may be what did it.
+        """
+        how = self.signature.rpartition("/")[2]
+        left = how.startswith("exit ") or " in " in how
+        return self.kind is FindingKind.DIED and self.party is Party.PROJECT and left
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,16 +316,34 @@ class CampaignSummary:
     @property
     def conclusion(self) -> Conclusion:
         """Faults weigh more than doubts, unexpected faults more than expected ones."""
-        if any(not finding.expected for finding in self.findings):
-            return Conclusion.FOUND
-        if self.doubts:
-            return Conclusion.INCOMPLETE
-        return Conclusion.EXPECTED_ONLY if self.findings else Conclusion.CONFIRMED
+        match self.verdict.conclusion:
+            case verdict.Conclusion.FAULTY:
+                return Conclusion.FOUND
+            case verdict.Conclusion.OPEN:
+                return Conclusion.INCOMPLETE
+            case verdict.Conclusion.CLEAN:
+                return Conclusion.EXPECTED_ONLY if self.findings else Conclusion.CONFIRMED
+
+    @property
+    def verdict(self) -> verdict.Verdict:
+        """What the campaign comes to, by the rule of all commands."""
+        asked = [member.config.cases for member in self.members]
+        counted = self.counts
+        counts = verdict.Counts(
+            asked=None if None in asked else sum(each for each in asked if each is not None),
+            drawn=counted.cases,
+            ran=counted.ran,
+            refused=counted.refused,
+            not_run=counted.unmodelled + counted.died,
+            faulty=counted.faulty,
+        )
+        blamed = sum(not finding.expected and not finding.of_our_own for finding in self.findings)
+        return verdict.Verdict(counts, blamed, self.doubts)
 
     @property
     def exit_code(self) -> int:
         """0 nothing found but what is expected, 1 findings, 3 less ran than was asked for."""
-        return {Conclusion.FOUND: 1, Conclusion.INCOMPLETE: 3}.get(self.conclusion, 0)
+        return self.verdict.exit_code
 
 
 def load_summary(store: Path) -> CampaignSummary:

@@ -22,7 +22,7 @@ def lines(summary: CampaignSummary) -> Iterator[str]:
     yield from _findings(summary)
     yield from _not_reproduced(summary)
     yield from _comparison(summary)
-    ran = counts.clean + counts.faulty + counts.died
+    ran = counts.ran
     speed = f"{counts.cases:,} cases in {summary.seconds:,.0f} s ({summary.rate:,.0f}/s)"
     yield f"{speed}, {ran:,} ran, coverage {summary.features:,}"
     match summary.conclusion:
@@ -31,7 +31,7 @@ def lines(summary: CampaignSummary) -> Iterator[str]:
         case Conclusion.EXPECTED_ONLY:
             yield f"expected faults only, in {ran:,} cases"
         case Conclusion.FOUND:
-            unexpected = sum(not finding.expected for finding in summary.findings)
+            unexpected = summary.verdict.blamed
             yield f"{unexpected:,} distinct fault{'' if unexpected == 1 else 's'} that the configuration does not expect"
         case Conclusion.INCOMPLETE:
             yield "nothing found that is not expected, which confirms less than was asked for: " + "; ".join(summary.doubts)

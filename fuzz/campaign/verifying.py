@@ -14,8 +14,8 @@ from pathlib import Path
 
 from backend.case import Case
 from backend.errors import AiterfuzzError
+from reprod.folder import ISSUE, SCRIPT
 from reprod.verify import VERIFICATION, Verdict, verdicts, with_verdicts
-from reprod.write import ISSUE, SCRIPT
 
 Verify = Callable[[Mapping[str, str], Case, str | None, Callable[[], bool]], Sequence[Verdict]]
 

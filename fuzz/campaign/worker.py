@@ -26,19 +26,19 @@ from backend.child.keeper import Keeper, NotStartedError
 from backend.child.messages import Word
 from backend.child.tree import Limits
 from backend.codec import dumps, from_plain, to_plain
-from backend.errors import AiterfuzzError, CannotRunError
+from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from backend.outcome import Outcome
-from fuzz.campaign.child import outcome_of
-from fuzz.campaign.chunks import HANGS, died, label_of
 from fuzz.campaign.config import GPU_DEVICES
 from fuzz.campaign.order import Order
+from fuzz.campaign.outcomes import HANGS, WithinSpace, died, label_of, outcome_of
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.slot import At, read_slot
 from fuzz.campaign.summary import Reliability
+from fuzz.compiling import COMPILING
 from fuzz.provenance import own_fingerprint
-from fuzz.search import WithinSpace
+from reprod.folder import CASE, EXPLAIN, folder_name
 from reprod.shrink import ShrinkResult, shrink
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -146,6 +146,7 @@ class Supervisor:
         self.order = order
         self.slot = slot
         self._child: _Child | None = None
+        self._stopped = self._compiling = False
 
     def chunk(self, chunk: int, generation: int, frozen: str | None) -> ChunkDone:
         """Runs a chunk to its end, whatever its cases do. frozen: Frozen.to_text(), None for generation 0."""
@@ -199,6 +200,13 @@ class Supervisor:
         """Starts the process, where none runs."""
         self._started()
 
+    def stop(self) -> None:
+        """Kills the process, from another thread, and starts no other."""
+        self._stopped = True
+        child = self._child
+        if child is not None:
+            child.keeper.kill(EndKind.STOPPED, "was stopped", "stopped")
+
     def close(self) -> None:
         """Ends the process."""
         if self._child is not None:
@@ -209,6 +217,8 @@ class Supervisor:
         """The process, ready for tasks."""
         said = ""
         for _ in range(STARTS):
+            if self._stopped:
+                raise CannotRunError("stopped")
             if self._child is not None:
                 return self._child
             try:
@@ -244,6 +254,7 @@ class Supervisor:
                     self.close()
                     raise CannotRunError(f"a worker's own error: {message['text'].strip()}")
                 continue
+            self._say_compiling(keeper.process.errors)
             if keeper.end is not None:
                 return self._ended(keeper.end)
             at, now = read_slot(self.slot), time.monotonic()
@@ -251,6 +262,12 @@ class Supervisor:
                 last, since = at, now
             if now - since > (self.order.seconds_a_case if at.running else IDLE_SECONDS):
                 keeper.kill(EndKind.HANG, f"did not come back within {self.order.seconds_a_case:g} s", HANGS)
+
+    def _say_compiling(self, errors: str) -> None:
+        """Passes on, once, what a first start is busy with."""
+        if not self._compiling and COMPILING in errors:
+            self._compiling = True
+            print(COMPILING, file=sys.stderr, flush=True)
 
     def _ended(self, end: ProcessEnd) -> EndedAt:
         """The process ended; it is cleared away."""
@@ -266,7 +283,7 @@ def _loss(ended: EndedAt, named: Mapping[int, Case]) -> ChunkLoss:
 
 
 class Worker:
-    """What the engine talks to. Every method returns; what cannot be done is Broken."""
+    """What the engine talks to. Every method but `stop` is called by one thread and returns; what cannot be done is Broken."""
 
     def __init__(self, order: Order, name: str, running: str) -> None:
         """running: folder for the slot; another is taken where this node does not have it."""
@@ -298,6 +315,10 @@ class Worker:
         """Ends the process that runs cases."""
         self._supervisor.close()
 
+    def stop(self) -> None:
+        """Kills the process that runs cases, for good, from another thread: what runs comes back as Broken."""
+        self._supervisor.stop()
+
     def investigate(self, case: Case, signature: str, command: str) -> Investigated | Broken:
         """Shrinks a case that showed the signature, repeats the smallest one, writes the texts."""
         try:
@@ -323,7 +344,10 @@ class _Investigation:
             return self._told(ShrinkResult(case, first, self.signature, 1, 0, minimal=False), self._repeat(case))
         fatal = label_of(first).fate is Fate.DIED
         tries = min(self.order.shrink_tries, DIED_TRIES) if fatal else self._affordable_tries(case)
-        shrunk = shrink(case, WithinSpace(self.supervisor, self.order.space), self.signature, tries)
+        try:
+            shrunk = shrink(case, WithinSpace(self.supervisor, self.order.space), self.signature, tries)
+        except UsageError:  # shown when it was found and a moment ago, and not now
+            shrunk = ShrinkResult(case, first, self.signature, 1, 0, minimal=False)
         reliability = self._repeat(shrunk.case)
         if not reliability.shown:
             # It did show again, as it was found: a fault that comes and goes misleads shrinking.
@@ -356,23 +380,13 @@ class _Investigation:
 
     def _short_texts(self, shrunk: ShrinkResult, reliability: Reliability) -> tuple[str, Mapping[str, str]]:
         """Of a case that does not come to an outcome: the case, and how to try it."""
-        from reprod.write import CASE, EXPLAIN
-
         ranks = f" --ranks {self.order.ranks}" if self.order.ranks > 1 else ""
         message = shrunk.outcome.cause.message if shrunk.outcome.cause is not None else "shown once, not again alone"
         explained = (
             f"{self.signature}\n{message}\nshown {reliability} times when repeated\n"
             f"aiterfuzz explain {CASE} --device {self.order.device}{ranks}\n"
         )
-        return _folder_name(self.signature, shrunk.case), {CASE: dumps(shrunk.case) + "\n", EXPLAIN: explained}
-
-
-def _folder_name(signature: str, case: Case) -> str:
-    import hashlib
-    import re
-
-    words = re.sub(r"[^A-Za-z0-9_.]+", "-", signature).strip("-.")[:60]
-    return f"bug-{words}-{hashlib.sha256(f'{signature} {dumps(case)}'.encode()).hexdigest()[:8]}"
+        return folder_name(self.signature, shrunk.case), {CASE: dumps(shrunk.case) + "\n", EXPLAIN: explained}
 
 
 def _node() -> str:

@@ -120,9 +120,10 @@ def write(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import open_source
     from backend.path import Path as CasePath
     from fuzz.provenance import provenance
+    from reprod.folder import folder_name, write_folder
     from reprod.verify import verified
     from reprod.whole_kernels import WholeKernels
-    from reprod.write import Notes, finding_files, folder_name, write_folder
+    from reprod.write import Notes, cause_of, finding_files
 
     outcome, path = _outcome(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
@@ -132,7 +133,8 @@ def write(arguments: argparse.Namespace) -> int:
     files = finding_files(outcome, made_by, around, command=f"aiterfuzz {arguments.typed}", notes=notes)
     if not arguments.no_verify:
         files = verified(files, outcome.case, arguments.aiter)
-    print(f"folder: {write_folder(arguments.out, arguments.name or folder_name(outcome), files)}")
+    name = arguments.name or folder_name(cause_of(outcome).signature, outcome.case)
+    print(f"folder: {write_folder(arguments.out, name, files)}")
     return 0
 
 

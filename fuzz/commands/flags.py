@@ -1,7 +1,7 @@
 """Flags made of a specification's fields: the name, the reader, the explanation and the default of each are the field's own.
 
-A field `query_rows: tuple[int, ...] | None` becomes `--query-rows N[,N]`, a bool that is true `--no-NAME`. What is not given
-on the command line is None in the namespace, so that a file or a command's own default may stand for it.
+A field `query_rows: tuple[int, ...] | None` becomes `--query-rows N[,N]`, a bool `--NAME`, or `--no-NAME` where it is true.
+What is not given on the command line is None in the namespace, so that a file or a command's own default may stand for it.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def add_flags(
         text = str(field.metadata["explained"])
         formerly = [field.metadata["formerly"]] if field.metadata["formerly"] else []
         if hints[field.name] is bool:
-            off = f"{field.name} = false: {text.partition('; false: ')[2]}".replace("%", "%%")
-            flags = [flag.replace("--", "--no-", 1), *formerly]
-            to.add_argument(*flags, dest=field.name, action="store_false", default=None, help=off)
+            if field.default:
+                flag, text = flag.replace("--", "--no-", 1), f"{field.name} = false: {text.partition('; false: ')[2]}"
+            action = "store_false" if field.default else "store_true"
+            to.add_argument(flag, *formerly, dest=field.name, action=action, default=None, help=text.replace("%", "%%"))
             continue
         metavar, read = _reader(flag, hints[field.name], field.metadata["least"])
         default = (defaults or {}).get(field.name, field.default)

@@ -144,7 +144,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.heads is not None and not all(1 <= head <= 1024 for head in arguments.heads):
         raise UsageError.not_allowed("--heads", arguments.heads, "1..1024")
     if arguments.out is not None:
-        from fuzz.results import prepare_folder
+        from reprod.folder import prepare_folder
 
         prepare_folder(arguments.out)
 

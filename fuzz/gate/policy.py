@@ -10,15 +10,35 @@ from typing import Any
 
 from backend.case import Case
 from backend.codec import to_plain
+from backend.errors import CannotRunError
+from backend.fate import Fate
+from backend.findings import FindingKind, Severity, worst
 from backend.path import Path
 from backend.serving.bounds import SGLANG
 from backend.serving.registry import named_policy
+from fuzz.campaign.chunks import drawn_chunks
+from fuzz.campaign.outcomes import WithinSpace
 from fuzz.gate.sweep import HEADS, Tensors
-from fuzz.search import Budget, Fault, Search
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
 from reprod.explain import told
+from reprod.shrink import ShrinkResult, shrink
 from reprod.text import table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RuleFault:
+    """One distinct fault of a rule. shrunk: its smallest case."""
+
+    signature: str
+    shrunk: ShrinkResult
+
+    @property
+    def severity(self) -> Severity:
+        """The worst of what the smallest case shows."""
+        severity = worst(self.shrunk.outcome.findings)
+        assert severity is not None
+        return severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +47,12 @@ class PolicyOutcome:
 
     rule: str
     base: str | None
-    faults: tuple[Fault, ...]
+    faults: tuple[RuleFault, ...]
     in_base: frozenset[str]
     cases: int
 
     @property
-    def blamed(self) -> tuple[Fault, ...]:
+    def blamed(self) -> tuple[RuleFault, ...]:
         """Faults that the base does not have."""
         return tuple(fault for fault in self.faults if fault.signature not in self.in_base)
 
@@ -92,17 +112,24 @@ def gate_policy(
             named_policy(given)
     path = Path()
     ends = time.monotonic() + seconds
-    found: dict[str, Fault] = {}
+    found: dict[str, RuleFault] = {}
     cases = 0
     chosen = tuple(heads) or tuple(h for h in HEADS if h in SGLANG.heads)
     spaces = [_space(rule, one, chosen) for one in tensors]
     for number, one in enumerate(spaces):
         left = max((ends - time.monotonic()) / (len(spaces) - number), 0.5)
-        search = Search(one, path, seed)
-        for _ in search.events(Budget(seconds=left)):
-            pass
-        cases += search.tally.cases
-        found |= {s: f for s, f in search.tally.faults.items() if s not in found}
+        until = time.monotonic() + left
+        for report in drawn_chunks(one, path, "model", seed):
+            cases += report.cases
+            if report.fates()[Fate.DIED]:
+                died = next(shown for shown in report.shown if shown.finding.kind is FindingKind.DIED)
+                raise CannotRunError(f"rule {rule}: {died.finding.message}; its case: {told(died.case)}")
+            for shown in report.shown:
+                if shown.signature not in found:
+                    smallest = shrink(shown.case, WithinSpace(path, one), shown.signature)
+                    found[shown.signature] = RuleFault(shown.signature, smallest)
+            if time.monotonic() >= until:
+                break
     in_base = frozenset(s for s, fault in found.items() if base is not None and _shows(path, base, fault.shrunk.case, s))
     return PolicyOutcome(rule, base, tuple(found.values()), in_base, cases)
 

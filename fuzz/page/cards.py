@@ -14,8 +14,8 @@ from fuzz.page.detail import Detail
 from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.words import moment, percent, severity
 from reprod.explain import told
+from reprod.folder import CASE
 from reprod.layout_text import HEADER, assumptions, rows
-from reprod.write import CASE
 
 UPSTREAM = "https://github.com/{}/issues/{}"
 

@@ -20,8 +20,8 @@ from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.page.memory_map import MemoryMap, memory_map
 from reprod.blame import Blame, blame
+from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT
 from reprod.layouts import Layouts, layouts
-from reprod.write import CASE, EXPLAIN, ISSUE, SCRIPT
 
 
 @dataclass(frozen=True, slots=True, eq=False)

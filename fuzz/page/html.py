@@ -23,7 +23,7 @@ from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.statement import Statement
 from fuzz.page.words import duration, moment, percent, rate, severity
 from reprod.explain import told
-from reprod.write import CASE
+from reprod.folder import CASE
 
 SECTIONS = (
     ("findings", "Findings"),

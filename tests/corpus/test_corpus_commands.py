@@ -14,8 +14,8 @@ from backend.case import Case
 from backend.codec import dumps
 from fuzz.cli import main
 from reprod.corpus import OpenPaths, Status, load_corpus, replay
+from reprod.folder import CASE, ISSUE, RANKS_SCRIPT, SCRIPT
 from reprod.script import NIGHTLY_SUITES
-from reprod.write import CASE, ISSUE, RANKS_SCRIPT, SCRIPT
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 

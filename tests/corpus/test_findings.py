@@ -18,8 +18,8 @@ from backend.host import BuiltIn
 from backend.path import Path as CasePath
 from reprod.corpus import load_corpus
 from reprod.fix import fix_of
+from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, SCRIPT
 from reprod.script import script_text
-from reprod.write import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, SCRIPT
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 

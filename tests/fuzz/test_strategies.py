@@ -13,7 +13,7 @@ from backend.case import Arch, Case, DType, MetadataMode
 from backend.serving.backends import BACKENDS
 from backend.serving.policy import Choice
 from backend.serving.registry import policy
-from fuzz.search import chunk_cases
+from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
 from fuzz.strategies import PATTERNS, Pattern, cases

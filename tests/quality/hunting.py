@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path as FilePath
 from types import ModuleType
 from typing import Any
@@ -12,37 +14,62 @@ from typing import Any
 import pytest
 
 from backend.case import Case
+from backend.fate import Fate
 from backend.path import Path
 from backend.serving.backends import BACKENDS
 from backend.serving.policy import Choice, Policy
-from fuzz.search import Budget, Fault, Found, Search, Tally
+from fuzz.campaign.chunks import drawn_chunks
+from fuzz.campaign.outcomes import WithinSpace
+from fuzz.campaign.report import ChunkReport
+from fuzz.generate import CHUNK
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
+from reprod.shrink import ShrinkResult, shrink
 
 PATH = Path()
 """One path for all tests: it holds no state of a case."""
 
 
-def search(spec: Spec, cases: int, seed: int = 0) -> Tally:
-    """The tally of a whole search, each fault shrunk."""
+@dataclass(frozen=True)
+class Hunt:
+    """What a search came to. ran: cases neither refused nor unmodelled. faults: shrunk, by signature, as they were met."""
+
+    ran: int
+    faults: dict[str, ShrinkResult]
+
+
+def search(spec: Spec, cases: int, seed: int = 0) -> Hunt:
+    """A whole search, each fault shrunk."""
     return search_within(space(spec), cases, seed)
 
 
-def search_within(bounds: CaseSpace, cases: int, seed: int = 0) -> Tally:
+def search_within(bounds: CaseSpace, cases: int, seed: int = 0) -> Hunt:
     """The same in any space."""
-    made = Search(bounds, PATH, seed)
-    for _ in made.events(Budget(cases=cases)):
-        pass
-    return made.tally
+    ran, faults = 0, {}
+    for report in _chunks(bounds, cases, seed):
+        fates = report.fates()
+        assert not fates[Fate.DIED], report.shown
+        ran += fates[Fate.CLEAN] + fates[Fate.FAULTY]
+        for shown in report.shown:
+            if shown.signature not in faults:
+                faults[shown.signature] = shrink(shown.case, WithinSpace(PATH, bounds), shown.signature)
+    return Hunt(ran, faults)
 
 
-def first_fault(spec: Spec, kind: str, cases: int, seed: int) -> Fault | None:
+def first_fault(spec: Spec, kind: str, cases: int, seed: int) -> ShrinkResult | None:
     """The first fault whose signature begins with `kind`, None where the search does not meet it in so many cases."""
-    made = Search(space(spec), PATH, seed)
-    for event in made.events(Budget(cases=cases)):
-        if isinstance(event, Found) and event.fault.signature.startswith(kind):
-            return event.fault
+    bounds = space(spec)
+    for report in _chunks(bounds, cases, seed):
+        for shown in report.shown:
+            if shown.signature.startswith(kind):
+                return shrink(shown.case, WithinSpace(PATH, bounds), shown.signature)
     return None
+
+
+def _chunks(bounds: CaseSpace, cases: int, seed: int) -> Iterator[ChunkReport]:
+    """Chunks of at most CHUNK cases, until there were so many cases."""
+    count = min(cases, CHUNK)
+    return islice(drawn_chunks(bounds, PATH, "model", seed, count), -(-cases // count))
 
 
 def use_rule(monkeypatch: pytest.MonkeyPatch, backend: str, rule: Policy) -> None:

@@ -9,7 +9,7 @@ from backend.case import RELEASES
 from backend.fate import Fate
 from backend.findings import Finding
 from backend.serving.backends import BACKENDS
-from fuzz.search import chunk_cases
+from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
 

@@ -16,9 +16,9 @@ from backend.real.script.options import Options
 from backend.real.script.report import ScriptReport, Seen
 from fuzz.cli import main
 from reprod.fix import fix_of
+from reprod.folder import SCRIPT
 from reprod.script import script_text
 from reprod.verify import Verdict, Verification, told, verdict, verified, verify
-from reprod.write import SCRIPT
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 REVISION_2026_06 = "2988812e134a"

@@ -30,8 +30,9 @@ from backend.serving.policy import Policy
 from reprod import write
 from reprod.blame import blame
 from reprod.explain import explain_text
+from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT, folder_name
 from reprod.shrink import shrink
-from reprod.write import CASE, EXPLAIN, ISSUE, SCRIPT, Notes, finding_files, folder_name, write_finding
+from reprod.write import Notes, cause_of, finding_files, write_finding
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "founding"
 
@@ -248,7 +249,8 @@ def test_the_same_finding_replaces_its_folder(tmp_path: Path) -> None:
     assert not (second / "left over").exists()
     assert "aiterfuzz 2 " in (second / ISSUE).read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [second]
-    assert folder_name(outcome_of(FOUNDING.replace(kv_lens=(2,)))) != first.name
+    other = outcome_of(FOUNDING.replace(kv_lens=(2,)))
+    assert folder_name(cause_of(other).signature, other.case) != first.name
 
 
 def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliabil
 from fuzz.campaign.told import lines
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
+from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
-from fuzz.search import chunk_cases
 
 CONFIG = CampaignConfig(backend="sglang-before-27188", shapes=("tp2", "tp4"), cases=300, chunk_cases=10, generation_chunks=4)
 

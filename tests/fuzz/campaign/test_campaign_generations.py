@@ -12,7 +12,8 @@ from backend.serving.bounds import Allocation
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.generations import LAG, Generations
 from fuzz.campaign.guide import Guide
-from fuzz.campaign.guided import Frozen, Maker
+from fuzz.campaign.guided import Frozen
+from fuzz.campaign.maker import Maker
 from fuzz.campaign.mutate import Mutator
 from fuzz.campaign.store import StoredChunk
 from fuzz.space import CaseSpace

@@ -21,8 +21,8 @@ from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.summary import Reliability, load_summary
 from fuzz.campaign.verifying import Verifier, unverified
 from fuzz.campaign.worker import Investigated
+from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT, write_folder
 from reprod.verify import VERIFICATION, Verdict, Verification
-from reprod.write import CASE, EXPLAIN, ISSUE, SCRIPT, write_folder
 
 FILES = {CASE: "{}\n", EXPLAIN: "why\n", SCRIPT: "pass\n", ISSUE: "### Cause\n"}
 AS_FOUND, REMEDIED = Verification((), 134, (), "", None, 1.0), Verification(("--fixed",), 0, (), "", None, 1.0)

@@ -7,7 +7,7 @@ from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
-from fuzz.campaign.guided import Maker
+from fuzz.campaign.maker import Maker
 from fuzz.campaign.report import ChunkReport, Label
 from fuzz.campaign.store import StoredChunk
 

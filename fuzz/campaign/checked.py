@@ -1,0 +1,173 @@
+"""Whether a store is sound: the sums that must agree, read back from its tables. Knows the tables and no summary.
+
+The writer keeps, in each transaction: every chunk with its cells, labels and findings (see fuzz.campaign.store). A store in
+which these disagree was damaged, cut or edited; nothing may be concluded from it, so reading it raises DamagedStoreError.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from backend.errors import AiterfuzzError, CannotRunError, UsageError
+from backend.fate import Fate
+from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.report import CellCounts, Label
+from fuzz.campaign.store import OTHER, FindingRow, label_counts, read_findings, unpack_codes
+
+OF_CAMPAIGNS = ("sessions", "chunks", "cells", "findings", "losses", "set_aside", "notes")
+"""Tables whose rows belong to a campaign."""
+
+REASONS = ("running", "finished", "interrupted", "killed", "failed")
+"""Why a session ended; one more begins with "no worker left"."""
+
+
+class DamagedStoreError(CannotRunError):
+    """A store that contradicts itself or cannot be read to its end; exit code 3. Restore a copy of it, or begin anew."""
+
+
+@contextmanager
+def damage_is_one_line(path: Path) -> Iterator[None]:
+    """Raises DamagedStoreError in place of whatever reading a damaged store raises."""
+    try:
+        yield
+    except DamagedStoreError as error:
+        raise DamagedStoreError(f"{path}: {error}") from error
+    except AiterfuzzError as error:
+        if isinstance(error, UsageError) and str(error).startswith(str(path)):
+            raise
+        raise DamagedStoreError(f"{path}: damaged store ({_short(error)}); restore a copy, or begin another") from error
+    except (sqlite3.Error, zlib.error, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+        # ArithmeticError and AttributeError: a number or text where the other is expected. RecursionError is one of ours.
+        raise DamagedStoreError(f"{path}: damaged store ({_short(error)}); restore a copy, or begin another") from error
+    except RecursionError:
+        raise DamagedStoreError(f"{path}: damaged store (nested too deeply); restore a copy, or begin another") from None
+
+
+def _short(error: BaseException) -> str:
+    """One line of an error; a store's text may be long and hold anything."""
+    text = " ".join("".join(char if char.isprintable() else " " for char in str(error)).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def require_sound(db: sqlite3.Connection) -> None:
+    """Raises DamagedStoreError where tables of a store contradict each other."""
+    numbers = {number for (number,) in db.execute("SELECT number FROM campaigns")}
+    _require(bool(numbers), "it holds no campaign")
+    for table in OF_CAMPAIGNS:
+        of = {number for (number,) in db.execute(f"SELECT DISTINCT campaign FROM {table}")}
+        _require(of <= numbers, f"table {table} speaks of a campaign that is not there")
+    for number in sorted(numbers):
+        _require_campaign(db, number)
+
+
+def folder_of(text: str | None) -> str | None:
+    """A finding's folder, relative to the store's; raises DamagedStoreError for one that leads elsewhere."""
+    if text is None:
+        return None
+    path = PurePosixPath(text)
+    within = not path.is_absolute() and ".." not in path.parts and "\\" not in text and "\0" not in text and path.parts
+    _require(bool(within), f"the folder of a finding leads out of the store ({text[:60]!r})")
+    return text
+
+
+def read_text_of(root: Path, folder: str, name: str, most: int = 1 << 20) -> str:
+    """A text in a finding's folder; "" where it is no plain file within `root` of at most `most` bytes of UTF-8."""
+    file = root / folder / name
+    try:
+        plain = file.resolve(strict=True) == root.resolve(strict=True) / folder / name and file.is_file()
+        if not plain or file.stat().st_size > most:
+            return ""
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError):
+        return ""
+
+
+def _require_campaign(db: sqlite3.Connection, number: int) -> None:
+    labels = label_counts(db, number)
+    findings = {row.signature: row for row in read_findings(db, number)}
+    codes = _require_chunks(db, number)
+    _require_cells(db, number, labels)
+    shown: Counter[str] = Counter()
+    for label, count in labels.items():
+        if label.fate in (Fate.FAULTY, Fate.DIED):
+            shown[label.text] += count
+    counted = {signature: row.count for signature, row in findings.items() if row.count}
+    if OTHER not in shown:
+        _require(counted == dict(shown), f"{shown.total():,} cases show a fault, findings tell of {sum(counted.values()):,}")
+    for row in findings.values():
+        folder_of(row.folder)
+        _require_finding(row, codes)
+    _require_end(db, number, set(codes))
+
+
+def _require_chunks(db: sqlite3.Connection, number: int) -> dict[int, list[Label]]:
+    """Labels of the first cases of findings' chunks; complains of chunks that do not hold what they say."""
+    labels = {n: Label(Fate(fate), text) for n, fate, text in db.execute("SELECT number, fate, text FROM labels")}
+    found: dict[int, list[Label]] = {}
+    rows = db.execute("SELECT chunk, cases, codes, work, done FROM chunks WHERE campaign = ?", (number,))
+    for chunk, cases, blob, work, done in rows:
+        codes = unpack_codes(blob).tolist()
+        _require(len(codes) == cases and cases > 0, f"chunk {chunk} holds {len(codes):,} cases and says {cases!r}")
+        _require(set(codes) <= set(labels), f"chunk {chunk} has labels that are not there")
+        _require(chunk >= 0 and work >= 0 and done >= 0, f"chunk {chunk} was done at no time")
+        found[chunk] = [labels[code] for code in codes]
+    return found
+
+
+def _require_cells(db: sqlite3.Connection, number: int, labels: Counter[Label]) -> None:
+    whole = CellCounts()
+    for (text,) in db.execute("SELECT counts FROM cells WHERE campaign = ?", (number,)):
+        whole.add(CellCounts.from_row(json.loads(text)))
+    fates: Counter[Fate] = Counter()
+    for label, count in labels.items():
+        fates[label.fate] += count
+    faulty = fates[Fate.FAULTY] + fates[Fate.DIED]
+    sums = (
+        ("cases", whole.cases, fates.total()),
+        ("faulty cases", whole.faulty, faulty),
+        ("cases with a signature", whole.signatures.total(), faulty),
+        ("refused cases", whole.refused.total(), fates[Fate.REFUSED]),
+        ("cases with a kernel", whole.kernels.total(), whole.ran),
+    )
+    for what, told, counted in sums:
+        _require(told == counted, f"the map counts {told:,} {what}, the chunks {counted:,}")
+
+
+def _require_finding(row: FindingRow, codes: dict[int, list[Label]]) -> None:
+    _require(0 <= row.reliability.shown <= row.reliability.repeats, "a finding showed more often than it was tried")
+    if row.chunk < 0:
+        return  # of an earlier campaign, to be tried again
+    chunk = codes.get(row.chunk, [])
+    holds = 0 <= row.position < len(chunk) and chunk[row.position].text in (row.signature, OTHER)
+    _require(holds, f"finding {row.signature}: its first case, {row.chunk}/{row.position}, does not show it")
+
+
+def _require_end(db: sqlite3.Connection, number: int, chunks: set[int]) -> None:
+    from backend.codec import from_plain
+
+    sessions = db.execute(
+        "SELECT began, ended, reason, COALESCE(ended, seen) - began FROM sessions WHERE campaign = ? ORDER BY number", (number,)
+    ).fetchall()
+    for began, ended, reason, seconds in sessions:
+        known = reason in REASONS or reason.startswith("no worker left")
+        _require(known and began > 0 and seconds >= 0, "a session of it ended before it began, or for no reason")
+        _require(ended is not None or reason == "running", "a session ended at no time")
+    (text,) = db.execute("SELECT config FROM campaigns WHERE number = ?", (number,)).fetchone()
+    config = from_plain(CampaignConfig, json.loads(text))
+    if not sessions or sessions[-1][2] != "finished":
+        return
+    aside = {chunk for (chunk,) in db.execute("SELECT chunk FROM set_aside WHERE campaign = ?", (number,))}
+    in_time = config.time_limit is not None and sum(row[3] for row in sessions) >= config.time_limit
+    there = config.chunk_limit is not None and set(range(config.chunk_limit)) <= chunks | aside
+    _require(in_time or there, "it says that it ran to its end, and chunks of it are missing")
+
+
+def _require(holds: bool, contradiction: str) -> None:
+    if not holds:
+        raise DamagedStoreError(f"damaged store: {contradiction}; restore a copy, or begin another")

@@ -1,0 +1,74 @@
+"""The folder of one finding as files: their names, the folder's, and that it is written whole or not at all.
+
+Knows nothing of what the files say, and imports nothing slow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from backend.case import Case
+from backend.codec import dumps
+from backend.errors import UsageError
+
+CASE, EXPLAIN, SCRIPT, ISSUE = "case.json", "explain.txt", "repro.py", "issue.md"
+
+RANKS_SCRIPT = "repro_ranks.py"
+"""The script of several processes, where one is asked for."""
+
+CAUSE, BISECTION = "cause.md", "bisection.txt"
+"""What a person and `aiterfuzz bisect` add to the issue; kept, so that the folder can be written anew."""
+
+
+def folder_name(signature: str, case: Case) -> str:
+    """`bug-<symptom>-<stage>-<id>`; the id is of the signature and the case, so that one fault always gets one name."""
+    identity = hashlib.sha256(f"{signature}\n{dumps(case)}".encode()).hexdigest()[:8]
+    symptom, stage = [*signature.split("/"), ""][:2]
+    words = re.sub(r"[^A-Za-z0-9_.]+", "-", f"{symptom}-{stage}").strip("-.")[:60]
+    return f"bug-{words}-{identity}"
+
+
+def write_folder(parent: Path, name: str, files: Mapping[str, str]) -> Path:
+    """Makes parent/name with these files, under another name first; raises UsageError where that cannot be done."""
+    target, temporary = parent / name, None
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+        for file_name, text in files.items():
+            (temporary / file_name).write_text(text, encoding="utf-8")
+        temporary.chmod(0o777 & ~_umask())
+        if target.exists():
+            os.rename(target, temporary / "replaced")
+            os.rename(temporary, target)
+            shutil.rmtree(target / "replaced")
+        else:
+            os.rename(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise UsageError(f"folder {target}: cannot be written ({error.strerror or error}); give a folder that can") from error
+    return target
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def prepare_folder(folder: Path) -> None:
+    """Makes a folder for results; raises UsageError where nothing can be written there."""
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"--out: given {str(folder)!r}; it cannot be written to ({reason}); give another folder") from error

@@ -1,0 +1,96 @@
+"""`run` is a campaign of one worker on this machine: the same cases, signatures and smallest cases, without Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from undisturbed import outcomes
+
+from backend.case import Case
+from backend.errors import UsageError
+from fuzz.campaign.pool import Local
+from fuzz.campaign.reading import read_outcomes
+from fuzz.campaign.summary import load_summary
+from fuzz.cli import main
+
+BROKEN_RULES = {
+    "exit": "def policy(case):\n    raise SystemExit(0)\n",
+    "os-exit": "import os\ndef policy(case):\n    os._exit(0)\n",
+    "raises": "def policy(case):\n    raise ZeroDivisionError('in my own rule')\n",
+}
+LEAVES_WHEN_LOADED = {"exit": "raise SystemExit(0)\n", "os-exit": "import os\nos._exit(0)\n"}
+
+
+def smallest(store: Path) -> dict[str, Case]:
+    return {finding.signature: finding.smallest for finding in load_summary(store).findings}
+
+
+@pytest.mark.parametrize("cases", ["60", "1000"])
+def test_both_find_the_same(cases: str, tmp_path: Path) -> None:
+    flags = ["--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", cases, "--seed", "3"]
+    assert main(["run", *flags, "--out", str(tmp_path / "run")]) == 1
+    assert main(["campaign", *flags, "--workers", "1", "--no-verify", "--out", str(tmp_path / "campaign")]) == 1
+    assert smallest(tmp_path / "run") == smallest(tmp_path / "campaign")
+    ran, campaigned = (
+        {chunk: labels for (_, chunk), labels in read_outcomes(tmp_path / name).items()} for name in ("run", "campaign")
+    )
+    assert ran == campaigned == outcomes(load_summary(tmp_path / "run").members[0].config)
+    assert load_summary(tmp_path / "run").counts.cases == int(cases)
+    # A page is made of a run as of any campaign.
+    assert main(["report", str(tmp_path / "run")]) == 1
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_run_asks_nothing_of_ray_and_its_process_runs_no_case(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom fuzz.cli import main\n"
+        f"code = main(['run', '--backend', 'sglang-27188', '--heads', '32', '--cases', '5', '--out', {str(tmp_path)!r}])\n"
+        "print(code, sorted({m.split('.')[0] for m in sys.modules} & {'hypothesis', 'torch', 'ray'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].endswith(" []"), done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN_RULES))
+def test_a_rule_that_leaves_is_no_normal_end(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = tmp_path / "rule.py"
+    rule.write_text(BROKEN_RULES[name])
+    assert main(["run", "--backend", str(rule), "--cases", "3", "--repeats", "1", "--out", str(tmp_path / "out")]) == 3
+    printed = capsys.readouterr()
+    assert "died/" in printed.out
+    assert "no fault in" not in printed.out
+    assert "cases came to no end" in printed.err
+
+
+@pytest.mark.parametrize("name", sorted(LEAVES_WHEN_LOADED))
+@pytest.mark.parametrize("command", [["run"], ["campaign", "--workers", "1"]])
+def test_a_rule_that_leaves_when_it_is_loaded_cannot_run(
+    command: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = tmp_path / "rule.py"
+    rule.write_text(LEAVES_WHEN_LOADED[name])
+    assert main([*command, "--backend", str(rule), "--cases", "3", "--out", str(tmp_path / "out")]) == 3
+    printed = capsys.readouterr()
+    assert printed.err.startswith("aiterfuzz: backend")
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_replaces_a_run_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--heads", "32", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--cases", "3", "--out", str(tmp_path)]
+    assert main(["run", *flags]) == main(["run", *flags, "--seed", "1"]) == 0
+    assert load_summary(tmp_path).members[0].seed == 1
+    (tmp_path / "results.jsonl").unlink()
+    capsys.readouterr()
+    assert main(["run", *flags]) == 2
+    assert "holds a campaign already" in capsys.readouterr().err
+
+
+def test_a_local_pool_has_so_many_workers() -> None:
+    pool = Local(2)
+    assert (pool.workers(0), pool.workers(1), pool.free()) == (2, 1, 2)
+    with pytest.raises(UsageError, match=r"given 3; allowed: 1\.\.2"):
+        pool.workers(3)
