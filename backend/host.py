@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backend.aiter.arguments import BufferSizes, Device
+from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.launch import Refusal, launch
+from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
 from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal, sizing_of
@@ -24,8 +25,18 @@ from backend.decision import Decision
 class Part(StrEnum):
     """What of a host may not be known to be the revision's own."""
 
+    SIZING = "sizing"
+    FOLD = "fold"
     PLANNER = "planner"
     LAUNCHER = "launcher"
+
+
+class Basis(StrEnum):
+    """What a part of a call rests on."""
+
+    BUILT_IN = "built in"  # rules written anew and held against recordings of this revision's own code
+    EVALUATED = "evaluated"  # the revision's own text
+    STAND_IN = "stand-in"  # another revision's rules, since this one's text is not provided for
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +68,20 @@ class Host(ABC):
         """
 
     @abstractmethod
+    def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
+        """What the planner does to buffers of other sizes than its own sizing asks for."""
+
+    @abstractmethod
+    def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
+        """What is launched with other arguments than the decision's, such as other buffers."""
+
+    @abstractmethod
     def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
         """What stands in for rules that are not known to be this AITER's own, in a call of that decision."""
+
+    @abstractmethod
+    def bases(self, decision: Decision) -> Mapping[Part, Basis]:
+        """What each part of a call of that decision rests on; parts that the call does not have are left out."""
 
     def stood_for(self, case: Case) -> Case:
         """The case as its backend is asked: with the built-in release that stands for this AITER, where one does."""
@@ -96,7 +119,23 @@ class BuiltIn(Host):
         launched = launch(rules, device, decode, self.source)
         return Call(decision, device, allocated, needed, planned, decode, launched)
 
+    def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
+        """See Host.plan."""
+        case = decision.case
+        assert decision.planning is not None
+        return plan(release(case.release), Device(case.arch, case.compute_units), decision.planning, allocated)
+
+    def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
+        """See Host.launch."""
+        case = decision.case
+        return launch(release(case.release), Device(case.arch, case.compute_units), decode, self.source)
+
     def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
         """None: the rules are the release's own."""
         del decision
         return ()
+
+    def bases(self, decision: Decision) -> Mapping[Part, Basis]:
+        """Built in, all of them."""
+        parts = (Part.FOLD, Part.LAUNCHER) if decision.sizing is None else tuple(Part)
+        return dict.fromkeys(parts, Basis.BUILT_IN)

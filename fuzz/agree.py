@@ -22,10 +22,10 @@ from backend.devices.registry import Device
 from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.findings import FindingKind, Severity
-from backend.host import BuiltIn
 from backend.observation import DeviceEnd, Numbers, Observation, Violation, ViolationKind
 from backend.outcome import Outcome
 from backend.path import Path, faults_before_launch, judge
+from backend.revision.revision import host_of
 from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace
 
@@ -114,7 +114,7 @@ class Agreement:
 def drawn_calls(spaces: Sequence[CaseSpace], seed: int, source: CodeSource | None, agreement: Agreement) -> Iterator[Call]:
     """Calls with a launch, of the spaces in turn, without end."""
     drawn = [_cases(space, seed) for space in spaces]
-    path = Path(BuiltIn(source))
+    path = Path(host_of(source))
     for each in itertools.cycle(drawn):
         made = path.launched(next(each))
         if isinstance(made, Call):

@@ -20,9 +20,9 @@ from backend.codec import from_plain, read_file, to_plain
 from backend.devices.registry import OPENERS, WITH_NUMBERS, Device, open_device
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
-from backend.host import BuiltIn
 from backend.outcome import Outcome
 from backend.path import Path
+from backend.revision.revision import host_of
 from reprod.blame import ContractVerdict
 from reprod.explain import told
 from reprod.shrink import Runner
@@ -204,7 +204,7 @@ class OpenPaths:
             raise CannotRunError(f"device {machine.device}: not there; there are {', '.join(OPENERS)}")
         if machine not in self._open:
             source = self._source(machine)
-            self._open[machine] = Path(BuiltIn(source), _device(machine, source))
+            self._open[machine] = Path(host_of(source), _device(machine, source))
         return self._open[machine]
 
     def _source(self, machine: Machine) -> CodeSource | None:

@@ -24,6 +24,9 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "backend.child": tuple(
         f"backend.{room}" for room in ("aiter", "cdna", "checks", "devices", "real", "serving", "case", "path")
     ),
+    "backend.cxx": tuple(
+        f"backend.{room}" for room in ("aiter", "cdna", "checks", "devices", "real", "serving", "case", "path", "revision")
+    ),
     "backend.aiter": ("backend.devices", "backend.cdna", "backend.checks", "backend.serving", "backend.real"),
 }
 """Room -> what it must not import."""

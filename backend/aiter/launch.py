@@ -78,11 +78,15 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """AITER raises instead of launching. raised_by: its function; missing_key: what the kernel table lacks, if that is why."""
+    """AITER raises instead of launching. raised_by: its function; missing_key: what the kernel table lacks, if that is why.
+
+    ends_process: AITER does not raise but ends the process (std::abort, exit or a signal), which no caller can catch.
+    """
 
     raised_by: str
     reason: str
     missing_key: TableKey | None = None
+    ends_process: bool = False
 
 
 def kernarg_bytes(launch: Launch, addresses: Mapping[str, int], unset: int = 0) -> bytes:

@@ -1,8 +1,8 @@
-"""One revision of AITER as a host: its own sizing, fold, kernel table and code objects; a built-in release's planner.
+"""One revision of AITER as a host: its own sizing, planners, fold and launcher, all from its own text.
 
-What is Python at that revision is executed from its text (backend.revision.host_code), the kernel table and the code objects
-are its own, and nothing is built. Planners and launcher are C++: the planner of the built-in release whose source is the same
-but for spelling is used. Where no release's is, or the launcher's text is none of those known, that is a doubt, and said.
+What is Python is executed (host_code.py, decode.py), what is C++ is evaluated (backend.aiter.text), kernel table and code
+objects are its own, and nothing is built. Where a revision's text is a built-in release's, that release's compiled rules are
+used. Where its text uses what is not provided for, the nearest release's rules stand in, and that is a doubt, and said.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, SizingArguments
+from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, PlanArguments, SizingArguments
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.fold import FoldedHeads
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
-from backend.aiter.release import LAUNCHER_SOURCE, nearest_release, release
+from backend.aiter.release import Release, nearest_release, release
 from backend.aiter.sizing import sizing_of
+from backend.aiter.text.launcher import Launcher
+from backend.aiter.text.planners import Planners, Switches
 from backend.call import Call
 from backend.case import RELEASES, Case, MetadataMode
+from backend.cxx.errors import CxxError
 from backend.decision import Decision
 from backend.errors import CannotRunError
-from backend.host import Doubt, Host, Part
-from backend.revision.host_code import (
-    DECODE_FILE,
-    SIZING_FILE,
-    RefusedByHostCode,
-    executed_sizes,
-    executed_stage1,
-)
+from backend.host import Basis, BuiltIn, Doubt, Host, Part
+from backend.revision.host_code import DECODE_FILE, SIZING_FILE, executed_sizes
+from backend.revision.launch import evaluated_launch
+from backend.revision.tensors import HostCodeError, RefusedByHostCode
 
 PLANNER_FILES = {
     MetadataMode.FAKE: "csrc/kernels/mla/metadata/v1_0_device.cuh",
@@ -51,12 +52,28 @@ SAME_PLANNERS = {
 """`spelled_alike` of each planner's file -> the built-in release that has it; a test compares them with a checkout."""
 
 
-class Revision(Host):
-    """The host side of one revision. source: its files. Raises CannotRunError where the revision cannot be judged."""
+def host_of(source: CodeSource | None, environment: Mapping[str, str] | None = None) -> Host:
+    """The host of a source: the built-in rules for none, for the installed wheel and for a single code object, the revision's
+    own for a checkout. environment: of the process that AITER runs in; see Revision."""
+    if source is None or source.read(SIZING_FILE) is None or source.read(PLANNER_FILES[MetadataMode.FAST]) is None:
+        return BuiltIn(source)
+    return Revision(source, environment)
 
-    def __init__(self, source: CodeSource) -> None:
+
+class Revision(Host):
+    """The host side of one revision. source: its files. environment: variables that AITER's code asks for, none by default.
+
+    Raises CannotRunError where the revision cannot be judged.
+    """
+
+    def __init__(self, source: CodeSource, environment: Mapping[str, str] | None = None) -> None:
         self.source: CodeSource = source
+        self._environment = dict(environment or {})
         self._nearest = nearest_release(source).name
+        self._planners = Planners(self._read)
+        self._launcher = Launcher(self._read, source.has)
+        self._stood_in: dict[tuple[Part, MetadataMode], str] = {}
+        self._called: set[MetadataMode] = set()
 
     @property
     def label(self) -> str:
@@ -68,31 +85,65 @@ class Revision(Host):
         return case.replace(release=self._nearest)
 
     def call(self, decision: Decision) -> Call:
-        """Sizes and fold from the revision's text; the case's release becomes the one whose planner the revision has."""
-        case = decision.case.replace(release=self._planner(decision.mode) or self._nearest)
-        return self._call(dataclasses.replace(decision, case=case))
+        """Everything from the revision's text; the case's release becomes the nearest one, which has the model's rules."""
+        if self._built_in is not None:
+            return BuiltIn(self.source).call(self._as_built_in(decision))
+        self._called.add(decision.mode)
+        return self._call(dataclasses.replace(decision, case=decision.case.replace(release=self._nearest)))
+
+    def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
+        """See Host.plan."""
+        if self._built_in is not None:
+            return BuiltIn(self.source).plan(self._as_built_in(decision), allocated)
+        device = Device(decision.case.arch, decision.case.compute_units)
+        assert decision.planning is not None
+        return self._plan(decision.mode, device, decision.planning, allocated)
+
+    def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
+        """See Host.launch."""
+        if self._built_in is not None:
+            return BuiltIn(self.source).launch(self._as_built_in(decision), decode)
+        return self._launch(decision.mode, Device(decision.case.arch, decision.case.compute_units), decode)
+
+    def _as_built_in(self, decision: Decision) -> Decision:
+        return dataclasses.replace(decision, case=decision.case.replace(release=self._built_in or self._nearest))
 
     def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
-        """What stands in for rules that are not known to be the revision's own, in a call of that decision."""
-        mode = decision.mode
-        found = []
-        if mode is not MetadataMode.NON_PERSISTENT and self._planner(mode) is None:
-            text = f"{PLANNER_FILES[mode]} is that of no built-in release; planned as {self._nearest} does"
-            found.append(Doubt(Part.PLANNER, text))
-        digest = hashlib.sha256(self.source.read(LAUNCHER_SOURCE) or b"").hexdigest()
-        if digest not in {release(name).host_fingerprints[LAUNCHER_SOURCE] for name in RELEASES}:
-            text = (
-                f"{LAUNCHER_SOURCE} is that of no built-in release; launched as {self._nearest} does, by its own kernel table"
-            )
-            found.append(Doubt(Part.LAUNCHER, text))
-        return tuple(found)
+        """What stood in for rules that are not known to be the revision's own, in a call of that decision."""
+        if self._built_in is not None:
+            return ()
+        if decision.mode not in self._called:
+            with suppress(CannotRunError):
+                self.call(decision)
+        return tuple(Doubt(part, text) for (part, mode), text in self._stood_in.items() if mode is decision.mode)
 
-    def _planner(self, mode: MetadataMode) -> str | None:
-        """The built-in release that has this revision's planner; None where none has."""
+    def bases(self, decision: Decision) -> Mapping[Part, Basis]:
+        """What each part of a call rests on."""
+        if self._built_in is not None:
+            return BuiltIn(self.source).bases(decision)
+        doubted = {doubt.part for doubt in self.doubts(decision)}
+        found = dict.fromkeys((Part.SIZING, Part.FOLD, Part.PLANNER, Part.LAUNCHER), Basis.EVALUATED)
+        if self._same_planner(decision.mode) is not None:
+            found[Part.PLANNER] = Basis.BUILT_IN
+        found.update(dict.fromkeys(doubted, Basis.STAND_IN))
+        if decision.mode is MetadataMode.NON_PERSISTENT:
+            del found[Part.PLANNER], found[Part.SIZING]
+        return found
+
+    @cached_property
+    def _built_in(self) -> str | None:
+        """The built-in release whose host sources are this revision's, byte for byte."""
+        for name in RELEASES:
+            expected = release(name).host_fingerprints
+            if expected and all(_digest(self.source.read(path)) == digest for path, digest in expected.items()):
+                return name
+        return None
+
+    def _same_planner(self, mode: MetadataMode) -> Release | None:
+        """The built-in release that has this revision's planner of a mode; None where none has."""
         content = None if mode is MetadataMode.NON_PERSISTENT else self.source.read(PLANNER_FILES[mode])
-        if content is None:
-            return self._nearest  # no planner runs: the revision refuses the flag that asks for it
-        return SAME_PLANNERS.get(spelled_alike(content.decode("utf-8", "replace")))
+        name = None if content is None else SAME_PLANNERS.get(spelled_alike(content.decode("utf-8", "replace")))
+        return release(name) if name is not None and not self._environment else None
 
     def _call(self, decision: Decision) -> Call:
         device = Device(decision.case.arch, decision.case.compute_units)
@@ -106,34 +157,45 @@ class Revision(Host):
             except RefusedByHostCode as refused:
                 refusal = Refusal("get_mla_metadata_info_v1", str(refused))
                 return Call(decision, device, None, None, None, decision.decode, refusal)
-            planned = plan(release(decision.case.release), device, decision.planning, allocated)
+            planned = self._plan(decision.mode, device, decision.planning, allocated)
         decode = dataclasses.replace(decision.decode, metadata=allocated)
-        return Call(decision, device, allocated, needed, planned, decode, self._launch(device, decode))
+        return Call(decision, device, allocated, needed, planned, decode, self._launch(decision.mode, device, decode))
 
     def _sizes(self, device: Device, arguments: SizingArguments) -> BufferSizes:
-        return executed_sizes(self._text(SIZING_FILE), device, arguments)
+        return executed_sizes(self._text(SIZING_FILE), device, arguments, self._environment)
 
-    def _launch(self, device: Device, decode: DecodeArguments) -> Launch | Refusal:
-        rules = release(self._nearest)
-        if decode.metadata is None:
-            return launch(rules, device, decode, self.source)
+    def _plan(self, mode: MetadataMode, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
+        same = self._same_planner(mode)
+        if same is not None:
+            return plan(same, device, arguments, allocated)
         try:
-            stage1 = executed_stage1(self._text(DECODE_FILE), device, decode)
-        except RefusedByHostCode as refused:
-            return Refusal("mla_decode_fwd", str(refused))
-        if stage1.experimental:
-            raise CannotRunError(f"{self.source.label}: takes an experimental kernel, of which there is no model")
-        fold = stage1.rows // decode.q_rows
-        folded = FoldedHeads(fold == 1, fold, stage1.heads, copied=fold > 1 and decode.max_seqlen_q > 1)
-        # The flag chooses a planner and changes no launch; whether there is one, the revision's own Python has said.
-        passed = dataclasses.replace(decode, max_seqlen_q=stage1.max_seqlen_q, intra_batch_mode=False)
-        return launch(rules, device, passed, self.source, folded)
+            return self._planners.plan(device, arguments, allocated, Switches(self._environment, {}))
+        except CxxError as error:
+            self._stood_in[Part.PLANNER, mode] = f"planned as {self._nearest} does: {error}"
+            return plan(release(self._nearest), device, arguments, allocated)
+
+    def _launch(self, mode: MetadataMode, device: Device, decode: DecodeArguments) -> Launch | Refusal:
+        rules = release(self._nearest)
+        texts = self._text(DECODE_FILE), self._text(SIZING_FILE)
+        try:
+            return evaluated_launch(rules, device, decode, self.source, self._launcher, texts, self._environment)
+        except (CxxError, HostCodeError) as error:
+            self._stood_in[Part.LAUNCHER, mode] = f"launched as {self._nearest} does, by its own kernel table: {error}"
+            return launch(rules, device, decode, self.source)
+
+    def _read(self, path: str) -> str | None:
+        content = self.source.read(path)
+        return None if content is None else content.decode("utf-8", "replace")
 
     def _text(self, path: str) -> str:
-        content = self.source.read(path)
+        content = self._read(path)
         if content is None:
             raise CannotRunError(f"{self.source.label}: no {path}, so the revision cannot be judged")
-        return content.decode("utf-8", "replace")
+        return content
+
+
+def _digest(content: bytes | None) -> str:
+    return hashlib.sha256(content or b"").hexdigest()
 
 
 def spelled_alike(text: str) -> str:

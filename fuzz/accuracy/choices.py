@@ -9,8 +9,8 @@ from backend.aiter.codefiles import CodeSource
 from backend.aiter.fold import FOLDED_HEADS
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
-from backend.host import BuiltIn
 from backend.path import Path, faults_before_launch
+from backend.revision.revision import host_of
 
 TYPES = ((DType.BF16, DType.BF16), (DType.BF16, DType.FP8), (DType.FP8, DType.FP8))
 """What q and the KV cache hold, the exact ones first."""
@@ -61,7 +61,7 @@ def choices(shape: Case, source: CodeSource | None) -> Iterator[Choice]:
 
 
 def _choice(case: Case, groups: int, source: CodeSource | None) -> Choice:
-    made = Path(BuiltIn(source)).launched(case)
+    made = Path(host_of(source)).launched(case)
     if not isinstance(made, Call):
         return Choice(case, groups, None, str(made.reason))
     later = made.launched.second_stage.refusal or made.launched.raises_afterwards

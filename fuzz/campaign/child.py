@@ -20,8 +20,8 @@ from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
 from backend.devices.registry import RANKED, open_device
 from backend.errors import AiterfuzzError
-from backend.host import BuiltIn
 from backend.path import Path
+from backend.revision.revision import host_of
 from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.guided import KEPT, Frozen
@@ -77,7 +77,7 @@ class CampaignChild:
             source = None if order.aiter is None else open_source(order.aiter)
             ranks = order.ranks if order.device in RANKED else 1  # of others, the script alone has so many processes
             device = open_device(order.device, source, ranks=ranks, numbers=order.numbers)
-            self._path = Path(BuiltIn(source), device)
+            self._path = Path(host_of(source), device)
         except AiterfuzzError as error:
             return {"missing": str(error)}
         self._maker = Maker(order.space, order.seed, order.count)

@@ -104,14 +104,14 @@ def _examined(
     import time
 
     from backend.call import Call
-    from backend.host import BuiltIn
     from backend.path import Path as CasePath
+    from backend.revision.revision import host_of
     from backend.serving.registry import named_policy
     from fuzz.agree import drawn_calls, examine
 
     ends = None if arguments.seconds is None else time.monotonic() + arguments.seconds
     if arguments.recorded is not None:
-        path = CasePath(BuiltIn(source))
+        path = CasePath(host_of(source))
         given = ((path.launched(each.case), each.seen) for each in _read(arguments.recorded))
     else:
         for backend in arguments.backends:

@@ -142,14 +142,14 @@ def _outcome(arguments: argparse.Namespace) -> tuple[Outcome, CasePath]:
     """The outcome of the finding's case, which must show a fault."""
     from backend.aiter.codefiles import open_source
     from backend.devices.registry import open_device
-    from backend.host import BuiltIn
     from backend.path import Path as CasePath
+    from backend.revision.revision import host_of
     from fuzz.compiling import announced
     from reprod.case_files import given_case
 
     case = given_case(arguments.finding)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
-    path = CasePath(BuiltIn(source), open_device(arguments.device, source, numbers=arguments.numbers))
+    path = CasePath(host_of(source), open_device(arguments.device, source, numbers=arguments.numbers))
     with announced():
         outcome = path.run(case)
     if not outcome.faulty:

@@ -45,15 +45,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the explanation; 1 where the case shows a fault."""
     from backend.aiter.codefiles import open_source
-    from backend.host import BuiltIn
     from backend.path import Path as CasePath
+    from backend.revision.revision import host_of
     from fuzz.compiling import announced
     from fuzz.page.devices import notice
     from reprod.explain import explain
 
     case = _case(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
-    path = CasePath(BuiltIn(source), _device(arguments, source))
+    path = CasePath(host_of(source), _device(arguments, source))
     with announced():
         outcome = path.run(case)
     for line in explain(outcome, arguments.items):

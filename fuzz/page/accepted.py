@@ -12,8 +12,8 @@ from itertools import product
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.errors import AiterfuzzError
 from backend.fate import Fate
-from backend.host import BuiltIn
 from backend.path import Path
+from backend.revision.revision import host_of
 from backend.serving.registry import policy
 from fuzz.campaign.chunks import Safe
 from fuzz.campaign.summary import Member
@@ -79,7 +79,7 @@ def _path(member: Member) -> Safe:
     from backend.aiter.codefiles import open_source
 
     source = open_source(member.config.aiter) if member.config.aiter is not None else None
-    return Safe(Path(BuiltIn(source)), "model")
+    return Safe(Path(host_of(source)), "model")
 
 
 def _answers(

@@ -13,9 +13,9 @@ from pathlib import Path
 from backend.codec import dumps
 from backend.devices.registry import open_device
 from backend.errors import AiterfuzzError
-from backend.host import BuiltIn
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
+from backend.revision.revision import host_of
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.page.memory_map import MemoryMap, memory_map
@@ -125,7 +125,7 @@ def _run(finding: TriagedFinding, device: str, aiter: str | None) -> _Again:
     from backend.aiter.codefiles import open_source
 
     source = open_source(aiter) if aiter is not None else None
-    outcome = CasePath(BuiltIn(source), open_device(device, source, record=True)).run(finding.smallest)
+    outcome = CasePath(host_of(source), open_device(device, source, record=True)).run(finding.smallest)
     shows = outcome.cause is not None and outcome.cause.signature == finding.signature
     return _Again(outcome, shows, blame(outcome) if shows else None, memory_map(outcome), layouts(outcome) if shows else None)
 

@@ -19,13 +19,13 @@ from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Doubt, Part
 from backend.outcome import Outcome, reported
 from backend.path import Path as CasePath
+from backend.revision.decode import executed_decode
 from backend.revision.host_code import (
     DECODE_FILE,
     SIZING_FILE,
     HostCodeError,
     RefusedByHostCode,
     executed_sizes,
-    executed_stage1,
 )
 from backend.revision.revision import PLANNER_FILES, SAME_PLANNERS, Revision, spelled_alike
 from fuzz.cli import main
@@ -196,10 +196,12 @@ def sizes_or_none(text: str, device: Device, arguments: SizingArguments) -> Buff
 
 def stage1_or_none(text: str, device: Device, arguments: DecodeArguments) -> tuple[int, int, int] | None:
     try:
-        shown = executed_stage1(text, device, arguments)
+        shown = executed_decode(text, "", device, arguments, {}, lambda _: None)
     except RefusedByHostCode:
         return None
-    return shown.rows, shown.heads, shown.max_seqlen_q
+    assert shown.stage1 is not None
+    q = shown.stage1[0]
+    return q.shape[0], q.shape[1], shown.stage1[10]
 
 
 def decode_arguments(heads: int, qlen: int, q: DType, kv: DType) -> DecodeArguments:
@@ -210,9 +212,12 @@ def decode_arguments(heads: int, qlen: int, q: DType, kv: DType) -> DecodeArgume
 
 
 @pytest.mark.checkout
-def test_a_release_by_its_revision_is_the_release(aiter_checkout: Path, named_release: str) -> None:
-    """Same calls, same findings, no doubts: sizing, fold, planner and kernel table are recognised as its own."""
+@pytest.mark.parametrize("recognised", [True, False])
+def test_a_release_by_its_revision_is_the_release(aiter_checkout: Path, named_release: str, recognised: bool) -> None:
+    """Same calls, same findings, no doubts, be it recognised as built in or evaluated from its text."""
     host = Revision(open_source(f"{aiter_checkout}@{release(named_release).commit}"))
+    if not recognised:
+        host._built_in = None
     revision = CasePath(host)
     built_in = CasePath()
     for heads, kv, mode in itertools.product((16, 48, 64, 128), DType, (MetadataMode.FAST, MetadataMode.FAKE, None)):

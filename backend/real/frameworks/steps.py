@@ -7,25 +7,25 @@ bounds cannot show (lengths of another batch, a plan left over, buffers in each 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from backend.aiter.arguments import BufferSizes, Int32Array
+from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.launch import launch
-from backend.aiter.planners import plan
-from backend.aiter.release import release
+from backend.aiter.launch import Launch, Refusal
+from backend.aiter.planners import Plan
 from backend.call import Call
 from backend.case import V_HEAD_DIM, Case, MetadataMode
 from backend.decision import Decision
 from backend.devices.registry import Device
 from backend.findings import Severity
-from backend.host import BuiltIn, Doubt, Host
+from backend.host import Basis, Doubt, Host, Part
 from backend.outcome import Outcome
 from backend.path import Path
 from backend.real.frameworks.record import PassedBuffer, RecordedStep
+from backend.revision.revision import host_of
 
 RECORDED = "recorded"
 """Backend name of a case that a recording stands for."""
@@ -90,6 +90,22 @@ class PassedBuffers(Host):
         """Of the host."""
         return self._host.doubts(decision)
 
+    def bases(self, decision: Decision) -> Mapping[Part, Basis]:
+        """Of the host."""
+        return self._host.bases(decision)
+
+    def stood_for(self, case: Case) -> Case:
+        """Of the host."""
+        return self._host.stood_for(case)
+
+    def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
+        """Of the host."""
+        return self._host.plan(decision, allocated)
+
+    def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
+        """Of the host."""
+        return self._host.launch(decision, decode)
+
     def call(self, decision: Decision) -> Call:
         """The host's Call, planned and launched anew where other buffers were passed than its sizing asks for."""
         made, step = self._host.call(decision), self._step
@@ -99,21 +115,20 @@ class PassedBuffers(Host):
         passed = step.decode.metadata
         if given == made.allocated == passed:
             return made
-        rules = release(step.release)
-        planned = plan(rules, step.device, step.planning, given)
+        planned = self._host.plan(decision, given)
         decode = dataclasses.replace(made.decode, metadata=passed)
-        launched = launch(rules, step.device, decode, self.source)
+        launched = self._host.launch(decision, decode)
         return dataclasses.replace(made, allocated=given, plan=planned, decode=decode, launch=launched)
 
 
 def call_of(step: RecordedStep, source: CodeSource | None = None, backend: str = RECORDED) -> Call:
     """The Call with the buffers that the planner and the decode call were really given."""
-    return PassedBuffers(BuiltIn(source), step).call(decision_of(step, backend))
+    return PassedBuffers(host_of(source), step).call(decision_of(step, backend))
 
 
 def outcome_of(step: RecordedStep, device: Device, source: CodeSource | None = None, backend: str = RECORDED) -> Outcome:
     """What becomes of a recorded step, by the one judge. Raises CannotRunError where the device lacks what it needs."""
-    return Path(PassedBuffers(BuiltIn(source), step), device).run_decision(decision_of(step, backend))
+    return Path(PassedBuffers(host_of(source), step), device).run_decision(decision_of(step, backend))
 
 
 def disagreements(step: RecordedStep) -> tuple[Disagreement, ...]:

@@ -1,0 +1,293 @@
+"""What AITER's C++ finds around it: torch's and AITER's tensor handles, HIP's calls, macros, the helpers of its libraries.
+
+Written for backend.cxx, which knows nothing of AITER. Nothing here decides anything that AITER's text decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backend.case import Arch
+from backend.cxx.host_values import Class, Surroundings
+from backend.cxx.kernel_calls import Builtin, lane_number, shuffle, shuffle_up, wave_size, wave_sum
+from backend.cxx.types import BOOL, INT, LONG, STRING, ULONG, VOID, Opaque, Pointer
+
+MACROS = (
+    "__global__",
+    "__device__",
+    "__host__",
+    "__forceinline__",
+    "__launch_bounds__(...)",
+    "__shared__",
+    "CK_TILE_DEVICE",
+    "CK_TILE_HOST_DEVICE",
+    "CK_TILE_HOST",
+    "AITER_C_ITFS",
+    "HIP_CALL(x) (x)",
+    "HIP_CALL_LAUNCH(x) (x)",
+    "AITER_CHECK(x, ...) do { if(!(x)) { __check_failed(__FILE__, __LINE__ __VA_OPT__(,) __VA_ARGS__); } } while(0)",
+    "TORCH_CHECK(x, ...) if(!(x)) { __check_failed(__FILE__, __LINE__ __VA_OPT__(,) __VA_ARGS__); }",
+    'assert(x) do { if(!(x)) { __check_failed(__FILE__, __LINE__, "Assertion `" #x "\' failed."); } } while(0)',
+)
+"""Macros of HIP, of torch and of AITER's headers, as far as they matter: a failed check is one call."""
+
+LIBRARY = """
+namespace ck_tile {
+template <typename X, typename Y>
+constexpr X integer_divide_ceil(X x, Y y) { return (x + y - 1) / y; }
+template <typename X, typename Y>
+constexpr X integer_least_multiple(X x, Y y) { return y * integer_divide_ceil(x, y); }
+constexpr int32_t next_power_of_two(int32_t x)
+{
+    int32_t power = 1;
+    while(power < x) { power *= 2; }
+    return power;
+}
+}
+"""
+"""What AITER used of ck_tile until it had its own: a ceiling division, a multiple, a power of two."""
+
+WAVE: Mapping[str, Builtin] = {
+    "opus::lane_id": lane_number(True),
+    "ck_tile::get_lane_id": lane_number(False),
+    "opus::get_warp_size": wave_size,
+    "ck_tile::get_warp_size": wave_size,
+    "opus::shfl": shuffle,
+    "ck_tile::warp_shuffle": shuffle,
+    "ck_tile::warp_shuffle_up": shuffle_up,
+    "aiter::warpReduce": wave_sum,
+}
+"""Operations between a wave's lanes, by the names of AITER's libraries. warpReduce is used with AddFunctor alone."""
+
+UNIFORM = ("get_cost_top",)
+"""Functions whose result all lanes share, as a butterfly leaves it."""
+
+LDS_BYTES = {Arch.GFX942: 65536, Arch.GFX950: 163840}
+"""hipDeviceProp_t::maxSharedMemoryPerMultiProcessor."""
+
+TORCH_DTYPES = {
+    "BFloat16": "bf16",
+    "Half": "fp16",
+    "Float": "fp32",
+    "Int": "i32",
+    "Char": "i8",
+    "Byte": "u8",
+    "Float8_e4m3fn": "fp8",
+    "Float8_e4m3fnuz": "fp8 fnuz",
+}
+"""at::ScalarType -> name of a dtype here; fp8 is either of two, by architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a tensor's data begins."""
+
+    tensor: str
+
+
+class Tensor:
+    """A tensor handle. dtype: a name of TORCH_DTYPES, or AITER's number of it, by what the revision's code is given."""
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: Any,
+        itemsize: int,
+        strides: tuple[int, ...] | None = None,
+        is_gpu: bool = True,
+    ) -> None:
+        self.name = name
+        self.shape = shape
+        self.given_dtype = dtype
+        self.itemsize_ = itemsize
+        self.strides = contiguous_strides(shape) if strides is None else strides
+        self.device_id = 0
+        self.is_gpu = is_gpu
+
+    def size(self, dim: int) -> int:
+        """An extent."""
+        return self.shape[dim]
+
+    def stride(self, dim: int) -> int:
+        """Elements between neighbours."""
+        return self.strides[dim]
+
+    def dim(self) -> int:
+        """Dimensions."""
+        return len(self.shape)
+
+    def numel(self) -> int:
+        """Elements."""
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count
+
+    def dtype(self) -> Any:
+        """The dtype as the revision's code has it."""
+        return self.given_dtype
+
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self.itemsize_
+
+    def data_ptr(self) -> Address:
+        """Where the data begins."""
+        return Address(self.name)
+
+    def is_contiguous(self) -> bool:
+        """Whether its elements follow one another."""
+        expected = contiguous_strides(self.shape)
+        return all(extent == 1 or own == other for extent, own, other in zip(self.shape, self.strides, expected, strict=True))
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a tensor whose elements follow one another."""
+    strides = [1] * len(shape)
+    for dim in range(len(shape) - 2, -1, -1):
+        strides[dim] = strides[dim + 1] * max(1, shape[dim + 1])
+    return tuple(strides)
+
+
+class DeviceProperties:
+    """hipDeviceProp_t, filled by hipGetDeviceProperties."""
+
+    def __init__(self) -> None:
+        self.multiProcessorCount = 0
+        self.warpSize = 64
+        self.maxSharedMemoryPerMultiProcessor = 0
+
+
+ADDRESS = Opaque("address")
+
+_TENSOR_METHODS = {
+    "size": LONG,
+    "stride": LONG,
+    "dim": LONG,
+    "numel": LONG,
+    "itemsize": ULONG,
+    "element_size": ULONG,
+    "data_ptr": ADDRESS,
+    "is_contiguous": BOOL,
+}
+_TENSOR_CODE = {"element_size": "{0}.itemsize()", "scalar_type": "{0}.dtype()"}
+_DTYPE = Opaque("at::ScalarType")
+
+TORCH_TENSOR = Class(
+    {**_TENSOR_METHODS, "dtype": _DTYPE, "scalar_type": _DTYPE, "is_cuda": BOOL}, code={**_TENSOR_CODE, "is_cuda": "{0}.is_gpu"}
+)
+AITER_TENSOR = Class({**_TENSOR_METHODS, "dtype": INT}, {"device_id": INT, "ndim": INT, "is_gpu": BOOL}, code=_TENSOR_CODE)
+
+_PROPERTIES = Class(members={"multiProcessorCount": INT, "warpSize": INT, "maxSharedMemoryPerMultiProcessor": ULONG})
+
+_HIP_RESULT = Opaque("hipError_t")
+
+FUNCTIONS: Mapping[str, tuple[str, Any]] = {
+    "hipGetDevice": ("hip_get_device", _HIP_RESULT),
+    "hipGetDeviceProperties": ("hip_get_device_properties", _HIP_RESULT),
+    "at::hip::getCurrentHIPStream": ("current_stream", Opaque("hipStream_t")),
+    "aiter::getCurrentHIPStream": ("current_stream", Opaque("hipStream_t")),
+    "get_gpu_arch": ("get_gpu_arch", STRING),
+    "std::getenv": ("getenv", Pointer(Opaque("std::string"))),
+    "getenv": ("getenv", Pointer(Opaque("std::string"))),
+    "std::atoi": ("atoi", INT),
+    "atoi": ("atoi", INT),
+    "device_of": ("device_of", Opaque("at::Device")),
+    "log2f": ("log2f", Opaque("float result")),
+}
+
+SURROUNDINGS_TYPES: Mapping[str, Any] = {
+    "hipDevice_t": INT,
+    "torch::Tensor": Opaque("torch::Tensor"),
+    "at::Tensor": Opaque("torch::Tensor"),
+    "aiter_tensor_t": Opaque("aiter_tensor_t"),
+    "hipStream_t": Opaque("hipStream_t"),
+    "hipDeviceProp_t": Opaque("hipDeviceProp_t"),
+    "at::ScalarType": _DTYPE,
+    "torch::ScalarType": _DTYPE,
+    "dim3": Opaque("dim3"),
+}
+
+CONSTANTS: Mapping[str, tuple[str, Any]] = {
+    f"{space}::{name}": (repr(dtype), _DTYPE)
+    for space in ("at::ScalarType", "torch::ScalarType", "torch")
+    for name, dtype in TORCH_DTYPES.items()
+} | {f"at::k{name}": (repr(dtype), _DTYPE) for name, dtype in TORCH_DTYPES.items()}
+
+GUARDS = frozenset(
+    (
+        "at::hip::OptionalHIPGuardMasqueradingAsCUDA",
+        "at::cuda::OptionalCUDAGuard",
+        "at::DeviceGuard",
+        "c10::hip::OptionalHIPGuardMasqueradingAsCUDA",
+        "HipDeviceGuard",
+    )
+)
+
+
+def surroundings(more: Surroundings | None = None) -> Surroundings:
+    """What any of AITER's host functions finds, and what one of its files finds besides."""
+    more = more or Surroundings()
+    return Surroundings(
+        functions={**FUNCTIONS, **more.functions},
+        constants={**CONSTANTS, **more.constants},
+        classes={
+            "torch::Tensor": TORCH_TENSOR,
+            "aiter_tensor_t": AITER_TENSOR,
+            "hipDeviceProp_t": _PROPERTIES,
+            **more.classes,
+        },
+        made={
+            "hipDeviceProp_t": "DeviceProperties",
+            "dim3": "dim3",
+            **more.made,
+        },
+        types={**SURROUNDINGS_TYPES, **more.types},
+        ignored=GUARDS | more.ignored,
+    )
+
+
+def python_names(arch: Arch, compute_units: int, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Python for the names of FUNCTIONS, for one GPU and one environment."""
+
+    def properties(into: DeviceProperties, device: int) -> int:
+        into.multiProcessorCount = compute_units
+        into.maxSharedMemoryPerMultiProcessor = LDS_BYTES[arch]
+        return 0
+
+    def device(into: Any) -> int:
+        into.value = 0
+        return 0
+
+    return {
+        "hip_get_device": device,
+        "hip_get_device_properties": properties,
+        "current_stream": lambda: 0,
+        "get_gpu_arch": lambda: arch.value,
+        "getenv": environment.get,
+        "atoi": atoi,
+        "device_of": lambda tensor: 0,
+        "dim3": lambda x, y=1, z=1: (x, y, z),
+        "DeviceProperties": DeviceProperties,
+    }
+
+
+def atoi(text: str) -> int:
+    """The C function: digits at the start, 0 where there are none."""
+    found = 0
+    sign = 1
+    stripped = text.lstrip()
+    if stripped[:1] in ("+", "-"):
+        sign = -1 if stripped[0] == "-" else 1
+        stripped = stripped[1:]
+    for each in stripped:
+        if not each.isdigit():
+            break
+        found = found * 10 + int(each)
+    return sign * found
+
+
+__all__ = ["MACROS", "UNIFORM", "VOID", "WAVE", "Address", "Tensor", "python_names", "surroundings"]
