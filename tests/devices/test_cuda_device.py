@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -183,3 +186,27 @@ def test_without_a_gpu_it_says_so() -> None:
         pytest.skip("there is a GPU here")
     with pytest.raises(CannotRunError, match="no GPU"):
         open_device("cuda")
+
+
+FILLED_ALIKE = """
+import torch
+from backend.case import DType
+from backend.devices.gpu.decode import launch_fill
+from backend.devices.gpu.values import RAW_TYPE, fill_rows
+
+for dtype, seed, first in ((DType.FP8, 0, 0), (DType.BF16, 7, 5)):
+    rows = torch.tensor([0, 3, 2]) + first
+    made = [torch.full(((first + 4) * 1500,), -1 if dtype is DType.BF16 else 255, dtype=RAW_TYPE[dtype]) for _ in range(2)]
+    launch_fill(made[0].view(-1, 1500), rows, dtype, False, seed, 1)
+    fill_rows(made[1].view(-1, 1500), rows, dtype, False, seed, 1)
+    assert torch.equal(made[0][first * 1500 :], made[1][first * 1500 :])
+    assert (made[0].view(-1, 1500)[first + 1] == made[0][-1500 * 3]).all()
+print("alike")
+"""
+
+
+def test_the_kernel_fills_with_the_very_values_that_torch_does() -> None:
+    """Otherwise what ran on a GPU could not be held against the simulated machine."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", FILLED_ALIKE], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "alike\n", done.stderr

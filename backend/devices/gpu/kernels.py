@@ -327,3 +327,20 @@ def mla_merge(
         tl.store(o + out.to(tl.int64) * LATENT + latent, value.to(o.dtype.element_ty))
         if stores_lse:
             tl.store(final_lse + out, pivot + tl.log2(total) * LN_2)
+
+
+@triton.jit(do_not_specialize=["width", "key"])
+def fill_stream(out, rows, table, width, key, table_mask: tl.constexpr, block: tl.constexpr):
+    """Program (i, y) fills block y of row rows[i] of out, [rows, width], with the stream of backend/devices/gpu/values.py.
+
+    table: its quantiles, table_mask + 1 of them, a power of two. key: of seed and stream, as the int32 of the same bits.
+    """
+    row = tl.load(rows + tl.program_id(0))
+    column = tl.program_id(1) * block + tl.arange(0, block)
+    element = row * width + column
+    mixed = ((element & 0xFFFFFFFF).to(tl.uint32) ^ key.to(tl.uint32)) + (element >> 32).to(tl.uint32)
+    mixed = (mixed ^ (mixed >> 16)) * 0x45D9F3B
+    mixed = (mixed ^ (mixed >> 15)) * 0x45D9F3B
+    mixed = mixed ^ (mixed >> 16)
+    value = tl.load(table + ((mixed >> 7) & table_mask).to(tl.int32))
+    tl.store(out + element, value, mask=column < width)

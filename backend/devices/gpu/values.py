@@ -81,14 +81,20 @@ def fill_rows(tensor: torch.Tensor, rows: torch.Tensor, dtype: DType, fnuz: bool
         tensor[some] = _values(some[:, None] * width + column, dtype, fnuz, seed, stream)
 
 
+def stream_key(seed: int, stream: int) -> int:
+    """What a stream's hash starts from, 32 bits."""
+    return (seed * 0x9E3779B1 + stream * 0x85EBCA77 + 0x165667B1) & _MASK
+
+
 def _values(element: torch.Tensor, dtype: DType, fnuz: bool, seed: int, stream: int) -> torch.Tensor:
     """Raw values of elements, by their numbers, which are overwritten."""
-    table = _quantiles(dtype, fnuz, element.device)
+    table = quantiles(dtype, fnuz, element.device)
     return table[_hash(element, seed, stream).bitwise_and_(len(table) - 1)]
 
 
 @functools.cache
-def _quantiles(dtype: DType, fnuz: bool, device: torch.device) -> torch.Tensor:
+def quantiles(dtype: DType, fnuz: bool, device: torch.device) -> torch.Tensor:
+    """Raw elements that a stream picks from; their number is a power of two."""
     return (_fp8_quantiles(fnuz) if dtype is DType.FP8 else _bf16_quantiles()).to(device)
 
 
@@ -112,7 +118,7 @@ def as_float64(raw: torch.Tensor, dtype: DType, fnuz: bool) -> torch.Tensor:
 
 def _hash(index: torch.Tensor, seed: int, stream: int) -> torch.Tensor:
     """32-bit finaliser of MurmurHash3 over the element's number; int64 in which every step stays below 2^63. In place."""
-    key = (seed * 0x9E3779B1 + stream * 0x85EBCA77 + 0x165667B1) & _MASK
+    key = stream_key(seed, stream)
     high = index >> 32
     mixed = index.bitwise_and_(_MASK).bitwise_xor_(key).add_(high).bitwise_and_(_MASK)
     for shift, factor in ((16, 0x45D9F3B), (15, 0x45D9F3B), (16, 1)):
