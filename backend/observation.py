@@ -105,7 +105,8 @@ class DeviceEnd:
 
     message: the runtime's own words. address: that it names (page-granular), None where it names none. tensor, offset: the
     nearest tensor by the ranges recorded before the launch and the signed byte offset from its start. again: the same end
-    when the case ran alone in a fresh process. after: what had to run before it to bring it about, "" for nothing.
+    when the case ran alone in a fresh process. after: what had to run before it to bring it about, "" for nothing. once: a
+    death of the process that did not come again when the case was run again; all else that is observed is of that second run.
     """
 
     kind: EndKind
@@ -115,6 +116,7 @@ class DeviceEnd:
     offset: int | None = None
     again: bool = False
     after: str = ""
+    once: DeviceEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)

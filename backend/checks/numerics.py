@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backend.child.ends import EndKind
 from backend.findings import Finding, FindingKind, Party
-from backend.observation import Observation, ViolationKind
+from backend.observation import DeviceEnd, Observation, ViolationKind
 
 _ENDS = {
     EndKind.MEMORY_FAULT: FindingKind.MEMORY_FAULT,
@@ -16,8 +16,16 @@ _ENDS |= {kind: FindingKind.DIED for kind in EndKind if kind.died}
 def check_end(observation: Observation) -> list[Finding]:
     """A run that did not come to its end. A fault's severity is that of a read: hardware does not tell which it was."""
     end = observation.end
-    if end is None or end.kind is EndKind.COMPLETED:
-        return []
+    return [] if end is None or end.kind is EndKind.COMPLETED else [_death(observation, end)]
+
+
+def death_once(observation: Observation) -> Finding | None:
+    """A death that did not come again when the case was run again. No finding of the case, unless somebody sees it again."""
+    once = observation.end.once if observation.end is not None else None
+    return None if once is None else _death(observation, once)
+
+
+def _death(observation: Observation, end: DeviceEnd) -> Finding:
     kind = _ENDS[end.kind]
     figures: dict[str, int | str] = {"message": end.message, "again_when_alone": int(end.again)}
     if end.address is not None:
@@ -29,7 +37,7 @@ def check_end(observation: Observation) -> list[Finding]:
     where = f" (nearest: {end.tensor} {end.offset:+d} bytes)" if end.tensor and end.offset is not None else ""
     what = FindingKind.DIED.value if end.kind.died else end.kind.value
     message = f"{what} on {observation.device}: {end.message}{where}"
-    return [Finding(kind, kind.severity, Party.KERNEL, _stage(observation), end.tensor, message, figures)]
+    return Finding(kind, kind.severity, Party.KERNEL, _stage(observation), end.tensor, message, figures)
 
 
 def check_numbers(observation: Observation) -> list[Finding]:

@@ -38,6 +38,7 @@ class Ended:
 
     message: the line that says why. fault: as parsed from it. ranges: where the tensors lay. seconds: from started to the end.
     again: the same death when run alone in a fresh process. after: id of the task that must run before it, None for none.
+    once: a death that came neither when the task was run again alone nor after those before it; the rest is of the run alone.
     """
 
     task: int
@@ -49,6 +50,7 @@ class Ended:
     seconds: float
     again: bool = False
     after: int | None = None
+    once: Ended | None = None
 
 
 class Supervisor:
@@ -126,7 +128,7 @@ class Supervisor:
         if alone.death in FATAL:
             return dataclasses.replace(alone, again=alone.death is ended.death)
         if not history or self._last_of([*history, task]).death not in FATAL:
-            return ended
+            return dataclasses.replace(alone, once=ended)
         first, healthy = 0, len(history)  # history[first:] brings it about, history[healthy:] does not
         while healthy - first > 1:
             middle = (first + healthy) // 2

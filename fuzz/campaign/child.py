@@ -14,6 +14,7 @@ from typing import Any
 
 from backend.aiter.codefiles import open_source
 from backend.case import Case
+from backend.checks.numerics import death_once
 from backend.child.ends import EndKind
 from backend.child.messages import Payload
 from backend.child.serve import Reporter, serve
@@ -112,7 +113,9 @@ class CampaignChild:
         self._slot.note(ALONE, 0)
         outcome = safe.run(case)
         self._slot.note(-1, -1)
-        return outcome_message(outcome)
+        once = death_once(outcome.observation) if outcome.observation is not None else None
+        # Whoever runs single cases asks how often something comes again: each time counts.
+        return outcome_message(outcome if once is None else reported(case, (once,), None))
 
     def _texts(self, case: Case, command: str) -> Mapping[str, Any]:
         from reprod.folder import folder_name

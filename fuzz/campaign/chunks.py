@@ -12,6 +12,7 @@ from traceback import extract_tb
 import numpy as np
 
 from backend.case import Case
+from backend.checks.numerics import death_once
 from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.outcome import Outcome, unmodelled
@@ -122,7 +123,14 @@ class _Tally:
                 self._shown[label.text] = Shown(label.text, position, case, cause)
         elif label.fate is Fate.REFUSED:
             cell.refused[label.text] += 1
+        self._once(position, case, outcome)
         self._reach(position, outcome)
+
+    def _once(self, position: int, case: Case, outcome: Outcome) -> None:
+        """A death that did not come again is told beside what became of the case, which counts as if nothing had been."""
+        death = death_once(outcome.observation) if outcome.observation is not None else None
+        if death is not None and death.signature not in self._shown:
+            self._shown[death.signature] = Shown(death.signature, position, case, death)
 
     def _reach(self, position: int, outcome: Outcome) -> None:
         offered = parent(outcome) if self._keep else None

@@ -37,7 +37,8 @@ CLEAN = Label(Fate.CLEAN)
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The first case of a chunk that showed a signature. finding: the cause."""
+    """The first case of a chunk that showed a signature. finding: the cause, or a death that did not come again, which no
+    label of the chunk names."""
 
     signature: str
     position: int

@@ -342,6 +342,10 @@ class Store:
         for label, count in zip(report.labels, counted.tolist(), strict=True):
             if label.text in self.findings:
                 self.findings[label.text].count += count
+        told = {label.text for label in report.labels}
+        for shown in report.shown:
+            if shown.signature not in told:
+                self.findings[shown.signature].count += 1
 
     def carry_over(self, earlier: TriagedFinding) -> None:
         """Takes in what an earlier campaign could not reproduce, to be looked into again; no case of this one has shown it."""

@@ -107,11 +107,16 @@ def test_a_task_that_dies_only_after_another_names_that_one(command: list[str]) 
     assert (ended[6].again, ended[6].after) == (False, 2)
 
 
-def test_a_death_that_never_comes_again_is_still_reported(command: list[str], tmp_path: Path) -> None:
+def test_a_death_that_never_comes_again_is_reported_beside_what_comes_of_the_task_alone(
+    command: list[str], tmp_path: Path
+) -> None:
     mark = str(tmp_path / "mark")
     with Supervisor(command) as supervisor:
         ended = list(supervisor.run([Task(0, {"do": "a"}), Task(1, {"do": "once", "mark": mark})]))
-    assert (ended[1].death, ended[1].again, ended[1].after) == (EndKind.SIGNAL, False, None)
+    assert ended[1].result == {"did": "once", "size": 0}
+    once = ended[1].once
+    assert once is not None
+    assert (once.death, once.again, once.after) == (EndKind.SIGNAL, False, None)
 
 
 def test_a_hang_is_killed_in_time(command: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import pytest
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.checks.check import check
+from backend.checks.numerics import death_once
 from backend.child.ends import EndKind
+from backend.child.messages import Task
+from backend.child.supervisor import Ended
 from backend.child.tree import Limits
 from backend.decision import Decision
 from backend.devices.child.observed import NOT_HARDWARE
@@ -27,6 +31,7 @@ from backend.host import BuiltIn
 from backend.observation import Observation
 from backend.serving.policy import decide
 from backend.serving.registry import policy
+from fuzz.campaign.summary import Reliability, is_weather
 
 STUB = Path(__file__).parent / "stub_aiter"
 COMMAND = [sys.executable, "-m", "backend.devices.gpu.rocm_worker", "--cpu"]
@@ -241,3 +246,28 @@ def test_the_calls_bind_to_a_checkouts_signatures(aiter_checkout: Path, revision
         made = make(mode=mode)
         check_recorded(recorded(sources, made), made)
     assert DType.FP8 is made.decode.q_dtype
+
+
+def test_a_kill_from_outside_is_noted_and_the_case_comes_out_as_undisturbed(device: RocmDevice) -> None:
+    """What its child is killed over is run again; the death is told beside the case, which has no finding."""
+    made = make(batch=3)
+    calm = device.observe(made)
+    died = device._one.run
+
+    def killed(tasks: Iterator[Task]) -> Iterator[Ended]:
+        for ended in died(tasks):
+            death = Ended(ended.task, None, EndKind.SIGNAL, "killed by SIGKILL", None, (), 0.1)
+            yield dataclasses.replace(ended, once=death)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device._one, "run", killed)
+        disturbed = device.observe(made)
+    assert disturbed.numbers == calm.numbers
+    assert disturbed.end is not None
+    assert disturbed.end.kind is EndKind.COMPLETED
+    assert any("lost once" in note and "SIGKILL" in note for note in disturbed.notes)
+    assert check(disturbed) == check(calm)
+    death = death_once(disturbed)
+    assert death is not None
+    assert (death.kind, death_once(calm)) == (FindingKind.DIED, None)
+    assert is_weather(death, Reliability(0, 5))

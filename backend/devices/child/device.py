@@ -122,13 +122,15 @@ class ChildDevice(ABC):
         ranks_note = (
             (_together(together, [set(self._violations(call, ended)) for ended in together]),) if len(together) > 1 else ()
         )
+        end = worst_end(ends)
+        once_note = () if end.once is None else (f"its process was lost once, and not when run again: {end.once.message}",)
         return Observation(
             call,
             self.name,
             violations=tuple(dict.fromkeys(violations)),
-            notes=(*self._notes, *self._call_notes(call), *own_notes, *ranks_note),
+            notes=(*self._notes, *self._call_notes(call), *own_notes, *ranks_note, *once_note),
             numbers=numbers_of(results),
-            end=worst_end(ends),
+            end=end,
             own_kernel=self.own_kernel,
         )
 

@@ -18,7 +18,7 @@ NOT_HARDWARE = "not run on hardware"
 def end_of(ended: Ended) -> DeviceEnd:
     """The end; raises CannotRunError for a task that never ran: out of memory, or an error of the program."""
     if ended.result is not None:
-        return DeviceEnd(EndKind.COMPLETED)
+        return DeviceEnd(EndKind.COMPLETED, once=None if ended.once is None else end_of(ended.once))
     assert ended.death is not None
     if ended.death not in FATAL:
         raise CannotRunError(f"{ended.death.value}: {ended.message.strip()}")
@@ -38,7 +38,7 @@ def end_of(ended: Ended) -> DeviceEnd:
 
 def worst_end(ends: Sequence[DeviceEnd]) -> DeviceEnd:
     """The first that did not complete; of several ranks one tells for all."""
-    return next((end for end in ends if end.kind is not EndKind.COMPLETED), ends[0])
+    return next((end for end in ends if end.kind is not EndKind.COMPLETED or end.once is not None), ends[0])
 
 
 def numbers_of(results: Sequence[Mapping[str, Any]]) -> Numbers | None:

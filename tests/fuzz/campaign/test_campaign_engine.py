@@ -14,15 +14,21 @@ from typing import Any
 import pytest
 from undisturbed import labels, outcomes, reports
 
+from backend.call import Call
 from backend.case import Case, DType
+from backend.child.ends import EndKind
 from backend.codec import dumps, from_plain
+from backend.devices.model.device import ModelDevice
 from backend.errors import UsageError
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind
-from fuzz.campaign.chunks import died
+from backend.observation import DeviceEnd, Observation
+from backend.path import Path as CasePath
+from fuzz.campaign.chunks import Safe, died, run_chunk
 from fuzz.campaign.cluster import Lost
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.engine import ATTEMPTS, Engine, Verifying
+from fuzz.campaign.guided import Frozen
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order
 from fuzz.campaign.reading import read_case, read_outcomes
@@ -428,3 +434,37 @@ def test_the_next_campaign_tries_again_what_the_last_could_not_reproduce(
     assert (entry.count, entry.origin, str(entry.reliability)) == (0, "an earlier campaign", f"{shown} of 5")
     assert not to_retry(CALM, summary), "tried once more, and not every night"
     assert not to_retry(CALM.replace(device="cdna"), load_summary(last)), "another device"
+
+
+class DiesOnce:
+    """A device in whose hands the process of one case is lost, and not again when that case is run again."""
+
+    name = "cuda"
+
+    def __init__(self, victim: Case | None) -> None:
+        self._victim = victim
+        self._model = ModelDevice()
+
+    def observe(self, call: Call) -> Observation:
+        seen = self._model.observe(call)
+        once = DeviceEnd(EndKind.SIGNAL, "killed by SIGKILL") if call.decision.case == self._victim else None
+        return dataclasses.replace(seen, device=self.name, end=DeviceEnd(EndKind.COMPLETED, once=once))
+
+
+def test_a_death_that_its_device_did_not_see_again_changes_nothing_but_is_told(tmp_path: Path) -> None:
+    """Labels, map and what guidance is made from are those of an undisturbed campaign; the death is repeated like any other."""
+    cases = chunk_cases(CALM.space(), 0, 0, 10)
+    calm, disturbed = (
+        run_chunk(0, cases, Safe(CasePath(None, DiesOnce(victim)), "cuda"), Frozen(), lambda chunk, position: None)
+        for victim in (None, cases[4])
+    )
+    assert labels(disturbed) == labels(calm)
+    assert disturbed.reached.ids.tolist() == calm.reached.ids.tolist()
+    assert (disturbed.kept, disturbed.cells, calm.shown) == (calm.kept, calm.cells, ())
+    (shown,) = disturbed.shown
+    assert (shown.position, shown.case, shown.finding.kind) == (4, cases[4], FindingKind.DIED)
+    config = CALM.replace(cases=10)
+    session(tmp_path, FakeCluster({0: disturbed}, Random(1), repeated(0, shown.finding)), config=config)
+    summary = load_summary(tmp_path)
+    assert (summary.exit_code, summary.counts.died, summary.findings) == (0, 0, ())
+    assert [(each.signature, each.count) for each in summary.not_reproduced] == [(shown.signature, 1)]
