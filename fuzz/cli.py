@@ -26,6 +26,7 @@ from fuzz.commands import (
     campaign,
     corpus,
     decide,
+    doctor,
     explain,
     gate,
     merge,
@@ -52,6 +53,7 @@ COMMANDS = (
     agree,
     accuracy,
     verify,
+    doctor,
     version,
 )
 

@@ -74,11 +74,12 @@ class Place:
 
 _ROCR_FAULT = re.compile(
     r"Memory access fault by GPU node-(?P<node>\d+)\s*(?:\(Agent handle:\s*\S+\))?\s*on address\s*"
-    r"(?P<address>0x[0-9a-fA-F]+|\(nil\))\.?\s*Reason:\s*(?P<reason>[^.\n]+)"
+    r"(?P<address>0x[0-9a-fA-F]+|\(nil\))(?:\.?\s*Reason:\s*(?P<reason>[^.\n]+))?"
 )
 _FAULT_PHRASES = (
     "HSA_STATUS_ERROR_MEMORY_APERTURE_VIOLATION",
     "HSA_STATUS_ERROR_MEMORY_FAULT",
+    "Memory access fault by GPU",  # where other output has cut the line
     "hipErrorIllegalAddress",
     "an illegal memory access was encountered",
     "misaligned address",
@@ -86,6 +87,9 @@ _FAULT_PHRASES = (
     "Invalid __global__",  # compute-sanitizer
 )
 _HANG_PHRASES = ("reason :GPU Hang", "reason: GPU Hang", "HSA_STATUS_ERROR_EXCEPTION_GPU_HANG", "the launch timed out")
+_QUEUE_PHRASES = ("borting with error", "Queue error", "HW Exception by GPU")
+"""Of a queue or a GPU that is given up for another reason (a trap, an ECC error, a reset): quoted, and judged by no more."""
+
 _MEMORY_PHRASES = ("out of memory", "hipErrorOutOfMemory", "HSA_STATUS_ERROR_OUT_OF_RESOURCES", "OutOfMemoryError")
 
 
@@ -94,7 +98,8 @@ def fault_in(text: str) -> Fault | None:
     match = _ROCR_FAULT.search(text)
     if match is not None:
         address = 0 if match["address"] == "(nil)" else int(match["address"], 16)
-        return Fault(int(match["node"]), address, match["reason"].strip(), match[0].strip())
+        line = " ".join(match[0].split())  # other output may break it between address and reason
+        return Fault(int(match["node"]), address, (match["reason"] or "not said").strip(), line)
     for said in text.splitlines():
         phrase = next((phrase for phrase in _FAULT_PHRASES if phrase in said), None)
         if phrase is not None:
@@ -138,7 +143,8 @@ def death_of(status: int, errors: str) -> tuple[EndKind, str]:
             return EndKind.OUT_OF_MEMORY, said.strip()
     if status == -signal.SIGSEGV:
         return EndKind.MEMORY_FAULT, "SIGSEGV on the host"
-    last = last_line(errors)
+    last = next((said.strip() for said in errors.splitlines() if any(phrase in said for phrase in _QUEUE_PHRASES)), "")
+    last = last or last_line(errors)
     how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     if status == -signal.SIGKILL:
         how += " (by someone else: the host's out-of-memory killer does so)"

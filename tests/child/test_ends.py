@@ -85,6 +85,43 @@ def test_what_an_exception_means() -> None:
     assert failure_of("out of resource: shared memory, Required: 262144") is EndKind.ERROR
 
 
+def test_what_rocm_7_prints_around_a_fault() -> None:
+    """A queue error comes first, the kernel's dispatch and a failed core dump after; other output may cut the line in two."""
+    text = """Warning: Queue error - HSA_STATUS_ERROR_MEMORY_FAULT
+Memory access fault by GPU node-2 (Agent handle: 0x5614) on address 0x7f20e5e5b000
+Reason: Unknown.
+Kernel Name: _ZN5aiter39mla_a8w8_qh64_qseqlen1_gqaratio64_v3_psE
+GPU coredump: handler exited with error (status: 1)
+GPU core dump failed
+"""
+    death, said = death_of(-signal.SIGABRT, text)
+    assert (death, said) == (
+        EndKind.MEMORY_FAULT,
+        "Memory access fault by GPU node-2 (Agent handle: 0x5614) on address 0x7f20e5e5b000 Reason: Unknown",
+    )
+    bare = fault_in("Memory access fault by GPU node-4 on address 0x7551d8402000\n")
+    assert bare is not None
+    assert (bare.address, bare.reason) == (0x7551D8402000, "not said")
+    cut = fault_in("Memory access fault by GPU node-4 (Agent han[aiter] import [module_mla]\n")
+    assert cut is not None
+    assert (cut.node, cut.address) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ":0:rocdevice.cpp :3586: 92087492418 us:  Callback: Queue 0x772c40900000 aborting with error : "
+        "HSA_STATUS_ERROR_EXCEPTION: An HSAIL operation resulted in a hardware exception. code: 0x1016",
+        "HW Exception by GPU node-3 (Agent handle: 0x55d) reason :ECC Error",
+    ],
+)
+def test_a_queue_or_a_gpu_that_is_given_up_is_quoted_and_no_memory_fault(line: str) -> None:
+    """A trap, an ECC error, a GPU that somebody else's hang reset: whether it comes again decides what it is worth."""
+    death, said = death_of(-signal.SIGABRT, f"{line}\nVGPU=0x30344200 SWq=0x73a0c79fe000\nAborted (core dumped)\n")
+    assert death is EndKind.SIGNAL
+    assert said == f"killed by SIGABRT: {line}"
+
+
 def test_an_address_is_placed_by_the_nearest_edge() -> None:
     ranges = (Range("q", 0x1000, 0x800), Range("o", 0x4000, 0x100))
     inside, after, before, between = (place(ranges, address) for address in (0x17FF, 0x1800, 0x0F00, 0x3F00))

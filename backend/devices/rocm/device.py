@@ -34,7 +34,8 @@ class RocmDevice(ChildDevice):
     ) -> None:
         self._seed = seed
         # One fault a dispatch: without it the queue runs on and the runtime may name a later kernel's address.
-        variables = {"AMD_SERIALIZE_KERNEL": "3"}
+        # A core dump of the GPU would take minutes, and the limit on core files does not keep a handler from being started.
+        variables = {"AMD_SERIALIZE_KERNEL": "3", "HSA_DISABLE_COREDUMP_ON_EXCEPTION": "1"}
         super().__init__(command or [sys.executable, "-m", WORKER], variables, ranks, limits)
 
     def __enter__(self) -> RocmDevice:

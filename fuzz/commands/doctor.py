@@ -1,0 +1,30 @@
+"""`aiterfuzz doctor`: what this machine has of what aiterfuzz can use, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import argparse
+
+EPILOG = """\
+Exit codes: 0 cases can be run on device model at least, 3 they cannot. What is missing beside that is no failure: it says which
+devices and commands cannot be used here."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser("doctor", help="what this machine has, and what to do about what is missing", epilog=EPILOG)
+    command.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints a line for each thing, and one below for what to do."""
+    del arguments
+    from fuzz.machine_facts import State, facts
+
+    needed = False
+    for fact in facts():
+        mark = "ok" if fact.state is State.HERE else "--"
+        print(f"{mark} {fact.name:19} {fact.found}", flush=True)
+        if fact.advice:
+            print(f"   {'':19} -> {fact.advice}")
+        needed = needed or fact.state is State.NEEDED
+    return 3 if needed else 0
