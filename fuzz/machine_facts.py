@@ -1,5 +1,6 @@
-"""What this machine has of what aiterfuzz can use, and what to do about what is missing. Imports no torch and no Ray here: torch
-is asked in a process of its own, which a broken driver may hang or kill.
+"""What this machine has of what aiterfuzz can use, and what to do about what is missing.
+
+Imports neither torch nor Ray: torch is asked in a process of its own, which a broken driver may hang or kill.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any
 
 import psutil
 
-from backend.aiter.codefiles import installed_wheel
+from backend.aiter.codefiles import has_code, installed_wheel
 from backend.aiter.release import release, unknown_fingerprint_warning
-from backend.case import RELEASES
+from backend.case import RELEASES, Arch
 from backend.errors import AiterfuzzError
 
 TORCH_SECONDS = 120.0
@@ -38,6 +39,9 @@ print(json.dumps(found))
 
 VISIBLE = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 """What hides GPUs from a process."""
+
+A_KERNEL = "mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co"
+"""A code object that every release has for every architecture."""
 
 MEMORY_GIB = 4
 """A worker's limit: with less, not even one fits."""
@@ -148,15 +152,14 @@ def _aiter() -> Iterator[Fact]:
         yield Fact("aiter", State.MISSING, str(error), advice)
         return
     same = [name for name in RELEASES if unknown_fingerprint_warning(release(name), wheel) is None]
-    revision = (
-        f"release {', '.join(same)} ({release(same[0]).commit[:12]}) by its host sources" if same else "of no known release"
-    )
+    by_sources = f"host sources of release {', '.join(same)} ({release(same[0]).commit[:12]})" if same else ""
+    revision = by_sources or "host sources of no release known here"
     yield Fact("aiter", State.HERE, f"{wheel.label}, {revision}", "" if same else "give --aiter PATH@REVISION of a checkout")
-    archs = [arch for arch in ("gfx942", "gfx950") if wheel.has(f"hsa/{arch}/mla/mla_asm.csv")]
+    archs = [arch for arch in Arch if has_code(wheel, arch, A_KERNEL)]
     if archs:
         yield Fact("code objects", State.HERE, f"of MLA for {', '.join(archs)}")
     else:
-        found = "no table hsa/ARCH/mla/mla_asm.csv in the wheel"
+        found = f"no hsa/ARCH/mla/{A_KERNEL} in the wheel"
         yield Fact("code objects", State.MISSING, found, "give --aiter PATH of a checkout")
 
 
@@ -189,6 +192,5 @@ def _caches() -> Iterator[Fact]:
             kept = "" if folder.exists() else " (nothing yet: the first run compiles for a minute)"
             yield Fact(f"cache, {name}", State.HERE, f"{folder}{kept}, {free:,} MiB free")
         else:
-            yield Fact(
-                f"cache, {name}", State.MISSING, f"{folder}: {free:,} MiB free, or read-only", f"set {variable} to a folder"
-            )
+            found = f"{folder}: {free:,} MiB free, or read-only"
+            yield Fact(f"cache, {name}", State.MISSING, found, f"set {variable} to a folder that can be written")

@@ -91,9 +91,7 @@ def test_the_command_prints_every_thing_and_is_no_failure_without_a_gpu(
     assert "-- torch" in printed
 
 
-def test_without_what_everything_needs_it_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_what_everything_needs_it_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     real = importlib.metadata.version
 
     def version(name: str) -> str:
