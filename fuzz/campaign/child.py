@@ -21,6 +21,7 @@ from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
 from backend.devices.registry import RANKED, open_device
 from backend.errors import AiterfuzzError
+from backend.outcome import reported
 from backend.path import Path
 from backend.revision.revision import host_of
 from backend.serving.registry import named_policy
