@@ -30,7 +30,7 @@ from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import Frozen
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.order import Order
-from fuzz.campaign.store import StoredChunk
+from fuzz.campaign.packed import StoredChunk
 from fuzz.campaign.triage import default_corpus
 from fuzz.provenance import provenance
 from reprod.corpus import load_corpus

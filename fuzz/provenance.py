@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from backend.aiter.codefiles import CodeSource
+from backend.aiter.codefiles import CodeSource, code_path, kernel_csv
 from backend.aiter.release import fingerprint, release, unknown_fingerprint_warning
+from backend.case import Arch
 
 PACKAGES = ("numpy", "numba", "hypothesis", "amd-aiter", "torch", "triton", "ray")
 """Distributions whose versions can change a result or a rate."""
@@ -27,6 +29,8 @@ class Provenance:
     python, system, versions: of this machine; a package that is not installed is left out. device: what cases ran on.
     releases: AITER commits by release name. source: the checkout or wheel that code objects come from, None: built-in tables.
     host_sources: sha256 by path of the AITER host files in `source`; empty without one. warnings: to be shown with results.
+    contents: sha256 of each file that decides what comes of a case and is none of ours, by what it is: rules, and what
+    `contents_of` names.
     """
 
     project: str
@@ -39,6 +43,22 @@ class Provenance:
     source: str | None
     host_sources: dict[str, str]
     warnings: tuple[str, ...]
+    contents: dict[str, str] = field(default_factory=dict)
+
+
+def contents_of(source: CodeSource | None) -> dict[str, str]:
+    """sha256 by path of what a code source decides with: host sources, kernel tables and the code objects that these name."""
+    if source is None:
+        return {}
+    found = {f"{source.label}: {path}": digest for path, digest in fingerprint(source).items()}
+    for arch in Arch:
+        table = kernel_csv(source, arch) or ""
+        for name in ("mla_asm.csv", *sorted(set(re.findall(r"[\w.]+\.co\b", table)))):
+            path = code_path(arch, name)
+            content = source.read(path)
+            if content is not None:
+                found[f"{source.label}: {path}"] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 def provenance(device: str, releases: Sequence[str], source: CodeSource | None) -> Provenance:

@@ -7,24 +7,31 @@ which these disagree was damaged, cut or edited; nothing may be concluded from i
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from backend.codec import from_plain
 from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.packed import OF_CAMPAIGNS, content_digest, unpack_codes
 from fuzz.campaign.report import CellCounts, Label
-from fuzz.campaign.store import OTHER, FindingRow, label_counts, read_findings, unpack_codes
+from fuzz.campaign.store import DIGEST, OTHER, FindingRow, label_counts, read_findings
 
-OF_CAMPAIGNS = ("sessions", "chunks", "cells", "findings", "losses", "set_aside", "notes")
-"""Tables whose rows belong to a campaign."""
+MOST_FILES = 64
+"""Read of a finding's folder; a usual one has four."""
 
 REASONS = ("running", "finished", "interrupted", "killed", "failed")
 """Why a session ended; one more begins with "no worker left"."""
+
+
+_END_OF_TIME = 1e11
+"""Seconds since the epoch that no clock shows; infinity and what is no number are beyond it."""
 
 
 class DamagedStoreError(CannotRunError):
@@ -59,11 +66,15 @@ def require_sound(db: sqlite3.Connection) -> None:
     """Raises DamagedStoreError where tables of a store contradict each other."""
     numbers = {number for (number,) in db.execute("SELECT number FROM campaigns")}
     _require(bool(numbers), "it holds no campaign")
-    for table in OF_CAMPAIGNS:
+    for table in (*OF_CAMPAIGNS, "notes"):
         of = {number for (number,) in db.execute(f"SELECT DISTINCT campaign FROM {table}")}
         _require(of <= numbers, f"table {table} speaks of a campaign that is not there")
+    noted = [json.loads(text) for (text,) in db.execute("SELECT value FROM notes WHERE name = ?", (DIGEST,))]
+    _require(len(noted) <= 1, "it has two digests")
     for number in sorted(numbers):
         _require_campaign(db, number)
+    for digest in noted:
+        _require(digest == content_digest(db), "its content is not what was written when its last session ended")
 
 
 def folder_of(text: str | None) -> str | None:
@@ -86,6 +97,24 @@ def read_text_of(root: Path, folder: str, name: str, most: int = 1 << 20) -> str
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError):
         return ""
+
+
+def files_of(root: Path, folder: str) -> Mapping[str, str]:
+    """The texts in a finding's folder, by name; those that `read_text_of` does not read are left out."""
+    try:
+        names = sorted(os.listdir(root / folder))
+    except OSError:
+        return {}
+    texts = {name: read_text_of(root, folder, name) for name in names[:MOST_FILES]}
+    return {name: text for name, text in texts.items() if text}
+
+
+def require_plain(folder: Path, names: Iterable[str]) -> None:
+    """Raises UsageError where one of these names in a campaign's folder is a link or no plain file or folder."""
+    for name in names:
+        path = folder / name
+        if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
+            raise UsageError(f"{path}: a link or a device in a campaign's folder is not followed; take it away")
 
 
 def _require_campaign(db: sqlite3.Connection, number: int) -> None:
@@ -115,7 +144,7 @@ def _require_chunks(db: sqlite3.Connection, number: int) -> dict[int, list[Label
         codes = unpack_codes(blob).tolist()
         _require(len(codes) == cases and cases > 0, f"chunk {chunk} holds {len(codes):,} cases and says {cases!r}")
         _require(set(codes) <= set(labels), f"chunk {chunk} has labels that are not there")
-        _require(chunk >= 0 and work >= 0 and done >= 0, f"chunk {chunk} was done at no time")
+        _require(chunk >= 0 and 0 <= work < _END_OF_TIME and 0 <= done < _END_OF_TIME, f"chunk {chunk} was done at no time")
         found[chunk] = [labels[code] for code in codes]
     return found
 
@@ -134,6 +163,7 @@ def _require_cells(db: sqlite3.Connection, number: int, labels: Counter[Label]) 
         ("cases with a signature", whole.signatures.total(), faulty),
         ("refused cases", whole.refused.total(), fates[Fate.REFUSED]),
         ("cases with a kernel", whole.kernels.total(), whole.ran),
+        ("cases with a release", whole.ran_as.total(), whole.ran),
     )
     for what, told, counted in sums:
         _require(told == counted, f"the map counts {told:,} {what}, the chunks {counted:,}")
@@ -149,8 +179,6 @@ def _require_finding(row: FindingRow, codes: dict[int, list[Label]]) -> None:
 
 
 def _require_end(db: sqlite3.Connection, number: int, chunks: set[int]) -> None:
-    from backend.codec import from_plain
-
     sessions = db.execute(
         "SELECT began, ended, reason, COALESCE(ended, seen) - began FROM sessions WHERE campaign = ? ORDER BY number", (number,)
     ).fetchall()
@@ -158,14 +186,15 @@ def _require_end(db: sqlite3.Connection, number: int, chunks: set[int]) -> None:
         known = reason in REASONS or reason.startswith("no worker left")
         _require(known and began > 0 and seconds >= 0, "a session of it ended before it began, or for no reason")
         _require(ended is not None or reason == "running", "a session ended at no time")
-    (text,) = db.execute("SELECT config FROM campaigns WHERE number = ?", (number,)).fetchone()
+    text, created = db.execute("SELECT config, created FROM campaigns WHERE number = ?", (number,)).fetchone()
+    _require(0 < created < _END_OF_TIME, "it began at no time")
     config = from_plain(CampaignConfig, json.loads(text))
+    _require(bool(sessions) or not chunks, "it holds chunks that no session ran")
     if not sessions or sessions[-1][2] != "finished":
         return
-    aside = {chunk for (chunk,) in db.execute("SELECT chunk FROM set_aside WHERE campaign = ?", (number,))}
+    (aside,) = db.execute("SELECT COUNT(*) FROM set_aside WHERE campaign = ?", (number,)).fetchone()
     in_time = config.time_limit is not None and sum(row[3] for row in sessions) >= config.time_limit
-    there = config.chunk_limit is not None and set(range(config.chunk_limit)) <= chunks | aside
-    _require(in_time or there, "it says that it ran to its end, and chunks of it are missing")
+    _require(bool(in_time or chunks or aside), "it says that it ran to its end, and holds no case")
 
 
 def _require(holds: bool, contradiction: str) -> None:

@@ -29,6 +29,7 @@ from fuzz.campaign.report import (
     Reached,
     Shown,
     cell_of,
+    ran_as,
 )
 from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace
@@ -114,6 +115,7 @@ class _Tally:
         if outcome.observation is not None:
             cell.ran += 1
             cell.kernels[outcome.observation.call.launched.code_object] += 1
+            cell.ran_as[ran_as(case)] += 1
         if label.fate in (Fate.FAULTY, Fate.DIED):
             cell.faulty += 1
             cell.signatures[label.text] += 1

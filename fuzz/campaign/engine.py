@@ -13,24 +13,25 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from backend.case import Case
 from backend.fate import Fate
+from fuzz.campaign.collaborators import Log, NoLog, Triage, Verifying, View
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import KEPT
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order
+from fuzz.campaign.packed import StoredChunk
 from fuzz.campaign.pool import Lost, Workers
-from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.slot import read_slot
-from fuzz.campaign.store import FindingRow, Store, StoredChunk
-from fuzz.campaign.summary import KnownReference, LossKind, is_weather
-from fuzz.campaign.verifying import Verified, unverified
+from fuzz.campaign.store import FINDINGS, Store
+from fuzz.campaign.summary import LossKind, is_weather
+from fuzz.campaign.verifying import unverified
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 from reprod.folder import write_folder
 
@@ -63,60 +64,6 @@ FRUITLESS = 5
 
 RUNNING = "running"
 """Folder of the slots."""
-
-FINDINGS = "findings"
-"""Folder of the findings' folders."""
-
-
-class View(Protocol):
-    """What the engine needs of a Live."""
-
-    def update(self, status: Status) -> None: ...
-    def say(self, text: str) -> None: ...
-
-
-class Log(Protocol):
-    """Who is told of everything that is recorded, when it is."""
-
-    def ran(self, report: ChunkReport) -> None:
-        """A chunk was recorded."""
-        ...
-
-    def found(self, row: FindingRow) -> None:
-        """A finding was looked into."""
-        ...
-
-
-class NoLog:
-    """Of a campaign whose store is enough."""
-
-    def ran(self, report: ChunkReport) -> None:
-        """Nothing."""
-
-    def found(self, row: FindingRow) -> None:
-        """Nothing."""
-
-
-class Triage(Protocol):
-    """What the engine needs of KnownFaults."""
-
-    def reference(self, cause: Any, case: Case) -> KnownReference | None: ...
-
-
-class NothingKnown:
-    """Of a campaign that has no corpus to ask."""
-
-    def reference(self, cause: Any, case: Case) -> KnownReference | None:
-        """None."""
-
-
-class Verifying(Protocol):
-    """What the engine needs of a Verifier."""
-
-    @property
-    def pending(self) -> int: ...
-    def give(self, folder: str, files: Mapping[str, str], case: Case, aiter: str | None) -> None: ...
-    def take(self) -> list[Verified]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +188,12 @@ class Engine:
         unfinished = [
             row.signature
             for row in self.store.findings.values()
-            if not row.reliability.repeats or is_weather(row.cause, row.reliability)
+            if not row.reliability.repeats
+            or is_weather(row.cause, row.reliability)
+            # Its script is made again, from the case: what lies in the folder may be anybody's, and is not run.
+            or (self.config.verify and row.folder is not None and unverified(self._folder, row.folder))
         ]
         self._to_investigate.extend(unfinished)
-        for row in self.store.findings.values():
-            if row.folder is not None and (files := unverified(self._folder / row.folder)) is not None:
-                self._verifier.give(Path(row.folder).name, files, row.smallest, self.config.aiter)
 
     def _ended(self) -> str | None:
         """Why nothing new is begun; None where something is."""
@@ -321,7 +268,8 @@ class Engine:
 
     def _investigate(self, hand: _Hand) -> None:
         signature = self._to_investigate.popleft()
-        case = self.store.findings[signature].first
+        row = self.store.findings[signature]
+        case = row.smallest if row.minimal and row.reliability.shown else row.first
         call = self._cluster.call(hand.actor, "investigate", case, signature, self._command)
         hand.calls[call] = _Call("investigate", signature=signature)
 

@@ -9,8 +9,8 @@ import numpy as np
 from backend.case import Case
 from fuzz.campaign.generations import Generations
 from fuzz.campaign.guided import KEPT, FeatureMap, Frozen
+from fuzz.campaign.packed import StoredChunk
 from fuzz.campaign.report import Reached
-from fuzz.campaign.store import StoredChunk
 from fuzz.space import CaseSpace
 
 NOTHING = Reached(np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint16))

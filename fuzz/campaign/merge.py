@@ -6,13 +6,21 @@ campaign's chunks are the same whoever ran them.
 
 from __future__ import annotations
 
-import shutil
+import itertools
+import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from backend.errors import UsageError
-from fuzz.campaign.store import FILE_NAME, SCHEMA, VERSION, connect, recode, store_path
+from fuzz.campaign.checked import files_of
+from fuzz.campaign.config import IDENTITY
+from fuzz.campaign.packed import recode, unpack_codes
+from fuzz.campaign.store import FILE_NAME, FINDINGS, SCHEMA, VERSION, store_path, write_digest
+from fuzz.campaign.summary import load_summary
+from reprod.folder import write_folder
 
 _BY_CAMPAIGN = ("sessions", "cells", "findings", "losses", "set_aside")
 """Tables whose first column is the campaign and of which everything else is copied as it is. Notes are not: last night's
@@ -29,7 +37,7 @@ def merge(stores: Sequence[Path], out: Path) -> Path:
     if target.exists():
         raise UsageError(f"--out: {out} holds a store already; give another folder")
     for source in sources:
-        connect(source).close()
+        load_summary(source)  # a damaged one is said to be
     out.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".unfinished")
     unfinished.unlink(missing_ok=True)
@@ -39,23 +47,28 @@ def merge(stores: Sequence[Path], out: Path) -> Path:
     for source in sources:
         db.execute("ATTACH ? AS other", (str(source),))
         db.execute("BEGIN")
-        _take(db)
+        _take(db, source)
         db.execute("COMMIT")
         db.execute("DETACH other")
+    write_digest(db)
     db.execute("VACUUM")
+    named = [folder for (folder,) in db.execute("SELECT DISTINCT folder FROM findings WHERE folder IS NOT NULL")]
     db.close()
-    for source in sources:
-        if (source.parent / "findings").is_dir():
-            shutil.copytree(source.parent / "findings", out / "findings", dirs_exist_ok=True)
+    below = [f"{FINDINGS}/{each.name}" for source in sources for each in (source.parent / FINDINGS).glob("[!.]*")]
+    for source, folder in itertools.product(sources, dict.fromkeys(named + below)):
+        files = files_of(source.parent, folder)
+        if files:
+            write_folder((out / folder).parent, Path(folder).name, files)
     unfinished.rename(target)
     return target
 
 
-def _take(db: sqlite3.Connection) -> None:
+def _take(db: sqlite3.Connection, source: Path) -> None:
     labels = _labels(db)
     for number, identity in db.execute("SELECT number, identity FROM other.campaigns ORDER BY number").fetchall():
         known = db.execute("SELECT number FROM main.campaigns WHERE identity = ?", (identity,)).fetchone()
         if known is not None:
+            _require_a_copy(db, known[0], number, labels, source)
             if _chunks(db, "main", known[0]) >= _chunks(db, "other", number):
                 continue
             for table in ("campaigns", "chunks", *_BY_CAMPAIGN):
@@ -66,6 +79,25 @@ def _take(db: sqlite3.Connection) -> None:
         for table in _BY_CAMPAIGN:
             _copy(db, table, "campaign", number, free)
         _copy_chunks(db, number, free, labels)
+
+
+def _require_a_copy(db: sqlite3.Connection, here: int, there: int, labels: dict[int, int], source: Path) -> None:
+    """Raises UsageError where two stores tell different things of a chunk of one campaign, or of what it is."""
+    asked = [
+        db.execute(f"SELECT config, space, seed FROM {where}.campaigns WHERE number = ?", (number,)).fetchone()
+        for where, number in (("main", here), ("other", there))
+    ]
+    identities = [({name: json.loads(config)[name] for name in IDENTITY}, *rest) for config, *rest in asked]
+    same = identities[0] == identities[1]
+    pairs = db.execute(
+        "SELECT m.codes, o.codes FROM main.chunks m JOIN other.chunks o ON m.chunk = o.chunk "
+        "WHERE m.campaign = ? AND o.campaign = ?",
+        (here, there),
+    )
+    if not same or any(not np.array_equal(unpack_codes(mine), unpack_codes(recode(its, labels))) for mine, its in pairs):
+        raise UsageError(
+            f"{source}: contradicts another copy of the same campaign; find out which of the two is right, and give that one"
+        )
 
 
 def _chunks(db: sqlite3.Connection, where: str, campaign: int) -> int:

@@ -13,10 +13,12 @@ from backend.case import Case
 from backend.codec import dumps, from_plain
 from backend.errors import UsageError
 from backend.fate import Fate
+from fuzz.campaign.checked import damage_is_one_line, require_sound
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide, case_at
+from fuzz.campaign.packed import unpack_codes
 from fuzz.campaign.report import CellCounts, Label, bucket_end
-from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path, unpack_codes
+from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path
 from fuzz.campaign.summary import (
     CampaignSummary,
     Cell,
@@ -37,7 +39,7 @@ from fuzz.campaign.summary import (
     is_weather,
 )
 from fuzz.provenance import Provenance
-from fuzz.space import CaseSpace
+from fuzz.space import CaseSpace, heads_of
 
 T = TypeVar("T")
 
@@ -49,23 +51,27 @@ COMPARED = "compared"
 
 
 def read_summary(given: Path) -> CampaignSummary:
-    """load_summary."""
+    """The summary of a store; see fuzz.campaign.summary.load_summary."""
     path = store_path(given)
     db = connect(path)
     try:
-        db.execute("BEGIN")  # one state throughout, while the campaign writes on
-        return _summary(db)
+        with damage_is_one_line(path):
+            db.execute("BEGIN")  # one state throughout, while the campaign writes on
+            require_sound(db)
+            return _summary(db)
     finally:
         db.close()
 
 
 def read_outcomes(given: Path) -> dict[tuple[str, int], list[Label]]:
     """What became of every case: labels in the order of positions, by (identity of the campaign, chunk)."""
-    db = connect(store_path(given))
+    path = store_path(given)
+    db = connect(path)
     try:
-        labels = {number: Label(Fate(fate), text) for number, fate, text in db.execute("SELECT number, fate, text FROM labels")}
-        rows = db.execute("SELECT identity, chunk, codes FROM chunks JOIN campaigns ON campaigns.number = chunks.campaign")
-        return {(identity, chunk): [labels[code] for code in unpack_codes(blob).tolist()] for identity, chunk, blob in rows}
+        with damage_is_one_line(path):
+            labels = {n: Label(Fate(fate), text) for n, fate, text in db.execute("SELECT number, fate, text FROM labels")}
+            rows = db.execute("SELECT identity, chunk, codes FROM chunks JOIN campaigns ON campaigns.number = chunks.campaign")
+            return {(identity, chunk): [labels[code] for code in unpack_codes(blob).tolist()] for identity, chunk, blob in rows}
     finally:
         db.close()
 
@@ -75,7 +81,8 @@ def read_case(given: Path, chunk: int, position: int) -> Case:
     path = store_path(given)
     db = connect(path)
     try:
-        members = list(_members(db))
+        with damage_is_one_line(path):
+            members = list(_members(db))
         if len(members) != 1:
             raise UsageError(f"{path}: was merged from {len(members)} campaigns; give the one that ran the case")
         config = members[0][1].config
@@ -83,9 +90,10 @@ def read_case(given: Path, chunk: int, position: int) -> Case:
             raise UsageError.not_allowed(
                 "case", f"{chunk}/{position}", f"a chunk from 0, a position in 0..{config.cases_a_chunk - 1}"
             )
-        guide = Guide(config.generation_chunks, config.guided)
-        found = {each.chunk: each for each in read_reached(db, members[0][0], chunk)}
-        case = case_at(members[0][1].space, config.seed, config.cases_a_chunk, guide, found, chunk, position)
+        with damage_is_one_line(path):
+            guide = Guide(config.generation_chunks, config.guided)
+            found = {each.chunk: each for each in read_reached(db, members[0][0], chunk)}
+            case = case_at(members[0][1].space, config.seed, config.cases_a_chunk, guide, found, chunk, position)
     finally:
         db.close()
     if case is None:
@@ -108,6 +116,7 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
     aside = [chunk for (chunk,) in db.execute("SELECT chunk FROM set_aside ORDER BY chunk")]
     complete = all(member.sessions and member.sessions[-1].reason == "finished" for _, member in members)
     counts = _counts(labels)
+    never_ran = tuple(_never_ran([member for _, member in members], cells))
     (seconds,) = db.execute("SELECT TOTAL(COALESCE(ended, seen) - began) FROM sessions").fetchone()
     features = [n for (n,) in db.execute("SELECT MAX(features) FROM chunks GROUP BY campaign")]
     return CampaignSummary(
@@ -123,8 +132,9 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
         comparison=comparison,
         losses=tuple(_losses(db)),
         lost_chunks=tuple(aside),
-        doubts=tuple(_doubts(counts, complete, aside, members, findings)),
+        doubts=tuple(_doubts(counts, complete, aside, members, findings, never_ran)),
         not_reproduced=weather,
+        never_ran=never_ran,
     )
 
 
@@ -213,6 +223,7 @@ def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[Cell]:
             _reasons(counts.refused),
             tuple(sorted(signature for signature in counts.signatures if signature not in weather)),
             once,
+            tuple(sorted(counts.ran_as)),
         )
 
 
@@ -241,7 +252,8 @@ def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: Comparison 
 
     first, member = min(found, key=lambda entry: entry[0].first_seen)
     best, _ = min(found, key=lambda entry: (not entry[0].minimal, measure(entry[0].smallest)))
-    expected = {name for _, each in found for name in each.config.expect}
+    known = best.known.entry if best.known is not None else best.signature
+    expected = all({best.signature, known} & set(each.config.expect) for _, each in found)  # each member speaks for itself
     standing = Standing.NOT_COMPARED
     if comparison is not None:
         standing = Standing.NEW if best.signature in comparison.new else Standing.STILL_THERE
@@ -262,7 +274,7 @@ def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: Comparison 
         reliability=Reliability(sum(r.reliability.shown for r, _ in found), sum(r.reliability.repeats for r, _ in found)),
         findings=best.findings,
         known=best.known,
-        expected=best.signature in expected or (best.known is not None and best.known.entry in expected),
+        expected=expected,
         standing=standing,
         folder=best.folder,
         origin=f"{member.seed}/{first.chunk}/{first.position}" if first.chunk >= 0 else "an earlier campaign",
@@ -282,12 +294,14 @@ def _doubts(
     aside: Sequence[int],
     members: Sequence[tuple[int, Member]],
     findings: Sequence[TriagedFinding],
+    never_ran: Sequence[str],
 ) -> Iterator[str]:
     """Why finding nothing would confirm less than was asked for."""
     if not complete:
         yield "the campaign did not run to its end"
     if not counts.ran:
         yield "no case ran: all were refused, are not modelled or took the process along"
+    yield from never_ran
     for each in findings:
         if each.of_our_own and not each.expected:
             yield f"{each.count:,} cases came to no end, so nothing is known of them: {each.message}"
@@ -296,8 +310,39 @@ def _doubts(
     if aside:
         yield f"{len(aside):,} chunks were set aside, because their workers were lost over them"
     for _, member in members:
+        asked, limit = member.config.chunk_limit, member.config.time_limit
+        seconds = sum((session.ended or session.began) - session.began for session in member.sessions)
+        there = member.cases + len(aside) * member.config.cases_a_chunk
+        short = asked is not None and there < asked * member.config.cases_a_chunk
+        if complete and short and (limit is None or seconds < limit):
+            yield f"{there:,} cases are there, and {member.config.cases:,} were asked for"
         if len({session.rules for session in member.sessions}) > 1:
             yield "the sources of aiterfuzz changed between two sessions of the campaign"
+
+
+def _never_ran(members: Sequence[Member], cells: Sequence[Cell]) -> Iterator[str]:
+    """What was asked for by name, of which no case ran: head counts, releases, architectures, data types."""
+    heads = {cell.num_head for cell in cells if cell.ran}
+    ran_as = [name.replace("/", " ").split() for cell in cells for name in cell.ran_as]
+    releases, archs, q_dtypes, kv_dtypes = (set(names) for names in zip(*ran_as, strict=True)) if ran_as else [set()] * 4
+    refused = Counter({cell.num_head: sum(reason.cases for reason in cell.refused) for cell in cells})
+    named: dict[str, None] = {}
+    for config in (member.config for member in members):
+        shapes = {heads_of(config.model, shape): shape.upper() for shape in config.shapes or ()}
+        for count in (*shapes, *(each for each in config.heads or () if each not in shapes)):
+            if count not in heads:
+                shape = f"{shapes[count]} ({count} heads)" if count in shapes else f"{count} heads"
+                why = f"{refused[count]:,} were refused" if refused[count] else "none was drawn"
+                named[f"no case of {shape} ran: {why}"] = None
+        asked = (
+            ("release", config.releases, releases),
+            ("architecture", config.archs, archs),
+            ("q of", (config.q_dtype,) if config.q_dtype else (), q_dtypes),
+            ("a KV cache of", (config.kv_dtype,) if config.kv_dtype else (), kv_dtypes),
+        )
+        for what, names, ran in asked:
+            named |= {f"no case with {what} {name} ran": None for name in names or () if str(name) not in ran}
+    yield from named
 
 
 def _comparison(db: sqlite3.Connection) -> Comparison | None:

@@ -81,7 +81,10 @@ CellKey = tuple[int, int, int]
 
 @dataclass(slots=True)
 class CellCounts:
-    """Figures of one field of the map, to be added up. ran: cases that reached a kernel. signatures: with counts."""
+    """Figures of one field of the map, to be added up.
+
+    ran: cases that reached a kernel; ran_as: how many of them on each "release arch q/kv". signatures: with counts.
+    """
 
     cases: int = 0
     ran: int = 0
@@ -89,6 +92,7 @@ class CellCounts:
     kernels: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     signatures: Counter[str] = field(default_factory=Counter)
+    ran_as: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: CellCounts) -> None:
         """Adds the figures of another field of the same key."""
@@ -98,16 +102,19 @@ class CellCounts:
         self.kernels.update(other.kernels)
         self.refused.update(other.refused)
         self.signatures.update(other.signatures)
+        self.ran_as.update(other.ran_as)
 
     def to_row(self) -> list[Any]:
         """As JSON values, in the order of the fields."""
-        return [self.cases, self.ran, self.faulty, dict(self.kernels), dict(self.refused), dict(self.signatures)]
+        counters = (self.kernels, self.refused, self.signatures, self.ran_as)
+        return [self.cases, self.ran, self.faulty, *(dict(counter) for counter in counters)]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> CellCounts:
-        """Of `to_row`."""
-        cases, ran, faulty, kernels, refused, signatures = row
-        return cls(cases, ran, faulty, Counter(kernels), Counter(refused), Counter(signatures))
+        """The figures of a row that `to_row` made; raises ValueError or TypeError for any other."""
+        cases, ran, faulty, *counters = row
+        kernels, refused, signatures, ran_as = (Counter(dict(counter)) for counter in counters)
+        return cls(cases, ran, faulty, kernels, refused, signatures, ran_as)
 
 
 def bucket(value: int) -> int:
@@ -123,6 +130,11 @@ def bucket_end(low: int) -> int:
 def cell_of(case: Case) -> CellKey:
     """The field of the map that a case belongs to."""
     return case.num_head, bucket(len(case.kv_lens)), bucket(max(case.kv_lens))
+
+
+def ran_as(case: Case) -> str:
+    """What a case ran as: "release arch q/kv"."""
+    return f"{case.release} {case.arch} {case.q_dtype}/{case.kv_dtype}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

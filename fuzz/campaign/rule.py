@@ -6,6 +6,7 @@ and not a search. Cases are decided by it in the processes of the workers alone.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -69,3 +70,22 @@ def require_rule(name: str, named: bool = True) -> None:
     if done.returncode != _THERE:
         how = f"status {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
         raise CannotRunError(f"backend {name!r}: loading it ends its process ({how}); a rule only decides {said}".rstrip())
+
+
+def rule_content(name: str) -> dict[str, str]:
+    """The sha256 of a rule's file, by "rule NAME"; empty for a built-in one, and for a module that is not found.
+
+    What the file imports is not looked at. The file of a module is found by its name, below the folders of sys.path.
+    """
+    if name in BACKENDS:
+        return {}
+    place = name.partition(":")[0]
+    if place.endswith((".py", ".toml")):
+        candidates = [Path(place)]
+    else:
+        path = Path(*place.split("."))
+        candidates = [Path(root or ".", file) for root in sys.path for file in (path.with_suffix(".py"), path / "__init__.py")]
+    for file in candidates:
+        if file.is_file():
+            return {f"rule {name}": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return {}

@@ -6,6 +6,7 @@ A session begins a campaign or goes on with one; after a SIGKILL at any moment t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import sqlite3
 import uuid
@@ -16,15 +17,17 @@ from typing import Any
 
 from backend.errors import CannotRunError, UsageError
 from backend.serving.registry import named_policy
+from fuzz.campaign.checked import require_plain
+from fuzz.campaign.collaborators import Log, NoLog, NothingKnown, Triage
 from fuzz.campaign.config import CASE_SECONDS, IDENTITY, CampaignConfig
-from fuzz.campaign.engine import FINDINGS, RUNNING, Engine, Log, NoLog, NothingKnown, Triage
+from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.live import Live
 from fuzz.campaign.order import Order
 from fuzz.campaign.pool import Pool
 from fuzz.campaign.reading import compare, write_comparison
-from fuzz.campaign.rule import require_rule
+from fuzz.campaign.rule import require_rule, rule_content
 from fuzz.campaign.slot import read_slot
-from fuzz.campaign.store import FILE_NAME, Lock, Store, cannot_be_written, connect, environment
+from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, cannot_be_written, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding, load_summary
 from fuzz.campaign.verifying import NoVerifier, Verifier
 from fuzz.interruption import Interruption
@@ -58,6 +61,9 @@ def on_ray(config: CampaignConfig) -> Pool:
 
 
 CAMPAIGN = Manner(on_ray)
+
+OWN_NAMES = (RUNNING, FINDINGS, LOCK_NAME, *(FILE_NAME + suffix for suffix in ("", "-wal", "-shm", "-journal")))
+"""What a campaign writes to in its folder."""
 
 
 def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
@@ -105,10 +111,13 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     path = folder / FILE_NAME
     if not path.is_file():
         raise UsageError(f"{folder}: no campaign there to go on with; leave out --resume to begin one")
-    config = changed(stored_config(path), changes, folder)
+    require_plain(folder, OWN_NAMES)
+    stored, made_before = stored_campaign(path)
+    config = changed(stored, changes, folder)
     require_rule(config.backend, named="backend" in changes)  # a store may be anybody's
     lock = Lock(folder)
     made_by = _provenance(config, config.space().releases)
+    require_same_content(made_before, made_by)
     known = _triage(config, CAMPAIGN)
     with full_disk_is_one_line(folder), on_ray(config) as pool:
         store = Store.open(path)
@@ -141,20 +150,22 @@ def require_device(config: CampaignConfig) -> None:
         raise UsageError.not_allowed("numbers of device", device, ", ".join(WITH_NUMBERS))
 
 
-def stored_config(path: Path) -> CampaignConfig:
-    """The configuration of the one campaign of a store."""
-    import json
+def stored_campaign(path: Path) -> tuple[CampaignConfig, Provenance]:
+    """The configuration of the one campaign of a sound store, and what it was begun with."""
+    members = load_summary(path).members
+    if len(members) != 1:
+        raise UsageError(f"{path}: was merged from {len(members)} campaigns; give one of these")
+    return members[0].config, members[0].provenance
 
-    from backend.codec import from_plain
 
-    connection = connect(path)
-    try:
-        rows = connection.execute("SELECT config FROM campaigns").fetchall()
-    finally:
-        connection.close()
-    if len(rows) != 1:
-        raise UsageError(f"{path}: was merged from {len(rows)} campaigns; give one of these")
-    return from_plain(CampaignConfig, json.loads(rows[0][0]))
+def require_same_content(before: Provenance, now: Provenance) -> None:
+    """Raises UsageError where a rule or a checkout that a campaign was begun with holds something else now."""
+    for name in sorted(set(before.contents) | set(now.contents)):
+        if before.contents.get(name) != now.contents.get(name):
+            raise UsageError(
+                f"--resume: {name} is not what this campaign was begun with, which decides what comes of its cases; put it "
+                "back, or begin another campaign with another --out"
+            )
 
 
 def changed(config: CampaignConfig, changes: Mapping[str, Any], folder: Path) -> CampaignConfig:
@@ -273,6 +284,8 @@ def _name_unfinished(store: Store, engine: Engine, live: Live) -> None:
     folder.mkdir(exist_ok=True)
     engine.prepare()
     for slot in sorted(folder.iterdir()):
+        if slot.is_symlink() or not slot.is_file():
+            raise UsageError(f"{slot}: no slot of a worker; take it away")
         at = read_slot(slot)
         if at.running and at.chunk < 1 << 40 and at.chunk not in engine.done:
             case = engine.case_at(at.chunk, at.position)
@@ -296,6 +309,8 @@ def _triage(config: CampaignConfig, manner: Manner) -> Triage:
 
 def _provenance(config: CampaignConfig, releases: tuple[str, ...]) -> Provenance:
     from backend.aiter.codefiles import open_source
-    from fuzz.provenance import provenance
+    from fuzz.provenance import contents_of, provenance
 
-    return provenance(config.device, releases, None if config.aiter is None else open_source(config.aiter))
+    source = None if config.aiter is None else open_source(config.aiter)
+    made_by = provenance(config.device, releases, source)
+    return dataclasses.replace(made_by, contents=contents_of(source) | rule_content(config.backend))

@@ -23,9 +23,8 @@ import json
 import os
 import sqlite3
 import time
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,23 +32,30 @@ from typing import Any
 import numpy as np
 
 from backend.case import Case
-from backend.codec import dumps, from_plain, to_plain
+from backend.codec import dumps, from_plain
 from backend.errors import UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Codes, Label, Parent, Reached
+from fuzz.campaign.packed import StoredChunk, content_digest, pack_codes, pack_reached, unpack_codes, unpack_reached
+from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Label
 from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability, TriagedFinding
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
 
 FILE_NAME = "campaign.sqlite"
 LOCK_NAME = ".lock"
-VERSION = 2
+FINDINGS = "findings"
+"""Folder of the findings' folders, beside the file."""
+
+VERSION = 3
 """Of the tables and of what guidance keeps in them; a store of another version is refused."""
 
 COMMIT_SECONDS = 1.0
 """Between two commits: what a SIGKILL can undo, and what resuming then does again."""
+
+DIGEST = "digest"
+"""Note that holds the digest of the store's content while nobody writes."""
 
 MOST_LABELS = 60_000
 """Reasons and signatures told apart; a code has 16 bits, and more than some hundreds means that a reason names its case."""
@@ -83,15 +89,6 @@ CREATE TABLE notes(campaign INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT
 """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredChunk:
-    """What guidance is made again from. reached: its features; kept: parents that it offers, by position."""
-
-    chunk: int
-    reached: Reached
-    kept: Mapping[int, Parent]
-
-
 @dataclass(slots=True)
 class FindingRow:
     """A finding as the writer holds it."""
@@ -110,42 +107,6 @@ class FindingRow:
     findings: tuple[Finding, ...]
     known: KnownReference | None
     folder: str | None
-
-
-def pack_codes(codes: Codes, numbers: Iterable[int]) -> bytes:
-    """A chunk's codes with the store's label numbers in place of the report's."""
-    table = np.fromiter(numbers, np.uint16)
-    return zlib.compress(table[codes].tobytes(), 6)
-
-
-def unpack_codes(blob: bytes) -> Codes:
-    """Of `pack_codes`."""
-    return np.frombuffer(zlib.decompress(blob), np.uint16)
-
-
-def recode(blob: bytes, numbers: Mapping[int, int]) -> bytes:
-    """The codes of another store with the label numbers of this one."""
-    table = np.zeros(max(numbers) + 1, np.uint16)
-    table[list(numbers)] = list(numbers.values())
-    return zlib.compress(table[unpack_codes(blob)].tobytes(), 6)
-
-
-def pack_reached(reached: Reached, kept: Mapping[int, Parent]) -> bytes:
-    """Features and parents of a chunk in one compressed text."""
-    plain = [
-        reached.ids.tolist(),
-        reached.counts.tolist(),
-        reached.positions.tolist(),
-        [[p, to_plain(c)] for p, c in kept.items()],
-    ]
-    return zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 6)
-
-
-def unpack_reached(chunk: int, blob: bytes) -> StoredChunk:
-    """Of `pack_reached`."""
-    ids, counts, positions, kept = json.loads(zlib.decompress(blob))
-    reached = Reached(np.array(ids, np.int64), np.array(counts, np.uint32), np.array(positions, np.uint16))
-    return StoredChunk(chunk, reached, {position: from_plain(Parent, plain) for position, plain in kept})
 
 
 def store_path(given: Path) -> Path:
@@ -188,7 +149,7 @@ class Lock:
     """That a folder has one writer. Held until the process ends, however it ends; raises UsageError where another holds it."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / LOCK_NAME).open("w")
+        self._file = os.fdopen(os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666), "w")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -269,6 +230,7 @@ class Store:
             "UPDATE sessions SET ended = seen, reason = 'killed' WHERE campaign = ? AND ended IS NULL", (self.campaign,)
         )
         self._clock = Clock()
+        self._db.execute("DELETE FROM notes WHERE name = ?", (DIGEST,))
         number, offset = self._db.execute(
             "SELECT COUNT(*), TOTAL(ended - began) FROM sessions WHERE campaign = ?", (self.campaign,)
         ).fetchone()
@@ -290,6 +252,8 @@ class Store:
             "UPDATE sessions SET ended = ?, seen = ?, reason = ? WHERE campaign = ? AND number = ?",
             (now, now, reason, self.campaign, self._session),
         )
+        self._flush()
+        write_digest(self._db)
         self.commit()
 
     def done_chunks(self) -> set[int]:
@@ -303,13 +267,14 @@ class Store:
     def chunk(self, report: ChunkReport, worker: str, features: int) -> list[str]:
         """Records a chunk; the signatures that were not known before. features: known in all, with this chunk's."""
         numbers = [self._label(label) for label in report.labels]
-        new = [self._shown(report, index) for index in range(len(report.shown))]
-        self._count(report)
+        signatures = len(self.findings.keys() | {shown.signature for shown in report.shown})
         row = (
             *(self.campaign, report.chunk, report.cases, pack_codes(report.codes, numbers)),
-            *(pack_reached(report.reached, report.kept), report.seconds, self.seconds, features, len(self.findings), worker),
+            *(pack_reached(report.reached, report.kept), report.seconds, self.seconds, features, signatures, worker),
         )
         self._db.execute("INSERT INTO chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        new = [self._shown(report, index) for index in range(len(report.shown))]
+        self._count(report)
         for key, counts in report.cells.items():
             self._cells.setdefault(key, CellCounts()).add(counts)
         return [signature for signature in new if signature is not None]
@@ -396,14 +361,17 @@ class Store:
 
     def commit(self) -> None:
         """Hands everything so far to the file."""
-        self._flush_cells()
-        for signature in self._changed:
-            self._db.execute(f"INSERT OR REPLACE INTO findings VALUES({', '.join('?' * 16)})", _finding_values(self, signature))
-        self._changed.clear()
+        self._flush()
         self._db.execute("UPDATE sessions SET seen = ? WHERE campaign = ? AND ended IS NULL", (self._clock.now, self.campaign))
         self._db.execute("COMMIT")
         self._db.execute("BEGIN")
         self._committed = time.monotonic()
+
+    def _flush(self) -> None:
+        self._flush_cells()
+        for signature in self._changed:
+            self._db.execute(f"INSERT OR REPLACE INTO findings VALUES({', '.join('?' * 16)})", _finding_values(self, signature))
+        self._changed.clear()
 
     def _flush_cells(self) -> None:
         for key, counts in self._cells.items():
@@ -440,6 +408,11 @@ def _finding_values(store: Store, signature: str) -> tuple[Any, ...]:
         *(row.chunk, row.position, dumps(row.smallest), int(row.minimal), row.reliability.shown, row.reliability.repeats),
         *(dumps(row.findings), None if row.known is None else dumps(row.known), row.folder),
     )
+
+
+def write_digest(db: sqlite3.Connection) -> None:
+    """Notes the digest of a store that nobody will write for now, under its first campaign."""
+    db.execute("INSERT INTO notes SELECT MIN(number), ?, ? FROM campaigns", (DIGEST, json.dumps(content_digest(db))))
 
 
 def read_findings(db: sqlite3.Connection, campaign: int) -> Iterator[FindingRow]:

@@ -85,7 +85,7 @@ class Cell:
     batch: requests of the case as it was drawn. kv_len: KV tokens of its longest request. cases: all of them; ran: those that
     reached a kernel; faulty: those that showed a fault, died ones included. kernels: code objects launched, with cases.
     refused: reasons. signatures: of the findings met here. not_reproduced: cases whose death did not come again; they are not
-    among the faulty ones.
+    among the faulty ones. ran_as: each "release arch q/kv" that cases ran on here.
     """
 
     num_head: int
@@ -98,6 +98,7 @@ class Cell:
     refused: tuple[Reason, ...]
     signatures: tuple[str, ...]
     not_reproduced: int = 0
+    ran_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +291,7 @@ class CampaignSummary:
     then by count. not_reproduced: deaths that did not come again (`is_weather`), which are none; their cases are kept and tried
     again by the campaign that goes on with this one or is compared with it. comparison: None where there is nothing to compare
     with. losses: workers lost, in order of time. lost_chunks: chunks set aside because their worker died too often; they are
-    not among the counts. doubts: why it is INCOMPLETE, one sentence each.
+    not among the counts. doubts: why it is INCOMPLETE, one sentence each. never_ran: of them, what was asked for.
     """
 
     members: tuple[Member, ...]
@@ -307,6 +308,7 @@ class CampaignSummary:
     lost_chunks: tuple[int, ...]
     doubts: tuple[str, ...]
     not_reproduced: tuple[TriagedFinding, ...] = ()
+    never_ran: tuple[str, ...] = ()
 
     @property
     def rate(self) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from backend.case import Case
 from backend.errors import AiterfuzzError
+from fuzz.campaign.checked import files_of
 from reprod.folder import ISSUE, SCRIPT
 from reprod.verify import VERIFICATION, Verdict, verdicts, with_verdicts
 
@@ -105,10 +106,7 @@ class NoVerifier:
         return []
 
 
-def unverified(folder: Path) -> Mapping[str, str] | None:
-    """The files of a finding's folder whose script nobody has run yet; None for any other."""
-    try:
-        files = {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.iterdir()) if file.is_file()}
-    except (OSError, UnicodeDecodeError):
-        return None
-    return files if SCRIPT in files and VERIFICATION not in files.get(ISSUE, "") else None
+def unverified(root: Path, folder: str) -> bool:
+    """Whether nobody has run the script of a finding's folder yet. It is read and not run: a store may be anybody's."""
+    files = files_of(root, folder)
+    return SCRIPT in files and VERIFICATION not in files.get(ISSUE, "")

@@ -16,6 +16,7 @@ from backend.errors import AiterfuzzError
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.revision.revision import host_of
+from fuzz.campaign.checked import read_text_of
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.page.memory_map import MemoryMap, memory_map
@@ -79,7 +80,8 @@ class _Again:
 def _detail(finding: TriagedFinding, anchor: str, machines: Sequence[_Machine], root: Path) -> Detail:
     again, why_not = _again(finding, machines)
     folder = root / finding.folder if finding.folder is not None else None
-    files = {name: _read(folder / name) for name in (SCRIPT, ISSUE, EXPLAIN, CASE)} if folder is not None else {}
+    names = (SCRIPT, ISSUE, EXPLAIN, CASE)
+    files = {name: read_text_of(root, finding.folder, name) for name in names} if finding.folder is not None else {}
     return Detail(
         finding=finding,
         anchor=anchor,
@@ -128,10 +130,3 @@ def _run(finding: TriagedFinding, device: str, aiter: str | None) -> _Again:
     outcome = CasePath(host_of(source), open_device(device, source, record=True)).run(finding.smallest)
     shows = outcome.cause is not None and outcome.cause.signature == finding.signature
     return _Again(outcome, shows, blame(outcome) if shows else None, memory_map(outcome), layouts(outcome) if shows else None)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -148,10 +148,12 @@ def headline(summary: CampaignSummary, shapes: Sequence[ShapeStatement]) -> str:
         case Conclusion.EXPECTED_ONLY:
             return f"Nothing but {counted(len(summary.findings), 'expected fault')} on {where} in {counted(ran, 'case')}"
         case Conclusion.INCOMPLETE:
-            return f"Incomplete: nothing unexpected found on {where}, but less ran than was asked for"
+            missing = "; ".join(summary.doubts)
+            return f"Incomplete: nothing unexpected found on {where}, but less ran than was asked for: {missing}"
         case Conclusion.FOUND:
-            unexpected = [finding for finding in summary.findings if not finding.expected]
-            return f"{by_harm(unexpected)} found on {_where_found(unexpected, shapes) or where}"
+            unexpected = [finding for finding in summary.findings if not finding.expected and not finding.of_our_own]
+            never = f"; {'; '.join(summary.never_ran)}" if summary.never_ran else ""
+            return f"{by_harm(unexpected)} found on {_where_found(unexpected, shapes) or where}{never}"
 
 
 def by_harm(findings: Sequence[TriagedFinding]) -> str:

@@ -70,7 +70,9 @@ class Soak:
                 raise TimeoutError(f"still running; killed so far: {self.kills}")
             time.sleep(self.random.uniform(*pauses) if time.monotonic() < ends else 0.2)
             if time.monotonic() < ends and self._kill(process):
-                process = start(["--resume", "--out", str(self.folder)], self.folder.with_suffix(".log"))
+                named = [*self.arguments, "", ""]
+                again = named[named.index("--backend") :][:2] if "--backend" in named else []  # a store's own rule is not run
+                process = start(["--resume", *again, "--out", str(self.folder)], self.folder.with_suffix(".log"))
         return process.returncode
 
     def _kill(self, process: subprocess.Popen[bytes]) -> bool:

@@ -26,8 +26,9 @@ from backend.observation import DeviceEnd, Observation
 from backend.path import Path as CasePath
 from fuzz.campaign.chunks import Safe, died, run_chunk
 from fuzz.campaign.cluster import Lost
+from fuzz.campaign.collaborators import Verifying
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.engine import ATTEMPTS, Engine, Verifying
+from fuzz.campaign.engine import ATTEMPTS, Engine
 from fuzz.campaign.guided import Frozen
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order

@@ -15,7 +15,7 @@ from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import Frozen
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.mutate import Mutator
-from fuzz.campaign.store import StoredChunk
+from fuzz.campaign.packed import StoredChunk
 from fuzz.space import CaseSpace
 from fuzz.strategies import MEMORY, NEAR_POOL
 

@@ -168,7 +168,8 @@ def test_ctrl_c_writes_everything_and_the_campaign_goes_on(address: str, tmp_pat
     assert 40 <= stopped.counts.cases < 600
     wanted = outcomes(config)
     assert stored(folder) == {chunk: wanted[chunk] for chunk in stored(folder)}
-    assert start(["--resume", "--out", str(folder)], tmp_path / "log").wait(LIMIT) == 1, (tmp_path / "log").read_text()
+    again = start(["--resume", "--backend", f"{WEATHER}:takes_its_time", "--out", str(folder)], tmp_path / "log")
+    assert again.wait(LIMIT) == 1, (tmp_path / "log").read_text()
     assert stored(folder) == wanted
     assert load_summary(folder).complete
 
@@ -207,7 +208,7 @@ def test_a_killed_campaign_names_the_cases_that_ran(address: str, tmp_path: Path
     hanging = [read_case(folder, chunk, position) for chunk, position in _places(slots)]
     assert len(hanging) == WORKERS
     assert all(len(case.kv_lens) == 3 for case in hanging)
-    process = start(["--resume", "--out", str(folder)], tmp_path / "log")
+    process = start(["--resume", "--backend", f"{WEATHER}:hangs_late", "--out", str(folder)], tmp_path / "log")
     _until(lambda: any(loss.kind is LossKind.DRIVER for loss in load_summary(folder).losses))
     process.kill()
     process.wait()

@@ -16,8 +16,8 @@ from undisturbed import reports
 import fuzz.campaign.engine
 from backend.case import Case
 from backend.errors import CannotRunError
-from fuzz.campaign.engine import FINDINGS
 from fuzz.campaign.report import ChunkReport
+from fuzz.campaign.store import FINDINGS
 from fuzz.campaign.summary import Reliability, load_summary
 from fuzz.campaign.verifying import Verifier, unverified
 from fuzz.campaign.worker import Investigated
@@ -83,7 +83,7 @@ def test_what_a_session_left_unverified_the_next_one_does(tmp_path: Path, done: 
     for again in (True, False):
         gpu = Counting()
         with Verifier(gpu) as verifier:
-            assert session(tmp_path, FakeCluster(done, Random(1)), verifier=verifier) == "finished"
+            assert session(tmp_path, FakeCluster(done, Random(1), told_with_files(done)), verifier=verifier) == "finished"
         assert len(gpu.given) == (len(issues(tmp_path)) if again else 0)
         assert all(text.count(VERIFICATION) == 1 for text in issues(tmp_path))
 
@@ -124,7 +124,8 @@ def test_what_cannot_be_verified_is_said_and_holds_nothing_up(error: Exception) 
 
 
 def test_only_folders_with_a_script_that_nobody_ran_are_taken_up_again(tmp_path: Path) -> None:
-    assert unverified(write_folder(tmp_path, "plain", FILES)) == FILES
-    assert unverified(write_folder(tmp_path, "done", FILES | {ISSUE: f"x\n{VERIFICATION}\n"})) is None
-    assert unverified(write_folder(tmp_path, "died", {CASE: "{}"})) is None
-    assert unverified(tmp_path / "nowhere") is None
+    write_folder(tmp_path, "plain", FILES)
+    write_folder(tmp_path, "done", FILES | {ISSUE: f"x\n{VERIFICATION}\n"})
+    write_folder(tmp_path, "died", {CASE: "{}"})
+    found = {name: unverified(tmp_path, name) for name in ("plain", "done", "died", "nowhere")}
+    assert found == {"plain": True, "done": False, "died": False, "nowhere": False}

@@ -8,8 +8,8 @@ from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
 from fuzz.campaign.maker import Maker
+from fuzz.campaign.packed import StoredChunk
 from fuzz.campaign.report import ChunkReport, Label
-from fuzz.campaign.store import StoredChunk
 
 
 def reports(config: CampaignConfig) -> list[ChunkReport]:

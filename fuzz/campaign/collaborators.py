@@ -1,0 +1,64 @@
+"""What the engine needs of whom it works with: who shows, who is told, who knows of known faults, who runs scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from backend.case import Case
+from fuzz.campaign.live import Status
+from fuzz.campaign.report import ChunkReport
+from fuzz.campaign.store import FindingRow
+from fuzz.campaign.summary import KnownReference
+from fuzz.campaign.verifying import Verified
+
+
+class View(Protocol):
+    """What the engine needs of a Live."""
+
+    def update(self, status: Status) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class Log(Protocol):
+    """Who is told of everything that is recorded, when it is."""
+
+    def ran(self, report: ChunkReport) -> None:
+        """A chunk was recorded."""
+        ...
+
+    def found(self, row: FindingRow) -> None:
+        """A finding was looked into."""
+        ...
+
+
+class NoLog:
+    """Of a campaign whose store is enough."""
+
+    def ran(self, report: ChunkReport) -> None:
+        """Nothing."""
+
+    def found(self, row: FindingRow) -> None:
+        """Nothing."""
+
+
+class Triage(Protocol):
+    """What the engine needs of KnownFaults."""
+
+    def reference(self, cause: Any, case: Case) -> KnownReference | None: ...
+
+
+class NothingKnown:
+    """Of a campaign that has no corpus to ask."""
+
+    def reference(self, cause: Any, case: Case) -> KnownReference | None:
+        """None."""
+
+
+class Verifying(Protocol):
+    """What the engine needs of a Verifier."""
+
+    @property
+    def pending(self) -> int: ...
+    def give(self, folder: str, files: Mapping[str, str], case: Case, aiter: str | None) -> None: ...
+    def take(self) -> list[Verified]: ...
