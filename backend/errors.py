@@ -21,8 +21,21 @@ class UsageError(AiterfuzzError):
     @classmethod
     def not_allowed(cls, what: str, given: object, allowed: object, advice: str = "") -> UsageError:
         """One line in the house's form: `what`: given X; allowed Y; advice."""
-        line = f"{what}: given {given!r}; allowed: {allowed}"
+        line = f"{what}: given {_shown(given)}; allowed: {allowed}"
         return cls(f"{line}; {advice}" if advice else line)
+
+
+MOST_SHOWN = 1000
+"""Characters of a value that a message repeats."""
+
+
+def _shown(given: object) -> str:
+    """The repr of a value as far as a line bears it."""
+    try:
+        text = repr(given)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list ...
+        return f"a {type(given).__name__} that is too long to show"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 class CannotRunError(AiterfuzzError):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from backend.case import Case
-from backend.codec import read_file
+from backend.codec import json_of, read_file, text_of
 from backend.errors import UsageError
 from reprod.corpus import load_entry
 from reprod.folder import CASE
@@ -28,8 +27,5 @@ def _first(file: Path) -> Case:
 
 
 def _is_entry(file: Path) -> bool:
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
-        return False  # whoever reads it next says what is wrong with it
+    plain = json_of(text_of(file, "a JSON file"), str(file))
     return isinstance(plain, dict) and "fault_class" in plain

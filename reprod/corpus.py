@@ -7,6 +7,7 @@ from; nothing of planners, kernels or of how a finding is made.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,12 @@ def _figure_holds(want: int | str | Range, shown: Figure | None) -> bool:
     return want.holds(shown) if isinstance(want, Range) else want == shown
 
 
+MOST_BATCH = 65_536
+"""Requests of a case that a sweep makes."""
+
+MOST_CASES = 100_000
+"""Of a sweep: each is looked at when its entry is read."""
+
 UNIFORM = ("batch", "kv_len")
 """Names that a sweep may vary beside a Case's fields: together they make kv_lens, `batch` requests of `kv_len` tokens."""
 
@@ -121,8 +128,10 @@ class Side:
         for release, *values in itertools.product(self.releases, *self.over.values()):
             changed = dict(zip(self.over, values, strict=True))
             if "batch" in changed or "kv_len" in changed:
-                length = changed.pop("kv_len", self.case.kv_lens[0])
-                changed["kv_lens"] = [length] * changed.pop("batch", self.case.batch)
+                length, batch = changed.pop("kv_len", self.case.kv_lens[0]), changed.pop("batch", self.case.batch)
+                if type(batch) is not int or not 1 <= batch <= MOST_BATCH:
+                    raise UsageError.not_allowed("batch", batch, f"1..{MOST_BATCH}")
+                changed["kv_lens"] = [length] * batch
             yield from_plain(Case, plain | to_plain(changed) | {"release": release}, "case")
 
 
@@ -284,6 +293,8 @@ def _check_sweep(file: FilePath, name: str, side: Side) -> None:
     for key, values in side.over.items():
         _require(file, f"{name}.over", key, key in allowed, ", ".join(allowed))
         _require(file, f"{name}.over.{key}", list(values), bool(values), "at least one value")
+    count = len(side.releases) * math.prod(len(values) for values in side.over.values())
+    _require(file, f"{name}.over", count, count <= MOST_CASES, f"at most {MOST_CASES:,} combinations")
     uniform = sorted(set(UNIFORM) & set(side.over))
     _require(file, f"{name}.over", uniform, not (uniform and "kv_lens" in side.over), "kv_lens, or batch and kv_len")
     try:

@@ -13,16 +13,18 @@ Everything that the table does not say (padding, splits, what is refused) is sgl
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.case import DType, MetadataMode
+from backend.codec import text_of, toml_of
 from backend.errors import UsageError
 from backend.serving.sglang import AiterMlaBackend
 
 DEFAULT = "default"
+MOST_DIGITS = 9
+"""Of a head count."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,8 @@ class HeadTable(AiterMlaBackend):
 
 def read_head_table(path: Path) -> HeadTable:
     """The rule of a file; UsageError names the line that does not fit."""
-    try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: not a rule in TOML: {error}") from error
+    advice = "give a rule: a table [fp8] or [bf16] with default and head counts"
+    plain = toml_of(text_of(path, "a rule in TOML"), str(path), advice)
     modes = {_dtype(path, name): _modes(path, name, table) for name, table in plain.items()}
     if not modes:
         raise UsageError(f"{path}: an empty rule; give a table [fp8] or [bf16] with default = one of {', '.join(MetadataMode)}")
@@ -63,7 +63,7 @@ def _modes(path: Path, name: str, table: object) -> dict[int, MetadataMode]:
         raise UsageError(f"{path}: [{name}] needs default = one of {', '.join(MetadataMode)}")
     modes = {}
     for heads, mode in table.items():
-        if heads != DEFAULT and not heads.isdigit():
+        if heads != DEFAULT and not (heads.isascii() and heads.isdigit() and len(heads) <= MOST_DIGITS):
             raise UsageError.not_allowed(f"{path}: [{name}] key", heads, f"a head count or {DEFAULT!r}")
         try:
             modes[0 if heads == DEFAULT else int(heads)] = MetadataMode(mode)

@@ -75,7 +75,7 @@ def _from_module(name: str) -> Policy:
     module_name, _, function = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:  # the latter of names that no module has: ":x", ".:x"
         raise UsageError(f"backend {name!r}: module {module_name!r} cannot be imported ({error}); {_ADVICE}") from error
     return _callable(getattr(module, function, None), name, function)
 

@@ -97,7 +97,7 @@ def read_answers(path: Path) -> tuple[Asked, tuple[Answer, ...], int]:
         text = path.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
         first, *lines = [json.loads(line) for line in whole.splitlines()]
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: no answers of an earlier run ({error})") from error
     answers = tuple(from_plain(Answer, line, f"{path}: answer") for line in lines)
     return from_plain(Asked, first, f"{path}: first line"), answers, len(whole)

@@ -71,7 +71,7 @@ def _question(line: str, index: int, path: Path) -> Question:
         plain = json.loads(line)
         question, answer = plain["question"], plain["answer"]
         expected = last_number(answer.rpartition("####")[2])
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f'{path}, line {index + 1}: needed: {{"question": ..., "answer": "... #### NUMBER"}}') from error
     if not isinstance(question, str) or "####" not in answer or expected is None:
         raise UsageError(f'{path}, line {index + 1}: given an answer without "#### NUMBER"; give GSM8K\'s own file')

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +105,9 @@ class CampaignConfig(Spec):
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            _require(each.name, value, type(value) is not int or value < 1 << 63, "a number of 63 bits")
         _require("chunk_cases", self.chunk_cases, self.chunk_cases <= 65_535, "at most 65535")
         _require("ranks", self.ranks, self.ranks == 1 or self.device in GPU_DEVICES, "1, or more on device rocm or cuda")
         finite = self.seconds is None or 0 < self.seconds < float("inf")
@@ -173,14 +175,10 @@ def read_config(path: Path) -> Mapping[str, Any]:
 
     Raises UsageError naming file and field for what cannot be read, an unknown field or a value of another type.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); give a TOML file") from error
-    try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {error}; `aiterfuzz campaign --print-config` prints a valid one") from error
+    from backend.codec import text_of, toml_of
+
+    advice = "`aiterfuzz campaign --print-config` prints a valid one"
+    given = toml_of(text_of(path, "a TOML file"), str(path), advice)
     config_of(given, str(path))
     return given
 

@@ -129,21 +129,11 @@ def _examined(
 
 
 def _read(path: Path) -> Iterator[Written]:
-    import json
-
-    from backend.codec import from_plain
+    from backend.codec import from_plain, json_of, text_of
     from fuzz.agree import Written
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--recorded: {path} cannot be read ({error}); give a file that --out wrote") from error
-    for place, line in enumerate(text.splitlines(), 1):
-        try:
-            plain = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path}:{place}: not JSON ({error.msg}); give a file that --out wrote") from error
-        yield from_plain(Written, plain, f"{path}:{place}")
+    for place, line in enumerate(text_of(path, "a file that --out wrote").splitlines(), 1):
+        yield from_plain(Written, json_of(line, f"{path}:{place}"), f"{path}:{place}")
 
 
 def _space(arguments: argparse.Namespace, backend: str, source: CodeSource | None) -> CaseSpace:
