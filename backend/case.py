@@ -53,10 +53,11 @@ NUM_CU: dict[Arch, int] = {Arch.GFX942: 304, Arch.GFX950: 256}
 """Compute units of a whole GPU in SPX mode: MI300X and MI355X (AITER reads them from the device)."""
 
 QK_HEAD_DIM = 576
-"""Elements of a q row for one head and of a KV token: 512 latent + 64 rope (DeepSeek MLA)."""
+"""Elements of a q row for one head and of a KV token: 512 latent + 64 rope (DeepSeek MLA). AITER's kernels have it in their
+code: they read as much whatever the tensors hold."""
 
 V_HEAD_DIM = 512
-"""Elements of an o row for one head; V is the first 512 of a KV token."""
+"""Elements of an o row for one head; V is the first 512 of a KV token. In the kernels' code too."""
 
 RELEASES = ("2025-11", "2026-06", "2026-08")
 """Releases of AITER whose host rules are built in; see backend/aiter/release.py."""
@@ -168,6 +169,17 @@ class Case:
         formerly="--lse",
         shrunk=9,
     )
+    causal: bool = row(
+        True,
+        "whether a row is hidden from the tokens behind its own (an argument of mla_decode_fwd in 2026-08)",
+        argument="causal",
+    )
+    kv_lora_rank: int = row(
+        V_HEAD_DIM, "latent elements of a KV token, which are V, and of an o row", least=16, most=1024, of_model=True
+    )
+    qk_rope_head_dim: int = row(
+        QK_HEAD_DIM - V_HEAD_DIM, "rope elements behind the latent ones; 0: rope-free", least=0, most=256, of_model=True
+    )
 
     def __post_init__(self) -> None:
         for name, check in _LIMITED:
@@ -189,6 +201,11 @@ class Case:
     def compute_units(self) -> int:
         """CUs that the planner is told of."""
         return self.num_cu or NUM_CU[self.arch]
+
+    @property
+    def qk_head_dim(self) -> int:
+        """Elements of a q row for one head and of a KV token."""
+        return self.kv_lora_rank + self.qk_rope_head_dim
 
     def rows(self) -> tuple[int, ...]:
         """Query rows of each request."""

@@ -34,6 +34,7 @@ class CaseField:
     it is told, "" for the place at which it stands.
     argument: keyword of aiter.mla.mla_decode_fwd that is handed its value where that is not neutral, "" for none.
     special: drawn and mutated together with other fields, by code of its own (fuzz/strategies.py, fuzz/campaign/mutate.py).
+    of_model: a dimension of the model, which a framework has no say in and takes as it is.
     shrunk: place among the fields that shrinking makes smaller one by one, of equals the first to stand; None: never by itself.
     """
 
@@ -48,6 +49,7 @@ class CaseField:
     told_after: str = ""
     argument: str = ""
     special: bool = False
+    of_model: bool = False
     shrunk: int | None = 100
     name: str = ""
     kind: Any = None

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from backend.case import MAX_KV_LEN, Arch, Case, DType, MetadataMode
+from backend.case import MAX_KV_LEN, ORDINARY, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from backend.serving.bounds import Allocation, Bounds, TensorTypes
 from backend.serving.registry import bounds_of
-from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, OPTIONS, Spec
-
-MODEL_HEADS = {"deepseek-r1": 128, "kimi-k2": 64, "kimi-k3": 96}
-"""Query heads of a model, all ranks together."""
+from fuzz.models import model_named
+from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, Spec
 
 SHAPES = {"tp1": 1, "tp2": 2, "tp4": 4, "tp8": 8}
 """Tensor parallel ranks that share a model's heads."""
@@ -105,17 +103,29 @@ def space(spec: Spec) -> CaseSpace:
         max_batch=spec.max_batch,
         max_kv_len=spec.max_kv_len,
         max_tokens=max(DEFAULT_MAX_TOKENS, spec.max_kv_len),
-        options=tuple((name, getattr(spec, name)) for name in OPTIONS if getattr(spec, name) is not None),
+        options=_options(spec),
     )
+
+
+def _options(spec: Spec) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """What is asked for by name, and the model's own widths where they are not the usual ones."""
+    model = model_named(spec.model)
+    found = []
+    for field in ORDINARY:
+        asked = getattr(spec, field.name)
+        if asked is None and field.of_model and getattr(model, field.name) != field.neutral:
+            asked = (getattr(model, field.name),)
+        if asked is not None:
+            found.append((field.name, asked))
+    return tuple(found)
 
 
 def heads_of(model: str, shape: str) -> int:
     """Query heads a rank of a model under a tensor parallel shape; raises UsageError for an unknown one of either."""
-    if model not in MODEL_HEADS:
-        raise UsageError.not_allowed("model", model, ", ".join(MODEL_HEADS), "or give --heads")
+    heads = model_named(model).heads
     if shape not in SHAPES:
         raise UsageError.not_allowed("shape", shape, ", ".join(SHAPES), "or give --heads")
-    return MODEL_HEADS[model] // SHAPES[shape]
+    return heads // SHAPES[shape]
 
 
 def _heads(spec: Spec, bounds: Bounds) -> tuple[int, ...]:

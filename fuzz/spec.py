@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from backend.case import ORDINARY, Arch, DType, MetadataMode
 from backend.errors import UsageError
+from fuzz.models import MODEL_NAMES
 
 T = TypeVar("T")
 
@@ -36,12 +37,8 @@ def explained(default: Any, text: str, *, least: int | None = None, formerly: st
     return field(default=default, metadata={"explained": text, "least": least, "formerly": formerly})
 
 
-OPTIONS = tuple(each.name for each in ORDINARY)
-"""Fields of a Case that are drawn by themselves: a specification has a field of the same name for each."""
-
-
 def with_options(specification: type[T]) -> type[T]:
-    """Adds a field for each of OPTIONS to a class that is to become a dataclass: values to draw, None for the neutral one."""
+    """To a class that becomes a dataclass: a field for each ordinary one of a Case, its values to draw or None for neutral."""
     for each in ORDINARY:
         specification.__annotations__[each.name] = types.GenericAlias(tuple, (each.kind, ...)) | None
         setattr(specification, each.name, explained(None, f"{each.explained}: values to draw", least=each.least))
@@ -63,7 +60,7 @@ class Spec:
         None, "releases of AITER: 2025-11, 2026-06 (where none is given), 2026-08", formerly="--release"
     )
     archs: tuple[Arch, ...] | None = explained(None, "GPUs: gfx942 (MI300X), gfx950 (MI355X)", formerly="--arch")
-    model: str = explained("deepseek-r1", "whose heads `shapes` divides: deepseek-r1, kimi-k2, kimi-k3")
+    model: str = explained("deepseek-r1", f"whose heads `shapes` divides, and whose rows: {MODEL_NAMES}")
     shapes: tuple[str, ...] | None = explained(None, "tensor parallel shapes: tp1, tp2, tp4, tp8")
     heads: tuple[int, ...] | None = explained(None, "query heads a rank, beside those of `shapes`")
     modes: tuple[MetadataMode, ...] | None = explained(

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from backend.case import NUM_CU, QK_HEAD_DIM, Arch, Case, MetadataMode, PageOrder
+from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, Case, MetadataMode, PageOrder
 from backend.serving.bounds import Allocation, TensorTypes
 from fuzz.space import CaseSpace
 
@@ -89,7 +89,9 @@ def _cases(draw: Draw, tables: _Tables) -> Case:
     kv_lens = _lengths(draw, tables, batch, rows)
     graph_batch = _pick(draw, tables.graphs_from(batch)) if space.graphs else None
     num_cu = _pick(draw, COMPUTE_UNITS[arch])
-    first_page, page_order = _pick(draw, pool_starts(page_size * QK_HEAD_DIM * kv_dtype.itemsize, space.far_pools))
+    options: dict[str, Any] = {name: _pick(draw, values) for name, values in space.options}
+    latent, rope = options.get("kv_lora_rank", V_HEAD_DIM), options.get("qk_rope_head_dim", QK_HEAD_DIM - V_HEAD_DIM)
+    first_page, page_order = _pick(draw, pool_starts(page_size * (latent + rope) * kv_dtype.itemsize, space.far_pools))
     return Case(
         num_head=heads,
         kv_lens=kv_lens,
@@ -107,7 +109,7 @@ def _cases(draw: Draw, tables: _Tables) -> Case:
         max_batch=_max_batch(draw, space, batch, graph_batch),
         first_page=first_page,
         page_order=page_order,
-        **{name: _pick(draw, values) for name, values in space.options},
+        **options,
     )
 
 

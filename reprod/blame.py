@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backend.call import Call
-from backend.case import MetadataMode
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, MetadataMode
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.observation import ViolationKind
@@ -50,8 +50,11 @@ def blame(outcome: Outcome) -> Blame:
     reason, advice = row.reason, row.advice.format(party=cause.party.value)
     if cause.kind is FindingKind.HEAD_WIDTH and _told_dtypes(outcome.call) is not None:
         reason, advice = _OTHER_DTYPES
+    verdict = _verdict(cause)
+    if cause.party is Party.KERNEL and cause.kind in _BY_WIDTH and _other_width(outcome.call):
+        (reason, advice), verdict = _OTHER_WIDTH, ContractVerdict.UNSUPPORTED_AND_SILENT
     who = _KERNEL_OR_HOST if cause.kind is FindingKind.UNWRITTEN_READ else f"the {cause.party.value}"
-    return Blame(cause.party, _sentence(outcome, cause), reason, advice, _verdict(cause), who)
+    return Blame(cause.party, _sentence(outcome, cause), reason, advice, verdict, who)
 
 
 def _verdict(cause: Finding) -> ContractVerdict:
@@ -60,6 +63,22 @@ def _verdict(cause: Finding) -> ContractVerdict:
     if cause.party is Party.CALLER:
         return ContractVerdict.UNSUPPORTED_AND_SILENT
     return ContractVerdict.SUPPORTED_BUT_WRONG
+
+
+def _other_width(call: Call | None) -> bool:
+    """Whether rows have another width than every kernel has in its code, and no page lies where addresses wrap, which has
+    reasons of its own."""
+    if call is None or call.decode.kv_pages * call.decode.page_bytes >= 1 << 32:
+        return False
+    return (call.decode.qk_head_dim, call.decode.v_head_dim) != (QK_HEAD_DIM, V_HEAD_DIM)
+
+
+_OTHER_WIDTH = (
+    f"it has rows of {QK_HEAD_DIM} elements of q and KV and {V_HEAD_DIM} of o in its code, whatever it is told; the tensors' "
+    "rows are others, and AITER compares the width of q with that of KV alone",
+    "serve this geometry by another kernel; upstream, refuse a head size that the kernel is not made for",
+)
+"""Tensors of a geometry that the kernels are not made for."""
 
 
 _OTHER_DTYPES = (
@@ -127,6 +146,9 @@ def symptom(outcome: Outcome) -> str:
 
 
 _OVERRUNS = (FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.OUT_OF_BOUNDS_READ)
+
+_BY_WIDTH = (*_OVERRUNS, FindingKind.FOREIGN_PAGE, FindingKind.NUMERICS, FindingKind.NOT_A_NUMBER, FindingKind.ROW_NOT_WRITTEN)
+"""What a kernel does to rows of another width than its own."""
 
 _LEAVING = (*_OVERRUNS, FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ, FindingKind.NULL_POINTER)
 

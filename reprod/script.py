@@ -44,6 +44,7 @@ def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py", ranks
     return _text(
         tags,
         title=_title(outcome),
+        **_widths(decision),
         cause="\n".join(_wrapped(blame(outcome).sentence)),
         arch=decision.case.arch,
         name=name,
@@ -78,6 +79,7 @@ def nightly_text(outcome: Outcome, fix: Fix | None) -> str:
     return _text(
         {"nightly"} | _tags(decision),
         title=_title(outcome),
+        **_widths(decision),
         cause="\n".join(_wrapped(blame(outcome).sentence)),
         expected_now="\n".join(_wrapped(now)),
         est_time=NIGHTLY_SECONDS,
@@ -92,6 +94,7 @@ def _tags(decision: Decision) -> set[str]:
         "persistent" if decision.sizing is not None else "non-persistent",
         "until 2025" if decision.case.release.startswith("2025") else "since 2026",
         "lse" if decision.decode.return_lse else "no lse",
+        "causal" if decision.decode.option("causal", default=True) else "not causal",
         "options" if decision.decode.options else "no options",
     }
 
@@ -112,6 +115,11 @@ def _title(outcome: Outcome) -> str:
 
 def _text(tags: set[str], **values: object) -> str:
     return Template("\n".join(_wanted(_template(), tags)).rstrip() + "\n").substitute(values)
+
+
+def _widths(decision: Decision) -> dict[str, int]:
+    latent, whole = decision.decode.v_head_dim, decision.decode.qk_head_dim
+    return {"qk_head_dim": whole, "latent": latent, "rope": whole - latent}
 
 
 def _template() -> list[str]:

@@ -95,7 +95,7 @@ def test_it_is_told_where_it_is_not_neutral(search: tuple[str, dict[str, object]
     _, _, folder = search
     text = (folder / "explain.txt").read_text(encoding="utf-8")
     assert "groups 3" in text.splitlines()[0]
-    asked = ["explain", str(folder / "case.json"), "--groups", "1"]
+    asked = ["explain", str(folder / "case.json"), "--groups", "1", "--backend", str(rule)]
     again = cli(*asked)
     assert again.returncode == 0, again.stderr
     assert "groups" not in again.stdout.splitlines()[0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backend.case import QK_HEAD_DIM, Arch, DType
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -76,8 +76,8 @@ class PlanArguments:
 class DecodeArguments:
     """Arguments of `aiter.mla.mla_decode_fwd`, tensors by shape and dtype, index tensors by content.
 
-    q: [q_rows, num_head, 576] of q_dtype; o: [q_rows, num_head, 512] bf16;
-    kv_buffer: [kv_pages, page_size, 1, 576] of kv_dtype.
+    q: [q_rows, num_head, qk_head_dim] of q_dtype; o: [q_rows, num_head, v_head_dim] bf16;
+    kv_buffer: [kv_pages, page_size, 1, qk_head_dim] of kv_dtype.
     metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
     num_kv_splits: None lets AITER choose. page_size: second dimension of kv_buffer.
     options: further keyword arguments, those alone that differ from AITER's defaults, as (name, value).
@@ -99,11 +99,17 @@ class DecodeArguments:
     intra_batch_mode: bool
     return_lse: bool = False
     options: tuple[tuple[str, object], ...] = ()
+    qk_head_dim: int = QK_HEAD_DIM
+    v_head_dim: int = V_HEAD_DIM
+
+    def option(self, name: str, default: object) -> object:
+        """The value of a keyword argument; `default` is AITER's own."""
+        return dict(self.options).get(name, default)
 
     @property
     def page_bytes(self) -> int:
         """Bytes of a page of the pool, s_Bs of the kernel; of a pool without pages too."""
-        return self.page_size * QK_HEAD_DIM * self.kv_dtype.itemsize
+        return self.page_size * self.qk_head_dim * self.kv_dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,10 @@ from backend.case import Arch, DType
 
 
 class KernelKey(NamedTuple):
-    """What the launcher is called with, after folding. gqa_ratio: q heads a KV head (there is one KV head)."""
+    """What the launcher is called with, after folding. gqa_ratio: q heads a KV head (there is one KV head).
+
+    causal: as the caller asks for it.
+    """
 
     q_dtype: DType
     kv_dtype: DType
@@ -23,6 +26,7 @@ class KernelKey(NamedTuple):
     persistent: bool
     max_seqlen_q: int
     return_lse: bool
+    causal: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,8 +102,10 @@ def choose_kernel(
 
 
 def _table_key(key: KernelKey, asked: Route, table: KernelTable) -> TableKey:
+    # The mask of a single query hides nothing: the launcher then asks for the masked kernel whatever the caller says.
+    causal = int(bool(table.causal) and (key.causal or key.max_seqlen_q == 1))
     return TableKey(
-        str(key.q_dtype), str(key.kv_dtype), asked.gqa_ratio, asked.persistent, asked.max_seqlen_q, table.causal, asked.lse
+        str(key.q_dtype), str(key.kv_dtype), asked.gqa_ratio, asked.persistent, asked.max_seqlen_q, causal, asked.lse
     )
 
 

@@ -23,17 +23,14 @@ from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_refusal
 from backend.aiter.release import Release
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import ELEMENT_OF, ElementType, TensorSpec
-from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.case import Arch, DType
 from backend.errors import UnmodelledError
 
 BLOCK = (256, 1, 1)
 """Threads of a workgroup: 4 waves of 64."""
 
-SOFTMAX_SCALE = 1.0 / QK_HEAD_DIM**0.5
-"""sm_scale where the caller gives none."""
 
-
-OPTIONS: frozenset[str] = frozenset()
+OPTIONS = frozenset({"causal"})
 """Options of the call (DecodeArguments.options) that this module has rules for; any other is not dropped but not modelled."""
 
 
@@ -69,6 +66,11 @@ class Launch:
     second_stage: SecondStage
     shadowed: tuple[str, ...] = ()
     raises_afterwards: str | None = None
+
+    @property
+    def v_head_dim(self) -> int:
+        """Elements of a row of o and of logits for one head, as the tensors have them."""
+        return self.tensors["o"].shape[-1]
 
     @property
     def aliases(self) -> Mapping[str, str]:
@@ -135,6 +137,8 @@ def launch(
         splits=splits,
         return_lse=arguments.return_lse,
         intra_batch_mode=arguments.intra_batch_mode,
+        causal=bool(arguments.option("causal", default=True)),
+        qk_head_dim=arguments.qk_head_dim,
     )
     plan = _plan(release, device, source, shape, folded)
     if isinstance(plan, Refusal):
@@ -165,7 +169,7 @@ def _folds_ragged(release: Release, device: Device, arguments: DecodeArguments) 
     folded = fold_heads(
         release, device, arguments.q_dtype, arguments.kv_dtype, arguments.num_head, arguments.max_seqlen_q, persistent=True
     )
-    return folded is None or not folded.copied or _reshapes(arguments, QK_HEAD_DIM)
+    return folded is None or not folded.copied or _reshapes(arguments, arguments.qk_head_dim)
 
 
 def _reshapes(arguments: DecodeArguments, row_elements: int) -> bool:
@@ -182,7 +186,7 @@ def _raises_afterwards(release: Release, arguments: DecodeArguments, folded: Fol
         return None if unfolds else f"logits.view: {partial_rows} partial rows do not divide by the fold {folded.fold}"
     if not folded.copied or arguments.q_rows % arguments.max_seqlen_q == 0:
         return None
-    if not _reshapes(arguments, V_HEAD_DIM):
+    if not _reshapes(arguments, arguments.v_head_dim):
         return f"o.reshape: {arguments.q_rows} rows do not divide into groups of {arguments.max_seqlen_q} queries"
     return "final_lse.reshape: rows do not divide into groups of queries" if arguments.return_lse else None
 
@@ -199,6 +203,8 @@ class _Shape(NamedTuple):
     splits: int
     return_lse: bool
     intra_batch_mode: bool
+    causal: bool
+    qk_head_dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +231,24 @@ def _plan(
         folded = fold_heads(release, device, shape.q_dtype, shape.kv_dtype, heads, queries, shape.persistent)
     if folded is None:
         return Refusal("mla_decode_fwd", f"asserts: {heads} heads and max_seqlen_q {queries} are not supported")
-    key = KernelKey(shape.q_dtype, shape.kv_dtype, folded.heads_in_kernel, shape.persistent, queries, shape.return_lse)
+    key = KernelKey(
+        q_dtype=shape.q_dtype,
+        kv_dtype=shape.kv_dtype,
+        gqa_ratio=folded.heads_in_kernel,
+        persistent=shape.persistent,
+        max_seqlen_q=queries,
+        return_lse=shape.return_lse,
+        causal=shape.causal,
+    )
     table = None if source is None else source_table(source, device.arch)
+    if not shape.causal and not (release.launcher.asks_for_causal if table is None else table.causal):
+        return Refusal(
+            "mla_decode_fwd", f"{f'release {release.name}' if table is None else table.label} has no argument causal"
+        )
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
         return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key)
-    values = kernarg_values(release, key, kernel, shape.page_size, shape.splits)
+    values = kernarg_values(release, key, kernel, shape.page_size, shape.splits, shape.qk_head_dim)
     return _Plan(
         folded=folded,
         kernel=kernel,
@@ -241,9 +259,9 @@ def _plan(
 
 
 def kernarg_values(
-    release: Release, key: KernelKey, kernel: KernelChoice, page_size: int, splits: int
+    release: Release, key: KernelKey, kernel: KernelChoice, page_size: int, splits: int, qk_head_dim: int
 ) -> dict[str, KernargValue]:
-    """What the launcher puts into each field, by name."""
+    """What the launcher puts into each field, by name. qk_head_dim: elements of a row of q and of a KV token, as they are."""
     unset: KernargValue = 0 if release.kernargs_zeroed else None
     fp8_q, fp8_kv = key.q_dtype is DType.FP8, key.kv_dtype is DType.FP8
     # 2026 passes o to persistent kernels only (aiter#2983 is about a kernel that stores through it nevertheless).
@@ -256,11 +274,11 @@ def kernarg_values(
         "ptr_LTP": "kv_indptr",
         "ptr_LTD": "kv_indices",
         "ptr_LTL": "kv_last_page_lens",
-        "scalar": SOFTMAX_SCALE,
+        "scalar": 1.0 / qk_head_dim**0.5,
         "s_MQA": kernel.s_mqa,
         "s_kv_split": splits,
-        "s_Q_Bs": key.gqa_ratio * QK_HEAD_DIM * key.q_dtype.itemsize * key.max_seqlen_q,
-        "s_Bs": page_size * QK_HEAD_DIM * key.kv_dtype.itemsize,
+        "s_Q_Bs": key.gqa_ratio * qk_head_dim * key.q_dtype.itemsize * key.max_seqlen_q,
+        "s_Bs": page_size * qk_head_dim * key.kv_dtype.itemsize,
         "s_log2_plen": page_size.bit_length() - 1,
         "ptr_QTP": "qo_indptr",
         "ptr_STP": "work_meta_data" if key.persistent else "num_kv_splits_indptr",
@@ -281,7 +299,7 @@ def _persistent_launch(
     heads, rows = plan.folded.heads_in_kernel, arguments.q_rows * plan.folded.fold
     partial_rows = metadata.reduce_partial_map * arguments.max_seqlen_q
     tensors = {
-        "logits": TensorSpec((partial_rows, 1, heads, V_HEAD_DIM), ElementType.F32),
+        "logits": TensorSpec((partial_rows, 1, heads, arguments.v_head_dim), ElementType.F32),
         "attn_lse": TensorSpec((partial_rows, 1, heads, 1), ElementType.F32),
         "work_meta_data": _WORK_META_DATA,
         "work_indptr": TensorSpec((metadata.work_indptr,), ElementType.I32),
@@ -306,7 +324,7 @@ def _persistent_launch(
         max_splits=max_splits,
         stores_lse=stores_lse,
         tensors=extra,
-        refusal=reduce_refusal(release, device, heads, max_splits),
+        refusal=reduce_refusal(release, device, heads, max_splits, arguments.v_head_dim),
     )
     return _launch(
         release,
@@ -326,7 +344,7 @@ def _split_launch(release: Release, device: Device, arguments: DecodeArguments, 
     heads, rows = arguments.num_head, arguments.q_rows
     logits_type = ElementType.BF16 if plan.logits_is_o else ElementType.F32
     tensors = {
-        "logits": TensorSpec((rows, splits, heads, V_HEAD_DIM), logits_type),
+        "logits": TensorSpec((rows, splits, heads, arguments.v_head_dim), logits_type),
         "attn_lse": TensorSpec((rows, splits, heads, 1), ElementType.F32),
         "num_kv_splits_indptr": TensorSpec((batch + 1,), ElementType.I32),
     }
@@ -365,9 +383,10 @@ _SCALE = TensorSpec((1,), ElementType.F32)
 
 def _add_call_tensors(tensors: dict[str, TensorSpec], arguments: DecodeArguments, rows: int, heads: int) -> None:
     """The caller's tensors, as viewed by the kernel, in mla_decode_fwd's order."""
-    tensors["q"] = TensorSpec((rows, heads, QK_HEAD_DIM), ELEMENT_OF[arguments.q_dtype])
-    tensors["o"] = TensorSpec((rows, heads, V_HEAD_DIM), ElementType.BF16)
-    tensors["kv_buffer"] = TensorSpec((arguments.kv_pages, arguments.page_size, 1, QK_HEAD_DIM), ELEMENT_OF[arguments.kv_dtype])
+    tensors["q"] = TensorSpec((rows, heads, arguments.qk_head_dim), ELEMENT_OF[arguments.q_dtype])
+    tensors["o"] = TensorSpec((rows, heads, arguments.v_head_dim), ElementType.BF16)
+    pool = (arguments.kv_pages, arguments.page_size, 1, arguments.qk_head_dim)
+    tensors["kv_buffer"] = TensorSpec(pool, ELEMENT_OF[arguments.kv_dtype])
     tensors["qo_indptr"] = TensorSpec((len(arguments.qo_indptr),), ElementType.I32)
     tensors["kv_indptr"] = TensorSpec((len(arguments.kv_indptr),), ElementType.I32)
     tensors["kv_indices"] = TensorSpec((len(arguments.kv_indices),), ElementType.I32)

@@ -19,6 +19,7 @@ from backend.aiter.arguments import Device, Int32Array
 from backend.aiter.reduction_rules import OCCUPANCY
 from backend.aiter.release import Release
 from backend.aiter.tensors import TensorSpec
+from backend.case import V_HEAD_DIM
 from backend.errors import UnmodelledError
 
 Int64Array = npt.NDArray[np.int64]
@@ -95,11 +96,17 @@ def expand(begin: Int64Array, end: Int64Array) -> Int64Array:
 
 
 @lru_cache(maxsize=4096)
-def reduce_refusal(release: Release, device: Device, num_head: int, max_splits: int) -> str | None:
+def reduce_refusal(
+    release: Release, device: Device, num_head: int, max_splits: int, v_head_dim: int = V_HEAD_DIM
+) -> str | None:
     """Why mla_reduce_v1 raises before it launches, if it does."""
     rules = release.reduction
     if num_head not in rules.heads:
         return f"mla_reduce_v1 of release {release.name} is compiled for {rules.heads} heads, given {num_head}"
+    if v_head_dim in (64, 128):
+        raise UnmodelledError(f"mla_reduce_v1 with rows of {v_head_dim}: for which heads it is compiled is not known here")
+    if v_head_dim != V_HEAD_DIM:
+        return f"mla_reduce_v1 of release {release.name} is compiled for rows of {V_HEAD_DIM}, given {v_head_dim}"
     needed = rules.lds_bytes(max_splits)
     limit = device.lds_bytes // OCCUPANCY if rules.workgroups_share_lds else device.lds_bytes
     return f"mla_reduce_v1 for {max_splits} splits needs {needed} bytes of LDS, more than {limit}" if needed > limit else None

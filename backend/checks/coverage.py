@@ -46,7 +46,8 @@ def row_space(call: Call) -> RowSpace:
     rows_of = query_lens * launch.fold
     request = np.repeat(np.arange(len(kv_lens)), rows_of)
     token = (np.arange(len(request)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of)) % query_lens[request]
-    visible = np.maximum(kv_lens[request] - (query_lens[request] - 1 - token), 0)
+    hidden = (query_lens[request] - 1 - token) * bool(decode.option("causal", default=True))
+    visible = np.maximum(kv_lens[request] - hidden, 0)
     begin = starts[request]
     least = begin + (visible + page - 1) // page
     most = starts[request + 1]

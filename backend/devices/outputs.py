@@ -10,7 +10,6 @@ import numpy.typing as npt
 from numba import njit
 
 from backend.call import Call
-from backend.case import V_HEAD_DIM
 from backend.devices.accesses import BF16, subtract
 from backend.observation import ByteRanges, Violation, ViolationKind
 
@@ -26,10 +25,10 @@ def unwritten(call: Call, begin: Int64Array, end: Int64Array, merged: BoolArray)
     launch = call.launched
     heads = launch.heads_in_kernel
     needed = np.repeat(np.asarray(call.decision.kv_lens) > 0, np.asarray(call.decision.query_lens) * launch.fold)
-    count, row = _unwritten(begin, end, merged, needed, heads, V_HEAD_DIM * BF16)
+    count, row = _unwritten(begin, end, merged, needed, heads, launch.v_head_dim * BF16)
     if not count:
         return None
-    size = heads * V_HEAD_DIM * BF16
+    size = heads * launch.v_head_dim * BF16
     of = f"of o ({heads} heads)"
     why = f"row {row} {of} is written by nobody"
     if count > 1:

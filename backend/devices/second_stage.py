@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from backend.aiter.reduction import MergedRows, SecondStageKind, reduced_rows, split_rows
 from backend.call import Call
-from backend.case import V_HEAD_DIM
 from backend.devices.accesses import BF16, FLOAT32, INT32, NOTHING, Accesses, bounds, footprint_of, union
 from backend.observation import ByteRanges, Footprint, Violation, ViolationKind
 
@@ -86,8 +85,8 @@ def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:
     if stage.kind is SecondStageKind.NONE:
         return []
     heads = stage.num_head
-    partial_row = heads * V_HEAD_DIM * (BF16 if merged.copies_bf16 else FLOAT32)
-    o_row, lse_row = heads * V_HEAD_DIM * BF16, heads * FLOAT32
+    partial_row = heads * call.launched.v_head_dim * (BF16 if merged.copies_bf16 else FLOAT32)
+    o_row, lse_row = heads * call.launched.v_head_dim * BF16, heads * FLOAT32
     owner, begin, end = merged.partial_owner, merged.partial_begin, merged.partial_end
     by_map = stage.kind is SecondStageKind.REDUCE
     row, out = ("reduce_partial_map[p]", "reduce_final_map[t][0]") if by_map else ("token * splits + s", "token")
@@ -132,7 +131,7 @@ def _consistency_of(call: Call, merged: MergedRows) -> list[Violation]:
     )
     for which, kind, tensor, why, is_write in kinds:
         if counts[which]:
-            size = launch.heads_in_kernel * V_HEAD_DIM * FLOAT32
+            size = launch.heads_in_kernel * launch.v_head_dim * FLOAT32
             row = int(first[which])
             found.append(
                 Violation(

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from backend.call import Call
-from backend.case import QK_HEAD_DIM, DType
+from backend.case import DType
 from backend.observation import ByteRanges, Violation, ViolationKind
 
 
@@ -21,7 +21,7 @@ def unread(call: Call, read: ByteRanges) -> Violation | None:
     """Tokens of the requests whose bytes a kernel has not all read. read: bytes of the pool that it has read."""
     decode = call.decode
     kv_lens = np.asarray(call.decision.kv_lens, np.int64)
-    token_bytes = QK_HEAD_DIM * decode.kv_dtype.itemsize
+    token_bytes = decode.qk_head_dim * decode.kv_dtype.itemsize
     count, request, token, byte = _unread(
         decode.kv_indices, decode.kv_indptr, kv_lens, decode.page_size, token_bytes, decode.kv_pages,
         np.ascontiguousarray(read[:, 0]), np.ascontiguousarray(read[:, 1]),

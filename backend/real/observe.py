@@ -16,7 +16,7 @@ import torch
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, Int32Array, PlanArguments, SizingArguments
 from backend.aiter.release import release as named
 from backend.aiter.splits import SplitsAsked, choose_splits
-from backend.case import DType
+from backend.case import FIELDS, DType
 from backend.errors import UnmodelledError
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
 from backend.real.frameworks.record import PassedBuffer, SourceLine
@@ -254,6 +254,13 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         num_kv_splits=None if splits is None else int(splits),
         intra_batch_mode=bool(given.get("intra_batch_mode", False)),
         return_lse=bool(given.get("return_lse", False)),
+        qk_head_dim=int(kv.shape[-1]),
+        v_head_dim=int(given["o"].shape[-1]),
+        options=tuple(
+            (field.argument, given[field.argument])
+            for field in FIELDS
+            if field.argument and given.get(field.argument, field.neutral) != field.neutral
+        ),
     )
 
 

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from backend.aiter.arguments import DecodeArguments, Device
-from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.revision.host_code import DECODE, defined, namespace_of
 from backend.revision.tensors import HostCodeError, RefusedByHostCode, ShapedTensor
 
@@ -130,11 +129,11 @@ def _present() -> _Calls:
 
 def _given(arguments: DecodeArguments) -> dict[str, Any]:
     heads, rows = arguments.num_head, arguments.q_rows
-    kv_shape = (arguments.kv_pages, arguments.page_size, 1, QK_HEAD_DIM)
+    kv_shape = (arguments.kv_pages, arguments.page_size, 1, arguments.qk_head_dim)
     given: dict[str, Any] = {
-        "q": ShapedTensor((rows, heads, QK_HEAD_DIM), arguments.q_dtype.value, "q"),
+        "q": ShapedTensor((rows, heads, arguments.qk_head_dim), arguments.q_dtype.value, "q"),
         "kv_buffer": ShapedTensor(kv_shape, arguments.kv_dtype.value, "kv_buffer"),
-        "o": ShapedTensor((rows, heads, V_HEAD_DIM), "bf16", "o"),
+        "o": ShapedTensor((rows, heads, arguments.v_head_dim), "bf16", "o"),
         "qo_indptr": ShapedTensor((len(arguments.qo_indptr),), "int32", "qo_indptr"),
         "kv_indptr": ShapedTensor((len(arguments.kv_indptr),), "int32", "kv_indptr"),
         "kv_indices": ShapedTensor((len(arguments.kv_indices),), "int32", "kv_indices"),

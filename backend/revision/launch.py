@@ -155,7 +155,7 @@ def _second_stage(rules: Release, device: Device, decoded: Decoded, names: dict[
             stores_lse=final_lse is not None,
             tiles=decoded.reduce[2].shape[0] - 1,
             tensors={"final_lse": _spec(final_lse)} if final_lse is not None and "final_lse" not in names else {},
-            refusal=reduce_refusal(rules, device, heads, most),
+            refusal=reduce_refusal(rules, device, heads, most, names["o"].shape[-1]),
         )
     if decoded.merge is None:
         return SecondStage(SecondStageKind.NONE, heads, splits, False, logits_is_o=is_o)

@@ -74,7 +74,7 @@ def refuse_options(case: Case, framework: str, reasons: Mapping[str, str]) -> No
     reasons: by field of a Case, why not; a field without one is refused in general words.
     """
     for field in ORDINARY:
-        if getattr(case, field.name) != field.neutral:
+        if not field.of_model and getattr(case, field.name) != field.neutral:
             general = f"{framework} leaves it at {field.neutral}"
             raise CaseRefused(f"{field.name}: {reasons.get(field.name, general)}")
 
@@ -118,6 +118,8 @@ def assemble(case: Case, choice: Choice) -> Decision:
         num_kv_splits=_captured_splits(case, choice) or choice.max_split_per_batch,
         intra_batch_mode=choice.mode is MetadataMode.FAKE,
         return_lse=case.return_lse,
+        qk_head_dim=case.qk_head_dim,
+        v_head_dim=case.kv_lora_rank,
         options=tuple(
             (field.argument, getattr(case, field.name))
             for field in ORDINARY
@@ -143,7 +145,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         kv_last_page_lens=last_page_lens,
         num_heads_per_head_k=choice.num_head,
         num_heads_k=1,
-        is_causal=choice.is_causal,
+        is_causal=choice.is_causal and case.causal,
         page_size=page if choice.passes_page_size else 1,
         kv_granularity=choice.kv_granularity,
         max_seqlen_qo=case.max_seqlen_q,

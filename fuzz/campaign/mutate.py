@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
-from backend.case import QK_HEAD_DIM, Case, PageOrder
+from backend.case import Case, PageOrder
 from backend.serving.bounds import Allocation
 from fuzz.space import CaseSpace
 from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, OFFSETS, batches, graph_batches, pool_limit, pool_starts
@@ -46,8 +46,8 @@ def pick(random: Random, entries: Sequence[T]) -> T:
 
 
 def _page_bytes(fields: Fields) -> int:
-    page_size: int = fields["page_size"]
-    return page_size * QK_HEAD_DIM * int(fields["kv_dtype"].itemsize)
+    tokens: int = fields["page_size"]
+    return tokens * int(fields["kv_lora_rank"] + fields["qk_rope_head_dim"]) * int(fields["kv_dtype"].itemsize)
 
 
 def _set_option(fields: Fields, random: Random, other: Draw, *, name: str, values: Sequence[object]) -> None:

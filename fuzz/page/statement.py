@@ -16,9 +16,10 @@ from typing import Any
 from backend.codec import to_plain
 from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Conclusion, Member, Reason, Span, TriagedFinding
+from fuzz.models import model_named
 from fuzz.page.accepted import Accepted, accepted
 from fuzz.page.devices import WITNESSES, Ground, Witness
-from fuzz.space import MODEL_HEADS, SHAPES, CaseSpace
+from fuzz.space import SHAPES, CaseSpace
 
 
 class Harm(StrEnum):
@@ -208,7 +209,7 @@ def label_of(heads: int, members: Sequence[Member]) -> str:
     """The tensor parallel shape by which heads were asked for, "" where by number."""
     for member in members:
         for shape in member.config.shapes or ():
-            if MODEL_HEADS[member.config.model] // SHAPES[shape] == heads:
+            if model_named(member.config.model).heads // SHAPES[shape] == heads:
                 return shape.upper()
     return ""
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from backend.aiter.reduction import MergedRows, SecondStageKind, expand
 from backend.call import Call
-from backend.case import V_HEAD_DIM
 from backend.cdna.memory import AddressSpace
 from backend.devices.accesses import BF16, FLOAT32
 from backend.devices.second_stage import merged_rows
@@ -37,9 +36,9 @@ class Outputs:
 
 def outputs(call: Call, space: AddressSpace) -> Outputs:
     """Merges and rearranges. The space: after stage 1, its outputs with data."""
-    heads = call.launched.heads_in_kernel
-    o = _contents(space, "o", np.uint16).reshape(-1, heads, V_HEAD_DIM).copy()
-    written = written_rows(space, "o", V_HEAD_DIM * BF16).reshape(-1, heads)
+    heads, width = call.launched.heads_in_kernel, call.launched.v_head_dim
+    o = _contents(space, "o", np.uint16).reshape(-1, heads, width).copy()
+    written = written_rows(space, "o", width * BF16).reshape(-1, heads)
     for row, merged in _second_stage(call, space):
         if 0 <= row < len(o):
             o[row], written[row] = merged, True
@@ -57,9 +56,9 @@ def written_rows(space: AddressSpace, name: str, row_bytes: int) -> BoolArray:
 
 def partial_rows(call: Call, space: AddressSpace) -> tuple[FloatArray, BoolArray]:
     """Rows of logits, float32 [rows, heads, 512], and which of them stage 1 has written, all heads."""
-    heads = call.launched.heads_in_kernel
-    rows = _contents(space, "logits", np.float32).reshape(-1, heads, V_HEAD_DIM)
-    return rows, written_rows(space, "logits", heads * V_HEAD_DIM * FLOAT32)
+    heads, width = call.launched.heads_in_kernel, call.launched.v_head_dim
+    rows = _contents(space, "logits", np.float32).reshape(-1, heads, width)
+    return rows, written_rows(space, "logits", heads * width * FLOAT32)
 
 
 def folded(call: Call, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -110,14 +109,14 @@ def _second_stage(call: Call, space: AddressSpace) -> Iterator[tuple[int, Bits]]
         return
     found = merged_rows(call)
     if found.copies_bf16:
-        copied = _contents(space, "logits", np.uint16).reshape(-1, heads, V_HEAD_DIM)
+        copied = _contents(space, "logits", np.uint16).reshape(-1, heads, launch.v_head_dim)
         yield from ((row, copied[row]) for row in expand(found.output_begin, found.output_end).tolist())
         return
     logits, _ = partial_rows(call, space)
     lse = _contents(space, "attn_lse", np.float32).reshape(-1, heads)
     for row, partials in _partials(stage.kind, found):
         there = (partials >= 0) & (partials < len(logits))
-        values = np.full((len(partials), heads, V_HEAD_DIM), np.nan, np.float32)
+        values = np.full((len(partials), heads, launch.v_head_dim), np.nan, np.float32)
         values[there] = logits[partials[there]]
         weights = np.full((len(partials), heads), np.nan, np.float32)
         weights[there] = lse[partials[there]]

@@ -15,7 +15,8 @@ import numpy as np
 from backend.aiter.arguments import Int32Array
 from backend.aiter.planners.branches import Branch
 from backend.call import Call
-from backend.case import DType
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
+from backend.errors import UnmodelledError
 
 INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
 
@@ -90,8 +91,13 @@ def tensor_sizes(call: Call) -> dict[str, int]:
 
 
 def order(call: Call, seed: int = 0) -> Order:
-    """The order for a call that has a launch and whose plan, if it has one, was not rejected."""
+    """The order for a call that has a launch and whose plan, if it has one, was not rejected.
+
+    Raises UnmodelledError for what our own kernel is not made for.
+    """
     launch, decode, decision = call.launched, call.decode, call.decision
+    if (decode.qk_head_dim, decode.v_head_dim) != (QK_HEAD_DIM, V_HEAD_DIM) or decode.options:
+        raise UnmodelledError(f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask")
     stage = launch.second_stage
     words = {name: Words.of(getattr(decode, name)) for name in INDEX_TENSORS}
     if launch.persistent:

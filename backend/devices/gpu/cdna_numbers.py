@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from backend.call import Call
-from backend.case import QK_HEAD_DIM, DType
+from backend.case import DType
 from backend.cdna.memory import AddressSpace
 from backend.codec import from_plain
 from backend.devices.cdna.merged_output import folded, outputs, partial_rows
@@ -28,7 +28,7 @@ from backend.observation import Numbers
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """Raw elements as the caller has them. q: [queries, heads of the model, 576]; pool: [tokens of the pool, 576]."""
+    """Raw elements as the caller has them. q: [queries, heads of the model, n]; pool: [tokens of the pool, n], n elements."""
 
     q: torch.Tensor
     pool: torch.Tensor
@@ -41,17 +41,17 @@ class Inputs:
 def draw(call: Call, seed: int) -> Inputs:
     """The values of a seed. Raises CannotRunError for a pool that this machine has no addresses for."""
     decode, fnuz = call.decode, is_fnuz(call.launched.arch)
-    q = torch.empty((decode.q_rows, decode.num_head, QK_HEAD_DIM), dtype=RAW_TYPE[decode.q_dtype])
+    q = torch.empty((decode.q_rows, decode.num_head, decode.qk_head_dim), dtype=RAW_TYPE[decode.q_dtype])
     fill(q, decode.q_dtype, fnuz, seed, QUERY_STREAM)
     try:
-        zeros = np.zeros((decode.kv_pages * decode.page_size, QK_HEAD_DIM), f"i{decode.kv_dtype.itemsize}")
+        zeros = np.zeros((decode.kv_pages * decode.page_size, decode.qk_head_dim), f"i{decode.kv_dtype.itemsize}")
     except MemoryError as error:
         raise CannotRunError(f"numbers in a KV pool of {decode.kv_pages:,} pages: {error}; run without numbers") from error
     pool = torch.from_numpy(zeros).view(RAW_TYPE[decode.kv_dtype])
     held = np.unique(decode.kv_indices[(decode.kv_indices >= 0) & (decode.kv_indices < decode.kv_pages)]).astype(np.int64)
     for run in np.split(held, np.flatnonzero(np.diff(held) > 1) + 1) if len(held) else ():
         first, end = int(run[0]) * decode.page_size, (int(run[-1]) + 1) * decode.page_size
-        fill(pool[first:end], decode.kv_dtype, fnuz, seed, KV_STREAM, first=first * QK_HEAD_DIM)
+        fill(pool[first:end], decode.kv_dtype, fnuz, seed, KV_STREAM, first=first * decode.qk_head_dim)
     return Inputs(q, pool)
 
 
@@ -62,7 +62,7 @@ def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
     """
     decode, decision, fnuz = call.decode, call.decision, is_fnuz(call.launched.arch)
     left = outputs(call, space)
-    found = Comparison(FP8_P if decode.q_dtype is DType.FP8 else BF16_P)
+    found = Comparison(FP8_P if decode.q_dtype is DType.FP8 else BF16_P, causal=bool(decode.option("causal", default=True)))
     query = entry = 0
     for length, rows in zip(decision.kv_lens, decision.query_lens, strict=True):
         position = np.arange(length)

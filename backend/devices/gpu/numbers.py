@@ -51,11 +51,13 @@ SOFTMAX_SCALE = QK_HEAD_DIM**-0.5
 class Comparison:
     """Adds up requests; `result` gives the fields of backend.observation.Numbers.
 
-    Nothing is read back from the device before `result`: a wait for each request would take longer than the reference.
+    causal: whether a query is hidden from the tokens behind its own. Nothing is read back from the device before `result`: a
+    wait for each request would take longer than the reference.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, causal: bool = True) -> None:
         self._budget = budget
+        self._causal = causal
         self._queries: list[int] = []
         self._rows: list[_Rows] = []
 
@@ -88,7 +90,7 @@ class Comparison:
         tokens: of each request; what kv holds beyond them is finite and not looked at. first_queries: their first rows of o.
         """
         count, queries, heads = q.shape[:3]
-        visible = np.array(tokens)[:, None] - np.arange(queries - 1, -1, -1)
+        visible = np.array(tokens)[:, None] - np.arange(queries - 1, -1, -1) * self._causal
         if not (visible > 0).any():
             return
         reference = _attention(q, kv, torch.from_numpy(visible).to(q.device), self._budget.p_floor > 0)
@@ -175,6 +177,7 @@ class Outputs:
     queries: raw q [queries, heads, 576]; pool: raw tokens [slots, 576]; table: page ids of all requests, one after the other,
     int64; o: raw bf16 bits [queries, heads, 512], all ones where nothing was written; lse: [queries, heads] or None.
     kv_lens, query_lens: tokens and queries of each request. fnuz: fp8 is e4m3fnuz.
+    causal: whether a query is hidden from the tokens behind its own.
     """
 
     queries: torch.Tensor
@@ -188,10 +191,11 @@ class Outputs:
     q_dtype: DType
     kv_dtype: DType
     fnuz: bool
+    causal: bool = True
 
     def compared(self, budget: Budget) -> dict[str, Any]:
         """Fields of Numbers."""
-        found = Comparison(budget)
+        found = Comparison(budget, self.causal)
         first_query = [0, *accumulate(self.query_lens)]
         first_page = [0, *accumulate(-(-length // self.page_size) for length in self.kv_lens)]
         for group in alike(self.kv_lens, self.query_lens, self.queries.shape[1]):
@@ -262,8 +266,8 @@ class _Reference:
 def _attention(q: torch.Tensor, kv: torch.Tensor, visible: torch.Tensor, with_flat: bool) -> _Reference:
     """All queries of requests. q: [requests, n, heads, 576]; kv: [requests, tokens, 576]; float64. visible: [requests, n]
     tokens that a query sees, from the first on; rows that see none come out as NaN."""
-    requests, queries, heads, _ = q.shape
-    score = (q.reshape(requests, queries * heads, QK_HEAD_DIM) @ kv.transpose(1, 2)).mul_(SOFTMAX_SCALE)
+    requests, queries, heads, elements = q.shape
+    score = (q.reshape(requests, queries * heads, elements) @ kv.transpose(1, 2)).mul_(elements**-0.5)
     hidden = torch.arange(kv.shape[1], device=kv.device) >= visible[..., None]
     score = score.view(requests, queries, heads, -1).masked_fill_(hidden[:, :, None, :], float("-inf"))
     lse = torch.logsumexp(score, -1)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.case import Arch, DType
 from backend.child.ends import EndKind, failure_of
 from backend.child.messages import Payload
 from backend.child.serve import Reporter, serve
@@ -272,12 +272,12 @@ class _Batch:
         decode = decision.decode
         self._decision = decision
         self._fnuz = is_fnuz(Arch(decision.case.arch))
-        q = torch.empty((decode.q_rows, decode.num_head, QK_HEAD_DIM), dtype=RAW_TYPE[decode.q_dtype], device=device)
-        kv_shape = (decode.kv_pages, decode.page_size, 1, QK_HEAD_DIM)
+        q = torch.empty((decode.q_rows, decode.num_head, decode.qk_head_dim), dtype=RAW_TYPE[decode.q_dtype], device=device)
+        kv_shape = (decode.kv_pages, decode.page_size, 1, decode.qk_head_dim)
         kv = torch.empty(kv_shape, dtype=RAW_TYPE[decode.kv_dtype], device=device)
         fill(q, decode.q_dtype, self._fnuz, seed, QUERY_STREAM)
         fill(kv, decode.kv_dtype, self._fnuz, seed, KV_STREAM)
-        o = torch.full((decode.q_rows, decode.num_head, V_HEAD_DIM), -1, dtype=torch.int16, device=device)
+        o = torch.full((decode.q_rows, decode.num_head, decode.v_head_dim), -1, dtype=torch.int16, device=device)
         indices = {name: torch.from_numpy(getattr(decode, name).copy()).to(device) for name in _INDEX_TENSORS}
         self.tensors: dict[str, torch.Tensor] = {"q": q, "kv_buffer": kv, "o": o, **indices}
 
@@ -286,7 +286,7 @@ class _Batch:
         decision, decode = self._decision, self._decision.decode
         outputs = Outputs(
             self.tensors["q"],
-            self.tensors["kv_buffer"].view(-1, QK_HEAD_DIM),
+            self.tensors["kv_buffer"].view(-1, decode.qk_head_dim),
             self.tensors["kv_indices"].long(),
             self.tensors["o"],
             None,
@@ -296,6 +296,7 @@ class _Batch:
             decode.q_dtype,
             decode.kv_dtype,
             self._fnuz,
+            bool(decode.option("causal", default=True)),
         )
         return outputs.compared(FP8_P if DType.FP8 in (decode.q_dtype, decode.kv_dtype) else BF16_P)
 

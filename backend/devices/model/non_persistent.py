@@ -100,8 +100,14 @@ def _q(call: Call, known: KernelTraits, groups: Workgroups) -> Accesses:
     if known.q_slack_clamped:
         reach = np.minimum(reach, (first + groups.behind[live]) * q_head)
     end = np.maximum(end, reach)
-    row = "b * s_Q_Bs" if known.q_by_request else "qo_indptr[b] * s_MQA * row bytes"
-    return Accesses("q", False, first * q_head, end, groups.request[live], f"ptr_Q + {row} + x * sub_q * row bytes")
+    where = "b * s_Q_Bs" if known.q_by_request else "qo_indptr[b] * s_MQA * row bytes"
+    request = groups.request[live]
+    begin = first * q_head
+    if known.q_by_stride and decode.qk_head_dim != QK_HEAD_DIM:
+        row = request * decode.max_seqlen_q if known.q_by_request else decode.qo_indptr[request].astype(np.int64)
+        moved = row * launch.heads_in_kernel * (decode.qk_head_dim - QK_HEAD_DIM) * decode.q_dtype.itemsize
+        begin, end = begin + moved, end + moved
+    return Accesses("q", False, begin, end, request, f"ptr_Q + {where} + x * sub_q * row bytes")
 
 
 def _outputs(call: Call, known: KernelTraits, groups: Workgroups, splits: int, heads: int) -> list[Accesses]:

@@ -10,7 +10,6 @@ from numba import njit
 
 from backend.aiter.arguments import Int32Array
 from backend.call import Call
-from backend.case import QK_HEAD_DIM
 from backend.devices import unread_tokens
 from backend.devices.accesses import Accesses, merge, out_of_bounds
 from backend.devices.model.traits import KernelTraits, Paging
@@ -66,7 +65,7 @@ def footprint(call: Call, known: KernelTraits, work: Stretches) -> ByteRanges:
 def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     """Whether every page that the work names is read where it lies, by whom it belongs to, so that nothing can be wrong."""
     decode = call.decode
-    wide = known.bytes_of_token(decode.kv_dtype.itemsize) > QK_HEAD_DIM * decode.kv_dtype.itemsize
+    wide = known.bytes_of_token(decode.kv_dtype.itemsize) > decode.qk_head_dim * decode.kv_dtype.itemsize
     if unread_tokens.may_differ(call) or wide or known.paging is Paging.TOKEN or not len(decode.kv_indices):
         return False
     lowest, highest = int(decode.kv_indices.min()), int(decode.kv_indices.max())

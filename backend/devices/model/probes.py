@@ -150,6 +150,7 @@ def probes(kernel: Reached, count: int = 40) -> Iterator[Case]:
             queries = case.max_seqlen_q
             yield case.replace(kv_lens=(40, 33, 20), query_lens=(1, queries, 1), first_page=7)
             yield case.replace(kv_lens=(40, 33), query_lens=(queries, queries - 1), num_cu=2, first_page=7)
+    yield base.replace(kv_lens=(40, 33, 20), num_cu=2, first_page=7, qk_rope_head_dim=0)
     random_ = random.Random(kernel.blob_id)
     for _ in range(count):
         yield random_case(kernel, random_)

@@ -101,7 +101,7 @@ class KernelTraits:
     work are clamped to page 0, which is fetched. ahead: a further tile is fetched always.
     paging: see Paging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
     Non-persistent kernels only: q_by_request, rows_by_request: rows of q read and rows written for request b begin at b *
-    max_seqlen_q, not at qo_indptr[b].
+    max_seqlen_q, not at qo_indptr[b]. q_by_stride: a row of q is as long as s_Q_Bs says, not as in the kernel's code.
     x_rows: packed rows from one workgroup to the next in x, 0: as the launcher counts them (sub_q). causal: a tile's KV ends
     where its last query's does. single: see Single. layout, lse_layout: see Layout. reads_last_page_lens, reads_qo_indptr:
     whether those are read, given that their kernarg is. low_words: kernargs of which only the low four bytes are read.
@@ -125,6 +125,7 @@ class KernelTraits:
     paging: Paging = Paging.INDEX
     page_bits: int = 64
     q_by_request: bool = False
+    q_by_stride: bool = False
     rows_by_request: bool = False
     causal: bool = False
     single: Single = Single.PARTIAL

@@ -17,7 +17,7 @@ from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.call import Call
-from backend.case import V_HEAD_DIM, Case, MetadataMode
+from backend.case import Case, MetadataMode
 from backend.decision import Decision
 from backend.devices.registry import Device
 from backend.findings import Severity
@@ -138,7 +138,7 @@ def disagreements(step: RecordedStep) -> tuple[Disagreement, ...]:
 
 def _output(step: RecordedStep) -> Iterator[Disagreement]:
     decode = step.decode
-    needed = decode.q_rows * decode.num_head * V_HEAD_DIM
+    needed = decode.q_rows * decode.num_head * decode.v_head_dim
     if step.o_elements is not None and step.o_elements < needed:
         message = f"o has {step.o_elements} elements, {decode.q_rows} rows of {decode.num_head} heads are {needed}"
         yield _says(step, "o", message, severity=Severity.WRITE)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
+from backend.errors import UnmodelledError
 from backend.real.script.hardware import Hardware
 from backend.real.script.stage1 import Stage1
 from backend.real.script.tensors import Floats, Placed, floats, raw
@@ -48,7 +49,9 @@ def _item(hardware: Hardware, launch: Stage1, index: int, item: Sequence[int]) -
     by = f"{launch.kernel.code_object}, work item {index} {list(item)},"
     q = _q_rows(hardware, launch, q_begin, rows, by)
     kv = _tokens(hardware, launch, kv_begin, kv_end, behind, by)
-    positions = [(q_begin + row) % launch.max_seqlen_q for row in range(rows)]
+    positions = (
+        [(q_begin + row) % launch.max_seqlen_q for row in range(rows)] if launch.causal else [launch.max_seqlen_q - 1] * rows
+    )
     o, lse = _attention(q, kv, positions, launch.max_seqlen_q, behind, _scale(hardware, launch))
     if partial < 0:
         _store(hardware, tensors["o"], q_begin, heads * V_HEAD_DIM * 2, raw(o, torch.bfloat16), by)
@@ -70,7 +73,9 @@ def _non_persistent(hardware: Hardware, launch: Stage1) -> None:
             continue
         q = _q_rows(hardware, launch, q_begin, q_end - q_begin, by)
         kv = _tokens(hardware, launch, kv_begin, kv_end, 0, by)
-        rows = range(launch.max_seqlen_q - (q_end - q_begin), launch.max_seqlen_q)
+        rows: Sequence[int] = range(launch.max_seqlen_q - (q_end - q_begin), launch.max_seqlen_q)
+        if not launch.causal:
+            rows = [launch.max_seqlen_q - 1] * len(rows)
         o, lse = _attention(q, kv, rows, launch.max_seqlen_q, 0, _scale(hardware, launch))
         _store(hardware, tensors["o"], q_begin, launch.heads * V_HEAD_DIM * 2, raw(o, torch.bfloat16), by)
         if "final_lse" in tensors:
@@ -87,8 +92,10 @@ def _scale(hardware: Hardware, launch: Stage1) -> tuple[float, float]:
 
 
 def _q_rows(hardware: Hardware, launch: Stage1, first: int, rows: int, by: str) -> Floats:
-    """[rows, heads, 576]."""
+    """[rows, heads, 576]. Raises UnmodelledError for rows of another width: the kernels have theirs in their code."""
     q = launch.tensors["q"]
+    if q.shape[-1] != QK_HEAD_DIM:
+        raise UnmodelledError(f"q {q.shape}: what a kernel made for rows of {QK_HEAD_DIM} does takes its machine code")
     row = launch.heads * QK_HEAD_DIM * q.dtype.itemsize
     content = hardware.read(
         q.address + first * row, rows * row, f"{by} reads rows {first}..{first + rows - 1} of q: {_end(q, first, rows, row)}"

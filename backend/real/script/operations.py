@@ -18,7 +18,6 @@ from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners.run import plan
 from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
-from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.real.aiter_ops import DECODING, SIZING, OpCall
 from backend.real.handlers import PLANNERS, PlannerHandlers
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
@@ -101,18 +100,20 @@ class ScriptOperations:
 
     def _decode(self, given: Mapping[str, Any]) -> tuple[Any, Any]:
         """mla_decode_fwd by this project's fold and launch rules: (logits, final_lse or None)."""
-        made = launch(self.release, self.device, decode_arguments(given))
+        asked = decode_arguments(given)
+        made = launch(self.release, self.device, asked)
         if isinstance(made, Refusal):
             raise RuntimeError(f"{made.raised_by}: {made.reason}")
-        q, o = _folded(given["q"], made, QK_HEAD_DIM), _folded(given["o"], made, V_HEAD_DIM)
+        q, o = _folded(given["q"], made, asked.qk_head_dim), _folded(given["o"], made, asked.v_head_dim)
         logits, lse = (_empty(made, name) for name in ("logits", "attn_lse"))
         final_lse = _empty(made, "final_lse") if "final_lse" in made.tensors else None
-        scale = given["sm_scale"] if given.get("sm_scale") is not None else QK_HEAD_DIM**-0.5
+        scale = given["sm_scale"] if given.get("sm_scale") is not None else asked.qk_head_dim**-0.5
         splits = torch.zeros(len(given["qo_indptr"]), dtype=torch.int32, device="cuda")
         stage1 = {
             "Q": q, "KV": given["kv_buffer"], "kv_page_indices": given["kv_indices"], "splitData": logits, "splitLse": lse,
             "output": o, "lse": final_lse, "softmax_scale": scale, "page_size": given["kv_buffer"].shape[1],
             "num_kv_splits_indptr": None if made.persistent else splits,
+            "causal": asked.option("causal", default=True),
         }  # fmt: skip
         same = ("qo_indptr", "kv_indptr", "kv_last_page_lens", "work_meta_data", "work_indptr", "work_info_set", "q_scale")
         stage1 |= {name: given[name] for name in (*same, "kv_scale", "max_seqlen_q")}

@@ -17,7 +17,6 @@ from backend.aiter.kernel_rules import KernelKey
 from backend.aiter.kernels import KernelChoice, NoKernel, choose_kernel, source_table
 from backend.aiter.launch import BLOCK, kernarg_values
 from backend.aiter.release import Release
-from backend.case import QK_HEAD_DIM
 from backend.errors import UnmodelledError
 from backend.real.observe import element_type
 from backend.real.script.tensors import Placed, placed
@@ -46,7 +45,10 @@ ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class Stage1:
-    """One launch. tensors: by name, those that were given. splits: second dimension of logits; scale: softmax_scale."""
+    """One launch. tensors: by name, those that were given. splits: second dimension of logits; scale: softmax_scale.
+
+    causal: as the caller asks for it.
+    """
 
     kernel: KernelChoice
     persistent: bool
@@ -55,6 +57,7 @@ class Stage1:
     page_size: int
     splits: int
     scale: float
+    causal: bool
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     kernarg: bytes
@@ -78,16 +81,18 @@ def stage1_of(release: Release, device: Device, source: CodeSource | None, given
             raise UnmodelledError(f"mla_decode_stage1_asm_fwd({name}={given[name]!r}): only {modelled!r} is modelled")
     tensors = {role: placed(role, given[name]) for name, role in ROLES.items() if given.get(name) is not None}
     q, kv = tensors["q"], tensors["kv_buffer"]
-    if q.shape[-1] != QK_HEAD_DIM or kv.shape[-1] != QK_HEAD_DIM:
-        raise UnmodelledError(f"q {q.shape} and KV {kv.shape}: only {QK_HEAD_DIM} elements a head are modelled")
+    if q.shape[-1] != kv.shape[-1]:
+        sizes = f"{q.shape[-1]} and {kv.shape[-1]}"
+        raise RuntimeError(f"mla_decode_stage1_asm_fwd: only support head_size == KV.size(3) for now: given {sizes}")
     persistent, heads, qlen = "num_kv_splits_indptr" not in tensors, q.shape[1], int(given["max_seqlen_q"])
-    key = KernelKey(element_type(q.dtype), element_type(kv.dtype), heads, persistent, qlen, "final_lse" in tensors)
+    causal = bool(given.get("causal", True))
+    key = KernelKey(element_type(q.dtype), element_type(kv.dtype), heads, persistent, qlen, "final_lse" in tensors, causal)
     table = None if source is None else source_table(source, device.arch)
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
         raise RuntimeError(f"mla_decode_stage1_asm_fwd: {kernel.reason}")
     page_size, splits = int(given.get("page_size", kv.shape[1])), tensors["logits"].shape[1]
-    values = kernarg_values(release, key, kernel, page_size, splits)
+    values = kernarg_values(release, key, kernel, page_size, splits, q.shape[-1])
     values = {name: 0 if isinstance(value, str) and value not in tensors else value for name, value in values.items()}
     values["scalar"] = float(given["softmax_scale"])
     values["s_Bs"] = kv.nbytes // max(kv.shape[0], 1)
@@ -98,4 +103,4 @@ def stage1_of(release: Release, device: Device, source: CodeSource | None, given
         grid = (-(-qlen * heads // kernel.sub_q), tensors["qo_indptr"].shape[0] - 1, splits)
     kernarg = pack(layout(release.kernarg_size, values), addresses)
     scale = float(given["softmax_scale"])
-    return Stage1(kernel, persistent, heads, qlen, page_size, splits, scale, grid, BLOCK, kernarg, tensors)
+    return Stage1(kernel, persistent, heads, qlen, page_size, splits, scale, causal, grid, BLOCK, kernarg, tensors)
