@@ -10,7 +10,7 @@ from reprod.shrink import shrink
 
 def main() -> None:
     """Prints the cause of sglang#27188 for a batch of three, and what the batch shrinks to."""
-    path = Path("model")
+    path = Path()
     case = Case(
         arch=Arch.GFX950,
         num_head=64,

@@ -29,7 +29,7 @@ def test_a_rule_of_ones_own() -> None:
     decided = decide(rule, Case(num_head=48, kv_lens=(7, 900)))
     assert isinstance(decided, Decision)
     assert (decided.mode, decided.decode.num_head) == (MetadataMode.FAST, 64)
-    assert not CasePath("model").run_decision(decided).findings
+    assert not CasePath().run_decision(decided).findings
     refused = decide(rule, Case(num_head=48, kv_lens=(7,), kv_dtype=DType.BF16))
     assert isinstance(refused, Refused)
     assert "fp8 KV cache" in refused.reason
