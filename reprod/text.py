@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -14,15 +15,39 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str =
     return [indent + _aligned(line, widths, numeric) for line in cells]
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines of a table in GitHub's markdown."""
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]], escaped: bool = False) -> list[str]:
+    """Lines of a table in GitHub's markdown. escaped: the texts of the cells are Markdown already (see `as_markdown`)."""
     lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(shown(value).replace("|", "\\|") for value in line) + " |" for line in lines]
+    return ["| " + " | ".join(_cell(value, escaped) for value in line) + " |" for line in lines]
+
+
+def _cell(value: object, escaped: bool) -> str:
+    return shown(value) if escaped else shown(value).replace("|", "\\|")
 
 
 def shown(value: object) -> str:
     """A cell: whole numbers with thousands separated."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def one_line(text: str) -> str:
+    """A stranger's text (an exception, a child's last words) fit to stand within a line of output.
+
+    Line breaks and runs of blanks become one blank, control and direction characters a replacement character, and the mark
+    with which a CI's runner begins a command anywhere in a line is taken apart: such text can begin no line, hide nothing and
+    command nobody.
+    """
+    return _UNSEEN.sub("\ufffd", " ".join(text.split())).replace("##[", "# #[")
+
+
+def as_markdown(text: str) -> str:
+    """A stranger's text within Markdown, and in a cell of a table of it: no markup, no HTML, one line."""
+    escaped = re.sub(r"([\\`*_\[\]#~|])", r"\\\1", one_line(text))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""Control characters, and those that change the direction of a text or are not seen."""
 
 
 def listed(words: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ class LauncherRules:
 
     asks_for_causal: whether it asks the table for kernels with the causal flag set. always_passes_o: whether o is passed to
     non-persistent kernels too. out_16_nosplit: that kernarg, by the number of splits, where o is not passed; where it is, the
-    kernarg is the number of splits.
+    kernarg is the number of splits. fp8_q_needs_scales: whether it checks that q_scale and kv_scale are there for an fp8 q.
     """
 
     route: RouteRule
@@ -39,6 +39,7 @@ class LauncherRules:
     asks_for_causal: bool
     always_passes_o: bool
     out_16_nosplit: Callable[[int], int]
+    fp8_q_needs_scales: bool
 
 
 @dataclass(frozen=True, slots=True)

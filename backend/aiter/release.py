@@ -121,6 +121,7 @@ _RELEASE_2025_11 = Release(
         asks_for_causal=False,
         always_passes_o=True,
         out_16_nosplit=decode_rules.zero_without_o,
+        fp8_q_needs_scales=False,
     ),
     decode=DecodeRules(
         leaves_persistent_mode=decode_rules.stays_persistent,
@@ -176,6 +177,7 @@ _RELEASE_2026_06 = Release(
         asks_for_causal=False,
         always_passes_o=False,
         out_16_nosplit=decode_rules.zero_without_o,
+        fp8_q_needs_scales=True,
     ),
     decode=DecodeRules(
         leaves_persistent_mode=decode_rules.stays_persistent,
@@ -230,6 +232,7 @@ _RELEASE_2026_08 = dataclasses.replace(
         asks_for_causal=True,
         always_passes_o=False,
         out_16_nosplit=decode_rules.one_for_one_split,
+        fp8_q_needs_scales=True,
     ),
     decode=DecodeRules(
         leaves_persistent_mode=decode_rules.leaves_at_large_batches,

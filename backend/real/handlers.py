@@ -14,16 +14,31 @@ import torch
 from backend.aiter.arguments import BufferSizes, Device
 from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal
+from backend.case import DType
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
-from backend.real.observe import PLANNING_ROLES, plan_arguments, sizing_arguments
+from backend.real.observe import PLANNING_ROLES, element_type, plan_arguments, sizing_arguments
 from backend.real.torch_shim import host
 
-SILENT = frozenset({DECODING, "mla_decode_stage1_asm_fwd", "mla_reduce_v1", "_fwd_kernel_stage2_asm"})
+STAGE_1 = "mla_decode_stage1_asm_fwd"
+
+SILENT = frozenset({DECODING, STAGE_1, "mla_reduce_v1", "_fwd_kernel_stage2_asm"})
 """Operations that read metadata and write outputs only; their results steer nothing in a backend's host code."""
 
 
 PLANNERS = frozenset({PLANNING, "_get_mla_metadata_v1_impl"})
 """The planning operation; 2026-08 has a Python function of the public name in front of it."""
+
+
+class AiterRefuses(Exception):  # noqa: N818 - an answer of AITER's
+    """AITER's host code raises. The message: the function, and its own words."""
+
+
+class AiterAsserts(AiterRefuses, AssertionError):  # noqa: N818
+    """It does so by an assertion, as its Python does."""
+
+
+class AiterChecks(AiterRefuses, RuntimeError):  # noqa: N818
+    """It does so by a check of its C++, which reaches Python as a RuntimeError."""
 
 
 class PlannerHandlers:
@@ -44,13 +59,24 @@ class PlannerHandlers:
             return self._sizes(call)
         if call.name in PLANNERS and self.fills:
             self._plan(call)
+        if call.name in (DECODING, STAGE_1):
+            self._check_scales(call)
         return None
+
+    def _check_scales(self, call: OpCall) -> None:
+        """asm_mla.cu, mla_decode_stage1_asm_fwd: where q is fp8, both scales are handed to the kernel."""
+        given = call.arguments
+        q = given.get("q", given.get("Q"))
+        if q is None or not release(self.release).launcher.fp8_q_needs_scales or element_type(q.dtype) is not DType.FP8:
+            return
+        if given.get("q_scale") is None or given.get("kv_scale") is None:
+            raise AiterChecks(f"{STAGE_1}: fp8 Q requires q_scale and kv_scale")
 
     def _sizes(self, call: OpCall) -> tuple[Any, ...]:
         arguments = sizing_arguments(call.arguments)
         reason = refusal(release(self.release), self.device, arguments)
         if reason is not None:
-            raise AssertionError(f"get_mla_metadata_info_v1: {reason}")
+            raise AiterAsserts(f"get_mla_metadata_info_v1: {reason}")
         sizes = buffer_sizes(release(self.release), self.device, arguments)
         return (
             (2, torch.uint64),
@@ -74,7 +100,7 @@ class PlannerHandlers:
         )
         planned = plan(release(self.release), self.device, plan_arguments(call.arguments), sizes)
         if planned.rejected is not None:
-            raise RuntimeError(f"get_mla_metadata_v1: {planned.rejected}")
+            raise AiterChecks(f"get_mla_metadata_v1: {planned.rejected}")
         for name, buffer in planned.buffers.items():
             target = host(tensors[name]).view(-1)
             low, high = max(buffer.first, 0), min(buffer.last + 1, buffer.allocated)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
 from fuzz.commands.arguments import number, numbers, seconds, some_of
 
 if TYPE_CHECKING:
+    from fuzz.gate.render import Report
     from fuzz.gate.sweep import Tensors
 
 
@@ -62,11 +62,11 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
     from backend.aiter.codefiles import open_source as open_code_source
     from backend.real.frameworks.fetch import open_source
     from backend.real.frameworks.session import gate_line
-    from fuzz.gate import told
+    from fuzz.gate.comparison import compared
     from fuzz.gate.gate import Plan
     from fuzz.gate.gate import run as examine
     from fuzz.gate.known import Known
-    from fuzz.gate.verdict import judged
+    from fuzz.gate.source_report import report
 
     plan = Plan(
         _tensors(arguments), tuple(arguments.heads or _all_heads()), arguments.seconds, arguments.seed, arguments.device
@@ -74,42 +74,47 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
     code = open_code_source(arguments.aiter) if arguments.aiter else None
     change, base = examine(arguments.source, arguments.base, plan, arguments.aiter, code, _say)
     known = Known()
-    tables = change.decisions, None if base is None else base.decisions
-    verdict = judged(change.sightings, None if base is None else base.sightings, tables, known.reference, known.is_open)
-    for line in told.lines(verdict, change, base):
-        print(line)
-    if arguments.annotate or os.environ.get("GITHUB_ACTIONS"):
-        for line in told.annotation_lines(verdict, gate_line(open_source(arguments.source))):
-            print(line)
-    if arguments.out is not None:
-        _write(arguments.out, "gate.json", json.dumps(told.plain(verdict, change, base), indent=1) + "\n")
-        _write(arguments.out, "gate.xml", told.junit(verdict, change))
-        _write(arguments.out, "summary.md", told.markdown(verdict, change, base))
+    found = compared(change, base, known.reference, known.is_open)
+    code_of_exit = _tell(report(found, change, base, gate_line(open_source(arguments.source))), arguments)
     _say(f"{time.monotonic() - started:.0f} s")
-    return 1 if verdict.blamed else 0
+    return code_of_exit
 
 
 def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
-    from backend.child.service import SERVICE_LIMITS, Child
+    from backend.child.service import Child
+    from backend.child.tree import Limits
+    from fuzz.gate.policy import GatedRule, report
 
-    limits = dataclasses.replace(SERVICE_LIMITS, seconds=arguments.seconds + GRACE)
+    asked = {"rule": arguments.source, "base": arguments.base, "device": arguments.device, "aiter": arguments.aiter}
+    limits = Limits(seconds=arguments.seconds + GRACE)
     with Child("fuzz.gate.policy:Service", {}, limits) as child:
-        lines, plain, blamed = child.request(
+        gated: GatedRule = child.request(
             "gate",
-            tuple[tuple[str, ...], dict[str, Any], bool],
-            rule=arguments.source,
-            base=arguments.base,
+            GatedRule,
+            **asked,
             tensors=_tensors(arguments),
             heads=tuple(arguments.heads or ()),
             seconds=arguments.seconds,
             seed=arguments.seed,
         )
-    for line in lines:
+    return _tell(report(gated), arguments)
+
+
+def _tell(made: Report, arguments: argparse.Namespace) -> int:
+    """Prints and writes what a gate came to; its exit code."""
+    from fuzz.gate import render
+
+    for line in render.lines(made):
         print(line)
+    if arguments.annotate or os.environ.get("GITHUB_ACTIONS"):
+        for line in render.annotation_lines(made):
+            print(line)
     if arguments.out is not None:
-        _write(arguments.out, "gate.json", json.dumps(plain, indent=1) + "\n")
-    return 1 if blamed else 0
+        _write(arguments.out, "gate.json", json.dumps(render.plain(made), indent=1) + "\n")
+        _write(arguments.out, "gate.xml", render.junit(made))
+        _write(arguments.out, "summary.md", render.markdown(made))
+    return made.verdict.exit_code
 
 
 def _is_policy(source: str) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -21,9 +22,10 @@ from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
 from fuzz.gate.corpus import corpus_scenarios
 from fuzz.gate.frameworks import Identity, framework_scenarios, identity
-from fuzz.gate.judge import Judge, Sighting
+from fuzz.gate.judge import Judge, Judged, Sighting
 from fuzz.gate.scenarios import random_lives, shrink
 from fuzz.gate.sweep import HEADS, Tensors, scenarios
+from fuzz.verdict import Counts
 
 Say = Callable[[str], None]
 
@@ -46,8 +48,9 @@ class Plan:
 class Examined:
     """What one source did.
 
-    device: what its calls to AITER ran on. scenarios: run in all, random ones among them; steps: that reached AITER and were
-    judged.
+    device: what its calls to AITER ran on. swept: the table, the corpus and what the other side showed, each scenario once.
+    scenarios: run in all, random ones among them. counts: steps of all of them. sightings: of what was swept, and the smallest
+    lives of what random lives showed besides. not_run: reasons why steps of any scenario were not judged, with their number.
     """
 
     label: str
@@ -55,11 +58,11 @@ class Examined:
     device: str
     decisions: tuple[DecisionRow, ...]
     sightings: tuple[Sighting, ...]
+    swept: tuple[Judged, ...]
     scenarios: int
     random: int
-    steps: int
-    refused: int
-    unmodelled: tuple[str, ...]
+    counts: Counts
+    not_run: Mapping[str, int]
     warning: str | None
     peak_memory: int
 
@@ -87,7 +90,10 @@ class Examination:
             for one in opening:
                 one.result()
         self._session = self._workers[0].session
+        self._swept: dict[Scenario, Judged] = {}
         self._sightings: list[Sighting] = []
+        self._counted: Counter[str] = Counter()
+        self._not_run: Counter[str] = Counter()
         self._scenarios = 0
         self._random = 0
         self._decisions: tuple[DecisionRow, ...] = ()
@@ -110,8 +116,8 @@ class Examination:
         self._decisions = tuple(self._session.decide(self._plan.tensors[0].arch, DECIDED_HEADS, kv_dtypes))
         asked = self._plan.tensors, self._plan.heads, self._session.release
         everything = [*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked)]
-        for seen in self._run_all(everything):
-            self._sightings += seen
+        for judged in self._run_all(everything):
+            self._keep(judged)
 
     def live(self, until: float) -> None:
         """Random lives until the monotonic clock says so; a new fault is cut down to its smallest life."""
@@ -120,59 +126,83 @@ class Examination:
         while time.monotonic() < until:
             together = list(itertools.islice(lives, len(self._workers)))
             self._random += len(together)
-            for scenario, seen in zip(together, self._run_all(together), strict=True):
-                for sighting in seen:
+            for judged in self._run_all(together):
+                for sighting in judged.sightings if judged is not None else ():
                     key = identity(sighting)
                     if key not in known:
                         known.add(key)
-                        self._sightings += self._smallest(scenario, key, until)
+                        self._sightings += self._smallest(sighting.scenario, key, until)
 
     def examined(self) -> Examined:
         """What was seen so far."""
-        judges = [worker.judge for worker in self._workers]
+        counted = self._counted
+        counts = Counts(
+            asked=None,
+            drawn=counted["ran"] + counted["refused"] + counted["not run"],
+            ran=counted["ran"],
+            refused=counted["refused"],
+            not_run=counted["not run"],
+            faulty=counted["faulty"],
+        )
         return Examined(
             label=self._session.source.label,
             release=self._session.release,
             device=self._plan.device,
             decisions=self._decisions,
             sightings=tuple(self._sightings),
+            swept=tuple(self._swept.values()),
             scenarios=self._scenarios,
             random=self._random,
-            steps=sum(judge.seen for judge in judges),
-            refused=sum(judge.refused for judge in judges),
-            unmodelled=tuple(sorted(set().union(*(judge.unmodelled for judge in judges)))),
+            counts=counts,
+            not_run=dict(self._not_run),
             warning=self._session.warning,
             peak_memory=sum(worker.session.peak_memory for worker in self._workers),
         )
 
     def try_all(self, sightings: Sequence[Sighting]) -> None:
-        """Scenarios in which another source was seen faulty, run here too where this one was not seen so yet."""
-        seen = {identity(each) for each in self._sightings}
-        for sighting in sightings:
-            key = identity(sighting)
-            if key not in seen:
-                seen.add(key)
-                self._sightings += self._shows(sighting.scenario, key)
+        """Scenarios in which another source was seen faulty, run here too where they have not been: blame is by scenario."""
+        for scenario in dict.fromkeys(sighting.scenario for sighting in sightings):
+            if scenario not in self._swept:
+                (judged,) = self._run_all([scenario])
+                self._keep(judged)
+
+    def _keep(self, judged: Judged | None) -> None:
+        if judged is not None and judged.scenario not in self._swept:
+            self._swept[judged.scenario] = judged
+            self._sightings += judged.sightings
 
     def _shows(self, scenario: Scenario, key: Identity) -> list[Sighting]:
         """Sightings of that fault in one scenario."""
-        (seen,) = self._run_all([scenario])
-        return [each for each in seen if identity(each) == key]
+        (judged,) = self._run_all([scenario])
+        return [each for each in judged.sightings if identity(each) == key] if judged is not None else []
 
     def _smallest(self, scenario: Scenario, key: Identity, until: float) -> list[Sighting]:
         """What the smallest life found until then shows of a fault."""
         smallest = shrink(scenario, lambda candidate: time.monotonic() < until and bool(self._shows(candidate, key)))
         return self._shows(smallest, key)
 
-    def _run_all(self, scenarios: Sequence[Scenario]) -> list[list[Sighting]]:
-        """What each scenario shows, in their order; every worker takes its share."""
+    def _run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
+        """What becomes of each scenario, in their order, None where the framework has no such step; workers take shares."""
         count = len(self._workers)
         self._scenarios += len(scenarios)
         shares = [self._pool.submit(worker.run_all, scenarios[at::count]) for at, worker in enumerate(self._workers)]
-        made: list[list[Sighting]] = [[] for _ in scenarios]
+        made: list[Judged | None] = [None] * len(scenarios)
         for at, share in enumerate(shares):
             made[at::count] = share.result()
+        for judged in made:
+            if judged is not None:
+                self._count(judged)
         return made
+
+    def _count(self, judged: Judged) -> None:
+        self._not_run.update(judged.not_run)
+        for name, number in (
+            ("ran", judged.ran.total()),
+            ("refused", judged.refused),
+            ("not run", judged.not_run.total()),
+            ("faulty", judged.faulty),
+        ):
+            self._counted[name] += number
 
 
 class _Worker:
@@ -182,14 +212,14 @@ class _Worker:
         self.session = SourceSession(source, aiter=aiter)
         self.judge = Judge(open_device(plan.device, code), code)
 
-    def run_all(self, scenarios: Sequence[Scenario]) -> list[list[Sighting]]:
+    def run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
         return [self._run(scenario) for scenario in scenarios]
 
-    def _run(self, scenario: Scenario) -> list[Sighting]:
+    def _run(self, scenario: Scenario) -> Judged | None:
         try:
-            return list(self.judge.sightings(scenario, self.session.run(scenario)))
+            return self.judge.judged(scenario, self.session.run(scenario))
         except NoSuchStepError:
-            return []
+            return None
 
 
 def run(

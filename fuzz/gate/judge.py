@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from backend.aiter.codefiles import CodeSource
 from backend.case import Arch, Case, DType
 from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.findings import Finding, Severity
-from backend.real.frameworks.record import Phase, RecordedStep, Recording, StepFailed
-from backend.real.frameworks.scenarios import Scenario
+from backend.outcome import Outcome
+from backend.real.frameworks.record import Phase, RecordedStep, Recording, Says, SourceLine, StepFailed
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
 from backend.real.frameworks.steps import disagreements, outcome_of
+from reprod.text import one_line
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,15 +28,42 @@ class Shape:
     kv_dtype: DType
 
     def __str__(self) -> str:
-        return f"{self.num_head} heads, {self.arch} q {self.q_dtype} KV {self.kv_dtype}"
+        return f"{self.num_head} heads, {self.tensors}"
+
+    @property
+    def tensors(self) -> str:
+        """All but the heads."""
+        return f"{self.arch} q {self.q_dtype} KV {self.kv_dtype}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Work:
+    """What a step is asked to do, as people ask for it. rows: query rows a request of its backend's configuration."""
+
+    shape: Shape
+    kind: StepKind
+    rows: int
+
+    @property
+    def task(self) -> str:
+        """All but the shape."""
+        return self.kind.value if self.rows == 1 else f"{self.kind.value} of {self.rows} rows"
+
+    @classmethod
+    def of(cls, scenario: Scenario, backend: int, kind: StepKind) -> Work:
+        """A step of that kind on one of the scenario's backends."""
+        config = scenario.backends[backend]
+        return cls(_shape_of(config, scenario), kind, config.draft_tokens or 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One fault of one step.
+    """One fault of one step, or that it, or the backend, did not run.
 
-    signature: names the fault (backend.findings). rows: query rows a request. finding: the cause, None for a
-    contradiction or an exception of the file itself. case: the step as a Case. line: FILE:LINE of the call.
+    signature: names the fault (backend.findings), or who said no: "raises/NameError", "refuses/RuntimeError",
+    "aiter-refuses/...". severity: REFUSED for the latter. rows: query rows a request. finding: the cause, None for a
+    contradiction or an exception. message: one line, free of control characters. case: the step as a Case. line: FILE:LINE of
+    the call. before_steps: whether it ended the scenario before any step.
     """
 
     signature: str
@@ -46,60 +76,181 @@ class Sighting:
     case: Case | None
     line: str | None
     scenario: Scenario
+    kind: StepKind = StepKind.DECODE
+    before_steps: bool = False
+
+    @property
+    def did_not_run(self) -> bool:
+        """Whether it says that something was not judged, rather than that it is wrong."""
+        return self.severity is Severity.REFUSED
+
+
+@dataclass(slots=True, eq=False)
+class Judged:
+    """What became of the steps of one scenario.
+
+    ran: steps judged to their end, by what they do and in which phase. refused: steps that the file or AITER did not take, the
+    ones behind a constructor that raised among them; not_run: reasons of those of which nothing is known; faulty: of those
+    that ran.
+    """
+
+    scenario: Scenario
+    sightings: list[Sighting] = field(default_factory=list)
+    ran: Counter[tuple[Work, Phase]] = field(default_factory=Counter)
+    refused: int = 0
+    not_run: Counter[str] = field(default_factory=Counter)
+    faulty: int = 0
+    reasons: dict[Work, str] = field(default_factory=dict)
+
+    def did(self, work: Work, phase: Phase | None = None) -> bool:
+        """Whether a step of that work ran, in that phase or in any."""
+        return any(done == work and phase in (None, at) for done, at in self.ran)
+
+    def did_not(self, work: Work, reason: str) -> None:
+        """Note why a step of some work did not run; the first reason counts."""
+        self.reasons.setdefault(work, reason)
+
+    @property
+    def asked(self) -> Mapping[Work, None]:
+        """What the scenario's steps are to do, each once."""
+        return dict.fromkeys(Work.of(self.scenario, step.backend, step.kind) for step in self.scenario.steps)
 
 
 class Judge:
-    """Judges recordings on one device. seen: steps judged so far; unmodelled: reasons why some could not be."""
+    """Judges recordings on one device. source: where code objects and kernel table are looked up, None: built in."""
 
     def __init__(self, device: Device, source: CodeSource | None = None) -> None:
         self._device = device
         self._source = source
-        self.seen = 0
-        self.refused = 0
-        self.unmodelled: set[str] = set()
 
-    def sightings(self, scenario: Scenario, recording: Recording) -> Iterator[Sighting]:
-        """Faults of every step that reached AITER, and of those that the file itself ended."""
+    def judged(self, scenario: Scenario, recording: Recording) -> Judged:
+        """Every step that reached AITER, and those that the file or AITER ended."""
+        made = Judged(scenario)
+        if recording.not_started is not None:
+            failed = recording.not_started
+            made.sightings.append(_not_started(scenario, failed.backend, failed.error, failed.line, failed.says))
+            made.refused = len(scenario.steps)
+            for work in made.asked:
+                made.did_not(work, _who(failed.says, failed.error))
+            return made
         for step in recording.steps:
-            self.seen += 1
-            yield from self._step(scenario, step)
-        for failed in recording.failed:
-            if failed.other_kernel is None:
-                yield _raised(scenario, failed)
+            self._step(made, step)
+        for failure in recording.failed:
+            _failed(made, failure)
+        return made
 
-    def _step(self, scenario: Scenario, step: RecordedStep) -> Iterator[Sighting]:
+    def _step(self, made: Judged, step: RecordedStep) -> None:
         outcome = outcome_of(step, self._device, self._source)
-        shape, case, line = _shape(step), outcome.case, _line(step)
-        if outcome.fate is Fate.UNMODELLED:
-            self.unmodelled.add(str(outcome.reason))
+        work = Work.of(made.scenario, step.backend, step.kind)
+        if outcome.unknown:
+            reason = one_line(str(outcome.reason))
+            made.not_run[reason] += 1
+            made.did_not(work, f"not modelled: {reason}")
             return
-        found = outcome.cause
-        rows = step.decode.max_seqlen_q
-        if outcome.faulty and found is not None:
-            yield Sighting(found.signature, found.severity, shape, rows, step.phase, found.message, found, case, line, scenario)
+        if outcome.fate is Fate.REFUSED:
+            made.refused += 1
+            made.sightings.append(_refused_by_aiter(made.scenario, step, outcome))
+            made.did_not(work, f"AITER refuses: {one_line(str(outcome.reason))}")
             return
-        self.refused += outcome.fate is Fate.REFUSED
-        for each in disagreements(step):
-            signature = f"contradiction/{each.subject}"
-            yield Sighting(
-                signature, each.severity, shape, rows, step.phase, each.message, None, case, each.line or line, scenario
-            )
+        made.ran[work, step.phase] += 1
+        found = list(_faults(made.scenario, step, outcome))
+        made.faulty += bool(found)
+        made.sightings += found
+
+
+def _faults(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterator[Sighting]:
+    """The cause of what is wrong with a step; where nothing is, how it contradicts its batch."""
+    rows, case, line = step.decode.max_seqlen_q, outcome.case, _line(step)
+    found = outcome.cause if outcome.faulty else None
+    if found is not None:
+        message = one_line(found.message)
+        yield Sighting(
+            found.signature, found.severity, _shape(step), rows, step.phase, message, found, case, line, scenario, step.kind
+        )
+        return
+    for each in disagreements(step):
+        signature, message = f"contradiction/{each.subject}", one_line(each.message)
+        at = each.line or line
+        yield Sighting(signature, each.severity, _shape(step), rows, step.phase, message, None, case, at, scenario, step.kind)
+
+
+def _refused_by_aiter(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Sighting:
+    cause = outcome.cause
+    signature = f"{Says.AITER.value}/{cause.signature if cause is not None else 'mla_decode_fwd'}"
+    message, rows = one_line(str(outcome.reason)), step.decode.max_seqlen_q
+    work = Work.of(scenario, step.backend, step.kind)
+    return Sighting(
+        signature,
+        Severity.REFUSED,
+        work.shape,
+        rows,
+        step.phase,
+        message,
+        cause,
+        outcome.case,
+        _line(step),
+        scenario,
+        step.kind,
+    )
+
+
+def _failed(made: Judged, failed: StepFailed) -> None:
+    """A step without a judged call: it calls another kernel, which is not judged here, or an exception ended it."""
+    work = Work.of(made.scenario, failed.backend, failed.kind)
+    if failed.other_kernel is not None:
+        reason = one_line(failed.error)
+        made.not_run[reason] += 1
+        made.did_not(work, reason)
+        return
+    made.refused += 1
+    made.did_not(work, _who(failed.says, failed.error))
+    made.sightings.append(
+        Sighting(
+            _signature(failed.says, failed.error),
+            Severity.REFUSED,
+            work.shape,
+            work.rows,
+            failed.phase,
+            one_line(failed.error),
+            None,
+            None,
+            _at(failed.line),
+            made.scenario,
+            failed.kind,
+        )
+    )
+
+
+def _not_started(scenario: Scenario, backend: int, error: str, line: SourceLine | None, says: Says) -> Sighting:
+    """A constructor that raised."""
+    config = scenario.backends[backend]
+    shape, rows = _shape_of(config, scenario), config.draft_tokens or 1
+    message = f"the backend does not start: {one_line(error)}"
+    signature = _signature(says, error)
+    at = _at(line)
+    return Sighting(signature, Severity.REFUSED, shape, rows, Phase.EAGER, message, None, None, at, scenario, before_steps=True)
+
+
+def _signature(says: Says, error: str) -> str:
+    """Who said no, and the kind of exception or the function of AITER's."""
+    return f"{says.value}/{one_line(error.partition(':')[0])}"
+
+
+def _who(says: Says, error: str) -> str:
+    return f"{'AITER refuses' if says is Says.AITER else f'the file {says.value}'}: {one_line(error)}"
 
 
 def _shape(step: RecordedStep) -> Shape:
     return Shape(step.num_head, step.device.arch, step.decode.q_dtype, step.decode.kv_dtype)
 
 
+def _shape_of(config: BackendConfig, scenario: Scenario) -> Shape:
+    return Shape(config.num_head, scenario.arch, config.q_dtype, config.kv_dtype)
+
+
 def _line(step: RecordedStep) -> str | None:
-    made = step.lines.get("planning") or step.lines.get("decode")
-    return f"{made.file}:{made.line}" if made is not None else None
+    return _at(step.lines.get("planning") or step.lines.get("decode"))
 
 
-def _raised(scenario: Scenario, failed: StepFailed) -> Sighting:
-    config = scenario.backends[scenario.steps[failed.step].backend if failed.step >= 0 else 0]
-    shape = Shape(config.num_head, scenario.arch, config.q_dtype, config.kv_dtype)
-    line = f"{failed.line.file}:{failed.line.line}" if failed.line is not None else None
-    signature = f"{'refuses' if failed.refuses else 'raises'}/{failed.error.partition(':')[0]}"
-    rows = config.draft_tokens or 1
-    severity = Severity.REFUSED if failed.refuses else Severity.SILENT
-    return Sighting(signature, severity, shape, rows, failed.phase, failed.error, None, None, line, scenario)
+def _at(line: SourceLine | None) -> str | None:
+    return f"{line.file}:{line.line}" if line is not None else None

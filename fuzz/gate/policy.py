@@ -3,142 +3,241 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
+from backend.aiter.codefiles import open_source
 from backend.case import Case
 from backend.codec import to_plain
-from backend.errors import CannotRunError
-from backend.fate import Fate
-from backend.findings import FindingKind, Severity, worst
+from backend.devices.registry import open_device
+from backend.findings import worst
+from backend.host import BuiltIn
+from backend.outcome import Outcome
 from backend.path import Path
 from backend.serving.bounds import SGLANG
 from backend.serving.registry import named_policy
-from fuzz.campaign.chunks import drawn_chunks
 from fuzz.campaign.outcomes import WithinSpace
+from fuzz.gate.judge import Shape
+from fuzz.gate.render import Entry, Report
 from fuzz.gate.sweep import HEADS, Tensors
+from fuzz.generate import chunk_cases
+from fuzz.page.devices import notice
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
+from fuzz.verdict import Counts, Verdict
 from reprod.explain import told
-from reprod.shrink import ShrinkResult, shrink
-from reprod.text import table
+from reprod.shrink import shrink
+from reprod.text import one_line
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RuleFault:
-    """One distinct fault of a rule. shrunk: its smallest case."""
-
-    signature: str
-    shrunk: ShrinkResult
-
-    @property
-    def severity(self) -> Severity:
-        """The worst of what the smallest case shows."""
-        severity = worst(self.shrunk.outcome.findings)
-        assert severity is not None
-        return severity
+HEADER = ("worst", "smallest case", "fault", "standing")
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyOutcome:
-    """What a rule brings. faults: of the rule; in_base: signatures that the base's rule shows for the same smallest case."""
+class RuleFault:
+    """A fault of a rule, or a shape that it refuses and its base does not. severity: its name, in small letters.
+
+    in_base: whether the base's rule shows it for the same smallest case.
+    """
+
+    signature: str
+    severity: str
+    message: str
+    smallest: Case
+    in_base: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GatedRule:
+    """What a rule brings. cases: counts of all. refused_shapes: what of the sweep never ran, each in words."""
 
     rule: str
     base: str | None
+    device: str
     faults: tuple[RuleFault, ...]
-    in_base: frozenset[str]
-    cases: int
+    cases: Counts
+    refused_shapes: tuple[str, ...]
 
-    @property
-    def blamed(self) -> tuple[RuleFault, ...]:
-        """Faults that the base does not have."""
-        return tuple(fault for fault in self.faults if fault.signature not in self.in_base)
 
-    def lines(self) -> Iterator[str]:
-        """For a terminal."""
-        rows = [
-            (
-                fault.severity.name.lower(),
-                told(fault.shrunk.case),
-                fault.signature,
-                "in the base too" if fault.signature in self.in_base else "new" if self.base else "found",
-            )
-            for fault in self.faults
-        ]
-        if rows:
-            yield from table(("worst", "smallest case", "fault", "standing"), rows)
-        count = len(self.blamed)
-        said = "FAULTY" if count else "clean"
-        yield f"{said}: {count} to blame the rule for, in {self.cases:,} cases (simulated; not run on a GPU)"
-
-    def plain(self) -> dict[str, Any]:
-        """For machines."""
-        return {
-            "verdict": "faulty" if self.blamed else "clean",
-            "rule": self.rule,
-            "base": self.base,
-            "cases": self.cases,
-            "faults": [
-                {
-                    "signature": fault.signature,
-                    "severity": fault.severity.name.lower(),
-                    "smallest": to_plain(fault.shrunk.case),
-                    "blamed": fault.signature not in self.in_base,
-                }
-                for fault in self.faults
-            ],
-        }
+def report(gated: GatedRule) -> Report:
+    """For people and machines."""
+    blamed = [fault for fault in gated.faults if not fault.in_base]
+    new = "new" if gated.base else "found"
+    file = gated.rule.partition(":")[0]
+    place = (file, 1) if file.endswith((".py", ".toml")) else ("", 1)
+    counts = gated.cases
+    return Report(
+        title=f"aiterfuzz gate {gated.rule}",
+        verdict=Verdict(counts, len(blamed), gated.refused_shapes),
+        about=(
+            f"rule: {gated.rule}{f', against {gated.base}' if gated.base else ''}; {counts.drawn:,} cases: {counts.ran:,} ran, "
+            f"{counts.refused:,} refused by the rule or AITER, {counts.not_run:,} not judged",
+        ),
+        header=HEADER,
+        rows=tuple(
+            (fault.severity, told(fault.smallest), fault.signature, "in the base too" if fault.in_base else new)
+            for fault in gated.faults
+        ),
+        entries=tuple(
+            Entry(told(fault.smallest), fault.signature, fault.message, not fault.in_base, place) for fault in gated.faults
+        ),
+        explained=tuple(f"{told(fault.smallest)}: {one_line(fault.message)}" for fault in blamed),
+        notes=(),
+        subject="rule is to blame for",
+        brings="the rule brings" if gated.base else "the rule has",
+        rest=len(gated.faults) - len(blamed),
+        notice=notice(gated.device),
+        plain={
+            "rule": gated.rule,
+            "base": gated.base,
+            "cases": counts.drawn,
+            "faults": [to_plain(fault) | {"blamed": not fault.in_base} for fault in gated.faults],
+        },
+    )
 
 
 class Service:
     """Gates rules in a child process: a rule is a stranger's code."""
 
     def gate(
-        self, rule: str, base: str | None, tensors: tuple[Tensors, ...], heads: tuple[int, ...], seconds: float, seed: int
-    ) -> tuple[list[str], dict[str, Any], bool]:
-        """Lines for a terminal, plain data, and whether something is blamed on the rule."""
-        outcome = gate_policy(rule, base, tensors, heads, seconds, seed)
-        return list(outcome.lines()), outcome.plain(), bool(outcome.blamed)
+        self,
+        rule: str,
+        base: str | None,
+        device: str,
+        aiter: str | None,
+        tensors: tuple[Tensors, ...],
+        heads: tuple[int, ...],
+        seconds: float,
+        seed: int,
+    ) -> GatedRule:
+        """What the rule brings."""
+        source = open_source(aiter) if aiter is not None else None
+        path = Path(BuiltIn(source), open_device(device, source))
+        return gate_policy(rule, base, path, tensors, heads, seconds, seed)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What became of the cases of one shape. refusal: the first that did not run, and why."""
+
+    ran: int = 0
+    refusal: tuple[Case, str] | None = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Cases by what became of them, and by shape."""
+
+    counted: Counter[str] = field(default_factory=Counter)
+    shapes: dict[Shape, _Seen] = field(default_factory=dict)
+
+    def add(self, case: Case, outcome: Outcome) -> None:
+        """One case."""
+        shape = _shape(case)
+        seen = self.shapes.setdefault(shape, _Seen())
+        if outcome.observation is not None:
+            seen.ran += 1
+            self.counted["ran"] += 1
+            self.counted["faulty"] += outcome.faulty
+            return
+        self.counted["not run" if outcome.unknown else "refused"] += 1
+        if seen.refusal is None:
+            seen.refusal = case, one_line(str(outcome.reason or outcome.cause))
+
+    @property
+    def counts(self) -> Counts:
+        """All of them."""
+        counted = self.counted
+        drawn = counted["ran"] + counted["refused"] + counted["not run"]
+        return Counts(None, drawn, counted["ran"], counted["refused"], counted["not run"], counted["faulty"])
 
 
 def gate_policy(
-    rule: str, base: str | None, tensors: Sequence[Tensors], heads: Sequence[int], seconds: float, seed: int
-) -> PolicyOutcome:
+    rule: str,
+    base: str | None,
+    path: Path,
+    tensors: Sequence[Tensors],
+    heads: Sequence[int],
+    seconds: float,
+    seed: int,
+) -> GatedRule:
     """Searches with the rule until time is up, each head count and tensor type first; then tries each fault on the base."""
     for given in (rule, base):
         if given is not None:
             named_policy(given)
-    path = Path()
     ends = time.monotonic() + seconds
     found: dict[str, RuleFault] = {}
-    cases = 0
+    tally = _Tally()
     chosen = tuple(heads) or tuple(h for h in HEADS if h in SGLANG.heads)
     spaces = [_space(rule, one, chosen) for one in tensors]
     for number, one in enumerate(spaces):
+        for case in _each_shape(one):
+            tally.add(case, path.run(case))
         left = max((ends - time.monotonic()) / (len(spaces) - number), 0.5)
         until = time.monotonic() + left
-        for report in drawn_chunks(one, path, "model", seed):
-            cases += report.cases
-            if report.fates()[Fate.DIED]:
-                died = next(shown for shown in report.shown if shown.finding.kind is FindingKind.DIED)
-                raise CannotRunError(f"rule {rule}: {died.finding.message}; its case: {told(died.case)}")
-            for shown in report.shown:
-                if shown.signature not in found:
-                    smallest = shrink(shown.case, WithinSpace(path, one), shown.signature)
-                    found[shown.signature] = RuleFault(shown.signature, smallest)
+        for case in _drawn(one, seed):
+            outcome = path.run(case)
+            tally.add(case, outcome)
+            cause = outcome.cause
+            if outcome.faulty and cause is not None and cause.signature not in found:
+                found[cause.signature] = _rule_fault(case, cause.signature, one, path, base)
             if time.monotonic() >= until:
                 break
-    in_base = frozenset(s for s, fault in found.items() if base is not None and _shows(path, base, fault.shrunk.case, s))
-    return PolicyOutcome(rule, base, tuple(found.values()), in_base, cases)
+    refused = [*_refused(path, base, tally)]
+    faults = (*found.values(), *(each for each in refused if isinstance(each, RuleFault)))
+    missing = tuple(each for each in refused if isinstance(each, str))
+    return GatedRule(rule, base, path.device.name, faults, tally.counts, missing)
+
+
+def _drawn(one: CaseSpace, seed: int) -> Iterator[Case]:
+    """Random cases of a space, without end."""
+    for chunk in itertools.count():
+        yield from chunk_cases(one, seed, chunk)
+
+
+def _rule_fault(case: Case, signature: str, one: CaseSpace, path: Path, base: str | None) -> RuleFault:
+    """The fault by its smallest case, which is tried on the base's rule too."""
+    shrunk = shrink(case, WithinSpace(path, one), signature)
+    cause, severity = shrunk.outcome.cause, worst(shrunk.outcome.findings)
+    assert cause is not None
+    assert severity is not None
+    in_base = base is not None and path.run(dataclasses.replace(shrunk.case, backend=base)).shows(signature)
+    return RuleFault(signature, severity.name.lower(), cause.message, shrunk.case, in_base)
+
+
+def _refused(path: Path, base: str | None, tally: _Tally) -> Iterator[RuleFault | str]:
+    """Each shape of which nothing ran: a fault of the rule where the base takes it, a question without a base."""
+    for shape, seen in tally.shapes.items():
+        if seen.ran or seen.refusal is None:
+            continue
+        case, reason = seen.refusal
+        if base is None:
+            yield f"{shape}: {reason}"
+        elif path.run(dataclasses.replace(case, backend=base)).observation is not None:
+            yield RuleFault("refuses", "refused", f"{shape}: {reason}; the base takes it", case, in_base=False)
+
+
+def _each_shape(one: CaseSpace) -> Iterator[Case]:
+    """The smallest case of each head count and types, so that none is left to chance."""
+    for heads in one.heads:
+        for arch, q_dtype, kv_dtype in one.tensor_types:
+            yield Case(
+                num_head=heads,
+                kv_lens=(33, 1),
+                q_dtype=q_dtype,
+                kv_dtype=kv_dtype,
+                arch=arch,
+                release=one.releases[0],
+                backend=one.backend,
+                mode=one.modes[0],
+            )
 
 
 def _space(rule: str, tensors: Tensors, heads: tuple[int, ...]) -> CaseSpace:
-    spec = Spec(backend=rule, heads=heads, archs=(tensors.arch,), q_dtype=tensors.q_dtype, kv_dtype=tensors.kv_dtype)
-    return space(spec)
+    return space(Spec(backend=rule, heads=heads, archs=(tensors.arch,), q_dtype=tensors.q_dtype, kv_dtype=tensors.kv_dtype))
 
 
-def _shows(path: Path, base: str, case: Case, signature: str) -> bool:
-    outcome = path.run(dataclasses.replace(case, backend=base))
-    return outcome.cause is not None and outcome.cause.signature == signature
+def _shape(case: Case) -> Shape:
+    return Shape(case.num_head, case.arch, case.q_dtype, case.kv_dtype)

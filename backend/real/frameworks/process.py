@@ -166,9 +166,9 @@ def line_of(error: BaseException, file: str) -> SourceLine | None:
 
 
 def refuses(error: BaseException, file: str) -> bool:
-    """Whether a raise statement of the file made the exception, rather than something that it called or got wrong."""
+    """Whether a raise or assert statement of the file made the exception, rather than something that it called or got wrong."""
     innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return innermost.filename == file and (innermost.line or "").startswith("raise")
+    return innermost.filename == file and (innermost.line or "").startswith(("raise", "assert"))
 
 
 def call_by_name(function: Callable[..., Any], known: Mapping[str, Any], what: str) -> Any:

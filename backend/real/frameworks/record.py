@@ -150,26 +150,47 @@ class RecordedStep:
         )
 
 
+class Says(StrEnum):
+    """Whose answer an exception is."""
+
+    REFUSAL = "refuses"  # a `raise` or `assert` statement of the file under test: it says no itself
+    CRASH = "raises"  # the file gets something wrong, or what it calls does
+    AITER = "aiter-refuses"  # AITER's host code takes the call for wrong
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """A constructor that raised. error: type and message; backend: which of the scenario's; line: of the file under test."""
+
+    error: str
+    backend: int
+    line: SourceLine | None
+    says: Says
+
+
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """A step that the file itself ends with an exception, or that never reaches mla_decode_fwd.
+    """A step that ends with an exception, or that never reaches mla_decode_fwd.
 
+    kind: what the step does; backend: which of the scenario's backends it was for.
     other_kernel: the attention kernel that it calls instead (another path of the backend's, not a fault); None for an
-    exception, or where no kernel is called. refuses: a `raise` of the file under test ended the step: it says no itself.
+    exception, or where no kernel is called. says: whose answer the exception is.
     """
 
     scenario: str
     step: int
     phase: Phase
+    kind: StepKind
+    backend: int
     error: str
     line: SourceLine | None
     other_kernel: str | None = None
-    refuses: bool = False
+    says: Says = Says.CRASH
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """All that one scenario gave, in order. refused: the constructor's own words where it does not take the configuration.
+    """All that one scenario gave, in order. not_started: the constructor that raised, which ends a scenario before any step.
 
     unknown_calls: functions outside the file under test that could not be had, were called, and did nothing.
     """
@@ -177,8 +198,13 @@ class Recording:
     scenario: str
     steps: tuple[RecordedStep, ...]
     failed: tuple[StepFailed, ...]
-    refused: str | None = None
+    not_started: NotStarted | None = None
     unknown_calls: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> str | None:
+        """The constructor's words where it does not take its configuration."""
+        return self.not_started.error if self.not_started is not None else None
 
 
 @dataclass(frozen=True, slots=True)

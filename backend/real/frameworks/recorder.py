@@ -10,8 +10,9 @@ from typing import Any
 from backend.aiter.arguments import Int32Array
 from backend.errors import CannotRunError
 from backend.real.frameworks.process import Process, line_of, refuses
-from backend.real.frameworks.record import Phase, RecordedStep, Recording, StepFailed, StrayKernelAccess
+from backend.real.frameworks.record import NotStarted, Phase, RecordedStep, Recording, Says, StepFailed, StrayKernelAccess
 from backend.real.frameworks.scenarios import Scenario, StepKind
+from backend.real.handlers import AiterRefuses
 from backend.real.observe import DecodeSeen, captured_splits, decode_arguments
 
 
@@ -45,12 +46,14 @@ class Recorder:
         called = tuple(self.running.packages.called)
         return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed), unknown_calls=called)
 
-    def refusal(self, error: Exception) -> Recording:
-        """The recording of a constructor that does not take its configuration."""
-        return Recording(self.scenario.name, (), (), f"{type(error).__name__}: {error}")
+    def refusal(self, backend: int, error: Exception) -> Recording:
+        """The recording of a constructor that raises. backend: which one of the scenario."""
+        file = self.running.source.target.filename
+        failed = NotStarted(_in_words(error), backend, line_of(error, file), _says(error, file))
+        return Recording(self.scenario.name, (), (), failed)
 
-    def guarded(self, step: int, phase: Phase, action: Callable[..., None], *args: Any) -> None:
-        """Do a step; an exception of the file's own is part of the observation."""
+    def guarded(self, step: int, phase: Phase, backend: int, kind: StepKind, action: Callable[..., None], *args: Any) -> None:
+        """Do a step of a kind for a backend; an exception of the file's own is part of the observation."""
         try:
             action(*args)
         except CannotRunError:
@@ -59,9 +62,8 @@ class Recorder:
             self.taken()
         except Exception as error:
             file = self.running.source.target.filename
-            told = f"{type(error).__name__}: {error}"
-            failed = StepFailed(self.scenario.name, step, phase, told, line_of(error, file), refuses=refuses(error, file))
-            self.failed.append(failed)
+            line, says = line_of(error, file), _says(error, file)
+            self.failed.append(StepFailed(self.scenario.name, step, phase, kind, backend, _in_words(error), line, says=says))
             self.taken()
 
     def taken(self) -> list[DecodeSeen]:
@@ -70,12 +72,14 @@ class Recorder:
         self.running.watcher.decodes.clear()
         return taken
 
-    def record(self, step: int, backend: int, phase: Phase, decodes: list[DecodeSeen], truth: Callable[[int], Truth]) -> None:
+    def record(
+        self, step: int, backend: int, phase: Phase, kind: StepKind, decodes: list[DecodeSeen], truth: Callable[[int], Truth]
+    ) -> None:
         """Keep each decode call as it stands now, with `truth` of its number; a step without a call has failed."""
         if not decodes:
             other = next(iter(self.running.operations.others), None)
             error = f"mla_decode_fwd is not called, but {other}" if other else "mla_decode_fwd is not called"
-            self.failed.append(StepFailed(self.scenario.name, step, phase, error, None, other))
+            self.failed.append(StepFailed(self.scenario.name, step, phase, kind, backend, error, None, other))
         self.running.operations.others.clear()
         strays = tuple(StrayKernelAccess(s.kernel, s.is_write, s.lanes, s.past_end) for s in self.running.guard.strays)
         self.running.guard.strays.clear()
@@ -132,3 +136,14 @@ class Recorder:
             o_dtype_name=str(given["o"].dtype).removeprefix("torch."),
             o_elements=int(given["o"].numel()),
         )
+
+
+def _in_words(error: Exception) -> str:
+    """Type and message; AITER's own words are its message alone."""
+    return str(error) if isinstance(error, AiterRefuses) else f"{type(error).__name__}: {error}"
+
+
+def _says(error: Exception, file: str) -> Says:
+    if isinstance(error, AiterRefuses):
+        return Says.AITER
+    return Says.REFUSAL if refuses(error, file) else Says.CRASH

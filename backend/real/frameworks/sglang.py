@@ -129,10 +129,11 @@ class _Run:
             except CannotRunError:
                 raise
             except Exception as error:
-                return self.recorder.refusal(error)
+                return self.recorder.refusal(len(self.backends), error)
         self._capture_all()
         for at, step in enumerate(self.scenario.steps):
-            self.recorder.guarded(at, Phase.REPLAY if step.graph else Phase.EAGER, self._step, at, step)
+            phase = Phase.REPLAY if step.graph else Phase.EAGER
+            self.recorder.guarded(at, phase, step.backend, step.kind, self._step, at, step)
         return self.recorder.recording()
 
     def _build(self, at: int) -> Any:
@@ -287,9 +288,11 @@ class _Run:
             kinds = list(used) or [self._usual_kind(config)]
             each = max(self._rows_a_request(which, kind) for kind in kinds)
             known = {"max_bs": config.max_batch, "max_num_tokens": config.max_batch * each}
-            call_by_name(self.backends[which].init_cuda_graph_state, known, f"{BACKEND_CLASS}.init_cuda_graph_state")
-            for kind in kinds:
-                self.recorder.guarded(-1, Phase.CAPTURE, self._capture_kind, which, kind)
+            failed = len(self.recorder.failed)
+            method, name = self.backends[which].init_cuda_graph_state, f"{BACKEND_CLASS}.init_cuda_graph_state"
+            self.recorder.guarded(-1, Phase.CAPTURE, which, kinds[0], call_by_name, method, known, name)
+            for kind in kinds if len(self.recorder.failed) == failed else ():
+                self.recorder.guarded(-1, Phase.CAPTURE, which, kind, self._capture_kind, which, kind)
 
     @staticmethod
     def _usual_kind(config: BackendConfig) -> StepKind:
@@ -314,7 +317,7 @@ class _Run:
             fill=fill,
         )
         for batch in sorted(set(config.graph_batches), reverse=True):
-            self.recorder.guarded(-1, Phase.CAPTURE, self._capture_one, which, kind, inputs, batch)
+            self.recorder.guarded(-1, Phase.CAPTURE, which, kind, self._capture_one, which, kind, inputs, batch)
 
     def _capture_one(self, which: int, kind: StepKind, inputs: GraphInputs, batch: int) -> None:
         backend = self.backends[which]
@@ -407,7 +410,7 @@ class _Run:
                 slots=self.pools[which].slots(batch.rows, kv_lens),
             )
 
-        self.recorder.record(at, which, phase, decodes, truth)
+        self.recorder.record(at, which, phase, batch.kind, decodes, truth)
 
 
 def _positions(batch: Batch) -> torch.Tensor:

@@ -125,17 +125,18 @@ class _Run:
             except CannotRunError:
                 raise
             except Exception as error:
-                return self.recorder.refusal(error)
+                return self.recorder.refusal(len(self.backends), error)
         for which, config in enumerate(self.scenario.backends):
             kinds = dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph)
             for kind in kinds:
                 self.state.config = config
                 self.graphs[which, kind] = self._inputs(which, config, kind)
                 for batch in sorted(set(config.graph_batches), reverse=True):
-                    self.recorder.guarded(-1, Phase.CAPTURE, self._capture, which, kind, batch)
+                    self.recorder.guarded(-1, Phase.CAPTURE, which, kind, self._capture, which, kind, batch)
         for at, step in enumerate(self.scenario.steps):
             self.state.config = self.scenario.backends[step.backend]
-            self.recorder.guarded(at, Phase.REPLAY if step.graph else Phase.EAGER, self._step, at, step)
+            phase = Phase.REPLAY if step.graph else Phase.EAGER
+            self.recorder.guarded(at, phase, step.backend, step.kind, self._step, at, step)
         return self.recorder.recording()
 
     def _build(self, config: BackendConfig) -> BuiltBackend:
@@ -326,7 +327,7 @@ class _Run:
             fill = int(ends[-1] - ends[-2]) if padded and ends.size > 1 else 0
             return Truth(kind, kv_lens, (each,) * len(kv_lens), padded, fill, slots)
 
-        self.recorder.record(at, which, phase, decodes, truth)
+        self.recorder.record(at, which, phase, kind, decodes, truth)
 
     def _slots(self, which: int, kv_lens: tuple[int, ...]) -> Int32Array:
         parts = [self.backends[which].table[row, :length] for row, length in enumerate(kv_lens)]

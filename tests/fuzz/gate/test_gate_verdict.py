@@ -9,6 +9,9 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from fuzz.gate.told import annotation_lines, junit, lines, markdown, plain
+from fuzz.gate.verdict import Reference, Standing, Verdict, judged
+
 from backend.case import Arch, Case, DType
 from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase, SourceLine
@@ -16,8 +19,6 @@ from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, Ste
 from fuzz.campaign.summary import KnownReference
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Shape, Sighting
-from fuzz.gate.told import annotation_lines, junit, lines, markdown, plain
-from fuzz.gate.verdict import Reference, Standing, Verdict, judged
 
 FILE = "python/sglang/srt/layers/attention/aiter_backend.py"
 PLAIN = Scenario("plain", (BackendConfig(64),), (Step(StepKind.DECODE, (1,)),))

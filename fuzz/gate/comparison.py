@@ -1,0 +1,249 @@
+"""Base and change beside each other: what the change brings, what it mends, what was there before and what is known.
+
+A fault of a source is a signature at a shape. Blame is by scenario: a fault is the change's where the base, in the same
+scenario, does not show it; that the base shows it elsewhere excuses nothing. How many steps showed it is only evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backend.findings import Severity
+from backend.real.frameworks.record import DecisionRow, Phase
+from backend.real.frameworks.scenarios import Scenario
+from fuzz.campaign.summary import KnownReference
+from fuzz.gate.frameworks import Identity, identity
+from fuzz.gate.gate import Examined
+from fuzz.gate.judge import Shape, Sighting, Work
+from fuzz.verdict import Verdict
+from reprod.text import listed
+
+
+class Standing(StrEnum):
+    """How a fault of the change stands."""
+
+    NEW = "new"  # the base does not have it in the same scenario: blamed on the change
+    FOUND = "found"  # there is no base to compare with
+    BEFORE = "in the base too"
+    REFUSED = "did not run"  # the file or AITER says no, and there is no base that did not
+    KNOWN = "known, open"  # an entry of the corpus that nothing mends yet
+
+
+BLAMED = frozenset({Standing.NEW, Standing.FOUND})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One signature at one shape. rows: query rows a request that showed it; phases: eager, capture, replay."""
+
+    signature: str
+    shape: Shape
+    severity: Severity
+    rows: tuple[int, ...]
+    phases: tuple[Phase, ...]
+    message: str
+    line: str | None
+    smallest: Sighting
+    known: KnownReference | None
+    standing: Standing
+
+    @property
+    def blamed(self) -> bool:
+        """Whether it fails the gate."""
+        return self.standing in BLAMED
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the gate says. faults: of the change, worst first; mended: of the base that the change does not have any more.
+
+    verdict: conclusion and exit code, with what was asked for and did not run.
+    decisions: the change's decision table; changed: rows that differ from the base's as (base, change), None without a base.
+    """
+
+    verdict: Verdict
+    faults: tuple[Fault, ...]
+    mended: tuple[Fault, ...]
+    decisions: tuple[DecisionRow, ...]
+    changed: tuple[tuple[DecisionRow, DecisionRow], ...] | None
+
+    @property
+    def blamed(self) -> tuple[Fault, ...]:
+        """The faults that fail the gate."""
+        return tuple(fault for fault in self.faults if fault.blamed)
+
+
+Reference = Callable[[Sighting], KnownReference | None]
+"""The corpus entry of a sighting, if there is one."""
+
+
+def compared(
+    change: Examined, base: Examined | None, known: Reference, is_open: Callable[[KnownReference], bool]
+) -> Comparison:
+    """What is said of a change. is_open: whether a known fault has no remedy yet, so that nobody can be asked for one."""
+    before = None if base is None else _Before(base)
+
+    def standing(sighting: Sighting, reference: KnownReference | None) -> Standing:
+        excused = reference is not None and is_open(reference)
+        if before is None and sighting.did_not_run:
+            return Standing.REFUSED
+        if before is None:
+            return Standing.KNOWN if excused else Standing.FOUND
+        if before.shows(sighting) or (sighting.did_not_run and not before.ran(sighting)):
+            return Standing.BEFORE
+        return Standing.KNOWN if excused and before.hides(sighting) else Standing.NEW
+
+    found = _folded(change.sightings, standing, known)
+    blamed = tuple(fault for fault in found if fault.blamed)
+    mended = () if base is None else _mended(change, base, known)
+    missing = _missing(change) if base is None else _missing_beside(change, base, {fault.shape for fault in blamed})
+    verdict = Verdict(change.counts, len(blamed), (*missing, *_not_judged(change, base)))
+    return Comparison(verdict, found, mended, change.decisions, _changed(change, base))
+
+
+class _Before:
+    """What the base shows, by scenario."""
+
+    def __init__(self, base: Examined) -> None:
+        self._swept = {judged.scenario: judged for judged in base.swept}
+        self._seen = {(identity(each), each.scenario) for each in base.sightings}
+        self._at: dict[tuple[Scenario, Shape], list[Sighting]] = {}
+        for each in base.sightings:
+            self._at.setdefault((each.scenario, each.shape), []).append(each)
+
+    def shows(self, sighting: Sighting) -> bool:
+        """Whether the same scenario shows the same."""
+        return (identity(sighting), sighting.scenario) in self._seen
+
+    def ran(self, sighting: Sighting) -> bool:
+        """Whether what the sighting says did not run did so in the same scenario."""
+        judged = self._swept.get(sighting.scenario)
+        if judged is None:
+            return False
+        if sighting.before_steps:
+            return bool(judged.ran)
+        return any(
+            (work.shape, work.kind, phase) == (sighting.shape, sighting.kind, sighting.phase) for work, phase in judged.ran
+        )
+
+    def hides(self, sighting: Sighting) -> bool:
+        """A step is judged by its first cause, a backend that does not start has none: what these hid shows once they go."""
+        there = self._at.get((sighting.scenario, sighting.shape), ())
+        return any(each.did_not_run or each.severity > sighting.severity for each in there)
+
+
+def _folded(
+    sightings: Iterable[Sighting], standing: Callable[[Sighting, KnownReference | None], Standing], known: Reference
+) -> tuple[Fault, ...]:
+    """Sightings folded by identity, worst first, as the sighting with the weakest excuse stands.
+
+    A fault is known only where every sighting of it is: a known fault needs a certain life, and one seen without it is another.
+    """
+    grouped: dict[Identity, list[Sighting]] = {}
+    for sighting in sightings:
+        grouped.setdefault(identity(sighting), []).append(sighting)
+    made = []
+    for (signature, shape, _), group in grouped.items():
+        references = {scenario: known(each) for scenario, each in {each.scenario: each for each in group}.items()}
+        standings = [standing(each, references[each.scenario]) for each in group]
+        blamed = [each for each, stands in zip(group, standings, strict=True) if stands in BLAMED]
+        unknown = [each for each in blamed or group if references[each.scenario] is None]
+        smallest = min(unknown or blamed or group, key=_size)
+        reference = references[smallest.scenario]
+        made.append(
+            Fault(
+                signature=signature,
+                shape=shape,
+                severity=max(each.severity for each in group),
+                rows=tuple(sorted({each.rows for each in group})),
+                phases=tuple(phase for phase in Phase if phase in {each.phase for each in group}),
+                message=smallest.message,
+                line=smallest.line,
+                smallest=smallest,
+                known=reference,
+                standing=standing(smallest, reference),
+            )
+        )
+    return tuple(sorted(made, key=lambda fault: (-fault.severity, fault.signature, fault.shape)))
+
+
+def _mended(change: Examined, base: Examined, known: Reference) -> tuple[Fault, ...]:
+    """Faults of the base that the change shows nowhere, in scenarios that it ran and in which nothing else of it hides them."""
+    after = {identity(each) for each in change.sightings}
+    before = _Before(base)
+    ran = {(judged.scenario, work.shape) for judged in change.swept for work, _ in judged.ran}
+    hiding = {(each.scenario, each.shape) for each in change.sightings if not before.shows(each)}
+    gone: dict[Identity, list[Sighting]] = {}
+    for each in base.sightings:
+        if not each.did_not_run and identity(each) not in after:
+            gone.setdefault(identity(each), []).append(each)
+    places = {key: {(each.scenario, each.shape) for each in group} for key, group in gone.items()}
+    mended = [each for key, group in gone.items() if places[key] <= ran - hiding for each in group]
+    return _folded(mended, lambda *_: Standing.BEFORE, known)
+
+
+def _missing(change: Examined) -> Iterator[str]:
+    """What the sweep asks of a source and no step of it did, with the first reason."""
+    asked: dict[Work, str] = {}
+    for judged in change.swept:
+        for work in judged.asked:
+            asked.setdefault(work, "")
+            asked[work] = asked[work] or judged.reasons.get(work, "")
+    ran = {work for judged in change.swept for work, _ in judged.ran}
+    yield from _in_words({work: reason for work, reason in asked.items() if work not in ran}, {work.shape for work in ran})
+
+
+def _missing_beside(change: Examined, base: Examined, blamed: set[Shape]) -> Iterator[str]:
+    """What steps of the base did in a scenario and none of the change did in it, where the shape has no blame of its own."""
+    after = {judged.scenario: judged for judged in change.swept}
+    missing: dict[Work, str] = {}
+    for judged in base.swept:
+        mine = after.get(judged.scenario)
+        for work, phase in judged.ran:
+            if work.shape not in blamed and (mine is None or not mine.did(work, phase)):
+                reason = "" if mine is None else mine.reasons.get(work, "")
+                missing[work] = missing.get(work, "") or reason
+    yield from _in_words(missing, {work.shape for each in change.swept for work, _ in each.ran})
+
+
+def _in_words(missing: Mapping[Work, str], running: set[Shape]) -> Iterator[str]:
+    """One line for all shapes that differ in their heads; tasks are named where others of the same shape ran."""
+    tasks: dict[tuple[Shape, str], list[str]] = {}
+    for work, reason in missing.items():
+        tasks.setdefault((work.shape, reason), []).append(work.task)
+    heads: dict[tuple[str, str, str], list[int]] = {}
+    for (shape, reason), names in tasks.items():
+        what = f" {listed(names)}" if shape in running else ""
+        heads.setdefault((shape.tensors, what, reason), []).append(shape.num_head)
+    for (tensors, what, reason), numbers in heads.items():
+        counted = ", ".join(str(number) for number in sorted(set(numbers)))
+        yield f"{counted} heads, {tensors}{',' if what else ''}{what}: {reason or 'no step of it reached mla_decode_fwd'}"
+
+
+def _not_judged(change: Examined, base: Examined | None) -> Iterator[str]:
+    """What this project has no model of, where it has one of what the base does instead."""
+    known = base.not_run if base is not None else {}
+    for reason, count in change.not_run.items():
+        if reason not in known and not reason.startswith(OTHER_KERNEL):
+            yield f"{count:,} step{'' if count == 1 else 's'} not judged: {reason}"
+
+
+OTHER_KERNEL = "mla_decode_fwd is not called"
+"""How the reason begins of a step that takes another path of the backend's: said, and missing only where nothing else ran."""
+
+
+def _changed(change: Examined, base: Examined | None) -> tuple[tuple[DecisionRow, DecisionRow], ...] | None:
+    if base is None:
+        return None
+    earlier = {(row.num_head, row.kv_dtype): row for row in base.decisions}
+    pairs = ((earlier.get((row.num_head, row.kv_dtype)), row) for row in change.decisions)
+    return tuple((old, new) for old, new in pairs if old is not None and old != new)
+
+
+def _size(sighting: Sighting) -> tuple[int, int, int]:
+    case = sighting.case
+    tokens = sum(case.kv_lens) if case is not None else 0
+    batch = len(case.kv_lens) if case is not None else 0
+    return batch, sighting.rows, tokens
