@@ -42,6 +42,10 @@ class CannotRunError(AiterfuzzError):
     """The input is fine, but this machine lacks something that it needs (a code object, a GPU, a checkout); exit code 3."""
 
 
+class RuleFailedError(CannotRunError):
+    """A rule of the user's own does not answer: it raises, returns no choice, or does not come back. Mend the rule."""
+
+
 class NoSuchStepError(CannotRunError):
     """The framework's release has no such kind of step (a ForwardMode that came later or went). Leave the step out."""
 

@@ -291,7 +291,7 @@ class Mutation:
 
     def _keys(self, scenario: Scenario) -> Iterator[Identity]:
         judge = Judge(self._device)
-        for sighting in judge.sightings(scenario, self._session.run(scenario)):
+        for sighting in judge.judged(scenario, self._session.run(scenario)).sightings:
             yield identity(sighting)
 
 

@@ -106,14 +106,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    from fuzz.apart import last_word
+
     try:
         typed = list(sys.argv[1:] if argv is None else argv)
         arguments = parser().parse_args(typed)
         arguments.typed = shlex.join(typed)
         code: int = arguments.command(arguments)
         sys.stdout.flush()
+        last_word(code)
     except AiterfuzzError as error:
-        print(f"aiterfuzz: {error}", file=sys.stderr)
+        from reprod.text import one_line
+
+        said = one_line("; ".join((str(error), *getattr(error, "__notes__", ()))))
+        if not last_word(error.exit_code, said):
+            print(f"aiterfuzz: {said}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("aiterfuzz: interrupted", file=sys.stderr)

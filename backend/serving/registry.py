@@ -10,14 +10,14 @@ import functools
 import importlib
 import importlib.util
 import types
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from backend.errors import UsageError
+from backend.errors import RuleFailedError, UsageError
 from backend.serving.backends import BACKENDS
 from backend.serving.bounds import OWN_POLICY, Bounds
 from backend.serving.head_table import read_head_table
+from backend.serving.own_rule import OwnRule, called
 from backend.serving.policy import Policy
 
 DEFAULT_FUNCTION = "policy"
@@ -53,6 +53,11 @@ def policy(name: str) -> Policy:
     )
 
 
+def runs_code(name: str) -> bool:
+    """Whether asking that backend runs code of the user's own."""
+    return name not in BACKENDS and (":" in name or name.endswith(".py"))
+
+
 def bounds_of(name: str) -> Bounds:
     """What the backend of that name really sends; of a user's own policy, what any serving backend may."""
     found = BACKENDS.get(name)
@@ -74,9 +79,15 @@ def _own(name: str) -> Policy:
 def _from_module(name: str) -> Policy:
     module_name, _, function = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:  # the latter of names that no module has: ":x", ".:x"
-        raise UsageError(f"backend {name!r}: module {module_name!r} cannot be imported ({error}); {_ADVICE}") from error
+        with called(name):
+            module = importlib.import_module(module_name)
+    except RuleFailedError as error:
+        # A ValueError or TypeError is of a name that no module has: ":x", ".:x".
+        if not isinstance(error.__cause__, (ImportError, ValueError, TypeError)):
+            raise
+        raise UsageError(
+            f"backend {name!r}: module {module_name!r} cannot be imported ({error.__cause__}); {_ADVICE}"
+        ) from error
     return _callable(getattr(module, function, None), name, function)
 
 
@@ -86,9 +97,12 @@ def _from_file(name: str) -> Policy:
     if not path.is_file():
         raise UsageError(f"backend {name!r}: no such file {path_text!r}; {_ADVICE}")
     try:
-        module = _executed(path.resolve(), path.stat().st_mtime_ns)
-    except Exception as error:
-        raise UsageError(f"backend {name!r}: the file raises {type(error).__name__}: {error}") from error
+        with called(name):
+            module = _executed(path.resolve(), path.stat().st_mtime_ns)
+    except RuleFailedError as error:
+        if not isinstance(error.__cause__, Exception):
+            raise
+        raise UsageError(f"backend {name!r}: the file cannot be loaded: {error}") from error
     return _callable(getattr(module, function or DEFAULT_FUNCTION, None), name, function or DEFAULT_FUNCTION)
 
 
@@ -107,5 +121,4 @@ def _executed(path: Path, modified: int) -> types.ModuleType:
 def _callable(found: object, name: str, function: str) -> Policy:
     if not callable(found):
         raise UsageError(f"backend {name!r}: no function {function!r} there; {_ADVICE}")
-    checked: Callable[..., object] = found
-    return checked  # type: ignore[return-value]
+    return OwnRule(name, found)

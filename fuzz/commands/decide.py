@@ -16,7 +16,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="print the decision table of a real backend file",
         description="Builds the real attention backend of a source (sglang==X, vllm==X, a wheel, PATH, PATH@REVISION) on a GPU "
         "that isn't there and prints what it decides for each head count and KV dtype, the planner and kernel that AITER "
-        "takes, and whether plain decode is safe. Exits 1 where a row is not.",
+        "takes, and whether plain decode is safe. Exits 1 where a row is faulty, or ran in the base and does not any more; 3 "
+        "where a row that the file does not itself refuse did not run.",
     )
     command.add_argument("source", metavar="SOURCE", help="the source")
     command.add_argument("--base", metavar="SOURCE", help="print only what differs from this one")
@@ -28,7 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the table; 1 where plain decode of a row is faulty."""
+    """Prints the table; the exit code of its verdict."""
     from concurrent.futures import ThreadPoolExecutor
 
     from backend.aiter.codefiles import open_source
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.real.frameworks.scenarios import HEADS, KV_DTYPES
     from backend.real.frameworks.session import SourceSession
     from fuzz.compiling import announced
-    from fuzz.gate.decide import Decided, decide, lines
+    from fuzz.gate.decide import Decided, decide, lines, verdict
 
     code = open_source(arguments.aiter) if arguments.aiter else None
     device = open_device("model", code)
@@ -55,4 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(line)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(to_plain(tables[0]), indent=1) + "\n", encoding="utf-8")
-    return 1 if any(row.safe != "yes" and not row.safe.startswith("raises") for row in tables[0]) else 0
+    found = verdict(tables[0], tables[1] if arguments.base else None)
+    for question in found.open_questions:
+        print(f"open: {question}")
+    return found.exit_code

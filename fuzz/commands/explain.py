@@ -43,14 +43,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the explanation; 1 where the case shows a fault."""
+    """Prints the explanation; 1 where the case shows a fault, 3 where it did not run."""
     from backend.aiter.codefiles import open_source
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
+    from backend.serving.registry import runs_code
+    from fuzz.apart import is_apart, run_apart
     from fuzz.compiling import announced
     from fuzz.page.devices import notice
     from reprod.explain import explain
 
+    named = given_case_fields(arguments).get("backend")
+    if named is not None and runs_code(named) and not is_apart():
+        return run_apart(arguments.typed, f"rule {named}")
     case = _case(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     path = CasePath(host_of(source), _device(arguments, source))
@@ -59,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     for line in explain(outcome, arguments.items):
         print(line)
     print(notice(path.device.name))
-    return 1 if outcome.faulty else 0
+    if outcome.faulty:
+        return 1
+    return 0 if outcome.observation is not None else 3
 
 
 def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:

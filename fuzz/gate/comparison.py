@@ -98,7 +98,9 @@ def compared(
     found = _folded(change.sightings, standing, known)
     blamed = tuple(fault for fault in found if fault.blamed)
     mended = () if base is None else _mended(change, base, known)
-    missing = _missing(change) if base is None else _missing_beside(change, base, {fault.shape for fault in blamed})
+    of_blamed = {(fault.signature, fault.shape) for fault in blamed}
+    explained = {each.scenario for each in change.sightings if (each.signature, each.shape) in of_blamed}
+    missing = _missing(change) if base is None else _missing_beside(change, base, explained)
     verdict = Verdict(change.counts, len(blamed), (*missing, *_not_judged(change, base)))
     return Comparison(verdict, found, mended, change.decisions, _changed(change, base))
 
@@ -170,18 +172,31 @@ def _folded(
 
 
 def _mended(change: Examined, base: Examined, known: Reference) -> tuple[Fault, ...]:
-    """Faults of the base that the change shows nowhere, in scenarios that it ran and in which nothing else of it hides them."""
+    """Faults of the base that the change shows nowhere, in scenarios that it ran and in which no worse one of it hides them."""
     after = {identity(each) for each in change.sightings}
     before = _Before(base)
     ran = {(judged.scenario, work.shape) for judged in change.swept for work, _ in judged.ran}
-    hiding = {(each.scenario, each.shape) for each in change.sightings if not before.shows(each)}
+    new: dict[tuple[Scenario, Shape], list[Sighting]] = {}
+    for each in change.sightings:
+        if not before.shows(each):
+            new.setdefault((each.scenario, each.shape), []).append(each)
+
+    def is_gone(old: Sighting) -> bool:
+        place = old.scenario, old.shape
+        return place in ran and not any(_hides(each, old) for each in new.get(place, ()))
+
     gone: dict[Identity, list[Sighting]] = {}
     for each in base.sightings:
         if not each.did_not_run and identity(each) not in after:
             gone.setdefault(identity(each), []).append(each)
-    places = {key: {(each.scenario, each.shape) for each in group} for key, group in gone.items()}
-    mended = [each for key, group in gone.items() if places[key] <= ran - hiding for each in group]
+    mended = [each for group in gone.values() if all(is_gone(old) for old in group) for each in group]
     return _folded(mended, lambda *_: Standing.BEFORE, known)
+
+
+def _hides(new: Sighting, old: Sighting) -> bool:
+    """Whether a step that shows one fault may have the other too: it is judged by its first cause, and asked for
+    contradictions only where nothing else is wrong."""
+    return new.did_not_run or new.severity >= old.severity or old.finding is None
 
 
 def _missing(change: Examined) -> Iterator[str]:
@@ -195,14 +210,14 @@ def _missing(change: Examined) -> Iterator[str]:
     yield from _in_words({work: reason for work, reason in asked.items() if work not in ran}, {work.shape for work in ran})
 
 
-def _missing_beside(change: Examined, base: Examined, blamed: set[Shape]) -> Iterator[str]:
-    """What steps of the base did in a scenario and none of the change did in it, where the shape has no blame of its own."""
+def _missing_beside(change: Examined, base: Examined, explained: set[Scenario]) -> Iterator[str]:
+    """What steps of the base did in a scenario and none of the change did in it. explained: scenarios with a blamed fault."""
     after = {judged.scenario: judged for judged in change.swept}
     missing: dict[Work, str] = {}
     for judged in base.swept:
         mine = after.get(judged.scenario)
-        for work, phase in judged.ran:
-            if work.shape not in blamed and (mine is None or not mine.did(work, phase)):
+        for work, phase in judged.ran if judged.scenario not in explained else ():
+            if mine is None or not mine.did(work, phase):
                 reason = "" if mine is None else mine.reasons.get(work, "")
                 missing[work] = missing.get(work, "") or reason
     yield from _in_words(missing, {work.shape for each in change.swept for work, _ in each.ran})

@@ -10,11 +10,12 @@ from backend.case import Arch, DType
 from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.outcome import Outcome
-from backend.real.frameworks.record import Recording
+from backend.real.frameworks.record import Recording, Says, StepFailed
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import outcome_of
-from reprod.text import table
+from fuzz.verdict import Counts, Verdict
+from reprod.text import one_line, table
 
 KV_LENS = (33, 1)
 DRAFT_TOKENS = 2
@@ -24,7 +25,11 @@ HEADER = ("heads", "KV", "ps fast intra", "splits", "drafting", "planner", "kern
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """One row. flags: ps, fast, intra as T and F. safe: "yes", or the signature of the fault; for plain decode."""
+    """One row, for plain decode. flags: ps, fast, intra as T and F.
+
+    safe: "yes", the signature of the fault, "no: " and who refuses or raises with its words, or "unknown: " and why.
+    fate: the same as one word; refuses: whether the file itself says no, by a raise or an assertion of its own.
+    """
 
     num_head: int
     kv_dtype: DType
@@ -34,6 +39,13 @@ class Decided:
     planner: str
     kernel: str
     safe: str
+    fate: Fate
+    refuses: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether the row says what was asked: it ran, or the file itself does not take the head count."""
+        return self.fate in (Fate.CLEAN, Fate.FAULTY) or self.refuses
 
     def cells(self) -> tuple[object, ...]:
         """For a table."""
@@ -70,14 +82,38 @@ def lines(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Iterator[s
     yield from table(("", *HEADER), shown)
 
 
+def verdict(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Verdict:
+    """Of a table. A row that ran in the base and does not any more is blamed on the change.
+
+    What the file itself refuses is an answer; a crash, a refusal of AITER's and what is not modelled leave the question open.
+    """
+    before = {(row.num_head, row.kv_dtype): row for row in base or ()}
+    blamed, missing = 0, []
+    for row in rows:
+        old = before.get((row.num_head, row.kv_dtype))
+        gone = old is not None and old.fate in (Fate.CLEAN, Fate.FAULTY) and row.fate is Fate.REFUSED
+        blamed += row.fate is Fate.FAULTY or gone
+        if not row.answered and not gone:
+            missing.append(f"{row.num_head} heads, {row.kv_dtype} KV: {row.safe}")
+    ran = sum(row.fate in (Fate.CLEAN, Fate.FAULTY) for row in rows)
+    refused = sum(row.fate is Fate.REFUSED for row in rows)
+    faulty = sum(row.fate is Fate.FAULTY for row in rows)
+    counts = Counts(len(rows), len(rows), ran, refused, len(rows) - ran - refused, faulty)
+    return Verdict(counts, blamed, tuple(missing))
+
+
 def _row(
     session: SourceSession, device: Device, arch: Arch, num_head: int, kv_dtype: DType, code: CodeSource | None
 ) -> Decided:
     plain = session.run(_probe(arch, session.release, num_head, kv_dtype, None))
-    refused = plain.refused or (plain.failed[0].error if plain.failed else None)
-    if refused is not None or not plain.steps:
-        said = f"raises: {refused.splitlines()[0] if refused else 'no step reached AITER'}"
-        return Decided(num_head, kv_dtype, "", None, None, "", "", said)
+    failed = plain.not_started or next((each for each in plain.failed if each.step >= 0), None)
+    if isinstance(failed, StepFailed) and failed.other_kernel is not None:
+        said = f"unknown: {one_line(failed.error)}"
+        return Decided(num_head, kv_dtype, "", None, None, "", "", said, Fate.NOT_RUN)
+    if failed is not None or not plain.steps:
+        error, says = (one_line(failed.error), failed.says) if failed is not None else ("no step reached AITER", Says.CRASH)
+        said = f"no: {'AITER refuses' if says is Says.AITER else says.value}: {error}"
+        return Decided(num_head, kv_dtype, "", None, None, "", "", said, Fate.REFUSED, says is Says.REFUSAL)
     step = plain.steps[0]
     outcome = outcome_of(step, device, code)
     flags = "".join("T" if flag else "F" for flag in (step.persistent, step.fast_mode, step.intra_batch_mode))
@@ -86,7 +122,7 @@ def _row(
     planner = plan.planner.value if plan is not None else "-"
     splits = _splits(session.run(_probe(arch, session.release, num_head, kv_dtype, DRAFT_TOKENS)))
     safe = _safe(outcome)
-    return Decided(num_head, kv_dtype, flags, step.splits, splits, planner, kernel, safe)
+    return Decided(num_head, kv_dtype, flags, step.splits, splits, planner, kernel, safe, outcome.fate)
 
 
 def _safe(outcome: Outcome) -> str:
@@ -95,7 +131,8 @@ def _safe(outcome: Outcome) -> str:
         return cause.signature
     if outcome.fate is Fate.CLEAN:
         return "yes"
-    return f"no: AITER refuses: {outcome.reason}" if outcome.fate is Fate.REFUSED else f"unknown: {outcome.reason}"
+    reason = one_line(str(outcome.reason))
+    return f"no: AITER refuses: {reason}" if outcome.fate is Fate.REFUSED else f"unknown: {reason}"
 
 
 def _splits(recording: Recording) -> int | None:

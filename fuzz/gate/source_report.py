@@ -37,7 +37,7 @@ def report(found: Comparison, change: Examined, base: Examined | None, gate: Sou
         notes=(*_mended(found), *_changed(found)),
         subject="change brings" if base is not None else "source is to blame for",
         brings="the change brings" if base is not None else "the source has",
-        rest=len(found.faults) - len(found.blamed),
+        rest=sum(not fault.blamed and not fault.smallest.did_not_run for fault in found.faults),
         notice=notice(change.device),
         plain={
             "faults": [_plain_fault(fault) for fault in found.faults],

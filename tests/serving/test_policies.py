@@ -10,6 +10,7 @@ from backend.case import Case, DType, MetadataMode
 from backend.decision import Decision, Refused
 from backend.errors import UsageError
 from backend.serving.backends import BACKENDS
+from backend.serving.own_rule import OwnRule
 from backend.serving.policy import decide
 from backend.serving.registry import named_policy, policy
 
@@ -108,7 +109,9 @@ def test_own_policy_from_a_file(tmp_path: Path) -> None:
 
 
 def test_own_policy_from_a_module() -> None:
-    assert named_policy("backend.serving.sglang:SGLANG_27188") is BACKENDS["sglang-27188"].rule
+    own = named_policy("backend.serving.sglang:SGLANG_27188")
+    assert isinstance(own, OwnRule)
+    assert own.function is BACKENDS["sglang-27188"].rule
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,9 @@ def test_a_plan_that_aiter_rejects_is_refused_for_everyone() -> None:
     assert (again.fate, again.reason) == (Fate.REFUSED, ran.reason)
     scenario = Scenario("plain", (BackendConfig(8),), (Step(StepKind.DECODE, (1,)),))
     gate = Judge(ModelDevice())
-    assert not list(gate.sightings(scenario, Recording("plain", (step,), ())))
-    assert gate.refused == 1
+    judged = gate.judged(scenario, Recording("plain", (step,), ()))
+    assert [sighting.did_not_run for sighting in judged.sightings] == [True]
+    assert (judged.ran.total(), judged.refused, judged.faulty) == (0, 1, 0)
 
 
 @pytest.mark.parametrize("mode", [None, *MetadataMode])

@@ -73,7 +73,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         life = Scenario("life", (self.config,), tuple(self.steps))
-        seen = list(Judge(open_device("model", None)).sightings(life, self.session.run(life)))
+        seen = Judge(open_device("model", None)).judged(life, self.session.run(life)).sightings
         if seen:
             self.shown.append(life)
         assert not seen, seen[0].message

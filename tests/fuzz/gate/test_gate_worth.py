@@ -69,7 +69,7 @@ def test_framework_entries_show_where_they_say() -> None:
                 for scenario in entry.scenarios:
                     judge = Judge(open_device("model", None))
                     try:
-                        sightings = list(judge.sightings(scenario, session.run(scenario)))
+                        sightings = judge.judged(scenario, session.run(scenario)).sightings
                     except NoSuchStepError:
                         continue
                     if any(sighting.signature.startswith("head-width") for sighting in sightings):
@@ -86,7 +86,7 @@ def test_vllm_plans_padded_replays_of_folded_heads_by_lengths_of_nobody(version:
     (scenario,) = entry.scenarios
     scenario = dataclasses.replace(scenario, backends=(dataclasses.replace(scenario.backends[0], num_head=heads),))
     with SourceSession(f"vllm=={version}") as session:
-        sightings = list(Judge(open_device("model", None)).sightings(scenario, session.run(scenario)))
+        sightings = Judge(open_device("model", None)).judged(scenario, session.run(scenario)).sightings
     assert any(entry.is_it(sighting) for sighting in sightings) is shows
 
 

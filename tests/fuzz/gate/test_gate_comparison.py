@@ -1,0 +1,297 @@
+"""Base beside change, on made-up sightings: what is new, mended, in both, known; and how each is told to people and
+machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from backend.case import Arch, Case, DType
+from backend.findings import Severity
+from backend.real.frameworks.record import DecisionRow, Phase, SourceLine
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from fuzz.campaign.summary import KnownReference
+from fuzz.gate.comparison import Comparison, Reference, Standing, compared
+from fuzz.gate.gate import Examined
+from fuzz.gate.judge import Judged, Shape, Sighting, Work
+from fuzz.gate.render import Report, annotation_lines, junit, lines, markdown, plain
+from fuzz.gate.source_report import report
+from fuzz.verdict import Conclusion, Counts
+
+FILE = "python/sglang/srt/layers/attention/aiter_backend.py"
+PLAIN = Scenario("plain", (BackendConfig(64),), (Step(StepKind.DECODE, (1,)),))
+PARALLEL = Scenario("parallel", (BackendConfig(64, dp_attention=True),), (Step(StepKind.DECODE, (1,)),))
+OPEN = KnownReference("O1", "open", ())
+MENDED = KnownReference("F1", "mended", ("sglang#27188",))
+
+
+def sighting(
+    signature: str,
+    heads: int = 64,
+    *,
+    rows: int = 1,
+    phase: Phase = Phase.EAGER,
+    severity: Severity = Severity.WRITE,
+    kv_lens: tuple[int, ...] = (1,),
+    scenario: Scenario = PLAIN,
+    message: str = "reads 5% past: q, o\nand more",
+) -> Sighting:
+    shape = Shape(heads, Arch.GFX950, DType.FP8, DType.FP8)
+    case = Case(num_head=heads, kv_lens=kv_lens, max_seqlen_q=rows)
+    return Sighting(signature, severity, shape, rows, phase, message, None, case, f"{FILE}:402", scenario)
+
+
+def row(heads: int, fast: bool) -> DecisionRow:
+    return DecisionRow(heads, DType.FP8, True, fast, not fast, 64, 32, heads)
+
+
+WORK = Work(Shape(64, Arch.GFX950, DType.FP8, DType.FP8), StepKind.DECODE, 1)
+OTHER_WORK = Work(Shape(48, Arch.GFX950, DType.FP8, DType.FP8), StepKind.DECODE, 1)
+
+
+def examined(
+    seen: Sequence[Sighting] = (),
+    ran: Sequence[Scenario] = (PLAIN, PARALLEL),
+    decisions: tuple[DecisionRow, ...] = (),
+    not_run: dict[str, int] | None = None,
+    label: str = "sglang==1<&>",
+) -> Examined:
+    """A source that ran those scenarios at 48 and 64 heads, eager, captured and replayed, and was seen so."""
+    scenarios = dict.fromkeys((*ran, *(each.scenario for each in seen)))
+    swept = []
+    for scenario in scenarios:
+        judged = Judged(scenario, [each for each in seen if each.scenario is scenario])
+        if scenario in ran:
+            judged.ran.update({(work, phase): 2 for work in (WORK, OTHER_WORK) for phase in Phase})
+        swept.append(judged)
+    steps = sum(judged.ran.total() for judged in swept)
+    left = sum((not_run or {}).values())
+    counts = Counts(None, steps + left, steps, 0, left, min(len(seen), steps))
+    return Examined(
+        label, "2026-06", "model", decisions, tuple(seen), tuple(swept), len(swept), 0, counts, not_run or {}, None, 5
+    )
+
+
+def verdict(
+    change: Sequence[Sighting],
+    base: Sequence[Sighting] | None = None,
+    known: Reference = lambda _: None,
+    tables: tuple[tuple[DecisionRow, ...], tuple[DecisionRow, ...] | None] = ((), None),
+) -> Comparison:
+    before = None if base is None else examined(base, decisions=tables[1] or ())
+    return compared(examined(change, decisions=tables[0]), before, known, lambda reference: reference is OPEN)
+
+
+def reported(found: Comparison, base: bool = True, gate: SourceLine | None = None, label: str = "sglang==1<&>") -> Report:
+    return report(found, examined(label=label), examined() if base else None, gate)
+
+
+def standings(of: Comparison) -> dict[tuple[str, int], Standing]:
+    return {(fault.signature, fault.shape.num_head): fault.standing for fault in of.faults}
+
+
+def test_a_change_is_blamed_only_for_what_the_base_lacks() -> None:
+    base = [sighting("a"), sighting("gone", scenario=PARALLEL), sighting("b", 48)]
+    found = verdict([sighting("a"), sighting("b", 64), sighting("b", 48)], base)
+    assert standings(found) == {("a", 64): Standing.BEFORE, ("b", 64): Standing.NEW, ("b", 48): Standing.BEFORE}
+    assert [(fault.signature, fault.shape.num_head) for fault in found.blamed] == [("b", 64)]
+    assert [fault.signature for fault in found.mended] == ["gone"]
+
+
+def test_a_fault_that_is_known_and_open_is_new_where_the_base_lacks_it() -> None:
+    """The corpus excuses a file that always had it, not a change that brings it."""
+    assert standings(verdict([sighting("a")], [], lambda _: OPEN)) == {("a", 64): Standing.NEW}
+
+
+def test_an_open_fault_that_a_worse_one_of_the_base_hid_is_not_the_change_s() -> None:
+    seen = [sighting("open", severity=Severity.SILENT), sighting("new", severity=Severity.SILENT)]
+    found = verdict(seen, [sighting("worse")], lambda each: OPEN if each.signature == "open" else None)
+    assert standings(found) == {("open", 64): Standing.KNOWN, ("new", 64): Standing.NEW}
+    elsewhere = verdict(seen[:1], [sighting("worse", 48)], lambda _: OPEN)
+    assert standings(elsewhere) == {("open", 64): Standing.NEW}
+
+
+def test_without_a_base_only_open_faults_are_excused() -> None:
+    seen = [sighting("a"), sighting("b"), sighting("c")]
+    known = {"a": OPEN, "b": MENDED}
+    found = verdict(seen, None, lambda each: known.get(each.signature))
+    assert standings(found) == {("a", 64): Standing.KNOWN, ("b", 64): Standing.FOUND, ("c", 64): Standing.FOUND}
+    assert [fault.signature for fault in found.blamed] == ["b", "c"]
+
+
+def test_a_known_fault_seen_in_a_life_that_does_not_excuse_it_is_blamed() -> None:
+    seen = [sighting("a", scenario=PARALLEL, kv_lens=(1,)), sighting("a", kv_lens=(5, 5))]
+    (fault,) = verdict(seen, None, lambda each: OPEN if each.scenario is PARALLEL else None).faults
+    assert fault.standing is Standing.FOUND
+    assert fault.smallest.scenario is PLAIN
+
+
+def test_a_source_that_refuses_is_blamed_only_where_its_base_did_not() -> None:
+    refused = [sighting("refuses/RuntimeError", severity=Severity.REFUSED)]
+    key = ("refuses/RuntimeError", 64)
+    for base, standing in ((None, Standing.REFUSED), (refused, Standing.BEFORE), ([], Standing.NEW)):
+        found = verdict(refused, base)
+        assert standings(found) == {key: standing}
+        assert bool(found.blamed) is (standing is Standing.NEW)
+
+
+def test_a_backend_that_does_not_start_is_a_question_without_a_base_and_blamed_with_one() -> None:
+    gone = dataclasses.replace(sighting("raises/NameError", severity=Severity.REFUSED), before_steps=True)
+    judged = Judged(PLAIN, [gone], refused=1)
+    judged.did_not(WORK, "the file raises: NameError: name 'X'")
+    counts = Counts(None, 1, 0, 1, 0, 0)
+    change = dataclasses.replace(examined([gone], ran=()), swept=(judged,), counts=counts)
+    alone = compared(change, None, lambda _: None, lambda _: False)
+    assert (alone.verdict.conclusion, alone.verdict.exit_code) == (Conclusion.OPEN, 3)
+    (question,) = alone.verdict.open_questions
+    assert "64 heads" in question
+    assert "NameError: name 'X'" in question
+    beside = compared(change, examined([sighting("a")]), lambda _: None, lambda _: False)
+    assert (beside.verdict.exit_code, standings(beside)) == (1, {("raises/NameError", 64): Standing.NEW})
+    assert not beside.mended, "what does not run mends nothing"
+    neither = compared(change, dataclasses.replace(change, label="base"), lambda _: None, lambda _: False)
+    assert (neither.verdict.exit_code, standings(neither)) == (3, {("raises/NameError", 64): Standing.BEFORE})
+
+
+def test_blame_is_by_scenario() -> None:
+    """The base's fault under DP attention is no excuse for plain decode."""
+    found = verdict([sighting("a"), sighting("a", scenario=PARALLEL)], [sighting("a", scenario=PARALLEL)])
+    assert standings(found) == {("a", 64): Standing.NEW}
+    assert found.faults[0].smallest.scenario is PLAIN
+    assert verdict([sighting("a", scenario=PARALLEL)], [sighting("a", scenario=PARALLEL)]).verdict.exit_code == 0
+
+
+def test_what_a_new_fault_hides_is_not_mended() -> None:
+    found = verdict([sighting("b")], [sighting("a"), sighting("a", 48)])
+    assert [(fault.signature, fault.shape.num_head) for fault in found.mended] == [("a", 48)]
+    nowhere = compared(examined(ran=(PARALLEL,)), examined([sighting("a")]), lambda _: None, lambda _: False)
+    assert not nowhere.mended, "the change did not run the scenario"
+
+
+def test_what_the_base_did_and_the_change_did_not_is_asked() -> None:
+    found = compared(examined(ran=(PARALLEL,)), examined(), lambda _: None, lambda _: False)
+    assert found.verdict.exit_code == 3
+    assert any("64" in question and "decode" in question for question in found.verdict.open_questions)
+
+
+def test_what_is_not_modelled_leaves_the_question_open_unless_the_base_is_no_better() -> None:
+    change = examined(not_run={"element type int8": 3})
+    assert compared(change, None, lambda _: None, lambda _: False).verdict.open_questions == (
+        "3 steps not judged: element type int8",
+    )
+    assert compared(change, change, lambda _: None, lambda _: False).verdict.exit_code == 0
+
+
+def test_sightings_fold_into_one_fault_with_the_smallest_case() -> None:
+    seen = [
+        sighting("a", rows=2, phase=Phase.REPLAY, kv_lens=(3, 3)),
+        sighting("a", phase=Phase.EAGER, kv_lens=(9,)),
+        sighting("a", phase=Phase.EAGER, kv_lens=(4,), severity=Severity.READ),
+        sighting("z", severity=Severity.SILENT),
+    ]
+    fault, last = verdict(seen).faults
+    assert (fault.rows, fault.phases, fault.severity) == ((1, 2), (Phase.EAGER, Phase.REPLAY), Severity.WRITE)
+    assert fault.smallest.case is not None
+    assert fault.smallest.case.kv_lens == (4,)
+    assert last.severity is Severity.SILENT, "worst first"
+
+
+def test_decisions_that_differ() -> None:
+    before, after = (row(32, True), row(64, False)), (row(32, True), row(64, True), row(12, True))
+    assert verdict([], [], tables=(after, before)).changed == ((row(64, False), row(64, True)),)
+    assert verdict([], [], tables=(before, before)).changed == ()
+    assert verdict([], None, tables=(after, None)).changed is None
+
+
+def test_people_read_one_line_for_shapes_that_differ_in_their_heads() -> None:
+    told = list(lines(reported(verdict([sighting("a", 48), sighting("a", 96), sighting("b", 48)], []))))
+    assert sum("48, 96 heads, gfx950 q fp8 KV fp8" in line for line in told) == 2, "a row of the table and its message"
+    assert told[-1] == "FAULTY: the change brings 3 faults (device model: Not run on hardware: a simulation on the CPU.)"
+    clean = list(lines(reported(verdict([], [sighting("a", 48), sighting("a", 64)]))))
+    assert "mended: 48, 64 heads, gfx950 q fp8 KV fp8, 1 row a request: a" in clean
+    assert clean[-1].startswith("clean: no memory fault that the change brings (device model: Not run on hardware")
+
+
+def test_annotations_point_at_the_deciding_line_and_are_escaped() -> None:
+    seen = [sighting("head-width/x"), sighting("bad,indptr:y"), sighting("known")]
+    found = verdict(seen, None, lambda each: OPEN if each.signature == "known" else None)
+    other, width = annotation_lines(reported(found, base=False, gate=SourceLine("gate,file.py", 312, "__init__")))
+    assert width.startswith("::error file=gate%2Cfile.py,line=312,title=head-width/x::64 heads")
+    assert other.startswith(f"::error file={FILE},line=402,title=bad%2Cindptr%3Ay::")
+    assert width.endswith("reads 5%25 past: q, o and more")
+    assert "\n" not in width + other
+
+
+FORGED = "boom\n::stop-commands::tok\r\n##[error]forged\x1b[2J\u202e| `a` <b> [c](d)"
+
+
+def test_a_stranger_s_text_commands_nobody() -> None:
+    """Terminal, Markdown, annotations: it begins no line, and no mark of a command or of markup is left whole."""
+    found = verdict([sighting("raises/X", message=FORGED, severity=Severity.REFUSED)], [])
+    made = reported(found, label=FORGED)
+    printed = [*lines(made), *annotation_lines(made)]
+    assert not any("\n" in line or "\r" in line or "\x1b" in line or "\u202e" in line for line in printed)
+    assert not any("##[" in line for line in printed)
+    assert all(line.startswith("::error ") for line in annotation_lines(made))
+    assert not any(line.lstrip().startswith("::") for line in lines(made))
+    page = markdown(made)
+    assert not re.search(r"^\s*::|##\[|<b>|(?<!\\)\]\(d\)|(?<!\\)`|\x1b", page, re.MULTILINE), page
+
+
+def test_junit_fails_what_is_blamed_and_skips_the_rest() -> None:
+    found = verdict([sighting("a<&>"), sighting("b", message="bell \x07")], [sighting("b")])
+    suite = ElementTree.fromstring(junit(reported(found)).encode())
+    assert dict(suite.attrib) == {
+        "name": "aiterfuzz gate sglang==1<&>",
+        "tests": "2",
+        "failures": "1",
+        "errors": "0",
+        "skipped": "1",
+    }
+    assert [(test.get("name"), test[0].tag) for test in suite] == [("a<&>", "failure"), ("b", "skipped")]
+    assert str(suite[1][0].get("message")).endswith("bell ?")
+    clean = ElementTree.fromstring(junit(reported(verdict([], []))).encode())
+    assert (clean.get("tests"), clean.get("failures"), len(clean[0])) == ("1", "0", 0)
+
+
+def test_every_form_says_what_did_not_run() -> None:
+    found = compared(examined(ran=(PARALLEL,)), examined(), lambda _: None, lambda _: False)
+    made = reported(found)
+    assert list(lines(made))[-1].startswith("OPEN: not run: ")
+    assert markdown(made).startswith("## ❔ OPEN: not run: ")
+    suite = ElementTree.fromstring(junit(made).encode())
+    assert (suite.get("failures"), suite.get("errors")) == ("0", str(len(found.verdict.open_questions)))
+    assert [line.partition("::")[0] for line in annotation_lines(made)] == [""] * len(found.verdict.open_questions)
+    data = plain(made)
+    assert (data["verdict"], data["exit_code"], data["not_run"]) == ("open", 3, list(found.verdict.open_questions))
+
+
+def test_markdown_and_json() -> None:
+    found = verdict([sighting("a|b")], [sighting("gone", 48)], tables=((row(64, True),), (row(64, False),)))
+    made = reported(found)
+    page = markdown(made)
+    assert page.startswith("## ❌ FAULTY: the change brings 1 fault ")
+    assert re.search(r"^\| write \| .* a\\\|b .*\| new ", page, re.MULTILINE), page
+    assert "* mended: 48 heads" in page
+    assert "* decides otherwise: 64 heads, fp8 KV: TFT/64 -&gt; TTF/64" in page
+    data = json.loads(json.dumps(plain(made)))
+    assert data["verdict"] == "faulty"
+    assert data["faults"][0] | {"scenario": None, "smallest": None} == {
+        "signature": "a|b",
+        "severity": "write",
+        "shape": {"num_head": 64, "arch": "gfx950", "q_dtype": "fp8", "kv_dtype": "fp8"},
+        "rows": [1],
+        "phases": ["eager"],
+        "message": "reads 5% past: q, o\nand more",
+        "line": f"{FILE}:402",
+        "standing": "new",
+        "blamed": True,
+        "known": None,
+        "smallest": None,
+        "scenario": None,
+    }
+    assert data["mended"][0]["signature"] == "gone"
+    assert markdown(reported(verdict([]), base=False)).startswith("## ✅ clean: ")
