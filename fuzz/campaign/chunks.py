@@ -13,7 +13,7 @@ import numpy as np
 
 from backend.case import Case
 from backend.checks.numerics import death_once
-from backend.errors import CannotRunError
+from backend.errors import CannotRunError, RuleFailedError
 from backend.fate import Fate
 from backend.outcome import Outcome, unmodelled
 from fuzz.campaign.features import better, features, parent
@@ -50,13 +50,18 @@ class Safe:
         """The outcome."""
         try:
             return self.path.run(case)
+        except RuleFailedError as failed:
+            return self._raised(case, failed.__cause__ or failed)
         except CannotRunError as error:
             return unmodelled(case, str(error))
         except Exception as error:
-            where = extract_tb(error.__traceback__)[-1]
-            place = f"{FilePath(where.filename).name}:{where.name}"
-            how = f"raised {type(error).__name__} in {place}: {error}"
-            return died(case, self.device, how, f"{type(error).__name__} in {place}")
+            return self._raised(case, error)
+
+    def _raised(self, case: Case, error: BaseException) -> Outcome:
+        where = extract_tb(error.__traceback__)[-1]
+        place = f"{FilePath(where.filename).name}:{where.name}"
+        how = f"raised {type(error).__name__} in {place}: {error}"
+        return died(case, self.device, how, f"{type(error).__name__} in {place}")
 
 
 def run_chunk(
