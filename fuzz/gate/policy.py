@@ -14,9 +14,9 @@ from backend.case import Case
 from backend.codec import to_plain
 from backend.devices.registry import open_device
 from backend.findings import worst
-from backend.host import BuiltIn
 from backend.outcome import Outcome
 from backend.path import Path
+from backend.revision.revision import host_of
 from backend.serving.bounds import SGLANG
 from backend.serving.registry import named_policy
 from fuzz.campaign.outcomes import WithinSpace
@@ -114,7 +114,7 @@ class Service:
     ) -> GatedRule:
         """What the rule brings."""
         source = open_source(aiter) if aiter is not None else None
-        path = Path(BuiltIn(source), open_device(device, source))
+        path = Path(host_of(source), open_device(device, source))
         return gate_policy(rule, base, path, tensors, heads, seconds, seed)
 
 
