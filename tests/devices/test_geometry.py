@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fuzz.search import Budget, Search
 
 from backend.aiter.codefiles import installed_wheel
 from backend.case import Case, DType, MetadataMode
@@ -13,11 +12,14 @@ from backend.host import BuiltIn
 from backend.observation import ViolationKind
 from backend.path import Outcome
 from backend.path import Path as CasePath
+from fuzz.campaign.outcomes import WithinSpace
+from fuzz.generate import chunk_cases
 from fuzz.models import MODELS
 from fuzz.space import space
 from fuzz.spec import Spec
 from reprod.blame import ContractVerdict, blame
 from reprod.script import script_text
+from reprod.shrink import shrink
 
 ROPE_FREE = Case(
     num_head=16, kv_lens=(64, 64), release="2025-11", backend="direct", mode=MetadataMode.FAST, num_cu=8, qk_rope_head_dim=0
@@ -74,10 +76,14 @@ def test_the_script_has_the_widths_of_the_case() -> None:
 def test_a_search_over_a_rope_free_model_finds_it() -> None:
     (model,) = [model for model in MODELS if model.qk_rope_head_dim == 0]
     asked = {"releases": ("2026-08",), "q_dtype": DType.FP8, "kv_dtype": DType.FP8, "query_rows": (1,), "page_sizes": (1,)}
-    search = Search(space(Spec("direct", model=model.name, shapes=("tp4",), max_batch=8, **asked)), CasePath(), 0)  # type: ignore[arg-type]
-    list(search.events(Budget(cases=60)))
-    fault = search.tally.faults["out-of-bounds-read/mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co/q"]
-    assert (fault.shrunk.case.num_head, fault.shrunk.case.qk_rope_head_dim, fault.shrunk.case.kv_lens) == (16, 0, (1,))
+    asked_for = space(Spec("direct", model=model.name, shapes=("tp4",), max_batch=8, **asked))  # type: ignore[arg-type]
+    path = CasePath()
+    wanted = "out-of-bounds-read/mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co/q"
+    met = next(
+        case for case in chunk_cases(asked_for, 0, 0, 60) if wanted in {found.signature for found in path.run(case).findings}
+    )
+    smallest = shrink(met, WithinSpace(path, asked_for), wanted).case
+    assert (smallest.num_head, smallest.qk_rope_head_dim, smallest.kv_lens) == (16, 0, (1,))
 
 
 def test_a_reduction_compiled_for_512_refuses_rows_of_256() -> None:
