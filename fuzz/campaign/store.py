@@ -206,14 +206,19 @@ class Store:
         """A new store; raises UsageError where there is one already."""
         if path.exists():
             raise UsageError(f"{path.parent}: holds a campaign already; go on with --resume, or give another --out")
-        connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+        # Under another name until it is whole: who looks meanwhile, or after a kill, sees no store rather than half of one.
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        connection = sqlite3.connect(unfinished, isolation_level=None, timeout=30.0)
         connection.executescript(SCHEMA)
         connection.execute(
             "INSERT INTO campaigns VALUES(1, ?, ?, ?, ?, ?, ?, ?)",
             (identity, time.time(), config.seed, dumps(config), dumps(space), dumps(made_by), dumps(environment)),
         )
         connection.execute(f"PRAGMA user_version = {VERSION}")
-        return cls(path, 1, connection)
+        connection.close()
+        unfinished.rename(path)
+        return cls(path, 1, connect(path, writing=True))
 
     @classmethod
     def open(cls, path: Path) -> Store:
