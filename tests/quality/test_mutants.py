@@ -178,7 +178,7 @@ SOURCES: dict[str, tuple[Spec, Rewritten]] = {
     ),
     "v1_2: shares without overhead": (
         SERVED,
-        planner(v1_2, "payload = divide_up(blocks_of_all, shares) + overhead", "payload = divide_up(blocks_of_all, shares)"),
+        planner(v1_2, "divide_up(blocks_of_all, task.shares) + overhead", "divide_up(blocks_of_all, task.shares)"),
     ),
     "v1_2: a piece ends past its sequence": (
         SERVED,
@@ -186,9 +186,7 @@ SOURCES: dict[str, tuple[Spec, Rewritten]] = {
     ),
     "v1_2: sequences overlap by a token": (
         SERVED,
-        planner(
-            v1_2, "kv_begin = kv_begin + topk if sparse else kv_end", "kv_begin = kv_begin + topk if sparse else kv_end - 1"
-        ),
+        planner(v1_2, "kv_begin + task.topk if sparse else kv_end", "kv_begin + task.topk if sparse else kv_end - 1"),
     ),
     "v1_2: the last piece is not merged": (
         SERVED,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import IntFlag
+from enum import IntEnum
 
 
-class Branch(IntFlag):
-    """One bit for each branch of the planners; `Plan.branches` is their union over one call."""
+class Branch(IntEnum):
+    """One bit for each branch of the planners; `Plan.branches` is their union over one call. Compiled code knows them."""
 
     # All planners.
     FOLDED = 1 << 0  # heads planned as groups of 16

@@ -7,11 +7,12 @@ hardware, and is seen afterwards. Overruns do not alias: what lands past one buf
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
@@ -41,6 +42,18 @@ Table = npt.NDArray[np.int64]
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
+class WorkItem(NamedTuple):
+    """The words of a work item but its pad; batch: row whose sequence it is of, partial: its first partial row, -1: none."""
+
+    batch: int
+    partial: int
+    q_begin: int
+    q_end: int
+    kv_begin: int
+    kv_end: int
+    kv_offset: int
+
+
 def kernel_sources_digest(package: Path) -> str:
     """Digest of every file that compiled code is made of: the planners, this file and the branch numbers."""
     digest = hashlib.sha256()
@@ -58,7 +71,16 @@ def _cached(function: Kernel, **options: Any) -> Kernel:
         return function
     cache_file = dispatcher._cache._cache_file
     cache_file._source_stamp = (cache_file._source_stamp, _DIGEST)
+    cache_file._load_index = functools.partial(_index_or_none, cache_file._load_index)
     return dispatcher  # type: ignore[no-any-return]
+
+
+def _index_or_none(load_index: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+    """What is kept on disk of a function; nothing where it is of a class that is gone, for numba reads before it compares."""
+    try:
+        return load_index()
+    except (AttributeError, ImportError):
+        return {}
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -123,8 +145,8 @@ def divide_up(numerator: int, denominator: int) -> int:
 
 
 @compiled
-def clear(words: Words, written: Marks, spans: Table) -> None:
-    """Give back to the arena what the previous plan wrote."""
+def clear(words: Words, written: Marks, spans: Table, strays: Table) -> None:
+    """Give back to the arena what the previous plan wrote, and forget its stray reads."""
     for buffer in range(spans.shape[0]):
         low = max(spans[buffer, LOW], spans[buffer, FIRST])
         high = min(spans[buffer, HIGH], spans[buffer, LIMIT] - 1)
@@ -134,6 +156,7 @@ def clear(words: Words, written: Marks, spans: Table) -> None:
             written[begin:end] = 0
         spans[buffer, LOW] = NOTHING_LOW
         spans[buffer, HIGH] = NOTHING_HIGH
+    strays[0, 0] = 0
 
 
 @inlined
@@ -163,34 +186,22 @@ def store_range(words: Words, written: Marks, spans: Table, buffer: int, begin: 
 
 
 @inlined
-def store_work_item(
-    words: Words,
-    written: Marks,
-    spans: Table,
-    item: int,
-    batch: int,
-    partial: int,
-    q_begin: int,
-    q_end: int,
-    kv_begin: int,
-    kv_end: int,
-    kv_offset: int,
-) -> None:
-    """Write the eight words of work item number `item`; the pad is written as 0."""
-    begin = item * WORK_ITEM_WORDS
+def store_work_item(words: Words, written: Marks, spans: Table, number: int, item: WorkItem) -> None:
+    """Write the eight words of a work item; the pad is written as 0."""
+    begin = number * WORK_ITEM_WORDS
     if begin < spans[WORK_INFO, LOW]:
         spans[WORK_INFO, LOW] = begin
     if begin + WORK_ITEM_WORDS - 1 > spans[WORK_INFO, HIGH]:
         spans[WORK_INFO, HIGH] = begin + WORK_ITEM_WORDS - 1
     if spans[WORK_INFO, FIRST] <= begin and begin + WORK_ITEM_WORDS <= spans[WORK_INFO, LIMIT]:
         at = spans[WORK_INFO, ORIGIN] + begin
-        words[at] = as_int32(batch)
-        words[at + 1] = as_int32(partial)
-        words[at + 2] = as_int32(q_begin)
-        words[at + 3] = as_int32(q_end)
-        words[at + 4] = as_int32(kv_begin)
-        words[at + 5] = as_int32(kv_end)
-        words[at + 6] = as_int32(kv_offset)
+        words[at] = as_int32(item.batch)
+        words[at + 1] = as_int32(item.partial)
+        words[at + 2] = as_int32(item.q_begin)
+        words[at + 3] = as_int32(item.q_end)
+        words[at + 4] = as_int32(item.kv_begin)
+        words[at + 5] = as_int32(item.kv_end)
+        words[at + 6] = as_int32(item.kv_offset)
         words[at + 7] = 0
         written[at : at + WORK_ITEM_WORDS] = 1
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.aiter.arguments import Int32Array
-from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.memory import POISON, WORK_ITEM_WORDS
 
 
@@ -156,8 +155,3 @@ class Plan:
         if buffer.first > 0:
             return buffer.reading(0, buffer.last).reshape(-1, WORK_ITEM_WORDS)
         return buffer.image[-buffer.first :].reshape(-1, WORK_ITEM_WORDS)
-
-    @property
-    def branch_names(self) -> tuple[str, ...]:
-        """`branches` in words."""
-        return tuple(branch.name for branch in Branch if branch & self.branches and branch.name)

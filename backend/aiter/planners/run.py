@@ -19,20 +19,15 @@ from backend.aiter.planners.arena import thread_arena
 from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.memory import ARRAY_NAMES, BUFFER_NAMES, Marks, plain_python
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
-from backend.aiter.planners.v1_0 import plan_v1_0
-from backend.aiter.planners.v1_1 import plan_v1_1
-from backend.aiter.planners.v1_2 import plan_v1_2
+from backend.aiter.planners.v1_0 import EvenTask, plan_v1_0
+from backend.aiter.planners.v1_1 import GreedyTask, plan_v1_1
+from backend.aiter.planners.v1_2 import FastTask, plan_v1_2
 from backend.aiter.planners.v1_2_first import plan_v1_2_first
 from backend.aiter.planners.v1_2_parallel import plan_v1_2_parallel
 from backend.errors import UnmodelledError, UsageError
 
 if TYPE_CHECKING:
     from backend.aiter.release import Release
-
-_FOLDED, _NOT_FOLDED = int(Branch.FOLDED), int(Branch.NOT_FOLDED)
-_RAGGED_QUERIES, _SPARSE = int(Branch.RAGGED_QUERIES), int(Branch.SPARSE)
-_SEVERAL_PLANNED_ROWS, _ROWS_EXCEED = int(Branch.SEVERAL_PLANNED_ROWS), int(Branch.ROWS_EXCEED_COMPUTE_UNITS)
-_PER_QUERY_ENDS = int(Branch.PER_QUERY_ENDS)
 
 _PLANNED_HEADS = "only supports #heads in [16, 128], or (#head, uni_seqlen_qo) = (16*N, 1) where N is in [2, 8)"
 
@@ -149,24 +144,31 @@ def _launch_v1_0(device: Device, arguments: PlanArguments, allocated: BufferSize
         raise UnmodelledError(f"v1_0 with {num_heads} heads and uni_seqlen_qo {queries}: a plan of {rows} rows")
     per_query_ends = rules.plans_per_query_ends(arguments, head_width)
     units = device.num_cu // arguments.num_heads_k
-    kernel_arguments = (
-        _read_only(arguments.kv_indptr),
-        allocated.reduce_indptr,
-        rows,
-        per_row,
-        row_queries,
-        queries,
-        arguments.kv_granularity.bit_length() - 1,
-        units,
-        arguments.max_split_per_batch,
-        per_query_ends,
-        rules.V1_0_FIXED_PIECES.get(device.arch, 0),
-        rules.V1_0_TOKENS_PER_PIECE,
-        rules.V1_0_SHORT_TAIL,
-        device.lds_bytes // 4,
+    task = EvenTask(
+        rows=rows,
+        rows_per_sequence=per_row,
+        row_queries=row_queries,
+        queries=queries,
+        granularity_log2=arguments.kv_granularity.bit_length() - 1,
+        compute_units=units,
+        max_split=arguments.max_split_per_batch,
+        per_query_ends=per_query_ends,
+        fixed_pieces=rules.V1_0_FIXED_PIECES.get(device.arch, 0),
+        tokens_per_piece=rules.V1_0_TOKENS_PER_PIECE,
+        short_tail=rules.V1_0_SHORT_TAIL,
+        lds_words=device.lds_bytes // 4,
+        reduce_indptr_words=allocated.reduce_indptr,
     )
-    branches = _PER_QUERY_ENDS if per_query_ends else 0
-    return _Launch(plan_v1_0, kernel_arguments, fold, head_width, rows, per_row, units, branches)
+    return _Launch(
+        kernel=plan_v1_0,
+        arguments=(_read_only(arguments.kv_indptr), task),
+        fold=fold,
+        head_width=head_width,
+        rows=rows,
+        rows_per_sequence=per_row,
+        compute_units=units,
+        branches=int(Branch.PER_QUERY_ENDS) if per_query_ends else 0,
+    )
 
 
 def _launch_v1_1(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
@@ -180,21 +182,27 @@ def _launch_v1_1(device: Device, arguments: PlanArguments, allocated: BufferSize
     needed = rules.v1_1_lds_bytes(rows, head_width, arguments.max_seqlen_qo, device.num_cu)
     if needed > device.lds_bytes:
         return f"there is no enough LDS: {needed} bytes for {rows} rows, {device.lds_bytes} available"
-    kernel_arguments = (
-        _read_only(arguments.qo_indptr),
-        _read_only(arguments.kv_indptr),
-        allocated.reduce_indptr,
-        rows,
-        fold,
-        uniform,
-        sparse_queries,
-        arguments.topk,
-        head_width,
-        arguments.is_causal,
-        arguments.kv_granularity,
-        device.num_cu,
+    task = GreedyTask(
+        rows=rows,
+        rows_per_sequence=fold,
+        uniform_queries=uniform,
+        sparse_queries=sparse_queries,
+        topk=arguments.topk,
+        heads=head_width,
+        is_causal=arguments.is_causal,
+        granularity=arguments.kv_granularity,
+        compute_units=device.num_cu,
+        reduce_indptr_words=allocated.reduce_indptr,
     )
-    return _Launch(plan_v1_1, kernel_arguments, fold, head_width, rows, fold * sparse_queries, device.num_cu)
+    return _Launch(
+        kernel=plan_v1_1,
+        arguments=(_read_only(arguments.qo_indptr), _read_only(arguments.kv_indptr), task),
+        fold=fold,
+        head_width=head_width,
+        rows=rows,
+        rows_per_sequence=fold * sparse_queries,
+        compute_units=device.num_cu,
+    )
 
 
 def _launch_v1_2_first(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
@@ -209,25 +217,34 @@ def _launch_v1_2_first(device: Device, arguments: PlanArguments, allocated: Buff
     packed = rules.PACKED_ROWS
     cuts_queries = rules.cuts_queries(arguments, packed)
     pieces_bytes = 4 * units * -(-arguments.max_seqlen_qo // packed) if cuts_queries else 0
-    kernel_arguments = (
-        _read_only(arguments.qo_indptr),
-        _read_only(arguments.kv_indptr),
-        allocated.reduce_indptr,
-        rows,
-        fold,
-        uniform,
-        sparse_queries,
-        arguments.topk,
-        num_heads,
-        packed.bit_length() - 1,
-        cuts_queries,
-        arguments.kv_granularity.bit_length() - 1,
-        units,
-        rules.shares(arguments, units, rows),
-        rules.V1_2_FIRST_OVERHEAD,
-        not _lengths_fit(device, rows, uniform, pieces_bytes),
+    task = FastTask(
+        rows=rows,
+        rows_per_sequence=fold,
+        uniform_queries=uniform,
+        sparse_queries=sparse_queries,
+        topk=arguments.topk,
+        page_size=1,
+        heads=num_heads,
+        packed_log2=packed.bit_length() - 1,
+        cuts_queries=cuts_queries,
+        granularity_log2=arguments.kv_granularity.bit_length() - 1,
+        compute_units=units,
+        shares=rules.shares(arguments, units, rows),
+        overhead=rules.V1_2_FIRST_OVERHEAD,
+        tail_threshold=0,
+        trims_causal=True,
+        first_end_from_indptr=not _lengths_fit(device, rows, uniform, pieces_bytes),
+        reduce_indptr_words=allocated.reduce_indptr,
     )
-    return _Launch(plan_v1_2_first, kernel_arguments, fold, head_width, rows, fold * sparse_queries, units)
+    return _Launch(
+        kernel=plan_v1_2_first,
+        arguments=(_read_only(arguments.qo_indptr), _read_only(arguments.kv_indptr), task),
+        fold=fold,
+        head_width=head_width,
+        rows=rows,
+        rows_per_sequence=fold * sparse_queries,
+        compute_units=units,
+    )
 
 
 def _launch_v1_2(fast: FastRules, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
@@ -237,53 +254,42 @@ def _launch_v1_2(fast: FastRules, device: Device, arguments: PlanArguments, allo
         return f"v1_2 does not support {head_width} heads with this dtype and max_seqlen_qo {arguments.max_seqlen_qo}"
     sequences = arguments.kv_indptr.size - 1
     units = device.num_cu // arguments.num_heads_k
-    shares = rules.shares(arguments, units, sequences * fold)
     packed = fast.packed_rows(device, arguments, head_width)
     cuts_queries = rules.cuts_queries(arguments, packed)
-    granularity_log2 = arguments.kv_granularity.bit_length() - 1
-    overhead = rules.overhead_blocks(arguments.page_size)
-    qo_indptr, kv_indptr = _read_only(arguments.qo_indptr), _read_only(arguments.kv_indptr)
-    lengths_fit = _lengths_fit(device, sequences * fold, arguments.uni_seqlen_qo, 0)
-    if fast.has_parallel_path and rules.runs_parallel(device, arguments, fold, cuts_queries):
-        kernel_arguments: tuple[Any, ...] = (
-            qo_indptr,
-            kv_indptr,
-            allocated.reduce_indptr,
-            sequences,
-            arguments.uni_seqlen_qo,
-            granularity_log2,
-            units,
-            shares,
-            overhead,
-        )
-        return _Launch(plan_v1_2_parallel, kernel_arguments, fold, head_width, sequences, 1, units)
+    parallel = fast.has_parallel_path and rules.runs_parallel(device, arguments, fold, cuts_queries)
     sparse_queries = int(arguments.qo_indptr[1] - arguments.qo_indptr[0]) if arguments.topk >= 0 else 1
     rows = sequences * fold * sparse_queries
     if rows < 1:
         raise UnmodelledError("v1_2 with sparse attention and no query in the first sequence: a plan of no rows")
-    kernel_arguments = (
-        qo_indptr,
-        kv_indptr,
-        _read_only(arguments.kv_last_page_lens),
-        allocated.reduce_indptr,
-        rows,
-        fold,
-        arguments.uni_seqlen_qo,
-        sparse_queries,
-        rules.topk_in_pages(arguments),
-        head_width,
-        packed.bit_length() - 1,
-        cuts_queries,
-        granularity_log2,
-        units,
-        shares,
-        arguments.page_size,
-        overhead,
-        rules.tail_threshold(arguments),
-        fast.trims_causal(arguments),
-        not lengths_fit,
+    task = FastTask(
+        rows=rows,
+        rows_per_sequence=fold,
+        uniform_queries=arguments.uni_seqlen_qo,
+        sparse_queries=sparse_queries,
+        topk=rules.topk_in_pages(arguments),
+        page_size=arguments.page_size,
+        heads=head_width,
+        packed_log2=packed.bit_length() - 1,
+        cuts_queries=cuts_queries,
+        granularity_log2=arguments.kv_granularity.bit_length() - 1,
+        compute_units=units,
+        shares=rules.shares(arguments, units, sequences * fold),
+        overhead=rules.overhead_blocks(arguments.page_size),
+        tail_threshold=rules.tail_threshold(arguments),
+        trims_causal=fast.trims_causal(arguments),
+        first_end_from_indptr=not _lengths_fit(device, sequences * fold, arguments.uni_seqlen_qo, 0),
+        reduce_indptr_words=allocated.reduce_indptr,
     )
-    return _Launch(plan_v1_2, kernel_arguments, fold, head_width, rows, fold * sparse_queries, units)
+    indptrs = _read_only(arguments.qo_indptr), _read_only(arguments.kv_indptr)
+    return _Launch(
+        kernel=plan_v1_2_parallel if parallel else plan_v1_2,
+        arguments=(*indptrs, task) if parallel else (*indptrs, _read_only(arguments.kv_last_page_lens), task),
+        fold=fold,
+        head_width=head_width,
+        rows=rows,
+        rows_per_sequence=fold * sparse_queries,
+        compute_units=units,
+    )
 
 
 def _sparse_rows(arguments: PlanArguments) -> tuple[int, int]:
@@ -304,15 +310,15 @@ def _lengths_fit(device: Device, rows: int, uniform_queries: int, other_bytes: i
 
 
 def _shape_branches(launch: _Launch, arguments: PlanArguments) -> int:
-    branches = _FOLDED if launch.fold > 1 else _NOT_FOLDED
+    branches = int(Branch.FOLDED if launch.fold > 1 else Branch.NOT_FOLDED)
     if arguments.uni_seqlen_qo < 1:
-        branches |= _RAGGED_QUERIES
+        branches |= Branch.RAGGED_QUERIES
     if arguments.topk >= 0:
-        branches |= _SPARSE
+        branches |= Branch.SPARSE
     if launch.rows > 1:
-        branches |= _SEVERAL_PLANNED_ROWS
+        branches |= Branch.SEVERAL_PLANNED_ROWS
     if launch.rows > launch.compute_units:
-        branches |= _ROWS_EXCEED
+        branches |= Branch.ROWS_EXCEED_COMPUTE_UNITS
     return branches
 
 

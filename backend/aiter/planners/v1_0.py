@@ -6,6 +6,8 @@ plan is used for; see planners/rules.py and planners/__init__.py.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from backend.aiter.planners.branches import Branch
@@ -18,6 +20,7 @@ from backend.aiter.planners.memory import (
     Marks,
     Table,
     Words,
+    WorkItem,
     clear,
     compiled,
     divide,
@@ -30,20 +33,29 @@ from backend.aiter.planners.memory import (
     store_work_item,
 )
 
-_EMPTY_SEQUENCE = int(Branch.EMPTY_SEQUENCE)
-_DIVISION_BY_ZERO = int(Branch.DIVISION_BY_ZERO)
-_KV_END_FORCED = int(Branch.KV_END_FORCED)
-_SHORT_TAIL_JOINED = int(Branch.SHORT_TAIL_JOINED)
-_CAP_BY_LENGTH = int(Branch.CAP_BY_LENGTH)
-_CAP_BY_COMPUTE_UNITS = int(Branch.CAP_BY_COMPUTE_UNITS)
-_CAP_BY_ARGUMENT = int(Branch.CAP_BY_ARGUMENT)
-_CAP_FIXED = int(Branch.CAP_FIXED)
-_NO_PIECE = int(Branch.NO_PIECE)
-_SPLIT = int(Branch.SPLIT)
-_UNSPLIT = int(Branch.UNSPLIT)
-_DEALT_EVENLY = int(Branch.DEALT_EVENLY)
-_DEALT_UNEVENLY = int(Branch.DEALT_UNEVENLY)
-_LDS_OVERFLOW = int(Branch.LDS_OVERFLOW)
+
+class EvenTask(NamedTuple):
+    """What v1_0 is launched with. Rows are planned rows; all counts are positive unless said otherwise.
+
+    queries: query rows of a sequence; row_queries: of a planned row. granularity_log2: of KV tokens a block.
+    max_split: pieces of a row at most, by the caller. per_query_ends: each row is one query position, with a causal end of its
+    own. fixed_pieces: of each row, 0 where its length decides, by tokens_per_piece. short_tail: tokens of a last piece that
+    go to the piece before it, at most. lds_words: size of local memory. reduce_indptr_words: of that buffer, which is filled.
+    """
+
+    rows: int
+    rows_per_sequence: int
+    row_queries: int
+    queries: int
+    granularity_log2: int
+    compute_units: int
+    max_split: int
+    per_query_ends: bool
+    fixed_pieces: int
+    tokens_per_piece: int
+    short_tail: int
+    lds_words: int
+    reduce_indptr_words: int
 
 
 @inlined
@@ -65,85 +77,69 @@ def causal_tail(row: int, queries: int, per_query_ends: bool) -> int:
 
 
 @inlined
-def wanted_pieces(tokens: int, per_unit: int, cap: int, fixed: int, tokens_per_piece: int) -> tuple[int, int]:
+def wanted_pieces(tokens: int, per_unit: int, task: EvenTask) -> tuple[int, int]:
     """Pieces that a row is wanted in, and the branch that decided; 0 is possible and divides by zero later."""
-    if fixed:
-        return fixed, _CAP_FIXED
-    by_length = divide(tokens, tokens_per_piece)
-    if by_length <= per_unit and by_length <= cap:
-        return by_length, _CAP_BY_LENGTH
-    return (per_unit, _CAP_BY_COMPUTE_UNITS) if per_unit <= cap else (cap, _CAP_BY_ARGUMENT)
+    if task.fixed_pieces:
+        return task.fixed_pieces, Branch.CAP_FIXED.value
+    by_length = divide(tokens, task.tokens_per_piece)
+    if by_length <= per_unit and by_length <= task.max_split:
+        return by_length, Branch.CAP_BY_LENGTH.value
+    if per_unit <= task.max_split:
+        return per_unit, Branch.CAP_BY_COMPUTE_UNITS.value
+    return task.max_split, Branch.CAP_BY_ARGUMENT.value
 
 
 @compiled
-def cut_rows(
-    strays: Table,
-    lds: Table,
-    lds_words: int,
-    kv_indptr: Words,
-    rows: int,
-    rows_per_sequence: int,
-    queries: int,
-    granularity_log2: int,
-    compute_units: int,
-    max_split: int,
-    per_query_ends: bool,
-    fixed_pieces: int,
-    tokens_per_piece: int,
-    short_tail: int,
-) -> int:
+def cut_rows(strays: Table, lds: Table, kv_indptr: Words, task: EvenTask) -> int:
     """First pass: pieces and blocks a piece of each row, end of each sequence, into local memory; returns branches."""
-    granularity = 1 << granularity_log2
-    per_unit = divide(compute_units + rows - 1, rows)
+    rows = task.rows
+    granularity = 1 << task.granularity_log2
+    per_unit = divide(task.compute_units + rows - 1, rows)
     branches = 0
     for row in range(rows):
-        sequence = divide(row, rows_per_sequence)
+        sequence = divide(row, task.rows_per_sequence)
         begin = load(kv_indptr, sequence, strays, KV_INDPTR)
         end = load(kv_indptr, sequence + 1, strays, KV_INDPTR)
-        tail_shift = causal_tail(row, queries, per_query_ends)
+        tail_shift = causal_tail(row, task.queries, task.per_query_ends)
         if end == begin:
-            branches |= _EMPTY_SEQUENCE
+            branches |= Branch.EMPTY_SEQUENCE
         if end + tail_shift < begin + 1:
-            branches |= _KV_END_FORCED
+            branches |= Branch.KV_END_FORCED
         end = row_kv_end(end, tail_shift, begin)
         tokens = end - begin
-        blocks = (tokens + granularity - 1) >> granularity_log2
-        wanted, decided = wanted_pieces(tokens, per_unit, max_split, fixed_pieces, tokens_per_piece)
+        blocks = (tokens + granularity - 1) >> task.granularity_log2
+        wanted, decided = wanted_pieces(tokens, per_unit, task)
         branches |= decided
         piece_blocks = divide_up(blocks, wanted)
         if wanted == 0 or piece_blocks == 0:
-            branches |= _DIVISION_BY_ZERO
+            branches |= Branch.DIVISION_BY_ZERO
         pieces = divide_up(blocks, piece_blocks)
         tail = remainder(tokens, piece_blocks * granularity)
-        if tail <= short_tail and tail != 0 and pieces > 1:
+        if tail <= task.short_tail and tail != 0 and pieces > 1:
             pieces -= 1
-            branches |= _SHORT_TAIL_JOINED
-        branches |= _NO_PIECE if pieces <= 0 else (_UNSPLIT if pieces == 1 else _SPLIT)
+            branches |= Branch.SHORT_TAIL_JOINED
+        branches |= Branch.NO_PIECE if pieces <= 0 else (Branch.UNSPLIT if pieces == 1 else Branch.SPLIT)
         lds[rows + row] = pieces
         lds[2 * rows + row] = piece_blocks
         lds[3 * rows + sequence + 1] = end
     lds[0] = 0
     lds[3 * rows] = 0
     for row in range(1, rows):
-        lds[row] = lds_read(lds, row - 1, lds_words) + lds_read(lds, rows + row - 1, lds_words)
+        lds[row] = lds_read(lds, row - 1, task.lds_words) + lds_read(lds, rows + row - 1, task.lds_words)
     return branches
 
 
 @compiled
-def write_row(
-    words: Words,
-    written: Marks,
-    spans: Table,
-    row: int,
-    row_queries: int,
-    first_item: int,
-    pieces: int,
-    piece_tokens: int,
-    begin: int,
-    end: int,
-    short_tail: int,
-) -> None:
+def write_row(words: Words, written: Marks, spans: Table, lds: Table, task: EvenTask, row: int) -> None:
     """Second pass for one row: its work items and its entries for the reduction."""
+    rows, lds_words = task.rows, task.lds_words
+    sequence = divide(row, task.rows_per_sequence)
+    begin = lds_read(lds, 3 * rows + sequence, lds_words)
+    end_of_sequence = lds_read(lds, 3 * rows + sequence + 1, lds_words)
+    end = row_kv_end(end_of_sequence, causal_tail(row, task.queries, task.per_query_ends), begin)
+    first_item, pieces = lds_read(lds, row, lds_words), lds_read(lds, rows + row, lds_words)
+    piece_tokens = lds_read(lds, 2 * rows + row, lds_words) << task.granularity_log2
+    row_queries = task.row_queries
     q_begin, q_end = 0, 0  # what a row without any piece leaves in final_map
     for piece in range(pieces):
         item = first_item + piece
@@ -153,9 +149,9 @@ def write_row(
         kv_begin = begin + piece * piece_tokens
         kv_end = min(kv_begin + piece_tokens, end)
         offset = end - kv_end
-        if offset <= short_tail and pieces > 1:
+        if offset <= task.short_tail and pieces > 1:
             kv_end, offset = end, 0
-        store_work_item(words, written, spans, item, row, partial, q_begin, q_end, kv_begin, kv_end, offset)
+        store_work_item(words, written, spans, item, WorkItem(row, partial, q_begin, q_end, kv_begin, kv_end, offset))
         store(words, written, spans, REDUCE_PARTIAL_MAP, item, partial)
     store(words, written, spans, REDUCE_INDPTR, row + 1, first_item + pieces)
     store(words, written, spans, REDUCE_FINAL_MAP, 2 * row, q_begin)
@@ -171,75 +167,23 @@ def deal_work(words: Words, written: Marks, spans: Table, total: int, compute_un
     dealt = rest * (each + 1)
     for unit in range(rest, compute_units + 1):
         store(words, written, spans, WORK_INDPTR, unit, dealt + (unit - rest) * each)
-    return _DEALT_EVENLY if rest == 0 else _DEALT_UNEVENLY
+    return Branch.DEALT_EVENLY.value if rest == 0 else Branch.DEALT_UNEVENLY.value
 
 
 @compiled
-def plan_v1_0(
-    words: Words,
-    written: Marks,
-    spans: Table,
-    strays: Table,
-    kv_indptr: Words,
-    reduce_indptr_words: int,
-    rows: int,
-    rows_per_sequence: int,
-    row_queries: int,
-    queries: int,
-    granularity_log2: int,
-    compute_units: int,
-    max_split: int,
-    per_query_ends: bool,
-    fixed_pieces: int,
-    tokens_per_piece: int,
-    short_tail: int,
-    lds_words: int,
-) -> int:
-    """Run the planner; returns the branches taken.
-
-    queries: query rows of a sequence; row_queries: of a planned row. lds_words: size of local memory.
-    """
-    clear(words, written, spans)
-    strays[0, 0] = 0
+def plan_v1_0(words: Words, written: Marks, spans: Table, strays: Table, kv_indptr: Words, task: EvenTask) -> int:
+    """Run the planner; returns the branches taken."""
+    clear(words, written, spans, strays)
+    rows, lds_words = task.rows, task.lds_words
     lds = np.empty(4 * rows + 2, np.int64)  # first item, pieces, blocks a piece for each row; end of each sequence
     store(words, written, spans, REDUCE_INDPTR, 0, 0)
     store(words, written, spans, WORK_INDPTR, 0, 0)
-    branches = cut_rows(
-        strays,
-        lds,
-        lds_words,
-        kv_indptr,
-        rows,
-        rows_per_sequence,
-        queries,
-        granularity_log2,
-        compute_units,
-        max_split,
-        per_query_ends,
-        fixed_pieces,
-        tokens_per_piece,
-        short_tail,
-    )
-    if 3 * rows + divide(rows - 1, rows_per_sequence) + 2 > lds_words:
-        branches |= _LDS_OVERFLOW
+    branches = cut_rows(strays, lds, kv_indptr, task)
+    if 3 * rows + divide(rows - 1, task.rows_per_sequence) + 2 > lds_words:
+        branches |= Branch.LDS_OVERFLOW
     total = lds_read(lds, rows - 1, lds_words) + lds_read(lds, 2 * rows - 1, lds_words)
     for row in range(rows):
-        sequence = divide(row, rows_per_sequence)
-        begin = lds_read(lds, 3 * rows + sequence, lds_words)
-        end = lds_read(lds, 3 * rows + sequence + 1, lds_words)
-        write_row(
-            words,
-            written,
-            spans,
-            row,
-            row_queries,
-            lds_read(lds, row, lds_words),
-            lds_read(lds, rows + row, lds_words),
-            lds_read(lds, 2 * rows + row, lds_words) << granularity_log2,
-            begin,
-            row_kv_end(end, causal_tail(row, queries, per_query_ends), begin),
-            short_tail,
-        )
-    branches |= deal_work(words, written, spans, total, compute_units)
-    store_range(words, written, spans, REDUCE_INDPTR, rows, reduce_indptr_words, total)
+        write_row(words, written, spans, lds, task, row)
+    branches |= deal_work(words, written, spans, total, task.compute_units)
+    store_range(words, written, spans, REDUCE_INDPTR, rows, task.reduce_indptr_words, total)
     return branches

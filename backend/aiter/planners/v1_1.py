@@ -7,6 +7,8 @@ is used for.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +23,7 @@ from backend.aiter.planners.memory import (
     Marks,
     Table,
     Words,
+    WorkItem,
     as_int32,
     clear,
     compiled,
@@ -39,22 +42,28 @@ SPLIT_TOLERANCE = 16
 """KV tokens by which a piece may exceed its limit rather than leave a remainder (kSplitTolerance)."""
 WAVE = 64
 
-_EMPTY_SEQUENCE = int(Branch.EMPTY_SEQUENCE)
-_SPLIT = int(Branch.SPLIT)
-_UNSPLIT = int(Branch.UNSPLIT)
-_SEVERAL_QUERY_TILES = int(Branch.SEVERAL_QUERY_TILES)
-_SHORTER_LAST_TILE = int(Branch.SHORTER_LAST_TILE)
-_CAUSAL_TRIM = int(Branch.CAUSAL_TRIM)
-_DIVISION_BY_ZERO = int(Branch.DIVISION_BY_ZERO)
-_COMPUTE_UNITS_LEFT_IDLE = int(Branch.COMPUTE_UNITS_LEFT_IDLE)
-_UNSORTED = int(Branch.UNSORTED)
-_TWO_PIECES_TOLERATED = int(Branch.TWO_PIECES_TOLERATED)
-_REMAINDER_ABSORBED = int(Branch.REMAINDER_ABSORBED)
-_FLOOR_BOUND = int(Branch.FLOOR_BOUND)
-_ESTIMATE_MISSED = int(Branch.ESTIMATE_MISSED)
-_FINAL_MAP_UNSPLIT = int(Branch.FINAL_MAP_UNSPLIT)
 
 _NO_ENTRY = 0x7FFFFFFF
+
+
+class GreedyTask(NamedTuple):
+    """What v1_1 is launched with. Rows are planned rows.
+
+    uniform_queries: query rows of a planned row, < 1 to read qo_indptr. sparse_queries: rows of a sequence under sparse
+    attention, 1 otherwise. topk: tokens, < 0: not sparse. heads: after folding. granularity: KV tokens.
+    reduce_indptr_words: of that buffer, which is filled to its end.
+    """
+
+    rows: int
+    rows_per_sequence: int
+    uniform_queries: int
+    sparse_queries: int
+    topk: int
+    heads: int
+    is_causal: bool
+    granularity: int
+    compute_units: int
+    reduce_indptr_words: int
 
 
 @inlined
@@ -156,7 +165,7 @@ def is_split(tokens: int, room: int) -> tuple[bool, int]:
     estimated = divide_up(tokens, room)
     if estimated == 2:
         tolerated = tokens - room <= SPLIT_TOLERANCE
-        return not tolerated, (_TWO_PIECES_TOLERATED if tolerated else 0)
+        return not tolerated, (Branch.TWO_PIECES_TOLERATED.value if tolerated else 0)
     return estimated > 1, 0
 
 
@@ -199,10 +208,10 @@ def deal_tile(
         room = limit - loads[unit] - 2 * packed_tile
         if room <= floor:
             room = floor
-            branches |= _FLOOR_BOUND
+            branches |= Branch.FLOOR_BOUND
         if left > room and left - room <= SPLIT_TOLERANCE:
             room = left
-            branches |= _REMAINDER_ABSORBED
+            branches |= Branch.REMAINDER_ABSORBED
         taken = min(left, room)
         loads[unit] = as_int32(loads[unit] + 2 * packed_tile + taken)
         node = (loads.size + unit) >> 1
@@ -219,57 +228,51 @@ def deal_tile(
         if left <= 0:
             break
     if split != (piece - first_piece > 1):
-        branches |= _ESTIMATE_MISSED
+        branches |= Branch.ESTIMATE_MISSED
     return piece, split, branches
 
 
 @compiled
 def measure_rows(
-    strays: Table,
-    qo_indptr: Words,
-    kv_indptr: Words,
-    rows: int,
-    rows_per_sequence: int,
-    sparse_queries: int,
-    topk: int,
+    strays: Table, qo_indptr: Words, kv_indptr: Words, task: GreedyTask
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """KV tokens and query rows of each row by the indptr arrays."""
-    tokens = np.empty(rows, np.int64)
-    queries = np.empty(rows, np.int64)
-    for row in range(rows):
-        sequence = divide(divide(row, sparse_queries), rows_per_sequence)
+    tokens = np.empty(task.rows, np.int64)
+    queries = np.empty(task.rows, np.int64)
+    for row in range(task.rows):
+        sequence = divide(divide(row, task.sparse_queries), task.rows_per_sequence)
         kv_end = load(kv_indptr, sequence + 1, strays, KV_INDPTR)
         tokens[row] = as_int32(kv_end - load(kv_indptr, sequence, strays, KV_INDPTR))
-        if topk >= 0:
-            tokens[row] = min(tokens[row], topk)
+        if task.topk >= 0:
+            tokens[row] = min(tokens[row], task.topk)
         q_end = load(qo_indptr, sequence + 1, strays, QO_INDPTR)
         queries[row] = as_int32(q_end - load(qo_indptr, sequence, strays, QO_INDPTR))
     return tokens, queries
 
 
+class Tile(NamedTuple):
+    """Where a tile's pieces go. row: planned row; kv_first, kv_limit: its KV. partial: first partial row, -1: not split."""
+
+    row: int
+    q_begin: int
+    q_end: int
+    kv_first: int
+    kv_limit: int
+    partial: int
+
+
 @inlined
 def write_tile(
-    words: Words,
-    written: Marks,
-    spans: Table,
-    places: Table,
-    pieces: Table,
-    begin: int,
-    end: int,
-    row: int,
-    q_begin: int,
-    q_end: int,
-    kv_first: int,
-    kv_limit: int,
-    partial: int,
+    words: Words, written: Marks, spans: Table, places: Table, pieces: Table, begin: int, end: int, tile: Tile
 ) -> None:
-    """Work items of one tile: pieces [begin, end), each to the next free place of its unit. partial: -1 where not split."""
+    """Work items of one tile: pieces [begin, end), each to the next free place of its unit."""
     for piece in range(begin, end):
         unit = pieces[piece, 0]
-        kv_begin = kv_first + pieces[piece, 1]
-        kv_end = kv_first + pieces[piece, 2]
-        place = partial + (piece - begin) * (q_end - q_begin) if partial >= 0 else -1
-        store_work_item(words, written, spans, places[unit], row, place, q_begin, q_end, kv_begin, kv_end, kv_limit - kv_end)
+        kv_begin = tile.kv_first + pieces[piece, 1]
+        kv_end = tile.kv_first + pieces[piece, 2]
+        place = tile.partial + (piece - begin) * (tile.q_end - tile.q_begin) if tile.partial >= 0 else -1
+        item = WorkItem(tile.row, place, tile.q_begin, tile.q_end, kv_begin, kv_end, tile.kv_limit - kv_end)
+        store_work_item(words, written, spans, places[unit], item)
         places[unit] += 1
 
 
@@ -293,44 +296,26 @@ def write_reduction(words: Words, written: Marks, spans: Table, tiles: Table, al
 
 @compiled
 def plan_v1_1(
-    words: Words,
-    written: Marks,
-    spans: Table,
-    strays: Table,
-    qo_indptr: Words,
-    kv_indptr: Words,
-    reduce_indptr_words: int,
-    rows: int,
-    rows_per_sequence: int,
-    uniform_queries: int,
-    sparse_queries: int,
-    topk: int,
-    heads: int,
-    is_causal: bool,
-    granularity: int,
-    compute_units: int,
+    words: Words, written: Marks, spans: Table, strays: Table, qo_indptr: Words, kv_indptr: Words, task: GreedyTask
 ) -> int:
-    """Run the planner; returns the branches taken, or -1 where the sort hands out a row that does not exist.
-
-    uniform_queries: query rows of a planned row, < 1 to read qo_indptr. sparse_queries: rows of a sequence under sparse
-    attention, 1 otherwise. heads: after folding. topk: tokens, < 0: not sparse.
-    """
-    clear(words, written, spans)
-    strays[0, 0] = 0
+    """Run the planner; returns the branches taken, or -1 where the sort hands out a row that does not exist."""
+    clear(words, written, spans, strays)
+    rows, heads, uniform_queries, topk = task.rows, task.heads, task.uniform_queries, task.topk
+    granularity, is_causal = task.granularity, task.is_causal
     branches = 0
     sparse = topk >= 0
-    tokens, queries = measure_rows(strays, qo_indptr, kv_indptr, rows, rows_per_sequence, sparse_queries, topk)
+    tokens, queries = measure_rows(strays, qo_indptr, kv_indptr, task)
     all_queries = 0
     for row in range(rows):
         all_queries = as_int32(all_queries + queries[row])
     cluster = min(divide_up(divide(all_queries, rows), PACKED_ROWS), 1)
-    units = divide(compute_units, cluster)
+    units = divide(task.compute_units, cluster)
     packed_rows = cluster * PACKED_ROWS
     if cluster == 0:
-        branches |= _DIVISION_BY_ZERO
+        branches |= Branch.DIVISION_BY_ZERO
     order = sort_rows(2 * queries + tokens, rows)
     if rows > 4 * WAVE:
-        branches |= _UNSORTED
+        branches |= Branch.UNSORTED
     for place in range(rows):
         if order[place] >= rows:
             return -1
@@ -369,7 +354,7 @@ def plan_v1_1(
         packed = queries[row] * heads
         tiles = first_tile[row + 1] - first_tile[row]
         packed_tile = min(packed, packed_rows)
-        branches |= (_EMPTY_SEQUENCE if tokens[row] == 0 else 0) | (_SEVERAL_QUERY_TILES if tiles > 1 else 0)
+        branches |= (Branch.EMPTY_SEQUENCE if tokens[row] == 0 else 0) | (Branch.SEVERAL_QUERY_TILES if tiles > 1 else 0)
         for tile in range(tiles):
             visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, heads, is_causal)
             if piece_end[dealt] + units > pieces.shape[0]:
@@ -377,7 +362,9 @@ def plan_v1_1(
             end, split, taken = deal_tile(
                 loads, winners, counts, pieces, piece_end[dealt], visible, packed_tile, limit, units, granularity
             )
-            branches |= taken | (_SPLIT if split else _UNSPLIT) | (_CAUSAL_TRIM if visible < tokens[row] else 0)
+            branches |= (
+                taken | (Branch.SPLIT if split else Branch.UNSPLIT) | (Branch.CAUSAL_TRIM if visible < tokens[row] else 0)
+            )
             piece_end[dealt + 1] = end
             tiles_split[dealt] = split
             dealt += 1
@@ -389,40 +376,27 @@ def plan_v1_1(
         places[unit] = items
         items += counts[unit]
         store(words, written, spans, WORK_INDPTR, unit + 1, items)
-        branches |= _COMPUTE_UNITS_LEFT_IDLE if counts[unit] == 0 else 0
+        branches |= Branch.COMPUTE_UNITS_LEFT_IDLE if counts[unit] == 0 else 0
 
     reductions = np.empty((all_tiles, 4), np.int64)
     partial = 0
     dealt = 0
     for row in order[:rows]:
-        sequence = divide(row, rows_per_sequence)
+        sequence = divide(row, task.rows_per_sequence)
         kv_first = sequence * topk if sparse else load(kv_indptr, sequence, strays, KV_INDPTR)
         if uniform_queries > 0:
             q_first = uniform_queries * row
         else:
-            q_first = load(qo_indptr, divide(row, sparse_queries), strays, QO_INDPTR)
+            q_first = load(qo_indptr, divide(row, task.sparse_queries), strays, QO_INDPTR)
         tile_queries = divide_up(min(queries[row] * heads, packed_rows), heads)
         for tile in range(first_tile[row + 1] - first_tile[row]):
             q_begin = q_first + tile * tile_queries
             q_end = min(q_begin + tile_queries, q_first + queries[row])
-            branches |= _SHORTER_LAST_TILE if q_end - q_begin < tile_queries else 0
+            branches |= Branch.SHORTER_LAST_TILE if q_end - q_begin < tile_queries else 0
             begin, end = piece_end[dealt], piece_end[dealt + 1]
             place = partial if tiles_split[dealt] else -1
-            write_tile(
-                words,
-                written,
-                spans,
-                places,
-                pieces,
-                begin,
-                end,
-                row,
-                q_begin,
-                q_end,
-                kv_first,
-                kv_first + tokens[row],
-                place,
-            )
+            dealt_tile = Tile(row, q_begin, q_end, kv_first, kv_first + tokens[row], place)
+            write_tile(words, written, spans, places, pieces, begin, end, dealt_tile)
             entry = reductions[first_tile[row] + tile]
             entry[0], entry[1], entry[2], entry[3] = -1, -2, -1, -2
             if tiles_split[dealt]:
@@ -430,7 +404,7 @@ def plan_v1_1(
                 partial += (end - begin) * (q_end - q_begin)
                 entry[3] = partial
             else:
-                branches |= _FINAL_MAP_UNSPLIT
+                branches |= Branch.FINAL_MAP_UNSPLIT
             dealt += 1
-    write_reduction(words, written, spans, reductions, all_tiles, reduce_indptr_words)
+    write_reduction(words, written, spans, reductions, all_tiles, task.reduce_indptr_words)
     return branches

@@ -18,6 +18,7 @@ from backend.aiter.planners.memory import (
     Marks,
     Table,
     Words,
+    WorkItem,
     as_int32,
     clear,
     compiled,
@@ -27,47 +28,27 @@ from backend.aiter.planners.memory import (
     store_range,
     store_work_item,
 )
-
-_PARALLEL = int(Branch.PARALLEL)
-_DIVISION_BY_ZERO = int(Branch.DIVISION_BY_ZERO)
-_EMPTY_SEQUENCE = int(Branch.EMPTY_SEQUENCE)
-_EMPTY_DROPPED = int(Branch.EMPTY_DROPPED)
-_SPLIT = int(Branch.SPLIT)
-_UNSPLIT = int(Branch.UNSPLIT)
-_NO_ROOM = int(Branch.NO_ROOM)
-_COMPUTE_UNITS_LEFT_IDLE = int(Branch.COMPUTE_UNITS_LEFT_IDLE)
-_ROWS_LEFT_OVER = int(Branch.ROWS_LEFT_OVER)
+from backend.aiter.planners.v1_2 import FastTask, kv_blocks
 
 
 @compiled
 def plan_v1_2_parallel(
-    words: Words,
-    written: Marks,
-    spans: Table,
-    strays: Table,
-    qo_indptr: Words,
-    kv_indptr: Words,
-    reduce_indptr_words: int,
-    rows: int,
-    uniform_queries: int,
-    granularity_log2: int,
-    compute_units: int,
-    shares: int,
-    overhead: int,
+    words: Words, written: Marks, spans: Table, strays: Table, qo_indptr: Words, kv_indptr: Words, task: FastTask
 ) -> int:
-    """Run the planner; returns the branches taken. uniform_queries: query rows of a row, < 1 to read qo_indptr."""
-    clear(words, written, spans)
-    strays[0, 0] = 0
-    branches = _PARALLEL
-    granularity = 1 << granularity_log2
+    """Run the planner; returns the branches taken."""
+    clear(words, written, spans, strays)
+    branches = Branch.PARALLEL.value
+    rows, uniform_queries, overhead = task.rows, task.uniform_queries, task.overhead
+    compute_units = task.compute_units
+    granularity = 1 << task.granularity_log2
     start = load(kv_indptr, 0, strays, KV_INDPTR)
     blocks_of_all = 0
     for row in range(rows):
         tokens = load(kv_indptr, row + 1, strays, KV_INDPTR) - load(kv_indptr, row, strays, KV_INDPTR)
-        blocks_of_all = as_int32(blocks_of_all + ((tokens + granularity - 1) >> granularity_log2) + overhead)
-    if shares == 0:
-        branches |= _DIVISION_BY_ZERO
-    payload = divide_up(blocks_of_all, shares) + overhead
+        blocks_of_all = as_int32(blocks_of_all + kv_blocks(task, tokens) + overhead)
+    if task.shares == 0:
+        branches |= Branch.DIVISION_BY_ZERO
+    payload = divide_up(blocks_of_all, task.shares) + overhead
     share = payload - overhead  # blocks that a compute unit of its own takes
 
     store(words, written, spans, REDUCE_INDPTR, 0, 0)
@@ -81,13 +62,13 @@ def plan_v1_2_parallel(
     for row in range(rows):
         begin = load(kv_indptr, row, strays, KV_INDPTR) - start
         end = load(kv_indptr, row + 1, strays, KV_INDPTR) - start
-        blocks = (end - begin + granularity - 1) >> granularity_log2
+        blocks = kv_blocks(task, end - begin)
         q_begin = uniform_queries * row
         q_end = uniform_queries * (row + 1)
         if uniform_queries <= 0:
             q_begin = load(qo_indptr, row, strays, QO_INDPTR)
             q_end = load(qo_indptr, row + 1, strays, QO_INDPTR)
-        branches |= _EMPTY_SEQUENCE if end == begin else 0
+        branches |= Branch.EMPTY_SEQUENCE if end == begin else 0
 
         fits = blocks + overhead <= room
         wasted = not fits and room <= overhead  # nothing fits: the row starts on the next unit
@@ -95,11 +76,11 @@ def plan_v1_2_parallel(
         fresh = 0 if fits else divide_up(blocks - first_blocks, share)  # pieces on units of their own
         pieces = fresh if wasted else fresh + 1
         if wasted:
-            branches |= _NO_ROOM
+            branches |= Branch.NO_ROOM
             if unit < compute_units:
                 store(words, written, spans, WORK_INDPTR, unit + 1, items)
                 closed = unit + 1
-        branches |= _EMPTY_DROPPED if pieces <= 0 else (_SPLIT if pieces > 1 else _UNSPLIT)
+        branches |= Branch.EMPTY_DROPPED if pieces <= 0 else (Branch.SPLIT if pieces > 1 else Branch.UNSPLIT)
 
         done = 0
         for piece in range(pieces):
@@ -108,7 +89,9 @@ def plan_v1_2_parallel(
             kv_begin = begin + done * granularity
             kv_end = min(begin + (done + taken) * granularity, end)
             place = partial + piece * (q_end - q_begin) if pieces > 1 else -1
-            store_work_item(words, written, spans, items + piece, row, place, q_begin, q_end, kv_begin, kv_end, end - kv_end)
+            store_work_item(
+                words, written, spans, items + piece, WorkItem(row, place, q_begin, q_end, kv_begin, kv_end, end - kv_end)
+            )
             if pieces > 1:
                 store(words, written, spans, REDUCE_PARTIAL_MAP, reduced + piece, place)
             on_unit = unit + piece + (1 if wasted else 0)
@@ -131,9 +114,9 @@ def plan_v1_2_parallel(
             room = payload - (blocks - first_blocks - (fresh - 1) * share + overhead)
 
     store_range(words, written, spans, WORK_INDPTR, closed + 1, compute_units + 1, items)
-    store_range(words, written, spans, REDUCE_INDPTR, rows, reduce_indptr_words, reduced)
+    store_range(words, written, spans, REDUCE_INDPTR, rows, task.reduce_indptr_words, reduced)
     if unit >= compute_units:
-        branches |= _ROWS_LEFT_OVER
+        branches |= Branch.ROWS_LEFT_OVER
     elif unit < compute_units - 1:
-        branches |= _COMPUTE_UNITS_LEFT_IDLE
+        branches |= Branch.COMPUTE_UNITS_LEFT_IDLE
     return branches
