@@ -18,6 +18,7 @@ from backend.case import Case
 from backend.checks.check import check
 from backend.child.ends import EndKind
 from backend.devices.agreement import Difference, differences, incomparable
+from backend.devices.kinds import device_kind
 from backend.devices.registry import Device
 from backend.errors import CannotRunError
 from backend.fate import Fate
@@ -28,9 +29,6 @@ from backend.path import Path, faults_before_launch, judge
 from backend.revision.revision import host_of
 from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace
-
-HARDWARE = ("cuda", "rocm")
-"""Devices that compute numbers and see stores by what they leave behind, or faults; none of them records footprints."""
 
 WRONG_FOR_CERTAIN = frozenset(
     {FindingKind.NOT_COVERED, FindingKind.COVERED_TWICE, FindingKind.MISPLACED_ROW, FindingKind.ROW_NOT_WRITTEN}
@@ -49,15 +47,30 @@ class Seen:
     numbers: Numbers | None
     end: DeviceEnd | None
     notes: tuple[str, ...]
+    own_kernel: str = ""
 
     @classmethod
     def of(cls, observation: Observation) -> Seen:
         """From an observation."""
-        return cls(observation.violations, observation.numbers, observation.end, observation.notes)
+        return cls(
+            violations=observation.violations,
+            numbers=observation.numbers,
+            end=observation.end,
+            notes=observation.notes,
+            own_kernel=observation.own_kernel,
+        )
 
     def observation(self, made: Call, device: str) -> Observation:
         """Back to one, of the same call."""
-        return Observation(made, device, self.violations, notes=self.notes, numbers=self.numbers, end=self.end)
+        return Observation(
+            made,
+            device,
+            self.violations,
+            notes=self.notes,
+            numbers=self.numbers,
+            end=self.end,
+            own_kernel=self.own_kernel,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +143,7 @@ def examine(made: Call, devices: Sequence[Device], before: Mapping[str, Seen | N
     observed |= {name: None if seen is None else seen.observation(made, name) for name, seen in before.items()}
     there = {name: one for name, one in observed.items() if one is not None}
     agreement.ran.update(list(there))
-    foretold = any(_faulty(one) for name, one in there.items() if name not in HARDWARE)
+    foretold = any(_faulty(one) for name, one in there.items() if not device_kind(name).is_hardware)
     agreement.faulty += foretold
     for left, right in itertools.combinations(there.values(), 2):
         _note(made.decision.case, left, right, agreement)
@@ -155,7 +168,7 @@ class Compared:
 
 def compare(left: Observation, right: Observation) -> Compared:
     """Everything in which two observations of one call differ."""
-    sides = [one.device in HARDWARE for one in (left, right)]
+    sides = [device_kind(one.device).is_hardware for one in (left, right)]
     if not any(sides):
         reason = incomparable(left.call)
         if reason is not None:
@@ -212,7 +225,7 @@ def _against_hardware(foretold: Observation, seen: Observation) -> Compared:
     findings = [finding for finding in check(foretold) if finding.severity > Severity.REFUSED]
     right = _came_out_right(seen)
     found = [Difference("result", "nothing wrong", _result(seen))] if not right and not findings else []
-    stores, apart = ([], []) if seen.device != "cuda" else _stores(foretold, seen)
+    stores, apart = ([], []) if not seen.own_kernel else _stores(foretold, seen)
     if right:
         code_object = foretold.call.launched.code_object
         for own in (False, True):
@@ -220,7 +233,7 @@ def _against_hardware(foretold: Observation, seen: Observation) -> Compared:
                 one.kind.value for one in findings if one.kind in WRONG_FOR_CERTAIN and own is (one.stage == code_object)
             }
             if certain:
-                to = apart if own and seen.device == "cuda" else found
+                to = apart if own and seen.own_kernel else found
                 to.append(Difference("result", ", ".join(sorted(certain)), _result(seen)))
     return Compared((*found, *stores), tuple(apart))
 

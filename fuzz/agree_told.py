@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from backend.devices.kinds import DEVICES
 from fuzz.agree import Agreement, Disagreement
-from fuzz.page.devices import WITNESSES
 from reprod.explain import told
 from reprod.text import table
 
@@ -24,7 +24,7 @@ def lines(agreement: Agreement, seed: int, shown: int) -> Iterator[str]:
                 count,
                 agreement.rows[name] or "-",
                 f"{agreement.worst[name]:.3f}" if name in agreement.worst else "-",
-                WITNESSES[name].notice if name in WITNESSES else "",
+                DEVICES[name].witness.notice if name in DEVICES else "",
             )
             for name, count in agreement.ran.items()
         ],

@@ -18,7 +18,8 @@ from typing import Any
 from backend.aiter.codefiles import CodeSource, open_source
 from backend.case import RELEASES, Case
 from backend.codec import from_plain, read_file, to_plain
-from backend.devices.registry import OPENERS, WITH_NUMBERS, Device, open_device
+from backend.devices.kinds import DEVICES, NumbersKind
+from backend.devices.registry import Device, open_device
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
 from backend.outcome import Outcome
@@ -209,8 +210,8 @@ class OpenPaths:
         self._open: dict[Machine, Path] = {}
 
     def __call__(self, machine: Machine) -> Path:
-        if machine.device not in OPENERS:
-            raise CannotRunError(f"device {machine.device}: not there; there are {', '.join(OPENERS)}")
+        if machine.device not in DEVICES:
+            raise CannotRunError(f"device {machine.device}: not there; there are {', '.join(DEVICES)}")
         if machine not in self._open:
             source = self._source(machine)
             self._open[machine] = Path(host_of(source), _device(machine, source))
@@ -269,8 +270,9 @@ def load_entry(file: FilePath) -> Entry:
         allowed = "at least one finding, the cause first" if expects else "no finding on a silent side"
         _require(file, f"{name}.expect", len(side.expect), bool(side.expect) == expects, allowed)
         _require(file, f"{name}.besides", len(side.besides), not (expects and side.besides), "none on a faulty side")
-        has_numbers = side.device in WITH_NUMBERS or not side.numbers
-        _require(file, f"{name}.device", side.device, has_numbers, f"one with numbers: {', '.join(WITH_NUMBERS)}")
+        having = [name for name, kind in DEVICES.items() if kind.numbers is not NumbersKind.NEVER]
+        has_numbers = side.device in having or not side.numbers
+        _require(file, f"{name}.device", side.device, has_numbers, f"one with numbers: {', '.join(having)}")
         _check_sweep(file, name, side)
         _check_planted(file, name, side)
     return entry

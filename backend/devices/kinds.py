@@ -63,6 +63,10 @@ class Opening:
     numbers: bool
 
 
+_MEMORY = 4096
+"""MiB of a worker's processes: ten times what usual cases take."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceKind:
     """One device.
@@ -70,6 +74,7 @@ class DeviceKind:
     open: makes it. numbers: see NumbersKind. takes_ranks: whether it can run a case on several ranks at the
     same moment, as tensor parallelism does. runs_code_objects: whether it runs AITER's own machine code from files.
     chunk_cases: cases that a campaign's worker is handed at once. case_seconds: after which a case hangs.
+    worker_memory: MiB that the processes of a worker may hold. workers_sharing: workers that may share the GPU that one needs.
     witness: what a result on it is worth.
     seen_on: what ran, in an issue, {product} being the GPU that the case is for; seen_whole: where numbers were asked for.
     swept, swept_whole: how a sweep came by what it tells; "" where hardware ran, which says enough.
@@ -83,6 +88,8 @@ class DeviceKind:
     runs_code_objects: bool = False
     chunk_cases: int
     case_seconds: float
+    worker_memory: int = _MEMORY
+    workers_sharing: int = 1
     seen_on: str = ""
     seen_whole: str = ""
     swept: str = ""
@@ -116,6 +123,15 @@ def device_kind(name: str) -> DeviceKind:
     if found is None:
         raise UsageError.not_allowed("device", name, ", ".join(DEVICES))
     return found
+
+
+def require_device(name: str, numbers: bool) -> DeviceKind:
+    """The row of a device that computes numbers where they are asked for; raises UsageError where there is none."""
+    kind = device_kind(name)
+    if numbers and kind.numbers is NumbersKind.NEVER:
+        having = [each.name for each in DEVICES.values() if each.numbers is not NumbersKind.NEVER]
+        raise UsageError.not_allowed("numbers of device", name, ", ".join(having))
+    return kind
 
 
 def notice(device: str) -> str:
@@ -154,6 +170,9 @@ def _both(asked: Opening) -> Device:
 
 
 _SECOND_STAGE = "the second stage (mla_reduce_v1, Triton merge) is followed by its rules: it ships as no code object"
+
+_GPU_MEMORY = 16_384
+"""MiB where one of a worker's processes holds a GPU's runtime, whose libraries alone are some gigabytes."""
 
 _GPU_CHUNK = 8
 """Each case takes seconds: a child process, and a launch that may fault."""
@@ -243,6 +262,7 @@ _ROWS = (
         takes_ranks=True,
         chunk_cases=_GPU_CHUNK,
         case_seconds=_GPU_SECONDS,
+        worker_memory=_GPU_MEMORY,
         witness=Witness(
             ground=Ground.AMD,
             ran="AITER itself (its sizing, planning and mla_decode_fwd) on an AMD GPU, in child processes that a case may kill",
@@ -264,6 +284,10 @@ _ROWS = (
         takes_ranks=True,
         chunk_cases=_GPU_CHUNK,
         case_seconds=_GPU_SECONDS,
+        worker_memory=_GPU_MEMORY,
+        # While one plans, checks or compiles, the GPU runs cases of the others; each holds a context of its own and some
+        # gigabytes. `rocm` keeps to one: a GPU that is reset takes with it whatever else runs there.
+        workers_sharing=4,
         witness=Witness(
             ground=Ground.NVIDIA,
             ran="AITER's sizing and planner, and a Triton kernel of our own that takes AITER's plan as it is",

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from backend.aiter.codefiles import CodeSource
 from backend.call import Call
-from backend.devices.kinds import DEVICES, NumbersKind, Opening, device_kind
+from backend.devices.kinds import DEVICES, Opening, require_device
 from backend.errors import UsageError
 from backend.observation import Observation
 
@@ -21,16 +21,6 @@ class Device(Protocol):
         ...
 
 
-OPENERS = tuple(DEVICES)
-"""Names of all devices."""
-
-WITH_NUMBERS = tuple(name for name, kind in DEVICES.items() if kind.numbers is not NumbersKind.NEVER)
-"""Devices that compare outputs with float64 attention: GPUs always, the machine where it is asked to."""
-
-RANKED = tuple(name for name, kind in DEVICES.items() if kind.takes_ranks)
-"""Devices that can run a case on several ranks at the same moment."""
-
-
 def open_device(
     name: str, source: CodeSource | None = None, record: bool = False, ranks: int = 1, numbers: bool = False
 ) -> Device:
@@ -40,10 +30,7 @@ def open_device(
     processes that run each case at once; numbers: observations must have numbers. Raises UsageError for an unknown name and
     for ranks or numbers on a device that has none, CannotRunError where the machine lacks what the device needs.
     """
-    kind = device_kind(name)
-    if numbers and kind.numbers is NumbersKind.NEVER:
-        having = [each.name for each in DEVICES.values() if each.numbers is not NumbersKind.NEVER]
-        raise UsageError.not_allowed("numbers of device", name, ", ".join(having))
+    kind = require_device(name, numbers)
     if ranks > 1 and not kind.takes_ranks:
         having = [each.name for each in DEVICES.values() if each.takes_ranks]
         raise UsageError.not_allowed(f"ranks of device {name}", ranks, f"1; devices with ranks are {', '.join(having)}")

@@ -19,7 +19,8 @@ from backend.child.ends import EndKind
 from backend.child.messages import Payload
 from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
-from backend.devices.registry import RANKED, open_device
+from backend.devices.kinds import device_kind
+from backend.devices.registry import open_device
 from backend.errors import AiterfuzzError
 from backend.outcome import reported
 from backend.path import Path
@@ -77,7 +78,9 @@ class CampaignChild:
         try:
             named_policy(order.space.backend)  # whoever sends the order has it from a person
             source = None if order.aiter is None else open_source(order.aiter)
-            ranks = order.ranks if order.device in RANKED else 1  # of others, the script alone has so many processes
+            ranks = (
+                order.ranks if device_kind(order.device).takes_ranks else 1
+            )  # of others, the script alone has so many processes
             device = open_device(order.device, source, ranks=ranks, numbers=order.numbers)
             self._path = Path(host_of(source), device)
         except AiterfuzzError as error:

@@ -14,36 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.devices.kinds import DEVICES, device_kind
 from backend.errors import UsageError
 from fuzz.spec import Spec, explained, explanations
 
 if TYPE_CHECKING:
     from fuzz.space import CaseSpace
 
-GPU_DEVICES = ("rocm", "cuda")
-"""Devices of which a worker needs a GPU of its own; a worker of any other needs a core."""
-
 DEFAULT_SECONDS = 600.0
 """Of a campaign that is given neither cases nor seconds."""
-
-GPU_WORKERS = {"cuda": 4}
-"""Workers that share a GPU. While one plans, checks or compiles, the GPU runs cases of the others; each holds a context of its
-own and some gigabytes. `rocm` keeps to one: a GPU that is reset takes with it whatever else runs there."""
-
-MEMORY = 4096
-"""MiB of a worker's processes: ten times what usual cases take."""
-GPU_MEMORY = 16_384
-"""The same where one of them holds a GPU's runtime, whose libraries alone are some gigabytes."""
-
-CHUNK_CASES = {"model": 1000, "cdna": 25, "both": 25}
-"""A quarter of a second of work, or on the machine a second: handing a chunk out costs two milliseconds."""
-GPU_CHUNK_CASES = 8
-"""A child process a case: seconds each."""
-
-CASE_SECONDS = {"model": 30.0, "cdna": 300.0, "both": 300.0}
-"""A thousand times what a usual case takes; the longest legitimate ones (320 requests of 128 Ki tokens) take a hundredth."""
-GPU_CASE_SECONDS = 1800.0
-"""A GPU device has a limit of its own for each launch and runs a case several times when it died; this one is for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +88,8 @@ class CampaignConfig(Spec):
             value = getattr(self, each.name)
             _require(each.name, value, type(value) is not int or value < 1 << 63, "a number of 63 bits")
         _require("chunk_cases", self.chunk_cases, self.chunk_cases <= 65_535, "at most 65535")
-        _require("ranks", self.ranks, self.ranks == 1 or self.device in GPU_DEVICES, "1, or more on device rocm or cuda")
+        ranked = [name for name, kind in DEVICES.items() if kind.takes_ranks]
+        _require("ranks", self.ranks, self.ranks == 1 or self.device in ranked, f"1, or more on device {' or '.join(ranked)}")
         finite = self.seconds is None or 0 < self.seconds < float("inf")
         _require("seconds", self.seconds, finite, "a number of seconds above 0")
         _require("case_seconds", self.case_seconds, 0 <= self.case_seconds < float("inf"), "0 or more seconds")
@@ -119,18 +99,18 @@ class CampaignConfig(Spec):
         """Cases of every chunk; of a campaign of fewer cases than a chunk usually has, all of them."""
         if self.chunk_cases:
             return self.chunk_cases
-        usual = CHUNK_CASES.get(self.device, GPU_CHUNK_CASES)
+        usual = device_kind(self.device).chunk_cases
         return usual if self.cases is None else min(usual, self.cases)
 
     @property
     def seconds_a_case(self) -> float:
         """After which a case hangs."""
-        return self.case_seconds or CASE_SECONDS.get(self.device, GPU_CASE_SECONDS)
+        return self.case_seconds or device_kind(self.device).case_seconds
 
     @property
     def memory_a_worker(self) -> int:
         """MiB that its processes may hold."""
-        return self.worker_memory or (GPU_MEMORY * self.ranks if self.device in GPU_DEVICES else MEMORY)
+        return self.worker_memory or device_kind(self.device).worker_memory * self.ranks
 
     @property
     def chunk_limit(self) -> int | None:
@@ -145,12 +125,12 @@ class CampaignConfig(Spec):
     @property
     def resource(self) -> str:
         """What Ray calls that which one worker needs one of."""
-        return "GPU" if self.device in GPU_DEVICES else "CPU"
+        return "GPU" if device_kind(self.device).is_hardware else "CPU"
 
     @property
     def workers_sharing(self) -> int:
         """Workers that may share one of it."""
-        return GPU_WORKERS.get(self.device, 1)
+        return device_kind(self.device).workers_sharing
 
     def replace(self, **changes: Any) -> CampaignConfig:
         """A copy with some fields changed."""

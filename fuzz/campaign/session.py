@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError
 from backend.serving.registry import named_policy
 from fuzz.campaign.checked import require_plain
 from fuzz.campaign.collaborators import Log, NoLog, NothingKnown, Triage
-from fuzz.campaign.config import CASE_SECONDS, IDENTITY, CampaignConfig
+from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.live import Live
 from fuzz.campaign.order import Order
@@ -71,7 +72,7 @@ def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
     config = absolute(config)
     config = config.replace(chunk_cases=config.cases_a_chunk)  # kept where it goes on with other limits
     # Whatever is wrong with what was given is said before anything is written or started.
-    require_device(config)
+    require_device(config.device, config.numbers)
     require_rule(config.backend)
     space = config.space()
     earlier = None if config.compare is None else load_summary(Path(config.compare))
@@ -135,19 +136,6 @@ def summarised(config: CampaignConfig) -> CampaignSummary:
     if config.compare is not None:
         write_comparison(folder, compare(load_summary(folder), load_summary(Path(config.compare)), config.compare))
     return load_summary(folder)
-
-
-def require_device(config: CampaignConfig) -> None:
-    """Complains of a device that there is none of, and of numbers that it has not."""
-    device = config.device
-    if device in CASE_SECONDS and not config.numbers:
-        return  # known here; the table of devices takes a second to import
-    from backend.devices.registry import OPENERS, WITH_NUMBERS
-
-    if device not in OPENERS:
-        raise UsageError.not_allowed("device", device, ", ".join(OPENERS))
-    if config.numbers and device not in WITH_NUMBERS:
-        raise UsageError.not_allowed("numbers of device", device, ", ".join(WITH_NUMBERS))
 
 
 def stored_campaign(path: Path) -> tuple[CampaignConfig, Provenance]:

@@ -26,11 +26,11 @@ from backend.child.keeper import Keeper, NotStartedError
 from backend.child.messages import Word
 from backend.child.tree import Limits
 from backend.codec import dumps, from_plain, to_plain
+from backend.devices.kinds import device_kind
 from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from backend.outcome import Outcome
-from fuzz.campaign.config import GPU_DEVICES
 from fuzz.campaign.order import Order
 from fuzz.campaign.outcomes import HANGS, WithinSpace, died, label_of, outcome_of
 from fuzz.campaign.report import ChunkReport
@@ -299,7 +299,7 @@ class Worker:
             return Broken(str(error), usable=False)
         gpu = (
             next((os.environ[name] for name in VISIBLE if os.environ.get(name)), "")
-            if self._order.device in GPU_DEVICES
+            if device_kind(self._order.device).is_hardware
             else ""
         )
         return Hello(os.uname().nodename, _node(), os.getpid(), str(self._supervisor.slot), own_fingerprint(), gpu)

@@ -45,12 +45,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the explanation; 1 where the case shows a fault, 3 where it did not run."""
     from backend.aiter.codefiles import open_source
+    from backend.devices.kinds import notice
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
     from backend.serving.registry import runs_code
     from fuzz.apart import is_apart, run_apart
     from fuzz.compiling import announced
-    from fuzz.page.devices import notice
     from reprod.explain import explain
 
     named = given_case_fields(arguments).get("backend")

@@ -45,10 +45,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Searches; prints the table of faults."""
+    from backend.devices.kinds import notice
     from fuzz.campaign.pool import Local
     from fuzz.campaign.session import Manner, begin
     from fuzz.campaign.told import lines
-    from fuzz.page.devices import notice
     from fuzz.provenance import Provenance
     from fuzz.results import FILE_NAME, Results
 

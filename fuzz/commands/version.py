@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import installed_wheel
     from backend.aiter.release import release
     from backend.case import RELEASES
-    from backend.devices.registry import OPENERS
+    from backend.devices.kinds import DEVICES
     from backend.errors import CannotRunError
     from backend.serving.backends import BACKENDS
     from fuzz.provenance import provenance
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         "AITER rules": ", ".join(f"{name} ({release(name).commit[:12]})" for name in RELEASES),
         "code objects": code_objects,
         "backends": ", ".join(BACKENDS),
-        "devices": ", ".join(OPENERS),
+        "devices": ", ".join(DEVICES),
     }
     for what, told in lines.items():
         print(f"{what:13} {told}")

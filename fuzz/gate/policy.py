@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from backend.aiter.codefiles import open_source
 from backend.case import Case
 from backend.codec import to_plain
+from backend.devices.kinds import notice
 from backend.devices.registry import open_device
 from backend.findings import worst
 from backend.outcome import Outcome
@@ -24,7 +25,6 @@ from fuzz.gate.judge import Shape
 from fuzz.gate.render import Entry, Report
 from fuzz.gate.sweep import HEADS, Tensors
 from fuzz.generate import chunk_cases
-from fuzz.page.devices import notice
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
 from fuzz.verdict import Counts, Verdict

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from backend.codec import to_plain
+from backend.devices.kinds import notice
 from backend.real.frameworks.record import DecisionRow, SourceLine
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.render import Entry, Report
-from fuzz.page.devices import notice
 from reprod.explain import told
 from reprod.text import one_line
 

@@ -14,11 +14,11 @@ from enum import StrEnum
 from typing import Any
 
 from backend.codec import to_plain
+from backend.devices.kinds import Ground, Witness, device_kind
 from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Conclusion, Member, Reason, Span, TriagedFinding
 from fuzz.models import model_named
 from fuzz.page.accepted import Accepted, accepted
-from fuzz.page.devices import WITNESSES, Ground, Witness
 from fuzz.space import SHAPES, CaseSpace
 
 
@@ -269,7 +269,7 @@ def _scope(member: Member) -> Scope:
     return Scope(
         identity=member.identity,
         device=member.config.device,
-        witness=WITNESSES[member.config.device],
+        witness=device_kind(member.config.device).witness,
         drawn_from=dict(_drawn_from(member, member.space)),
         accepted=accepted(member),
         cases=member.cases,

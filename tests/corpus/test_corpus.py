@@ -11,7 +11,7 @@ import pytest
 
 from backend.case import Case
 from backend.codec import from_plain, to_plain
-from backend.devices.registry import OPENERS
+from backend.devices.kinds import DEVICES
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome, fate_of
@@ -58,7 +58,7 @@ def test_entry_behaves(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in ENTRIES if name not in ON_THE_MODEL])
 def test_entry_without_a_checkout_says_what_is_missing(name: str) -> None:
     entry = ENTRIES[name]
-    if "cdna" in OPENERS and not any(side.revision for _, side in entry.sides()):
+    if "cdna" in DEVICES and not any(side.revision for _, side in entry.sides()):
         pytest.skip("runs from the installed wheel alone; see test_machine_code_entry_behaves")
     verdict = replay(entry, OpenPaths())
     assert verdict.status is Status.CANNOT_RUN
@@ -67,7 +67,7 @@ def test_entry_without_a_checkout_says_what_is_missing(name: str) -> None:
 
 @pytest.mark.checkout
 @pytest.mark.slow
-@pytest.mark.skipif("cdna" not in OPENERS, reason="device cdna is not built in yet")
+@pytest.mark.skipif("cdna" not in DEVICES, reason="device cdna is not built in yet")
 @pytest.mark.parametrize("name", [name for name in ENTRIES if name not in ON_THE_MODEL])
 def test_machine_code_entry_behaves(name: str, aiter_checkout: Path) -> None:
     entry = ENTRIES[name]

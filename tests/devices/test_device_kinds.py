@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conformance import FAULTY, conforms
+from conformance import FAULTY, calls, conforms
 
 from backend.aiter.codefiles import installed_wheel
 from backend.call import Call
@@ -12,6 +12,8 @@ from backend.devices.registry import open_device
 from backend.errors import UsageError
 from backend.observation import DeviceEnd, EndKind, Observation, Violation, ViolationKind
 from backend.path import Path
+from fuzz.agree import compare
+from fuzz.campaign.config import CampaignConfig
 from fuzz.provenance import provenance
 from reprod.write import ISSUE, finding_files
 
@@ -56,6 +58,9 @@ def test_a_made_up_device_is_one_row() -> None:
     text = finding_files(outcome, provenance("oracle", ("2025-11",), None))[ISSUE]
     assert "* **Seen on:** a vision of an AMD Instinct MI355X (gfx950)." in text
     assert notice("oracle") == "device oracle: Not run on hardware: a simulation on the CPU."
+    config = CampaignConfig(device="oracle")
+    assert (config.cases_a_chunk, config.seconds_a_case, config.resource) == (3, 1.0, "CPU")
+    assert compare(device.observe(calls()[0]), device.observe(calls()[0])).differences == ()
     with pytest.raises(UsageError, match="ranks of device oracle"):
         open_device("oracle", ranks=2)
     with pytest.raises(UsageError, match="numbers of device: given 'oracle'"):

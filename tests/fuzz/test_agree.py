@@ -38,7 +38,8 @@ class Played:
 
     def observe(self, call: Call) -> Observation:
         found = tuple(dataclasses.replace(one, stage=call.launched.code_object) for one in self._violations)
-        return Observation(call, self.name, found, **self._seen)  # type: ignore[arg-type]
+        own = "our Triton kernel" if self.name == "cuda" else ""
+        return Observation(call, self.name, found, own_kernel=own, **self._seen)  # type: ignore[arg-type]
 
 
 class Absent:

@@ -9,10 +9,9 @@ import pytest
 from made_summaries import REFUSED, cell, clean, everything, faulty, founding_finding, hostile_finding, member
 
 from backend.codec import dumps, to_plain
-from backend.devices.registry import OPENERS
+from backend.devices.kinds import DEVICES
 from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Counts, Reason, Span
-from fuzz.page.devices import WITNESSES
 from fuzz.page.statement import Verdict, digest_of, refusals, statement
 
 
@@ -145,6 +144,6 @@ def test_the_digest_can_be_worked_out_from_the_file_and_changes_with_any_figure(
     assert set(read) - {"digest"} == set(to_plain(said)) - {"digest"}
 
 
-@pytest.mark.parametrize("device", OPENERS)
+@pytest.mark.parametrize("device", DEVICES)
 def test_every_device_is_known_as_a_witness(device: str) -> None:
-    assert WITNESSES[device].blind
+    assert DEVICES[device].witness.blind
