@@ -40,6 +40,9 @@ SETTINGS = {
 }
 """Environment that Ray reads when it is imported; what the user has set stays."""
 
+FEW_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
+"""The same where workers are far fewer than cores: Ray would start a process a core first, which takes two seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -79,7 +82,7 @@ class Cluster:
     """
 
     def __init__(self, address: str | None, demand: Demand) -> None:
-        for name, value in SETTINGS.items():
+        for name, value in {**SETTINGS, **(FEW_WORKERS if demand.resource == "GPU" else {})}.items():
             os.environ.setdefault(name, value)
         import ray
 

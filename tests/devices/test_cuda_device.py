@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from backend.codec import from_plain, to_plain
 from backend.decision import Decision
 from backend.devices.child.observed import NOT_HARDWARE
 from backend.devices.cuda import CudaDevice
+from backend.devices.cuda.device import kept_bytecode
 from backend.devices.cuda.order import Order, order
 from backend.devices.cuda.selftest import random_case, well_formed_calls, wild_call
 from backend.devices.registry import open_device
@@ -210,3 +214,15 @@ def test_the_kernel_fills_with_the_very_values_that_torch_does() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", FILLED_ALIKE], env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout == "alike\n", done.stderr
+
+
+def test_bytecode_is_kept_where_torch_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(package / "__init__.py")))
+    kept = kept_bytecode({"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert kept == {"PYTHONPYCACHEPREFIX": str(tmp_path / "cache" / "aiterfuzz" / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
+    assert kept_bytecode({"PYTHONPYCACHEPREFIX": "/elsewhere"}) == {}
+    (package / "__pycache__").mkdir()
+    assert kept_bytecode({}) == {}

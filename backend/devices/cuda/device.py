@@ -6,9 +6,11 @@ and named (see child/supervisor.py).
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from backend.call import Call
@@ -28,6 +30,21 @@ STAGE_1 = "our Triton kernel"
 """Stage of its violations; the merge that follows goes by AITER's names ("mla_reduce_v1", "stage 2")."""
 
 
+def kept_bytecode(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables under which a child keeps torch's bytecode in the user's cache, where torch is installed without any.
+
+    Images are built that way, and there each start compiles torch again, for seconds. Nothing where there is bytecode beside
+    the package, or where the environment names a place already.
+    """
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None or "PYTHONPYCACHEPREFIX" in environment:
+        return {}
+    if (Path(torch.origin).parent / "__pycache__").is_dir():
+        return {}
+    cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return {"PYTHONPYCACHEPREFIX": str(cache / "aiterfuzz" / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
+
+
 class CudaDevice(ChildDevice):
     """ranks: processes that run each case at the same moment, on as many GPUs as there are. interpret: Triton's interpreter on
     the CPU instead of a GPU, for tests; every observation says so. sanitize: under compute-sanitizer's memcheck, tensors as
@@ -45,7 +62,7 @@ class CudaDevice(ChildDevice):
         self._seed = seed
         self._logs = tempfile.TemporaryDirectory(prefix="aiterfuzz-sanitizer-") if sanitize else None
         command = [sys.executable, "-m", WORKER]
-        variables: dict[str, str] = {}
+        variables = kept_bytecode(os.environ)
         if interpret:
             command.append("--interpret")
         if self._logs is not None:
