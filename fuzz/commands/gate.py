@@ -112,7 +112,7 @@ def _tell(made: Report, arguments: argparse.Namespace) -> int:
             print(line)
     if arguments.out is not None:
         _write(arguments.out, "gate.json", json.dumps(render.plain(made), indent=1) + "\n")
-        _write(arguments.out, "gate.xml", render.junit(made))
+        _write(arguments.out, "gate.xml", render.gate_xml(made))
         _write(arguments.out, "summary.md", render.markdown(made))
     return made.verdict.exit_code
 

@@ -6,13 +6,12 @@ text of a stranger is folded (reprod.text) on its way out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
 from backend.codec import to_plain
+from fuzz.junit import Result, Test, junit
 from fuzz.verdict import Conclusion, Verdict
 from reprod.text import as_markdown, markdown_table, one_line, table
 
@@ -120,23 +119,17 @@ def plain(report: Report) -> dict[str, Any]:
     }
 
 
-def junit(report: Report) -> str:
+def gate_xml(report: Report) -> str:
     """A test for each fault, those that are not blamed skipped; an error for each thing that did not run; one for the whole."""
-    suite = ElementTree.Element("testsuite", {"name": _legal(report.title)})
-    for entry in report.entries:
-        test = ElementTree.SubElement(suite, "testcase", {"classname": _legal(entry.classname), "name": _legal(entry.name)})
-        kind = "failure" if entry.blamed else "skipped"
-        ElementTree.SubElement(test, kind, {"message": _legal(entry.message)}).text = _legal(entry.detail)
+    tests = [
+        Test(entry.name, entry.classname, Result.FAILURE if entry.blamed else Result.SKIPPED, entry.message, entry.detail)
+        for entry in report.entries
+    ]
     for question in report.verdict.open_questions:
-        test = ElementTree.SubElement(suite, "testcase", {"classname": "gate", "name": _legal(question.partition(":")[0])})
-        ElementTree.SubElement(test, "error", {"message": _legal(question)})
+        tests.append(Test(question.partition(":")[0], "gate", Result.ERROR, question))
     if report.verdict.conclusion is Conclusion.CLEAN:
-        ElementTree.SubElement(suite, "testcase", {"classname": "gate", "name": "no fault to blame the source for"})
-    for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        suite.set(attribute, str(len(suite.findall(f"testcase/{tag}"))))
-    suite.set("tests", str(len(suite.findall("testcase"))))
-    ElementTree.indent(suite)
-    return "<?xml version='1.0' encoding='utf-8'?>\n" + ElementTree.tostring(suite, encoding="unicode") + "\n"
+        tests.append(Test("no fault to blame the source for", "gate"))
+    return junit(report.title, tests)
 
 
 def _folded(cell: object) -> object:
@@ -149,7 +142,3 @@ def _property(text: str) -> str:
 
 def _data(text: str) -> str:
     return one_line(text).replace("%", "%25")
-
-
-def _legal(text: str) -> str:
-    return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)

@@ -12,7 +12,7 @@ from fuzz.campaign.store import store_path
 from fuzz.campaign.summary import CampaignSummary, load_summary
 from fuzz.page.detail import details
 from fuzz.page.html import page
-from fuzz.page.junit import junit
+from fuzz.page.junit_tests import report_xml
 from fuzz.page.markdown import markdown
 from fuzz.page.plain import plain
 from fuzz.page.statement import statement
@@ -46,7 +46,7 @@ def report_of(summary: CampaignSummary, root: Path, out: Path) -> Report:
     texts = {
         PAGE: page(summary, said, found, out),
         JSON: plain(summary, said, found),
-        JUNIT: junit(summary, said),
+        JUNIT: report_xml(summary, said),
         MARKDOWN: markdown(summary, said),
     }
     try:

@@ -17,7 +17,7 @@ from fuzz.campaign.summary import KnownReference
 from fuzz.gate.comparison import Comparison, Reference, Standing, compared
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
-from fuzz.gate.render import Report, annotation_lines, junit, lines, markdown, plain
+from fuzz.gate.render import Report, annotation_lines, gate_xml, lines, markdown, plain
 from fuzz.gate.source_report import report
 from fuzz.verdict import Conclusion, Counts
 
@@ -243,7 +243,7 @@ def test_a_stranger_s_text_commands_nobody() -> None:
 
 def test_junit_fails_what_is_blamed_and_skips_the_rest() -> None:
     found = verdict([sighting("a<&>"), sighting("b", message="bell \x07")], [sighting("b")])
-    suite = ElementTree.fromstring(junit(reported(found)).encode())
+    suite = ElementTree.fromstring(gate_xml(reported(found)).encode())[0]
     assert dict(suite.attrib) == {
         "name": "aiterfuzz gate sglang==1<&>",
         "tests": "2",
@@ -252,8 +252,8 @@ def test_junit_fails_what_is_blamed_and_skips_the_rest() -> None:
         "skipped": "1",
     }
     assert [(test.get("name"), test[0].tag) for test in suite] == [("a<&>", "failure"), ("b", "skipped")]
-    assert str(suite[1][0].get("message")).endswith("bell ?")
-    clean = ElementTree.fromstring(junit(reported(verdict([], []))).encode())
+    assert str(suite[1][0].get("message")).endswith("bell \ufffd")
+    clean = ElementTree.fromstring(gate_xml(reported(verdict([], []))).encode())[0]
     assert (clean.get("tests"), clean.get("failures"), len(clean[0])) == ("1", "0", 0)
 
 
@@ -262,7 +262,7 @@ def test_every_form_says_what_did_not_run() -> None:
     made = reported(found)
     assert list(lines(made))[-1].startswith("OPEN: not run: ")
     assert markdown(made).startswith("## ❔ OPEN: not run: ")
-    suite = ElementTree.fromstring(junit(made).encode())
+    suite = ElementTree.fromstring(gate_xml(made).encode())[0]
     assert (suite.get("failures"), suite.get("errors")) == ("0", str(len(found.verdict.open_questions)))
     assert [line.partition("::")[0] for line in annotation_lines(made)] == [""] * len(found.verdict.open_questions)
     data = plain(made)

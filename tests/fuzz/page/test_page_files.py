@@ -17,7 +17,7 @@ from fuzz import cli
 from fuzz.campaign.summary import CampaignSummary, Reliability
 from fuzz.page.detail import details
 from fuzz.page.html import page
-from fuzz.page.junit import junit
+from fuzz.page.junit_tests import report_xml
 from fuzz.page.markdown import markdown
 from fuzz.page.plain import plain
 from fuzz.page.statement import digest_of, statement
@@ -42,7 +42,7 @@ CLEAN_SUMMARY = """\
 
 
 def xml(summary: CampaignSummary) -> ElementTree.Element:
-    return ElementTree.fromstring(junit(summary, statement(summary)))
+    return ElementTree.fromstring(report_xml(summary, statement(summary)))
 
 
 def outcomes(summary: CampaignSummary) -> dict[str, str]:
