@@ -174,6 +174,8 @@ class Case:
         "whether a row is hidden from the tokens behind its own (an argument of mla_decode_fwd in 2026-08)",
         argument="causal",
     )
+    q_scale: bool = row(True, "whether the scale of an fp8 q is handed over", word="q_scale")
+    kv_scale: bool = row(True, "whether the scale of KV is handed over, where q or KV is fp8", word="kv_scale")
     kv_lora_rank: int = row(
         V_HEAD_DIM, "latent elements of a KV token, which are V, and of an o row", least=16, most=1024, of_model=True
     )

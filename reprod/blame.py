@@ -53,6 +53,8 @@ def blame(outcome: Outcome) -> Blame:
     verdict = _verdict(cause)
     if cause.party is Party.KERNEL and cause.kind in _BY_WIDTH and _other_width(outcome.call):
         (reason, advice), verdict = _OTHER_WIDTH, ContractVerdict.UNSUPPORTED_AND_SILENT
+    if cause.kind is FindingKind.NULL_POINTER and outcome.call is not None and not outcome.call.decode.kv_scale:
+        (reason, advice), verdict = _NO_SCALE, ContractVerdict.UNSUPPORTED_AND_SILENT
     who = _KERNEL_OR_HOST if cause.kind is FindingKind.UNWRITTEN_READ else f"the {cause.party.value}"
     return Blame(cause.party, _sentence(outcome, cause), reason, advice, verdict, who)
 
@@ -79,6 +81,13 @@ _OTHER_WIDTH = (
     "serve this geometry by another kernel; upstream, refuse a head size that the kernel is not made for",
 )
 """Tensors of a geometry that the kernels are not made for."""
+
+
+_NO_SCALE = (
+    "kv_scale is left out, which the kernels for fp8 KV read whatever q is, and AITER asks for the scales of an fp8 q alone",
+    "hand kv_scale over; upstream, ask for it wherever KV is fp8",
+)
+"""A null pointer that nobody refuses."""
 
 
 _OTHER_DTYPES = (

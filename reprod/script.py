@@ -95,6 +95,8 @@ def _tags(decision: Decision) -> set[str]:
         "until 2025" if decision.case.release.startswith("2025") else "since 2026",
         "lse" if decision.decode.return_lse else "no lse",
         "causal" if decision.decode.option("causal", default=True) else "not causal",
+        "q_scale" if decision.decode.q_scale else "no q_scale",
+        "kv_scale" if decision.decode.kv_scale else "no kv_scale",
         "options" if decision.decode.options else "no options",
     }
 

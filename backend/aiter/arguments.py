@@ -80,6 +80,7 @@ class DecodeArguments:
     kv_buffer: [kv_pages, page_size, 1, qk_head_dim] of kv_dtype.
     metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
     num_kv_splits: None lets AITER choose. page_size: second dimension of kv_buffer.
+    q_scale, kv_scale: whether they are handed over; where no type is fp8 it makes no difference.
     options: further keyword arguments, those alone that differ from AITER's defaults, as (name, value).
     """
 
@@ -99,6 +100,8 @@ class DecodeArguments:
     intra_batch_mode: bool
     return_lse: bool = False
     options: tuple[tuple[str, object], ...] = ()
+    q_scale: bool = True
+    kv_scale: bool = True
     qk_head_dim: int = QK_HEAD_DIM
     v_head_dim: int = V_HEAD_DIM
 

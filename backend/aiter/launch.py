@@ -110,7 +110,7 @@ def launch(
     """What `mla_decode_fwd` launches. source: where the code object must be found; its own kernel table, if any, is used.
     folded: the fold of a revision whose rule is not built in; None: by the release's rule.
 
-    The six metadata tensors are those of `arguments.metadata`; sm_scale and the scales of q and KV are the usual ones. What
+    The six metadata tensors are those of `arguments.metadata`; sm_scale is the usual one. What
     AITER does by environment variable only (AITER_ENABLE_EXPERIMENTAL, AITER_MLA_USE_OPUS, ...) is off.
     """
     for name, value in arguments.options:
@@ -138,6 +138,8 @@ def launch(
         return_lse=arguments.return_lse,
         intra_batch_mode=arguments.intra_batch_mode,
         causal=bool(arguments.option("causal", default=True)),
+        q_scale=arguments.q_scale,
+        kv_scale=arguments.kv_scale,
         qk_head_dim=arguments.qk_head_dim,
     )
     plan = _plan(release, device, source, shape, folded)
@@ -204,6 +206,8 @@ class _Shape(NamedTuple):
     return_lse: bool
     intra_batch_mode: bool
     causal: bool
+    q_scale: bool
+    kv_scale: bool
     qk_head_dim: int
 
 
@@ -245,10 +249,15 @@ def _plan(
         return Refusal(
             "mla_decode_fwd", f"{f'release {release.name}' if table is None else table.label} has no argument causal"
         )
+    missing = _missing_scale(release, shape)
+    if missing is not None:
+        return Refusal("mla_decode_stage1_asm_fwd", missing)
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
         return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key)
     values = kernarg_values(release, key, kernel, shape.page_size, shape.splits, shape.qk_head_dim)
+    if shape.kv_dtype is DType.FP8 and shape.q_dtype is not DType.FP8 and not shape.kv_scale:
+        values["ptr_KVSCALE"] = 0  # the launcher leaves it null, and no kernel asks
     return _Plan(
         folded=folded,
         kernel=kernel,
@@ -256,6 +265,16 @@ def _plan(
         logits_is_o=not shape.persistent and shape.splits == 1 and release.decode.logits_are_o(key),
         mgc=0 if shape.persistent else release.decode.least_split_tokens(key),
     )
+
+
+def _missing_scale(release: Release, shape: _Shape) -> str | None:
+    """Why the launcher raises for a scale that is not handed over; None where it does not look, or all are there."""
+    checks = release.launcher.fp8_q_needs_scales
+    if shape.q_dtype is DType.FP8 and not (shape.q_scale and shape.kv_scale):
+        return "fp8 Q requires q_scale and kv_scale" if checks else "std::bad_optional_access (q_scale, kv_scale)"
+    if shape.kv_dtype is DType.FP8 and not shape.kv_scale and not checks:
+        return "std::bad_optional_access (kv_scale)"
+    return None
 
 
 def kernarg_values(

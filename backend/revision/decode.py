@@ -143,8 +143,8 @@ def _given(arguments: DecodeArguments) -> dict[str, Any]:
         "num_kv_splits": arguments.num_kv_splits,
         "intra_batch_mode": arguments.intra_batch_mode,
         "return_lse": arguments.return_lse,
-        "q_scale": ShapedTensor((1,), "fp32", "q_scale"),
-        "kv_scale": ShapedTensor((1,), "fp32", "kv_scale"),
+        "q_scale": ShapedTensor((1,), "fp32", "q_scale") if arguments.q_scale else None,
+        "kv_scale": ShapedTensor((1,), "fp32", "kv_scale") if arguments.kv_scale else None,
         **dict(arguments.options),
     }
     sizes = arguments.metadata

@@ -118,6 +118,8 @@ def assemble(case: Case, choice: Choice) -> Decision:
         num_kv_splits=_captured_splits(case, choice) or choice.max_split_per_batch,
         intra_batch_mode=choice.mode is MetadataMode.FAKE,
         return_lse=case.return_lse,
+        q_scale=case.q_scale,
+        kv_scale=case.kv_scale,
         qk_head_dim=case.qk_head_dim,
         v_head_dim=case.kv_lora_rank,
         options=tuple(

@@ -96,8 +96,14 @@ def order(call: Call, seed: int = 0) -> Order:
     Raises UnmodelledError for what our own kernel is not made for.
     """
     launch, decode, decision = call.launched, call.decode, call.decision
-    if (decode.qk_head_dim, decode.v_head_dim) != (QK_HEAD_DIM, V_HEAD_DIM) or decode.options:
-        raise UnmodelledError(f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask")
+    if (
+        (decode.qk_head_dim, decode.v_head_dim) != (QK_HEAD_DIM, V_HEAD_DIM)
+        or decode.options
+        or not (decode.q_scale and decode.kv_scale)
+    ):
+        raise UnmodelledError(
+            f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask, with scales"
+        )
     stage = launch.second_stage
     words = {name: Words.of(getattr(decode, name)) for name in INDEX_TENSORS}
     if launch.persistent:

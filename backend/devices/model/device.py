@@ -40,7 +40,8 @@ class ModelDevice:
         known = self._known if self._known is not None else traits(launch.blob_id)
         merged = second_stage.run(call, self._record)
         seen = _persistent(call, known) if launch.persistent else _non_persistent(call, known)
-        violations = [*seen.violations, *pages.violations(call, known, seen.work), *merged.violations]
+        null = bounds(kernargs.through_null(call, seen.idle), launch.tensors, launch.code_object, None)
+        violations = [*seen.violations, *null, *pages.violations(call, known, seen.work), *merged.violations]
         if seen.end is None:
             missing = [outputs.unwritten(call, *seen.writes_of_o, merged.rows)]
             if len(merged.partials):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS, KernargReads, kernarg_reads
 from backend.aiter.kernargs import Kernarg
 from backend.call import Call
+from backend.case import DType
 from backend.devices.accesses import FLOAT32, INT32, Accesses
 from backend.devices.model.traits import KernelTraits
 from backend.errors import UnmodelledError
@@ -55,6 +56,14 @@ def fixed(call: Call, known: KernelTraits, idle: bool) -> list[Accesses]:
         found.append(_read("work_meta_data", zero, zero + _METADATA_BYTES, "ptr_STP"))
         found.append(_read("work_indptr", zero, zero + (launch.grid[0] + 1) * INT32, "work_indptr + workgroup_x * 4"))
     return found
+
+
+def through_null(call: Call, idle: bool) -> list[Accesses]:
+    """Reads of a scale that the kernel asks for and the launcher has left null. idle: as of `fixed`."""
+    passed = {kernarg.name: kernarg.value for kernarg in call.launched.kernargs}
+    pointer, zero = _SCALES["kv_scale"], np.zeros(1, np.int64)
+    asked = pointer in reads_of(call).kernargs and call.decode.kv_dtype is DType.FP8 and not idle
+    return [Accesses("", False, zero, zero + FLOAT32, None, pointer)] if asked and passed.get(pointer) == 0 else []
 
 
 def _read(tensor: str, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64], why: str) -> Accesses:
