@@ -151,8 +151,8 @@ class Engine:
             elif stopped_at is None:
                 stopped_at = time.monotonic()
             if reason is not None and stopped_at is not None and self._closed(reason, time.monotonic() - stopped_at):
-                self._told_of_unverified()
-                self._told_of_gpus()
+                self._say_unverified()
+                self._say_gpus()
                 return reason
             self._collect()
             self._take_verified()
@@ -364,13 +364,13 @@ class Engine:
             write_folder(self._folder / self._findings, done.folder, done.files)
             self._view.say(f"{(Path(self._findings) / done.folder).as_posix()}: {done.told}")
 
-    def _told_of_gpus(self) -> None:
+    def _say_gpus(self) -> None:
         """Each GPU's share of the cases of this session."""
         total = self._by_gpu.total()
         for gpu, cases in sorted(self._by_gpu.items()):
             self._view.say(f"{gpu}: {cases:,} cases ({cases / total:.1%})")
 
-    def _told_of_unverified(self) -> None:
+    def _say_unverified(self) -> None:
         if self._verifier.pending:
             self._view.say(f"{self._verifier.pending} findings are not verified; --resume or `aiterfuzz verify` does it")
 

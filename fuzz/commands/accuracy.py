@@ -66,8 +66,8 @@ def kernels(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import open_source
     from backend.codec import dumps
     from fuzz.accuracy.choices import TYPES, choices
+    from fuzz.accuracy.lines import lines
     from fuzz.accuracy.measure import MACHINE, measured, rounding_alone
-    from fuzz.accuracy.told import lines
     from fuzz.compiling import announced
 
     source = open_source(arguments.aiter) if arguments.aiter is not None else None

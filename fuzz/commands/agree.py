@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.codec import dumps
     from backend.devices.registry import open_device
     from fuzz.agree import Agreement
-    from fuzz.agree_told import lines
+    from fuzz.agree_lines import lines
     from fuzz.compiling import announced
 
     if len(set(arguments.devices)) + (arguments.recorded is not None) < 2:

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 def finish(summary: CampaignSummary, out: str) -> int:
     """Prints a summary and writes its page; its exit code."""
     from fuzz.campaign.store import FILE_NAME
-    from fuzz.campaign.told import lines
+    from fuzz.campaign.summary_lines import lines
     from fuzz.page.write import report_of
 
     print("\n".join(lines(summary)))

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.devices.kinds import notice
     from fuzz.campaign.pool import Local
     from fuzz.campaign.session import Manner, begin
-    from fuzz.campaign.told import lines
+    from fuzz.campaign.summary_lines import lines
     from fuzz.provenance import Provenance
     from fuzz.results import FILE_NAME, Results
 

@@ -18,7 +18,7 @@ from backend.errors import CannotRunError
 from backend.observation import DeviceEnd, Numbers, Observation, Violation, ViolationKind
 from backend.path import Path as CasePath
 from fuzz.agree import Agreement, Written, compare, drawn_calls, examine
-from fuzz.agree_told import lines
+from fuzz.agree_lines import lines
 from fuzz.cli import main
 from fuzz.space import space
 from fuzz.spec import Spec

@@ -38,7 +38,7 @@ from fuzz.campaign.session import to_retry
 from fuzz.campaign.slot import Slot
 from fuzz.campaign.store import FILE_NAME, Store, environment
 from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliability, is_weather, load_summary
-from fuzz.campaign.told import lines
+from fuzz.campaign.summary_lines import lines
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 from fuzz.generate import chunk_cases
