@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.case import MAX_KV_LEN, ORDINARY, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
-from backend.serving.bounds import Allocation, Bounds, TensorTypes
+from backend.serving.bounds import AllocatedFor, ServedBounds, TensorTypes
 from backend.serving.registry import bounds_of
 from fuzz.models import model_named
 from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, Spec
@@ -41,7 +41,7 @@ class CaseSpace:
     empty_requests: bool = False
     ragged_rows: bool = False
     graphs: bool = True
-    allocation: Allocation = Allocation.RUNNING
+    allocation: AllocatedFor = AllocatedFor.RUNNING
     far_pools: bool = False
     max_batch: int = DEFAULT_MAX_BATCH
     max_kv_len: int = DEFAULT_MAX_KV_LEN
@@ -128,12 +128,12 @@ def heads_of(model: str, shape: str) -> int:
     return heads // SHAPES[shape]
 
 
-def _heads(spec: Spec, bounds: Bounds) -> tuple[int, ...]:
+def _heads(spec: Spec, bounds: ServedBounds) -> tuple[int, ...]:
     asked = {*(spec.heads or ()), *(heads_of(spec.model, shape) for shape in spec.shapes or ())}
     return tuple(sorted(asked)) or bounds.heads
 
 
-def _tensor_types(spec: Spec, bounds: Bounds) -> tuple[TensorTypes, ...]:
+def _tensor_types(spec: Spec, bounds: ServedBounds) -> tuple[TensorTypes, ...]:
     """The backend's own combinations that fit; exactly what was asked for where all three are named."""
     fitting = tuple(types for types in bounds.tensor_types if _fits(types, spec))
     if fitting:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, Case, MetadataMode, PageOrder
-from backend.serving.bounds import Allocation, TensorTypes
+from backend.serving.bounds import AllocatedFor, TensorTypes
 from fuzz.space import CaseSpace
 
 T = TypeVar("T")
@@ -250,10 +250,10 @@ def _query_lens(draw: Draw, rows: int, batch: int) -> tuple[int, ...] | None:
 
 def _max_batch(draw: Draw, space: CaseSpace, batch: int, graph_batch: int | None) -> int | None:
     """The batch that buffers are allocated for, where that can differ from the one that runs."""
-    if space.allocation is Allocation.RUNNING or (space.allocation is Allocation.LARGEST_GRAPH and graph_batch is None):
+    if space.allocation is AllocatedFor.RUNNING or (space.allocation is AllocatedFor.LARGEST_GRAPH and graph_batch is None):
         return None
     run = graph_batch or batch
     choices = [None, None, run, 2 * run]
-    if space.allocation is Allocation.MAX_BATCH:
+    if space.allocation is AllocatedFor.MAX_BATCH:
         choices.append(batch)
     return choices[draw(below(len(choices)))]

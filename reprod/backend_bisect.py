@@ -21,7 +21,7 @@ from backend.real.frameworks.record import RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import decision_of
-from reprod.bisect import Trial, Verdict, try_revision
+from reprod.bisect import Trial, TrialVerdict, try_revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ SOURCE_REPEATS = 2
 
 
 def _changes(trials: Sequence[Trial]) -> Iterator[SourceChange]:
-    known = [trial for trial in trials if trial.verdict is not Verdict.SKIPPED]
+    known = [trial for trial in trials if trial.verdict is not TrialVerdict.SKIPPED]
     for before, after in pairwise(known):
         if before.verdict.is_bad is not after.verdict.is_bad:
             yield SourceChange(before.name, after.name, fixed=bool(before.verdict.is_bad))

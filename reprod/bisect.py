@@ -31,7 +31,7 @@ _NEEDS_LAUNCHER = (Party.LAUNCHER, Party.KERNEL, Party.REDUCTION)
 """Causes that depend on the launcher's rules; those of the caller and the planner come before it."""
 
 
-class Verdict(StrEnum):
+class TrialVerdict(StrEnum):
     """What a revision shows."""
 
     BAD = "shows the fault"
@@ -43,7 +43,7 @@ class Verdict(StrEnum):
     @property
     def is_bad(self) -> bool | None:
         """Whether the fault is there; None where that is not known."""
-        return None if self is Verdict.SKIPPED else self is Verdict.BAD
+        return None if self is TrialVerdict.SKIPPED else self is TrialVerdict.BAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Trial:
     """
 
     name: str
-    verdict: Verdict
+    verdict: TrialVerdict
     detail: str
     doubts: tuple[str, ...]
     tries: int
@@ -90,7 +90,7 @@ class Bisection:
         return all(trial.steady for trial in self.trials)
 
 
-class Judge(Protocol):
+class CommitJudge(Protocol):
     """Tries one revision once."""
 
     def __call__(self, name: str) -> tuple[Outcome, Sequence[Doubt]]:
@@ -99,7 +99,7 @@ class Judge(Protocol):
 
 
 class RevisionTrials:
-    """Tries one case at revisions of a checkout; a Judge."""
+    """Tries one case at revisions of a checkout; a CommitJudge."""
 
     def __init__(self, checkout: str, case: Case, device: str = "model") -> None:
         self._checkout = checkout
@@ -113,28 +113,30 @@ class RevisionTrials:
         return outcome, () if outcome.decision is None else host.doubts(outcome.decision)
 
 
-def try_revision(name: str, wanted: Finding, judge: Judge, repeats: int = REPEATS, nearest: bool = False) -> Trial:
+def try_revision(name: str, wanted: Finding, judge: CommitJudge, repeats: int = REPEATS, nearest: bool = False) -> Trial:
     """A revision's verdict, of `repeats` tries; one that shows the fault only sometimes is BAD and not steady.
 
     nearest: rules of the nearest release count as the revision's own; the doubts are told with the answer.
     """
-    shown: list[tuple[Verdict, str]] = []
+    shown: list[tuple[TrialVerdict, str]] = []
     doubts: tuple[str, ...] = ()
     for _ in range(repeats):
         try:
             outcome, found = judge(name)
         except CannotRunError as error:
-            return Trial(name, Verdict.SKIPPED, str(error), (), len(shown) + 1, not shown)
+            return Trial(name, TrialVerdict.SKIPPED, str(error), (), len(shown) + 1, not shown)
         if outcome.unknown:
-            return Trial(name, Verdict.SKIPPED, str(outcome.reason), (), len(shown) + 1, not shown)
+            return Trial(name, TrialVerdict.SKIPPED, str(outcome.reason), (), len(shown) + 1, not shown)
         doubts = tuple(doubt.text for doubt in found)
         decisive = [doubt.text for doubt in found if doubt.part is Part.PLANNER or wanted.party in _NEEDS_LAUNCHER]
         if decisive and not nearest:
-            return Trial(name, Verdict.SKIPPED, "; ".join(decisive), doubts, len(shown) + 1, not shown)
+            return Trial(name, TrialVerdict.SKIPPED, "; ".join(decisive), doubts, len(shown) + 1, not shown)
         if not nearest and _refused_by_launcher(outcome) and any(doubt.part is Part.LAUNCHER for doubt in found):
-            return Trial(name, Verdict.SKIPPED, f"{outcome.refused}; {'; '.join(doubts)}", doubts, len(shown) + 1, not shown)
+            return Trial(
+                name, TrialVerdict.SKIPPED, f"{outcome.refused}; {'; '.join(doubts)}", doubts, len(shown) + 1, not shown
+            )
         shown.append(_verdict(outcome, wanted))
-    verdict, detail = next((each for each in shown if each[0] is Verdict.BAD), shown[0])
+    verdict, detail = next((each for each in shown if each[0] is TrialVerdict.BAD), shown[0])
     return Trial(name, verdict, detail, doubts, repeats, len(set(shown)) == 1)
 
 
@@ -156,13 +158,13 @@ def same_fault(wanted: Finding, shown: Finding | None) -> bool:
     return alike == (shown.kind, shown.party, shown.tensor, shown.discriminator) and (kernels or wanted.stage == shown.stage)
 
 
-def _verdict(outcome: Outcome, wanted: Finding) -> tuple[Verdict, str]:
+def _verdict(outcome: Outcome, wanted: Finding) -> tuple[TrialVerdict, str]:
     cause = outcome.cause
     if same_fault(wanted, cause):
-        return Verdict.BAD, ""
+        return TrialVerdict.BAD, ""
     if outcome.faulty and cause is not None:
-        return Verdict.OTHER, cause.signature
-    return (Verdict.GOOD, "") if outcome.refused is None else (Verdict.REFUSED, outcome.refused)
+        return TrialVerdict.OTHER, cause.signature
+    return (TrialVerdict.GOOD, "") if outcome.refused is None else (TrialVerdict.REFUSED, outcome.refused)
 
 
 def bisect(

@@ -48,7 +48,7 @@ def blame(outcome: Outcome) -> Blame:
         raise UsageError("nobody is at fault: the case shows no finding")
     row = cause.kind.row
     reason, advice = row.reason, row.advice.format(party=cause.party.value)
-    if cause.kind is FindingKind.HEAD_WIDTH and _told_dtypes(outcome.call) is not None:
+    if cause.kind is FindingKind.HEAD_WIDTH and _other_dtypes(outcome.call) is not None:
         reason, advice = _OTHER_DTYPES
     verdict = _verdict(cause)
     if cause.party is Party.KERNEL and cause.kind in _BY_WIDTH and _other_width(outcome.call):
@@ -100,7 +100,7 @@ _OTHER_DTYPES = (
 _KERNEL_OR_HOST = "the kernel, or the host code that sizes its grid and counts its pieces (the accesses leave open which)"
 
 
-def _told_dtypes(call: Call | None) -> str | None:
+def _other_dtypes(call: Call | None) -> str | None:
     """The dtypes that the metadata calls were told, where the tensors have others."""
     planning = call.decision.planning if call is not None else None
     if call is None or planning is None or (planning.q_dtype, planning.kv_dtype) == (call.decode.q_dtype, call.decode.kv_dtype):
@@ -114,8 +114,8 @@ def _told_dtypes(call: Call | None) -> str | None:
 def _sentence(outcome: Outcome, cause: Finding) -> str:
     message, call = cause.message, outcome.call
     if cause.kind is FindingKind.HEAD_WIDTH and call is not None and call.plan is not None:
-        told = _told_dtypes(call)
-        message = f"With {flags(call)}, {message}" if told is None else f"With {flags(call)}, {told}, {message}"
+        dtypes = _other_dtypes(call)
+        message = f"With {flags(call)}, {message}" if dtypes is None else f"With {flags(call)}, {dtypes}, {message}"
     if cause.kind in _OVERRUNS or cause.kind is FindingKind.NULL_POINTER:
         return _access_sentence(outcome, cause)
     return message[0].upper() + message[1:] + "."

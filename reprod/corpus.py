@@ -33,7 +33,7 @@ Figure = int | str
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class FigureRange:
     """A figure between two bounds, both inclusive; None: open."""
 
     at_least: int | None = None
@@ -57,7 +57,7 @@ class Expected:
     tensor: str | None = None
     party: Party | None = None
     stage: str | None = None
-    figures: Mapping[str, int | str | Range] = field(default_factory=dict)
+    figures: Mapping[str, int | str | FigureRange] = field(default_factory=dict)
 
     def matches(self, finding: Finding) -> bool:
         """Whether a finding is the expected one, figures included."""
@@ -76,10 +76,10 @@ class Expected:
         return f"{self.kind.value}{' of ' + self.tensor if self.tensor else ''}"
 
 
-def _figure_holds(want: int | str | Range, shown: Figure | None) -> bool:
+def _figure_holds(want: int | str | FigureRange, shown: Figure | None) -> bool:
     if shown is None:
         return False
-    return want.holds(shown) if isinstance(want, Range) else want == shown
+    return want.holds(shown) if isinstance(want, FigureRange) else want == shown
 
 
 MOST_BATCH = 65_536
@@ -119,9 +119,9 @@ class Side:
     planted: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def machine(self) -> Machine:
+    def machine(self) -> ReplayDevice:
         """What the side runs on."""
-        return Machine(self.device, self.revision, tuple(sorted(self.planted.items())), self.numbers)
+        return ReplayDevice(self.device, self.revision, tuple(sorted(self.planted.items())), self.numbers)
 
     def cases(self) -> Iterator[Case]:
         """Every combination at every release; raises UsageError where one is not a valid Case."""
@@ -137,7 +137,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CorpusEntry:
     """One known fault, or a control that must stay silent.
 
     id: short and unique (F1, C2); the file is named after it. references: upstream issues and pull requests.
@@ -162,7 +162,7 @@ class Entry:
                 yield f"{name}[{i}]", side
 
 
-class Status(StrEnum):
+class ReplayStatus(StrEnum):
     """How a replayed entry stands."""
 
     FOUND = "found"  # the faulty side shows what it should, the fixed side nothing
@@ -172,18 +172,18 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ReplayVerdict:
     """Outcome of one entry's replay. reason: why it is CHANGED or CANNOT_RUN, "" otherwise. cases: run."""
 
     entry: str
     title: str
-    status: Status
+    status: ReplayStatus
     reason: str
     cases: int
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class ReplayDevice:
     """What a side runs on; see Side.device, Side.revision, Side.planted and Side.numbers."""
 
     device: str
@@ -192,7 +192,7 @@ class Machine:
     numbers: bool = False
 
 
-PathFactory = Callable[[Machine], Runner]
+PathFactory = Callable[[ReplayDevice], Runner]
 """Opens the path for a machine; raises CannotRunError where this computer has no such thing."""
 
 
@@ -207,9 +207,9 @@ class OpenPaths:
         if checkout is not None:
             open_source(checkout)
         self.checkout = checkout
-        self._open: dict[Machine, Path] = {}
+        self._open: dict[ReplayDevice, Path] = {}
 
-    def __call__(self, machine: Machine) -> Path:
+    def __call__(self, machine: ReplayDevice) -> Path:
         if machine.device not in DEVICES:
             raise CannotRunError(f"device {machine.device}: not there; there are {', '.join(DEVICES)}")
         if machine not in self._open:
@@ -217,7 +217,7 @@ class OpenPaths:
             self._open[machine] = Path(host_of(source), _device(machine, source))
         return self._open[machine]
 
-    def _source(self, machine: Machine) -> CodeSource | None:
+    def _source(self, machine: ReplayDevice) -> CodeSource | None:
         if machine.revision is None:
             return None
         wanted = f"code of ROCm/aiter at {machine.revision[:12]}"
@@ -229,7 +229,7 @@ class OpenPaths:
             raise CannotRunError(f"{wanted}: not in {self.checkout}; fetch its whole history ({error})") from error
 
 
-def _device(machine: Machine, source: CodeSource | None) -> Device:
+def _device(machine: ReplayDevice, source: CodeSource | None) -> Device:
     """The device; `model` with traits of a kernel that is not there where they are planted."""
     if not machine.planted:
         return open_device(machine.device, source, numbers=machine.numbers)
@@ -239,7 +239,7 @@ def _device(machine: Machine, source: CodeSource | None) -> Device:
     return ModelDevice(known=from_row(to_row(KernelTraits()) | dict(machine.planted)))
 
 
-def load_corpus(path: FilePath) -> tuple[Entry, ...]:
+def load_corpus(path: FilePath) -> tuple[CorpusEntry, ...]:
     """The entries of a folder (every *.json directly in it), or of one file, in the order of their ids.
 
     Raises UsageError naming file and field for a broken entry, two entries of one id, or no entry at all.
@@ -247,7 +247,7 @@ def load_corpus(path: FilePath) -> tuple[Entry, ...]:
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise UsageError.not_allowed("corpus", str(path), "a folder with *.json entries, or one such file")
-    entries: dict[str, Entry] = {}
+    entries: dict[str, CorpusEntry] = {}
     for file in files:
         entry = load_entry(file)
         if entry.id in entries:
@@ -256,9 +256,9 @@ def load_corpus(path: FilePath) -> tuple[Entry, ...]:
     return tuple(sorted(entries.values(), key=lambda entry: _natural(entry.id)))
 
 
-def load_entry(file: FilePath) -> Entry:
+def load_entry(file: FilePath) -> CorpusEntry:
     """One entry; raises UsageError naming file and field where it does not hold together."""
-    entry = read_file(Entry, file)
+    entry = read_file(CorpusEntry, file)
     _require(file, "id", entry.id, file.stem.split("-")[0] == entry.id, "the file name up to its first '-'")
     kinds = ("control", *(kind.value for kind in FindingKind))
     _require(file, "fault_class", entry.fault_class, entry.fault_class in kinds, ", ".join(kinds))
@@ -318,13 +318,13 @@ def _natural(name: str) -> tuple[str, int, str]:
     return found[1], int(found[2] or 0), found[3]
 
 
-def replay_all(entries: Sequence[Entry], paths: PathFactory) -> Iterator[Verdict]:
+def replay_all(entries: Sequence[CorpusEntry], paths: PathFactory) -> Iterator[ReplayVerdict]:
     """Verdicts in the order of the entries, each as it is known."""
     for entry in entries:
         yield replay(entry, paths)
 
 
-def replay(entry: Entry, paths: PathFactory) -> Verdict:
+def replay(entry: CorpusEntry, paths: PathFactory) -> ReplayVerdict:
     """Runs every case of every side. An entry of which a side cannot run is CANNOT_RUN, unless another side has CHANGED."""
     ran, missing = 0, ""
     for name, side in entry.sides():
@@ -337,26 +337,12 @@ def replay(entry: Entry, paths: PathFactory) -> Verdict:
                     raise CannotRunError(str(outcome.reason))
                 complaint = _complaint(side, outcome)
                 if complaint:
-                    return Verdict(entry.id, entry.title, Status.CHANGED, f"{name}, {told(case)}: {complaint}", ran)
+                    return ReplayVerdict(entry.id, entry.title, ReplayStatus.CHANGED, f"{name}, {told(case)}: {complaint}", ran)
         except CannotRunError as error:
             missing = missing or f"{name}: {error}"
     if missing:
-        return Verdict(entry.id, entry.title, Status.CANNOT_RUN, missing, ran)
-    return Verdict(entry.id, entry.title, Status.FOUND if entry.faulty else Status.SILENT, "", ran)
-
-
-def replay_release(entry: Entry, paths: PathFactory, release: str) -> Status:
-    """How the first case of an entry stands at any release: FOUND, SILENT, CANNOT_RUN, or CHANGED for another fault."""
-    _, side = next(entry.sides())
-    try:
-        outcome = _open(side, paths).run(next(side.cases()).replace(release=release))
-    except CannotRunError:
-        return Status.CANNOT_RUN
-    if outcome.cause is not None and side.expect and side.expect[0].same_place(outcome.cause):
-        return Status.FOUND
-    if outcome.refused:
-        return Status.CANNOT_RUN
-    return Status.CHANGED if outcome.findings else Status.SILENT
+        return ReplayVerdict(entry.id, entry.title, ReplayStatus.CANNOT_RUN, missing, ran)
+    return ReplayVerdict(entry.id, entry.title, ReplayStatus.FOUND if entry.faulty else ReplayStatus.SILENT, "", ran)
 
 
 def _open(side: Side, paths: PathFactory) -> Runner:
@@ -378,16 +364,16 @@ def _complaint(side: Side, outcome: Outcome) -> str:
             shown = ", ".join(sorted({finding.kind.value for finding in outcome.findings})) or outcome.refused or "nothing"
             return f"no {expected}; shown: {shown}"
         if not any(expected.matches(finding) for finding in placed):
-            return _figures_told(expected, placed[0])
+            return _figures_in_words(expected, placed[0])
     cause = outcome.cause
     if cause is None or not side.expect[0].same_place(cause):
         return f"the cause is {cause.signature if cause else 'none'}, not {side.expect[0]}"
     return ""
 
 
-def _figures_told(expected: Expected, finding: Finding) -> str:
-    told = ", ".join(
+def _figures_in_words(expected: Expected, finding: Finding) -> str:
+    figures = ", ".join(
         f"{name} is {finding.evidence.get(name, 'absent')}, not {to_plain(expected.figures[name])}"
         for name in expected.differing(finding)
     )
-    return f"{expected}: {told}"
+    return f"{expected}: {figures}"

@@ -14,10 +14,10 @@ from backend.codec import to_plain
 from backend.errors import UsageError
 from backend.outcome import Outcome
 from reprod.blame import blame
-from reprod.corpus import Entry, Expected, Side
+from reprod.corpus import CorpusEntry, Expected, Side
 
 
-def entry_of(outcome: Outcome, entry_id: str, title: str, references: tuple[str, ...] = ()) -> Entry:
+def entry_of(outcome: Outcome, entry_id: str, title: str, references: tuple[str, ...] = ()) -> CorpusEntry:
     """An entry that expects of a case what it shows now, every figure exact.
 
     Raises UsageError for an outcome without a finding. The fixed side is for the author to add, once there is a fix.
@@ -31,10 +31,10 @@ def entry_of(outcome: Outcome, entry_id: str, title: str, references: tuple[str,
     )
     found = blame(outcome)
     side = Side(outcome.case, (outcome.case.release,), expect=expect)
-    return Entry(entry_id, title, references, cause.kind.value, found.verdict, (found.sentence,), (side,), ())
+    return CorpusEntry(entry_id, title, references, cause.kind.value, found.verdict, (found.sentence,), (side,), ())
 
 
-def entry_file_name(entry: Entry) -> str:
+def entry_file_name(entry: CorpusEntry) -> str:
     """`ID-what-it-is.json`, from the title."""
     words = re.sub(r"[^a-z0-9]+", "-", entry.title.lower()).strip("-")[:LONGEST_NAME].rstrip("-")
     return f"{entry.id}-{words}.json"
@@ -44,7 +44,7 @@ LONGEST_NAME = 48
 """Characters of a title that go into a file's name."""
 
 
-def entry_text(entry: Entry) -> str:
+def entry_text(entry: CorpusEntry) -> str:
     """The file of an entry: one field a line, lists of numbers on one line, fields at their default left out."""
     return _pretty(_without_defaults(entry)) + "\n"
 

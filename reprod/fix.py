@@ -27,9 +27,9 @@ class DecisionRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """Arguments under which the same batch is silent. told: what is different, in a few words."""
+    """Arguments under which the same batch is silent. difference: from the caller's, in a few words."""
 
-    told: str
+    difference: str
     decision: Decision
 
 
@@ -37,10 +37,10 @@ def fix_of(outcome: Outcome, path: DecisionRunner) -> Fix | None:
     """The first of the known remedies that makes the batch silent; None where none does (the fault is not the caller's)."""
     if outcome.decision is None:
         return None
-    for told, decision in _remedies(outcome.decision):
+    for difference, decision in _remedies(outcome.decision):
         tried = path.run_decision(decision)
         if tried.refused is None and not tried.findings:
-            return Fix(told, decision)
+            return Fix(difference, decision)
     return None
 
 

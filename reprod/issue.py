@@ -24,7 +24,7 @@ from reprod.explain import WORK_ITEM_COLUMNS, access_told, figures_told, told
 from reprod.fix import Fix
 from reprod.layout_text import HEADER, assumptions, rows
 from reprod.layouts import Layouts
-from reprod.sweep import DTYPE_PAIRS, Effect, Shape, Surroundings
+from reprod.sweep import DTYPE_PAIRS, Effect, SweptShape, SweptSurroundings
 from reprod.text import listed, markdown_table
 
 
@@ -83,7 +83,7 @@ class Evidence:
     none.
     """
 
-    around: Surroundings
+    around: SweptSurroundings
     script: str
     fix: Fix | None
     memory: Layouts | None
@@ -249,7 +249,7 @@ def _first_offender(outcome: Outcome, call: Call) -> list[str]:
     return ["", told_of, "", *markdown_table(header, [row])]
 
 
-def _around(outcome: Outcome, around: Surroundings) -> list[str]:
+def _around(outcome: Outcome, around: SweptSurroundings) -> list[str]:
     case = outcome.case
     header = ("heads", *(f"q {q}, KV {kv}" for q, kv in DTYPE_PAIRS))
     heads = [(str(count), *(_marked(effect) for effect in effects)) for count, effects in around.by_heads]
@@ -271,7 +271,7 @@ def _ran(devices: Mapping[str, bool]) -> str:
     return listed(ways) if ways else "by AITER's host code alone"
 
 
-def _value(shape: Shape) -> str:
+def _value(shape: SweptShape) -> str:
     """A release is known by its commit to whoever has not read this project's documentation."""
     return f"{shape.value} ({release(shape.value).commit[:12]})" if shape.dimension == "release" else shape.value
 
@@ -298,7 +298,7 @@ def _steps(outcome: Outcome, evidence: Evidence) -> list[str]:
             "`python repro.py`: compares every row with attention in float64. Exit 1 where one is wrong; nothing is overrun."
         ]
     if evidence.fix is not None:
-        ways.append(f"`python repro.py --fixed`: the same batch with {evidence.fix.told}. Exit 0.")
+        ways.append(f"`python repro.py --fixed`: the same batch with {evidence.fix.difference}. Exit 0.")
     if evidence.ranks > 1:
         ways.append(
             f"`python repro_ranks.py` (beside this text): {evidence.ranks} processes, a GPU each, at the decode call at once, "

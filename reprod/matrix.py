@@ -13,12 +13,12 @@ from enum import StrEnum
 from backend.aiter.release import release
 from backend.case import RELEASES
 from backend.errors import CannotRunError
-from reprod.corpus import Entry, PathFactory, Side, Status, replay
+from reprod.corpus import CorpusEntry, PathFactory, ReplayStatus, Side, replay
 from reprod.shrink import Runner
 from reprod.text import markdown_table, table
 
 
-class Cell(StrEnum):
+class MatrixCell(StrEnum):
     """How the first case of an entry's faulty side stands at a release."""
 
     FOUND = "found"
@@ -31,41 +31,41 @@ class Cell(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MatrixRow:
     """One entry. cells: by release, in the order of RELEASES. replayed: how the entry as a whole stands (reprod.corpus)."""
 
-    entry: Entry
-    cells: tuple[Cell, ...]
-    replayed: Status
+    entry: CorpusEntry
+    cells: tuple[MatrixCell, ...]
+    replayed: ReplayStatus
 
 
-def matrix(entries: Sequence[Entry], paths: PathFactory) -> tuple[Row, ...]:
+def matrix(entries: Sequence[CorpusEntry], paths: PathFactory) -> tuple[MatrixRow, ...]:
     """A row for each entry. An entry of a device that runs code objects is run with those of each release's own commit."""
     return tuple(_row(entry, paths) for entry in entries)
 
 
-def _row(entry: Entry, paths: PathFactory) -> Row:
+def _row(entry: CorpusEntry, paths: PathFactory) -> MatrixRow:
     _, side = next(entry.sides())
-    cells: list[Cell] = []
+    cells: list[MatrixCell] = []
     for name in RELEASES:
         cell = _cell(side, name, paths)
-        cells.append(Cell.FIXED if cell is Cell.SILENT and Cell.FOUND in cells else cell)
-    return Row(entry, tuple(cells), replay(entry, paths).status)
+        cells.append(MatrixCell.FIXED if cell is MatrixCell.SILENT and MatrixCell.FOUND in cells else cell)
+    return MatrixRow(entry, tuple(cells), replay(entry, paths).status)
 
 
-def _cell(side: Side, name: str, paths: PathFactory) -> Cell:
+def _cell(side: Side, name: str, paths: PathFactory) -> MatrixCell:
     try:
         outcome = _opened(side, name, paths).run(next(side.cases()).replace(release=name))
     except CannotRunError:
-        return Cell.CANNOT_RUN
+        return MatrixCell.CANNOT_RUN
     if outcome.unknown:
-        return Cell.CANNOT_RUN
+        return MatrixCell.CANNOT_RUN
     cause = outcome.cause
     if cause is not None and side.expect and side.expect[0].same_place(cause):
-        return Cell.PLANTED if side.planted else Cell.FOUND
+        return MatrixCell.PLANTED if side.planted else MatrixCell.FOUND
     if outcome.refused is not None:
-        return Cell.REFUSED
-    return Cell.OTHER if outcome.findings else Cell.SILENT
+        return MatrixCell.REFUSED
+    return MatrixCell.OTHER if outcome.findings else MatrixCell.SILENT
 
 
 def _opened(side: Side, name: str, paths: PathFactory) -> Runner:
@@ -78,13 +78,13 @@ def _opened(side: Side, name: str, paths: PathFactory) -> Runner:
 HEADER = ("entry", "what", "class", "verdict", *RELEASES, "its own sides")
 
 
-def matrix_lines(rows: Sequence[Row]) -> list[str]:
+def matrix_lines(rows: Sequence[MatrixRow]) -> list[str]:
     """The matrix as text."""
     shown = [(row.entry.id, row.entry.title, *row.cells, row.replayed) for row in rows]
     return table(("entry", "what", *RELEASES, "its own sides"), shown, indent="")
 
 
-def matrix_markdown(rows: Sequence[Row]) -> list[str]:
+def matrix_markdown(rows: Sequence[MatrixRow]) -> list[str]:
     """The matrix as a table in GitHub's markdown, entries linked to their upstream references."""
     shown = [
         (row.entry.id, _linked(row.entry), row.entry.fault_class, row.entry.verdict, *row.cells, row.replayed) for row in rows
@@ -92,7 +92,7 @@ def matrix_markdown(rows: Sequence[Row]) -> list[str]:
     return markdown_table(HEADER, shown)
 
 
-def _linked(entry: Entry) -> str:
+def _linked(entry: CorpusEntry) -> str:
     references = ", ".join(_link(reference) for reference in entry.references)
     return f"{entry.title} ({references})" if references else entry.title
 
@@ -118,6 +118,6 @@ a caller's fault stays found at every release whose kernels have the shape, beca
 """
 
 
-def document(rows: Sequence[Row], command: str) -> str:
+def document(rows: Sequence[MatrixRow], command: str) -> str:
     """docs/corpus.md. command: that writes it."""
     return DOCUMENT.format(command=command, table="\n".join(matrix_markdown(rows)))

@@ -49,7 +49,7 @@ def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py", ranks
         arch=decision.case.arch,
         name=name,
         ranks=ranks,
-        fixed_told=fix.told if fix is not None else "",
+        fixed_told=fix.difference if fix is not None else "",
         constants="\n".join(_constant_lines(outcome, decision, fix)),
     )
 
@@ -72,7 +72,7 @@ def nightly_text(outcome: Outcome, fix: Fix | None) -> str:
         raise UsageError(f"no test: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
     decision = fix.decision if fix is not None else found
     now = (
-        f"Runs with {fix.told}, under which it must be right."
+        f"Runs with {fix.difference}, under which it must be right."
         if fix is not None
         else "Runs as found: it fails until AITER is mended."
     )

@@ -51,7 +51,7 @@ class Effect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SweptShape:
     """One shape of a sweep. dimension, value: what differs from the case. detail: of the fault or the refusal, "" for none."""
 
     dimension: str
@@ -61,7 +61,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SweptSurroundings:
     """Sweeps around one case.
 
     by_heads: (heads, effects) with one effect for each of DTYPE_PAIRS. one_by_one: shapes that differ in one dimension.
@@ -69,11 +69,11 @@ class Surroundings:
     """
 
     by_heads: tuple[tuple[int, tuple[Effect, ...]], ...]
-    one_by_one: tuple[Shape, ...]
+    one_by_one: tuple[SweptShape, ...]
     ran: Mapping[str, bool]
 
 
-def surroundings(outcome: Outcome, path: Runner) -> Surroundings:
+def surroundings(outcome: Outcome, path: Runner) -> SweptSurroundings:
     """Sweeps heads against dtypes, and then each other dimension alone.
 
     A shape is affected where its cause is of the same kind and severity; the stage may differ, as it names the kernel.
@@ -90,9 +90,9 @@ def surroundings(outcome: Outcome, path: Runner) -> Surroundings:
         (heads, tuple(effect(_typed(case, q, kv).replace(num_head=heads)) for q, kv in DTYPE_PAIRS)) for heads in HEADS
     )
     one_by_one = tuple(
-        Shape(dimension, value, *_effect(changed, cause, noting)) for dimension, value, changed in _neighbours(case)
+        SweptShape(dimension, value, *_effect(changed, cause, noting)) for dimension, value, changed in _neighbours(case)
     )
-    return Surroundings(by_heads, one_by_one, noting.ran)
+    return SweptSurroundings(by_heads, one_by_one, noting.ran)
 
 
 class _Noting:
@@ -128,15 +128,15 @@ def _effect(case: Case, cause: Finding, path: Runner) -> tuple[Effect, str]:
 
 def _consequences(outcome: Outcome) -> str:
     """What the fault reaches: tensors accessed outside, with bytes or words."""
-    told = []
+    parts = []
     for finding in outcome.findings:
         if finding.evidence.get("bytes_outside"):
             verb = "write" if finding.kind is FindingKind.OUT_OF_BOUNDS_WRITE else "read"
-            told.append(f"{finding.tensor} {verb} {finding.evidence['bytes_outside']:,} B")
+            parts.append(f"{finding.tensor} {verb} {finding.evidence['bytes_outside']:,} B")
         elif finding.kind is FindingKind.PLANNER_OVERRUN:
             rows = finding.evidence["rows"]
-            told.append(f"{finding.tensor} {rows:,} row{'' if rows == 1 else 's'}")
-    return ", ".join(told)
+            parts.append(f"{finding.tensor} {rows:,} row{'' if rows == 1 else 's'}")
+    return ", ".join(parts)
 
 
 def _typed(case: Case, q_dtype: DType, kv_dtype: DType) -> Case:

@@ -34,6 +34,50 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 CDNA_MAY_IMPORT = ("backend.cdna", "backend.errors")
 """All that the machine knows of the backend; besides, the name of an architecture (backend.case.Arch)."""
 
+SHARED_CLASS_NAMES = frozenset(
+    [
+        "AddressSpace",
+        "Answer",
+        "Block",
+        "Carry",
+        "Cell",
+        "Choice",
+        "Comparison",
+        "Conclusion",
+        "Counts",
+        "Device",
+        "Disagreement",
+        "Fault",
+        "Float",
+        "GraphInputs",
+        "Inputs",
+        "Kernel",
+        "KernelTable",
+        "Kind",
+        "Launch",
+        "Lost",
+        "Member",
+        "Names",
+        "Order",
+        "Outcome",
+        "Placed",
+        "Plan",
+        "Pool",
+        "Record",
+        "Recording",
+        "Report",
+        "Scope",
+        "Seen",
+        "Standing",
+        "State",
+        "Supervisor",
+        "Verdict",
+        "Word",
+        "Worker",
+    ]
+)
+"""Public classes of one name in two rooms, to be named apart; nothing may be added."""
+
 COMMAND_LINE = ("fuzz.cli", "fuzz.commands")
 
 
@@ -117,3 +161,19 @@ def test_a_forbidden_import_is_seen() -> None:
     assert [name for _, name in imports(tree)] == ["torch", "fuzz.cli"]
     assert list(eager_imports(tree)) == []
     assert list(eager_imports(ast.parse("try:\n    import torch\nexcept ImportError:\n    pass\n"))) == [(2, "torch")]
+
+
+def public_classes() -> dict[str, list[str]]:
+    """Modules by the name of each public class at their top."""
+    found: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(module_name(path))
+    return found
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A name means one thing in the whole source, so that nobody imports one class under the name of another."""
+    shared = {name: modules for name, modules in public_classes().items() if len(modules) > 1}
+    assert {name: modules for name, modules in shared.items() if name not in SHARED_CLASS_NAMES} == {}

@@ -71,8 +71,8 @@ def _violations(left: Observation, right: Observation, stage: str) -> list[Diffe
     found = []
     for key in sorted(set(sides[0]) ^ set(sides[1])):
         kind, tensor, _, is_write, extent = key
-        told = f"{extent} bytes outside" if extent else "seen"
-        texts = [f"{told} ({side[key].why})" if key in side else "not seen" for side in sides]
+        outside = f"{extent} bytes outside" if extent else "seen"
+        texts = [f"{outside} ({side[key].why})" if key in side else "not seen" for side in sides]
         found.append(Difference(f"{'write' if is_write else 'read'} of {tensor}, {kind}", *texts))
     return found
 
@@ -91,14 +91,14 @@ def _footprints(left: Observation, right: Observation, stage: str) -> list[Diffe
             ranges = [side.get(tensor, _NOTHING) for side in sides]
             if not np.array_equal(*ranges):
                 only = [subtract(*ranges), subtract(*reversed(ranges))]
-                found.append(Difference(f"{direction} of {tensor}", *(f"alone {_told(each)}" for each in only)))
+                found.append(Difference(f"{direction} of {tensor}", *(f"alone {_in_words(each)}" for each in only)))
     return found
 
 
 _NOTHING: ByteRanges = np.zeros((0, 2), np.int64)
 
 
-def _told(ranges: ByteRanges) -> str:
+def _in_words(ranges: ByteRanges) -> str:
     if not len(ranges):
         return "nothing"
     total = int((ranges[:, 1] - ranges[:, 0]).sum())

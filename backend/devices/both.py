@@ -26,10 +26,10 @@ class BothDevice:
 
     def observe(self, call: Call) -> Observation:
         """Runs both. Raises what the device `cdna` raises."""
-        seen, told = self._machine.observe(call), self._model.observe(call)
+        seen, foretold = self._machine.observe(call), self._model.observe(call)
         reason = incomparable(call)
-        found = [] if reason is not None else differences(seen, told)
-        notes = (*seen.notes, *told.notes)
+        found = [] if reason is not None else differences(seen, foretold)
+        notes = (*seen.notes, *foretold.notes)
         return Observation(
             call,
             self.name,
@@ -39,9 +39,9 @@ class BothDevice:
             seen.schedule,
             notes if reason is None else (*notes, f"not compared: {reason}"),
             end=seen.end,
-            disagreements=tuple(_told(difference) for difference in found),
+            disagreements=tuple(_disagreement(difference) for difference in found),
         )
 
 
-def _told(difference: Difference) -> Disagreement:
+def _disagreement(difference: Difference) -> Disagreement:
     return Disagreement(difference.what, ("cdna", "model"), (difference.left, difference.right))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.serving import bounds
-from backend.serving.bounds import Bounds
+from backend.serving.bounds import ServedBounds
 from backend.serving.direct import direct
 from backend.serving.policy import Policy
 from backend.serving.sglang import SGLANG_27188, SGLANG_BEFORE_20399, SGLANG_BEFORE_20841, SGLANG_BEFORE_27188
@@ -21,7 +21,7 @@ class Backend:
 
     name: str
     rule: Policy
-    bounds: Bounds
+    bounds: ServedBounds
     gives: str
 
 

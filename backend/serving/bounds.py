@@ -19,7 +19,7 @@ TensorTypes = tuple[Arch, DType, DType]
 BF16, FP8 = DType.BF16, DType.FP8
 
 
-class Allocation(StrEnum):
+class AllocatedFor(StrEnum):
     """What batch the metadata buffers are allocated for."""
 
     RUNNING = "the batch that runs"
@@ -28,7 +28,7 @@ class Allocation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ServedBounds:
     """Bounds of what a backend sends.
 
     heads: per rank. query_rows: rows a request, plain decode being 1. page_sizes: of the KV pool.
@@ -46,12 +46,12 @@ class Bounds:
     empty_requests: bool
     ragged_rows: bool
     graphs: bool
-    allocation: Allocation
+    allocation: AllocatedFor
     modes: tuple[MetadataMode | None, ...] = (None,)
     far_pools: bool = False
 
 
-SGLANG = Bounds(
+SGLANG = ServedBounds(
     heads=(4, 8, *range(16, 129, 16)),
     # q is quantised only on gfx95x, and only for --kv-cache-dtype fp8_e4m3; the other fp8 types leave it bf16.
     tensor_types=(
@@ -66,11 +66,11 @@ SGLANG = Bounds(
     empty_requests=False,
     ragged_rows=False,
     graphs=True,
-    allocation=Allocation.LARGEST_GRAPH,
+    allocation=AllocatedFor.LARGEST_GRAPH,
 )
 """Model heads over tensor parallel ranks, up to 8 draft tokens (aiter_backend.py). --page-size is 1 by default."""
 
-VLLM = Bounds(
+VLLM = ServedBounds(
     heads=(8, *range(16, 129, 16)),
     tensor_types=((Arch.GFX950, FP8, FP8), (Arch.GFX950, BF16, BF16), (Arch.GFX942, FP8, FP8), (Arch.GFX942, BF16, BF16)),
     query_rows=(1, 2, 3, 4),
@@ -78,11 +78,11 @@ VLLM = Bounds(
     empty_requests=False,
     ragged_rows=False,
     graphs=True,
-    allocation=Allocation.MAX_BATCH,
+    allocation=AllocatedFor.MAX_BATCH,
 )
 """Block size 1, q quantised with the KV cache (rocm_aiter_mla.py)."""
 
-DIRECT = Bounds(
+DIRECT = ServedBounds(
     heads=tuple(range(16, 129, 16)),
     tensor_types=tuple((a, q, kv) for a in (Arch.GFX950, Arch.GFX942) for q, kv in ((FP8, FP8), (BF16, BF16), (BF16, FP8))),
     query_rows=(1, 2, 3, 4, 5, 6, 7, 8),
@@ -90,7 +90,7 @@ DIRECT = Bounds(
     empty_requests=True,
     ragged_rows=True,
     graphs=True,
-    allocation=Allocation.RUNNING,
+    allocation=AllocatedFor.RUNNING,
     modes=(MetadataMode.FAST, MetadataMode.FAKE, MetadataMode.GREEDY, MetadataMode.NON_PERSISTENT),
     far_pools=True,
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from backend.errors import RuleFailedError, UsageError
 from backend.serving.backends import BACKENDS
-from backend.serving.bounds import OWN_POLICY, Bounds
+from backend.serving.bounds import OWN_POLICY, ServedBounds
 from backend.serving.head_table import read_head_table
 from backend.serving.own_rule import OwnRule, called
 from backend.serving.policy import Policy
@@ -58,7 +58,7 @@ def runs_code(name: str) -> bool:
     return name not in BACKENDS and (":" in name or name.endswith(".py"))
 
 
-def bounds_of(name: str) -> Bounds:
+def bounds_of(name: str) -> ServedBounds:
     """What the backend of that name really sends; of a user's own policy, what any serving backend may."""
     found = BACKENDS.get(name)
     return found.bounds if found is not None else OWN_POLICY

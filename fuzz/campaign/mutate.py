@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from backend.case import Case, PageOrder
-from backend.serving.bounds import Allocation
+from backend.serving.bounds import AllocatedFor
 from fuzz.space import CaseSpace
 from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, OFFSETS, batches, graph_batches, pool_limit, pool_starts
 
@@ -79,7 +79,7 @@ class Mutator:
         shapes = tuple(operator for values, operator in shape if len(values) > 1)
         lengths = (self._one_length, self._one_length, self._all_lengths, self._edge_length, self._edge_lengths, self._scale)
         requests = (self._drop, self._repeat, self._tile)
-        callers = [self._graph] * space.graphs + [self._allocation] * (space.allocation is not Allocation.RUNNING)
+        callers = [self._graph] * space.graphs + [self._allocation] * (space.allocation is not AllocatedFor.RUNNING)
         callers += [self._ragged] * space.ragged_rows
         drawn = [(name, values) for name, values in space.options if len(values) > 1]
         options: tuple[Operator, ...] = tuple(partial(_set_option, name=name, values=values) for name, values in drawn)
@@ -134,10 +134,12 @@ class Mutator:
         if fields["graph_batch"] is not None and fields["graph_batch"] < batch:
             fields["graph_batch"] = batch
         graph = fields["graph_batch"]
-        if self.space.allocation is Allocation.RUNNING or (self.space.allocation is Allocation.LARGEST_GRAPH and graph is None):
+        if self.space.allocation is AllocatedFor.RUNNING or (
+            self.space.allocation is AllocatedFor.LARGEST_GRAPH and graph is None
+        ):
             fields["max_batch"] = None
         elif fields["max_batch"] is not None:
-            least = batch if self.space.allocation is Allocation.MAX_BATCH else graph
+            least = batch if self.space.allocation is AllocatedFor.MAX_BATCH else graph
             fields["max_batch"] = max(fields["max_batch"], least)
 
     def _one_length(self, fields: Fields, random: Random, other: Draw) -> None:
@@ -228,7 +230,7 @@ class Mutator:
         batch = len(fields["kv_lens"])
         run = fields["graph_batch"] or batch
         choices = [None, run, 2 * run]
-        if self.space.allocation is Allocation.MAX_BATCH:
+        if self.space.allocation is AllocatedFor.MAX_BATCH:
             choices.append(batch)
         fields["max_batch"] = pick(random, choices)
 

@@ -13,7 +13,7 @@ from backend.case import Case
 from backend.errors import CannotRunError
 from backend.findings import Finding
 from fuzz.campaign.summary import KnownReference
-from reprod.corpus import Entry, Machine, OpenPaths, load_corpus
+from reprod.corpus import CorpusEntry, OpenPaths, ReplayDevice, load_corpus
 from reprod.shrink import Runner
 
 
@@ -27,9 +27,9 @@ class KnownFaults:
     """The faults of a corpus; raises UsageError for a broken one."""
 
     def __init__(self, corpus: Path | None, path: Runner | None = None) -> None:
-        self._entries: tuple[Entry, ...] = load_corpus(corpus) if corpus is not None else ()
-        self._path = path if path is not None or corpus is None else OpenPaths()(Machine("model", None))
-        self._signatures: dict[str, list[tuple[Entry, Case]]] | None = None
+        self._entries: tuple[CorpusEntry, ...] = load_corpus(corpus) if corpus is not None else ()
+        self._path = path if path is not None or corpus is None else OpenPaths()(ReplayDevice("model", None))
+        self._signatures: dict[str, list[tuple[CorpusEntry, Case]]] | None = None
 
     @property
     def entries(self) -> Sequence[str]:
@@ -55,7 +55,7 @@ class KnownFaults:
         """Ids of the entries whose own case shows the signature."""
         return tuple(dict.fromkeys(entry.id for entry, _ in self._by_signature().get(signature, [])))
 
-    def _by_signature(self) -> dict[str, list[tuple[Entry, Case]]]:
+    def _by_signature(self) -> dict[str, list[tuple[CorpusEntry, Case]]]:
         if self._signatures is None:
             self._signatures = {}
             for entry in self._entries:
@@ -63,7 +63,7 @@ class KnownFaults:
                     self._signatures.setdefault(signature, []).append((entry, case))
         return self._signatures
 
-    def _shown(self, entry: Entry) -> list[tuple[Case, str]]:
+    def _shown(self, entry: CorpusEntry) -> list[tuple[Case, str]]:
         """First case and signature of each faulty side that the model can run."""
         shown = []
         assert self._path is not None
@@ -80,5 +80,5 @@ class KnownFaults:
         return shown
 
 
-def _told(entry: Entry) -> KnownReference:
+def _told(entry: CorpusEntry) -> KnownReference:
     return KnownReference(entry.id, entry.title, entry.references)

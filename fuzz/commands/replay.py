@@ -11,7 +11,7 @@ from backend.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reprod.corpus import Entry, OpenPaths, Status
+    from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus
 
 DOCUMENT_COMMAND = "aiterfuzz replay corpus/ --aiter CHECKOUT --markdown docs/corpus.md"
 
@@ -45,19 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
     return _exit_code(found)
 
 
-def _replayed(entries: Sequence[Entry], paths: OpenPaths) -> list[Status]:
-    from reprod.corpus import Status, replay_all
+def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths) -> list[ReplayStatus]:
+    from reprod.corpus import ReplayStatus, replay_all
 
-    found: list[Status] = []
+    found: list[ReplayStatus] = []
     for verdict in replay_all(entries, paths):
         found.append(verdict.status)
         reason = f"  ({verdict.reason})" if verdict.reason else ""
         print(f"{verdict.entry:5} {verdict.status.value:10} {verdict.title}{reason}", flush=True)
-    print(", ".join(f"{found.count(status)} {status.value}" for status in Status if status in found))
+    print(", ".join(f"{found.count(status)} {status.value}" for status in ReplayStatus if status in found))
     return found
 
 
-def _matrix(entries: Sequence[Entry], paths: OpenPaths, file: Path | None) -> list[Status]:
+def _matrix(entries: Sequence[CorpusEntry], paths: OpenPaths, file: Path | None) -> list[ReplayStatus]:
     from reprod.matrix import document, matrix, matrix_lines
 
     rows = matrix(entries, paths)
@@ -71,9 +71,9 @@ def _matrix(entries: Sequence[Entry], paths: OpenPaths, file: Path | None) -> li
     return [row.replayed for row in rows]
 
 
-def _exit_code(found: Sequence[Status]) -> int:
-    from reprod.corpus import Status
+def _exit_code(found: Sequence[ReplayStatus]) -> int:
+    from reprod.corpus import ReplayStatus
 
-    if Status.CHANGED in found:
+    if ReplayStatus.CHANGED in found:
         return 1
-    return 3 if Status.CANNOT_RUN in found else 0
+    return 3 if ReplayStatus.CANNOT_RUN in found else 0

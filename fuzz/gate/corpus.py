@@ -13,7 +13,7 @@ from backend.errors import UsageError
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.campaign.triage import default_corpus
 from fuzz.gate.sweep import Tensors
-from reprod.corpus import Entry, load_corpus
+from reprod.corpus import CorpusEntry, load_corpus
 
 MAX_TOKENS = 200_000
 """KV tokens of a scenario's pool; a longer case says nothing more of a backend's own rule."""
@@ -30,7 +30,7 @@ def corpus_scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: 
                 yield scenario
 
 
-def _of_entry(entry: Entry, tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
+def _of_entry(entry: CorpusEntry, tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
     for _, side in entry.sides():
         case = next(side.cases())
         wanted = Tensors(case.arch, case.q_dtype, case.kv_dtype)

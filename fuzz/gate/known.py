@@ -7,7 +7,7 @@ from fuzz.campaign.summary import KnownReference
 from fuzz.campaign.triage import KnownFaults, default_corpus
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Sighting
-from reprod.corpus import Entry, load_corpus
+from reprod.corpus import CorpusEntry, load_corpus
 
 OPEN = "O"
 """First letter of entries of faults that no release mends; a way round them, where there is one, is their silent side."""
@@ -41,7 +41,7 @@ class Known:
         return reference.entry in self._open
 
 
-def _has_shape(entry: Entry, sighting: Sighting) -> bool:
+def _has_shape(entry: CorpusEntry, sighting: Sighting) -> bool:
     """Whether the entry has a faulty case of those heads and tensors; gfx and dtypes that share a kernel do not count."""
     wanted = to_plain(sighting.shape)
     return any(

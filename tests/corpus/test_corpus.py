@@ -17,17 +17,16 @@ from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome, fate_of
 from backend.path import Path as CasePath
 from reprod.corpus import (
-    Entry,
+    CorpusEntry,
     Expected,
-    Machine,
+    FigureRange,
     OpenPaths,
-    Range,
-    Status,
+    ReplayDevice,
+    ReplayStatus,
     load_corpus,
     load_entry,
     replay,
     replay_all,
-    replay_release,
 )
 from reprod.entry import entry_of, entry_text
 from reprod.shrink import Runner
@@ -44,8 +43,8 @@ ON_THE_MODEL = {"F1", "F2", "F3", "F5", "F7", "F8", "F10", "F11", "C1", "C2", *O
 """Entries that need nothing that is not built in."""
 
 
-def expected_status(entry: Entry) -> Status:
-    return Status.FOUND if entry.faulty else Status.SILENT
+def expected_status(entry: CorpusEntry) -> ReplayStatus:
+    return ReplayStatus.FOUND if entry.faulty else ReplayStatus.SILENT
 
 
 @pytest.mark.parametrize("name", [name for name in ENTRIES if name in ON_THE_MODEL])
@@ -61,7 +60,7 @@ def test_entry_without_a_checkout_says_what_is_missing(name: str) -> None:
     if "cdna" in DEVICES and not any(side.revision for _, side in entry.sides()):
         pytest.skip("runs from the installed wheel alone; see test_machine_code_entry_behaves")
     verdict = replay(entry, OpenPaths())
-    assert verdict.status is Status.CANNOT_RUN
+    assert verdict.status is ReplayStatus.CANNOT_RUN
     assert verdict.reason
 
 
@@ -97,7 +96,7 @@ def test_file_is_as_it_would_be_written(name: str) -> None:
     """Round trip, and one form: no diff ever comes from how a file was typed."""
     entry = ENTRIES[name]
     file = next(CORPUS.glob(f"{name}-*.json"))
-    assert from_plain(Entry, to_plain(entry)) == entry
+    assert from_plain(CorpusEntry, to_plain(entry)) == entry
     assert entry_text(entry) == file.read_text(encoding="utf-8")
     assert max(len(line) for line in file.read_text(encoding="utf-8").splitlines()) <= 128
 
@@ -145,7 +144,7 @@ ALTERATIONS = {
 def test_a_change_is_told(name: str) -> None:
     alter, complaint = ALTERATIONS[name]
     verdict = replay(ENTRIES["F1"], lambda machine: Altered(alter))
-    assert verdict.status is Status.CHANGED
+    assert verdict.status is ReplayStatus.CHANGED
     assert verdict.reason.startswith("faulty[0], 64 heads, fp8/fp8, qlen 1, kv [1]")
     assert complaint in verdict.reason
 
@@ -153,18 +152,18 @@ def test_a_change_is_told(name: str) -> None:
 def test_a_noisy_or_refused_control_has_changed() -> None:
     noise = Finding(FindingKind.NUMERICS, Severity.SILENT, Party.KERNEL, "x", "o", "wrong numbers")
     noisy = replay(ENTRIES["C1"], lambda machine: Altered(lambda o: replaced(o, (noise,))))
-    assert (noisy.status, "not silent: wrong numbers" in noisy.reason) == (Status.CHANGED, True)
+    assert (noisy.status, "not silent: wrong numbers" in noisy.reason) == (ReplayStatus.CHANGED, True)
     refused = replay(ENTRIES["C1"], lambda machine: Altered(lambda o: replaced(o, (), "no such thing")))
-    assert (refused.status, "refused (no such thing)" in refused.reason) == (Status.CHANGED, True)
+    assert (refused.status, "refused (no such thing)" in refused.reason) == (ReplayStatus.CHANGED, True)
 
 
 def test_a_silent_side_may_show_what_is_besides_and_nothing_else() -> None:
     entry, noise = ENTRIES["C1"], Finding(FindingKind.NUMERICS, Severity.SILENT, Party.KERNEL, "x", "o", "wrong", {"rows": 3})
     other = dataclasses.replace(noise, kind=FindingKind.HANG)
     for expected, shown, status in (
-        (Expected(FindingKind.NUMERICS, figures={"rows": 3}), (noise,), Status.SILENT),
-        (Expected(FindingKind.NUMERICS, figures={"rows": 4}), (noise,), Status.CHANGED),
-        (Expected(FindingKind.NUMERICS), (noise, other), Status.CHANGED),
+        (Expected(FindingKind.NUMERICS, figures={"rows": 3}), (noise,), ReplayStatus.SILENT),
+        (Expected(FindingKind.NUMERICS, figures={"rows": 4}), (noise,), ReplayStatus.CHANGED),
+        (Expected(FindingKind.NUMERICS), (noise, other), ReplayStatus.CHANGED),
     ):
         sides = tuple(dataclasses.replace(side, besides=(expected,)) for side in entry.silent)
         altered = dataclasses.replace(entry, silent=sides)
@@ -173,24 +172,17 @@ def test_a_silent_side_may_show_what_is_besides_and_nothing_else() -> None:
 
 
 def test_replay_all_keeps_the_order_and_opens_a_machine_once() -> None:
-    opened: list[Machine] = []
+    opened: list[ReplayDevice] = []
     paths = OpenPaths()
 
-    def factory(machine: Machine) -> Runner:
+    def factory(machine: ReplayDevice) -> Runner:
         opened.append(machine)
         return paths(machine)
 
     names = [verdict.entry for verdict in replay_all([ENTRIES["F11"], ENTRIES["F3"]], factory)]
     assert names == ["F11", "F3"]
-    assert paths(Machine("model", None)) is paths(Machine("model", None))
+    assert paths(ReplayDevice("model", None)) is paths(ReplayDevice("model", None))
     assert {machine.device for machine in opened} == {"model"}
-
-
-def test_other_releases() -> None:
-    assert replay_release(ENTRIES["F1"], OpenPaths(), "2026-06") is Status.FOUND
-    assert replay_release(ENTRIES["F7"], OpenPaths(), "2026-08") is Status.SILENT
-    assert replay_release(ENTRIES["F1"], OpenPaths(), "2025-11") is Status.CANNOT_RUN  # no planner v1_0 there
-    assert replay_release(ENTRIES["F7b"], OpenPaths(), "2026-08") is Status.CANNOT_RUN
 
 
 def test_a_checkout_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
@@ -203,7 +195,7 @@ def test_an_outcome_becomes_an_entry(tmp_path: Path) -> None:
     file = tmp_path / "F99-again.json"
     file.write_text(entry_text(entry_of(outcome, "F99", "again")), encoding="utf-8")
     entry = load_entry(file)
-    assert replay(entry, OpenPaths()).status is Status.FOUND
+    assert replay(entry, OpenPaths()).status is ReplayStatus.FOUND
     assert entry.fault_class == "head-width"
     silent = CasePath().run(Case(num_head=64, kv_lens=(1,)))
     with pytest.raises(UsageError, match="no finding"):
@@ -215,13 +207,13 @@ def test_an_outcome_becomes_an_entry(tmp_path: Path) -> None:
     [(5, (5, 5), True), (4, (5, None), False), (6, (None, 5), False), (6, (None, None), True), ("5", (1, 9), False)],
 )
 def test_ranges_are_inclusive(value: int | str, bounds: tuple[int | None, int | None], holds: bool) -> None:
-    assert Range(*bounds).holds(value) is holds
+    assert FigureRange(*bounds).holds(value) is holds
 
 
 def test_absent_figures_never_match() -> None:
     finding = Finding(FindingKind.NUMERICS, Severity.SILENT, Party.KERNEL, "x", "o", "x", {"rows": 3})
-    assert Expected(FindingKind.NUMERICS, figures={"rows": Range(1, 3)}).matches(finding)
-    assert not Expected(FindingKind.NUMERICS, figures={"bytes": Range()}).matches(finding)
+    assert Expected(FindingKind.NUMERICS, figures={"rows": FigureRange(1, 3)}).matches(finding)
+    assert not Expected(FindingKind.NUMERICS, figures={"bytes": FigureRange()}).matches(finding)
     assert not Expected(FindingKind.NUMERICS, tensor="q").matches(finding)
 
 

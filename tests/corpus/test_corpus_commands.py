@@ -13,7 +13,7 @@ import pytest
 from backend.case import Case
 from backend.codec import dumps
 from fuzz.cli import main
-from reprod.corpus import OpenPaths, Status, load_corpus, replay
+from reprod.corpus import OpenPaths, ReplayStatus, load_corpus, replay
 from reprod.folder import CASE, ISSUE, RANKS_SCRIPT, SCRIPT
 from reprod.script import NIGHTLY_SUITES
 
@@ -35,7 +35,7 @@ def test_a_finding_becomes_an_entry_that_behaves(finding: Path, tmp_path: Path, 
     (entry,) = load_corpus(corpus)
     assert (entry.id, entry.references) == ("F99", ("ROCm/aiter#3496",))
     assert [path.name for path in corpus.iterdir()] == ["F99-64-heads-by-command.json"]
-    assert replay(entry, OpenPaths()).status is Status.FOUND
+    assert replay(entry, OpenPaths()).status is ReplayStatus.FOUND
     assert main(command) == 2
     assert "F99" in capsys.readouterr().err
 

@@ -10,39 +10,39 @@ import pytest
 from backend.case import RELEASES
 from fuzz.cli import main
 from fuzz.commands.replay import DOCUMENT_COMMAND
-from reprod.corpus import Entry, OpenPaths, Status, load_corpus
-from reprod.matrix import Cell, document, matrix, matrix_markdown
+from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus, load_corpus
+from reprod.matrix import MatrixCell, document, matrix, matrix_markdown
 
 ROOT = Path(__file__).parents[2]
 
 ENTRIES = {entry.id: entry for entry in load_corpus(ROOT / "corpus")}
 
 
-def cells(*names: str) -> dict[str, tuple[Cell, ...]]:
+def cells(*names: str) -> dict[str, tuple[MatrixCell, ...]]:
     return {row.entry.id: row.cells for row in matrix([ENTRIES[name] for name in names], OpenPaths())}
 
 
 def test_found_fixed_silent_and_refused_are_told_apart() -> None:
     found = cells("F7", "F1", "C2", "O4", "O5")
-    assert found["F7"] == (Cell.FOUND, Cell.FIXED, Cell.FIXED)
-    assert found["F1"] == (Cell.REFUSED, Cell.FOUND, Cell.FOUND)
-    assert set(found["C2"]) <= {Cell.SILENT}
-    assert found["O4"] == (Cell.REFUSED, Cell.SILENT, Cell.FOUND)
-    assert found["O5"][1:] == (Cell.SILENT, Cell.FOUND)
-    assert set(cells("F8")["F8"]) == {Cell.PLANTED}
+    assert found["F7"] == (MatrixCell.FOUND, MatrixCell.FIXED, MatrixCell.FIXED)
+    assert found["F1"] == (MatrixCell.REFUSED, MatrixCell.FOUND, MatrixCell.FOUND)
+    assert set(found["C2"]) <= {MatrixCell.SILENT}
+    assert found["O4"] == (MatrixCell.REFUSED, MatrixCell.SILENT, MatrixCell.FOUND)
+    assert found["O5"][1:] == (MatrixCell.SILENT, MatrixCell.FOUND)
+    assert set(cells("F8")["F8"]) == {MatrixCell.PLANTED}
 
 
 def test_what_cannot_run_is_not_told_as_silent() -> None:
     (row,) = matrix([ENTRIES["F6"]], OpenPaths())
-    assert set(row.cells) == {Cell.CANNOT_RUN}
-    assert row.replayed is Status.CANNOT_RUN
+    assert set(row.cells) == {MatrixCell.CANNOT_RUN}
+    assert row.replayed is ReplayStatus.CANNOT_RUN
 
 
 def rows_of(text: str) -> dict[str, str]:
     return {found[1]: found[0] for found in re.finditer(r"^\| ([A-Z]\d+\w?) \|.*$", text, re.MULTILINE)}
 
 
-def without_a_checkout(entry: Entry) -> bool:
+def without_a_checkout(entry: CorpusEntry) -> bool:
     return not any(side.revision for _, side in entry.sides())
 
 

@@ -19,7 +19,7 @@ from backend.decision import Decision
 from backend.devices.agreement import differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
-from backend.devices.model.probes import Reached, made_of, random_case, reached
+from backend.devices.model.probes import ReachedKernel, made_of, random_case, reached
 from backend.devices.model.traits import RowRule, traits_table
 from backend.host import BuiltIn
 from backend.serving.policy import decide
@@ -29,7 +29,7 @@ CASES = int(os.environ.get("AITERFUZZ_AGREEMENT_CASES", "3"))
 REVISIONS = {"2026-06": "2988812e134a7dbb08948092a9d89df48a2585d3", "2026-08": "e4048607a535ace3a2b51ded31b1c8c2d45c0879"}
 
 
-def disagreements(kernel: Reached, source: CodeSource, seed: int) -> list[str]:
+def disagreements(kernel: ReachedKernel, source: CodeSource, seed: int) -> list[str]:
     """What the two devices see differently in CASES random cases of a kernel, each told with its case."""
     machine, model = CdnaDevice(source, record=True, explained=False), ModelDevice(record=True)
     random_ = random.Random(f"{kernel.blob_id} {seed}")

@@ -12,7 +12,7 @@ from backend.real.frameworks.scenarios import StepKind
 from fuzz.cli import main
 from reprod import backend_bisect
 from reprod.backend_bisect import bisect_sources, first_shown, scenario_of, told_sources
-from reprod.bisect import Verdict
+from reprod.bisect import TrialVerdict
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 
@@ -46,7 +46,7 @@ def test_the_first_release_that_differs_is_named(sources: list[str], told: list[
     trials, changes = bisect_sources(sources, FOUNDING, wanted)
     assert list(told_sources(changes, trials)) == told
     assert [trial.name for trial in trials] == sources
-    assert all((trial.verdict is Verdict.SKIPPED) == (trial.name == "broken") for trial in trials)
+    assert all((trial.verdict is TrialVerdict.SKIPPED) == (trial.name == "broken") for trial in trials)
 
 
 def test_a_case_becomes_one_step_of_a_process() -> None:

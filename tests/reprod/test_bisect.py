@@ -29,7 +29,7 @@ from backend.revision.host_code import (
 )
 from backend.revision.revision import PLANNER_FILES, SAME_PLANNERS, Revision, spelled_alike
 from fuzz.cli import main
-from reprod.bisect import Bisection, RevisionTrials, Trial, Verdict, bisect, same_fault, told, try_revision, wanted_of
+from reprod.bisect import Bisection, RevisionTrials, Trial, TrialVerdict, bisect, same_fault, told, try_revision, wanted_of
 from reprod.history import Commit, commit, commits_between
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
@@ -44,7 +44,7 @@ def outcome(*findings: Finding) -> Outcome:
 def history(states: str) -> tuple[list[str], Callable[[str], Trial]]:
     """One revision a letter: g good, b bad, o another fault, ? unknown."""
     names = [f"r{i}" for i in range(len(states))]
-    verdicts = {"g": Verdict.GOOD, "b": Verdict.BAD, "o": Verdict.OTHER, "?": Verdict.SKIPPED}
+    verdicts = {"g": TrialVerdict.GOOD, "b": TrialVerdict.BAD, "o": TrialVerdict.OTHER, "?": TrialVerdict.SKIPPED}
     return names, lambda name: Trial(name, verdicts[states[int(name[1:])]], "", (), 1, True)
 
 
@@ -89,21 +89,21 @@ def test_ends_that_are_not_what_they_should_be(states: str, said: str) -> None:
 def test_a_fault_that_comes_and_goes_is_bad_and_not_steady() -> None:
     shown = iter([outcome(), outcome(FAULT), outcome()])
     trial = try_revision("r", FAULT, lambda _: (next(shown), ()))
-    assert (trial.verdict, trial.steady, trial.tries) == (Verdict.BAD, False, 3)
+    assert (trial.verdict, trial.steady, trial.tries) == (TrialVerdict.BAD, False, 3)
 
 
-def judged(party: Party, parts: Sequence[Part], nearest: bool = False) -> Verdict:
+def judged(party: Party, parts: Sequence[Part], nearest: bool = False) -> TrialVerdict:
     wanted = Finding(FindingKind.OUT_OF_BOUNDS_READ, Severity.READ, party, "k.co", "q", "x")
     unknown = [Doubt(part, "unknown") for part in parts]
     return try_revision("r", wanted, lambda _: (outcome(wanted), unknown), nearest=nearest).verdict
 
 
 def test_doubts_count_where_the_fault_depends_on_them() -> None:
-    assert judged(Party.PLANNER, [Part.LAUNCHER]) is Verdict.BAD
-    assert judged(Party.CALLER, [Part.PLANNER]) is Verdict.SKIPPED
-    assert judged(Party.KERNEL, [Part.LAUNCHER]) is Verdict.SKIPPED
-    assert judged(Party.KERNEL, []) is Verdict.BAD
-    assert judged(Party.KERNEL, [Part.LAUNCHER], nearest=True) is Verdict.BAD
+    assert judged(Party.PLANNER, [Part.LAUNCHER]) is TrialVerdict.BAD
+    assert judged(Party.CALLER, [Part.PLANNER]) is TrialVerdict.SKIPPED
+    assert judged(Party.KERNEL, [Part.LAUNCHER]) is TrialVerdict.SKIPPED
+    assert judged(Party.KERNEL, []) is TrialVerdict.BAD
+    assert judged(Party.KERNEL, [Part.LAUNCHER], nearest=True) is TrialVerdict.BAD
 
 
 def test_a_refusal_by_a_launcher_that_is_not_its_own_is_no_evidence() -> None:
@@ -112,7 +112,7 @@ def test_a_refusal_by_a_launcher_that_is_not_its_own_is_no_evidence() -> None:
     assert refused.refused is not None
     own = try_revision("r", FAULT, lambda _: (refused, ()))
     stands_in = try_revision("r", FAULT, lambda _: (refused, [Doubt(Part.LAUNCHER, "unknown")]))
-    assert (own.verdict, stands_in.verdict) == (Verdict.REFUSED, Verdict.SKIPPED)
+    assert (own.verdict, stands_in.verdict) == (TrialVerdict.REFUSED, TrialVerdict.SKIPPED)
 
 
 def test_a_revision_that_cannot_run_is_skipped_with_its_reason() -> None:
@@ -120,7 +120,7 @@ def test_a_revision_that_cannot_run_is_skipped_with_its_reason() -> None:
         raise CannotRunError("no such code object")
 
     trial = try_revision("r", FAULT, fails)
-    assert (trial.verdict, trial.detail) == (Verdict.SKIPPED, "no such code object")
+    assert (trial.verdict, trial.detail) == (TrialVerdict.SKIPPED, "no such code object")
 
 
 def test_a_renamed_kernel_is_the_same_fault_and_another_tensor_is_not() -> None:

@@ -26,7 +26,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outputs:
+class MergedOutputs:
     """o as the caller gets it. values: [queries, heads of the model, 512]; unwritten: [queries, heads], heads of a query that
     no stage has written whole."""
 
@@ -34,7 +34,7 @@ class Outputs:
     unwritten: BoolArray
 
 
-def outputs(call: Call, space: AddressSpace) -> Outputs:
+def outputs(call: Call, space: AddressSpace) -> MergedOutputs:
     """Merges and rearranges. The space: after stage 1, its outputs with data."""
     heads, width = call.launched.heads_in_kernel, call.launched.v_head_dim
     o = _contents(space, "o", np.uint16).reshape(-1, heads, width).copy()
@@ -42,7 +42,7 @@ def outputs(call: Call, space: AddressSpace) -> Outputs:
     for row, merged in _second_stage(call, space):
         if 0 <= row < len(o):
             o[row], written[row] = merged, True
-    return Outputs(bf16_values(unfolded(call, o)), ~unfolded(call, written[..., None]).squeeze(-1))
+    return MergedOutputs(bf16_values(unfolded(call, o)), ~unfolded(call, written[..., None]).squeeze(-1))
 
 
 def written_rows(space: AddressSpace, name: str, row_bytes: int) -> BoolArray:

@@ -26,8 +26,18 @@ from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.kernargs import reads_of
-from backend.devices.model.probes import Reached, backward, made_of, probes, reached, tall
-from backend.devices.model.traits import COLUMNS, Backward, KernelTraits, Layout, Paging, RowRule, Single, read_table, to_row
+from backend.devices.model.probes import ReachedKernel, backward, made_of, probes, reached, tall
+from backend.devices.model.traits import (
+    COLUMNS,
+    Backward,
+    KernelPaging,
+    KernelTraits,
+    Layout,
+    RowRule,
+    Single,
+    read_table,
+    to_row,
+)
 from backend.errors import UnmodelledError
 from backend.observation import Observation
 
@@ -51,7 +61,7 @@ _ROWS: Group = {
     "final_lse_rows": _RULES,
 }
 _KV: tuple[Group, ...] = (
-    {"paging": tuple(Paging), "token_bytes": (576, 1152, 608), "page_bits": (64, 32, 24)},
+    {"paging": tuple(KernelPaging), "token_bytes": (576, 1152, 608), "page_bits": (64, 32, 24)},
     {"ahead": (False, True)},
 )
 _TILES = (64, 16, 32, 128, 256)
@@ -81,14 +91,14 @@ PASSES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
+class LaunchedKernel:
     """A kernel as one release launches it, and where that release's code objects are."""
 
-    kernel: Reached
+    kernel: ReachedKernel
     source: CodeSource
 
 
-def measure(launched: Sequence[Launched]) -> tuple[KernelTraits, list[Difference]]:
+def measure(launched: Sequence[LaunchedKernel]) -> tuple[KernelTraits, list[Difference]]:
     """The traits of one kernel, by all releases that launch it, and what still differs with them."""
     kernel = launched[0].kernel
     calls = [(CdnaDevice(each.source, record=True, explained=False), call) for each in launched for call in fitting_calls(each)]
@@ -105,7 +115,7 @@ def measure(launched: Sequence[Launched]) -> tuple[KernelTraits, list[Difference
     return known, [difference for seen in observed for difference in compared(seen, known)]
 
 
-def fitting_calls(launched: Launched) -> list[Call]:
+def fitting_calls(launched: LaunchedKernel) -> list[Call]:
     """The calls of all probes that lead to the kernel, and some whose plan was changed."""
     kernel = launched.kernel
     calls = [made_of(case, launched.source) for case in probes(kernel)]
@@ -193,14 +203,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if complaints else 0
 
 
-def _launched(checkout: str) -> list[list[Launched]]:
+def _launched(checkout: str) -> list[list[LaunchedKernel]]:
     """Every kernel that a release launches, each with all releases that do."""
-    found: dict[str, list[Launched]] = {}
+    found: dict[str, list[LaunchedKernel]] = {}
     for name in RELEASES:
         known = release(name)
         source = installed_wheel() if known.is_wheel else open_source(f"{checkout}@{known.commit}")
         for blob, kernel in reached(name, source).items():
-            found.setdefault(blob, []).append(Launched(kernel, source))
+            found.setdefault(blob, []).append(LaunchedKernel(kernel, source))
     return list(found.values())
 
 

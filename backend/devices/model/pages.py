@@ -12,7 +12,7 @@ from backend.aiter.arguments import Int32Array
 from backend.call import Call
 from backend.devices import unread_tokens
 from backend.devices.accesses import Accesses, merge, out_of_bounds
-from backend.devices.model.traits import KernelTraits, Paging
+from backend.devices.model.traits import KernelPaging, KernelTraits
 from backend.observation import ByteRanges, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     """Whether every page that the work names is read where it lies, by whom it belongs to, so that nothing can be wrong."""
     decode = call.decode
     wide = known.bytes_of_token(decode.kv_dtype.itemsize) > decode.qk_head_dim * decode.kv_dtype.itemsize
-    if unread_tokens.may_differ(call) or wide or known.paging is Paging.TOKEN or not len(decode.kv_indices):
+    if unread_tokens.may_differ(call) or wide or known.paging is KernelPaging.TOKEN or not len(decode.kv_indices):
         return False
     lowest, highest = int(decode.kv_indices.min()), int(decode.kv_indices.max())
     limit = 1 << 24 if known.page_bits == 24 else 1 << 62
@@ -95,8 +95,8 @@ def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array
     wide = known.bytes_of_token(decode.kv_dtype.itemsize)
     found: tuple[Int64Array, Int64Array] = _expand(
         work.source, work.begin, work.end, work.padded, decode.kv_indices, decode.kv_indptr, decode.kv_pages, decode.page_size,
-        stride, stride // decode.page_size, wide, known.tile, known.ahead, known.paging is Paging.PAGE,
-        known.paging is Paging.TOKEN, known.page_bits,
+        stride, stride // decode.page_size, wide, known.tile, known.ahead, known.paging is KernelPaging.PAGE,
+        known.paging is KernelPaging.TOKEN, known.page_bits,
     )  # fmt: skip
     return found
 
@@ -209,6 +209,6 @@ def _foreign(call: Call, known: KernelTraits, reads: Int64Array) -> Violation:
 
 
 def _why(known: KernelTraits) -> str:
-    if known.paging is Paging.TOKEN:
+    if known.paging is KernelPaging.TOKEN:
         return "ptr_KV + ptr_LTD[position >> s_log2_plen] * s_Bs + place in the page"
     return "ptr_KV + ptr_LTD[position] * s_Bs"

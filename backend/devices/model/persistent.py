@@ -17,7 +17,7 @@ from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.devices.accesses import BF16, FLOAT32, INT32, ITEM_BYTES, Planes
 from backend.devices.model.kernargs import reads_of
-from backend.devices.model.traits import Backward, KernelTraits, Paging
+from backend.devices.model.traits import Backward, KernelPaging, KernelTraits
 
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -26,7 +26,7 @@ _SKIPPED, _LOADED, _RUN = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Work:
+class PieceRows:
     """What the workgroups do with the items. state: [items], one of _SKIPPED, _LOADED (read, then given up) and _RUN.
 
     hang: index of the first item that never comes to its end, None for none.
@@ -41,7 +41,7 @@ class Work:
         return np.flatnonzero(self.state == _RUN)
 
 
-def work(call: Call, known: KernelTraits) -> Work:
+def work(call: Call, known: KernelTraits) -> PieceRows:
     """Which items are reached and which of them are computed."""
     plan = call.plan
     assert plan is not None
@@ -49,7 +49,7 @@ def work(call: Call, known: KernelTraits) -> Work:
     indptr = plan.buffers["work_indptr"].words
     hangs, runs = known.backward is Backward.HANG, known.backward is Backward.TILE
     state, hang = _walk(items, indptr, known.stops_at_empty, hangs, runs)
-    return Work(state, None if hang < 0 else hang)
+    return PieceRows(state, None if hang < 0 else hang)
 
 
 @njit(cache=True, nogil=True)
@@ -73,7 +73,7 @@ def _walk(
     return state, hang
 
 
-def stage1(call: Call, known: KernelTraits, done: Work) -> Planes:
+def stage1(call: Call, known: KernelTraits, done: PieceRows) -> Planes:
     """All accesses of the kernel except those of the KV pool's pages (see pages.py), with the item as source."""
     plan, launch = call.plan, call.launched
     assert plan is not None
@@ -85,7 +85,7 @@ def stage1(call: Call, known: KernelTraits, done: Work) -> Planes:
     limits = np.array([rule.bounds(launch.s_mqa) for rule in rules], np.int64)
     by_batch = np.array([*(pointer in reads.kernargs for pointer in _BY_BATCH), known.reads_last_page_lens], np.bool_)
     stores_final_lse = "ptr_LSEP" in reads.kernargs and "final_lse" in launch.tensors
-    page = call.decode.page_size if known.paging is Paging.TOKEN else 1
+    page = call.decode.page_size if known.paging is KernelPaging.TOKEN else 1
     begin, end = _ranges(items, done.state, heads, q_head, known.q_slack, limits, first, last, stores_final_lse, page, by_batch)
     return Planes(_TENSORS, begin, end, np.arange(len(items)))
 

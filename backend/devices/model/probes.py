@@ -30,7 +30,7 @@ FAR_PAGES = (8_000_000, (1 << 24) + 5, (1 << 32) // 1152 - 3, (1 << 32) // 576 -
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class ReachedKernel:
     """A code object that a release launches. cases: small cases that lead to it, one a combination of what a caller varies."""
 
     arch: Arch
@@ -45,7 +45,7 @@ class Reached:
 
 
 @cache
-def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reached]:
+def reached(release: str, source: CodeSource | None = None) -> Mapping[str, ReachedKernel]:
     """Every code object that some caller of a release can launch, by blob id."""
     found: dict[str, tuple[Arch, str, list[Case]]] = {}
     lse = (False, True) if release_of(release).has_return_lse else (False,)
@@ -67,7 +67,7 @@ def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reac
         if made is not None:
             launch = made.launched
             found.setdefault(launch.blob_id or "", (launch.arch, launch.code_object, []))[2].append(case)
-    return {blob: Reached(arch, name, blob, tuple(cases)) for blob, (arch, name, cases) in found.items()}
+    return {blob: ReachedKernel(arch, name, blob, tuple(cases)) for blob, (arch, name, cases) in found.items()}
 
 
 def made_of(case: Case, source: CodeSource | None) -> Call | None:
@@ -101,7 +101,7 @@ def _with_words(made: Call, buffer: str, words: Mapping[int, int]) -> Call:
     return dataclasses.replace(made, plan=dataclasses.replace(made.plan, buffers=buffers))
 
 
-def random_case(kernel: Reached, random_: random.Random) -> Case:
+def random_case(kernel: ReachedKernel, random_: random.Random) -> Case:
     """A case that may lead to the kernel (a batch size may lead elsewhere): any mode of its kind, lengths, page sizes, CUs."""
     base = random_.choice(kernel.cases)
     queries = base.max_seqlen_q
@@ -123,14 +123,14 @@ def random_case(kernel: Reached, random_: random.Random) -> Case:
     )
 
 
-def _modes(kernel: Reached, base: Case) -> tuple[MetadataMode, ...]:
+def _modes(kernel: ReachedKernel, base: Case) -> tuple[MetadataMode, ...]:
     if not kernel.persistent:
         return (MetadataMode.NON_PERSISTENT,)
     fake = (MetadataMode.FAKE,) * 2 if release_of(base.release).has_v1_0 else ()
     return (MetadataMode.FAST,) * 4 + fake + (MetadataMode.GREEDY,)
 
 
-def probes(kernel: Reached, count: int = 40) -> Iterator[Case]:
+def probes(kernel: ReachedKernel, count: int = 40) -> Iterator[Case]:
     """What a kernel is measured by: tile edges, far pages, empty requests, ragged queries, then random cases."""
     base = kernel.cases[0]
     for length in EDGES:

@@ -20,7 +20,7 @@ from backend.errors import CannotRunError
 UNLIMITED = 1 << 30
 
 
-class Paging(StrEnum):
+class KernelPaging(StrEnum):
     """What a kernel takes a KV position of its work for."""
 
     INDEX = "index"  # an entry of kv_indices: the first token of that page, whatever the page size
@@ -99,7 +99,7 @@ class KernelTraits:
     skipped. backward: see Backward.
     token_bytes: bytes of a token that are read. tile: KV positions that are fetched at a time; positions past the end of the
     work are clamped to page 0, which is fetched. ahead: a further tile is fetched always.
-    paging: see Paging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
+    paging: see KernelPaging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
     Non-persistent kernels only: q_by_request, rows_by_request: rows of q read and rows written for request b begin at b *
     max_seqlen_q, not at qo_indptr[b]. q_by_stride: a row of q is as long as s_Q_Bs says, not as in the kernel's code.
     x_rows: packed rows from one workgroup to the next in x, 0: as the launcher counts them (sub_q). causal: a tile's KV ends
@@ -122,7 +122,7 @@ class KernelTraits:
     token_bytes: int = 0
     tile: int = 64
     ahead: bool = False
-    paging: Paging = Paging.INDEX
+    paging: KernelPaging = KernelPaging.INDEX
     page_bits: int = 64
     q_by_request: bool = False
     q_by_stride: bool = False
@@ -148,7 +148,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "int": int,
     "bool": lambda text: text == "1",
     "str": str,
-    "Paging": Paging,
+    "KernelPaging": KernelPaging,
     "Single": Single,
     "Layout": Layout,
     "Backward": Backward,

@@ -8,7 +8,7 @@ import pytest
 from undisturbed import reports
 
 from backend.case import Case
-from backend.serving.bounds import Allocation
+from backend.serving.bounds import AllocatedFor
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.generations import LAG, Generations
 from fuzz.campaign.guide import Guide
@@ -119,8 +119,8 @@ def _within(case: Case, space: CaseSpace) -> None:
     assert case.query_lens is None or (space.ragged_rows and case.max_seqlen_q > 1)
     assert case.first_page * case.page_size * 576 * case.kv_dtype.itemsize < (MEMORY if space.far_pools else NEAR_POOL)
     if case.max_batch is not None:
-        assert space.allocation is not Allocation.RUNNING
-        if space.allocation is Allocation.LARGEST_GRAPH:
+        assert space.allocation is not AllocatedFor.RUNNING
+        if space.allocation is AllocatedFor.LARGEST_GRAPH:
             assert case.graph_batch is not None
             assert case.max_batch >= case.graph_batch
         else:

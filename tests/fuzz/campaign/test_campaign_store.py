@@ -35,7 +35,7 @@ from fuzz.campaign.store import (
 )
 from fuzz.campaign.summary import LossKind, Standing, load_summary
 from fuzz.campaign.verifying import NoVerifier
-from reprod.corpus import OpenPaths, Status, load_corpus, replay
+from reprod.corpus import OpenPaths, ReplayStatus, load_corpus, replay
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_findings_are_exported_as_entries_that_are_found_again(tmp_path: Path, d
     written = list(export(summary, tmp_path / "corpus"))
     assert len(written) == len(summary.findings) > 1
     entries = load_corpus(tmp_path / "corpus")
-    assert [replay(entry, OpenPaths()).status for entry in entries] == [Status.FOUND] * len(written)
+    assert [replay(entry, OpenPaths()).status for entry in entries] == [ReplayStatus.FOUND] * len(written)
     assert not list(export(summary, tmp_path / "corpus"))
 
 
