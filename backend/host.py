@@ -29,6 +29,7 @@ class Part(StrEnum):
     FOLD = "fold"
     PLANNER = "planner"
     LAUNCHER = "launcher"
+    REDUCTION = "second stage"
 
 
 class Basis(StrEnum):
@@ -82,6 +83,10 @@ class Host(ABC):
     @abstractmethod
     def bases(self, decision: Decision) -> Mapping[Part, Basis]:
         """What each part of a call of that decision rests on; parts that the call does not have are left out."""
+
+    def warning(self) -> str | None:
+        """What to say with every result that rests on this host; None for nothing."""
+        return None
 
     def stood_for(self, case: Case) -> Case:
         """The case as its backend is asked: with the built-in release that stands for this AITER, where one does."""
@@ -137,5 +142,5 @@ class BuiltIn(Host):
 
     def bases(self, decision: Decision) -> Mapping[Part, Basis]:
         """Built in, all of them."""
-        parts = (Part.FOLD, Part.LAUNCHER) if decision.sizing is None else tuple(Part)
+        parts = (Part.FOLD, Part.LAUNCHER, Part.REDUCTION) if decision.sizing is None else tuple(Part)
         return dict.fromkeys(parts, Basis.BUILT_IN)

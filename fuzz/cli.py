@@ -34,6 +34,7 @@ from fuzz.commands import (
     replay,
     report,
     run,
+    takes,
     verify,
     version,
 )
@@ -53,6 +54,7 @@ COMMANDS = (
     agree,
     accuracy,
     verify,
+    takes,
     doctor,
     version,
 )

@@ -6,13 +6,13 @@ import hashlib
 import importlib.metadata
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from backend.aiter.codefiles import CodeSource, code_path, kernel_csv
-from backend.aiter.release import fingerprint, release, unknown_fingerprint_warning
+from backend.aiter.release import Release, fingerprint, release, unknown_fingerprint_warning
 from backend.case import Arch
 
 PACKAGES = ("numpy", "numba", "hypothesis", "amd-aiter", "torch", "triton", "ray")
@@ -64,7 +64,7 @@ def contents_of(source: CodeSource | None) -> dict[str, str]:
 def provenance(device: str, releases: Sequence[str], source: CodeSource | None) -> Provenance:
     """The record for runs on a device with rules of these releases."""
     rules = {name: release(name) for name in releases}
-    warnings = [unknown_fingerprint_warning(each, source) for each in rules.values()] if source is not None else []
+    warnings = [] if source is None else _warnings(source, rules.values())
     return Provenance(
         project=_version("aiterfuzz") or "from a source tree",
         rules=own_fingerprint(),
@@ -77,6 +77,16 @@ def provenance(device: str, releases: Sequence[str], source: CodeSource | None) 
         host_sources={} if source is None else dict(fingerprint(source)),
         warnings=tuple(warning for warning in warnings if warning is not None),
     )
+
+
+def _warnings(source: CodeSource, rules: Iterable[Release]) -> list[str | None]:
+    """What to say of a source whose rules are not those that are built in."""
+    from backend.revision.revision import Revision, host_of
+
+    host = host_of(source)
+    if isinstance(host, Revision):
+        return [host.warning()]
+    return [unknown_fingerprint_warning(each, source) for each in rules]
 
 
 def versions() -> dict[str, str]:

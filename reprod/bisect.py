@@ -108,7 +108,7 @@ class RevisionTrials:
 
     def __call__(self, name: str) -> tuple[Outcome, tuple[Doubt, ...]]:
         """Outcome and doubts at a commit; raises CannotRunError where it cannot be judged."""
-        host = Revision(open_source(f"{self._checkout}@{name}"))
+        host = Revision(open_source(f"{self._checkout}@{name}"), stands_in=True)
         outcome = Path(host, self._device).run(self._case)
         return outcome, () if outcome.decision is None else host.doubts(outcome.decision)
 

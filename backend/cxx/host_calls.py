@@ -171,7 +171,7 @@ class HostCalls(HostValues):
             return self._static_method(record, name.rpartition("::")[2], arguments, node)
         if name in self.around.made:
             return Value(f"{self.around.made[name]}({', '.join(self.value_of(each).code for each in arguments)})", Opaque(name))
-        if name in ("min", "max", "std::min", "std::max") and len(arguments) == 2:
+        if name.rpartition("::")[2] in ("min", "max") and len(arguments) == 2:
             return self._extreme(name[-3:], arguments, node)
         if name == "__builtin_ctz":
             value = self.convert(self.value_of(arguments[0]), INT, node)

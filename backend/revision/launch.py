@@ -13,10 +13,11 @@ from backend.aiter.codefiles import CodeSource, blob_id, open_code
 from backend.aiter.kernargs import Kernarg
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_refusal
-from backend.aiter.release import Release
+from backend.aiter.release import Release, release
 from backend.aiter.tensors import ElementType, TensorSpec
 from backend.aiter.text.launcher import ENTRY, Launched, Launcher, NotLaunched
 from backend.aiter.text.surroundings import Tensor
+from backend.case import RELEASES
 from backend.errors import CannotRunError
 from backend.revision.decode import Decoded, OtherStage, executed_decode
 from backend.revision.tensors import RefusedByHostCode, ShapedTensor
@@ -60,7 +61,7 @@ def evaluated_launch(
     names: dict[str, ShapedTensor] = {}
 
     def launch(given: tuple[Any, ...]) -> None:
-        launched = launcher.launch(device, _for_launcher(launcher, device, given, names), environment)
+        launched = launcher.launch(device, for_launcher(launcher, device, given, names), environment)
         if isinstance(launched, NotLaunched):
             raise _Ended(launched)
         made.append(launched)
@@ -76,9 +77,7 @@ def evaluated_launch(
     return _launch(rules, device, arguments, source, made[0], decoded, names)
 
 
-def _for_launcher(
-    launcher: Launcher, device: Device, given: tuple[Any, ...], names: dict[str, ShapedTensor]
-) -> tuple[Any, ...]:
+def for_launcher(launcher: Launcher, device: Device, given: tuple[Any, ...], names: dict[str, ShapedTensor]) -> tuple[Any, ...]:
     """Stage 1's arguments as the launcher takes them; each tensor into `names` by its role."""
     made: list[Any] = []
     for parameter, value in zip(launcher.module.parameters[ENTRY], given, strict=False):
@@ -101,6 +100,7 @@ def _launch(
     decoded: Decoded,
     names: dict[str, ShapedTensor],
 ) -> Launch:
+    rules = _second_stage_rules(rules, decoded)
     q = names["q"]
     values = {name: value for name, _, _, value in launched.kernargs}
     persistent = "num_kv_splits_indptr" not in names
@@ -132,6 +132,16 @@ def _launch(
         shadowed=launched.shadowed,
         raises_afterwards=decoded.raises,
     )
+
+
+def _second_stage_rules(rules: Release, decoded: Decoded) -> Release:
+    """The built-in release whose second stage is like the revision's: of the Triton merge, by whether it counts tokens."""
+    if decoded.merge is None:
+        return rules
+    merges_tokens = "KV_INDPTR_IS_PAGE_LEVEL" in decoded.merge[1]
+    if rules.reduction.merges_tokens == merges_tokens:
+        return rules
+    return next(each for each in map(release, reversed(RELEASES)) if each.reduction.merges_tokens == merges_tokens)
 
 
 def _stage1_argument(decoded: Decoded, launched: Launched, name: str) -> int:

@@ -2,7 +2,8 @@
 
 What is Python is executed (host_code.py, decode.py), what is C++ is evaluated (backend.aiter.text), kernel table and code
 objects are its own, and nothing is built. Where a revision's text is a built-in release's, that release's compiled rules are
-used. Where its text uses what is not provided for, the nearest release's rules stand in, and that is a doubt, and said.
+used. Where its text uses what is not provided for, a call is not modelled, or, where a caller asks for it, the nearest
+release's rules stand in, and that is a doubt, and said.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from backend.call import Call
 from backend.case import RELEASES, Case, MetadataMode
 from backend.cxx.errors import CxxError
 from backend.decision import Decision
-from backend.errors import CannotRunError
+from backend.errors import CannotRunError, UnmodelledError
 from backend.host import Basis, BuiltIn, Doubt, Host, Part
+from backend.revision.assess import REDUCTION_FILE, REDUCTION_KERNELS, reduction_kernels
 from backend.revision.host_code import DECODE_FILE, SIZING_FILE, executed_sizes
 from backend.revision.launch import evaluated_launch
 from backend.revision.tensors import HostCodeError, RefusedByHostCode
@@ -63,11 +65,13 @@ def host_of(source: CodeSource | None, environment: Mapping[str, str] | None = N
 class Revision(Host):
     """The host side of one revision. source: its files. environment: variables that AITER's code asks for, none by default.
 
-    Raises CannotRunError where the revision cannot be judged.
+    stands_in: whether the nearest release's rules stand in where the text uses what is not provided for, which `doubts` says;
+    without, such a call is not modelled. Raises CannotRunError where the revision cannot be judged.
     """
 
-    def __init__(self, source: CodeSource, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, source: CodeSource, environment: Mapping[str, str] | None = None, *, stands_in: bool = False) -> None:
         self.source: CodeSource = source
+        self._stands_in = stands_in
         self._environment = dict(environment or {})
         self._nearest = nearest_release(source).name
         self._planners = Planners(self._read)
@@ -113,7 +117,7 @@ class Revision(Host):
         if self._built_in is not None:
             return ()
         if decision.mode not in self._called:
-            with suppress(CannotRunError):
+            with suppress(CannotRunError, UnmodelledError):
                 self.call(decision)
         return tuple(Doubt(part, text) for (part, mode), text in self._stood_in.items() if mode is decision.mode)
 
@@ -125,10 +129,26 @@ class Revision(Host):
         found = dict.fromkeys((Part.SIZING, Part.FOLD, Part.PLANNER, Part.LAUNCHER), Basis.EVALUATED)
         if self._same_planner(decision.mode) is not None:
             found[Part.PLANNER] = Basis.BUILT_IN
+        found[Part.REDUCTION] = Basis.STAND_IN if self._same_reduction is None else Basis.BUILT_IN
         found.update(dict.fromkeys(doubted, Basis.STAND_IN))
         if decision.mode is MetadataMode.NON_PERSISTENT:
             del found[Part.PLANNER], found[Part.SIZING]
         return found
+
+    def warning(self) -> str | None:
+        """What is the revision's own, and what is not."""
+        if self._built_in is not None:
+            return None
+        own = f"{self.label}: sizing and fold are executed, planners and launcher evaluated from its own text"
+        if self._same_reduction is not None:
+            return f"{own}; the second stage's kernels are those of release {self._same_reduction}"
+        return f"{own}; the second stage is a stand-in: what it touches is by the rules of release {self._nearest}"
+
+    @cached_property
+    def _same_reduction(self) -> str | None:
+        """The built-in release whose kernels of the second stage are this revision's."""
+        text = self._read(REDUCTION_FILE)
+        return None if text is None else REDUCTION_KERNELS.get(reduction_kernels(text))
 
     @cached_property
     def _built_in(self) -> str | None:
@@ -141,9 +161,14 @@ class Revision(Host):
 
     def _same_planner(self, mode: MetadataMode) -> Release | None:
         """The built-in release that has this revision's planner of a mode; None where none has."""
-        content = None if mode is MetadataMode.NON_PERSISTENT else self.source.read(PLANNER_FILES[mode])
-        name = None if content is None else SAME_PLANNERS.get(spelled_alike(content.decode("utf-8", "replace")))
+        name = self._same_planners.get(mode)
         return release(name) if name is not None and not self._environment else None
+
+    @cached_property
+    def _same_planners(self) -> dict[MetadataMode, str]:
+        texts = {mode: self._read(path) for mode, path in PLANNER_FILES.items()}
+        digests = {mode: spelled_alike(text) for mode, text in texts.items() if text is not None}
+        return {mode: SAME_PLANNERS[digest] for mode, digest in digests.items() if digest in SAME_PLANNERS}
 
     def _call(self, decision: Decision) -> Call:
         device = Device(decision.case.arch, decision.case.compute_units)
@@ -171,17 +196,21 @@ class Revision(Host):
         try:
             return self._planners.plan(device, arguments, allocated, Switches(self._environment, {}))
         except CxxError as error:
+            if not self._stands_in:
+                raise UnmodelledError(f"{self.source.label}: planner: {error}") from error
             self._stood_in[Part.PLANNER, mode] = f"planned as {self._nearest} does: {error}"
             return plan(release(self._nearest), device, arguments, allocated)
 
     def _launch(self, mode: MetadataMode, device: Device, decode: DecodeArguments) -> Launch | Refusal:
-        rules = release(self._nearest)
+        rules = release(self._same_reduction or self._nearest)
         texts = self._text(DECODE_FILE), self._text(SIZING_FILE)
         try:
             return evaluated_launch(rules, device, decode, self.source, self._launcher, texts, self._environment)
         except (CxxError, HostCodeError) as error:
+            if not self._stands_in:
+                raise UnmodelledError(f"{self.source.label}: launcher: {error}") from error
             self._stood_in[Part.LAUNCHER, mode] = f"launched as {self._nearest} does, by its own kernel table: {error}"
-            return launch(rules, device, decode, self.source)
+            return launch(release(self._nearest), device, decode, self.source)
 
     def _read(self, path: str) -> str | None:
         content = self.source.read(path)

@@ -7,6 +7,7 @@ makes of it. Knows no rule of the launcher's.
 from __future__ import annotations
 
 import csv
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class KernelTable:
         self._rows = rows
         self._pairs = [SimpleNamespace(first=key, second=rows[key]) for key in map_order(rows)]
         self._by_key = {pair.first: pair for pair in self._pairs}
+        self._matching: dict[str, tuple[str, ...]] = {}
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._pairs)
@@ -118,6 +120,11 @@ class KernelTable:
 
     def matching(self, key: str, columns: tuple[str, ...]) -> tuple[str, ...]:
         """Code objects of other rows that equal a row in all the columns that the launcher compares."""
+        if key not in self._matching:
+            self._matching[key] = self._equal_rows(key, columns)
+        return self._matching[key]
+
+    def _equal_rows(self, key: str, columns: tuple[str, ...]) -> tuple[str, ...]:
         row = self._rows[key]
         same = (each for name, each in self._rows.items() if name != key and name.startswith(row.arch))
         return tuple(
@@ -148,6 +155,7 @@ class Launcher:
         self._read = read
         self._has = has
         self._functions: dict[tuple[Arch, int, tuple[tuple[str, str], ...]], Callable[..., Any]] = {}
+        self._made_tables: dict[Arch, KernelTable] = {}
         self._lock = threading.Lock()
 
     def launch(self, device: Device, arguments: tuple[Any, ...], environment: Mapping[str, str]) -> Launched | NotLaunched:
@@ -199,7 +207,7 @@ class Launcher:
     @cached_property
     def aiter_tensors(self) -> bool:
         """Whether the launcher takes AITER's tensor handles and not torch's."""
-        return "aiter_tensor_t" in (self._read(LAUNCHER_FILE) or "")
+        return re.search(r"\baiter_tensor_t\b|\bAiterTensor\b", self._read(LAUNCHER_FILE) or "") is not None
 
     def dtype(self, name: str, arch: Arch) -> Any:
         """A dtype as the launcher's tensors have it; name: as in TORCH_DTYPES."""
@@ -230,6 +238,11 @@ class Launcher:
 
     def table(self, arch: Arch) -> KernelTable:
         """The kernel table of a build for one architecture. Missing columns are 0; a symbol's second row is dropped."""
+        if arch not in self._made_tables:
+            self._made_tables[arch] = self._table(arch)
+        return self._made_tables[arch]
+
+    def _table(self, arch: Arch) -> KernelTable:
         rows: dict[str, Any] = {}
         for row in self._tables.get(arch, []):
             values = {name: _cell(row.get(name)) for name in self._columns}

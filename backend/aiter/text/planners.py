@@ -72,15 +72,27 @@ class Planners:
 
         Raises CxxError where its text uses what is not provided for, UnmodelledError where hardware's answer is not known.
         """
-        module = self._modules.get(device.arch)
-        if module is None:
-            module = self._modules[device.arch] = _Module(self._read, device.arch)
-        return module.plan(device, arguments, allocated, switches, self._spaces)
+        return self._module(device.arch).plan(device, arguments, allocated, switches, self._spaces)
+
+    def lowered(self, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> str | None:
+        """The kernel that a call would run, lowered and neither compiled nor run; None where AITER rejects the call.
+
+        Raises CxxError where the text uses what is not provided for.
+        """
+        return self._module(device.arch).lowered(device, arguments, allocated)
+
+    def _module(self, arch: Arch) -> _Module:
+        if arch not in self._modules:
+            self._modules[arch] = _Module(self._read, arch)
+        return self._modules[arch]
 
     def _spaces(self, kernel: Kernel) -> Spaces:
         """The calling thread's memory for a kernel."""
         kept: dict[int, Spaces] = self._local.__dict__.setdefault("spaces", {})
-        return kept.setdefault(len(kernel.spaces), Spaces(len(kernel.spaces)))
+        count = len(kernel.spaces)
+        if count not in kept:
+            kept[count] = Spaces(count)
+        return kept[count]
 
 
 @dataclass(slots=True)
@@ -128,17 +140,31 @@ class _Module:
         spaces_of: Callable[[Kernel], Spaces],
     ) -> Plan:
         """See Planners.plan."""
+        launched = self._launched(device, arguments, allocated, switches)
+        if isinstance(launched, str):
+            return _rejected(_planner_by_flags(arguments), launched, allocated)
+        return self._run(launched, arguments, allocated, spaces_of)
+
+    def lowered(self, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> str | None:
+        """See Planners.lowered."""
+        launched = self._launched(device, arguments, allocated, NO_SWITCHES)
+        return None if isinstance(launched, str) else launched.kernel.name
+
+    def _launched(
+        self, device: Device, arguments: PlanArguments, allocated: BufferSizes, switches: Switches
+    ) -> _Launched | str:
+        """What the host half of a call launches; why it is rejected."""
         entry = self._entry(device, switches.environment)
         given = self._given(device, arguments, allocated, switches.more)
         if isinstance(given, str):
-            return _rejected(_planner_by_flags(arguments), given, allocated)
+            return given
         try:
             entry(*given)
         except CheckFailedError as failed:
-            return _rejected(_planner_by_flags(arguments), failed.message, allocated)
+            return failed.message
         except _Stop as stop:
             stop.launched.heads = local_at(stop, "num_heads")
-            return self._run(stop.launched, arguments, allocated, spaces_of)
+            return stop.launched
         raise CxxError(ENTRY_FILE, 0, "a planner that launches nothing")
 
     def _entry(self, device: Device, environment: Mapping[str, str]) -> Callable[..., Any]:

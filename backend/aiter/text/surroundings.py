@@ -195,6 +195,8 @@ FUNCTIONS: Mapping[str, tuple[str, Any]] = {
     "getenv": ("getenv", Pointer(Opaque("std::string"))),
     "std::atoi": ("atoi", INT),
     "atoi": ("atoi", INT),
+    "opus::get_warp_size": ("wave_lanes", INT),
+    "ck_tile::get_warp_size": ("wave_lanes", INT),
     "device_of": ("device_of", Opaque("at::Device")),
     "log2f": ("log2f", Opaque("float result")),
 }
@@ -204,6 +206,7 @@ SURROUNDINGS_TYPES: Mapping[str, Any] = {
     "torch::Tensor": Opaque("torch::Tensor"),
     "at::Tensor": Opaque("torch::Tensor"),
     "aiter_tensor_t": Opaque("aiter_tensor_t"),
+    "AiterTensor": Opaque("AiterTensor"),
     "hipStream_t": Opaque("hipStream_t"),
     "hipDeviceProp_t": Opaque("hipDeviceProp_t"),
     "at::ScalarType": _DTYPE,
@@ -237,6 +240,7 @@ def surroundings(more: Surroundings | None = None) -> Surroundings:
         classes={
             "torch::Tensor": TORCH_TENSOR,
             "aiter_tensor_t": AITER_TENSOR,
+            "AiterTensor": AITER_TENSOR,
             "hipDeviceProp_t": _PROPERTIES,
             **more.classes,
         },
@@ -270,6 +274,7 @@ def python_names(arch: Arch, compute_units: int, environment: Mapping[str, str])
         "getenv": environment.get,
         "atoi": atoi,
         "device_of": lambda tensor: 0,
+        "wave_lanes": lambda: 64,
         "dim3": lambda x, y=1, z=1: (x, y, z),
         "DeviceProperties": DeviceProperties,
     }
