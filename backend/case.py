@@ -174,6 +174,9 @@ class Case:
         "whether a row is hidden from the tokens behind its own (an argument of mla_decode_fwd in 2026-08)",
         argument="causal",
     )
+    num_kv_splits: int = row(
+        0, "KV splits that mla_decode_fwd is asked for; 0: as the backend's rule does", least=0, most=1024, word="num_kv_splits"
+    )
     q_scale: bool = row(True, "whether the scale of an fp8 q is handed over", word="q_scale")
     kv_scale: bool = row(True, "whether the scale of KV is handed over, where q or KV is fp8", word="kv_scale")
     kv_lora_rank: int = row(

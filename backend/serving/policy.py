@@ -115,7 +115,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         kv_last_page_lens=last_page_lens,
         max_seqlen_q=case.max_seqlen_q,
         metadata=None,
-        num_kv_splits=_captured_splits(case, choice) or choice.max_split_per_batch,
+        num_kv_splits=case.num_kv_splits or _captured_splits(case, choice) or choice.max_split_per_batch,
         intra_batch_mode=choice.mode is MetadataMode.FAKE,
         return_lse=case.return_lse,
         q_scale=case.q_scale,
