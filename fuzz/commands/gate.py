@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -84,21 +85,25 @@ def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
     from backend.child.service import Child
     from backend.child.tree import Limits
+    from backend.real.frameworks.fetch import from_here
+    from backend.serving.backends import BACKENDS
     from fuzz.gate.policy import GatedRule, report
 
-    asked = {"rule": arguments.source, "base": arguments.base, "device": arguments.device, "aiter": arguments.aiter}
+    names = {"rule": arguments.source, "base": arguments.base, "aiter": arguments.aiter}
+    asked = {name: value if value in BACKENDS or value is None else from_here(value) for name, value in names.items()}
     limits = Limits(seconds=arguments.seconds + GRACE)
     with Child("fuzz.gate.policy:Service", {}, limits) as child:
         gated: GatedRule = child.request(
             "gate",
             GatedRule,
             **asked,
+            device=arguments.device,
             tensors=_tensors(arguments),
             heads=tuple(arguments.heads or ()),
             seconds=arguments.seconds,
             seed=arguments.seed,
         )
-    return _tell(report(gated), arguments)
+    return _tell(report(dataclasses.replace(gated, rule=arguments.source, base=arguments.base)), arguments)
 
 
 def _tell(made: Report, arguments: argparse.Namespace) -> int:

@@ -51,6 +51,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AITERFUZZ_CACHE") or Path.home() / ".cache" / "aiterfuzz")
 
 
+def from_here(given: str) -> str:
+    """What was given, as a process elsewhere must be told it: PATH, PATH@REVISION and FILE:NAME are made absolute."""
+    if Path(given).exists():
+        return str(Path(given).absolute())
+    for path, mark, rest in (given.rpartition("@"), given.partition(":")):
+        if mark and path and Path(path).exists():
+            return f"{Path(path).absolute()}{mark}{rest}"
+    return given
+
+
 def open_source(given: str) -> BackendSource:
     """Open what a person named; UsageError for a form that is not understood, CannotRunError for what is not to be had."""
     pinned = re.fullmatch(r"([A-Za-z0-9_-]+)==([A-Za-z0-9.+!_-]+)", given)

@@ -12,7 +12,7 @@ from backend.case import Arch, DType
 from backend.child.service import Child
 from backend.child.tree import Limits
 from backend.errors import CannotRunError
-from backend.real.frameworks.fetch import BackendSource, open_source, with_text
+from backend.real.frameworks.fetch import BackendSource, from_here, open_source, with_text
 from backend.real.frameworks.record import DecisionRow, Recording, SourceLine
 from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, Scenario
 from backend.real.python.slicing import parse
@@ -40,7 +40,8 @@ class SourceSession:
         self._opened = open_source(source)
         self.source: BackendSource = self._opened if text is None else with_text(self._opened, text)
         require_class(self.source)
-        arguments = {"source": source, "text": text, "aiter": aiter, "release": release}
+        there = None if aiter is None else from_here(aiter)
+        arguments = {"source": from_here(source), "text": text, "aiter": there, "release": release}
         self._child = Child(WORKER, arguments, limits, {"TRITON_INTERPRET": "1"})
         about = self._child.request("about", dict[str, str | None])
         self.release: str = about["release"]
