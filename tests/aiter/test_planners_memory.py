@@ -123,3 +123,13 @@ def test_branches_have_their_own_bits() -> None:
     assert len({branch.value for branch in Branch}) == len(Branch)
     plan = planned("2026-06", MI355X, planning(PlannerName.V1_0, 64, [400]))
     assert all(plan.branches & branch for branch in (Branch.FOLDED, Branch.SPLIT, Branch.CAP_BY_LENGTH))
+
+
+def test_compiled_code_that_speaks_of_a_class_that_is_gone_is_compiled_anew() -> None:
+    """numba reads what it kept on disk before it compares its age, and cannot read arguments of a class that was renamed."""
+
+    def renamed() -> dict[str, str]:
+        raise AttributeError("Can't get attribute 'Memory'")
+
+    assert memory_module._index_or_none(renamed) == {}
+    assert memory_module._index_or_none(lambda: {"signature": "overload"}) == {"signature": "overload"}
