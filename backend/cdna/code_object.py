@@ -38,17 +38,21 @@ _MALFORMED = (
 )
 """What the ELF and MessagePack readers raise on bytes that were cut or changed; found by changing bytes at random."""
 
-_KERNARG_POINTER = 1 << 3
-_PROPERTIES = {
-    0: "a private segment buffer",
-    1: "a dispatch packet pointer",
-    2: "a queue pointer",
-    4: "a dispatch id",
-    5: "flat scratch initialisation",
-    6: "the private segment size",
-    10: "wavefronts of 32 lanes",
-}
-"""Bits of the descriptor's kernel_code_properties that are not modelled; 3 is the kernarg pointer, 11 a hint."""
+_USER_REGISTERS = (
+    (0, "private segment buffer", 4),
+    (1, "dispatch packet pointer", 2),
+    (2, "queue pointer", 2),
+    (3, "kernarg pointer", 2),
+    (4, "dispatch id", 2),
+    (5, "flat scratch initialisation", 2),
+    (6, "private segment size", 1),
+)
+"""Bits of the descriptor's kernel_code_properties: what the user SGPRs hold, and how many each takes, in their order."""
+
+_UNMODELLED = ("private segment buffer", "queue pointer", "flat scratch initialisation", "private segment size")
+_WAVE32 = 1 << 10
+_RELATIVE64, _ABSOLUTE64 = 13, 3
+"""Relocations of LLVM's AMDGPU guide: base + addend, and symbol + addend."""
 
 
 class Denormals(IntEnum):
@@ -87,6 +91,17 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of the file's image that is loaded beside the code. address: virtual; relocations: (offset, virtual address) of
+    the 64-bit words that hold an address of the image."""
+
+    address: int
+    content: bytes
+    writable: bool
+    relocations: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """One kernel of a code object.
 
@@ -99,6 +114,8 @@ class Kernel:
     that wants these begins with code that loads them itself, 256 bytes long, for firmware that does not).
     workgroup_id_x, y, z: whether each follows in the next SGPR. work_item_id_mode: 0 x, 1 x and y, 2 x, y and z packed into
     v0 at bits 0, 10 and 20.
+    user_registers: what the user SGPRs hold, by name, and the first of each. segments: constants and variables of the file.
+    unmodelled: launch state that the kernel asks for and the machine cannot give, "" for none.
     """
 
     name: str
@@ -121,6 +138,9 @@ class Kernel:
     float_mode: FloatMode
     max_workgroup_size: int
     arguments: tuple[Argument, ...]
+    user_registers: tuple[tuple[str, int], ...] = (("kernarg pointer", 0),)
+    segments: tuple[Segment, ...] = ()
+    unmodelled: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +168,15 @@ class _Symbol:
 def load_code_object(content: bytes) -> CodeObject:
     """Read an ELF code object for gfx942 or gfx950.
 
-    Raises CannotRunError: not an ELF file, truncated, another architecture, no kernels or no descriptor for one, or a kernel
-    that needs launch state which is not modelled.
+    Raises CannotRunError: not an ELF file, truncated, another architecture, no kernels or no descriptor for one.
     """
     try:
         elf = ELFFile(io.BytesIO(content))
         arch = _architecture(elf)
         metadata = _metadata(elf)
         symbols = _symbols(elf)
-        kernels = tuple(_kernel(elf, arch, symbols, entry) for entry in metadata.get("amdhsa.kernels", ()))
+        segments = _segments(elf)
+        kernels = tuple(_kernel(elf, arch, symbols, segments, entry) for entry in metadata.get("amdhsa.kernels", ()))
     except CannotRunError:
         raise
     except _MALFORMED as error:
@@ -213,7 +233,33 @@ def _bytes_at(elf: Any, address: int, size: int, what: str) -> bytes:
     raise CannotRunError(f"code object: {what} ({size} bytes at {address:#x}) is not in the file; is it truncated?")
 
 
-def _kernel(elf: Any, arch: str, symbols: dict[str, _Symbol], metadata: dict[str, Any]) -> Kernel:
+def _segments(elf: Any) -> tuple[Segment, ...]:
+    """What is loaded besides code, with the words that relocations fill."""
+    words: dict[int, int] = {}
+    for section in elf.iter_sections():
+        if section["sh_type"] != "SHT_RELA":
+            continue
+        symbols = elf.get_section(section["sh_link"])
+        for each in section.iter_relocations():
+            kind = each["r_info_type"]
+            if kind == _RELATIVE64:
+                words[each["r_offset"]] = each["r_addend"]
+            elif kind == _ABSOLUTE64:
+                words[each["r_offset"]] = symbols.get_symbol(each["r_info_sym"])["st_value"] + each["r_addend"]
+    found = []
+    for segment in elf.iter_segments():
+        if segment["p_type"] != "PT_LOAD" or segment["p_flags"] & 1 or not segment["p_memsz"]:
+            continue
+        begin = segment["p_vaddr"]
+        content = segment.data().ljust(segment["p_memsz"], b"\0")
+        inside = tuple((at - begin, to) for at, to in sorted(words.items()) if begin <= at and at + 8 <= begin + len(content))
+        found.append(Segment(begin, content, bool(segment["p_flags"] & 2), inside))
+    return tuple(found)
+
+
+def _kernel(
+    elf: Any, arch: str, symbols: dict[str, _Symbol], segments: tuple[Segment, ...], metadata: dict[str, Any]
+) -> Kernel:
     name = metadata[".name"]
     descriptor_name = metadata[".symbol"]
     descriptor = symbols.get(descriptor_name)
@@ -221,7 +267,7 @@ def _kernel(elf: Any, arch: str, symbols: dict[str, _Symbol], metadata: dict[str
         raise CannotRunError(f"code object: no descriptor {descriptor_name} for kernel {name}; present: {', '.join(symbols)}")
     fields = _DESCRIPTOR.unpack(_bytes_at(elf, descriptor.address, _DESCRIPTOR.size, f"the descriptor of {name}"))
     lds_size, private_size, _, entry_offset, rsrc3, rsrc1, rsrc2, properties, preload = fields
-    _require_modelled(name, properties)
+    registers = _user_registers(properties)
     entry = descriptor.address + entry_offset
     vgprs = 4 * ((rsrc3 & 0x3F) + 1)
     return Kernel(
@@ -235,7 +281,7 @@ def _kernel(elf: Any, arch: str, symbols: dict[str, _Symbol], metadata: dict[str
         vgpr_count=vgprs,
         agpr_count=max(0, 8 * ((rsrc1 & 0x3F) + 1) - vgprs),
         user_sgpr_count=rsrc2 >> 1 & 0x1F,
-        has_kernarg_pointer=bool(properties & _KERNARG_POINTER),
+        has_kernarg_pointer="kernarg pointer" in dict(registers),
         kernarg_preload_offset=preload >> 7,
         kernarg_preload_length=preload & 0x7F,
         workgroup_id_x=bool(rsrc2 >> 7 & 1),
@@ -245,16 +291,25 @@ def _kernel(elf: Any, arch: str, symbols: dict[str, _Symbol], metadata: dict[str
         float_mode=_float_mode(rsrc1),
         max_workgroup_size=metadata[".max_flat_workgroup_size"],
         arguments=tuple(_argument(each) for each in metadata.get(".args", ())),
+        user_registers=registers,
+        segments=segments,
+        unmodelled=_unmodelled(registers, properties),
     )
 
 
-def _require_modelled(name: str, properties: int) -> None:
-    wanted = [what for bit, what in _PROPERTIES.items() if properties >> bit & 1]
-    if wanted:
-        raise CannotRunError(
-            f"kernel {name}: its descriptor asks for {', '.join(wanted)}; modelled: a kernarg pointer with or without "
-            "preloading; it cannot be run here, nor judged"
-        )
+def _user_registers(properties: int) -> tuple[tuple[str, int], ...]:
+    """(what, first SGPR) of what the descriptor asks for."""
+    found, register = [], 0
+    for bit, name, dwords in _USER_REGISTERS:
+        if properties >> bit & 1:
+            found.append((name, register))
+            register += dwords
+    return tuple(found)
+
+
+def _unmodelled(registers: tuple[tuple[str, int], ...], properties: int) -> str:
+    wanted = [name for name, _ in registers if name in _UNMODELLED]
+    return ", ".join(wanted + ["wavefronts of 32 lanes"] * bool(properties & _WAVE32))
 
 
 def _text_size(elf: Any, symbols: dict[str, _Symbol], entry: int, name: str) -> int:

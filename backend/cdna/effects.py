@@ -43,6 +43,8 @@ VECTOR_FORMATS = frozenset({Format.VOP1, Format.VOP2, Format.VOPC, Format.VOP3, 
 """Formats of the vector ALU, matrix instructions included."""
 
 _MEMORY_FORMATS = frozenset({Format.MUBUF, Format.FLAT, Format.GLOBAL, Format.SCRATCH})
+SKIPPED_FORMATS = VECTOR_FORMATS | _MEMORY_FORMATS | {Format.DS}
+"""Formats that VSKIP skips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,15 @@ def traits(mnemonic: str, form: Format) -> Traits:
     if with_exec or "exec" in mnemonic:
         uses |= EXEC_BITS
     if vector:
-        uses |= 1 << MODE | 1 << GPR_INDEX
+        uses |= 1 << GPR_INDEX
+    if vector or form in SKIPPED_FORMATS:
+        uses |= 1 << MODE
     if mnemonic.startswith("s_set_gpr_idx"):
         defs |= 1 << GPR_INDEX | 1 << M0
         uses |= 1 << M0
         if mnemonic == "s_set_gpr_idx_off":
             uses, defs = 0, 1 << GPR_INDEX
-    if mnemonic.startswith("s_setreg"):
+    if mnemonic.startswith(("s_setreg", "s_setvskip")):
         uses, defs = uses | 1 << MODE, defs | 1 << MODE
     if mnemonic == "s_getreg_b32":
         uses |= 1 << MODE
@@ -180,7 +184,7 @@ def _data_places(instruction: Instruction) -> slice:
         return slice(1, None)
     if "_store_" not in mnemonic and "_atomic_" not in mnemonic:
         return slice(0, 0)
-    return slice(0, 1) if form is Format.MUBUF else slice(1, 2)
+    return slice(0, 1) if form in (Format.MUBUF, Format.SMEM) else slice(1, 2)
 
 
 def data_operands(instruction: Instruction) -> tuple[Operand, ...]:

@@ -18,12 +18,15 @@ from backend.cdna.encoded import Constants, Encoded, NotModelledError, member_of
 from backend.cdna.execute import (
     compare,
     convert,
+    convert_four,
     cross_lane,
     half,
     scalar,
     scalar64,
+    vector_double,
     vector_float,
     vector_integer,
+    vector_rare,
     vector_wide,
 )
 from backend.cdna.execute import layout as at
@@ -51,6 +54,8 @@ _SCALAR_GROUPS: tuple[tuple[type[IntEnum], Handler], ...] = (
 
 def _encode_scalar(instruction: Instruction, constants: Constants) -> Encoded | None:
     mnemonic = _plain_scalar_name(instruction.mnemonic)
+    if mnemonic == "s_getpc_b64":
+        return _program_counter(instruction, constants)
     found = next(
         ((opcode, own) for members, own in _SCALAR_GROUPS if (opcode := member_of(members, mnemonic)) is not None), None
     )
@@ -76,6 +81,14 @@ def _encode_scalar(instruction: Instruction, constants: Constants) -> Encoded | 
     return encoded
 
 
+def _program_counter(instruction: Instruction, constants: Constants) -> Encoded:
+    """S_GETPC_B64: the address of the next instruction, a constant once the code has its place."""
+    encoded = Encoded(scalar64.scalar_plain64, scalar64.Plain64.S_MOV_B64, count=1)
+    encoded.destination = scalar_index(instruction.destinations[0], constants)
+    encoded.sources[0] = constants.place(constants.text_address + instruction.next_pc)
+    return encoded
+
+
 def _plain_scalar_name(mnemonic: str) -> str:
     """The SOPK forms do what the plain forms do with a 16-bit constant."""
     if mnemonic in ("s_movk_i32", "s_cmovk_i32"):
@@ -98,14 +111,14 @@ def _extended(operand: Operand, mnemonic: str) -> Operand:
 
 
 def _scalar_with_field(encoded: Encoded, instruction: Instruction, constants: Constants) -> None:
-    """S_SET_GPR_IDX_* and S_GETREG: the field goes to IMMEDIATE. Only SRC0 may be indexed."""
+    """S_SET_GPR_IDX_* and S_GETREG: the field goes to IMMEDIATE."""
     for operand in instruction.sources:
         if operand.kind is OperandKind.SIMM:
             encoded.immediate = operand.value
         else:
             encoded.sources[0] = scalar_index(operand, constants)
-    if instruction.mnemonic in ("s_set_gpr_idx_on", "s_set_gpr_idx_mode") and encoded.immediate not in (0, 1):
-        raise NotModelledError("gpr-index mode on operands besides SRC0")
+    if instruction.mnemonic in ("s_set_gpr_idx_on", "s_set_gpr_idx_mode") and encoded.immediate > 15:
+        raise NotModelledError("gpr-index mode on operands that there are none of")
     if instruction.mnemonic == "s_getreg_b32":
         _mode_field(encoded.immediate)
 
@@ -175,12 +188,19 @@ _ALIASES = {
     "v_fmamk_f32": "v_fma_f32",
     "v_fmaak_f32": "v_fma_f32",
     "v_fmac_f64": "v_fma_f64",
+    "v_dot2c_f32_f16": "v_dot2_f32_f16",
+    "v_dot2c_f32_bf16": "v_dot2_f32_bf16",
+    "v_dot2c_i32_i16": "v_dot2_i32_i16",
+    "v_dot4c_i32_i8": "v_dot4_i32_i8",
+    "v_dot8c_i32_i4": "v_dot8_i32_i4",
+    "v_pk_fmac_f16": "v_pk_fma_f16",
     "v_add_i32": "v_add_u32",
     "v_sub_i32": "v_sub_u32",
     "v_add_i16": "v_add_u16",
     "v_sub_i16": "v_sub_u16",
 }
-_ACCUMULATING = frozenset({"v_fmac_f32", "v_fmac_f64"})
+_ACCUMULATING = frozenset({"v_fmac_f32", "v_fmac_f64", "v_pk_fmac_f16"})
+_DOT_ACCUMULATING = re.compile(r"v_dot\dc_")
 
 _Group = tuple[type[IntEnum], Handler, int, int]
 _GROUPS: tuple[_Group, ...] = (
@@ -201,6 +221,19 @@ _GROUPS: tuple[_Group, ...] = (
     (convert.ConvertDouble, convert.convert_double, at.TYPE_F64, 1),
     (convert.ConvertPair, convert.convert_pair, at.TYPE_BITS32, 2),
     (convert.ConvertToDouble, convert.convert_to_double, at.TYPE_F32, 2),
+    (convert_four.ToFour, convert_four.convert_to_four, at.TYPE_BITS32, 1),
+    (convert_four.FromFour, convert_four.convert_from_four, at.TYPE_BITS32, 1),
+    (convert_four.FromFourPair, convert_four.convert_four_pair, at.TYPE_BITS32, 2),
+    (vector_double.Double, vector_double.double_unary, at.TYPE_F64, 2),
+    (vector_double.DoubleScaled, vector_double.double_scaled, at.TYPE_F64, 2),
+    (vector_double.DoubleExponent, vector_double.double_exponent, at.TYPE_F64, 1),
+    (vector_double.DoubleDivision, vector_double.double_division, at.TYPE_F64, 2),
+    (vector_rare.HalfFunction, vector_rare.half_function, at.TYPE_F16, 1),
+    (vector_rare.Half3, vector_rare.half3, at.TYPE_F16, 1),
+    (vector_rare.Trigonometric, vector_rare.trigonometric, at.TYPE_F32, 1),
+    (vector_rare.Dot, vector_rare.dot, at.TYPE_BITS32, 1),
+    (vector_rare.Mix, vector_rare.mix, at.TYPE_BITS32, 1),
+    (vector_rare.Packing, vector_rare.packing, at.TYPE_F32, 1),
 )
 
 
@@ -232,13 +265,17 @@ def _source_type(mnemonic: str, kind: int) -> int:
 def _encode_vector(instruction: Instruction, constants: Constants) -> Encoded | None:
     mnemonic = instruction.mnemonic
     group = _vector_group(_ALIASES.get(mnemonic, mnemonic))
+    saturates = member_of(vector_rare.Saturating, mnemonic) if instruction.modifiers.clamp else None
+    if saturates is not None:
+        group = saturates, vector_rare.saturating, at.TYPE_BITS32, 1
     if group is None:
         return None
     opcode, own, kind, dwords = group
     encoded = Encoded(own, opcode, vector=True, source_types=(kind,) * 3, result_dwords=dwords)
+    encoded.own_clamp = saturates is not None
     encoded.destination = row_of(instruction.destinations[0])
     operands = list(instruction.sources)
-    if mnemonic in _ACCUMULATING:
+    if mnemonic in _ACCUMULATING or _DOT_ACCUMULATING.match(mnemonic):
         operands.append(instruction.destinations[0])
     encoded.source_dwords = _dwords_of(operands)
     for place, operand in enumerate(operands[:3]):
@@ -291,8 +328,14 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
             raise NotModelledError("a result in the high half")
         if any(modifiers.op_sel[:-1]) and re.match(r"v_cvt_scalef32_pk_(fp8|bf8)_(bf16|f16)", mnemonic):
             raise NotModelledError("half of a source that is a pair")
+    elif encoded.handler in _OWN_SOURCES:
+        _own_sources(encoded, instruction)
     elif len(modifiers.op_sel) > len(instruction.sources) and modifiers.op_sel[-1]:
         raise NotModelledError("a result in the high half")
+    if encoded.handler is vector_rare.dot and any((*modifiers.neg_lo, *modifiers.neg_hi, *modifiers.op_sel)):
+        raise NotModelledError("negated or exchanged parts of a dot product")
+    if encoded.handler is vector_rare.dot and not all(modifiers.op_sel_hi):
+        raise NotModelledError("exchanged parts of a dot product")
     if mnemonic == "v_pk_mov_b32" and any(modifiers.neg_lo + modifiers.neg_hi):
         raise NotModelledError("negation in a move")
     if encoded.handler is vector_float.float_pair and mnemonic.startswith("v_pk_"):
@@ -302,22 +345,52 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
                 raise NotModelledError("a constant as two packed numbers")
 
 
+_OWN_SOURCES = (
+    vector_rare.mix,
+    convert_four.convert_to_four,
+    convert_four.convert_from_four,
+    convert_four.convert_four_pair,
+)
+"""Handlers that see to op_sel, neg and abs themselves, by IMMEDIATE."""
+
+
+def _own_sources(encoded: Encoded, instruction: Instruction) -> None:
+    modifiers = instruction.modifiers
+    encoded.own_sources = True
+    if encoded.handler is vector_rare.mix:
+        if modifiers.clamp and encoded.opcode != vector_rare.Mix.V_FMA_MIX_F32:
+            raise NotModelledError("clamp of a half")
+        encoded.result_type = at.TYPE_F32
+        signs = [operand.neg for operand in instruction.sources] + [operand.abs for operand in instruction.sources]
+        bits = [*modifiers.op_sel_hi, *modifiers.op_sel, *signs]
+        encoded.immediate = sum(bool(bit) << place for place, bit in enumerate(bits))
+        return
+    if any(operand.neg or operand.abs for operand in instruction.sources):
+        raise NotModelledError("neg or abs of what becomes a 4-bit float")
+    selects = (*modifiers.op_sel, 0, 0, 0, 0)
+    if encoded.handler is convert_four.convert_to_four:
+        count = len(instruction.sources)
+        if any(selects[: min(count, 2)]):
+            raise NotModelledError("half of a source that is whole")
+        encoded.immediate = selects[2] | selects[3] << 1 if count == 3 else selects[2] << 1
+    else:
+        if selects[2]:
+            raise NotModelledError("a result in the high half")
+        encoded.immediate = selects[0] | selects[1] << 1
+
+
 def _encode_compare(instruction: Instruction, constants: Constants) -> Encoded | None:
     match = re.match(r"v_cmp(x?)_(\w+?)_([fiu]\d\d)$", instruction.mnemonic)
     if match is None:
         return None
     x, relation, kind = match.groups()
     if relation == "class":
-        kind, number = "class_f32", 0
-        if instruction.mnemonic != "v_cmp_class_f32":
-            return None
+        kind, number = f"class_{kind}", 0
     else:
         relations = compare.FLOAT_RELATIONS if kind[0] == "f" else compare.INTEGER_RELATIONS
         number = relations.index(relation)
     kind_number = compare.TYPES.index(kind)
-    source_type = {"f32": at.TYPE_F32, "class_f32": at.TYPE_F32, "f16": at.TYPE_F16, "f64": at.TYPE_F64}.get(
-        kind, at.TYPE_BITS32
-    )
+    source_type = {"f32": at.TYPE_F32, "f16": at.TYPE_F16, "f64": at.TYPE_F64}.get(kind[-3:], at.TYPE_BITS32)
     encoded = Encoded(compare.vector_compare, kind_number * compare.RELATIONS + number, vector=True, count=int(bool(x)))
     encoded.destination = scalar_index(instruction.destinations[0], constants)
     encoded.source_types = (source_type, at.TYPE_BITS32 if relation == "class" else source_type, at.TYPE_BITS32)

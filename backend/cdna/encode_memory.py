@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from backend.cdna.encoded import Constants, Encoded, NotModelledError, row_of, scalar_index
-from backend.cdna.execute import atomics, lds
+from backend.cdna.execute import atomics, indexed_buffer, lds, scalar_memory
 from backend.cdna.execute import global_memory as memory
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.transfer import Width
@@ -74,9 +74,9 @@ def encode_vector_atomic(instruction: Instruction, constants: Constants) -> Enco
     data = operands.pop(0 if unit == "buffer" else 1)
     encoded = Encoded(None, _atomic_number(name, suffix), accesses=True, immediate=instruction.modifiers.offset)
     _vector_address(encoded, unit, operands, instruction, constants)
-    encoded.handler = _ATOMIC_HANDLERS[unit]
+    encoded.handler = indexed_buffer.indexed_atomic if instruction.modifiers.idxen else _ATOMIC_HANDLERS[unit]
     dwords = 2 if suffix in ("_x2", "_f64") else 1
-    encoded.count = dwords | (at.RETURNS if instruction.destinations else 0)
+    encoded.count |= dwords | (at.RETURNS if instruction.destinations else 0)
     encoded.destination_2 = row_of(data)
     encoded.target = encoded.destination_2 + (dwords if name == "cmpswap" else 0)
     if instruction.destinations:
@@ -127,9 +127,10 @@ def _vector_address(
     vaddr = operands[0]
     encoded.sources[0] = -1 if vaddr.kind is OperandKind.OFF else row_of(vaddr)
     if unit == "buffer":
-        if instruction.modifiers.idxen:
-            raise NotModelledError("buffer addressing by index (idxen)")
         encoded.handler = memory.buffer_access
+        if instruction.modifiers.idxen:
+            encoded.handler = indexed_buffer.indexed_access
+            encoded.count |= at.INDEX_AND_OFFSET * instruction.modifiers.offen
         encoded.sources[1] = scalar_index(operands[1], constants)
         encoded.sources[2] = scalar_index(operands[2], constants)
         return
@@ -139,16 +140,34 @@ def _vector_address(
 
 
 def encode_scalar_memory(instruction: Instruction, constants: Constants) -> Encoded | None:
-    """S_LOAD and S_BUFFER_LOAD."""
+    """S_LOAD, S_STORE, S_ATOMIC and their S_BUFFER forms."""
     match = re.match(r"s_(buffer_)?load_dword(x\d+)?$", instruction.mnemonic)
     if match is None:
-        return None
+        return _encode_scalar_store(instruction, constants)
     encoded = Encoded(memory.scalar_load, int(bool(match[1])), accesses=True)
     encoded.count = instruction.destinations[0].count
     encoded.destination = scalar_index(instruction.destinations[0], constants)
     encoded.immediate = instruction.modifiers.offset
     encoded.sources[0] = scalar_index(instruction.sources[0], constants)
     encoded.sources[1] = scalar_index(instruction.sources[1], constants) if len(instruction.sources) > 1 else -1
+    return encoded
+
+
+def _encode_scalar_store(instruction: Instruction, constants: Constants) -> Encoded | None:
+    match = re.match(r"s_(?:(buffer_)?store_dword|atomic_(\w+?)(_x2)?$)", instruction.mnemonic)
+    if match is None:
+        return None
+    data, base, *offset = instruction.sources
+    encoded = Encoded(scalar_memory.scalar_store, int(bool(match[1])), accesses=True)
+    encoded.count = data.count
+    if match[2]:
+        encoded.handler = scalar_memory.scalar_atomic
+        encoded.opcode = _atomic_number(match[2], match[3] or "")
+        encoded.count = (2 if match[3] else 1) | (at.RETURNS if instruction.destinations else 0)
+    encoded.destination = scalar_index(data, constants)
+    encoded.immediate = instruction.modifiers.offset
+    encoded.sources[0] = scalar_index(base, constants)
+    encoded.sources[1] = scalar_index(offset[0], constants) if offset else -1
     return encoded
 
 
@@ -179,6 +198,7 @@ _LDS_PERMUTES = {
     "ds_swizzle_b32": lds.Lds.SWIZZLE,
     "ds_read_b64_tr_b8": lds.Lds.READ_TR_B8,
     "ds_read_b64_tr_b16": lds.Lds.READ_TR_B16,
+    "ds_read_b64_tr_b4": lds.Lds.READ_TR_B4,
 }
 
 
@@ -193,7 +213,7 @@ def encode_lds(instruction: Instruction, constants: Constants) -> Encoded | None
     if mnemonic in _LDS_PERMUTES:
         kind = _LDS_PERMUTES[mnemonic]
         encoded.opcode = Width.DWORDS + 16 * kind
-        encoded.accesses = kind in (lds.Lds.READ_TR_B8, lds.Lds.READ_TR_B16)
+        encoded.accesses = kind in (lds.Lds.READ_TR_B4, lds.Lds.READ_TR_B8, lds.Lds.READ_TR_B16)
         encoded.count = 2 if encoded.accesses else 1
         if kind is lds.Lds.SWIZZLE:
             encoded.sources[1] = encoded.sources[0]

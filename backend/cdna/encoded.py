@@ -21,14 +21,22 @@ _SCALAR_BASES = {
 }
 
 
+APERTURES = (1 << 48, (1 << 48) + (1 << 32) - 1, 2 << 48, (2 << 48) + (1 << 32) - 1)
+"""Shared base and limit, private base and limit: beyond the 48 bits of global addresses, so that a flat address tells."""
+
+
 class NotModelledError(Exception):
     """An instruction that has no record; the message says what is missing. The compiler adds the instruction's text."""
 
 
 class Constants:
-    """Scalars that hold a program's constants: allocated as they are met, each two words wide."""
+    """Scalars that hold a program's constants: allocated as they are met, each two words wide.
 
-    def __init__(self) -> None:
+    text_address: address of pc 0, for instructions that ask where they are.
+    """
+
+    def __init__(self, text_address: int = 0) -> None:
+        self.text_address = text_address
         self._places: dict[int, int] = {}
 
     def place(self, value: int) -> int:
@@ -63,6 +71,8 @@ class Encoded:
     result_type: int = at.TYPE_BITS32
     result_dwords: int = 1
     vector: bool = False  # a VALU instruction, which modifiers may apply to
+    own_clamp: bool = False  # the handler saturates by itself
+    own_sources: bool = False  # and so with op_sel, neg and abs
     accesses: bool = False  # goes to memory that is checked, LDS included
 
 
@@ -70,6 +80,8 @@ def scalar_index(operand: Operand, constants: Constants) -> int:
     """Scalar index of a scalar operand or constant."""
     if operand.kind in (OperandKind.CONSTANT, OperandKind.SIMM):
         return constants.place(operand.value)
+    if operand.kind is OperandKind.APERTURE and operand.count == 2:
+        return constants.place(APERTURES[operand.index])
     base = _SCALAR_BASES.get(operand.kind)
     if base is None:
         raise NotModelledError(f"operand {operand.kind.value} where a scalar is read or written")

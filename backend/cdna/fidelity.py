@@ -18,12 +18,14 @@ from backend.cdna.slice import Action, slice_kernel
 
 _APPROXIMATE = (
     (
-        r"v_(exp|log|rcp|rcp_iflag|rsq|sqrt)_f(16|32)",
+        r"v_(exp|log|rcp|rcp_iflag|rsq|sqrt|sin|cos)_f(16|32|64)",
         "hardware may be off by one in the last place; the nearest value is given",
     ),
     (r"v_mfma_f32_\w+_xf32", "how hardware rounds the inputs is not documented; to nearest even here"),
-    (r"v_mfma_\w+", "hardware may add the products in another order"),
-    (r"v_div_fmas_f32", "which power of two undoes the scaling is taken from what divisions need"),
+    (r"v_(mfma|mfma_scale|smfmac)_f\w+|v_dot\dc?_f32_\w+", "hardware may add the products in another order"),
+    (r"(global|buffer|flat)_atomic_add_f32", "whether hardware keeps denormals is told differently; they are flushed here"),
+    (r"v_cvt_scalef32_pk_fp4_\w+", "what becomes of a NaN is not documented; 6 here"),
+    (r"v_div_fmas_f(32|64)", "which power of two undoes the scaling is taken from what divisions need"),
 )
 
 

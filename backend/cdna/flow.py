@@ -94,8 +94,16 @@ class FlowGraph:
         return tuple(map(effects, self.instructions))
 
     @cached_property
+    def skips(self) -> bool:
+        """Whether vector instructions may be skipped (VSKIP), so that no write of theirs is certain."""
+        return any(instruction.mnemonic == "s_setvskip" for instruction in self.instructions)
+
+    @cached_property
     def may_be_partial(self) -> tuple[bool, ...]:
-        """Whether lanes of the wave may be disabled at each instruction: a write of EXEC other than all ones leads there."""
+        """Whether lanes of the wave may be disabled at each instruction: a write of EXEC other than all ones leads there, or
+        the kernel sets VSKIP."""
+        if self.skips:
+            return (True,) * len(self.instructions)
         partial = [False] * len(self.instructions)
         entering = {0: False}
         pending = [0]

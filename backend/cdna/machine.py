@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from backend.cdna.code_object import Denormals, Kernel
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.run import run_grid
+from backend.cdna.launch_state import add_image, dispatch_packet, with_hidden_arguments
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import Program, compile_kernel
 from backend.cdna.record import NOTHING, Record, Recording, recording
@@ -40,7 +41,7 @@ SLICE_QUANTUM = 1 << 20
 DEFAULT_LIMIT = 2_000_000_000
 """Wave instructions of a workgroup after which it is taken for a hang."""
 
-_KERNARG = "kernarg"
+_KERNARG, _KERNARG_POINTER, _PACKET = "kernarg", "kernarg pointer", "dispatch packet"
 _IEEE_BIT, _DX10_CLAMP_BIT, _FP16_OVERFLOW_BIT = 9, 8, 23
 
 
@@ -124,18 +125,28 @@ class Machine:
             raise UsageError.not_allowed("schedule", schedule, "round-robin in slice mode, which has no numbers to be late")
         self._check(launch)
         program = self._program or compile_kernel(self.kernel, mode is Mode.SLICE)
-        kernarg = np.frombuffer(launch.kernarg, np.uint8).copy()
-        space.add_array(_KERNARG, kernarg)
+        added = self._add_launch_memory(launch, space, program)
         try:
             context, kept = self.prepare(program, launch, space, schedule, record, max_instructions, timing)
             outcome = run_grid(context.ctypes.data)
         finally:
-            space.remove(_KERNARG)
+            for name in added:
+                space.remove(name)
         if outcome == at.OUTCOME_UNMODELLED:
             raise _stopped(program, int(context[at.CTX_UNMODELLED]))
         if context[at.CTX_STALE_READ] >= 0:
             raise _stale(program, int(context[at.CTX_STALE_READ]))
         return _result(program, launch, mode, schedule, outcome, context, kept)
+
+    def _add_launch_memory(self, launch: Launch, space: AddressSpace, program: Program) -> list[str]:
+        """Regions of this launch alone: arguments, dispatch packet, the object's constants. Returns their names."""
+        kernel, shape = self.kernel, (launch.grid, launch.block, launch.dynamic_lds)
+        kernarg = space.add_array(_KERNARG, with_hidden_arguments(kernel, launch.kernarg, *shape))
+        added = [_KERNARG]
+        if f"{_PACKET} pointer" in dict(kernel.user_registers):
+            space.add_array(_PACKET, dispatch_packet(kernel, kernarg.base, *shape))
+            added.append(_PACKET)
+        return added + add_image(space, kernel, program)
 
     def trace(
         self,
@@ -152,6 +163,8 @@ class Machine:
 
     def _check(self, launch: Launch) -> None:
         kernel = self.kernel
+        if kernel.unmodelled:
+            raise UnmodelledError(f"kernel {kernel.name}: its descriptor asks for {kernel.unmodelled}, which has no model")
         if min(launch.grid) < 1 or min(launch.block) < 1:
             raise UsageError.not_allowed("grid and block", (launch.grid, launch.block), "at least 1 each")
         items = launch.block[0] * launch.block[1] * launch.block[2]
@@ -203,9 +216,11 @@ class Machine:
         scalars = np.zeros(at.SCALARS, np.uint32)
         for place, value in program.constants:
             scalars[place : place + 2] = value & 0xFFFF_FFFF, value >> 32
-        if self.kernel.has_kernarg_pointer:
-            base = space[_KERNARG].base
-            scalars[0:2] = base & 0xFFFF_FFFF, base >> 32
+        registers = dict(self.kernel.user_registers)
+        for name, region in ((_KERNARG_POINTER, _KERNARG), (f"{_PACKET} pointer", _PACKET)):
+            if name in registers:
+                base, register = space[region].base, registers[name]
+                scalars[register : register + 2] = base & 0xFFFF_FFFF, base >> 32
         mode = self.kernel.float_mode
         scalars[at.MODE] = (
             int(mode.denormals_32) << 4

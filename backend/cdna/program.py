@@ -7,7 +7,7 @@ kernel and kept; knows nothing of a launch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
-from backend.cdna.effects import AGPR, VGPR, units
+from backend.cdna.effects import AGPR, SKIPPED_FORMATS, VECTOR_FORMATS, VGPR, units
 from backend.cdna.encode import Constants, Encoded, NotModelledError, encode
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.modifiers import modified
@@ -26,6 +26,9 @@ from backend.cdna.slice import Action, slice_kernel
 from backend.errors import UnmodelledError
 
 _SELECT_DWORD = 6
+
+IMAGE_BASE = 0x7F << 40
+"""Address of virtual address 0 of a code object's image: where its code and constants lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +72,31 @@ def compile_kernel(kernel: Kernel, sliced: bool) -> Program:
     """Compile a kernel, or its address slice. Raises UnmodelledError naming every instruction that has no model."""
     instructions = decode(kernel.text, kernel.arch)
     actions = slice_kernel(kernel).actions if sliced else (Action.EXECUTE,) * len(instructions)
-    return compile_program(instructions, kernel.arch, actions, sliced)
+    return compile_program(instructions, kernel.arch, actions, sliced, IMAGE_BASE + kernel.entry)
 
 
 def compile_program(
-    instructions: tuple[Instruction, ...], arch: str, actions: tuple[Action, ...] | None = None, sliced: bool = False
+    instructions: tuple[Instruction, ...],
+    arch: str,
+    actions: tuple[Action, ...] | None = None,
+    sliced: bool = False,
+    text_address: int = IMAGE_BASE,
 ) -> Program:
-    """Compile instructions that begin at pc 0. actions: what to do with each, by default everything is executed."""
-    return _Compiler(instructions, arch, actions or (Action.EXECUTE,) * len(instructions), sliced).program()
+    """Compile instructions that begin at pc 0. actions: what to do with each, by default everything is executed.
+    text_address: of pc 0."""
+    return _Compiler(instructions, arch, actions or (Action.EXECUTE,) * len(instructions), sliced, text_address).program()
 
 
 class _Compiler:
-    def __init__(self, instructions: tuple[Instruction, ...], arch: str, actions: tuple[Action, ...], sliced: bool) -> None:
+    def __init__(
+        self, instructions: tuple[Instruction, ...], arch: str, actions: tuple[Action, ...], sliced: bool, text_address: int
+    ) -> None:
         self.instructions = instructions
         self.arch = arch
         self.actions = actions
         self.sliced = sliced
-        self.constants = Constants()
+        self.constants = Constants(text_address)
+        self.skips = any(instruction.mnemonic == "s_setvskip" for instruction in instructions)
         self.zero = self.constants.place(0)
         self.encoded: list[tuple[int, Encoded, int]] = []  # original index, fields, modifier row or -1
         self.modifiers: list[NDArray[np.int32]] = []
@@ -98,7 +109,7 @@ class _Compiler:
             if action is Action.SKIP:
                 continue
             try:
-                self._add(number, instruction, action, number in indexed)
+                self._add(number, instruction, action, indexed.get(number, 0))
             except NotModelledError as error:
                 self.refused.append(Unmodelled(instruction.pc, instruction.text, str(error)))
         if self.refused:
@@ -125,13 +136,15 @@ class _Compiler:
             return encoded.accesses
         return _loads_to_lds(instruction) and not encoded.count & at.ADDRESSES_ONLY
 
-    def _add(self, number: int, instruction: Instruction, action: Action, indexed: bool) -> None:
+    def _add(self, number: int, instruction: Instruction, action: Action, indexed: int) -> None:
         encoded = encode(instruction, self.constants)
         if action is Action.ACCESS_ONLY:
             if not encoded.accesses:
                 raise NotModelledError("only its accesses are wanted, and it has none")
             encoded.count |= at.ADDRESSES_ONLY
-        row = _modifier_row(instruction, encoded, indexed)
+        row = modifier_row(instruction, encoded, indexed)
+        if self.skips and instruction.format in SKIPPED_FORMATS and encoded.control == at.CONTROL_NONE:
+            encoded.control = at.CONTROL_SKIPPABLE
         place = -1
         if row is not None:
             place = len(self.modifiers)
@@ -178,7 +191,8 @@ class _Compiler:
         for slot in range(3):
             words = at.MODIFIER_SOURCES + at.MODIFIER_SOURCE_WORDS * slot
             row[words] = encoded.sources[slot]
-            moved = slot == 0 and flags & (at.FLAG_DPP | at.FLAG_GPR_INDEX)
+            indexed = flags & at.FLAG_GPR_INDEX and encoded.sources[slot] < at.VGPRS and row[words + 2]
+            moved = indexed or (slot == 0 and flags & at.FLAG_DPP)
             spread = flags & at.FLAG_STAGED and encoded.sources[slot] >= at.SCALAR_OPERAND and row[words + 2]
             if row[words + 3] or moved or spread:
                 row[at.SOURCE_0 + slot] = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
@@ -226,7 +240,8 @@ def _read_before_written(instructions: tuple[Instruction, ...]) -> NDArray[np.in
         for number in range(block.first, block.end):
             effect = graph.plain_effects[number]
             uses |= effect.uses & ~written
-            written |= effect.whole
+            if not graph.skips or instructions[number].format not in SKIPPED_FORMATS:
+                written |= effect.whole
         local.append((uses, written))
     changed = True
     while changed:
@@ -243,30 +258,39 @@ def _read_before_written(instructions: tuple[Instruction, ...]) -> NDArray[np.in
     return np.array(rows, np.int32)
 
 
-def _indexed_region(instructions: tuple[Instruction, ...]) -> set[int]:
-    """Instructions between s_set_gpr_idx_on and _off in the order of the code, which must be straight-line there."""
+def _indexed_region(instructions: tuple[Instruction, ...]) -> dict[int, int]:
+    """Instructions between s_set_gpr_idx_on and _off in the order of the code, which must be straight-line there, and the
+    operands that are indexed: bits 0 to 2 the sources, bit 3 the destination."""
     targets = {operand.value for each in instructions for operand in each.sources if operand.kind is OperandKind.LABEL}
-    region: set[int] = set()
-    inside = False
+    region: dict[int, int] = {}
+    inside, operands = False, 0
     for number, instruction in enumerate(instructions):
         if instruction.mnemonic == "s_set_gpr_idx_on":
-            inside = True
+            inside, operands = True, instruction.sources[1].value
         elif instruction.mnemonic == "s_set_gpr_idx_off":
             inside = False
+        elif instruction.mnemonic == "s_set_gpr_idx_mode":
+            operands = instruction.sources[0].value & 15
         elif inside:
             if instruction.pc in targets or "branch" in instruction.mnemonic:
                 raise _refusal([Unmodelled(instruction.pc, instruction.text, "control flow inside gpr-index mode")])
-            region.add(number)
+            region[number] = operands
     return region
 
 
-def _modifier_row(instruction: Instruction, encoded: Encoded, indexed: bool) -> NDArray[np.int32] | None:
-    """The modifier table's row, or None for an instruction without modifiers."""
+def modifier_row(instruction: Instruction, encoded: Encoded, indexed: int) -> NDArray[np.int32] | None:
+    """The modifier table's row, or None for an instruction without modifiers. indexed: operands that gpr-index mode moves.
+
+    Raises NotModelledError.
+    """
     modifiers = instruction.modifiers
-    flags = _modifier_flags(modifiers)
-    sources = [_source_bits(instruction, encoded, place) for place in range(3)]
-    if indexed and encoded.vector and encoded.sources[0] < at.VGPRS:
-        flags |= at.FLAG_GPR_INDEX
+    if instruction.format is Format.MAI and not encoded.vector:
+        _index_flags(instruction, encoded, indexed)  # a matrix product has its modifiers in its record
+        return None
+    flags = _modifier_flags(replace(modifiers, clamp=False) if encoded.own_clamp else modifiers)
+    plain = (0, _SELECT_DWORD)
+    sources = [plain if encoded.own_sources else _source_bits(instruction, encoded, place) for place in range(3)]
+    flags |= _index_flags(instruction, encoded, indexed)
     if not flags and not any(bits for bits, _ in sources):
         return None
     if not encoded.vector or encoded.handler is None:
@@ -285,6 +309,24 @@ def _modifier_row(instruction: Instruction, encoded: Encoded, indexed: bool) -> 
         words = at.MODIFIER_SOURCES + at.MODIFIER_SOURCE_WORDS * place
         row[words + 1 : words + 5] = encoded.source_types[place], encoded.source_dwords[place], bits, selection
     return row
+
+
+def _index_flags(instruction: Instruction, encoded: Encoded, indexed: int) -> int:
+    """Gpr-index mode: sources of a vector instruction are fetched anew, an indexed destination is written from the stage."""
+    if not indexed or instruction.format not in VECTOR_FORMATS:
+        return 0
+    writes_vector = bool(instruction.destinations) and instruction.destinations[0].kind is OperandKind.VGPR
+    moves_destination = bool(indexed & 8) and writes_vector
+    if not encoded.vector:
+        if moves_destination or any(
+            indexed >> place & 1 and operand.kind is OperandKind.VGPR for place, operand in enumerate(instruction.sources[:3])
+        ):
+            raise NotModelledError("an instruction that moves whole registers, or a matrix product, in gpr-index mode")
+        return 0
+    if moves_destination and "mac" in instruction.mnemonic:
+        raise NotModelledError("an indexed destination that is also a source")
+    indexes_source = any(code < at.VGPRS and encoded.source_dwords[place] for place, code in enumerate(encoded.sources))
+    return at.FLAG_GPR_INDEX * (indexes_source or moves_destination) | at.FLAG_STAGED * moves_destination
 
 
 def _modifier_flags(modifiers: Modifiers) -> int:

@@ -195,9 +195,10 @@ class _Walk:
     def _at_launch(self, unit: int, lane: int) -> Expression:
         kernel = self.kernel
         segment = atom(Word("", ZERO, 8))
-        if kernel.has_kernarg_pointer and unit in (0, 1):
-            return segment if unit == 0 else atom(Carry(segment))
-        preloaded = unit - 2
+        pointer = dict(kernel.user_registers).get("kernarg pointer", -2)
+        if unit in (pointer, pointer + 1):
+            return segment if unit == pointer else atom(Carry(segment))
+        preloaded = unit - pointer - 2
         if 0 <= preloaded < kernel.kernarg_preload_length:
             return atom(Word(KERNARG, constant(4 * (kernel.kernarg_preload_offset + preloaded))))
         enabled = [name for name in "xyz" if getattr(kernel, f"workgroup_id_{name}")]

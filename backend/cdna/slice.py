@@ -21,7 +21,7 @@ from enum import IntEnum
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
-from backend.cdna.effects import VECTOR_BITS, Effects
+from backend.cdna.effects import SKIPPED_FORMATS, VECTOR_BITS, Effects
 from backend.cdna.flow import FlowGraph
 from backend.cdna.gpr_index import effects_in_place
 from backend.cdna.instruction import Format, Instruction
@@ -118,9 +118,10 @@ def initial_action(instruction: Instruction) -> Action:
 
 def _killed(graph: FlowGraph, effects: tuple[Effects, ...]) -> list[int]:
     """Units whose earlier value cannot matter behind each instruction; no vector registers where lanes may be disabled."""
+    certain = [not graph.skips or each.format not in SKIPPED_FORMATS for each in graph.instructions]
     return [
-        each.whole & ~VECTOR_BITS if each.masked and partial else each.whole
-        for each, partial in zip(effects, graph.may_be_partial, strict=True)
+        0 if not sure else each.whole & ~VECTOR_BITS if each.masked and partial else each.whole
+        for each, partial, sure in zip(effects, graph.may_be_partial, certain, strict=True)
     ]
 
 

@@ -403,6 +403,21 @@ def classes(x: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.where(np.isnan(x), np.where(bits >> 22 & 1, 1, 0), result)
 
 
+def classes_of_bits(bits: NDArray[np.int64], exponent_bits: int, fraction_bits: int) -> NDArray[np.int64]:
+    """Class bit by the bits of a float of another width."""
+    found = []
+    for each in bits.tolist():
+        exponent, fraction = each >> fraction_bits & ((1 << exponent_bits) - 1), each & ((1 << fraction_bits) - 1)
+        negative = each >> (exponent_bits + fraction_bits) & 1
+        if exponent == (1 << exponent_bits) - 1:
+            found.append((fraction >> (fraction_bits - 1)) if fraction else (2 if negative else 9))
+        elif exponent:
+            found.append(3 if negative else 8)
+        else:
+            found.append((4 if negative else 7) if fraction else (5 if negative else 6))
+    return np.array(found, I64)
+
+
 RELATIONS: dict[str, Callable[[NDArray, NDArray], NDArray[np.bool_]]] = {
     "f": lambda a, b: np.zeros(64, np.bool_),
     "lt": lambda a, b: a < b,

@@ -207,7 +207,7 @@ class Sources:
         if self.kind == "pk32":
             value = self.wave.read_vector(operand, high)
             return value ^ U32(0x80000000) if negated else value
-        value = self.wave.read_vector(operand) >> U32(16 * high) & U32(0xFFFF)
+        value = self._selected(operand, place, 0) >> U32(16 * high) & U32(0xFFFF)
         return value ^ U32(0x8000) if negated else value
 
     def __iter__(self) -> Iterator[Bits]:
@@ -272,10 +272,14 @@ def _sdwa_merged(wave: ReferenceWave, instruction: Instruction, value: Bits) -> 
 
 def vector_instruction(wave: ReferenceWave, instruction: Instruction) -> None:
     """VOP1, VOP2, VOPC, VOP3, VOP3P and the moves of MAI."""
+    from reference_rare import saturating
+
     name = ref.ALIASES.get(instruction.mnemonic, instruction.mnemonic)
     with np.errstate(all="ignore"):
         if name.startswith("v_cmp"):
             _compare(wave, instruction)
+        elif instruction.modifiers.clamp and re.match(r"v_(add|sub|subrev)_[ui](16|32)$", instruction.mnemonic):
+            saturating(wave, instruction, instruction.mnemonic)
         elif name in ref.INTEGER:
             commit(wave, instruction, [ref.INTEGER[name](*Sources(wave, instruction, _half_kind(name)))])
         elif name in ref.INTEGER64:
@@ -350,7 +354,12 @@ def _compare(wave: ReferenceWave, instruction: Instruction) -> None:
     writes_exec, relation, kind, letter, width = match.groups()
     sources = Sources(wave, instruction, kind if letter == "f" else f"b{width}")
     if relation == "class":
-        chosen = ref.wide(sources.bits(1)) >> ref.classes(ref.as_float(sources.bits(0))) & 1
+        numbers = {
+            "16": lambda: ref.classes_of_bits(ref.half(sources.bits(0)), 5, 10),
+            "32": lambda: ref.classes(ref.as_float(sources.bits(0))),
+            "64": lambda: ref.classes_of_bits(sources.bits64(0).view(I64), 11, 52),
+        }[width]()
+        chosen = ref.wide(sources.bits(1)) >> numbers & 1
         holds = chosen.astype(np.bool_)
     else:
         a, b = (_compared(sources, place, letter, width, wave.keep_denormals) for place in range(2))
@@ -373,9 +382,10 @@ def _compared(sources: Sources, place: int, letter: str, width: str, keep: bool)
 
 
 def _other_vector(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
+    from reference_rare import RARE
     from reference_special import SPECIAL  # conversions, carries, divisions, lane moves
 
-    for pattern, function in SPECIAL:
+    for pattern, function in (*RARE, *SPECIAL):
         if re.match(pattern + "$", name):
             function(wave, instruction, name)
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from reference_atomics import lds_atomic, memory_atomic
+from reference_atomics import lds_atomic, memory_atomic, new_value
 
 from backend.cdna.instruction import Format, Instruction, OperandKind
 from backend.cdna.memory import AddressSpace, Region
@@ -117,7 +117,10 @@ _FIRST_CODE = {
 
 
 def scalar_load(wave: ReferenceWave, instruction: Instruction) -> None:
-    """S_LOAD_DWORD*, S_BUFFER_LOAD_DWORD*."""
+    """S_LOAD_DWORD*, S_BUFFER_LOAD_DWORD*, their stores, and atomics."""
+    if "load" not in instruction.mnemonic:
+        scalar_store(wave, instruction)
+        return
     destination = instruction.destinations[0]
     base_operand = instruction.sources[0]
     offset = instruction.modifiers.offset
@@ -138,6 +141,43 @@ def scalar_load(wave: ReferenceWave, instruction: Instruction) -> None:
     words = np.frombuffer(data + bytes(4 * (count - kept)), np.uint32)
     first = _FIRST_CODE[destination.kind] + destination.index
     wave.scalars[first : first + count] = words
+
+
+def _scalar_address(wave: ReferenceWave, instruction: Instruction) -> tuple[int, int, int]:
+    """(address, code of the base, its 64 bits) of a scalar store or atomic."""
+    _, base_operand, *index = instruction.sources
+    offset = instruction.modifiers.offset + (wave.read_scalar(index[0]) if index else 0)
+    code = _FIRST_CODE[base_operand.kind] + base_operand.index
+    base = wave.scalar64(code) & (MASK48 if "buffer" in instruction.mnemonic else (1 << 64) - 1)
+    return (base + offset & ~3) & MASK48, code, base
+
+
+def scalar_store(wave: ReferenceWave, instruction: Instruction) -> None:
+    """S_STORE_DWORD*, S_BUFFER_STORE_DWORD*, S_ATOMIC_*."""
+    data, memory, pc = instruction.sources[0], wave.memory, instruction.pc
+    first = _FIRST_CODE[data.kind] + data.index
+    words = [int(word) for word in wave.scalars[first : first + data.count]]
+    address, code, base = _scalar_address(wave, instruction)
+    match = re.match(r"s_atomic_(\w+?)(_x2)?$", instruction.mnemonic)
+    if match is None:
+        kept = data.count
+        if "buffer" in instruction.mnemonic:
+            kept = min(max((int(wave.scalars[code + 2]) - (address - base)) // 4, 0), data.count)
+            memory.findings["CLAMPED", pc] += kept < data.count
+            memory.findings += Counter()
+        if kept:
+            memory.write(address, b"".join(word.to_bytes(4, "little") for word in words[:kept]), pc)
+        return
+    dwords = 2 if match[2] else 1
+    values = [sum(word << 32 * n for n, word in enumerate(part)) for part in (words[:dwords], words[dwords:])]
+    memory.note_unwritten(address, 4 * dwords, pc)
+    old = memory.peek(address, 4 * dwords)
+    new = 0 if old is None else new_value(match[1], 32 * dwords, old, values[0], values[1], False)
+    memory.write(address, new.to_bytes(4 * dwords, "little"), pc)
+    if instruction.destinations:
+        returned = int.from_bytes(bytes([memory.space.poison]) * 4 * dwords, "little") if old is None else old
+        for n in range(dwords):
+            wave.scalars[first + n] = returned >> 32 * n & 0xFFFFFFFF
 
 
 def _width(name: str) -> tuple[str, int, bool]:
@@ -207,9 +247,17 @@ def _buffer(wave: ReferenceWave, instruction: Instruction, operands: list, lane:
     offset = instruction.modifiers.offset
     if instruction.modifiers.offen:
         offset += int(wave.read_vector(first)[lane])
+    base, limit = wave.scalar64(code) & MASK48, int(wave.scalars[code + 2])
+    if instruction.modifiers.idxen:
+        index, stride = int(wave.read_vector(first)[lane]), int(wave.scalars[code + 1]) >> 16 & 0x3FFF
+        if instruction.modifiers.offen:
+            offset += int(wave.read_vector(first, 1)[lane]) - index
+        place = soffset + (offset & 0xFFFFFFFF) + index * stride
+        if stride:  # num_records counts strides
+            return (base + place) & MASK48, 0 if index < limit else 1 << 40, 1 << 32
+        return (base + place) & MASK48, place, limit
     offset = soffset + (offset & 0xFFFFFFFF)
-    base = wave.scalar64(code) & MASK48
-    return (base + offset) & MASK48, offset, int(wave.scalars[code + 2])
+    return (base + offset) & MASK48, offset, limit
 
 
 def _pieces(instruction: Instruction, offset: int, limit: int, size: int) -> list[tuple[int, int, bool]]:
@@ -325,7 +373,11 @@ def _transposed(wave: ReferenceWave, instruction: Instruction) -> None:
     result = np.zeros((64, 8), np.uint8)
     for lane in range(64):
         group, column = lane // 16 * 16, lane % 16
-        if instruction.mnemonic.endswith("b8"):
+        if instruction.mnemonic.endswith("b4"):
+            for byte in range(8):
+                nibbles = [int(loaded[group + 2 * byte + n, column // 2]) >> 4 * (column % 2) & 15 for n in range(2)]
+                result[lane, byte] = nibbles[0] | nibbles[1] << 4
+        elif instruction.mnemonic.endswith("b8"):
             for byte in range(8):
                 result[lane, byte] = loaded[group + 2 * byte + column // 8, column % 8]
         else:

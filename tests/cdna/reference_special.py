@@ -118,11 +118,15 @@ def split_float(wave: ReferenceWave, instruction: Instruction, name: str) -> Non
 def half_arithmetic(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
     packed = name.startswith("v_pk_")
     operation = name.split("_")[2 if packed else 1].removesuffix("c") if "fmac" not in name else "fma"
+    if "fmac" in name:
+        third = wave.read_vector(instruction.destinations[0])
     sources = Sources(wave, instruction, "pk16" if packed else "f16")
     count = len(instruction.sources)
     results = []
     for element in range(2 if packed else 1):
         values = [ref.half(sources.packed(place, element) if packed else sources.bits(place)) for place in range(count)]
+        if "fmac" in name:
+            values.append(ref.half(third >> U32(16 * element)))
         result = ref.double_to_halves(ref.HALF[operation](*map(ref.halves_to_double, values)))
         if wave.ieee and operation in ("max", "min"):
             signalling = [(each & 0x7E00 == 0x7C00) & (each & 0x1FF != 0) for each in values]
@@ -297,7 +301,7 @@ SPECIAL: tuple[tuple[str, Special], ...] = (
     (r"v_div_fmas_f32", divide_fmas),
     (r"v_div_fixup_f32", divide_fixup),
     (r"v_frexp_\w+_f32", split_float),
-    (r"v_(pk_)?(add|sub|subrev|mul|max|min|fma|rcp)_f16", half_arithmetic),
+    (r"v_(pk_)?(add|sub|subrev|mul|max|min|fma|fmac|rcp)_f16", half_arithmetic),
     (r"v_cvt_(f64_\w+|\w+_f64)", double_conversion),
     (r"v_cvt_pk_(bf16|f16)_f32|v_cvt_pkrtz_f16_f32", packed_conversion),
     (r"v_cvt_(scalef32_)?pk_(fp8|bf8)_\w+", to_float8),

@@ -12,7 +12,9 @@ import pytest
 from code_object_files import triton_files, wheel_file, wheel_files
 
 from backend.cdna.code_object import Argument, Denormals, load_code_object
-from backend.errors import CannotRunError, UsageError
+from backend.cdna.machine import Launch, Machine
+from backend.cdna.memory import AddressSpace
+from backend.errors import CannotRunError, UnmodelledError, UsageError
 
 HAND_WRITTEN = "gfx942/mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co"
 HAND_WRITTEN_NAME = "_ZN5aiter36mla_a8w8_qh16_qseqlen1_gqaratio16_psE"
@@ -106,14 +108,25 @@ PROPERTIES = 56
 """Offset of kernel_code_properties in the descriptor (LLVM's AMDGPU guide, "Kernel Descriptor")."""
 
 
-@pytest.mark.parametrize(("bit", "what"), [(0, "private segment buffer"), (1, "dispatch packet"), (10, "32 lanes")])
-def test_launch_state_that_is_not_modelled(bit: int, what: str) -> None:
+@pytest.mark.parametrize(("bit", "what"), [(0, "private segment buffer"), (2, "queue pointer"), (10, "32 lanes")])
+def test_launch_state_that_is_not_modelled_refuses_the_kernel_and_not_the_file(bit: int, what: str) -> None:
     content = bytearray(wheel_file(HAND_WRITTEN))
     descriptor = 0x12C0  # its address is its offset in this file
     assert struct.unpack_from("<H", content, descriptor + PROPERTIES) == (8,)
     struct.pack_into("<H", content, descriptor + PROPERTIES, 8 | 1 << bit)
-    with pytest.raises(CannotRunError, match=what):
-        load_code_object(bytes(content))
+    (kernel,) = load_code_object(bytes(content)).kernels
+    assert what in kernel.unmodelled
+    with pytest.raises(UnmodelledError, match=what):
+        Machine(kernel).run(Launch((1, 1, 1), (64, 1, 1), bytes(16)), AddressSpace())
+
+
+def test_user_registers_follow_one_another_in_the_order_of_the_bits() -> None:
+    """A dispatch packet pointer comes before the kernarg pointer and a dispatch id behind it, two registers each."""
+    content = bytearray(wheel_file(HAND_WRITTEN))
+    struct.pack_into("<H", content, 0x12C0 + PROPERTIES, 1 << 1 | 1 << 3 | 1 << 4)
+    (kernel,) = load_code_object(bytes(content)).kernels
+    assert kernel.user_registers == (("dispatch packet pointer", 0), ("kernarg pointer", 2), ("dispatch id", 4))
+    assert kernel.unmodelled == ""
 
 
 def test_changed_bytes_never_give_another_error() -> None:

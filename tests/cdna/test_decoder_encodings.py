@@ -76,7 +76,7 @@ def scalar_words(family: str) -> Callable[[Fields, int], Words]:
 def smem(fields: Fields, number: int) -> Words:
     immediate, indexed = fields.bits(1), fields.rarely(1)
     plain = fields.bits(1)
-    if plain and number >= 0x20:
+    if plain and 0x20 <= number < 0x80:
         return [0xC0000000 | number << 18 | (fields.register() & 0x7E) << 6 if number >= 0x24 else 0xC0000000 | number << 18, 0]
     first = 0xC0000000 | number << 18 | immediate << 17 | fields.rarely(1) << 16 | indexed << 14
     offset = fields.bits(21) if immediate else fields.scalar() & 0x7F

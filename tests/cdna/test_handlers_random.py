@@ -17,12 +17,15 @@ from backend.cdna.encode import Constants, NotModelledError, encode
 from backend.cdna.execute import (
     compare,
     convert,
+    convert_four,
     cross_lane,
     half,
     scalar,
     scalar64,
+    vector_double,
     vector_float,
     vector_integer,
+    vector_rare,
     vector_wide,
 )
 from backend.cdna.instruction import Instruction, OperandKind, Selection
@@ -60,6 +63,19 @@ ENUMERATIONS = (
     convert.ConvertDouble,
     convert.ConvertPair,
     convert.ConvertToDouble,
+    convert_four.ToFour,
+    convert_four.FromFour,
+    convert_four.FromFourPair,
+    vector_double.Double,
+    vector_double.DoubleScaled,
+    vector_double.DoubleExponent,
+    vector_double.DoubleDivision,
+    vector_rare.HalfFunction,
+    vector_rare.Half3,
+    vector_rare.Trigonometric,
+    vector_rare.Dot,
+    vector_rare.Mix,
+    vector_rare.Packing,
     cross_lane.CrossLane,
 )
 UNCERTAIN_ROUNDING = ("v_exp_f32", "v_log_f32", "v_rsq_f32")

@@ -10,6 +10,7 @@ from single_wave import SingleWave, random_state, run_reference
 from backend.cdna.encode import NotModelledError, encode
 from backend.cdna.encoded import Constants
 from backend.cdna.execute import native
+from backend.errors import UnmodelledError
 
 MODE = 1
 
@@ -64,9 +65,25 @@ def test_gpr_index_instructions_write_m0_and_move_a_source() -> None:
     assert np.array_equal(reference.scalars, after.scalars)
 
 
-def test_indexing_of_other_operands_is_refused() -> None:
-    with pytest.raises(NotModelledError, match="SRC0"):
-        encode(ins("s_set_gpr_idx_on", (), (s(9), imm(8))), Constants())
+@pytest.mark.parametrize("operands", range(16))
+def test_the_index_moves_the_operands_that_the_mode_names(operands: int) -> None:
+    """Bit 0 SRC0, 1 SRC1, 3 DST: v_sub_u32 v100, v10, v20 with index 5; lanes that EXEC disables keep their value."""
+    state = random_state(np.random.default_rng(0), exec_mask=0xFFFF0000FFFF0000)
+    on = ins("s_set_gpr_idx_on", (), (c(5), imm(operands)))
+    subtract = ins("v_sub_u32", v(100), (v(10), v(20)))
+    after = SingleWave("gfx950").run((on, subtract, ins("s_set_gpr_idx_off")), state.copy())
+    first, second = (10 + 5 * (operands & 1)), (20 + 5 * (operands >> 1 & 1))
+    target = 100 + 5 * (operands >> 3)
+    wanted = state.vectors.copy()
+    active = (np.arange(64) // 16 % 2) == 1
+    wanted[target, active] = (state.vectors[first] - state.vectors[second])[active]
+    assert np.array_equal(after.vectors, wanted)
+
+
+def test_a_matrix_product_with_an_indexed_operand_is_refused() -> None:
+    product = ins("v_mfma_f32_16x16x4_f32", v(8, 4), (v(1), v(2), c(0, 4)))
+    with pytest.raises(UnmodelledError, match="gpr-index"):
+        SingleWave("gfx950").run((ins("s_set_gpr_idx_on", (), (c(5), imm(1))), product), random_state(np.random.default_rng(0)))
 
 
 def test_m0_is_a_scalar_like_others() -> None:

@@ -61,7 +61,8 @@ def aim(state: WaveState, instruction: Instruction, space: AddressSpace, rng: np
         return
     if instruction.format is Format.SMEM:
         base = region.base + int(near[0])
-        _set_scalars(state, operands[0].index, base, operands[0].count, int(rng.integers(0, SIZE)))
+        descriptor = operands[0] if "load" in instruction.mnemonic else operands[1]
+        _set_scalars(state, descriptor.index, base, descriptor.count, int(rng.integers(0, SIZE)))
         return
     if instruction.format is Format.SCRATCH:
         state.vectors[:] = rng.integers(0, SCRATCH_BYTES // 2, (512, 64), np.uint32)

@@ -145,7 +145,11 @@ def decode_smem(words: tuple[int, ...], at: int, arch: str) -> Instruction:
         if (word & 0x3FFFF & ~(0x7F << 6 if destinations else 0)) or high:
             raise RefusedError(f"{opcode.mnemonic} with address fields")
         return Instruction(at * 4, 8, opcode.mnemonic, Format.SMEM, destinations, ())
-    base = _base(word << 1 & 0x7E, opcode.sources[0].dwords)
+    *stored, based = opcode.sources
+    data = tuple(scalar_destination(word >> 6 & 0x7F, each) for each in stored)
+    if data and glc and "r" in opcode.flags:
+        destinations = (_returned(word >> 6 & 0x7F, opcode),)
+    base = _base(word << 1 & 0x7E, based.dwords)
     offset = high & 0x1FFFFF
     index: tuple[Operand, ...] = ()
     if offset_register:
@@ -158,7 +162,13 @@ def decode_smem(words: tuple[int, ...], at: int, arch: str) -> Instruction:
         index = (scalar_operand(offset, _SCALAR32),)
     signed = sign_extend(offset, 21) if immediate_offset else 0
     modifiers = Modifiers(offset=signed, glc=bool(glc)) if signed or glc else NO_MODIFIERS
-    return Instruction(at * 4, 8, opcode.mnemonic, Format.SMEM, destinations, (base, *index), modifiers)
+    return Instruction(at * 4, 8, opcode.mnemonic, Format.SMEM, destinations, (*data, base, *index), modifiers)
+
+
+def _returned(code: int, opcode: Opcode) -> Operand:
+    """What an atomic returns into: its data, of a compare-and-swap the first half."""
+    bits = opcode.sources[0].bits // (2 if "cmpswap" in opcode.mnemonic else 1)
+    return scalar_destination(code, OperandType(Kind.SCALAR, bits))
 
 
 def _base(code: int, dwords: int) -> Operand:

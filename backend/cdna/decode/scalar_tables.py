@@ -95,6 +95,7 @@ SOPC = read_table(
 00 = b32 b32 | cmp_eq_i32 cmp_lg_i32 cmp_gt_i32 cmp_ge_i32 cmp_lt_i32 cmp_le_i32
 06 = b32 b32 | cmp_eq_u32 cmp_lg_u32 cmp_gt_u32 cmp_ge_u32 cmp_lt_u32 cmp_le_u32 bitcmp0_b32 bitcmp1_b32
 0e = b64 b32 | bitcmp0_b64 bitcmp1_b64
+10 = b32 b32 | setvskip
 11 = b32 | set_gpr_idx_on
 12 = b64 b64 | cmp_eq_u64 cmp_lg_u64
 """,
@@ -136,7 +137,21 @@ SMEM = read_table(
 0a s128 = s128 | buffer_load_dwordx4
 0b s256 = s128 | buffer_load_dwordx8
 0c s512 = s128 | buffer_load_dwordx16
+10 = s32 s64 | store_dword
+11 = s64 s64 | store_dwordx2
+12 = s128 s64 | store_dwordx4
+18 = s32 s128 | buffer_store_dword
+19 = s64 s128 | buffer_store_dwordx2
+1a = s128 s128 | buffer_store_dwordx4
 20 = | dcache_inv dcache_wb dcache_inv_vol dcache_wb_vol
 24 s64 = | memtime memrealtime
+80 = s32 s64 /r | atomic_swap
+81 = s64 s64 /r | atomic_cmpswap
+82 = s32 s64 /r | atomic_add atomic_sub atomic_smin atomic_umin atomic_smax atomic_umax atomic_and atomic_or atomic_xor
+8b = s32 s64 /r | atomic_inc atomic_dec
+a0 = s64 s64 /r | atomic_swap_x2
+a1 = s128 s64 /r | atomic_cmpswap_x2
+a2 = s64 s64 /r | atomic_add_x2 atomic_sub_x2 atomic_smin_x2 atomic_umin_x2 atomic_smax_x2 atomic_umax_x2 atomic_and_x2
+a9 = s64 s64 /r | atomic_or_x2 atomic_xor_x2 atomic_inc_x2 atomic_dec_x2
 """,
 )

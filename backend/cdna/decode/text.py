@@ -48,7 +48,7 @@ def assembly_text(instruction: Instruction) -> str:
 
     One thing differs from LLVM: an immediate SMEM offset of 0 beside an offset register is not written.
     """
-    returning_atomic = instruction.format is Format.MUBUF and "_atomic_" in instruction.mnemonic
+    returning_atomic = instruction.format in (Format.MUBUF, Format.SMEM) and "_atomic_" in instruction.mnemonic
     written = instruction.sources if returning_atomic else (*instruction.destinations, *instruction.sources)
     operands = [operand_text(operand, instruction) for operand in written]
     if instruction.format is Format.SMEM and len(instruction.sources) == 1:

@@ -27,8 +27,8 @@ from backend.cdna.execute.vector_float import flushed, is_denormal
 RELATIONS = 16
 FLOAT_RELATIONS = ("f", "lt", "eq", "le", "gt", "lg", "ge", "o", "u", "nge", "nlg", "ngt", "nle", "neq", "nlt", "tru")
 INTEGER_RELATIONS = ("f", "lt", "eq", "le", "gt", "ne", "ge", "t")
-TYPES = ("f32", "f16", "f64", "i32", "u32", "i16", "u16", "i64", "u64", "class_f32")
-F32, F16, F64, I32, U32, I16, U16, I64, U64, CLASS_F32 = range(10)
+TYPES = ("f32", "f16", "f64", "i32", "u32", "i16", "u16", "i64", "u64", "class_f32", "class_f16", "class_f64")
+F32, F16, F64, I32, U32, I16, U16, I64, U64, CLASS_F32, CLASS_F16, CLASS_F64 = range(12)
 FIRST_PAIR_TYPES = (F64, I64, U64)
 
 
@@ -106,10 +106,39 @@ def class_of(value: Any) -> int:
 
 
 @inlined
+def class_of_bits(bits: int, exponent_bits: int, fraction_bits: int) -> int:
+    """As class_of, of a float of any width by its bits."""
+    fraction, sign = bits & ((1 << fraction_bits) - 1), (bits >> (exponent_bits + fraction_bits)) & 1
+    exponent, largest = (bits >> fraction_bits) & ((1 << exponent_bits) - 1), (1 << exponent_bits) - 1
+    if exponent == largest and fraction:
+        return (fraction >> (fraction_bits - 1)) & 1
+    negative_class = 3
+    if exponent == largest:
+        negative_class = 2
+    elif exponent == 0:
+        negative_class = 4 if fraction else 5
+    return negative_class if sign else 11 - negative_class
+
+
+@inlined
+def double_class_ballot(wave: int, fields: Any) -> Any:
+    """V_CMP_CLASS_F64: the second source is one dword."""
+    rows, mask = rows_of(wave), np.uint64(0)
+    a = source_pair(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    for lane in range(at.LANES):
+        number = class_of_bits(np.int64(value64(rows, a, lane)), 11, 52)
+        mask |= np.uint64((rows[b, lane] >> np.uint32(number)) & np.uint32(1)) << np.uint64(lane)
+    return mask
+
+
+@inlined
 def other_ballot(wave: int, fields: Any, kind: int, relation: int) -> Any:
     """Comparisons of halves, pairs and classes."""
     rows = rows_of(wave)
     mask = np.uint64(0)
+    if kind == CLASS_F64:
+        return double_class_ballot(wave, fields)
     if kind == F64 or kind == I64 or kind == U64:
         a = source_pair(wave, fields[at.SOURCE_0], 0)
         b = source_pair(wave, fields[at.SOURCE_1], 1)
@@ -129,6 +158,8 @@ def other_ballot(wave: int, fields: Any, kind: int, relation: int) -> Any:
         x, y = np.int64(rows[a, lane]) & 0xFFFF, np.int64(rows[b, lane]) & 0xFFFF
         if kind == CLASS_F32:
             holds = (rows[b, lane] >> np.uint32(class_of(bits_float(rows[a, lane])))) & np.uint32(1) != np.uint32(0)
+        elif kind == CLASS_F16:
+            holds = (rows[b, lane] >> np.uint32(class_of_bits(x, 5, 10))) & np.uint32(1) != np.uint32(0)
         elif kind == U16:
             holds = relation_holds(relation, x, y)
         elif kind == I16:

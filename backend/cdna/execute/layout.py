@@ -26,6 +26,7 @@ ELEMENT = 131  # last element that the wave read from a queue region
 REQUESTER = 132  # what that element maps to
 GPR_INDEX = 133  # 1 while gpr-index mode is on
 SCC = 150  # the word behind it stays 0, for SCC as a 64-bit source
+VSKIP = 134  # 1 while vector instructions are skipped
 DENORMAL_F32 = 135  # float32: magnitudes below it are flushed to zero; 0.0 where denormals are kept
 MODE = 137  # the MODE register
 CLOCK = 140  # 64 bits, cycles, timed schedule only
@@ -68,6 +69,7 @@ DESTINATION_2 = 9  # scalar index of a mask, second destination of a two-result 
 COUNT = 10  # dwords moved, or a packed set of flags: each handler says
 ADDRESSES_ONLY = 0x100  # in COUNT of a memory instruction: check and record the access, move no data
 RETURNS = 0x200  # in COUNT of an atomic: the old value goes to DESTINATION
+INDEX_AND_OFFSET = 0x400  # in COUNT of a buffer access by index: the offset lies behind the index
 ORIGINAL = 11  # index of the instruction in the kernel
 TARGET = 12  # record index a branch goes to
 MODIFIER = 13  # row of the modifier table
@@ -86,6 +88,7 @@ CONTROL_BRANCH_EXECNZ = 8
 CONTROL_BARRIER = 9
 CONTROL_END = 10
 CONTROL_WAIT = 11
+CONTROL_SKIPPABLE = 12  # a vector instruction of a kernel that sets VSKIP: its handler runs unless that is on
 
 # A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table. Its first 16 words are the record
 # that the

@@ -41,6 +41,7 @@ class Lds(IntEnum):
     WRITE2 = auto()
     READ_TR_B8 = auto()
     READ_TR_B16 = auto()
+    READ_TR_B4 = auto()
     BPERMUTE = auto()
     PERMUTE = auto()
     SWIZZLE = auto()
@@ -100,6 +101,19 @@ def write_part(wave: int, record: int, context_address: int, offset: int, dwords
         note_lds_write(wave, record, context_address, good, size)
     redirect(context, good, context[at.CTX_SINK_BLOCK])
     store_lanes(wave, context, width, dwords, source)
+
+
+@inlined
+def transpose_nibbles(rows: Any, source: int, target: int) -> None:
+    """DS_READ_B64_TR_B4: within 16 lanes that loaded 16 nibbles each, lane c's nibble j is nibble c of lane j."""
+    for lane in range(at.LANES):
+        group, column = lane & 48, lane & 15
+        for word in range(2):
+            value = np.uint32(0)
+            for nibble in range(8):
+                part = rows[source + (column >> 3), group + 8 * word + nibble] >> np.uint32(4 * (column & 7))
+                value |= np.uint32((part & np.uint32(15)) << np.uint32(4 * nibble))
+            rows[target + word, lane] = value
 
 
 @inlined
@@ -194,6 +208,9 @@ def lds_access(wave: int, record: int, context_address: int) -> None:
     elif kind == Lds.READ_TR_B8 or kind == Lds.READ_TR_B16:
         read_part(wave, record, context_address, offset, 2, R + 2)
         transpose(rows, R + 2, R, kind == Lds.READ_TR_B8)
+    elif kind == Lds.READ_TR_B4:
+        read_part(wave, record, context_address, offset, 2, R + 2)
+        transpose_nibbles(rows, R + 2, R)
     else:
         permute_lanes(wave, record, context_address)
     deliver(wave, context, fields[at.DESTINATION], dwords, exec_mask, at.QUEUE_LDS)

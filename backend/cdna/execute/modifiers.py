@@ -113,10 +113,8 @@ def prepare_sources(wave: int, modifier: Any, exec_mask: Any) -> None:
         if dwords == 0:
             continue
         target = at.SOURCE_ROWS + slot * at.ROWS_PER_SOURCE
-        if slot == 0 and flags & at.FLAG_GPR_INDEX:
-            if scalars[at.GPR_INDEX] and (scalars[at.M0] >> np.uint32(12)) & np.uint32(1):
-                code += np.int64(scalars[at.M0]) & 0xFF
-            copy_rows(rows, target, code, dwords)
+        if flags & at.FLAG_GPR_INDEX and code < at.VGPRS:
+            copy_rows(rows, target, code + register_offset(scalars, slot), dwords)
             code = target
         if slot == 0 and flags & at.FLAG_DPP:
             dpp_row(rows, target, code, modifier[at.MODIFIER_DPP_CONTROL], exec_mask)
@@ -129,6 +127,13 @@ def prepare_sources(wave: int, modifier: Any, exec_mask: Any) -> None:
             modify_pair(rows, target, source_pair(wave, code, slot), kind, bits)
         else:
             modify_row(rows, target, source_row(wave, code, slot), kind, bits, modifier[words + 4])
+
+
+@inlined
+def register_offset(scalars: Any, operand: int) -> int:
+    """What gpr-index mode adds to the register number of operand 0..2 (a source) or 3 (the destination)."""
+    applies = scalars[at.GPR_INDEX] and (scalars[at.M0] >> np.uint32(12 + operand)) & np.uint32(1)
+    return np.int64(scalars[at.M0]) & 0xFF if applies else 0
 
 
 @inlined
@@ -223,9 +228,12 @@ def modified(wave: int, record: int, context: int) -> None:
         dx10_clamp = (scalars[at.MODE] >> np.uint32(DX10_CLAMP_BIT)) & np.uint32(1) != np.uint32(0)
         multiplies = scalars[at.DENORMAL_F32] != np.uint32(0) and not (scalars[at.MODE] >> np.uint32(IEEE_BIT)) & np.uint32(1)
         treat_float_result(rows, modifier, dx10_clamp, multiplies)
+    destination = np.int64(fields[at.DESTINATION])
+    if flags & at.FLAG_GPR_INDEX:
+        destination += register_offset(scalars, 3)
     if flags & at.FLAG_SDWA_DESTINATION:
-        merge_sdwa(rows, fields[at.DESTINATION], modifier[at.MODIFIER_SDWA_DESTINATION])
+        merge_sdwa(rows, destination, modifier[at.MODIFIER_SDWA_DESTINATION])
     if mask == ALL_LANES:
-        copy_rows(rows, fields[at.DESTINATION], at.STAGE_ROWS, modifier[at.MODIFIER_DWORDS])
+        copy_rows(rows, destination, at.STAGE_ROWS, modifier[at.MODIFIER_DWORDS])
     else:
-        commit_masked(rows, fields[at.DESTINATION], at.STAGE_ROWS, modifier[at.MODIFIER_DWORDS], mask)
+        commit_masked(rows, destination, at.STAGE_ROWS, modifier[at.MODIFIER_DWORDS], mask)

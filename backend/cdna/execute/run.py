@@ -88,6 +88,10 @@ def run_wave(wave: int, context_address: int, quantum: int, traced: bool) -> int
         if fields[at.CONTROL] == at.CONTROL_NONE:
             call_handler(words_at(record, 1)[0], wave, record, context_address)
             pc += 1
+        elif fields[at.CONTROL] == at.CONTROL_SKIPPABLE:
+            if not scalars[at.VSKIP]:
+                call_handler(words_at(record, 1)[0], wave, record, context_address)
+            pc += 1
         else:
             pc = control_flow(context, scalars, fields, pc)
             if scalars[at.STATUS] != at.STATUS_RUNNING:

@@ -111,12 +111,14 @@ class State(IntEnum):
     S_SET_GPR_IDX_OFF = auto()
     S_SET_GPR_IDX_IDX = auto()
     S_SET_GPR_IDX_MODE = auto()
+    S_SETVSKIP = auto()
 
 
 F32_SMALLEST_NORMAL_BITS = 0x0080_0000
 HARDWARE_REGISTER_MODE = 1
 # MODE register, ISA document "Mode register": FP_DENORM bits 4-5 (fp32; 0 flushes, 3 keeps), 6-7 (fp16 and fp64), 8 DX10_CLAMP.
 DENORMAL_F32_SHIFT = 4
+VSKIP_BIT = 28
 MODELLED_MODE_BITS = 0b11_1111_0000 | 1 << 23
 
 
@@ -442,5 +444,9 @@ def scalar_state(wave: int, record: int, context: int) -> None:
         else:
             context_of(context)[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
             scalars[at.STATUS] = at.STATUS_UNMODELLED
+    elif opcode == State.S_SETVSKIP:
+        skip = (a >> (np.int64(scalars[fields[at.SOURCE_1]]) & 31)) & 1
+        scalars[at.VSKIP] = np.uint32(skip)
+        scalars[at.MODE] = np.uint32((mode & ~(1 << VSKIP_BIT)) | skip << VSKIP_BIT)
     else:
         gpr_index(scalars, opcode, a, immediate)

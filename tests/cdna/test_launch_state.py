@@ -1,0 +1,179 @@
+"""What a launch sets up beside its arguments: hidden ones, packet, constants; VSKIP, indexed buffers, scalar stores."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import numpy as np
+from build import c, code, imm, ins, s, v
+from single_wave import kernel
+from test_machine import END, SCALED, WAVE, pointer, run, store
+
+from backend.cdna.code_object import Argument, Segment
+from backend.cdna.effects import effects
+from backend.cdna.flow import FlowGraph
+from backend.cdna.instruction import Format, Instruction
+from backend.cdna.launch_state import with_hidden_arguments
+from backend.cdna.machine import Launch, Machine
+from backend.cdna.memory import AddressSpace
+from backend.cdna.program import IMAGE_BASE, compile_program
+from backend.cdna.result import AccessKind, Mode, RunResult
+from backend.cdna.slice import Action, slice_graph
+
+
+def output(space: AddressSpace) -> tuple[np.ndarray, int]:
+    target = np.full(64, 5, np.uint32)
+    return target, space.add_array("out", target, writable=True).base
+
+
+def test_hidden_arguments_follow_from_the_launch_and_pointers_stay() -> None:
+    names = ["hidden_block_count_x", "hidden_group_size_x", "hidden_remainder_x", "hidden_grid_dims", "hidden_hostcall_buffer"]
+    offsets, sizes = [8, 12, 14, 16, 24], [4, 2, 2, 2, 8]
+    arguments = tuple(Argument("", offset, size, kind) for offset, size, kind in zip(offsets, sizes, names, strict=True))
+    made = replace(kernel("gfx942"), arguments=(Argument("x", 0, 8, "global_buffer"), *arguments))
+    given = struct.pack("<Q16xQ", 77, 99)
+    segment = with_hidden_arguments(made, given, (7, 3, 1), (256, 1, 1), 0).tobytes()
+    assert struct.unpack("<QIHHHxxxxxxQ", segment) == (77, 7, 256, 0, 2, 99)
+    short = with_hidden_arguments(made, given[:8], (7, 1, 1), (256, 1, 1), 0).tobytes()
+    assert struct.unpack("<QIHHHxxxxxxQ", short) == (77, 7, 256, 0, 1, 0)
+
+
+def launched(instructions: tuple[Instruction, ...], space: AddressSpace, arguments: bytes, **state: object) -> RunResult:
+    made = replace(kernel("gfx942"), **state)  # type: ignore[arg-type]
+    program = compile_program(instructions, "gfx942")
+    return Machine(made, program).run(Launch((3, 1, 1), WAVE, arguments), space, Mode.FULL)
+
+
+def test_the_dispatch_packet_comes_before_the_kernel_arguments() -> None:
+    """s[0:1] is the packet, s[2:3] the arguments: the workgroup's size is at byte 4, the grid in work-items at byte 12."""
+    space = AddressSpace()
+    target, base = output(space)
+    program = code(
+        ins("s_load_dwordx2", s(4, 2), s(2, 2)),
+        ins("s_load_dword", s(6), s(0, 2), offset=4),
+        ins("s_load_dword", s(7), s(0, 2), offset=12),
+        ins("s_and_b32", s(6), (s(6), c(0xFFFF))),
+        ins("s_add_u32", s(6), (s(6), s(7))),
+        *SCALED,
+        ins("v_mov_b32", v(4), s(6)),
+        ins("global_store_dword", (), (v(1), v(4), s(4, 2))),
+        END,
+    )
+    registers = (("dispatch packet pointer", 0), ("kernarg pointer", 2))
+    result = launched(program, space, struct.pack("<Q", base), user_registers=registers, user_sgpr_count=4)
+    assert result.bad_accesses == ()
+    assert (target == 64 + 3 * 64).all()
+
+
+def test_constants_of_the_object_are_where_the_program_counter_says() -> None:
+    """The code is at 0x1000 of the image, a table at 0x2000, whose second word is the address of its first byte plus 4."""
+    space = AddressSpace()
+    target, base = output(space)
+    after_getpc = 0x1000 + 8
+    program = code(
+        *pointer(4, 0),
+        ins("s_getpc_b64", s(8, 2)),
+        ins("s_add_u32", s(8), (s(8), c(0x2000 - after_getpc))),
+        ins("s_addc_u32", s(9), (s(9), c(0))),
+        ins("s_load_dwordx2", s(10, 2), s(8, 2), offset=8),
+        ins("s_load_dword", s(12), s(10, 2)),
+        *SCALED,
+        ins("v_mov_b32", v(4), s(12)),
+        ins("global_store_dword", (), (v(1), v(4), s(4, 2))),
+        END,
+    )
+    segment = Segment(0x2000, struct.pack("<IIQ", 11, 22, 0), False, ((8, 0x2004),))
+    made = replace(kernel("gfx942"), segments=(segment,), entry=0x1000)
+    compiled = compile_program(program, "gfx942", text_address=IMAGE_BASE + 0x1000)
+    result = Machine(made, compiled).run(Launch((1, 1, 1), WAVE, struct.pack("<Q", base)), space, Mode.FULL)
+    assert result.bad_accesses == ()
+    assert (target == 22).all()
+    assert [region.name for region in space] == ["out"]
+
+
+def skipping(skip: int) -> tuple[Instruction, ...]:
+    """out[lane] = 1, or 7 where vector instructions are not skipped; scalar ones never are."""
+    return code(
+        *pointer(4, 0),
+        *SCALED,
+        ins("v_mov_b32", v(4), c(1)),
+        ins("s_setvskip", (), (c(skip), c(0))),
+        ins("v_mov_b32", v(4), c(7)),
+        ins("s_mov_b32", s(9), c(3)),
+        ins("s_setvskip", (), (c(0), c(0))),
+        ins("v_add_u32", v(4), (s(9), v(4))),
+        store(4, 4),
+        END,
+    )
+
+
+def test_vector_instructions_are_skipped_while_vskip_is_on() -> None:
+    for skip, wanted in ((0, 10), (1, 4)):
+        space = AddressSpace()
+        target, base = output(space)
+        run(skipping(skip), space, base)
+        assert (target == wanted).all()
+
+
+def test_a_slice_keeps_what_a_skipped_write_may_leave() -> None:
+    """An address written twice, the second time perhaps skipped: both writes are needed."""
+    program = code(
+        *pointer(4, 0),
+        ins("v_mov_b32", v(1), c(0)),
+        ins("s_setvskip", (), (s(8), c(0))),
+        ins("v_mov_b32", v(1), c(4)),
+        ins("s_setvskip", (), (c(0), c(0))),
+        store(4, 2),
+        END,
+    )
+    actions = slice_graph(FlowGraph.of(program), tuple(effects(each) for each in program)).actions
+    assert [actions[number] for number in (1, 2, 3, 4)] == [Action.EXECUTE] * 4
+
+
+def indexed(stride: int, records: int, offset: bool, mnemonic: str = "buffer_load_dword") -> tuple[Instruction, ...]:
+    """Load through a descriptor with a stride at index = lane (and an offset of 4), store at 4 * lane."""
+    address = v(10, 2) if offset else v(10)
+    return code(
+        *pointer(4, 0),
+        *pointer(8, 1),
+        ins("s_or_b32", s(5), (s(5), c(stride << 16))),
+        ins("s_mov_b32", s(6), c(records)),
+        ins("s_mov_b32", s(7), c(0x20000)),
+        *SCALED,
+        ins("v_mov_b32", v(10), v(0)),
+        ins("v_mov_b32", v(11), c(4)),
+        ins(mnemonic, v(4), (address, s(4, 4), c(0)), idxen=True, offen=offset),
+        store(8, 4),
+        END,
+    )
+
+
+def test_an_index_counts_strides_and_so_do_the_records() -> None:
+    """Ten records of 8 bytes: indices 10 and up are cut off, whatever their bytes; lane n reads dword 2 n (+ 1)."""
+    for offset in (False, True):
+        space = AddressSpace()
+        target = np.full(64, 5, np.uint32)
+        a = space.add_array("in", np.arange(1, 65, dtype=np.uint32))
+        b = space.add_array("out", target, writable=True)
+        result = run(indexed(8, 10, offset), space, a.base, b.base)
+        assert [(event.kind, event.lanes) for event in result.events] == [(AccessKind.CLAMPED, tuple(range(10, 64)))]
+        assert target.tolist() == [2 * n + 1 + offset for n in range(10)] + [0] * 54
+
+
+def test_scalar_stores_and_atomics() -> None:
+    """Three workgroups count down from 9; what a store writes stays."""
+    space = AddressSpace()
+    memory = np.array([9, 0, 0, 0], np.uint32)
+    base = space.add_array("memory", memory, writable=True).base
+    dec = Instruction(0, 8, "s_atomic_dec", Format.SMEM, (s(8),), (s(8), s(4, 2)))
+    program = code(
+        *pointer(4, 0),
+        ins("s_mov_b32", s(8), c(100)),
+        dec,
+        Instruction(0, 8, "s_store_dword", Format.SMEM, (), (s(8), s(4, 2), imm(0)), replace(END.modifiers, offset=8)),
+        END,
+    )
+    result = run(program, space, base, grid=(3, 1, 1))
+    assert result.event_count == 0
+    assert memory.tolist() == [6, 0, 7, 0]
