@@ -102,9 +102,7 @@ def traits(mnemonic: str, form: Format) -> Traits:
     if with_exec or "exec" in mnemonic:
         uses |= EXEC_BITS
     if vector:
-        uses |= 1 << GPR_INDEX
-    if vector or form in SKIPPED_FORMATS:
-        uses |= 1 << MODE
+        uses |= 1 << MODE | 1 << GPR_INDEX
     if mnemonic.startswith("s_set_gpr_idx"):
         defs |= 1 << GPR_INDEX | 1 << M0
         uses |= 1 << M0

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
-from backend.cdna.effects import SKIPPED_FORMATS, VECTOR_BITS, Effects
+from backend.cdna.effects import MODE, SKIPPED_FORMATS, VECTOR_BITS, Effects
 from backend.cdna.flow import FlowGraph
 from backend.cdna.gpr_index import effects_in_place
 from backend.cdna.instruction import Format, Instruction
@@ -86,6 +86,8 @@ def slice_kernel(kernel: Kernel, max_workgroup_size: int | None = None) -> Slice
 def slice_graph(graph: FlowGraph, effects: tuple[Effects, ...]) -> Slice:
     """The address slice of a flow graph with the effects of its instructions in place."""
     actions = [initial_action(instruction) for instruction in graph.instructions]
+    if graph.skips:
+        effects = _with_skipping(graph, effects)
     kills = _killed(graph, effects)
     wanted_before = [0] * len(graph.blocks)
     pending = list(range(len(graph.blocks)))
@@ -105,6 +107,17 @@ def slice_graph(graph: FlowGraph, effects: tuple[Effects, ...]) -> Slice:
                     queued.add(predecessor)
                     pending.append(predecessor)
     return Slice(tuple(actions), _surprises(graph.instructions, actions))
+
+
+def _with_skipping(graph: FlowGraph, effects: tuple[Effects, ...]) -> tuple[Effects, ...]:
+    """VSKIP, a bit of MODE, decides whether any vector instruction does something."""
+    mode = 1 << MODE
+    return tuple(
+        replace(each, uses=each.uses | mode, address=each.address and each.address | mode)
+        if instruction.format in SKIPPED_FORMATS
+        else each
+        for each, instruction in zip(effects, graph.instructions, strict=True)
+    )
 
 
 def initial_action(instruction: Instruction) -> Action:
