@@ -113,6 +113,7 @@ _FIRST_CODE = {
     OperandKind.VCC: 106,
     OperandKind.TTMP: 108,
     OperandKind.M0: 124,
+    OperandKind.EXEC: 126,
 }
 
 

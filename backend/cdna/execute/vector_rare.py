@@ -372,7 +372,7 @@ def packing_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
         low, high = clipped(a, -32768, 32767) & 0xFFFF, clipped(b, -32768, 32767) & 0xFFFF
         return np.uint32(low | high << 16)
     if opcode == Packing.V_CVT_PK_U16_U32:
-        return np.uint32(min(np.int64(x), 0xFFFF) | min(np.int64(y), 0xFFFF) << 16)
+        return np.uint32(clipped(np.int64(x), 0, 0xFFFF) | clipped(np.int64(y), 0, 0xFFFF) << 16)
     if opcode == Packing.V_SAT_PK_U8_I16:
         low, high = part_of(x, 0, 16, True), part_of(x, 1, 16, True)
         return np.uint32(clipped(low, 0, 255) | clipped(high, 0, 255) << 8)
