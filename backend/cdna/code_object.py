@@ -91,7 +91,7 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class ImageSegment:
     """A part of the file's image that is loaded beside the code. address: virtual; relocations: (offset, virtual address) of
     the 64-bit words that hold an address of the image."""
 
@@ -139,7 +139,7 @@ class Kernel:
     max_workgroup_size: int
     arguments: tuple[Argument, ...]
     user_registers: tuple[tuple[str, int], ...] = (("kernarg pointer", 0),)
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[ImageSegment, ...] = ()
     unmodelled: str = ""
 
 
@@ -233,7 +233,7 @@ def _bytes_at(elf: Any, address: int, size: int, what: str) -> bytes:
     raise CannotRunError(f"code object: {what} ({size} bytes at {address:#x}) is not in the file; is it truncated?")
 
 
-def _segments(elf: Any) -> tuple[Segment, ...]:
+def _segments(elf: Any) -> tuple[ImageSegment, ...]:
     """What is loaded besides code, with the words that relocations fill."""
     words: dict[int, int] = {}
     for section in elf.iter_sections():
@@ -253,12 +253,12 @@ def _segments(elf: Any) -> tuple[Segment, ...]:
         begin = segment["p_vaddr"]
         content = segment.data().ljust(segment["p_memsz"], b"\0")
         inside = tuple((at - begin, to) for at, to in sorted(words.items()) if begin <= at and at + 8 <= begin + len(content))
-        found.append(Segment(begin, content, bool(segment["p_flags"] & 2), inside))
+        found.append(ImageSegment(begin, content, bool(segment["p_flags"] & 2), inside))
     return tuple(found)
 
 
 def _kernel(
-    elf: Any, arch: str, symbols: dict[str, _Symbol], segments: tuple[Segment, ...], metadata: dict[str, Any]
+    elf: Any, arch: str, symbols: dict[str, _Symbol], segments: tuple[ImageSegment, ...], metadata: dict[str, Any]
 ) -> Kernel:
     name = metadata[".name"]
     descriptor_name = metadata[".symbol"]

@@ -10,7 +10,7 @@ from build import c, code, imm, ins, s, v
 from single_wave import kernel
 from test_machine import END, SCALED, WAVE, pointer, run, store
 
-from backend.cdna.code_object import Argument, Segment
+from backend.cdna.code_object import Argument, ImageSegment
 from backend.cdna.effects import effects
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Format, Instruction
@@ -83,7 +83,7 @@ def test_constants_of_the_object_are_where_the_program_counter_says() -> None:
         ins("global_store_dword", (), (v(1), v(4), s(4, 2))),
         END,
     )
-    segment = Segment(0x2000, struct.pack("<IIQ", 11, 22, 0), False, ((8, 0x2004),))
+    segment = ImageSegment(0x2000, struct.pack("<IIQ", 11, 22, 0), False, ((8, 0x2004),))
     made = replace(kernel("gfx942"), segments=(segment,), entry=0x1000)
     compiled = compile_program(program, "gfx942", text_address=IMAGE_BASE + 0x1000)
     result = Machine(made, compiled).run(Launch((1, 1, 1), WAVE, struct.pack("<Q", base)), space, Mode.FULL)
