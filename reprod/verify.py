@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -22,10 +23,10 @@ from backend.child.process import ROOT
 from backend.child.tree import Limits, ProcessTree
 from backend.codec import from_plain, to_plain
 from backend.errors import UsageError
+from backend.real.script import start
 from backend.real.script.options import Options
 from backend.real.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, Seen
-
-RUNNER = "backend.real.script.run"
+from backend.real.script.simulated import VARIABLE
 
 DEFAULT_LIMITS = Limits(seconds=600.0, memory=8 << 30)
 
@@ -47,8 +48,9 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """One run. exit_code: the script's process as on hardware. reports: of every process of it, the first one's first.
+    """One run. exit_code: the script's process as on hardware. reports: of its processes with a GPU, the first's first.
 
+    processes: of Python that told of themselves. lost: why some of them leave the run without a word of what they did.
     output: what it printed (empty where that went through). stopped: the limit that ended it, None where it came to its end.
     """
 
@@ -58,6 +60,8 @@ class Verification:
     output: str
     stopped: str | None
     seconds: float
+    processes: int = 0
+    lost: tuple[str, ...] = ()
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -79,8 +83,12 @@ class Verification:
         reasons = [report.could_not_run for report in self.reports if report.could_not_run is not None]
         if self.stopped is not None:
             return self.stopped
-        if not self.reports:
+        if self.lost:
+            return self.lost[0]
+        if not self.reports and not self.processes:
             return f"the process ended without a report (exit {self.exit_code})"
+        if not self.reports and self.exit_code == 0:
+            return "no process of the script used torch, triton or aiter: nothing was simulated"
         return reasons[0] if reasons else None
 
     @property
@@ -115,28 +123,43 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="aiterfuzz-verify-") as folder, tempfile.TemporaryFile() as kept:
         told = json.dumps(to_plain(options) | {"reports": folder})
         tree = ProcessTree(
-            [sys.executable, "-m", RUNNER, told, str(script), *arguments],
-            {**os.environ, **_environment()},
+            [sys.executable, str(script), *arguments],
+            _environment(told),
             stdout=kept if captured else None,
             stderr=kept if captured else None,
         )
+        strangers: dict[str, None] = {}
         try:
-            stopped = _watch(tree, limits, started, wanted_to_stop)
+            stopped = _watch(tree, limits, started, wanted_to_stop, strangers)
         finally:
             status = tree.close()
         kept.seek(0)
         output = kept.read().decode(errors="replace")
         code = status if status >= 0 else 128 - status
-        return Verification(tuple(arguments), code, _reports(Path(folder)), output, stopped, time.monotonic() - started)
+        records = _records(Path(folder))
+        reports = tuple(record.report for record in records if record.report is not None)
+        lost = (*(record.lost for record in records if record.lost is not None), *strangers)
+        seconds = time.monotonic() - started
+        return Verification(tuple(arguments), code, reports, output, stopped, seconds, len(records), lost)
 
 
-def _environment() -> dict[str, str]:
-    path = os.pathsep.join(entry for entry in (str(ROOT), os.environ.get("PYTHONPATH", "")) if entry)
-    return {"PYTHONPATH": path, "TRITON_INTERPRET": "1"}
+def _environment(options: str) -> dict[str, str]:
+    """What makes every Python process below a simulated one (backend.real.script.simulated); this Python comes first."""
+    paths = (str(Path(start.__file__).parent), str(ROOT), os.environ.get("PYTHONPATH", ""))
+    programs = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join(programs),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "TRITON_INTERPRET": "1",
+        VARIABLE: options,
+    }
 
 
-def _watch(tree: ProcessTree, limits: Limits, started: float, wanted_to_stop: Callable[[], bool]) -> str | None:
-    """Wait for the end; the limit that it was stopped at, None for none."""
+def _watch(
+    tree: ProcessTree, limits: Limits, started: float, wanted_to_stop: Callable[[], bool], strangers: dict[str, None]
+) -> str | None:
+    """Wait for the end; the limit that it was stopped at, None for none. strangers: filled with Pythons out of reach."""
     looked = started
     while tree.status is None:
         now = time.monotonic()
@@ -146,6 +169,7 @@ def _watch(tree: ProcessTree, limits: Limits, started: float, wanted_to_stop: Ca
             return f"stopped at its limit of {limits.seconds:g} s"
         if now - looked >= WATCH_SECONDS:
             looked = now
+            strangers |= dict.fromkeys(tree.without(VARIABLE, "python"))
             offence = tree.offence(limits)
             if offence is not None:
                 return f"stopped at its limit of {offence.limit}"
@@ -153,9 +177,39 @@ def _watch(tree: ProcessTree, limits: Limits, started: float, wanted_to_stop: Ca
     return None
 
 
-def _reports(folder: Path) -> tuple[ScriptReport, ...]:
-    found = [from_plain(ScriptReport, json.loads(file.read_text(encoding="utf-8"))) for file in folder.glob("*.json")]
-    return tuple(sorted(found, key=lambda report: report.pid))
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """What a process of a script told last (backend.real.script.simulated). simulates: it has imported torch, triton or aiter.
+
+    ended: this is its end. report: None where nothing is simulated in it.
+    """
+
+    pid: int
+    command: tuple[str, ...]
+    simulates: bool
+    ended: bool
+    could_not_run: str | None
+    report: ScriptReport | None
+
+    @property
+    def lost(self) -> str | None:
+        """Why this process leaves the run without a word of what it did, None where it does not."""
+        who = f"process {self.pid} ({shlex.join(self.command)[:200]})"
+        if self.could_not_run is not None and self.report is None:
+            return f"{who}: {self.could_not_run}"
+        if self.simulates and not self.ended:
+            return f"{who} ended without telling its end"
+        return None
+
+
+def _records(folder: Path) -> tuple[ProcessRecord, ...]:
+    """Of all processes, in the order of their starts."""
+    found = []
+    for file in sorted(folder.glob("*.jsonl")):
+        lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        if lines:
+            found.append(from_plain(ProcessRecord, json.loads(lines[-1])))
+    return tuple(found)
 
 
 def told(done: Verification) -> Iterator[str]:

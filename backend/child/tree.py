@@ -123,6 +123,15 @@ class ProcessTree:
         self.peak_memory = max(self.peak_memory, memory)
         return Usage(memory, len(found))
 
+    def without(self, variable: str, program: str) -> list[str]:
+        """Command lines of the tree's processes of a program (the beginning of its name) that lack an environment variable."""
+        found = []
+        for process in _processes(self.process.pid):
+            with contextlib.suppress(psutil.Error):
+                if process.name().startswith(program) and variable not in process.environ():
+                    found.append(f"process {process.pid} ({' '.join(process.cmdline())[:200]}) runs outside of the simulation")
+        return found
+
     def offence(self, limits: Limits) -> Offence | None:
         """The limit on memory or processes that the tree is over now, None for none."""
         used = self.usage()

@@ -18,7 +18,16 @@ class Undecidable(BaseException):
 
     Derived from BaseException: files probe optional features with `except Exception`, and a probe that fails for want
     of a declaration would silently take the other branch.
+    listener: told of each one's message, None for nobody: whatever swallows it, it was there.
     """
+
+    listener: Callable[[str], None] | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        listener = type(self).listener
+        if listener is not None:
+            listener(message)
 
 
 class Poison:

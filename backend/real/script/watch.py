@@ -5,6 +5,8 @@ Hardware sees only what leaves mapped memory; here every access is held against 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from backend.aiter.arguments import DecodeArguments, Device
@@ -24,7 +26,10 @@ SCRIPT = "script"
 
 
 class ScriptWatcher(CallWatcher):
-    """Observer of the public calls that judges each decode call as it is made. after_abort: set when hardware has aborted."""
+    """Observer of the public calls that judges each decode call as it is made. after_abort: set when hardware has aborted.
+
+    found: called when there is a finding that was not there before.
+    """
 
     def judge_with(self, release: str, device: Device, runs: RunsCalls, source: CodeSource | None) -> ScriptWatcher:
         """Say what decode calls are judged by. Returns itself."""
@@ -33,7 +38,14 @@ class ScriptWatcher(CallWatcher):
         self.calls = 0
         self.seen: dict[str, Seen] = {}
         self.notes: dict[str, None] = {}
+        self.found: Callable[[], None] = lambda: None
         return self
+
+    def forget(self) -> None:
+        """Start counting again, in another process."""
+        self.calls = 0
+        self.seen.clear()
+        self.notes.clear()
 
     def entered(self, call: OpCall) -> None:
         """Judge a decode call before it changes anything."""
@@ -49,6 +61,7 @@ class ScriptWatcher(CallWatcher):
         if before is None:
             by_kernel = finding.party in (Party.KERNEL, Party.REDUCTION)
             self.seen[finding.signature] = Seen(finding, 1, self.after_abort and by_kernel)
+            self.found()
         else:
             self.seen[finding.signature] = Seen(before.finding, before.calls + 1, before.after_abort)
 
