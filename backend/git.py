@@ -76,6 +76,15 @@ def git_folder(repository: str | Path) -> str | None:
     return None if found is None else found.decode().strip()
 
 
+def folders_of(given: str) -> tuple[Path, ...]:
+    """What must be seen to read PATH or PATH@REVISION: that path, and where the repository keeps its objects."""
+    path = Path(given if Path(given).exists() else given.rpartition("@")[0] or given)
+    if not path.is_dir():
+        return (path,)
+    asked = (git(path, "rev-parse", what) for what in ("--absolute-git-dir", "--git-common-dir"))
+    return (path, *(path / found.decode().strip() for found in asked if found is not None))
+
+
 class ObjectReader:
     """Many objects through one process of git that is kept open: one for each of a hundred files would take seconds."""
 

@@ -108,12 +108,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    from fuzz.apart import last_word
-
     try:
         typed = list(sys.argv[1:] if argv is None else argv)
         arguments = parser().parse_args(typed)
         arguments.typed = shlex.join(typed)
+        if argv is None and getattr(arguments, "with_ray", False):
+            from fuzz.own_process import in_own_process
+
+            return in_own_process(lambda: _guarded(arguments))
+    except AiterfuzzError as error:
+        print(f"aiterfuzz: {error}", file=sys.stderr)
+        return error.exit_code
+    return _guarded(arguments)
+
+
+def _guarded(arguments: argparse.Namespace) -> int:
+    """Runs a command; whatever it raises becomes a line and an exit code."""
+    from fuzz.apart import last_word
+
+    try:
         code: int = arguments.command(arguments)
         sys.stdout.flush()
         last_word(code)

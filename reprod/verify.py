@@ -18,11 +18,13 @@ from pathlib import Path
 
 from backend.aiter.codefiles import open_source
 from backend.case import Arch, Case
+from backend.child.fence import Fence
 from backend.child.keeper import WATCH_SECONDS
 from backend.child.process import ROOT
 from backend.child.tree import Limits, ProcessTree
 from backend.codec import from_plain, to_plain
 from backend.errors import UsageError
+from backend.git import folders_of
 from backend.real.script import start
 from backend.real.script.options import Options
 from backend.real.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, Seen
@@ -108,10 +110,13 @@ def verify(
     limits: Limits = DEFAULT_LIMITS,
     captured: bool = False,
     wanted_to_stop: Callable[[], bool] = never,
+    passed: Sequence[str] = (),
+    readable: Sequence[Path] = (),
 ) -> Verification:
     """Run `python SCRIPT ARGUMENTS` on the virtual GPU. captured: keep what it prints instead of letting it through.
 
-    wanted_to_stop: asked while it runs, and ends it when somebody does.
+    wanted_to_stop: asked while it runs, and ends it when somebody does. passed, readable: further variables and
+    files that the script sees; it runs behind the fence (backend.child.fence), whose environment is a clean one.
 
     Raises UsageError where there is no such script or revision of AITER.
     """
@@ -122,9 +127,16 @@ def verify(
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="aiterfuzz-verify-") as folder, tempfile.TemporaryFile() as kept:
         told = json.dumps(to_plain(options) | {"reports": folder})
+        scratch = Path(folder, "scratch")
+        scratch.mkdir()
+        beside = script.resolve().parent
+        project = (beside.parent,) if Path.home() in beside.parent.parents else ()
+        readable = (beside, *project, *readable, *(() if options.aiter is None else folders_of(options.aiter)))
+        fence = Fence(scratch, readable, (Path(folder),), Path.cwd())
         tree = ProcessTree(
             [sys.executable, str(script), *arguments],
-            _environment(told),
+            fence.environment(_environment(told), passed),
+            fence=fence,
             stdout=kept if captured else None,
             stderr=kept if captured else None,
         )

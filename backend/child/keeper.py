@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from backend.child.ends import EndKind, ProcessEnd, last_line, process_end
@@ -32,17 +33,21 @@ class NotStartedError(CannotRunError):
 class Keeper:
     """A child that has said hello. facts: what it said then.
 
-    command, variables: as of ChildProcess. Raises NotStartedError where the child does not come up within limits.start.
+    command, variables, readable: as of ChildProcess. Raises NotStartedError where it does not come up within limits.start.
     """
 
     def __init__(
-        self, command: Sequence[str], variables: Mapping[str, str] | None = None, limits: Limits | None = None
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        readable: Sequence[Path] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._inbox: deque[dict[str, Any]] = deque()
         self._killed: ProcessEnd | None = None
         self._looked = time.monotonic()
-        self.process = ChildProcess(command, variables or {})
+        self.process = ChildProcess(command, variables or {}, readable)
         try:
             self.facts = self._greeting(command)
         except BaseException:

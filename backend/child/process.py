@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from backend.child.fence import Fence
 from backend.child.tree import ProcessTree
 from backend.errors import CannotRunError
 
@@ -31,15 +32,20 @@ class ChildProcess:
     """A started child. Ends with `close`, which kills whatever is left of it and of all that it started.
 
     command: its argv. variables: added to this process's environment. The working directory is a temporary one, since
-    runtimes drop core files where they die.
+    runtimes drop core files where they die. readable: where the command is a stranger's code, which runs behind the fence and
+    starts in our directory: what it must see beside that; None: it runs as we do.
     """
 
-    def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str], readable: Sequence[Path] | None = None) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="aiterfuzz-")
         paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **variables}
+        directory, fence = Path(self._directory.name), None
+        if readable is not None:
+            directory, fence = Path.cwd(), Fence(directory, tuple(readable), directory=Path.cwd())
+            environment = fence.environment(environment, variables)
         piped = subprocess.PIPE
-        self.tree = ProcessTree(command, environment, self._directory.name, stdin=piped, stdout=piped, stderr=piped)
+        self.tree = ProcessTree(command, environment, directory, stdin=piped, stdout=piped, stderr=piped, fence=fence)
         self._process = self.tree.process
         self._unsent = bytearray()
         self._unread = bytearray()
@@ -54,7 +60,7 @@ class ChildProcess:
     @property
     def status(self) -> int | None:
         """Exit status once both pipes are drained and the process is gone (negative: killed by that signal), else None."""
-        return self._process.returncode if not self._reading else None
+        return self.tree.status if not self._reading else None
 
     @property
     def errors(self) -> str:

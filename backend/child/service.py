@@ -17,7 +17,8 @@ import sys
 import time
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from backend import errors
@@ -44,6 +45,7 @@ class Child:
     """A child process with one service; a context manager.
 
     service, arguments: what is opened there, and with what. environment: variables beyond ours.
+    readable: files and folders that it must see; all of it runs behind the fence (backend.child.fence).
     A request past a limit ends the child with all that it started and raises CannotRunError.
     """
 
@@ -53,11 +55,13 @@ class Child:
         arguments: Mapping[str, Any],
         limits: Limits | None = None,
         environment: Mapping[str, str] | None = None,
+        readable: Sequence[Path] = (),
     ) -> None:
         self.service = service
         self.limits = limits or SERVICE_LIMITS
         self._asked = 0
-        self._keeper = Keeper([sys.executable, "-c", COMMAND.format(path=sys.path)], environment, self.limits)
+        command = [sys.executable, "-c", COMMAND.format(path=sys.path)]
+        self._keeper = Keeper(command, environment, self.limits, readable)
         try:
             self._ask("start", {"service": service, "arguments": to_plain(dict(arguments))}, self.limits.start)
         except BaseException:

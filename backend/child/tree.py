@@ -19,6 +19,7 @@ from typing import IO, Any
 import psutil
 
 from backend.child.ends import EndKind
+from backend.child.fence import Fence, exit_status
 
 GUARDIAN = Path(__file__).with_name("guardian.py")
 
@@ -60,7 +61,7 @@ class Offence:
 class ProcessTree:
     """A started command.
 
-    command: its argv; environment: all of it. The streams are as for subprocess.Popen. descriptors: passed on.
+    command: its argv; environment: all of it. The streams are as for subprocess.Popen. fence: what it runs behind.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class ProcessTree:
         stdin: int | IO[Any] | None = subprocess.DEVNULL,
         stdout: int | IO[Any] | None = None,
         stderr: int | IO[Any] | None = None,
-        descriptors: Sequence[int] = (),
+        fence: Fence | None = None,
     ) -> None:
+        self._fenced = fence is not None
+        fenced = fence.command(command) if fence is not None else command
         theirs, self._lifeline = os.pipe()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(GUARDIAN), str(theirs), *command],
+                [sys.executable, "-I", "-S", str(GUARDIAN), str(theirs), *fenced],
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -85,7 +88,7 @@ class ProcessTree:
                 env=dict(environment),
                 start_new_session=True,
                 bufsize=0,
-                pass_fds=(theirs, *descriptors),
+                pass_fds=(theirs,),
             )
         except BaseException:
             os.close(self._lifeline)
@@ -97,7 +100,8 @@ class ProcessTree:
     @property
     def status(self) -> int | None:
         """Exit status once the command and all that it started are gone (negative: ended by that signal), else None."""
-        return self.process.poll()
+        code = self.process.poll()
+        return exit_status(code) if self._fenced and code is not None else code
 
     def kill(self) -> None:
         """Ends every process of the tree. Returns at once; `close` waits."""
@@ -111,10 +115,11 @@ class ProcessTree:
         """Ends every process of the tree, and waits for it; the exit status."""
         self.kill()
         try:
-            return self.process.wait(END_SECONDS)
+            code = self.process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait()
+            code = self.process.wait()
+        return exit_status(code) if self._fenced else code
 
     def usage(self) -> Usage:
         """What the tree takes now; nothing where it has just ended."""

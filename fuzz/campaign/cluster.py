@@ -6,12 +6,18 @@ for ever without a word.
 
 from __future__ import annotations
 
+import atexit
+import functools
+import ipaddress
 import os
+import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from backend.child.ends import EndKind
@@ -32,7 +38,6 @@ HEALTH_SECONDS = 30.0
 """For Ray's own health check, a process of its own that imports Ray."""
 
 SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Workers are held to their memory one by one, where the case that did it is known; Ray would kill by age.
     "RAY_memory_monitor_refresh_ms": "0",
@@ -42,6 +47,12 @@ SETTINGS = {
 
 FEW_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
 """The same where workers are far fewer than cores: Ray would start a process a core first, which takes two seconds."""
+
+AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""Environment that says who may talk to a cluster. Of a user's cluster it is the user's."""
+
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's own way to keep to 127.0.0.1, where its servers bind to what the node's address is; on Linux it is off by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,9 @@ class Cluster:
     def __init__(self, address: str | None, demand: Demand) -> None:
         for name, value in {**SETTINGS, **(FEW_WORKERS if demand.resource == "GPU" else {})}.items():
             os.environ.setdefault(name, value)
+        self._before: dict[str, str | None] = {}
+        if address is None:
+            self._set(ON_LOOPBACK | _only_with_a_token())
         import ray
 
         self._ray: Any = ray  # its own annotations leave out what it documents (a level by name, untyped queries)
@@ -100,6 +114,7 @@ class Cluster:
                 "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "include_dashboard": False,
+                "_temp_dir": str(_private_folder() / "s"),  # Ray opens this one to everybody
             }
         )
         if self.address:
@@ -107,12 +122,33 @@ class Cluster:
         try:
             self._ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            self._restore()
             where = f"Ray cluster at {self.address}" if self.address else "a local Ray"
             raise CannotRunError(f"{where}: cannot be reached or started ({_first_line(error)})") from error
+        if self.address is None:
+            self._require_loopback()
         return self
+
+    def _require_loopback(self) -> None:
+        """Whoever reaches Ray may run code: one that we start is for this machine alone."""
+        at = self._ray.util.get_node_ip_address()
+        if not ipaddress.ip_address(at).is_loopback:
+            self.__exit__()
+            raise CannotRunError(
+                f"a local Ray: it listens on {at}, not on 127.0.0.1 (Ray was imported before with other settings, or "
+                f"{', '.join(ON_LOOPBACK)} does not do it in this version); start a cluster of your own and give --address"
+            )
+
+    def _set(self, variables: Mapping[str, str | None]) -> None:
+        self._before = {name: os.environ.get(name) for name in variables}
+        _put(variables)
+
+    def _restore(self) -> None:
+        _put(self._before)
 
     def __exit__(self, *exception: object) -> None:
         self._ray.shutdown()
+        self._restore()
 
     @property
     def nodes(self) -> int:
@@ -198,6 +234,39 @@ class Cluster:
     def end(self, actor: Any) -> None:
         """Ends a worker, whatever it is doing."""
         self._ray.kill(actor, no_restart=True)
+
+
+def _put(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@functools.cache
+def _private_folder() -> Path:
+    """For the token, sockets and logs of a Ray that we start, of this user alone; gone at the end of this process.
+
+    Its path is short: those of Ray's sockets in it must stay below 108 bytes.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"), ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@functools.cache
+def _token() -> Path:
+    """File with a token of this process: Ray keeps the first one that it has read."""
+    file = _private_folder() / "token"
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as written:
+        written.write(secrets.token_hex(32))
+    return file
+
+
+def _only_with_a_token() -> dict[str, str | None]:
+    mode, token, path = AUTHENTICATION
+    return {mode: "token", token: None, path: str(_token())}
 
 
 def _require_reachable(address: str) -> None:

@@ -30,7 +30,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--resume", action="store_true", help="go on with the campaign of --out")
     command.add_argument("--case", metavar="CHUNK/POSITION", help="print one case of the campaign of --out, and do no more")
     add_config_flags(command)
-    command.set_defaults(command=run)
+    command.set_defaults(command=run, with_ray=True)
 
 
 def add_config_flags(command: argparse.ArgumentParser) -> None:

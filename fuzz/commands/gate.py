@@ -51,10 +51,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Gates a source; 1 where something is blamed on it."""
+    from backend.child.fence import weaker_than_promised
     from fuzz.compiling import announced as compiling
 
     started = time.monotonic()
     _check(arguments)
+    weaker = weaker_than_promised()
+    if weaker is not None:
+        _say(f"aiterfuzz: {weaker}")
     with compiling():
         return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started)
 
@@ -83,16 +87,19 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
 
 def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
-    from backend.child.service import Child
-    from backend.child.tree import Limits
+    from backend.child.service import SERVICE_LIMITS, Child
+    from backend.git import folders_of
     from backend.real.frameworks.fetch import from_here
     from backend.serving.backends import BACKENDS
     from fuzz.gate.policy import GatedRule, report
 
     names = {"rule": arguments.source, "base": arguments.base, "aiter": arguments.aiter}
     asked = {name: value if value in BACKENDS or value is None else from_here(value) for name, value in names.items()}
-    limits = Limits(seconds=arguments.seconds + GRACE)
-    with Child("fuzz.gate.policy:Service", {}, limits) as child:
+    limits = dataclasses.replace(SERVICE_LIMITS, seconds=arguments.seconds + GRACE)
+    rules = [Path(rule.partition(":")[0]) for rule in (arguments.source, arguments.base) if rule is not None]
+    folders = [rule.absolute().parent for rule in rules if rule.exists()]
+    checkout = () if arguments.aiter is None else folders_of(arguments.aiter)
+    with Child("fuzz.gate.policy:Service", {}, limits, readable=[*folders, *checkout]) as child:
         gated: GatedRule = child.request(
             "gate",
             GatedRule,

@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=EPILOG,
     )
     add_config_flags(command)
-    command.set_defaults(command=run)
+    command.set_defaults(command=run, with_ray=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,21 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--seconds", type=seconds, default=600.0, metavar="S", help="time limit (600)")
     command.add_argument("--memory", type=number("--memory", 256), default=8192, metavar="MIB", help="memory limit (8192)")
+    command.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a variable that the script sees, beside the usual ones; may be repeated",
+    )
+    command.add_argument(
+        "--read",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="a file or folder of your home that it sees too",
+    )
     command.set_defaults(command=run)
 
 
@@ -62,12 +78,16 @@ def _split_at_dashes(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the script; its findings follow what it prints."""
+    from backend.child.fence import weaker_than_promised
     from backend.child.tree import Limits
     from backend.real.script.options import Options
     from reprod.verify import told, verify
 
     options = Options(arguments.arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
-    done = verify(arguments.script, arguments.arguments, options, limits)
+    weaker = weaker_than_promised()
+    if weaker is not None:
+        print(f"aiterfuzz: {weaker}", file=sys.stderr)
+    done = verify(arguments.script, arguments.arguments, options, limits, passed=arguments.env, readable=arguments.read)
     print("\n".join(told(done)))
     return done.code

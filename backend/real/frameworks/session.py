@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from backend.case import Arch, DType
 from backend.child.service import Child
 from backend.child.tree import Limits
 from backend.errors import CannotRunError
-from backend.real.frameworks.fetch import BackendSource, from_here, open_source, with_text
+from backend.git import folders_of
+from backend.real.frameworks.fetch import BackendSource, cache_folder, from_here, open_source, with_text
 from backend.real.frameworks.record import DecisionRow, Recording, SourceLine
 from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, Scenario
 from backend.real.python.slicing import parse
+from backend.serving.frameworks import FRAMEWORKS
 
 WORKER = "backend.real.frameworks.worker:Worker"
 
@@ -42,7 +45,8 @@ class SourceSession:
         require_class(self.source)
         there = None if aiter is None else from_here(aiter)
         arguments = {"source": from_here(source), "text": text, "aiter": there, "release": release}
-        self._child = Child(WORKER, arguments, limits, {"TRITON_INTERPRET": "1"})
+        variables = {"TRITON_INTERPRET": "1", "AITERFUZZ_CACHE": str(cache_folder().absolute())}
+        self._child = Child(WORKER, arguments, limits, variables, _readable(source, aiter))
         about = self._child.request("about", dict[str, str | None])
         self.release: str = about["release"]
         self.aiter: str = about["aiter"]
@@ -86,6 +90,17 @@ class SourceSession:
         """Run a scenario in a fresh framework process; `environment`: variables of the framework to set."""
         recording: Recording = self._child.request("run", Recording, scenario=scenario, environment=dict(environment or {}))
         return recording
+
+
+def _readable(source: str, aiter: str | None) -> tuple[Path, ...]:
+    """What a child that runs the source must see."""
+    found = [cache_folder(), *(() if aiter is None else folders_of(aiter)), *folders_of(source)]
+    file = Path(source).resolve()
+    known = {each.module.partition(".")[0] for each in FRAMEWORKS.values()}
+    if file.is_file():
+        packages = [folder.parent for folder in file.parents if folder.name in known]
+        found.append(packages[-1] if packages else file.parent)
+    return tuple(found)
 
 
 def decision_table(source: str, arch: Arch = Arch.GFX950, heads: Sequence[int] = HEADS) -> list[DecisionRow]:

@@ -41,7 +41,7 @@ EXIT_CANNOT_RUN, EXIT_ABORTED = 3, 134
 _IGNORES_ENVIRONMENT = re.compile(r"python[\d.]*(?:\s+-\w+)*?\s+-\w*[IES]")
 """A Python that reads no PYTHONPATH, or imports no sitecustomize: it cannot be reached."""
 
-_HANDED_DOWN = (VARIABLE, "PYTHONPATH", "PATH", "TRITON_INTERPRET")
+_HANDED_DOWN = (VARIABLE, "PYTHONPATH", "PATH", "TRITON_INTERPRET", "HOME", "TMPDIR", "NUMBA_CACHE_DIR")
 
 
 class Process:
