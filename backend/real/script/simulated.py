@@ -44,7 +44,7 @@ _IGNORES_ENVIRONMENT = re.compile(r"python[\d.]*(?:\s+-\w+)*?\s+-\w*[IES]")
 _HANDED_DOWN = (VARIABLE, "PYTHONPATH", "PATH", "TRITON_INTERPRET", "HOME", "TMPDIR", "NUMBA_CACHE_DIR")
 
 
-class Process:
+class SimulatedProcess:
     """This process. simulation: None until a package of SIMULATED is imported."""
 
     def __init__(self, options: str) -> None:
@@ -128,7 +128,7 @@ class Process:
 
 def begin() -> None:
     """Has everything ready; called once, before any other code of the process."""
-    process = Process(os.environ[VARIABLE])
+    process = SimulatedProcess(os.environ[VARIABLE])
     sys.meta_path.insert(0, _Starter(process))
     os.register_at_fork(after_in_child=process.forked)
     _tell_of_the_end(process)
@@ -136,7 +136,7 @@ def begin() -> None:
     _reach_children(process)
 
 
-def _tell_of_the_end(process: Process) -> None:
+def _tell_of_the_end(process: SimulatedProcess) -> None:
     leave = os._exit
 
     def exit_now(status: int) -> None:
@@ -174,7 +174,7 @@ def _tell_of_the_end(process: Process) -> None:
     sys.addaudithook(audit)
 
 
-def _reach_threads(process: Process) -> None:
+def _reach_threads(process: SimulatedProcess) -> None:
     """torch's modes are those of a thread; a GPU is there for all of them."""
     inner = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
 
@@ -197,7 +197,7 @@ def _reach_threads(process: Process) -> None:
     _thread.start_new_thread = start_new_thread
 
 
-def _reach_children(process: Process) -> None:
+def _reach_children(process: SimulatedProcess) -> None:
     """What a script starts with an environment of its own gets the simulation all the same."""
     import subprocess
 
@@ -217,16 +217,16 @@ def _reach_children(process: Process) -> None:
     subprocess.Popen.__init__ = start  # type: ignore[method-assign]
 
 
-def _without_paths(process: Process) -> dict[str, str]:
+def _without_paths(process: SimulatedProcess) -> dict[str, str]:
     return {name: value for name, value in process.environment.items() if name not in ("PATH", "PYTHONPATH")}
 
 
-def _check_flags(process: Process, command: str) -> None:
+def _check_flags(process: SimulatedProcess, command: str) -> None:
     if _IGNORES_ENVIRONMENT.search(command):
         process.notice(f"{command.strip()[:200]!r} starts a Python that the simulation cannot reach (-I, -E or -S)")
 
 
-def _check_environment(process: Process, command: Sequence[Any], environment: Any) -> None:
+def _check_environment(process: SimulatedProcess, command: Sequence[Any], environment: Any) -> None:
     names = {os.fsdecode(name) for name in environment or {VARIABLE: ""}}
     if "python" in os.path.basename(os.fsdecode(command[0])) and VARIABLE not in names:
         process.notice(f"{os.fsdecode(command[0])!r} is started with an environment that leaves the simulation out")
@@ -235,7 +235,7 @@ def _check_environment(process: Process, command: Sequence[Any], environment: An
 class _Starter(importlib.abc.MetaPathFinder):
     """Begins the simulation at the first import of a package that it stands in for."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: SimulatedProcess) -> None:
         self._process = process
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
