@@ -73,7 +73,7 @@ PLANTED = {
 def test_found_and_shrunk(name: str) -> None:
     planted = PLANTED[name]
     found = [first_fault(planted.spec, planted.kind, planted.cases, seed) for seed in range(1, RUNS + 1)]
-    smallest = {fault.shrunk.case for fault in found if fault is not None}
+    smallest = {fault.case for fault in found if fault is not None}
     assert sum(fault is not None for fault in found) >= AT_LEAST
     assert smallest == {planted.smallest}
-    assert all(fault.shrunk.minimal for fault in found if fault is not None)
+    assert all(fault.minimal for fault in found if fault is not None)
