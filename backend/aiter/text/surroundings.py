@@ -187,6 +187,7 @@ _HIP_RESULT = Opaque("hipError_t")
 
 FUNCTIONS: Mapping[str, tuple[str, Any]] = {
     "hipGetDevice": ("hip_get_device", _HIP_RESULT),
+    "hipSetDevice": ("hip_set_device", _HIP_RESULT),
     "hipGetDeviceProperties": ("hip_get_device_properties", _HIP_RESULT),
     "at::hip::getCurrentHIPStream": ("current_stream", Opaque("hipStream_t")),
     "aiter::getCurrentHIPStream": ("current_stream", Opaque("hipStream_t")),
@@ -268,6 +269,7 @@ def python_names(arch: Arch, compute_units: int, environment: Mapping[str, str])
 
     return {
         "hip_get_device": device,
+        "hip_set_device": lambda number: 0,
         "hip_get_device_properties": properties,
         "current_stream": lambda: 0,
         "get_gpu_arch": lambda: arch.value,
