@@ -177,3 +177,42 @@ def test_no_two_classes_have_one_name() -> None:
     """A name means one thing in the whole source, so that nobody imports one class under the name of another."""
     shared = {name: modules for name, modules in public_classes().items() if len(modules) > 1}
     assert {name: modules for name, modules in shared.items() if name not in SHARED_CLASS_NAMES} == {}
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports anywhere, inside of functions too."""
+    names = {module_name(path) for path in SOURCES}
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        found = set()
+        for _, imported in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            while imported and imported not in names:
+                imported = imported.rpartition(".")[0]
+            found.add(imported)
+        graph[module_name(path)] = found - {"", module_name(path)}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[frozenset[str]]:
+    """Groups of modules that reach each other."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        pending = [start]
+        while pending:
+            pending += graph[pending.pop()] - seen
+            seen.update(pending)
+        reached[start] = seen
+    return sorted(
+        {frozenset(other for other in reached[name] if name in reached[other]) for name in graph if name in reached[name]},
+        key=sorted,
+    )
+
+
+def test_no_import_circle() -> None:
+    assert [sorted(circle) for circle in circles(module_graph())] == []
+
+
+def test_a_circle_is_seen() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert circles(graph) == [frozenset("bc")]
