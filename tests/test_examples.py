@@ -11,7 +11,7 @@ from backend.case import Case, DType, MetadataMode
 from backend.decision import Decision, Refused
 from backend.path import Path as CasePath
 from backend.serving.policy import decide
-from backend.serving.registry import policy
+from backend.serving.registry import named_policy
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -25,7 +25,7 @@ def test_as_a_library(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_rule_of_ones_own() -> None:
-    rule = policy(str(EXAMPLES / "rules" / "pads_to_sixty_four.py"))
+    rule = named_policy(str(EXAMPLES / "rules" / "pads_to_sixty_four.py"))
     decided = decide(rule, Case(num_head=48, kv_lens=(7, 900)))
     assert isinstance(decided, Decision)
     assert (decided.mode, decided.decode.num_head) == (MetadataMode.FAST, 64)

@@ -179,13 +179,23 @@ def test_no_two_classes_have_one_name() -> None:
     assert {name: modules for name, modules in shared.items() if name not in SHARED_CLASS_NAMES} == {}
 
 
+def running_imports(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """Imports that run, when the module is imported or later: not those under `if TYPE_CHECKING`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield from imports(child)
+        yield from running_imports(child)
+
+
 def module_graph() -> dict[str, set[str]]:
-    """Module -> the modules of ours that it imports anywhere, inside of functions too."""
+    """Module -> the modules of ours that it imports when it runs, inside of functions too; what only types need is left out."""
     names = {module_name(path) for path in SOURCES}
     graph: dict[str, set[str]] = {}
     for path in SOURCES:
         found = set()
-        for _, imported in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        for _, imported in running_imports(ast.parse(path.read_text(encoding="utf-8"))):
             while imported and imported not in names:
                 imported = imported.rpartition(".")[0]
             found.add(imported)

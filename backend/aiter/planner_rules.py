@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from backend.aiter.arguments import BufferSizes, Device, PlanArguments
+from backend.aiter.arguments import Device, PlanArguments
 from backend.aiter.fold import FOLDED_HEADS
 from backend.case import Arch, DType
-
-if TYPE_CHECKING:
-    from backend.aiter.planners.result import Plan
-
-Planning = Callable[[Device, PlanArguments, BufferSizes], "Plan"]
-"""What get_mla_metadata_v1 does to buffers of these sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,7 @@ class FastRules:
 
 @dataclass(frozen=True, slots=True)
 class PlannerRules:
-    """get_mla_metadata_v1 of a built-in release, as what it differs by. It is called like the function (see `Planning`).
+    """get_mla_metadata_v1 of a built-in release, as what it differs by.
 
     has_v1_0: whether there is a planner v1_0 and the argument intra_batch_mode. has_page_size: whether it takes a page size.
     fast: the planner of fast_mode.
@@ -53,12 +46,6 @@ class PlannerRules:
     has_v1_0: bool
     has_page_size: bool
     fast: FirstFastRules | FastRules
-
-    def __call__(self, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
-        """What is planned; see backend.aiter.planners.run.plan_by_rules."""
-        from backend.aiter.planners.run import plan_by_rules  # brings numba, which a decision table does not need
-
-        return plan_by_rules(self, device, arguments, allocated)
 
 
 V1_0_TOKENS_PER_PIECE = 196

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Protocol
 from backend.aiter import decode_rules, fold, kernel_rules, planner_rules, reduction_rules, sizing, splits
 from backend.aiter.decode_rules import DecodeRules, LauncherRules, Unfolded
 from backend.aiter.fold import FoldRule, NativeOrFolded
-from backend.aiter.planner_rules import FastRules, FirstFastRules, PlannerRules, Planning
+from backend.aiter.planner_rules import FastRules, FirstFastRules, PlannerRules
+from backend.aiter.planning import BuiltInPlanning, Planning
 from backend.aiter.reduction_rules import ReductionRules
 from backend.aiter.sizing import Sizing, SizingRule
 from backend.aiter.splits import SecondCap, SplitRule, SplitSearch
@@ -112,7 +113,7 @@ _RELEASE_2025_11 = Release(
         has_intra_batch_mode=False,
         counts_split_cap=False,
     ),
-    planners=PlannerRules(has_v1_0=False, has_page_size=False, fast=FirstFastRules()),
+    planners=BuiltInPlanning(PlannerRules(has_v1_0=False, has_page_size=False, fast=FirstFastRules())),
     fold=NativeOrFolded(native=fold.native_2025_11, foldable=range(32, 512 + 1, 16), only_one_query=True),
     splits=SplitSearch(head_counts=(16, 128), fp8_blocks=splits.FP8_BLOCK, rounds_total_up=False, second_cap=SecondCap.NONE),
     launcher=LauncherRules(
@@ -158,16 +159,18 @@ _RELEASE_2026_06 = Release(
         has_intra_batch_mode=True,
         counts_split_cap=False,
     ),
-    planners=PlannerRules(
-        has_v1_0=True,
-        has_page_size=True,
-        fast=FastRules(
-            native=planner_rules.native_2026_06,
-            accepts=planner_rules.accepted_2026_06,
-            packed_rows=planner_rules.packed_rows_2026_06,
-            trims_causal=planner_rules.trims_always,
-            has_parallel_path=False,
-        ),
+    planners=BuiltInPlanning(
+        PlannerRules(
+            has_v1_0=True,
+            has_page_size=True,
+            fast=FastRules(
+                native=planner_rules.native_2026_06,
+                accepts=planner_rules.accepted_2026_06,
+                packed_rows=planner_rules.packed_rows_2026_06,
+                trims_causal=planner_rules.trims_always,
+                has_parallel_path=False,
+            ),
+        )
     ),
     fold=NativeOrFolded(native=fold.native_2026_06, foldable=range(32, 128 + 1, 16), only_one_query=False),
     splits=SplitSearch(head_counts=None, fp8_blocks=splits.FP8_BLOCK, rounds_total_up=False, second_cap=SecondCap.FLOAT),
@@ -211,16 +214,18 @@ _RELEASE_2026_08 = dataclasses.replace(
         has_intra_batch_mode=True,
         counts_split_cap=True,
     ),
-    planners=PlannerRules(
-        has_v1_0=True,
-        has_page_size=True,
-        fast=FastRules(
-            native=planner_rules.native_2026_08,
-            accepts=planner_rules.accepted_2026_08,
-            packed_rows=planner_rules.packed_rows_2026_08,
-            trims_causal=planner_rules.trims_if_causal,
-            has_parallel_path=True,
-        ),
+    planners=BuiltInPlanning(
+        PlannerRules(
+            has_v1_0=True,
+            has_page_size=True,
+            fast=FastRules(
+                native=planner_rules.native_2026_08,
+                accepts=planner_rules.accepted_2026_08,
+                packed_rows=planner_rules.packed_rows_2026_08,
+                trims_causal=planner_rules.trims_if_causal,
+                has_parallel_path=True,
+            ),
+        )
     ),
     fold=NativeOrFolded(native=fold.native_2026_08, foldable=range(32, 128 + 1, 16), only_one_query=False),
     splits=SplitSearch(

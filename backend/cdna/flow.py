@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.effects import EXEC_BITS, VECTOR_BITS, Effects, defs, effects, unit_name, units, uses
 from backend.cdna.instruction import Format, Instruction, OperandKind
 from backend.errors import UnmodelledError
@@ -50,7 +51,8 @@ class FlowGraph:
             if target is not None:
                 if target not in places:
                     raise UnmodelledError(
-                        f"branch at pc {instruction.pc:#x} ({instruction.text}) to {target:#x}, where no instruction begins"
+                        f"branch at pc {instruction.pc:#x} ({assembly_text(instruction)}) to {target:#x}, where no instruction "
+                        f"begins"
                     )
                 leaders.add(places[target])
             if (target is not None or instruction.mnemonic in _ENDS) and number + 1 < len(instructions):
@@ -158,7 +160,9 @@ def _enables_all(instruction: Instruction) -> bool:
 def branch_target(instruction: Instruction) -> int | None:
     """Target pc of a branch, None for anything else; UnmodelledError for a jump that cannot be followed."""
     if instruction.mnemonic.startswith(_UNFOLLOWED):
-        raise UnmodelledError(f"{instruction.text} at pc {instruction.pc:#x}: where it goes is not known before it runs")
+        raise UnmodelledError(
+            f"{assembly_text(instruction)} at pc {instruction.pc:#x}: where it goes is not known before it runs"
+        )
     if instruction.format is Format.SOPP and instruction.sources and instruction.sources[0].kind is OperandKind.LABEL:
         return instruction.sources[0].value
     return None
@@ -171,6 +175,6 @@ def _successors(last: Instruction, end: int, count: int, block_of: dict[int, int
     found = [] if target is None else [block_of[places[target]]]
     if target is None or last.mnemonic.startswith(_CONDITIONAL):
         if end == count:
-            raise UnmodelledError(f"the code runs past its end after {last.text} at pc {last.pc:#x}")
+            raise UnmodelledError(f"the code runs past its end after {assembly_text(last)} at pc {last.pc:#x}")
         found.append(block_of[end])
     return tuple(dict.fromkeys(found))

@@ -197,13 +197,6 @@ class Instruction:
         """The pc behind this instruction."""
         return self.pc + self.size
 
-    @property
-    def text(self) -> str:
-        """The line as LLVM's disassembler writes it, blanks normalised to one, a branch target as its signed dword distance."""
-        from backend.cdna.decode.text import assembly_text  # the printer needs these types
-
-        return assembly_text(self)
-
 
 class UndecodableError(UnmodelledError):
     """Bytes at `pc` that are no instruction of `arch` known here. The kernel cannot be run, nor judged."""

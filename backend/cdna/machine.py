@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cdna.code_object import Denormals, Kernel
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.run import run_grid
 from backend.cdna.launch_state import add_image, dispatch_packet, with_hidden_arguments
@@ -322,15 +323,15 @@ def _result(
 def _stopped(program: Program, original: int) -> UnmodelledError:
     instruction = program.instructions[original]
     return UnmodelledError(
-        f"instruction at pc {instruction.pc:#x}: given {instruction.text!r} with operands that have no model (a swizzled "
-        f"descriptor, a scalar access that a descriptor with a stride cuts, scratch outside its segment, a float mode besides "
-        f"those of a launch, lanes swapped with disabled ones); report the code object, the run stopped there"
+        f"instruction at pc {instruction.pc:#x}: given {assembly_text(instruction)!r} with operands that have no model "
+        f"(a swizzled descriptor, a scalar access that a descriptor with a stride cuts, scratch outside its segment, a float "
+        f"mode besides those of a launch, lanes swapped with disabled ones); report the code object, the run stopped there"
     )
 
 
 def _stale(program: Program, original: int) -> UnmodelledError:
     instruction = program.instructions[original]
     return UnmodelledError(
-        f"instruction at pc {instruction.pc:#x}: given {instruction.text!r}, which loads what the slice stored without data; "
-        f"allowed: addresses that do not depend on what the same launch stores; run it in full mode"
+        f"instruction at pc {instruction.pc:#x}: given {assembly_text(instruction)!r}, which loads what the slice stored "
+        f"without data; allowed: addresses that do not depend on what the same launch stores; run it in full mode"
     )

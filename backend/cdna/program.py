@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.effects import AGPR, SKIPPED_FORMATS, VECTOR_FORMATS, VGPR, units
 from backend.cdna.encode import Constants, Encoded, NotModelledError, encode
 from backend.cdna.execute import layout as at
@@ -111,7 +112,7 @@ class _Compiler:
             try:
                 self._add(number, instruction, action, indexed.get(number, 0))
             except NotModelledError as error:
-                self.refused.append(Unmodelled(instruction.pc, instruction.text, str(error)))
+                self.refused.append(Unmodelled(instruction.pc, assembly_text(instruction), str(error)))
         if self.refused:
             raise _refusal(self.refused)
         originals = np.array([number for number, _, _ in self.encoded], np.int32)
@@ -273,7 +274,7 @@ def _indexed_region(instructions: tuple[Instruction, ...]) -> dict[int, int]:
             operands = instruction.sources[0].value & 15
         elif inside:
             if instruction.pc in targets or "branch" in instruction.mnemonic:
-                raise _refusal([Unmodelled(instruction.pc, instruction.text, "control flow inside gpr-index mode")])
+                raise _refusal([Unmodelled(instruction.pc, assembly_text(instruction), "control flow inside gpr-index mode")])
             region[number] = operands
     return region
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.effects import EXEC, GPR_INDEX, M0, SCC, VECTOR_FORMATS, VGPR, operand_units, unit_name
 from backend.cdna.evaluation import Evaluation, Launch
 from backend.cdna.expression import (
@@ -189,7 +190,7 @@ class _Walk:
             return (yield from self._condition(instruction, step))
         indexed = yield from self._indexed(instruction, step)
         if indexed is None:
-            return atom(Symbol(f"{instruction.text} at {instruction.pc:#x}, indexed"))
+            return atom(Symbol(f"{assembly_text(instruction)} at {instruction.pc:#x}, indexed"))
         return (yield from self._computed(indexed, unit, lane, step))
 
     def _at_launch(self, unit: int, lane: int) -> Expression:
@@ -309,17 +310,17 @@ class _Walk:
         source = instruction.sources[0]
         if instruction.mnemonic == "v_readfirstlane_b32":
             if self.graph.may_be_partial[self.path[step]]:
-                return atom(Symbol(f"{instruction.text} at {instruction.pc:#x}, under EXEC"))
+                return atom(Symbol(f"{assembly_text(instruction)} at {instruction.pc:#x}, under EXEC"))
             return (yield from self._operand(source, 0, step))
         chosen = (yield from self._operand(instruction.sources[1], WAVE_WIDE, step)).number
         if chosen is None:
-            return atom(Symbol(f"{instruction.text} at {instruction.pc:#x}"))
+            return atom(Symbol(f"{assembly_text(instruction)} at {instruction.pc:#x}"))
         return (yield from self._operand(source, chosen % LANES, step))
 
     def _into_lane(self, instruction: Instruction, unit: int, lane: int, step: int) -> Steps:
         chosen = (yield from self._operand(instruction.sources[1], WAVE_WIDE, step)).number
         if chosen is None:
-            return atom(Symbol(f"{instruction.text} at {instruction.pc:#x}"))
+            return atom(Symbol(f"{assembly_text(instruction)} at {instruction.pc:#x}"))
         if chosen % LANES == lane:
             return (yield from self._operand(instruction.sources[0], WAVE_WIDE, step))
         return (yield (unit, lane, step))
@@ -327,7 +328,7 @@ class _Walk:
     def _wide_move(self, instruction: Instruction, name: str, place: int | None, unit: int, lane: int, step: int) -> Steps:
         """A 64-bit move goes dword by dword; other second destinations are masks, which no scalar arithmetic is made of."""
         if name != "mov_b64" or place is None:
-            return atom(Symbol(f"{unit_name(unit)} of {instruction.text} at {instruction.pc:#x}"))
+            return atom(Symbol(f"{unit_name(unit)} of {assembly_text(instruction)} at {instruction.pc:#x}"))
         source = instruction.sources[0]
         if source.kind is OperandKind.CONSTANT:
             part = source.value >> (32 * place) & 0xFFFFFFFF
@@ -371,7 +372,7 @@ class _Walk:
             return CARRYING[name](arguments)
         function = FUNCTIONS.get(name)
         if function is None or name.startswith(("add", "sub", "min", "max", "mul")):
-            return atom(Symbol(f"scc of {instruction.text} at {instruction.pc:#x}"))
+            return atom(Symbol(f"scc of {assembly_text(instruction)} at {instruction.pc:#x}"))
         return operation("!=", function(arguments), ZERO)
 
     def _mask_bit(self, instruction: Instruction, unit: int, lane: int, step: int) -> Steps:
@@ -391,7 +392,7 @@ class _Walk:
             return (yield (self._first_unit(source), lane, step))
         elif name == "mov_b32" and instruction.sources[0].kind is OperandKind.CONSTANT and lane < HALF:
             return constant(instruction.sources[0].value >> lane & 1)
-        return atom(Symbol(f"lane {lane} of {instruction.text} at {instruction.pc:#x}"))
+        return atom(Symbol(f"lane {lane} of {assembly_text(instruction)} at {instruction.pc:#x}"))
 
     def _loaded(self, instruction: Instruction, unit: int, lane: int, step: int) -> Steps:
         """A loaded dword, by the name of what it was loaded from."""
@@ -399,7 +400,7 @@ class _Walk:
         address = yield from self._address(instruction, step, lane)
         found = pointer_and_offset(address, self.names)
         if found is None or place is None or "_atomic_" in instruction.mnemonic:
-            return atom(Symbol(f"{instruction.text} at {instruction.pc:#x}"))
+            return atom(Symbol(f"{assembly_text(instruction)} at {instruction.pc:#x}"))
         tensor, offset = found
         self.evaluation.pointers[tensor] = address - offset
         word = atom(Word(tensor, offset + constant(4 * place)))

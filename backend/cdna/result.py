@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.execute import layout as at
 from backend.cdna.memory import Region, signed_offset
 from backend.cdna.program import Program
@@ -236,7 +237,7 @@ class RunResult:
         return BadAccess(
             AccessKind(int(row[at.EVENT_KIND])),
             instruction.pc,
-            instruction.text,
+            assembly_text(instruction),
             int(row[at.EVENT_WORKGROUP]),
             int(row[at.EVENT_WAVE]),
             tuple(lane for lane in range(at.LANES) if mask >> lane & 1),

@@ -21,6 +21,7 @@ from enum import IntEnum
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.effects import MODE, SKIPPED_FORMATS, VECTOR_BITS, Effects
 from backend.cdna.flow import FlowGraph
 from backend.cdna.gpr_index import effects_in_place
@@ -157,7 +158,7 @@ def _surprises(instructions: tuple[Instruction, ...], actions: list[Action]) -> 
     for instruction, action in zip(instructions, actions, strict=True):
         reason = _unusual(instruction) if action is Action.EXECUTE else None
         if reason is not None:
-            found.append(Surprise(instruction.pc, instruction.text, reason))
+            found.append(Surprise(instruction.pc, assembly_text(instruction), reason))
     return tuple(found)
 
 

@@ -18,8 +18,8 @@ from backend.errors import UsageError
 from fuzz.campaign.checked import files_of
 from fuzz.campaign.config import IDENTITY
 from fuzz.campaign.packed import recode, unpack_codes
+from fuzz.campaign.reading import load_summary
 from fuzz.campaign.store import FILE_NAME, FINDINGS, SCHEMA, VERSION, store_path, write_digest
-from fuzz.campaign.summary import load_summary
 from reprod.folder import write_folder
 
 _BY_CAMPAIGN = ("sessions", "cells", "findings", "losses", "set_aside")

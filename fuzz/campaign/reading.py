@@ -50,8 +50,11 @@ COMPARED = "compared"
 """Note that holds the comparison with an earlier campaign."""
 
 
-def read_summary(given: Path) -> CampaignSummary:
-    """The summary of a store; see fuzz.campaign.summary.load_summary."""
+def load_summary(given: Path) -> CampaignSummary:
+    """The summary of a store (the database file, or the campaign's folder), also while its campaign runs.
+
+    Raises UsageError where there is no store, it is of another version, or damaged.
+    """
     path = store_path(given)
     db = connect(path)
     try:

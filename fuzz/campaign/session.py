@@ -25,11 +25,11 @@ from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.live import Live
 from fuzz.campaign.order import Order
 from fuzz.campaign.pool import Pool
-from fuzz.campaign.reading import compare, write_comparison
+from fuzz.campaign.reading import compare, load_summary, write_comparison
 from fuzz.campaign.rule import require_rule, rule_content
 from fuzz.campaign.slot import read_slot
 from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, cannot_be_written, environment
-from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding, load_summary
+from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding
 from fuzz.campaign.verifying import NoVerifier, Verifier
 from fuzz.interruption import Interruption
 from fuzz.provenance import Provenance, own_fingerprint

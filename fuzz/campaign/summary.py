@@ -1,7 +1,7 @@
 """What a campaign came to, as one frozen value: the read side of the store, for pages, tables and comparisons.
 
-Whoever shows a campaign needs this module alone. It knows no Ray, no worker and no table of the database; `load_summary` asks
-fuzz.campaign.reading for the rows. Times of day are seconds since the epoch; durations are seconds.
+Whoever shows a campaign needs this module alone. It knows no Ray, no worker and no table of the database; of a store it is
+made by fuzz.campaign.reading. Times of day are seconds since the epoch; durations are seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from backend.case import Case
 from backend.child.ends import EndKind
@@ -346,13 +345,3 @@ class CampaignSummary:
     def exit_code(self) -> int:
         """0 nothing found but what is expected, 1 findings, 3 less ran than was asked for."""
         return self.verdict.exit_code
-
-
-def load_summary(store: Path) -> CampaignSummary:
-    """The summary of a store (the database file, or the campaign's folder), also while its campaign runs.
-
-    Raises UsageError where there is no store or it is of another version.
-    """
-    from fuzz.campaign.reading import read_summary
-
-    return read_summary(store)

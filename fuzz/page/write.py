@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import UsageError
+from fuzz.campaign.reading import load_summary
 from fuzz.campaign.store import store_path
-from fuzz.campaign.summary import CampaignSummary, load_summary
+from fuzz.campaign.summary import CampaignSummary
 from fuzz.page.detail import details
 from fuzz.page.html import page
 from fuzz.page.junit_tests import report_xml

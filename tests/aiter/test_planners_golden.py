@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from planner_cases import Recorded, recorded, sizing
 
-from backend.aiter.planner_rules import PlannerRules
 from backend.aiter.planners import Plan, PlannedBuffer, plan
 from backend.aiter.planners.run import plan_by_rules
+from backend.aiter.planning import BuiltInPlanning
 from backend.aiter.sizing import buffer_sizes
 
 GOLDEN = "planner_golden.jsonl.gz"
@@ -69,9 +69,9 @@ def test_plain_python_gives_the_same() -> None:
             if call.rejected or len(call.arguments.kv_indptr) > 4 or budget[key] == 8:
                 continue
             budget[key] += 1
-            rules = call.release.planners
-            assert isinstance(rules, PlannerRules)
-            plain = plan_by_rules(rules, call.device, call.arguments, call.allocated, compiled=False)
+            planning = call.release.planners
+            assert isinstance(planning, BuiltInPlanning)
+            plain = plan_by_rules(planning.rules, call.device, call.arguments, call.allocated, compiled=False)
             assert differences(call, plain) == []
             assert plain.branches == plan(call.release, call.device, call.arguments, call.allocated).branches
     assert set(budget.values()) == {8}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from backend.cdna.decode import decode
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.instruction import Instruction
 
 
@@ -18,5 +19,5 @@ def listing(lines: str, arch: str = "gfx950") -> tuple[Instruction, ...]:
     """Decode a listing; fails where a line's comment is not what the words say."""
     instructions = decode(code_of(lines), arch)
     texts = [" ".join(line.split(";")[1].split()) for line in lines.strip().splitlines()]
-    assert [instruction.text for instruction in instructions] == texts
+    assert [assembly_text(instruction) for instruction in instructions] == texts
     return instructions

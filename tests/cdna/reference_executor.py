@@ -18,6 +18,7 @@ from reference_matrix import matrix
 from reference_memory import ReferenceMemory, lds_instruction, scalar_load, vector_memory
 from reference_scalar import scalar_instruction
 
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.instruction import Format, Instruction, Operand, OperandKind
 
 ALL = (1 << 64) - 1
@@ -389,7 +390,7 @@ def _other_vector(wave: ReferenceWave, instruction: Instruction, name: str) -> N
         if re.match(pattern + "$", name):
             function(wave, instruction, name)
             return
-    raise NotImplementedError(instruction.text)
+    raise NotImplementedError(assembly_text(instruction))
 
 
 # Whole instructions.

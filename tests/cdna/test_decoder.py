@@ -10,6 +10,7 @@ from llvm_oracle import disassemble, without_zero_offset
 
 from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
+from backend.cdna.decode.text import assembly_text
 from backend.errors import CannotRunError
 
 WHEEL = sorted(wheel_files())
@@ -20,7 +21,7 @@ def assert_equals_llvm(content: bytes) -> int:
     count = 0
     for kernel in load_code_object(content).kernels:
         instructions = decode(kernel.text, kernel.arch)
-        ours = [(each.pc, each.size, each.text) for each in instructions]
+        ours = [(each.pc, each.size, assembly_text(each)) for each in instructions]
         llvm = [(pc, size, without_zero_offset(text)) for pc, size, text in disassemble(kernel.arch, kernel.text)]
         different = [pair for pair in zip(ours, llvm, strict=False) if pair[0] != pair[1]]
         assert not different, f"{kernel.name}: {len(different)} differ, first {different[0]}"

@@ -13,6 +13,7 @@ from single_wave import ENDING, SingleWave, WaveState, random_state, run_referen
 from test_decoder_encodings import CASES, Fields, Words, decoded
 
 from backend.cdna.decode.tables import Opcode
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.encode import Constants, NotModelledError, encode
 from backend.cdna.execute import (
     compare,
@@ -161,7 +162,7 @@ def test_random_instructions_agree_with_the_reference(
         reference, _ = run_reference(arch, (instruction,), state.copy())
         machine = waves[keep].run((instruction,), state)
         found = differences(machine, reference)
-        assert not found, f"{instruction.text} (exec {state.scalars[126:128]}, keep {keep}): {found[:4]}"
+        assert not found, f"{assembly_text(instruction)} (exec {state.scalars[126:128]}, keep {keep}): {found[:4]}"
     assert tried > 20
 
 
@@ -172,7 +173,7 @@ def test_random_scaled_matrix_products_agree_with_the_reference() -> None:
         state = random_state(np.random.default_rng(tried))
         reference, _ = run_reference("gfx950", (instruction,), state.copy())
         found = differences(wave.run((instruction,), state), reference)
-        assert not found, f"{instruction.text}: {found[:4]}"
+        assert not found, f"{assembly_text(instruction)}: {found[:4]}"
         tried += 1
     assert tried >= 8
 

@@ -17,6 +17,7 @@ from test_decoder_encodings import CASES, Fields, Words
 from test_handlers_random import EXEC_MASKS, differences, instructions
 
 from backend.cdna.decode.tables import Opcode
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.execute import layout as at
 from backend.cdna.instruction import Format, Instruction, OperandKind
 from backend.cdna.memory import AddressSpace
@@ -144,13 +145,13 @@ def test_random_memory_instructions_agree_with_the_reference(
             reference, memory = run_reference(arch, (instruction,), state.copy(), theirs)
             machine = wave.run((instruction,), state, Record(slow_path=slow_path))
             if int(wave.context[at.CTX_UNMODELLED]) >= 0:  # an atomic at an odd address
-                assert is_atomic(instruction), instruction.text
+                assert is_atomic(instruction), assembly_text(instruction)
                 continue
             judged += 1
             found = differences(machine, reference)
-            assert not found, f"{instruction.text}: {found[:4]}"
-            assert found_by_machine(wave) == memory.findings, instruction.text
+            assert not found, f"{assembly_text(instruction)}: {found[:4]}"
+            assert found_by_machine(wave) == memory.findings, assembly_text(instruction)
             for name in ("output", "blank"):
-                assert np.array_equal(mine[name].contents, theirs[name].contents), f"{instruction.text} {name}"
-            assert np.array_equal(mine["blank"].written, theirs["blank"].written), instruction.text
+                assert np.array_equal(mine[name].contents, theirs[name].contents), f"{assembly_text(instruction)} {name}"
+            assert np.array_equal(mine["blank"].written, theirs["blank"].written), assembly_text(instruction)
     assert judged > 30

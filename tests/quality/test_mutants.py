@@ -17,6 +17,7 @@ from backend import host
 from backend.aiter import planner_rules as rules
 from backend.aiter import sizing
 from backend.aiter.planners import run, v1_0, v1_1, v1_2
+from backend.aiter.planning import BuiltInPlanning
 from backend.aiter.release import release
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.serving.policy import Choice, LastPageLens, Policy
@@ -105,13 +106,12 @@ def test_128_dropped_from_the_gate_is_met_under_dp_attention(monkeypatch: pytest
 def test_native_heads_whatever_the_dtype_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule of one release: a value of it with another function in its place."""
     spec, known = Spec(SGLANG, shapes=("tp2", "tp4")), release("2026-06")
-    assert isinstance(known.planners, rules.PlannerRules)
-    assert isinstance(known.planners.fast, rules.FastRules)
+    assert isinstance(known.planners, BuiltInPlanning)
+    built_in = known.planners.rules
+    assert isinstance(built_in.fast, rules.FastRules)
     before = unbroken(spec)
-    fast = dataclasses.replace(
-        known.planners.fast, native=lambda device, arguments: rules.heads(arguments) in (16, 32, 64, 128)
-    )
-    broken = dataclasses.replace(known, planners=dataclasses.replace(known.planners, fast=fast))
+    fast = dataclasses.replace(built_in.fast, native=lambda device, arguments: rules.heads(arguments) in (16, 32, 64, 128))
+    broken = dataclasses.replace(known, planners=BuiltInPlanning(dataclasses.replace(built_in, fast=fast)))
     monkeypatch.setattr(host, "release", lambda name: broken)
     assert any(signature.startswith("head-width") for signature in set(search(spec, CASES).faults) - before)
 

@@ -18,8 +18,9 @@ from backend.errors import AiterfuzzError, UsageError
 from fuzz.campaign.checked import DamagedStoreError, read_text_of
 from fuzz.campaign.merge import merge
 from fuzz.campaign.packed import content_digest
+from fuzz.campaign.reading import load_summary
 from fuzz.campaign.store import DIGEST, FILE_NAME
-from fuzz.campaign.summary import CampaignSummary, Conclusion, load_summary
+from fuzz.campaign.summary import CampaignSummary, Conclusion
 from fuzz.cli import main
 
 TABLES = ("campaigns", "sessions", "labels", "chunks", "cells", "findings", "losses", "set_aside", "notes")

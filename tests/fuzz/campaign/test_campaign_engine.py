@@ -32,12 +32,12 @@ from fuzz.campaign.engine import ATTEMPTS, Engine
 from fuzz.campaign.guided import Frozen
 from fuzz.campaign.live import Status
 from fuzz.campaign.order import Order
-from fuzz.campaign.reading import read_case, read_outcomes
+from fuzz.campaign.reading import load_summary, read_case, read_outcomes
 from fuzz.campaign.report import ChunkReport, Label, Shown
 from fuzz.campaign.session import to_retry
 from fuzz.campaign.slot import Slot
 from fuzz.campaign.store import FILE_NAME, Store, environment
-from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliability, is_weather, load_summary
+from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliability, is_weather
 from fuzz.campaign.summary_lines import lines
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated

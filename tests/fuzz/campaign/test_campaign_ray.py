@@ -20,8 +20,8 @@ from backend.case import DType
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.reading import read_case, read_outcomes
-from fuzz.campaign.summary import Conclusion, LossKind, load_summary
+from fuzz.campaign.reading import load_summary, read_case, read_outcomes
+from fuzz.campaign.summary import Conclusion, LossKind
 
 WEATHER = Path(__file__).with_name("weather.py")
 

@@ -20,7 +20,7 @@ from backend.errors import UsageError
 from fuzz.campaign.engine import Engine
 from fuzz.campaign.export import export
 from fuzz.campaign.merge import merge
-from fuzz.campaign.reading import compare, write_comparison
+from fuzz.campaign.reading import compare, load_summary, write_comparison
 from fuzz.campaign.report import ChunkReport, bucket, bucket_end
 from fuzz.campaign.store import (
     FILE_NAME,
@@ -33,7 +33,7 @@ from fuzz.campaign.store import (
     unpack_codes,
     unpack_reached,
 )
-from fuzz.campaign.summary import LossKind, Standing, load_summary
+from fuzz.campaign.summary import LossKind, Standing
 from fuzz.campaign.verifying import NoVerifier
 from reprod.corpus import OpenPaths, ReplayStatus, load_corpus, replay
 

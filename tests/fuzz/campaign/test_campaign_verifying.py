@@ -16,9 +16,10 @@ from undisturbed import reports
 import fuzz.campaign.engine
 from backend.case import Case
 from backend.errors import CannotRunError
+from fuzz.campaign.reading import load_summary
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.store import FINDINGS
-from fuzz.campaign.summary import Reliability, load_summary
+from fuzz.campaign.summary import Reliability
 from fuzz.campaign.verifying import Verifier, unverified
 from fuzz.campaign.worker import Investigated
 from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT, write_folder
