@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
+from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.decision import Decision
@@ -21,7 +21,7 @@ class Call:
     """
 
     decision: Decision
-    device: Device
+    device: TargetGpu
     allocated: BufferSizes | None
     needed: BufferSizes | None
     plan: Plan | None

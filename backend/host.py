@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
+from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
@@ -107,7 +107,7 @@ class BuiltIn(Host):
     def call(self, decision: Decision) -> Call:
         """Sizing, planning and launching by the rules of the case's release, in AITER's order."""
         case = decision.case
-        device, rules = Device(case.arch, case.compute_units), release(case.release)
+        device, rules = TargetGpu(case.arch, case.compute_units), release(case.release)
         allocated: BufferSizes | None = None
         needed: BufferSizes | None = None
         planned: Plan | None = None
@@ -128,12 +128,12 @@ class BuiltIn(Host):
         """See Host.plan."""
         case = decision.case
         assert decision.planning is not None
-        return plan(release(case.release), Device(case.arch, case.compute_units), decision.planning, allocated)
+        return plan(release(case.release), TargetGpu(case.arch, case.compute_units), decision.planning, allocated)
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """See Host.launch."""
         case = decision.case
-        return launch(release(case.release), Device(case.arch, case.compute_units), decode, self.source)
+        return launch(release(case.release), TargetGpu(case.arch, case.compute_units), decode, self.source)
 
     def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
         """None: the rules are the release's own."""

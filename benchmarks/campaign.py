@@ -29,7 +29,7 @@ from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import Frozen
 from fuzz.campaign.maker import Maker
-from fuzz.campaign.order import Order
+from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.packed import StoredChunk
 from fuzz.campaign.triage import default_corpus
 from fuzz.provenance import provenance
@@ -123,7 +123,7 @@ def distribution() -> None:
     """Prints overhead and scaling, medians over many short rounds in turn, because other work on the machine comes and goes."""
     config = SPACE
     made_by = provenance("model", ("2026-06",), None)
-    order = Order(config.space(), 0, config.cases_a_chunk, False, "model", None, 60.0, 4096, 1, 1, made_by)
+    order = WorkerSetup(config.space(), 0, config.cases_a_chunk, False, "model", None, 60.0, 4096, 1, 1, made_by)
     seconds: dict[str, list[float]] = {"loop": [], "one worker": [], "two workers": []}
     loop_used, running_used, beside_used = 0.0, 0.0, 0.0
     with tempfile.TemporaryDirectory() as folder, Cluster(None, Demand("CPU")) as cluster:

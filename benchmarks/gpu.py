@@ -17,7 +17,7 @@ from backend.aiter.launch import Refusal
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Case, DType, MetadataMode
 from backend.decision import Decision
 from backend.devices.cuda import CudaDevice
-from backend.devices.cuda.order import Order, order
+from backend.devices.cuda.order import KernelRun, order
 from backend.devices.cuda.selftest import well_formed_calls
 from backend.errors import CannotRunError
 from backend.host import BuiltIn
@@ -30,7 +30,7 @@ BATCH, KV_LEN = 64, 8192
 HEADS = (16, 32, 64, 128)
 
 
-def shape(heads: int, dtype: DType, num_cu: int) -> Order:
+def shape(heads: int, dtype: DType, num_cu: int) -> KernelRun:
     """The order of the benchmark's batch, planned by v1_2 for `num_cu` compute units; gfx950 bf16 runs any heads unfolded."""
     case = Case(
         heads,
@@ -136,7 +136,7 @@ def case_lines(count: int) -> Iterator[str]:
 
 def stage_lines(count: int) -> Iterator[str]:
     """Milliseconds of each stage of a case, medians, in one process."""
-    from backend.child.messages import Word
+    from backend.child.messages import ReportKind
     from backend.child.serve import Reporter
     from backend.codec import to_plain
     from backend.devices.gpu.triton_worker import TritonWorker
@@ -145,7 +145,7 @@ def stage_lines(count: int) -> Iterator[str]:
         def __init__(self) -> None:
             super().__init__(-1, 0)
 
-        def say(self, word: Word, **fields: object) -> None:
+        def say(self, word: ReportKind, **fields: object) -> None:
             return
 
     worker = TritonWorker(interpret=False, separate=False)

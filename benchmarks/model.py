@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 
-from backend.aiter.arguments import BufferSizes, Device, PlanArguments
+from backend.aiter.arguments import BufferSizes, PlanArguments, TargetGpu
 from backend.aiter.planners import plan, run, v1_0, v1_1, v1_2
 from backend.aiter.planners.memory import plain_python
 from backend.aiter.release import Release, release
@@ -106,12 +106,12 @@ def planner_ratios() -> None:
         print(f"planner of {mode.value} mode: {fast * 1e6:,.0f} us compiled, {slow * 1e6:,.0f} us in Python, {ratio}")
 
 
-def planning_of(case: Case) -> tuple[Release, Device, PlanArguments, BufferSizes] | None:
+def planning_of(case: Case) -> tuple[Release, TargetGpu, PlanArguments, BufferSizes] | None:
     """The planner's call for a case of a direct caller; None where AITER has none."""
     decision = decide(direct, case)
     if isinstance(decision, Refused) or decision.planning is None or decision.sizing is None:
         return None
-    device = Device(case.arch, case.compute_units)
+    device = TargetGpu(case.arch, case.compute_units)
     rules = release(case.release)
     return rules, device, decision.planning, buffer_sizes(rules, device, decision.sizing)
 

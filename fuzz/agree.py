@@ -82,7 +82,7 @@ class Written:
 
 
 @dataclass(slots=True)
-class Disagreement:
+class DisagreeingCases:
     """Cases in which one thing differs between two devices. first: the first such case, with what each saw in it."""
 
     first: Case
@@ -110,8 +110,8 @@ class Agreement:
     compared: Counter[tuple[str, str]] = field(default_factory=Counter)
     not_compared: Counter[tuple[tuple[str, str], str]] = field(default_factory=Counter)
     differing: Counter[tuple[str, str]] = field(default_factory=Counter)
-    found: dict[tuple[str, str, str], Disagreement] = field(default_factory=dict)
-    apart: dict[tuple[str, str, str], Disagreement] = field(default_factory=dict)
+    found: dict[tuple[str, str, str], DisagreeingCases] = field(default_factory=dict)
+    apart: dict[tuple[str, str, str], DisagreeingCases] = field(default_factory=dict)
     faulty: int = 0
     rows: Counter[str] = field(default_factory=Counter)
     worst: dict[str, float] = field(default_factory=dict)
@@ -215,7 +215,7 @@ def _note(case: Case, left: Observation, right: Observation, agreement: Agreemen
     agreement.differing[pair] += bool(compared.differences)
     for found, part in ((agreement.found, compared.differences), (agreement.apart, compared.apart)):
         for difference in {one.what: one for one in part}.values():
-            known = found.setdefault((*pair, difference.what), Disagreement(case, difference))
+            known = found.setdefault((*pair, difference.what), DisagreeingCases(case, difference))
             known.count += 1
 
 

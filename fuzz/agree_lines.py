@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from backend.devices.kinds import DEVICES
-from fuzz.agree import Agreement, Disagreement
+from fuzz.agree import Agreement, DisagreeingCases
 from reprod.explain import told
 from reprod.text import table
 
@@ -47,7 +47,7 @@ def lines(agreement: Agreement, seed: int, shown: int) -> Iterator[str]:
     yield from _differences(agreement.found, shown)
 
 
-def _differences(found: Mapping[tuple[str, str, str], Disagreement], shown: int) -> list[str]:
+def _differences(found: Mapping[tuple[str, str, str], DisagreeingCases], shown: int) -> list[str]:
     most_first = sorted(found.items(), key=lambda each: -each[1].count)
     rows = [
         (left, right, what, one.count, one.difference.left[:shown], one.difference.right[:shown], told(one.first))

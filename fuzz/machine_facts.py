@@ -47,7 +47,7 @@ MEMORY_GIB = 4
 """A worker's limit: with less, not even one fits."""
 
 
-class State(StrEnum):
+class FactState(StrEnum):
     """Of one thing."""
 
     HERE = "here"
@@ -60,7 +60,7 @@ class Fact:
     """One thing. found: what there is, or why there is none; advice: what to do about it, "" for nothing."""
 
     name: str
-    state: State
+    state: FactState
     found: str
     advice: str = ""
 
@@ -103,18 +103,18 @@ def drivers() -> Mapping[str, bool]:
 def gpu_facts(torch: Mapping[str, Any], driver: Mapping[str, bool]) -> Iterator[Fact]:
     """torch, its runtime and the GPUs. torch: of `ask_torch`; driver: of `drivers`."""
     if "error" in torch:
-        yield Fact("torch", State.MISSING, torch["error"], "devices rocm and cuda need one that is built for your GPU")
+        yield Fact("torch", FactState.MISSING, torch["error"], "devices rocm and cuda need one that is built for your GPU")
         return
     runtime = f"ROCm {torch['rocm']}" if torch["rocm"] else f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU only"
-    yield Fact("torch", State.HERE, f"{torch['torch']}, built for {runtime}")
+    yield Fact("torch", FactState.HERE, f"{torch['torch']}, built for {runtime}")
     for index, (name, arch, gib, units) in enumerate(torch["gpus"]):
         known = arch.partition(":")[0]
         foreign = torch["rocm"] and known not in ("gfx942", "gfx950")
         advice = "cases are for gfx942 (MI300X) and gfx950 (MI355X) and run on no other" if foreign else ""
         device = "rocm" if torch["rocm"] else "cuda"
-        yield Fact(f"GPU {index}", State.HERE, f"{name} {arch}, {gib} GiB, {units} compute units: device {device}", advice)
+        yield Fact(f"GPU {index}", FactState.HERE, f"{name} {arch}, {gib} GiB, {units} compute units: device {device}", advice)
     if not torch["gpus"]:
-        yield Fact("GPU", State.MISSING, *_no_gpu(torch, driver))
+        yield Fact("GPU", FactState.MISSING, *_no_gpu(torch, driver))
 
 
 def _no_gpu(torch: Mapping[str, Any], driver: Mapping[str, bool]) -> tuple[str, str]:
@@ -132,15 +132,17 @@ def _no_gpu(torch: Mapping[str, Any], driver: Mapping[str, bool]) -> tuple[str, 
 
 def _cores() -> Fact:
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Fact("cores", State.HERE, f"{mine} of {os.cpu_count()}: as many workers of devices model and cdna")
+    return Fact("cores", FactState.HERE, f"{mine} of {os.cpu_count()}: as many workers of devices model and cdna")
 
 
 def _memory() -> Fact:
     memory = psutil.virtual_memory()
     found = f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB available"
     if memory.available < MEMORY_GIB << 30:
-        return Fact("memory", State.MISSING, found, f"a worker may hold {MEMORY_GIB} GiB: free some, or --worker-memory 1024")
-    return Fact("memory", State.HERE, found)
+        return Fact(
+            "memory", FactState.MISSING, found, f"a worker may hold {MEMORY_GIB} GiB: free some, or --worker-memory 1024"
+        )
+    return Fact("memory", FactState.HERE, found)
 
 
 def _aiter() -> Iterator[Fact]:
@@ -149,34 +151,36 @@ def _aiter() -> Iterator[Fact]:
     try:
         wheel = installed_wheel()
     except AiterfuzzError as error:
-        yield Fact("aiter", State.MISSING, str(error), advice)
+        yield Fact("aiter", FactState.MISSING, str(error), advice)
         return
     same = [name for name in RELEASES if unknown_fingerprint_warning(release(name), wheel) is None]
     by_sources = f"host sources of release {', '.join(same)} ({release(same[0]).commit[:12]})" if same else ""
     revision = by_sources or "host sources of no release known here"
-    yield Fact("aiter", State.HERE, f"{wheel.label}, {revision}", "" if same else "give --aiter PATH@REVISION of a checkout")
+    yield Fact(
+        "aiter", FactState.HERE, f"{wheel.label}, {revision}", "" if same else "give --aiter PATH@REVISION of a checkout"
+    )
     archs = [arch for arch in Arch if has_code(wheel, arch, A_KERNEL)]
     if archs:
-        yield Fact("code objects", State.HERE, f"of MLA for {', '.join(archs)}")
+        yield Fact("code objects", FactState.HERE, f"of MLA for {', '.join(archs)}")
     else:
         found = f"no hsa/ARCH/mla/{A_KERNEL} in the wheel"
-        yield Fact("code objects", State.MISSING, found, "give --aiter PATH of a checkout")
+        yield Fact("code objects", FactState.MISSING, found, "give --aiter PATH of a checkout")
 
 
 def _ray() -> Fact:
     fact = _package("ray", False, "campaign and nightly")
     room = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
-    if fact.state is State.HERE and room < 256 << 20:
+    if fact.state is FactState.HERE and room < 256 << 20:
         found = f"{fact.found}, {room >> 20} MiB free in /dev/shm"
-        return Fact("ray", State.MISSING, found, "give /dev/shm 256 MiB (a container: --shm-size)")
+        return Fact("ray", FactState.MISSING, found, "give /dev/shm 256 MiB (a container: --shm-size)")
     return fact
 
 
 def _package(name: str, needed: bool, use: str) -> Fact:
     try:
-        return Fact(name, State.HERE, importlib.metadata.version(name))
+        return Fact(name, FactState.HERE, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Fact(name, State.NEEDED if needed else State.MISSING, "not installed", f"for {use}: pip install {name}")
+        return Fact(name, FactState.NEEDED if needed else FactState.MISSING, "not installed", f"for {use}: pip install {name}")
 
 
 def _caches() -> Iterator[Fact]:
@@ -190,7 +194,7 @@ def _caches() -> Iterator[Fact]:
         free = shutil.disk_usage(there).free >> 20
         if os.access(there, os.W_OK) and free > 100:
             kept = "" if folder.exists() else " (nothing yet: the first run compiles for a minute)"
-            yield Fact(f"cache, {name}", State.HERE, f"{folder}{kept}, {free:,} MiB free")
+            yield Fact(f"cache, {name}", FactState.HERE, f"{folder}{kept}, {free:,} MiB free")
         else:
             found = f"{folder}: {free:,} MiB free, or read-only"
-            yield Fact(f"cache, {name}", State.MISSING, found, f"set {variable} to a folder that can be written")
+            yield Fact(f"cache, {name}", FactState.MISSING, found, f"set {variable} to a folder that can be written")

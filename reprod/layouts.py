@@ -23,9 +23,9 @@ from backend.real.allocator import (
     MIN_LARGE,
     SMALL_SEGMENT,
     SMALL_SIZE,
-    AddressSpace,
     Block,
     CachingAllocator,
+    ProcessAddresses,
 )
 
 DRAWS = 400
@@ -166,9 +166,9 @@ def share(strays: Sequence[Stray], sizes: Mapping[str, int], setting: Setting, s
     return Share(setting, draws, faults, overwrites, tuple(by_stray))
 
 
-def lay_out(sizes: Mapping[str, int], setting: Setting, rng: random.Random) -> tuple[AddressSpace, Mapping[str, Block]]:
+def lay_out(sizes: Mapping[str, int], setting: Setting, rng: random.Random) -> tuple[ProcessAddresses, Mapping[str, Block]]:
     """One layout: the address space, and the block of each tensor by name."""
-    space = AddressSpace()
+    space = ProcessAddresses()
     default = CachingAllocator(space, setting is Setting.EXPANDABLE)
     step = CachingAllocator(space) if setting is Setting.GRAPH else default
     blocks = {"kv_buffer": default.allocate(sizes["kv_buffer"])} if "kv_buffer" in sizes else {}
@@ -207,7 +207,7 @@ FREES = 0.5
 """Probability that a step of the history frees something; what is free is where a tensor may come to lie before others."""
 
 
-def _faults(stray: Stray, space: AddressSpace, blocks: Mapping[str, Block]) -> bool:
+def _faults(stray: Stray, space: ProcessAddresses, blocks: Mapping[str, Block]) -> bool:
     if stray.null:
         return True
     start = blocks[stray.tensor].address

@@ -27,7 +27,7 @@ from backend.errors import UsageError
 from backend.git import folders_of
 from backend.real.script import start
 from backend.real.script.options import Options
-from backend.real.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, Seen
+from backend.real.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, SeenFinding
 from backend.real.script.simulated import VARIABLE
 
 DEFAULT_LIMITS = Limits(seconds=600.0, memory=8 << 30)
@@ -71,9 +71,9 @@ class Verification:
         return tuple(report.fault.line for report in self.reports if report.fault is not None)
 
     @property
-    def findings(self) -> tuple[Seen, ...]:
+    def findings(self) -> tuple[SeenFinding, ...]:
         """Of all processes, each once."""
-        found: dict[str, Seen] = {}
+        found: dict[str, SeenFinding] = {}
         for report in self.reports:
             for seen in report.findings:
                 found.setdefault(seen.finding.signature, seen)
@@ -254,7 +254,7 @@ def _counted(findings: int) -> str:
     return f"{findings} finding{'' if findings == 1 else 's'}"
 
 
-def _finding_lines(seen: Seen) -> Iterator[str]:
+def _finding_lines(seen: SeenFinding) -> Iterator[str]:
     finding = seen.finding
     extra = f" ({seen.calls} calls)" if seen.calls > 1 else ""
     extra += " (after the abort: hardware does not come to it)" if seen.after_abort else ""
@@ -276,7 +276,7 @@ def runs_of(script: str) -> tuple[tuple[str, ...], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ScriptVerdict:
     """What all runs of one script of ours came to. name: of its file."""
 
     name: str
@@ -352,25 +352,25 @@ def verdict(
     aiter: str | None,
     limits: Limits = REPRO_LIMITS,
     wanted_to_stop: Callable[[], bool] = never,
-) -> Verdict:
+) -> ScriptVerdict:
     """Runs a script of ours, given as its text, in each way that it offers. aiter: PATH[@REVISION] of a checkout."""
     options = Options(case.arch, aiter, case.release if aiter is None else None, case.compute_units)
     with tempfile.TemporaryDirectory(prefix="aiterfuzz-script-") as folder:
         file = Path(folder, name)
         file.write_text(script, encoding="utf-8")
         runs = (verify(file, run, options, limits, True, wanted_to_stop) for run in runs_of(script))
-        return Verdict(name, tuple(runs))
+        return ScriptVerdict(name, tuple(runs))
 
 
 def verdicts(
     files: Mapping[str, str], case: Case, aiter: str | None = None, wanted_to_stop: Callable[[], bool] = never
-) -> tuple[Verdict, ...]:
+) -> tuple[ScriptVerdict, ...]:
     """What each script of a finding's folder (reprod.write) was seen to do."""
     scripts = sorted((name, text) for name, text in files.items() if name.endswith(".py"))
     return tuple(verdict(name, text, case, aiter, wanted_to_stop=wanted_to_stop) for name, text in scripts)
 
 
-def with_verdicts(files: Mapping[str, str], seen: Sequence[Verdict]) -> Mapping[str, str]:
+def with_verdicts(files: Mapping[str, str], seen: Sequence[ScriptVerdict]) -> Mapping[str, str]:
     """The files of a finding's folder with the verdicts in issue and explanation.
 
     A script that does not show what it is for, or cannot be run here, is there all the same, and the lines say so.
@@ -382,7 +382,7 @@ def with_verdicts(files: Mapping[str, str], seen: Sequence[Verdict]) -> Mapping[
     return {name: text + added.get(name, "") for name, text in files.items()}
 
 
-def _nested(seen: Sequence[Verdict], first: str, further: str) -> Iterator[str]:
+def _nested(seen: Sequence[ScriptVerdict], first: str, further: str) -> Iterator[str]:
     for each in seen:
         head, *runs = each.lines
         yield first + head

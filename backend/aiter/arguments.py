@@ -116,7 +116,7 @@ class DecodeArguments:
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class TargetGpu:
     """The GPU as AITER's host code sees it."""
 
     arch: Arch

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from backend.aiter.arguments import DecodeArguments, Device
+from backend.aiter.arguments import DecodeArguments, TargetGpu
 from backend.aiter.kernel_rules import KernelKey, RouteRule
 from backend.case import Arch, DType
 
@@ -52,7 +52,7 @@ class DecodeRules:
     counts_valid_splits: whether the Triton merge has a tensor of valid split counts. unfolded: see Unfolded.
     """
 
-    leaves_persistent_mode: Callable[[Device, DecodeArguments, int], bool]
+    leaves_persistent_mode: Callable[[TargetGpu, DecodeArguments, int], bool]
     logits_are_o: Callable[[KernelKey], bool]
     least_split_tokens: Callable[[KernelKey], int]
     merging_heads: tuple[int, ...]
@@ -71,12 +71,12 @@ def one_for_one_split(splits: int) -> int:
     return int(splits == 1)
 
 
-def stays_persistent(device: Device, arguments: DecodeArguments, batch: int) -> bool:
+def stays_persistent(device: TargetGpu, arguments: DecodeArguments, batch: int) -> bool:
     """To 2026-06 a call with metadata is always persistent."""
     return False
 
 
-def leaves_at_large_batches(device: Device, arguments: DecodeArguments, batch: int) -> bool:
+def leaves_at_large_batches(device: TargetGpu, arguments: DecodeArguments, batch: int) -> bool:
     """_use_persistent_mla_decode of 2026-08."""
     return (
         arguments.num_kv_splits is None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.case import Arch, DType
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ FoldRule = Callable[[DecodeHeads], FoldedHeads | None]
 
 @lru_cache(maxsize=4096)
 def fold_heads(
-    release: Release, device: Device, q_dtype: DType, kv_dtype: DType, num_head: int, max_seqlen_q: int, persistent: bool
+    release: Release, device: TargetGpu, q_dtype: DType, kv_dtype: DType, num_head: int, max_seqlen_q: int, persistent: bool
 ) -> FoldedHeads | None:
     """The fold of a call; None where mla_decode_fwd asserts instead. Non-persistent calls are never folded.
 

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.aiter.codefiles import CodeSource, blob_id, code_path, has_code, kernel_csv, open_code
 from backend.aiter.kernel_rules import KernelKey, NoRoute, Route
 from backend.aiter.release import LAUNCHER_SOURCE, Release, read_table
@@ -80,7 +80,7 @@ class NoKernel:
 
 
 def choose_kernel(
-    release: Release, device: Device, key: KernelKey, table: KernelTable | None = None, source: CodeSource | None = None
+    release: Release, device: TargetGpu, key: KernelKey, table: KernelTable | None = None, source: CodeSource | None = None
 ) -> KernelChoice | NoKernel:
     """The kernel that the launcher takes. table: built-in where None; source: where its code object must be."""
     asked = release.launcher.route(device.arch, key)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
+from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.decode_rules import Unfolded
 from backend.aiter.fold import FoldedHeads, fold_heads
@@ -102,7 +102,7 @@ def kernarg_bytes(launch: Launch, addresses: Mapping[str, int], unset: int = 0) 
 
 def launch(
     release: Release,
-    device: Device,
+    device: TargetGpu,
     arguments: DecodeArguments,
     source: CodeSource | None = None,
     folded: FoldedHeads | None = None,
@@ -150,7 +150,7 @@ def launch(
     return _persistent_launch(release, device, arguments, metadata, plan)
 
 
-def _splits(release: Release, device: Device, arguments: DecodeArguments, batch: int) -> int | str:
+def _splits(release: Release, device: TargetGpu, arguments: DecodeArguments, batch: int) -> int | str:
     asked = SplitsAsked(
         num_cu=device.num_cu,
         requested=arguments.num_kv_splits,
@@ -163,7 +163,7 @@ def _splits(release: Release, device: Device, arguments: DecodeArguments, batch:
     return choose_splits(release, asked)
 
 
-def _folds_ragged(release: Release, device: Device, arguments: DecodeArguments) -> bool:
+def _folds_ragged(release: Release, device: TargetGpu, arguments: DecodeArguments) -> bool:
     """Whether q can be rearranged although its rows are no multiple of max_seqlen_q; true where it is not rearranged at all.
 
     The last dimension of the reshape is inferred, so that what is left over may go into it: scrambled, but accepted.
@@ -224,7 +224,7 @@ class _Plan:
 
 @lru_cache(maxsize=16384)
 def _plan(
-    release: Release, device: Device, source: CodeSource | None, shape: _Shape, folded: FoldedHeads | None
+    release: Release, device: TargetGpu, source: CodeSource | None, shape: _Shape, folded: FoldedHeads | None
 ) -> _Plan | Refusal:
     heads, queries = shape.num_head, shape.max_seqlen_q
     if shape.return_lse and not release.has_return_lse:
@@ -313,7 +313,7 @@ def kernarg_values(
 
 
 def _persistent_launch(
-    release: Release, device: Device, arguments: DecodeArguments, metadata: BufferSizes, plan: _Plan
+    release: Release, device: TargetGpu, arguments: DecodeArguments, metadata: BufferSizes, plan: _Plan
 ) -> Launch:
     heads, rows = plan.folded.heads_in_kernel, arguments.q_rows * plan.folded.fold
     partial_rows = metadata.reduce_partial_map * arguments.max_seqlen_q
@@ -359,7 +359,9 @@ def _persistent_launch(
     )
 
 
-def _split_launch(release: Release, device: Device, arguments: DecodeArguments, plan: _Plan, batch: int, splits: int) -> Launch:
+def _split_launch(
+    release: Release, device: TargetGpu, arguments: DecodeArguments, plan: _Plan, batch: int, splits: int
+) -> Launch:
     heads, rows = arguments.num_head, arguments.q_rows
     logits_type = ElementType.BF16 if plan.logits_is_o else ElementType.F32
     tensors = {
@@ -418,7 +420,7 @@ def _add_call_tensors(tensors: dict[str, TensorSpec], arguments: DecodeArguments
 
 def _launch(
     release: Release,
-    device: Device,
+    device: TargetGpu,
     arguments: DecodeArguments,
     plan: _Plan,
     *,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backend.aiter.arguments import Device, PlanArguments
+from backend.aiter.arguments import PlanArguments, TargetGpu
 from backend.aiter.fold import FOLDED_HEADS
 from backend.case import Arch, DType
 
@@ -28,9 +28,9 @@ class FastRules:
     has_parallel_path: whether a part of the calls is planned by eight waves.
     """
 
-    native: Callable[[Device, PlanArguments], bool]
-    accepts: Callable[[Device, PlanArguments, int], bool]
-    packed_rows: Callable[[Device, PlanArguments, int], int]
+    native: Callable[[TargetGpu, PlanArguments], bool]
+    accepts: Callable[[TargetGpu, PlanArguments, int], bool]
+    packed_rows: Callable[[TargetGpu, PlanArguments, int], int]
     trims_causal: Callable[[PlanArguments], bool]
     has_parallel_path: bool
 
@@ -80,7 +80,7 @@ def fold_by_head_count(num_heads: int) -> int:
     return 1
 
 
-def native_2026_06(device: Device, arguments: PlanArguments) -> bool:
+def native_2026_06(device: TargetGpu, arguments: PlanArguments) -> bool:
     """Whether v1_2 of 2026-06 plans these heads as they are."""
     num_heads, queries = heads(arguments), arguments.max_seqlen_qo
     if num_heads == 16:
@@ -92,7 +92,7 @@ def native_2026_06(device: Device, arguments: PlanArguments) -> bool:
     return is_bf16(arguments)
 
 
-def native_2026_08(device: Device, arguments: PlanArguments) -> bool:
+def native_2026_08(device: TargetGpu, arguments: PlanArguments) -> bool:
     """Whether v1_2 of 2026-08 plans these heads as they are."""
     num_heads, queries = heads(arguments), arguments.max_seqlen_qo
     if num_heads == 16:
@@ -106,7 +106,7 @@ def native_2026_08(device: Device, arguments: PlanArguments) -> bool:
     return is_bf16(arguments)
 
 
-def fold_by_native(rules: FastRules, device: Device, arguments: PlanArguments) -> int:
+def fold_by_native(rules: FastRules, device: TargetGpu, arguments: PlanArguments) -> int:
     """Head groups in v1_2 of 2026: what is not native is folded, where it can be."""
     num_heads = heads(arguments)
     if rules.native(device, arguments) or num_heads % FOLDED_HEADS:
@@ -114,13 +114,13 @@ def fold_by_native(rules: FastRules, device: Device, arguments: PlanArguments) -
     return num_heads // FOLDED_HEADS
 
 
-def accepted_2026_08(device: Device, arguments: PlanArguments, planned_heads: int) -> bool:
+def accepted_2026_08(device: TargetGpu, arguments: PlanArguments, planned_heads: int) -> bool:
     """The check of 2026-08: that of 2026-06, and 64 heads of one query in fp8 on any architecture."""
     one_query_of_64 = planned_heads == 64 and is_fp8(arguments) and arguments.max_seqlen_qo == 1
     return one_query_of_64 or accepted_2026_06(device, arguments, planned_heads)
 
 
-def accepted_2026_06(device: Device, arguments: PlanArguments, planned_heads: int) -> bool:
+def accepted_2026_06(device: TargetGpu, arguments: PlanArguments, planned_heads: int) -> bool:
     """v1_2's own check of the head count after folding."""
     if planned_heads in (16, 128) or (planned_heads == 32 and is_fp8(arguments)):
         return True
@@ -135,7 +135,7 @@ PACKED_ROWS = 128
 """(head, query) rows that one workgroup takes."""
 
 
-def packed_rows_2026_08(device: Device, arguments: PlanArguments, planned_heads: int) -> int:
+def packed_rows_2026_08(device: TargetGpu, arguments: PlanArguments, planned_heads: int) -> int:
     """As in 2026-06, and 64 rows for 32 heads with three queries in fp8 on gfx950."""
     three_of_32 = planned_heads == 32 and arguments.max_seqlen_qo == 3
     if three_of_32 and device.arch is Arch.GFX950 and is_fp8(arguments):
@@ -143,7 +143,7 @@ def packed_rows_2026_08(device: Device, arguments: PlanArguments, planned_heads:
     return packed_rows_2026_06(device, arguments, planned_heads)
 
 
-def packed_rows_2026_06(device: Device, arguments: PlanArguments, planned_heads: int) -> int:
+def packed_rows_2026_06(device: TargetGpu, arguments: PlanArguments, planned_heads: int) -> int:
     """(head, query) rows that one workgroup takes in v1_2; a longer row is cut along its queries."""
     queries = arguments.max_seqlen_qo
     if device.arch is Arch.GFX950 and is_bf16(arguments):
@@ -195,7 +195,7 @@ def topk_in_pages(arguments: PlanArguments) -> int:
     return arguments.topk if arguments.topk < 0 else -(-arguments.topk // arguments.page_size)
 
 
-def runs_parallel(device: Device, arguments: PlanArguments, fold: int, cuts_queries: bool) -> bool:
+def runs_parallel(device: TargetGpu, arguments: PlanArguments, fold: int, cuts_queries: bool) -> bool:
     """Whether v1_2 takes its parallel path, if it has one; AITER_MLA_META_USE_PARALLEL=0, which turns it off, is unset."""
     if arguments.max_seqlen_qo != 1 or cuts_queries:
         return False

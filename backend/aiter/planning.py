@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.aiter.arguments import BufferSizes, Device, PlanArguments
+from backend.aiter.arguments import BufferSizes, PlanArguments, TargetGpu
 from backend.aiter.planner_rules import PlannerRules
 
 if TYPE_CHECKING:
     from backend.aiter.planners.result import Plan
 
-Planning = Callable[[Device, PlanArguments, BufferSizes], "Plan"]
+Planning = Callable[[TargetGpu, PlanArguments, BufferSizes], "Plan"]
 """What get_mla_metadata_v1 does to buffers of these sizes."""
 
 
@@ -25,7 +25,7 @@ class BuiltInPlanning:
 
     rules: PlannerRules
 
-    def __call__(self, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
+    def __call__(self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
         """What is planned; see backend.aiter.planners.run.plan_by_rules."""
         from backend.aiter.planners.run import plan_by_rules
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from backend.aiter.arguments import Device, Int32Array
+from backend.aiter.arguments import Int32Array, TargetGpu
 from backend.aiter.reduction_rules import OCCUPANCY
 from backend.aiter.release import Release
 from backend.aiter.tensors import TensorSpec
@@ -97,7 +97,7 @@ def expand(begin: Int64Array, end: Int64Array) -> Int64Array:
 
 @lru_cache(maxsize=4096)
 def reduce_refusal(
-    release: Release, device: Device, num_head: int, max_splits: int, v_head_dim: int = V_HEAD_DIM
+    release: Release, device: TargetGpu, num_head: int, max_splits: int, v_head_dim: int = V_HEAD_DIM
 ) -> str | None:
     """Why mla_reduce_v1 raises before it launches, if it does."""
     rules = release.reduction
@@ -114,7 +114,7 @@ def reduce_refusal(
 
 def reduced_rows(
     release: Release,
-    device: Device,
+    device: TargetGpu,
     stage: SecondStage,
     max_seqlen_q: int,
     reduce_indptr: Int32Array,
@@ -198,7 +198,7 @@ def split_rows(
     )
 
 
-def workgroups_per_head(device: Device, tiles: int, max_seqlen_q: int, num_head: int) -> int:
+def workgroups_per_head(device: TargetGpu, tiles: int, max_seqlen_q: int, num_head: int) -> int:
     """Workgroups that share the queries of one tile and head (get_num_work_group_per_bh, 2026)."""
     capacity = np.float32(device.num_cu * OCCUPANCY) * np.float32(1.3)
     workloads = tiles * num_head
@@ -209,7 +209,7 @@ def workgroups_per_head(device: Device, tiles: int, max_seqlen_q: int, num_head:
 
 
 def _tiles_never_reached(
-    release: Release, device: Device, stage: SecondStage, max_seqlen_q: int, reduce_indptr: Int32Array
+    release: Release, device: TargetGpu, stage: SecondStage, max_seqlen_q: int, reduce_indptr: Int32Array
 ) -> BoolArray:
     """Tiles that no workgroup gets to. With many tiles, workgroups stride over them and stop at the first that begins where
     the last one ends; in a well-formed indptr nothing but empty tiles follows. Length 0: none."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.aiter.arguments import BufferSizes, Device, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, PlanArguments, SizingArguments, TargetGpu
 from backend.case import Arch, DType
 from backend.errors import AiterfuzzError
 
@@ -25,11 +25,11 @@ class SizingRefusedError(AiterfuzzError):
     """AITER itself raises on these sizing arguments; `refusal` says why without raising."""
 
 
-Sizing = Callable[[Device, SizingArguments], BufferSizes | str]
+Sizing = Callable[[TargetGpu, SizingArguments], BufferSizes | str]
 """What get_mla_metadata_info_v1 answers: words of each buffer, or why it raises."""
 
 
-def refusal(release: Release, device: Device, arguments: SizingArguments) -> str | None:
+def refusal(release: Release, device: TargetGpu, arguments: SizingArguments) -> str | None:
     """Why get_mla_metadata_info_v1 raises on these arguments; None where it answers."""
     answer = release.sizing(device, arguments)
     return answer if isinstance(answer, str) else None
@@ -50,7 +50,7 @@ def sizing_of(planning: PlanArguments, given: SizingArguments) -> SizingArgument
     )
 
 
-def buffer_sizes(release: Release, device: Device, arguments: SizingArguments) -> BufferSizes:
+def buffer_sizes(release: Release, device: TargetGpu, arguments: SizingArguments) -> BufferSizes:
     """Words of each buffer by AITER's rule; raises SizingRefusedError where AITER raises (see `refusal`)."""
     answer = release.sizing(device, arguments)
     if isinstance(answer, str):
@@ -73,7 +73,7 @@ class SizingRule:
     has_intra_batch_mode: bool
     counts_split_cap: bool
 
-    def __call__(self, device: Device, arguments: SizingArguments) -> BufferSizes | str:
+    def __call__(self, device: TargetGpu, arguments: SizingArguments) -> BufferSizes | str:
         """Words of each buffer, or why AITER raises."""
         if arguments.num_head % self.head_multiple:
             return f"num_head_qo {arguments.num_head} is not a multiple of {self.head_multiple}"
@@ -84,7 +84,7 @@ class SizingRule:
         return words(self, device, arguments)
 
 
-def words(rule: SizingRule, device: Device, arguments: SizingArguments) -> BufferSizes:
+def words(rule: SizingRule, device: TargetGpu, arguments: SizingArguments) -> BufferSizes:
     """Words of each buffer for arguments that the rule answers."""
     tiles = rule.tiles(device.arch, arguments)
     batch = arguments.batch * arguments.max_seqlen_q if arguments.is_sparse else arguments.batch

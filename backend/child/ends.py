@@ -49,7 +49,7 @@ class ProcessEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FaultLine:
     """A fault line. node: GPU as ROCR numbers it (the CPU sockets come first), None where not named; address: page-granular."""
 
     node: int | None
@@ -93,17 +93,17 @@ _QUEUE_PHRASES = ("borting with error", "Queue error", "HW Exception by GPU")
 _MEMORY_PHRASES = ("out of memory", "hipErrorOutOfMemory", "HSA_STATUS_ERROR_OUT_OF_RESOURCES", "OutOfMemoryError")
 
 
-def fault_in(text: str) -> Fault | None:
+def fault_in(text: str) -> FaultLine | None:
     """The first fault that a runtime reports in `text`, None where there is none."""
     match = _ROCR_FAULT.search(text)
     if match is not None:
         address = 0 if match["address"] == "(nil)" else int(match["address"], 16)
         line = " ".join(match[0].split())  # other output may break it between address and reason
-        return Fault(int(match["node"]), address, (match["reason"] or "not said").strip(), line)
+        return FaultLine(int(match["node"]), address, (match["reason"] or "not said").strip(), line)
     for said in text.splitlines():
         phrase = next((phrase for phrase in _FAULT_PHRASES if phrase in said), None)
         if phrase is not None:
-            return Fault(None, None, phrase, said.strip())
+            return FaultLine(None, None, phrase, said.strip())
     return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.child.ends import EndKind, ProcessEnd, last_line, process_end
-from backend.child.messages import Word, line
+from backend.child.messages import ReportKind, line
 from backend.child.process import ChildProcess
 from backend.child.tree import Limits
 from backend.errors import CannotRunError
@@ -98,7 +98,7 @@ class Keeper:
 
     def _greeting(self, command: Sequence[str]) -> Mapping[str, Any]:
         hello = self.next(time.monotonic() + self.limits.start)
-        if hello is not None and hello["say"] == Word.HELLO:
+        if hello is not None and hello["say"] == ReportKind.HELLO:
             facts: Mapping[str, Any] = hello["facts"]
             return facts
         end, errors = self.end, self.process.errors.strip()

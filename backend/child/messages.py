@@ -1,6 +1,6 @@
 """What supervisor and child say to each other: one JSON object a line, tasks down, reports up. Knows no GPU.
 
-Down: {"task": id, "payload": {...}} and, for ranks, {"go": id}. Up: {"say": word, ...} with the words of `Word`.
+Down: {"task": id, "payload": {...}} and, for ranks, {"go": id}. Up: {"say": word, ...} with the words of `ReportKind`.
 A child says `started` before it touches the GPU for a task, so that a dead child names its case.
 """
 
@@ -16,7 +16,7 @@ Payload = Mapping[str, Any]
 """What a task carries; JSON values only. The supervisor never looks inside."""
 
 
-class Word(StrEnum):
+class ReportKind(StrEnum):
     """Reports of a child."""
 
     HELLO = "hello"  # once, when it can take tasks; "facts": device, versions, hardware or not

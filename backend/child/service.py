@@ -24,7 +24,7 @@ from typing import Any
 from backend import errors
 from backend.child.ends import EndKind, ProcessEnd
 from backend.child.keeper import Keeper
-from backend.child.messages import Payload, Word
+from backend.child.messages import Payload, ReportKind
 from backend.child.serve import Reporter, serve
 from backend.child.tree import Limits
 from backend.codec import from_plain, to_plain
@@ -110,7 +110,7 @@ class Child:
                     raise CannotRunError(f"{self.service}.{method}: {self._told(keeper.end)}; {self._last_words()}")
                 keeper.kill(EndKind.HANG, f"stopped at its limit of {seconds:g} s", EndKind.HANG.value)
                 deadline = math.inf
-            elif message["say"] == Word.DONE:
+            elif message["say"] == ReportKind.DONE:
                 return self._value(method, message.get("result"))
 
     def _value(self, method: str, result: Any) -> Any:

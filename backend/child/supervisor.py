@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.child.ends import EndKind, Fault, death_of, fault_in
+from backend.child.ends import EndKind, FaultLine, death_of, fault_in
 from backend.child.keeper import Keeper
-from backend.child.messages import Range, Task, Word, error_mark, ranges_of
+from backend.child.messages import Range, ReportKind, Task, error_mark, ranges_of
 from backend.child.serve import RANKS_VARIABLE
 from backend.child.tree import Limits
 
@@ -45,7 +45,7 @@ class Ended:
     result: Mapping[str, Any] | None
     death: EndKind | None
     message: str
-    fault: Fault | None
+    fault: FaultLine | None
     ranges: tuple[Range, ...]
     seconds: float
     again: bool = False
@@ -253,15 +253,15 @@ class _Attended:
             if message is None:
                 return None if self._keeper.end is None else self._dead(task)
             word = message["say"]
-            if word == Word.STARTED:
+            if word == ReportKind.STARTED:
                 self._began, self._ranges, self._reported, self.ready = time.monotonic(), (), None, False
-            elif word == Word.RANGES:
+            elif word == ReportKind.RANGES:
                 self._ranges = ranges_of(message)
-            elif word == Word.READY:
+            elif word == ReportKind.READY:
                 self.ready = True
                 if stops_at_ready:
                     return None
-            elif word == Word.DONE:
+            elif word == ReportKind.DONE:
                 return self._end(task, result=message["result"])
             elif message["failure"] == EndKind.MEMORY_FAULT:
                 self._reported = message["text"]  # it leaves now; the runtime may say more on its way out

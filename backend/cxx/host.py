@@ -13,7 +13,7 @@ from typing import Any
 
 from backend.cxx.errors import CxxError
 from backend.cxx.host_calls import HostCalls, Inferred
-from backend.cxx.host_values import Member, Surroundings
+from backend.cxx.host_values import MemberTarget, Surroundings
 from backend.cxx.kernel import TemplateShape
 from backend.cxx.names import parameters_of
 from backend.cxx.syntax import Node, Unit, children, declared_name, has_word, of_type, text
@@ -140,7 +140,7 @@ class _Writer(HostCalls):
         if place is None or target.const is not None:
             raise self.unknown(node, "the assignment")
         value = self.copied(self.convert(value, target.type, node))
-        if isinstance(place, Member):
+        if isinstance(place, MemberTarget):
             self.emit(f"{place.owner}.{place.name} = {value.code}")
             return
         self._assigned(place.code)

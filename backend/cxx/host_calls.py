@@ -127,7 +127,7 @@ class HostCalls(HostValues):
         for name, of in self._classes.values():
             zeros = ", ".join(f"{each.name!r}: {_zero(each.type)}" for each in of.fields if _zero(each.type) is not None)
             offsets = ", ".join(f"{each.name!r}: ({each.offset}, {size_of(each.type)})" for each in of.fields)
-            yield f"class {name}(Record):"
+            yield f"class {name}(RecordObject):"
             yield f"    zeros = {{{zeros}}}"
             yield f"    offsets = {{{offsets}}}"
             yield f"    size = {of.size}"

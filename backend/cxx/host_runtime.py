@@ -83,7 +83,7 @@ class Cell:
         self.value = value
 
 
-class Record:
+class RecordObject:
     """An object of a record; members without a value are not there. zeros: what `= {}` gives; offsets: bytes, by member."""
 
     zeros: dict[str, Any] = {}  # noqa: RUF012 - written for each subclass
@@ -91,14 +91,14 @@ class Record:
     size = 0
 
     @classmethod
-    def zero(cls, **given: Any) -> Record:
+    def zero(cls, **given: Any) -> RecordObject:
         """One whose members are zero but for those given."""
         made = cls()
         made.__dict__.update(cls.zeros)
         made.__dict__.update(given)
         return made
 
-    def copy(self) -> Record:
+    def copy(self) -> RecordObject:
         """Another object with the same members."""
         made = type(self)()
         made.__dict__.update(self.__dict__)
@@ -125,7 +125,7 @@ __all__ = [
     "Cell",
     "CheckFailedError",
     "CxxError",
-    "Record",
+    "RecordObject",
     "check_failed",
     "divide",
     "engaged",

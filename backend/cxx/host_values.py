@@ -221,10 +221,10 @@ class HostValues(Names):
             found = of.field(name)
             if found is None:
                 raise self.unknown(node, "the member")
-            return Value(f"{owner.code}.{name}", found.type, place=Member(owner.code, name, found.type))
+            return Value(f"{owner.code}.{name}", found.type, place=MemberTarget(owner.code, name, found.type))
         known = self.class_of(of)
         if known is not None and name in known.members:
-            return Value(f"{owner.code}.{name}", known.members[name], place=Member(owner.code, name, known.members[name]))
+            return Value(f"{owner.code}.{name}", known.members[name], place=MemberTarget(owner.code, name, known.members[name]))
         raise self.unknown(node, "the member")
 
     def _subscript_expression(self, node: Node) -> Value:
@@ -261,7 +261,7 @@ class HostValues(Names):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class MemberTarget:
     """A data member as the target of an assignment."""
 
     owner: str

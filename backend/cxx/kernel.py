@@ -2,7 +2,7 @@
 after the other, lanes in lockstep.
 
 The function is `kernel(words, written, spans, strays, waves, integers, floats)`: memory by backend.cxx.arithmetic, arguments
-flattened as `Kernel` says.
+flattened as `LoweredKernel` says.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TemplateShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class LoweredKernel:
     """A lowered kernel.
 
     integers, floats: what its arguments are flattened to, by path such as `params.num_cu`; the template's values come first, by
@@ -63,7 +63,7 @@ def lower_kernel(
     builtins: Mapping[str, Builtin] | None = None,
     aliases: Mapping[str, Any] | None = None,
     uniform: Iterable[str] = (),
-) -> Kernel:
+) -> LoweredKernel:
     """The kernel `name` of a unit with template arguments of these shapes.
 
     builtins: what a library's names stand for, by full name; see backend.cxx.kernel_calls. uniform: functions whose result is
@@ -97,7 +97,7 @@ class _Writer(KernelStatements):
         self._spaces: list[str] = []
         self._unpack: list[str] = []
 
-    def write(self, name: str, shapes: tuple[TemplateShape, ...]) -> Kernel:
+    def write(self, name: str, shapes: tuple[TemplateShape, ...]) -> LoweredKernel:
         declaration = self.unit.find(name, "function")
         if declaration is None:
             raise AssertionError(f"no kernel {name}")
@@ -114,7 +114,9 @@ class _Writer(KernelStatements):
             self.scope.names[path] = self._flattened(path, of, parameter)
         self._spaces.append(SHARED)
         self._phases(children(declaration.node.child_by_field_name("body")))
-        return Kernel(name, self._source(), tuple(self._integers), tuple(self._floats), tuple(self._spaces), tuple(parameters))
+        return LoweredKernel(
+            name, self._source(), tuple(self._integers), tuple(self._floats), tuple(self._spaces), tuple(parameters)
+        )
 
     def _kernel_parameters(self, declaration: Declaration) -> list[Node]:
         declarator = declaration.node.child_by_field_name("declarator")

@@ -16,7 +16,7 @@ import numba
 
 from backend.cxx import arithmetic, host_runtime
 from backend.cxx.host import HostModule
-from backend.cxx.kernel import Kernel
+from backend.cxx.kernel import LoweredKernel
 
 CACHE_VARIABLE = "AITERFUZZ_CACHE"
 """Names the folder of what is kept, in place of ~/.cache/aiterfuzz."""
@@ -42,7 +42,7 @@ def _digest_of_ours() -> str:
     return hashlib.sha256(arithmetic.SOURCE.read_bytes() + numba.__version__.encode()).hexdigest()
 
 
-def compiled_kernel(kernel: Kernel) -> Callable[..., int]:
+def compiled_kernel(kernel: LoweredKernel) -> Callable[..., int]:
     """A kernel as a function that numba compiles at its first call, or has compiled before."""
     source = _HEAD + kernel.source
     digest = hashlib.sha256((source + _digest_of_ours()).encode()).hexdigest()[:24]

@@ -68,13 +68,13 @@ class Block:
         return self.address + self.size
 
 
-class Pool:
+class BlockPool:
     """Free blocks of one kind (small or large; the default pool or a graph's private one), and the segments they are cut from.
 
     Best fit: the smallest free block that is large enough, the lowest address among equals.
     """
 
-    def __init__(self, space: AddressSpace, is_small: bool, expandable: bool) -> None:
+    def __init__(self, space: ProcessAddresses, is_small: bool, expandable: bool) -> None:
         self._space = space
         self._is_small = is_small
         self._expandable = expandable
@@ -150,7 +150,7 @@ class Pool:
         del self._free[at]
 
 
-class AddressSpace:
+class ProcessAddresses:
     """The GPU's addresses of one process: segments from the top down, as the kernel's mmap hands them out, GAP apart."""
 
     TOP = 1 << 46
@@ -176,9 +176,9 @@ class AddressSpace:
 class CachingAllocator:
     """Both pools of one kind of memory: the default one, or a graph's private one in the same address space."""
 
-    def __init__(self, space: AddressSpace, expandable: bool = False) -> None:
-        self._small = Pool(space, True, expandable)
-        self._large = Pool(space, False, expandable)
+    def __init__(self, space: ProcessAddresses, expandable: bool = False) -> None:
+        self._small = BlockPool(space, True, expandable)
+        self._large = BlockPool(space, False, expandable)
 
     def allocate(self, size: int) -> Block:
         """A block for a tensor of `size` bytes."""
@@ -189,7 +189,7 @@ class CachingAllocator:
         """Gives back what `allocate(size)` returned."""
         self._pool(size).free(block)
 
-    def _pool(self, size: int) -> Pool:
+    def _pool(self, size: int) -> BlockPool:
         return self._small if size <= SMALL_SIZE else self._large
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.errors import CannotRunError
-from backend.real.allocator import AddressSpace, Block, CachingAllocator, Segment
+from backend.real.allocator import Block, CachingAllocator, ProcessAddresses, Segment
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -53,7 +53,7 @@ class DeviceMemory:
         self.capacity = capacity
         self.allocated = 0
         self.peak = 0
-        self._space = AddressSpace()
+        self._space = ProcessAddresses()
         self._allocator = CachingAllocator(self._space)
         self._mapped: list[Mapped] = []  # by base
         self._mmap = _libc_mmap()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from backend.aiter.arguments import BufferSizes, Device
+from backend.aiter.arguments import BufferSizes, TargetGpu
 from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.case import DType
@@ -44,7 +44,7 @@ class AiterChecks(AiterRefuses, RuntimeError):  # noqa: N818
 class PlannerHandlers:
     """Handlers for one device and release of AITER. fills: whether planning writes the buffers (not needed for decisions)."""
 
-    def __init__(self, release: str, device: Device, fills: bool = True) -> None:
+    def __init__(self, release: str, device: TargetGpu, fills: bool = True) -> None:
         self.release = release
         self.device = device
         self.fills = fills

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, Int32Array, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, PlanArguments, SizingArguments, TargetGpu
 from backend.aiter.release import release as named
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.case import FIELDS, DType
@@ -266,7 +266,7 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
     )
 
 
-def captured_splits(release: str, device: Device, given: Mapping[str, Any]) -> int | None:
+def captured_splits(release: str, device: TargetGpu, given: Mapping[str, Any]) -> int | None:
     """KV splits that a captured non-persistent call has for good: AITER chose them at capture, by the tensors' sizes then.
 
     None for a persistent call, one that asks for a number itself, and one that AITER refuses.

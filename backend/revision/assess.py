@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, SizingArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.text.launcher import Launcher
 from backend.aiter.text.planners import HEADERS, PLANNER_FILES, Planners
@@ -108,9 +108,9 @@ def _needed(read: ReadFile, path: str) -> str:
     return text
 
 
-def _grid() -> Iterator[tuple[Device, int, int, DType, DType]]:
+def _grid() -> Iterator[tuple[TargetGpu, int, int, DType, DType]]:
     for arch, heads, queries, (q, kv) in itertools.product(Arch, _HEADS, _QUERIES, _TYPES):
-        yield Device(arch, NUM_CU[arch]), heads, queries, q, kv
+        yield TargetGpu(arch, NUM_CU[arch]), heads, queries, q, kv
 
 
 def _sizing(source: CodeSource, read: ReadFile) -> None:
@@ -159,7 +159,7 @@ def _decode(source: CodeSource, read: ReadFile, launcher: Launcher | None) -> No
     for device, heads, queries, q, kv in _grid():
         for persistent in (True, False):
 
-            def launch(given: tuple[object, ...], device: Device = device) -> None:
+            def launch(given: tuple[object, ...], device: TargetGpu = device) -> None:
                 if launcher is not None:
                     launcher.launch(device, for_launcher(launcher, device, given, {}), {})
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-from backend.aiter.arguments import DecodeArguments, Device
+from backend.aiter.arguments import DecodeArguments, TargetGpu
 from backend.revision.host_code import DECODE, defined, namespace_of
 from backend.revision.tensors import HostCodeError, RefusedByHostCode, ShapedTensor
 
@@ -45,7 +45,7 @@ class Decoded:
 def executed_decode(
     text: str,
     attention: str,
-    device: Device,
+    device: TargetGpu,
     arguments: DecodeArguments,
     environment: Mapping[str, str],
     launch: Callable[[tuple[Any, ...]], None],
@@ -162,7 +162,7 @@ def _given(arguments: DecodeArguments) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _entry(
-    text: str, attention: str, device: Device, environment: tuple[tuple[str, str], ...]
+    text: str, attention: str, device: TargetGpu, environment: tuple[tuple[str, str], ...]
 ) -> tuple[Callable[..., Any], frozenset[str]]:
     """mla_decode_fwd of a text, and the names of its parameters."""
     namespace = _namespace(device, dict(environment), attention)
@@ -177,7 +177,7 @@ class _Merge:
         return lambda *arguments, **options: _present().merge(grid, arguments, options)
 
 
-def _namespace(device: Device, environment: dict[str, str], attention: str) -> dict[str, Any]:
+def _namespace(device: TargetGpu, environment: dict[str, str], attention: str) -> dict[str, Any]:
     """What the function may use of torch, aiter and the chip queries."""
 
     def other(name: str) -> Callable[..., Any]:

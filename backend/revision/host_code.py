@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-from backend.aiter.arguments import BufferSizes, Device, SizingArguments
+from backend.aiter.arguments import BufferSizes, SizingArguments, TargetGpu
 from backend.revision.tensors import HostCodeError, RefusedByHostCode, ShapedTensor, check_extents
 
 SIZING_FILE, SIZING = "aiter/ops/attention.py", "get_mla_metadata_info_v1"
@@ -22,7 +22,7 @@ DECODE_FILE, DECODE = "aiter/mla.py", "mla_decode_fwd"
 
 
 def executed_sizes(
-    text: str, device: Device, arguments: SizingArguments, environment: Mapping[str, str] | None = None
+    text: str, device: TargetGpu, arguments: SizingArguments, environment: Mapping[str, str] | None = None
 ) -> BufferSizes:
     """The sizing of a revision. text: its aiter/ops/attention.py. Raises RefusedByHostCode, HostCodeError."""
     function = _sizing(text, device, tuple(sorted((environment or {}).items())))
@@ -45,7 +45,7 @@ def executed_sizes(
 
 
 @lru_cache(maxsize=256)
-def _sizing(text: str, device: Device, environment: tuple[tuple[str, str], ...]) -> Callable[..., Any]:
+def _sizing(text: str, device: TargetGpu, environment: tuple[tuple[str, str], ...]) -> Callable[..., Any]:
     return defined(text, SIZING, namespace_of(device, dict(environment)))
 
 
@@ -86,7 +86,7 @@ def no_import(name: str, *_: Any, **__: Any) -> Any:
     raise ImportError(f"{name} is not imported here")
 
 
-def namespace_of(device: Device, environment: dict[str, str]) -> dict[str, Any]:
+def namespace_of(device: TargetGpu, environment: dict[str, str]) -> dict[str, Any]:
     """What a revision's functions may use of torch, the chip queries and the environment."""
 
     def empty(*shape: Any, dtype: str = "fp32", **_: Any) -> ShapedTensor:

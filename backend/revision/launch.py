@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backend.aiter.arguments import DecodeArguments, Device
+from backend.aiter.arguments import DecodeArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource, blob_id, open_code
 from backend.aiter.kernargs import Kernarg
 from backend.aiter.launch import Launch, Refusal
@@ -46,7 +46,7 @@ class _Ended(Exception):  # noqa: N818 - carries the launcher's refusal through 
 
 def evaluated_launch(
     rules: Release,
-    device: Device,
+    device: TargetGpu,
     arguments: DecodeArguments,
     source: CodeSource,
     launcher: Launcher,
@@ -77,7 +77,9 @@ def evaluated_launch(
     return _launch(rules, device, arguments, source, made[0], decoded, names)
 
 
-def for_launcher(launcher: Launcher, device: Device, given: tuple[Any, ...], names: dict[str, ShapedTensor]) -> tuple[Any, ...]:
+def for_launcher(
+    launcher: Launcher, device: TargetGpu, given: tuple[Any, ...], names: dict[str, ShapedTensor]
+) -> tuple[Any, ...]:
     """Stage 1's arguments as the launcher takes them; each tensor into `names` by its role."""
     made: list[Any] = []
     for parameter, value in zip(launcher.module.parameters[ENTRY], given, strict=False):
@@ -93,7 +95,7 @@ def for_launcher(launcher: Launcher, device: Device, given: tuple[Any, ...], nam
 
 def _launch(
     rules: Release,
-    device: Device,
+    device: TargetGpu,
     arguments: DecodeArguments,
     source: CodeSource,
     launched: Launched,
@@ -150,7 +152,7 @@ def _stage1_argument(decoded: Decoded, launched: Launched, name: str) -> int:
     return int(next(value for value in decoded.stage1 if isinstance(value, int) and not isinstance(value, bool)))
 
 
-def _second_stage(rules: Release, device: Device, decoded: Decoded, names: dict[str, ShapedTensor]) -> SecondStage:
+def _second_stage(rules: Release, device: TargetGpu, decoded: Decoded, names: dict[str, ShapedTensor]) -> SecondStage:
     heads, splits = names["q"].shape[1], names["logits"].shape[1]
     is_o = names["logits"].name == "o"
     extra = {"valid_split_count": _spec(names["valid_split_count"])} if "valid_split_count" in names else {}

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, SizingArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
@@ -99,7 +99,7 @@ class Revision(Host):
         """See Host.plan."""
         if self._built_in is not None:
             return BuiltIn(self.source).plan(self._as_built_in(decision), allocated)
-        device = Device(decision.case.arch, decision.case.compute_units)
+        device = TargetGpu(decision.case.arch, decision.case.compute_units)
         assert decision.planning is not None
         return self._plan(decision.mode, device, decision.planning, allocated)
 
@@ -107,7 +107,7 @@ class Revision(Host):
         """See Host.launch."""
         if self._built_in is not None:
             return BuiltIn(self.source).launch(self._as_built_in(decision), decode)
-        return self._launch(decision.mode, Device(decision.case.arch, decision.case.compute_units), decode)
+        return self._launch(decision.mode, TargetGpu(decision.case.arch, decision.case.compute_units), decode)
 
     def _as_built_in(self, decision: Decision) -> Decision:
         return dataclasses.replace(decision, case=decision.case.replace(release=self._built_in or self._nearest))
@@ -171,7 +171,7 @@ class Revision(Host):
         return {mode: SAME_PLANNERS[digest] for mode, digest in digests.items() if digest in SAME_PLANNERS}
 
     def _call(self, decision: Decision) -> Call:
-        device = Device(decision.case.arch, decision.case.compute_units)
+        device = TargetGpu(decision.case.arch, decision.case.compute_units)
         allocated: BufferSizes | None = None
         needed: BufferSizes | None = None
         planned: Plan | None = None
@@ -186,10 +186,10 @@ class Revision(Host):
         decode = dataclasses.replace(decision.decode, metadata=allocated)
         return Call(decision, device, allocated, needed, planned, decode, self._launch(decision.mode, device, decode))
 
-    def _sizes(self, device: Device, arguments: SizingArguments) -> BufferSizes:
+    def _sizes(self, device: TargetGpu, arguments: SizingArguments) -> BufferSizes:
         return executed_sizes(self._text(SIZING_FILE), device, arguments, self._environment)
 
-    def _plan(self, mode: MetadataMode, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
+    def _plan(self, mode: MetadataMode, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
         same = self._same_planner(mode)
         if same is not None:
             return plan(same, device, arguments, allocated)
@@ -201,7 +201,7 @@ class Revision(Host):
             self._stood_in[Part.PLANNER, mode] = f"planned as {self._nearest} does: {error}"
             return plan(release(self._nearest), device, arguments, allocated)
 
-    def _launch(self, mode: MetadataMode, device: Device, decode: DecodeArguments) -> Launch | Refusal:
+    def _launch(self, mode: MetadataMode, device: TargetGpu, decode: DecodeArguments) -> Launch | Refusal:
         rules = release(self._same_reduction or self._nearest)
         texts = self._text(DECODE_FILE), self._text(SIZING_FILE)
         try:

@@ -49,7 +49,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostQuestion:
     """A question without an answer."""
 
     index: int
@@ -109,7 +109,7 @@ def ask_all(
     shots: Sequence[Question],
     questions: Sequence[Question],
     concurrency: int,
-) -> Iterator[Answer | Lost]:
+) -> Iterator[Answer | LostQuestion]:
     """Asks, at most `concurrency` at a time; answers come as they are ready, in any order.
 
     Raises CannotRunError for what no other try would mend, and where the server is gone (GIVE_UP). Threads are daemons: an
@@ -118,7 +118,7 @@ def ask_all(
     waiting: queue.SimpleQueue[Question] = queue.SimpleQueue()
     for question in questions:
         waiting.put(question)
-    done: queue.SimpleQueue[Answer | Lost | CannotRunError] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Answer | LostQuestion | CannotRunError] = queue.SimpleQueue()
     stop = threading.Event()
 
     def work() -> None:
@@ -137,23 +137,27 @@ def ask_all(
         stop.set()
 
 
-def _collected(next_one: Callable[[], Answer | Lost | CannotRunError], count: int, url: str) -> Iterator[Answer | Lost]:
+def _collected(
+    next_one: Callable[[], Answer | LostQuestion | CannotRunError], count: int, url: str
+) -> Iterator[Answer | LostQuestion]:
     in_a_row = 0
     for _ in range(count):
         found = next_one()
         if isinstance(found, CannotRunError):
             raise found
-        in_a_row = in_a_row + 1 if isinstance(found, Lost) else 0
+        in_a_row = in_a_row + 1 if isinstance(found, LostQuestion) else 0
         yield found
-        if isinstance(found, Lost) and in_a_row >= GIVE_UP:
+        if isinstance(found, LostQuestion) and in_a_row >= GIVE_UP:
             raise CannotRunError(f"{url}: {in_a_row} questions in a row without an answer, the last: {found.reason}")
 
 
-def _asked(server: Server, asked: Asked, shots: Sequence[Question], question: Question) -> Answer | Lost | CannotRunError:
+def _asked(
+    server: Server, asked: Asked, shots: Sequence[Question], question: Question
+) -> Answer | LostQuestion | CannotRunError:
     try:
         reply = server.answer(asked.model, prompt(shots, question), asked.max_tokens, STOP)
     except NoAnswerError as error:
-        return Lost(question.index, str(error))
+        return LostQuestion(question.index, str(error))
     except CannotRunError as error:
         return error
     made = graded(question, reply.text)

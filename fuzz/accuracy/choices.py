@@ -19,7 +19,7 @@ MODES = (MetadataMode.FAST, MetadataMode.FAKE, MetadataMode.GREEDY, MetadataMode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class ServingChoice:
     """One way to serve a shape. case: what is handed to AITER, for each of `groups` groups of heads by itself.
 
     groups > 1 is what folding does to numbers: every 16 heads by the kernel for 16, with a plan for 16 heads.
@@ -46,7 +46,7 @@ class Choice:
         return f"{self.call.launched.fold} folds of {self.call.launched.heads_in_kernel}"
 
 
-def choices(shape: Case, source: CodeSource | None) -> Iterator[Choice]:
+def choices(shape: Case, source: CodeSource | None) -> Iterator[ServingChoice]:
     """Every mode and type for a shape, whatever its own are; groups of 16 heads too where AITER launches more natively."""
     for q_dtype, kv_dtype in TYPES:
         for mode in MODES:
@@ -60,18 +60,20 @@ def choices(shape: Case, source: CodeSource | None) -> Iterator[Choice]:
                 yield grouped
 
 
-def _choice(case: Case, groups: int, source: CodeSource | None) -> Choice:
+def _choice(case: Case, groups: int, source: CodeSource | None) -> ServingChoice:
     made = Path(host_of(source)).launched(case)
     if not isinstance(made, Call):
-        return Choice(case, groups, None, str(made.reason))
+        return ServingChoice(case, groups, None, str(made.reason))
     later = made.launched.second_stage.refusal or made.launched.raises_afterwards
     if later:
-        return Choice(case, groups, None, later)
+        return ServingChoice(case, groups, None, later)
     faults = faults_before_launch(made)
-    return Choice(case, groups, None, f"faulty: {faults[0].message}") if faults else Choice(case, groups, made, "")
+    return (
+        ServingChoice(case, groups, None, f"faulty: {faults[0].message}") if faults else ServingChoice(case, groups, made, "")
+    )
 
 
-def pairs(kept: Sequence[Choice]) -> Iterator[tuple[str, int, int]]:
+def pairs(kept: Sequence[ServingChoice]) -> Iterator[tuple[str, int, int]]:
     """What is to be compared, as (question, index, index): modes, heads and KV types, all else equal."""
 
     def find(**wanted: object) -> int | None:

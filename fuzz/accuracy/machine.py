@@ -32,22 +32,22 @@ POISON = 0xFF
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
+class UnroundedInputs:
     """What the numbers are before any rounding. q: [queries, heads, 576]; kv: [tokens, 576] of each request."""
 
     q: Doubles
     kv: tuple[Doubles, ...]
 
     @classmethod
-    def of(cls, queries: int, heads: int, kv_lens: tuple[int, ...], seed: int) -> Inputs:
+    def of(cls, queries: int, heads: int, kv_lens: tuple[int, ...], seed: int) -> UnroundedInputs:
         """Normal numbers."""
         draw = np.random.default_rng(seed)
         kv = tuple(draw.standard_normal((length, QK_HEAD_DIM)) for length in kv_lens)
         return cls(draw.standard_normal((queries, heads, QK_HEAD_DIM)), kv)
 
-    def heads(self, begin: int, end: int) -> Inputs:
+    def heads(self, begin: int, end: int) -> UnroundedInputs:
         """The same with some heads only."""
-        return Inputs(self.q[:, begin:end], self.kv)
+        return UnroundedInputs(self.q[:, begin:end], self.kv)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +60,7 @@ class Ran:
     instructions: int
 
 
-def run(made: Call, inputs: Inputs, source: CodeSource, schedule: Schedule) -> Ran:
+def run(made: Call, inputs: UnroundedInputs, source: CodeSource, schedule: Schedule) -> Ran:
     """Runs stage 1 in full and merges. Raises UnmodelledError for machine code without a model, CannotRunError for a hang."""
     launch = made.launched
     q = folded(made, bits(inputs.q, made.decode.q_dtype, launch.arch))
@@ -96,7 +96,7 @@ def _torch_type(dtype: DType, arch: Arch) -> tuple[Any, torch.dtype, torch.dtype
     return torch, torch.uint8, torch.float8_e4m3fnuz if arch is Arch.GFX942 else torch.float8_e4m3fn
 
 
-def _pool(made: Call, inputs: Inputs) -> npt.NDArray[Any]:
+def _pool(made: Call, inputs: UnroundedInputs) -> npt.NDArray[Any]:
     decode, page = made.decode, made.decode.page_size
     kind = np.uint8 if decode.kv_dtype is DType.FP8 else np.uint16
     pool = np.full((decode.kv_pages, page, QK_HEAD_DIM), np.iinfo(kind).max, kind)

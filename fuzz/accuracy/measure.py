@@ -15,11 +15,11 @@ from backend.devices.registry import Device
 from backend.errors import CannotRunError, UnmodelledError
 from backend.observation import Numbers
 from backend.path import judge
-from fuzz.accuracy.choices import Choice
+from fuzz.accuracy.choices import ServingChoice
 
 if TYPE_CHECKING:
     from backend.cdna.result import Schedule
-    from fuzz.accuracy.machine import Inputs
+    from fuzz.accuracy.machine import UnroundedInputs
 
 MACHINE = "cdna"
 """Device whose numbers come from AITER's machine code, on the CPU."""
@@ -32,14 +32,14 @@ class Measured:
     how: schedule of the machine, or the GPU. failed: why there are no numbers, "" where there are.
     """
 
-    choice: Choice
+    choice: ServingChoice
     kernel: Numbers | None = None
     whole: Numbers | None = None
     how: str = ""
     failed: str = ""
 
 
-def on_machine(choice: Choice, shape: Case, source: CodeSource | None, seed: int) -> Measured:
+def on_machine(choice: ServingChoice, shape: Case, source: CodeSource | None, seed: int) -> Measured:
     """From machine code. Waves in turn; where that leaves the error budget, the timing model, and `how` says which."""
     from backend.cdna.result import Schedule
 
@@ -52,7 +52,7 @@ def on_machine(choice: Choice, shape: Case, source: CodeSource | None, seed: int
     return found
 
 
-def on_gpu(choice: Choice, device: Device) -> Measured:
+def on_gpu(choice: ServingChoice, device: Device) -> Measured:
     """From a GPU: `cuda` runs our own kernel with AITER's plan, `rocm` AITER itself. A group of heads stands for all."""
     assert choice.call is not None
     try:
@@ -70,33 +70,35 @@ def on_gpu(choice: Choice, device: Device) -> Measured:
 
 def rounding_alone(shape: Case, q_dtype: DType, kv_dtype: DType, seed: int) -> Numbers:
     """What rounding q and KV to their types does: float64 attention on rounded numbers against that on the numbers given."""
-    from fuzz.accuracy.machine import Inputs, rounded
+    from fuzz.accuracy.machine import UnroundedInputs, rounded
 
-    inputs = Inputs.of(sum(shape.rows()), shape.num_head, shape.kv_lens, seed)
-    cut = Inputs(rounded(inputs.q, q_dtype, shape.arch), tuple(rounded(one, kv_dtype, shape.arch) for one in inputs.kv))
+    inputs = UnroundedInputs.of(sum(shape.rows()), shape.num_head, shape.kv_lens, seed)
+    cut = UnroundedInputs(
+        rounded(inputs.q, q_dtype, shape.arch), tuple(rounded(one, kv_dtype, shape.arch) for one in inputs.kv)
+    )
     made = np.concatenate(
         [_exact(cut, shape, request, begin, end) for request, (begin, end) in enumerate(_query_ranges(shape))]
     )
     return _compared(shape, inputs, made, np.zeros(made.shape[:2], np.bool_), q_dtype)
 
 
-def measured(choices: Sequence[Choice], one: Callable[[Choice], Measured]) -> Iterator[Measured]:
+def measured(choices: Sequence[ServingChoice], one: Callable[[ServingChoice], Measured]) -> Iterator[Measured]:
     """Each choice that AITER takes, measured."""
     for choice in choices:
         yield one(choice) if choice.call is not None else Measured(choice, failed=choice.refused)
 
 
-def _on_machine(choice: Choice, shape: Case, source: CodeSource, seed: int, schedule: Schedule) -> Measured:
-    from fuzz.accuracy.machine import Inputs, rounded, run
+def _on_machine(choice: ServingChoice, shape: Case, source: CodeSource, seed: int, schedule: Schedule) -> Measured:
+    from fuzz.accuracy.machine import UnroundedInputs, rounded, run
 
     assert choice.call is not None
-    inputs = Inputs.of(sum(shape.rows()), shape.num_head, shape.kv_lens, seed)
+    inputs = UnroundedInputs.of(sum(shape.rows()), shape.num_head, shape.kv_lens, seed)
     width = shape.num_head // choice.groups
     parts = [run(choice.call, inputs.heads(g * width, (g + 1) * width), source, schedule) for g in range(choice.groups)]
     o = np.concatenate([part.o for part in parts], axis=1)
     unwritten = np.concatenate([part.unwritten for part in parts], axis=1)
     case = choice.case
-    held = Inputs(
+    held = UnroundedInputs(
         rounded(inputs.q, case.q_dtype, case.arch), tuple(rounded(one, case.kv_dtype, case.arch) for one in inputs.kv)
     )
     bad = sum(part.bad for part in parts)
@@ -109,12 +111,12 @@ def _on_machine(choice: Choice, shape: Case, source: CodeSource, seed: int, sche
     )
 
 
-def _compared(shape: Case, inputs: Inputs, o: Any, unwritten: Any, q_dtype: DType) -> Numbers:
+def _compared(shape: Case, inputs: UnroundedInputs, o: Any, unwritten: Any, q_dtype: DType) -> Numbers:
     import torch
 
-    from backend.devices.gpu.numbers import BF16_P, FP8_P, Comparison
+    from backend.devices.gpu.numbers import BF16_P, FP8_P, NumbersTally
 
-    comparison = Comparison(FP8_P if q_dtype is DType.FP8 else BF16_P)
+    comparison = NumbersTally(FP8_P if q_dtype is DType.FP8 else BF16_P)
     for request, (begin, end) in enumerate(_query_ranges(shape)):
         q, kv, rows, missing = (
             torch.from_numpy(np.ascontiguousarray(each))
@@ -129,7 +131,7 @@ def _query_ranges(shape: Case) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def _exact(inputs: Inputs, shape: Case, request: int, begin: int, end: int) -> Any:
+def _exact(inputs: UnroundedInputs, shape: Case, request: int, begin: int, end: int) -> Any:
     """Attention in float64: [queries, heads, 512]; zeros for a query that sees nothing."""
     out = np.zeros((end - begin, shape.num_head, V_HEAD_DIM))
     for query in range(begin, end):

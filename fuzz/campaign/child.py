@@ -29,7 +29,7 @@ from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.guided import KEPT, Frozen
 from fuzz.campaign.maker import Maker
-from fuzz.campaign.order import Order
+from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.outcomes import died, outcome_message
 from fuzz.campaign.slot import Slot
 from fuzz.compiling import announced
@@ -43,7 +43,7 @@ class CampaignChild:
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
-        self._order: Order | None = None
+        self._order: WorkerSetup | None = None
         self._path: Path | None = None
         self._maker: Maker | None = None
         self._frozen = {0: Frozen()}
@@ -62,7 +62,7 @@ class CampaignChild:
         del reporter
         match payload["do"]:
             case "order":
-                return self._take(from_plain(Order, payload["order"]))
+                return self._take(from_plain(WorkerSetup, payload["order"]))
             case "chunk":
                 return self._chunk(payload)
             case "case":
@@ -72,7 +72,7 @@ class CampaignChild:
             case other:
                 raise ValueError(f"no such task: {other}")
 
-    def _take(self, order: Order) -> Mapping[str, Any]:
+    def _take(self, order: WorkerSetup) -> Mapping[str, Any]:
         """Opens the device; what is missing is an answer, because trying again does not help."""
         self._order = order
         try:
@@ -89,7 +89,7 @@ class CampaignChild:
         return {}
 
     @property
-    def _ready(self) -> tuple[Order, Path, Maker]:
+    def _ready(self) -> tuple[WorkerSetup, Path, Maker]:
         assert self._order is not None
         assert self._path is not None
         assert self._maker is not None

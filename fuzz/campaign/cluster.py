@@ -22,7 +22,7 @@ from typing import Any
 
 from backend.child.ends import EndKind
 from backend.errors import CannotRunError, UsageError
-from fuzz.campaign.order import Order
+from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.pool import Lost
 
 OBJECT_STORE_BYTES = 128 << 20
@@ -188,7 +188,7 @@ class Cluster:
     def _free(self) -> float:
         return float(self._ray.available_resources().get(self.demand.resource, 0.0))
 
-    def spawn(self, order: Order, name: str, running: str) -> Any:
+    def spawn(self, order: WorkerSetup, name: str, running: str) -> Any:
         """Starts a worker; it answers `hello` when it is there."""
         from fuzz.campaign.worker import Worker
 

@@ -25,7 +25,7 @@ from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guide import Guide
 from fuzz.campaign.guided import KEPT
 from fuzz.campaign.live import Status
-from fuzz.campaign.order import Order
+from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.packed import StoredChunk
 from fuzz.campaign.pool import Lost, Workers
 from fuzz.campaign.slot import read_slot
@@ -93,7 +93,7 @@ class Engine:
     def __init__(
         self,
         config: CampaignConfig,
-        order: Order,
+        order: WorkerSetup,
         store: Store,
         cluster: Workers,
         view: View,

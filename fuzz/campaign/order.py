@@ -9,7 +9,7 @@ from fuzz.space import CaseSpace
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class WorkerSetup:
     """space, seed, count: of the campaign, count being cases a chunk. guided: whether cases are kept to be mutated.
 
     device, aiter, numbers, ranks: what runs cases (see CampaignConfig).

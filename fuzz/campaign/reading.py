@@ -20,11 +20,12 @@ from fuzz.campaign.packed import unpack_codes
 from fuzz.campaign.report import CellCounts, Label, bucket_end
 from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path
 from fuzz.campaign.summary import (
+    CampaignComparison,
     CampaignSummary,
-    Cell,
-    Comparison,
-    Counts,
+    CaseCounts,
+    CoverageCell,
     Environment,
+    FindingStanding,
     Gone,
     Loss,
     LossKind,
@@ -34,7 +35,6 @@ from fuzz.campaign.summary import (
     Sample,
     Session,
     Span,
-    Standing,
     TriagedFinding,
     is_weather,
 )
@@ -173,11 +173,11 @@ def _read(kind: type[T], text: str) -> T:
     return from_plain(kind, json.loads(text))
 
 
-def _counts(labels: Mapping[Label, int]) -> Counts:
+def _counts(labels: Mapping[Label, int]) -> CaseCounts:
     fates: Counter[Fate] = Counter()
     for label, count in labels.items():
         fates[label.fate] += count
-    return Counts(
+    return CaseCounts(
         cases=fates.total(),
         clean=fates[Fate.CLEAN],
         faulty=fates[Fate.FAULTY],
@@ -208,14 +208,14 @@ def _samples(db: sqlite3.Connection, campaign: int) -> Iterator[Sample]:
             before, at = cases, done
 
 
-def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[Cell]:
+def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[CoverageCell]:
     """weather: signatures of deaths that did not come again."""
     added: dict[tuple[int, int, int], CellCounts] = {}
     for num_head, batch, kv_len, text in db.execute("SELECT num_head, batch, kv_len, counts FROM cells"):
         added.setdefault((num_head, batch, kv_len), CellCounts()).add(CellCounts.from_row(json.loads(text)))
     for (num_head, batch, kv_len), counts in sorted(added.items()):
         once = sum(count for signature, count in counts.signatures.items() if signature in weather)
-        yield Cell(
+        yield CoverageCell(
             num_head,
             Span(batch, bucket_end(batch)),
             Span(kv_len, bucket_end(kv_len)),
@@ -231,7 +231,7 @@ def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[Cell]:
 
 
 def _findings(
-    db: sqlite3.Connection, members: Sequence[tuple[int, Member]], comparison: Comparison | None
+    db: sqlite3.Connection, members: Sequence[tuple[int, Member]], comparison: CampaignComparison | None
 ) -> tuple[tuple[TriagedFinding, ...], tuple[TriagedFinding, ...]]:
     """Findings, and deaths that did not come again."""
     rows: dict[str, list[tuple[FindingRow, Member]]] = {}
@@ -249,7 +249,7 @@ def _findings(
     )
 
 
-def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: Comparison | None) -> TriagedFinding:
+def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: CampaignComparison | None) -> TriagedFinding:
     """One entry of what several campaigns say of a signature: the row that was looked into best tells of the smallest case."""
     from reprod.shrink import measure
 
@@ -257,9 +257,9 @@ def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: Comparison 
     best, _ = min(found, key=lambda entry: (not entry[0].minimal, measure(entry[0].smallest)))
     known = best.known.entry if best.known is not None else best.signature
     expected = all({best.signature, known} & set(each.config.expect) for _, each in found)  # each member speaks for itself
-    standing = Standing.NOT_COMPARED
+    standing = FindingStanding.NOT_COMPARED
     if comparison is not None:
-        standing = Standing.NEW if best.signature in comparison.new else Standing.STILL_THERE
+        standing = FindingStanding.NEW if best.signature in comparison.new else FindingStanding.STILL_THERE
     return TriagedFinding(
         signature=best.signature,
         kind=best.cause.kind,
@@ -292,7 +292,7 @@ def _losses(db: sqlite3.Connection) -> Iterator[Loss]:
 
 
 def _doubts(
-    counts: Counts,
+    counts: CaseCounts,
     complete: bool,
     aside: Sequence[int],
     members: Sequence[tuple[int, Member]],
@@ -323,7 +323,7 @@ def _doubts(
             yield "the sources of aiterfuzz changed between two sessions of the campaign"
 
 
-def _never_ran(members: Sequence[Member], cells: Sequence[Cell]) -> Iterator[str]:
+def _never_ran(members: Sequence[Member], cells: Sequence[CoverageCell]) -> Iterator[str]:
     """What was asked for by name, of which no case ran: head counts, releases, architectures, data types."""
     heads = {cell.num_head for cell in cells if cell.ran}
     ran_as = [name.replace("/", " ").split() for cell in cells for name in cell.ran_as]
@@ -348,12 +348,12 @@ def _never_ran(members: Sequence[Member], cells: Sequence[Cell]) -> Iterator[str
     yield from named
 
 
-def _comparison(db: sqlite3.Connection) -> Comparison | None:
+def _comparison(db: sqlite3.Connection) -> CampaignComparison | None:
     row = db.execute("SELECT value FROM notes WHERE name = ? ORDER BY campaign LIMIT 1", (COMPARED,)).fetchone()
-    return None if row is None else _read(Comparison, row[0])
+    return None if row is None else _read(CampaignComparison, row[0])
 
 
-def write_comparison(given: Path, comparison: Comparison) -> None:
+def write_comparison(given: Path, comparison: CampaignComparison) -> None:
     """Keeps a comparison in a store that nobody writes any more."""
     db = connect(store_path(given), writing=True)
     try:
@@ -365,12 +365,12 @@ def write_comparison(given: Path, comparison: Comparison) -> None:
         db.close()
 
 
-def compare(now: CampaignSummary, before: CampaignSummary, store: str) -> Comparison:
+def compare(now: CampaignSummary, before: CampaignSummary, store: str) -> CampaignComparison:
     """What is new, still there and gone against an earlier campaign."""
     shown = {finding.signature for finding in now.findings}
     unclear = {finding.signature for finding in now.not_reproduced}
     earlier = {finding.signature: finding for finding in before.findings}
-    return Comparison(
+    return CampaignComparison(
         store=store,
         created=before.members[0].created,
         cases=before.counts.cases,

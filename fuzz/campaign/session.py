@@ -23,7 +23,7 @@ from fuzz.campaign.collaborators import Log, NoLog, NothingKnown, Triage
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.live import Live
-from fuzz.campaign.order import Order
+from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.pool import Pool
 from fuzz.campaign.reading import compare, load_summary, write_comparison
 from fuzz.campaign.rule import require_rule, rule_content
@@ -220,9 +220,9 @@ class _Session:
             raise CannotRunError(f"{reason}; what was found so far is in {store.path.parent}, go on with --resume")
         shutil.rmtree(store.path.parent / RUNNING, ignore_errors=True)  # nothing runs, so no slot names a case
 
-    def _order(self) -> Order:
+    def _order(self) -> WorkerSetup:
         config = self.config
-        return Order(
+        return WorkerSetup(
             space=config.space(),
             seed=config.seed,
             count=config.cases_a_chunk,

@@ -39,7 +39,7 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class CaseCounts:
     """Cases by what became of them: every case is one of clean, faulty, refused, unmodelled and died.
 
     died: cases that took their process with them (a signal, a hang, memory); findings too, where it came again. refused: by the
@@ -78,7 +78,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CoverageCell:
     """One field of the coverage map.
 
     batch: requests of the case as it was drawn. kv_len: KV tokens of its longest request. cases: all of them; ran: those that
@@ -134,7 +134,7 @@ class KnownReference:
     references: tuple[str, ...]
 
 
-class Standing(StrEnum):
+class FindingStanding(StrEnum):
     """A finding against the campaign that this one is compared with."""
 
     NEW = "new"
@@ -171,7 +171,7 @@ class TriagedFinding:
     findings: tuple[Finding, ...]
     known: KnownReference | None
     expected: bool
-    standing: Standing
+    standing: FindingStanding
     folder: str | None
     origin: str
 
@@ -197,7 +197,7 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class CampaignComparison:
     """Against an earlier campaign (last night's). created: when it began; cases: it ran. The three lists hold signatures."""
 
     store: str
@@ -271,7 +271,7 @@ class Member:
     cases: int
 
 
-class Conclusion(StrEnum):
+class CampaignConclusion(StrEnum):
     """What may be said of the whole."""
 
     CONFIRMED = "no fault"  # everything that was asked for ran, and nothing was found
@@ -296,13 +296,13 @@ class CampaignSummary:
     members: tuple[Member, ...]
     complete: bool
     seconds: float
-    counts: Counts
+    counts: CaseCounts
     samples: tuple[Sample, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[CoverageCell, ...]
     kernels: Mapping[str, int]
     features: int
     findings: tuple[TriagedFinding, ...]
-    comparison: Comparison | None
+    comparison: CampaignComparison | None
     losses: tuple[Loss, ...]
     lost_chunks: tuple[int, ...]
     doubts: tuple[str, ...]
@@ -315,15 +315,15 @@ class CampaignSummary:
         return self.counts.cases / self.seconds if self.seconds > 0 else 0.0
 
     @property
-    def conclusion(self) -> Conclusion:
+    def conclusion(self) -> CampaignConclusion:
         """Faults weigh more than doubts, unexpected faults more than expected ones."""
         match self.verdict.conclusion:
             case verdict.Conclusion.FAULTY:
-                return Conclusion.FOUND
+                return CampaignConclusion.FOUND
             case verdict.Conclusion.OPEN:
-                return Conclusion.INCOMPLETE
+                return CampaignConclusion.INCOMPLETE
             case verdict.Conclusion.CLEAN:
-                return Conclusion.EXPECTED_ONLY if self.findings else Conclusion.CONFIRMED
+                return CampaignConclusion.EXPECTED_ONLY if self.findings else CampaignConclusion.CONFIRMED
 
     @property
     def verdict(self) -> verdict.Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fuzz.campaign.summary import CampaignSummary, Conclusion, Reason
+from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, Reason
 from reprod.explain import told
 from reprod.text import table
 
@@ -26,14 +26,14 @@ def lines(summary: CampaignSummary) -> Iterator[str]:
     speed = f"{counts.cases:,} cases in {summary.seconds:,.0f} s ({summary.rate:,.0f}/s)"
     yield f"{speed}, {ran:,} ran, coverage {summary.features:,}"
     match summary.conclusion:
-        case Conclusion.CONFIRMED:
+        case CampaignConclusion.CONFIRMED:
             yield f"no fault in {ran:,} cases"
-        case Conclusion.EXPECTED_ONLY:
+        case CampaignConclusion.EXPECTED_ONLY:
             yield f"expected faults only, in {ran:,} cases"
-        case Conclusion.FOUND:
+        case CampaignConclusion.FOUND:
             unexpected = summary.verdict.blamed
             yield f"{unexpected:,} distinct fault{'' if unexpected == 1 else 's'} that the configuration does not expect"
-        case Conclusion.INCOMPLETE:
+        case CampaignConclusion.INCOMPLETE:
             yield "nothing found that is not expected, which confirms less than was asked for: " + "; ".join(summary.doubts)
 
 

@@ -16,9 +16,9 @@ from backend.case import Case
 from backend.errors import AiterfuzzError
 from fuzz.campaign.checked import files_of
 from reprod.folder import ISSUE, SCRIPT
-from reprod.verify import VERIFICATION, Verdict, verdicts, with_verdicts
+from reprod.verify import VERIFICATION, ScriptVerdict, verdicts, with_verdicts
 
-Verify = Callable[[Mapping[str, str], Case, str | None, Callable[[], bool]], Sequence[Verdict]]
+Verify = Callable[[Mapping[str, str], Case, str | None, Callable[[], bool]], Sequence[ScriptVerdict]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +89,7 @@ class Verifier:
                 self._done.put(Verified(task.folder, with_verdicts(task.files, seen), "; ".join(_told(each) for each in seen)))
 
 
-def _told(verdict: Verdict) -> str:
+def _told(verdict: ScriptVerdict) -> str:
     return f"{verdict.name} {verdict.told}"
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from backend.case import Case
 from backend.child.ends import EndKind, ProcessEnd
 from backend.child.keeper import Keeper, NotStartedError
-from backend.child.messages import Word
+from backend.child.messages import ReportKind
 from backend.child.tree import Limits
 from backend.codec import dumps, from_plain, to_plain
 from backend.devices.kinds import device_kind
@@ -31,7 +31,7 @@ from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from backend.outcome import Outcome
-from fuzz.campaign.order import Order
+from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.outcomes import HANGS, WithinSpace, died, label_of, outcome_of
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.slot import At, read_slot
@@ -136,13 +136,13 @@ class _Child:
         self.tasks = 0
 
 
-class Supervisor:
+class CaseSupervisor:
     """Keeps one process that runs cases. `run` makes it a path (reprod.shrink.Runner) on which no case can do harm.
 
     Raises CannotRunError where no process comes up, with the reason.
     """
 
-    def __init__(self, order: Order, slot: Path) -> None:
+    def __init__(self, order: WorkerSetup, slot: Path) -> None:
         self.order = order
         self.slot = slot
         self._child: _Child | None = None
@@ -247,10 +247,10 @@ class Supervisor:
         while True:
             message = keeper.next(time.monotonic() + POLL)
             if message is not None:
-                if message["say"] == Word.DONE:
+                if message["say"] == ReportKind.DONE:
                     result: Mapping[str, Any] = message["result"]
                     return result
-                if message["say"] == Word.FAILED:
+                if message["say"] == ReportKind.FAILED:
                     self.close()
                     raise CannotRunError(f"a worker's own error: {message['text'].strip()}")
                 continue
@@ -285,11 +285,11 @@ def _loss(ended: EndedAt, named: Mapping[int, Case]) -> ChunkLoss:
 class Worker:
     """What the engine talks to. Every method but `stop` is called by one thread and returns; what cannot be done is Broken."""
 
-    def __init__(self, order: Order, name: str, running: str) -> None:
+    def __init__(self, order: WorkerSetup, name: str, running: str) -> None:
         """running: folder for the slot; another is taken where this node does not have it."""
         self._order = order
         folder = Path(running) if Path(running).is_dir() else Path(tempfile.mkdtemp(prefix="aiterfuzz-"))
-        self._supervisor = Supervisor(order, folder / name)
+        self._supervisor = CaseSupervisor(order, folder / name)
 
     def hello(self) -> Hello | Broken:
         """Starts the process that runs cases and says where it is."""
@@ -305,7 +305,7 @@ class Worker:
         return Hello(os.uname().nodename, _node(), os.getpid(), str(self._supervisor.slot), own_fingerprint(), gpu)
 
     def chunk(self, chunk: int, generation: int, frozen: str | None) -> ChunkDone | Broken:
-        """Supervisor.chunk."""
+        """A chunk of the campaign, run to its end; Broken where that cannot be."""
         try:
             return self._supervisor.chunk(chunk, generation, frozen)
         except AiterfuzzError as error:
@@ -331,8 +331,8 @@ class Worker:
 class _Investigation:
     """Of one finding."""
 
-    order: Order
-    supervisor: Supervisor
+    order: WorkerSetup
+    supervisor: CaseSupervisor
     signature: str
     command: str
     seen: tuple[Finding, ...] = field(default=())

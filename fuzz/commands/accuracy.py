@@ -15,7 +15,7 @@ from fuzz.commands.flags import add_case_flags, given_case_fields
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
     from backend.case import Case
-    from fuzz.accuracy.choices import Choice
+    from fuzz.accuracy.choices import ServingChoice
     from fuzz.accuracy.gsm8k import Question
     from fuzz.accuracy.measure import Measured
     from fuzz.accuracy.server import Server
@@ -91,7 +91,7 @@ def kernels(arguments: argparse.Namespace) -> int:
     return int(any(numbers.outside + numbers.not_a_number + numbers.unwritten for numbers in ran))
 
 
-def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) -> Callable[[Choice], Measured]:
+def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) -> Callable[[ServingChoice], Measured]:
     from functools import partial
 
     from backend.devices.registry import open_device

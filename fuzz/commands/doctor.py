@@ -18,13 +18,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each thing, and one below for what to do."""
     del arguments
-    from fuzz.machine_facts import State, facts
+    from fuzz.machine_facts import FactState, facts
 
     needed = False
     for fact in facts():
-        mark = "ok" if fact.state is State.HERE else "--"
+        mark = "ok" if fact.state is FactState.HERE else "--"
         print(f"{mark} {fact.name:19} {fact.found}", flush=True)
         if fact.advice:
             print(f"   {'':19} -> {fact.advice}")
-        needed = needed or fact.state is State.NEEDED
+        needed = needed or fact.state is FactState.NEEDED
     return 3 if needed else 0

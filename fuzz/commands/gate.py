@@ -15,7 +15,7 @@ from backend.errors import UsageError
 from fuzz.commands.arguments import number, numbers, seconds, some_of
 
 if TYPE_CHECKING:
-    from fuzz.gate.render import Report
+    from fuzz.gate.render import GateReport
     from fuzz.gate.sweep import Tensors
 
 
@@ -68,12 +68,12 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
     from backend.real.frameworks.fetch import open_source
     from backend.real.frameworks.session import gate_line
     from fuzz.gate.comparison import compared
-    from fuzz.gate.gate import Plan
+    from fuzz.gate.gate import GatePlan
     from fuzz.gate.gate import run as examine
     from fuzz.gate.known import Known
     from fuzz.gate.source_report import report
 
-    plan = Plan(
+    plan = GatePlan(
         _tensors(arguments), tuple(arguments.heads or _all_heads()), arguments.seconds, arguments.seed, arguments.device
     )
     code = open_code_source(arguments.aiter) if arguments.aiter else None
@@ -113,7 +113,7 @@ def _policy(arguments: argparse.Namespace) -> int:
     return _tell(report(dataclasses.replace(gated, rule=arguments.source, base=arguments.base)), arguments)
 
 
-def _tell(made: Report, arguments: argparse.Namespace) -> int:
+def _tell(made: GateReport, arguments: argparse.Namespace) -> int:
     """Prints and writes what a gate came to; its exit code."""
     from fuzz.gate import render
 

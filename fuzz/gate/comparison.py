@@ -21,7 +21,7 @@ from fuzz.verdict import Verdict
 from reprod.text import listed
 
 
-class Standing(StrEnum):
+class FaultStanding(StrEnum):
     """How a fault of the change stands."""
 
     NEW = "new"  # the base does not have it in the same scenario: blamed on the change
@@ -31,7 +31,7 @@ class Standing(StrEnum):
     KNOWN = "known, open"  # an entry of the corpus that nothing mends yet
 
 
-BLAMED = frozenset({Standing.NEW, Standing.FOUND})
+BLAMED = frozenset({FaultStanding.NEW, FaultStanding.FOUND})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Fault:
     line: str | None
     smallest: Sighting
     known: KnownReference | None
-    standing: Standing
+    standing: FaultStanding
 
     @property
     def blamed(self) -> bool:
@@ -85,15 +85,15 @@ def compared(
     """What is said of a change. is_open: whether a known fault has no remedy yet, so that nobody can be asked for one."""
     before = None if base is None else _Before(base)
 
-    def standing(sighting: Sighting, reference: KnownReference | None) -> Standing:
+    def standing(sighting: Sighting, reference: KnownReference | None) -> FaultStanding:
         excused = reference is not None and is_open(reference)
         if before is None and sighting.did_not_run:
-            return Standing.REFUSED
+            return FaultStanding.REFUSED
         if before is None:
-            return Standing.KNOWN if excused else Standing.FOUND
+            return FaultStanding.KNOWN if excused else FaultStanding.FOUND
         if before.shows(sighting) or (sighting.did_not_run and not before.ran(sighting)):
-            return Standing.BEFORE
-        return Standing.KNOWN if excused and before.hides(sighting) else Standing.NEW
+            return FaultStanding.BEFORE
+        return FaultStanding.KNOWN if excused and before.hides(sighting) else FaultStanding.NEW
 
     found = _folded(change.sightings, standing, known)
     blamed = tuple(fault for fault in found if fault.blamed)
@@ -137,7 +137,7 @@ class _Before:
 
 
 def _folded(
-    sightings: Iterable[Sighting], standing: Callable[[Sighting, KnownReference | None], Standing], known: Reference
+    sightings: Iterable[Sighting], standing: Callable[[Sighting, KnownReference | None], FaultStanding], known: Reference
 ) -> tuple[Fault, ...]:
     """Sightings folded by identity, worst first, as the sighting with the weakest excuse stands.
 
@@ -190,7 +190,7 @@ def _mended(change: Examined, base: Examined, known: Reference) -> tuple[Fault, 
         if not each.did_not_run and identity(each) not in after:
             gone.setdefault(identity(each), []).append(each)
     mended = [each for group in gone.values() if all(is_gone(old) for old in group) for each in group]
-    return _folded(mended, lambda *_: Standing.BEFORE, known)
+    return _folded(mended, lambda *_: FaultStanding.BEFORE, known)
 
 
 def _hides(new: Sighting, old: Sighting) -> bool:

@@ -34,7 +34,7 @@ CORES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GatePlan:
     """What the gate is asked to do. seconds: for everything; the sweep is never cut short. seed: of the random lives."""
 
     tensors: tuple[Tensors, ...]
@@ -79,7 +79,7 @@ class Examination:
     that what is seen does not depend on them.
     """
 
-    def __init__(self, source: str, plan: Plan, aiter: str | None, code: CodeSource | None, workers: int) -> None:
+    def __init__(self, source: str, plan: GatePlan, aiter: str | None, code: CodeSource | None, workers: int) -> None:
         self._plan = plan
         self._pool = ThreadPoolExecutor(workers)
         opening = [self._pool.submit(_Worker, source, plan, aiter, code) for _ in range(workers)]
@@ -208,7 +208,7 @@ class Examination:
 class _Worker:
     """One child process with the source, and the judge of what it does."""
 
-    def __init__(self, source: str, plan: Plan, aiter: str | None, code: CodeSource | None) -> None:
+    def __init__(self, source: str, plan: GatePlan, aiter: str | None, code: CodeSource | None) -> None:
         self.session = SourceSession(source, aiter=aiter)
         self.judge = Judge(open_device(plan.device, code), code)
 
@@ -223,7 +223,7 @@ class _Worker:
 
 
 def run(
-    source: str, base: str | None, plan: Plan, aiter: str | None, code: CodeSource | None, say: Say
+    source: str, base: str | None, plan: GatePlan, aiter: str | None, code: CodeSource | None, say: Say
 ) -> tuple[Examined, Examined | None]:
     """Examines a change and, where there is one, its base. What one of them shows is tried on the other too."""
     until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds

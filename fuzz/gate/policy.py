@@ -22,7 +22,7 @@ from backend.serving.bounds import SGLANG
 from backend.serving.registry import named_policy
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.gate.judge import Shape
-from fuzz.gate.render import Entry, Report
+from fuzz.gate.render import Entry, GateReport
 from fuzz.gate.sweep import HEADS, Tensors
 from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace, space
@@ -61,14 +61,14 @@ class GatedRule:
     refused_shapes: tuple[str, ...]
 
 
-def report(gated: GatedRule) -> Report:
+def report(gated: GatedRule) -> GateReport:
     """For people and machines."""
     blamed = [fault for fault in gated.faults if not fault.in_base]
     new = "new" if gated.base else "found"
     file = gated.rule.partition(":")[0]
     place = (file, 1) if file.endswith((".py", ".toml")) else ("", 1)
     counts = gated.cases
-    return Report(
+    return GateReport(
         title=f"aiterfuzz gate {gated.rule}",
         verdict=Verdict(counts, len(blamed), gated.refused_shapes),
         about=(

@@ -1,6 +1,6 @@
 """A gate's report for people and for CI: text, Markdown for a job's page, annotations, JUnit XML and plain data.
 
-One model, `Report`, which the gate of a source and the gate of a rule both make; nothing here decides what is clean. Every
+One model, `GateReport`, which the gate of a source and the gate of a rule both make; nothing here decides what is clean. Every
 text of a stranger is folded (reprod.text) on its way out.
 """
 
@@ -29,7 +29,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class GateReport:
     """What a gate came to.
 
     title: names the JUnit suite. about: what was examined. header, rows: the table of faults. explained: the blamed ones in
@@ -56,7 +56,7 @@ class Report:
 MARKS = {Conclusion.CLEAN: "✅", Conclusion.FAULTY: "❌", Conclusion.OPEN: "❔"}
 
 
-def headline(report: Report) -> str:
+def headline(report: GateReport) -> str:
     """One sentence; what was asked for and did not run stands in it, whatever else there is to say."""
     verdict, count = report.verdict, report.verdict.blamed
     questions = verdict.open_questions
@@ -71,7 +71,7 @@ def headline(report: Report) -> str:
     return f"clean: no memory fault that the {report.subject}{kept} ({report.notice})"
 
 
-def lines(report: Report) -> Iterator[str]:
+def lines(report: GateReport) -> Iterator[str]:
     """The whole for a terminal; the headline comes last."""
     yield from map(one_line, report.about)
     if report.rows:
@@ -82,7 +82,7 @@ def lines(report: Report) -> Iterator[str]:
     yield headline(report)
 
 
-def annotation_lines(report: Report) -> Iterator[str]:
+def annotation_lines(report: GateReport) -> Iterator[str]:
     """GitHub workflow commands: an error for each blamed fault, at its place, and one for each thing that did not run."""
     for entry in report.entries:
         if entry.blamed:
@@ -93,7 +93,7 @@ def annotation_lines(report: Report) -> Iterator[str]:
         yield f"::error title=not run::{_data(question)}"
 
 
-def markdown(report: Report) -> str:
+def markdown(report: GateReport) -> str:
     """A job's summary."""
     made = [f"## {MARKS[report.verdict.conclusion]} {as_markdown(headline(report))}", ""]
     made += [f"* {as_markdown(each)}" for each in report.about]
@@ -106,7 +106,7 @@ def markdown(report: Report) -> str:
     return "\n".join(made) + "\n"
 
 
-def plain(report: Report) -> dict[str, Any]:
+def plain(report: GateReport) -> dict[str, Any]:
     """Plain data, for machines."""
     verdict = report.verdict
     return {
@@ -119,7 +119,7 @@ def plain(report: Report) -> dict[str, Any]:
     }
 
 
-def gate_xml(report: Report) -> str:
+def gate_xml(report: GateReport) -> str:
     """A test for each fault, those that are not blamed skipped; an error for each thing that did not run; one for the whole."""
     tests = [
         Test(entry.name, entry.classname, Result.FAILURE if entry.blamed else Result.SKIPPED, entry.message, entry.detail)

@@ -10,14 +10,14 @@ from backend.devices.kinds import notice
 from backend.real.frameworks.record import DecisionRow, SourceLine
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
-from fuzz.gate.render import Entry, Report
+from fuzz.gate.render import Entry, GateReport
 from reprod.explain import told
 from reprod.text import one_line
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")
 
 
-def report(found: Comparison, change: Examined, base: Examined | None, gate: SourceLine | None = None) -> Report:
+def report(found: Comparison, change: Examined, base: Examined | None, gate: SourceLine | None = None) -> GateReport:
     """gate: the line of the file that decides for the fast planner, None where there is none."""
     about = [*_about("change", change), *(_about("base", base) if base is not None else ())]
     explained = []
@@ -26,7 +26,7 @@ def report(found: Comparison, change: Examined, base: Examined | None, gate: Sou
         explained.append(f"{_shapes(alike)}: {one_line(fault.message)}")
         if fault.smallest.case is not None:
             explained.append(f"  smallest: {told(fault.smallest.case)}; {fault.smallest.scenario.name}")
-    return Report(
+    return GateReport(
         title=f"aiterfuzz gate {change.label}",
         verdict=found.verdict,
         about=tuple(about),

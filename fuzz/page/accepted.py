@@ -26,7 +26,7 @@ MOST = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Acceptance:
     """What became of one combination. kernel: code object launched, "" where none. reason: why none, "" where one is."""
 
     kernel: str
@@ -44,7 +44,7 @@ class Row:
     kv_dtype: DType
     page_size: int
     mode: MetadataMode | None
-    answers: tuple[Answer, ...]
+    answers: tuple[Acceptance, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _answers(
     types: tuple[Arch, DType, DType],
     page: int,
     mode: MetadataMode | None,
-) -> Iterator[Answer]:
+) -> Iterator[Acceptance]:
     arch, q_dtype, kv_dtype = types
     length = min(KV_LEN, member.space.max_kv_len)
     for rows in member.space.query_rows:
@@ -109,10 +109,10 @@ def _answers(
         yield _answer(path, case)
 
 
-def _answer(path: Safe, case: Case) -> Answer:
+def _answer(path: Safe, case: Case) -> Acceptance:
     outcome = path.run(case)
     if outcome.fate is Fate.UNMODELLED:
-        return Answer("", f"not modelled: {outcome.reason}")
+        return Acceptance("", f"not modelled: {outcome.reason}")
     if outcome.observation is None:
-        return Answer("", outcome.reason or (outcome.cause.message if outcome.cause is not None else "refused"))
-    return Answer(outcome.observation.call.launched.code_object, "")
+        return Acceptance("", outcome.reason or (outcome.cause.message if outcome.cause is not None else "refused"))
+    return Acceptance(outcome.observation.call.launched.code_object, "")

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from backend.findings import Finding
-from fuzz.campaign.summary import KnownReference, Standing, TriagedFinding
+from fuzz.campaign.summary import FindingStanding, KnownReference, TriagedFinding
 from fuzz.page.bars import memory_figure
 from fuzz.page.detail import Detail
 from fuzz.page.markup import Child, Markup, element, join, table
@@ -78,13 +78,13 @@ def index(details: tuple[Detail, ...]) -> Markup:
 
 def standing(finding: TriagedFinding) -> str:
     """New or not, and whether it is expected."""
-    parts = [] if finding.standing is Standing.NOT_COMPARED else [finding.standing.value]
+    parts = [] if finding.standing is FindingStanding.NOT_COMPARED else [finding.standing.value]
     return ", ".join(parts + ["expected"] * finding.expected) or "–"
 
 
 def _badges(finding: TriagedFinding) -> Iterator[Markup]:
     yield element("span", severity(finding), class_=f"badge {finding.severity.name.lower()}")
-    if finding.standing is not Standing.NOT_COMPARED:
+    if finding.standing is not FindingStanding.NOT_COMPARED:
         yield element("span", finding.standing.value, class_="badge " + finding.standing.name.lower().replace("_", "-"))
     if finding.expected:
         yield element("span", "expected", class_="badge expected")

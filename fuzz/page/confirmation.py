@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fuzz.page.accepted import Answer, Row
+from fuzz.page.accepted import Acceptance, Row
 from fuzz.page.markup import Child, Markup, element, join, table
-from fuzz.page.statement import Scope, ShapeStatement, Statement, Verdict, refusals
+from fuzz.page.statement import CampaignScope, ShapeStatement, ShapeVerdict, Statement, refusals
 from fuzz.page.words import span
 
 
@@ -49,7 +49,7 @@ def confirmation(said: Statement) -> Markup:
 
 
 def _statement_row(shape: ShapeStatement) -> Sequence[Child]:
-    good = {Verdict.CONFIRMED: "good", Verdict.FAULTY: "bad"}.get(shape.verdict, "fair")
+    good = {ShapeVerdict.CONFIRMED: "good", ShapeVerdict.FAULTY: "bad"}.get(shape.verdict, "fair")
     return (
         shape.name,
         element("span", shape.verdict.value, class_=f"badge {good}"),
@@ -70,7 +70,7 @@ def _scope_table(said: Statement) -> Markup:
     return table(header, rows, "Exactly what it covers", "scope-of")
 
 
-def _combinations(scope: Scope, said: Statement, named: bool) -> Markup:
+def _combinations(scope: CampaignScope, said: Statement, named: bool) -> Markup:
     """Which combinations reach a kernel, query rows across."""
     found = scope.accepted
     if found.why_not:
@@ -105,7 +105,7 @@ def _row_name(row: Row, rows: Sequence[Row], labels: dict[int, str]) -> str:
     return ", ".join(parts)
 
 
-def _answer(answer: Answer) -> Markup:
+def _answer(answer: Acceptance) -> Markup:
     told = f"reaches {answer.kernel}" if answer.kernel else f"refused: {answer.reason}"
     mark = element(
         "span", "✓" if answer.kernel else "–", class_="yes" if answer.kernel else "no", aria_hidden="true", title=told

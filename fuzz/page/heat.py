@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from fuzz.campaign.summary import Cell, Span
+from fuzz.campaign.summary import CoverageCell, Span
 from fuzz.page.markup import Markup, element
 from fuzz.page.statement import ShapeStatement
 from fuzz.page.words import short
@@ -23,7 +23,7 @@ KERNELS_TOLD = 3
 REASONS_TOLD = 2
 
 
-def heat_map(shape: ShapeStatement, cells: Sequence[Cell], most: int) -> Markup:
+def heat_map(shape: ShapeStatement, cells: Sequence[CoverageCell], most: int) -> Markup:
     """The table of one shape. most: cases of the fullest field of all maps, so that maps compare."""
     mine = {(cell.batch.low, cell.kv_len.low): cell for cell in cells if cell.num_head == shape.num_head}
     if not mine:
@@ -104,7 +104,7 @@ def _axis(spans: Sequence[Span]) -> list[Span]:
     return axis
 
 
-def _field(cell: Cell | None, batch: Span, length: Span, most: int) -> Markup:
+def _field(cell: CoverageCell | None, batch: Span, length: Span, most: int) -> Markup:
     where = f"batch {batch}, KV {length}"
     if cell is None:
         return element(

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from fuzz.campaign.config import config_lines
-from fuzz.campaign.summary import CampaignSummary, Conclusion, Loss, Member
+from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, Loss, Member
 from fuzz.page.bars import hatches
 from fuzz.page.cards import card, copyable, index
 from fuzz.page.charts import bar, charts
@@ -35,10 +35,10 @@ SECTIONS = (
 )
 
 MARKS = {
-    Conclusion.CONFIRMED: ("good", "✓"),
-    Conclusion.EXPECTED_ONLY: ("fair", "✓"),
-    Conclusion.FOUND: ("bad", "✗"),
-    Conclusion.INCOMPLETE: ("fair", "?"),
+    CampaignConclusion.CONFIRMED: ("good", "✓"),
+    CampaignConclusion.EXPECTED_ONLY: ("fair", "✓"),
+    CampaignConclusion.FOUND: ("bad", "✗"),
+    CampaignConclusion.INCOMPLETE: ("fair", "?"),
 }
 
 LOSSES_SHOWN = 100

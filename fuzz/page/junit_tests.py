@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.junit import Result, Test, junit
-from fuzz.page.statement import Statement, Verdict
+from fuzz.page.statement import ShapeVerdict, Statement
 from fuzz.page.words import moment, severity
 from reprod.explain import told
 
@@ -32,9 +32,9 @@ def _tests(summary: CampaignSummary, said: Statement) -> Iterator[Test]:
     for shape in said.shapes:
         test = Test(f"no memory fault on {shape.name}", "", message=shape.sentence)
         text = _text([shape.sentence, said.notice, *(f"found here: {signature}" for signature in shape.signatures)])
-        if shape.verdict in (Verdict.CONFIRMED, Verdict.WRONG_RESULTS):
+        if shape.verdict in (ShapeVerdict.CONFIRMED, ShapeVerdict.WRONG_RESULTS):
             yield replace(test, text=text)
-        elif shape.verdict is Verdict.NOTHING_RAN:
+        elif shape.verdict is ShapeVerdict.NOTHING_RAN:
             yield replace(test, result=Result.ERROR, text=text)
         elif set(shape.signatures) <= expected:
             yield replace(test, result=Result.SKIPPED, message=f"expected: {shape.sentence}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from fuzz.campaign.summary import CampaignSummary, Conclusion, TriagedFinding
+from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, TriagedFinding
 from fuzz.page.cards import standing
 from fuzz.page.statement import Statement, refusals
 from fuzz.page.words import duration, rate, severity, span
@@ -16,7 +16,12 @@ FINDINGS_SHOWN = 30
 REASONS_SHOWN = 10
 """Rows; a job's page takes a megabyte, and its reader less."""
 
-MARKS = {Conclusion.CONFIRMED: "✅", Conclusion.EXPECTED_ONLY: "✅", Conclusion.FOUND: "❌", Conclusion.INCOMPLETE: "⚠️"}
+MARKS = {
+    CampaignConclusion.CONFIRMED: "✅",
+    CampaignConclusion.EXPECTED_ONLY: "✅",
+    CampaignConclusion.FOUND: "❌",
+    CampaignConclusion.INCOMPLETE: "⚠️",
+}
 
 
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "&#96;", "@": "&#64;"})

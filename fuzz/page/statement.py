@@ -16,7 +16,7 @@ from typing import Any
 from backend.codec import to_plain
 from backend.devices.kinds import Ground, Witness, device_kind
 from backend.findings import FindingKind, Severity
-from fuzz.campaign.summary import CampaignSummary, Conclusion, Member, Reason, Span, TriagedFinding
+from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, Member, Reason, Span, TriagedFinding
 from fuzz.models import model_named
 from fuzz.page.accepted import Accepted, accepted
 from fuzz.space import SHAPES, CaseSpace
@@ -30,7 +30,7 @@ class Harm(StrEnum):
     RESULT = "wrong result"  # nothing leaves its tensor, and what comes out is wrong
 
 
-class Verdict(StrEnum):
+class ShapeVerdict(StrEnum):
     """What is said of one shape."""
 
     CONFIRMED = "no memory fault"
@@ -52,7 +52,7 @@ class ShapeStatement:
 
     label: str
     num_head: int
-    verdict: Verdict
+    verdict: ShapeVerdict
     cases: int
     ran: int
     clean: int
@@ -73,20 +73,20 @@ class ShapeStatement:
         """The statement in words."""
         clean = f"{self.clean:,} case{'' if self.clean == 1 else 's'}"
         match self.verdict:
-            case Verdict.CONFIRMED:
+            case ShapeVerdict.CONFIRMED:
                 return f"no memory fault on {self.name} in {clean}"
-            case Verdict.WRONG_RESULTS:
+            case ShapeVerdict.WRONG_RESULTS:
                 return f"no memory fault on {self.name} in {clean}; {self.faulty:,} more give a wrong result"
-            case Verdict.UNKNOWN:
+            case ShapeVerdict.UNKNOWN:
                 return f"no memory fault on {self.name} in {clean}; {self.faulty:,} more fail otherwise or lose their process"
-            case Verdict.FAULTY:
+            case ShapeVerdict.FAULTY:
                 return f"memory fault on {self.name}: {self.faulty:,} of {self.ran:,} cases are faulty"
-            case Verdict.NOTHING_RAN:
+            case ShapeVerdict.NOTHING_RAN:
                 return f"nothing ran on {self.name}: it confirms nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class CampaignScope:
     """What the cases of one campaign were drawn from, in words, by what it is about; and what its device is worth.
 
     accepted: which combinations of that reach a kernel.
@@ -104,12 +104,12 @@ class Scope:
 class Statement:
     """The whole. notice: what must stand beside it. digest: of all of the above, see `digest_of`."""
 
-    conclusion: Conclusion
+    conclusion: CampaignConclusion
     headline: str
     details: tuple[str, ...]
     notice: str
     shapes: tuple[ShapeStatement, ...]
-    scopes: tuple[Scope, ...]
+    scopes: tuple[CampaignScope, ...]
     not_covered: tuple[str, ...]
     digest: str
 
@@ -144,14 +144,14 @@ def headline(summary: CampaignSummary, shapes: Sequence[ShapeStatement]) -> str:
     ran = summary.counts.clean + summary.counts.faulty + summary.counts.died
     where = listed([shape.label or f"{shape.num_head} heads" for shape in shapes]) or "anything"
     match summary.conclusion:
-        case Conclusion.CONFIRMED:
+        case CampaignConclusion.CONFIRMED:
             return f"No memory fault on {where} in {counted(ran, 'case')}"
-        case Conclusion.EXPECTED_ONLY:
+        case CampaignConclusion.EXPECTED_ONLY:
             return f"Nothing but {counted(len(summary.findings), 'expected fault')} on {where} in {counted(ran, 'case')}"
-        case Conclusion.INCOMPLETE:
+        case CampaignConclusion.INCOMPLETE:
             missing = "; ".join(summary.doubts)
             return f"Incomplete: nothing unexpected found on {where}, but less ran than was asked for: {missing}"
-        case Conclusion.FOUND:
+        case CampaignConclusion.FOUND:
             unexpected = [finding for finding in summary.findings if not finding.expected and not finding.of_our_own]
             never = f"; {'; '.join(summary.never_ran)}" if summary.never_ran else ""
             return f"{by_harm(unexpected)} found on {_where_found(unexpected, shapes) or where}{never}"
@@ -186,7 +186,7 @@ def _details(summary: CampaignSummary) -> Iterator[str]:
         there, gone = len(compared.still_there), len(compared.gone)
         yield f"Against last time: {len(compared.new):,} new, {there:,} still there, {gone:,} gone."
     expected = sum(finding.expected for finding in summary.findings)
-    if expected and summary.conclusion is Conclusion.FOUND:
+    if expected and summary.conclusion is CampaignConclusion.FOUND:
         yield f"{counted(expected, 'further finding')} {'is' if expected == 1 else 'are'} expected."
     unclear = len(summary.not_reproduced)
     if unclear:
@@ -248,14 +248,14 @@ def _shapes(summary: CampaignSummary) -> Iterator[ShapeStatement]:
         )
 
 
-def _verdict(ran: int, faulty: int, harms: set[Harm]) -> Verdict:
+def _verdict(ran: int, faulty: int, harms: set[Harm]) -> ShapeVerdict:
     if Harm.MEMORY in harms:
-        return Verdict.FAULTY
+        return ShapeVerdict.FAULTY
     if Harm.PROCESS in harms:
-        return Verdict.UNKNOWN
+        return ShapeVerdict.UNKNOWN
     if faulty:
-        return Verdict.WRONG_RESULTS
-    return Verdict.CONFIRMED if ran else Verdict.NOTHING_RAN
+        return ShapeVerdict.WRONG_RESULTS
+    return ShapeVerdict.CONFIRMED if ran else ShapeVerdict.NOTHING_RAN
 
 
 def _span(spans: Sequence[Span], limits: Sequence[int]) -> Span | None:
@@ -265,8 +265,8 @@ def _span(spans: Sequence[Span], limits: Sequence[int]) -> Span | None:
     return Span(min(span.low for span in spans), min(max(span.high for span in spans), max(limits)))
 
 
-def _scope(member: Member) -> Scope:
-    return Scope(
+def _scope(member: Member) -> CampaignScope:
+    return CampaignScope(
         identity=member.identity,
         device=member.config.device,
         witness=device_kind(member.config.device).witness,
@@ -306,7 +306,7 @@ def _values(values: Sequence[int]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-def _not_covered(summary: CampaignSummary, scopes: Sequence[Scope]) -> Iterator[str]:
+def _not_covered(summary: CampaignSummary, scopes: Sequence[CampaignScope]) -> Iterator[str]:
     """Limits of the confirmation, one sentence each."""
     counts = summary.counts
     if not any(scope.witness.ground is Ground.AMD for scope in scopes):

@@ -22,7 +22,7 @@ PAGE, JSON, JUNIT, MARKDOWN = "report.html", "report.json", "report.xml", "summa
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Report:
+class WrittenPage:
     """What was written. page: the HTML file; its siblings lie beside it."""
 
     summary: CampaignSummary
@@ -32,7 +32,7 @@ class Report:
     markdown: Path
 
 
-def write_report(store: Path, out: Path | None = None) -> Report:
+def write_report(store: Path, out: Path | None = None) -> WrittenPage:
     """Writes the four files of a store (the database, or its folder) into `out`, by default the store's folder.
 
     Files of an earlier report are replaced. Raises UsageError where there is no store or `out` cannot be written to.
@@ -41,7 +41,7 @@ def write_report(store: Path, out: Path | None = None) -> Report:
     return report_of(load_summary(store), root, out if out is not None else root)
 
 
-def report_of(summary: CampaignSummary, root: Path, out: Path) -> Report:
+def report_of(summary: CampaignSummary, root: Path, out: Path) -> WrittenPage:
     """The same of a summary that is read already. root: folder of the store."""
     said, found = statement(summary), details(summary, root)
     texts = {
@@ -58,7 +58,7 @@ def report_of(summary: CampaignSummary, root: Path, out: Path) -> Report:
         raise UsageError(
             f"--out: given {str(out)!r}; it cannot be written to ({error.strerror or error}); give another"
         ) from error
-    return Report(summary, *(out / name for name in (PAGE, JSON, JUNIT, MARKDOWN)))
+    return WrittenPage(summary, *(out / name for name in (PAGE, JSON, JUNIT, MARKDOWN)))
 
 
 def _replace(path: Path, text: str) -> None:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from backend.aiter.arguments import BufferSizes, Device, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, PlanArguments, SizingArguments, TargetGpu
 from backend.aiter.planners import Plan, PlannerName, plan
 from backend.aiter.release import release as named
 from backend.aiter.sizing import buffer_sizes
 from backend.case import Arch, DType
 
 DATA = Path(__file__).parent.parent / "data"
-MI355X = Device(Arch.GFX950, 256)
-MI300X = Device(Arch.GFX942, 304)
+MI355X = TargetGpu(Arch.GFX950, 256)
+MI300X = TargetGpu(Arch.GFX942, 304)
 FP8, BF16 = DType.FP8, DType.BF16
 
 FLAGS = {PlannerName.V1_0: (False, True), PlannerName.V1_1: (False, False), PlannerName.V1_2: (True, False)}
@@ -71,7 +71,7 @@ def sizing(arguments: PlanArguments, **changes: Any) -> SizingArguments:
     return SizingArguments(**(values | changes))
 
 
-def planned(release: str, device: Device, arguments: PlanArguments) -> Plan:
+def planned(release: str, device: TargetGpu, arguments: PlanArguments) -> Plan:
     """Size by AITER's rule, then plan."""
     rules = named(release)
     return plan(rules, device, arguments, buffer_sizes(rules, device, sizing(arguments)))
@@ -84,7 +84,7 @@ class Recorded:
         fields = dict(line["args"])
         self.release = named(line["release"])
         self.planner = PlannerName(line["planner"])
-        self.device = Device(Arch(fields.pop("arch")), fields.pop("num_cu"))
+        self.device = TargetGpu(Arch(fields.pop("arch")), fields.pop("num_cu"))
         for name in ("qo_indptr", "kv_indptr", "kv_last_page_lens"):
             fields[name] = np.array(fields[name], np.int32)
         fields |= {"q_dtype": DType(fields["q_dtype"]), "kv_dtype": DType(fields["kv_dtype"])}

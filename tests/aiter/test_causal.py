@@ -63,7 +63,7 @@ def test_a_framework_that_never_asks_for_it_refuses(backend: str) -> None:
 
 
 def test_an_option_without_a_rule_is_not_dropped() -> None:
-    from backend.aiter.arguments import Device
+    from backend.aiter.arguments import TargetGpu
     from backend.aiter.launch import launch
     from backend.aiter.release import release
 
@@ -71,7 +71,7 @@ def test_an_option_without_a_rule_is_not_dropped() -> None:
     import dataclasses
 
     with pytest.raises(UnmodelledError, match="logit_cap=30"):
-        launch(release("2026-08"), Device(Arch.GFX950, 256), dataclasses.replace(known, options=(("logit_cap", 30.0),)))
+        launch(release("2026-08"), TargetGpu(Arch.GFX950, 256), dataclasses.replace(known, options=(("logit_cap", 30.0),)))
 
 
 def test_the_script_hands_it_on_and_masks_nothing_in_its_reference() -> None:

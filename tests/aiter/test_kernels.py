@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.aiter.codefiles import FolderSource, blob_id, code_path, installed_wheel, kernel_csv, open_code, open_source
 from backend.aiter.kernarg_reads import kernarg_reads
 from backend.aiter.kernel_rules import KernelKey
@@ -36,8 +36,8 @@ FP8_16_HEADS = KernelKey(DType.FP8, DType.FP8, 16, True, 1, False)
 HEADER = "qType,kvType,Gqa,ps,qSeqLen,prefill,causal,lse,knl_name,co_name\n"
 
 
-def device(arch: Arch) -> Device:
-    return Device(arch, NUM_CU[arch])
+def device(arch: Arch) -> TargetGpu:
+    return TargetGpu(arch, NUM_CU[arch])
 
 
 def folder_source(folder: Path, files: dict[str, bytes]) -> FolderSource:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
+from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
 from backend.aiter.codefiles import installed_wheel
 from backend.aiter.launch import Launch, Refusal, kernarg_bytes, launch
 from backend.aiter.reduction import SecondStageKind
@@ -30,7 +30,7 @@ def golden() -> Iterator[dict]:
         yield from map(json.loads, lines)
 
 
-def call_of(record: dict) -> tuple[Device, DecodeArguments]:
+def call_of(record: dict) -> tuple[TargetGpu, DecodeArguments]:
     case, tensors = record["case"], record.get("tensors", {})
     batch = len(case["kv_lens"])
     pages = sum(-(-n // case["page_size"]) for n in case["kv_lens"])
@@ -60,7 +60,7 @@ def call_of(record: dict) -> tuple[Device, DecodeArguments]:
         intra_batch_mode=False,
         return_lse=case["return_lse"],
     )
-    return Device(Arch(case["arch"]), case["num_cu"]), arguments
+    return TargetGpu(Arch(case["arch"]), case["num_cu"]), arguments
 
 
 def as_recorded(made: Launch | Refusal) -> dict:
@@ -131,18 +131,18 @@ def call(
 
 
 METADATA = BufferSizes(257, 8 * 300, 9, 16, 300)
-MI355X = Device(Arch.GFX950, 256)
-MI300X = Device(Arch.GFX942, 304)
+MI355X = TargetGpu(Arch.GFX950, 256)
+MI300X = TargetGpu(Arch.GFX942, 304)
 BF16 = (DType.BF16, DType.BF16)
 
 
-def launched(name: str, device: Device, arguments: DecodeArguments) -> Launch:
+def launched(name: str, device: TargetGpu, arguments: DecodeArguments) -> Launch:
     made = launch(release(name), device, arguments)
     assert isinstance(made, Launch), made
     return made
 
 
-def refused(name: str, device: Device, arguments: DecodeArguments) -> Refusal:
+def refused(name: str, device: TargetGpu, arguments: DecodeArguments) -> Refusal:
     made = launch(release(name), device, arguments)
     assert isinstance(made, Refusal), made
     return made

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device
+from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
 from backend.aiter.codefiles import installed_wheel, open_source
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.release import Release, release
@@ -80,7 +80,7 @@ class RealHost:
     def record(self, what: str, arguments: tuple[Any, ...], grid: object = None, constants: object = None) -> None:
         self.calls[what] = SimpleNamespace(arguments=arguments, grid=grid, constants=constants)
 
-    def decode(self, rules: Release, device: Device, arguments: DecodeArguments) -> str | None:
+    def decode(self, rules: Release, device: TargetGpu, arguments: DecodeArguments) -> str | None:
         """Runs mla_decode_fwd; why it raised, or None."""
         self.arch, self.num_cu, self.calls = str(device.arch), device.num_cu, {}
         self.names["get_meta_param"].cache_clear()
@@ -114,11 +114,11 @@ class RealHost:
         return None
 
 
-def random_calls(seed: int) -> Iterator[tuple[Device, DecodeArguments]]:
+def random_calls(seed: int) -> Iterator[tuple[TargetGpu, DecodeArguments]]:
     draw = random.Random(seed)
     for _ in range(CALLS):
         arch = draw.choice(list(Arch))
-        device = Device(arch, draw.choice([304 if arch is Arch.GFX942 else 256, 80, 64]))
+        device = TargetGpu(arch, draw.choice([304 if arch is Arch.GFX942 else 256, 80, 64]))
         batch, qlen = draw.choice([1, 2, 3, 5, 8, 31, 32, 33, 100, 256]), draw.choice([1, 1, 1, 2, 3, 4, 5, 6, 7, 8])
         pages = draw.choice([draw.randint(0, 50), batch * draw.randint(0, 600), batch * draw.randint(100, 20000), batch * 129])
         metadata = None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from planner_cases import BF16, FP8, MI300X, MI355X, indptr, planned, planning, sizing
 
-from backend.aiter.arguments import BufferSizes, Device
+from backend.aiter.arguments import BufferSizes, TargetGpu
 from backend.aiter.planners import POISON, Branch, PlannerName, StrayRead, plan, planner_for
 from backend.aiter.release import release as named
 from backend.aiter.sizing import buffer_sizes
@@ -58,7 +58,7 @@ def test_fast_shares_by_hand() -> None:
 
     The first sequence takes 4 + 16 of CU 0's 35; 15 are left, not more than the overhead, so the second goes to CU 1.
     """
-    device = Device(Arch.GFX950, 2)
+    device = TargetGpu(Arch.GFX950, 2)
     plan = planned("2026-06", device, planning(V1_2, 16, [64, 32]))
     assert plan.work_items.tolist() == [[0, -1, 0, 1, 0, 64, 0, 0], [1, -1, 1, 2, 64, 96, 0, 0]]
     assert plan.buffers["work_indptr"].words.tolist() == [0, 1, 2]
@@ -72,7 +72,7 @@ def test_fast_split_by_hand(release: str) -> None:
 
     2026-08 comes to the same by its parallel path.
     """
-    plan = planned(release, Device(Arch.GFX950, 2), planning(V1_2, 16, [640]))
+    plan = planned(release, TargetGpu(Arch.GFX950, 2), planning(V1_2, 16, [640]))
     assert plan.work_items.tolist() == [[0, 0, 0, 1, 0, 448, 192, 0], [0, 1, 0, 1, 448, 640, 0, 0]]
     assert plan.buffers["work_indptr"].words.tolist() == [0, 1, 2]
     assert plan.buffers["reduce_indptr"].words.tolist() == [0, 2]
@@ -83,7 +83,7 @@ def test_fast_split_by_hand(release: str) -> None:
 
 def test_fast_takes_over_a_remainder_shorter_than_the_queries() -> None:
     """274 tokens = 18 blocks on 2 CUs: (18 + 16) / 2 = 17 blocks a CU, which leaves 2 tokens, fewer than the 4 queries."""
-    device = Device(Arch.GFX950, 2)
+    device = TargetGpu(Arch.GFX950, 2)
     glued = planned("2026-06", device, planning(V1_2, 16, [274], queries=4))
     assert glued.work_items.tolist() == [[0, -1, 0, 4, 0, 274, 0, 0]]
     assert glued.branches & Branch.GLUED
@@ -108,7 +108,7 @@ def test_greedy_by_hand() -> None:
     limit 2 + 90 + 2 * 10.92 = 113.84 -> 113 -> 128. Room 128 - 32 = 96 < 100 and 4 left over: within the tolerance of 16.
     The dear row goes to CU 0, the other one to CU 1, which has nothing to do yet.
     """
-    plan = planned("2026-06", Device(Arch.GFX950, 2), planning(V1_1, 16, [20, 100]))
+    plan = planned("2026-06", TargetGpu(Arch.GFX950, 2), planning(V1_1, 16, [20, 100]))
     assert plan.work_items.tolist() == [[1, -1, 1, 2, 20, 120, 0, 0], [0, -1, 0, 1, 0, 20, 0, 0]]
     assert plan.buffers["work_indptr"].words.tolist() == [0, 1, 2]
     assert plan.buffers["reduce_final_map"].words.tolist() == [-1, -2, -1, -2]
@@ -117,7 +117,7 @@ def test_greedy_by_hand() -> None:
 
 def test_first_release_takes_query_tiles_together() -> None:
     """2025-11, 128 heads, 2 queries: two tiles of one query; the first ends one token before the sequence does."""
-    plan = planned("2025-11", Device(Arch.GFX950, 1), planning(V1_2, 128, [50], queries=2))
+    plan = planned("2025-11", TargetGpu(Arch.GFX950, 1), planning(V1_2, 128, [50], queries=2))
     assert plan.work_items.tolist() == [[0, -1, 0, 1, 0, 49, 1, 0], [0, -1, 1, 2, 0, 50, 0, 0]]
 
 
@@ -129,7 +129,7 @@ def test_empty_sequence_costs_the_next_one_a_token() -> None:
 
 def test_parallel_path_drops_an_empty_sequence_on_a_full_unit() -> None:
     """2026-08: an empty sequence is planned where its overhead fits, and dropped where the unit is full."""
-    device = Device(Arch.GFX950, 2)
+    device = TargetGpu(Arch.GFX950, 2)
     fits = planned("2026-08", device, planning(V1_2, 16, [16, 0]))
     assert fits.work_items[:, 0].tolist() == [0, 1]
     # (16 + 16) + 16 + 16 + (1 + 16) = 81 blocks, / 2 -> 41, + 16 = 57: 25 left after the first, 9 after the second.
@@ -253,7 +253,7 @@ def test_fast_mode_folds_what_is_not_native(
     release: str, arch: Arch, heads: int, queries: int, dtypes: tuple[Any, Any], fold: int
 ) -> None:
     call = planning(V1_2, heads, [100], queries=queries, q_dtype=dtypes[0], kv_dtype=dtypes[1])
-    got = planned(release, Device(arch, 256), call)
+    got = planned(release, TargetGpu(arch, 256), call)
     assert (got.fold, got.head_width) == (fold, heads // fold)
 
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from planner_cases import BF16, FP8, planned, planning
 
-from backend.aiter.arguments import Device, PlanArguments
+from backend.aiter.arguments import PlanArguments, TargetGpu
 from backend.aiter.planners import POISON, Branch, Plan, PlannerName
 from backend.case import Arch
 
@@ -19,11 +19,11 @@ kv_lengths = st.one_of(st.sampled_from(EDGES), st.integers(1, 3000))
 
 
 @st.composite
-def calls(draw: st.DrawFn, planners: tuple[PlannerName, ...] = tuple(PlannerName)) -> tuple[str, Device, PlanArguments]:
+def calls(draw: st.DrawFn, planners: tuple[PlannerName, ...] = tuple(PlannerName)) -> tuple[str, TargetGpu, PlanArguments]:
     """A release, a device and the arguments of a planner of that release: page 1, no empty sequence, uniform queries."""
     release = draw(st.sampled_from(["2025-11", "2026-06", "2026-08"]))
     planner = draw(st.sampled_from([p for p in planners if release != "2025-11" or p is not PlannerName.V1_0]))
-    device = Device(draw(st.sampled_from(Arch)), draw(st.sampled_from([20, 80, 256, 304])))
+    device = TargetGpu(draw(st.sampled_from(Arch)), draw(st.sampled_from([20, 80, 256, 304])))
     dtypes = draw(st.sampled_from([(FP8, FP8), (BF16, FP8), (BF16, BF16)]))
     changes: dict[str, Any] = {
         "queries": draw(st.sampled_from([1, 1, 1, 2, 3, 4, 8])),
@@ -48,7 +48,7 @@ def pieces_by_tile(plan: Plan) -> dict[tuple[int, int], np.ndarray]:
 
 @given(calls())
 @settings(max_examples=300, deadline=None)
-def test_work_indptr_deals_every_item_once(call: tuple[str, Device, PlanArguments]) -> None:
+def test_work_indptr_deals_every_item_once(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     plan = planned(*call)
     buffer = plan.buffers["work_indptr"]
     assert buffer.overrun == ()
@@ -62,7 +62,7 @@ def test_work_indptr_deals_every_item_once(call: tuple[str, Device, PlanArgument
 
 @given(calls())
 @settings(max_examples=300, deadline=None)
-def test_pieces_of_a_tile_join_up_and_reach_its_end(call: tuple[str, Device, PlanArguments]) -> None:
+def test_pieces_of_a_tile_join_up_and_reach_its_end(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     """From the sequence's first token to the tile's end, each piece begins where the one before it ends."""
     release, device, arguments = call
     plan = planned(release, device, arguments)
@@ -82,7 +82,7 @@ def test_pieces_of_a_tile_join_up_and_reach_its_end(call: tuple[str, Device, Pla
             assert (last[5], last[6]) == (end - lost, lost)
 
 
-def lost_tail(plan: Plan, device: Device, arguments: PlanArguments, tokens: int) -> int:
+def lost_tail(plan: Plan, device: TargetGpu, arguments: PlanArguments, tokens: int) -> int:
     """Tokens that v1_0 of MI300X drops from a sequence of two blocks, see test_short_tail_of_a_second_block_is_lost."""
     if plan.planner is not PlannerName.V1_0 or device.arch is not Arch.GFX942:
         return 0
@@ -99,7 +99,7 @@ def causal_shift(plan: Plan, arguments: PlanArguments, row: int) -> int:
 
 @given(calls())
 @settings(max_examples=300, deadline=None)
-def test_queries_are_covered_once(call: tuple[str, Device, PlanArguments]) -> None:
+def test_queries_are_covered_once(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     """2025-11 also plans tiles without any query, where its ceilings give more tiles than a row has queries for."""
     plan = planned(*call)
     assume(not plan.branches & Branch.ROWS_LEFT_OVER)
@@ -113,7 +113,7 @@ def test_queries_are_covered_once(call: tuple[str, Device, PlanArguments]) -> No
 
 @given(calls())
 @settings(max_examples=300, deadline=None)
-def test_reduction_lists_the_partial_rows_of_split_tiles(call: tuple[str, Device, PlanArguments]) -> None:
+def test_reduction_lists_the_partial_rows_of_split_tiles(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     """Each split tile is listed with just the places that its pieces wrote, and no place is used twice."""
     plan = planned(*call)
     assume(not plan.branches & Branch.ROWS_LEFT_OVER)
@@ -136,7 +136,7 @@ def test_reduction_lists_the_partial_rows_of_split_tiles(call: tuple[str, Device
 
 @given(calls((PlannerName.V1_2,)))
 @settings(max_examples=300, deadline=None)
-def test_fast_plans_of_supported_heads_fit_their_buffers(call: tuple[str, Device, PlanArguments]) -> None:
+def test_fast_plans_of_supported_heads_fit_their_buffers(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     """With heads that are native to planner and sizing alike, buffers sized by AITER's rule are never overrun."""
     release, device, arguments = call
     plan = planned(release, device, arguments)
@@ -148,7 +148,7 @@ def test_fast_plans_of_supported_heads_fit_their_buffers(call: tuple[str, Device
 
 @given(st.lists(calls(), min_size=2, max_size=4))
 @settings(max_examples=60, deadline=None)
-def test_a_plan_does_not_depend_on_the_plans_before_it(several: list[tuple[str, Device, PlanArguments]]) -> None:
+def test_a_plan_does_not_depend_on_the_plans_before_it(several: list[tuple[str, TargetGpu, PlanArguments]]) -> None:
     """The memory that planners share is given back: the first plan comes out the same after the others."""
     first = planned(*several[0])
     for call in several[1:]:
@@ -163,7 +163,7 @@ def test_a_plan_does_not_depend_on_the_plans_before_it(several: list[tuple[str, 
 
 @given(calls())
 @settings(max_examples=100, deadline=None)
-def test_words_and_overrun_are_all_that_was_written(call: tuple[str, Device, PlanArguments]) -> None:
+def test_words_and_overrun_are_all_that_was_written(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     for buffer in planned(*call).buffers.values():
         outside = sum(overrun.words for overrun in buffer.overrun)
         assert int(buffer.written.sum()) + outside == int(buffer.marks.sum())

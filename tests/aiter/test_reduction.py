@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.aiter.reduction import (
     MergedRows,
     SecondStage,
@@ -24,8 +24,8 @@ from backend.aiter.release import release
 from backend.case import RELEASES, Arch
 from backend.errors import UnmodelledError
 
-GPU = Device(Arch.GFX950, 256)
-MI300X = Device(Arch.GFX942, 304)
+GPU = TargetGpu(Arch.GFX950, 256)
+MI300X = TargetGpu(Arch.GFX942, 304)
 
 
 def int32(*values: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def test_reduced_rows_equal_the_loops_of_the_kernel(
     plan: tuple[np.ndarray, np.ndarray, np.ndarray], num_cu: int, max_seqlen_q: int, name: str
 ) -> None:
     indptr, final_map, partial_map = plan
-    tiles, gpu = len(indptr) - 1, Device(Arch.GFX950, num_cu)
+    tiles, gpu = len(indptr) - 1, TargetGpu(Arch.GFX950, num_cu)
     groups = 1 if name == "2025-11" else workgroups_per_head(gpu, tiles, max_seqlen_q, 16)
     made = reduced_rows(release(name), gpu, reduce_stage(16, tiles), max_seqlen_q, indptr, final_map, partial_map)
     assert single_rows(made) == reduce_reference(num_cu, 16, groups, indptr, final_map, partial_map)
@@ -147,7 +147,7 @@ def test_a_garbled_indptr_stops_instead_of_filling_memory() -> None:
     with pytest.raises(UnmodelledError, match="garbage"):
         reduced_rows(
             release("2026-06"),
-            Device(Arch.GFX950, 1 << 20),
+            TargetGpu(Arch.GFX950, 1 << 20),
             reduce_stage(16, len(indptr) - 1, 1 << 20),
             1,
             indptr,

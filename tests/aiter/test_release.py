@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from planner_cases import MI355X, planning, sizing
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, SizingArguments, TargetGpu
 from backend.aiter.fold import DecodeHeads, FoldedHeads
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, PlannerName, plan
@@ -38,10 +38,10 @@ def test_every_rule_of_a_made_up_release_is_asked() -> None:
     """One value, made of one that is there: sizing, planner, fold and splits are the made-up ones at once."""
     sizes = BufferSizes(257, 80, 11, 20, 10)
 
-    def sized(device: Device, arguments: SizingArguments) -> BufferSizes | str:
+    def sized(device: TargetGpu, arguments: SizingArguments) -> BufferSizes | str:
         return "a batch of 3" if arguments.batch == 3 else sizes
 
-    def planned(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
+    def planned(device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
         return Plan(planner=PlannerName.V1_2, rejected="made up", buffers={})
 
     def folded(heads: DecodeHeads) -> FoldedHeads:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planner_cases import BF16, FP8, MI300X, MI355X
 
-from backend.aiter.arguments import BufferSizes, Device, SizingArguments
+from backend.aiter.arguments import BufferSizes, SizingArguments, TargetGpu
 from backend.aiter.release import release as named
 from backend.aiter.sizing import SizingRefusedError, buffer_sizes, refusal
 
@@ -19,7 +19,7 @@ def arguments(batch: int, queries: int, heads: int, dtype: Any = FP8, **changes:
     return SizingArguments(batch, queries, heads, dtype, dtype, **(values | changes))
 
 
-def tiles(release: str, device: Device, given: SizingArguments) -> int:
+def tiles(release: str, device: TargetGpu, given: SizingArguments) -> int:
     return (buffer_sizes(named(release), device, given).reduce_indptr - 1) // given.batch
 
 
@@ -48,7 +48,7 @@ def tiles(release: str, device: Device, given: SizingArguments) -> int:
         ("2026-06", MI355X, 6, 16, BF16, 1),
     ],
 )
-def test_tiles_of_a_sequence(release: str, device: Device, queries: int, heads: int, dtype: Any, expected: int) -> None:
+def test_tiles_of_a_sequence(release: str, device: TargetGpu, queries: int, heads: int, dtype: Any, expected: int) -> None:
     assert tiles(release, device, arguments(3, queries, heads, dtype)) == expected
 
 
@@ -77,7 +77,7 @@ def test_greedy_mode() -> None:
 def test_split_cap_of_2026_08() -> None:
     """max_split_per_batch widens the partial map to tiles + min(CU, cap * batch); nothing else, and nothing before."""
     capped = arguments(64, 1, 16, fast_mode=True, max_split_per_batch=4)
-    small = Device(MI355X.arch, 20)
+    small = TargetGpu(MI355X.arch, 20)
     assert buffer_sizes(named("2026-08"), small, capped).reduce_partial_map == 64 + 20
     assert buffer_sizes(named("2026-06"), small, capped).reduce_partial_map == 38
 

@@ -18,7 +18,7 @@ from backend.checks.numerics import check_numbers
 from backend.devices.cdna import merged_output as merged
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.gpu import cdna_numbers
-from backend.devices.gpu.numbers import BF16_P, Comparison
+from backend.devices.gpu.numbers import BF16_P, NumbersTally
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError, UsageError
 from backend.findings import FindingKind, Party
@@ -186,7 +186,7 @@ def test_bf16_is_the_nearest_ties_to_even(value: float, wanted: int) -> None:
 
 
 def test_an_infinity_is_no_number() -> None:
-    comparison = Comparison(BF16_P)
+    comparison = NumbersTally(BF16_P)
     q, kv = torch.ones((1, 2, 576), dtype=torch.float64), torch.ones((3, 576), dtype=torch.float64)
     o = torch.ones((1, 2, 512), dtype=torch.float64)
     o[0, 1, 7] = float("-inf")

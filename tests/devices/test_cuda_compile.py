@@ -20,13 +20,13 @@ from backend.devices.cuda.compile import (
     scalars_for,
     variant_for,
 )
-from backend.devices.cuda.order import Order, order
+from backend.devices.cuda.order import KernelRun, order
 from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
 
-def order_of(mode: MetadataMode, heads: int = 16, **more: object) -> Order:
+def order_of(mode: MetadataMode, heads: int = 16, **more: object) -> KernelRun:
     decision = decide(policy("direct"), Case(heads, (150, 37), backend="direct", mode=mode, **more))  # type: ignore[arg-type]
     assert isinstance(decision, Decision)
     return order(BuiltIn().call(decision))

@@ -13,7 +13,7 @@ from backend.devices.gpu.numbers import (  # noqa: E402
     MOST_TOKENS,
     SOFTMAX_SCALE,
     Budget,
-    Comparison,
+    NumbersTally,
     Outputs,
     alike,
 )
@@ -45,7 +45,7 @@ def attention(q: torch.Tensor, kv: torch.Tensor, p_type: torch.dtype, lost: int 
 
 def compared(o: torch.Tensor, q: torch.Tensor, kv: torch.Tensor, budget: Budget = BF16_P, **more: torch.Tensor) -> dict:
     unwritten = more.get("unwritten", torch.zeros(o.shape[:2], dtype=torch.bool))
-    found = Comparison(budget)
+    found = NumbersTally(budget)
     found.add(q, kv, o.double(), unwritten, more.get("lse"), 0)
     return found.result()
 
@@ -129,7 +129,7 @@ def test_a_batch_is_compared_as_its_requests_are_one_by_one() -> None:
     fill(queries, DType.BF16, False, 5, 0)
     o = torch.full((len(queries), heads, 512), -1, dtype=torch.int16)
     lse = torch.zeros((len(queries), heads))
-    one_by_one, query, page = Comparison(BF16_P), 0, 0
+    one_by_one, query, page = NumbersTally(BF16_P), 0, 0
     for length, rows, held in zip(kv_lens, query_lens, counts, strict=True):
         slots = (pages[page : page + held, None] * page_size + torch.arange(page_size)).view(-1)[:length]
         q, kv = (as_float64(raw, DType.BF16, False) for raw in (queries[query : query + rows], pool[slots]))

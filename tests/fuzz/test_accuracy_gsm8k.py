@@ -13,7 +13,7 @@ import pytest
 from gsm8k_server import table_server
 
 from backend.errors import CannotRunError, UsageError
-from fuzz.accuracy.asking import Answer, Asked, Lost, ask_all
+from fuzz.accuracy.asking import Answer, Asked, LostQuestion, ask_all
 from fuzz.accuracy.gsm8k import last_number, prompt, read_questions
 from fuzz.accuracy.server import Api, Server
 from fuzz.cli import main
@@ -184,7 +184,7 @@ def test_a_server_that_is_gone_ends_the_run(data: Path, tmp_path: Path) -> None:
     with table_server({}) as server:
         url = server.url
     asked = Asked("table", Api.COMPLETIONS, "", "", 16)
-    found: list[Answer | Lost] = []
+    found: list[Answer | LostQuestion] = []
     with pytest.raises(CannotRunError, match="16 questions in a row"):
         found.extend(ask_all(Server(url, retries=0), asked, questions[:5], questions[5:], 4))
 
@@ -206,7 +206,7 @@ def test_a_request_that_hangs_is_given_up(data: Path) -> None:
     asked = Asked("table", Api.COMPLETIONS, "", "", 16)
     with table_server(answers(wrong=0), hang) as server:
         (found,) = ask_all(Server(server.url, timeout=0.1, retries=0), asked, questions[:5], questions[5:6], 1)
-    assert isinstance(found, Lost)
+    assert isinstance(found, LostQuestion)
     assert "timed out" in found.reason
 
 

@@ -15,7 +15,7 @@ from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.result import Schedule
 from backend.devices.cdna import merged_output as merged
 from fuzz.accuracy import machine, measure
-from fuzz.accuracy.choices import Choice, choices, pairs
+from fuzz.accuracy.choices import ServingChoice, choices, pairs
 from fuzz.accuracy.measure import Measured, on_machine, rounding_alone
 from fuzz.cli import main
 
@@ -23,7 +23,7 @@ BF16, FP8 = DType.BF16, DType.FP8
 SHAPE = Case(16, (70, 9), release="2025-11", num_cu=4, backend="direct")
 
 
-def choice(shape: Case, mode: MetadataMode, q: DType, kv: DType) -> Choice:
+def choice(shape: Case, mode: MetadataMode, q: DType, kv: DType) -> ServingChoice:
     return next(one for one in choices(shape, None) if (one.case.mode, one.case.q_dtype, one.case.kv_dtype) == (mode, q, kv))
 
 
@@ -69,8 +69,8 @@ def test_a_kernel_that_reads_other_numbers_leaves_its_budget(monkeypatch: pytest
     """The measurement can fail: one request is given the other's tokens."""
     pool = machine._pool
 
-    def mixed(made: object, inputs: machine.Inputs) -> object:
-        return pool(made, machine.Inputs(inputs.q, (inputs.kv[0], inputs.kv[0][:9])))  # type: ignore[arg-type]
+    def mixed(made: object, inputs: machine.UnroundedInputs) -> object:
+        return pool(made, machine.UnroundedInputs(inputs.q, (inputs.kv[0], inputs.kv[0][:9])))  # type: ignore[arg-type]
 
     monkeypatch.setattr(machine, "_pool", mixed)
     found = on_machine(choice(SHAPE, MetadataMode.FAST, FP8, FP8), SHAPE, None, 0)

@@ -10,7 +10,7 @@ import pytest
 
 from fuzz import machine_facts
 from fuzz.cli import main
-from fuzz.machine_facts import Fact, State, ask_torch, gpu_facts
+from fuzz.machine_facts import Fact, FactState, ask_torch, gpu_facts
 
 NO_DRIVER = {"amd": False, "amd usable": False, "nvidia": False}
 AMD = {"amd": True, "amd usable": True, "nvidia": False}
@@ -26,8 +26,8 @@ def told(asked: Mapping[str, Any], driver: Mapping[str, bool] = NO_DRIVER) -> li
 
 def test_an_mi355x_is_told_with_its_runtime() -> None:
     runtime, gpu = told(torch("7.0.2", gpus=[["AMD Instinct MI355X", "gfx950:sramecc+:xnack-", 288, 256]]), AMD)
-    assert (runtime.state, runtime.found) == (State.HERE, "2.11.0, built for ROCm 7.0.2")
-    assert (gpu.name, gpu.state, gpu.advice) == ("GPU 0", State.HERE, "")
+    assert (runtime.state, runtime.found) == (FactState.HERE, "2.11.0, built for ROCm 7.0.2")
+    assert (gpu.name, gpu.state, gpu.advice) == ("GPU 0", FactState.HERE, "")
     for part in ("MI355X", "gfx950", "288 GiB", "256 compute units", "device rocm"):
         assert part in gpu.found
 
@@ -56,7 +56,7 @@ def test_what_keeps_a_gpu_from_being_seen_has_a_remedy(
     for name in machine_facts.VISIBLE:
         monkeypatch.delenv(name, raising=False)
     gpu = told(asked, driver)[-1]
-    assert gpu.state is State.MISSING
+    assert gpu.state is FactState.MISSING
     assert found in gpu.found
     assert advice in gpu.advice
 
@@ -70,7 +70,7 @@ def test_hidden_gpus_are_looked_for_where_they_are_hidden(monkeypatch: pytest.Mo
 def test_a_torch_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(machine_facts, "ASK_TORCH", script)
     (fact,) = told(ask_torch())
-    assert fact.state is State.MISSING
+    assert fact.state is FactState.MISSING
     assert "libamdhip64" in fact.found or "exit status 9" in fact.found
 
 

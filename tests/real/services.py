@@ -39,12 +39,12 @@ class Scripts:
     """Runs a script as a user would have written it, on the virtual GPU with aiter's planners served."""
 
     def __init__(self, release: str) -> None:
-        from backend.aiter.arguments import Device
+        from backend.aiter.arguments import TargetGpu
         from backend.case import Arch
         from backend.real.aiter_ops import open_aiter
         from backend.real.handlers import PlannerHandlers
 
-        self.device = Device(Arch.GFX950, 256)
+        self.device = TargetGpu(Arch.GFX950, 256)
         self.aiter = open_aiter(None, release)
         self.handlers = PlannerHandlers(release, self.device)
         self.calls: list[tuple[str, list[int] | None]] = []

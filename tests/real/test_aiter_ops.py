@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from backend.aiter.arguments import Device, SizingArguments
+from backend.aiter.arguments import SizingArguments, TargetGpu
 from backend.aiter.release import PublicCalls
 from backend.aiter.release import release as named
 from backend.aiter.sizing import buffer_sizes
@@ -94,7 +94,7 @@ def test_the_wheel_s_own_python_runs(gpu: VirtualGpu) -> None:
             given = aiter.get_mla_metadata_info_v1(batch, queries, heads, aiter.dtypes.fp8, aiter.dtypes.fp8, False, True)
             expected = buffer_sizes(
                 named("2025-11"),
-                Device(Arch.GFX950, 256),
+                TargetGpu(Arch.GFX950, 256),
                 SizingArguments(batch, queries, heads, DType.FP8, DType.FP8, False, True, None, False),
             )
             words = [torch.Size([size]).numel() if isinstance(size, int) else torch.Size(size).numel() for size, _ in given]

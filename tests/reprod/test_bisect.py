@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, SizingArguments
+from backend.aiter.arguments import BufferSizes, DecodeArguments, SizingArguments, TargetGpu
 from backend.aiter.codefiles import open_source
 from backend.aiter.fold import fold_heads
 from backend.aiter.release import release
@@ -141,7 +141,7 @@ def test_the_answer_names_the_commit_or_says_that_it_is_a_range() -> None:
 
 
 def test_host_code_that_is_not_provided_for_ends_the_run() -> None:
-    device = Device(Arch.GFX950, 256)
+    device = TargetGpu(Arch.GFX950, 256)
     arguments = SizingArguments(1, 1, 16, DType.FP8, DType.FP8, False, True, 32, False)
     parameters = "batch_size, max_seqlen_qo, num_head_qo, q_dtype, kv_dtype, is_sparse, fast_mode=True, num_kv_splits=32"
     for body, wanted in (
@@ -174,7 +174,7 @@ def test_sizing_and_fold_executed_are_those_that_are_built_in(aiter_checkout: Pa
     sizing, decode = (text_of(aiter_checkout, named_release, path) for path in (SIZING_FILE, DECODE_FILE))
     compared, rules = 0, release(named_release)
     for arch, q, kv, heads, qlen in itertools.product(Arch, DType, DType, (8, 16, 32, 48, 64, 96, 112, 128), (1, 2, 3, 4, 5)):
-        device = Device(arch, NUM_CU[arch])
+        device = TargetGpu(arch, NUM_CU[arch])
         for fast, intra in ((True, False), (False, True), (False, False)):
             arguments = SizingArguments(7, qlen, heads, q, kv, False, fast, 64, intra)
             answer = rules.sizing(device, arguments)
@@ -187,14 +187,14 @@ def test_sizing_and_fold_executed_are_those_that_are_built_in(aiter_checkout: Pa
     assert compared == 2 * 2 * 2 * 8 * 5
 
 
-def sizes_or_none(text: str, device: Device, arguments: SizingArguments) -> BufferSizes | None:
+def sizes_or_none(text: str, device: TargetGpu, arguments: SizingArguments) -> BufferSizes | None:
     try:
         return executed_sizes(text, device, arguments)
     except RefusedByHostCode:
         return None
 
 
-def stage1_or_none(text: str, device: Device, arguments: DecodeArguments) -> tuple[int, int, int] | None:
+def stage1_or_none(text: str, device: TargetGpu, arguments: DecodeArguments) -> tuple[int, int, int] | None:
     try:
         shown = executed_decode(text, "", device, arguments, {}, lambda _: None)
     except RefusedByHostCode:

@@ -9,7 +9,7 @@ import pytest
 
 from backend.case import Case
 from backend.path import Path as CasePath
-from backend.real.allocator import GAP, MIB, AddressSpace, CachingAllocator
+from backend.real.allocator import GAP, MIB, CachingAllocator, ProcessAddresses
 from reprod.layout_text import percent
 from reprod.layouts import Setting, Stray, lay_out, layouts, share, strays_of, tensor_bytes
 
@@ -17,7 +17,7 @@ FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 
 
 def fresh(expandable: bool = False) -> CachingAllocator:
-    return CachingAllocator(AddressSpace(), expandable)
+    return CachingAllocator(ProcessAddresses(), expandable)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_an_expandable_segment_grows_by_granules_and_leaves_no_hole() -> None:
 
 
 def test_segments_lie_apart() -> None:
-    space = AddressSpace()
+    space = ProcessAddresses()
     first, second = space.map(2 * MIB), space.map(20 * MIB)
     assert first.base - second.end == GAP
     assert space.is_mapped(first.base, first.end)

@@ -13,12 +13,12 @@ from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.real.script.options import Options
-from backend.real.script.report import ScriptReport, Seen
+from backend.real.script.report import ScriptReport, SeenFinding
 from fuzz.cli import main
 from reprod.fix import fix_of
 from reprod.folder import SCRIPT
 from reprod.script import script_text
-from reprod.verify import Verdict, Verification, told, verdict, verified, verify
+from reprod.verify import ScriptVerdict, Verification, told, verdict, verified, verify
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 REVISION_2026_06 = "2988812e134a"
@@ -146,7 +146,7 @@ def test_a_script_that_shows_nothing_is_told_so() -> None:
 
 
 def ended(*arguments: str, code: int, findings: bool = False, output: str = "") -> Verification:
-    seen = (Seen(Finding(FindingKind.NUMERICS, Severity.SILENT, Party.KERNEL, "x.co", "o", "wrong"), 1, False),)
+    seen = (SeenFinding(Finding(FindingKind.NUMERICS, Severity.SILENT, Party.KERNEL, "x.co", "o", "wrong"), 1, False),)
     report = ScriptReport(1, "gfx950", 256, "aiter", "machine code", None, seen if findings else (), 1, 1, (), None)
     return Verification(arguments, code, (report,), output, None, 1.0)
 
@@ -154,13 +154,13 @@ def ended(*arguments: str, code: int, findings: bool = False, output: str = "") 
 def test_what_a_verdict_asks_for() -> None:
     wrong, right, noticed = ended(code=1), ended("--fixed", code=0), ended("--fixed", code=0, findings=True)
     unnoticed = ended(code=0, findings=True)
-    assert Verdict(SCRIPT, (wrong, right)).shows
-    assert Verdict(SCRIPT, (wrong,)).shows
-    assert not Verdict(SCRIPT, (wrong, ended("--fixed", code=1))).shows  # a remedy that does not help proves nothing
-    assert not Verdict(SCRIPT, (wrong, noticed)).shows
-    assert not Verdict(SCRIPT, (ended(code=2), right)).shows
-    assert "the script itself ends well" in Verdict(SCRIPT, (unnoticed, right)).told
-    assert "does NOT" in Verdict(SCRIPT, (ended(code=0), right)).told
+    assert ScriptVerdict(SCRIPT, (wrong, right)).shows
+    assert ScriptVerdict(SCRIPT, (wrong,)).shows
+    assert not ScriptVerdict(SCRIPT, (wrong, ended("--fixed", code=1))).shows  # a remedy that does not help proves nothing
+    assert not ScriptVerdict(SCRIPT, (wrong, noticed)).shows
+    assert not ScriptVerdict(SCRIPT, (ended(code=2), right)).shows
+    assert "the script itself ends well" in ScriptVerdict(SCRIPT, (unnoticed, right)).told
+    assert "does NOT" in ScriptVerdict(SCRIPT, (ended(code=0), right)).told
     assert (unnoticed.code, wrong.code, right.code, ended(code=7).code) == (1, 1, 0, 7)
 
 
@@ -176,7 +176,7 @@ def test_a_script_whose_own_comparison_fails_is_told_so() -> None:
     """An exit code of 1 beside "no finding" would read as a script that broke."""
     alone, broken = ended(code=1, output=WRONG_ROWS), ended(code=1, output="Traceback (most recent call last):\n")
     both = ended(code=1, findings=True, output=WRONG_ROWS)
-    lines = Verdict(SCRIPT, (alone, broken, both)).lines[1:]
+    lines = ScriptVerdict(SCRIPT, (alone, broken, both)).lines[1:]
     fails = "exit 1, the script's comparison with its reference fails (o: 1 of 2 rows are wrong by their largest error)"
     assert lines[0] == f"`python repro.py`: {fails}, no finding byte by byte"
     assert lines[1] == "`python repro.py`: exit 1, no finding"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Device, PlanArguments, SizingArguments
+from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, SizingArguments, TargetGpu
 from backend.case import Arch, DType
 from backend.revision.tensors import ShapedTensor
 
@@ -31,9 +31,9 @@ def of(name: str, revision: str) -> list[dict[str, Any]]:
     return [line for line in lines(name) if line["rev"] == revision]
 
 
-def device(arguments: dict[str, Any]) -> Device:
+def device(arguments: dict[str, Any]) -> TargetGpu:
     """The GPU of a call."""
-    return Device(Arch(arguments["arch"]), arguments["num_cu"])
+    return TargetGpu(Arch(arguments["arch"]), arguments["num_cu"])
 
 
 def _dtype(name: str | None) -> DType:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backend.aiter import planner_rules as rules
-from backend.aiter.arguments import BufferSizes, Device, Int32Array, PlanArguments
+from backend.aiter.arguments import BufferSizes, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.fold import FOLDED_HEADS
 from backend.aiter.planner_rules import FastRules, FirstFastRules, PlannerRules
 from backend.aiter.planners.arena import thread_arena
@@ -52,14 +52,14 @@ def planner_for(fast_mode: bool, intra_batch_mode: bool) -> PlannerName:
     return PlannerName.V1_0 if intra_batch_mode else PlannerName.V1_1
 
 
-def plan(release: Release, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
+def plan(release: Release, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
     """What get_mla_metadata_v1 of `release` does to buffers of `allocated` words; raises what `plan_by_rules` raises."""
     _check_usage(arguments)
     return release.planners(device, arguments, allocated)
 
 
 def plan_by_rules(
-    planners: PlannerRules, device: Device, arguments: PlanArguments, allocated: BufferSizes, *, compiled: bool = True
+    planners: PlannerRules, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes, *, compiled: bool = True
 ) -> Plan:
     """The same by the rules of a built-in release.
 
@@ -119,7 +119,7 @@ def _not_launched(planners: PlannerRules, arguments: PlanArguments) -> str | Non
 
 
 def _launch(
-    planners: PlannerRules, planner: PlannerName, device: Device, arguments: PlanArguments, allocated: BufferSizes
+    planners: PlannerRules, planner: PlannerName, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes
 ) -> _Launch | str:
     """The launch of a planner, or why its host function raises."""
     if planner is PlannerName.V1_0:
@@ -131,7 +131,7 @@ def _launch(
     return _launch_v1_2(planners.fast, device, arguments, allocated)
 
 
-def _launch_v1_0(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+def _launch_v1_0(device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
     num_heads = rules.heads(arguments)
     fold = rules.fold_by_head_count(num_heads)
     head_width = num_heads if fold == 1 else FOLDED_HEADS
@@ -171,7 +171,7 @@ def _launch_v1_0(device: Device, arguments: PlanArguments, allocated: BufferSize
     )
 
 
-def _launch_v1_1(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+def _launch_v1_1(device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
     num_heads = rules.heads(arguments)
     fold = rules.fold_by_head_count(num_heads)
     head_width = num_heads if fold == 1 else FOLDED_HEADS
@@ -205,7 +205,7 @@ def _launch_v1_1(device: Device, arguments: PlanArguments, allocated: BufferSize
     )
 
 
-def _launch_v1_2_first(device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+def _launch_v1_2_first(device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
     num_heads = rules.heads(arguments)
     fold = rules.fold_by_head_count(num_heads)
     head_width = num_heads if fold == 1 else FOLDED_HEADS
@@ -247,7 +247,7 @@ def _launch_v1_2_first(device: Device, arguments: PlanArguments, allocated: Buff
     )
 
 
-def _launch_v1_2(fast: FastRules, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
+def _launch_v1_2(fast: FastRules, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> _Launch | str:
     fold = rules.fold_by_native(fast, device, arguments)
     head_width = rules.heads(arguments) if fold == 1 else FOLDED_HEADS
     if not fast.accepts(device, arguments, head_width):
@@ -301,7 +301,7 @@ def _sparse_rows(arguments: PlanArguments) -> tuple[int, int]:
     return 1, arguments.uni_seqlen_qo
 
 
-def _lengths_fit(device: Device, rows: int, uniform_queries: int, other_bytes: int) -> bool:
+def _lengths_fit(device: TargetGpu, rows: int, uniform_queries: int, other_bytes: int) -> bool:
     """Whether a v1_2 kernel keeps its rows' KV lengths in local memory."""
     available = device.lds_bytes
     if uniform_queries < 1 and 4 * rows > available:

@@ -15,13 +15,13 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.aiter.text.surroundings import LIBRARY, MACROS, Address, Tensor, python_names, surroundings
 from backend.case import Arch
 from backend.cxx.containers import map_order
 from backend.cxx.errors import CxxError, HostTrap
 from backend.cxx.host import HostModule, lower_host
-from backend.cxx.host_runtime import CheckFailedError, Record, f32, log2f
+from backend.cxx.host_runtime import CheckFailedError, RecordObject, f32, log2f
 from backend.cxx.host_values import Class, Surroundings
 from backend.cxx.module import host_functions, local_at
 from backend.cxx.syntax import Unit, parse_unit
@@ -99,7 +99,7 @@ class AsmKernel:
         raise _Launch(self, arguments)
 
 
-class KernelTable:
+class LauncherTable:
     """cfg_mla_asm: an unordered map from architecture and symbol to a row; the iteration order is the standard library's."""
 
     def __init__(self, rows: Mapping[str, Any]) -> None:
@@ -155,10 +155,10 @@ class Launcher:
         self._read = read
         self._has = has
         self._functions: dict[tuple[Arch, int, tuple[tuple[str, str], ...]], Callable[..., Any]] = {}
-        self._made_tables: dict[Arch, KernelTable] = {}
+        self._made_tables: dict[Arch, LauncherTable] = {}
         self._lock = threading.Lock()
 
-    def launch(self, device: Device, arguments: tuple[Any, ...], environment: Mapping[str, str]) -> Launched | NotLaunched:
+    def launch(self, device: TargetGpu, arguments: tuple[Any, ...], environment: Mapping[str, str]) -> Launched | NotLaunched:
         """What a call with these arguments, by position as Python's declaration has them, launches.
 
         arguments: Tensor or None, int, float; what is missing at the end is the declaration's default: None. Raises CxxError
@@ -236,22 +236,22 @@ class Launcher:
         names = dict.fromkeys(name for rows in self._tables.values() for row in rows[:1] for name in row)
         return tuple(name for name in names if name not in ("knl_name", "co_name", "arch"))
 
-    def table(self, arch: Arch) -> KernelTable:
+    def table(self, arch: Arch) -> LauncherTable:
         """The kernel table of a build for one architecture. Missing columns are 0; a symbol's second row is dropped."""
         if arch not in self._made_tables:
             self._made_tables[arch] = self._table(arch)
         return self._made_tables[arch]
 
-    def _table(self, arch: Arch) -> KernelTable:
+    def _table(self, arch: Arch) -> LauncherTable:
         rows: dict[str, Any] = {}
         for row in self._tables.get(arch, []):
             values = {name: _cell(row.get(name)) for name in self._columns}
             key = f"{arch}{row['knl_name']}"
             made = SimpleNamespace(knl_name=row["knl_name"], co_name=f"mla/{row['co_name']}", arch=str(arch), **values)
             rows.setdefault(key, made)
-        return KernelTable(rows)
+        return LauncherTable(rows)
 
-    def _entry(self, device: Device, environment: Mapping[str, str]) -> Callable[..., Any]:
+    def _entry(self, device: TargetGpu, environment: Mapping[str, str]) -> Callable[..., Any]:
         key = (device.arch, device.num_cu, tuple(sorted(environment.items())))
         with self._lock:
             if key not in self._functions:
@@ -278,7 +278,7 @@ class Launcher:
 
     def _launched(self, launched: _Launch, arch: Arch) -> Launched:
         values, size, *rest = launched.arguments
-        if not isinstance(values, Record):
+        if not isinstance(values, RecordObject):
             raise CxxError(LAUNCHER_FILE, 0, "kernel arguments that are no record")
         kernargs = tuple(
             (name, offset, width, _shown(values.__dict__.get(name)) if name in values.__dict__ else None)

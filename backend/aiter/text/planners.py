@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.aiter.arguments import BufferSizes, Device, Int32Array, PlanArguments
+from backend.aiter.arguments import BufferSizes, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.planners.memory import BUFFER_NAMES, Marks
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.text.surroundings import (
@@ -30,7 +30,7 @@ from backend.case import Arch, DType
 from backend.cxx.errors import CxxError
 from backend.cxx.host import HostModule, lower_host
 from backend.cxx.host_runtime import CheckFailedError
-from backend.cxx.kernel import SHARED, Kernel, lower_kernel
+from backend.cxx.kernel import SHARED, LoweredKernel, lower_kernel
 from backend.cxx.memory import Spaces
 from backend.cxx.module import compiled_kernel, host_functions, local_at
 from backend.cxx.syntax import Unit, parse_unit
@@ -67,14 +67,16 @@ class Planners:
         self._local = threading.local()
         self._modules: dict[Arch, _Module] = {}
 
-    def plan(self, device: Device, arguments: PlanArguments, allocated: BufferSizes, switches: Switches = NO_SWITCHES) -> Plan:
+    def plan(
+        self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes, switches: Switches = NO_SWITCHES
+    ) -> Plan:
         """What the revision's get_mla_metadata_v1 does to buffers of `allocated` words.
 
         Raises CxxError where its text uses what is not provided for, UnmodelledError where hardware's answer is not known.
         """
         return self._module(device.arch).plan(device, arguments, allocated, switches, self._spaces)
 
-    def lowered(self, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> str | None:
+    def lowered(self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> str | None:
         """The kernel that a call would run, lowered and neither compiled nor run; None where AITER rejects the call.
 
         Raises CxxError where the text uses what is not provided for.
@@ -86,7 +88,7 @@ class Planners:
             self._modules[arch] = _Module(self._read, arch)
         return self._modules[arch]
 
-    def _spaces(self, kernel: Kernel) -> Spaces:
+    def _spaces(self, kernel: LoweredKernel) -> Spaces:
         """The calling thread's memory for a kernel."""
         kept: dict[int, Spaces] = self._local.__dict__.setdefault("spaces", {})
         count = len(kernel.spaces)
@@ -99,7 +101,7 @@ class Planners:
 class _Launched:
     """A launch: which kernel on what. heads: of a planned row, a variable of the host function; 0 where it has none."""
 
-    kernel: Kernel
+    kernel: LoweredKernel
     template: tuple[Any, ...]
     arguments: Mapping[str, Any]
     blocks: tuple[int, int, int]
@@ -128,16 +130,16 @@ class _Module:
         self.parameters = self.host.parameters[ENTRY]
         self.aiter_tensors = "aiter_tensor_t" in (read(ENTRY_FILE) or "")
         self.arch = arch
-        self._kernels: dict[int, tuple[Kernel, Callable[..., int]]] = {}
+        self._kernels: dict[int, tuple[LoweredKernel, Callable[..., int]]] = {}
         self._functions: dict[tuple[int, tuple[tuple[str, str], ...]], Callable[..., Any]] = {}
 
     def plan(
         self,
-        device: Device,
+        device: TargetGpu,
         arguments: PlanArguments,
         allocated: BufferSizes,
         switches: Switches,
-        spaces_of: Callable[[Kernel], Spaces],
+        spaces_of: Callable[[LoweredKernel], Spaces],
     ) -> Plan:
         """See Planners.plan."""
         launched = self._launched(device, arguments, allocated, switches)
@@ -145,13 +147,13 @@ class _Module:
             return _rejected(_planner_by_flags(arguments), launched, allocated)
         return self._run(launched, arguments, allocated, spaces_of)
 
-    def lowered(self, device: Device, arguments: PlanArguments, allocated: BufferSizes) -> str | None:
+    def lowered(self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> str | None:
         """See Planners.lowered."""
         launched = self._launched(device, arguments, allocated, NO_SWITCHES)
         return None if isinstance(launched, str) else launched.kernel.name
 
     def _launched(
-        self, device: Device, arguments: PlanArguments, allocated: BufferSizes, switches: Switches
+        self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes, switches: Switches
     ) -> _Launched | str:
         """What the host half of a call launches; why it is rejected."""
         entry = self._entry(device, switches.environment)
@@ -167,7 +169,7 @@ class _Module:
             return stop.launched
         raise CxxError(ENTRY_FILE, 0, "a planner that launches nothing")
 
-    def _entry(self, device: Device, environment: Mapping[str, str]) -> Callable[..., Any]:
+    def _entry(self, device: TargetGpu, environment: Mapping[str, str]) -> Callable[..., Any]:
         key = (device.num_cu, tuple(sorted(environment.items())))
         if key not in self._functions:
             names = python_names(device.arch, device.num_cu, environment)
@@ -183,7 +185,7 @@ class _Module:
             _Launched(kernel, template, named, blocks, threads[0] if isinstance(threads, tuple) else threads, lds_bytes)
         )
 
-    def kernel(self, number: int) -> tuple[Kernel, Callable[..., int]]:
+    def kernel(self, number: int) -> tuple[LoweredKernel, Callable[..., int]]:
         """A kernel that the host code launches, lowered and compiled at its first use."""
         if number not in self._kernels:
             name, shapes = self.host.launched[number]
@@ -198,7 +200,7 @@ class _Module:
         return "fp8 fnuz" if dtype is DType.FP8 and arch is Arch.GFX942 else dtype.value
 
     def _given(
-        self, device: Device, arguments: PlanArguments, allocated: BufferSizes, more: Mapping[str, Any]
+        self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes, more: Mapping[str, Any]
     ) -> list[Any] | str:
         """Arguments of the entry by its own parameters; why a caller cannot hand over one that the revision lacks."""
         int32: Any = (
@@ -245,7 +247,11 @@ class _Module:
         return [values[name] for name in self.parameters]
 
     def _run(
-        self, launched: _Launched, arguments: PlanArguments, allocated: BufferSizes, spaces_of: Callable[[Kernel], Spaces]
+        self,
+        launched: _Launched,
+        arguments: PlanArguments,
+        allocated: BufferSizes,
+        spaces_of: Callable[[LoweredKernel], Spaces],
     ) -> Plan:
         kernel = launched.kernel
         if launched.blocks != (1, 1, 1) or launched.threads % _LANES:

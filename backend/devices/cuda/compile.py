@@ -1,7 +1,7 @@
 """Our Triton kernels as CDNA code objects, with what a loader needs to run them. Needs triton, no GPU.
 
 The same source that runs on a GPU, for gfx942 (fp8 e4m3fnuz) and gfx950 (e4m3fn). A `Compiled` says what goes where in the
-kernel argument segment; the `arguments` functions say what the values are for an Order. Knows no machine that runs it.
+kernel argument segment; the `arguments` functions say what the values are for a KernelRun. Knows no machine that runs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.case import QK_HEAD_DIM, Arch, DType
-from backend.devices.cuda.order import Order
+from backend.devices.cuda.order import KernelRun
 from backend.errors import CannotRunError
 
 DECODE, DECODE_SPLIT = "mla_decode_persistent", "mla_decode_split"
@@ -80,7 +80,7 @@ class Compiled:
     lds: int
 
 
-def variant_for(order: Order, arch: Arch) -> Variant:
+def variant_for(order: KernelRun, arch: Arch) -> Variant:
     """The variant that runs an order."""
     rows = order.heads * order.max_seqlen_q
     block_m = 16 if rows <= 16 else 32 if rows <= 32 else 64
@@ -92,18 +92,18 @@ def variant_for(order: Order, arch: Arch) -> Variant:
     )
 
 
-def kernels_for(order: Order) -> tuple[str, ...]:
+def kernels_for(order: KernelRun) -> tuple[str, ...]:
     """Kernels of an order in the order of their launch."""
     if order.persistent:
         return DECODE, REDUCE
     return (DECODE_SPLIT,) if order.logits_is_o else (DECODE_SPLIT, MERGE)
 
 
-def _shares(order: Order, variant: Variant) -> int:
+def _shares(order: KernelRun, variant: Variant) -> int:
     return max(1, -(-order.heads * order.max_seqlen_q // variant.block_m))
 
 
-def grid_for(order: Order, kernel: str, variant: Variant) -> tuple[int, int, int]:
+def grid_for(order: KernelRun, kernel: str, variant: Variant) -> tuple[int, int, int]:
     """Workgroups of a launch."""
     shares = _shares(order, variant)
     return {
@@ -114,7 +114,7 @@ def grid_for(order: Order, kernel: str, variant: Variant) -> tuple[int, int, int
     }[kernel]
 
 
-def scalars_for(order: Order, variant: Variant) -> Mapping[str, int | float]:
+def scalars_for(order: KernelRun, variant: Variant) -> Mapping[str, int | float]:
     """Numbers of every kernel, by parameter name."""
     return {
         "scale_log2": QK_HEAD_DIM**-0.5 / math.log(2),

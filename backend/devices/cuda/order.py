@@ -40,7 +40,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class KernelRun:
     """One launch and its merge. heads, fold, rows: as the kernel sees them (q: [rows, heads, 576]).
 
     sizes: bytes of each tensor. words: contents of the index tensors and, for a persistent call, of the plan's buffers.
@@ -90,7 +90,7 @@ def tensor_sizes(call: Call) -> dict[str, int]:
     return sizes
 
 
-def order(call: Call, seed: int = 0) -> Order:
+def order(call: Call, seed: int = 0) -> KernelRun:
     """The order for a call that has a launch and whose plan, if it has one, was not rejected.
 
     Raises UnmodelledError for what our own kernel is not made for.
@@ -112,7 +112,7 @@ def order(call: Call, seed: int = 0) -> Order:
     else:
         batch = len(decode.qo_indptr) - 1
         words["num_kv_splits_indptr"] = Words.of(np.arange(batch + 1, dtype=np.int32) * np.int32(launch.num_kv_splits))
-    return Order(
+    return KernelRun(
         seed=seed,
         q_dtype=decode.q_dtype,
         kv_dtype=decode.kv_dtype,

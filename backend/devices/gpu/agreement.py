@@ -17,7 +17,7 @@ import torch
 
 from backend.call import Call
 from backend.case import V_HEAD_DIM, Arch, DType
-from backend.devices.cuda.order import Order, order
+from backend.devices.cuda.order import KernelRun, order
 from backend.devices.cuda.selftest import well_formed_calls
 from backend.devices.gpu.decode import Decode
 from backend.devices.registry import open_device
@@ -38,7 +38,7 @@ ALLOWED = 2.0**-7
 """Difference over size (rms) of a row: P and o are each rounded to bf16 (2^-8) on both sides, and either may round first."""
 
 
-def orders(count: int, seed: int) -> Iterator[tuple[Call, Order]]:
+def orders(count: int, seed: int) -> Iterator[tuple[Call, KernelRun]]:
     """The same on every machine."""
     made = ((one, order(one)) for one in well_formed_calls(seed, 4 * count, MAX_TOKENS))
     yield from itertools.islice((one for one in made if one[1].rows * one[1].heads <= MAX_ROWS), count)

@@ -20,7 +20,7 @@ from backend.case import DType
 from backend.cdna.memory import AddressSpace
 from backend.codec import from_plain
 from backend.devices.cdna.merged_output import folded, outputs, partial_rows
-from backend.devices.gpu.numbers import BF16_P, FP8_P, Comparison
+from backend.devices.gpu.numbers import BF16_P, FP8_P, NumbersTally
 from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_float64, fill, is_fnuz
 from backend.errors import CannotRunError
 from backend.observation import Numbers
@@ -62,7 +62,7 @@ def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
     """
     decode, decision, fnuz = call.decode, call.decision, is_fnuz(call.launched.arch)
     left = outputs(call, space)
-    found = Comparison(FP8_P if decode.q_dtype is DType.FP8 else BF16_P, causal=bool(decode.option("causal", default=True)))
+    found = NumbersTally(FP8_P if decode.q_dtype is DType.FP8 else BF16_P, causal=bool(decode.option("causal", default=True)))
     query = entry = 0
     for length, rows in zip(decision.kv_lens, decision.query_lens, strict=True):
         position = np.arange(length)

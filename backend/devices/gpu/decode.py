@@ -15,7 +15,7 @@ import torch
 import triton.language as tl
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
-from backend.devices.cuda.order import Order
+from backend.devices.cuda.order import KernelRun
 from backend.devices.gpu import kernels
 from backend.devices.gpu.memory import Damage, GuardedMemory, Memory, SeparateMemory, Wanted
 from backend.devices.gpu.numbers import BF16_P, SOFTMAX_SCALE, Outputs
@@ -60,7 +60,7 @@ class Decode:
     separate: every tensor an allocation of its own (see SeparateMemory). fnuz: fp8 is e4m3fnuz, which no NVIDIA GPU has.
     """
 
-    def __init__(self, order: Order, device: torch.device, separate: bool = False, fnuz: bool = False) -> None:
+    def __init__(self, order: KernelRun, device: torch.device, separate: bool = False, fnuz: bool = False) -> None:
         self.order = order
         self._device = device
         self._fnuz = fnuz

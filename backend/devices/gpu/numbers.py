@@ -48,7 +48,7 @@ SOFTMAX_SCALE = QK_HEAD_DIM**-0.5
 """What mla_decode_fwd takes where the caller gives no sm_scale."""
 
 
-class Comparison:
+class NumbersTally:
     """Adds up requests; `result` gives the fields of backend.observation.Numbers.
 
     causal: whether a query is hidden from the tokens behind its own. Nothing is read back from the device before `result`: a
@@ -195,7 +195,7 @@ class Outputs:
 
     def compared(self, budget: Budget) -> dict[str, Any]:
         """Fields of Numbers."""
-        found = Comparison(budget, self.causal)
+        found = NumbersTally(budget, self.causal)
         first_query = [0, *accumulate(self.query_lens)]
         first_page = [0, *accumulate(-(-length // self.page_size) for length in self.kv_lens)]
         for group in alike(self.kv_lens, self.query_lens, self.queries.shape[1]):

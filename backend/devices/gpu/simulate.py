@@ -19,7 +19,7 @@ from backend.cdna.machine import Launch, Machine
 from backend.cdna.memory import AddressSpace
 from backend.cdna.result import BadAccess, Mode, Schedule
 from backend.devices.cuda.compile import Compiled, Variant, compiled_for, grid_for, kernels_for, scalars_for, variant_for
-from backend.devices.cuda.order import Order
+from backend.devices.cuda.order import KernelRun
 from backend.devices.gpu.decode import Decode
 from backend.devices.gpu.values import is_fnuz
 
@@ -35,7 +35,7 @@ class Simulated:
     instructions: int
 
 
-def simulate(order: Order, arch: Arch, schedule: Schedule = Schedule.ROUND_ROBIN) -> Simulated:
+def simulate(order: KernelRun, arch: Arch, schedule: Schedule = Schedule.ROUND_ROBIN) -> Simulated:
     """Runs stage 1 and the merge of an order. Raises UnmodelledError where the machine has no model of an instruction."""
     decode = Decode(order, torch.device("cpu"), separate=True, fnuz=is_fnuz(arch))
     space = AddressSpace()
@@ -56,7 +56,7 @@ def simulate(order: Order, arch: Arch, schedule: Schedule = Schedule.ROUND_ROBIN
 
 
 def _run(
-    order: Order,
+    order: KernelRun,
     kernel: str,
     variant: Variant,
     made: Compiled,

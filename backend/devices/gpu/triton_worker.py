@@ -85,11 +85,11 @@ class TritonWorker:
 
     def _run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
         from backend.codec import from_plain
-        from backend.devices.cuda.order import Order
+        from backend.devices.cuda.order import KernelRun
         from backend.devices.gpu.decode import Decode
 
         began = time.monotonic()
-        decode = Decode(from_plain(Order, payload), self._device, self._separate)
+        decode = Decode(from_plain(KernelRun, payload), self._device, self._separate)
         reporter.ranges(decode.memory.ranges())
         decode.synchronize()
         reporter.meet()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.case import NUM_CU, Arch, DType
 from backend.real.aiter_ops import Handlers
 from backend.real.frameworks.record import DecisionRow, Recording
@@ -31,7 +31,7 @@ def decision_table(
     kv_dtypes: Sequence[DType] = KV_DTYPES,
 ) -> list[DecisionRow]:
     """One row for each number of heads and KV dtype."""
-    handlers = PlannerHandlers(release, Device(arch, NUM_CU[arch]), fills=False)
+    handlers = PlannerHandlers(release, TargetGpu(arch, NUM_CU[arch]), fills=False)
     rows = []
     for num_head in heads:
         for kv_dtype in kv_dtypes:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.errors import CannotRunError
 from backend.real.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots, operation
 from backend.real.frameworks.fetch import BackendSource
@@ -81,7 +81,7 @@ class Process:
     """One framework process: everything that lives from its start to its end."""
 
     source: BackendSource
-    device: Device
+    device: TargetGpu
     gpu: VirtualGpu
     guard: KernelGuard
     watcher: CallWatcher
@@ -94,7 +94,7 @@ class Process:
 def process(
     source: BackendSource,
     aiter: AiterSource,
-    device: Device,
+    device: TargetGpu,
     handlers: Handlers,
     fakes: Mapping[str, Any],
     environment: Mapping[str, str],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backend.aiter.arguments import DecodeArguments, Device, Int32Array, PlanArguments, SizingArguments
+from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments, TargetGpu
 from backend.case import DType
 from backend.real.frameworks.scenarios import StepKind
 
@@ -89,7 +89,7 @@ class RecordedStep:
     kind: StepKind
     backend: int
     release: str
-    device: Device
+    device: TargetGpu
     num_head: int
     kv_lens: tuple[int, ...]
     query_lens: tuple[int, ...]

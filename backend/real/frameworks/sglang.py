@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.aiter_ops import AiterSource, Handlers
@@ -72,7 +72,7 @@ class ForwardTensors:
 
 
 @dataclass(slots=True, eq=False)
-class GraphInputs:
+class SglangGraphInputs:
     """Tensors that graphs of one kind are captured on; replays write into them, and leave what they do not write."""
 
     req_pool_indices: torch.Tensor
@@ -92,7 +92,7 @@ class SglangDriver:
 
     def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
         """Run a scenario in a fresh process; `environment`: SGLANG_ and AITER_ variables to set."""
-        device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
+        device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         state = SglangState(scenario)
         with process(self.source, self.aiter, device, handlers, state.fakes(), environment or {}, _other_roots()) as running:
             return _Run(running, scenario, state).everything()
@@ -116,7 +116,7 @@ class _Run:
         self.context = longest + CONTEXT_SLACK
         self.pools = [RequestPool(config, self.context, state.dtype(config.kv_dtype)) for config in scenario.backends]
         self.backends: list[Any] = []
-        self.graphs: dict[tuple[int, StepKind], GraphInputs] = {}
+        self.graphs: dict[tuple[int, StepKind], SglangGraphInputs] = {}
 
     def _config(self, step: Step) -> BackendConfig:
         return self.scenario.backends[step.backend]
@@ -309,7 +309,7 @@ class _Run:
         each = self._rows_a_request(which, kind)
         holder = backend.attn_backends[0] if kind is StepKind.MULTI_STEP_DRAFT else backend
         fill = int(holder.get_cuda_graph_seq_len_fill_value())
-        inputs = self.graphs[which, kind] = GraphInputs(
+        inputs = self.graphs[which, kind] = SglangGraphInputs(
             req_pool_indices=torch.zeros(config.max_batch, dtype=torch.int64, device="cuda"),
             seq_lens=torch.full((config.max_batch,), fill, dtype=torch.int32, device="cuda"),
             seq_lens_cpu=torch.full((config.max_batch,), fill, dtype=torch.int32),
@@ -319,7 +319,7 @@ class _Run:
         for batch in sorted(set(config.graph_batches), reverse=True):
             self.recorder.guarded(-1, Phase.CAPTURE, which, kind, self._capture_one, which, kind, inputs, batch)
 
-    def _capture_one(self, which: int, kind: StepKind, inputs: GraphInputs, batch: int) -> None:
+    def _capture_one(self, which: int, kind: StepKind, inputs: SglangGraphInputs, batch: int) -> None:
         backend = self.backends[which]
         each = self._rows_a_request(which, kind)
         forward_batch = self._graph_batch(which, kind, inputs, batch, batch * inputs.fill)
@@ -335,7 +335,13 @@ class _Run:
         self._record(-1, which, Phase.CAPTURE, nobody, decodes, padded=batch, fill=inputs.fill + added)
 
     def _graph_batch(
-        self, which: int, kind: StepKind, inputs: GraphInputs, batch: int, seq_lens_sum: int, query_lens: tuple[int, ...] = ()
+        self,
+        which: int,
+        kind: StepKind,
+        inputs: SglangGraphInputs,
+        batch: int,
+        seq_lens_sum: int,
+        query_lens: tuple[int, ...] = (),
     ) -> Any:
         """A batch on the graph's inputs. query_lens: rows of the real requests; padding has a request's usual number."""
         each = self._rows_a_request(which, kind)

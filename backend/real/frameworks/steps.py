@@ -32,7 +32,7 @@ RECORDED = "recorded"
 
 
 @dataclass(frozen=True, slots=True)
-class Disagreement:
+class StepMismatch:
     """One way in which a step is not what its batch needs. subject: the argument; message: for people; line: FILE:LINE."""
 
     subject: str
@@ -131,12 +131,12 @@ def outcome_of(step: RecordedStep, device: Device, source: CodeSource | None = N
     return Path(PassedBuffers(host_of(source), step), device).run_decision(decision_of(step, backend))
 
 
-def disagreements(step: RecordedStep) -> tuple[Disagreement, ...]:
+def disagreements(step: RecordedStep) -> tuple[StepMismatch, ...]:
     """Everything in the step that contradicts the batch it is for, or itself."""
     return (*_output(step), *_index_tensors(step), *_metadata(step), *_framework_kernels(step))
 
 
-def _output(step: RecordedStep) -> Iterator[Disagreement]:
+def _output(step: RecordedStep) -> Iterator[StepMismatch]:
     decode = step.decode
     needed = decode.q_rows * decode.num_head * decode.v_head_dim
     if step.o_elements is not None and step.o_elements < needed:
@@ -146,7 +146,7 @@ def _output(step: RecordedStep) -> Iterator[Disagreement]:
         yield _says(step, "o", f"o is {step.o_dtype_name}, the kernels write bfloat16")
 
 
-def _index_tensors(step: RecordedStep) -> Iterator[Disagreement]:
+def _index_tensors(step: RecordedStep) -> Iterator[StepMismatch]:
     count, decode = len(step.kv_lens), step.decode
     for subject, indptr, lengths in (
         ("kv_indptr", decode.kv_indptr, step.kv_lens),
@@ -175,7 +175,7 @@ def _index_tensors(step: RecordedStep) -> Iterator[Disagreement]:
         )
 
 
-def _metadata(step: RecordedStep) -> Iterator[Disagreement]:
+def _metadata(step: RecordedStep) -> Iterator[StepMismatch]:
     planning, decode = step.planning, step.decode
     if not step.persistent:
         return
@@ -206,7 +206,7 @@ def _metadata(step: RecordedStep) -> Iterator[Disagreement]:
             yield _says(step, buffer.role, f"{buffer.role} is {buffer.dtype}, not int32")
 
 
-def _framework_kernels(step: RecordedStep) -> Iterator[Disagreement]:
+def _framework_kernels(step: RecordedStep) -> Iterator[StepMismatch]:
     for stray in step.strays:
         verb = "writes" if stray.is_write else "reads"
         yield _says(
@@ -219,9 +219,9 @@ def _framework_kernels(step: RecordedStep) -> Iterator[Disagreement]:
 
 def _says(
     step: RecordedStep, subject: str, message: str, call_name: str = "decode", severity: Severity = Severity.SILENT
-) -> Disagreement:
+) -> StepMismatch:
     line = step.lines.get(call_name) or step.lines.get("decode")
-    return Disagreement(subject, message, f"{line.file}:{line.line}" if line is not None else None, severity)
+    return StepMismatch(subject, message, f"{line.file}:{line.line}" if line is not None else None, severity)
 
 
 def _some(values: object) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import Device, Int32Array
+from backend.aiter.arguments import Int32Array, TargetGpu
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.aiter_ops import AiterSource, Handlers
@@ -49,7 +49,7 @@ class VllmDriver:
         for step in scenario.steps:
             if step.kind not in KINDS:
                 raise NoSuchStepError(f"vLLM has no step of the kind {step.kind.value}; allowed: {', '.join(KINDS)}")
-        device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
+        device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         state = VllmState(scenario)
         wanted = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MLA": "1", **(environment or {})}
         with (
@@ -84,7 +84,7 @@ def _operators() -> Iterator[None]:
 
 
 @dataclass(slots=True, eq=False)
-class GraphInputs:
+class VllmGraphInputs:
     """Tensors that graphs of one kind are captured on; replays write into them."""
 
     query_start_loc: torch.Tensor
@@ -114,7 +114,7 @@ class _Run:
         self.state = state
         self.recorder = Recorder(running, scenario)
         self.backends: list[BuiltBackend] = []
-        self.graphs: dict[tuple[int, StepKind], GraphInputs] = {}
+        self.graphs: dict[tuple[int, StepKind], VllmGraphInputs] = {}
 
     def everything(self) -> Recording:
         """Build, capture, step; a constructor that raises ends it as refused."""
@@ -197,10 +197,10 @@ class _Run:
     def _rows_a_request(self, which: int, kind: StepKind) -> int:
         return 1 if kind is StepKind.DECODE else self.scenario.backends[which].draft_tokens or 1
 
-    def _inputs(self, which: int, config: BackendConfig, kind: StepKind) -> GraphInputs:
+    def _inputs(self, which: int, config: BackendConfig, kind: StepKind) -> VllmGraphInputs:
         rows, each = config.max_batch, self._rows_a_request(which, kind)
         blocks = self.backends[which].table.shape[1] // config.page_size
-        return GraphInputs(
+        return VllmGraphInputs(
             query_start_loc=torch.zeros(rows + 1, dtype=torch.int32, device="cuda"),
             seq_lens=torch.zeros(rows, dtype=torch.int32, device="cuda"),
             block_table=torch.zeros((rows, blocks), dtype=torch.int32, device="cuda"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.case import NUM_CU, Arch, DType
 from backend.real.aiter_ops import open_aiter
 from backend.real.frameworks.decide import Driver, decision_table
@@ -14,7 +14,7 @@ from backend.real.frameworks.scenarios import Scenario
 from backend.real.handlers import PlannerHandlers
 
 
-class Worker:
+class ScenarioWorker:
     """Runs scenarios against one source. `text`: put in place of the file under test."""
 
     def __init__(self, source: str, text: str | None, aiter: str | None, release: str | None) -> None:
@@ -45,5 +45,5 @@ class Worker:
 
     def run(self, scenario: Scenario, environment: dict[str, str]) -> Recording:
         """Run a scenario in a fresh framework process."""
-        device = Device(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
+        device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         return self.driver.run(scenario, PlannerHandlers(self.aiter.release, device), environment)

@@ -16,7 +16,7 @@ from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.errors import UnmodelledError
 from backend.real.script.hardware import Hardware
 from backend.real.script.stage1 import Stage1
-from backend.real.script.tensors import Floats, Placed, floats, raw
+from backend.real.script.tensors import Floats, PlacedTensor, floats, raw
 
 INT32 = 4
 ITEM_WORDS = 8
@@ -139,13 +139,13 @@ def _attention(
     return o.astype(np.float32), lse.astype(np.float32)
 
 
-def _store(hardware: Hardware, target: Placed, row: int, row_bytes: int, content: np.ndarray, by: str) -> None:
+def _store(hardware: Hardware, target: PlacedTensor, row: int, row_bytes: int, content: np.ndarray, by: str) -> None:
     rows = content.size // row_bytes
     why = f"{by} writes rows {row}..{row + rows - 1} of {target.name}: {_end(target, row, rows, row_bytes)}"
     hardware.write(target.address + row * row_bytes, content, why)
 
 
-def _end(tensor: Placed, first: int, rows: int, row_bytes: int) -> str:
+def _end(tensor: PlacedTensor, first: int, rows: int, row_bytes: int) -> str:
     """What a stretch of rows means for the tensor's bounds."""
     end = (first + rows) * row_bytes
     if end <= tensor.nbytes and first >= 0:

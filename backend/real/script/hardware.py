@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backend.real.device_memory import NULL_PAGE, Bytes, DeviceMemory, UnmappedError
-from backend.real.script.report import Fault
+from backend.real.script.report import HardwareAbort
 
 PAGE = 4096
 """ROCm names the page, not the byte."""
@@ -32,8 +32,8 @@ class Hardware:
 
     memory: DeviceMemory
     node: int = 1
-    fault: Fault | None = None
-    on_fault: list[Callable[[Fault], None]] = field(default_factory=list)
+    fault: HardwareAbort | None = None
+    on_fault: list[Callable[[HardwareAbort], None]] = field(default_factory=list)
 
     def read(self, address: int, nbytes: int, *why: str) -> Bytes:
         """A copy of the bytes; poison from the first unmapped one on. why: of the access, for the explanation of a fault."""
@@ -63,7 +63,7 @@ class Hardware:
             f"Memory access fault by GPU node-{self.node} (Agent handle: {AGENT_HANDLE:#x}) on address {page:#x}. "
             "Reason: Unknown."
         )
-        self.fault = Fault(line, address, (*why, self._where(address)))
+        self.fault = HardwareAbort(line, address, (*why, self._where(address)))
         for tell in self.on_fault:
             tell(self.fault)
 
@@ -88,7 +88,7 @@ class Hardware:
         )
 
 
-def silence_after(fault: Fault) -> None:
+def silence_after(fault: HardwareAbort) -> None:
     """Print what the runtime prints, and nothing any more from then on: for people the process is dead."""
     sys.stdout.flush()
     sys.stderr.flush()

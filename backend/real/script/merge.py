@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_refusal, reduced_rows
 from backend.aiter.release import Release
 from backend.case import V_HEAD_DIM
 from backend.real.script.hardware import Hardware
-from backend.real.script.tensors import Floats, Placed, placed, raw
+from backend.real.script.tensors import Floats, PlacedTensor, placed, raw
 
 FLOAT32 = 4
 STAGE = "mla_reduce_v1"
 
 
-def mla_reduce_v1(hardware: Hardware, release: Release, device: Device, given: Mapping[str, Any]) -> None:
+def mla_reduce_v1(hardware: Hardware, release: Release, device: TargetGpu, given: Mapping[str, Any]) -> None:
     """Do the operation. Raises RuntimeError where AITER raises."""
     partial, lse = placed("logits", given["partial_output"]), placed("attn_lse", given["partial_lse"])
     output = placed("o", given["final_output"])
@@ -62,7 +62,9 @@ def _words(hardware: Hardware, tensor: torch.Tensor, name: str) -> Any:
     return hardware.read(at.address, at.nbytes, f"{STAGE} reads {at.name}").view(np.int32)
 
 
-def _merged(hardware: Hardware, partial: Placed, lse: Placed, heads: int, rows: list[int], tile: int) -> tuple[Floats, Floats]:
+def _merged(
+    hardware: Hardware, partial: PlacedTensor, lse: PlacedTensor, heads: int, rows: list[int], tile: int
+) -> tuple[Floats, Floats]:
     """One row of o [heads, 512] and its log-sum-exp [heads], from its partial rows."""
     size = heads * V_HEAD_DIM * FLOAT32
     values, weights = np.empty((len(rows), heads, V_HEAD_DIM), np.float32), np.empty((len(rows), heads), np.float32)
@@ -81,7 +83,7 @@ def _merged(hardware: Hardware, partial: Placed, lse: Placed, heads: int, rows: 
         return merged, highest + np.log(total)
 
 
-def _store(hardware: Hardware, target: Placed, row: int, content: Any, tile: int) -> None:
+def _store(hardware: Hardware, target: PlacedTensor, row: int, content: Any, tile: int) -> None:
     at = row * content.size
     why = f"{STAGE}, reduce tile {tile}, writes row {row} of {target.name}: {target.offset(at)}"
     hardware.write(target.address + at, content, why)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import BufferSizes, Device
+from backend.aiter.arguments import BufferSizes, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners.run import plan
@@ -37,7 +37,7 @@ class ScriptOperations:
     code: where code objects are, None: stage 1 in numbers. launches: stage-1 launches done.
     """
 
-    def __init__(self, hardware: Hardware, release: str, device: Device, code: CodeSource | None) -> None:
+    def __init__(self, hardware: Hardware, release: str, device: TargetGpu, code: CodeSource | None) -> None:
         self.hardware = hardware
         self.release = release_named(release)
         self.device = device

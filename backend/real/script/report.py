@@ -11,7 +11,7 @@ EXIT_FINDINGS, EXIT_CANNOT_RUN, EXIT_ABORTED = 1, 3, 134
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class HardwareAbort:
     """The access for which hardware aborts the process. line: ROCm's words; address: of the first unmapped byte.
 
     why: our explanation, a line each.
@@ -23,7 +23,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenFinding:
     """A finding, in how many decode calls it was made, and whether the first of them lies behind the abort."""
 
     finding: Finding
@@ -44,8 +44,8 @@ class ScriptReport:
     num_cu: int
     aiter: str
     engine: str
-    fault: Fault | None
-    findings: tuple[Seen, ...]
+    fault: HardwareAbort | None
+    findings: tuple[SeenFinding, ...]
     decode_calls: int
     launches: int
     notes: tuple[str, ...]

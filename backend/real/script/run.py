@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
 from backend.case import NUM_CU, Arch
 from backend.devices.registry import open_device
@@ -53,7 +53,7 @@ class Simulation:
         self._found, self._notice = found, notice
         self._stack = contextlib.ExitStack()
         self.gpu: VirtualGpu | None = None
-        self.device = Device(options.arch, options.num_cu or NUM_CU[options.arch])
+        self.device = TargetGpu(options.arch, options.num_cu or NUM_CU[options.arch])
         self.memory = DeviceMemory(MEMORY[options.arch])
         self.hardware = Hardware(self.memory, options.node + _first_visible())
         self.source = _aiter(options)

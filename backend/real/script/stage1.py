@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend.aiter.arguments import Device
+from backend.aiter.arguments import TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.kernargs import layout, pack
 from backend.aiter.kernel_rules import KernelKey
@@ -19,7 +19,7 @@ from backend.aiter.launch import BLOCK, kernarg_values
 from backend.aiter.release import Release
 from backend.errors import UnmodelledError
 from backend.real.observe import element_type
-from backend.real.script.tensors import Placed, placed
+from backend.real.script.tensors import PlacedTensor, placed
 
 ROLES = {
     "Q": "q",
@@ -61,9 +61,9 @@ class Stage1:
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     kernarg: bytes
-    tensors: Mapping[str, Placed]
+    tensors: Mapping[str, PlacedTensor]
 
-    def tensor_near(self, address: int) -> tuple[Placed, int] | None:
+    def tensor_near(self, address: int) -> tuple[PlacedTensor, int] | None:
         """The tensor that holds an address, or else the nearest one that begins below it, and the offset from its start."""
         known = sorted(self.tensors.values(), key=lambda t: t.address)
         inside = [t for t in known if t.address <= address < t.address + t.nbytes]
@@ -74,7 +74,7 @@ class Stage1:
         return None
 
 
-def stage1_of(release: Release, device: Device, source: CodeSource | None, given: Mapping[str, Any]) -> Stage1:
+def stage1_of(release: Release, device: TargetGpu, source: CodeSource | None, given: Mapping[str, Any]) -> Stage1:
     """The launch of a call. Raises RuntimeError where AITER's launcher does, UnmodelledError for what has no rules here."""
     for name, modelled in (("cp_world_size", 1), ("nhead_kv", 1)):
         if given.get(name, modelled) != modelled:

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedTensor:
     """One tensor argument of a kernel. nbytes: of the logical tensor, which is contiguous."""
 
     name: str
@@ -35,14 +35,14 @@ class Placed:
         return f"{self.name} + {begin:,} bytes" if begin >= 0 else f"{self.name} - {-begin:,} bytes, before its start"
 
 
-def placed(name: str, tensor: torch.Tensor) -> Placed:
+def placed(name: str, tensor: torch.Tensor) -> PlacedTensor:
     """Where a tensor lies; UnmodelledError for one that is not contiguous, which AITER's launchers do not take either."""
     plain = host(tensor)
     if not plain.is_contiguous():
         raise UnmodelledError(
             f"tensor {name}: given strides {plain.stride()} for shape {tuple(plain.shape)}; allowed: contiguous"
         )
-    return Placed(name, plain.data_ptr(), plain.numel() * plain.element_size(), tuple(plain.shape), plain.dtype)
+    return PlacedTensor(name, plain.data_ptr(), plain.numel() * plain.element_size(), tuple(plain.shape), plain.dtype)
 
 
 def floats(raw: Bytes, dtype: torch.dtype) -> Floats:

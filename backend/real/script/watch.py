@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from backend.aiter.arguments import DecodeArguments, Device
+from backend.aiter.arguments import DecodeArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.devices.registry import Device as RunsCalls
 from backend.errors import UsageError
@@ -20,7 +20,7 @@ from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
 from backend.real.frameworks.steps import outcome_of
 from backend.real.observe import CallWatcher, DecodeSeen, decode_arguments
-from backend.real.script.report import Seen
+from backend.real.script.report import SeenFinding
 
 SCRIPT = "script"
 
@@ -31,12 +31,12 @@ class ScriptWatcher(CallWatcher):
     found: called when there is a finding that was not there before.
     """
 
-    def judge_with(self, release: str, device: Device, runs: RunsCalls, source: CodeSource | None) -> ScriptWatcher:
+    def judge_with(self, release: str, device: TargetGpu, runs: RunsCalls, source: CodeSource | None) -> ScriptWatcher:
         """Say what decode calls are judged by. Returns itself."""
         self.release, self.device, self.runs, self.source = release, device, runs, source
         self.after_abort = False
         self.calls = 0
-        self.seen: dict[str, Seen] = {}
+        self.seen: dict[str, SeenFinding] = {}
         self.notes: dict[str, None] = {}
         self.found: Callable[[], None] = lambda: None
         return self
@@ -60,10 +60,10 @@ class ScriptWatcher(CallWatcher):
         before = self.seen.get(finding.signature)
         if before is None:
             by_kernel = finding.party in (Party.KERNEL, Party.REDUCTION)
-            self.seen[finding.signature] = Seen(finding, 1, self.after_abort and by_kernel)
+            self.seen[finding.signature] = SeenFinding(finding, 1, self.after_abort and by_kernel)
             self.found()
         else:
-            self.seen[finding.signature] = Seen(before.finding, before.calls + 1, before.after_abort)
+            self.seen[finding.signature] = SeenFinding(before.finding, before.calls + 1, before.after_abort)
 
     def _judge(self, seen: DecodeSeen) -> None:
         try:

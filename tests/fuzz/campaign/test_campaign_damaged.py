@@ -20,7 +20,7 @@ from fuzz.campaign.merge import merge
 from fuzz.campaign.packed import content_digest
 from fuzz.campaign.reading import load_summary
 from fuzz.campaign.store import DIGEST, FILE_NAME
-from fuzz.campaign.summary import CampaignSummary, Conclusion
+from fuzz.campaign.summary import CampaignConclusion, CampaignSummary
 from fuzz.cli import main
 
 TABLES = ("campaigns", "sessions", "labels", "chunks", "cells", "findings", "losses", "set_aside", "notes")
@@ -57,7 +57,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a campaign that ran to its end and found something."""
     folder = tmp_path_factory.mktemp("sound") / "c"
     assert session(folder, FakeCluster({report.chunk: report for report in reports(CONFIG)}, Random(0))) == "finished"
-    assert load_summary(folder).conclusion is Conclusion.FOUND
+    assert load_summary(folder).conclusion is CampaignConclusion.FOUND
     return folder
 
 
@@ -136,7 +136,7 @@ def test_any_value_in_any_place_is_sound_or_said(sound: Path, table: str, data: 
         db.close()
     summary = summary_or_one_line(folder)
     assert summary is None or summary.counts == load_summary(sound).counts
-    assert summary is None or summary.conclusion is Conclusion.FOUND
+    assert summary is None or summary.conclusion is CampaignConclusion.FOUND
 
 
 @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))

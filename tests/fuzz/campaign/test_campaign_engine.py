@@ -31,13 +31,13 @@ from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.engine import ATTEMPTS, Engine
 from fuzz.campaign.guided import Frozen
 from fuzz.campaign.live import Status
-from fuzz.campaign.order import Order
+from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.reading import load_summary, read_case, read_outcomes
 from fuzz.campaign.report import ChunkReport, Label, Shown
 from fuzz.campaign.session import to_retry
 from fuzz.campaign.slot import Slot
 from fuzz.campaign.store import FILE_NAME, Store, environment
-from fuzz.campaign.summary import Conclusion, KnownReference, LossKind, Reliability, is_weather
+from fuzz.campaign.summary import CampaignConclusion, KnownReference, LossKind, Reliability, is_weather
 from fuzz.campaign.summary_lines import lines
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
@@ -79,7 +79,7 @@ class FakeCluster:
     def free(self) -> int:
         return self.slots - sum(not actor.lost for actor in self.actors)
 
-    def spawn(self, order: Order, name: str, running: str) -> FakeActor:
+    def spawn(self, order: WorkerSetup, name: str, running: str) -> FakeActor:
         assert self.free() > 0
         actor = FakeActor(name, Path(running) / name)
         self.actors.append(actor)
@@ -147,8 +147,8 @@ def open_store(folder: Path, config: CampaignConfig = CONFIG) -> Store:
     return Store.create(path, "identity", config, config.space(), MADE_BY, environment(1, {"CPU": 2}))
 
 
-def order(config: CampaignConfig = CONFIG) -> Order:
-    return Order(config.space(), config.seed, config.cases_a_chunk, True, "model", None, 30.0, 4096, 3, 100, MADE_BY)
+def order(config: CampaignConfig = CONFIG) -> WorkerSetup:
+    return WorkerSetup(config.space(), config.seed, config.cases_a_chunk, True, "model", None, 30.0, 4096, 3, 100, MADE_BY)
 
 
 def session(
@@ -186,7 +186,7 @@ def test_all_chunks_are_recorded_once_whatever_the_order(
     summary = load_summary(tmp_path)
     _agrees(summary.counts.cases, done)
     assert summary.complete
-    assert summary.conclusion is Conclusion.FOUND
+    assert summary.conclusion is CampaignConclusion.FOUND
     assert summary.exit_code == 1
 
 
@@ -372,7 +372,7 @@ def deadly() -> dict[int, ChunkReport]:
 def test_a_death_that_does_not_come_again_is_no_finding(tmp_path: Path, deadly: dict[int, ChunkReport]) -> None:
     session(tmp_path, FakeCluster(deadly, Random(1), repeated(0)), config=CALM)
     summary = load_summary(tmp_path)
-    assert (summary.conclusion, summary.exit_code, summary.findings) == (Conclusion.CONFIRMED, 0, ())
+    assert (summary.conclusion, summary.exit_code, summary.findings) == (CampaignConclusion.CONFIRMED, 0, ())
     (unclear,) = summary.not_reproduced
     assert (unclear.signature, unclear.count, str(unclear.reliability)) == (DEATH.signature, 1, "0 of 5")
     assert summary.counts.died == 1
@@ -390,7 +390,7 @@ def test_a_death_that_comes_again_once_is_a_finding_with_that_reliability(
 ) -> None:
     session(tmp_path, FakeCluster(deadly, Random(1), repeated(1)), config=CALM)
     summary = load_summary(tmp_path)
-    assert (summary.conclusion, summary.exit_code, summary.not_reproduced) == (Conclusion.FOUND, 1, ())
+    assert (summary.conclusion, summary.exit_code, summary.not_reproduced) == (CampaignConclusion.FOUND, 1, ())
     assert [(finding.signature, str(finding.reliability)) for finding in summary.findings] == [(DEATH.signature, "1 of 5")]
 
 

@@ -21,7 +21,7 @@ from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.reading import load_summary, read_case, read_outcomes
-from fuzz.campaign.summary import Conclusion, LossKind
+from fuzz.campaign.summary import CampaignConclusion, LossKind
 
 WEATHER = Path(__file__).with_name("weather.py")
 
@@ -68,7 +68,7 @@ def test_the_founding_fault_is_one_entry_known_expected_and_gone_the_next_night(
     assert code == 0, said
     (first,) = (tmp_path / "nights").iterdir()
     summary = load_summary(first)
-    assert summary.conclusion is Conclusion.EXPECTED_ONLY
+    assert summary.conclusion is CampaignConclusion.EXPECTED_ONLY
     assert {cell.num_head for cell in summary.cells} == {32, 64}
     (finding,) = summary.findings
     assert finding.known is not None
@@ -89,7 +89,7 @@ def test_the_founding_fault_is_one_entry_known_expected_and_gone_the_next_night(
     assert code == 0, said
     (second,) = set((tmp_path / "nights").iterdir()) - {first}
     summary = load_summary(second)
-    assert summary.conclusion is Conclusion.CONFIRMED
+    assert summary.conclusion is CampaignConclusion.CONFIRMED
     assert summary.comparison is not None
     assert [gone.signature for gone in summary.comparison.gone] == [finding.signature]
 

@@ -33,7 +33,7 @@ from fuzz.campaign.store import (
     unpack_codes,
     unpack_reached,
 )
-from fuzz.campaign.summary import LossKind, Standing
+from fuzz.campaign.summary import FindingStanding, LossKind
 from fuzz.campaign.verifying import NoVerifier
 from reprod.corpus import OpenPaths, ReplayStatus, load_corpus, replay
 
@@ -279,8 +279,8 @@ def test_a_comparison_says_what_is_new_still_there_and_gone(tmp_path: Path, done
     assert set(compared.comparison.still_there) == after & before
     assert {gone.signature for gone in compared.comparison.gone} == before - after
     for finding in compared.findings:
-        assert finding.standing is (Standing.NEW if finding.signature not in before else Standing.STILL_THERE)
-    assert all(finding.standing is Standing.NOT_COMPARED for finding in last.findings)
+        assert finding.standing is (FindingStanding.NEW if finding.signature not in before else FindingStanding.STILL_THERE)
+    assert all(finding.standing is FindingStanding.NOT_COMPARED for finding in last.findings)
 
 
 def test_findings_are_exported_as_entries_that_are_found_again(tmp_path: Path, done: dict[int, ChunkReport]) -> None:

@@ -23,7 +23,7 @@ from fuzz.campaign.summary import Reliability
 from fuzz.campaign.verifying import Verifier, unverified
 from fuzz.campaign.worker import Investigated
 from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT, write_folder
-from reprod.verify import VERIFICATION, Verdict, Verification
+from reprod.verify import VERIFICATION, ScriptVerdict, Verification
 
 FILES = {CASE: "{}\n", EXPLAIN: "why\n", SCRIPT: "pass\n", ISSUE: "### Cause\n"}
 AS_FOUND, REMEDIED = Verification((), 134, (), "", None, 1.0), Verification(("--fixed",), 0, (), "", None, 1.0)
@@ -56,10 +56,10 @@ class Counting:
 
     def __call__(
         self, files: Mapping[str, str], case: Case, aiter: str | None, wanted_to_stop: Callable[[], bool]
-    ) -> Sequence[Verdict]:
+    ) -> Sequence[ScriptVerdict]:
         assert files == FILES
         self.given.append((case, aiter))
-        return [Verdict(SCRIPT, (AS_FOUND, REMEDIED))]
+        return [ScriptVerdict(SCRIPT, (AS_FOUND, REMEDIED))]
 
 
 def issues(folder: Path) -> list[str]:
@@ -95,7 +95,7 @@ def test_a_verification_that_does_not_end_is_left_behind(
     monkeypatch.setattr(fuzz.campaign.engine, "CLOSING_SECONDS", 0.2)
     stopped = threading.Event()
 
-    def endless(files: Mapping[str, str], case: Case, aiter: str | None, wanted: Callable[[], bool]) -> Sequence[Verdict]:
+    def endless(files: Mapping[str, str], case: Case, aiter: str | None, wanted: Callable[[], bool]) -> Sequence[ScriptVerdict]:
         while not wanted():
             threading.Event().wait(0.01)
         stopped.set()
@@ -109,7 +109,7 @@ def test_a_verification_that_does_not_end_is_left_behind(
 
 @pytest.mark.parametrize("error", [CannotRunError("no torch"), ValueError("surprise")])
 def test_what_cannot_be_verified_is_said_and_holds_nothing_up(error: Exception) -> None:
-    def fails(*arguments: object) -> Sequence[Verdict]:
+    def fails(*arguments: object) -> Sequence[ScriptVerdict]:
         raise error
 
     with Verifier(fails) as verifier:

@@ -21,10 +21,10 @@ from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.findings import FindingKind
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.order import Order
+from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.slot import At, Slot, read_slot
 from fuzz.campaign.summary import LossKind, is_weather
-from fuzz.campaign.worker import Broken, Investigated, Supervisor, Worker
+from fuzz.campaign.worker import Broken, CaseSupervisor, Investigated, Worker
 from fuzz.provenance import provenance
 
 WEATHER = Path(__file__).with_name("weather.py")
@@ -48,9 +48,9 @@ def config(name: str) -> CampaignConfig:
     return CampaignConfig(backend=f"{WEATHER}:{name}", **COMMON)  # type: ignore[arg-type]
 
 
-def order(name: str, device: str = "model", **changes: float) -> Order:
+def order(name: str, device: str = "model", **changes: float) -> WorkerSetup:
     made_by = provenance("model", ("2026-06",), None)
-    made = Order(config(name).space(), config(name).seed, CASES, True, device, None, 60.0, 900, 2, 3, made_by)
+    made = WorkerSetup(config(name).space(), config(name).seed, CASES, True, device, None, 60.0, 900, 2, 3, made_by)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -87,7 +87,7 @@ def test_a_slot_outlives_what_wrote_it(tmp_path: Path) -> None:
 )
 def test_the_case_that_did_it_is_named_and_the_others_go_on(slot: Path, name: str, kind: LossKind, discriminator: str) -> None:
     calm = outcomes(config("calm"))[0]
-    supervisor = Supervisor(order(name, seconds_a_case=1.5 if name == "hangs" else 60.0), slot)
+    supervisor = CaseSupervisor(order(name, seconds_a_case=1.5 if name == "hangs" else 60.0), slot)
     try:
         done = supervisor.chunk(0, 0, None)
     finally:
@@ -107,7 +107,7 @@ def test_the_case_that_did_it_is_named_and_the_others_go_on(slot: Path, name: st
 
 
 def test_an_exception_is_a_finding_and_costs_no_process(slot: Path) -> None:
-    supervisor = Supervisor(order("raises"), slot)
+    supervisor = CaseSupervisor(order("raises"), slot)
     try:
         done = supervisor.chunk(0, 0, None)
     finally:
@@ -118,7 +118,7 @@ def test_an_exception_is_a_finding_and_costs_no_process(slot: Path) -> None:
 
 def test_a_kill_from_outside_leaves_no_trace_in_the_results(slot: Path) -> None:
     """Nobody's fault: the case that ran is named among the losses, and every case comes out as undisturbed."""
-    supervisor = Supervisor(order("takes_long"), slot)
+    supervisor = CaseSupervisor(order("takes_long"), slot)
     supervisor.start()
     killed: list[int] = []
 
@@ -194,4 +194,4 @@ def test_what_the_machine_lacks_is_an_answer(slot: Path) -> None:
     assert not answer.usable
     assert "no-such-device" in answer.reason
     with pytest.raises(CannotRunError, match="no-such-device"):
-        Supervisor(order("calm", device="no-such-device"), slot).start()
+        CaseSupervisor(order("calm", device="no-such-device"), slot).start()

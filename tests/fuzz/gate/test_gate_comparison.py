@@ -14,10 +14,10 @@ from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase, SourceLine
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.campaign.summary import KnownReference
-from fuzz.gate.comparison import Comparison, Reference, Standing, compared
+from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
-from fuzz.gate.render import Report, annotation_lines, gate_xml, lines, markdown, plain
+from fuzz.gate.render import GateReport, annotation_lines, gate_xml, lines, markdown, plain
 from fuzz.gate.source_report import report
 from fuzz.verdict import Conclusion, Counts
 
@@ -85,57 +85,57 @@ def verdict(
     return compared(examined(change, decisions=tables[0]), before, known, lambda reference: reference is OPEN)
 
 
-def reported(found: Comparison, base: bool = True, gate: SourceLine | None = None, label: str = "sglang==1<&>") -> Report:
+def reported(found: Comparison, base: bool = True, gate: SourceLine | None = None, label: str = "sglang==1<&>") -> GateReport:
     return report(found, examined(label=label), examined() if base else None, gate)
 
 
-def standings(of: Comparison) -> dict[tuple[str, int], Standing]:
+def standings(of: Comparison) -> dict[tuple[str, int], FaultStanding]:
     return {(fault.signature, fault.shape.num_head): fault.standing for fault in of.faults}
 
 
 def test_a_change_is_blamed_only_for_what_the_base_lacks() -> None:
     base = [sighting("a"), sighting("gone", scenario=PARALLEL), sighting("b", 48)]
     found = verdict([sighting("a"), sighting("b", 64), sighting("b", 48)], base)
-    assert standings(found) == {("a", 64): Standing.BEFORE, ("b", 64): Standing.NEW, ("b", 48): Standing.BEFORE}
+    assert standings(found) == {("a", 64): FaultStanding.BEFORE, ("b", 64): FaultStanding.NEW, ("b", 48): FaultStanding.BEFORE}
     assert [(fault.signature, fault.shape.num_head) for fault in found.blamed] == [("b", 64)]
     assert [fault.signature for fault in found.mended] == ["gone"]
 
 
 def test_a_fault_that_is_known_and_open_is_new_where_the_base_lacks_it() -> None:
     """The corpus excuses a file that always had it, not a change that brings it."""
-    assert standings(verdict([sighting("a")], [], lambda _: OPEN)) == {("a", 64): Standing.NEW}
+    assert standings(verdict([sighting("a")], [], lambda _: OPEN)) == {("a", 64): FaultStanding.NEW}
 
 
 def test_an_open_fault_that_a_worse_one_of_the_base_hid_is_not_the_change_s() -> None:
     seen = [sighting("open", severity=Severity.SILENT), sighting("new", severity=Severity.SILENT)]
     found = verdict(seen, [sighting("worse")], lambda each: OPEN if each.signature == "open" else None)
-    assert standings(found) == {("open", 64): Standing.KNOWN, ("new", 64): Standing.NEW}
+    assert standings(found) == {("open", 64): FaultStanding.KNOWN, ("new", 64): FaultStanding.NEW}
     elsewhere = verdict(seen[:1], [sighting("worse", 48)], lambda _: OPEN)
-    assert standings(elsewhere) == {("open", 64): Standing.NEW}
+    assert standings(elsewhere) == {("open", 64): FaultStanding.NEW}
 
 
 def test_without_a_base_only_open_faults_are_excused() -> None:
     seen = [sighting("a"), sighting("b"), sighting("c")]
     known = {"a": OPEN, "b": MENDED}
     found = verdict(seen, None, lambda each: known.get(each.signature))
-    assert standings(found) == {("a", 64): Standing.KNOWN, ("b", 64): Standing.FOUND, ("c", 64): Standing.FOUND}
+    assert standings(found) == {("a", 64): FaultStanding.KNOWN, ("b", 64): FaultStanding.FOUND, ("c", 64): FaultStanding.FOUND}
     assert [fault.signature for fault in found.blamed] == ["b", "c"]
 
 
 def test_a_known_fault_seen_in_a_life_that_does_not_excuse_it_is_blamed() -> None:
     seen = [sighting("a", scenario=PARALLEL, kv_lens=(1,)), sighting("a", kv_lens=(5, 5))]
     (fault,) = verdict(seen, None, lambda each: OPEN if each.scenario is PARALLEL else None).faults
-    assert fault.standing is Standing.FOUND
+    assert fault.standing is FaultStanding.FOUND
     assert fault.smallest.scenario is PLAIN
 
 
 def test_a_source_that_refuses_is_blamed_only_where_its_base_did_not() -> None:
     refused = [sighting("refuses/RuntimeError", severity=Severity.REFUSED)]
     key = ("refuses/RuntimeError", 64)
-    for base, standing in ((None, Standing.REFUSED), (refused, Standing.BEFORE), ([], Standing.NEW)):
+    for base, standing in ((None, FaultStanding.REFUSED), (refused, FaultStanding.BEFORE), ([], FaultStanding.NEW)):
         found = verdict(refused, base)
         assert standings(found) == {key: standing}
-        assert bool(found.blamed) is (standing is Standing.NEW)
+        assert bool(found.blamed) is (standing is FaultStanding.NEW)
 
 
 def test_a_backend_that_does_not_start_is_a_question_without_a_base_and_blamed_with_one() -> None:
@@ -150,16 +150,16 @@ def test_a_backend_that_does_not_start_is_a_question_without_a_base_and_blamed_w
     assert "64 heads" in question
     assert "NameError: name 'X'" in question
     beside = compared(change, examined([sighting("a")]), lambda _: None, lambda _: False)
-    assert (beside.verdict.exit_code, standings(beside)) == (1, {("raises/NameError", 64): Standing.NEW})
+    assert (beside.verdict.exit_code, standings(beside)) == (1, {("raises/NameError", 64): FaultStanding.NEW})
     assert not beside.mended, "what does not run mends nothing"
     neither = compared(change, dataclasses.replace(change, label="base"), lambda _: None, lambda _: False)
-    assert (neither.verdict.exit_code, standings(neither)) == (3, {("raises/NameError", 64): Standing.BEFORE})
+    assert (neither.verdict.exit_code, standings(neither)) == (3, {("raises/NameError", 64): FaultStanding.BEFORE})
 
 
 def test_blame_is_by_scenario() -> None:
     """The base's fault under DP attention is no excuse for plain decode."""
     found = verdict([sighting("a"), sighting("a", scenario=PARALLEL)], [sighting("a", scenario=PARALLEL)])
-    assert standings(found) == {("a", 64): Standing.NEW}
+    assert standings(found) == {("a", 64): FaultStanding.NEW}
     assert found.faults[0].smallest.scenario is PLAIN
     assert verdict([sighting("a", scenario=PARALLEL)], [sighting("a", scenario=PARALLEL)]).verdict.exit_code == 0
 

@@ -10,11 +10,12 @@ from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Path
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.summary import (
+    CampaignComparison,
     CampaignSummary,
-    Cell,
-    Comparison,
-    Counts,
+    CaseCounts,
+    CoverageCell,
     Environment,
+    FindingStanding,
     Gone,
     KnownReference,
     Loss,
@@ -25,7 +26,6 @@ from fuzz.campaign.summary import (
     Sample,
     Session,
     Span,
-    Standing,
     TriagedFinding,
 )
 from fuzz.provenance import Provenance
@@ -71,12 +71,12 @@ def member(**changes: Any) -> Member:
     )
 
 
-def cell(num_head: int, batch: int, kv_len: int, cases: int, ran: int, faulty: int = 0, *signatures: str) -> Cell:
+def cell(num_head: int, batch: int, kv_len: int, cases: int, ran: int, faulty: int = 0, *signatures: str) -> CoverageCell:
     """A field of the map; what did not run was refused."""
     refused = (Reason(REFUSED, cases - ran),) if cases > ran else ()
     kernels = {"mla_one.co": ran} if ran else {}
     batches, lengths = Span(batch, 2 * batch - 1), Span(kv_len, 2 * kv_len - 1)
-    return Cell(num_head, batches, lengths, cases, ran, faulty, kernels, refused, signatures)
+    return CoverageCell(num_head, batches, lengths, cases, ran, faulty, kernels, refused, signatures)
 
 
 def clean() -> CampaignSummary:
@@ -86,7 +86,7 @@ def clean() -> CampaignSummary:
         members=(member(),),
         complete=True,
         seconds=100.0,
-        counts=Counts(1000, 900, 0, 100, 0, 0, (Reason(REFUSED, 100),), ()),
+        counts=CaseCounts(1000, 900, 0, 100, 0, 0, (Reason(REFUSED, 100),), ()),
         samples=tuple(Sample(10.0 * i, 100 * i, 10.0, 50 + 5 * i, 0) for i in range(1, 11)),
         cells=cells,
         kernels={"mla_one.co": 900},
@@ -122,7 +122,7 @@ def founding_finding(**changes: Any) -> TriagedFinding:
         findings=outcome.findings,
         known=KnownReference("F1", "64 heads planned as 4 x 16", ("ROCm/aiter#3496", "sgl-project/sglang#27188")),
         expected=False,
-        standing=Standing.NEW,
+        standing=FindingStanding.NEW,
         folder="findings/bug-one",
         origin="7/0/5",
     )
@@ -143,7 +143,7 @@ def hostile_finding(**changes: Any) -> TriagedFinding:
         count=3,
         findings=(finding,),
         known=KnownReference(HOSTILE, HOSTILE, (HOSTILE, "ROCm/aiter#1")),
-        standing=Standing.STILL_THERE,
+        standing=FindingStanding.STILL_THERE,
         folder=None,
         reliability=Reliability(0, 0),
         minimal=False,
@@ -172,13 +172,13 @@ def everything() -> CampaignSummary:
         message="kernel row 0 is not given KV positions [16, 17)",
         known=None,
         expected=True,
-        standing=Standing.STILL_THERE,
+        standing=FindingStanding.STILL_THERE,
         folder=None,
     )
     base = faulty(new, silent, old)
     gone = Gone("planner-overrun/planner v1_0/reduce_indptr/past the end", Severity.WRITE, f"writes 3 words {HOSTILE}", None)
     there = tuple(sorted((silent.signature, old.signature)))
-    compared = Comparison("last/night", BEGAN - 86_400, 900, "ddddeeeeffff", (new.signature,), there, (gone,))
+    compared = CampaignComparison("last/night", BEGAN - 86_400, 900, "ddddeeeeffff", (new.signature,), there, (gone,))
     losses = (
         Loss(12.0, LossKind.SIGNAL, f"worker-0 {HOSTILE}", "SIGSEGV", 3, 17, FOUNDING),
         Loss(50.0, LossKind.NODE, "worker-1", HOSTILE, None, None, None),

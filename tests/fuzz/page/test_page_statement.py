@@ -11,8 +11,8 @@ from made_summaries import REFUSED, cell, clean, everything, faulty, founding_fi
 from backend.codec import dumps, to_plain
 from backend.devices.kinds import DEVICES
 from backend.findings import FindingKind, Severity
-from fuzz.campaign.summary import CampaignSummary, Counts, Reason, Span
-from fuzz.page.statement import Verdict, digest_of, refusals, statement
+from fuzz.campaign.summary import CampaignSummary, CaseCounts, Reason, Span
+from fuzz.page.statement import ShapeVerdict, digest_of, refusals, statement
 
 
 def silent() -> CampaignSummary:
@@ -24,8 +24,8 @@ def test_a_clean_campaign_is_confirmed_shape_by_shape() -> None:
     said = statement(clean())
     assert said.headline == "No memory fault on TP2 and TP4 in 900 cases"
     assert [(s.name, s.verdict, s.clean, s.cases) for s in said.shapes] == [
-        ("TP2 (64 heads)", Verdict.CONFIRMED, 500, 600),
-        ("TP4 (32 heads)", Verdict.CONFIRMED, 400, 400),
+        ("TP2 (64 heads)", ShapeVerdict.CONFIRMED, 500, 600),
+        ("TP4 (32 heads)", ShapeVerdict.CONFIRMED, 400, 400),
     ]
     assert said.shapes[0].sentence == "no memory fault on TP2 (64 heads) in 500 cases"
     assert said.details == ("1,000 cases drawn: 900 clean and 100 refused.",)
@@ -50,25 +50,25 @@ def test_a_simulation_says_so_and_a_gpu_does_not() -> None:
 def test_a_memory_fault_is_one_of_its_shape_alone() -> None:
     said = statement(faulty(founding_finding()))
     assert said.headline == "1 memory fault found on TP2"
-    assert [s.verdict for s in said.shapes] == [Verdict.FAULTY, Verdict.CONFIRMED]
+    assert [s.verdict for s in said.shapes] == [ShapeVerdict.FAULTY, ShapeVerdict.CONFIRMED]
     assert said.shapes[0].sentence == "memory fault on TP2 (64 heads): 40 of 500 cases are faulty"
 
 
 def test_wrong_results_are_no_memory_fault_and_no_clean_cases() -> None:
     shape = statement(silent()).shapes[0]
-    assert (shape.verdict, shape.clean, shape.faulty) == (Verdict.WRONG_RESULTS, 460, 40)
+    assert (shape.verdict, shape.clean, shape.faulty) == (ShapeVerdict.WRONG_RESULTS, 460, 40)
     assert statement(silent()).headline == "1 wrong result found on TP2"
 
 
 def test_nothing_is_confirmed_of_a_shape_that_loses_processes() -> None:
     shape = statement(faulty(hostile_finding())).shapes[0]
-    assert (shape.verdict, shape.clean) == (Verdict.UNKNOWN, 497)
+    assert (shape.verdict, shape.clean) == (ShapeVerdict.UNKNOWN, 497)
 
 
 def test_a_signature_without_an_entry_counts_as_the_worst() -> None:
     base = clean()
     cells = (*base.cells[:2], cell(64, 256, 65_536, 300, 200, 1, "unheard of"))
-    assert statement(replace(base, cells=cells)).shapes[0].verdict is Verdict.FAULTY
+    assert statement(replace(base, cells=cells)).shapes[0].verdict is ShapeVerdict.FAULTY
 
 
 def test_cases_that_are_not_modelled_are_not_clean() -> None:
@@ -101,10 +101,10 @@ def test_a_campaign_that_broke_off_confirms_nothing() -> None:
 
 
 def test_nothing_ran() -> None:
-    counts = Counts(10, 0, 0, 10, 0, 0, (Reason(REFUSED, 10),), ())
+    counts = CaseCounts(10, 0, 0, 10, 0, 0, (Reason(REFUSED, 10),), ())
     base = replace(clean(), counts=counts, cells=(cell(64, 1, 16, 10, 0),), doubts=("no case ran",))
     said = statement(base)
-    assert [s.verdict for s in said.shapes] == [Verdict.NOTHING_RAN] * 2
+    assert [s.verdict for s in said.shapes] == [ShapeVerdict.NOTHING_RAN] * 2
     assert said.shapes[0].batch is None
 
 
