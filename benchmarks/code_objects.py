@@ -22,7 +22,7 @@ from backend.cdna.code_object import Kernel, load_code_object
 from backend.cdna.decode import decode_one
 from backend.cdna.encode import Constants, NotModelledError, encode
 from backend.cdna.instruction import UndecodableError
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import compile_kernel, modifier_row
 from backend.cdna.result import Mode
@@ -90,7 +90,7 @@ def start(kernel: Kernel) -> str:
     """Run one workgroup for a while; what stopped it, or ""."""
     try:
         block = (kernel.max_workgroup_size if kernel.max_workgroup_size <= 256 else 256, 1, 1)
-        launch = Launch((1, 1, 1), block, bytes(max(kernel.kernarg_size, 16)))
+        launch = MachineLaunch((1, 1, 1), block, bytes(max(kernel.kernarg_size, 16)))
         Machine(kernel, compile_kernel(kernel, False)).run(
             launch, AddressSpace(), Mode.FULL, max_instructions=STARTED_INSTRUCTIONS
         )

@@ -28,9 +28,9 @@ from backend.call import Call
 from backend.case import Arch, Case, MetadataMode
 from backend.cdna.code_object import Kernel, load_code_object
 from backend.cdna.decode import decode
-from backend.cdna.machine import QUANTUM, Launch, Machine
+from backend.cdna.machine import QUANTUM, Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
-from backend.cdna.record import NOTHING, Record
+from backend.cdna.record import NOTHING, RecordOptions
 from backend.cdna.result import Mode, RunResult, Schedule
 from backend.decision import Decision
 from backend.devices.cdna.address_space import build
@@ -57,10 +57,10 @@ def kernel_of(made: Call) -> Kernel:
     return load_code_object(open_code(installed_wheel(), launched.arch, launched.code_object)).kernel(launched.symbol)
 
 
-def launch_of(made: Call) -> tuple[Launch, AddressSpace]:
+def launch_of(made: Call) -> tuple[MachineLaunch, AddressSpace]:
     """The launch with fresh memory."""
     space, kernarg = build(made)
-    return Launch(made.launched.grid, made.launched.block, kernarg), space
+    return MachineLaunch(made.launched.grid, made.launched.block, kernarg), space
 
 
 def least(function: Callable[[], RunResult]) -> tuple[float, RunResult]:
@@ -129,14 +129,16 @@ def main() -> None:
     machine = Machine(kernel_of(made))
     launch, space = launch_of(made)
 
-    def timed(mode: Mode, record: Record = NOTHING, schedule: Schedule = Schedule.ROUND_ROBIN) -> tuple[float, RunResult]:
+    def timed(
+        mode: Mode, record: RecordOptions = NOTHING, schedule: Schedule = Schedule.ROUND_ROBIN
+    ) -> tuple[float, RunResult]:
         return least(lambda: machine.run(launch, space, mode, schedule, record))
 
     timed(Mode.SLICE)
     full, full_result = timed(Mode.FULL)
     part, part_result = timed(Mode.SLICE)
-    slow, _ = timed(Mode.SLICE, Record(slow_path=True))
-    unchecked, _ = timed(Mode.FULL, Record(unchecked=True))
+    slow, _ = timed(Mode.SLICE, RecordOptions(slow_path=True))
+    unchecked, _ = timed(Mode.FULL, RecordOptions(unchecked=True))
     late, _ = timed(Mode.FULL, schedule=Schedule.TIMED)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     reference, same_launch = reference_speed()

@@ -15,7 +15,7 @@ import pytest
 from backend.cdna import execute
 from backend.cdna.code_object import Denormals, FloatMode, Kernel
 from backend.cdna.execute.native import Handler
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from fuzz.compiling import announced
 
@@ -84,7 +84,7 @@ def compiled_machine() -> None:
     with (Path(tempfile.gettempdir()) / f"aiterfuzz-compiling-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with announced(sys.__stderr__):
-            Machine(ENDS_AT_ONCE).run(Launch((1, 1, 1), (64, 1, 1), bytes(16)), AddressSpace())
+            Machine(ENDS_AT_ONCE).run(MachineLaunch((1, 1, 1), (64, 1, 1), bytes(16)), AddressSpace())
             for module in pkgutil.iter_modules(execute.__path__, f"{execute.__name__}."):
                 for value in vars(importlib.import_module(module.name)).values():
                     if isinstance(value, Handler):

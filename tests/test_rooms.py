@@ -34,9 +34,6 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 CDNA_MAY_IMPORT = ("backend.cdna", "backend.errors")
 """All that the machine knows of the backend; besides, the name of an architecture (backend.case.Arch)."""
 
-SHARED_CLASS_NAMES = frozenset(["Block", "Carry", "Float", "Kind", "Launch", "Names", "Outcome", "Record", "Recording"])
-"""Public classes of one name in two rooms, to be named apart; nothing may be added."""
-
 COMMAND_LINE = ("fuzz.cli", "fuzz.commands")
 
 
@@ -134,9 +131,7 @@ def public_classes() -> dict[str, list[str]]:
 
 def test_no_two_classes_have_one_name() -> None:
     """A name means one thing in the whole source, so that nobody imports one class under the name of another."""
-    shared = {name: modules for name, modules in public_classes().items() if len(modules) > 1}
-    assert {name: modules for name, modules in shared.items() if name not in SHARED_CLASS_NAMES} == {}
-    assert shared.keys() >= SHARED_CLASS_NAMES, "names that are no longer shared stand in the list"
+    assert {name: modules for name, modules in public_classes().items() if len(modules) > 1} == {}
 
 
 def running_imports(node: ast.AST) -> Iterator[tuple[int, str]]:

@@ -6,7 +6,7 @@ import re
 
 from backend.cdna.encoded import Constants, Encoded, NotModelledError, operand_code, row_of
 from backend.cdna.execute import matrix, matrix_rare
-from backend.cdna.execute.matrix_rare import Kind
+from backend.cdna.execute.matrix_rare import ElementKind
 from backend.cdna.instruction import Instruction, Operand
 
 _NAME = re.compile(r"v_(mfma|mfma_scale|smfmac)_(f32|i32|f64)_(\d+)x\d+x\d+(?:_(\d+)b)?_(\w+)$")
@@ -18,9 +18,23 @@ _FAST_TYPES = {
     "fp8": matrix.Element.FP8,
     "bf8": matrix.Element.BF8,
 }
-_KINDS = {"f32": Kind.F32, "bf16": Kind.BF16, "f16": Kind.F16, "fp8": Kind.FP8, "bf8": Kind.BF8, "i8": Kind.I8}
-_F8F6F4 = (Kind.FP8, Kind.BF8, Kind.FP6, Kind.BF6, Kind.FP4)
-_BITS = {Kind.F32: 32, Kind.F16: 16, Kind.BF16: 16, Kind.FP8: 8, Kind.BF8: 8, Kind.I8: 8}
+_KINDS = {
+    "f32": ElementKind.F32,
+    "bf16": ElementKind.BF16,
+    "f16": ElementKind.F16,
+    "fp8": ElementKind.FP8,
+    "bf8": ElementKind.BF8,
+    "i8": ElementKind.I8,
+}
+_F8F6F4 = (ElementKind.FP8, ElementKind.BF8, ElementKind.FP6, ElementKind.BF6, ElementKind.FP4)
+_BITS = {
+    ElementKind.F32: 32,
+    ElementKind.F16: 16,
+    ElementKind.BF16: 16,
+    ElementKind.FP8: 8,
+    ElementKind.BF8: 8,
+    ElementKind.I8: 8,
+}
 
 
 def encode_matrix(instruction: Instruction, constants: Constants) -> Encoded | None:
@@ -81,7 +95,7 @@ def _eight_six_four(encoded: Encoded, instruction: Instruction, size: int) -> En
     first, second = _F8F6F4[modifiers.cbsz], _F8F6F4[modifiers.blgp]
     scales = instruction.sources[3:]
     if not scales and _BITS.get(first) == _BITS.get(second) == 8:
-        elements = {Kind.FP8: matrix.Element.FP8, Kind.BF8: matrix.Element.BF8}
+        elements = {ElementKind.FP8: matrix.Element.FP8, ElementKind.BF8: matrix.Element.BF8}
         a, b = instruction.sources[:2]
         return _fast(encoded, a, b, size, elements[first], elements[second], _partly_overlaps(encoded, instruction))
     encoded.handler = matrix_rare.matrix_scaled
@@ -112,6 +126,6 @@ def _sparse(instruction: Instruction, size: int, first: str, second: str) -> Enc
     return encoded
 
 
-def _elements(operand: Operand, kind: Kind) -> int:
+def _elements(operand: Operand, kind: ElementKind) -> int:
     """Elements of an operand in a lane."""
     return operand.count * 32 // _BITS[kind]

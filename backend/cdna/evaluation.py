@@ -14,7 +14,7 @@ _AXES = {"workgroup_x": 0, "workgroup_y": 1, "workgroup_z": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchValues:
     """What a launch was given, to decide selections and to compute the address. workgroup: its ids x, y, z.
 
     kernarg_address: where the kernarg segment lies. read: `size` bytes of memory at an address as an unsigned integer, None
@@ -33,7 +33,7 @@ class Evaluation:
     pointers: for each tensor the pointer that its words lie behind, filled in by whoever makes words of it.
     """
 
-    launch: Launch | None
+    launch: LaunchValues | None
     pointers: dict[str, Expression] = field(default_factory=dict)
 
     def number(self, expression: Expression) -> int | None:
@@ -61,7 +61,7 @@ class Evaluation:
             return None if value is None else value >> 32
         return self._operation(of)
 
-    def _word(self, word: Word, launch: Launch) -> int | None:
+    def _word(self, word: Word, launch: LaunchValues) -> int | None:
         if word.tensor == "":
             return launch.kernarg_address
         pointer: int | None = launch.kernarg_address

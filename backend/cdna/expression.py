@@ -110,7 +110,7 @@ def atom(of: Atom) -> Expression:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordLayout:
     """How a tensor of records is read: `stride` bytes each, and the fields' names by their byte offset."""
 
     stride: int
@@ -118,7 +118,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class ExpressionNames:
     """What the caller calls things.
 
     words: (tensor, constant byte offset) -> name of the word or pointer there, shown instead of tensor[index]. The kernarg
@@ -127,11 +127,11 @@ class Names:
 
     words: Mapping[tuple[str, int], str] = field(default_factory=dict)
     element_sizes: Mapping[str, int] = field(default_factory=dict)
-    records: Mapping[str, Record] = field(default_factory=dict)
+    records: Mapping[str, RecordLayout] = field(default_factory=dict)
 
-    def with_defaults(self, words: Mapping[tuple[str, int], str]) -> Names:
+    def with_defaults(self, words: Mapping[tuple[str, int], str]) -> ExpressionNames:
         """These names, and others where there are none."""
-        return Names({**words, **self.words}, self.element_sizes, self.records)
+        return ExpressionNames({**words, **self.words}, self.element_sizes, self.records)
 
     def word(self, word: Word) -> str:
         """A word as it is shown: its own name, or the tensor with an index."""
@@ -145,7 +145,7 @@ class Names:
             return f"{word.tensor}[byte {self.text(word.offset)}]"
         return f"{word.tensor}[{self.text(index)}]"
 
-    def _field(self, word: Word, record: Record) -> str:
+    def _field(self, word: Word, record: RecordLayout) -> str:
         within = word.offset.constant_part() % record.stride
         index = (word.offset - constant(within)).divided(record.stride)
         name = record.fields.get(within, f"byte {within}")
@@ -245,7 +245,7 @@ def _lower_half(atoms: Product) -> Product | None:
     return (Word(atoms[0].tensor, atoms[0].offset - constant(4)),)
 
 
-def pointer_and_offset(address: Expression, names: Names) -> tuple[str, Expression] | None:
+def pointer_and_offset(address: Expression, names: ExpressionNames) -> tuple[str, Expression] | None:
     """Split an address into the one pointer that it counts from, by its shown name, and the rest; None without exactly one."""
     pointers = [atoms for atoms, factor in address.terms if factor == 1 and len(atoms) == 1 and _is_pointer(atoms[0])]
     if len(pointers) != 1:

@@ -15,7 +15,7 @@ from backend.cdna.effects import EXEC_BITS, VECTOR_BITS, Effects, defs, effects,
 from backend.cdna.instruction import Format, Instruction, OperandKind
 from backend.errors import UnmodelledError
 
-__all__ = ["Block", "Effects", "FlowGraph", "branch_target", "defs", "effects", "unit_name", "units", "uses"]
+__all__ = ["BasicBlock", "Effects", "FlowGraph", "branch_target", "defs", "effects", "unit_name", "units", "uses"]
 
 _ENDS = frozenset({"s_endpgm"})
 _CONDITIONAL = "s_cbranch_"
@@ -23,7 +23,7 @@ _UNFOLLOWED = ("s_setpc", "s_swappc", "s_call", "s_movrel", "s_trap", "s_rfe", "
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class BasicBlock:
     """A basic block: instructions[first:end], entered at its first only. successors: numbers of blocks, fall-through last."""
 
     first: int
@@ -39,7 +39,7 @@ class FlowGraph:
     """
 
     instructions: tuple[Instruction, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[BasicBlock, ...]
 
     @classmethod
     def of(cls, instructions: tuple[Instruction, ...]) -> FlowGraph:
@@ -63,7 +63,7 @@ class FlowGraph:
         for number, first in enumerate(firsts):
             end = firsts[number + 1] if number + 1 < len(firsts) else len(instructions)
             last = instructions[end - 1]
-            blocks.append(Block(first, end, _successors(last, end, len(instructions), block_of, places)))
+            blocks.append(BasicBlock(first, end, _successors(last, end, len(instructions), block_of, places)))
         return cls(instructions, tuple(blocks))
 
     @cached_property

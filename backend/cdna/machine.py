@@ -1,7 +1,7 @@
 """The machine: runs a kernel's launch over an address space and says what it did.
 
     machine = Machine(kernel)                        # of backend.cdna.code_object
-    result = machine.run(Launch(grid, block, kernarg), space, Mode.SLICE)
+    result = machine.run(MachineLaunch(grid, block, kernarg), space, Mode.SLICE)
 
 A CDNA3 or CDNA4 compute unit as far as programs can tell, one workgroup after the other. Nothing here knows what a kernel is
 for.
@@ -23,8 +23,8 @@ from backend.cdna.execute.run import run_grid
 from backend.cdna.launch_state import add_image, dispatch_packet, with_hidden_arguments
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import Program, compile_kernel
-from backend.cdna.record import NOTHING, Record, Recording, recording
-from backend.cdna.result import Mode, Outcome, RunResult, Schedule
+from backend.cdna.record import NOTHING, RecordArrays, RecordOptions, recording
+from backend.cdna.result import MachineEnd, Mode, RunResult, Schedule
 from backend.cdna.timing import DEFAULT_TIMING, Queues, Timing
 from backend.errors import UnmodelledError, UsageError
 
@@ -47,7 +47,7 @@ _IEEE_BIT, _DX10_CLAMP_BIT, _FP16_OVERFLOW_BIT = 9, 8, 23
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class MachineLaunch:
     """One kernel launch. grid: workgroups; block: work-items of a workgroup, both (x, y, z). kernarg: the argument block.
 
     dynamic_lds: bytes of LDS besides what the kernel declares. requester_axis: the workgroup id (0 x, 1 y, 2 z) that says for
@@ -108,11 +108,11 @@ class Machine:
 
     def run(
         self,
-        launch: Launch,
+        launch: MachineLaunch,
         space: AddressSpace,
         mode: Mode = Mode.SLICE,
         schedule: Schedule = Schedule.ROUND_ROBIN,
-        record: Record = NOTHING,
+        record: RecordOptions = NOTHING,
         max_instructions: int = DEFAULT_LIMIT,
         timing: Timing = DEFAULT_TIMING,
     ) -> RunResult:
@@ -139,7 +139,7 @@ class Machine:
             raise _stale(program, int(context[at.CTX_STALE_READ]))
         return _result(program, launch, mode, schedule, outcome, context, kept)
 
-    def _add_launch_memory(self, launch: Launch, space: AddressSpace, program: Program) -> list[str]:
+    def _add_launch_memory(self, launch: MachineLaunch, space: AddressSpace, program: Program) -> list[str]:
         """Regions of this launch alone: arguments, dispatch packet, the object's constants. Returns their names."""
         kernel, shape = self.kernel, (launch.grid, launch.block, launch.dynamic_lds)
         kernarg = space.add_array(_KERNARG, with_hidden_arguments(kernel, launch.kernarg, *shape))
@@ -151,7 +151,7 @@ class Machine:
 
     def trace(
         self,
-        launch: Launch,
+        launch: MachineLaunch,
         space: AddressSpace,
         workgroup: int,
         wave: int,
@@ -160,9 +160,9 @@ class Machine:
     ) -> RunResult:
         """A run of one workgroup alone that keeps the instructions which one wave executed (RunResult.trace)."""
         alone = replace(launch, only_workgroup=workgroup)
-        return self.run(alone, space, mode, record=Record(trace=(workgroup, wave)), max_instructions=max_instructions)
+        return self.run(alone, space, mode, record=RecordOptions(trace=(workgroup, wave)), max_instructions=max_instructions)
 
-    def _check(self, launch: Launch) -> None:
+    def _check(self, launch: MachineLaunch) -> None:
         kernel = self.kernel
         if kernel.unmodelled:
             raise UnmodelledError(f"kernel {kernel.name}: its descriptor asks for {kernel.unmodelled}, which has no model")
@@ -187,13 +187,13 @@ class Machine:
     def prepare(
         self,
         program: Program,
-        launch: Launch,
+        launch: MachineLaunch,
         space: AddressSpace,
         schedule: Schedule = Schedule.ROUND_ROBIN,
-        record: Record = NOTHING,
+        record: RecordOptions = NOTHING,
         limit: int = DEFAULT_LIMIT,
         timing: Timing = DEFAULT_TIMING,
-    ) -> tuple[NDArray[np.int64], Recording]:
+    ) -> tuple[NDArray[np.int64], RecordArrays]:
         """Context (int64 [CONTEXT_WORDS]) and recording of a run that has yet to begin. `run` is for users; this is its
         first half, for those who drive handlers themselves. The space must hold a region "kernarg"."""
         context = aligned(at.CONTEXT_WORDS, np.int64)
@@ -256,7 +256,7 @@ class Machine:
         ):
             context[slot] = self._working[name].ctypes.data
 
-    def _fill_launch(self, context: NDArray[np.int64], launch: Launch, program: Program, poison: int) -> None:
+    def _fill_launch(self, context: NDArray[np.int64], launch: MachineLaunch, program: Program, poison: int) -> None:
         kernel = self.kernel
         if self._blocks.size < launch.waves * at.WAVE_BYTES:
             self._blocks = aligned(launch.waves * at.WAVE_BYTES, np.uint8)
@@ -283,7 +283,7 @@ class Machine:
         context[at.CTX_SCRATCH_BYTES] = kernel.private_segment_size
 
 
-def _work_items(launch: Launch) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+def _work_items(launch: MachineLaunch) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
     """v0 of every lane of a workgroup, uint32 [waves, 64] (x, y and z at bits 0, 10 and 20), and the waves' EXEC masks."""
     x, y, z = launch.block
     item = np.arange(launch.waves * at.LANES)
@@ -295,18 +295,18 @@ def _work_items(launch: Launch) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]
 
 def _result(
     program: Program,
-    launch: Launch,
+    launch: MachineLaunch,
     mode: Mode,
     schedule: Schedule,
     outcome: int,
     context: NDArray[np.int64],
-    kept: Recording,
+    kept: RecordArrays,
 ) -> RunResult:
     return RunResult(
         program=program,
         mode=mode,
         schedule=schedule,
-        outcome=Outcome.DONE if outcome == at.OUTCOME_DONE else Outcome.LIMIT,
+        outcome=MachineEnd.DONE if outcome == at.OUTCOME_DONE else MachineEnd.LIMIT,
         executed=int(context[at.CTX_EXECUTED]),
         waves=launch.waves * (launch.workgroups if launch.only_workgroup is None else 1),
         regions=kept.regions,

@@ -35,7 +35,7 @@ class Paging:
     page_bytes: bytes of a page; the last one may be cut short. allowed: bool [requesters, pages], or the same as uint8
     [requesters,
     ceil(pages / 8)] with one bit a page in little bit order, or None when every page is everybody's. Who the requester is, is
-    told by the last element that the wave read from a `Queue`, before that by the launch (`machine.Launch.requester_axis`).
+    told by the last element that the wave read from a `Queue`, before that by the launch (`MachineLaunch.requester_axis`).
     """
 
     page_bytes: int

@@ -19,13 +19,13 @@ from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
 from backend.cdna.decode.text import assembly_text
 from backend.cdna.effects import EXEC, GPR_INDEX, M0, SCC, VECTOR_FORMATS, VGPR, operand_units, unit_name
-from backend.cdna.evaluation import Evaluation, Launch
+from backend.cdna.evaluation import Evaluation, LaunchValues
 from backend.cdna.expression import (
     KERNARG,
     ZERO,
     Carry,
     Expression,
-    Names,
+    ExpressionNames,
     Symbol,
     Word,
     atom,
@@ -76,8 +76,8 @@ def explain_address(
     lane: int,
     *,
     wave: int = 0,
-    names: Names | None = None,
-    launch: Launch | None = None,
+    names: ExpressionNames | None = None,
+    launch: LaunchValues | None = None,
 ) -> Explanation:
     """Explain the last access at `pc` on a wave's path.
 
@@ -94,7 +94,7 @@ def explain_address(
         )
     end = len(trace) - 1 - list(reversed(trace)).index(pc)
     path = [places[each] for each in trace[: end + 1]]
-    named = (names or Names()).with_defaults(default_names(kernel))
+    named = (names or ExpressionNames()).with_defaults(default_names(kernel))
     evaluation = Evaluation(launch)
     walk = _Walk(kernel, graph, path, wave, named, evaluation)
     expression = walk.address(end, lane)
@@ -124,7 +124,7 @@ class _Walk:
     graph: FlowGraph
     path: list[int]
     wave: int
-    names: Names
+    names: ExpressionNames
     evaluation: Evaluation
     known: dict[Request, Expression] = field(default_factory=dict)
     writes: dict[int, list[int]] = field(default_factory=dict)

@@ -26,7 +26,7 @@ LDS_DWORDS = (160 << 10) // 4
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordOptions:
     """What to keep besides bad accesses, totals and branch counts, which are always kept.
 
     hashes: per instruction the number of accesses and a hash of their addresses. touched: which bytes of each region were read
@@ -50,14 +50,14 @@ class Record:
     unchecked: bool = False
 
 
-NOTHING = Record()
+NOTHING = RecordOptions()
 
 
 @dataclass(slots=True)
-class Recording:
+class RecordArrays:
     """Arrays of one run; addresses of them are in the context, so they must live until it has ended."""
 
-    record: Record
+    record: RecordOptions
     table: RegionTable
     events: NDArray[np.int64]
     totals: NDArray[np.int64]
@@ -99,13 +99,15 @@ class Recording:
         return log
 
 
-def recording(record: Record, program: Program, space: AddressSpace, workgroups: int, context: NDArray[np.int64]) -> Recording:
+def recording(
+    record: RecordOptions, program: Program, space: AddressSpace, workgroups: int, context: NDArray[np.int64]
+) -> RecordArrays:
     """Allocate what `record` asks for and tell the context."""
     if record.max_events < 0:
         raise UsageError.not_allowed("max_events", record.max_events, "0 or more")
     accesses = max(len(program.accesses), 1)
     table = region_table(space)
-    kept = Recording(
+    kept = RecordArrays(
         record,
         table,
         events=np.zeros((record.max_events, at.EVENT_WORDS), np.int64),
@@ -147,7 +149,7 @@ def recording(record: Record, program: Program, space: AddressSpace, workgroups:
     return kept
 
 
-def _ask_regions(kept: Recording, workgroups: int) -> None:
+def _ask_regions(kept: RecordArrays, workgroups: int) -> None:
     record, table = kept.record, kept.table
     for row, region in zip(table.rows, table.regions, strict=True):
         if record.touched is True or (record.touched and region.name in record.touched):
@@ -169,7 +171,7 @@ def _ask_regions(kept: Recording, workgroups: int) -> None:
             row[at.REGION_ATTRIBUTES] = at.ATTRIBUTES_PAGES
 
 
-def _ask_touched(kept: Recording, row: NDArray[np.int64], region: Region) -> None:
+def _ask_touched(kept: RecordArrays, row: NDArray[np.int64], region: Region) -> None:
     shift = 0
     while region.size >> shift > BITMAP_LIMIT:
         shift += 1

@@ -46,7 +46,7 @@ class Schedule(StrEnum):
     TIMED = "timed"
 
 
-class Outcome(StrEnum):
+class MachineEnd(StrEnum):
     """DONE: every wave reached its end. LIMIT: the watchdog stopped a workgroup that did not end (a hang, as far as anyone
     can tell), and the run with it."""
 
@@ -148,7 +148,7 @@ class RunResult:
     program: Program
     mode: Mode
     schedule: Schedule
-    outcome: Outcome
+    outcome: MachineEnd
     executed: int
     waves: int
     regions: tuple[Region, ...]

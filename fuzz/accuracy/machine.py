@@ -15,8 +15,8 @@ import numpy.typing as npt
 from backend.aiter.codefiles import CodeSource
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, Arch, DType
-from backend.cdna.machine import Launch as MachineLaunch
-from backend.cdna.result import Mode, Outcome, Schedule
+from backend.cdna.machine import MachineLaunch
+from backend.cdna.result import MachineEnd, Mode, Schedule
 from backend.devices.cdna import address_space as spaces
 from backend.devices.cdna.device import machine_of
 from backend.devices.cdna.merged_output import folded, outputs
@@ -68,7 +68,7 @@ def run(made: Call, inputs: UnroundedInputs, source: CodeSource, schedule: Sched
     machine = machine_of(source, launch.arch, launch.code_object, launch.symbol)
     axis = None if launch.persistent else spaces.REQUEST_AXIS
     result = machine.run(MachineLaunch(launch.grid, launch.block, kernarg, requester_axis=axis), space, Mode.FULL, schedule)
-    if result.outcome is Outcome.LIMIT:
+    if result.outcome is MachineEnd.LIMIT:
         raise CannotRunError(f"{launch.code_object}: not at its end after {result.executed} wave instructions")
     left = outputs(made, space)
     return Ran(left.values, left.unwritten, len(result.bad_accesses), result.executed)

@@ -16,10 +16,10 @@ from reference_memory import ReferenceMemory
 from backend.cdna.code_object import Denormals, FloatMode, Kernel
 from backend.cdna.execute import layout as at
 from backend.cdna.instruction import Format, Instruction
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import compile_program
-from backend.cdna.record import Record, Recording
+from backend.cdna.record import RecordArrays, RecordOptions
 
 ENDING = Instruction(1 << 20, 4, "s_endpgm", Format.SOPP, (), ())
 LDS_BYTES = 4096
@@ -77,14 +77,14 @@ class SingleWave:
         self.space = space or AddressSpace()
         if not any(region.name == "kernarg" for region in self.space):
             self.space.add_array("kernarg", np.zeros(16, np.uint8))
-        self.launch = Launch((1, 1, 1), (64, 1, 1), bytes(16))
-        self.recording: Recording | None = None
+        self.launch = MachineLaunch((1, 1, 1), (64, 1, 1), bytes(16))
+        self.recording: RecordArrays | None = None
         self.context = np.zeros(0, np.int64)
 
-    def run(self, instructions: tuple[Instruction, ...], state: WaveState, record: Record | None = None) -> WaveState:
+    def run(self, instructions: tuple[Instruction, ...], state: WaveState, record: RecordOptions | None = None) -> WaveState:
         """The state after straight-line instructions."""
         program = compile_program((*instructions, ENDING), self.arch)
-        self.context, self.recording = self.machine.prepare(program, self.launch, self.space, record=record or Record())
+        self.context, self.recording = self.machine.prepare(program, self.launch, self.space, record=record or RecordOptions())
         self.context[at.CTX_LDS_BYTES] = LDS_BYTES
         self.machine._lds[:LDS_BYTES] = state.lds
         block = self.machine.wave_block(0)

@@ -12,7 +12,7 @@ import pytest
 from code_object_files import triton_files, wheel_file, wheel_files
 
 from backend.cdna.code_object import Argument, Denormals, load_code_object
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.errors import CannotRunError, UnmodelledError, UsageError
 
@@ -117,7 +117,7 @@ def test_launch_state_that_is_not_modelled_refuses_the_kernel_and_not_the_file(b
     (kernel,) = load_code_object(bytes(content)).kernels
     assert what in kernel.unmodelled
     with pytest.raises(UnmodelledError, match=what):
-        Machine(kernel).run(Launch((1, 1, 1), (64, 1, 1), bytes(16)), AddressSpace())
+        Machine(kernel).run(MachineLaunch((1, 1, 1), (64, 1, 1), bytes(16)), AddressSpace())
 
 
 def test_user_registers_follow_one_another_in_the_order_of_the_bits() -> None:

@@ -15,7 +15,7 @@ from backend.cdna.effects import effects
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Format, Instruction
 from backend.cdna.launch_state import with_hidden_arguments
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import IMAGE_BASE, compile_program
 from backend.cdna.result import AccessKind, Mode, RunResult
@@ -42,7 +42,7 @@ def test_hidden_arguments_follow_from_the_launch_and_pointers_stay() -> None:
 def launched(instructions: tuple[Instruction, ...], space: AddressSpace, arguments: bytes, **state: object) -> RunResult:
     made = replace(kernel("gfx942"), **state)  # type: ignore[arg-type]
     program = compile_program(instructions, "gfx942")
-    return Machine(made, program).run(Launch((3, 1, 1), WAVE, arguments), space, Mode.FULL)
+    return Machine(made, program).run(MachineLaunch((3, 1, 1), WAVE, arguments), space, Mode.FULL)
 
 
 def test_the_dispatch_packet_comes_before_the_kernel_arguments() -> None:
@@ -86,7 +86,7 @@ def test_constants_of_the_object_are_where_the_program_counter_says() -> None:
     segment = ImageSegment(0x2000, struct.pack("<IIQ", 11, 22, 0), False, ((8, 0x2004),))
     made = replace(kernel("gfx942"), segments=(segment,), entry=0x1000)
     compiled = compile_program(program, "gfx942", text_address=IMAGE_BASE + 0x1000)
-    result = Machine(made, compiled).run(Launch((1, 1, 1), WAVE, struct.pack("<Q", base)), space, Mode.FULL)
+    result = Machine(made, compiled).run(MachineLaunch((1, 1, 1), WAVE, struct.pack("<Q", base)), space, Mode.FULL)
     assert result.bad_accesses == ()
     assert (target == 22).all()
     assert [region.name for region in space] == ["out"]

@@ -10,11 +10,11 @@ from single_wave import kernel
 from backend.cdna.effects import effects
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Format, Instruction
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace, Paging, Queue
 from backend.cdna.program import compile_program
-from backend.cdna.record import Record
-from backend.cdna.result import AccessKind, BadAccess, Mode, Outcome, RunResult
+from backend.cdna.record import RecordOptions
+from backend.cdna.result import AccessKind, BadAccess, MachineEnd, Mode, RunResult
 from backend.cdna.slice import slice_graph
 from backend.errors import UnmodelledError, UsageError
 
@@ -29,7 +29,7 @@ def run(
     grid: tuple[int, int, int] = (1, 1, 1),
     block: tuple[int, int, int] = WAVE,
     mode: Mode = Mode.FULL,
-    record: Record | None = None,
+    record: RecordOptions | None = None,
     limit: int = 100_000,
 ) -> RunResult:
     """Run a program whose kernarg block is the pointers, 8 bytes each."""
@@ -40,7 +40,9 @@ def run(
     program = compile_program(instructions, "gfx942", actions, mode is Mode.SLICE)
     kernarg = np.array(pointers or (0,), np.uint64).tobytes()
     machine = Machine(kernel("gfx942"), program)
-    return machine.run(Launch(grid, block, kernarg), space, mode, record=record or Record(), max_instructions=limit)
+    return machine.run(
+        MachineLaunch(grid, block, kernarg), space, mode, record=record or RecordOptions(), max_instructions=limit
+    )
 
 
 def pointer(register: int, number: int) -> tuple[Instruction, ...]:
@@ -75,7 +77,7 @@ def test_a_clean_kernel_computes_and_finds_nothing() -> None:
     a, b = space.add_array("in", source), space.add_array("out", target, writable=True)
     result = run(copy_kernel(), space, a.base, b.base)
     assert np.array_equal(target, source)
-    assert (result.outcome, result.event_count, result.executed) == (Outcome.DONE, 0, 6)
+    assert (result.outcome, result.event_count, result.executed) == (MachineEnd.DONE, 0, 6)
 
 
 def test_bounds_are_the_tensor_s_last_byte_and_the_run_goes_on() -> None:
@@ -173,7 +175,7 @@ def test_pages_of_others_are_found_and_events_know_the_work_item() -> None:
     allowed[1, 2] = allowed[0, 0] = True
     queue = space.add_array("queue", elements, queue=Queue(8, np.array([1, 0, 0], np.int32)))
     pool = space.add_bounds("pool", 1024, paging=Paging(256, allowed))
-    result = run(queue_kernel(), space, queue.base, pool.base, grid=(3, 1, 1), record=Record(pages=True))
+    result = run(queue_kernel(), space, queue.base, pool.base, grid=(3, 1, 1), record=RecordOptions(pages=True))
     (event,) = result.events
     assert event.kind is AccessKind.PAGE_NOT_ALLOWED
     assert (event.workgroup, event.element, event.requester, event.offset) == (2, 2, 0, 256)
@@ -275,7 +277,7 @@ def test_two_workgroups_writing_one_byte() -> None:
         END,
     )
     assert run(program, space, b.base, grid=(2, 1, 1)).event_count == 0
-    (event,) = run(program, space, b.base, grid=(2, 1, 1), record=Record(overlaps=True)).events
+    (event,) = run(program, space, b.base, grid=(2, 1, 1), record=RecordOptions(overlaps=True)).events
     assert (event.kind, event.workgroup, event.lanes) == (AccessKind.WRITE_OVERLAP, 1, tuple(range(32)))
 
 
@@ -298,7 +300,7 @@ def test_waves_exchange_through_lds_across_a_barrier() -> None:
     space = AddressSpace()
     target = np.zeros(128, np.uint32)
     b = space.add_array("out", target, writable=True)
-    result = run(exchange_kernel(True), space, b.base, block=(128, 1, 1), record=Record(hazards=True))
+    result = run(exchange_kernel(True), space, b.base, block=(128, 1, 1), record=RecordOptions(hazards=True))
     assert target.tolist() == [n ^ 64 for n in range(128)]
     assert result.races == ()
 
@@ -307,7 +309,7 @@ def test_a_missing_barrier_is_a_race_that_names_both_instructions() -> None:
     space = AddressSpace()
     b = space.add_array("out", np.zeros(128, np.uint32), writable=True)
     program = exchange_kernel(False)
-    result = run(program, space, b.base, block=(128, 1, 1), record=Record(hazards=True))
+    result = run(program, space, b.base, block=(128, 1, 1), record=RecordOptions(hazards=True))
     pcs = {each.mnemonic: each.pc for each in program}
     write, read = pcs["ds_write_b32"], pcs["ds_read_b32"]
     found = {(race.kind, race.producer_pc, race.consumer_pc) for race in result.races}
@@ -316,14 +318,14 @@ def test_a_missing_barrier_is_a_race_that_names_both_instructions() -> None:
 
 def test_a_kernel_that_does_not_end_is_stopped() -> None:
     result = run(code(ins("s_nop", (), imm(0)), ins("s_branch", (), label(0)), END), AddressSpace(), limit=1000)
-    assert result.outcome is Outcome.LIMIT
+    assert result.outcome is MachineEnd.LIMIT
     assert 1000 <= result.executed < 1100
 
 
 def test_the_watchdog_counts_for_each_workgroup_alone() -> None:
     sound = code(*[ins("s_nop", (), imm(0))] * 99, END)
-    assert run(sound, AddressSpace(), grid=(50, 1, 1), limit=1000).outcome is Outcome.DONE
-    assert run(sound, AddressSpace(), grid=(50, 1, 1), limit=50).outcome is Outcome.LIMIT
+    assert run(sound, AddressSpace(), grid=(50, 1, 1), limit=1000).outcome is MachineEnd.DONE
+    assert run(sound, AddressSpace(), grid=(50, 1, 1), limit=50).outcome is MachineEnd.LIMIT
 
 
 def test_what_is_not_modelled_stops_before_anything_runs() -> None:
@@ -335,7 +337,7 @@ def test_what_is_not_modelled_stops_before_anything_runs() -> None:
     with pytest.raises(UnmodelledError, match="v_mqsad_u32_u8"):
         run(program, space, b.base)
     assert (target == 9).all()
-    assert run(program, space, b.base, mode=Mode.SLICE).outcome is Outcome.DONE  # nothing needs it
+    assert run(program, space, b.base, mode=Mode.SLICE).outcome is MachineEnd.DONE  # nothing needs it
 
 
 def test_a_kernarg_block_that_is_too_short_shows() -> None:
@@ -361,7 +363,7 @@ def loop_kernel(*behind: Instruction) -> tuple[Instruction, ...]:
 def test_edges_trace_and_counts() -> None:
     space = AddressSpace()
     b = space.add_array("out", np.zeros(64, np.uint32), writable=True)
-    result = run(loop_kernel(), space, b.base, grid=(3, 1, 1), record=Record(trace=(2, 0), hashes=True))
+    result = run(loop_kernel(), space, b.base, grid=(3, 1, 1), record=RecordOptions(trace=(2, 0), hashes=True))
     branch = 5 * 4
     assert result.edges.tolist() == [[branch, 8], [branch, branch + 4]]
     assert result.trace.tolist() == [0, 1, *([2, 3, 4, 5] * 3), 6]
@@ -374,8 +376,8 @@ def test_the_slice_makes_the_same_accesses_with_fewer_instructions() -> None:
     b = space.add_array("out", np.zeros(40, np.uint32), writable=True)
     busy = (ins("v_mul_f32", v(9), (v(8), v(8))),) * 10
     program = code(*pointer(4, 0), *busy, *SCALED, ins("v_mov_b32", v(2), v(9)), store(4, 2), END)
-    full = run(program, space, b.base, record=Record(hashes=True))
-    part = run(program, space, b.base, mode=Mode.SLICE, record=Record(hashes=True))
+    full = run(program, space, b.base, record=RecordOptions(hashes=True))
+    part = run(program, space, b.base, mode=Mode.SLICE, record=RecordOptions(hashes=True))
     assert part.executed == full.executed - 11
     assert part.equivalent_instructions == full.executed
     assert (part.log.counts, part.log.hashes) == (full.log.counts, full.log.hashes)
@@ -467,7 +469,7 @@ def test_vcc_and_exec_branches() -> None:
 def test_totals_count_what_is_not_kept() -> None:
     space = AddressSpace()
     b = space.add_array("out", np.zeros(8, np.uint32), writable=True)
-    result = run(loop_kernel(), space, b.base, grid=(4, 1, 1), record=Record(max_events=2))
+    result = run(loop_kernel(), space, b.base, grid=(4, 1, 1), record=RecordOptions(max_events=2))
     assert (len(result.events), result.event_count) == (2, 10)
     (total,) = result.totals
     assert (total.lanes, total.waves, total.lowest, total.highest_end) == (560, 10, b.end, b.base + 256)
@@ -480,9 +482,9 @@ def test_what_happens_often_does_not_crowd_out_what_happens_once() -> None:
     program = loop_kernel(store(4))
     looped, once = program[2].pc, program[-2].pc
     machine = Machine(kernel("gfx942"), compile_program(program, "gfx942"))
-    start = Launch((3, 1, 1), WAVE, b.base.to_bytes(8, "little"), only_workgroup=2)
+    start = MachineLaunch((3, 1, 1), WAVE, b.base.to_bytes(8, "little"), only_workgroup=2)
     for each, kept in ((16, [looped, looped]), (1, [looped, once])):
-        result = machine.run(start, space, Mode.FULL, record=Record(max_events=2, events_each=each))
+        result = machine.run(start, space, Mode.FULL, record=RecordOptions(max_events=2, events_each=each))
         assert [event.pc for event in result.bad_accesses] == kept
         assert result.event_count == 4
 
@@ -490,10 +492,10 @@ def test_what_happens_often_does_not_crowd_out_what_happens_once() -> None:
 def test_launches_that_a_kernel_does_not_allow() -> None:
     machine = Machine(kernel("gfx942"), compile_program(code(END), "gfx942"))
     for launch in (
-        Launch((0, 1, 1), WAVE, bytes(8)),
-        Launch((1, 1, 1), (2048, 1, 1), bytes(8)),
-        Launch((1, 1, 1), WAVE, b""),
-        Launch((1, 1, 1), WAVE, bytes(8), dynamic_lds=1 << 20),
+        MachineLaunch((0, 1, 1), WAVE, bytes(8)),
+        MachineLaunch((1, 1, 1), (2048, 1, 1), bytes(8)),
+        MachineLaunch((1, 1, 1), WAVE, b""),
+        MachineLaunch((1, 1, 1), WAVE, bytes(8), dynamic_lds=1 << 20),
     ):
         with pytest.raises(UsageError):
             machine.run(launch, AddressSpace(), Mode.FULL)
@@ -504,7 +506,7 @@ def test_touched_bytes(slow_path: bool) -> None:
     space = AddressSpace()
     source, target = np.arange(64, dtype=np.uint32), np.zeros(100, np.uint32)
     a, b = space.add_array("in", source), space.add_array("out", target, writable=True)
-    result = run(copy_kernel(), space, a.base, b.base + 12, record=Record(touched=True, slow_path=slow_path))
+    result = run(copy_kernel(), space, a.base, b.base + 12, record=RecordOptions(touched=True, slow_path=slow_path))
     assert result.log.touched_read["in"].tolist() == [[0, 256]]
     assert result.log.touched_write["out"].tolist() == [[12, 268]]
     assert result.log.touched_read["out"].tolist() == []

@@ -21,7 +21,7 @@ from backend.cdna.decode.text import assembly_text
 from backend.cdna.execute import layout as at
 from backend.cdna.instruction import Format, Instruction, OperandKind
 from backend.cdna.memory import AddressSpace
-from backend.cdna.record import Record
+from backend.cdna.record import RecordOptions
 from backend.cdna.result import AccessKind
 
 FAMILIES = [case for case in CASES if case[0] in ("SMEM", "DS", "MUBUF", "FLAT")]
@@ -143,7 +143,7 @@ def test_random_memory_instructions_agree_with_the_reference(
                 continue
             wave = SingleWave(arch, mine)
             reference, memory = run_reference(arch, (instruction,), state.copy(), theirs)
-            machine = wave.run((instruction,), state, Record(slow_path=slow_path))
+            machine = wave.run((instruction,), state, RecordOptions(slow_path=slow_path))
             if int(wave.context[at.CTX_UNMODELLED]) >= 0:  # an atomic at an odd address
                 assert is_atomic(instruction), assembly_text(instruction)
                 continue

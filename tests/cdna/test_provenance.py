@@ -13,12 +13,11 @@ from listing import code_of, listing
 
 from backend.cdna.code_object import Argument, Denormals, FloatMode, Kernel, load_code_object
 from backend.cdna.decode import decode
-from backend.cdna.evaluation import Launch
-from backend.cdna.expression import Names, Record
+from backend.cdna.evaluation import LaunchValues
+from backend.cdna.expression import ExpressionNames, RecordLayout
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Dpp
-from backend.cdna.machine import Launch as MachineLaunch
-from backend.cdna.machine import Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.provenance import Explanation, dpp_source, explain_address
 from backend.cdna.slice import Action, initial_action
@@ -66,7 +65,12 @@ def straight(kernel: Kernel) -> list[int]:
 
 
 def explain(
-    lines: str, access: int, lane: int = 0, wave: int = 0, launch: Launch | None = None, names: Names | None = None
+    lines: str,
+    access: int,
+    lane: int = 0,
+    wave: int = 0,
+    launch: LaunchValues | None = None,
+    names: ExpressionNames | None = None,
 ) -> Explanation:
     """Explain the access that is instruction number `access`, negative from the end, of a kernel that runs straight through."""
     kernel = kernel_of(lines)
@@ -87,8 +91,8 @@ def memory(address: int, size: int) -> int | None:
     return PAGE if KV_INDICES <= address < KV_INDICES + 4096 else None
 
 
-def launched(workgroup: int = 0) -> Launch:
-    return Launch(KERNARG_AT, (workgroup, 0, 0), memory)
+def launched(workgroup: int = 0) -> LaunchValues:
+    return LaunchValues(KERNARG_AT, (workgroup, 0, 0), memory)
 
 
 GATHER = """
@@ -125,7 +129,7 @@ def test_gathered_page() -> None:
 
 
 def test_names_of_the_caller_go_before_the_metadata() -> None:
-    names = Names(words={("kernarg", 0): "pool"}, element_sizes={"kv_indices": 2})
+    names = ExpressionNames(words={("kernarg", 0): "pool"}, element_sizes={"kv_indices": 2})
     assert explain(GATHER, -2, lane=3, names=names).text == "pool + kv_indices[kv_begin * 2 + 6] * s_Bs + 32"
 
 
@@ -272,9 +276,9 @@ BF810000 ; s_endpgm
 
 
 def test_pointers_in_memory_and_records() -> None:
-    names = Names(
+    names = ExpressionNames(
         words={("kernarg", 0): "metadata", ("metadata", 8): "work_info"},
-        records={"work_info": Record(32, {16: "kv_begin", 20: "kv_end"})},
+        records={"work_info": RecordLayout(32, {16: "kv_begin", 20: "kv_end"})},
     )
     assert explain(TABLE, -2, names=names).text == "kv_indices + work_info[workgroup_x].kv_end * 4"
     assert explain(TABLE, 6, names=names).text == "work_info + workgroup_x * 32 + 16"
@@ -325,7 +329,7 @@ def test_the_value_is_the_address_that_the_machine_accessed() -> None:
         (bad,) = [event for event in result.bad_accesses if event.wave == wave]
         assert bad.lanes == (3,)
         path = [result.program.instructions[number].pc for number in result.trace]
-        given = Launch(KERNARG_AT, (0, 0, 0), read)
+        given = LaunchValues(KERNARG_AT, (0, 0, 0), read)
         explanation = explain_address(kernel, path, bad.pc, bad.lanes[0], wave=wave, launch=given)
         assert explanation.text == f"kv_buffer + kv_indices[kv_begin + 3] * s_Bs + {32 + 32 * wave}"
         assert explanation.value == bad.address

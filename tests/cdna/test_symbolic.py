@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.cdna.evaluation import Evaluation, Launch
-from backend.cdna.expression import ZERO, Carry, Expression, Names, Symbol, Word, atom, constant, whole_pointer
+from backend.cdna.evaluation import Evaluation, LaunchValues
+from backend.cdna.expression import ZERO, Carry, Expression, ExpressionNames, Symbol, Word, atom, constant, whole_pointer
 from backend.cdna.symbolic import CARRYING, FUNCTIONS, bitwise_or, comparison, scalar_field, shifted_right, shifted_right_signed
 
 RESULTS = [
@@ -44,7 +44,7 @@ RESULTS = [
     ("mulk_i32", (20, 0xFFFE), -40),
 ]
 
-NOTHING_LOADED = Evaluation(Launch(0, (0, 0, 0), lambda address, size: None))
+NOTHING_LOADED = Evaluation(LaunchValues(0, (0, 0, 0), lambda address, size: None))
 
 
 def number(expression: Expression) -> int:
@@ -103,7 +103,7 @@ X, Y = atom(Symbol("x")), atom(Symbol("y"))
 
 
 def test_normal_form_and_text() -> None:
-    names = Names()
+    names = ExpressionNames()
     assert names.text((X + Y) * (X - Y) + Y * Y - X * X) == "0"
     assert names.text(X * Y.scaled(4) - constant(8)) == "x * y * 4 - 8"
     assert names.text(-X) == "-x"
@@ -114,12 +114,12 @@ def test_normal_form_and_text() -> None:
 def test_shifts_divide_where_that_is_exact() -> None:
     assert shifted_right(X.scaled(8), constant(3)) == X
     assert shifted_right_signed(X.scaled(8), constant(2)) == X.scaled(2)
-    assert Names().text(shifted_right(X.scaled(2), constant(3))) == "((x * 2) >> 3)"
+    assert ExpressionNames().text(shifted_right(X.scaled(2), constant(3))) == "((x * 2) >> 3)"
 
 
 def test_or_is_a_sum_only_where_bits_cannot_meet() -> None:
     assert bitwise_or(X.scaled(16), constant(5)) == X.scaled(16) + constant(5)
-    assert Names().text(bitwise_or(X.scaled(4), constant(5))) == "((x * 4) | 5)"
+    assert ExpressionNames().text(bitwise_or(X.scaled(4), constant(5))) == "((x * 4) | 5)"
 
 
 def test_two_words_side_by_side_are_a_pointer() -> None:
@@ -135,7 +135,7 @@ integers = st.integers(-(1 << 40), 1 << 40)
 @given(integers, integers, integers, integers)
 def test_expressions_are_a_ring(a: int, b: int, x: int, y: int) -> None:
     """Evaluating the normal form gives what evaluating the parts gives."""
-    launch = Launch(0, (x, y, 0), lambda address, size: None)
+    launch = LaunchValues(0, (x, y, 0), lambda address, size: None)
     left = atom(Symbol("workgroup_x")).scaled(a) + constant(b)
     right = atom(Symbol("workgroup_y")) - atom(Symbol("workgroup_x"))
     assert Evaluation(launch).number(left * right - left) == (a * x + b) * (y - x) - (a * x + b)

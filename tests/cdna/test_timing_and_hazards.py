@@ -9,7 +9,7 @@ from single_wave import kernel
 
 from backend.cdna.hazards import HazardKind, wait_hazards
 from backend.cdna.instruction import Instruction
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import compile_program
 from backend.cdna.result import Mode, RunResult, Schedule
@@ -31,7 +31,7 @@ def run(program: tuple[Instruction, ...], schedule: Schedule, timing: Timing | N
     b = space.add_array("out", target, writable=True)
     machine = Machine(kernel("gfx942"), compile_program(program, "gfx942"))
     kernarg = np.array([a.base, b.base], np.uint64).tobytes()
-    launch = Launch((1, 1, 1), (64 * waves, 1, 1), kernarg)
+    launch = MachineLaunch((1, 1, 1), (64 * waves, 1, 1), kernarg)
     machine.run(launch, space, Mode.FULL, schedule, timing=timing or Timing())
     return target
 
@@ -93,7 +93,7 @@ def test_lds_dma_arrives_late_too() -> None:
 def test_a_slice_has_no_timing() -> None:
     machine = Machine(kernel("gfx942"), compile_program(code(END), "gfx942"))
     with pytest.raises(UsageError, match="round-robin"):
-        machine.run(Launch((1, 1, 1), (64, 1, 1), bytes(8)), AddressSpace(), Mode.SLICE, Schedule.TIMED)
+        machine.run(MachineLaunch((1, 1, 1), (64, 1, 1), bytes(8)), AddressSpace(), Mode.SLICE, Schedule.TIMED)
 
 
 def hazards_of(*instructions: Instruction) -> list[tuple[str, int, int, str, str, int]]:
@@ -148,7 +148,7 @@ def test_a_full_counter_waits_by_itself() -> None:
 
 def test_which_schedule_made_a_result_is_told() -> None:
     machine = Machine(kernel("gfx942"), compile_program(code(END), "gfx942"))
-    launch = Launch((1, 1, 1), (64, 1, 1), bytes(8))
+    launch = MachineLaunch((1, 1, 1), (64, 1, 1), bytes(8))
 
     def result(schedule: Schedule) -> RunResult:
         return machine.run(launch, AddressSpace(), Mode.FULL, schedule)

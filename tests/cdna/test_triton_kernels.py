@@ -17,9 +17,9 @@ from number_formats import decode_bfloat16, decode_float8, encode_bfloat16, enco
 from numpy.typing import NDArray
 
 from backend.cdna.code_object import Kernel, load_code_object
-from backend.cdna.machine import LDS_BYTES, Launch, Machine
+from backend.cdna.machine import LDS_BYTES, Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
-from backend.cdna.record import Record
+from backend.cdna.record import RecordOptions
 from backend.cdna.result import AccessKind, Mode, RunResult
 
 ARCHS = ("gfx942", "gfx950")
@@ -61,8 +61,8 @@ class Element:
 def run(
     kernel: Kernel, space: AddressSpace, grid: tuple[int, int, int], waves: int, kernarg: bytes, mode: Mode = Mode.FULL
 ) -> RunResult:
-    launch = Launch(grid, (64 * waves, 1, 1), kernarg, dynamic_lds=LDS_BYTES[kernel.arch] - kernel.lds_size)
-    return Machine(kernel).run(launch, space, mode, record=Record(hashes=True))
+    launch = MachineLaunch(grid, (64 * waves, 1, 1), kernarg, dynamic_lds=LDS_BYTES[kernel.arch] - kernel.lds_size)
+    return Machine(kernel).run(launch, space, mode, record=RecordOptions(hashes=True))
 
 
 ATTENTION = [

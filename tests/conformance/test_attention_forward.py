@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cdna"))
 from code_object_files import RELEASES, _git
 
 from backend.cdna.code_object import load_code_object
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
-from backend.cdna.result import Mode, Outcome
+from backend.cdna.result import MachineEnd, Mode
 
 HEAD_DIM, ROWS_OF_A_TILE, BLOCK = 128, 256, 512
 """Of the hd128 kernels: ts_qo of fmha_fwd.csv, and bdx."""
@@ -90,8 +90,8 @@ def test_attention_forward_is_float64_s_to_what_bf16_allows(
     tiles = -(-q_rows // ROWS_OF_A_TILE)
     grid = (-(-tiles // 2) if causal else tiles, heads, 1)
     kernarg = arguments((o.base, *inputs, lse.base), q_rows, k_rows, heads, causal)
-    result = Machine(kernel).run(Launch(grid, (BLOCK, 1, 1), kernarg), space, Mode.FULL)
-    assert result.outcome is Outcome.DONE
+    result = Machine(kernel).run(MachineLaunch(grid, (BLOCK, 1, 1), kernarg), space, Mode.FULL)
+    assert result.outcome is MachineEnd.DONE
     assert result.bad_accesses == ()
     assert o.written_bytes().all()
     assert o.contents is not None

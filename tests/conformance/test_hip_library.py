@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from backend.cdna.bundle import code_objects
 from backend.cdna.code_object import Kernel, load_code_object
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
-from backend.cdna.result import Mode, Outcome
+from backend.cdna.result import MachineEnd, Mode
 from benchmarks.code_objects import missing
 
 VARIABLE = "AITERFUZZ_BITSANDBYTES"
@@ -80,8 +80,8 @@ def code_book() -> NDArray[np.float32]:
 
 
 def launch(kernel: Kernel, space: AddressSpace, groups: int, threads: int, arguments: bytes) -> None:
-    result = Machine(kernel).run(Launch((groups, 1, 1), (threads, 1, 1), arguments), space, Mode.FULL)
-    assert result.outcome is Outcome.DONE
+    result = Machine(kernel).run(MachineLaunch((groups, 1, 1), (threads, 1, 1), arguments), space, Mode.FULL)
+    assert result.outcome is MachineEnd.DONE
     assert result.bad_accesses == ()
 
 

@@ -21,7 +21,7 @@ from backend.aiter.launch import kernarg_bytes
 from backend.call import Call
 from backend.case import Case, DType
 from backend.cdna.code_object import Kernel, load_code_object
-from backend.cdna.machine import Launch
+from backend.cdna.machine import MachineLaunch
 from backend.cdna.memory import AddressSpace, Paging, Queue
 from backend.host import BuiltIn
 from backend.serving.policy import decide
@@ -49,7 +49,7 @@ class Prepared:
     call: Call
     kernel: Kernel
     space: AddressSpace
-    launch: Launch
+    launch: MachineLaunch
     arrays: dict[str, NDArray[np.generic]]
 
     @property
@@ -134,7 +134,7 @@ def prepare(
         pointers = np.array([space["work_indptr"].base, space["work_info_set"].base], np.uint64)
         space.add_array("work_meta_data", pointers)
     kernarg = kernarg_bytes(launched, {region.name: region.base for region in space})
-    return Prepared(case, made, kernel, space, Launch(launched.grid, launched.block, kernarg), arrays)
+    return Prepared(case, made, kernel, space, MachineLaunch(launched.grid, launched.block, kernarg), arrays)
 
 
 def _add_output(space: AddressSpace, arrays: dict[str, NDArray[np.generic]], name: str, size: int, has_data: bool) -> None:

@@ -16,7 +16,7 @@ from backend.cdna.decode import decode
 from backend.cdna.hazards import HazardKind, WaitHazard, wait_hazards
 from backend.cdna.instruction import Format, Instruction, Modifiers
 from backend.cdna.machine import Machine
-from backend.cdna.record import Record
+from backend.cdna.record import RecordOptions
 from backend.cdna.result import Mode
 
 Instructions = tuple[Instruction, ...]
@@ -82,6 +82,6 @@ def test_races_are_looked_for_only_where_asked() -> None:
     prepared = prepare(case, has_data=False)
     machine = Machine(prepared.kernel)
     assert machine.run(prepared.launch, prepared.space, Mode.FULL).races == ()
-    races = machine.run(prepared.launch, prepared.space, Mode.FULL, record=Record(hazards=True)).races
+    races = machine.run(prepared.launch, prepared.space, Mode.FULL, record=RecordOptions(hazards=True)).races
     pcs = {each.pc for each in decode(prepared.kernel.text, Arch.GFX950)}
     assert all(race.producer_pc in pcs and race.consumer_pc in pcs and race.address < 160 << 10 for race in races)

@@ -17,7 +17,7 @@ from machine_launches import Prepared, prepare, wheel
 from backend.aiter.codefiles import open_source
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.machine import Machine
-from backend.cdna.record import Record
+from backend.cdna.record import RecordOptions
 from backend.cdna.result import AccessKind, Mode, RunResult
 
 LENGTHS = (70, 9, 200)
@@ -74,7 +74,7 @@ def same_logs(make: Any) -> RunResult:
     logs = []
     for mode, slow_path in ((Mode.FULL, False), (Mode.SLICE, False), (Mode.SLICE, True)):
         prepared: Prepared = make()
-        record = Record(hashes=True, slow_path=slow_path, max_events=1 << 16)
+        record = RecordOptions(hashes=True, slow_path=slow_path, max_events=1 << 16)
         result = Machine(prepared.kernel).run(prepared.launch, prepared.space, mode, record=record, max_instructions=20_000_000)
         logs.append((mode, result, log_of(result)))
     (_, full, wanted), *others = logs

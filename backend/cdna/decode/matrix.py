@@ -9,7 +9,7 @@ from functools import cache
 
 from backend.cdna.decode import vector_tables as tables
 from backend.cdna.decode.operands import LITERAL, scalar_operand, vgpr
-from backend.cdna.decode.tables import Kind, Opcode, OperandType, RefusedError, look_up
+from backend.cdna.decode.tables import FieldKind, Opcode, OperandType, RefusedError, look_up
 from backend.cdna.instruction import NO_MODIFIERS, Format, Instruction, Modifiers, Operand
 
 SCALE_PREFIX = 0xD3AC
@@ -18,8 +18,8 @@ SCALE_PREFIX = 0xD3AC
 _SCALED_BITS = {0: 256, 1: 256, 2: 192, 3: 192, 4: 128}
 """f8f6f4 operand format (cbsz for A, blgp for B: fp8, bf8, fp6, bf6, fp4) -> bits a lane holds (32 elements)."""
 
-_ACCUMULATOR32 = OperandType(Kind.ACCUMULATOR, 32)
-_BITS32 = OperandType(Kind.BITS, 32)
+_ACCUMULATOR32 = OperandType(FieldKind.ACCUMULATOR, 32)
+_BITS32 = OperandType(FieldKind.BITS, 32)
 
 
 def decode_mai(words: tuple[int, ...], at: int, arch: str, scaled: bool = False) -> Instruction:
@@ -36,8 +36,8 @@ def decode_mai(words: tuple[int, ...], at: int, arch: str, scaled: bool = False)
     if "s" in opcode.flags:
         if cbsz not in _SCALED_BITS or blgp not in _SCALED_BITS or abid:
             raise RefusedError(f"{opcode.mnemonic} with operand formats {cbsz} and {blgp}, abid {abid}")
-        first = OperandType(Kind.ACCUMULATOR, _SCALED_BITS[cbsz])
-        second = OperandType(Kind.ACCUMULATOR, _SCALED_BITS[blgp])
+        first = OperandType(FieldKind.ACCUMULATOR, _SCALED_BITS[cbsz])
+        second = OperandType(FieldKind.ACCUMULATOR, _SCALED_BITS[blgp])
     if "k" in opcode.flags and blgp:
         raise RefusedError(f"{opcode.mnemonic} with blgp")
     accumulate_in_agprs = bool(word >> 15 & 1)
@@ -64,8 +64,8 @@ def _matrix(code: int, operand_type: OperandType, accumulator: bool) -> Operand:
 def _third(code: int, operand_type: OperandType, accumulator: bool) -> Operand:
     """C may be an inline constant; the index of a sparse operation is a VGPR in any case."""
     if code >= 256:
-        return vgpr(code - 256, operand_type.dwords, accumulator and operand_type.kind is not Kind.VECTOR)
-    if not 128 <= code < 249 or operand_type.kind is Kind.VECTOR:
+        return vgpr(code - 256, operand_type.dwords, accumulator and operand_type.kind is not FieldKind.VECTOR)
+    if not 128 <= code < 249 or operand_type.kind is FieldKind.VECTOR:
         raise RefusedError("a third operand that is neither vector register nor inline constant")
     constant = scalar_operand(code, _BITS32)
     return Operand(constant.kind, constant.index, operand_type.dwords, constant.value)

@@ -6,12 +6,12 @@ from functools import cache
 
 from backend.cdna.decode import memory_tables as tables
 from backend.cdna.decode.operands import OFF, SGPRS, register, scalar_operand, sign_extend, vgpr
-from backend.cdna.decode.tables import ARCHS, Kind, Opcode, OperandType, RefusedError, look_up
+from backend.cdna.decode.tables import ARCHS, FieldKind, Opcode, OperandType, RefusedError, look_up
 from backend.cdna.instruction import NO_MODIFIERS, Format, Instruction, Modifiers, Operand, OperandKind
 
-_SCALAR32 = OperandType(Kind.SCALAR, 32)
-_SCALAR64 = OperandType(Kind.SCALAR, 64)
-_BITS32 = OperandType(Kind.BITS, 32)
+_SCALAR32 = OperandType(FieldKind.SCALAR, 32)
+_SCALAR64 = OperandType(FieldKind.SCALAR, 64)
+_BITS32 = OperandType(FieldKind.BITS, 32)
 NO_SADDR = 0x7F
 EXEC = 126
 ROTATE = 0xC000
@@ -25,7 +25,7 @@ _PREFIXES = {Format.FLAT: "flat_", Format.SCRATCH: "scratch_", Format.GLOBAL: "g
 
 
 def _data(code: int, operand_type: OperandType, accumulator: int) -> Operand:
-    return vgpr(code, operand_type.dwords, bool(accumulator) and operand_type.kind is Kind.ACCUMULATOR)
+    return vgpr(code, operand_type.dwords, bool(accumulator) and operand_type.kind is FieldKind.ACCUMULATOR)
 
 
 def decode_ds(words: tuple[int, ...], at: int, arch: str) -> Instruction:
@@ -102,7 +102,7 @@ def _loaded_and_stored(
     sources = tuple(_data(vdata, each, accumulator) for each in opcode.sources)
     if returns and "r" in opcode.flags:
         bits = opcode.sources[0].bits // (2 if "cmpswap" in opcode.mnemonic else 1)
-        destinations = (_data(vdst, OperandType(Kind.ACCUMULATOR, bits), accumulator),)
+        destinations = (_data(vdst, OperandType(FieldKind.ACCUMULATOR, bits), accumulator),)
     return destinations, sources
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from functools import cache
 
-from backend.cdna.decode.tables import Kind, OperandType, RefusedError
+from backend.cdna.decode.tables import FieldKind, OperandType, RefusedError
 from backend.cdna.instruction import Operand, OperandKind
 
 LITERAL = 255
@@ -17,7 +17,7 @@ DPP_CODE = 250
 SGPRS = 102
 MASK32 = 0xFFFFFFFF
 MASK64 = (1 << 64) - 1
-MASK_TYPE = OperandType(Kind.MASK, 64)
+MASK_TYPE = OperandType(FieldKind.MASK, 64)
 VCC = Operand(OperandKind.VCC, 0, 2)
 OFF = Operand(OperandKind.OFF)
 
@@ -44,17 +44,17 @@ def _float_bits(code: int, width: str) -> int:
 
 
 def _float_width(operand_type: OperandType) -> str:
-    if operand_type.kind is Kind.PACKED_F32:
+    if operand_type.kind is FieldKind.PACKED_F32:
         return "f"
-    if operand_type.kind in (Kind.BFLOAT, Kind.PACKED_BFLOAT):
+    if operand_type.kind in (FieldKind.BFLOAT, FieldKind.PACKED_BFLOAT):
         return "g"
-    if operand_type.kind is Kind.PACKED or operand_type.bits == 16:
+    if operand_type.kind is FieldKind.PACKED or operand_type.bits == 16:
         return "e"
     return "d" if operand_type.bits == 64 else "f"
 
 
 def _value_mask(operand_type: OperandType) -> int:
-    if operand_type.kind is Kind.PACKED_F32:
+    if operand_type.kind is FieldKind.PACKED_F32:
         return MASK32
     return {16: 0xFFFF, 64: MASK64}.get(operand_type.bits, MASK32)
 
@@ -86,7 +86,7 @@ def scalar_operand(code: int, operand_type: OperandType) -> Operand:
         return Operand(pair, code & 1, dwords)
     if code == 124 and dwords > 1:
         raise RefusedError("m0 where more than a dword is needed")
-    if operand_type.kind in (Kind.SCALAR, Kind.MASK) and code != 124:
+    if operand_type.kind in (FieldKind.SCALAR, FieldKind.MASK) and code != 124:
         raise RefusedError(f"source code {code} where a scalar register is needed")
     if code in _SINGLES:
         return Operand(_SINGLES[code], 0, dwords)
@@ -101,10 +101,10 @@ def scalar_operand(code: int, operand_type: OperandType) -> Operand:
 def vector_operand(code: int, operand_type: OperandType) -> Operand:
     """Operand of a 9-bit source code (no literal): a scalar one below 256, else a VGPR."""
     if code >= 256:
-        if operand_type.kind in (Kind.SCALAR, Kind.UNIFORM, Kind.MASK):
+        if operand_type.kind in (FieldKind.SCALAR, FieldKind.UNIFORM, FieldKind.MASK):
             raise RefusedError("a VGPR where a scalar register is needed")
         return vgpr(code - 256, operand_type.dwords)
-    if operand_type.kind is Kind.VECTOR:
+    if operand_type.kind is FieldKind.VECTOR:
         raise RefusedError(f"source code {code} where a VGPR is needed")
     return scalar_operand(code, operand_type)
 
@@ -114,7 +114,7 @@ def scalar_destination(code: int, operand_type: OperandType) -> Operand:
     """Operand of a 7-bit scalar destination."""
     if code >= 128:
         raise RefusedError(f"destination code {code} is no register")
-    return scalar_operand(code, OperandType(Kind.SCALAR, operand_type.bits))
+    return scalar_operand(code, OperandType(FieldKind.SCALAR, operand_type.bits))
 
 
 @cache
@@ -137,13 +137,13 @@ def vgpr(index: int, dwords: int, accumulator: bool = False) -> Operand:
 def literal_operand(literal: int, operand_type: OperandType) -> Operand:
     """A 32-bit literal as the operand sees it: f64 takes it as the high half, i64 signed, b64 unsigned."""
     value = literal
-    if operand_type.bits == 64 and operand_type.kind is Kind.FLOAT:
+    if operand_type.bits == 64 and operand_type.kind is FieldKind.FLOAT:
         value = literal << 32
-    elif operand_type.bits == 64 and operand_type.kind is Kind.SIGNED and literal >> 31:
+    elif operand_type.bits == 64 and operand_type.kind is FieldKind.SIGNED and literal >> 31:
         value = literal | (MASK32 << 32)
     elif operand_type.bits == 16 and literal >> 16:
         raise RefusedError(f"literal {literal:#x} where 16 bits are taken")
-    if operand_type.kind in (Kind.SCALAR, Kind.MASK, Kind.VECTOR, Kind.ACCUMULATOR):
+    if operand_type.kind in (FieldKind.SCALAR, FieldKind.MASK, FieldKind.VECTOR, FieldKind.ACCUMULATOR):
         raise RefusedError("a literal where a register is needed")
     return Operand(OperandKind.CONSTANT, LITERAL, operand_type.dwords, value)
 

@@ -12,7 +12,7 @@ from backend.cdna.decode.operands import (
     scalar_operand,
     sign_extend,
 )
-from backend.cdna.decode.tables import Kind, Opcode, OperandType, RefusedError, look_up
+from backend.cdna.decode.tables import FieldKind, Opcode, OperandType, RefusedError, look_up
 from backend.cdna.instruction import NO_MODIFIERS, Format, Instruction, Modifiers, Operand, OperandKind
 
 SHORT_BRANCHES = frozenset(name for name in (op.mnemonic for op in tables.SOPP.values()) if "branch" in name)
@@ -23,8 +23,8 @@ MESSAGES = {1: "MSG_INTERRUPT", 4: "MSG_SAVEWAVE", 5: "MSG_STALL_WAVE_GEN", 6: "
 _NOT_LOADED = (124, 126, 127)
 """M0 and EXEC: scalar loads cannot write them."""
 
-_SCALAR64 = OperandType(Kind.SCALAR, 64)
-_SCALAR32 = OperandType(Kind.SCALAR, 32)
+_SCALAR64 = OperandType(FieldKind.SCALAR, 64)
+_SCALAR32 = OperandType(FieldKind.SCALAR, 32)
 
 
 def _sources(codes: tuple[int, ...], opcode: Opcode, words: tuple[int, ...], at: int) -> tuple[tuple[Operand, ...], int]:
@@ -89,7 +89,7 @@ def decode_sopk(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     if name == "s_setreg_b32":
         return Instruction(at * 4, 4, name, Format.SOPK, (field,), sources)
     if name == "s_setreg_imm32_b32":
-        literal = literal_operand(_literal(words, at), OperandType(Kind.BITS, 32))
+        literal = literal_operand(_literal(words, at), OperandType(FieldKind.BITS, 32))
         return Instruction(at * 4, 8, name, Format.SOPK, (field,), (literal,))
     if name == "s_call_b64":
         return Instruction(at * 4, 4, name, Format.SOPK, destinations, (_label(word, at),))
@@ -168,7 +168,7 @@ def decode_smem(words: tuple[int, ...], at: int, arch: str) -> Instruction:
 def _returned(code: int, opcode: Opcode) -> Operand:
     """What an atomic returns into: its data, of a compare-and-swap the first half."""
     bits = opcode.sources[0].bits // (2 if "cmpswap" in opcode.mnemonic else 1)
-    return scalar_destination(code, OperandType(Kind.SCALAR, bits))
+    return scalar_destination(code, OperandType(FieldKind.SCALAR, bits))
 
 
 def _base(code: int, dwords: int) -> Operand:

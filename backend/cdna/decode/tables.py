@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class FieldKind(StrEnum):
     """How an operand field is read; the letters of the tables."""
 
     BITS = "b"
@@ -42,7 +42,7 @@ class Kind(StrEnum):
     ACCUMULATOR = "a"
 
 
-MODIFIABLE = frozenset({Kind.FLOAT, Kind.BFLOAT})
+MODIFIABLE = frozenset({FieldKind.FLOAT, FieldKind.BFLOAT})
 """Kinds whose sources take neg and abs."""
 
 
@@ -54,7 +54,7 @@ class RefusedError(Exception):
 class OperandType:
     """Kind and width of one operand field. bits: 8..1024 as the instruction takes it; registers hold 32."""
 
-    kind: Kind
+    kind: FieldKind
     bits: int
 
     @property
@@ -97,7 +97,7 @@ def read_table(prefix: str, text: str) -> dict[int, Opcode]:
 
 
 def _types(fields: list[str]) -> tuple[OperandType, ...]:
-    return tuple(OperandType(Kind(field[0]), int(field[1:])) for field in fields)
+    return tuple(OperandType(FieldKind(field[0]), int(field[1:])) for field in fields)
 
 
 def look_up(table: dict[int, Opcode], number: int, arch: str, family: str) -> Opcode:

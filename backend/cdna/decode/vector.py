@@ -16,7 +16,7 @@ from backend.cdna.decode.operands import (
     vector_operand,
     vgpr,
 )
-from backend.cdna.decode.tables import MODIFIABLE, Kind, Opcode, OperandType, RefusedError, look_up
+from backend.cdna.decode.tables import MODIFIABLE, FieldKind, Opcode, OperandType, RefusedError, look_up
 from backend.cdna.instruction import (
     NO_MODIFIERS,
     Dpp,
@@ -52,15 +52,15 @@ def modified(operand: Operand, neg: int, absolute: int, sel: int | None = None, 
 
 
 def _destination(code: int, operand_type: OperandType) -> Operand:
-    if operand_type.kind in (Kind.SCALAR, Kind.MASK):
+    if operand_type.kind in (FieldKind.SCALAR, FieldKind.MASK):
         if code == _M0:
             raise RefusedError("m0 as the scalar destination of a vector instruction")
         return scalar_destination(code, operand_type)
-    return vgpr(code, operand_type.dwords, operand_type.kind is Kind.ACCUMULATOR)
+    return vgpr(code, operand_type.dwords, operand_type.kind is FieldKind.ACCUMULATOR)
 
 
 def _source(code: int, operand_type: OperandType) -> Operand:
-    if operand_type.kind is Kind.ACCUMULATOR:
+    if operand_type.kind is FieldKind.ACCUMULATOR:
         if code < 256:
             raise RefusedError(f"source code {code} where an accumulation register is needed")
         return vgpr(code - 256, operand_type.dwords, True)
@@ -97,11 +97,11 @@ def decode_vopc(words: tuple[int, ...], at: int, arch: str) -> Instruction:
 
 def _with_constant(words: tuple[int, ...], at: int, opcode: Opcode, vdst: int, codes: tuple[int, int]) -> Instruction:
     """v_fmamk and its kin: the literal is an operand by itself, and src0 may name the same one."""
-    literal = literal_operand(_word(words, at + 1), OperandType(Kind.BITS, 32))
+    literal = literal_operand(_word(words, at + 1), OperandType(FieldKind.BITS, 32))
     first_type = opcode.sources[0]
     first = literal_operand(words[at + 1], first_type) if codes[0] == LITERAL else vector_operand(codes[0], first_type)
     second = vgpr(codes[1] - 256, 1)
-    sources = (first, literal, second) if opcode.sources[1].kind is Kind.BITS else (first, second, literal)
+    sources = (first, literal, second) if opcode.sources[1].kind is FieldKind.BITS else (first, second, literal)
     return Instruction(at * 4, 8, opcode.mnemonic, Format.VOP2, (vgpr(vdst, 1),), sources)
 
 
@@ -120,12 +120,13 @@ def _short(
     if codes[0] == DPP_CODE:
         return _dpp(words, at, form, opcode, vdst, codes)
     destinations = tuple(
-        VCC if operand_type.kind is Kind.MASK else _destination(vdst[0], operand_type) for operand_type in opcode.destinations
+        VCC if operand_type.kind is FieldKind.MASK else _destination(vdst[0], operand_type)
+        for operand_type in opcode.destinations
     )
     sources = []
     size = 4
     for number, operand_type in enumerate(opcode.sources):
-        if operand_type.kind is Kind.MASK:
+        if operand_type.kind is FieldKind.MASK:
             sources.append(VCC)
         elif codes[number] == LITERAL:
             size = 8
@@ -155,7 +156,7 @@ def _sdwa(
         if (sext and floating) or ((neg or absolute) and not floating) or select & 7 == 7 or code == LITERAL:
             raise RefusedError(f"{opcode.mnemonic} in SDWA with source modifiers that it lacks")
         sources.append(modified(vector_operand(code, operand_type), neg, absolute, select & 7, sext))
-    if opcode.sources[-1].kind is Kind.MASK:
+    if opcode.sources[-1].kind is FieldKind.MASK:
         sources.append(VCC)
     destinations, modifiers = _sdwa_destination(opcode, vdst, extra)
     return Instruction(at * 4, 8, opcode.mnemonic, form, destinations, tuple(sources), modifiers, Suffix.SDWA)
@@ -174,7 +175,7 @@ def _sdwa_destination(opcode: Opcode, vdst: tuple[int, ...], extra: int) -> tupl
         raise RefusedError(f"{opcode.mnemonic} in SDWA with omod on an integer")
     if opcode.mnemonic in WHOLE_DESTINATION and (dst_sel, dst_unused) != (Selection.DWORD, Unused.PAD):
         raise RefusedError(f"{opcode.mnemonic} in SDWA with a partial destination")
-    destinations = tuple(VCC if each.kind is Kind.MASK else _destination(vdst[0], each) for each in opcode.destinations)
+    destinations = tuple(VCC if each.kind is FieldKind.MASK else _destination(vdst[0], each) for each in opcode.destinations)
     return destinations, Modifiers(clamp=bool(clamp), omod=omod, sdwa=Sdwa(Selection(dst_sel), Unused(dst_unused)))
 
 
@@ -185,7 +186,7 @@ _ACCUMULATING = ("v_mac_", "v_fmac_", "v_dot2c_", "v_dot4c_", "v_dot8c_", "v_pk_
 
 def _require_extendable(opcode: Opcode, what: str) -> None:
     lacks = opcode.mnemonic.startswith("v_cmp" if what == "DPP" else _ACCUMULATING)
-    wide = any(each.bits > 32 for each in (*opcode.sources, *opcode.destinations) if each.kind is not Kind.MASK)
+    wide = any(each.bits > 32 for each in (*opcode.sources, *opcode.destinations) if each.kind is not FieldKind.MASK)
     exempt = opcode.mnemonic in WHOLE_DESTINATION if what == "SDWA" else opcode.mnemonic == "v_mov_b64"
     if opcode.mnemonic in _E32_ONLY or lacks or "permlane" in opcode.mnemonic or (wide and not exempt):
         raise RefusedError(f"{opcode.mnemonic} has no {what} form")
@@ -212,9 +213,9 @@ def _dpp(
         sources.append(modified(vector_operand(code, operand_type), neg, absolute))
     if len(codes) == 1 and extra >> 22 & 3:
         raise RefusedError(f"{opcode.mnemonic} in DPP with modifiers of a second source")
-    if opcode.sources[-1].kind is Kind.MASK:
+    if opcode.sources[-1].kind is FieldKind.MASK:
         sources.append(VCC)
-    destinations = tuple(VCC if each.kind is Kind.MASK else _destination(vdst[0], each) for each in opcode.destinations)
+    destinations = tuple(VCC if each.kind is FieldKind.MASK else _destination(vdst[0], each) for each in opcode.destinations)
     dpp = Dpp(control, extra >> 28, extra >> 24 & 0xF, bool(extra >> 19 & 1))
     return Instruction(at * 4, 8, opcode.mnemonic, form, destinations, tuple(sources), Modifiers(dpp=dpp), Suffix.DPP)
 

@@ -38,7 +38,7 @@ R = at.RESULT_ROWS
 CAPACITY = 4096  # elements of an operand
 
 
-class Kind(IntEnum):
+class ElementKind(IntEnum):
     """Type of an operand's elements."""
 
     F32 = 0
@@ -55,13 +55,13 @@ class Kind(IntEnum):
 @inlined
 def element_bits(kind: int) -> int:
     """Bits of an element."""
-    if kind == Kind.F32:
+    if kind == ElementKind.F32:
         return 32
-    if kind == Kind.F16 or kind == Kind.BF16:
+    if kind == ElementKind.F16 or kind == ElementKind.BF16:
         return 16
-    if kind == Kind.FP4:
+    if kind == ElementKind.FP4:
         return 4
-    return 6 if kind == Kind.FP6 or kind == Kind.BF6 else 8
+    return 6 if kind == ElementKind.FP6 or kind == ElementKind.BF6 else 8
 
 
 @inlined
@@ -97,19 +97,19 @@ def fp4_value(code: int) -> Any:
 @inlined
 def element_value(raw: Any, kind: int, fnuz: bool, keep: Any) -> Any:
     """A floating-point element as float32."""
-    if kind == Kind.F32:
+    if kind == ElementKind.F32:
         return flushed(bits_float(raw), keep)
-    if kind == Kind.F16:
+    if kind == ElementKind.F16:
         return half_value(raw)
-    if kind == Kind.BF16:
+    if kind == ElementKind.BF16:
         return bits_float(np.uint32(raw << np.uint32(16)))
-    if kind == Kind.FP4:
+    if kind == ElementKind.FP4:
         return fp4_value(np.int64(raw))
-    if kind == Kind.FP6:
+    if kind == ElementKind.FP6:
         return small_float(np.int64(raw), 2, 3, 1)
-    if kind == Kind.BF6:
+    if kind == ElementKind.BF6:
         return small_float(np.int64(raw), 3, 2, 3)
-    return fp8_to_float(np.int64(raw), kind == Kind.BF8, fnuz)
+    return fp8_to_float(np.int64(raw), kind == ElementKind.BF8, fnuz)
 
 
 @inlined
@@ -348,7 +348,7 @@ def matrix_sparse(wave: int, record: int, context_address: int) -> None:
     fnuz = context[at.CTX_ARCH] == 942
     keep = bits_float(scalars[at.DENORMAL_F32])
     b = carray(pointer_f32(context[at.CTX_MATRIX_B]), (CAPACITY,))
-    is_integer = a_kind == Kind.I8
+    is_integer = a_kind == ElementKind.I8
     for index in range(b_count):
         for lane in range(at.LANES):
             raw = raw_element(rows, fields[at.SOURCE_1], lane, index, element_bits(b_kind))

@@ -51,7 +51,7 @@ NAN = np.uint32(0xFFC0_0000).view(np.float32)
 """What an invalid operation gives (ISA documents, the examples of V_LOG_F32 and V_SQRT_F32: negative, unlike C's NAN)."""
 
 
-class Float(IntEnum):
+class VectorFloat(IntEnum):
     """fp32, up to two sources."""
 
     V_ADD_F32 = 0
@@ -266,7 +266,7 @@ def is_denormal(value: Any) -> bool:
 
 @handler
 def float_alu(wave: int, record: int, context: int) -> None:
-    """Instructions of `Float`."""
+    """Instructions of `VectorFloat`."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = float_rows_of(wave)
@@ -275,31 +275,31 @@ def float_alu(wave: int, record: int, context: int) -> None:
     destination = np.int64(fields[at.DESTINATION])
     r = result_row(wave, destination, 1, a, b, b)
     keep, ieee = bits_float(scalars_of(wave)[at.DENORMAL_F32]), ieee_mode(scalars_of(wave))
-    if opcode == Float.V_MUL_F32:
+    if opcode == VectorFloat.V_MUL_F32:
         for lane in range(at.LANES):
             rows[r, lane] = flushed(product_of(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep)), keep)
-    elif opcode == Float.V_ADD_F32:
+    elif opcode == VectorFloat.V_ADD_F32:
         for lane in range(at.LANES):
             rows[r, lane] = flushed(sum_of(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep)), keep)
-    elif opcode == Float.V_SUB_F32:
+    elif opcode == VectorFloat.V_SUB_F32:
         for lane in range(at.LANES):
             rows[r, lane] = flushed(sum_of(flushed(rows[a, lane], keep), -flushed(rows[b, lane], keep)), keep)
-    elif opcode == Float.V_SUBREV_F32:
+    elif opcode == VectorFloat.V_SUBREV_F32:
         for lane in range(at.LANES):
             rows[r, lane] = flushed(sum_of(flushed(rows[b, lane], keep), -flushed(rows[a, lane], keep)), keep)
-    elif opcode == Float.V_MAX_F32:
+    elif opcode == VectorFloat.V_MAX_F32:
         for lane in range(at.LANES):
             rows[r, lane] = larger(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), ieee)
-    elif opcode == Float.V_MIN_F32:
+    elif opcode == VectorFloat.V_MIN_F32:
         for lane in range(at.LANES):
             rows[r, lane] = smaller(flushed(rows[a, lane], keep), flushed(rows[b, lane], keep), ieee)
-    elif opcode == Float.V_EXP_F32:
+    elif opcode == VectorFloat.V_EXP_F32:
         for lane in range(at.LANES):
             x = flushed(rows[a, lane], SMALLEST_NORMAL)
             cut = min(max(np.float64(x), -1000.0), 1000.0)
             result = np.float32(exp2(cut)) if x == x else quieted_or_nan(x)
             rows[r, lane] = flushed(result, SMALLEST_NORMAL)
-    elif opcode == Float.V_LDEXP_F32:
+    elif opcode == VectorFloat.V_LDEXP_F32:
         signed = signed_rows_of(wave)
         for lane in range(at.LANES):
             scale = power_of_two(np.int64(min(max(signed[b, lane], -400), 400)))
@@ -314,30 +314,30 @@ def float_alu(wave: int, record: int, context: int) -> None:
 def unary_lane(opcode: int, raw: Any, second: Any, keep: Any) -> Any:
     """One lane of the rarer fp32 instructions."""
     x = flushed(raw, SMALLEST_NORMAL)
-    if opcode == Float.V_RCP_F32 or opcode == Float.V_RCP_IFLAG_F32:
+    if opcode == VectorFloat.V_RCP_F32 or opcode == VectorFloat.V_RCP_IFLAG_F32:
         return flushed(np.float32(1.0) / x, SMALLEST_NORMAL)
-    if opcode == Float.V_RSQ_F32:
+    if opcode == VectorFloat.V_RSQ_F32:
         return np.float32(1.0 / math.sqrt(np.float64(x))) if x >= 0 else quieted_or_nan(x)
-    if opcode == Float.V_SQRT_F32:
+    if opcode == VectorFloat.V_SQRT_F32:
         return np.float32(math.sqrt(np.float64(x))) if x >= 0 else quieted_or_nan(x)
-    if opcode == Float.V_LOG_F32:
+    if opcode == VectorFloat.V_LOG_F32:
         return logarithm(x)
     x = flushed(raw, keep)
-    if opcode == Float.V_TRUNC_F32:
+    if opcode == VectorFloat.V_TRUNC_F32:
         return np.float32(np.trunc(x))
-    if opcode == Float.V_CEIL_F32:
+    if opcode == VectorFloat.V_CEIL_F32:
         return np.float32(np.ceil(x))
-    if opcode == Float.V_FLOOR_F32:
+    if opcode == VectorFloat.V_FLOOR_F32:
         return np.float32(np.floor(x))
-    if opcode == Float.V_RNDNE_F32:
+    if opcode == VectorFloat.V_RNDNE_F32:
         if x != x:
             return quieted(x)
         return x if not abs(x) < np.float32(8388608.0) else np.float32(math.copysign(rounded(np.float64(x)), np.float64(x)))
-    if opcode == Float.V_FRACT_F32:
+    if opcode == VectorFloat.V_FRACT_F32:
         if not abs(x) < INFINITY:
             return quieted_or_nan(x)
         return min(x - np.float32(np.floor(x)), bits_float(np.uint32(0x3F7FFFFF)))
-    if opcode == Float.V_MUL_LEGACY_F32:
+    if opcode == VectorFloat.V_MUL_LEGACY_F32:
         y = flushed(second, keep)
         return np.float32(0.0) if x == 0 or y == 0 else flushed(product_of(x, y), keep)
     return split_float(opcode, x)
@@ -356,9 +356,9 @@ def split_float(opcode: int, x: Any) -> Any:
     """V_FREXP_MANT_F32, or V_FREXP_EXP_I32_F32 as the bits of an integer. Zero, infinity and NaN give themselves and 0."""
     if x == 0 or not abs(x) < INFINITY:
         number = quieted(x) if x != x else x
-        return bits_float(np.uint32(0)) if opcode == Float.V_FREXP_EXP_I32_F32 else number
+        return bits_float(np.uint32(0)) if opcode == VectorFloat.V_FREXP_EXP_I32_F32 else number
     mantissa, exponent = math.frexp(np.float64(x))
-    if opcode == Float.V_FREXP_EXP_I32_F32:
+    if opcode == VectorFloat.V_FREXP_EXP_I32_F32:
         return bits_float(np.uint32(np.int32(exponent)))
     return np.float32(mantissa)
 

@@ -37,7 +37,7 @@ class Vector64(IntEnum):
     V_PK_MOV_B32 = auto()
 
 
-class Carry(IntEnum):
+class VectorCarry(IntEnum):
     """A carry out of, and into, one dword."""
 
     V_ADD_CO_U32 = 0
@@ -115,7 +115,7 @@ def multiply_add64(wave: int, opcode: int, rows: Any, a: int, b: int, c: int, r:
 
 @handler
 def vector_carry(wave: int, record: int, context: int) -> None:
-    """Instructions of `Carry`. DESTINATION_2 is the scalar index of the mask that comes out, SOURCE_2 of that which goes in.
+    """Instructions of `VectorCarry`. DESTINATION_2 is the scalar index of the mask that comes out, SOURCE_2 of what goes in.
 
     Inactive lanes give a carry of 0.
     """
@@ -124,10 +124,10 @@ def vector_carry(wave: int, record: int, context: int) -> None:
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
     carry_in = np.uint64(0)
-    if opcode == Carry.V_ADDC_CO_U32 or opcode == Carry.V_SUBB_CO_U32 or opcode == Carry.V_SUBBREV_CO_U32:
+    if opcode == VectorCarry.V_ADDC_CO_U32 or opcode == VectorCarry.V_SUBB_CO_U32 or opcode == VectorCarry.V_SUBBREV_CO_U32:
         carry_in = scalar_pair(scalars, fields[at.SOURCE_2])
-    adds = opcode == Carry.V_ADD_CO_U32 or opcode == Carry.V_ADDC_CO_U32
-    if opcode == Carry.V_SUBREV_CO_U32 or opcode == Carry.V_SUBBREV_CO_U32:
+    adds = opcode == VectorCarry.V_ADD_CO_U32 or opcode == VectorCarry.V_ADDC_CO_U32
+    if opcode == VectorCarry.V_SUBREV_CO_U32 or opcode == VectorCarry.V_SUBBREV_CO_U32:
         a, b = b, a
     carry_out = np.uint64(0)
     for lane in range(at.LANES):

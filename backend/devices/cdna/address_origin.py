@@ -11,9 +11,9 @@ from itertools import islice
 
 from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS
 from backend.aiter.kernargs import FIELDS, SLOT
-from backend.cdna.evaluation import Launch as ValuesOfLaunch
-from backend.cdna.expression import KERNARG, Names, Record
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.evaluation import LaunchValues
+from backend.cdna.expression import KERNARG, ExpressionNames, RecordLayout
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.provenance import explain_address
 from backend.cdna.result import BadAccess
@@ -28,14 +28,14 @@ MAX_VISITS = 32
 _STP = "ptr_STP"
 _WORDS = {(KERNARG, SLOT * place): name for place, name in enumerate(FIELDS)}
 _PERSISTENT = {(_STP, 0): "work_indptr", (_STP, 8): "work_info_set"}
-_ITEM = Record(ITEM_BYTES, {INT32 * place: name for place, name in enumerate(WORK_ITEM_FIELDS)})
+_ITEM = RecordLayout(ITEM_BYTES, {INT32 * place: name for place, name in enumerate(WORK_ITEM_FIELDS)})
 
 
 def explainer(
-    machine: Machine, launch: Launch, space: AddressSpace, persistent: bool, max_instructions: int
+    machine: Machine, launch: MachineLaunch, space: AddressSpace, persistent: bool, max_instructions: int
 ) -> Callable[[BadAccess], str]:
     """A function that explains bad accesses of a launch that has been run; "" where the path does not lead to the address."""
-    names = Names(words=_WORDS | (_PERSISTENT if persistent else {}), records={"work_info_set": _ITEM})
+    names = ExpressionNames(words=_WORDS | (_PERSISTENT if persistent else {}), records={"work_info_set": _ITEM})
     paths: dict[tuple[int, int], list[int]] = {}
 
     def read(address: int, size: int) -> int | None:
@@ -53,7 +53,7 @@ def explainer(
         lane = access.lanes[0] if access.lanes else 0
         x, y, _ = launch.grid
         flat = access.workgroup
-        values = ValuesOfLaunch(KERNARG_AT, (flat % x, flat // x % y, flat // (x * y)), read)
+        values = LaunchValues(KERNARG_AT, (flat % x, flat // x % y, flat // (x * y)), read)
         for step in islice((step for step, pc in enumerate(path) if pc == access.pc), MAX_VISITS):
             found = explain_address(
                 machine.kernel, path[: step + 1], access.pc, lane, wave=access.wave, names=names, launch=values

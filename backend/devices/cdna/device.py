@@ -23,11 +23,10 @@ from backend.call import Call
 from backend.case import Arch
 from backend.cdna.bitmap import marked_runs
 from backend.cdna.code_object import load_code_object
-from backend.cdna.machine import Launch as MachineLaunch
-from backend.cdna.machine import Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace, Region
-from backend.cdna.record import Record
-from backend.cdna.result import BadAccess, Mode, Outcome, RunResult, Schedule
+from backend.cdna.record import RecordOptions
+from backend.cdna.result import BadAccess, MachineEnd, Mode, RunResult, Schedule
 from backend.child.ends import EndKind
 from backend.devices import coverage, outputs, second_stage, unread_tokens
 from backend.devices.cdna import address_space as spaces
@@ -99,7 +98,7 @@ class CdnaDevice:
         merged = second_stage.run(call, self._record)
         found += merged.violations
         end = None
-        if result.outcome is Outcome.LIMIT:
+        if result.outcome is MachineEnd.LIMIT:
             end = DeviceEnd(EndKind.HANG, f"{launch.code_object} is not at its end after {result.executed} wave instructions")
         else:
             found += _left_undone(call, space, result, merged)
@@ -127,7 +126,7 @@ class CdnaDevice:
         axis = None if launch.persistent else spaces.REQUEST_AXIS
         start = MachineLaunch(launch.grid, launch.block, kernarg, requester_axis=axis)
         limit = instruction_limit(call)
-        record = Record(touched=True if self._record else _watched(call), overlaps=self._hazards)
+        record = RecordOptions(touched=True if self._record else _watched(call), overlaps=self._hazards)
         with _named(self._source, launch.code_object):
             if inputs is None:
                 result = machine.run(start, space, Mode.SLICE, record=record, max_instructions=limit)
@@ -159,7 +158,7 @@ def _numbers(call: Call, ran: _Launched, inputs: Inputs) -> tuple[Numbers | None
     raised = call.launched.raises_afterwards or call.launched.second_stage.refusal
     if raised:
         return None, (f"no numbers: AITER raises after stage 1 ({raised})",)
-    if ran.result.outcome is Outcome.LIMIT:
+    if ran.result.outcome is MachineEnd.LIMIT:
         return None, ("no numbers: the launch is not at its end",)
     return judge(call, ran.space, inputs), partials_told(call, ran.space)
 

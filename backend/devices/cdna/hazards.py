@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from backend.cdna.decode import decode
 from backend.cdna.hazards import wait_hazards
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
-from backend.cdna.record import Record
+from backend.cdna.record import RecordOptions
 from backend.cdna.result import Mode
 
 FULL_OVER_SLICE = 16
 """Instructions of a full run for one of the slice, at most: the smallest slice keeps 7 % of its kernel."""
 
 
-def hazards(machine: Machine, launch: Launch, space: AddressSpace, limit: int) -> tuple[str, ...]:
+def hazards(machine: Machine, launch: MachineLaunch, space: AddressSpace, limit: int) -> tuple[str, ...]:
     """What was found, a line each: LDS races of all workgroups, missing waits of the first workgroup's waves.
 
     limit: wave instructions of a workgroup's slice after which the launch is taken for a hang.
     """
-    record = Record(hazards=True)
+    record = RecordOptions(hazards=True)
     result = machine.run(launch, space, Mode.FULL, record=record, max_instructions=FULL_OVER_SLICE * limit)
     found = [
         f"LDS race, {race.kind}: pc {race.producer_pc:#x} and pc {race.consumer_pc:#x} at LDS byte {race.address}, "

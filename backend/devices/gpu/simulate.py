@@ -15,7 +15,7 @@ import torch
 
 from backend.case import Arch
 from backend.cdna.code_object import load_code_object
-from backend.cdna.machine import Launch, Machine
+from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.result import BadAccess, Mode, Schedule
 from backend.devices.cuda.compile import Compiled, Variant, compiled_for, grid_for, kernels_for, scalars_for, variant_for
@@ -65,7 +65,7 @@ def _run(
     schedule: Schedule,
 ) -> Any:
     machine = Machine(load_code_object(made.code_object).kernel(made.symbol))
-    launch = Launch(
+    launch = MachineLaunch(
         grid=grid_for(order, kernel, variant),
         block=(made.threads, 1, 1),
         kernarg=kernarg_bytes(made, addresses, scalars_for(order, variant)),

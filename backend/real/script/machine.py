@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from backend.aiter.codefiles import CodeSource
 from backend.case import Arch
-from backend.cdna.machine import Launch
+from backend.cdna.machine import MachineLaunch
 from backend.cdna.memory import AddressSpace
-from backend.cdna.result import BadAccess, Mode, Outcome, Schedule
+from backend.cdna.result import BadAccess, MachineEnd, Mode, Schedule
 from backend.devices.cdna.device import machine_of
 from backend.errors import CannotRunError
 from backend.real.script.hardware import Hardware
@@ -25,10 +25,10 @@ def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> N
     space = AddressSpace()
     for mapped in hardware.memory.segments():
         space.add_array(f"segment at {mapped.segment.base:#x}", mapped.content, writable=True, base=mapped.segment.base)
-    result = machine.run(Launch(launch.grid, launch.block, launch.kernarg), space, Mode.FULL, Schedule.TIMED)
+    result = machine.run(MachineLaunch(launch.grid, launch.block, launch.kernarg), space, Mode.FULL, Schedule.TIMED)
     for bad in result.bad_accesses[:1]:
         hardware.abort(bad.lowest, *explanation(hardware, launch, bad))
-    if result.outcome is Outcome.LIMIT:
+    if result.outcome is MachineEnd.LIMIT:
         raise CannotRunError(f"{launch.kernel.code_object}: not at its end after {result.executed} wave instructions (a hang)")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from backend.aiter.arguments import DecodeArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
-from backend.devices.registry import Device as RunsCalls
+from backend.devices.registry import Device
 from backend.errors import UsageError
 from backend.fate import Fate
 from backend.findings import Finding, Party, Severity
@@ -31,7 +31,7 @@ class ScriptWatcher(CallWatcher):
     found: called when there is a finding that was not there before.
     """
 
-    def judge_with(self, release: str, device: TargetGpu, runs: RunsCalls, source: CodeSource | None) -> ScriptWatcher:
+    def judge_with(self, release: str, device: TargetGpu, runs: Device, source: CodeSource | None) -> ScriptWatcher:
         """Say what decode calls are judged by. Returns itself."""
         self.release, self.device, self.runs, self.source = release, device, runs, source
         self.after_abort = False
