@@ -125,7 +125,7 @@ class Case:
         allowed="0 (the whole GPU) or 1..1024",
         formerly="--cus",
         word="CUs",
-        told_after="mode",
+        stands_after="mode",
         special=True,
         shrunk=7,
     )
@@ -159,7 +159,7 @@ class Case:
         PageOrder.SEQUENTIAL,
         "which physical pages the requests hold, in the order of their tokens",
         word="pages",
-        told_after="return_lse",
+        stands_after="return_lse",
         special=True,
         shrunk=5,
     )

@@ -30,8 +30,8 @@ class CaseField:
     choices: every value allowed, ascending; () where the limits say it.
     steps: values that shrinking tries from the smallest; () for every number up to the present one.
     formerly: a flag of earlier versions that still stands for it.
-    word: what precedes its value where a case is told in one line; "" for the name. told_after: name of the field behind which
-    it is told, "" for the place at which it stands.
+    word: what precedes its value where a case is told in one line; "" for the name. stands_after: name of the field behind
+    which it stands in that line, "" for its place among the fields.
     argument: keyword of aiter.mla.mla_decode_fwd that is handed its value where that is not neutral, "" for none.
     special: drawn and mutated together with other fields, by code of its own (fuzz/strategies.py, fuzz/campaign/mutate.py).
     of_model: a dimension of the model, which a framework has no say in and takes as it is.
@@ -46,7 +46,7 @@ class CaseField:
     steps: tuple[int, ...] = ()
     formerly: str = ""
     word: str = ""
-    told_after: str = ""
+    stands_after: str = ""
     argument: str = ""
     special: bool = False
     of_model: bool = False
@@ -104,7 +104,7 @@ class CaseField:
             return 1
         return 1 + abs(value - (self.neutral if isinstance(self.neutral, int) else 0))
 
-    def told(self, value: Any) -> str:
+    def in_line(self, value: Any) -> str:
         """A value that is not neutral, in a few words: "page 16", "with return_lse"."""
         if self.kind is bool:
             return f"{'with' if value else 'without'} {self.word or self.name}"
@@ -117,10 +117,10 @@ REQUIRED = object()
 
 def row(neutral: Any = REQUIRED, text: str = "", **properties: Any) -> Any:
     """A dataclass field that carries its row. properties: those of CaseField."""
-    told = CaseField(text, **properties)
+    described = CaseField(text, **properties)
     if neutral is REQUIRED:
-        return dataclasses.field(metadata={"row": told})
-    return dataclasses.field(default=neutral, metadata={"row": told})
+        return dataclasses.field(metadata={"row": described})
+    return dataclasses.field(default=neutral, metadata={"row": described})
 
 
 @functools.cache

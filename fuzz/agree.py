@@ -287,5 +287,5 @@ def _result(observation: Observation) -> str:
     if numbers is None:
         return "no numbers"
     wrong = ((numbers.outside, "outside the budget"), (numbers.not_a_number, "NaN"), (numbers.unwritten, "not written"))
-    told = ", ".join(f"{count} rows {what}" for count, what in wrong if count)
-    return told or f"{numbers.compared} rows within the budget (worst {numbers.worst:.2f})"
+    rows_wrong = ", ".join(f"{count} rows {what}" for count, what in wrong if count)
+    return rows_wrong or f"{numbers.compared} rows within the budget (worst {numbers.worst:.2f})"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from backend.devices.kinds import DEVICES
 from fuzz.agree import Agreement, DisagreeingCases
-from reprod.explain import told
+from reprod.explain import case_line
 from reprod.text import table
 
 
@@ -50,7 +50,7 @@ def lines(agreement: Agreement, seed: int, shown: int) -> Iterator[str]:
 def _differences(found: Mapping[tuple[str, str, str], DisagreeingCases], shown: int) -> list[str]:
     most_first = sorted(found.items(), key=lambda each: -each[1].count)
     rows = [
-        (left, right, what, one.count, one.difference.left[:shown], one.difference.right[:shown], told(one.first))
+        (left, right, what, one.count, one.difference.left[:shown], one.difference.right[:shown], case_line(one.first))
         for (left, right, what), one in most_first
     ]
     return table(("left", "right", "what", "cases", "left saw", "right saw", "first case"), rows)

@@ -79,7 +79,7 @@ def _changes(trials: Sequence[Trial]) -> Iterator[SourceChange]:
             yield SourceChange(before.name, after.name, fixed=bool(before.verdict.is_bad))
 
 
-def told_sources(changes: Sequence[SourceChange], trials: Sequence[Trial]) -> Iterator[str]:
+def source_bisection_lines(changes: Sequence[SourceChange], trials: Sequence[Trial]) -> Iterator[str]:
     """The answer in sentences, without full stops."""
     if not changes:
         yield "no source differs from the one before it"

@@ -209,10 +209,10 @@ class _Search:
     def expect(self, name: str, wanted: bool) -> None:
         trial = self._try(name)
         if trial.verdict.is_bad is not wanted:
-            should, told = ("bad", "show") if wanted else ("good", "not show")
+            should, showing = ("bad", "show") if wanted else ("good", "not show")
             detail = f" ({trial.detail})" if trial.detail else ""
             raise UsageError(
-                f"--{should} {name}: {trial.verdict.value}{detail}; it should {told} the fault; give another revision"
+                f"--{should} {name}: {trial.verdict.value}{detail}; it should {showing} the fault; give another revision"
             )
 
     def is_bad(self, name: str) -> bool:
@@ -233,7 +233,7 @@ class _Search:
         return self.trials[name]
 
 
-def told(found: Bisection, commits: Sequence[Commit] = ()) -> Iterator[str]:
+def bisection_lines(found: Bisection, commits: Sequence[Commit] = ()) -> Iterator[str]:
     """The answer in sentences, without full stops, for the command and the issue. commits: to name revisions by."""
     by_name = {commit.name: commit for commit in commits}
     trials = {trial.name: trial for trial in found.trials}

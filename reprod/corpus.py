@@ -26,7 +26,7 @@ from backend.outcome import Outcome
 from backend.path import Path
 from backend.revision.revision import host_of
 from reprod.blame import ContractVerdict
-from reprod.explain import told
+from reprod.explain import case_line
 from reprod.shrink import Runner
 
 Figure = int | str
@@ -337,7 +337,9 @@ def replay(entry: CorpusEntry, paths: PathFactory) -> ReplayVerdict:
                     raise CannotRunError(str(outcome.reason))
                 complaint = _complaint(side, outcome)
                 if complaint:
-                    return ReplayVerdict(entry.id, entry.title, ReplayStatus.CHANGED, f"{name}, {told(case)}: {complaint}", ran)
+                    return ReplayVerdict(
+                        entry.id, entry.title, ReplayStatus.CHANGED, f"{name}, {case_line(case)}: {complaint}", ran
+                    )
         except CannotRunError as error:
             missing = missing or f"{name}: {error}"
     if missing:

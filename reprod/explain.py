@@ -44,7 +44,7 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None =
 
     items: work items shown from the start of the plan. memory: `layouts(outcome)` where it is known already.
     """
-    yield f"case: {told(outcome.case)}"
+    yield f"case: {case_line(outcome.case)}"
     if outcome.decision is None:
         yield f"refused by {outcome.case.backend}: {outcome.refused}"
         return
@@ -59,27 +59,27 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None =
     yield from _findings(outcome)
 
 
-ALWAYS_TOLD = ("num_head", "q_dtype", "kv_dtype", "max_seqlen_q", "kv_lens", "arch", "release")
+ALWAYS_IN_LINE = ("num_head", "q_dtype", "kv_dtype", "max_seqlen_q", "kv_lens", "arch", "release")
 """Fields that every case is told with."""
 
-NEVER_TOLD = ("backend",)
+NEVER_IN_LINE = ("backend",)
 """Fields that are told elsewhere: with the decision."""
 
 
-def _told_in_order(fields: Sequence[CaseField]) -> tuple[CaseField, ...]:
+def _in_line_order(fields: Sequence[CaseField]) -> tuple[CaseField, ...]:
     """The fields that are told where they are not neutral, in their order, each behind the one that it names."""
-    kept = [field for field in fields if field.name not in (*ALWAYS_TOLD, *NEVER_TOLD)]
-    ordered = [field for field in kept if not field.told_after]
+    kept = [field for field in fields if field.name not in (*ALWAYS_IN_LINE, *NEVER_IN_LINE)]
+    ordered = [field for field in kept if not field.stands_after]
     for field in kept:
-        if field.told_after:
-            ordered.insert([each.name for each in ordered].index(field.told_after) + 1, field)
+        if field.stands_after:
+            ordered.insert([each.name for each in ordered].index(field.stands_after) + 1, field)
     return tuple(ordered)
 
 
-TOLD = _told_in_order(FIELDS)
+IN_LINE = _in_line_order(FIELDS)
 
 
-def told(case: Case) -> str:
+def case_line(case: Case) -> str:
     """A case in one line: what every case has, then what is unusual about it."""
     parts = [
         f"{case.num_head} heads",
@@ -89,10 +89,10 @@ def told(case: Case) -> str:
         case.arch.value,
         case.release,
     ]
-    for field in TOLD:
+    for field in IN_LINE:
         value = getattr(case, field.name)
         if value != field.neutral:
-            parts.append(field.told(lengths(value) if isinstance(value, tuple) else value))
+            parts.append(field.in_line(lengths(value) if isinstance(value, tuple) else value))
     return ", ".join(parts)
 
 
@@ -220,11 +220,11 @@ def _numbers(numbers: Numbers) -> str:
         (numbers.unwritten, "are not written"),
         (numbers.outside, "leave it"),
     )
-    told = ", ".join(f"{count:,} {what}" for count, what in wrong if count) or "all within it"
-    return f"{numbers.compared:,} rows of o (query x head) against float64 attention, budget {numbers.budget}: {told}"
+    rows_wrong = ", ".join(f"{count:,} {what}" for count, what in wrong if count) or "all within it"
+    return f"{numbers.compared:,} rows of o (query x head) against float64 attention, budget {numbers.budget}: {rows_wrong}"
 
 
-def access_told(violation: Violation) -> str:
+def access_line(violation: Violation) -> str:
     """What is wrong with an access in a few words: "write of o, out of bounds", "write through a null pointer"."""
     verb = "write" if violation.is_write else "read"
     if violation.kind is ViolationKind.NULL:
@@ -234,7 +234,7 @@ def access_told(violation: Violation) -> str:
     return f"{verb} of {violation.tensor or 'LDS'}, {violation.kind.value}"
 
 
-def figures_told(finding: Finding) -> str:
+def figures_line(finding: Finding) -> str:
     """A finding's figures as people read them; where nothing lies outside of a tensor, no zero says so."""
     through_null = finding.kind is FindingKind.NULL_POINTER  # there offsets are addresses
     names = {"first_offset": "first_address", "end_offset": "end_address"} if through_null else {}
@@ -250,7 +250,7 @@ def _violations(observation: Observation) -> Iterator[str]:
     for violation in observation.violations:
         outside = f", {violation.extent:,} of them outside" if violation.extent else ""
         yield (
-            f"  {violation.stage}: {access_told(violation)}: bytes {violation.first_offset:,} to "
+            f"  {violation.stage}: {access_line(violation)}: bytes {violation.first_offset:,} to "
             f"{violation.end_offset:,}{outside}; {violation.count:,} times"
         )
         if violation.instruction is not None and violation.pc is not None:
@@ -283,7 +283,7 @@ def _findings(outcome: Outcome) -> Iterator[str]:
         mark = "refused" if finding.severity is Severity.REFUSED else finding.severity.name.lower()
         yield f"  [{mark}] {finding.kind.value} ({finding.party.value}, {finding.stage}): {finding.message}"
         if finding.evidence:
-            yield "    " + figures_told(finding)
+            yield "    " + figures_line(finding)
     yield from _blame(outcome)
 
 

@@ -20,7 +20,7 @@ from backend.observation import ViolationKind
 from backend.outcome import Outcome
 from backend.serving.backends import BACKENDS, OWN_GIVES
 from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, symptom
-from reprod.explain import WORK_ITEM_COLUMNS, access_told, figures_told, told
+from reprod.explain import WORK_ITEM_COLUMNS, access_line, case_line, figures_line
 from reprod.fix import Fix
 from reprod.layout_text import HEADER, assumptions, rows
 from reprod.layouts import Layouts
@@ -144,7 +144,7 @@ def _problem(outcome: Outcome, call: Call, evidence: Evidence) -> list[str]:
         f"* **At fault:** {found.who}: {found.reason}.",
         f"* **Contract:** {found.verdict.value}: {_CONTRACT[found.verdict]}.",
         f"* **What would put it right:** {found.advice}.",
-        f"* **Smallest case:** {told(outcome.case)}; arguments {_gives(outcome.case.backend)}.",
+        f"* **Smallest case:** {case_line(outcome.case)}; arguments {_gives(outcome.case.backend)}.",
         *_bisection(evidence.bisection),
         *_instructions(outcome),
         *(["", "Read off the sources:", "", *cause] if cause else []),
@@ -189,7 +189,7 @@ def _instructions(outcome: Outcome) -> list[str]:
         where = f"workgroup {violation.workgroup}, wave {violation.wave}"
         place = "address" if violation.kind is ViolationKind.NULL else "byte"
         lines.append(
-            f"  * `{violation.instruction}` at 0x{violation.pc:x} ({where}): {access_told(violation)}, "
+            f"  * `{violation.instruction}` at 0x{violation.pc:x} ({where}): {access_line(violation)}, "
             f"at {place} {violation.first_offset:,}"
         )
     return ["* **First bad instruction** of each kind:", *lines] if lines else []
@@ -220,7 +220,7 @@ def _memory(found: Layouts | None) -> list[str]:
 
 
 def _findings(outcome: Outcome) -> list[str]:
-    rows = [(f.party.value, f.stage, f.kind.value, f.tensor or "none", figures_told(f)) for f in outcome.findings]
+    rows = [(f.party.value, f.stage, f.kind.value, f.tensor or "none", figures_line(f)) for f in outcome.findings]
     return markdown_table(("who", "where", "what", "tensor", "figures"), rows)
 
 
@@ -245,8 +245,8 @@ def _first_offender(outcome: Outcome, call: Call) -> list[str]:
     header = ("item", *WORK_ITEM_COLUMNS)
     row = (first.work_item_index, *first.work_item[: len(WORK_ITEM_COLUMNS)])
     rows = call.decode.q_rows
-    told_of = f"First work item whose accesses leave a tensor (q has {rows:,} row{'s' if rows != 1 else ''} of heads):"
-    return ["", told_of, "", *markdown_table(header, [row])]
+    introduction = f"First work item whose accesses leave a tensor (q has {rows:,} row{'s' if rows != 1 else ''} of heads):"
+    return ["", introduction, "", *markdown_table(header, [row])]
 
 
 def _around(outcome: Outcome, around: SweptSurroundings) -> list[str]:

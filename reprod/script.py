@@ -49,7 +49,7 @@ def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py", ranks
         arch=decision.case.arch,
         name=name,
         ranks=ranks,
-        fixed_told=fix.difference if fix is not None else "",
+        fixed_difference=fix.difference if fix is not None else "",
         constants="\n".join(_constant_lines(outcome, decision, fix)),
     )
 

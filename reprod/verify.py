@@ -126,7 +126,7 @@ def verify(
         open_source(options.aiter)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="aiterfuzz-verify-") as folder, tempfile.TemporaryFile() as kept:
-        told = json.dumps(to_plain(options) | {"reports": folder})
+        options_text = json.dumps(to_plain(options) | {"reports": folder})
         scratch = Path(folder, "scratch")
         scratch.mkdir()
         beside = script.resolve().parent
@@ -135,7 +135,7 @@ def verify(
         fence = Fence(scratch, readable, (Path(folder),), Path.cwd())
         tree = ProcessTree(
             [sys.executable, str(script), *arguments],
-            fence.environment(_environment(told), passed),
+            fence.environment(_environment(options_text), passed),
             fence=fence,
             stdout=kept if captured else None,
             stderr=kept if captured else None,
@@ -224,7 +224,7 @@ def _records(folder: Path) -> tuple[ProcessRecord, ...]:
     return tuple(found)
 
 
-def told(done: Verification) -> Iterator[str]:
+def verification_lines(done: Verification) -> Iterator[str]:
     """A run for people, line by line; what the script itself and the runtime printed is left out."""
     for report in done.reports:
         who = f"process {report.pid}: " if len(done.reports) > 1 else ""
@@ -288,7 +288,7 @@ class ScriptVerdict:
         return self._right_when_fixed and any(run.exit_code in (EXIT_FINDINGS, EXIT_ABORTED) for run in self._as_found)
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The verdict in words."""
         if self.shows:
             return "shows what it is for"
@@ -310,7 +310,7 @@ class ScriptVerdict:
         first = next((report for run in self.runs for report in run.reports), None)
         where = "a simulated GPU" if first is None else f"a simulated {PRODUCT[Arch(first.arch)]}"
         by = "" if first is None else f" (stage 1 by {first.engine}; aiter: {_revision(first.aiter)})"
-        head = f"{self.name} was run on {where}{by} and {self.told}:"
+        head = f"{self.name} was run on {where}{by} and {self.in_words}:"
         return (head, *(f"`{_command(self.name, run)}`: {_result(run)}" for run in self.runs))
 
 

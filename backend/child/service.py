@@ -107,7 +107,7 @@ class Child:
             message = keeper.next(deadline)
             if message is None:
                 if keeper.end is not None:
-                    raise CannotRunError(f"{self.service}.{method}: {self._told(keeper.end)}; {self._last_words()}")
+                    raise CannotRunError(f"{self.service}.{method}: {self._end_in_words(keeper.end)}; {self._last_words()}")
                 keeper.kill(EndKind.HANG, f"stopped at its limit of {seconds:g} s", EndKind.HANG.value)
                 deadline = math.inf
             elif message["say"] == ReportKind.DONE:
@@ -121,7 +121,7 @@ class Child:
                 raise ERRORS.get(name, CannotRunError)(text)
         raise CannotRunError(f"{self.service}.{method}: the child process says what is no answer")
 
-    def _told(self, end: ProcessEnd) -> str:
+    def _end_in_words(self, end: ProcessEnd) -> str:
         match end.kind:
             case EndKind.MEMORY:
                 return f"stopped at its limit of {(self.limits.memory or 0) >> 20} MiB"

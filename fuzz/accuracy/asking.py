@@ -167,5 +167,5 @@ def _asked(
 def graded(question: Question, text: str) -> Answer:
     """Whether the last number of a text is the right one, to the digit (18, 18.0 and 18.00 are one number)."""
     number: Decimal | None = last_number(text)
-    told = None if number is None else str(number)
-    return Answer(question.index, number == question.expected, told, str(question.expected), False, 1, text)
+    given = None if number is None else str(number)
+    return Answer(question.index, number == question.expected, given, str(question.expected), False, 1, text)

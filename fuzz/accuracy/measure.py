@@ -102,12 +102,12 @@ def _on_machine(choice: ServingChoice, shape: Case, source: CodeSource, seed: in
         rounded(inputs.q, case.q_dtype, case.arch), tuple(rounded(one, case.kv_dtype, case.arch) for one in inputs.kv)
     )
     bad = sum(part.bad for part in parts)
-    told = f"{schedule}, {sum(part.instructions for part in parts):,} wave instructions"
+    ran = f"{schedule}, {sum(part.instructions for part in parts):,} wave instructions"
     return Measured(
         choice,
         _compared(shape, held, o, unwritten, case.q_dtype),
         _compared(shape, inputs, o, unwritten, case.q_dtype),
-        told + (f", {bad} bad accesses" if bad else ""),
+        ran + (f", {bad} bad accesses" if bad else ""),
     )
 
 

@@ -79,8 +79,8 @@ def _against(answers: Sequence[Answer], baseline: Baseline) -> Iterator[str]:
         p = mcnemar(only_now, only_then)
         test = f"exact McNemar test, the same {len(both)} questions: {only_now} right only now, {only_then} only then"
     apart = p < 1 - CONFIDENCE
-    told = "told apart" if apart else "NOT told apart: the difference may be chance"
-    yield f"  {first:.3f} and {second:.3f} are {told} (p = {p:.3g}, {test})"
+    apart_or_not = "told apart" if apart else "NOT told apart: the difference may be chance"
+    yield f"  {first:.3f} and {second:.3f} are {apart_or_not} (p = {p:.3g}, {test})"
     needed = questions_needed(first, second)
     if not apart and needed is not None:
         yield f"  to tell such rates apart in {POWER:.0%} of runs takes about {needed:,} questions in each"

@@ -165,8 +165,8 @@ def _require_cells(db: sqlite3.Connection, number: int, labels: Counter[Label]) 
         ("cases with a kernel", whole.kernels.total(), whole.ran),
         ("cases with a release", whole.ran_as.total(), whole.ran),
     )
-    for what, told, counted in sums:
-        _require(told == counted, f"the map counts {told:,} {what}, the chunks {counted:,}")
+    for what, mapped, counted in sums:
+        _require(mapped == counted, f"the map counts {mapped:,} {what}, the chunks {counted:,}")
 
 
 def _require_finding(row: FindingRow, codes: dict[int, list[Label]]) -> None:

@@ -161,11 +161,11 @@ class _Tally:
     def report(self, chunk: int, seconds: float) -> ChunkReport:
         """The chunk."""
         hits, best = self._frozen.hits, self._best
-        told = [feature for feature in self._counts if feature in best or hits.get(feature, 0) < COMMON]
+        features = [feature for feature in self._counts if feature in best or hits.get(feature, 0) < COMMON]
         reached = Reached(
-            np.array(told, np.int64),
-            np.array([self._counts[feature] for feature in told], np.uint32),
-            np.array([best[feature][0] if feature in best else NO_PARENT for feature in told], np.uint16),
+            np.array(features, np.int64),
+            np.array([self._counts[feature] for feature in features], np.uint32),
+            np.array([best[feature][0] if feature in best else NO_PARENT for feature in features], np.uint16),
         )
         return ChunkReport(
             chunk,

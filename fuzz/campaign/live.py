@@ -89,7 +89,7 @@ class Live:
 
 def line(status: Status, rate: float) -> str:
     """One line: cases, rate, coverage, findings, what is left."""
-    told = [
+    parts = [
         f"{status.cases:,} cases",
         f"{rate:,.0f}/s",
         f"coverage {status.features:,}",
@@ -98,9 +98,9 @@ def line(status: Status, rate: float) -> str:
         f"{status.workers} worker{'' if status.workers == 1 else 's'}",
     ]
     if status.losses:
-        told.append(f"{status.losses} lost")
-    told.append(status.closing or f"{_time(_left(status, rate))} left")
-    return ", ".join(told)
+        parts.append(f"{status.losses} lost")
+    parts.append(status.closing or f"{_time(_left(status, rate))} left")
+    return ", ".join(parts)
 
 
 def _left(status: Status, rate: float) -> float | None:

@@ -312,9 +312,9 @@ class Store:
         for label, count in zip(report.labels, counted.tolist(), strict=True):
             if label.text in self.findings:
                 self.findings[label.text].count += count
-        told = {label.text for label in report.labels}
+        reported = {label.text for label in report.labels}
         for shown in report.shown:
-            if shown.signature not in told:
+            if shown.signature not in reported:
                 self.findings[shown.signature].count += 1
 
     def carry_over(self, earlier: TriagedFinding) -> None:
@@ -335,8 +335,8 @@ class Store:
         self, kind: LossKind, worker: str, detail: str, chunk: int | None, position: int | None, case: Case | None
     ) -> None:
         """Records a lost worker."""
-        told = None if case is None else dumps(case)
-        row = (self.campaign, self.seconds, kind.value, worker, detail, chunk, position, told)
+        case_text = None if case is None else dumps(case)
+        row = (self.campaign, self.seconds, kind.value, worker, detail, chunk, position, case_text)
         self._db.execute("INSERT INTO losses VALUES(?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def set_aside(self, chunk: int, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, Reason
-from reprod.explain import told
+from reprod.explain import case_line
 from reprod.text import table
 
 REASONS_SHOWN = 8
@@ -56,7 +56,7 @@ def _findings(summary: CampaignSummary) -> Iterator[str]:
             str(finding.reliability),
             _known(finding.known.entry if finding.known is not None else "", finding.expected, finding.standing.value),
             finding.signature,
-            told(finding.smallest) + ("" if finding.minimal else " (not minimal yet)"),
+            case_line(finding.smallest) + ("" if finding.minimal else " (not minimal yet)"),
             finding.folder or "",
         )
         for finding in summary.findings

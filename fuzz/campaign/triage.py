@@ -44,12 +44,12 @@ class KnownFaults:
             if any(side.expect[0].matches(cause) for side in entry.faulty if side.expect[0].figures)
         ]
         if len(exact) == 1:
-            return _told(exact[0])
+            return _reference_of(exact[0])
         same = self._by_signature().get(cause.signature, [])
         if not same:
-            return _told(exact[0]) if exact else None
+            return _reference_of(exact[0]) if exact else None
         entry, _ = min(same, key=lambda found: (found[0] not in exact, abs(found[1].num_head - case.num_head)))
-        return _told(entry)
+        return _reference_of(entry)
 
     def entries_of(self, signature: str) -> tuple[str, ...]:
         """Ids of the entries whose own case shows the signature."""
@@ -80,5 +80,5 @@ class KnownFaults:
         return shown
 
 
-def _told(entry: CorpusEntry) -> KnownReference:
+def _reference_of(entry: CorpusEntry) -> KnownReference:
     return KnownReference(entry.id, entry.title, entry.references)

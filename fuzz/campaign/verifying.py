@@ -23,11 +23,11 @@ Verify = Callable[[Mapping[str, str], Case, str | None, Callable[[], bool]], Seq
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verified:
-    """A finding's folder with what its scripts were seen to do. told: that in a few words, for who looks on."""
+    """A finding's folder with what its scripts were seen to do. in_words: that in a few words, for who looks on."""
 
     folder: str
     files: Mapping[str, str]
-    told: str
+    in_words: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,11 +86,13 @@ class Verifier:
                 self._done.put(Verified(task.folder, task.files, f"could not be verified: {why}"))
                 continue
             if not self._stop.is_set():
-                self._done.put(Verified(task.folder, with_verdicts(task.files, seen), "; ".join(_told(each) for each in seen)))
+                self._done.put(
+                    Verified(task.folder, with_verdicts(task.files, seen), "; ".join(_named_verdict(each) for each in seen))
+                )
 
 
-def _told(verdict: ScriptVerdict) -> str:
-    return f"{verdict.name} {verdict.told}"
+def _named_verdict(verdict: ScriptVerdict) -> str:
+    return f"{verdict.name} {verdict.in_words}"
 
 
 class NoVerifier:

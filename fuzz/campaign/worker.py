@@ -341,7 +341,7 @@ class _Investigation:
         first = self.supervisor.run(case)
         if not self._shows(first):
             # It showed once, in the company of other cases; alone, how often?
-            return self._told(ShrinkResult(case, first, self.signature, 1, 0, minimal=False), self._repeat(case))
+            return self._investigated(ShrinkResult(case, first, self.signature, 1, 0, minimal=False), self._repeat(case))
         fatal = label_of(first).fate is Fate.DIED
         tries = min(self.order.shrink_tries, DIED_TRIES) if fatal else self._affordable_tries(case)
         try:
@@ -354,7 +354,7 @@ class _Investigation:
             again = self._repeat(case)
             reliability = Reliability(again.shown + 1, again.repeats + 1)
             shrunk = ShrinkResult(case, first, self.signature, shrunk.tried, 0, minimal=False)
-        return self._told(shrunk, reliability)
+        return self._investigated(shrunk, reliability)
 
     def _affordable_tries(self, case: Case) -> int:
         """As many as fit into SHRINK_SECONDS at the pace of this case, which is the largest that will be run."""
@@ -370,7 +370,7 @@ class _Investigation:
         shown = sum(self._shows(self.supervisor.run(case)) for _ in range(self.order.repeats))
         return Reliability(shown, self.order.repeats)
 
-    def _told(self, shrunk: ShrinkResult, reliability: Reliability) -> Investigated:
+    def _investigated(self, shrunk: ShrinkResult, reliability: Reliability) -> Investigated:
         texts = None
         if self._shows(shrunk.outcome) and label_of(shrunk.outcome).fate is not Fate.DIED:
             texts = self.supervisor.texts(shrunk.case, self.command)

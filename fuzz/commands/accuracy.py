@@ -24,7 +24,7 @@ MACHINE_CUS = 8
 """Compute units planned for on the simulated machine: requests are split as on a GPU, and a run takes seconds."""
 
 
-UNITS_TOLD = f"{MACHINE_CUS} on cdna, else all"
+UNITS_TEXT = f"{MACHINE_CUS} on cdna, else all"
 
 DEFAULT_SHAPE: dict[str, Any] = {"num_head": 16, "kv_lens": (200, 70)}
 """The shape that is measured where none is given."""
@@ -53,7 +53,7 @@ def _add_kernels(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Runs one shape with every metadata mode and type of q and KV, natively and in groups of 16 heads, and "
         "prints each one's error against float64 attention. Exits 1 where one leaves its error budget.",
     )
-    add_case_flags(part, SHAPE, {name: _told(value) for name, value in DEFAULT_SHAPE.items()} | {"num_cu": UNITS_TOLD})
+    add_case_flags(part, SHAPE, {name: _flag_text(value) for name, value in DEFAULT_SHAPE.items()} | {"num_cu": UNITS_TEXT})
     part.add_argument("--device", default="cdna", metavar="D", help="cdna (default: machine code on the CPU), rocm, cuda")
     part.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
     part.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the numbers in q and KV (0)")
@@ -116,7 +116,7 @@ def _shape(arguments: argparse.Namespace, source: CodeSource | None) -> Case:
     return Case(**DEFAULT_SHAPE | chosen | given | {"backend": "direct"})
 
 
-def _told(value: object) -> str:
+def _flag_text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

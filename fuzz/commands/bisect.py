@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _over_history(arguments: argparse.Namespace, case: Case) -> int:
     from fuzz.compiling import announced
-    from reprod.bisect import RevisionTrials, bisect, told, try_revision, wanted_of
+    from reprod.bisect import RevisionTrials, bisect, bisection_lines, try_revision, wanted_of
     from reprod.history import commit, commits_between, is_before
 
     good, bad = (commit(arguments.aiter, revision) for revision in (arguments.good, arguments.bad))
@@ -90,21 +90,21 @@ def _over_history(arguments: argparse.Namespace, case: Case) -> int:
             fixed,
         )
     print()
-    for line in told(found, (*commits, good, bad)):
+    for line in bisection_lines(found, (*commits, good, bad)):
         print(line)
     return 0 if found.exact else 3
 
 
 def _over_sources(arguments: argparse.Namespace, case: Case) -> int:
     from fuzz.compiling import announced
-    from reprod.backend_bisect import bisect_sources, first_shown, told_sources
+    from reprod.backend_bisect import bisect_sources, first_shown, source_bisection_lines
 
     with announced():
         wanted = first_shown(case, arguments.backend_sources)
         print(f"looking for: {wanted.signature}")
         trials, changes = bisect_sources(arguments.backend_sources, case, wanted, lambda trial: _say(trial, {}))
     print()
-    for line in told_sources(changes, trials):
+    for line in source_bisection_lines(changes, trials):
         print(line)
     return 0 if len(changes) == 1 else 3
 

@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.child.fence import weaker_than_promised
     from backend.child.tree import Limits
     from backend.real.script.options import Options
-    from reprod.verify import told, verify
+    from reprod.verify import verification_lines, verify
 
     options = Options(arguments.arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
@@ -89,5 +89,5 @@ def run(arguments: argparse.Namespace) -> int:
     if weaker is not None:
         print(f"aiterfuzz: {weaker}", file=sys.stderr)
     done = verify(arguments.script, arguments.arguments, options, limits, passed=arguments.env, readable=arguments.read)
-    print("\n".join(told(done)))
+    print("\n".join(verification_lines(done)))
     return done.code

@@ -36,6 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
         "backends": ", ".join(BACKENDS),
         "devices": ", ".join(DEVICES),
     }
-    for what, told in lines.items():
-        print(f"{what:13} {told}")
+    for what, value in lines.items():
+        print(f"{what:13} {value}")
     return 0

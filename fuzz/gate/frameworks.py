@@ -66,7 +66,7 @@ class FrameworkFault:
         """Whether a sighting is this fault."""
         return self.life.fits(sighting.scenario) and any(fnmatchcase(sighting.signature, shown) for shown in self.shows)
 
-    def told(self) -> KnownReference:
+    def reference(self) -> KnownReference:
         """As other rooms refer to it."""
         return KnownReference(self.id, self.title, self.references)
 

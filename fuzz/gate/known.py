@@ -28,7 +28,7 @@ class Known:
         """The entry of the same fault: the same signature at a shape that the entry has."""
         for framework in self._frameworks:
             if framework.is_it(sighting):
-                return framework.told()
+                return framework.reference()
         if sighting.finding is None or sighting.case is None:
             return None
         found = self._faults.reference(sighting.finding, sighting.case)

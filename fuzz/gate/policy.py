@@ -28,7 +28,7 @@ from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
 from fuzz.verdict import Counts, Verdict
-from reprod.explain import told
+from reprod.explain import case_line
 from reprod.shrink import shrink
 from reprod.text import one_line
 
@@ -77,13 +77,13 @@ def report(gated: GatedRule) -> GateReport:
         ),
         header=HEADER,
         rows=tuple(
-            (fault.severity, told(fault.smallest), fault.signature, "in the base too" if fault.in_base else new)
+            (fault.severity, case_line(fault.smallest), fault.signature, "in the base too" if fault.in_base else new)
             for fault in gated.faults
         ),
         entries=tuple(
-            Entry(told(fault.smallest), fault.signature, fault.message, not fault.in_base, place) for fault in gated.faults
+            Entry(case_line(fault.smallest), fault.signature, fault.message, not fault.in_base, place) for fault in gated.faults
         ),
-        explained=tuple(f"{told(fault.smallest)}: {one_line(fault.message)}" for fault in blamed),
+        explained=tuple(f"{case_line(fault.smallest)}: {one_line(fault.message)}" for fault in blamed),
         notes=(),
         subject="rule is to blame for",
         brings="the rule brings" if gated.base else "the rule has",

@@ -11,7 +11,7 @@ from backend.real.frameworks.record import DecisionRow, SourceLine
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.render import Entry, GateReport
-from reprod.explain import told
+from reprod.explain import case_line
 from reprod.text import one_line
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")
@@ -25,7 +25,7 @@ def report(found: Comparison, change: Examined, base: Examined | None, gate: Sou
         fault = alike[0]
         explained.append(f"{_shapes(alike)}: {one_line(fault.message)}")
         if fault.smallest.case is not None:
-            explained.append(f"  smallest: {told(fault.smallest.case)}; {fault.smallest.scenario.name}")
+            explained.append(f"  smallest: {case_line(fault.smallest.case)}; {fault.smallest.scenario.name}")
     return GateReport(
         title=f"aiterfuzz gate {change.label}",
         verdict=found.verdict,

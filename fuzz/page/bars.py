@@ -27,8 +27,8 @@ WRITES = (Who.PLANNER_WRITE, Who.WRITE)
 
 def memory_figure(found: MemoryMap) -> Markup:
     """The map: tensors that something went wrong with first, each with what went wrong."""
-    wrong = [bar for bar in found.bars if bar.told]
-    fine = [bar for bar in found.bars if not bar.told]
+    wrong = [bar for bar in found.bars if bar.sentences]
+    fine = [bar for bar in found.bars if not bar.sentences]
     return element(
         "div",
         _legend(found),
@@ -83,13 +83,13 @@ def _legend(found: MemoryMap) -> Markup:
 
 def _row(bar: Bar) -> Markup:
     scale = scale_of(bar)
-    told = [element("li", sentence) for sentence in bar.told]
+    items = [element("li", sentence) for sentence in bar.sentences]
     return element(
         "li",
         element("div", element("strong", bar.tensor), " ", element("span", size(bar.nbytes)), _shape(bar), class_="name"),
         _drawing(bar, scale),
         _ruler(bar, scale),
-        element("ul", told, class_="told") if told else None,
+        element("ul", items, class_="sentences") if items else None,
     )
 
 
@@ -114,7 +114,7 @@ def _drawing(bar: Bar, scale: Scale) -> Markup:
 
 
 def _label(bar: Bar) -> str:
-    wrong = "; ".join(bar.told) or "all accesses inside"
+    wrong = "; ".join(bar.sentences) or "all accesses inside"
     return f"{bar.tensor}, {bar.nbytes:,} bytes: {wrong}"
 
 

@@ -13,7 +13,7 @@ from fuzz.page.bars import memory_figure
 from fuzz.page.detail import Detail
 from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.words import moment, percent, severity
-from reprod.explain import told
+from reprod.explain import case_line
 from reprod.folder import CASE
 from reprod.layout_text import HEADER, assumptions, rows
 
@@ -46,11 +46,11 @@ def card(detail: Detail, ran: int, out: Path) -> Markup:
 def _cause(detail: Detail) -> str:
     """The cause as a sentence that names who did it."""
     finding = detail.finding
-    told_of = detail.blame.sentence if detail.blame is not None else _sentence(finding.message)
-    if finding.stage in told_of:
-        return told_of
+    sentence = detail.blame.sentence if detail.blame is not None else _sentence(finding.message)
+    if finding.stage in sentence:
+        return sentence
     stage = finding.stage[:1].upper() + finding.stage[1:] if finding.stage.partition(" ")[0].isalpha() else finding.stage
-    return f"{stage}: {told_of[:1].lower()}{told_of[1:]}"
+    return f"{stage}: {sentence[:1].lower()}{sentence[1:]}"
 
 
 def index(details: tuple[Detail, ...]) -> Markup:
@@ -101,7 +101,7 @@ def _facts(detail: Detail, ran: int) -> Markup:
         ("Last seen", moment(finding.last_seen)),
         ("At fault", _at_fault(detail)),
         ("Known upstream", _known(finding.known)),
-        ("Smallest case", told(finding.smallest) + ("" if finding.minimal else " (shrinking did not finish)")),
+        ("Smallest case", case_line(finding.smallest) + ("" if finding.minimal else " (shrinking did not finish)")),
     ]
     if detail.blame is not None:
         facts += [

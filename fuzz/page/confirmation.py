@@ -106,11 +106,11 @@ def _row_name(row: Row, rows: Sequence[Row], labels: dict[int, str]) -> str:
 
 
 def _answer(answer: Acceptance) -> Markup:
-    told = f"reaches {answer.kernel}" if answer.kernel else f"refused: {answer.reason}"
+    what_became = f"reaches {answer.kernel}" if answer.kernel else f"refused: {answer.reason}"
     mark = element(
-        "span", "✓" if answer.kernel else "–", class_="yes" if answer.kernel else "no", aria_hidden="true", title=told
+        "span", "✓" if answer.kernel else "–", class_="yes" if answer.kernel else "no", aria_hidden="true", title=what_became
     )
-    return join(mark, element("span", told, class_="sr"))
+    return join(mark, element("span", what_became, class_="sr"))
 
 
 def _refusals(shapes: Sequence[ShapeStatement]) -> Markup | None:

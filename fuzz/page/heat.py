@@ -19,8 +19,8 @@ SHADES = 6
 ROUNDING = 1e-9
 """Above the error of a logarithm, below the distance of two counts on its scale."""
 
-KERNELS_TOLD = 3
-REASONS_TOLD = 2
+KERNELS_NAMED = 3
+REASONS_NAMED = 2
 
 
 def heat_map(shape: ShapeStatement, cells: Sequence[CoverageCell], most: int) -> Markup:
@@ -108,13 +108,13 @@ def _field(cell: CoverageCell | None, batch: Span, length: Span, most: int) -> M
     where = f"batch {batch}, KV {length}"
     if cell is None:
         return element(
-            "td", element("span", f"{where}: not drawn", class_="sr"), class_="none", data_told=f"{where}: not drawn"
+            "td", element("span", f"{where}: not drawn", class_="sr"), class_="none", data_text=f"{where}: not drawn"
         )
     classes = f"h{shade_of(cell.ran, most)}" + (" faulty" if cell.faulty else "") + ("" if cell.ran else " refused")
-    told = f"{where}: {cell.cases:,} cases, {cell.ran:,} ran" + (f", {cell.faulty:,} faulty" if cell.faulty else "")
-    more = [told, *_more("kernels", cell.kernels, KERNELS_TOLD)]
-    more += _more("refused", {reason.text: reason.cases for reason in cell.refused}, REASONS_TOLD)
-    return element("td", element("span", told, class_="sr"), class_=classes, data_told="\n".join(more))
+    counts = f"{where}: {cell.cases:,} cases, {cell.ran:,} ran" + (f", {cell.faulty:,} faulty" if cell.faulty else "")
+    more = [counts, *_more("kernels", cell.kernels, KERNELS_NAMED)]
+    more += _more("refused", {reason.text: reason.cases for reason in cell.refused}, REASONS_NAMED)
+    return element("td", element("span", counts, class_="sr"), class_=classes, data_text="\n".join(more))
 
 
 def _more(what: str, counted: Mapping[str, int], limit: int) -> list[str]:

@@ -22,7 +22,7 @@ from fuzz.page.heat import heat_map, legend
 from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.statement import Statement
 from fuzz.page.words import duration, moment, percent, rate, severity
-from reprod.explain import told
+from reprod.explain import case_line
 from reprod.folder import CASE
 
 SECTIONS = (
@@ -210,7 +210,7 @@ def _not_reproduced(summary: CampaignSummary) -> Markup | None:
         (
             each.message,
             str(each.reliability),
-            told(each.smallest),
+            case_line(each.smallest),
             element("code", f"{each.folder}/{CASE}") if each.folder else "–",
         )
         for each in summary.not_reproduced
@@ -221,7 +221,7 @@ def _not_reproduced(summary: CampaignSummary) -> Markup | None:
 
 def _loss_row(loss: Loss) -> Sequence[Child]:
     place = f"{loss.chunk}/{loss.position}" if loss.chunk is not None and loss.position is not None else ""
-    case = f"{place}: {told(loss.case)}" if loss.case is not None else place or "not known"
+    case = f"{place}: {case_line(loss.case)}" if loss.case is not None else place or "not known"
     return (duration(loss.seconds), loss.kind.value, loss.worker, loss.detail, case)
 
 

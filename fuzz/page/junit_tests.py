@@ -13,7 +13,7 @@ from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.junit import Result, Test, junit
 from fuzz.page.statement import ShapeVerdict, Statement
 from fuzz.page.words import moment, severity
-from reprod.explain import told
+from reprod.explain import case_line
 
 
 def report_xml(summary: CampaignSummary, said: Statement) -> str:
@@ -55,7 +55,7 @@ def _finding(finding: TriagedFinding) -> Test:
     lines = [
         title,
         f"{severity(finding)}, {finding.count:,} cases, repeated: {finding.reliability}, {finding.standing.value}",
-        f"smallest case: {told(finding.smallest)}",
+        f"smallest case: {case_line(finding.smallest)}",
         known,
         *(f"{each.party.value}, {each.stage}: {each.message}" for each in finding.findings),
         f"files: {finding.folder}" if finding.folder is not None else "",

@@ -9,7 +9,7 @@ from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, TriagedFi
 from fuzz.page.cards import standing
 from fuzz.page.statement import Statement, refusals
 from fuzz.page.words import duration, rate, severity, span
-from reprod.explain import told
+from reprod.explain import case_line
 from reprod.text import markdown_table
 
 FINDINGS_SHOWN = 30
@@ -72,7 +72,7 @@ def _row(finding: TriagedFinding) -> tuple[str | int, ...]:
         str(finding.reliability),
         standing(finding),
         "–" if finding.known is None else ", ".join(_safe(each) for each in finding.known.references) or finding.known.entry,
-        _safe(told(finding.smallest)),
+        _safe(case_line(finding.smallest)),
     )
 
 
@@ -84,7 +84,7 @@ def _not_reproduced(summary: CampaignSummary) -> Iterator[str]:
     yield ""
     yield "A process was lost once and not again when the case was repeated: no finding; the cases are kept for a retry."
     yield ""
-    rows = [(_safe(each.message), str(each.reliability), _safe(told(each.smallest))) for each in summary.not_reproduced]
+    rows = [(_safe(each.message), str(each.reliability), _safe(case_line(each.smallest))) for each in summary.not_reproduced]
     yield from markdown_table(("what happened", "repeated", "case"), rows)
 
 

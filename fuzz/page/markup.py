@@ -100,5 +100,5 @@ def _attribute(key: str, value: str | int | bool | None) -> str:
     if value is True:
         return f'{name}="{name}"'
     # A parser would make spaces of them.
-    told = text(str(value)).replace("\t", "&#9;").replace("\n", "&#10;")
-    return f'{name}="{told}"'
+    quoted = text(str(value)).replace("\t", "&#9;").replace("\n", "&#10;")
+    return f'{name}="{quoted}"'

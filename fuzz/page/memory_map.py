@@ -50,7 +50,7 @@ class Touched:
 @dataclass(frozen=True, slots=True)
 class Bar:
     """One tensor. shape: as launched, "" for a buffer. bad: what breaks the contract, all of it outside unless it is a page
-    or word that is not theirs. told: what went wrong, one sentence each.
+    or word that is not theirs. sentences: what went wrong, one sentence each.
     """
 
     tensor: str
@@ -58,7 +58,7 @@ class Bar:
     shape: str
     touched: tuple[Touched, ...]
     bad: tuple[Touched, ...]
-    told: tuple[str, ...]
+    sentences: tuple[str, ...]
 
     @property
     def before(self) -> int:
@@ -81,7 +81,7 @@ class MemoryMap:
     @property
     def strays(self) -> bool:
         """Whether anything went wrong with any tensor."""
-        return any(bar.told for bar in self.bars)
+        return any(bar.sentences for bar in self.bars)
 
 
 def memory_map(outcome: Outcome) -> MemoryMap | None:
@@ -95,16 +95,16 @@ def memory_map(outcome: Outcome) -> MemoryMap | None:
         sizes |= {name: call.launch.tensors[name].nbytes for name in call.launch.aliases}
     for violation in violations:
         sizes.setdefault(violation.tensor, 0)
-    touched, told = _touched(call, observation, sizes), _told(call, violations)
+    touched, sentences = _touched(call, observation, sizes), _sentences_by_tensor(call, violations)
     inside = _bad_inside(violations, sizes)
     bars = []
     for name in _order(sizes):
         size = sizes[name]
         accesses = touched.get(name, [])
         bad = tuple(dict.fromkeys([*_outside(accesses, size), *inside.get(name, [])]))
-        if bad or told.get(name) or name in PRINCIPAL or name in METADATA:
+        if bad or sentences.get(name) or name in PRINCIPAL or name in METADATA:
             shown = tuple(each for each in accesses if each.end > 0 and each.begin < size)
-            bars.append(Bar(name, size, _shape(call, name), shown, bad, tuple(told.get(name, ()))))
+            bars.append(Bar(name, size, _shape(call, name), shown, bad, tuple(sentences.get(name, ()))))
     return MemoryMap(observation.device if observation is not None else "", tuple(bars)) if bars else None
 
 
@@ -183,7 +183,7 @@ def _bad_inside(violations: Sequence[Violation], sizes: Mapping[str, int]) -> di
     return found
 
 
-def _told(call: Call, violations: Sequence[Violation]) -> dict[str, list[str]]:
+def _sentences_by_tensor(call: Call, violations: Sequence[Violation]) -> dict[str, list[str]]:
     """What went wrong, by tensor, in the order of the path."""
     found: dict[str, list[str]] = {}
     plan = call.plan
@@ -200,7 +200,7 @@ def _told(call: Call, violations: Sequence[Violation]) -> dict[str, list[str]]:
                     f"planner {plan.planner.value} reads [{read.index:,}], which is not there"
                 )
     for each in violations:
-        found.setdefault(each.tensor, []).append(violation_told(each))
+        found.setdefault(each.tensor, []).append(violation_sentence(each))
     return found
 
 
@@ -208,7 +208,7 @@ ROWS = (ViolationKind.LOST, ViolationKind.MISPLACED, ViolationKind.NO_OUTPUT, Vi
 """Violations that are about rows and no access of their own: something is not merged or not written."""
 
 
-def violation_told(each: Violation) -> str:
+def violation_sentence(each: Violation) -> str:
     """One violation as a sentence with its numbers."""
     verb = "writes" if each.is_write else "reads"
     times = f"{each.count:,} time{'' if each.count == 1 else 's'}"

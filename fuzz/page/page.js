@@ -38,7 +38,7 @@ const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowD
 for (const grid of document.querySelectorAll("table.heat")) {
   const readout = document.getElementById(grid.dataset.readout);
   const rows = [...grid.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")]);
-  const tell = (field) => { readout.textContent = field.dataset.told; };
+  const tell = (field) => { readout.textContent = field.dataset.text; };
   let current = rows[0][0];
   current.tabIndex = 0;
   rows.forEach((row, y) => row.forEach((field, x) => {

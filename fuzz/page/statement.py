@@ -200,8 +200,8 @@ def _details(summary: CampaignSummary) -> Iterator[str]:
         "not modelled": counts.unmodelled,
         "lost their process": counts.died,
     }
-    told = [f"{count:,} {fate}" for fate, count in fates.items() if count]
-    yield f"{counted(counts.cases, 'case')} drawn{': ' if told else ''}{listed(told)}."
+    parts = [f"{count:,} {fate}" for fate, count in fates.items() if count]
+    yield f"{counted(counts.cases, 'case')} drawn{': ' if parts else ''}{listed(parts)}."
     yield from (f"{doubt[0].upper()}{doubt[1:]}." for doubt in summary.doubts)
 
 

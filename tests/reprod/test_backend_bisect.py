@@ -11,7 +11,7 @@ from backend.real.frameworks.fetch import cache_folder
 from backend.real.frameworks.scenarios import StepKind
 from fuzz.cli import main
 from reprod import backend_bisect
-from reprod.backend_bisect import bisect_sources, first_shown, scenario_of, told_sources
+from reprod.backend_bisect import bisect_sources, first_shown, scenario_of, source_bisection_lines
 from reprod.bisect import TrialVerdict
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
@@ -44,7 +44,7 @@ def rules_as_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_release_that_differs_is_named(sources: list[str], told: list[str]) -> None:
     wanted = first_shown(FOUNDING, sources)
     trials, changes = bisect_sources(sources, FOUNDING, wanted)
-    assert list(told_sources(changes, trials)) == told
+    assert list(source_bisection_lines(changes, trials)) == told
     assert [trial.name for trial in trials] == sources
     assert all((trial.verdict is TrialVerdict.SKIPPED) == (trial.name == "broken") for trial in trials)
 

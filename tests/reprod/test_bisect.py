@@ -29,7 +29,17 @@ from backend.revision.host_code import (
 )
 from backend.revision.revision import PLANNER_FILES, SAME_PLANNERS, Revision, spelled_alike
 from fuzz.cli import main
-from reprod.bisect import Bisection, RevisionTrials, Trial, TrialVerdict, bisect, same_fault, told, try_revision, wanted_of
+from reprod.bisect import (
+    Bisection,
+    RevisionTrials,
+    Trial,
+    TrialVerdict,
+    bisect,
+    bisection_lines,
+    same_fault,
+    try_revision,
+    wanted_of,
+)
 from reprod.history import Commit, commit, commits_between
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
@@ -133,7 +143,7 @@ def test_a_renamed_kernel_is_the_same_fault_and_another_tensor_is_not() -> None:
 
 def test_the_answer_names_the_commit_or_says_that_it_is_a_range() -> None:
     names = [Commit(f"r{i}", "2026-04-08", f"subject {i}") for i in range(4)]
-    exact, ranged = list(told(search("ggbb"), names)), list(told(search("g??b"), names))
+    exact, ranged = list(bisection_lines(search("ggbb"), names)), list(bisection_lines(search("g??b"), names))
     assert exact[0] == "first bad: r2 (2026-04-08, subject 2)"
     assert exact[1] == "before it, r1 (2026-04-08, subject 1): silent"
     assert ranged[0] == "between r0 (2026-04-08, subject 0): silent; and r3 (2026-04-08, subject 3): shows the fault"

@@ -18,7 +18,7 @@ from fuzz.cli import main
 from reprod.fix import fix_of
 from reprod.folder import SCRIPT
 from reprod.script import script_text
-from reprod.verify import ScriptVerdict, Verification, told, verdict, verified, verify
+from reprod.verify import ScriptVerdict, Verification, verdict, verification_lines, verified, verify
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 REVISION_2026_06 = "2988812e134a"
@@ -159,8 +159,8 @@ def test_what_a_verdict_asks_for() -> None:
     assert not ScriptVerdict(SCRIPT, (wrong, ended("--fixed", code=1))).shows  # a remedy that does not help proves nothing
     assert not ScriptVerdict(SCRIPT, (wrong, noticed)).shows
     assert not ScriptVerdict(SCRIPT, (ended(code=2), right)).shows
-    assert "the script itself ends well" in ScriptVerdict(SCRIPT, (unnoticed, right)).told
-    assert "does NOT" in ScriptVerdict(SCRIPT, (ended(code=0), right)).told
+    assert "the script itself ends well" in ScriptVerdict(SCRIPT, (unnoticed, right)).in_words
+    assert "does NOT" in ScriptVerdict(SCRIPT, (ended(code=0), right)).in_words
     assert (unnoticed.code, wrong.code, right.code, ended(code=7).code) == (1, 1, 0, 7)
 
 
@@ -181,8 +181,11 @@ def test_a_script_whose_own_comparison_fails_is_told_so() -> None:
     assert lines[0] == f"`python repro.py`: {fails}, no finding byte by byte"
     assert lines[1] == "`python repro.py`: exit 1, no finding"
     assert lines[2] == f"`python repro.py`: {fails}, 1 finding byte by byte"
-    assert list(told(alone))[-2:] == ["no finding byte by byte", "exit 1, by the script itself: what it printed says why"]
-    assert list(told(both))[-1] == "exit 1"
+    assert list(verification_lines(alone))[-2:] == [
+        "no finding byte by byte",
+        "exit 1, by the script itself: what it printed says why",
+    ]
+    assert list(verification_lines(both))[-1] == "exit 1"
 
 
 def test_a_process_without_a_report_says_nothing() -> None:

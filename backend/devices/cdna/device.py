@@ -92,7 +92,7 @@ class CdnaDevice:
         inputs = _inputs(call) if self._numbers else None
         ran = self._launched(call, inputs)
         result, space = ran.result, ran.space
-        numbers, told = _numbers(call, ran, inputs) if inputs is not None else (None, ())
+        numbers, row_notes = _numbers(call, ran, inputs) if inputs is not None else (None, ())
         found = violations(call, result, self._explainer(ran, launch.persistent))
         footprints: dict[str, Footprint] = {launch.code_object: footprint(result)} if self._record else {}
         merged = second_stage.run(call, self._record)
@@ -111,7 +111,7 @@ class CdnaDevice:
             {**footprints, **merged.footprints},
             coverage.of_call(call) | {coverage.identifier(launch.code_object, *edge) for edge in result.edges.tolist()},
             schedule=str(result.schedule),
-            notes=(f"{result.executed} wave instructions of {executed}", SECOND_STAGE_NOTE, *told, *hazardous),
+            notes=(f"{result.executed} wave instructions of {executed}", SECOND_STAGE_NOTE, *row_notes, *hazardous),
             numbers=numbers,
             end=end,
         )
@@ -153,14 +153,14 @@ def _inputs(call: Call) -> Inputs:
 
 def _numbers(call: Call, ran: _Launched, inputs: Inputs) -> tuple[Numbers | None, tuple[str, ...]]:
     """The numbers and what is to be told of the partial rows; none of a launch that hangs or after which AITER raises."""
-    from backend.devices.gpu.cdna_numbers import judge, partials_told
+    from backend.devices.gpu.cdna_numbers import judge, partial_row_notes
 
     raised = call.launched.raises_afterwards or call.launched.second_stage.refusal
     if raised:
         return None, (f"no numbers: AITER raises after stage 1 ({raised})",)
     if ran.result.outcome is MachineEnd.LIMIT:
         return None, ("no numbers: the launch is not at its end",)
-    return judge(call, ran.space, inputs), partials_told(call, ran.space)
+    return judge(call, ran.space, inputs), partial_row_notes(call, ran.space)
 
 
 def _watched(call: Call) -> frozenset[str]:

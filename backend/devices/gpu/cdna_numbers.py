@@ -84,7 +84,7 @@ def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
     return from_plain(Numbers, found.result())
 
 
-def partials_told(call: Call, space: AddressSpace) -> tuple[str, ...]:
+def partial_row_notes(call: Call, space: AddressSpace) -> tuple[str, ...]:
     """Work items that leave a NaN or an infinity in a partial row, in a line, or none: what the reduction then spreads."""
     if call.plan is None or not call.launched.persistent:
         return ()

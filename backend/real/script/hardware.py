@@ -92,8 +92,8 @@ def silence_after(fault: HardwareAbort) -> None:
     """Print what the runtime prints, and nothing any more from then on: for people the process is dead."""
     sys.stdout.flush()
     sys.stderr.flush()
-    told = "\n".join((fault.line, *(f"  aiterfuzz: {line}" for line in fault.why)))
-    os.write(2, f"{told}\n".encode())
+    abort_text = "\n".join((fault.line, *(f"  aiterfuzz: {line}" for line in fault.why)))
+    os.write(2, f"{abort_text}\n".encode())
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

@@ -174,12 +174,12 @@ def _named(source: AiterSource) -> Iterator[None]:
     aiter.__file__ = f"/virtual/{source.label.replace('/', '_')}/aiter/__init__.py"
     version = importlib.metadata.version
 
-    def told(name: str) -> str:
+    def version_here(name: str) -> str:
         if name == "amd-aiter" and source.label != "the installed amd-aiter":
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name)
 
-    importlib.metadata.version = told  # type: ignore[assignment]
+    importlib.metadata.version = version_here  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -120,7 +120,7 @@ def test_what_cannot_be_verified_is_said_and_holds_nothing_up(error: Exception) 
         while verifier.pending:
             found += verifier.take()
     (only,) = found
-    assert str(error) in only.told
+    assert str(error) in only.in_words
     assert only.files == FILES
 
 

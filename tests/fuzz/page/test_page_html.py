@@ -173,7 +173,7 @@ def test_what_is_new_gone_and_lost_is_told(bad_night: ElementTree.Element) -> No
 
 def test_the_map_says_in_words_what_it_shades(bad_night: ElementTree.Element) -> None:
     tp2, tp4 = bad_night.findall(".//table[@class='heat']")
-    told_of = {cell.get("data-told", "").partition("\n")[0]: cell.get("class") for cell in tp2.iter("td")}
+    told_of = {cell.get("data-text", "").partition("\n")[0]: cell.get("class") for cell in tp2.iter("td")}
     assert told_of["batch 1, KV 16..31: 300 cases, 300 ran, 83 faulty"] == f"h{shade_of(300, 400)} faulty"
     assert told_of["batch 1, KV 1: not drawn"] == "none"
     # Batch 1..256 by powers of two, KV 1..65,536: 9 x 17 fields, the ones that nothing was drawn of included.

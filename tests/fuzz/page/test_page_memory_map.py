@@ -33,14 +33,16 @@ def test_the_founding_fault() -> None:
     # reduce_indptr: rows + 1 = 5 words in room for 2; reduce_final_map: 2 words a row in room for one row.
     assert bars["reduce_indptr"].bad == (Touched(Who.PLANNER_WRITE, 8, 20),)
     assert bars["reduce_final_map"].bad == (Touched(Who.PLANNER_WRITE, 8, 32),)
-    assert bars["reduce_indptr"].told[0].startswith("planner v1_0 writes 3 int32 words (12 B) past the end: words 2..4 of 2")
-    assert "reads 110,592 B past the end (bytes 36,864..147,455), 3 times, first by work item 1" in bars["q"].told[0]
-    assert not bars["kv_buffer"].told
+    assert (
+        bars["reduce_indptr"].sentences[0].startswith("planner v1_0 writes 3 int32 words (12 B) past the end: words 2..4 of 2")
+    )
+    assert "reads 110,592 B past the end (bytes 36,864..147,455), 3 times, first by work item 1" in bars["q"].sentences[0]
+    assert not bars["kv_buffer"].sentences
 
 
 def test_a_clean_case_has_nothing_outside() -> None:
     bars = mapped(FOUNDING.replace(backend="sglang-27188", kv_lens=(100, 3)))
-    assert all(not bar.bad and not bar.told for bar in bars.values())
+    assert all(not bar.bad and not bar.sentences for bar in bars.values())
     assert {"q", "o", "logits", "kv_buffer", "work_info_set"} <= set(bars)
 
 
