@@ -23,15 +23,15 @@ from itertools import pairwise, product
 from pathlib import Path
 
 from backend.path import Path as CasePath
+from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.guide import Guide
-from fuzz.campaign.guided import Frozen
+from fuzz.campaign.frozen_states import Guide
 from fuzz.campaign.maker import Maker
-from fuzz.campaign.order import WorkerSetup
-from fuzz.campaign.packed import StoredChunk
+from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.campaign.triage import default_corpus
+from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.provenance import provenance
 from reprod.corpus import load_corpus
 
@@ -123,11 +123,11 @@ def distribution() -> None:
     """Prints overhead and scaling, medians over many short rounds in turn, because other work on the machine comes and goes."""
     config = SPACE
     made_by = provenance("model", ("2026-06",), None)
-    order = WorkerSetup(config.space(), 0, config.cases_a_chunk, False, "model", None, 60.0, 4096, 1, 1, made_by)
+    setup = WorkerSetup(config.space(), 0, config.cases_a_chunk, False, "model", None, 60.0, 4096, 1, 1, made_by)
     seconds: dict[str, list[float]] = {"loop": [], "one worker": [], "two workers": []}
     loop_used, running_used, beside_used = 0.0, 0.0, 0.0
     with tempfile.TemporaryDirectory() as folder, Cluster(None, Demand("CPU")) as cluster:
-        actors = [cluster.spawn(order, f"worker-{i}", folder) for i in range(min(2, cluster.workers(0)))]
+        actors = [cluster.spawn(setup, f"worker-{i}", folder) for i in range(min(2, cluster.workers(0)))]
         for actor in actors:
             greeted = cluster.call(actor, "hello")
             while not cluster.wait([greeted], 10.0):

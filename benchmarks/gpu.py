@@ -17,7 +17,7 @@ from backend.aiter.launch import Refusal
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Case, DType, MetadataMode
 from backend.decision import Decision
 from backend.devices.cuda import CudaDevice
-from backend.devices.cuda.order import KernelRun, order
+from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
 from backend.devices.cuda.selftest import well_formed_calls
 from backend.errors import CannotRunError
 from backend.host import BuiltIn
@@ -31,7 +31,7 @@ HEADS = (16, 32, 64, 128)
 
 
 def shape(heads: int, dtype: DType, num_cu: int) -> KernelRun:
-    """The order of the benchmark's batch, planned by v1_2 for `num_cu` compute units; gfx950 bf16 runs any heads unfolded."""
+    """The run of the benchmark's batch, planned by v1_2 for `num_cu` compute units; gfx950 bf16 runs any heads unfolded."""
     case = Case(
         heads,
         (KV_LEN,) * BATCH,
@@ -46,7 +46,7 @@ def shape(heads: int, dtype: DType, num_cu: int) -> KernelRun:
     assert isinstance(decision, Decision)
     made = BuiltIn().call(decision)
     assert not isinstance(made.launch, Refusal), made.launch
-    return order(made)
+    return kernel_run_of(made)
 
 
 MORE_TILES = (
@@ -149,10 +149,10 @@ def stage_lines(count: int) -> Iterator[str]:
             return
 
     worker = TritonWorker(interpret=False, separate=False)
-    orders = [to_plain(order(made)) for made in well_formed_calls(7, count)]
-    for plain in orders:
+    kernel_runs = [to_plain(kernel_run_of(made)) for made in well_formed_calls(7, count)]
+    for plain in kernel_runs:
         worker.run(plain, Silent())
-    results = [worker.run(plain, Silent())["seconds"] for plain in orders]
+    results = [worker.run(plain, Silent())["seconds"] for plain in kernel_runs]
     medians = {stage: statistics.median(result[stage] for result in results) * 1e3 for stage in results[0]}
     yield "medians of a case, ms: " + ", ".join(f"{stage} {value:.2f}" for stage, value in medians.items())
 

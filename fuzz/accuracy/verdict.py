@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import UsageError
-from fuzz.accuracy.asking import Answer, Asked, read_answers
 from fuzz.accuracy.binomial import CONFIDENCE, POWER, fisher, interval, mcnemar, questions_needed
+from fuzz.accuracy.gsm8k_answers import Answer, Asked, read_answers
 
 
 @dataclass(frozen=True, slots=True)

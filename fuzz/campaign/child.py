@@ -1,4 +1,4 @@
-"""The process that runs cases: `python -m fuzz.campaign.child SLOT`, with the order as its first task.
+"""The process that runs cases: `python -m fuzz.campaign.child SLOT`, with its setup as the first task.
 
 It may die of any case; its supervisor (fuzz.campaign.worker) reads the slot and starts another. Knows neither Ray nor the
 store.
@@ -26,12 +26,12 @@ from backend.outcome import reported
 from backend.path import Path
 from backend.revision.revision import host_of
 from backend.serving.registry import named_policy
+from fuzz.campaign.best_cases import KEPT, Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
-from fuzz.campaign.guided import KEPT, Frozen
 from fuzz.campaign.maker import Maker
-from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.outcomes import died, outcome_message
-from fuzz.campaign.slot import Slot
+from fuzz.campaign.present_case import Slot
+from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.compiling import announced
 
 ALONE = 1 << 40
@@ -43,13 +43,13 @@ class CampaignChild:
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
-        self._order: WorkerSetup | None = None
+        self._setup: WorkerSetup | None = None
         self._path: Path | None = None
         self._maker: Maker | None = None
         self._frozen = {0: Frozen()}
 
     def facts(self) -> Mapping[str, Any]:
-        """Nothing: the device comes with the order."""
+        """Nothing: the device comes with the setup."""
         return {}
 
     def failure(self, error: Exception) -> EndKind:
@@ -61,8 +61,8 @@ class CampaignChild:
         """One task."""
         del reporter
         match payload["do"]:
-            case "order":
-                return self._take(from_plain(WorkerSetup, payload["order"]))
+            case "setup":
+                return self._take(from_plain(WorkerSetup, payload["setup"]))
             case "chunk":
                 return self._chunk(payload)
             case "case":
@@ -72,31 +72,31 @@ class CampaignChild:
             case other:
                 raise ValueError(f"no such task: {other}")
 
-    def _take(self, order: WorkerSetup) -> Mapping[str, Any]:
+    def _take(self, setup: WorkerSetup) -> Mapping[str, Any]:
         """Opens the device; what is missing is an answer, because trying again does not help."""
-        self._order = order
+        self._setup = setup
         try:
-            named_policy(order.space.backend)  # whoever sends the order has it from a person
-            source = None if order.aiter is None else open_source(order.aiter)
+            named_policy(setup.space.backend)  # whoever sends the setup has it from a person
+            source = None if setup.aiter is None else open_source(setup.aiter)
             ranks = (
-                order.ranks if device_kind(order.device).takes_ranks else 1
+                setup.ranks if device_kind(setup.device).takes_ranks else 1
             )  # of others, the script alone has so many processes
-            device = open_device(order.device, source, ranks=ranks, numbers=order.numbers)
+            device = open_device(setup.device, source, ranks=ranks, numbers=setup.numbers)
             self._path = Path(host_of(source), device)
         except AiterfuzzError as error:
             return {"missing": str(error)}
-        self._maker = Maker(order.space, order.seed, order.count)
+        self._maker = Maker(setup.space, setup.seed, setup.count)
         return {}
 
     @property
     def _ready(self) -> tuple[WorkerSetup, Path, Maker]:
-        assert self._order is not None
+        assert self._setup is not None
         assert self._path is not None
         assert self._maker is not None
-        return self._order, self._path, self._maker
+        return self._setup, self._path, self._maker
 
     def _chunk(self, payload: Payload) -> Mapping[str, Any]:
-        order, path, maker = self._ready
+        setup, path, maker = self._ready
         if payload["frozen"] is not None:
             read = Frozen.from_text(payload["frozen"])
             self._frozen = {0: Frozen(), **{n: each for n, each in self._frozen.items() if n >= read.generation - KEPT}}
@@ -104,16 +104,16 @@ class CampaignChild:
         frozen = self._frozen[payload["generation"]]
         cases = maker.cases(payload["chunk"], frozen)
         dead = {
-            int(position): died(cases[int(position)], order.device, how, discriminator)
+            int(position): died(cases[int(position)], setup.device, how, discriminator)
             for position, (how, discriminator) in payload["dead"].items()
         }
-        report = run_chunk(payload["chunk"], cases, Safe(path, order.device), frozen, self._slot.note, dead, order.guided)
+        report = run_chunk(payload["chunk"], cases, Safe(path, setup.device), frozen, self._slot.note, dead, setup.guided)
         named = {position: to_plain(cases[position]) for position in payload["name"]}
         return {"report": report.to_message(), "named": [[position, case] for position, case in named.items()]}
 
     def _case(self, case: Case) -> Mapping[str, Any]:
-        order, path, _ = self._ready
-        safe = Safe(path, order.device)
+        setup, path, _ = self._ready
+        safe = Safe(path, setup.device)
         self._slot.note(ALONE, 0)
         outcome = safe.run(case)
         self._slot.note(-1, -1)
@@ -125,10 +125,10 @@ class CampaignChild:
         from reprod.folder import folder_name
         from reprod.write import Notes, cause_of, finding_files
 
-        order, path, _ = self._ready
+        setup, path, _ = self._ready
         self._slot.note(ALONE, 1)
         outcome = path.run(case)
-        files = finding_files(outcome, order.made_by, path, order.seed, command, Notes(ranks=order.ranks))
+        files = finding_files(outcome, setup.made_by, path, setup.seed, command, Notes(ranks=setup.ranks))
         self._slot.note(-1, -1)
         return {"folder": folder_name(cause_of(outcome).signature, case), "files": dict(files)}
 

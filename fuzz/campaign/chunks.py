@@ -16,8 +16,8 @@ from backend.checks.numerics import death_once
 from backend.errors import CannotRunError, RuleFailedError
 from backend.fate import Fate
 from backend.outcome import Outcome, unmodelled
+from fuzz.campaign.best_cases import COMMON, Frozen
 from fuzz.campaign.features import better, features, parent
-from fuzz.campaign.guided import COMMON, Frozen
 from fuzz.campaign.outcomes import died, label_of
 from fuzz.campaign.report import (
     NO_PARENT,

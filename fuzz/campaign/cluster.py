@@ -22,8 +22,8 @@ from typing import Any
 
 from backend.child.ends import EndKind
 from backend.errors import CannotRunError, UsageError
-from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.pool import Lost
+from fuzz.campaign.worker_setup import WorkerSetup
 
 OBJECT_STORE_BYTES = 128 << 20
 """What passes through it is a few megabytes a generation; Ray's default takes a third of the memory."""
@@ -188,7 +188,7 @@ class Cluster:
     def _free(self) -> float:
         return float(self._ray.available_resources().get(self.demand.resource, 0.0))
 
-    def spawn(self, order: WorkerSetup, name: str, running: str) -> Any:
+    def spawn(self, setup: WorkerSetup, name: str, running: str) -> Any:
         """Starts a worker; it answers `hello` when it is there."""
         from fuzz.campaign.worker import Worker
 
@@ -198,7 +198,7 @@ class Cluster:
         # A worker that was lost is replaced by name and with a check of what is free, not by Ray, which would wait for ever
         # where its node is gone for good.
         options = {**needs, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1, "scheduling_strategy": "SPREAD"}
-        return self._actor.options(**options).remote(order, name, running)
+        return self._actor.options(**options).remote(setup, name, running)
 
     def call(self, actor: Any, method: str, *arguments: Any) -> Any:
         """Asks a worker for something; the answer is fetched by `answer` when `wait` says so."""

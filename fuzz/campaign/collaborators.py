@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from backend.case import Case
-from fuzz.campaign.live import Status
+from fuzz.campaign.progress import Status
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.store import FindingRow
 from fuzz.campaign.summary import KnownReference

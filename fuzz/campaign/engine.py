@@ -20,19 +20,19 @@ from typing import Any
 
 from backend.case import Case
 from backend.fate import Fate
+from fuzz.campaign.best_cases import KEPT
 from fuzz.campaign.collaborators import Log, NoLog, Triage, Verifying, View
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.guide import Guide
-from fuzz.campaign.guided import KEPT
-from fuzz.campaign.live import Status
-from fuzz.campaign.order import WorkerSetup
-from fuzz.campaign.packed import StoredChunk
+from fuzz.campaign.frozen_states import Guide
 from fuzz.campaign.pool import Lost, Workers
-from fuzz.campaign.slot import read_slot
+from fuzz.campaign.present_case import read_slot
+from fuzz.campaign.progress import Status
 from fuzz.campaign.store import FINDINGS, Store
+from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.verifying import unverified
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
+from fuzz.campaign.worker_setup import WorkerSetup
 from reprod.folder import write_folder
 
 AHEAD = 2
@@ -93,7 +93,7 @@ class Engine:
     def __init__(
         self,
         config: CampaignConfig,
-        order: WorkerSetup,
+        setup: WorkerSetup,
         store: Store,
         cluster: Workers,
         view: View,
@@ -107,7 +107,7 @@ class Engine:
         """findings: folder of the findings' folders, below the store's. command: what found them, for their texts."""
         self.config = config
         self.store = store
-        self._order = order
+        self._setup = setup
         self._cluster = cluster
         self._view = view
         self._triage = triage
@@ -172,7 +172,7 @@ class Engine:
             losses=self._losses,
             workers=len(self._hands),
             seconds_left=None if time_limit is None else max(0.0, time_limit - self.store.seconds),
-            cases_left=None if limit is None else max(0, limit * self._order.count - cases),
+            cases_left=None if limit is None else max(0, limit * self._setup.count - cases),
             closing=closing,
         )
 
@@ -379,7 +379,7 @@ class Engine:
     def _spawn(self) -> None:
         name = f"worker-{self._spawned}"
         self._spawned += 1
-        actor = self._cluster.spawn(self._order, name, str(self._folder / RUNNING))
+        actor = self._cluster.spawn(self._setup, name, str(self._folder / RUNNING))
         hand = _Hand(name, actor, time.monotonic())
         hand.calls[self._cluster.call(actor, "hello")] = _Call("hello")
         self._hands.append(hand)
@@ -446,4 +446,4 @@ class Engine:
         frozen = self._guide.frozen(chunk)
         if frozen is None:
             return None
-        return Maker(self._order.space, self._order.seed, self._order.count).cases(chunk, frozen)[position]
+        return Maker(self._setup.space, self._setup.seed, self._setup.count).cases(chunk, frozen)[position]

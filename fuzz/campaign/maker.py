@@ -32,8 +32,8 @@ from itertools import accumulate
 from random import Random
 
 from backend.case import Case
+from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.features import cost, names_fault
-from fuzz.campaign.guided import Frozen
 from fuzz.campaign.mutate import Mutator, pick
 from fuzz.campaign.report import Parent
 from fuzz.generate import chunk_cases

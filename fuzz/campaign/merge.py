@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import UsageError
-from fuzz.campaign.checked import files_of
 from fuzz.campaign.config import IDENTITY
-from fuzz.campaign.packed import recode, unpack_codes
-from fuzz.campaign.reading import load_summary
+from fuzz.campaign.read_summary import load_summary
+from fuzz.campaign.soundness import files_of
 from fuzz.campaign.store import FILE_NAME, FINDINGS, SCHEMA, VERSION, store_path, write_digest
+from fuzz.campaign.store_blobs import recode, unpack_codes
 from reprod.folder import write_folder
 
 _BY_CAMPAIGN = ("sessions", "cells", "findings", "losses", "set_aside")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backend.errors import UsageError
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.reading import load_summary
+from fuzz.campaign.read_summary import load_summary
 from fuzz.campaign.session import begin
 from fuzz.campaign.store import FILE_NAME
 from fuzz.campaign.summary import CampaignSummary

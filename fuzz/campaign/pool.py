@@ -15,8 +15,8 @@ from typing import Any, Protocol, Self
 
 from backend.child.ends import EndKind
 from backend.errors import UsageError
-from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.worker import Worker
+from fuzz.campaign.worker_setup import WorkerSetup
 
 END_SECONDS = 5.0
 """Until a worker's thread has noticed that its process was killed."""
@@ -37,7 +37,7 @@ class Workers(Protocol):
         """Workers that fit beside those that there are."""
         ...
 
-    def spawn(self, order: WorkerSetup, name: str, running: str) -> Any:
+    def spawn(self, setup: WorkerSetup, name: str, running: str) -> Any:
         """Starts a worker; it answers `hello` when it is there. running: folder for its slot."""
         ...
 
@@ -151,9 +151,9 @@ class Local:
         """Workers that fit beside those that there are."""
         return self._most - len(self._actors)
 
-    def spawn(self, order: WorkerSetup, name: str, running: str) -> _Actor:
+    def spawn(self, setup: WorkerSetup, name: str, running: str) -> _Actor:
         """Starts a worker."""
-        actor = _Actor(Worker(order, name, running))
+        actor = _Actor(Worker(setup, name, running))
         self._actors.append(actor)
         return actor
 

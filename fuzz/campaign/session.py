@@ -18,19 +18,19 @@ from typing import Any
 from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError
 from backend.serving.registry import named_policy
-from fuzz.campaign.checked import require_plain
 from fuzz.campaign.collaborators import Log, NoLog, NothingKnown, Triage
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
-from fuzz.campaign.live import Live
-from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.pool import Pool
-from fuzz.campaign.reading import compare, load_summary, write_comparison
+from fuzz.campaign.present_case import read_slot
+from fuzz.campaign.progress import Live
+from fuzz.campaign.read_summary import compare, load_summary, write_comparison
 from fuzz.campaign.rule import require_rule, rule_content
-from fuzz.campaign.slot import read_slot
+from fuzz.campaign.soundness import require_plain
 from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, cannot_be_written, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding
 from fuzz.campaign.verifying import NoVerifier, Verifier
+from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.interruption import Interruption
 from fuzz.provenance import Provenance, own_fingerprint
 from reprod.folder import prepare_folder
@@ -202,7 +202,7 @@ class _Session:
         verifying = Verifier() if config.verify else contextlib.nullcontext(NoVerifier())
         with Interruption() as interruption, Live() as live, verifying as verifier:
             engine = Engine(
-                *(config, self._order(), store, self.pool, live, self.known, verifier, lambda: interruption.wanted, log),
+                *(config, self._setup(), store, self.pool, live, self.known, verifier, lambda: interruption.wanted, log),
                 *(self.manner.findings, self.manner.command),
             )
             try:
@@ -220,7 +220,7 @@ class _Session:
             raise CannotRunError(f"{reason}; what was found so far is in {store.path.parent}, go on with --resume")
         shutil.rmtree(store.path.parent / RUNNING, ignore_errors=True)  # nothing runs, so no slot names a case
 
-    def _order(self) -> WorkerSetup:
+    def _setup(self) -> WorkerSetup:
         config = self.config
         return WorkerSetup(
             space=config.space(),

@@ -11,7 +11,7 @@
     notes      anything else by name, as JSON (the comparison with last night)
 
 A chunk and everything that is counted from it are written in one transaction, so that after a SIGKILL at any moment each chunk
-is there with all of its consequences or not at all. This module writes; fuzz.campaign.reading reads.
+is there with all of its consequences or not at all. This module writes; fuzz.campaign.read_summary reads.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from backend.errors import UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.packed import StoredChunk, content_digest, pack_codes, pack_reached, unpack_codes, unpack_reached
 from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Label
+from fuzz.campaign.store_blobs import StoredChunk, content_digest, pack_codes, pack_reached, unpack_codes, unpack_reached
 from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability, TriagedFinding
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace

@@ -1,7 +1,7 @@
 """What a campaign came to, as one frozen value: the read side of the store, for pages, tables and comparisons.
 
 Whoever shows a campaign needs this module alone. It knows no Ray, no worker and no table of the database; of a store it is
-made by fuzz.campaign.reading. Times of day are seconds since the epoch; durations are seconds.
+made by fuzz.campaign.read_summary. Times of day are seconds since the epoch; durations are seconds.
 """
 
 from __future__ import annotations

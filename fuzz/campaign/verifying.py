@@ -14,7 +14,7 @@ from pathlib import Path
 
 from backend.case import Case
 from backend.errors import AiterfuzzError
-from fuzz.campaign.checked import files_of
+from fuzz.campaign.soundness import files_of
 from reprod.folder import ISSUE, SCRIPT
 from reprod.verify import VERIFICATION, ScriptVerdict, verdicts, with_verdicts
 

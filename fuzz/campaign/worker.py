@@ -31,11 +31,11 @@ from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from backend.outcome import Outcome
-from fuzz.campaign.order import WorkerSetup
 from fuzz.campaign.outcomes import HANGS, WithinSpace, died, label_of, outcome_of
+from fuzz.campaign.present_case import At, read_slot
 from fuzz.campaign.report import ChunkReport
-from fuzz.campaign.slot import At, read_slot
 from fuzz.campaign.summary import Reliability
+from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.compiling import COMPILING
 from fuzz.provenance import own_fingerprint
 from reprod.folder import CASE, EXPLAIN, folder_name
@@ -142,8 +142,8 @@ class CaseSupervisor:
     Raises CannotRunError where no process comes up, with the reason.
     """
 
-    def __init__(self, order: WorkerSetup, slot: Path) -> None:
-        self.order = order
+    def __init__(self, setup: WorkerSetup, slot: Path) -> None:
+        self.setup = setup
         self.slot = slot
         self._child: _Child | None = None
         self._stopped = self._compiling = False
@@ -188,7 +188,7 @@ class CaseSupervisor:
         """The outcome of one case, without what stays in the process; a death is a finding."""
         answer = self._ask({"do": "case", "case": to_plain(case)})
         if isinstance(answer, EndedAt):
-            return died(case, self.order.device, answer.end.how, answer.end.discriminator)
+            return died(case, self.setup.device, answer.end.how, answer.end.discriminator)
         return outcome_of(answer, case)
 
     def texts(self, case: Case, command: str) -> tuple[str, Mapping[str, str]] | None:
@@ -222,11 +222,11 @@ class CaseSupervisor:
             if self._child is not None:
                 return self._child
             try:
-                self._child = _Child(self.slot, self.order.memory)
+                self._child = _Child(self.slot, self.setup.memory)
             except NotStartedError as error:
                 said = f"{error.how}; {error.said}"
                 continue
-            answer = self._ask({"do": "order", "order": to_plain(self.order)})
+            answer = self._ask({"do": "setup", "setup": to_plain(self.setup)})
             if isinstance(answer, EndedAt):
                 said = f"{answer.end.how}; {answer.end.said}"
             elif "missing" in answer:
@@ -238,7 +238,7 @@ class CaseSupervisor:
 
     def _ask(self, payload: Mapping[str, Any]) -> Mapping[str, Any] | EndedAt:
         """The result of a task, or how the process ended over it."""
-        child = self._child if payload["do"] == "order" else self._started()
+        child = self._child if payload["do"] == "setup" else self._started()
         assert child is not None
         keeper = child.keeper
         child.tasks += 1
@@ -260,8 +260,8 @@ class CaseSupervisor:
             at, now = read_slot(self.slot), time.monotonic()
             if at != last:
                 last, since = at, now
-            if now - since > (self.order.seconds_a_case if at.running else IDLE_SECONDS):
-                keeper.kill(EndKind.HANG, f"did not come back within {self.order.seconds_a_case:g} s", HANGS)
+            if now - since > (self.setup.seconds_a_case if at.running else IDLE_SECONDS):
+                keeper.kill(EndKind.HANG, f"did not come back within {self.setup.seconds_a_case:g} s", HANGS)
 
     def _say_compiling(self, errors: str) -> None:
         """Passes on, once, what a first start is busy with."""
@@ -285,11 +285,11 @@ def _loss(ended: EndedAt, named: Mapping[int, Case]) -> ChunkLoss:
 class Worker:
     """What the engine talks to. Every method but `stop` is called by one thread and returns; what cannot be done is Broken."""
 
-    def __init__(self, order: WorkerSetup, name: str, running: str) -> None:
+    def __init__(self, setup: WorkerSetup, name: str, running: str) -> None:
         """running: folder for the slot; another is taken where this node does not have it."""
-        self._order = order
+        self._setup = setup
         folder = Path(running) if Path(running).is_dir() else Path(tempfile.mkdtemp(prefix="aiterfuzz-"))
-        self._supervisor = CaseSupervisor(order, folder / name)
+        self._supervisor = CaseSupervisor(setup, folder / name)
 
     def hello(self) -> Hello | Broken:
         """Starts the process that runs cases and says where it is."""
@@ -299,7 +299,7 @@ class Worker:
             return Broken(str(error), usable=False)
         gpu = (
             next((os.environ[name] for name in VISIBLE if os.environ.get(name)), "")
-            if device_kind(self._order.device).is_hardware
+            if device_kind(self._setup.device).is_hardware
             else ""
         )
         return Hello(os.uname().nodename, _node(), os.getpid(), str(self._supervisor.slot), own_fingerprint(), gpu)
@@ -322,7 +322,7 @@ class Worker:
     def investigate(self, case: Case, signature: str, command: str) -> Investigated | Broken:
         """Shrinks a case that showed the signature, repeats the smallest one, writes the texts."""
         try:
-            return _Investigation(self._order, self._supervisor, signature, command).run(case)
+            return _Investigation(self._setup, self._supervisor, signature, command).run(case)
         except AiterfuzzError as error:
             return Broken(str(error), usable=True)
 
@@ -331,7 +331,7 @@ class Worker:
 class _Investigation:
     """Of one finding."""
 
-    order: WorkerSetup
+    setup: WorkerSetup
     supervisor: CaseSupervisor
     signature: str
     command: str
@@ -343,9 +343,9 @@ class _Investigation:
             # It showed once, in the company of other cases; alone, how often?
             return self._investigated(ShrinkResult(case, first, self.signature, 1, 0, minimal=False), self._repeat(case))
         fatal = label_of(first).fate is Fate.DIED
-        tries = min(self.order.shrink_tries, DIED_TRIES) if fatal else self._affordable_tries(case)
+        tries = min(self.setup.shrink_tries, DIED_TRIES) if fatal else self._affordable_tries(case)
         try:
-            shrunk = shrink(case, WithinSpace(self.supervisor, self.order.space), self.signature, tries)
+            shrunk = shrink(case, WithinSpace(self.supervisor, self.setup.space), self.signature, tries)
         except UsageError:  # shown when it was found and a moment ago, and not now
             shrunk = ShrinkResult(case, first, self.signature, 1, 0, minimal=False)
         reliability = self._repeat(shrunk.case)
@@ -360,15 +360,15 @@ class _Investigation:
         """As many as fit into SHRINK_SECONDS at the pace of this case, which is the largest that will be run."""
         begin = time.perf_counter()
         self.supervisor.run(case)
-        return max(1, min(self.order.shrink_tries, int(SHRINK_SECONDS / (time.perf_counter() - begin))))
+        return max(1, min(self.setup.shrink_tries, int(SHRINK_SECONDS / (time.perf_counter() - begin))))
 
     def _shows(self, outcome: Outcome) -> bool:
         cause = outcome.cause
         return outcome.faulty and cause is not None and cause.signature == self.signature
 
     def _repeat(self, case: Case) -> Reliability:
-        shown = sum(self._shows(self.supervisor.run(case)) for _ in range(self.order.repeats))
-        return Reliability(shown, self.order.repeats)
+        shown = sum(self._shows(self.supervisor.run(case)) for _ in range(self.setup.repeats))
+        return Reliability(shown, self.setup.repeats)
 
     def _investigated(self, shrunk: ShrinkResult, reliability: Reliability) -> Investigated:
         texts = None
@@ -380,11 +380,11 @@ class _Investigation:
 
     def _short_texts(self, shrunk: ShrinkResult, reliability: Reliability) -> tuple[str, Mapping[str, str]]:
         """Of a case that does not come to an outcome: the case, and how to try it."""
-        ranks = f" --ranks {self.order.ranks}" if self.order.ranks > 1 else ""
+        ranks = f" --ranks {self.setup.ranks}" if self.setup.ranks > 1 else ""
         message = shrunk.outcome.cause.message if shrunk.outcome.cause is not None else "shown once, not again alone"
         explained = (
             f"{self.signature}\n{message}\nshown {reliability} times when repeated\n"
-            f"aiterfuzz explain {CASE} --device {self.order.device}{ranks}\n"
+            f"aiterfuzz explain {CASE} --device {self.setup.device}{ranks}\n"
         )
         return folder_name(self.signature, shrunk.case), {CASE: dumps(shrunk.case) + "\n", EXPLAIN: explained}
 

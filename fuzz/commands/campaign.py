@@ -91,7 +91,7 @@ def finish(summary: CampaignSummary, out: str) -> int:
 
 def _print_case(place: str, out: str) -> int:
     from backend.codec import dumps
-    from fuzz.campaign.reading import read_case
+    from fuzz.campaign.read_summary import read_case
 
     chunk, slash, position = place.partition("/")
     if not (slash and chunk.isdecimal() and position.isdecimal()):

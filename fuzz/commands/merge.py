@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Merges; prints the summary of the whole; its exit code."""
     from fuzz.campaign.export import export
     from fuzz.campaign.merge import merge
-    from fuzz.campaign.reading import load_summary
+    from fuzz.campaign.read_summary import load_summary
     from fuzz.commands.campaign import finish
 
     merge(arguments.stores, arguments.out)

@@ -11,8 +11,8 @@ from backend.findings import Finding
 from fuzz.campaign.summary import FindingStanding, KnownReference, TriagedFinding
 from fuzz.page.bars import memory_figure
 from fuzz.page.detail import Detail
+from fuzz.page.figures import moment, percent, severity
 from fuzz.page.markup import Child, Markup, element, join, table
-from fuzz.page.words import moment, percent, severity
 from reprod.explain import case_line
 from reprod.folder import CASE
 from reprod.layout_text import HEADER, assumptions, rows

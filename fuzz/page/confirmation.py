@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fuzz.page.accepted import Acceptance, Row
+from fuzz.page.figures import span
 from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.statement import CampaignScope, ShapeStatement, ShapeVerdict, Statement, refusals
-from fuzz.page.words import span
 
 
 def confirmation(said: Statement) -> Markup:

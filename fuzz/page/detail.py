@@ -16,8 +16,8 @@ from backend.errors import AiterfuzzError
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.revision.revision import host_of
-from fuzz.campaign.checked import read_text_of
 from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.soundness import read_text_of
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.page.memory_map import MemoryMap, memory_map
 from reprod.blame import Blame, blame

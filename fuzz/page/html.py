@@ -18,10 +18,10 @@ from fuzz.page.cards import card, copyable, index
 from fuzz.page.charts import bar, charts
 from fuzz.page.confirmation import confirmation
 from fuzz.page.detail import Detail
+from fuzz.page.figures import duration, moment, percent, rate, severity
 from fuzz.page.heat import heat_map, legend
 from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.statement import Statement
-from fuzz.page.words import duration, moment, percent, rate, severity
 from reprod.explain import case_line
 from reprod.folder import CASE
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.junit import Result, Test, junit
+from fuzz.page.figures import moment, severity
 from fuzz.page.statement import ShapeVerdict, Statement
-from fuzz.page.words import moment, severity
 from reprod.explain import case_line
 
 

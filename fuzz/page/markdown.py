@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, TriagedFinding
 from fuzz.page.cards import standing
+from fuzz.page.figures import duration, rate, severity, span
 from fuzz.page.statement import Statement, refusals
-from fuzz.page.words import duration, rate, severity, span
 from reprod.explain import case_line
 from reprod.text import markdown_table
 

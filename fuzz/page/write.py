@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import UsageError
-from fuzz.campaign.reading import load_summary
+from fuzz.campaign.read_summary import load_summary
 from fuzz.campaign.store import store_path
 from fuzz.campaign.summary import CampaignSummary
 from fuzz.page.detail import details
 from fuzz.page.html import page
 from fuzz.page.junit_tests import report_xml
 from fuzz.page.markdown import markdown
-from fuzz.page.plain import plain
+from fuzz.page.report_json import plain
 from fuzz.page.statement import statement
 
 PAGE, JSON, JUNIT, MARKDOWN = "report.html", "report.json", "report.xml", "summary.md"

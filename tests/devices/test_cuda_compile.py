@@ -20,7 +20,7 @@ from backend.devices.cuda.compile import (
     scalars_for,
     variant_for,
 )
-from backend.devices.cuda.order import KernelRun, order
+from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
 from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -29,7 +29,7 @@ from backend.serving.registry import policy
 def order_of(mode: MetadataMode, heads: int = 16, **more: object) -> KernelRun:
     decision = decide(policy("direct"), Case(heads, (150, 37), backend="direct", mode=mode, **more))  # type: ignore[arg-type]
     assert isinstance(decision, Decision)
-    return order(BuiltIn().call(decision))
+    return kernel_run_of(BuiltIn().call(decision))
 
 
 @pytest.mark.parametrize("arch", list(Arch))

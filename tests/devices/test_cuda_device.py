@@ -26,7 +26,7 @@ from backend.decision import Decision
 from backend.devices.child.observed import NOT_HARDWARE
 from backend.devices.cuda import CudaDevice
 from backend.devices.cuda.device import kept_bytecode
-from backend.devices.cuda.order import KernelRun, order
+from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
 from backend.devices.cuda.selftest import random_case, well_formed_calls, wild_call
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError
@@ -161,7 +161,7 @@ def test_two_ranks_launch_the_same_call_together() -> None:
 
 def test_orders_round_trip_and_carry_the_planners_overrun() -> None:
     made = make(64, (1,), None, "sglang-before-27188", num_cu=0)
-    wanted = order(made)
+    wanted = kernel_run_of(made)
     again = from_plain(KernelRun, to_plain(wanted))
     assert to_plain(again) == to_plain(wanted)
     words = again.words["reduce_indptr"]

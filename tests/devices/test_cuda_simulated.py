@@ -11,7 +11,7 @@ from backend.call import Call  # noqa: E402
 from backend.case import Arch, Case, DType, MetadataMode  # noqa: E402
 from backend.decision import Decision  # noqa: E402
 from backend.devices.cuda.compile import compiled_for  # noqa: E402
-from backend.devices.cuda.order import order  # noqa: E402
+from backend.devices.cuda.kernel_run import kernel_run_of  # noqa: E402
 from backend.devices.gpu.agreement import ALLOWED, difference  # noqa: E402
 from backend.devices.gpu.simulate import kernarg_bytes, simulate  # noqa: E402
 from backend.host import BuiltIn  # noqa: E402
@@ -40,7 +40,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_numbers_are_within_the_budget_and_every_access_is_in_bounds(name: str, arch: Arch) -> None:
     made = CALLS[name]
-    simulated = simulate(order(made), arch)
+    simulated = simulate(kernel_run_of(made), arch)
     numbers = simulated.decode.comparison()
     assert simulated.bad == ()
     assert numbers["compared"] == sum(made.decision.query_lens) * made.decode.num_head
@@ -51,7 +51,7 @@ def test_numbers_are_within_the_budget_and_every_access_is_in_bounds(name: str, 
 
 def test_the_founding_fault_shows_in_every_access_of_the_machine() -> None:
     """What red zones cannot show, the read of q past its end, the machine sees too."""
-    simulated = simulate(order(make(64, (1,), None, "sglang-before-27188", num_cu=0)), Arch.GFX950)
+    simulated = simulate(kernel_run_of(make(64, (1,), None, "sglang-before-27188", num_cu=0)), Arch.GFX950)
     outside = {(access.region, access.is_write) for access in simulated.bad}
     assert outside == {("q", False), ("o", True)}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.case import QK_HEAD_DIM, Arch, DType
-from backend.devices.cuda.order import KernelRun
+from backend.devices.cuda.kernel_run import KernelRun
 from backend.errors import CannotRunError
 
 DECODE, DECODE_SPLIT = "mla_decode_persistent", "mla_decode_split"
@@ -80,51 +80,57 @@ class Compiled:
     lds: int
 
 
-def variant_for(order: KernelRun, arch: Arch) -> Variant:
-    """The variant that runs an order."""
-    rows = order.heads * order.max_seqlen_q
+def variant_for(kernel_run: KernelRun, arch: Arch) -> Variant:
+    """The variant that it runs on."""
+    rows = kernel_run.heads * kernel_run.max_seqlen_q
     block_m = 16 if rows <= 16 else 32 if rows <= 32 else 64
     # With more waves LLVM lets the result of a 16x16x16 MFMA overlap a part of its third operand, which our machine refuses.
     num_warps = 1 if arch is Arch.GFX942 and block_m == 16 else 4
-    stores = order.stores_lse
+    stores = kernel_run.stores_lse
     return Variant(
-        order.q_dtype, order.kv_dtype, order.page_size > 1, stores, order.logits_is_o, block_m=block_m, num_warps=num_warps
+        kernel_run.q_dtype,
+        kernel_run.kv_dtype,
+        kernel_run.page_size > 1,
+        stores,
+        kernel_run.logits_is_o,
+        block_m=block_m,
+        num_warps=num_warps,
     )
 
 
-def kernels_for(order: KernelRun) -> tuple[str, ...]:
-    """Kernels of an order in the order of their launch."""
-    if order.persistent:
+def kernels_for(kernel_run: KernelRun) -> tuple[str, ...]:
+    """Kernels of a run in the order of their launch."""
+    if kernel_run.persistent:
         return DECODE, REDUCE
-    return (DECODE_SPLIT,) if order.logits_is_o else (DECODE_SPLIT, MERGE)
+    return (DECODE_SPLIT,) if kernel_run.logits_is_o else (DECODE_SPLIT, MERGE)
 
 
-def _shares(order: KernelRun, variant: Variant) -> int:
-    return max(1, -(-order.heads * order.max_seqlen_q // variant.block_m))
+def _shares(kernel_run: KernelRun, variant: Variant) -> int:
+    return max(1, -(-kernel_run.heads * kernel_run.max_seqlen_q // variant.block_m))
 
 
-def grid_for(order: KernelRun, kernel: str, variant: Variant) -> tuple[int, int, int]:
+def grid_for(kernel_run: KernelRun, kernel: str, variant: Variant) -> tuple[int, int, int]:
     """Workgroups of a launch."""
-    shares = _shares(order, variant)
+    shares = _shares(kernel_run, variant)
     return {
-        DECODE: (order.programs, shares, 1),
-        REDUCE: (order.tiles, order.heads, 1),
-        DECODE_SPLIT: (shares, len(order.kv_lens), order.splits),
-        MERGE: (len(order.kv_lens), order.heads, 1),
+        DECODE: (kernel_run.programs, shares, 1),
+        REDUCE: (kernel_run.tiles, kernel_run.heads, 1),
+        DECODE_SPLIT: (shares, len(kernel_run.kv_lens), kernel_run.splits),
+        MERGE: (len(kernel_run.kv_lens), kernel_run.heads, 1),
     }[kernel]
 
 
-def scalars_for(order: KernelRun, variant: Variant) -> Mapping[str, int | float]:
+def scalars_for(kernel_run: KernelRun, variant: Variant) -> Mapping[str, int | float]:
     """Numbers of every kernel, by parameter name."""
     return {
         "scale_log2": QK_HEAD_DIM**-0.5 / math.log(2),
-        "uniform_queries": order.queries_that_hide,
-        "rows_a_request": order.max_seqlen_q * order.fold,
-        "heads": order.heads,
-        "page_log2": order.page_size.bit_length() - 1,
-        "min_split": order.min_split,
-        "splits": order.splits,
-        "shares": _shares(order, variant),
+        "uniform_queries": kernel_run.queries_that_hide,
+        "rows_a_request": kernel_run.max_seqlen_q * kernel_run.fold,
+        "heads": kernel_run.heads,
+        "page_log2": kernel_run.page_size.bit_length() - 1,
+        "min_split": kernel_run.min_split,
+        "splits": kernel_run.splits,
+        "shares": _shares(kernel_run, variant),
     }
 
 

@@ -1,6 +1,6 @@
 """Runs Calls with our own Triton kernels in a child process and says what the red zones and the reference saw.
 
-This side imports no torch: it plans, sends orders, and reads what came of them. A case that kills the child is run again alone
+This side imports no torch: it plans, sends runs of kernels, and reads what came of them. A case that kills the child is run again alone
 and named (see child/supervisor.py).
 """
 
@@ -21,7 +21,7 @@ from backend.child.tree import Limits
 from backend.codec import to_plain
 from backend.devices.child.device import ChildDevice
 from backend.devices.cuda import sanitizer
-from backend.devices.cuda.order import order, tensor_sizes
+from backend.devices.cuda.kernel_run import kernel_run_of, tensor_sizes
 from backend.observation import Violation, ViolationKind
 
 WORKER = "backend.devices.gpu.triton_worker"
@@ -80,7 +80,7 @@ class CudaDevice(ChildDevice):
         return self
 
     def _payload(self, call: Call) -> Payload:
-        plain: Payload = to_plain(order(call, self._seed))
+        plain: Payload = to_plain(kernel_run_of(call, self._seed))
         return plain
 
     def _call_notes(self, call: Call) -> tuple[str, ...]:

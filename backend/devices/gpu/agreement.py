@@ -1,4 +1,4 @@
-"""The simulated CDNA machine held against silicon: one Triton source, the same orders and values, output rows side by side.
+"""The simulated CDNA machine held against silicon: one Triton source, the same runs and values, output rows side by side.
 
 `python -m backend.devices.gpu.agreement write FILE` on a machine with a GPU keeps what it computed;
 `python -m backend.devices.gpu.agreement compare FILE` anywhere runs the same kernels as CDNA code objects and compares.
@@ -17,7 +17,7 @@ import torch
 
 from backend.call import Call
 from backend.case import V_HEAD_DIM, Arch, DType
-from backend.devices.cuda.order import KernelRun, order
+from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
 from backend.devices.cuda.selftest import well_formed_calls
 from backend.devices.gpu.decode import Decode
 from backend.devices.registry import open_device
@@ -32,15 +32,15 @@ MAX_ROWS = 4096
 """Rows (query x head) of a batch, for the same reason."""
 
 KEPT_ROWS = 48
-"""Rows of an order that are kept and compared, evenly spaced: 200 orders in some 10 MiB."""
+"""Rows of a run that are kept and compared, evenly spaced: 200 runs in some 10 MiB."""
 
 ALLOWED = 2.0**-7
 """Difference over size (rms) of a row: P and o are each rounded to bf16 (2^-8) on both sides, and either may round first."""
 
 
-def orders(count: int, seed: int) -> Iterator[tuple[Call, KernelRun]]:
+def kernel_runs(count: int, seed: int) -> Iterator[tuple[Call, KernelRun]]:
     """The same on every machine."""
-    made = ((one, order(one)) for one in well_formed_calls(seed, 4 * count, MAX_TOKENS))
+    made = ((one, kernel_run_of(one)) for one in well_formed_calls(seed, 4 * count, MAX_TOKENS))
     yield from itertools.islice((one for one in made if one[1].rows * one[1].heads <= MAX_ROWS), count)
 
 
@@ -63,7 +63,7 @@ def write(path: str, count: int, seed: int) -> int:
     """Keeps the outputs of a GPU."""
     device = torch.device("cuda")
     kept = {"count": np.array(count), "seed": np.array(seed)}
-    for index, (_, wanted) in enumerate(orders(count, seed)):
+    for index, (_, wanted) in enumerate(kernel_runs(count, seed)):
         decode = Decode(wanted, device)
         decode.stage1()
         decode.stage2()
@@ -75,14 +75,14 @@ def write(path: str, count: int, seed: int) -> int:
 
 
 def compare(path: str) -> int:
-    """Runs the orders on the machine; 1 where rows differ beyond rounding or the machine saw a bad access."""
+    """Runs the runs on the machine; 1 where rows differ beyond rounding or the machine saw a bad access."""
     from backend.devices.gpu.simulate import simulate
 
     kept = np.load(path)
     differences: list[float] = []
     wrong = instructions = foretold = 0
     model = open_device("model")
-    for index, (made_by, wanted) in enumerate(orders(int(kept["count"]), int(kept["seed"]))):
+    for index, (made_by, wanted) in enumerate(kernel_runs(int(kept["count"]), int(kept["seed"]))):
         # NVIDIA has no e4m3fnuz: with fp8 the values are those of gfx950.
         arch = Arch.GFX942 if index % 2 and DType.FP8 not in (wanted.q_dtype, wanted.kv_dtype) else Arch.GFX950
         made = simulate(wanted, arch)

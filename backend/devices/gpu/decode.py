@@ -1,4 +1,4 @@
-"""One order on one device: memory laid out and filled, our kernels launched on it, outputs taken back and compared.
+"""One run on one device: memory laid out and filled, our kernels launched on it, outputs taken back and compared.
 
 Runs on a CUDA or HIP GPU through torch, or on the CPU in Triton's interpreter (TRITON_INTERPRET=1 before this is imported).
 """
@@ -15,7 +15,7 @@ import torch
 import triton.language as tl
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
-from backend.devices.cuda.order import KernelRun
+from backend.devices.cuda.kernel_run import KernelRun
 from backend.devices.gpu import kernels
 from backend.devices.gpu.memory import Damage, GuardedMemory, Memory, SeparateMemory, Wanted
 from backend.devices.gpu.numbers import BF16_P, SOFTMAX_SCALE, Outputs
@@ -55,36 +55,36 @@ def dot_type() -> tl.dtype:
 
 
 class Decode:
-    """One order, laid out in memory and ready to launch.
+    """One run, laid out in memory and ready to launch.
 
     separate: every tensor an allocation of its own (see SeparateMemory). fnuz: fp8 is e4m3fnuz, which no NVIDIA GPU has.
     """
 
-    def __init__(self, order: KernelRun, device: torch.device, separate: bool = False, fnuz: bool = False) -> None:
-        self.order = order
+    def __init__(self, kernel_run: KernelRun, device: torch.device, separate: bool = False, fnuz: bool = False) -> None:
+        self.kernel_run = kernel_run
         self._device = device
         self._fnuz = fnuz
         wanted = [
             Wanted(name, size, self._type(name).itemsize, OVERRUN_REACH if name in REACHING else 0)
-            for name, size in order.sizes.items()
+            for name, size in kernel_run.sizes.items()
         ]
         self.memory: Memory = SeparateMemory(wanted, device) if separate else GuardedMemory(wanted, device)
         self._queries = self._made_queries()
-        self._words = {name: torch.from_numpy(words.array.copy()) for name, words in order.words.items()}
+        self._words = {name: torch.from_numpy(words.array.copy()) for name, words in kernel_run.words.items()}
         self._table = self._words["kv_indices"].to(device).long()
         self._fill()
 
     def stage1(self, tiles: Tiles | None = None) -> None:
         """Launches the decode kernel."""
-        order = self.order
-        tiles = tiles or tiles_for(order.heads, order.max_seqlen_q, order.kv_dtype)
+        kernel_run = self.kernel_run
+        tiles = tiles or tiles_for(kernel_run.heads, kernel_run.max_seqlen_q, kernel_run.kv_dtype)
         scale = SOFTMAX_SCALE / math.log(2)
         tuning = {"num_warps": tiles.num_warps, "num_stages": tiles.num_stages}
-        shares = max(1, -(-order.heads * order.max_seqlen_q // tiles.block_m))
-        page_log2 = order.page_size.bit_length() - 1
+        shares = max(1, -(-kernel_run.heads * kernel_run.max_seqlen_q // tiles.block_m))
+        page_log2 = kernel_run.page_size.bit_length() - 1
         blocks = (tiles.block_m, tiles.block_n, dot_type())
-        if order.persistent:
-            kernels.mla_decode_persistent[(order.programs, shares)](
+        if kernel_run.persistent:
+            kernels.mla_decode_persistent[(kernel_run.programs, shares)](
                 self._typed("q"),
                 self._typed("kv_buffer"),
                 self._typed("o"),
@@ -93,27 +93,27 @@ class Decode:
                 self._typed("final_lse"),
                 *(self._typed(name) for name in _PERSISTENT_INDICES),
                 scale,
-                order.queries_that_hide,
-                order.max_seqlen_q * order.fold,
-                order.heads,
+                kernel_run.queries_that_hide,
+                kernel_run.max_seqlen_q * kernel_run.fold,
+                kernel_run.heads,
                 page_log2,
                 shares,
                 page_log2 > 0,
-                order.stores_lse,
+                kernel_run.stores_lse,
                 *blocks,
                 **tuning,
             )
             return
-        kernels.mla_decode_split[(shares, len(order.kv_lens), order.splits)](
+        kernels.mla_decode_split[(shares, len(kernel_run.kv_lens), kernel_run.splits)](
             self._typed("q"),
             self._typed("kv_buffer"),
-            self._typed("o" if order.logits_is_o else "logits"),
+            self._typed("o" if kernel_run.logits_is_o else "logits"),
             self._typed("attn_lse"),
             *(self._typed(name) for name in _SPLIT_INDICES),
             scale,
-            order.min_split,
-            order.splits,
-            order.heads,
+            kernel_run.min_split,
+            kernel_run.splits,
+            kernel_run.heads,
             page_log2,
             shares,
             page_log2 > 0,
@@ -123,28 +123,28 @@ class Decode:
 
     def stage2(self) -> None:
         """Launches the merge, where there is one."""
-        order = self.order
-        if order.persistent:
-            kernels.mla_reduce[(order.tiles, order.heads)](
+        kernel_run = self.kernel_run
+        if kernel_run.persistent:
+            kernels.mla_reduce[(kernel_run.tiles, kernel_run.heads)](
                 self._typed("logits"),
                 self._typed("attn_lse"),
                 self._typed("o"),
                 self._typed("final_lse"),
                 *(self._typed(name) for name in ("reduce_indptr", "reduce_final_map", "reduce_partial_map")),
-                order.heads,
-                order.stores_lse,
+                kernel_run.heads,
+                kernel_run.stores_lse,
             )
-        elif not order.logits_is_o:
-            kernels.mla_merge[(len(order.kv_lens), order.heads)](
+        elif not kernel_run.logits_is_o:
+            kernels.mla_merge[(len(kernel_run.kv_lens), kernel_run.heads)](
                 self._typed("logits"),
                 self._typed("attn_lse"),
                 self._typed("o"),
                 self._typed("final_lse"),
                 *(self._typed(name) for name in ("qo_indptr", "kv_indptr", "num_kv_splits_indptr")),
-                order.min_split,
-                order.splits,
-                order.heads,
-                order.stores_lse,
+                kernel_run.min_split,
+                kernel_run.splits,
+                kernel_run.heads,
+                kernel_run.stores_lse,
             )
 
     def synchronize(self) -> None:
@@ -158,99 +158,103 @@ class Decode:
 
     def outputs(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """o [queries, heads of the model, 512] as raw bf16 bits, and final_lse [queries, heads] where it is stored."""
-        order = self.order
-        o = self.memory.tensor("o", torch.int16).view(order.rows, order.heads, V_HEAD_DIM)
+        kernel_run = self.kernel_run
+        o = self.memory.tensor("o", torch.int16).view(kernel_run.rows, kernel_run.heads, V_HEAD_DIM)
         lse = None
-        if order.stores_lse and order.persistent:
-            lse = self.memory.tensor("final_lse", torch.float32).view(order.rows, order.heads, 1)
+        if kernel_run.stores_lse and kernel_run.persistent:
+            lse = self.memory.tensor("final_lse", torch.float32).view(kernel_run.rows, kernel_run.heads, 1)
         return self._unfolded(o), None if lse is None else self._unfolded(lse).squeeze(-1)
 
     def comparison(self) -> dict[str, Any]:
         """The outputs against the reference; fields of Numbers."""
-        order = self.order
+        kernel_run = self.kernel_run
         o, lse = self.outputs()
-        pool = self.memory.tensor("kv_buffer", RAW_TYPE[order.kv_dtype]).view(-1, QK_HEAD_DIM)
+        pool = self.memory.tensor("kv_buffer", RAW_TYPE[kernel_run.kv_dtype]).view(-1, QK_HEAD_DIM)
         outputs = Outputs(
-            *(self._queries, pool, self._table, o, lse, order.page_size, order.kv_lens, order.query_lens),
-            *(order.q_dtype, order.kv_dtype, self._fnuz),
+            *(self._queries, pool, self._table, o, lse, kernel_run.page_size, kernel_run.kv_lens, kernel_run.query_lens),
+            *(kernel_run.q_dtype, kernel_run.kv_dtype, self._fnuz),
         )
         return outputs.compared(BF16_P)
 
     def _typed(self, name: str) -> torch.Tensor:
         """A tensor with the type that the kernels want; a tensor that the launch does not have is one that nothing touches."""
-        if name not in self.order.sizes:
+        if name not in self.kernel_run.sizes:
             return torch.empty(0, dtype=torch.float32, device=self._device)
         return self.memory.tensor(name, self._type(name))
 
     def _type(self, name: str) -> torch.dtype:
-        by_name = {"q": TORCH_TYPE[self.order.q_dtype], "kv_buffer": TORCH_TYPE[self.order.kv_dtype], "o": torch.bfloat16}
+        by_name = {
+            "q": TORCH_TYPE[self.kernel_run.q_dtype],
+            "kv_buffer": TORCH_TYPE[self.kernel_run.kv_dtype],
+            "o": torch.bfloat16,
+        }
         floats = dict.fromkeys(("logits", "attn_lse", "final_lse"), torch.float32)
         return by_name.get(name) or floats.get(name, torch.int32)
 
     def _made_queries(self) -> torch.Tensor:
         """q as the caller has it: raw [queries, heads of the model, 576]."""
-        order = self.order
-        shape = (order.rows // order.fold, order.heads * order.fold, QK_HEAD_DIM)
-        queries = torch.empty(shape, dtype=RAW_TYPE[order.q_dtype], device=self._device)
+        kernel_run = self.kernel_run
+        shape = (kernel_run.rows // kernel_run.fold, kernel_run.heads * kernel_run.fold, QK_HEAD_DIM)
+        queries = torch.empty(shape, dtype=RAW_TYPE[kernel_run.q_dtype], device=self._device)
         rows = torch.arange(len(queries), device=self._device)
-        self._fill_rows(queries.view(len(queries), -1), rows, order.q_dtype, QUERY_STREAM)
+        self._fill_rows(queries.view(len(queries), -1), rows, kernel_run.q_dtype, QUERY_STREAM)
         return queries
 
     def _fill_rows(self, tensor: torch.Tensor, rows: torch.Tensor, dtype: DType, stream: int) -> None:
         """On a GPU by one kernel, which takes a twentieth of what torch takes in its many passes."""
         if self._device.type == "cpu":
-            fill_rows(tensor, rows, dtype, self._fnuz, self.order.seed, stream)
+            fill_rows(tensor, rows, dtype, self._fnuz, self.kernel_run.seed, stream)
         elif len(rows):
-            launch_fill(tensor, rows, dtype, self._fnuz, self.order.seed, stream)
+            launch_fill(tensor, rows, dtype, self._fnuz, self.kernel_run.seed, stream)
 
     def _fill(self) -> None:
-        order, memory = self.order, self.memory
+        kernel_run, memory = self.kernel_run, self.memory
         memory.write("q", 0, self._folded(self._queries))
         self._fill_pool()
-        for name, words in order.words.items():
+        for name, words in kernel_run.words.items():
             memory.write(name, words.first * 4, self._words[name])
         overrun = [
             name
-            for name, words in order.words.items()
-            if words.first < 0 or words.first * 4 + len(self._words[name]) * 4 > order.sizes[name]
+            for name, words in kernel_run.words.items()
+            if words.first < 0 or words.first * 4 + len(self._words[name]) * 4 > kernel_run.sizes[name]
         ]
-        memory.seal([*order.words, "q", "kv_buffer"], overrun)
+        memory.seal([*kernel_run.words, "q", "kv_buffer"], overrun)
 
     def _fill_pool(self) -> None:
         """The tokens that requests hold; pages and slots that nobody holds stay poison."""
-        order, table = self.order, self._table
-        pool = self.memory.tensor("kv_buffer", RAW_TYPE[order.kv_dtype]).view(-1, order.page_size * QK_HEAD_DIM)
+        kernel_run, table = self.kernel_run, self._table
+        pool = self.memory.tensor("kv_buffer", RAW_TYPE[kernel_run.kv_dtype]).view(-1, kernel_run.page_size * QK_HEAD_DIM)
         held = torch.zeros(len(pool), dtype=torch.bool, device=self._device)
         held[table[(table >= 0) & (table < len(pool))]] = True
-        self._fill_rows(pool, held.nonzero().view(-1), order.kv_dtype, KV_STREAM)
-        last = np.cumsum([-(-length // order.page_size) for length in order.kv_lens]) - 1
-        used = np.array(order.kv_lens) % order.page_size
+        self._fill_rows(pool, held.nonzero().view(-1), kernel_run.kv_dtype, KV_STREAM)
+        last = np.cumsum([-(-length // kernel_run.page_size) for length in kernel_run.kv_lens]) - 1
+        used = np.array(kernel_run.kv_lens) % kernel_run.page_size
         page = table[torch.from_numpy(last[used > 0]).to(self._device)]
-        slot = torch.arange(order.page_size, device=self._device)
+        slot = torch.arange(kernel_run.page_size, device=self._device)
         behind = (slot >= torch.from_numpy(used[used > 0]).to(self._device)[:, None]) & ((page >= 0) & (page < len(pool)))[
             :, None
         ]
-        pool.view(-1, QK_HEAD_DIM)[(page[:, None] * order.page_size + slot)[behind]] = (
-            -1 if order.kv_dtype is DType.BF16 else 0xFF
+        pool.view(-1, QK_HEAD_DIM)[(page[:, None] * kernel_run.page_size + slot)[behind]] = (
+            -1 if kernel_run.kv_dtype is DType.BF16 else 0xFF
         )
 
     def _folded(self, rows: torch.Tensor) -> torch.Tensor:
         """[queries, model heads, n] as the kernel's [rows, heads, n] (mla_decode_fwd's rearrangement where it copies)."""
-        order = self.order
-        if not order.q_copied:
-            return rows.view(order.rows, order.heads, -1)
-        requests = rows.shape[0] // order.max_seqlen_q
-        split = rows.view(requests, order.max_seqlen_q, order.fold, order.heads, -1)
-        return split.permute(0, 2, 1, 3, 4).reshape(order.rows, order.heads, -1)
+        kernel_run = self.kernel_run
+        if not kernel_run.q_copied:
+            return rows.view(kernel_run.rows, kernel_run.heads, -1)
+        requests = rows.shape[0] // kernel_run.max_seqlen_q
+        split = rows.view(requests, kernel_run.max_seqlen_q, kernel_run.fold, kernel_run.heads, -1)
+        return split.permute(0, 2, 1, 3, 4).reshape(kernel_run.rows, kernel_run.heads, -1)
 
     def _unfolded(self, rows: torch.Tensor) -> torch.Tensor:
         """The way back, [queries, model heads, n]."""
-        order = self.order
-        if not order.q_copied:
-            return rows.view(order.rows // order.fold, order.heads * order.fold, -1)
-        requests = order.rows // (order.fold * order.max_seqlen_q)
-        split = rows.view(requests, order.fold, order.max_seqlen_q, order.heads, -1)
-        return split.permute(0, 2, 1, 3, 4).reshape(order.rows // order.fold, order.heads * order.fold, -1)
+        kernel_run = self.kernel_run
+        if not kernel_run.q_copied:
+            return rows.view(kernel_run.rows // kernel_run.fold, kernel_run.heads * kernel_run.fold, -1)
+        requests = kernel_run.rows // (kernel_run.fold * kernel_run.max_seqlen_q)
+        split = rows.view(requests, kernel_run.fold, kernel_run.max_seqlen_q, kernel_run.heads, -1)
+        return split.permute(0, 2, 1, 3, 4).reshape(kernel_run.rows // kernel_run.fold, kernel_run.heads * kernel_run.fold, -1)
 
 
 def launch_fill(tensor: torch.Tensor, rows: torch.Tensor, dtype: DType, fnuz: bool, seed: int, stream: int) -> None:

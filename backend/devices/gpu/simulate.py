@@ -19,7 +19,7 @@ from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.result import BadAccess, Mode, Schedule
 from backend.devices.cuda.compile import Compiled, Variant, compiled_for, grid_for, kernels_for, scalars_for, variant_for
-from backend.devices.cuda.order import KernelRun
+from backend.devices.cuda.kernel_run import KernelRun
 from backend.devices.gpu.decode import Decode
 from backend.devices.gpu.values import is_fnuz
 
@@ -35,28 +35,28 @@ class Simulated:
     instructions: int
 
 
-def simulate(order: KernelRun, arch: Arch, schedule: Schedule = Schedule.ROUND_ROBIN) -> Simulated:
-    """Runs stage 1 and the merge of an order. Raises UnmodelledError where the machine has no model of an instruction."""
-    decode = Decode(order, torch.device("cpu"), separate=True, fnuz=is_fnuz(arch))
+def simulate(kernel_run: KernelRun, arch: Arch, schedule: Schedule = Schedule.ROUND_ROBIN) -> Simulated:
+    """Runs stage 1 and the merge of a run. Raises UnmodelledError where the machine has no model of an instruction."""
+    decode = Decode(kernel_run, torch.device("cpu"), separate=True, fnuz=is_fnuz(arch))
     space = AddressSpace()
     addresses: dict[str, int] = {}
     for name, _, size in decode.memory.ranges():
         array = decode.memory.tensor(name, torch.uint8).numpy()
         addresses[name] = space.add_array(name, array, writable=name in WRITTEN).base
         assert size == array.size
-    variant = variant_for(order, arch)
+    variant = variant_for(kernel_run, arch)
     bad: list[BadAccess] = []
     instructions = 0
-    for kernel in kernels_for(order):
+    for kernel in kernels_for(kernel_run):
         made = compiled_for(arch, kernel, variant)
-        result = _run(order, kernel, variant, made, addresses, space, schedule)
+        result = _run(kernel_run, kernel, variant, made, addresses, space, schedule)
         bad += result.bad_accesses
         instructions += result.executed
     return Simulated(decode, tuple(bad), instructions)
 
 
 def _run(
-    order: KernelRun,
+    kernel_run: KernelRun,
     kernel: str,
     variant: Variant,
     made: Compiled,
@@ -66,9 +66,9 @@ def _run(
 ) -> Any:
     machine = Machine(load_code_object(made.code_object).kernel(made.symbol))
     launch = MachineLaunch(
-        grid=grid_for(order, kernel, variant),
+        grid=grid_for(kernel_run, kernel, variant),
         block=(made.threads, 1, 1),
-        kernarg=kernarg_bytes(made, addresses, scalars_for(order, variant)),
+        kernarg=kernarg_bytes(made, addresses, scalars_for(kernel_run, variant)),
         dynamic_lds=made.lds,
     )
     return machine.run(launch, space, Mode.FULL, schedule)

@@ -1,4 +1,4 @@
-"""The child of device `cuda`: runs orders with our Triton kernels, on a GPU or, when asked to, in Triton's interpreter.
+"""The child of device `cuda`: runs calls with our Triton kernels, on a GPU or, when asked to, in Triton's interpreter.
 
 Started as `python -m backend.devices.gpu.triton_worker [--interpret] [--separate]`. Result of a task: fields of `Findings`.
 """
@@ -24,7 +24,7 @@ KEPT_BYTES = 6 << 30
 
 
 class TritonWorker:
-    """Runs orders on the rank's GPU. interpret: on the CPU; separate: see SeparateMemory."""
+    """Runs calls on the rank's GPU. interpret: on the CPU; separate: see SeparateMemory."""
 
     def __init__(self, interpret: bool, separate: bool) -> None:
         if interpret:
@@ -57,9 +57,9 @@ class TritonWorker:
         }
 
     def run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
-        """One order: zones looked at after each stage, then the numbers.
+        """One run: zones looked at after each stage, then the numbers.
 
-        Others may share the GPU: an order that finds no room is tried again when what this process keeps has been given back,
+        Others may share the GPU: a run that finds no room is tried again when what this process keeps has been given back,
         a few times, unless other ranks would wait for it.
         """
         import torch
@@ -85,7 +85,7 @@ class TritonWorker:
 
     def _run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
         from backend.codec import from_plain
-        from backend.devices.cuda.order import KernelRun
+        from backend.devices.cuda.kernel_run import KernelRun
         from backend.devices.gpu.decode import Decode
 
         began = time.monotonic()

@@ -15,11 +15,11 @@ from test_campaign_engine import CONFIG, FakeCluster, session
 from undisturbed import reports
 
 from backend.errors import AiterfuzzError, UsageError
-from fuzz.campaign.checked import DamagedStoreError, read_text_of
 from fuzz.campaign.merge import merge
-from fuzz.campaign.packed import content_digest
-from fuzz.campaign.reading import load_summary
+from fuzz.campaign.read_summary import load_summary
+from fuzz.campaign.soundness import DamagedStoreError, read_text_of
 from fuzz.campaign.store import DIGEST, FILE_NAME
+from fuzz.campaign.store_blobs import content_digest
 from fuzz.campaign.summary import CampaignConclusion, CampaignSummary
 from fuzz.cli import main
 

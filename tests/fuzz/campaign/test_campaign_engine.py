@@ -24,23 +24,23 @@ from backend.fate import Fate
 from backend.findings import Finding, FindingKind
 from backend.observation import DeviceEnd, Observation
 from backend.path import Path as CasePath
+from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.chunks import Safe, died, run_chunk
 from fuzz.campaign.cluster import Lost
 from fuzz.campaign.collaborators import Verifying
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.engine import ATTEMPTS, Engine
-from fuzz.campaign.guided import Frozen
-from fuzz.campaign.live import Status
-from fuzz.campaign.order import WorkerSetup
-from fuzz.campaign.reading import load_summary, read_case, read_outcomes
+from fuzz.campaign.present_case import Slot
+from fuzz.campaign.progress import Status
+from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
 from fuzz.campaign.report import ChunkReport, Label, Shown
 from fuzz.campaign.session import to_retry
-from fuzz.campaign.slot import Slot
 from fuzz.campaign.store import FILE_NAME, Store, environment
 from fuzz.campaign.summary import CampaignConclusion, KnownReference, LossKind, Reliability, is_weather
 from fuzz.campaign.summary_lines import lines
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
+from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
 
@@ -79,7 +79,7 @@ class FakeCluster:
     def free(self) -> int:
         return self.slots - sum(not actor.lost for actor in self.actors)
 
-    def spawn(self, order: WorkerSetup, name: str, running: str) -> FakeActor:
+    def spawn(self, setup: WorkerSetup, name: str, running: str) -> FakeActor:
         assert self.free() > 0
         actor = FakeActor(name, Path(running) / name)
         self.actors.append(actor)

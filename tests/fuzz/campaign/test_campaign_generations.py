@@ -9,13 +9,13 @@ from undisturbed import reports
 
 from backend.case import Case
 from backend.serving.bounds import AllocatedFor
+from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.frozen_states import Guide
 from fuzz.campaign.generations import LAG, Generations
-from fuzz.campaign.guide import Guide
-from fuzz.campaign.guided import Frozen
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.mutate import Mutator
-from fuzz.campaign.packed import StoredChunk
+from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.space import CaseSpace
 from fuzz.strategies import MEMORY, NEAR_POOL
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from backend.case import RELEASES
-from fuzz.campaign.live import Live, Status, line
+from fuzz.campaign.progress import Live, Status, line
 from fuzz.provenance import own_fingerprint, provenance
 
 
@@ -27,7 +27,7 @@ def test_a_line_tells_cases_rate_findings_and_refusals() -> None:
 
 def test_plain_lines_come_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("fuzz.campaign.live.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fuzz.campaign.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     with Live(stream) as live:
         for cases in range(1, 41):

@@ -20,7 +20,7 @@ from backend.case import DType
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.reading import load_summary, read_case, read_outcomes
+from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
 from fuzz.campaign.summary import CampaignConclusion, LossKind
 
 WEATHER = Path(__file__).with_name("weather.py")
@@ -224,7 +224,7 @@ def _until(holds: Callable[[], bool]) -> None:
 
 
 def _places(slots: Path) -> list[tuple[int, int]]:
-    from fuzz.campaign.slot import read_slot
+    from fuzz.campaign.present_case import read_slot
 
     found = [read_slot(path) for path in (sorted(slots.iterdir()) if slots.is_dir() else [])]
     return [(at.chunk, at.position) for at in found if at.running and at.chunk < 1 << 40]

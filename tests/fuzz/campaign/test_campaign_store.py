@@ -20,7 +20,7 @@ from backend.errors import UsageError
 from fuzz.campaign.engine import Engine
 from fuzz.campaign.export import export
 from fuzz.campaign.merge import merge
-from fuzz.campaign.reading import compare, load_summary, write_comparison
+from fuzz.campaign.read_summary import compare, load_summary, write_comparison
 from fuzz.campaign.report import ChunkReport, bucket, bucket_end
 from fuzz.campaign.store import (
     FILE_NAME,
@@ -246,7 +246,7 @@ def test_merged_campaigns_add_up(tmp_path: Path, done: dict[int, ChunkReport]) -
 
 
 def _outcomes(path: Path) -> dict[tuple[str, int], list[object]]:
-    from fuzz.campaign.reading import read_outcomes
+    from fuzz.campaign.read_summary import read_outcomes
 
     return read_outcomes(path)  # type: ignore[return-value]
 

@@ -16,7 +16,7 @@ from undisturbed import reports
 import fuzz.campaign.engine
 from backend.case import Case
 from backend.errors import CannotRunError
-from fuzz.campaign.reading import load_summary
+from fuzz.campaign.read_summary import load_summary
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.store import FINDINGS
 from fuzz.campaign.summary import Reliability

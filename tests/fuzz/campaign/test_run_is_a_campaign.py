@@ -12,7 +12,7 @@ from undisturbed import outcomes
 from backend.case import Case
 from backend.errors import UsageError
 from fuzz.campaign.pool import Local
-from fuzz.campaign.reading import load_summary, read_outcomes
+from fuzz.campaign.read_summary import load_summary, read_outcomes
 from fuzz.cli import main
 
 BROKEN_RULES = {

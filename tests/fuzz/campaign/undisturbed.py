@@ -6,10 +6,10 @@ from backend.path import Path
 from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.guide import Guide
+from fuzz.campaign.frozen_states import Guide
 from fuzz.campaign.maker import Maker
-from fuzz.campaign.packed import StoredChunk
 from fuzz.campaign.report import ChunkReport, Label
+from fuzz.campaign.store_blobs import StoredChunk
 
 
 def reports(config: CampaignConfig) -> list[ChunkReport]:

@@ -19,7 +19,7 @@ from fuzz.page.detail import details
 from fuzz.page.html import page
 from fuzz.page.junit_tests import report_xml
 from fuzz.page.markdown import markdown
-from fuzz.page.plain import plain
+from fuzz.page.report_json import plain
 from fuzz.page.statement import digest_of, statement
 from fuzz.page.write import JSON, JUNIT, MARKDOWN, PAGE, report_of
 

@@ -90,8 +90,8 @@ def tensor_sizes(call: Call) -> dict[str, int]:
     return sizes
 
 
-def order(call: Call, seed: int = 0) -> KernelRun:
-    """The order for a call that has a launch and whose plan, if it has one, was not rejected.
+def kernel_run_of(call: Call, seed: int = 0) -> KernelRun:
+    """The run of our kernels for a call that has a launch and whose plan, if it has one, was not rejected.
 
     Raises UnmodelledError for what our own kernel is not made for.
     """

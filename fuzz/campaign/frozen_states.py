@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from backend.case import Case
+from fuzz.campaign.best_cases import KEPT, FeatureMap, Frozen
 from fuzz.campaign.generations import Generations
-from fuzz.campaign.guided import KEPT, FeatureMap, Frozen
-from fuzz.campaign.packed import StoredChunk
 from fuzz.campaign.report import Reached
+from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.space import CaseSpace
 
 NOTHING = Reached(np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint16))

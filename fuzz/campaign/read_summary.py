@@ -13,12 +13,12 @@ from backend.case import Case
 from backend.codec import dumps, from_plain
 from backend.errors import UsageError
 from backend.fate import Fate
-from fuzz.campaign.checked import damage_is_one_line, require_sound
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.guide import Guide, case_at
-from fuzz.campaign.packed import unpack_codes
+from fuzz.campaign.frozen_states import Guide, case_at
 from fuzz.campaign.report import CellCounts, Label, bucket_end
+from fuzz.campaign.soundness import damage_is_one_line, require_sound
 from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path
+from fuzz.campaign.store_blobs import unpack_codes
 from fuzz.campaign.summary import (
     CampaignComparison,
     CampaignSummary,

@@ -19,9 +19,9 @@ from backend.codec import from_plain
 from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.packed import OF_CAMPAIGNS, content_digest, unpack_codes
 from fuzz.campaign.report import CellCounts, Label
 from fuzz.campaign.store import DIGEST, OTHER, FindingRow, label_counts, read_findings
+from fuzz.campaign.store_blobs import OF_CAMPAIGNS, content_digest, unpack_codes
 
 MOST_FILES = 64
 """Read of a finding's folder; a usual one has four."""
