@@ -69,7 +69,7 @@ class Path:
         return made if isinstance(made, Outcome) else judge(made, self.device)
 
     def run_decision(self, decision: Decision) -> Outcome:
-        """The same from a decision on, for one that was recorded from a real backend."""
+        """Runs a case from its decision on, for one that was recorded from a real backend."""
         made = self._called(decision)
         return made if isinstance(made, Outcome) else judge(made, self.device)
 

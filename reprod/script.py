@@ -141,7 +141,7 @@ def _wanted(lines: list[str], tags: set[str]) -> Iterator[str]:
 
 
 def _tagged(lines: list[str], tags: set[str]) -> Iterator[str]:
-    """The same with every empty line."""
+    """The lines of a template that carry no tag or one of `tags`, without their tags, empty ones included."""
     inside = True
     for line in lines:
         found = _TAG.search(line)

@@ -44,7 +44,7 @@ PRODUCT = {Arch.GFX942: "MI300X", Arch.GFX950: "MI355X"}
 
 
 def never() -> bool:
-    """Nobody wants to stop."""
+    """Says that nobody wants to stop, where nothing can ask for it."""
     return False
 
 

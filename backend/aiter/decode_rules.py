@@ -90,17 +90,17 @@ def leaves_at_large_batches(device: TargetGpu, arguments: DecodeArguments, batch
 
 
 def logits_are_o_2025_11(key: KernelKey) -> bool:
-    """fp8 q, or four queries."""
+    """Whether one split's logits are a view of o in 2025-11: with fp8 q, or four queries."""
     return key.q_dtype is DType.FP8 or key.max_seqlen_q == 4
 
 
 def logits_are_o_2026_06(key: KernelKey) -> bool:
-    """The same, and 32 heads with bf16 KV."""
+    """Whether one split's logits are a view of o in 2026-06: as in 2025-11, and with 32 heads and bf16 KV."""
     return logits_are_o_2025_11(key) or (key.kv_dtype is DType.BF16 and key.gqa_ratio == 32)
 
 
 def logits_are_o_2026_08(key: KernelKey) -> bool:
-    """The same, and 8 heads with bf16 KV."""
+    """Whether one split's logits are a view of o in 2026-08: as in 2026-06, and with 8 heads and bf16 KV."""
     return logits_are_o_2026_06(key) or (key.kv_dtype is DType.BF16 and key.gqa_ratio == 8)
 
 
@@ -120,5 +120,5 @@ def least_split_tokens_2026_06(key: KernelKey) -> int:
 
 
 def least_split_tokens_2026_08(key: KernelKey) -> int:
-    """The same, and 64 for 8 heads with two queries."""
+    """Tokens as in 2026-06, but 64 for 8 heads with two queries."""
     return 64 if key.gqa_ratio == 8 and key.max_seqlen_q == 2 else least_split_tokens_2026_06(key)

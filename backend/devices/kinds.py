@@ -73,6 +73,7 @@ class DeviceKind:
 
     open: makes it. numbers: see NumbersKind. takes_ranks: whether it can run a case on several ranks at the
     same moment, as tensor parallelism does. runs_code_objects: whether it runs AITER's own machine code from files.
+    open_with_hazards: makes it so that it names hazards too; None where it follows no waits.
     chunk_cases: cases that a campaign's worker is handed at once. case_seconds: after which a case hangs.
     worker_memory: MiB that the processes of a worker may hold. workers_sharing: workers that may share the GPU that one needs.
     witness: what a result on it is worth.
@@ -86,6 +87,7 @@ class DeviceKind:
     numbers: NumbersKind
     takes_ranks: bool = False
     runs_code_objects: bool = False
+    open_with_hazards: Callable[[Opening], Device] | None = None
     chunk_cases: int
     case_seconds: float
     worker_memory: int = _MEMORY
@@ -151,6 +153,12 @@ def _cdna(asked: Opening) -> Device:
     return CdnaDevice(asked.source, asked.record, numbers=asked.numbers)
 
 
+def _cdna_with_hazards(asked: Opening) -> Device:
+    from backend.devices.cdna.device import CdnaDevice
+
+    return CdnaDevice(asked.source, asked.record, hazards=True, numbers=asked.numbers)
+
+
 def _cuda(asked: Opening) -> Device:
     from backend.devices.cuda import CudaDevice
 
@@ -209,6 +217,7 @@ _ROWS = (
     DeviceKind(
         name="cdna",
         open=_cdna,
+        open_with_hazards=_cdna_with_hazards,
         numbers=NumbersKind.ASKED,
         runs_code_objects=True,
         chunk_cases=25,  # a second of work

@@ -45,7 +45,7 @@ class ActivationType(IntEnum):
 
 
 class QuantType(IntEnum):
-    """As above."""
+    """AITER's enumeration of how weights are quantized (csrc/include/aiter_enum.h, 2026-08)."""
 
     No = 0
     per_Tensor = 1  # noqa: N815 - AITER's names
@@ -58,7 +58,7 @@ class QuantType(IntEnum):
 
 
 class MlaVersion(IntEnum):
-    """As above: which family of MLA kernels metadata is for."""
+    """Which family of MLA kernels metadata is for (csrc/include/aiter_enum.h, 2026-08)."""
 
     V32 = 0
     V40 = 1

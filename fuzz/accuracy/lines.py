@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from backend.case import DType
+from backend.devices.kinds import device_kind
 from backend.observation import Numbers
 from fuzz.accuracy.choices import pairs
-from fuzz.accuracy.measure import MACHINE, Measured
+from fuzz.accuracy.measure import Measured
 from reprod.text import table
 
 Types = tuple[DType, DType]
@@ -35,7 +36,7 @@ def lines(found: Sequence[Measured], rounding: Mapping[Types, Numbers], device: 
         yield from table(("q", "KV", "rel rms"), [(*types, _figure(n.relative_rms)) for types, n in rounding.items()])
     yield from _answers(ran)
     yield NOTES
-    if device == MACHINE:
+    if not device_kind(device).is_hardware:
         yield "not run on hardware: AITER's machine code on a simulated CDNA machine"
 
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from backend.cdna.result import Schedule
     from fuzz.accuracy.machine import UnroundedInputs
 
-MACHINE = "cdna"
-"""Device whose numbers come from AITER's machine code, on the CPU."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:

@@ -39,13 +39,13 @@ class Frozen:
         return None if index is None else self.parents[index]
 
     def to_text(self) -> str:
-        """As JSON, for the processes that run chunks."""
+        """Writes it as JSON, for the processes that run chunks."""
         plain = [self.generation, list(self.hits.items()), to_plain(self.parents), list(self.parent_of.items())]
         return json.dumps(plain, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Frozen:
-        """Of `to_text`."""
+        """Reads what `to_text` wrote."""
         generation, hits, parents, parent_of = json.loads(text)
         return cls(generation, dict(hits), tuple(from_plain(Parent, plain) for plain in parents), dict(parent_of))
 

@@ -105,7 +105,7 @@ class CellCounts:
         self.ran_as.update(other.ran_as)
 
     def to_row(self) -> list[Any]:
-        """As JSON values, in the order of the fields."""
+        """Gives the fields as JSON values, in their order."""
         counters = (self.kernels, self.refused, self.signatures, self.ran_as)
         return [self.cases, self.ran, self.faulty, *(dict(counter) for counter in counters)]
 
@@ -168,7 +168,7 @@ class ChunkReport:
         return fates
 
     def to_message(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Gives the report as JSON values."""
         return {
             "chunk": self.chunk,
             "seconds": self.seconds,
@@ -182,7 +182,7 @@ class ChunkReport:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> ChunkReport:
-        """Of `to_message`."""
+        """Reads what `to_message` gave."""
         ids, counts, positions = message["reached"]
         return cls(
             chunk=message["chunk"],

@@ -247,7 +247,7 @@ class Store:
 
     @property
     def seconds(self) -> float:
-        """Of running, all sessions one after the other."""
+        """Seconds that the campaign has run for: its sessions added up."""
         return self._offset + self._clock.seconds
 
     def end_session(self, reason: str) -> None:

@@ -65,9 +65,10 @@ def kernels(arguments: argparse.Namespace) -> int:
     """Measures every choice of a shape; prints the table."""
     from backend.aiter.codefiles import open_source
     from backend.codec import dumps
+    from backend.devices.kinds import device_kind
     from fuzz.accuracy.choices import TYPES, choices
     from fuzz.accuracy.lines import lines
-    from fuzz.accuracy.measure import MACHINE, measured, rounding_alone
+    from fuzz.accuracy.measure import measured, rounding_alone
     from fuzz.compiling import announced
 
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
@@ -75,7 +76,7 @@ def kernels(arguments: argparse.Namespace) -> int:
     with announced():
         one = _one(arguments, shape, source)
         found = list(measured(list(choices(shape, source)), one))
-    on_machine = arguments.device == MACHINE
+    on_machine = device_kind(arguments.device).runs_code_objects
     rounding = {types: rounding_alone(shape, *types, arguments.seed) for types in TYPES} if on_machine else {}
     if arguments.out is not None:
         plain = (
@@ -94,23 +95,27 @@ def kernels(arguments: argparse.Namespace) -> int:
 def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) -> Callable[[ServingChoice], Measured]:
     from functools import partial
 
+    from backend.devices.kinds import DEVICES, NumbersKind, device_kind
     from backend.devices.registry import open_device
-    from fuzz.accuracy.measure import MACHINE, on_gpu, on_machine
+    from fuzz.accuracy.measure import on_gpu, on_machine
 
-    if arguments.device == MACHINE:
+    kind = device_kind(arguments.device)
+    if kind.numbers is NumbersKind.NEVER:
+        having = ", ".join(each.name for each in DEVICES.values() if each.numbers is not NumbersKind.NEVER)
+        raise UsageError.not_allowed("--device", arguments.device, having, "no other device computes numbers")
+    if kind.runs_code_objects:
         return partial(on_machine, shape=shape, source=source, seed=arguments.seed)
-    if arguments.device not in ("cuda", "rocm"):
-        raise UsageError.not_allowed("--device", arguments.device, "cdna, rocm, cuda", "no other device computes numbers")
     return partial(on_gpu, device=open_device(arguments.device))
 
 
 def _shape(arguments: argparse.Namespace, source: CodeSource | None) -> Case:
     from backend.aiter.release import nearest_release
     from backend.case import Case
+    from backend.devices.kinds import device_kind
     from fuzz.spec import DEFAULT_RELEASE
 
     given = given_case_fields(arguments)
-    on_machine = arguments.device == "cdna"
+    on_machine = device_kind(arguments.device).runs_code_objects
     of_source = nearest_release(source).name if source is not None else "2025-11" if on_machine else DEFAULT_RELEASE
     chosen = {"release": of_source, "num_cu": MACHINE_CUS if on_machine else 0}
     return Case(**DEFAULT_SHAPE | chosen | given | {"backend": "direct"})

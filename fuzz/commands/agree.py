@@ -138,6 +138,7 @@ def _read(path: Path) -> Iterator[Written]:
 
 def _space(arguments: argparse.Namespace, backend: str, source: CodeSource | None) -> CaseSpace:
     from backend.aiter.release import nearest_release
+    from backend.devices.kinds import device_kind
     from fuzz.space import space
     from fuzz.spec import DEFAULT_RELEASE, Spec
 
@@ -145,10 +146,11 @@ def _space(arguments: argparse.Namespace, backend: str, source: CodeSource | Non
     if backend != "direct":
         asked.pop("modes", None)  # a rule decides the mode; forcing it is for a direct caller
     if "releases" not in asked:
-        of_wheel = WHEEL_RELEASE if "cdna" in arguments.devices else DEFAULT_RELEASE
+        from_wheel = any(device_kind(name).runs_code_objects for name in arguments.devices)
+        of_wheel = WHEEL_RELEASE if from_wheel else DEFAULT_RELEASE
         asked["releases"] = (of_wheel if source is None else nearest_release(source).name,)
     return space(Spec(**asked))
 
 
 WHEEL_RELEASE = "2025-11"
-"""Release of the code objects that `cdna` runs where no checkout is given."""
+"""Release of the code objects that are run where no checkout is given."""

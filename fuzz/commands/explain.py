@@ -70,15 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:
+    from backend.devices.kinds import DEVICES, Opening, device_kind
     from backend.devices.registry import open_device
 
     if not arguments.hazards:
         return open_device(arguments.device, source, ranks=arguments.ranks, numbers=arguments.numbers)
-    if arguments.device != "cdna":
-        raise UsageError.not_allowed("--hazards on device", arguments.device, "cdna, which runs instructions")
-    from backend.devices.cdna.device import CdnaDevice
-
-    return CdnaDevice(source, hazards=True, numbers=arguments.numbers)
+    open_with_hazards = device_kind(arguments.device).open_with_hazards
+    if open_with_hazards is None:
+        having = ", ".join(kind.name for kind in DEVICES.values() if kind.open_with_hazards is not None)
+        raise UsageError.not_allowed("--hazards on device", arguments.device, f"{having}, which runs instructions")
+    return open_with_hazards(Opening(source, record=False, ranks=1, numbers=arguments.numbers))
 
 
 def _case(arguments: argparse.Namespace) -> Case:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.codec import dumps
+from backend.devices.kinds import device_kind
 from backend.devices.registry import open_device
 from backend.errors import AiterfuzzError
 from backend.outcome import Outcome
@@ -61,9 +62,10 @@ _Machine = tuple[str, str | None]
 
 
 def _machines(configs: Sequence[CampaignConfig]) -> tuple[_Machine, ...]:
-    """The model with each checkout of the campaigns, then the simulated machine where one of them ran on it."""
+    """The model with each checkout of the campaigns, then each device of theirs that runs code objects on a simulated GPU."""
     models = [("model", config.aiter) for config in configs]
-    return tuple(dict.fromkeys([*models, *(("cdna", config.aiter) for config in configs if config.device == "cdna")]))
+    simulated = [(config.device, config.aiter) for config in configs if device_kind(config.device).runs_code_objects]
+    return tuple(dict.fromkeys([*models, *simulated]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -141,14 +141,14 @@ class _Module:
         switches: Switches,
         spaces_of: Callable[[LoweredKernel], Spaces],
     ) -> Plan:
-        """See Planners.plan."""
+        """Plans on this architecture; see Planners.plan."""
         launched = self._launched(device, arguments, allocated, switches)
         if isinstance(launched, str):
             return _rejected(_planner_by_flags(arguments), launched, allocated)
         return self._run(launched, arguments, allocated, spaces_of)
 
     def lowered(self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> str | None:
-        """See Planners.lowered."""
+        """Names the kernel that is launched on this architecture; see Planners.lowered."""
         launched = self._launched(device, arguments, allocated, NO_SWITCHES)
         return None if isinstance(launched, str) else launched.kernel.name
 

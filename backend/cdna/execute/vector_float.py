@@ -124,19 +124,19 @@ def quieted_or_nan(value: Any) -> Any:
 
 @inlined
 def product_of(x: Any, y: Any) -> Any:
-    """x * y."""
+    """The product, and NAN where it is invalid and no operand is NaN."""
     return invalid_as_nan(x * y, x == x and y == y)
 
 
 @inlined
 def sum_of(x: Any, y: Any) -> Any:
-    """x + y."""
+    """The sum, and NAN where it is invalid and no operand is NaN."""
     return invalid_as_nan(x + y, x == x and y == y)
 
 
 @inlined
 def fused(x: Any, y: Any, z: Any) -> Any:
-    """x * y + z with one rounding."""
+    """The product plus z with one rounding, and NAN where that is invalid and no operand is NaN."""
     return invalid_as_nan(fused_multiply_add(x, y, z), x == x and y == y and z == z)
 
 

@@ -71,7 +71,7 @@ def folded(call: Call, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def unfolded(call: Call, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The way back."""
+    """[rows, heads, n] of stage 1 as [queries, model heads, n]: undoes `folded`."""
     launch, heads = call.launched, call.launched.heads_in_kernel
     if launch.q_copied:
         split = rows.reshape(-1, launch.fold, launch.max_seqlen_q, heads, rows.shape[-1])

@@ -1,6 +1,6 @@
 """Runs Calls with our own Triton kernels in a child process and says what the red zones and the reference saw.
 
-This side imports no torch: it plans, sends runs of kernels, and reads what came of them. A case that kills the child is run again alone
+This side imports no torch: it plans, sends runs, and reads what came of them. A case that kills the child is run again alone
 and named (see child/supervisor.py).
 """
 

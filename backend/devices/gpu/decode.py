@@ -248,7 +248,7 @@ class Decode:
         return split.permute(0, 2, 1, 3, 4).reshape(kernel_run.rows, kernel_run.heads, -1)
 
     def _unfolded(self, rows: torch.Tensor) -> torch.Tensor:
-        """The way back, [queries, model heads, n]."""
+        """The kernel's [rows, heads, n] as [queries, model heads, n]: undoes `_folded`."""
         kernel_run = self.kernel_run
         if not kernel_run.q_copied:
             return rows.view(kernel_run.rows // kernel_run.fold, kernel_run.heads * kernel_run.fold, -1)

@@ -201,7 +201,7 @@ class _Noticing(ScriptOperations):
 
 
 class _NoticingGpu(VirtualGpu):
-    """The same of torch's own operations."""
+    """Notices what torch's own operations do wrong, as the operations of AITER are noticed."""
 
     notice: Callable[[str], None]
 
