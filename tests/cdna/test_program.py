@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from build import code, imm, ins, s, v
+from build import code, ins, s, v
 from code_object_files import RELEASES, checkout_files, triton_files, wheel_file, wheel_files
 
 from backend.cdna.code_object import load_code_object
@@ -60,26 +60,27 @@ def test_triton_s_attention_kernels_are_modelled(name: str) -> None:
 
 def test_every_instruction_without_a_model_is_named() -> None:
     first = Instruction(0, 4, "v_qsad_pk_u16_u8", Format.VOP3, (v(4, 2),), (v(0, 2), v(2), v(4, 2)))
-    second = Instruction(0, 4, "ds_add_u32", Format.DS, (), (v(1), v(2)))
+    second = Instruction(0, 4, "v_exp_legacy_f32", Format.VOP1, (v(1),), (v(2),))
     with pytest.raises(UnmodelledError, match=r"pc 0x0.*v_qsad_pk_u16_u8 v\[4:5\].*1 more") as raised:
         compile_program(code(first, second, END), "gfx942")
     assert [each.text for each in raised.value.instructions] == [  # type: ignore[attr-defined]
         "v_qsad_pk_u16_u8 v[4:5], v[0:1], v2, v[4:5]",
-        "ds_add_u32 v1, v2",
+        "v_exp_legacy_f32 v1, v2",
     ]
 
 
 @pytest.mark.parametrize(
     "instruction",
     [
-        ins("v_add_u32", v(1), (v(2), v(3)), clamp=True),
+        ins("v_xor_b32", v(1), (v(2), v(3)), clamp=True),
+        ins("v_mul_lo_u32", v(1), (v(2), v(3)), clamp=True),
+        ins("v_add_f64", v(0, 2), (v(2, 2), v(4, 2)), omod=1),
         ins("v_cmp_lt_u32", s(4, 2), (v(2), v(3)), dpp=Dpp(0x121, 15, 15, False)),
         ins("v_mov_b64", v(2, 2), v(4, 2), dpp=Dpp(0x121, 15, 15, False)),
         ins("v_add_u32", v(1), (v(2, neg=True), v(3))),
-        ins("v_mfma_f32_16x16x16_bf16", v(0, 4), (v(4, 2), v(6, 2), v(0, 4)), blgp=1),
+        ins("v_mfma_f64_16x16x4_f64", v(0, 8), (v(8, 2), v(10, 2), v(0, 8)), cbsz=1),
         ins("v_mfma_f32_32x32x8_bf16", v(2, 16), (v(20, 2), v(22, 2), v(0, 16))),
-        ins("v_mfma_f32_16x16x128_f8f6f4", v(0, 4), (v(4, 8), v(12, 8), v(0, 4)), cbsz=4),
-        ins("buffer_load_dword", v(1), (v(2, 2), s(4, 4), imm(0)), offen=True, idxen=True),
+        ins("v_mfma_f32_16x16x128_f8f6f4", v(0, 4), (v(4, 8), v(12, 8), v(0, 4)), cbsz=5),
     ],
     ids=lambda instruction: instruction.mnemonic,
 )

@@ -39,7 +39,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         (["--arch", "gfx90a"], ["'gfx90a'", "gfx942, gfx950"]),
         (["--shapes", "tp3"], ["'tp3'", "tp1, tp2, tp4, tp8", "--heads"]),
         (["--shapes", "tp2,,tp4"], ["'tp2,,tp4'", "single commas"]),
-        (["--shapes", "tp2", "--model", "gpt-2"], ["'gpt-2'", "deepseek-r1, kimi-k2, kimi-k3"]),
+        (["--shapes", "tp2", "--model", "gpt-2"], ["'gpt-2'", "deepseek-r1, deepseek-v3.2, kimi-k2, kimi-k3"]),
         (["--heads", "many"], ["--heads", "'many'", "whole numbers"]),
         (["--heads", "0"], ["num_head", "0", "1..1024"]),
         (["--mode", "faster"], ["'faster'", "non-persistent, fake, greedy, fast"]),

@@ -20,7 +20,7 @@ from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, Scenario
 from backend.real.python.slicing import parse
 from backend.serving.frameworks import FRAMEWORKS
 
-WORKER = "backend.real.frameworks.worker:Worker"
+WORKER = "backend.real.frameworks.worker:ScenarioWorker"
 
 
 class SourceSession:

@@ -54,7 +54,7 @@ def test_a_function_of_one_s_own(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("", "an empty rule"),
-        ("[fp8\n", "not a rule in TOML"),
+        ("[fp8\n", "not TOML"),
         ("[int4]\ndefault = 'fast'\n", "int4"),
         ("[fp8]\n64 = 'fast'\n", "needs default"),
         ("[fp8]\ndefault = 'quick'\n", "quick"),
