@@ -84,7 +84,7 @@ def jump_to_anywhere(content: bytes) -> bytes:
 
 
 def unmodelled_in_an_address(content: bytes) -> bytes:
-    """What stands before the first load through a descriptor takes an exponential of the register that the load's address is in."""
+    """What stands before the first load through a descriptor takes an exponential of the register of the load's address."""
     kernel = kernel_of(content)
     instructions = decode(kernel.text, kernel.arch)
     number = next(at for at, each in enumerate(instructions) if re.match("buffer_load.* offen", assembly_text(each)))
