@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from backend.codec import from_plain
 from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
+from backend.findings import FindingKind
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.report import CellCounts, Label
 from fuzz.campaign.store import DIGEST, OTHER, FindingRow, label_counts, read_findings
@@ -29,6 +30,8 @@ MOST_FILES = 64
 REASONS = ("running", "finished", "interrupted", "killed", "failed")
 """Why a session ended; one more begins with "no worker left"."""
 
+_TOLD_BESIDE = (FindingKind.DIED, FindingKind.HANG)
+"""Kinds of finding that may stand beside the case that met them: a death that came once leaves the case as it ran again."""
 
 _END_OF_TIME = 1e11
 """Seconds since the epoch that no clock shows; infinity and what is no number are beyond it."""
@@ -127,8 +130,13 @@ def _require_campaign(db: sqlite3.Connection, number: int) -> None:
         if label.fate in (Fate.FAULTY, Fate.DIED):
             shown[label.text] += count
     counted = {signature: row.count for signature, row in findings.items() if row.count}
+    beside = {signature for signature, row in findings.items() if row.cause.kind in _TOLD_BESIDE}
+    agreeing = all(shown[each] == counted.get(each, 0) for each in shown.keys() | counted.keys() if each not in beside)
     if OTHER not in shown:
-        _require(counted == dict(shown), f"{shown.total():,} cases show a fault, findings tell of {sum(counted.values()):,}")
+        _require(
+            agreeing and all(shown[each] <= counted.get(each, 0) for each in beside),
+            f"{shown.total():,} cases show a fault, findings tell of {sum(counted.values()):,}",
+        )
     for row in findings.values():
         folder_of(row.folder)
         _require_finding(row, codes)
@@ -175,7 +183,10 @@ def _require_finding(row: FindingRow, codes: dict[int, list[Label]]) -> None:
         return  # of an earlier campaign, to be tried again
     chunk = codes.get(row.chunk, [])
     holds = 0 <= row.position < len(chunk) and chunk[row.position].text in (row.signature, OTHER)
-    _require(holds, f"finding {row.signature}: its first case, {row.chunk}/{row.position}, does not show it")
+    _require(
+        holds or row.cause.kind in _TOLD_BESIDE,
+        f"finding {row.signature}: its first case, {row.chunk}/{row.position}, does not show it",
+    )
 
 
 def _require_end(db: sqlite3.Connection, number: int, chunks: set[int]) -> None:

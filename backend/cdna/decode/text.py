@@ -51,7 +51,7 @@ def assembly_text(instruction: Instruction) -> str:
     returning_atomic = instruction.format in (Format.MUBUF, Format.SMEM) and "_atomic_" in instruction.mnemonic
     written = instruction.sources if returning_atomic else (*instruction.destinations, *instruction.sources)
     operands = [operand_text(operand, instruction) for operand in written]
-    if instruction.format is Format.SMEM and len(instruction.sources) == 1:
+    if instruction.format is Format.SMEM and instruction.sources and not _has_offset_register(instruction):
         operands.append(_signed_hex(instruction.modifiers.offset))
     if instruction.mnemonic == "s_endpgm" and not instruction.sources[0].value:
         operands = []
@@ -187,10 +187,15 @@ def _memory_texts(instruction: Instruction) -> list[str]:
     return texts + [name for name, given in flags if given]
 
 
+def _has_offset_register(instruction: Instruction) -> bool:
+    """Whether a scalar access has one: a single dword behind its base, which is two or four."""
+    return bool(instruction.sources) and instruction.sources[-1].count == 1
+
+
 def _smem_texts(instruction: Instruction) -> list[str]:
     """The immediate offset is written as an operand when there is no offset register."""
     modifiers = instruction.modifiers
-    texts = [f"offset:{_signed_hex(modifiers.offset)}"] if len(instruction.sources) > 1 and modifiers.offset else []
+    texts = [f"offset:{_signed_hex(modifiers.offset)}"] if _has_offset_register(instruction) and modifiers.offset else []
     return [*texts, "glc"] if modifiers.glc else texts
 
 
