@@ -61,6 +61,9 @@ def new_value(kind: str, bits: int, old: int, data: int, second: int, keep: bool
         x, y = _float(old, bits), _float(data, bits)
         with np.errstate(all="ignore"):
             if kind == "add_f":
+                nans = [each for each, value in ((old, x), (data, y)) if value != value]
+                if nans:
+                    return nans[0] | 1 << (22 if bits == 32 else 51)  # the first one's sign and payload, quiet
                 return _bits(_flushed(_flushed(x, keep) + _flushed(y, keep), keep))
             if kind == "cmpswap_f":
                 return data if x == _float(second, bits) else old

@@ -40,7 +40,7 @@ from backend.cdna.execute.native import (
 )
 from backend.cdna.execute.pending import postpone
 from backend.cdna.execute.transfer import deliver
-from backend.cdna.execute.vector_float import SMALLEST_NORMAL, flushed
+from backend.cdna.execute.vector_float import NAN, SMALLEST_NORMAL, flushed, quieted, quieted_double
 
 R = at.RESULT_ROWS
 ONE = np.uint64(1)
@@ -110,6 +110,28 @@ def integer_result(kind: int, old: Any, data: Any, second: Any) -> Any:
 
 
 @inlined
+def sum32(old: Any, data: Any) -> Any:
+    """The sum of two float32: of operands that are NaN the first, quieted, whichever way round the host adds."""
+    if old != old:
+        return quieted(old)
+    if data != data:
+        return quieted(data)
+    total = old + data
+    return NAN if total != total else total
+
+
+@inlined
+def sum64(old: Any, data: Any) -> Any:
+    """The same of two float64."""
+    if old != old:
+        return quieted_double(old)
+    if data != data:
+        return quieted_double(data)
+    total = old + data
+    return bits_double(np.uint64(0xFFF8_0000_0000_0000)) if total != total else total
+
+
+@inlined
 def result32(kind: int, old: Any, data: Any, second: Any, keep: Any, saturate: bool) -> Any:
     """The new 32 bits. keep: the fp32 magnitude below which numbers are flushed."""
     if kind == Atomic.SMIN:
@@ -117,16 +139,16 @@ def result32(kind: int, old: Any, data: Any, second: Any, keep: Any, saturate: b
     if kind == Atomic.SMAX:
         return np.uint32(max(np.int32(old), np.int32(data)))
     if kind == Atomic.PK_ADD_F16:
-        low = half_to_double(np.int64(old) & 0xFFFF) + half_to_double(np.int64(data) & 0xFFFF)
-        high = half_to_double(np.int64(old) >> 16) + half_to_double(np.int64(data) >> 16)
+        low = sum64(half_to_double(np.int64(old) & 0xFFFF), half_to_double(np.int64(data) & 0xFFFF))
+        high = sum64(half_to_double(np.int64(old) >> 16), half_to_double(np.int64(data) >> 16))
         return np.uint32(double_to_half(low, saturate) | double_to_half(high, saturate) << 16)
     if kind == Atomic.PK_ADD_BF16:
-        low = float_to_bf16(bf16_to_float(np.int64(old) & 0xFFFF) + bf16_to_float(np.int64(data) & 0xFFFF))
-        high = float_to_bf16(bf16_to_float(np.int64(old) >> 16) + bf16_to_float(np.int64(data) >> 16))
+        low = float_to_bf16(sum32(bf16_to_float(np.int64(old) & 0xFFFF), bf16_to_float(np.int64(data) & 0xFFFF)))
+        high = float_to_bf16(sum32(bf16_to_float(np.int64(old) >> 16), bf16_to_float(np.int64(data) >> 16)))
         return np.uint32((low & 0xFFFF) | (high & 0xFFFF) << 16)
     x, y = bits_float(old), bits_float(data)
     if kind == Atomic.ADD_F:
-        return float_bits(flushed(flushed(x, keep) + flushed(y, keep), keep))
+        return float_bits(flushed(sum32(flushed(x, keep), flushed(y, keep)), keep))
     if kind == Atomic.MIN_F:
         return data if y < x else old
     if kind == Atomic.MAX_F:
@@ -145,7 +167,7 @@ def result64(kind: int, old: Any, data: Any, second: Any) -> Any:
         return np.uint64(max(np.int64(old), np.int64(data)))
     x, y = bits_double(old), bits_double(data)
     if kind == Atomic.ADD_F:
-        return double_bits(x + y)
+        return double_bits(sum64(x, y))
     if kind == Atomic.MIN_F:
         return data if y < x else old
     if kind == Atomic.MAX_F:

@@ -14,6 +14,7 @@ from random import Random
 
 import pytest
 from disturbed import Soak, start
+from ray_nodes import ray_nodes
 from undisturbed import outcomes
 
 from backend.case import DType
@@ -37,14 +38,8 @@ LIMIT = 240.0
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Of a Ray that several tests share."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from ray.cluster_utils import Cluster as RayCluster
-
-    nodes = RayCluster(initialize_head=True, head_node_args={"num_cpus": WORKERS, "include_dashboard": False})
-    try:
-        yield nodes.address
-    finally:
-        nodes.shutdown()
+    with ray_nodes(WORKERS) as (where, _):
+        yield where
 
 
 def campaign(arguments: Sequence[str], folder: Path, command: str = "campaign") -> tuple[int, str]:
@@ -264,20 +259,13 @@ def test_what_workers_are_given(demand: Demand, total: int, free: float, workers
 @pytest.mark.slow
 def test_a_lost_node_is_weather(tmp_path: Path) -> None:
     """One worker a node on a cluster of two; a node is killed, and the other does the rest."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from ray.cluster_utils import Cluster as RayCluster
-
-    nodes = RayCluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = nodes.add_node(num_cpus=1)
-    try:
-        folder = tmp_path / "a"
+    folder = tmp_path / "a"
+    with ray_nodes(1, 1) as (where, remove):
         flags = ["--backend", f"{WEATHER}:takes_its_time", "--cases", "4000", "--chunk-cases", "50", "--workers", "2", *QUICK]
-        process = start([*flags, "--address", nodes.address, "--out", str(folder)], tmp_path / "log")
+        process = start([*flags, "--address", where, "--out", str(folder)], tmp_path / "log")
         _until(lambda: (folder / "campaign.sqlite").exists() and load_summary(folder).counts.cases >= 300)
-        nodes.remove_node(second, allow_graceful=False)
+        remove()
         assert process.wait(LIMIT) == 1, (tmp_path / "log").read_text()
-    finally:
-        nodes.shutdown()
     summary = load_summary(folder)
     assert summary.complete
     assert summary.counts.cases == 4000

@@ -1,0 +1,64 @@
+"""A user's Ray, without a token, in a process of its own: what Ray has read of tokens it keeps for the life of a process.
+
+    python ray_nodes.py CPUS [CPUS ...]
+
+A node each. Prints `address HOST:PORT`, kills its last node at a line `remove`, ends when its input does.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+WITHOUT_TOKEN = ("RAY_AUTH_MODE", "disabled")
+
+
+@contextmanager
+def ray_nodes(*cpus: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """(address, what kills the last node). Processes started meanwhile join without a token."""
+    name, value = WITHOUT_TOKEN
+    before = os.environ.get(name)
+    os.environ[name] = value
+    process = subprocess.Popen(
+        [sys.executable, __file__, *map(str, cpus)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        address = next(line.split()[1] for line in process.stdout if line.startswith("address "))
+
+        def remove() -> None:
+            process.stdin.write("remove\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+
+        yield address, remove
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+
+
+def main() -> None:
+    from ray.cluster_utils import Cluster
+
+    first, *more = map(int, sys.argv[1:])
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": first, "include_dashboard": False})
+    added = [nodes.add_node(num_cpus=each) for each in more]
+    print(f"address {nodes.address}", flush=True)
+    for line in sys.stdin:
+        if line.strip() == "remove":
+            nodes.remove_node(added.pop(), allow_graceful=False)
+    nodes.shutdown()
+
+
+if __name__ == "__main__":
+    main()
