@@ -14,6 +14,7 @@ from listing import listing
 
 from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.effects import VECTOR_BITS, Effects, units
 from backend.cdna.flow import FlowGraph
 from backend.cdna.gpr_index import effects_in_place
@@ -240,7 +241,7 @@ def assert_slice_is_enough(name: str, content: bytes, length: int) -> None:
         for number in path:
             full.step(number, Action.EXECUTE)
             reduced.step(number, actions[number])
-            assert full.log[-1:] == reduced.log[-1:], graph.instructions[full.log[-1][0]].text
+            assert full.log[-1:] == reduced.log[-1:], assembly_text(graph.instructions[full.log[-1][0]])
         length -= len(path)
         accesses += len(full.log)
     assert accesses > 20

@@ -13,6 +13,7 @@ from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
+from backend.cdna.decode.text import assembly_text
 from backend.child.ends import EndKind
 from backend.decision import Decision
 from backend.devices.cdna import address_space as spaces
@@ -209,7 +210,7 @@ def without_waits(content: bytes) -> bytes:
     at = content.index(kernel.text)
     spoilt = bytearray(content)
     for instruction in decode(kernel.text, kernel.arch):
-        if instruction.text == "s_waitcnt lgkmcnt(0)":
+        if assembly_text(instruction) == "s_waitcnt lgkmcnt(0)":
             spoilt[at + instruction.pc : at + instruction.pc + 4] = (0xBF80_0000).to_bytes(4, "little")
     return bytes(spoilt)
 

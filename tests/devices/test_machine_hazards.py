@@ -13,6 +13,7 @@ from machine_launches import prepare
 
 from backend.case import Arch, Case, MetadataMode
 from backend.cdna.decode import decode
+from backend.cdna.decode.text import assembly_text
 from backend.cdna.hazards import HazardKind, WaitHazard, wait_hazards
 from backend.cdna.instruction import Format, Instruction, Modifiers
 from backend.cdna.machine import Machine
@@ -72,8 +73,8 @@ def test_a_page_id_that_the_wheel_s_qh128_kernel_does_not_wait_for() -> None:
     instructions, trace = traced(Arch.GFX942, 128)
     (hazard,) = wait_hazards(instructions, trace)
     by_pc = {each.pc: each for each in instructions}
-    assert by_pc[hazard.producer_pc].text.startswith("buffer_load_dword v11")
-    assert by_pc[hazard.consumer_pc].text.startswith("v_mul_u32_u24_dpp v18, v11")
+    assert assembly_text(by_pc[hazard.producer_pc]).startswith("buffer_load_dword v11")
+    assert assembly_text(by_pc[hazard.consumer_pc]).startswith("v_mul_u32_u24_dpp v18, v11")
     assert (hazard.kind, hazard.register, hazard.counter, hazard.threshold) == (HazardKind.READ, "v11", "vmcnt", 37)
 
 
