@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from backend.devices.kinds import DEVICES
 from fuzz.agree import Agreement, DisagreeingCases
-from reprod.explain import case_line
+from reprod.case_line import case_line
 from reprod.text import table
 
 

@@ -26,7 +26,7 @@ from backend.outcome import Outcome
 from backend.path import Path
 from backend.revision.revision import host_of
 from reprod.blame import ContractVerdict
-from reprod.explain import case_line
+from reprod.case_line import case_line
 from reprod.shrink import Runner
 
 Figure = int | str

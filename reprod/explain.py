@@ -13,14 +13,13 @@ import numpy as np
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.call import Call
-from backend.case import FIELDS, Case
-from backend.case_fields import CaseField
 from backend.checks.memory import ABOUT_ROWS
 from backend.decision import Decision
 from backend.findings import Finding, FindingKind, Severity
 from backend.observation import Numbers, Observation, Violation, ViolationKind
 from backend.outcome import Outcome
 from reprod.blame import blame
+from reprod.case_line import case_line
 from reprod.layout_text import HEADER, assumptions, by_access, rows
 from reprod.layouts import Layouts, layouts
 from reprod.text import lengths, shown, table
@@ -57,43 +56,6 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None =
         yield from _accesses(outcome.observation)
     yield from _memory(memory if memory is not None else layouts(outcome))
     yield from _findings(outcome)
-
-
-ALWAYS_IN_LINE = ("num_head", "q_dtype", "kv_dtype", "max_seqlen_q", "kv_lens", "arch", "release")
-"""Fields that every case is told with."""
-
-NEVER_IN_LINE = ("backend",)
-"""Fields that are told elsewhere: with the decision."""
-
-
-def _in_line_order(fields: Sequence[CaseField]) -> tuple[CaseField, ...]:
-    """The fields that are told where they are not neutral, in their order, each behind the one that it names."""
-    kept = [field for field in fields if field.name not in (*ALWAYS_IN_LINE, *NEVER_IN_LINE)]
-    ordered = [field for field in kept if not field.stands_after]
-    for field in kept:
-        if field.stands_after:
-            ordered.insert([each.name for each in ordered].index(field.stands_after) + 1, field)
-    return tuple(ordered)
-
-
-IN_LINE = _in_line_order(FIELDS)
-
-
-def case_line(case: Case) -> str:
-    """A case in one line: what every case has, then what is unusual about it."""
-    parts = [
-        f"{case.num_head} heads",
-        f"{case.q_dtype}/{case.kv_dtype}",
-        f"qlen {case.max_seqlen_q}",
-        f"kv {lengths(case.kv_lens)}",
-        case.arch.value,
-        case.release,
-    ]
-    for field in IN_LINE:
-        value = getattr(case, field.name)
-        if value != field.neutral:
-            parts.append(field.in_line(lengths(value) if isinstance(value, tuple) else value))
-    return ", ".join(parts)
 
 
 def _decision(decision: Decision) -> Iterator[str]:

@@ -20,7 +20,8 @@ from backend.observation import ViolationKind
 from backend.outcome import Outcome
 from backend.serving.backends import BACKENDS, OWN_GIVES
 from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, symptom
-from reprod.explain import WORK_ITEM_COLUMNS, access_line, case_line, figures_line
+from reprod.case_line import case_line
+from reprod.explain import WORK_ITEM_COLUMNS, access_line, figures_line
 from reprod.fix import Fix
 from reprod.layout_text import HEADER, assumptions, rows
 from reprod.layouts import Layouts

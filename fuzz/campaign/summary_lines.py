@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, Reason
-from reprod.explain import case_line
+from reprod.case_line import case_line
 from reprod.text import table
 
 REASONS_SHOWN = 8

@@ -28,7 +28,7 @@ from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
 from fuzz.verdict import Counts, Verdict
-from reprod.explain import case_line
+from reprod.case_line import case_line
 from reprod.shrink import shrink
 from reprod.text import one_line
 

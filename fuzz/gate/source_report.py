@@ -11,7 +11,7 @@ from backend.real.frameworks.record import DecisionRow, SourceLine
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.render import Entry, GateReport
-from reprod.explain import case_line
+from reprod.case_line import case_line
 from reprod.text import one_line
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")

@@ -13,7 +13,7 @@ from fuzz.page.bars import memory_figure
 from fuzz.page.detail import Detail
 from fuzz.page.figures import moment, percent, severity
 from fuzz.page.markup import Child, Markup, element, join, table
-from reprod.explain import case_line
+from reprod.case_line import case_line
 from reprod.folder import CASE
 from reprod.layout_text import HEADER, assumptions, rows
 

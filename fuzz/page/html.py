@@ -22,7 +22,7 @@ from fuzz.page.figures import duration, moment, percent, rate, severity
 from fuzz.page.heat import heat_map, legend
 from fuzz.page.markup import Child, Markup, element, join, table
 from fuzz.page.statement import Statement
-from reprod.explain import case_line
+from reprod.case_line import case_line
 from reprod.folder import CASE
 
 SECTIONS = (

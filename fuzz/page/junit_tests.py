@@ -13,7 +13,7 @@ from fuzz.campaign.summary import CampaignSummary, TriagedFinding
 from fuzz.junit import Result, Test, junit
 from fuzz.page.figures import moment, severity
 from fuzz.page.statement import ShapeVerdict, Statement
-from reprod.explain import case_line
+from reprod.case_line import case_line
 
 
 def report_xml(summary: CampaignSummary, said: Statement) -> str:

@@ -9,7 +9,7 @@ from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, TriagedFi
 from fuzz.page.cards import standing
 from fuzz.page.figures import duration, rate, severity, span
 from fuzz.page.statement import Statement, refusals
-from reprod.explain import case_line
+from reprod.case_line import case_line
 from reprod.text import markdown_table
 
 FINDINGS_SHOWN = 30
