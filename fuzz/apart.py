@@ -28,11 +28,14 @@ def is_apart() -> bool:
 def run_apart(typed: str, what: str) -> int:
     """Runs `aiterfuzz typed` once more in a process of its own; its exit code. what: names the stranger's code.
 
-    Raises CannotRunError where it ends without its last word. All that it started ends with it.
+    Raises CannotRunError where it ends without its last word, UsageError for what no process can be given. All that it started
+    ends with it.
     """
     from backend.child.process import ROOT
     from backend.child.tree import ProcessTree
 
+    if "\0" in typed:
+        raise UsageError.not_allowed(what, typed, "arguments of a process, which hold no NUL")
     with tempfile.TemporaryDirectory(prefix="aiterfuzz-") as folder:
         word = Path(folder) / "word"
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
