@@ -181,7 +181,8 @@ aiter.get_mla_metadata_v1(indptr(1), indptr(KV), torch.ones(BATCH, dtype=torch.i
 torch.cuda.synchronize()
 mla_decode_fwd(q, kv, o, indptr(1), indptr(KV), torch.arange(BATCH * KV, dtype=torch.int32),
     torch.ones(BATCH, dtype=torch.int32), 1, work_meta_data=work_meta, work_indptr=work_indptr, work_info_set=work_info,
-    reduce_indptr=r_indptr, reduce_final_map=r_final, reduce_partial_map=r_partial)
+    reduce_indptr=r_indptr, reduce_final_map=r_final, reduce_partial_map=r_partial,
+    q_scale=torch.ones(1), kv_scale=torch.ones(1))
 assert o.is_cuda and o.device.type == "cuda"
 print("items", int(work_indptr[-1]))
 RESULT = work_info[: int(work_indptr[-1])].tolist()

@@ -155,7 +155,9 @@ def test_padding_before_20841_is_that_of_draft_extension() -> None:
     assert isinstance(decision, Decision)
     config = BackendConfig(16, draft_tokens=4, max_requests=2, graph_batches=(2,))
     seen = {}
-    with SourceSession("sglang==0.5.9") as session:
+    with SourceSession(
+        "sglang==0.5.9", release="2025-11"
+    ) as session:  # it hands over no scales, which AITER wants from 2026 on
         for kind in (StepKind.DRAFT_EXTEND, StepKind.TARGET_VERIFY):
             steps = session.run(graph_decode(config, ((50,),), kind)).steps
             (replayed,) = (step for step in steps if step.phase is Phase.REPLAY)
