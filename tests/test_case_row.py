@@ -80,10 +80,12 @@ def search(rule: Path) -> tuple[str, dict[str, object], Path]:
     asked = ["--heads", "64", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--groups", "1,2,3,4,5,6,7"]
     ran = cli("run", "--backend", str(rule), *asked, "--cases", "40", "--max-batch", "4", "--max-kv", "300", "--out", str(out))
     assert ran.returncode == 1, ran.stderr
-    folders = [path for path in out.iterdir() if path.is_dir()]
-    cases = [json.loads((path / "case.json").read_text(encoding="utf-8")) for path in folders]
+    folders = sorted(path for path in out.iterdir() if path.is_dir())
+    cases = [(json.loads((path / "case.json").read_text(encoding="utf-8")), path) for path in folders]
     assert cases
-    return ran.stdout, cases[0], folders[0]
+    # With more query rows AITER plans, which is where the overrun is, and then has no kernel.
+    case, folder = min(cases, key=lambda each: int(each[0]["max_seqlen_q"]))
+    return ran.stdout, case, folder
 
 
 def test_it_is_drawn_and_made_as_small_as_the_fault_allows(search: tuple[str, dict[str, object], Path]) -> None:
@@ -97,7 +99,7 @@ def test_it_is_told_where_it_is_not_neutral(search: tuple[str, dict[str, object]
     assert "groups 3" in text.splitlines()[0]
     asked = ["explain", str(folder / "case.json"), "--groups", "1", "--backend", str(rule)]
     again = cli(*asked)
-    assert again.returncode in (0, 3), again.stderr  # 3: with that value AITER refuses it
+    assert again.returncode == 0, again.stderr
     assert "groups" not in again.stdout.splitlines()[0]
 
 
