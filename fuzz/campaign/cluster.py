@@ -97,7 +97,7 @@ class Cluster:
             os.environ.setdefault(name, value)
         self._before: dict[str, str | None] = {}
         if address is None:
-            self._set(ON_LOOPBACK | _only_with_a_token())
+            self._set(ON_LOOPBACK | only_with_a_token())
         import ray
 
         self._ray: Any = ray  # its own annotations leave out what it documents (a level by name, untyped queries)
@@ -264,7 +264,8 @@ def _token() -> Path:
     return file
 
 
-def _only_with_a_token() -> dict[str, str | None]:
+def only_with_a_token() -> dict[str, str | None]:
+    """Environment of a cluster for this process and those that it starts alone; None: a variable that must not be set."""
     mode, token, path = AUTHENTICATION
     return {mode: "token", token: None, path: str(_token())}
 

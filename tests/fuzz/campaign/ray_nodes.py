@@ -1,4 +1,7 @@
-"""A user's Ray, without a token, in a process of its own: what Ray has read of tokens it keeps for the life of a process.
+"""A user's Ray, in a process of its own, with the token of this process' own clusters.
+
+What Ray has read of tokens it keeps for the life of a process: joining one without a token, or with another one, would make
+every later cluster of the same test process unreachable.
 
     python ray_nodes.py CPUS [CPUS ...]
 
@@ -7,44 +10,44 @@ A node each. Prints `address HOST:PORT`, kills its last node at a line `remove`,
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-WITHOUT_TOKEN = ("RAY_AUTH_MODE", "disabled")
+import pytest
+
+from fuzz.campaign import cluster
 
 
 @contextmanager
 def ray_nodes(*cpus: int) -> Iterator[tuple[str, Callable[[], None]]]:
-    """(address, what kills the last node). Processes started meanwhile join without a token."""
-    name, value = WITHOUT_TOKEN
-    before = os.environ.get(name)
-    os.environ[name] = value
-    process = subprocess.Popen(
-        [sys.executable, __file__, *map(str, cpus)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        address = next(line.split()[1] for line in process.stdout if line.startswith("address "))
-
-        def remove() -> None:
-            process.stdin.write("remove\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-
-        yield address, remove
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
-            if before is None:
-                del os.environ[name]
+    """(address, what kills the last node). Processes started meanwhile join with the same token."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.only_with_a_token().items():
+            if value is None:
+                patch.delenv(name, raising=False)
             else:
-                os.environ[name] = before
+                patch.setenv(name, value)
+        process = subprocess.Popen(
+            [sys.executable, __file__, *map(str, cpus)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            address = next(line.split()[1] for line in process.stdout if line.startswith("address "))
+
+            def remove() -> None:
+                process.stdin.write("remove\n")  # type: ignore[union-attr]
+                process.stdin.flush()  # type: ignore[union-attr]
+
+            yield address, remove
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
 
 
 def main() -> None:
