@@ -8,6 +8,7 @@ import os
 import pkgutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from backend.cdna.code_object import Denormals, FloatMode, Kernel
 from backend.cdna.execute.native import Handler
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
+from fuzz.campaign.cluster import only_with_a_token
 from fuzz.compiling import announced
 
 CHECKOUT_VARIABLE = "AITERFUZZ_AITER_CHECKOUT"
@@ -67,6 +69,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def aiter_checkout() -> Path:
     """The checkout (or bare repository) of ROCm/aiter; tests that use it carry the marker `checkout`."""
     return Path(os.environ[CHECKOUT_VARIABLE])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_token_for_ray() -> Iterator[None]:
+    """Ray keeps what it read of tokens first for the life of a process, and tests of one process start and join several."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in only_with_a_token().items():
+            if value is None:
+                patch.delenv(name, raising=False)
+            else:
+                patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import functools
 import ipaddress
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -98,6 +99,8 @@ class Cluster:
         self._before: dict[str, str | None] = {}
         if address is None:
             self._set(ON_LOOPBACK | only_with_a_token())
+        else:
+            _require_reachable(address)  # before Ray is imported, which reads for good who may talk to whom
         import ray
 
         self._ray: Any = ray  # its own annotations leave out what it documents (a level by name, untyped queries)
@@ -117,8 +120,6 @@ class Cluster:
                 "_temp_dir": str(_private_folder() / "s"),  # Ray opens this one to everybody
             }
         )
-        if self.address:
-            _require_reachable(self.address)
         try:
             self._ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -248,11 +249,17 @@ def _put(variables: Mapping[str, str | None]) -> None:
 def _private_folder() -> Path:
     """For the token, sockets and logs of a Ray that we start, of this user alone; gone at the end of this process.
 
-    Its path is short: those of Ray's sockets in it must stay below 108 bytes.
+    Its path is short: those of Ray's sockets in it must stay below 108 bytes. A process that is forked off has the same one,
+    because Ray keeps the first token that it has read, and leaves it where it is.
     """
-    folder = tempfile.TemporaryDirectory(prefix="ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"), ignore_cleanup_errors=True)
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache

@@ -61,23 +61,33 @@ class Soak:
     kills: list[str] = field(default_factory=list)
 
     def run(self, seconds: float, pauses: tuple[float, float], limit: float) -> int:
-        """Disturbs for `seconds`, then lets it end; its exit code. pauses: between two kills, from .. to."""
-        ends, gives_up = time.monotonic() + seconds, time.monotonic() + limit
+        """Disturbs for `seconds` from when there is a store, at least once, then lets it end; its exit code.
+
+        pauses: between two kills, from .. to.
+        """
+        ends, gives_up = None, time.monotonic() + limit
         process = start([*self.arguments, "--out", str(self.folder)], self.folder.with_suffix(".log"))
         while process.poll() is None:
             if time.monotonic() > gives_up:
                 process.kill()
                 raise TimeoutError(f"still running; killed so far: {self.kills}")
-            time.sleep(self.random.uniform(*pauses) if time.monotonic() < ends else 0.2)
-            if time.monotonic() < ends and self._kill(process):
+            if ends is None and self._store.exists():
+                ends = time.monotonic() + seconds
+            disturbing = ends is not None and (time.monotonic() < ends or not self.kills)
+            time.sleep(self.random.uniform(*pauses) if disturbing and self.kills else 0.1)
+            if disturbing and self._kill(process):
                 named = [*self.arguments, "", ""]
                 again = named[named.index("--backend") :][:2] if "--backend" in named else []  # a store's own rule is not run
                 process = start(["--resume", *again, "--out", str(self.folder)], self.folder.with_suffix(".log"))
         return process.returncode
 
+    @property
+    def _store(self) -> Path:
+        return self.folder / "campaign.sqlite"
+
     def _kill(self, process: subprocess.Popen[bytes]) -> bool:
         """Kills something; whether it was the driver. Before the store is there, there is nothing to go on with."""
-        if process.poll() is not None or not (self.folder / "campaign.sqlite").exists():
+        if process.poll() is not None or not self._store.exists():
             return False
         below = descendants(process.pid)
         children = [pid for pid, command in below.items() if "fuzz.campaign.child" in command]

@@ -1,7 +1,4 @@
-"""A user's Ray, in a process of its own, with the token of this process' own clusters.
-
-What Ray has read of tokens it keeps for the life of a process: joining one without a token, or with another one, would make
-every later cluster of the same test process unreachable.
+"""A user's Ray, in a process of its own.
 
     python ray_nodes.py CPUS [CPUS ...]
 
@@ -15,39 +12,29 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import pytest
-
-from fuzz.campaign import cluster
-
 
 @contextmanager
 def ray_nodes(*cpus: int) -> Iterator[tuple[str, Callable[[], None]]]:
-    """(address, what kills the last node). Processes started meanwhile join with the same token."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in cluster.only_with_a_token().items():
-            if value is None:
-                patch.delenv(name, raising=False)
-            else:
-                patch.setenv(name, value)
-        process = subprocess.Popen(
-            [sys.executable, __file__, *map(str, cpus)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
+    """(address, what kills the last node). It has the token of the tests' environment."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, *map(str, cpus)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        address = next(line.split()[1] for line in process.stdout if line.startswith("address "))
+
+        def remove() -> None:
+            process.stdin.write("remove\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+
+        yield address, remove
+    finally:
+        process.stdin.close()
         try:
-            address = next(line.split()[1] for line in process.stdout if line.startswith("address "))
-
-            def remove() -> None:
-                process.stdin.write("remove\n")  # type: ignore[union-attr]
-                process.stdin.flush()  # type: ignore[union-attr]
-
-            yield address, remove
+            process.wait(60)
         finally:
-            process.stdin.close()
-            try:
-                process.wait(60)
-            finally:
-                process.kill()
+            process.kill()
 
 
 def main() -> None:

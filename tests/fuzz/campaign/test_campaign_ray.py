@@ -273,7 +273,9 @@ def test_a_lost_node_is_weather(tmp_path: Path) -> None:
     assert stored(folder) == outcomes(CampaignConfig(backend=f"{WEATHER}:calm", cases=4000, chunk_cases=50))
 
 
-def test_what_ray_lacks_is_said_at_once(tmp_path: Path) -> None:
+def test_what_ray_lacks_is_said_at_once() -> None:
+    with pytest.raises(CannotRunError, match="cannot be reached"), Cluster("127.0.0.1:1", Demand("CPU")):
+        pass
     with Cluster(None, Demand("CPU")) as cluster:
         has = cluster.workers(0)
         assert has == len(os.sched_getaffinity(0))
@@ -283,5 +285,3 @@ def test_what_ray_lacks_is_said_at_once(tmp_path: Path) -> None:
         if not cluster.resources.get("GPU"):
             with pytest.raises(CannotRunError, match="no GPU for a worker"):
                 gpus.workers(0)
-    with pytest.raises(CannotRunError, match="cannot be reached"), Cluster("127.0.0.1:1", Demand("CPU")):
-        pass
