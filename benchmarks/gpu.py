@@ -18,8 +18,8 @@ from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Case, DType, MetadataMode
 from backend.decision import Decision
 from backend.devices.cuda import CudaDevice
 from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
-from backend.devices.cuda.selftest import well_formed_calls
 from backend.errors import CannotRunError
+from backend.experiments.gpu_selftest import well_formed_calls
 from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy

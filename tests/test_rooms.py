@@ -15,7 +15,7 @@ SOURCES = sorted(path for room in ("backend", "fuzz", "reprod") for path in (ROO
 HEAVY = ("ray", "torch", "triton", "aiter", "rocm")
 """Packages that cost seconds or need hardware: imported inside the functions that use them."""
 
-HEAVY_ROOMS = ("backend.devices.gpu", "backend.real")
+HEAVY_ROOMS = ("backend.devices.gpu", "backend.experiments.silicon_agreement", "backend.real")
 """Rooms about such a package (they subclass its types): they may import it at the top, and are imported where used."""
 
 FORBIDDEN: dict[str, tuple[str, ...]] = {
@@ -33,6 +33,28 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 
 CDNA_MAY_IMPORT = ("backend.cdna", "backend.errors")
 """All that the machine knows of the backend; besides, the name of an architecture (backend.case.Arch)."""
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("backend",),  # words: Case, Finding, Fate, errors, the codec
+    ("backend.git", "backend.child", "backend.cdna", "backend.cxx", "backend.real.python"),  # tools that know no MLA
+    ("backend.aiter",),
+    ("backend.decision", "backend.call", "backend.observation", "backend.outcome"),  # what a case becomes
+    ("backend.serving", "backend.host", "backend.revision", "backend.checks", "backend.devices", "backend.real"),
+    ("backend.path",),
+    ("backend.experiments", "backend.real.frameworks"),
+    ("backend.real.script",),
+    ("reprod",),
+    ("fuzz",),  # what is drawn, verdicts, what every command needs
+    ("fuzz.accuracy", "fuzz.campaign"),
+    ("fuzz.gate", "fuzz.page", "fuzz.results"),
+    ("fuzz.commands",),
+    ("fuzz.cli",),
+)
+"""Rooms from the ground up. A module is in the room that its name begins with, the longest that does; it may know those of its
+own floor and below."""
+
+MOST_LINES = 500
+"""A module has fewer: what one holds in the head while reading it."""
 
 COMMAND_LINE = ("fuzz.cli", "fuzz.commands")
 
@@ -181,3 +203,49 @@ def test_no_import_circle() -> None:
 def test_a_circle_is_seen() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
     assert circles(graph) == [frozenset("bc")]
+
+
+def floor_of(module: str) -> int:
+    """The floor of the longest room that a module is in."""
+    rooms = {room: floor for floor, there in enumerate(FLOORS) for room in there}
+    return rooms[max((room for room in rooms if is_in(module, room)), key=len)]
+
+
+def upward(graph: dict[str, set[str]]) -> list[str]:
+    """Imports of a higher floor's modules."""
+    return sorted(
+        f"{module} (floor {floor_of(module)}) imports {other} (floor {floor_of(other)})"
+        for module, others in graph.items()
+        for other in others
+        if floor_of(other) > floor_of(module)
+    )
+
+
+def test_no_arrow_from_a_lower_floor_to_a_higher_one() -> None:
+    assert upward(module_graph()) == []
+
+
+def test_an_arrow_upward_is_seen() -> None:
+    """Also from a room into one inside of it, and one that runs inside of a function only; downward and level are fine."""
+    graph = {"backend.real.observe": {"backend.real.frameworks.record"}, "backend.aiter.launch": {"backend.case"}}
+    assert len(upward(graph)) == 1
+    assert len(upward({"backend.errors": {"reprod.shrink"}, "fuzz.space": {"fuzz.spec"}})) == 1
+
+
+def test_floors_name_rooms_that_are_there() -> None:
+    """A room that moved or went takes its row along."""
+    modules = {module_name(path) for path in SOURCES}
+    assert {room for there in FLOORS for room in there} <= modules
+
+
+def too_long(lines: dict[str, int]) -> dict[str, int]:
+    """Modules with MOST_LINES lines or more."""
+    return {module: count for module, count in lines.items() if count >= MOST_LINES}
+
+
+def test_modules_are_short() -> None:
+    assert too_long({module_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}) == {}
+
+
+def test_a_long_module_is_seen() -> None:
+    assert too_long({"a": 499, "b": 500}) == {"b": 500}

@@ -19,7 +19,7 @@ from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.case import FIELDS, DType
 from backend.errors import UnmodelledError
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
-from backend.real.frameworks.record import PassedBuffer, SourceLine
+from backend.real.noted_call import PassedBuffer, SourceLine
 from backend.real.torch_shim import Allocation, Allocations, host
 
 PLANNING_ROLES = {

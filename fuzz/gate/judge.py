@@ -12,9 +12,10 @@ from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.findings import Finding, Severity
 from backend.outcome import Outcome
-from backend.real.frameworks.record import Phase, RecordedStep, Recording, Says, SourceLine, StepFailed
+from backend.real.frameworks.record import Phase, RecordedStep, Recording, Says, StepFailed
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
 from backend.real.frameworks.steps import disagreements, outcome_of
+from backend.real.noted_call import SourceLine
 from reprod.text import one_line
 
 

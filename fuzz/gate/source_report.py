@@ -7,7 +7,8 @@ from typing import Any
 
 from backend.codec import to_plain
 from backend.devices.kinds import notice
-from backend.real.frameworks.record import DecisionRow, SourceLine
+from backend.real.frameworks.record import DecisionRow
+from backend.real.noted_call import SourceLine
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.render import Entry, GateReport

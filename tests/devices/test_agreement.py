@@ -19,8 +19,8 @@ from backend.decision import Decision
 from backend.devices.agreement import differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
-from backend.devices.model.probes import ReachedKernel, made_of, random_case, reached
 from backend.devices.model.traits import RowRule, traits_table
+from backend.experiments.probes import ReachedKernel, made_of, random_case, reached
 from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy

@@ -18,8 +18,8 @@ from backend.child.ends import EndKind
 from backend.decision import Decision
 from backend.devices.cdna import address_space as spaces
 from backend.devices.cdna.device import CdnaDevice, instruction_limit
-from backend.devices.model.probes import backward
 from backend.errors import CannotRunError
+from backend.experiments.probes import backward
 from backend.findings import FindingKind, Party, Severity
 from backend.host import BuiltIn
 from backend.observation import Observation, Violation, ViolationKind

@@ -27,9 +27,9 @@ from backend.devices.child.observed import NOT_HARDWARE
 from backend.devices.cuda import CudaDevice
 from backend.devices.cuda.device import kept_bytecode
 from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
-from backend.devices.cuda.selftest import random_case, well_formed_calls, wild_call
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError
+from backend.experiments.gpu_selftest import random_case, well_formed_calls, wild_call
 from backend.findings import FindingKind, Severity
 from backend.host import BuiltIn
 from backend.observation import Observation, ViolationKind

@@ -18,9 +18,9 @@ from backend.decision import Decision
 from backend.devices import outputs, unread_tokens
 from backend.devices.accesses import NOTHING, Accesses, Planes, bounds, footprint_of, merge, subtract
 from backend.devices.agreement import Difference, differences, incomparable
-from backend.devices.model.probes import backward
 from backend.devices.model.traits import COLUMNS, KernelTraits, RowRule, from_row, to_row, traits_table
 from backend.errors import CannotRunError
+from backend.experiments.probes import backward
 from backend.host import BuiltIn
 from backend.observation import DeviceEnd, Footprint, Observation, Violation, ViolationKind
 from backend.serving.policy import decide

@@ -17,6 +17,7 @@ from numba import carray
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, resolve
 from backend.cdna.execute.attributes import all_marked, note_bad, region_row
+from backend.cdna.execute.float_values import NAN, SMALLEST_NORMAL, flushed, quieted, quieted_double
 from backend.cdna.execute.global_memory import fill_flat_addresses
 from backend.cdna.execute.half import bf16_to_float, double_to_half, float_to_bf16, half_overflow_saturates, half_to_double
 from backend.cdna.execute.lanes import (
@@ -40,7 +41,6 @@ from backend.cdna.execute.native import (
 )
 from backend.cdna.execute.pending import postpone
 from backend.cdna.execute.transfer import deliver
-from backend.cdna.execute.vector_float import NAN, SMALLEST_NORMAL, flushed, quieted, quieted_double
 
 R = at.RESULT_ROWS
 ONE = np.uint64(1)

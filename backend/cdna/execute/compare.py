@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
+from backend.cdna.execute.float_values import flushed, is_denormal
 from backend.cdna.execute.half import half_to_double
 from backend.cdna.execute.lanes import (
     float_rows_of,
@@ -21,7 +22,6 @@ from backend.cdna.execute.lanes import (
     value64,
 )
 from backend.cdna.execute.native import bits_double, bits_float, float_bits, handler, inlined
-from backend.cdna.execute.vector_float import flushed, is_denormal
 
 # An opcode is a type times RELATIONS, plus a relation.
 RELATIONS = 16

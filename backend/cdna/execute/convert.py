@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
+from backend.cdna.execute.float_values import flushed
 from backend.cdna.execute.half import (
     bf16_to_float,
     double_to_half,
@@ -34,7 +35,6 @@ from backend.cdna.execute.lanes import (
     value64,
 )
 from backend.cdna.execute.native import bits_double, bits_float, double_bits, float_bits, handler, inlined
-from backend.cdna.execute.vector_float import flushed
 
 R = at.RESULT_ROWS
 NAN = np.float32(np.nan)

@@ -13,6 +13,7 @@ import numpy as np
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.convert import scale_of
+from backend.cdna.execute.float_values import flushed
 from backend.cdna.execute.half import (
     bf16_to_float,
     double_to_half,
@@ -23,7 +24,6 @@ from backend.cdna.execute.half import (
 from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, source_row
 from backend.cdna.execute.matrix_rare import fp4_value
 from backend.cdna.execute.native import bits_float, float_bits, handler, inlined
-from backend.cdna.execute.vector_float import flushed
 
 R = at.RESULT_ROWS
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
+from backend.cdna.execute.float_values import ieee_mode, larger_double, smaller_double
 from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, source_row
 from backend.cdna.execute.native import (
     bits_double,
@@ -22,7 +23,6 @@ from backend.cdna.execute.native import (
     handler,
     inlined,
 )
-from backend.cdna.execute.vector_float import ieee_mode, larger_double, smaller_double
 
 R = at.RESULT_ROWS
 FP16_OVERFLOW_BIT = 23  # MODE

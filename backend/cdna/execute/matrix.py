@@ -26,9 +26,9 @@ from numba.extending import intrinsic
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.convert import fp8_to_float
+from backend.cdna.execute.float_values import flushed
 from backend.cdna.execute.lanes import context_of, record_of, rows_of, scalars_of
 from backend.cdna.execute.native import bits_float, float_bits, handler, inlined, pointer_f32
-from backend.cdna.execute.vector_float import flushed
 
 R = at.RESULT_ROWS
 COLUMNS = 16  # of a panel

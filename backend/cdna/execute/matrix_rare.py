@@ -19,6 +19,7 @@ from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.convert import fp8_to_float
+from backend.cdna.execute.float_values import flushed
 from backend.cdna.execute.lanes import context_of, record_of, rows_of, scalars_of, set_value64, unsigned_words_at, value64
 from backend.cdna.execute.matrix import half_value
 from backend.cdna.execute.native import (
@@ -32,7 +33,6 @@ from backend.cdna.execute.native import (
     pointer_f32,
     pointer_i32,
 )
-from backend.cdna.execute.vector_float import flushed
 
 R = at.RESULT_ROWS
 CAPACITY = 4096  # elements of an operand

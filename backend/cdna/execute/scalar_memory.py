@@ -14,9 +14,9 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, resolve
 from backend.cdna.execute.atomics import ADDRESS_MASK, ONE, WIDE, note_stale, result32, result64, stop, unwritten_lanes
 from backend.cdna.execute.attributes import note_bad
+from backend.cdna.execute.float_values import SMALLEST_NORMAL
 from backend.cdna.execute.lanes import context_of, record_of, scalar_pair, scalars_of, set_scalar_pair, unsigned_words_at
 from backend.cdna.execute.native import handler, inlined, pointer_u32
-from backend.cdna.execute.vector_float import SMALLEST_NORMAL
 
 
 @inlined

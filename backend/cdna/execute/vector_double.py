@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
+from backend.cdna.execute.float_values import quieted_double
 from backend.cdna.execute.lanes import (
     commit,
     record_of,
@@ -26,7 +27,6 @@ from backend.cdna.execute.lanes import (
     value64,
 )
 from backend.cdna.execute.native import bits_double, double_bits, fused_multiply_add, handler, inlined
-from backend.cdna.execute.vector_float import quieted_double
 
 R = at.RESULT_ROWS
 NAN64 = np.uint64(0xFFF8_0000_0000_0000).view(np.float64)

@@ -1,7 +1,7 @@
 """Vector instructions that hardly matter for speed: one lane after the other, a function for each kind of operand.
 
 fp16 functions, dot products, mixed precision, saturating integer arithmetic, sine and cosine. What hardware computes to within
-1 ulp is given correctly rounded, as in vector_float.py.
+1 ulp is given correctly rounded, as in float_values.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
+from backend.cdna.execute.float_values import (
+    flushed,
+    ieee_mode,
+    larger_double,
+    quieted_double,
+    smaller_double,
+)
 from backend.cdna.execute.half import (
     bf16_to_float,
     double_to_half,
@@ -28,13 +35,6 @@ from backend.cdna.execute.lanes import (
 )
 from backend.cdna.execute.native import bits_float, float_bits, fused_multiply_add, handler, inlined
 from backend.cdna.execute.vector_double import NAN64, nearest_even
-from backend.cdna.execute.vector_float import (
-    flushed,
-    ieee_mode,
-    larger_double,
-    quieted_double,
-    smaller_double,
-)
 
 R = at.RESULT_ROWS
 
@@ -206,7 +206,7 @@ def half_function(wave: int, record: int, context: int) -> None:
 
 @inlined
 def half3_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """Instructions of `Half3` on float64 values; see vector_float.median."""
+    """Instructions of `Half3` on float64 values; see float_values.median."""
     if opcode == Half3.V_MIN3_F16:
         return smaller_double(smaller_double(x, y, ieee), z, ieee)
     if opcode == Half3.V_MAX3_F16:

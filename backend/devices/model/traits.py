@@ -1,7 +1,7 @@
 """What the model knows of one kernel beyond its kernargs: a row of a table that was drawn from runs of its machine code.
 
 The table (traits.csv, by the git object id of the code object) says what the binary does, not what it should do. `python -m
-backend.devices.model.measure` draws it. A packed row is one head of one query: what the rows of a kernel's tile are.
+backend.experiments.kernel_traits` draws it. A packed row is one head of one query: what the rows of a kernel's tile are.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from backend.aiter.arguments import TargetGpu
 from backend.errors import CannotRunError
 from backend.real.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots, operation
 from backend.real.frameworks.fetch import BackendSource
-from backend.real.frameworks.record import SourceLine
+from backend.real.noted_call import SourceLine
 from backend.real.observe import CallWatcher, DecodeSeen
 from backend.real.python.modules import LazyModule, Root, VirtualPackages
 from backend.real.python.poison import Undecidable

@@ -12,9 +12,7 @@ from enum import StrEnum
 from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments, TargetGpu
 from backend.case import DType
 from backend.real.frameworks.scenarios import StepKind
-
-BUFFER_ROLES = ("work_metadata", "work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
-"""The six metadata buffers, by what they are for."""
+from backend.real.noted_call import PassedBuffer, SourceLine
 
 
 class Phase(StrEnum):
@@ -23,31 +21,6 @@ class Phase(StrEnum):
     EAGER = "eager"
     CAPTURE = "capture"
     REPLAY = "replay"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceLine:
-    """Where the file under test made a call."""
-
-    file: str
-    line: int
-    function: str
-
-
-@dataclass(frozen=True, slots=True)
-class PassedBuffer:
-    """One metadata buffer as a call received it.
-
-    tag: its allocation, so that two calls can be seen to use the same one. offset: bytes into it. words: int32 words that
-    the tensor has; allocated_words: those of the whole allocation. dtype: torch's name.
-    """
-
-    role: str
-    tag: int
-    offset: int
-    words: int
-    allocated_words: int
-    dtype: str
 
 
 @dataclass(frozen=True, slots=True)

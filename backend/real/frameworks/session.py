@@ -15,8 +15,9 @@ from backend.child.tree import Limits
 from backend.errors import CannotRunError
 from backend.git import folders_of
 from backend.real.frameworks.fetch import BackendSource, cache_folder, from_here, open_source, with_text
-from backend.real.frameworks.record import DecisionRow, Recording, SourceLine
+from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, Scenario
+from backend.real.noted_call import SourceLine
 from backend.real.python.slicing import parse
 from backend.serving.frameworks import FRAMEWORKS
 

@@ -24,7 +24,8 @@ from backend.findings import Severity
 from backend.host import Basis, Doubt, Host, Part
 from backend.outcome import Outcome
 from backend.path import Path
-from backend.real.frameworks.record import PassedBuffer, RecordedStep
+from backend.real.frameworks.record import RecordedStep
+from backend.real.noted_call import PassedBuffer
 from backend.revision.revision import host_of
 
 RECORDED = "recorded"

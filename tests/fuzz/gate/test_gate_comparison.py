@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 
 from backend.case import Arch, Case, DType
 from backend.findings import Severity
-from backend.real.frameworks.record import DecisionRow, Phase, SourceLine
+from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.noted_call import SourceLine
 from fuzz.campaign.summary import KnownReference
 from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
 from fuzz.gate.gate import Examined

@@ -10,9 +10,10 @@ from backend.decision import Decision
 from backend.devices.model.device import ModelDevice
 from backend.fate import Fate
 from backend.path import Path, judge
-from backend.real.frameworks.record import BUFFER_ROLES, PassedBuffer, Phase, RecordedStep, Recording
+from backend.real.frameworks.record import Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.steps import outcome_of
+from backend.real.noted_call import BUFFER_ROLES, PassedBuffer
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 from fuzz.gate.judge import Judge

@@ -1,4 +1,4 @@
-"""`python -m backend.devices.cuda.selftest`: does the whole path stand on this GPU? A table; exit 1 where something does not.
+"""`python -m backend.experiments.gpu_selftest`: does the whole path stand on this GPU? A table; exits 1 where it does not.
 
 Random cases over all metadata modes must be within the error budget and touch no red zone; plans that are wrong, and a page id
 far outside of the pool, must be seen without losing a case beside them; two ranks must see what one sees.
@@ -199,7 +199,7 @@ def check_sanitizer(table: Table) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """The self-test; see the module."""
-    parser = argparse.ArgumentParser(prog="python -m backend.devices.cuda.selftest", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m backend.experiments.gpu_selftest", description=__doc__)
     parser.add_argument("--cases", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ranks", type=int, default=2)

@@ -1,6 +1,6 @@
 """Draws the table of kernel traits from runs of the machine code.
 
-    python -m backend.devices.model.measure --aiter CHECKOUT    # all kernels of all releases, written to traits.csv
+    python -m backend.experiments.kernel_traits --aiter CHECKOUT    # all kernels of all releases, written to traits.csv
 
 Each kernel runs its probes on the device `cdna`; the traits are given the values with which the model touches the same bytes
 and sees the same violations. A code object that several releases launch is measured by what each of them asks of it. What no
@@ -24,9 +24,9 @@ from backend.call import Call
 from backend.case import RELEASES
 from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
+from backend.devices.model import traits
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.kernargs import reads_of
-from backend.devices.model.probes import ReachedKernel, backward, made_of, probes, reached, tall
 from backend.devices.model.traits import (
     COLUMNS,
     Backward,
@@ -39,11 +39,12 @@ from backend.devices.model.traits import (
     to_row,
 )
 from backend.errors import UnmodelledError
+from backend.experiments.probes import ReachedKernel, backward, made_of, probes, reached, tall
 from backend.observation import Observation
 
-TABLE = Path(__file__).with_name("traits.csv")
+TABLE = Path(traits.__file__).with_name("traits.csv")
 HEADER = """\
-# Behaviour of AITER code objects, each row drawn from runs of the machine code (python -m backend.devices.model.measure).
+# Behaviour of AITER code objects, each row drawn from runs of the machine code (python -m backend.experiments.kernel_traits).
 # Columns: see traits.py.
 """
 
@@ -179,7 +180,7 @@ def write(table: Mapping[str, KernelTraits]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m backend.devices.model.measure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m backend.experiments.kernel_traits", description=__doc__)
     parser.add_argument("--aiter", metavar="PATH", required=True, help="checkout or bare repository of ROCm/aiter")
     parser.add_argument("--kernel", default="", metavar="TEXT", help="only code objects with this in name or blob id")
     given = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """The simulated CDNA machine held against silicon: one Triton source, the same runs and values, output rows side by side.
 
-`python -m backend.devices.gpu.agreement write FILE` on a machine with a GPU keeps what it computed;
-`python -m backend.devices.gpu.agreement compare FILE` anywhere runs the same kernels as CDNA code objects and compares.
+`python -m backend.experiments.silicon_agreement write FILE` on a machine with a GPU keeps what it computed;
+`python -m backend.experiments.silicon_agreement compare FILE` anywhere runs the same kernels as CDNA code objects and compares.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from backend.call import Call
 from backend.case import V_HEAD_DIM, Arch, DType
 from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
-from backend.devices.cuda.selftest import well_formed_calls
 from backend.devices.gpu.decode import Decode
 from backend.devices.registry import open_device
+from backend.experiments.gpu_selftest import well_formed_calls
 from backend.path import judge
 
 Bits = npt.NDArray[np.int16]
@@ -104,7 +104,7 @@ def compare(path: str) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m backend.devices.gpu.agreement", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m backend.experiments.silicon_agreement", description=__doc__)
     parser.add_argument("what", choices=("write", "compare"))
     parser.add_argument("file", help=".npz")
     parser.add_argument("--cases", type=int, default=200)
