@@ -6,8 +6,11 @@ Whoever tells of a run (terminal, Markdown, JUnit, JSON, annotations, page) asks
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from backend.fate import Fate
 
 
 class Conclusion(StrEnum):
@@ -15,7 +18,7 @@ class Conclusion(StrEnum):
 
     FAULTY = "faulty"  # at least one fault that the subject is to blame for
     OPEN = "open"  # no such fault, but something that was asked for did not run, or nothing did: the question stays open
-    CLEAN = "clean"  # all of it ran, and nothing was found
+    CLEAN = "clean"  # all of it ran, and nothing was found, or nothing but what is known or expected
 
 
 EXIT_CODES = {Conclusion.CLEAN: 0, Conclusion.FAULTY: 1, Conclusion.OPEN: 3}
@@ -24,26 +27,34 @@ EXIT_CODES = {Conclusion.CLEAN: 0, Conclusion.FAULTY: 1, Conclusion.OPEN: 3}
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Cases, or steps of a process, by what became of them; one unit throughout a Verdict.
+    """Cases, or steps of a process, by their fate (backend.fate says what each means); one unit throughout a Verdict."""
 
-    asked: how many were to be tried, None where time was the limit. drawn: how many were tried; each of these is exactly one of
-    ran (judged to its end, faulty ones among them), refused (by the rule, the file under test or AITER) and not_run (not
-    modelled, died outside of the subject's doing, no such step, not tried). faulty: of those that ran. Raises ValueError
-    where they do not add up.
-    """
+    clean: int = 0
+    faulty: int = 0
+    refused: int = 0
+    unmodelled: int = 0
+    died: int = 0
+    not_run: int = 0
 
-    asked: int | None
-    drawn: int
-    ran: int
-    refused: int
-    not_run: int
-    faulty: int
+    @classmethod
+    def of(cls, fates: Mapping[Fate, int]) -> Counts:
+        """From numbers by fate."""
+        return cls(**{fate.name.lower(): count for fate, count in fates.items()})
 
-    def __post_init__(self) -> None:
-        """Counts that contradict each other are an error of this program."""
-        numbers = (self.drawn, self.ran, self.refused, self.not_run, self.faulty)
-        if min(numbers) < 0 or self.ran + self.refused + self.not_run != self.drawn or self.faulty > self.ran:
-            raise ValueError(f"{self}: does not add up")
+    @property
+    def cases(self) -> int:
+        """All of them, each once."""
+        return self.ran + self.refused + self.unjudged
+
+    @property
+    def ran(self) -> int:
+        """Those that were judged to their end."""
+        return self.clean + self.faulty
+
+    @property
+    def unjudged(self) -> int:
+        """Those of which nothing is known: not modelled, not tried, or their process was lost."""
+        return self.unmodelled + self.died + self.not_run
 
 
 @dataclass(frozen=True, slots=True)

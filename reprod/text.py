@@ -42,8 +42,16 @@ def one_line(text: str) -> str:
 
 def as_markdown(text: str) -> str:
     """A stranger's text within Markdown, and in a cell of a table of it: no markup, no HTML, one line."""
-    escaped = re.sub(r"([\\`*_\[\]#~|])", r"\\\1", one_line(text))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\*_\[\]#~|])", r"\\\1", one_line(text)).translate(_ENTITIES)
+
+
+def as_code(text: str) -> str:
+    """A stranger's text as code within Markdown, and in a cell of a table of it; a backtick in it would end it early."""
+    return "`" + one_line(text).replace("`", "'").replace("|", "\\|") + "`"
+
+
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "&#96;", "@": "&#64;"})
+"""A backslash does not keep a backtick from closing code that began before it; an "@" would call somebody."""
 
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")

@@ -46,7 +46,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("reprod",),
     ("fuzz",),  # what is drawn, verdicts, what every command needs
     ("fuzz.accuracy", "fuzz.campaign"),
-    ("fuzz.gate", "fuzz.page", "fuzz.results"),
+    ("fuzz.report",),
+    ("fuzz.gate",),
     ("fuzz.commands",),
     ("fuzz.cli",),
 )

@@ -22,7 +22,6 @@ from fuzz.campaign.store_blobs import unpack_codes
 from fuzz.campaign.summary import (
     CampaignComparison,
     CampaignSummary,
-    CaseCounts,
     CoverageCell,
     Environment,
     FindingStanding,
@@ -40,6 +39,7 @@ from fuzz.campaign.summary import (
 )
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace, heads_of
+from fuzz.verdict import Counts
 
 T = TypeVar("T")
 
@@ -127,6 +127,8 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
         complete=complete,
         seconds=seconds,
         counts=counts,
+        refused_reasons=_reasons_of(labels, Fate.REFUSED),
+        unmodelled_reasons=_reasons_of(labels, Fate.UNMODELLED),
         samples=tuple(_samples(db, numbers[0])),
         cells=tuple(cells),
         kernels=dict(kernels.most_common()),
@@ -173,20 +175,15 @@ def _read(kind: type[T], text: str) -> T:
     return from_plain(kind, json.loads(text))
 
 
-def _counts(labels: Mapping[Label, int]) -> CaseCounts:
+def _counts(labels: Mapping[Label, int]) -> Counts:
     fates: Counter[Fate] = Counter()
     for label, count in labels.items():
         fates[label.fate] += count
-    return CaseCounts(
-        cases=fates.total(),
-        clean=fates[Fate.CLEAN],
-        faulty=fates[Fate.FAULTY],
-        refused=fates[Fate.REFUSED],
-        unmodelled=fates[Fate.UNMODELLED],
-        died=fates[Fate.DIED],
-        refused_reasons=_reasons({label.text: n for label, n in labels.items() if label.fate is Fate.REFUSED}),
-        unmodelled_reasons=_reasons({label.text: n for label, n in labels.items() if label.fate is Fate.UNMODELLED}),
-    )
+    return Counts.of(fates)
+
+
+def _reasons_of(labels: Mapping[Label, int], fate: Fate) -> tuple[Reason, ...]:
+    return _reasons({label.text: count for label, count in labels.items() if label.fate is fate})
 
 
 def _reasons(counted: Mapping[str, int]) -> tuple[Reason, ...]:
@@ -292,7 +289,7 @@ def _losses(db: sqlite3.Connection) -> Iterator[Loss]:
 
 
 def _doubts(
-    counts: CaseCounts,
+    counts: Counts,
     complete: bool,
     aside: Sequence[int],
     members: Sequence[tuple[int, Member]],

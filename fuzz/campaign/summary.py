@@ -13,10 +13,10 @@ from enum import StrEnum
 from backend.case import Case
 from backend.child.ends import EndKind
 from backend.findings import Finding, FindingKind, Party, Severity
-from fuzz import verdict
 from fuzz.campaign.config import CampaignConfig
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
+from fuzz.verdict import Counts, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +36,6 @@ class Reason:
 
     text: str
     cases: int
-
-
-@dataclass(frozen=True, slots=True)
-class CaseCounts:
-    """Cases by what became of them: every case is one of clean, faulty, refused, unmodelled and died.
-
-    died: cases that took their process with them (a signal, a hang, memory); findings too, where it came again. refused: by the
-    backend or by AITER, which is no fault. unmodelled: nothing is known of them. Reasons come most frequent first.
-    """
-
-    cases: int
-    clean: int
-    faulty: int
-    refused: int
-    unmodelled: int
-    died: int
-    refused_reasons: tuple[Reason, ...]
-    unmodelled_reasons: tuple[Reason, ...]
-
-    @property
-    def ran(self) -> int:
-        """Cases that were judged to their end."""
-        return self.clean + self.faulty
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +162,11 @@ class TriagedFinding:
         left = how.startswith("exit ") or " in " in how
         return self.kind is FindingKind.DIED and self.party is Party.PROJECT and left
 
+    @property
+    def is_blamed(self) -> bool:
+        """Whether it fails the campaign."""
+        return not self.expected and not self.of_our_own
+
 
 @dataclass(frozen=True, slots=True)
 class Gone:
@@ -271,32 +253,26 @@ class Member:
     cases: int
 
 
-class CampaignConclusion(StrEnum):
-    """What may be said of the whole."""
-
-    CONFIRMED = "no fault"  # everything that was asked for ran, and nothing was found
-    EXPECTED_ONLY = "expected faults only"
-    FOUND = "faults found"
-    INCOMPLETE = "incomplete"  # nothing found, but less ran than was asked for: it confirms nothing
-
-
 @dataclass(frozen=True, slots=True)
 class CampaignSummary:
-    """Everything that a page needs.
+    """Everything that a report needs.
 
     members: campaigns in the store, the first one first. complete: whether every member ran out its budget. seconds: of running
-    time. samples: throughput and coverage over time, at most some hundreds. cells: the coverage map, by (num_head, batch,
-    kv_len). kernels: code objects launched, with cases. features: distinct ones known at the end. findings: the worst first,
-    then by count. not_reproduced: deaths that did not come again (`is_weather`), which are none; their cases are kept and tried
-    again by the campaign that goes on with this one or is compared with it. comparison: None where there is nothing to compare
+    time. refused_reasons, unmodelled_reasons: the most frequent first. samples: throughput and coverage over time, at most some
+    hundreds. cells: the coverage map, by (num_head, batch, kv_len). kernels: code objects launched, with cases. features:
+    distinct ones known at the end. findings: the worst first, then by count. comparison: None where there is nothing to compare
     with. losses: workers lost, in order of time. lost_chunks: chunks set aside because their worker died too often; they are
-    not among the counts. doubts: why it is INCOMPLETE, one sentence each. never_ran: of them, what was asked for.
+    not among the counts. doubts: what leaves the question open, one sentence each; never_ran: of them, what was asked for.
+    not_reproduced: deaths that did not come again (`is_weather`), which are no findings; their cases are kept and tried again
+    by the campaign that goes on with this one or is compared with it.
     """
 
     members: tuple[Member, ...]
     complete: bool
     seconds: float
-    counts: CaseCounts
+    counts: Counts
+    refused_reasons: tuple[Reason, ...]
+    unmodelled_reasons: tuple[Reason, ...]
     samples: tuple[Sample, ...]
     cells: tuple[CoverageCell, ...]
     kernels: Mapping[str, int]
@@ -315,31 +291,9 @@ class CampaignSummary:
         return self.counts.cases / self.seconds if self.seconds > 0 else 0.0
 
     @property
-    def conclusion(self) -> CampaignConclusion:
-        """Faults weigh more than doubts, unexpected faults more than expected ones."""
-        match self.verdict.conclusion:
-            case verdict.Conclusion.FAULTY:
-                return CampaignConclusion.FOUND
-            case verdict.Conclusion.OPEN:
-                return CampaignConclusion.INCOMPLETE
-            case verdict.Conclusion.CLEAN:
-                return CampaignConclusion.EXPECTED_ONLY if self.findings else CampaignConclusion.CONFIRMED
-
-    @property
-    def verdict(self) -> verdict.Verdict:
+    def verdict(self) -> Verdict:
         """What the campaign comes to, by the rule of all commands."""
-        asked = [member.config.cases for member in self.members]
-        counted = self.counts
-        counts = verdict.Counts(
-            asked=None if None in asked else sum(each for each in asked if each is not None),
-            drawn=counted.cases,
-            ran=counted.ran,
-            refused=counted.refused,
-            not_run=counted.unmodelled + counted.died,
-            faulty=counted.faulty,
-        )
-        blamed = sum(not finding.expected and not finding.of_our_own for finding in self.findings)
-        return verdict.Verdict(counts, blamed, self.doubts)
+        return Verdict(self.counts, sum(finding.is_blamed for finding in self.findings), self.doubts)
 
     @property
     def exit_code(self) -> int:

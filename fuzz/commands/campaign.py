@@ -80,10 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
 def finish(summary: CampaignSummary, out: str) -> int:
     """Prints a summary and writes its page; its exit code."""
     from fuzz.campaign.store import FILE_NAME
-    from fuzz.campaign.summary_lines import lines
-    from fuzz.page.write import report_of
+    from fuzz.report.campaign import campaign_report
+    from fuzz.report.render import printed
+    from fuzz.report.write import report_of
 
-    print("\n".join(lines(summary)))
+    print("\n".join(printed(campaign_report(summary))))
     print(f"store: {Path(out) / FILE_NAME}")
     print(f"page: {report_of(summary, Path(out), Path(out)).page}")
     return summary.exit_code

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -15,8 +13,8 @@ from backend.errors import UsageError
 from fuzz.commands.arguments import number, numbers, seconds, some_of
 
 if TYPE_CHECKING:
-    from fuzz.gate.render import GateReport
     from fuzz.gate.sweep import Tensors
+    from fuzz.report.model import Report
 
 
 GRACE = 120.0
@@ -44,7 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank (4 to 128)")
     command.add_argument("--seconds", type=seconds, default=60.0, metavar="S", help="time for everything (60)")
     command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the random lives (0)")
-    command.add_argument("--out", type=Path, metavar="DIR", help="folder for gate.json, gate.xml, summary.md")
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder for gate.json, gate.xml, gate.html, summary.md")
     command.add_argument("--annotate", action="store_true", help="print GitHub annotations (default under GITHUB_ACTIONS)")
     command.set_defaults(command=run)
 
@@ -80,7 +78,7 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
     change, base = examine(arguments.source, arguments.base, plan, arguments.aiter, code, _say)
     known = Known()
     found = compared(change, base, known.reference, known.is_open)
-    code_of_exit = _tell(report(found, change, base, gate_line(open_source(arguments.source))), arguments)
+    code_of_exit = _finish(report(found, change, base, gate_line(open_source(arguments.source))), arguments)
     _say(f"{time.monotonic() - started:.0f} s")
     return code_of_exit
 
@@ -110,21 +108,19 @@ def _policy(arguments: argparse.Namespace) -> int:
             seconds=arguments.seconds,
             seed=arguments.seed,
         )
-    return _tell(report(dataclasses.replace(gated, rule=arguments.source, base=arguments.base)), arguments)
+    return _finish(report(dataclasses.replace(gated, rule=arguments.source, base=arguments.base)), arguments)
 
 
-def _tell(made: GateReport, arguments: argparse.Namespace) -> int:
+def _finish(made: Report, arguments: argparse.Namespace) -> int:
     """Prints and writes what a gate came to; its exit code."""
-    from fuzz.gate import render
+    from fuzz.report import render
+    from fuzz.report.page.html import report_page
 
-    for line in render.lines(made):
-        print(line)
-    if arguments.annotate or os.environ.get("GITHUB_ACTIONS"):
-        for line in render.annotation_lines(made):
-            print(line)
+    print("\n".join(render.printed(made, arguments.annotate)))
     if arguments.out is not None:
-        _write(arguments.out, "gate.json", json.dumps(render.plain(made), indent=1) + "\n")
-        _write(arguments.out, "gate.xml", render.gate_xml(made))
+        _write(arguments.out, "gate.json", render.json_text(made))
+        _write(arguments.out, "gate.xml", render.junit(made))
+        _write(arguments.out, "gate.html", report_page(made))
         _write(arguments.out, "summary.md", render.markdown(made))
     return made.verdict.exit_code
 

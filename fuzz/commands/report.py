@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the files; the exit code is that of the campaign."""
-    from fuzz.page.write import write_report
+    from fuzz.report.write import write_report
 
     report = write_report(arguments.store, arguments.out)
     for path in (report.page, report.json, report.junit, report.markdown):

@@ -45,12 +45,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Searches; prints the table of faults."""
-    from backend.devices.kinds import notice
     from fuzz.campaign.pool import Local
     from fuzz.campaign.session import Manner, begin
-    from fuzz.campaign.summary_lines import lines
     from fuzz.provenance import Provenance
-    from fuzz.results import FILE_NAME, Results
+    from fuzz.report.campaign import campaign_report
+    from fuzz.report.render import printed
+    from fuzz.report.results import FILE_NAME, Results
 
     logs: list[Results] = []
 
@@ -62,8 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     manner = Manner(lambda _: Local(), log, "", f"aiterfuzz {arguments.typed}", triage=False, replaces=FILE_NAME)
     summary = begin(config, manner)
     logs[0].finished(summary)
-    print("\n".join(lines(summary)))
-    print(notice(config.device))
+    print("\n".join(printed(campaign_report(summary))))
     print(f"results: {logs[0].path}")
     for doubt in summary.doubts if summary.exit_code == 3 else ():
         print(f"nothing is confirmed: {doubt}", file=sys.stderr)

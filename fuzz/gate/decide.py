@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -95,11 +96,7 @@ def verdict(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Verdict:
         blamed += row.fate is Fate.FAULTY or gone
         if not row.answered and not gone:
             missing.append(f"{row.num_head} heads, {row.kv_dtype} KV: {row.safe}")
-    ran = sum(row.fate in (Fate.CLEAN, Fate.FAULTY) for row in rows)
-    refused = sum(row.fate is Fate.REFUSED for row in rows)
-    faulty = sum(row.fate is Fate.FAULTY for row in rows)
-    counts = Counts(len(rows), len(rows), ran, refused, len(rows) - ran - refused, faulty)
-    return Verdict(counts, blamed, tuple(missing))
+    return Verdict(Counts.of(Counter(row.fate for row in rows)), blamed, tuple(missing))
 
 
 def _row(

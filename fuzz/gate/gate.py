@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from backend.aiter.codefiles import CodeSource
 from backend.devices.registry import open_device
 from backend.errors import NoSuchStepError
+from backend.fate import Fate
 from backend.real.frameworks.record import DecisionRow
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
 from backend.real.frameworks.scenarios import Scenario
@@ -92,7 +93,7 @@ class Examination:
         self._session = self._workers[0].session
         self._swept: dict[Scenario, Judged] = {}
         self._sightings: list[Sighting] = []
-        self._counted: Counter[str] = Counter()
+        self._fates: Counter[Fate] = Counter()
         self._not_run: Counter[str] = Counter()
         self._scenarios = 0
         self._random = 0
@@ -135,15 +136,6 @@ class Examination:
 
     def examined(self) -> Examined:
         """What was seen so far."""
-        counted = self._counted
-        counts = Counts(
-            asked=None,
-            drawn=counted["ran"] + counted["refused"] + counted["not run"],
-            ran=counted["ran"],
-            refused=counted["refused"],
-            not_run=counted["not run"],
-            faulty=counted["faulty"],
-        )
         return Examined(
             label=self._session.source.label,
             release=self._session.release,
@@ -153,7 +145,7 @@ class Examination:
             swept=tuple(self._swept.values()),
             scenarios=self._scenarios,
             random=self._random,
-            counts=counts,
+            counts=Counts.of(self._fates),
             not_run=dict(self._not_run),
             warning=self._session.warning,
             peak_memory=sum(worker.session.peak_memory for worker in self._workers),
@@ -191,18 +183,9 @@ class Examination:
             made[at::count] = share.result()
         for judged in made:
             if judged is not None:
-                self._count(judged)
+                self._not_run.update(judged.not_run)
+                self._fates.update(judged.fates)
         return made
-
-    def _count(self, judged: Judged) -> None:
-        self._not_run.update(judged.not_run)
-        for name, number in (
-            ("ran", judged.ran.total()),
-            ("refused", judged.refused),
-            ("not run", judged.not_run.total()),
-            ("faulty", judged.faulty),
-        ):
-            self._counted[name] += number
 
 
 class _Worker:

@@ -90,17 +90,15 @@ class Sighting:
 class Judged:
     """What became of the steps of one scenario.
 
-    ran: steps judged to their end, by what they do and in which phase. refused: steps that the file or AITER did not take, the
-    ones behind a constructor that raised among them; not_run: reasons of those of which nothing is known; faulty: of those
-    that ran.
+    ran: steps judged to their end, by what they do and in which phase. fates: of all steps; those behind a constructor that
+    raised are refused, and a step that contradicts its batch is faulty. not_run: reasons of those of which nothing is known.
     """
 
     scenario: Scenario
     sightings: list[Sighting] = field(default_factory=list)
     ran: Counter[tuple[Work, Phase]] = field(default_factory=Counter)
-    refused: int = 0
+    fates: Counter[Fate] = field(default_factory=Counter)
     not_run: Counter[str] = field(default_factory=Counter)
-    faulty: int = 0
     reasons: dict[Work, str] = field(default_factory=dict)
 
     def did(self, work: Work, phase: Phase | None = None) -> bool:
@@ -130,7 +128,7 @@ class Judge:
         if recording.not_started is not None:
             failed = recording.not_started
             made.sightings.append(_not_started(scenario, failed.backend, failed.error, failed.line, failed.says))
-            made.refused = len(scenario.steps)
+            made.fates[Fate.REFUSED] = len(scenario.steps)
             for work in made.asked:
                 made.did_not(work, _who(failed.says, failed.error))
             return made
@@ -145,17 +143,18 @@ class Judge:
         work = Work.of(made.scenario, step.backend, step.kind)
         if outcome.unknown:
             reason = one_line(str(outcome.reason))
+            made.fates[outcome.fate] += 1
             made.not_run[reason] += 1
             made.did_not(work, f"not modelled: {reason}")
             return
         if outcome.fate is Fate.REFUSED:
-            made.refused += 1
+            made.fates[Fate.REFUSED] += 1
             made.sightings.append(_refused_by_aiter(made.scenario, step, outcome))
             made.did_not(work, f"AITER refuses: {one_line(str(outcome.reason))}")
             return
         made.ran[work, step.phase] += 1
         found = list(_faults(made.scenario, step, outcome))
-        made.faulty += bool(found)
+        made.fates[Fate.FAULTY if found else outcome.fate] += 1
         made.sightings += found
 
 
@@ -200,10 +199,11 @@ def _failed(made: Judged, failed: StepFailed) -> None:
     work = Work.of(made.scenario, failed.backend, failed.kind)
     if failed.other_kernel is not None:
         reason = one_line(failed.error)
+        made.fates[Fate.NOT_RUN] += 1
         made.not_run[reason] += 1
         made.did_not(work, reason)
         return
-    made.refused += 1
+    made.fates[Fate.REFUSED] += 1
     made.did_not(work, _who(failed.says, failed.error))
     made.sightings.append(
         Sighting(

@@ -14,6 +14,7 @@ from backend.case import Case
 from backend.codec import to_plain
 from backend.devices.kinds import notice
 from backend.devices.registry import open_device
+from backend.fate import Fate
 from backend.findings import worst
 from backend.outcome import Outcome
 from backend.path import Path
@@ -21,10 +22,11 @@ from backend.revision.revision import host_of
 from backend.serving.bounds import SGLANG
 from backend.serving.registry import named_policy
 from fuzz.campaign.outcomes import WithinSpace
+from fuzz.gate.headline import headline, question_tests
 from fuzz.gate.judge import Shape
-from fuzz.gate.render import Entry, GateReport
 from fuzz.gate.sweep import HEADS, Tensors
 from fuzz.generate import chunk_cases
+from fuzz.report.model import Code, Report, Result, Section, Test
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
 from fuzz.verdict import Counts, Verdict
@@ -61,38 +63,49 @@ class GatedRule:
     refused_shapes: tuple[str, ...]
 
 
-def report(gated: GatedRule) -> GateReport:
+def report(gated: GatedRule) -> Report:
     """For people and machines."""
     blamed = [fault for fault in gated.faults if not fault.in_base]
-    new = "new" if gated.base else "found"
     file = gated.rule.partition(":")[0]
+    counts, verdict = gated.cases, Verdict(gated.cases, len(blamed), gated.refused_shapes)
     place = (file, 1) if file.endswith((".py", ".toml")) else ("", 1)
-    counts = gated.cases
-    return GateReport(
+    rows = tuple(
+        (
+            fault.severity,
+            case_line(fault.smallest),
+            Code(fault.signature),
+            "in the base too" if fault.in_base else "new" if gated.base else "found",
+        )
+        for fault in gated.faults
+    )
+    tests = (
+        Test(
+            fault.signature,
+            case_line(fault.smallest),
+            Result.SKIPPED if fault.in_base else Result.FAILURE,
+            fault.message,
+            place=place,
+        )
+        for fault in gated.faults
+    )
+    has = "the rule brings" if gated.base else "the rule has"
+    return Report(
         title=f"aiterfuzz gate {gated.rule}",
-        verdict=Verdict(counts, len(blamed), gated.refused_shapes),
+        verdict=verdict,
+        headline=headline(verdict, "rule is to blame for", has, len(gated.faults) - len(blamed)),
+        notice=notice(gated.device),
         about=(
-            f"rule: {gated.rule}{f', against {gated.base}' if gated.base else ''}; {counts.drawn:,} cases: {counts.ran:,} ran, "
-            f"{counts.refused:,} refused by the rule or AITER, {counts.not_run:,} not judged",
+            f"rule: {gated.rule}{f', against {gated.base}' if gated.base else ''}; {counts.cases:,} cases: {counts.ran:,} ran, "
+            f"{counts.refused:,} refused by the rule or AITER, {counts.unjudged:,} not judged",
         ),
-        header=HEADER,
-        rows=tuple(
-            (fault.severity, case_line(fault.smallest), fault.signature, "in the base too" if fault.in_base else new)
-            for fault in gated.faults
-        ),
-        entries=tuple(
-            Entry(case_line(fault.smallest), fault.signature, fault.message, not fault.in_base, place) for fault in gated.faults
-        ),
+        sections=(Section("", HEADER, rows),) if rows else (),
         explained=tuple(f"{case_line(fault.smallest)}: {one_line(fault.message)}" for fault in blamed),
         notes=(),
-        subject="rule is to blame for",
-        brings="the rule brings" if gated.base else "the rule has",
-        rest=len(gated.faults) - len(blamed),
-        notice=notice(gated.device),
+        tests=(*tests, *question_tests(verdict)),
         plain={
             "rule": gated.rule,
             "base": gated.base,
-            "cases": counts.drawn,
+            "cases": counts.cases,
             "faults": [to_plain(fault) | {"blamed": not fault.in_base} for fault in gated.faults],
         },
     )
@@ -128,30 +141,19 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Tally:
-    """Cases by what became of them, and by shape."""
+    """Cases by their fate, and by shape."""
 
-    counted: Counter[str] = field(default_factory=Counter)
+    fates: Counter[Fate] = field(default_factory=Counter)
     shapes: dict[Shape, _Seen] = field(default_factory=dict)
 
     def add(self, case: Case, outcome: Outcome) -> None:
         """One case."""
-        shape = _shape(case)
-        seen = self.shapes.setdefault(shape, _Seen())
+        self.fates[outcome.fate] += 1
+        seen = self.shapes.setdefault(_shape(case), _Seen())
         if outcome.observation is not None:
             seen.ran += 1
-            self.counted["ran"] += 1
-            self.counted["faulty"] += outcome.faulty
-            return
-        self.counted["not run" if outcome.unknown else "refused"] += 1
-        if seen.refusal is None:
+        elif seen.refusal is None:
             seen.refusal = case, one_line(str(outcome.reason or outcome.cause))
-
-    @property
-    def counts(self) -> Counts:
-        """All of them."""
-        counted = self.counted
-        drawn = counted["ran"] + counted["refused"] + counted["not run"]
-        return Counts(None, drawn, counted["ran"], counted["refused"], counted["not run"], counted["faulty"])
 
 
 def gate_policy(
@@ -188,7 +190,7 @@ def gate_policy(
     refused = [*_refused(path, base, tally)]
     faults = (*found.values(), *(each for each in refused if isinstance(each, RuleFault)))
     missing = tuple(each for each in refused if isinstance(each, str))
-    return GatedRule(rule, base, path.device.name, faults, tally.counts, missing)
+    return GatedRule(rule, base, path.device.name, faults, Counts.of(tally.fates), missing)
 
 
 def _drawn(one: CaseSpace, seed: int) -> Iterator[Case]:

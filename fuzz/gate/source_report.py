@@ -11,35 +11,34 @@ from backend.real.frameworks.record import DecisionRow
 from backend.real.noted_call import SourceLine
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
-from fuzz.gate.render import Entry, GateReport
+from fuzz.gate.headline import headline, question_tests
+from fuzz.report.model import Code, Report, Result, Section, Test
 from reprod.case_line import case_line
 from reprod.text import one_line
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")
 
 
-def report(found: Comparison, change: Examined, base: Examined | None, gate: SourceLine | None = None) -> GateReport:
+def report(found: Comparison, change: Examined, base: Examined | None, gate: SourceLine | None = None) -> Report:
     """gate: the line of the file that decides for the fast planner, None where there is none."""
-    about = [*_about("change", change), *(_about("base", base) if base is not None else ())]
     explained = []
     for alike in _alike(found.blamed):
         fault = alike[0]
         explained.append(f"{_shapes(alike)}: {one_line(fault.message)}")
         if fault.smallest.case is not None:
             explained.append(f"  smallest: {case_line(fault.smallest.case)}; {fault.smallest.scenario.name}")
-    return GateReport(
+    subject, has = ("change brings", "the change brings") if base is not None else ("source is to blame for", "the source has")
+    rest = sum(not fault.blamed and not fault.smallest.did_not_run for fault in found.faults)
+    return Report(
         title=f"aiterfuzz gate {change.label}",
         verdict=found.verdict,
-        about=tuple(about),
-        header=HEADER,
-        rows=tuple(_rows_of(found.faults)),
-        entries=tuple(_entry(fault, gate) for fault in found.faults),
+        headline=headline(found.verdict, subject, has, rest),
+        notice=notice(change.device),
+        about=(*_about("change", change), *(_about("base", base) if base is not None else ())),
+        sections=(Section("", HEADER, tuple(_rows_of(found.faults))),) if found.faults else (),
         explained=tuple(explained),
         notes=(*_mended(found), *_changed(found)),
-        subject="change brings" if base is not None else "source is to blame for",
-        brings="the change brings" if base is not None else "the source has",
-        rest=sum(not fault.blamed and not fault.smallest.did_not_run for fault in found.faults),
-        notice=notice(change.device),
+        tests=(*(_test(fault, gate) for fault in found.faults), *question_tests(found.verdict)),
         plain={
             "faults": [_plain_fault(fault) for fault in found.faults],
             "mended": [_plain_fault(fault) for fault in found.mended],
@@ -56,7 +55,7 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
     yield (
         f"{which}: {examined.label}; AITER {examined.release}; {examined.scenarios:,} scenarios "
         f"({examined.random:,} of them random), {counts.ran:,} steps judged, {counts.refused:,} refused by the file or AITER, "
-        f"{counts.not_run:,} not judged"
+        f"{counts.unjudged:,} not judged"
     )
     if examined.warning:
         yield f"  {examined.warning}"
@@ -64,10 +63,12 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
         yield f"  {count:,} not judged: {reason}"
 
 
-def _entry(fault: Fault, gate: SourceLine | None) -> Entry:
+def _test(fault: Fault, gate: SourceLine | None) -> Test:
+    """A fault as a test; one that nobody is blamed for is skipped."""
     message = f"{_rows(fault)}, {', '.join(fault.phases)}: {fault.message}"
+    result = Result.FAILURE if fault.blamed else Result.SKIPPED
     detail = f"{fault.standing.value}; {fault.line or ''}"
-    return Entry(str(fault.shape), fault.signature, message, fault.blamed, _place(fault, gate), detail)
+    return Test(fault.signature, str(fault.shape), result, message, detail, place=_place(fault, gate))
 
 
 def _rows_of(faults: Sequence[Fault]) -> list[tuple[object, ...]]:
@@ -93,7 +94,7 @@ def _cells(fault: Fault) -> tuple[object, ...]:
     return (
         ",".join(map(str, fault.rows)),
         " ".join(fault.phases),
-        fault.signature,
+        Code(fault.signature),
         f"{fault.standing.value}{known}",
         _short_line(fault.line),
     )

@@ -13,7 +13,7 @@ from backend.case import Case
 from backend.codec import from_plain, to_plain
 from backend.findings import Finding, FindingKind, KindRow, Party, RowedKind, Severity, cause, in_causal_order
 from backend.path import Path
-from fuzz.page.figures import severity
+from fuzz.report.figures import severity
 from reprod.blame import blame, symptom
 from reprod.corpus import load_corpus
 

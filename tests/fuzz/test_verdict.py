@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from backend.fate import Fate
 from fuzz.verdict import Conclusion, Counts, Verdict
 
-ALL_RAN = Counts(asked=3, drawn=3, ran=3, refused=0, not_run=0, faulty=0)
-NOTHING = Counts(asked=3, drawn=0, ran=0, refused=0, not_run=0, faulty=0)
-REFUSED = Counts(asked=3, drawn=3, ran=0, refused=3, not_run=0, faulty=0)
-FAULTY = Counts(asked=3, drawn=3, ran=3, refused=0, not_run=0, faulty=2)
+ALL_RAN = Counts(clean=3)
+NOTHING = Counts()
+REFUSED = Counts(refused=3)
+FAULTY = Counts(clean=1, faulty=2)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_what_did_not_run_is_named_whatever_the_conclusion() -> None:
     assert Verdict(ALL_RAN).open_questions == ()
 
 
-@pytest.mark.parametrize("counts", [(3, 3, 2, 0, 0, 0), (3, 3, 3, 0, 0, 4), (3, 3, 4, -1, 0, 0)])
-def test_counts_that_contradict_each_other_are_refused(counts: tuple[int, int, int, int, int, int]) -> None:
-    with pytest.raises(ValueError, match="does not add up"):
-        Counts(*counts)
+def test_every_fate_is_counted_once() -> None:
+    """One case of each fate: two ran, one was refused, and nothing is known of three."""
+    counts = Counts.of(dict.fromkeys(Fate, 1))
+    assert (counts.cases, counts.ran, counts.refused, counts.unjudged) == (len(Fate), 2, 1, 3)

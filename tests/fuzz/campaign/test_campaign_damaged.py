@@ -20,8 +20,9 @@ from fuzz.campaign.read_summary import load_summary
 from fuzz.campaign.soundness import DamagedStoreError, read_text_of
 from fuzz.campaign.store import DIGEST, FILE_NAME
 from fuzz.campaign.store_blobs import content_digest
-from fuzz.campaign.summary import CampaignConclusion, CampaignSummary
+from fuzz.campaign.summary import CampaignSummary
 from fuzz.cli import main
+from fuzz.verdict import Conclusion
 
 TABLES = ("campaigns", "sessions", "labels", "chunks", "cells", "findings", "losses", "set_aside", "notes")
 
@@ -57,7 +58,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a campaign that ran to its end and found something."""
     folder = tmp_path_factory.mktemp("sound") / "c"
     assert session(folder, FakeCluster({report.chunk: report for report in reports(CONFIG)}, Random(0))) == "finished"
-    assert load_summary(folder).conclusion is CampaignConclusion.FOUND
+    assert load_summary(folder).verdict.conclusion is Conclusion.FAULTY
     return folder
 
 
@@ -107,7 +108,7 @@ def summary_or_one_line(folder: Path) -> CampaignSummary | None:
 
 
 def counted(summary: CampaignSummary) -> object:
-    return summary.counts, summary.conclusion, [(each.signature, each.count) for each in summary.findings]
+    return summary.counts, summary.verdict.conclusion, [(each.signature, each.count) for each in summary.findings]
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -136,7 +137,7 @@ def test_any_value_in_any_place_is_sound_or_said(sound: Path, table: str, data: 
         db.close()
     summary = summary_or_one_line(folder)
     assert summary is None or summary.counts == load_summary(sound).counts
-    assert summary is None or summary.conclusion is CampaignConclusion.FOUND
+    assert summary is None or summary.verdict.conclusion is Conclusion.FAULTY
 
 
 @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))

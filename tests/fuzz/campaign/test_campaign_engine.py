@@ -36,13 +36,15 @@ from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
 from fuzz.campaign.report import ChunkReport, Label, Shown
 from fuzz.campaign.session import to_retry
 from fuzz.campaign.store import FILE_NAME, Store, environment
-from fuzz.campaign.summary import CampaignConclusion, KnownReference, LossKind, Reliability, is_weather
-from fuzz.campaign.summary_lines import lines
+from fuzz.campaign.summary import KnownReference, LossKind, Reliability, is_weather
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
+from fuzz.report.campaign import campaign_report
+from fuzz.report.render import lines
+from fuzz.verdict import Conclusion
 
 CONFIG = CampaignConfig(backend="sglang-before-27188", shapes=("tp2", "tp4"), cases=300, chunk_cases=10, generation_chunks=4)
 
@@ -186,7 +188,7 @@ def test_all_chunks_are_recorded_once_whatever_the_order(
     summary = load_summary(tmp_path)
     _agrees(summary.counts.cases, done)
     assert summary.complete
-    assert summary.conclusion is CampaignConclusion.FOUND
+    assert summary.verdict.conclusion is Conclusion.FAULTY
     assert summary.exit_code == 1
 
 
@@ -205,7 +207,7 @@ def test_the_summary_adds_up(tmp_path: Path, done: dict[int, ChunkReport]) -> No
     assert counts.clean + counts.faulty + counts.refused + counts.unmodelled + counts.died == counts.cases
     assert sum(cell.cases for cell in summary.cells) == counts.cases
     assert sum(cell.faulty for cell in summary.cells) == counts.faulty + counts.died
-    assert sum(reason.cases for reason in counts.refused_reasons) == counts.refused
+    assert sum(reason.cases for reason in summary.refused_reasons) == counts.refused
     assert {finding.signature: finding.count for finding in summary.findings} == {
         text: sum(label.text == text for label in every)
         for text in {label.text for label in every if label.fate in (Fate.FAULTY, Fate.DIED)}
@@ -372,14 +374,14 @@ def deadly() -> dict[int, ChunkReport]:
 def test_a_death_that_does_not_come_again_is_no_finding(tmp_path: Path, deadly: dict[int, ChunkReport]) -> None:
     session(tmp_path, FakeCluster(deadly, Random(1), repeated(0)), config=CALM)
     summary = load_summary(tmp_path)
-    assert (summary.conclusion, summary.exit_code, summary.findings) == (CampaignConclusion.CONFIRMED, 0, ())
+    assert (summary.verdict.conclusion, summary.exit_code, summary.findings) == (Conclusion.CLEAN, 0, ())
     (unclear,) = summary.not_reproduced
     assert (unclear.signature, unclear.count, str(unclear.reliability)) == (DEATH.signature, 1, "0 of 5")
     assert summary.counts.died == 1
     assert unclear.folder is not None
     assert from_plain(Case, json.loads((tmp_path / unclear.folder / "case.json").read_text())) == unclear.first
     assert (sum(cell.faulty for cell in summary.cells), sum(cell.not_reproduced for cell in summary.cells)) == (0, 1)
-    text = "\n".join(lines(summary))
+    text = "\n".join(lines(campaign_report(summary)))
     assert "1 not reproduced" in text
     assert DEATH.message in text
     assert "does not expect" not in text
@@ -390,7 +392,7 @@ def test_a_death_that_comes_again_once_is_a_finding_with_that_reliability(
 ) -> None:
     session(tmp_path, FakeCluster(deadly, Random(1), repeated(1)), config=CALM)
     summary = load_summary(tmp_path)
-    assert (summary.conclusion, summary.exit_code, summary.not_reproduced) == (CampaignConclusion.FOUND, 1, ())
+    assert (summary.verdict.conclusion, summary.exit_code, summary.not_reproduced) == (Conclusion.FAULTY, 1, ())
     assert [(finding.signature, str(finding.reliability)) for finding in summary.findings] == [(DEATH.signature, "1 of 5")]
 
 

@@ -22,7 +22,8 @@ from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
-from fuzz.campaign.summary import CampaignConclusion, LossKind
+from fuzz.campaign.summary import LossKind
+from fuzz.verdict import Conclusion
 
 WEATHER = Path(__file__).with_name("weather.py")
 
@@ -63,7 +64,7 @@ def test_the_founding_fault_is_one_entry_known_expected_and_gone_the_next_night(
     assert code == 0, said
     (first,) = (tmp_path / "nights").iterdir()
     summary = load_summary(first)
-    assert summary.conclusion is CampaignConclusion.EXPECTED_ONLY
+    assert summary.verdict.conclusion is Conclusion.CLEAN
     assert {cell.num_head for cell in summary.cells} == {32, 64}
     (finding,) = summary.findings
     assert finding.known is not None
@@ -84,7 +85,7 @@ def test_the_founding_fault_is_one_entry_known_expected_and_gone_the_next_night(
     assert code == 0, said
     (second,) = set((tmp_path / "nights").iterdir()) - {first}
     summary = load_summary(second)
-    assert summary.conclusion is CampaignConclusion.CONFIRMED
+    assert summary.verdict.conclusion is Conclusion.CLEAN
     assert summary.comparison is not None
     assert [gone.signature for gone in summary.comparison.gone] == [finding.signature]
 

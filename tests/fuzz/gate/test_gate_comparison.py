@@ -18,8 +18,9 @@ from fuzz.campaign.summary import KnownReference
 from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
-from fuzz.gate.render import GateReport, annotation_lines, gate_xml, lines, markdown, plain
 from fuzz.gate.source_report import report
+from fuzz.report.model import Report
+from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown
 from fuzz.verdict import Conclusion, Counts
 
 FILE = "python/sglang/srt/layers/attention/aiter_backend.py"
@@ -70,7 +71,7 @@ def examined(
         swept.append(judged)
     steps = sum(judged.ran.total() for judged in swept)
     left = sum((not_run or {}).values())
-    counts = Counts(None, steps + left, steps, 0, left, min(len(seen), steps))
+    counts = Counts(clean=steps - min(len(seen), steps), faulty=min(len(seen), steps), not_run=left)
     return Examined(
         label, "2026-06", "model", decisions, tuple(seen), tuple(swept), len(swept), 0, counts, not_run or {}, None, 5
     )
@@ -86,7 +87,7 @@ def verdict(
     return compared(examined(change, decisions=tables[0]), before, known, lambda reference: reference is OPEN)
 
 
-def reported(found: Comparison, base: bool = True, gate: SourceLine | None = None, label: str = "sglang==1<&>") -> GateReport:
+def reported(found: Comparison, base: bool = True, gate: SourceLine | None = None, label: str = "sglang==1<&>") -> Report:
     return report(found, examined(label=label), examined() if base else None, gate)
 
 
@@ -141,9 +142,9 @@ def test_a_source_that_refuses_is_blamed_only_where_its_base_did_not() -> None:
 
 def test_a_backend_that_does_not_start_is_a_question_without_a_base_and_blamed_with_one() -> None:
     gone = dataclasses.replace(sighting("raises/NameError", severity=Severity.REFUSED), before_steps=True)
-    judged = Judged(PLAIN, [gone], refused=1)
+    judged = Judged(PLAIN, [gone])
     judged.did_not(WORK, "the file raises: NameError: name 'X'")
-    counts = Counts(None, 1, 0, 1, 0, 0)
+    counts = Counts(refused=1)
     change = dataclasses.replace(examined([gone], ran=()), swept=(judged,), counts=counts)
     alone = compared(change, None, lambda _: None, lambda _: False)
     assert (alone.verdict.conclusion, alone.verdict.exit_code) == (Conclusion.OPEN, 3)
@@ -238,13 +239,13 @@ def test_a_stranger_s_text_commands_nobody() -> None:
     assert not any("##[" in line for line in printed)
     assert all(line.startswith("::error ") for line in annotation_lines(made))
     assert not any(line.lstrip().startswith("::") for line in lines(made))
-    page = markdown(made)
+    page = re.sub(r"`[^`\n]*`", "", markdown(made))  # our own code spans, which hold no backtick
     assert not re.search(r"^\s*::|##\[|<b>|(?<!\\)\]\(d\)|(?<!\\)`|\x1b", page, re.MULTILINE), page
 
 
 def test_junit_fails_what_is_blamed_and_skips_the_rest() -> None:
     found = verdict([sighting("a<&>"), sighting("b", message="bell \x07")], [sighting("b")])
-    suite = ElementTree.fromstring(gate_xml(reported(found)).encode())[0]
+    suite = ElementTree.fromstring(junit(reported(found)).encode())[0]
     assert dict(suite.attrib) == {
         "name": "aiterfuzz gate sglang==1<&>",
         "tests": "2",
@@ -254,7 +255,7 @@ def test_junit_fails_what_is_blamed_and_skips_the_rest() -> None:
     }
     assert [(test.get("name"), test[0].tag) for test in suite] == [("a<&>", "failure"), ("b", "skipped")]
     assert str(suite[1][0].get("message")).endswith("bell \ufffd")
-    clean = ElementTree.fromstring(gate_xml(reported(verdict([], []))).encode())[0]
+    clean = ElementTree.fromstring(junit(reported(verdict([], []))).encode())[0]
     assert (clean.get("tests"), clean.get("failures"), len(clean[0])) == ("1", "0", 0)
 
 
@@ -263,10 +264,10 @@ def test_every_form_says_what_did_not_run() -> None:
     made = reported(found)
     assert list(lines(made))[-1].startswith("OPEN: not run: ")
     assert markdown(made).startswith("## ❔ OPEN: not run: ")
-    suite = ElementTree.fromstring(gate_xml(made).encode())[0]
+    suite = ElementTree.fromstring(junit(made).encode())[0]
     assert (suite.get("failures"), suite.get("errors")) == ("0", str(len(found.verdict.open_questions)))
     assert [line.partition("::")[0] for line in annotation_lines(made)] == [""] * len(found.verdict.open_questions)
-    data = plain(made)
+    data = json.loads(json_text(made))
     assert (data["verdict"], data["exit_code"], data["not_run"]) == ("open", 3, list(found.verdict.open_questions))
 
 
@@ -274,11 +275,11 @@ def test_markdown_and_json() -> None:
     found = verdict([sighting("a|b")], [sighting("gone", 48)], tables=((row(64, True),), (row(64, False),)))
     made = reported(found)
     page = markdown(made)
-    assert page.startswith("## ❌ FAULTY: the change brings 1 fault ")
-    assert re.search(r"^\| write \| .* a\\\|b .*\| new ", page, re.MULTILINE), page
+    assert page.startswith("## ❌ FAULTY: the change brings 1 fault\n")
+    assert re.search(r"^\| write \| .* `a\\\|b` .*\| new ", page, re.MULTILINE), page
     assert "* mended: 48 heads" in page
     assert "* decides otherwise: 64 heads, fp8 KV: TFT/64 -&gt; TTF/64" in page
-    data = json.loads(json.dumps(plain(made)))
+    data = json.loads(json_text(made))
     assert data["verdict"] == "faulty"
     assert data["faults"][0] | {"scenario": None, "smallest": None} == {
         "signature": "a|b",

@@ -74,7 +74,7 @@ def test_a_plan_that_aiter_rejects_is_refused_for_everyone() -> None:
     gate = Judge(ModelDevice())
     judged = gate.judged(scenario, Recording("plain", (step,), ()))
     assert [sighting.did_not_run for sighting in judged.sightings] == [True]
-    assert (judged.ran.total(), judged.refused, judged.faulty) == (0, 1, 0)
+    assert (judged.ran.total(), judged.fates) == (0, {Fate.REFUSED: 1})
 
 
 @pytest.mark.parametrize("mode", [None, *MetadataMode])

@@ -12,7 +12,6 @@ from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.summary import (
     CampaignComparison,
     CampaignSummary,
-    CaseCounts,
     CoverageCell,
     Environment,
     FindingStanding,
@@ -29,6 +28,7 @@ from fuzz.campaign.summary import (
     TriagedFinding,
 )
 from fuzz.provenance import Provenance
+from fuzz.verdict import Counts
 
 BEGAN = 1_780_000_000.0
 """2026-05-28 20:26:40 UTC."""
@@ -86,7 +86,9 @@ def clean() -> CampaignSummary:
         members=(member(),),
         complete=True,
         seconds=100.0,
-        counts=CaseCounts(1000, 900, 0, 100, 0, 0, (Reason(REFUSED, 100),), ()),
+        counts=Counts(clean=900, refused=100),
+        refused_reasons=(Reason(REFUSED, 100),),
+        unmodelled_reasons=(),
         samples=tuple(Sample(10.0 * i, 100 * i, 10.0, 50 + 5 * i, 0) for i in range(1, 11)),
         cells=cells,
         kernels={"mla_one.co": 900},
@@ -183,11 +185,13 @@ def everything() -> CampaignSummary:
         Loss(12.0, LossKind.SIGNAL, f"worker-0 {HOSTILE}", "SIGSEGV", 3, 17, FOUNDING),
         Loss(50.0, LossKind.NODE, "worker-1", HOSTILE, None, None, None),
     )
-    counts = replace(
-        base.counts,
-        cases=1010,
-        unmodelled=10,
-        unmodelled_reasons=(Reason(HOSTILE, 10),),
+    return replace(
+        base,
+        counts=replace(base.counts, unmodelled=10),
         refused_reasons=(Reason(HOSTILE, 100),),
+        unmodelled_reasons=(Reason(HOSTILE, 10),),
+        comparison=compared,
+        losses=losses,
+        lost_chunks=(9,),
+        doubts=(f"10 cases {HOSTILE}",),
     )
-    return replace(base, counts=counts, comparison=compared, losses=losses, lost_chunks=(9,), doubts=(f"10 cases {HOSTILE}",))

@@ -10,7 +10,7 @@ import headless_chromium
 import pytest
 from made_summaries import HOSTILE, everything
 
-from fuzz.page.write import report_of
+from fuzz.report.write import report_of
 
 pytestmark = pytest.mark.skipif(bool(headless_chromium.missing()), reason=headless_chromium.missing())
 

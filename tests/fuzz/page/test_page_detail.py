@@ -9,8 +9,8 @@ import pytest
 from made_summaries import FOUNDING, clean, faulty, founding_finding, hostile_finding, member
 
 from fuzz.campaign.summary import TriagedFinding
-from fuzz.page import detail as module
-from fuzz.page.detail import Detail, details
+from fuzz.report.page import detail as module
+from fuzz.report.page.detail import Detail, details
 
 
 def looked_into(finding: TriagedFinding, **config: object) -> Detail:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,26 +11,24 @@ from xml.etree import ElementTree
 import pytest
 from made_summaries import HOSTILE, clean, everything, faulty, founding_finding, hostile_finding
 
-from backend.codec import from_plain
+from backend.codec import from_plain, to_plain
 from backend.errors import UsageError
 from backend.findings import FindingKind, Severity
 from fuzz import cli
 from fuzz.campaign.summary import CampaignSummary, Reliability
-from fuzz.page.detail import details
-from fuzz.page.html import page
-from fuzz.page.junit_tests import report_xml
-from fuzz.page.markdown import markdown
-from fuzz.page.report_json import plain
-from fuzz.page.statement import digest_of, statement
-from fuzz.page.write import JSON, JUNIT, MARKDOWN, PAGE, report_of
+from fuzz.report.campaign import campaign_report
+from fuzz.report.page.campaign_page import campaign_page
+from fuzz.report.render import annotation_lines, junit, markdown
+from fuzz.report.statement import statement
+from fuzz.report.write import JSON, JUNIT, MARKDOWN, PAGE, report_of
 
 CLEAN_SUMMARY = """\
 ## ✅ No memory fault on TP2 and TP4 in 900 cases
 
-**Not run on hardware: a simulation on the CPU.** sglang-27188, AITER 2026-06, device model, seed 7, \
+**Not run on hardware: a simulation on the CPU.**
 
-1,000 cases in 1 min 40 s (10/s).
-
+* sglang-27188, AITER 2026-06, device model, seed 7
+* 1,000 cases in 1 min 40 s (10/s), 900 ran, coverage 100
 * 1,000 cases drawn: 900 clean and 100 refused.
 
 | shape | verdict | clean | faulty | drawn | batch | longest KV |
@@ -37,12 +36,18 @@ CLEAN_SUMMARY = """\
 | TP2 (64 heads) | no memory fault | 500 | 0 | 600 | 1..320 | 16..131,071 |
 | TP4 (32 heads) | no memory fault | 400 | 0 | 400 | 1 | 16..31 |
 
+### 100 of 1,000 cases were refused, which is not a fault
+
+| cases | reason |
+| --- | --- |
+| 100 | no row for the key |
+
 <details><summary>What this covers, and what not</summary>
 """
 
 
 def xml(summary: CampaignSummary) -> ElementTree.Element:
-    return ElementTree.fromstring(report_xml(summary, statement(summary)))
+    return ElementTree.fromstring(junit(campaign_report(summary)))
 
 
 def outcomes(summary: CampaignSummary) -> dict[str, str]:
@@ -52,12 +57,12 @@ def outcomes(summary: CampaignSummary) -> dict[str, str]:
     return {test.get("name", ""): next((child.tag for child in test if child.tag in tags), "passed") for test in tests}
 
 
-def test_json_holds_the_summary_and_the_statement() -> None:
+def test_json_holds_the_summary_and_the_statement(tmp_path: Path) -> None:
     summary = everything()
-    read = json.loads(plain(summary, statement(summary), details(summary, Path("nowhere"))))
+    read = json.loads(report_of(summary, tmp_path, tmp_path).json.read_text(encoding="utf-8"))
     assert from_plain(CampaignSummary, read["summary"]) == summary
     assert read["exit_code"] == summary.exit_code == 1
-    assert digest_of(read["statement"]) == read["statement"]["digest"]
+    assert read["statement"] == to_plain(statement(summary))
     first, _, lost = read["findings"]
     strays = {bar["tensor"]: [[each["begin"], each["end"]] for each in bar["bad"]] for bar in first["memory_map"]["bars"]}
     assert strays["q"] == [[36_864, 147_456]]
@@ -110,19 +115,26 @@ def test_junit_takes_any_text() -> None:
 
 
 def test_the_job_summary_of_a_clean_night() -> None:
-    assert markdown(clean(), statement(clean())).startswith(CLEAN_SUMMARY)
+    assert markdown(campaign_report(clean())).startswith(CLEAN_SUMMARY)
 
 
 def test_the_job_summary_takes_any_text_as_text() -> None:
     summary = everything()
-    text = markdown(summary, statement(summary))
+    text = markdown(campaign_report(summary))
     outside_code = "".join(text.split("`")[::2])
     assert "<script" not in outside_code
     assert "<img" not in outside_code
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert all(line.replace("\\|", "").count("|") in (3, 8) for line in rows)
+    for is_table, rows in itertools.groupby(text.splitlines(), lambda line: line.startswith("| ")):
+        assert len({row.replace("\\|", "").count("|") for row in rows}) == 1 or not is_table
     assert "1 gone since last time" in text
     assert "❌ 1 memory fault and 1 lost process found on TP2" in text
+
+
+def test_a_campaign_annotates_what_failed_and_what_did_not_run() -> None:
+    """The same workflow commands as a gate: an error for the shape and the fault, one for what never ran."""
+    summary = replace(faulty(founding_finding()), doubts=("no case of TP8 ran",))
+    titles = [line.partition("title=")[2].partition("::")[0] for line in annotation_lines(campaign_report(summary))]
+    assert titles == ["no memory fault on TP2 (64 heads)", founding_finding().signature.replace(",", "%2C"), "not run"]
 
 
 def test_files_are_replaced_whole(tmp_path: Path) -> None:
@@ -146,7 +158,7 @@ def test_the_command(
     summary: CampaignSummary, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "campaign.sqlite").write_bytes(b"")
-    monkeypatch.setattr("fuzz.page.write.load_summary", lambda store: summary)
+    monkeypatch.setattr("fuzz.report.write.load_summary", lambda store: summary)
     assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == code
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in (PAGE, JSON, JUNIT, MARKDOWN)]
 
@@ -167,8 +179,9 @@ def test_a_death_that_did_not_come_again_is_told_apart_and_fails_nothing() -> No
     assert said.headline == statement(clean()).headline
     assert any(detail.startswith("Not reproduced: 1 case lost its process once") for detail in said.details)
     assert list(outcomes(summary).values()).count("skipped") == 1
-    assert "### 1 not reproduced" in markdown(summary, said)
-    written = page(summary, said, (), Path("nowhere"))
+    report = campaign_report(summary, said)
+    assert "### 1 not reproduced" in markdown(report)
+    written = campaign_page(report, summary, said, (), Path("nowhere"))
     assert "1 not reproduced: no finding, kept for a retry" in written
     assert "findings/bug-one/case.json" in written
     assert HOSTILE not in written

@@ -14,10 +14,11 @@ import pytest
 from made_summaries import HOSTILE, REFUSED, clean, everything, faulty, founding_finding, member
 
 from fuzz.campaign.summary import CampaignSummary
-from fuzz.page.detail import details
-from fuzz.page.heat import SHADES, shade_of
-from fuzz.page.html import SECTIONS, page
-from fuzz.page.statement import statement
+from fuzz.report.campaign import campaign_report
+from fuzz.report.page.campaign_page import SECTIONS, campaign_page
+from fuzz.report.page.detail import details
+from fuzz.report.page.heat import SHADES, shade_of
+from fuzz.report.statement import statement
 
 SCRIPT = "import torch\nprint('<&> \"quoted\"')\n"
 
@@ -29,8 +30,13 @@ def write_script(root: Path) -> None:
     (folder / "case.json").write_text("{}", encoding="utf-8")
 
 
+def page_to(summary: CampaignSummary, root: Path, out: Path) -> str:
+    said = statement(summary)
+    return campaign_page(campaign_report(summary, said), summary, said, details(summary, root), out)
+
+
 def made(summary: CampaignSummary, root: Path) -> str:
-    return page(summary, statement(summary), details(summary, root), root)
+    return page_to(summary, root, root)
 
 
 def parsed(text: str) -> ElementTree.Element:
@@ -67,7 +73,7 @@ def test_ids_are_unique_and_links_lead_somewhere(bad_night: ElementTree.Element)
 def test_nothing_is_loaded_from_anywhere(bad_night: ElementTree.Element) -> None:
     assert [each.tag for each in bad_night.iter() if each.get("src") or each.tag in ("iframe", "object", "embed", "base")] == []
     assert [each.get("href") for each in bad_night.iter("link")] == ["data:,"]
-    style = resources.files("fuzz.page").joinpath("page.css").read_text(encoding="utf-8")
+    style = resources.files("fuzz.report.page").joinpath("page.css").read_text(encoding="utf-8")
     assert not re.search(r"url\((?!#)|@import|https?:", style)
     outside = [each.get("href", "") for each in bad_night.iter("a") if ":" in each.get("href", "")]
     assert outside
@@ -158,7 +164,7 @@ def test_links_lead_from_another_folder_too(tmp_path: Path) -> None:
     write_script(tmp_path)
     summary = faulty(founding_finding())
     out = tmp_path / "somewhere" / "else"
-    tree = parsed(page(summary, statement(summary), details(summary, tmp_path), out))
+    tree = parsed(page_to(summary, tmp_path, out))
     (href,) = [each.get("href") for each in tree.iter("a") if each.text == "repro.py"]
     assert href == "../../findings/bug-one/repro.py"
 

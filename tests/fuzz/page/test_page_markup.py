@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_summaries import HOSTILE
 
-from fuzz.page.markup import Markup, element, join, table, text
+from fuzz.report.page.markup import Markup, element, join, table, text
 
 TEXTS = st.text(st.characters(codec="utf-8")) | st.just(HOSTILE)
 

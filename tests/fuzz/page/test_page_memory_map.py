@@ -10,7 +10,7 @@ from made_summaries import FOUNDING
 from backend.case import Case, MetadataMode
 from backend.devices.registry import open_device
 from backend.path import Path
-from fuzz.page.memory_map import LEAST_SHARE, MOST_SPANS, Bar, Touched, Who, _few, memory_map, scale_of
+from fuzz.report.page.memory_map import LEAST_SHARE, MOST_SPANS, Bar, Touched, Who, _few, memory_map, scale_of
 
 HEADS, Q_BYTES, O_BYTES = 64, 64 * 576, 64 * 512 * 2
 """Of one fp8 row of q and one bf16 row of o; the plan has 4 rows of 16 heads, and the kernel takes each for 64."""

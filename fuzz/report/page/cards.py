@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from backend.findings import Finding
 from fuzz.campaign.summary import FindingStanding, KnownReference, TriagedFinding
-from fuzz.page.bars import memory_figure
-from fuzz.page.detail import Detail
-from fuzz.page.figures import moment, percent, severity
-from fuzz.page.markup import Child, Markup, element, join, table
+from fuzz.report.campaign import standing
+from fuzz.report.figures import moment, percent, severity
+from fuzz.report.page.bars import memory_figure
+from fuzz.report.page.detail import Detail
+from fuzz.report.page.markup import Child, Markup, element, join, table
 from reprod.case_line import case_line
 from reprod.folder import CASE
 from reprod.layout_text import HEADER, assumptions, rows
@@ -66,7 +67,7 @@ def index(details: tuple[Detail, ...]) -> Markup:
                 severity(each.finding),
                 each.finding.count,
                 str(each.finding.reliability),
-                standing(each.finding),
+                standing(each.finding) or "–",
                 each.finding.known.entry if each.finding.known is not None else "–",
             )
             for each in details
@@ -74,12 +75,6 @@ def index(details: tuple[Detail, ...]) -> Markup:
         "Findings, the worst first",
         "index stack",
     )
-
-
-def standing(finding: TriagedFinding) -> str:
-    """New or not, and whether it is expected."""
-    parts = [] if finding.standing is FindingStanding.NOT_COMPARED else [finding.standing.value]
-    return ", ".join(parts + ["expected"] * finding.expected) or "–"
 
 
 def _badges(finding: TriagedFinding) -> Iterator[Markup]:

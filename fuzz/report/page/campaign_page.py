@@ -1,27 +1,23 @@
-"""The page: one self-contained HTML file. Puts sections in their order; each section's own markup is made beside its subject.
-
-Nothing is loaded from anywhere: styles and script are inline, and the page's own policy forbids everything else.
-"""
+"""The sections of a campaign's page in their order; what is drawn in them is made beside its subject."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fuzz.campaign.config import config_lines
-from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, Loss, Member
-from fuzz.page.bars import hatches
-from fuzz.page.cards import card, copyable, index
-from fuzz.page.charts import bar, charts
-from fuzz.page.confirmation import confirmation
-from fuzz.page.detail import Detail
-from fuzz.page.figures import duration, moment, percent, rate, severity
-from fuzz.page.heat import heat_map, legend
-from fuzz.page.markup import Child, Markup, element, join, table
-from fuzz.page.statement import Statement
+from fuzz.campaign.summary import CampaignSummary, Loss, Member
+from fuzz.report.figures import duration, moment, percent, rate, severity
+from fuzz.report.model import Report
+from fuzz.report.page.cards import card, copyable, index
+from fuzz.report.page.charts import bar, charts
+from fuzz.report.page.confirmation import confirmation
+from fuzz.report.page.detail import Detail
+from fuzz.report.page.heat import heat_map, legend
+from fuzz.report.page.html import PageSection, page
+from fuzz.report.page.markup import Child, Markup, element, join, table
+from fuzz.report.statement import Statement
+from fuzz.verdict import Conclusion
 from reprod.case_line import case_line
 from reprod.folder import CASE
 
@@ -34,99 +30,42 @@ SECTIONS = (
     ("environment", "Environment"),
 )
 
-MARKS = {
-    CampaignConclusion.CONFIRMED: ("good", "✓"),
-    CampaignConclusion.EXPECTED_ONLY: ("fair", "✓"),
-    CampaignConclusion.FOUND: ("bad", "✗"),
-    CampaignConclusion.INCOMPLETE: ("fair", "?"),
-}
-
 LOSSES_SHOWN = 100
 """Rows of the table of lost workers; a night that loses more has one reason for all."""
 
 
-def page(summary: CampaignSummary, said: Statement, details: Sequence[Detail], out: Path) -> str:
+def campaign_page(report: Report, summary: CampaignSummary, said: Statement, details: Sequence[Detail], out: Path) -> str:
     """The whole file. out: folder that it is written to, for links to the findings' files."""
-    style, script = Markup(_asset("page.css")), Markup(_asset("page.js"))
-    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'; img-src data:; base-uri 'none'"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{said.headline} – aiterfuzz"),
-        element("link", rel="icon", href="data:,"),
-        element("style", style),
-    )
-    body = element(
-        "body",
-        element("a", "Skip to the findings", href="#findings", class_="skip"),
-        _verdict(summary, said),
-        hatches(),
-        element("main", list(_sections(summary, said, tuple(details), out))),
-        _footer(summary, said),
-        element("script", script),
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _asset(name: str) -> str:
-    return resources.files("fuzz.page").joinpath(name).read_text(encoding="utf-8")
-
-
-def _verdict(summary: CampaignSummary, said: Statement) -> Markup:
-    tone, mark = MARKS[summary.conclusion]
-    first, last = summary.members[0], summary.members[-1]
-    about = f"{first.space.backend}, AITER {', '.join(first.space.releases)}, device {first.config.device}, seed {first.seed}"
+    kicker = f"aiterfuzz campaign of {moment(summary.members[-1].created)}"
     if len(summary.members) > 1:
-        about = f"{len(summary.members)} campaigns merged, the last: {about}"
-    return element(
-        "header",
-        element("p", "aiterfuzz campaign of ", moment(last.created), class_="kicker"),
-        element("h1", element("span", mark, class_="mark", aria_hidden="true"), element("span", said.headline)),
-        element("p", said.notice, class_="notice"),
-        element("ul", (element("li", each) for each in said.details), class_="details"),
-        element("p", about, class_="about"),
-        _figures(summary),
-        element("nav", (element("a", title, href=f"#{name}") for name, title in SECTIONS), aria_label="Sections", class_="toc"),
-        class_=f"verdict {tone}",
-    )
-
-
-def _figures(summary: CampaignSummary) -> Markup:
-    counts = summary.counts
-    figures: list[tuple[str, Child]] = [
-        ("ran", counts.clean + counts.faulty + counts.died),
-        ("cases a second", rate(summary.rate)),
-        ("running time", duration(summary.seconds)),
-        ("features covered", summary.features),
-        ("kernels reached", len(summary.kernels)),
-        ("distinct findings", len(summary.findings)),
-    ]
-    return element(
-        "dl", (element("div", element("dt", name), element("dd", value)) for name, value in figures), class_="figures"
-    )
-
-
-def _sections(summary: CampaignSummary, said: Statement, details: tuple[Detail, ...], out: Path) -> Iterator[Markup]:
+        kicker = f"{len(summary.members)} campaigns merged, the last: {kicker}"
     bodies: dict[str, list[Child]] = {
-        "findings": [_findings(summary, details, out)],
+        "findings": [_findings(summary, tuple(details), out)],
         "confirmation": [confirmation(said)],
         "coverage": [_coverage(summary, said)],
         "time": [charts(summary.samples)],
         "workers": [_losses(summary)],
         "environment": [_environment(summary)],
     }
-    for name, title in SECTIONS:
-        yield element(
-            "section", element("h2", title, id=f"{name}-title"), bodies[name], id=name, aria_labelledby=f"{name}-title"
-        )
+    sections = [PageSection(name, title, bodies[name]) for name, title in SECTIONS]
+    fair = report.verdict.conclusion is Conclusion.CLEAN and bool(summary.findings)
+    return page(report, kicker, _figures(summary), sections, fair)
+
+
+def _figures(summary: CampaignSummary) -> list[tuple[str, Child]]:
+    counts = summary.counts
+    return [
+        ("ran", counts.ran + counts.died),
+        ("cases a second", rate(summary.rate)),
+        ("running time", duration(summary.seconds)),
+        ("features covered", summary.features),
+        ("kernels reached", len(summary.kernels)),
+        ("distinct findings", len(summary.findings)),
+    ]
 
 
 def _findings(summary: CampaignSummary, details: tuple[Detail, ...], out: Path) -> Markup:
-    ran = summary.counts.clean + summary.counts.faulty + summary.counts.died
+    ran = summary.counts.ran + summary.counts.died
     return join(
         _comparison(summary),
         index(details) if len(details) > 1 else None,
@@ -177,7 +116,7 @@ def _coverage(summary: CampaignSummary, said: Statement) -> Markup:
 
 
 def _unmodelled(summary: CampaignSummary) -> Markup | None:
-    reasons = summary.counts.unmodelled_reasons
+    reasons = summary.unmodelled_reasons
     if not reasons:
         return None
     rows = [(reason.text, reason.cases) for reason in reasons]
@@ -281,12 +220,4 @@ def _resources(amounts: Mapping[str, float]) -> str:
     """What Ray lent, memory in GiB."""
     return ", ".join(
         f"{name} {amount / 2**30:,.1f} GiB" if "memory" in name else f"{name} {amount:g}" for name, amount in amounts.items()
-    )
-
-
-def _footer(summary: CampaignSummary, said: Statement) -> Markup:
-    member = summary.members[0]
-    return element(
-        "footer",
-        element("p", f"aiterfuzz {member.provenance.project}, sources {member.provenance.rules}. {said.notice}"),
     )

@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fuzz.campaign.summary import CoverageCell, Span
-from fuzz.page.figures import short
-from fuzz.page.markup import Markup, element
-from fuzz.page.statement import ShapeStatement
+from fuzz.report.figures import short
+from fuzz.report.page.markup import Markup, element
+from fuzz.report.statement import ShapeStatement
 
 SHADES = 6
 """Steps of the scale, from a single case to the fullest field; from each to the next it is the same ratio of cases."""

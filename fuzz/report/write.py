@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from backend.codec import to_plain
 from backend.errors import UsageError
 from fuzz.campaign.read_summary import load_summary
 from fuzz.campaign.store import store_path
 from fuzz.campaign.summary import CampaignSummary
-from fuzz.page.detail import details
-from fuzz.page.html import page
-from fuzz.page.junit_tests import report_xml
-from fuzz.page.markdown import markdown
-from fuzz.page.report_json import plain
-from fuzz.page.statement import statement
+from fuzz.report.campaign import campaign_report
+from fuzz.report.page.campaign_page import campaign_page
+from fuzz.report.page.detail import Detail, details
+from fuzz.report.render import json_text, junit, markdown
+from fuzz.report.statement import statement
+
+FORMAT = 2
+"""Of report.json; raised when a field changes its meaning or goes."""
 
 PAGE, JSON, JUNIT, MARKDOWN = "report.html", "report.json", "report.xml", "summary.md"
 
@@ -44,11 +48,13 @@ def write_report(store: Path, out: Path | None = None) -> WrittenPage:
 def report_of(summary: CampaignSummary, root: Path, out: Path) -> WrittenPage:
     """The same of a summary that is read already. root: folder of the store."""
     said, found = statement(summary), details(summary, root)
+    report = campaign_report(summary, said)
+    plain = {"format": FORMAT, "statement": said, "summary": summary, "findings": [_plain(detail) for detail in found]}
     texts = {
-        PAGE: page(summary, said, found, out),
-        JSON: plain(summary, said, found),
-        JUNIT: report_xml(summary, said),
-        MARKDOWN: markdown(summary, said),
+        PAGE: campaign_page(report, summary, said, found, out),
+        JSON: json_text(replace(report, plain=plain)),
+        JUNIT: junit(report),
+        MARKDOWN: markdown(report),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -59,6 +65,18 @@ def report_of(summary: CampaignSummary, root: Path, out: Path) -> WrittenPage:
             f"--out: given {str(out)!r}; it cannot be written to ({error.strerror or error}); give another"
         ) from error
     return WrittenPage(summary, *(out / name for name in (PAGE, JSON, JUNIT, MARKDOWN)))
+
+
+def _plain(detail: Detail) -> dict[str, Any]:
+    """What the summary does not have of a finding."""
+    return {
+        "signature": detail.finding.signature,
+        "blame": to_plain(detail.blame),
+        "memory_map": to_plain(detail.memory),
+        "would_hardware_fault": to_plain(detail.hardware),
+        "files": list(detail.files),
+        "why_not_run_again": detail.why_not,
+    }
 
 
 def _replace(path: Path, text: str) -> None:

@@ -5,21 +5,17 @@ Everything a page, a JUnit file or a job summary claims is worked out here, once
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from backend.codec import to_plain
 from backend.devices.kinds import Ground, Witness, device_kind
 from backend.findings import FindingKind, Severity
-from fuzz.campaign.summary import CampaignConclusion, CampaignSummary, Member, Reason, Span, TriagedFinding
+from fuzz.campaign.summary import CampaignSummary, Member, Reason, Span, TriagedFinding
 from fuzz.models import model_named
-from fuzz.page.accepted import Accepted, accepted
 from fuzz.space import SHAPES, CaseSpace
+from fuzz.verdict import Conclusion
 
 
 class Harm(StrEnum):
@@ -87,49 +83,41 @@ class ShapeStatement:
 
 @dataclass(frozen=True, slots=True)
 class CampaignScope:
-    """What the cases of one campaign were drawn from, in words, by what it is about; and what its device is worth.
-
-    accepted: which combinations of that reach a kernel.
-    """
+    """What the cases of one campaign were drawn from, in words, by what it is about; and what its device is worth."""
 
     identity: str
     device: str
     witness: Witness
     drawn_from: Mapping[str, str]
-    accepted: Accepted
     cases: int
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """The whole. notice: what must stand beside it. digest: of all of the above, see `digest_of`."""
+    """The whole. notice: what must stand beside it."""
 
-    conclusion: CampaignConclusion
+    conclusion: Conclusion
     headline: str
     details: tuple[str, ...]
     notice: str
     shapes: tuple[ShapeStatement, ...]
     scopes: tuple[CampaignScope, ...]
     not_covered: tuple[str, ...]
-    digest: str
 
 
 def statement(summary: CampaignSummary) -> Statement:
     """What may be said of a summary."""
     shapes = tuple(_shapes(summary))
     scopes = tuple(_scope(member) for member in summary.members)
-    limits = tuple(_not_covered(summary, scopes))
-    head = headline(summary, shapes)
-    details = tuple(_details(summary))
-    notice = " ".join(dict.fromkeys(scope.witness.notice for scope in scopes))
-    said = Statement(summary.conclusion, head, details, notice, shapes, scopes, limits, "")
-    return replace(said, digest=digest_of(to_plain(said)))
-
-
-def digest_of(plain: Mapping[str, Any]) -> str:
-    """sha256 of a statement as report.json holds it, its digest aside: keys sorted, Python's separators, UTF-8."""
-    signed = {name: value for name, value in plain.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
+    return Statement(
+        conclusion=summary.verdict.conclusion,
+        headline=headline(summary, shapes),
+        details=tuple(_details(summary)),
+        notice=" ".join(dict.fromkeys(scope.witness.notice for scope in scopes)),
+        shapes=shapes,
+        scopes=scopes,
+        not_covered=tuple(_not_covered(summary, scopes)),
+    )
 
 
 def harm(finding: TriagedFinding) -> Harm:
@@ -143,18 +131,18 @@ def headline(summary: CampaignSummary, shapes: Sequence[ShapeStatement]) -> str:
     """The one line that is read first."""
     ran = summary.counts.clean + summary.counts.faulty + summary.counts.died
     where = listed([shape.label or f"{shape.num_head} heads" for shape in shapes]) or "anything"
-    match summary.conclusion:
-        case CampaignConclusion.CONFIRMED:
+    match summary.verdict.conclusion:
+        case Conclusion.CLEAN if not summary.findings:
             return f"No memory fault on {where} in {counted(ran, 'case')}"
-        case CampaignConclusion.EXPECTED_ONLY:
+        case Conclusion.CLEAN:
             return f"Nothing but {counted(len(summary.findings), 'expected fault')} on {where} in {counted(ran, 'case')}"
-        case CampaignConclusion.INCOMPLETE:
+        case Conclusion.OPEN:
             missing = "; ".join(summary.doubts)
             return f"Incomplete: nothing unexpected found on {where}, but less ran than was asked for: {missing}"
-        case CampaignConclusion.FOUND:
-            unexpected = [finding for finding in summary.findings if not finding.expected and not finding.of_our_own]
+        case Conclusion.FAULTY:
+            blamed = [finding for finding in summary.findings if finding.is_blamed]
             never = f"; {'; '.join(summary.never_ran)}" if summary.never_ran else ""
-            return f"{by_harm(unexpected)} found on {_where_found(unexpected, shapes) or where}{never}"
+            return f"{by_harm(blamed)} found on {_where_found(blamed, shapes) or where}{never}"
 
 
 def by_harm(findings: Sequence[TriagedFinding]) -> str:
@@ -186,7 +174,7 @@ def _details(summary: CampaignSummary) -> Iterator[str]:
         there, gone = len(compared.still_there), len(compared.gone)
         yield f"Against last time: {len(compared.new):,} new, {there:,} still there, {gone:,} gone."
     expected = sum(finding.expected for finding in summary.findings)
-    if expected and summary.conclusion is CampaignConclusion.FOUND:
+    if expected and summary.verdict.conclusion is Conclusion.FAULTY:
         yield f"{counted(expected, 'further finding')} {'is' if expected == 1 else 'are'} expected."
     unclear = len(summary.not_reproduced)
     if unclear:
@@ -202,7 +190,6 @@ def _details(summary: CampaignSummary) -> Iterator[str]:
     }
     parts = [f"{count:,} {fate}" for fate, count in fates.items() if count]
     yield f"{counted(counts.cases, 'case')} drawn{': ' if parts else ''}{listed(parts)}."
-    yield from (f"{doubt[0].upper()}{doubt[1:]}." for doubt in summary.doubts)
 
 
 def label_of(heads: int, members: Sequence[Member]) -> str:
@@ -271,7 +258,6 @@ def _scope(member: Member) -> CampaignScope:
         device=member.config.device,
         witness=device_kind(member.config.device).witness,
         drawn_from=dict(_drawn_from(member, member.space)),
-        accepted=accepted(member),
         cases=member.cases,
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fuzz.campaign.summary import Sample
-from fuzz.page.figures import duration, rate
-from fuzz.page.markup import Markup, element, join
+from fuzz.report.figures import duration, rate
+from fuzz.report.page.markup import Markup, element, join
 
 WIDTH, HEIGHT = 600, 120
 """Units of the drawing, which is stretched to its place: nothing in it has a shape that stretching would spoil."""

@@ -20,7 +20,7 @@ from backend.revision.revision import host_of
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.soundness import read_text_of
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
-from fuzz.page.memory_map import MemoryMap, memory_map
+from fuzz.report.page.memory_map import MemoryMap, memory_map
 from reprod.blame import Blame, blame
 from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT
 from reprod.layouts import Layouts, layouts

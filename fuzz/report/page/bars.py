@@ -5,9 +5,9 @@ SVG with places in percent and no view box, so that a bar fits any screen; every
 
 from __future__ import annotations
 
-from fuzz.page.figures import size
-from fuzz.page.markup import Markup, element, join, text
-from fuzz.page.memory_map import Bar, MemoryMap, Scale, Touched, Who, scale_of
+from fuzz.report.figures import size
+from fuzz.report.page.markup import Markup, element, join, text
+from fuzz.report.page.memory_map import Bar, MemoryMap, Scale, Touched, Who, scale_of
 
 HEIGHT, LANE, TOP = 26, 9, 4
 """Pixels: of a bar, of a lane, and above the first lane."""

@@ -1,0 +1,35 @@
+"""What the gate of a source and the gate of a rule say in one way: the headline, and a test for each open question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fuzz.report.model import Result, Test
+from fuzz.verdict import Conclusion, Verdict
+from reprod.text import one_line
+
+
+def headline(verdict: Verdict, subject: str, has: str, rest: int) -> str:
+    """One sentence; what was asked for and did not run stands in it, whatever else there is to say.
+
+    subject: completes "no memory fault that the ..."; has: begins the headline of faults ("the change brings"). rest: faults
+    that are nobody's here.
+    """
+    count, questions = verdict.blamed, verdict.open_questions
+    if count:
+        left = f"; not all of it ran: {len(questions)} open, listed above" if questions else ""
+        return f"FAULTY: {has} {count} fault{'' if count == 1 else 's'}{left}"
+    kept = f"; {rest} known or in the base too" if rest else ""
+    if verdict.conclusion is Conclusion.OPEN:
+        more = f" (and {len(questions) - 1} more, listed above)" if len(questions) > 1 else ""
+        said = f"not run: {one_line(questions[0])}{more}; no fault in what did run"
+        return f"OPEN: {said if verdict.counts.ran else f'nothing ran: {one_line(questions[0])}{more}'}{kept}"
+    return f"clean: no memory fault that the {subject}{kept}"
+
+
+def question_tests(verdict: Verdict) -> Iterator[Test]:
+    """An error for each thing that did not run; one that passed where there is nothing to say."""
+    for question in verdict.open_questions:
+        yield Test(question.partition(":")[0], "gate", Result.ERROR, question)
+    if verdict.conclusion is Conclusion.CLEAN:
+        yield Test("no fault to blame the source for", "gate")

@@ -1,0 +1,154 @@
+"""The Report of a campaign (run, campaign, nightly, report): its summary and its statement as sections and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from fuzz.campaign.summary import CampaignSummary, FindingStanding, Reason, TriagedFinding
+from fuzz.report.figures import duration, moment, rate, severity, span
+from fuzz.report.model import Code, Report, Result, Room, Section, Test
+from fuzz.report.statement import ShapeVerdict, Statement, statement
+from reprod.case_line import case_line
+
+REASONS_SHOWN, FINDINGS_SHOWN = 8, 30
+"""Rows; a job's page takes a megabyte, and its reader less."""
+
+
+def campaign_report(summary: CampaignSummary, said: Statement | None = None) -> Report:
+    """What a campaign came to. said: its statement, where somebody made it already."""
+    said = said if said is not None else statement(summary)
+    member = summary.members[0]
+    title = f"aiterfuzz {member.space.backend}"
+    return Report(
+        title=title,
+        verdict=summary.verdict,
+        headline=said.headline,
+        notice=said.notice,
+        about=tuple(_about(summary, said)),
+        sections=tuple(_sections(summary, said)),
+        explained=tuple(_in_words(finding) for finding in summary.findings[:FINDINGS_SHOWN] if finding.is_blamed),
+        notes=(),
+        tests=tuple(replace(test, classname=title.replace(".", "_")) for test in _tests(summary, said)),
+        seconds=summary.seconds,
+        began=moment(member.created).replace(" UTC", ":00Z").replace(" ", "T"),
+    )
+
+
+def _about(summary: CampaignSummary, said: Statement) -> Iterator[str]:
+    member, counts = summary.members[0], summary.counts
+    releases = ", ".join(member.space.releases)
+    yield f"{member.space.backend}, AITER {releases}, device {member.config.device}, seed {member.seed}"
+    speed = f"{counts.cases:,} cases in {duration(summary.seconds)} ({rate(summary.rate)}/s)"
+    yield f"{speed}, {counts.ran:,} ran, coverage {summary.features:,}"
+    if summary.losses:
+        named = sum(loss.case is not None for loss in summary.losses)
+        yield f"{len(summary.losses):,} workers lost and replaced, at a case that is known: {named:,}"
+    yield from said.details
+
+
+def _sections(summary: CampaignSummary, said: Statement) -> Iterator[Section]:
+    rows = ((s.name, s.verdict.value, s.clean, s.faulty, s.cases, span(s.batch), span(s.kv_len)) for s in said.shapes)
+    yield Section("", ("shape", "verdict", "clean", "faulty", "drawn", "batch", "longest KV"), tuple(rows), room=Room.PAGES)
+    cases = summary.counts.cases
+    yield from _reasons(summary.refused_reasons, f"of {cases:,} cases were refused, which is not a fault")
+    yield from _reasons(summary.unmodelled_reasons, f"of {cases:,} cases are not modelled; nothing is known of them")
+    found = summary.findings
+    if found:
+        header = ("worst", "cases", "repeated", "known", "signature", "smallest case", "folder")
+        shown = tuple(_row(finding) for finding in found[:FINDINGS_SHOWN])
+        yield Section(f"{len(found):,} finding{'' if len(found) == 1 else 's'}", header, shown, len(found) - len(shown))
+    if summary.not_reproduced:
+        what = "a process died once and not again, which is no finding; kept for a retry"
+        unclear = ((each.count, str(each.reliability), each.message, each.folder or "") for each in summary.not_reproduced)
+        heading = f"{len(summary.not_reproduced):,} not reproduced: {what}"
+        yield Section(heading, ("cases", "repeated", "what happened", "folder"), tuple(unclear))
+    if summary.comparison is not None and summary.comparison.gone:
+        gone = (
+            (Code(each.signature), each.message, each.known.entry if each.known is not None else "")
+            for each in summary.comparison.gone
+        )
+        heading = f"{len(summary.comparison.gone):,} gone since last time ({summary.comparison.store})"
+        yield Section(heading, ("signature", "what it was", "known"), tuple(gone))
+    for scope in said.scopes:
+        yield Section("", ("drawn from", ""), tuple(scope.drawn_from.items()), room=Room.SMALL_PRINT)
+    yield Section("Not covered", (), tuple((limit,) for limit in said.not_covered), room=Room.SMALL_PRINT)
+
+
+def _reasons(reasons: Sequence[Reason], what: str) -> Iterator[Section]:
+    if reasons:
+        rows = tuple((reason.cases, reason.text) for reason in reasons[:REASONS_SHOWN])
+        heading = f"{sum(reason.cases for reason in reasons):,} {what}"
+        yield Section(heading, ("cases", "reason"), rows, len(reasons) - len(rows))
+
+
+def _row(finding: TriagedFinding) -> tuple[object, ...]:
+    known = finding.known.entry if finding.known is not None else ""
+    return (
+        finding.severity.name.lower(),
+        finding.count,
+        str(finding.reliability),
+        ", ".join(part for part in (known, standing(finding)) if part) or "-",
+        Code(finding.signature),
+        case_line(finding.smallest) + ("" if finding.minimal else " (not minimal yet)"),
+        finding.folder or "",
+    )
+
+
+def standing(finding: TriagedFinding) -> str:
+    """Whether it is expected, and new or not; "" where nothing is to be said."""
+    compared = "" if finding.standing is FindingStanding.NOT_COMPARED else finding.standing.value
+    return ", ".join(part for part in ("expected" if finding.expected else "", compared) if part)
+
+
+def _in_words(finding: TriagedFinding) -> str:
+    upstream = f" (known: {', '.join(finding.known.references)})" if finding.known is not None else ""
+    return f"{finding.kind.row.title}: {finding.message}{upstream}"
+
+
+def _tests(summary: CampaignSummary, said: Statement) -> Iterator[Test]:
+    """One for each shape and each fault; what is gone has passed.
+
+    The test of a shape is about memory; a wrong result fails in the test of its own. A fault that the configuration expects is
+    skipped with its name. A campaign that ran less than it was asked to is an error.
+    """
+    doubts = "; ".join(summary.doubts)
+    result = Result.ERROR if doubts else Result.PASSED
+    yield Test("the campaign ran what it was asked to", "", result, doubts, seconds=summary.seconds)
+    expected = {finding.signature for finding in summary.findings if finding.expected}
+    for shape in said.shapes:
+        test = Test(f"no memory fault on {shape.name}", "", message=shape.sentence)
+        text = _text([shape.sentence, said.notice, *(f"found here: {signature}" for signature in shape.signatures)])
+        if shape.verdict in (ShapeVerdict.CONFIRMED, ShapeVerdict.WRONG_RESULTS):
+            yield replace(test, text=text)
+        elif shape.verdict is ShapeVerdict.NOTHING_RAN:
+            yield replace(test, result=Result.ERROR, text=text)
+        elif set(shape.signatures) <= expected:
+            yield replace(test, result=Result.SKIPPED, message=f"expected: {shape.sentence}")
+        else:
+            yield replace(test, result=Result.FAILURE, text=text)
+    yield from (_test(finding) for finding in summary.findings)
+    for unclear in summary.not_reproduced:
+        yield Test(unclear.signature, "", Result.SKIPPED, f"not reproduced, {unclear.reliability}: {unclear.message}")
+    for gone in summary.comparison.gone if summary.comparison is not None else ():
+        yield Test(gone.signature, "", text=_text(["gone since last time", gone.message]))
+
+
+def _test(finding: TriagedFinding) -> Test:
+    title = f"{finding.kind.row.title}: {finding.message}"
+    if finding.expected:
+        return Test(finding.signature, "", Result.SKIPPED, f"expected: {title}")
+    known = "" if finding.known is None else f"known as {finding.known.entry}: {', '.join(finding.known.references)}"
+    text = [
+        title,
+        f"{severity(finding)}, {finding.count:,} cases, repeated: {finding.reliability}, {finding.standing.value}",
+        f"smallest case: {case_line(finding.smallest)}",
+        known,
+        *(f"{each.party.value}, {each.stage}: {each.message}" for each in finding.findings),
+        f"files: {finding.folder}" if finding.folder is not None else "",
+    ]
+    return Test(finding.signature, "", Result.ERROR if finding.of_our_own else Result.FAILURE, title, _text(text))
+
+
+def _text(parts: list[str]) -> str:
+    return "\n".join(part for part in parts if part)
