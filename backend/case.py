@@ -29,7 +29,7 @@ class DType(StrEnum):
 
     @property
     def itemsize(self) -> int:
-        """Bytes an element."""
+        """The bytes that an element takes."""
         return 1 if self is DType.FP8 else 2
 
 
@@ -199,7 +199,7 @@ class Case:
 
     @property
     def batch(self) -> int:
-        """Number of requests."""
+        """The number of requests in the batch."""
         return len(self.kv_lens)
 
     @property

@@ -92,7 +92,7 @@ class CaseField:
             raise UsageError.not_allowed(f"case field {self.name}", value, self.allowed_text())
 
     def allowed_text(self) -> str:
-        """What `check` allows."""
+        """Says what `check` allows."""
         limits = ", ".join(map(str, self.choices)) or f"{self.least}..{self.most}"
         return self.allowed or ("null or " if self.optional else "") + limits
 

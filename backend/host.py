@@ -125,13 +125,13 @@ class BuiltIn(Host):
         return Call(decision, device, allocated, needed, planned, decode, launched)
 
     def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
-        """See Host.plan."""
+        """Plans by the release's rules (see Host.plan)."""
         case = decision.case
         assert decision.planning is not None
         return plan(release(case.release), TargetGpu(case.arch, case.compute_units), decision.planning, allocated)
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
-        """See Host.launch."""
+        """Launches by the release's rules (see Host.launch)."""
         case = decision.case
         return launch(release(case.release), TargetGpu(case.arch, case.compute_units), decode, self.source)
 

@@ -29,9 +29,9 @@ from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.frozen_states import Guide
 from fuzz.campaign.maker import Maker
+from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.campaign.triage import default_corpus
-from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.provenance import provenance
 from reprod.corpus import load_corpus
 

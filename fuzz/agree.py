@@ -51,7 +51,7 @@ class Seen:
 
     @classmethod
     def of(cls, observation: Observation) -> Seen:
-        """From an observation."""
+        """Takes what is written down of an observation."""
         return cls(
             violations=observation.violations,
             numbers=observation.numbers,

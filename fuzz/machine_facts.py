@@ -48,7 +48,7 @@ MEMORY_GIB = 4
 
 
 class FactState(StrEnum):
-    """Of one thing."""
+    """How one thing stands on the machine."""
 
     HERE = "here"
     MISSING = "missing"  # something cannot be done without it

@@ -34,7 +34,7 @@ class Context(Protocol):
 
     @property
     def project(self) -> str:
-        """Version of aiterfuzz."""
+        """The version of aiterfuzz that found it."""
 
     @property
     def rules(self) -> str:
@@ -42,7 +42,7 @@ class Context(Protocol):
 
     @property
     def python(self) -> str:
-        """Version of Python."""
+        """The version of Python that ran."""
 
     @property
     def versions(self) -> Mapping[str, str]:

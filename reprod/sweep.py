@@ -103,7 +103,7 @@ class _Noting:
         self.ran: dict[str, bool] = {}
 
     def run(self, case: Case) -> Outcome:
-        """The path's outcome."""
+        """The path's outcome, kept for the next time."""
         outcome = self._path.run(case)
         seen = outcome.observation
         if seen is not None:

@@ -77,7 +77,7 @@ def stays_persistent(device: TargetGpu, arguments: DecodeArguments, batch: int) 
 
 
 def leaves_at_large_batches(device: TargetGpu, arguments: DecodeArguments, batch: int) -> bool:
-    """_use_persistent_mla_decode of 2026-08."""
+    """Whether a large batch leaves the persistent kernel: `_use_persistent_mla_decode` of 2026-08."""
     return (
         arguments.num_kv_splits is None
         and batch >= PERSISTENT_MAX_BATCH

@@ -20,7 +20,7 @@ class ElementType(StrEnum):
 
     @property
     def itemsize(self) -> int:
-        """Bytes an element."""
+        """The bytes that an element takes."""
         return _ITEM_SIZE[self]
 
 

@@ -185,11 +185,6 @@ def _data_places(instruction: Instruction) -> slice:
     return slice(0, 1) if form in (Format.MUBUF, Format.SMEM) else slice(1, 2)
 
 
-def data_operands(instruction: Instruction) -> tuple[Operand, ...]:
-    """The sources of a memory instruction that say what is stored; empty for a load."""
-    return instruction.sources[_data_places(instruction)]
-
-
 def address_operands(instruction: Instruction) -> tuple[Operand, ...]:
     """The sources of a memory instruction that say where: vaddr, descriptor or base, scalar offset."""
     sources = list(instruction.sources)
@@ -215,7 +210,7 @@ def _dpp_skips_lanes(modifiers: Modifiers) -> bool:
 
 
 def uses(instruction: Instruction) -> int:
-    """Units read."""
+    """The units that are read."""
     return effects(instruction).uses
 
 

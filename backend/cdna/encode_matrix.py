@@ -78,7 +78,7 @@ def _partly_overlaps(encoded: Encoded, instruction: Instruction) -> bool:
 
 
 def _fast(encoded: Encoded, a: Operand, b: Operand, size: int, first: int, second: int, overlaps: bool) -> Encoded:
-    """What matrix.py does."""
+    """Says what matrix.py executes for a mnemonic."""
     if overlaps and size == 32:
         raise NotModelledError("a 32x32 result that overlaps a part of its third operand, which the ISA does not allow")
     encoded.handler, encoded.opcode = matrix.matrix, size

@@ -74,7 +74,7 @@ class Expression:
         return _sum(((*left, *right), a * b) for (left, a), (right, b) in product(self.terms, other.terms))
 
     def scaled(self, factor: int) -> Expression:
-        """Times an integer."""
+        """The expression times an integer."""
         return Expression(tuple((atoms, coefficient * factor) for atoms, coefficient in self.terms)) if factor else ZERO
 
     def divided(self, divisor: int) -> Expression | None:
@@ -84,7 +84,7 @@ class Expression:
         return Expression(tuple((atoms, coefficient // divisor) for atoms, coefficient in self.terms))
 
     def constant_part(self) -> int:
-        """The constant term."""
+        """The constant term of the sum."""
         return next((coefficient for atoms, coefficient in self.terms if not atoms), 0)
 
 
@@ -100,12 +100,12 @@ def _sum(terms: Iterable[tuple[Product, int]]) -> Expression:
 
 
 def constant(value: int) -> Expression:
-    """An integer."""
+    """The expression of an integer."""
     return Expression((((), value),)) if value else ZERO
 
 
 def atom(of: Atom) -> Expression:
-    """One atom, once."""
+    """The expression that is one atom, once."""
     return Expression((((of,), 1),))
 
 

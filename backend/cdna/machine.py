@@ -63,7 +63,7 @@ class MachineLaunch:
 
     @property
     def workgroups(self) -> int:
-        """Number of workgroups."""
+        """The number of workgroups."""
         return self.grid[0] * self.grid[1] * self.grid[2]
 
     @property

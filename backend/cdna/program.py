@@ -8,7 +8,7 @@ kernel and kept; knows nothing of a launch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +61,6 @@ class Program:
     reset_rows: NDArray[np.int32]
     uses_lds: bool
     sliced: bool
-
-    @cached_property
-    def record_of_original(self) -> dict[int, int]:
-        """Original index -> record index, for those that have a record."""
-        return {int(original): number for number, original in enumerate(self.originals)}
 
 
 @lru_cache(maxsize=64)

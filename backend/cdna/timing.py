@@ -47,7 +47,7 @@ class Queues:
         self.timing = timing
 
     def fill(self, context: NDArray[np.int64]) -> None:
-        """Tell the context."""
+        """Writes the costs into the context."""
         for slot, array in (
             (at.CTX_PENDING, self.entries),
             (at.CTX_PENDING_ROWS, self.rows),

@@ -143,7 +143,7 @@ ERRORS: dict[str, Callable[[str], AiterfuzzError]] = {
 
 
 class ServiceWorker:
-    """The child's side."""
+    """The child's side of a service."""
 
     def __init__(self) -> None:
         self._service: Any = None

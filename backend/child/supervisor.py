@@ -197,7 +197,7 @@ class Ranks:
         return tuple(ended[rank] for rank in range(len(children)))
 
     def close(self) -> None:
-        """Ends all children."""
+        """Ends all of the children."""
         for child in self._children:
             if child is not None:
                 child.close()

@@ -45,13 +45,13 @@ def i32(value: int) -> int:
 
 @inlined
 def u32(value: int) -> int:
-    """`value` modulo 2^32."""
+    """`value` modulo 2^32, which is what a uint32 holds."""
     return value & 0xFFFFFFFF
 
 
 @inlined
 def divide(numerator: int, denominator: int) -> int:
-    """`numerator / denominator`, truncated.
+    """int32 `numerator / denominator`, truncated as in C; CDNA has no instruction for it.
 
     By zero it is |x| + 1 with the numerator's sign, 2 for 0: LLVM expands the division (AMDGPUCodeGenPrepare,
     expandDivRem32) into an estimate, which is 2^32 - 1 then, and two corrections, which both apply.
@@ -134,8 +134,8 @@ def store(words: Words, written: Marks, spans: Table, space: int, word: int, val
 
 
 @numba.njit(nogil=True)
-def clear(words: Words, written: Marks, spans: Table) -> None:
-    """Take back what the previous run wrote."""
+def clear(words: Words, written: Marks, spans: Table, strays: Table) -> None:
+    """Take back what the previous run wrote, and forget its stray reads."""
     for space in range(spans.shape[0]):
         low = max(spans[space, LOW], spans[space, FIRST])
         high = min(spans[space, HIGH], spans[space, LIMIT] - 1)
@@ -145,3 +145,4 @@ def clear(words: Words, written: Marks, spans: Table) -> None:
             written[begin:end] = 0
         spans[space, LOW] = NOTHING_LOW
         spans[space, HIGH] = NOTHING_HIGH
+    strays[0, 0] = 0

@@ -300,7 +300,7 @@ class Expressions(Resolver):
         return self.cast(self.value_of(node.child_by_field_name("value")), self.type_of(node.child_by_field_name("type")), node)
 
     def cast(self, value: Value, to: Any, node: Node) -> Value:
-        """An explicit conversion."""
+        """Lowers an explicit conversion."""
         return self.convert(value, to, node)
 
     def _sizeof_expression(self, node: Node) -> Value:

@@ -43,7 +43,7 @@ class HostCalls(HostValues):
         self._classes: dict[int, tuple[str, Record]] = {}
 
     def statement(self, node: Node) -> None:
-        """One statement."""
+        """Writes one statement."""
         raise NotImplementedError
 
     def function(self, declaration: Declaration, bound: dict[str, Any]) -> tuple[str, Any]:

@@ -19,7 +19,7 @@ def i32(value: int) -> int:
 
 
 def u32(value: int) -> int:
-    """`value` modulo 2^32."""
+    """`value` modulo 2^32, which is what a uint32 holds."""
     return value & 0xFFFFFFFF
 
 
@@ -29,12 +29,12 @@ def i64(value: int) -> int:
 
 
 def u64(value: int) -> int:
-    """`value` modulo 2^64."""
+    """`value` modulo 2^64, which is what a uint64 holds."""
     return value & 0xFFFFFFFFFFFFFFFF
 
 
 def wrapped(value: int, bits: int, signed: bool) -> int:
-    """`value` modulo 2^bits."""
+    """`value` modulo 2 to the power of `bits`."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if signed and value >> (bits - 1) else value
 

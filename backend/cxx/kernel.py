@@ -86,7 +86,7 @@ def _misplaced_barrier(kernel: Any, node: Node, arguments: list[Node]) -> Value:
 
 
 class _Writer(KernelStatements):
-    """Writes one kernel."""
+    """Writes the Python of one kernel."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

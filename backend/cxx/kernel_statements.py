@@ -40,14 +40,14 @@ class _Returns:
 
 
 class KernelStatements(KernelCalls):
-    """Lowers statements."""
+    """Lowers statements of a kernel."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._loops: list[_Loop] = []
 
     def body(self, statements: list[Node], node: Node, returns: Any) -> Value | None:
-        """See KernelCalls.body."""
+        """Lowers a function's body (see KernelCalls.body)."""
         slot = _Returns(returns)
         last = statements[-1] if statements else None
         inside = sum(_has_return(each) for each in statements)
@@ -201,7 +201,7 @@ class KernelStatements(KernelCalls):
     # Statements
 
     def statement(self, node: Node) -> None:
-        """One statement."""
+        """Lowers one statement."""
         method = getattr(self, f"_{node.type}", None)
         if method is None:
             raise self.unknown(node, f"the statement ({node.type})")

@@ -29,19 +29,19 @@ class Int:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The bytes that a value takes."""
         return max(1, self.bits // 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Float:
-    """float or double."""
+    """The types float and double."""
 
     bits: int
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The bytes that a value takes."""
         return self.bits // 8
 
 
@@ -63,14 +63,14 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """T[length]."""
+    """An array type: T[length]."""
 
     of: Any
     length: int
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The bytes that a value takes."""
         return self.length * (size_of(self.of) or 0)
 
 
@@ -165,7 +165,7 @@ def size_of(of: Any) -> int | None:
 
 
 def align_of(of: Any) -> int:
-    """Alignment in bytes."""
+    """The alignment of a type, bytes."""
     if isinstance(of, Record):
         return of.align
     return align_of(of.of) if isinstance(of, Array) else int(size_of(of) or 1)

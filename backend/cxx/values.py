@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.cxx.syntax import Declaration, Node
+from backend.cxx.syntax import Node
 from backend.cxx.types import BOOL, INT, Int, Pointer
 
 
@@ -122,16 +122,6 @@ class Scope:
         while scope is not None:
             yield scope
             scope = scope.parent
-
-
-@dataclass(slots=True, eq=False)
-class Method:
-    """A member function together with its object; object None for a static one."""
-
-    declaration: Declaration
-    node: Node
-    record: Any
-    object: Any
 
 
 def constant(value: Any, of: Any = INT) -> Value:

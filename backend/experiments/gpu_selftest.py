@@ -110,7 +110,7 @@ class Table:
         self.failed = False
 
     def say(self, what: str, said: object, holds: bool = True) -> None:
-        """Prints one line."""
+        """Prints one line at once."""
         self.failed |= not holds
         print(f"{'ok    ' if holds else 'FAILED'} {what:<58} {said}", flush=True)
 

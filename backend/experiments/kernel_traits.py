@@ -179,7 +179,7 @@ def write(table: Mapping[str, KernelTraits]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """See the module."""
+    """The command line; the module says what it does."""
     parser = argparse.ArgumentParser(prog="python -m backend.experiments.kernel_traits", description=__doc__)
     parser.add_argument("--aiter", metavar="PATH", required=True, help="checkout or bare repository of ROCm/aiter")
     parser.add_argument("--kernel", default="", metavar="TEXT", help="only code objects with this in name or blob id")

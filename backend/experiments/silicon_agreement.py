@@ -103,7 +103,7 @@ def compare(path: str) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """See the module."""
+    """The command line; the module says what it does."""
     parser = argparse.ArgumentParser(prog="python -m backend.experiments.silicon_agreement", description=__doc__)
     parser.add_argument("what", choices=("write", "compare"))
     parser.add_argument("file", help=".npz")

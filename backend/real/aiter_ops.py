@@ -104,7 +104,7 @@ class Observer(Protocol):
         """A public function was called."""
 
     def left(self, call: OpCall, result: Any) -> None:
-        """It returned."""
+        """Notes that the call returned."""
 
 
 OFF_VALUES: Mapping[str, Any] = {

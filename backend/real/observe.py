@@ -41,7 +41,7 @@ DECODING_ROLES = {"work_meta_data": "work_metadata"} | {
 
 @dataclass(slots=True, eq=False)
 class SizingSeen:
-    """One sizing call."""
+    """A sizing call that was seen."""
 
     arguments: SizingArguments
     line: SourceLine | None
@@ -49,7 +49,7 @@ class SizingSeen:
 
 @dataclass(slots=True, eq=False)
 class PlanSeen:
-    """One planning call."""
+    """A planning call that was seen."""
 
     arguments: PlanArguments
     buffers: tuple[PassedBuffer, ...]

@@ -136,21 +136,21 @@ class CudaTensor(torch.Tensor):
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        """cuda:0."""
+        """Says that it is on cuda:0."""
         return torch.device("cuda", 0)
 
     @property
     def is_cuda(self) -> bool:  # type: ignore[override]
-        """True."""
+        """Says that it is on a GPU."""
         return True
 
     @property
     def is_cpu(self) -> bool:  # type: ignore[override]
-        """False."""
+        """Says that it is not on the CPU."""
         return False
 
     def get_device(self) -> int:
-        """0."""
+        """Gives the number of its GPU."""
         return 0
 
     def cpu(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -393,7 +393,7 @@ class _Stream:
         raise AttributeError(name)
 
     def query(self) -> bool:
-        """Nothing is pending."""
+        """Says that nothing is pending."""
         return True
 
 
@@ -404,13 +404,13 @@ class _Event:
         pass
 
     def record(self, *args: Any) -> None:
-        """Nothing to record."""
+        """Does nothing: there is nothing to record."""
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
 
     def query(self) -> bool:
-        """It has happened."""
+        """Says that it has happened."""
         return True
 
     def elapsed_time(self, other: _Event) -> float:

@@ -81,7 +81,7 @@ class Revision(Host):
 
     @property
     def label(self) -> str:
-        """Of its files."""
+        """Names the files that it was read from."""
         return self.source.label
 
     def stood_for(self, case: Case) -> Case:
@@ -96,7 +96,7 @@ class Revision(Host):
         return self._call(dataclasses.replace(decision, case=decision.case.replace(release=self._nearest)))
 
     def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
-        """See Host.plan."""
+        """Plans by the revision's text (see Host.plan)."""
         if self._built_in is not None:
             return BuiltIn(self.source).plan(self._as_built_in(decision), allocated)
         device = TargetGpu(decision.case.arch, decision.case.compute_units)
@@ -104,7 +104,7 @@ class Revision(Host):
         return self._plan(decision.mode, device, decision.planning, allocated)
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
-        """See Host.launch."""
+        """Launches by the revision's text (see Host.launch)."""
         if self._built_in is not None:
             return BuiltIn(self.source).launch(self._as_built_in(decision), decode)
         return self._launch(decision.mode, TargetGpu(decision.case.arch, decision.case.compute_units), decode)

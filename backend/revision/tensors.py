@@ -45,11 +45,11 @@ class ShapedTensor:
 
     @property
     def ndim(self) -> int:
-        """Dimensions."""
+        """The number of dimensions."""
         return len(self.shape)
 
     def dim(self) -> int:
-        """Dimensions."""
+        """The number of dimensions."""
         return len(self.shape)
 
     def size(self, dim: int | None = None) -> Any:
@@ -57,7 +57,7 @@ class ShapedTensor:
         return self.shape if dim is None else self.shape[dim]
 
     def numel(self) -> int:
-        """Elements."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     def element_size(self) -> int:

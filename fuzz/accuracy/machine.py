@@ -40,7 +40,7 @@ class UnroundedInputs:
 
     @classmethod
     def of(cls, queries: int, heads: int, kv_lens: tuple[int, ...], seed: int) -> UnroundedInputs:
-        """Normal numbers."""
+        """Draws normally distributed numbers."""
         draw = np.random.default_rng(seed)
         kv = tuple(draw.standard_normal((length, QK_HEAD_DIM)) for length in kv_lens)
         return cls(draw.standard_normal((queries, heads, QK_HEAD_DIM)), kv)

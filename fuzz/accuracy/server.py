@@ -91,7 +91,7 @@ class Server:
             raise CannotRunError(f"{self.url}: an answer of another form: {json.dumps(plain)[:WORDS_SHOWN]}") from error
 
     def _asked(self, path: str, body: Mapping[str, Any] | None) -> tuple[Any, int]:
-        """(JSON answer, tries)."""
+        """Gives the JSON answer and how many tries it took."""
         base = self.url.rstrip("/")
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         request = urllib.request.Request(

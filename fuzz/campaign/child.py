@@ -29,9 +29,9 @@ from backend.serving.registry import named_policy
 from fuzz.campaign.best_cases import KEPT, Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.maker import Maker
-from fuzz.campaign.outcomes import died, outcome_message
+from fuzz.campaign.messages import CaseRan, ChildTask, ChunkRan, Ready, RunCase, RunChunk, TextsWritten, WorkerSetup, WriteTexts
+from fuzz.campaign.outcomes import died
 from fuzz.campaign.present_case import Slot
-from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.compiling import announced
 
 ALONE = 1 << 40
@@ -58,35 +58,33 @@ class CampaignChild:
         return EndKind.ERROR
 
     def run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
-        """One task."""
+        """Does one task and gives its answer."""
         del reporter
-        match payload["do"]:
-            case "setup":
-                return self._take(from_plain(WorkerSetup, payload["setup"]))
-            case "chunk":
-                return self._chunk(payload)
-            case "case":
-                return self._case(from_plain(Case, payload["case"]))
-            case "texts":
-                return self._texts(from_plain(Case, payload["case"]), payload["command"])
-            case other:
-                raise ValueError(f"no such task: {other}")
+        match from_plain(ChildTask, payload, "task"):  # type: ignore[arg-type]  # a union is no class
+            case WorkerSetup() as setup:
+                answer: Any = self._take(setup)
+            case RunChunk() as task:
+                answer = self._chunk(task)
+            case RunCase(case):
+                answer = self._case(case)
+            case WriteTexts(case, command):
+                answer = self._texts(case, command)
+        return dict(to_plain(answer))
 
-    def _take(self, setup: WorkerSetup) -> Mapping[str, Any]:
+    def _take(self, setup: WorkerSetup) -> Ready:
         """Opens the device; what is missing is an answer, because trying again does not help."""
         self._setup = setup
         try:
             named_policy(setup.space.backend)  # whoever sends the setup has it from a person
             source = None if setup.aiter is None else open_source(setup.aiter)
-            ranks = (
-                setup.ranks if device_kind(setup.device).takes_ranks else 1
-            )  # of others, the script alone has so many processes
+            # Of devices without ranks, the script alone has so many processes.
+            ranks = setup.ranks if device_kind(setup.device).takes_ranks else 1
             device = open_device(setup.device, source, ranks=ranks, numbers=setup.numbers)
             self._path = Path(host_of(source), device)
         except AiterfuzzError as error:
-            return {"missing": str(error)}
+            return Ready(str(error))
         self._maker = Maker(setup.space, setup.seed, setup.count)
-        return {}
+        return Ready(None)
 
     @property
     def _ready(self) -> tuple[WorkerSetup, Path, Maker]:
@@ -95,23 +93,19 @@ class CampaignChild:
         assert self._maker is not None
         return self._setup, self._path, self._maker
 
-    def _chunk(self, payload: Payload) -> Mapping[str, Any]:
+    def _chunk(self, task: RunChunk) -> ChunkRan:
         setup, path, maker = self._ready
-        if payload["frozen"] is not None:
-            read = Frozen.from_text(payload["frozen"])
+        if task.frozen is not None:
+            read = Frozen.from_text(task.frozen)
             self._frozen = {0: Frozen(), **{n: each for n, each in self._frozen.items() if n >= read.generation - KEPT}}
             self._frozen[read.generation] = read
-        frozen = self._frozen[payload["generation"]]
-        cases = maker.cases(payload["chunk"], frozen)
-        dead = {
-            int(position): died(cases[int(position)], setup.device, how, discriminator)
-            for position, (how, discriminator) in payload["dead"].items()
-        }
-        report = run_chunk(payload["chunk"], cases, Safe(path, setup.device), frozen, self._slot.note, dead, setup.guided)
-        named = {position: to_plain(cases[position]) for position in payload["name"]}
-        return {"report": report.to_message(), "named": [[position, case] for position, case in named.items()]}
+        frozen = self._frozen[task.generation]
+        cases = maker.cases(task.chunk, frozen)
+        dead = {each.position: died(cases[each.position], setup.device, each.how, each.discriminator) for each in task.dead}
+        report = run_chunk(task.chunk, cases, Safe(path, setup.device), frozen, self._slot.note, dead, setup.guided)
+        return ChunkRan(report.to_message(), tuple((position, cases[position]) for position in task.name))
 
-    def _case(self, case: Case) -> Mapping[str, Any]:
+    def _case(self, case: Case) -> CaseRan:
         setup, path, _ = self._ready
         safe = Safe(path, setup.device)
         self._slot.note(ALONE, 0)
@@ -119,9 +113,9 @@ class CampaignChild:
         self._slot.note(-1, -1)
         once = death_once(outcome.observation) if outcome.observation is not None else None
         # Whoever runs single cases asks how often something comes again: each time counts.
-        return outcome_message(outcome if once is None else reported(case, (once,), None))
+        return CaseRan.of(outcome if once is None else reported(case, (once,), None))
 
-    def _texts(self, case: Case, command: str) -> Mapping[str, Any]:
+    def _texts(self, case: Case, command: str) -> TextsWritten:
         from reprod.folder import folder_name
         from reprod.write import Notes, cause_of, finding_files
 
@@ -130,7 +124,7 @@ class CampaignChild:
         outcome = path.run(case)
         files = finding_files(outcome, setup.made_by, path, setup.seed, command, Notes(ranks=setup.ranks))
         self._slot.note(-1, -1)
-        return {"folder": folder_name(cause_of(outcome).signature, case), "files": dict(files)}
+        return TextsWritten(folder_name(cause_of(outcome).signature, case), files)
 
 
 def main(slot: str) -> None:

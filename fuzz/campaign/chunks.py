@@ -47,7 +47,7 @@ class Safe:
         self.device = device
 
     def run(self, case: Case) -> Outcome:
-        """The outcome."""
+        """The outcome of a case, whatever it raises."""
         try:
             return self.path.run(case)
         except RuleFailedError as failed:
@@ -159,7 +159,7 @@ class _Tally:
         return cell
 
     def report(self, chunk: int, seconds: float) -> ChunkReport:
-        """The chunk."""
+        """The report of the whole chunk."""
         hits, best = self._frozen.hits, self._best
         features = [feature for feature in self._counts if feature in best or hits.get(feature, 0) < COMMON]
         reached = Reached(

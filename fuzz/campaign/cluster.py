@@ -23,8 +23,8 @@ from typing import Any
 
 from backend.child.ends import EndKind
 from backend.errors import CannotRunError, UsageError
+from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost
-from fuzz.campaign.worker_setup import WorkerSetup
 
 OBJECT_STORE_BYTES = 128 << 20
 """What passes through it is a few megabytes a generation; Ray's default takes a third of the memory."""
@@ -163,7 +163,7 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The cluster's name, for people."""
         return self.address or "local"
 
     def free(self) -> int:

@@ -36,10 +36,10 @@ class NoLog:
     """Of a campaign whose store is enough."""
 
     def ran(self, report: ChunkReport) -> None:
-        """Nothing."""
+        """Does nothing with it."""
 
     def found(self, row: FindingRow) -> None:
-        """Nothing."""
+        """Does nothing with it."""
 
 
 class Triage(Protocol):
@@ -52,7 +52,7 @@ class NothingKnown:
     """Of a campaign that has no corpus to ask."""
 
     def reference(self, cause: Any, case: Case) -> KnownReference | None:
-        """None."""
+        """Knows of no reference."""
 
 
 class Verifying(Protocol):

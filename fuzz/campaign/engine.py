@@ -24,6 +24,7 @@ from fuzz.campaign.best_cases import KEPT
 from fuzz.campaign.collaborators import Log, NoLog, Triage, Verifying, View
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.frozen_states import Guide
+from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost, Workers
 from fuzz.campaign.present_case import read_slot
 from fuzz.campaign.progress import Status
@@ -32,7 +33,6 @@ from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.verifying import unverified
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
-from fuzz.campaign.worker_setup import WorkerSetup
 from reprod.folder import write_folder
 
 AHEAD = 2
@@ -160,7 +160,7 @@ class Engine:
             self._view.update(self.status(closing="finishing" if reason is not None else ""))
 
     def status(self, closing: str = "") -> Status:
-        """For the view."""
+        """What the view shows of the campaign."""
         limit, time_limit = self.config.chunk_limit, self.config.time_limit
         cases = self._fates.total()
         return Status(

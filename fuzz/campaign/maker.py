@@ -130,7 +130,7 @@ class _Rarity:
         self._sums = list(accumulate(1 / hits[feature] for feature in self._features))
 
     def draw(self, random: Random) -> int:
-        """A feature."""
+        """Draws a feature by its weight."""
         if random.random() < 0.5:
             return pick(random, self._features)
         return self._features[_place(random, self._sums)]

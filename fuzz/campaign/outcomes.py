@@ -1,16 +1,13 @@
-"""Outcomes as they leave the process that runs cases: their labels, their messages, those of cases that took it along.
+"""Outcomes as they leave the process that runs cases: their labels, and those of cases that took it along.
 
 Knows neither how cases are run nor how they are kept, and imports nothing slow: the process that hands out work needs it too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from backend.case import Case
-from backend.codec import from_plain, to_plain
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome, not_run, reported
@@ -40,17 +37,6 @@ def label_of(outcome: Outcome) -> Label:
     """What became of a case."""
     cause = outcome.cause if outcome.faulty else None
     return Label(outcome.fate, cause.signature if cause is not None else outcome.reason or "")
-
-
-def outcome_message(outcome: Outcome) -> dict[str, Any]:
-    """What is said of a single case."""
-    return {"fate": outcome.fate.value, "findings": to_plain(outcome.findings), "refused": outcome.refused}
-
-
-def outcome_of(message: Mapping[str, Any], case: Case) -> Outcome:
-    """An Outcome with the findings and the refusal of a message; the rest stayed in the process."""
-    findings = tuple(from_plain(Finding, plain) for plain in message["findings"])
-    return reported(case, findings, message["refused"], Fate(message["fate"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Any, Protocol, Self
 
 from backend.child.ends import EndKind
 from backend.errors import UsageError
+from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.worker import Worker
-from fuzz.campaign.worker_setup import WorkerSetup
 
 END_SECONDS = 5.0
 """Until a worker's thread has noticed that its process was killed."""
@@ -67,12 +67,12 @@ class Pool(Workers, Protocol):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The pool's name, for people."""
         ...
 
     @property
     def nodes(self) -> int:
-        """Machines."""
+        """The number of machines."""
         ...
 
     @property
@@ -152,7 +152,7 @@ class Local:
         return self._most - len(self._actors)
 
     def spawn(self, setup: WorkerSetup, name: str, running: str) -> _Actor:
-        """Starts a worker."""
+        """Starts a worker in a thread."""
         actor = _Actor(Worker(setup, name, running))
         self._actors.append(actor)
         return actor
@@ -164,7 +164,7 @@ class Local:
         return answer
 
     def put(self, value: Any) -> Any:
-        """The value itself."""
+        """Gives the value itself."""
         return value
 
     def wait(self, calls: Sequence[futures.Future[Any]], seconds: float) -> list[futures.Future[Any]]:

@@ -28,7 +28,7 @@ class At:
 
 
 class Slot:
-    """The writing side."""
+    """The side that writes the slot."""
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(_SIZE))

@@ -21,6 +21,7 @@ from backend.serving.registry import named_policy
 from fuzz.campaign.collaborators import Log, NoLog, NothingKnown, Triage
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
+from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Pool
 from fuzz.campaign.present_case import read_slot
 from fuzz.campaign.progress import Live
@@ -30,7 +31,6 @@ from fuzz.campaign.soundness import require_plain
 from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, cannot_be_written, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding
 from fuzz.campaign.verifying import NoVerifier, Verifier
-from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.interruption import Interruption
 from fuzz.provenance import Provenance, own_fingerprint
 from reprod.folder import prepare_folder

@@ -157,7 +157,7 @@ class Lock:
             raise UsageError(f"{folder}: another campaign is writing there; wait for it, or give another --out") from error
 
     def release(self) -> None:
-        """Lets others write."""
+        """Lets other processes write again."""
         self._file.close()
 
 
@@ -251,7 +251,7 @@ class Store:
         return self._offset + self._clock.seconds
 
     def end_session(self, reason: str) -> None:
-        """Notes the end."""
+        """Notes how the session ended."""
         now = self._clock.now
         self._db.execute(
             "UPDATE sessions SET ended = ?, seen = ?, reason = ? WHERE campaign = ? AND number = ?",
@@ -391,7 +391,7 @@ class Store:
         self._cells.clear()
 
     def close(self) -> None:
-        """Commits and closes."""
+        """Commits what is pending and closes."""
         self.commit()
         self._db.execute("COMMIT")
         self._db.close()

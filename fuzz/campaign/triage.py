@@ -33,7 +33,7 @@ class KnownFaults:
 
     @property
     def entries(self) -> Sequence[str]:
-        """Ids."""
+        """The ids of all entries."""
         return [entry.id for entry in self._entries]
 
     def reference(self, cause: Finding, case: Case) -> KnownReference | None:
@@ -50,10 +50,6 @@ class KnownFaults:
             return _reference_of(exact[0]) if exact else None
         entry, _ = min(same, key=lambda found: (found[0] not in exact, abs(found[1].num_head - case.num_head)))
         return _reference_of(entry)
-
-    def entries_of(self, signature: str) -> tuple[str, ...]:
-        """Ids of the entries whose own case shows the signature."""
-        return tuple(dict.fromkeys(entry.id for entry, _ in self._by_signature().get(signature, [])))
 
     def _by_signature(self) -> dict[str, list[tuple[CorpusEntry, Case]]]:
         if self._signatures is None:

@@ -104,7 +104,7 @@ class NoVerifier:
         """Leaves the folder as it is."""
 
     def take(self) -> list[Verified]:
-        """Nothing."""
+        """Does nothing with it."""
         return []
 
 

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from backend.case import Case
 from backend.child.ends import EndKind, ProcessEnd
@@ -31,15 +31,28 @@ from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from backend.outcome import Outcome
-from fuzz.campaign.outcomes import HANGS, WithinSpace, died, label_of, outcome_of
+from fuzz.campaign.messages import (
+    CaseRan,
+    ChildTask,
+    ChunkRan,
+    DeadCase,
+    Ready,
+    RunCase,
+    RunChunk,
+    TextsWritten,
+    WorkerSetup,
+    WriteTexts,
+)
+from fuzz.campaign.outcomes import HANGS, WithinSpace, died, label_of
 from fuzz.campaign.present_case import At, read_slot
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.summary import Reliability
-from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.compiling import COMPILING
 from fuzz.provenance import own_fingerprint
 from reprod.folder import CASE, EXPLAIN, folder_name
 from reprod.shrink import ShrinkResult, shrink
+
+T = TypeVar("T")
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 """What Ray tells a worker of its GPUs by."""
@@ -157,20 +170,18 @@ class CaseSupervisor:
         while True:
             child = self._started()
             known = generation in child.generations
-            task = {
-                "do": "chunk",
-                "chunk": chunk,
-                "generation": generation,
-                "frozen": None if known else frozen,
-                "dead": {str(position): [died.end.how, died.end.discriminator] for position, died in dead.items()},
-                "name": sorted({loss.at.position for loss in losses if loss.at.running}),
-            }
-            answer = self._ask(task)
+            task = RunChunk(
+                chunk=chunk,
+                generation=generation,
+                frozen=None if known else frozen,
+                dead=tuple(DeadCase(at, died.end.how, died.end.discriminator) for at, died in dead.items()),
+                name=tuple(sorted({loss.at.position for loss in losses if loss.at.running})),
+            )
+            answer = self._ask(task, ChunkRan)
             if not isinstance(answer, EndedAt):
                 child.generations.add(generation)
-                named = {position: from_plain(Case, plain) for position, plain in answer["named"]}
-                report = ChunkReport.from_message(answer["report"])
-                return ChunkDone(report, tuple(_loss(loss, named) for loss in losses))
+                named = dict(answer.named)
+                return ChunkDone(ChunkReport.from_message(answer.report), tuple(_loss(loss, named) for loss in losses))
             losses.append(answer)
             if answer.at.running:
                 position = answer.at.position
@@ -186,15 +197,15 @@ class CaseSupervisor:
 
     def run(self, case: Case) -> Outcome:
         """The outcome of one case, without what stays in the process; a death is a finding."""
-        answer = self._ask({"do": "case", "case": to_plain(case)})
+        answer = self._ask(RunCase(case), CaseRan)
         if isinstance(answer, EndedAt):
             return died(case, self.setup.device, answer.end.how, answer.end.discriminator)
-        return outcome_of(answer, case)
+        return answer.outcome(case)
 
     def texts(self, case: Case, command: str) -> tuple[str, Mapping[str, str]] | None:
         """Folder name and files of a finding; None where the process does not survive them."""
-        answer = self._ask({"do": "texts", "case": to_plain(case), "command": command})
-        return None if isinstance(answer, EndedAt) else (answer["folder"], answer["files"])
+        answer = self._ask(WriteTexts(case, command), TextsWritten)
+        return None if isinstance(answer, EndedAt) else (answer.folder, answer.files)
 
     def start(self) -> None:
         """Starts the process, where none runs."""
@@ -208,7 +219,7 @@ class CaseSupervisor:
             child.keeper.kill(EndKind.STOPPED, "was stopped", "stopped")
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process that runs cases."""
         if self._child is not None:
             self._child.keeper.close()
             self._child = None
@@ -226,30 +237,29 @@ class CaseSupervisor:
             except NotStartedError as error:
                 said = f"{error.how}; {error.said}"
                 continue
-            answer = self._ask({"do": "setup", "setup": to_plain(self.setup)})
+            answer = self._ask(self.setup, Ready)
             if isinstance(answer, EndedAt):
                 said = f"{answer.end.how}; {answer.end.said}"
-            elif "missing" in answer:
+            elif answer.missing is not None:
                 self.close()
-                raise CannotRunError(answer["missing"])
+                raise CannotRunError(answer.missing)
         if self._child is not None:
             return self._child
         raise CannotRunError(f"the process that runs cases does not come up: it {said}")
 
-    def _ask(self, payload: Mapping[str, Any]) -> Mapping[str, Any] | EndedAt:
-        """The result of a task, or how the process ended over it."""
-        child = self._child if payload["do"] == "setup" else self._started()
+    def _ask(self, task: ChildTask, kind: type[T]) -> T | EndedAt:
+        """The answer to a task, which is of that type, or how the process ended over it."""
+        child = self._child if isinstance(task, WorkerSetup) else self._started()
         assert child is not None
         keeper = child.keeper
         child.tasks += 1
-        keeper.post({"task": child.tasks, "payload": payload})
+        keeper.post({"task": child.tasks, "payload": to_plain(task)})
         last, since = At(-1, -1, -1), time.monotonic()
         while True:
             message = keeper.next(time.monotonic() + POLL)
             if message is not None:
                 if message["say"] == ReportKind.DONE:
-                    result: Mapping[str, Any] = message["result"]
-                    return result
+                    return from_plain(kind, message["result"])
                 if message["say"] == ReportKind.FAILED:
                     self.close()
                     raise CannotRunError(f"a worker's own error: {message['text'].strip()}")
@@ -329,7 +339,7 @@ class Worker:
 
 @dataclass(slots=True)
 class _Investigation:
-    """Of one finding."""
+    """What is looked into of one finding."""
 
     setup: WorkerSetup
     supervisor: CaseSupervisor

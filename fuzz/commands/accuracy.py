@@ -34,7 +34,7 @@ SHAPE = ("num_head", "kv_lens", "max_seqlen_q", "page_size", "arch", "num_cu", "
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "accuracy",
         help="errors of kernels against float64, or of a server on GSM8K",

@@ -35,7 +35,7 @@ SHOWN = 100
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     from fuzz.spec import Spec
 
     command = commands.add_parser(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
-from backend.case import Arch, DType, MetadataMode
+from backend.case import Arch
 from backend.errors import UsageError
 
 E = TypeVar("E", bound=StrEnum)
@@ -99,9 +99,4 @@ def truth(what: str) -> Callable[[str], bool]:
     return read
 
 
-read_archs = some_of("--arch", Arch)
 read_arch = one_of("--arch", Arch)
-read_modes = some_of("--mode", MetadataMode)
-read_mode = one_of("--mode", MetadataMode)
-read_q_dtype = one_of("--q-dtype", DType)
-read_kv_dtype = one_of("--kv-dtype", DType)

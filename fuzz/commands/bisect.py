@@ -24,7 +24,7 @@ Exit codes: 0 one revision (or release) is named, 2 wrong usage, 3 a range, or n
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "bisect",
         help="find the revision that brought a fault",

@@ -20,7 +20,7 @@ but what is expected, 1 faults found, 2 wrong usage, 3 could not run, or less ra
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "campaign",
         help="search on every core or GPU, for hours",

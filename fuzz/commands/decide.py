@@ -10,7 +10,7 @@ from fuzz.commands.arguments import numbers, read_arch
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "decide",
         help="print the decision table of a real backend file",

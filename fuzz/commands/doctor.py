@@ -10,7 +10,7 @@ devices and commands cannot be used here."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser("doctor", help="what this machine has, and what to do about what is missing", epilog=EPILOG)
     command.set_defaults(command=run)
 

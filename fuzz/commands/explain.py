@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "explain",
         help="show what one case leads to",

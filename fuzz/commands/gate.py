@@ -22,7 +22,7 @@ GRACE = 120.0
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     from backend.case import Arch, DType
 
     command = commands.add_parser(

@@ -20,7 +20,7 @@ Exit codes as of `aiterfuzz campaign`: faults that --expect names do not fail a 
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "nightly",
         help="a campaign a night, compared with the last",

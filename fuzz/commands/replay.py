@@ -17,7 +17,7 @@ DOCUMENT_COMMAND = "aiterfuzz replay corpus/ --aiter CHECKOUT --markdown docs/co
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "replay",
         help="run known faults and controls again",

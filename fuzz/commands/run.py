@@ -29,7 +29,7 @@ WITHOUT = ("workers", "address", "verify", "corpus", "expect", "compare")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     from fuzz.campaign.config import CampaignConfig
 
     command = commands.add_parser(

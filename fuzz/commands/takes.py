@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "takes",
         help="say for commits of AITER what is exact, evaluated or a stand-in",

@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "verify",
         help="run a script that uses torch and aiter on a simulated GPU",

@@ -6,13 +6,13 @@ import argparse
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser("version", help="versions, releases of AITER and where code objects are")
     command.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints it."""
+    """Prints version, devices and releases."""
     del arguments
     from backend.aiter.codefiles import installed_wheel
     from backend.aiter.release import release

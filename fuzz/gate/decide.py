@@ -49,7 +49,7 @@ class Decided:
         return self.fate in (Fate.CLEAN, Fate.FAULTY) or self.refuses
 
     def cells(self) -> tuple[object, ...]:
-        """For a table."""
+        """The row's cells in a table."""
         splits = ("-" if each is None else each for each in (self.splits, self.splits_speculative))
         return self.num_head, self.kv_dtype.value, self.flags, *splits, self.planner, self.kernel, self.safe
 

@@ -147,7 +147,7 @@ class _Tally:
     shapes: dict[Shape, _Seen] = field(default_factory=dict)
 
     def add(self, case: Case, outcome: Outcome) -> None:
-        """One case."""
+        """Counts what became of one case."""
         self.fates[outcome.fate] += 1
         seen = self.shapes.setdefault(_shape(case), _Seen())
         if outcome.observation is not None:

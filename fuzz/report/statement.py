@@ -61,7 +61,7 @@ class ShapeStatement:
 
     @property
     def name(self) -> str:
-        """`TP2 (64 heads)`."""
+        """The shape in words: `TP2 (64 heads)`."""
         return f"{self.label} ({self.num_head} heads)" if self.label else f"{self.num_head} heads"
 
     @property
@@ -163,7 +163,7 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def counted(count: int, what: str, plural: str = "s") -> str:
-    """`1,234 cases`."""
+    """A number with its unit: `1,234 cases`."""
     return f"{count:,} {what}{'' if count == 1 else plural}"
 
 

@@ -16,8 +16,9 @@ from planner_cases import MI355X, planned, planning
 
 from backend.aiter.planners import Branch, Plan, PlannerName
 from backend.aiter.planners import memory as memory_module
-from backend.aiter.planners.memory import as_int32, divide, divide_up, kernel_sources_digest, plain_python, remainder
+from backend.aiter.planners.memory import divide_up, kernel_sources_digest, plain_python
 from backend.aiter.planners.v1_0 import plan_v1_0
+from backend.cxx.arithmetic import divide, i32, remainder
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 
@@ -46,7 +47,7 @@ def test_divide_up_is_a_ceiling(numerator: int, denominator: int) -> None:
 
 @given(st.integers(-(2**40), 2**40))
 def test_wrap_to_int32(value: int) -> None:
-    assert as_int32(value) == int(np.array([value]).astype(np.int32)[0])
+    assert i32(value) == int(np.array([value]).astype(np.int32)[0])
 
 
 def test_plans_larger_than_the_first_window() -> None:

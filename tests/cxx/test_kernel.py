@@ -37,7 +37,7 @@ class Run:
         names = {name: getattr(function, "py_func", function) for name, function in vars(arithmetic).items()}
         namespace |= names | {"np": np, "f32": np.float32}
         exec(kernel.source, namespace)
-        self.spaces = Spaces(len(kernel.spaces))
+        self.spaces = Spaces.of_kernel(len(kernel.spaces))
         self.names = kernel.spaces
         arrays = {kernel.spaces.index(name): np.array(values, np.int32) for name, values in given.items()}
         flat = np.array([integers[name] for name in kernel.integers], np.int64)

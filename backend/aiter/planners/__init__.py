@@ -8,9 +8,9 @@ v1_2_first.py (2025-11); the rules that they are launched by in rules.py.
 from __future__ import annotations
 
 from backend.aiter.planners.branches import Branch
-from backend.aiter.planners.memory import POISON
 from backend.aiter.planners.result import Overrun, Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.planners.run import plan, planner_for
+from backend.cxx.arithmetic import POISON
 
 __all__ = [
     "POISON",

@@ -1,8 +1,7 @@
-"""Checked memory of a planner: where its kernel writes, what it may read, and C's integers as the GPU computes them.
+"""Memory of a planner: its five buffers among the spaces of backend.cxx.arithmetic, its input arrays, its work items.
 
-Knows nothing of planning. A planner is one wave that writes int32 words into five buffers; here each buffer is a window
-of one arena that is larger than the buffer on both sides, so that a write before the start or past the end goes on, as on
-hardware, and is seen afterwards. Overruns do not alias: what lands past one buffer does not change another one.
+Knows nothing of planning. A planner is one wave that writes int32 words into five buffers; each is a space that is larger than
+the buffer on both sides, so that a write before the start or past the end goes on, as on hardware, and is seen afterwards.
 """
 
 from __future__ import annotations
@@ -15,20 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numba
-import numpy as np
-import numpy.typing as npt
 
-POISON = 0xA5A5A5A5 - (1 << 32)
-"""int32 word of memory that nobody wrote: a caller's buffers are uninitialised, and so is what lies past an input array."""
+from backend.cxx import arithmetic
+from backend.cxx.arithmetic import FIRST, HIGH, LIMIT, LOW, ORIGIN, POISON, Marks, Table, Words, divide, i32, note_stray_read
 
 # Rows of the `spans` array, one for each buffer that a planner writes.
 WORK_INDPTR, WORK_INFO, REDUCE_INDPTR, REDUCE_FINAL_MAP, REDUCE_PARTIAL_MAP = range(5)
 BUFFER_NAMES = ("work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
-
-# Columns of `spans`: arena index of word 0; window of words that the arena holds [FIRST, LIMIT); lowest and highest word
-# written so far (LOW > HIGH: none), which may lie outside of the window: then the arena grows and the planner runs again.
-ORIGIN, FIRST, LIMIT, LOW, HIGH = range(5)
-NOTHING_LOW, NOTHING_HIGH = 1 << 62, -(1 << 62)
 
 # What a stray read was made from, first column of a row of `strays`.
 QO_INDPTR, KV_INDPTR, KV_LAST_PAGE_LENS, LDS_QUERY_LENGTHS = range(4)
@@ -36,9 +28,6 @@ ARRAY_NAMES = ("qo_indptr", "kv_indptr", "kv_last_page_lens", "lds query lengths
 
 WORK_ITEM_WORDS = 8
 
-Words = npt.NDArray[np.int32]
-Marks = npt.NDArray[np.uint8]
-Table = npt.NDArray[np.int64]
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
@@ -55,9 +44,9 @@ class WorkItem(NamedTuple):
 
 
 def kernel_sources_digest(package: Path) -> str:
-    """Digest of every file that compiled code is made of: the planners, this file and the branch numbers."""
+    """Digest of every file that compiled code is made of: planners, this file, branch numbers, C's integers and memory."""
     digest = hashlib.sha256()
-    for file in [package / "branches.py", package / "memory.py", *sorted(package.glob("v1_*.py"))]:
+    for file in [arithmetic.SOURCE, package / "branches.py", package / "memory.py", *sorted(package.glob("v1_*.py"))]:
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -107,69 +96,9 @@ def plain_python(kernel: Kernel) -> Kernel:
 
 
 @inlined
-def as_int32(value: int) -> int:
-    """`value` wrapped to the 32 bits that the kernel's registers have."""
-    return ((value + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-
-
-@inlined
-def divide(numerator: int, denominator: int) -> int:
-    """int32 `numerator / denominator`, truncated as in C.
-
-    CDNA has no integer division: LLVM expands it (AMDGPUCodeGenPrepare, expandDivRem32) into a reciprocal estimate and two
-    corrections. With a zero denominator the estimate is 2^32 - 1 and both corrections apply: |x| + 1 with x's sign, and
-    2 for x == 0.
-    """
-    if denominator > 0 and numerator >= 0:
-        return numerator // denominator
-    if denominator == 0:
-        quotient = abs(numerator) + 1 if numerator != 0 else 2
-    else:
-        quotient = abs(numerator) // abs(denominator)
-    return quotient if (numerator < 0) == (denominator < 0) else -quotient
-
-
-@inlined
-def remainder(numerator: int, denominator: int) -> int:
-    """int32 `numerator % denominator`, with the numerator's sign as in C; x % 0 is x, by the same expansion as `divide`."""
-    if denominator == 0:
-        return numerator
-    rest = abs(numerator) % abs(denominator)
-    return rest if numerator >= 0 else -rest
-
-
-@inlined
 def divide_up(numerator: int, denominator: int) -> int:
     """(x + y - 1) / y in C, which is a ceiling for positive operands only; all planners divide like this."""
     return divide(numerator + denominator - 1, denominator)
-
-
-@compiled
-def clear(words: Words, written: Marks, spans: Table, strays: Table) -> None:
-    """Give back to the arena what the previous plan wrote, and forget its stray reads."""
-    for buffer in range(spans.shape[0]):
-        low = max(spans[buffer, LOW], spans[buffer, FIRST])
-        high = min(spans[buffer, HIGH], spans[buffer, LIMIT] - 1)
-        if low <= high:
-            begin, end = spans[buffer, ORIGIN] + low, spans[buffer, ORIGIN] + high + 1
-            words[begin:end] = POISON
-            written[begin:end] = 0
-        spans[buffer, LOW] = NOTHING_LOW
-        spans[buffer, HIGH] = NOTHING_HIGH
-    strays[0, 0] = 0
-
-
-@inlined
-def store(words: Words, written: Marks, spans: Table, buffer: int, index: int, value: int) -> None:
-    """Write one word of a buffer, wherever it lies."""
-    if index < spans[buffer, LOW]:
-        spans[buffer, LOW] = index
-    if index > spans[buffer, HIGH]:
-        spans[buffer, HIGH] = index
-    if spans[buffer, FIRST] <= index < spans[buffer, LIMIT]:
-        at = spans[buffer, ORIGIN] + index
-        words[at] = as_int32(value)
-        written[at] = 1
 
 
 @inlined
@@ -181,7 +110,7 @@ def store_range(words: Words, written: Marks, spans: Table, buffer: int, begin: 
     spans[buffer, HIGH] = max(spans[buffer, HIGH], end - 1)
     first = spans[buffer, ORIGIN] + max(begin, spans[buffer, FIRST])
     limit = spans[buffer, ORIGIN] + min(end, spans[buffer, LIMIT])
-    words[first:limit] = as_int32(value)
+    words[first:limit] = i32(value)
     written[first:limit] = 1
 
 
@@ -195,27 +124,15 @@ def store_work_item(words: Words, written: Marks, spans: Table, number: int, ite
         spans[WORK_INFO, HIGH] = begin + WORK_ITEM_WORDS - 1
     if spans[WORK_INFO, FIRST] <= begin and begin + WORK_ITEM_WORDS <= spans[WORK_INFO, LIMIT]:
         at = spans[WORK_INFO, ORIGIN] + begin
-        words[at] = as_int32(item.batch)
-        words[at + 1] = as_int32(item.partial)
-        words[at + 2] = as_int32(item.q_begin)
-        words[at + 3] = as_int32(item.q_end)
-        words[at + 4] = as_int32(item.kv_begin)
-        words[at + 5] = as_int32(item.kv_end)
-        words[at + 6] = as_int32(item.kv_offset)
+        words[at] = i32(item.batch)
+        words[at + 1] = i32(item.partial)
+        words[at + 2] = i32(item.q_begin)
+        words[at + 3] = i32(item.q_end)
+        words[at + 4] = i32(item.kv_begin)
+        words[at + 5] = i32(item.kv_end)
+        words[at + 6] = i32(item.kv_offset)
         words[at + 7] = 0
         written[at : at + WORK_ITEM_WORDS] = 1
-
-
-@compiled
-def note_stray_read(strays: Table, array: int, index: int) -> None:
-    """Record a read of what is not the array's; strays[0, 0] counts them, also beyond the table's end."""
-    count = strays[0, 0]
-    if count > 0 and count < strays.shape[0] and strays[count, 0] == array and strays[count, 1] == index:
-        return
-    strays[0, 0] = count + 1
-    if count + 1 < strays.shape[0]:
-        strays[count + 1, 0] = array
-        strays[count + 1, 1] = index
 
 
 @inlined

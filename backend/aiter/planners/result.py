@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.aiter.arguments import Int32Array
-from backend.aiter.planners.memory import POISON, WORK_ITEM_WORDS
+from backend.aiter.planners.memory import WORK_ITEM_WORDS
+from backend.cxx.arithmetic import POISON
 
 
 class PlannerName(StrEnum):

@@ -17,13 +17,14 @@ from backend.aiter.fold import FOLDED_HEADS
 from backend.aiter.planner_rules import FastRules, FirstFastRules, PlannerRules
 from backend.aiter.planners.arena import thread_arena
 from backend.aiter.planners.branches import Branch
-from backend.aiter.planners.memory import ARRAY_NAMES, BUFFER_NAMES, Marks, plain_python
+from backend.aiter.planners.memory import ARRAY_NAMES, BUFFER_NAMES, plain_python
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.planners.v1_0 import EvenTask, plan_v1_0
 from backend.aiter.planners.v1_1 import GreedyTask, plan_v1_1
 from backend.aiter.planners.v1_2 import FastTask, plan_v1_2
 from backend.aiter.planners.v1_2_first import plan_v1_2_first
 from backend.aiter.planners.v1_2_parallel import plan_v1_2_parallel
+from backend.cxx.arithmetic import Marks
 from backend.errors import UnmodelledError, UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def plan_by_rules(
         return _rejected(planner, launch, allocated)
     kernel = launch.kernel if compiled else _plain(launch.kernel)
     arena = thread_arena()
-    branches = arena.run(kernel, launch.arguments)
+    branches = arena.plan(kernel, launch.arguments)
     if branches < 0:
         raise UnmodelledError(f"planner {planner}: its sort hands out a row that does not exist ({launch.rows} rows)")
     reads = tuple(StrayRead(ARRAY_NAMES[array], index) for array, index in arena.stray_reads())

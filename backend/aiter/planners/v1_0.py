@@ -17,21 +17,15 @@ from backend.aiter.planners.memory import (
     REDUCE_INDPTR,
     REDUCE_PARTIAL_MAP,
     WORK_INDPTR,
-    Marks,
-    Table,
-    Words,
     WorkItem,
-    clear,
     compiled,
-    divide,
     divide_up,
     inlined,
     load,
-    remainder,
-    store,
     store_range,
     store_work_item,
 )
+from backend.cxx.arithmetic import Marks, Table, Words, clear, divide, remainder, store
 
 
 class EvenTask(NamedTuple):

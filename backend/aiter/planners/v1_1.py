@@ -20,21 +20,15 @@ from backend.aiter.planners.memory import (
     REDUCE_INDPTR,
     REDUCE_PARTIAL_MAP,
     WORK_INDPTR,
-    Marks,
-    Table,
-    Words,
     WorkItem,
-    as_int32,
-    clear,
     compiled,
-    divide,
     divide_up,
     inlined,
     load,
-    store,
     store_range,
     store_work_item,
 )
+from backend.cxx.arithmetic import Marks, Table, Words, clear, divide, i32, store
 
 PACKED_ROWS = 128
 """(head, query) rows of a tile (kPackedQoLenPerWg)."""
@@ -78,7 +72,7 @@ def causal_length(queries: int, tokens: int, tile: int, packed_tile: int, tiles:
 def workload_limit(rows: int, workload: int, units: int, row_queries: int, granularity: int) -> int:
     """Cost up to which a compute unit takes pieces; float32, each operation rounded (a fused multiply-add could differ)."""
     overhead = 2 * (2 * row_queries + 1) - (2 * row_queries + 2)
-    average = max(divide_up(as_int32(workload - overhead * rows), units), 1)
+    average = max(divide_up(i32(workload - overhead * rows), units), 1)
     limit = average
     if average <= 8:
         limit = 32
@@ -114,7 +108,7 @@ def sort_rows(costs: Table, rows: int) -> npt.NDArray[np.int64]:
         padded *= 2
     keys = np.empty(padded, np.int64)
     for row in range(padded):
-        keys[row] = ((as_int32(costs[row]) << 32) if row < rows else 0) | row
+        keys[row] = ((i32(costs[row]) << 32) if row < rows else 0) | row
     pairs = padded // 2
     size = 2
     while size < padded:
@@ -213,7 +207,7 @@ def deal_tile(
             room = left
             branches |= Branch.REMAINDER_ABSORBED
         taken = min(left, room)
-        loads[unit] = as_int32(loads[unit] + 2 * packed_tile + taken)
+        loads[unit] = i32(loads[unit] + 2 * packed_tile + taken)
         node = (loads.size + unit) >> 1
         while node > 0:
             play(winners, loads, node)
@@ -242,11 +236,11 @@ def measure_rows(
     for row in range(task.rows):
         sequence = divide(divide(row, task.sparse_queries), task.rows_per_sequence)
         kv_end = load(kv_indptr, sequence + 1, strays, KV_INDPTR)
-        tokens[row] = as_int32(kv_end - load(kv_indptr, sequence, strays, KV_INDPTR))
+        tokens[row] = i32(kv_end - load(kv_indptr, sequence, strays, KV_INDPTR))
         if task.topk >= 0:
             tokens[row] = min(tokens[row], task.topk)
         q_end = load(qo_indptr, sequence + 1, strays, QO_INDPTR)
-        queries[row] = as_int32(q_end - load(qo_indptr, sequence, strays, QO_INDPTR))
+        queries[row] = i32(q_end - load(qo_indptr, sequence, strays, QO_INDPTR))
     return tokens, queries
 
 
@@ -307,7 +301,7 @@ def plan_v1_1(
     tokens, queries = measure_rows(strays, qo_indptr, kv_indptr, task)
     all_queries = 0
     for row in range(rows):
-        all_queries = as_int32(all_queries + queries[row])
+        all_queries = i32(all_queries + queries[row])
     cluster = min(divide_up(divide(all_queries, rows), PACKED_ROWS), 1)
     units = divide(task.compute_units, cluster)
     packed_rows = cluster * PACKED_ROWS
@@ -331,7 +325,7 @@ def plan_v1_1(
         packed_tile = min(packed, packed_rows)
         for tile in range(tiles):
             visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, heads, is_causal)
-            workload = as_int32(workload + 2 * packed_tile + visible)
+            workload = i32(workload + 2 * packed_tile + visible)
         first_tile[row + 1] = first_tile[row] + max(tiles, 0)
     limit_queries = uniform_queries if uniform_queries > 0 else packed_rows
     limit = workload_limit(rows, workload, units, limit_queries, granularity)

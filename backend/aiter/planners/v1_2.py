@@ -15,29 +15,20 @@ from backend.aiter.planners.memory import (
     KV_INDPTR,
     KV_LAST_PAGE_LENS,
     LDS_QUERY_LENGTHS,
-    POISON,
     QO_INDPTR,
     REDUCE_FINAL_MAP,
     REDUCE_INDPTR,
     REDUCE_PARTIAL_MAP,
     WORK_INDPTR,
-    Marks,
-    Table,
-    Words,
     WorkItem,
-    as_int32,
-    clear,
     compiled,
-    divide,
     divide_up,
     inlined,
     load,
-    note_stray_read,
-    remainder,
-    store,
     store_range,
     store_work_item,
 )
+from backend.cxx.arithmetic import POISON, Marks, Table, Words, clear, divide, i32, note_stray_read, remainder, store
 
 _WAVE = 64
 
@@ -87,7 +78,7 @@ def query_tiles(task: FastTask, queries: int) -> int:
     packed_rows = 1 << task.packed_log2
     if 2 * task.heads > packed_rows:
         return queries  # only one query fits, and ceil(packed / packed_rows) would be too few for 96 or 112 heads
-    return (as_int32(queries * task.heads) + packed_rows - 1) >> task.packed_log2
+    return (i32(queries * task.heads) + packed_rows - 1) >> task.packed_log2
 
 
 @inlined
@@ -123,7 +114,7 @@ def measure_rows(strays: Table, lengths: Table, qo_indptr: Words, kv_indptr: Wor
                 note_stray_read(strays, LDS_QUERY_LENGTHS, entry)
                 queries = POISON
         blocks = kv_blocks(task, tokens)
-        blocks_of_all = as_int32(blocks_of_all + (blocks + task.overhead) * query_tiles(task, queries))
+        blocks_of_all = i32(blocks_of_all + (blocks + task.overhead) * query_tiles(task, queries))
     return blocks_of_all
 
 

@@ -14,20 +14,14 @@ from backend.aiter.planners.memory import (
     REDUCE_INDPTR,
     REDUCE_PARTIAL_MAP,
     WORK_INDPTR,
-    Marks,
-    Table,
-    Words,
     WorkItem,
-    as_int32,
-    clear,
     compiled,
-    divide,
     divide_up,
-    store,
     store_range,
     store_work_item,
 )
 from backend.aiter.planners.v1_2 import FastTask, first_kv_end, kv_blocks, measure_row, next_in_sequence, query_span
+from backend.cxx.arithmetic import Marks, Table, Words, clear, divide, i32, store
 
 
 @compiled
@@ -48,7 +42,7 @@ def plan_v1_2_first(
     store(words, written, spans, WORK_INDPTR, 0, 0)
     if task.shares == 0:
         branches |= Branch.DIVISION_BY_ZERO
-    payload = divide_up(as_int32(blocks_of_all + rows * overhead), task.shares) + overhead
+    payload = divide_up(i32(blocks_of_all + rows * overhead), task.shares) + overhead
 
     row = 0
     row_in_sequence = 0
@@ -69,7 +63,7 @@ def plan_v1_2_first(
         while row < rows:
             entry = divide(row, task.sparse_queries)
             queries = task.uniform_queries if task.uniform_queries > 0 else lengths[rows + entry]
-            tiles = (as_int32(queries * task.heads) + packed_rows - 1) >> task.packed_log2 if task.cuts_queries else 1
+            tiles = (i32(queries * task.heads) + packed_rows - 1) >> task.packed_log2 if task.cuts_queries else 1
             tile_queries = divide_up(queries, tiles)
             left = kv_blocks(task, tokens) - done_blocks
             takes_rest = room >= left + overhead

@@ -15,20 +15,15 @@ from backend.aiter.planners.memory import (
     REDUCE_INDPTR,
     REDUCE_PARTIAL_MAP,
     WORK_INDPTR,
-    Marks,
-    Table,
-    Words,
     WorkItem,
-    as_int32,
-    clear,
     compiled,
     divide_up,
     load,
-    store,
     store_range,
     store_work_item,
 )
 from backend.aiter.planners.v1_2 import FastTask, kv_blocks
+from backend.cxx.arithmetic import Marks, Table, Words, clear, i32, store
 
 
 @compiled
@@ -45,7 +40,7 @@ def plan_v1_2_parallel(
     blocks_of_all = 0
     for row in range(rows):
         tokens = load(kv_indptr, row + 1, strays, KV_INDPTR) - load(kv_indptr, row, strays, KV_INDPTR)
-        blocks_of_all = as_int32(blocks_of_all + kv_blocks(task, tokens) + overhead)
+        blocks_of_all = i32(blocks_of_all + kv_blocks(task, tokens) + overhead)
     if task.shares == 0:
         branches |= Branch.DIVISION_BY_ZERO
     payload = divide_up(blocks_of_all, task.shares) + overhead

@@ -136,7 +136,7 @@ class _Cache:
     """SynchronizedCache and std::unordered_map of loaded kernels: nothing is kept from call to call."""
 
     def get_or_create(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` makes."""
+        """Gives what `make` makes, which is not kept."""
         return make()
 
 
@@ -184,7 +184,7 @@ class Launcher:
 
     @cached_property
     def module(self) -> HostModule:
-        """The lowered launcher."""
+        """The launcher's text, lowered to Python."""
         text = self._read(LAUNCHER_FILE)
         if text is None:
             raise CannotRunError(f"no {LAUNCHER_FILE} in this revision")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from backend.aiter.arguments import BufferSizes, Int32Array, PlanArguments, TargetGpu
-from backend.aiter.planners.memory import BUFFER_NAMES, Marks
+from backend.aiter.planners.memory import BUFFER_NAMES
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.text.surroundings import (
     LDS_BYTES,
@@ -27,6 +27,7 @@ from backend.aiter.text.surroundings import (
     surroundings,
 )
 from backend.case import Arch, DType
+from backend.cxx.arithmetic import Marks
 from backend.cxx.errors import CxxError
 from backend.cxx.host import HostModule, lower_host
 from backend.cxx.host_runtime import CheckFailedError
@@ -93,7 +94,7 @@ class Planners:
         kept: dict[int, Spaces] = self._local.__dict__.setdefault("spaces", {})
         count = len(kernel.spaces)
         if count not in kept:
-            kept[count] = Spaces(count)
+            kept[count] = Spaces.of_kernel(count)
         return kept[count]
 
 

@@ -108,19 +108,19 @@ class Tensor:
         self.is_gpu = is_gpu
 
     def size(self, dim: int) -> int:
-        """An extent."""
+        """The elements along a dimension."""
         return self.shape[dim]
 
     def stride(self, dim: int) -> int:
-        """Elements between neighbours."""
+        """The elements between neighbours along a dimension."""
         return self.strides[dim]
 
     def dim(self) -> int:
-        """Dimensions."""
+        """The number of dimensions."""
         return len(self.shape)
 
     def numel(self) -> int:
-        """Elements."""
+        """The number of elements."""
         count = 1
         for extent in self.shape:
             count *= extent

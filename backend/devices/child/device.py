@@ -89,7 +89,7 @@ class ChildDevice(ABC):
         yield from self._skipped(rejected, answered, self._next)
 
     def close(self) -> None:
-        """Ends the children."""
+        """Ends the child processes."""
         self._one.close()
         if self._ranks is not None:
             self._ranks.close()

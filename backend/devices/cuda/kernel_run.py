@@ -30,12 +30,12 @@ class Words:
 
     @classmethod
     def of(cls, words: Int32Array, first: int = 0) -> Words:
-        """From an array."""
+        """Takes the words of an array."""
         return cls(first, base64.b64encode(np.ascontiguousarray(words, "<i4").tobytes()).decode())
 
     @property
     def array(self) -> Int32Array:
-        """The words, read-only."""
+        """The words as a read-only array."""
         return np.frombuffer(base64.b64decode(self.data), "<i4")
 
 

@@ -195,7 +195,7 @@ class SeparateMemory:
             tensor[begin:end] = raw[begin - first : end - first].to(tensor.device)
 
     def seal(self, read_only: Iterable[str], overrun: Iterable[str]) -> None:
-        """Nothing to remember."""
+        """Does nothing: there is nothing to remember."""
 
     def damage(self) -> list[Damage]:
         """None: there are no zones."""

@@ -194,7 +194,7 @@ class Outputs:
     causal: bool = True
 
     def compared(self, budget: Budget) -> dict[str, Any]:
-        """Fields of Numbers."""
+        """Gives the fields of a Numbers."""
         found = NumbersTally(budget, self.causal)
         first_query = [0, *accumulate(self.query_lens)]
         first_page = [0, *accumulate(-(-length // self.page_size) for length in self.kv_lens)]

@@ -86,7 +86,7 @@ class RocmWorker:
         torch.cuda.set_device(self._device)
 
     def facts(self) -> Mapping[str, Any]:
-        """Device and versions."""
+        """Says the device and the versions."""
         facts = {
             "hardware": not self._cpu,
             "device": "CPU, a stand-in for aiter",
@@ -250,17 +250,6 @@ class RocmWorker:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-
-_OUR_NAMES = {
-    "Q": "q",
-    "KV": "kv_buffer",
-    "splitData": "logits",
-    "splitLse": "attn_lse",
-    "output": "o",
-    "lse": "final_lse",
-    "kv_page_indices": "kv_indices",
-}
-"""Tensors of a launch by the parameters of aiter's stage-1 op."""
 
 _INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
 

@@ -43,7 +43,7 @@ class TritonWorker:
         torch.cuda.set_device(self._device)
 
     def facts(self) -> Mapping[str, Any]:
-        """Device and versions."""
+        """Says the device and the versions."""
         import torch
         import triton
 

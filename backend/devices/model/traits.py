@@ -176,7 +176,7 @@ def read_table() -> dict[str, KernelTraits]:
 
 @cache
 def traits_table() -> dict[str, KernelTraits]:
-    """`read_table`, once."""
+    """The table, read once."""
     return read_table()
 
 

@@ -42,7 +42,7 @@ class Recorder:
     failed: list[StepFailed] = field(default_factory=list)
 
     def recording(self) -> Recording:
-        """What was collected."""
+        """Gives what was collected so far."""
         called = tuple(self.running.packages.called)
         return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed), unknown_calls=called)
 

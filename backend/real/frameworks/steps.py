@@ -84,27 +84,27 @@ class PassedBuffers(Host):
 
     @property
     def label(self) -> str:
-        """Of the host."""
+        """As the host behind it says."""
         return self._host.label
 
     def doubts(self, decision: Decision) -> tuple[Doubt, ...]:
-        """Of the host."""
+        """As the host behind it says."""
         return self._host.doubts(decision)
 
     def bases(self, decision: Decision) -> Mapping[Part, Basis]:
-        """Of the host."""
+        """As the host behind it says."""
         return self._host.bases(decision)
 
     def stood_for(self, case: Case) -> Case:
-        """Of the host."""
+        """As the host behind it says."""
         return self._host.stood_for(case)
 
     def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
-        """Of the host."""
+        """As the host behind it says."""
         return self._host.plan(decision, allocated)
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
-        """Of the host."""
+        """As the host behind it says."""
         return self._host.launch(decision, decode)
 
     def call(self, decision: Decision) -> Call:

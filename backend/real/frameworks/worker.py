@@ -40,7 +40,7 @@ class ScenarioWorker:
         }
 
     def decide(self, arch: Arch, heads: tuple[int, ...], kv_dtypes: tuple[DType, ...]) -> list[DecisionRow]:
-        """The decision table."""
+        """Builds the decision table."""
         return decision_table(self.driver, arch, self.aiter.release, heads, kv_dtypes)
 
     def run(self, scenario: Scenario, environment: dict[str, str]) -> Recording:

@@ -156,7 +156,7 @@ class VirtualPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return spec
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """An empty LazyModule."""
+        """Makes an empty LazyModule."""
         root = self.roots[spec.name.partition(".")[0]]
         return LazyModule(spec.name, self, root)
 

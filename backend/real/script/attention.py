@@ -23,7 +23,7 @@ ITEM_WORDS = 8
 
 
 def run(hardware: Hardware, launch: Stage1) -> None:
-    """Computes the launch."""
+    """Computes what the launch would."""
     if launch.persistent:
         _persistent(hardware, launch)
     else:

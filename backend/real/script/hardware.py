@@ -50,7 +50,7 @@ class Hardware:
             reached[:] = data[: reached.size]
 
     def ints(self, address: int, count: int, *why: str) -> list[int]:
-        """`count` int32 words."""
+        """Reads `count` int32 words."""
         words: list[int] = self.read(address, 4 * count, *why).view(np.int32).tolist()
         return words
 

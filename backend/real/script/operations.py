@@ -50,7 +50,7 @@ class ScriptOperations:
         return name in (SIZING, DECODING, STAGE1, REDUCE) or name in PLANNERS
 
     def handle(self, call: OpCall) -> Any:
-        """Do the operation."""
+        """Does the operation and gives its result."""
         if call.name == SIZING:
             return self._sizes.handle(call)
         if call.name in PLANNERS:

@@ -192,7 +192,7 @@ class _Noticing(ScriptOperations):
     notice: Callable[[str], None]
 
     def handle(self, call: OpCall) -> Any:
-        """Do the operation."""
+        """Does the operation and gives its result."""
         try:
             return super().handle(call)
         except AiterfuzzError as error:
@@ -206,7 +206,7 @@ class _NoticingGpu(VirtualGpu):
     notice: Callable[[str], None]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do the operation."""
+        """Does the operation and gives its result."""
         try:
             return super().__torch_function__(func, types, args, kwargs)
         except AiterfuzzError as error:

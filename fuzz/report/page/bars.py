@@ -149,5 +149,5 @@ def _ruler(bar: Bar, scale: Scale) -> Markup | None:
 
 
 def _times(ratio: float) -> str:
-    """`3.0`, `0.062`, `4,096.0`."""
+    """A number of times: `3.0`, `0.062`, `4,096.0`."""
     return f"{ratio:,.1f}" if ratio >= 1 else f"{ratio:.2g}"

@@ -30,7 +30,7 @@ PRINCIPAL = ("q", "kv_buffer", "logits", "o")
 
 
 class Who(StrEnum):
-    """Who touched what."""
+    """Who touched which bytes."""
 
     PLANNER_WRITE = "planner writes"
     WRITE = "kernel writes"

@@ -30,6 +30,7 @@ from fuzz.campaign.cluster import Lost
 from fuzz.campaign.collaborators import Verifying
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.engine import ATTEMPTS, Engine
+from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.present_case import Slot
 from fuzz.campaign.progress import Status
 from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
@@ -39,7 +40,6 @@ from fuzz.campaign.store import FILE_NAME, Store, environment
 from fuzz.campaign.summary import KnownReference, LossKind, Reliability, is_weather
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
-from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
 from fuzz.report.campaign import campaign_report

@@ -21,10 +21,10 @@ from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.findings import FindingKind
 from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.present_case import At, Slot, read_slot
 from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.worker import Broken, CaseSupervisor, Investigated, Worker
-from fuzz.campaign.worker_setup import WorkerSetup
 from fuzz.provenance import provenance
 
 WEATHER = Path(__file__).with_name("weather.py")
