@@ -146,8 +146,10 @@ def test_address_and_data(case: tuple[str, str, str]) -> None:
     line, address, data = case
     (instruction,) = listing(line)
     assert names(effects(instruction).address) == spelled(address)
-    stored = [operand_units(operand) for operand in instruction.sources if operand not in address_operands(instruction)]
-    assert names(sum(stored)) == spelled(data)
+    stored = list(instruction.sources)
+    for operand in address_operands(instruction):
+        stored.remove(operand)
+    assert names(sum(map(operand_units, stored))) == spelled(data)
 
 
 LOOP = """
