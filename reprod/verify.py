@@ -352,14 +352,18 @@ def verdict(
     aiter: str | None,
     limits: Limits = REPRO_LIMITS,
     wanted_to_stop: Callable[[], bool] = never,
+    runs: Sequence[tuple[str, ...]] | None = None,
 ) -> ScriptVerdict:
-    """Runs a script of ours, given as its text, in each way that it offers. aiter: PATH[@REVISION] of a checkout."""
+    """Runs a script of ours, given as its text, in each way that it offers. aiter: PATH[@REVISION] of a checkout.
+
+    runs: arguments of the runs in place of those ways.
+    """
     options = Options(case.arch, aiter, case.release if aiter is None else None, case.compute_units)
     with tempfile.TemporaryDirectory(prefix="aiterfuzz-script-") as folder:
         file = Path(folder, name)
         file.write_text(script, encoding="utf-8")
-        runs = (verify(file, run, options, limits, True, wanted_to_stop) for run in runs_of(script))
-        return ScriptVerdict(name, tuple(runs))
+        ways = runs_of(script) if runs is None else runs
+        return ScriptVerdict(name, tuple(verify(file, run, options, limits, True, wanted_to_stop) for run in ways))
 
 
 def verdicts(

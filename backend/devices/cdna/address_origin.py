@@ -31,11 +31,16 @@ _PERSISTENT = {(_STP, 0): "work_indptr", (_STP, 8): "work_info_set"}
 _ITEM = RecordLayout(ITEM_BYTES, {INT32 * place: name for place, name in enumerate(WORK_ITEM_FIELDS)})
 
 
+def expression_names(persistent: bool) -> ExpressionNames:
+    """Names of what an MLA kernel's addresses are made of: its arguments and, where persistent, the work items' fields."""
+    return ExpressionNames(words=_WORDS | (_PERSISTENT if persistent else {}), records={"work_info_set": _ITEM})
+
+
 def explainer(
     machine: Machine, launch: MachineLaunch, space: AddressSpace, persistent: bool, max_instructions: int
 ) -> Callable[[BadAccess], str]:
     """A function that explains bad accesses of a launch that has been run; "" where the path does not lead to the address."""
-    names = ExpressionNames(words=_WORDS | (_PERSISTENT if persistent else {}), records={"work_info_set": _ITEM})
+    names = expression_names(persistent)
     paths: dict[tuple[int, int], list[int]] = {}
 
     def read(address: int, size: int) -> int | None:

@@ -1,0 +1,74 @@
+"""`aiterfuzz diagnose`: from a log of a crash to kernel, cause, smallest case and script."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.commands.arguments import seconds
+
+if TYPE_CHECKING:
+    from reprod.diagnose.diagnosis import Diagnosis
+
+EPILOG = """\
+A log is read and never run. Exit codes: 1 where a fault that fits the log was seen on a device here; 0 where AITER or the
+framework was seen to refuse the call in the log's words, which is no fault; 3 where it cannot be told, or where a known
+fault fits that could not be run here; 2 for wrong usage."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "diagnose",
+        help="say what a log of a crash tells: kernel, cause, shrunk case, script",
+        description="Reads logs (a server's output, dmesg, the debug agent's or rocgdb's text) and says which "
+        "kernel of AITER's MLA decode, what a pc is, which shapes lead there, which known faults fit, and shows the best.",
+        epilog=EPILOG,
+    )
+    command.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a file, gzipped or not; - for standard input")
+    command.add_argument("--aiter", metavar="PATH[@REV]", help="checkout of ROCm/aiter; REV overrules the log's")
+    command.add_argument("--corpus", type=Path, metavar="DIR", help="known faults (corpus/ beside the sources)")
+    command.add_argument("--seconds", type=seconds, default=75.0, metavar="S", help="time limit, script included (75)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="write case.json, explain.txt, repro.py, diagnosis.txt there")
+    command.add_argument("--no-script", action="store_true", help="do not run a script on the simulated GPU")
+    command.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the page; see EPILOG for what it returns."""
+    from reprod.diagnose.candidates import corpus_of
+    from reprod.diagnose.diagnosis import diagnose
+    from reprod.diagnose.page import page
+    from reprod.folder import prepare_folder
+
+    if arguments.out is not None:
+        prepare_folder(arguments.out)
+    entries = corpus_of(arguments.corpus)
+    done = diagnose(arguments.logs, arguments.aiter, entries, arguments.seconds, script=not arguments.no_script)
+    lines = tuple(page(done))
+    print("\n".join(lines))
+    if arguments.out is not None:
+        _write(arguments.out, done, lines)
+        print(f"written: {arguments.out}")
+    if done.shown:
+        return 1
+    return 0 if done.refusal is not None else 3
+
+
+def _write(folder: Path, done: Diagnosis, lines: tuple[str, ...]) -> None:
+    from backend.codec import dumps
+    from backend.errors import UsageError
+    from reprod.explain import explain_text
+    from reprod.folder import CASE, EXPLAIN, SCRIPT
+
+    files = {"diagnosis.txt": "\n".join(lines) + "\n"}
+    outcome = done.outcome
+    if done.shown and outcome is not None:
+        files |= {CASE: dumps(outcome.case) + "\n", EXPLAIN: explain_text(outcome)}
+        files |= {SCRIPT: done.script} if done.script else {}
+    try:
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {folder}: cannot be written ({error.strerror or error})") from error
