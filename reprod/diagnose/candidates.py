@@ -15,7 +15,7 @@ from pathlib import Path
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.errors import AiterfuzzError
 from reprod.corpus import CorpusEntry, ReplayDevice, load_corpus
-from reprod.diagnose.evidence import Evidence
+from reprod.diagnose.evidence import LogEvidence
 from reprod.diagnose.kernel_name import NamedKernel
 
 
@@ -67,7 +67,7 @@ class Candidate:
     rule: int = 0
 
 
-def backends_of(evidence: Evidence) -> tuple[tuple[str, int], ...]:
+def backends_of(evidence: LogEvidence) -> tuple[tuple[str, int], ...]:
     """(backend, how well it agrees), the best first; a direct caller is always possible, and last if a framework is named."""
     version = tuple(int(part) for part in re.findall(r"\d+", evidence.framework_version)[:3])
     named = [rule for rule in RULES if rule.framework == evidence.framework] if evidence.framework else list(RULES)
@@ -81,7 +81,7 @@ def backends_of(evidence: Evidence) -> tuple[tuple[str, int], ...]:
     return (*sorted(rated, key=lambda each: -each[1]), ("direct", -1 if evidence.framework else 0))
 
 
-def candidates(evidence: Evidence, kernel: NamedKernel | None, release: str) -> Iterator[Candidate]:
+def candidates(evidence: LogEvidence, kernel: NamedKernel | None, release: str) -> Iterator[Candidate]:
     """Cases of one release, the likeliest first. kernel: named by the log, None where none is."""
     batches = evidence.batches or BATCHES
     for (backend, rate), batch in itertools.product(backends_of(evidence), batches):
@@ -95,7 +95,7 @@ def candidates(evidence: Evidence, kernel: NamedKernel | None, release: str) -> 
 
 
 def _shapes(
-    evidence: Evidence, kernel: NamedKernel | None
+    evidence: LogEvidence, kernel: NamedKernel | None
 ) -> tuple[Sequence[Arch], Sequence[int], Sequence[tuple[DType, DType]], Sequence[int]]:
     keys = kernel.keys if kernel is not None else ()
     archs = [evidence.arch] if evidence.arch is not None else list(reversed(Arch))
@@ -123,14 +123,14 @@ def _is_pair(q: str, kv: str, pair: tuple[DType, DType]) -> bool:
     return q == str(pair[0]) and kv in (str(pair[1]), "any")
 
 
-def _lse(evidence: Evidence, kernel: NamedKernel | None) -> Sequence[bool]:
+def _lse(evidence: LogEvidence, kernel: NamedKernel | None) -> Sequence[bool]:
     if evidence.lse is not None:
         return [evidence.lse]
     named = {key.lse for key in kernel.keys} if kernel is not None else {False}
     return [True] if named == {True} else [False]
 
 
-def _graphs(evidence: Evidence, batch: tuple[int, ...]) -> Sequence[dict[str, int | None]]:
+def _graphs(evidence: LogEvidence, batch: tuple[int, ...]) -> Sequence[dict[str, int | None]]:
     """A replayed or captured graph with the buffers that are there for it, and eager."""
     if not evidence.capturing and not evidence.graph_batches:
         return [{}]
@@ -145,7 +145,7 @@ def _graphs(evidence: Evidence, batch: tuple[int, ...]) -> Sequence[dict[str, in
     return [*found, {}]
 
 
-def _modes(evidence: Evidence, backend: str) -> Sequence[MetadataMode | None]:
+def _modes(evidence: LogEvidence, backend: str) -> Sequence[MetadataMode | None]:
     """A framework decides its mode; a direct caller takes any."""
     if backend != "direct":
         return [None]
@@ -154,7 +154,7 @@ def _modes(evidence: Evidence, backend: str) -> Sequence[MetadataMode | None]:
     return [MetadataMode.FAST, MetadataMode.NON_PERSISTENT, MetadataMode.FAKE]
 
 
-def _case(evidence: Evidence, batch: tuple[int, ...], rows: int, **fields: object) -> Iterator[Case]:
+def _case(evidence: LogEvidence, batch: tuple[int, ...], rows: int, **fields: object) -> Iterator[Case]:
     """The case, if it is one; a second with pages from 2^24 on where the pool or the log reaches there."""
     if fields.get("graph_batch") is not None and len(batch) > int(str(fields["graph_batch"])):
         batch = batch[: int(str(fields["graph_batch"]))]
@@ -180,7 +180,7 @@ MOST_OF_A_SIDE = 6
 """Cases of one side of an entry that are tried."""
 
 
-def of_corpus(entries: Sequence[CorpusEntry], evidence: Evidence, releases: Sequence[str]) -> Iterator[Candidate]:
+def of_corpus(entries: Sequence[CorpusEntry], evidence: LogEvidence, releases: Sequence[str]) -> Iterator[Candidate]:
     """The shapes of known faults that agree with the evidence, each as it is and with the log's batch."""
     rules = dict(backends_of(evidence))
     for entry in entries:
@@ -199,7 +199,7 @@ def of_corpus(entries: Sequence[CorpusEntry], evidence: Evidence, releases: Sequ
                 yield Candidate(case, entry.id, machine, rules[case.backend])
 
 
-def agrees(case: Case, evidence: Evidence) -> bool:
+def agrees(case: Case, evidence: LogEvidence) -> bool:
     """Whether nothing that the log says is against a case; lengths are not compared."""
     wanted = (
         (evidence.arch, case.arch),

@@ -15,7 +15,7 @@ from backend.outcome import Outcome
 from reprod.blame import leaves_tensors, only_through_null
 from reprod.corpus import CorpusEntry
 from reprod.diagnose.candidates import Candidate
-from reprod.diagnose.evidence import Ending, Evidence
+from reprod.diagnose.evidence import Ending, LogEvidence
 from reprod.diagnose.kernel_name import NamedKernel
 
 SILENT = (
@@ -64,13 +64,15 @@ class Cause:
         return None if self.outcome is None else self.outcome.cause
 
 
-def fit(outcome: Outcome, candidate: Candidate, evidence: Evidence, kernel: NamedKernel | None) -> tuple[tuple[int, str], ...]:
+def fit(
+    outcome: Outcome, candidate: Candidate, evidence: LogEvidence, kernel: NamedKernel | None
+) -> tuple[tuple[int, str], ...]:
     """Why an outcome fits the log or does not, heaviest first."""
     reasons = [*_by_end(outcome, evidence), *_by_kernel(outcome, kernel), *_by_shape(candidate, evidence)]
     return tuple(sorted(reasons, key=lambda reason: -abs(reason[0])))
 
 
-def _by_end(outcome: Outcome, evidence: Evidence) -> Iterator[tuple[int, str]]:
+def _by_end(outcome: Outcome, evidence: LogEvidence) -> Iterator[tuple[int, str]]:
     if evidence.ending is Ending.FAULT:
         yield from _by_fault(outcome, evidence)
     elif evidence.ending is Ending.WRONG_OUTPUT:
@@ -81,7 +83,7 @@ def _by_end(outcome: Outcome, evidence: Evidence) -> Iterator[tuple[int, str]]:
         yield (6, "does not come back, as in the log") if hangs else (-4, "comes back: a hang is not explained by it")
 
 
-def _by_fault(outcome: Outcome, evidence: Evidence) -> Iterator[tuple[int, str]]:
+def _by_fault(outcome: Outcome, evidence: LogEvidence) -> Iterator[tuple[int, str]]:
     kinds = {finding.kind for finding in outcome.findings}
     if not _leaves(outcome):
         yield -6, "nothing leaves a tensor, so no memory fault follows from it"
@@ -144,7 +146,7 @@ def _launched(outcome: Outcome) -> str:
     return getattr(call.launch, "code_object", "") if call is not None else ""
 
 
-def _by_shape(candidate: Candidate, evidence: Evidence) -> Iterator[tuple[int, str]]:
+def _by_shape(candidate: Candidate, evidence: LogEvidence) -> Iterator[tuple[int, str]]:
     case = candidate.case
     if candidate.rule > 0 and evidence.framework:
         yield candidate.rule, f"sent so by {case.backend}, the rule of the framework in the log"

@@ -23,7 +23,7 @@ from backend.devices.cdna import address_space
 from backend.devices.cdna.address_origin import KERNARG_AT, expression_names
 from backend.devices.cdna.device import instruction_limit, machine_of
 from backend.errors import AiterfuzzError
-from reprod.diagnose.facts import Facts, Topic
+from reprod.diagnose.facts import LogFacts, Topic
 
 PAGE = 4096
 """Bytes to which an image is loaded aligned, so that a pc's low bits are those of its place in the file."""
@@ -59,7 +59,7 @@ class LoggedPc:
         return self.address % PAGE
 
 
-def logged_pcs(facts: Facts, entry: int, size: int) -> tuple[LoggedPc, ...]:
+def logged_pcs(facts: LogFacts, entry: int, size: int) -> tuple[LoggedPc, ...]:
     """The pcs of a log, those in the kernel's text first. entry: of the kernel in its file's image; size: of its text."""
     starts = [int(fact.value, 16) for fact in facts.of(Topic.CODE_ENTRY)]
     bases = [int(fact.value, 16) for fact in facts.of(Topic.CODE_BASE)]
@@ -77,7 +77,7 @@ def logged_pcs(facts: Facts, entry: int, size: int) -> tuple[LoggedPc, ...]:
 
 
 def places(
-    facts: Facts, source: CodeSource, arch: Arch, code_object: str, symbol: str, call: Call | None
+    facts: LogFacts, source: CodeSource, arch: Arch, code_object: str, symbol: str, call: Call | None
 ) -> tuple[CodePlace, ...]:
     """What the pcs of a log are in a code object, at most MOST_PLACES. call: of a shape that launches it, None for none.
 

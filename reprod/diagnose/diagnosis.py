@@ -15,8 +15,8 @@ from backend.outcome import Outcome
 from reprod.corpus import CorpusEntry
 from reprod.diagnose.causes import Cause
 from reprod.diagnose.code_place import CodePlace, places
-from reprod.diagnose.evidence import Ending, Evidence, evidence_of, is_other_family, last_loaded
-from reprod.diagnose.facts import Facts
+from reprod.diagnose.evidence import Ending, LogEvidence, evidence_of, is_other_family, last_loaded
+from reprod.diagnose.facts import LogFacts
 from reprod.diagnose.kernel_name import NamedKernel, family, named_kernel, plain
 from reprod.diagnose.reading import read_logs
 from reprod.diagnose.revision_of_log import LoggedRevision, revision_of
@@ -37,8 +37,8 @@ class Diagnosis:
     stand_in: rules that are not the revision's own, "" for none.
     """
 
-    facts: Facts
-    evidence: Evidence
+    facts: LogFacts
+    evidence: LogEvidence
     revision: LoggedRevision
     kernel: NamedKernel | None = None
     arch: Arch | None = None
@@ -94,7 +94,7 @@ def diagnose(
     return done
 
 
-def _kernel(evidence: Evidence, revision: LoggedRevision) -> tuple[Arch | None, NamedKernel | None]:
+def _kernel(evidence: LogEvidence, revision: LoggedRevision) -> tuple[Arch | None, NamedKernel | None]:
     """The first suspect, on the architecture that has it."""
     if not evidence.suspects:
         return evidence.arch, None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backend.case import MAX_KV_LEN, Arch, DType
-from reprod.diagnose.facts import Fact, Facts, Topic
+from reprod.diagnose.facts import LogFact, LogFacts, Topic
 from reprod.diagnose.kernel_name import family, is_decode, plain
 
 
@@ -29,7 +29,7 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class MlaModel:
     """An MLA model. heads: of queries, all ranks together. rope: rope elements of a KV token."""
 
     pattern: str
@@ -38,17 +38,17 @@ class Model:
 
 
 MODELS = (
-    Model(r"deepseek[-_]?v2[-_]?lite", 16),
-    Model(r"deepseek[-_]?(?:v2|v3|r1|coder-v2)", 128),
-    Model(r"\bds[-_]?r1|dsr1|dsv3", 128),
-    Model(r"kimi[-_]?linear", 32, 0),
-    Model(r"kimi[-_]?k3", 96),
-    Model(r"kimi[-_]?k2|kimi[-_]?vl2", 64),
-    Model(r"glm[-_]?5\.3[-_]?flash", 64, 0),
-    Model(r"glm[-_]?5", 64),
-    Model(r"glm[-_]?4\.7[-_]?flash", 20),
-    Model(r"longcat[-_]?flash", 64),
-    Model(r"mistral[-_]?large[-_]?3", 128),
+    MlaModel(r"deepseek[-_]?v2[-_]?lite", 16),
+    MlaModel(r"deepseek[-_]?(?:v2|v3|r1|coder-v2)", 128),
+    MlaModel(r"\bds[-_]?r1|dsr1|dsv3", 128),
+    MlaModel(r"kimi[-_]?linear", 32, 0),
+    MlaModel(r"kimi[-_]?k3", 96),
+    MlaModel(r"kimi[-_]?k2|kimi[-_]?vl2", 64),
+    MlaModel(r"glm[-_]?5\.3[-_]?flash", 64, 0),
+    MlaModel(r"glm[-_]?5", 64),
+    MlaModel(r"glm[-_]?4\.7[-_]?flash", 20),
+    MlaModel(r"longcat[-_]?flash", 64),
+    MlaModel(r"mistral[-_]?large[-_]?3", 128),
 )
 """By the models' public configurations (num_attention_heads, qk_rope_head_dim)."""
 
@@ -60,15 +60,15 @@ ARCH_OF = {"MI300": Arch.GFX942, "MI325": Arch.GFX942, "MI308": Arch.GFX942, "MI
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A kernel that a log names. by: how it came to be named, the surest first in `Evidence.suspects`."""
+    """A kernel that a log names. by: how it came to be named, the surest first in `LogEvidence.suspects`."""
 
     name: str
     by: str
-    fact: Fact
+    fact: LogFact
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class LogEvidence:
     """What a log comes to; None and () for what it does not say.
 
     null: whether the address of the fault is none that a tensor could have. is_write: whether it was a write.
@@ -111,7 +111,7 @@ MOST_REQUESTS = 1024
 """Of a batch that is tried: more is no decode batch of one rank."""
 
 
-def evidence_of(facts: Facts) -> Evidence:
+def evidence_of(facts: LogFacts) -> LogEvidence:
     """The evidence of what was read."""
     suspects, others = _suspects(facts)
     address = facts.value(Topic.FAULT_ADDRESS)
@@ -127,7 +127,7 @@ def evidence_of(facts: Facts) -> Evidence:
         facts.number(Topic.QUERY_ROWS) or facts.number(Topic.DRAFT_TOKENS) or (None if speculative is None else speculative + 1)
     )
     graphs = [int(n) for fact in facts.of(Topic.GRAPH_BATCHES) for n in re.findall(r"\d{1,6}", fact.value)]
-    return Evidence(
+    return LogEvidence(
         ending=_ending(facts),
         null=None if address is None else _is_null(address),
         is_write=_is_write(facts),
@@ -158,7 +158,7 @@ def evidence_of(facts: Facts) -> Evidence:
     )
 
 
-def _follows(later: Fact, earlier: Fact) -> bool:
+def _follows(later: LogFact, earlier: LogFact) -> bool:
     return later.file == earlier.file and later.line > earlier.line
 
 
@@ -167,7 +167,7 @@ def _is_null(address: str) -> bool:
     return address == "(nil)" or int(address, 16) < 1 << 16
 
 
-def _is_write(facts: Facts) -> bool | None:
+def _is_write(facts: LogFacts) -> bool | None:
     """The driver's status says so; ROCR's "Write access to a read-only page" is a write, its other reasons say nothing."""
     if any("write access" in fact.value.lower() for fact in facts.of(Topic.FAULT_REASON)):
         return True
@@ -175,7 +175,7 @@ def _is_write(facts: Facts) -> bool | None:
     return flags == {"1"} if len(flags) == 1 else None
 
 
-def _ending(facts: Facts) -> Ending:
+def _ending(facts: LogFacts) -> Ending:
     if facts.has(Topic.FAULT_ADDRESS, Topic.FAULT_REASON, Topic.PAGE_FAULT, Topic.FAULTING_KERNEL):
         return Ending.FAULT
     errors = " ".join(fact.value for fact in facts.of(Topic.QUEUE_ERROR))
@@ -195,7 +195,7 @@ def _ending(facts: Facts) -> Ending:
     return Ending.UNKNOWN
 
 
-def _suspects(facts: Facts) -> tuple[tuple[Suspect, ...], tuple[Suspect, ...]]:
+def _suspects(facts: LogFacts) -> tuple[tuple[Suspect, ...], tuple[Suspect, ...]]:
     """Kernels of MLA decode, and others that the fault names."""
     fault = facts.first(Topic.FAULT_ADDRESS) or facts.first(Topic.QUEUE_ERROR)
     named = [Suspect(plain(fact.value), "the fault names it", fact) for fact in facts.of(Topic.FAULTING_KERNEL)]
@@ -216,12 +216,12 @@ def _suspects(facts: Facts) -> tuple[tuple[Suspect, ...], tuple[Suspect, ...]]:
     return tuple(chosen.values()), tuple(others.values())
 
 
-def last_loaded(facts: Facts) -> Fact | None:
+def last_loaded(facts: LogFacts) -> LogFact | None:
     """The kernel that was loaded last, of whatever family."""
     return facts.last(Topic.KERNEL) or facts.last(Topic.KERNEL_FILE)
 
 
-def is_other_family(evidence: Evidence) -> str | None:
+def is_other_family(evidence: LogEvidence) -> str | None:
     """The family of the kernel that the fault names, where that is not MLA decode."""
     if not evidence.others or any(suspect.by == "the fault names it" for suspect in evidence.suspects):
         return None
@@ -229,7 +229,7 @@ def is_other_family(evidence: Evidence) -> str | None:
     return family(name) or "another kernel"
 
 
-def _arch(facts: Facts) -> Arch | None:
+def _arch(facts: LogFacts) -> Arch | None:
     named = [fact.value for fact in facts.of(Topic.ARCH)]
     found = next((arch for arch in Arch if arch.value in [name.lower() for name in named]), None)
     if found is not None:
@@ -238,7 +238,7 @@ def _arch(facts: Facts) -> Arch | None:
     return next((ARCH_OF[product] for product in reversed(products) if product in ARCH_OF), None)
 
 
-def _framework(facts: Facts) -> tuple[str, str]:
+def _framework(facts: LogFacts) -> tuple[str, str]:
     """The framework that is named most, and its version. vLLM's package is installed beside sglang, not the other way."""
     named = [fact.value for fact in facts.of(Topic.FRAMEWORK)]
     if not named:
@@ -248,14 +248,14 @@ def _framework(facts: Facts) -> tuple[str, str]:
     return chosen, version.removeprefix("v")
 
 
-def _model_name(facts: Facts) -> str:
+def _model_name(facts: LogFacts) -> str:
     """The last name that says which model it is; the first of any where none does."""
     names = [fact.value for fact in facts.of(Topic.MODEL)]
     known = [name for name in names if any(re.search(model.pattern, name, re.IGNORECASE) for model in MODELS)]
     return known[-1] if known else names[0] if names else ""
 
 
-def _heads(facts: Facts, known: Model | None, framework: str) -> int | None:
+def _heads(facts: LogFacts, known: MlaModel | None, framework: str) -> int | None:
     """Of a rank: sglang's ranks of attention are tp_size // dp_size under DP attention; vLLM's tp_size is of one replica."""
     heads = facts.number(Topic.ALL_HEADS) or (known.heads if known is not None else None)
     ranks = facts.number(Topic.TENSOR_PARALLEL)
@@ -283,7 +283,7 @@ def _plain_number(text: str | None) -> int | None:
     return int(digits) if digits.isdigit() and len(digits) <= 12 else None
 
 
-def _batches(facts: Facts) -> tuple[tuple[int, ...], ...]:
+def _batches(facts: LogFacts) -> tuple[tuple[int, ...], ...]:
     """KV lengths as logged: those of the last list, and the last batch with its tokens spread evenly."""
     found: list[tuple[int, ...]] = []
     batches = [fact for fact in facts.of(Topic.BATCH) if fact.value.isdigit()]

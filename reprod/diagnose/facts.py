@@ -1,4 +1,4 @@
-"""A Fact: one thing that a line of a log says, and where it stands. Knows no form of line and draws no conclusion."""
+"""A LogFact: one thing that a line of a log says, and where it stands. Knows no form of line and draws no conclusion."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Topic(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class LogFact:
     """topic, value: what. file, line: where, the line counted from 1. text: of the line, cut and fit to be printed."""
 
     topic: Topic
@@ -82,22 +82,22 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class LogFacts:
     """Everything that the logs say, in their order. notes: what was cut or could not be read. lines: read."""
 
-    found: tuple[Fact, ...]
+    found: tuple[LogFact, ...]
     notes: tuple[str, ...] = ()
     lines: int = 0
 
-    def of(self, *topics: Topic) -> Iterator[Fact]:
+    def of(self, *topics: Topic) -> Iterator[LogFact]:
         """Those about some topics, in order."""
         return (fact for fact in self.found if fact.topic in topics)
 
-    def first(self, topic: Topic) -> Fact | None:
+    def first(self, topic: Topic) -> LogFact | None:
         """The first about a topic."""
         return next(self.of(topic), None)
 
-    def last(self, topic: Topic) -> Fact | None:
+    def last(self, topic: Topic) -> LogFact | None:
         """The last about a topic."""
         found = tuple(self.of(topic))
         return found[-1] if found else None

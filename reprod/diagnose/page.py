@@ -12,7 +12,7 @@ from reprod.diagnose.advice import next_time, telling_apart
 from reprod.diagnose.causes import Cause
 from reprod.diagnose.diagnosis import Diagnosis
 from reprod.diagnose.evidence import Ending
-from reprod.diagnose.facts import Fact, Topic
+from reprod.diagnose.facts import LogFact, Topic
 from reprod.diagnose.kernel_name import plain
 from reprod.text import lengths, listed, one_line
 
@@ -74,7 +74,7 @@ QUOTED = (
 
 
 def _quoted(done: Diagnosis) -> Iterator[str]:
-    found: dict[tuple[str, int], Fact] = {}
+    found: dict[tuple[str, int], LogFact] = {}
     for topic in QUOTED:
         fact = done.facts.last(topic)
         if fact is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from backend.errors import UsageError
-from reprod.diagnose.facts import Fact, Facts, Topic
+from reprod.diagnose.facts import LogFact, LogFacts, Topic
 from reprod.diagnose.forms import facts_of
 from reprod.text import one_line
 
@@ -38,10 +38,10 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 _QUOTED = 160
 
 
-def read_logs(paths: Sequence[Path], seconds: float = READ_SECONDS) -> Facts:
+def read_logs(paths: Sequence[Path], seconds: float = READ_SECONDS) -> LogFacts:
     """What some logs say; `-` is standard input. Raises UsageError for a file that is not there or cannot be read."""
     deadline = time.monotonic() + seconds
-    kept: dict[Topic, list[Fact]] = {}
+    kept: dict[Topic, list[LogFact]] = {}
     dropped: Counter[Topic] = Counter()
     notes: list[str] = []
     lines = 0
@@ -50,7 +50,7 @@ def read_logs(paths: Sequence[Path], seconds: float = READ_SECONDS) -> Facts:
         for number, text in enumerate(_lines(path, name, notes), 1):
             lines += 1
             for topic, value in facts_of(text):
-                fact = Fact(topic, value, name, number, one_line(text.strip()[:_QUOTED]))
+                fact = LogFact(topic, value, name, number, one_line(text.strip()[:_QUOTED]))
                 _keep(kept.setdefault(topic, []), fact, dropped)
             if number % 4096 == 0 and time.monotonic() > deadline:
                 notes.append(f"{name}: read up to line {number:,} ({seconds:g} s); the rest was not looked at")
@@ -58,10 +58,10 @@ def read_logs(paths: Sequence[Path], seconds: float = READ_SECONDS) -> Facts:
     notes += [f"{count:,} more lines about {topic.value.replace('_', ' ')} were not kept" for topic, count in dropped.items()]
     order = {name: place for place, name in enumerate(dict.fromkeys(path.name for path in paths))}
     found = sorted((fact for facts in kept.values() for fact in facts), key=lambda fact: (order.get(fact.file, 0), fact.line))
-    return Facts(tuple(found), tuple(notes), lines)
+    return LogFacts(tuple(found), tuple(notes), lines)
 
 
-def _keep(facts: list[Fact], fact: Fact, dropped: Counter[Topic]) -> None:
+def _keep(facts: list[LogFact], fact: LogFact, dropped: Counter[Topic]) -> None:
     facts.append(fact)
     if len(facts) > MOST_FACTS:
         del facts[MOST_FACTS // 2]

@@ -13,7 +13,7 @@ from backend.case import RELEASES, Arch
 from backend.errors import AiterfuzzError
 from backend.host import BuiltIn, Host
 from backend.revision.revision import PLANNER_FILES, SAME_PLANNERS, host_of, spelled_alike
-from reprod.diagnose.evidence import Evidence
+from reprod.diagnose.evidence import LogEvidence
 from reprod.diagnose.kernel_name import named_kernel
 
 FIRST_VERSION = {"2025-11": (0, 1, 0), "2026-06": (0, 1, 11), "2026-08": (0, 1, 18)}
@@ -40,7 +40,7 @@ class LoggedRevision:
         return built_in if own is None else (own, *built_in)
 
 
-def revision_of(evidence: Evidence, checkout: str | None) -> LoggedRevision:
+def revision_of(evidence: LogEvidence, checkout: str | None) -> LoggedRevision:
     """The AITER of a log. checkout: PATH[@REV]; a REV that the person gives is not overruled by the log.
 
     Raises UsageError where it is no checkout.
@@ -71,7 +71,7 @@ def revision_of(evidence: Evidence, checkout: str | None) -> LoggedRevision:
     return LoggedRevision(None, order, f"built-in rules of {order[0]}", False, "the log names no revision of AITER")
 
 
-def _having_kernel(evidence: Evidence, checkout: str) -> LoggedRevision | None:
+def _having_kernel(evidence: LogEvidence, checkout: str) -> LoggedRevision | None:
     """Of a log that names no revision: the built-in release that has its kernel, with that release's code objects."""
     for name in _by_kernel(evidence):
         with contextlib.suppress(AiterfuzzError):
@@ -115,7 +115,7 @@ def _built_in(named: str) -> LoggedRevision:
     )
 
 
-def _by_kernel(evidence: Evidence) -> tuple[str, ...]:
+def _by_kernel(evidence: LogEvidence) -> tuple[str, ...]:
     """Releases since 2026 whose tables have the kernel that the log names first, by the framework's age then."""
     if not evidence.suspects:
         return ()
@@ -132,7 +132,7 @@ FIRST_OF_SUMMER = {"sglang": (0, 5, 16), "vllm": (0, 26, 0)}
 """First releases of the frameworks that came with AITER of 2026-07 or later."""
 
 
-def _by_framework(evidence: Evidence) -> tuple[str, ...]:
+def _by_framework(evidence: LogEvidence) -> tuple[str, ...]:
     figures = tuple(int(part) for part in re.findall(r"\d+", evidence.framework_version)[:3])
     first = FIRST_OF_SUMMER.get(evidence.framework)
     if not figures or first is None:

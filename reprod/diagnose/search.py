@@ -22,7 +22,7 @@ from backend.path import Path, judge, refusal_of
 from reprod.corpus import CorpusEntry, OpenPaths
 from reprod.diagnose.candidates import Candidate, candidates, of_corpus
 from reprod.diagnose.causes import Cause, fit, is_entry, same_words
-from reprod.diagnose.evidence import Evidence
+from reprod.diagnose.evidence import LogEvidence
 from reprod.diagnose.kernel_name import NamedKernel
 from reprod.diagnose.revision_of_log import LoggedRevision, host_for
 from reprod.shrink import ShrinkResult, shrink
@@ -56,7 +56,7 @@ class Search:
 
     def __init__(
         self,
-        evidence: Evidence,
+        evidence: LogEvidence,
         kernel: NamedKernel | None,
         revision: LoggedRevision,
         entries: Sequence[CorpusEntry],
@@ -271,7 +271,7 @@ def _code_object(outcome: Outcome) -> str:
     return getattr(outcome.call.launch, "code_object", "") if outcome.call is not None else ""
 
 
-def _by_known(entry: CorpusEntry, candidate: Candidate, evidence: Evidence) -> Iterator[tuple[int, str]]:
+def _by_known(entry: CorpusEntry, candidate: Candidate, evidence: LogEvidence) -> Iterator[tuple[int, str]]:
     yield 2, f"{entry.id} is known of this kernel and these shapes"
     if evidence.null and entry.fault_class == "null-pointer":
         yield 7, "goes through a null pointer, as the address of the fault says"
