@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
+from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
@@ -69,8 +69,11 @@ class Host(ABC):
         """
 
     @abstractmethod
-    def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
-        """What the planner does to buffers of other sizes than its own sizing asks for."""
+    def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
+        """What the planner does to buffers of these sizes, whatever its own sizing asks for.
+
+        rules: the built-in release that decides where this AITER is none of its own.
+        """
 
     @abstractmethod
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
@@ -124,11 +127,9 @@ class BuiltIn(Host):
         launched = launch(rules, device, decode, self.source)
         return Call(decision, device, allocated, needed, planned, decode, launched)
 
-    def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
-        """Plans by the release's rules (see Host.plan)."""
-        case = decision.case
-        assert decision.planning is not None
-        return plan(release(case.release), TargetGpu(case.arch, case.compute_units), decision.planning, allocated)
+    def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
+        """Plans by the rules of a release (see Host.plan)."""
+        return plan(release(rules), device, planning, allocated)
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """Launches by the release's rules (see Host.launch)."""

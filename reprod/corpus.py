@@ -6,6 +6,7 @@ from; nothing of planners, kernels or of how a finding is made.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -67,6 +68,11 @@ class Expected:
         """Kind, tensor, party and stage alone."""
         pairs = ((self.tensor, finding.tensor), (self.party, finding.party), (self.stage, finding.stage))
         return finding.kind is self.kind and all(want is None or want == shown for want, shown in pairs)
+
+    def whatever_kernel(self, finding: Finding) -> Expected:
+        """The same of the kernel of a finding, which may be called otherwise from one revision to the next."""
+        kernels = self.stage is not None and self.stage.endswith(".co") and finding.stage.endswith(".co")
+        return dataclasses.replace(self, stage=finding.stage) if kernels else self
 
     def differing(self, finding: Finding) -> tuple[str, ...]:
         """Names of the figures that are absent or not as expected."""

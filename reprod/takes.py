@@ -16,10 +16,12 @@ from backend.errors import UsageError
 from backend.git import git
 from backend.host import Basis
 from backend.revision.assess import PARTS, Assessed, assess
-from reprod.history import Commit
+from reprod.history import Commit, commits_between
 
 FILES = tuple(dict.fromkeys(path for paths in PARTS.values() for path in paths))
 """All files that decide a part."""
+
+CODE_OBJECTS = ("hsa/gfx942/mla", "hsa/gfx950/mla")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,26 @@ def commits_of(checkout: str, asked: str) -> tuple[Commit, ...]:
         )
     lines = first.decode("utf-8", "replace").splitlines() + (listed.decode("utf-8", "replace").splitlines() if dots else [])
     return tuple(Commit(*line.split("\t", 2)) for line in lines)
+
+
+def distinct_commits(checkout: str, earlier: str, later: str) -> tuple[Commit, ...]:
+    """The commits after `earlier` up to `later` along the first parents that change FILES or a code object, oldest first.
+
+    Raises UsageError where one is not an ancestor of the other, and where no commit is left.
+    """
+    before, found = _contents(checkout, earlier), []
+    for each in commits_between(checkout, earlier, later):
+        contents = _contents(checkout, each.name)
+        if contents != before:
+            found.append(each)
+        before = contents
+    if not found:
+        raise UsageError.not_allowed("range of ROCm/aiter", f"{earlier}..{later}", "one with a commit that touches MLA decode")
+    return tuple(found)
+
+
+def _contents(checkout: str, commit: str) -> bytes:
+    return git(checkout, "ls-tree", "-r", "--end-of-options", commit, "--", *FILES, *CODE_OBJECTS) or b""
 
 
 def _range(earlier: str, dots: str, later: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType, MetadataMode
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -70,6 +70,13 @@ class PlanArguments:
     intra_batch_mode: bool
     q_dtype: DType
     kv_dtype: DType
+
+    @property
+    def mode(self) -> MetadataMode:
+        """Which planner the two flags ask for; fast_mode goes first."""
+        if self.fast_mode:
+            return MetadataMode.FAST
+        return MetadataMode.FAKE if self.intra_batch_mode else MetadataMode.GREEDY
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,14 +24,16 @@ from typing import Any, Protocol
 
 import torch
 
-from backend.aiter.codefiles import open_source, unrelated_aiter
-from backend.aiter.release import PublicCalls, nearest_release, unknown_fingerprint_warning
+from backend.aiter.codefiles import installed_wheel, open_source, unrelated_aiter
+from backend.aiter.release import PublicCalls, nearest_release
 from backend.aiter.release import release as release_named
 from backend.errors import CannotRunError
+from backend.host import BuiltIn, Host
 from backend.real.python.modules import Root
 from backend.real.python.poison import Undecidable
 from backend.real.python.slicing import IndexedTree
 from backend.real.python.trees import FolderTree, GitTree, Tree
+from backend.revision.revision import host_of
 
 
 class ActivationType(IntEnum):
@@ -279,15 +281,16 @@ class KernelOperation:
 
 @dataclass(frozen=True, slots=True)
 class AiterSource:
-    """Which AITER runs. release: whose rules serve its operations.
+    """Which AITER runs. host: its host side. release: the built-in one that decides where the host is none of its own.
 
-    tree: its Python; None: only the three calls, served whole by the handlers. label: for people. warning: one line where
-    the rules were not verified with this revision's host sources.
+    tree: its Python; None: only the three calls, served whole by the handlers. label: for people. warning: one line about
+    what of a revision is not its own.
     """
 
     release: str
     tree: IndexedTree | None
     label: str
+    host: Host
     warning: str | None = None
 
 
@@ -300,14 +303,16 @@ def open_aiter(text: str | None, release: str | None = None) -> AiterSource:
     if text is None:
         rules = release_named(release or "2026-06")
         if rules.is_wheel:
-            return AiterSource(rules.name, IndexedTree(installed_tree()), "the installed amd-aiter")
-        return AiterSource(rules.name, None, f"built-in rules of release {rules.name}")
+            tree = IndexedTree(installed_tree())
+            return AiterSource(rules.name, tree, "the installed amd-aiter", BuiltIn(installed_wheel()))
+        return AiterSource(rules.name, None, f"built-in rules of release {rules.name}", BuiltIn())
     checkout = open_source(text)
     rules = nearest_release(checkout) if release is None else release_named(release)
     path, _, revision = text.rpartition("@") if "@" in text and not Path(text).exists() else (text, "", "")
     is_work_tree = not revision and Path(path, "aiter", "mla.py").is_file()
-    tree: Tree = FolderTree(Path(path)) if is_work_tree else GitTree(Path(path), revision or "HEAD")
-    return AiterSource(rules.name, IndexedTree(tree), checkout.label, unknown_fingerprint_warning(rules, checkout))
+    checked_out: Tree = FolderTree(Path(path)) if is_work_tree else GitTree(Path(path), revision or "HEAD")
+    host = host_of(checkout)
+    return AiterSource(rules.name, IndexedTree(checked_out), checkout.label, host, host.warning())
 
 
 def installed_tree() -> Tree:

@@ -1,4 +1,4 @@
-"""Serves AITER's compiled operations with this project's rules: sizes, planners into the real buffers, decode as a no-op.
+"""Serves AITER's compiled operations by a host: sizes, planners into the real buffers, decode as a no-op.
 
 The planners write what fits into the tensors that the backend passed, so that metadata lives on across steps as in the
 framework's process, stale contents included. What they would write past an end is not written; whoever checks the step
@@ -15,6 +15,7 @@ from backend.aiter.arguments import BufferSizes, TargetGpu
 from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.case import DType
+from backend.host import BuiltIn, Host
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
 from backend.real.observe import PLANNING_ROLES, element_type, plan_arguments, sizing_arguments
 from backend.real.torch_shim import host
@@ -42,9 +43,14 @@ class AiterChecks(AiterRefuses, RuntimeError):  # noqa: N818
 
 
 class PlannerHandlers:
-    """Handlers for one device and release of AITER. fills: whether planning writes the buffers (not needed for decisions)."""
+    """Handlers for one device and AITER.
 
-    def __init__(self, release: str, device: TargetGpu, fills: bool = True) -> None:
+    host: whose planners write. release: the built-in one that decides where the host is none of its own. fills: whether
+    planning writes the buffers (not needed for decisions).
+    """
+
+    def __init__(self, host: Host, release: str, device: TargetGpu, fills: bool = True) -> None:
+        self.host = host
         self.release = release
         self.device = device
         self.fills = fills
@@ -67,6 +73,8 @@ class PlannerHandlers:
         """asm_mla.cu, mla_decode_stage1_asm_fwd: where q is fp8, both scales are handed to the kernel."""
         given = call.arguments
         q = given.get("q", given.get("Q"))
+        if not isinstance(self.host, BuiltIn):
+            return  # a revision's own launcher says no, when the step is judged
         if q is None or not release(self.release).launcher.fp8_q_needs_scales or element_type(q.dtype) is not DType.FP8:
             return
         if given.get("q_scale") is None or given.get("kv_scale") is None:
@@ -88,8 +96,6 @@ class PlannerHandlers:
         )
 
     def _plan(self, call: OpCall) -> None:
-        from backend.aiter.planners.run import plan  # brings numba, half a second that a decision table does not need
-
         tensors = {role: call.arguments[name] for name, role in PLANNING_ROLES.items() if name in call.arguments}
         sizes = BufferSizes(
             work_indptr=tensors["work_indptr"].numel(),
@@ -98,7 +104,7 @@ class PlannerHandlers:
             reduce_final_map=tensors["reduce_final_map"].numel(),
             reduce_partial_map=tensors["reduce_partial_map"].numel(),
         )
-        planned = plan(release(self.release), self.device, plan_arguments(call.arguments), sizes)
+        planned = self.host.plan(self.release, self.device, plan_arguments(call.arguments), sizes)
         if planned.rejected is not None:
             raise AiterChecks(f"get_mla_metadata_v1: {planned.rejected}")
         for name, buffer in planned.buffers.items():

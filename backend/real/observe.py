@@ -6,7 +6,7 @@ Knows nothing of the framework that makes the calls.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,18 +59,23 @@ class PlanSeen:
 
 @dataclass(slots=True, eq=False)
 class DecodeSeen:
-    """One decode call. The tensors are kept, so that a graph's replay reads them again."""
+    """One decode call. The tensors are kept, so that a graph's replay reads them again.
+
+    splits: KV splits that AITER's own Python handed to stage 1, None where none of it runs.
+    """
 
     call: OpCall
     line: SourceLine | None
+    splits: int | None = None
 
 
 @dataclass(slots=True)
 class CallWatcher:
-    """Observer of the public calls; `decodes` is emptied by whoever drives."""
+    """Observer of the public calls; `decodes` is emptied by whoever drives. splits: see DecodeSeen, of the last call."""
 
     allocations: Allocations
     target_file: str
+    splits: Callable[[], int | None] = lambda: None
     decodes: list[DecodeSeen] = field(default_factory=list)
     sizings: list[SizingSeen] = field(default_factory=list)
     _filled: dict[int, PlanSeen] = field(default_factory=dict)
@@ -93,7 +98,10 @@ class CallWatcher:
             self.decodes.append(DecodeSeen(call, line))
 
     def left(self, call: OpCall, result: Any) -> None:
-        """Nothing more to see."""
+        """Of a decode call, the splits that were made of it."""
+        del result
+        if call.name == DECODING and self.decodes:
+            self.decodes[-1].splits = self.splits()
 
     def decode_buffers(self, seen: DecodeSeen) -> tuple[PassedBuffer, ...]:
         """The metadata buffers of a decode call; empty without persistent metadata."""
@@ -266,13 +274,17 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
     )
 
 
-def captured_splits(release: str, device: TargetGpu, given: Mapping[str, Any]) -> int | None:
+def captured_splits(release: str, device: TargetGpu, seen: DecodeSeen) -> int | None:
     """KV splits that a captured non-persistent call has for good: AITER chose them at capture, by the tensors' sizes then.
 
-    None for a persistent call, one that asks for a number itself, and one that AITER refuses.
+    Those of its own Python where that ran, else those of a release. None for a persistent call, one that asks for a number
+    itself, and one that AITER refuses.
     """
+    given = seen.call.arguments
     if given.get("work_meta_data") is not None or given.get("num_kv_splits") is not None:
         return None
+    if seen.splits is not None:
+        return seen.splits
     q = given["q"]
     asked = SplitsAsked(
         num_cu=device.num_cu,

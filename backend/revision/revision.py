@@ -95,13 +95,12 @@ class Revision(Host):
         self._called.add(decision.mode)
         return self._call(dataclasses.replace(decision, case=decision.case.replace(release=self._nearest)))
 
-    def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
-        """Plans by the revision's text (see Host.plan)."""
+    def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
+        """Plans by the revision's text (see Host.plan), whatever release is named."""
+        del rules
         if self._built_in is not None:
-            return BuiltIn(self.source).plan(self._as_built_in(decision), allocated)
-        device = TargetGpu(decision.case.arch, decision.case.compute_units)
-        assert decision.planning is not None
-        return self._plan(decision.mode, device, decision.planning, allocated)
+            return BuiltIn(self.source).plan(self._built_in, device, planning, allocated)
+        return self._plan(planning.mode, device, planning, allocated)
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """Launches by the revision's text (see Host.launch)."""

@@ -23,7 +23,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--base", metavar="SOURCE", help="print only what differs from this one")
     command.add_argument("--arch", type=read_arch, metavar="A", help="gfx950 (default), gfx942")
     command.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank")
-    command.add_argument("--aiter", metavar="PATH[@REV]", help="checkout of ROCm/aiter whose Python and kernel table are used")
+    command.add_argument(
+        "--aiter",
+        metavar="PATH[@REV]",
+        help="checkout of ROCm/aiter whose code runs; without REV the one that SOURCE is built with, where that is known; "
+        "without a checkout the newest built-in release",
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     command.set_defaults(command=run)
 
@@ -38,20 +43,24 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.devices.registry import open_device
     from backend.real.frameworks.scenarios import HEADS, KV_DTYPES
     from backend.real.frameworks.session import SourceSession
+    from backend.revision.revision import host_of
     from fuzz.compiling import announced
     from fuzz.gate.decide import Decided, decide, lines, verdict
+    from fuzz.gate.which_aiter import which_aiter
 
-    code = open_source(arguments.aiter) if arguments.aiter else None
+    chosen = which_aiter(arguments.source, arguments.aiter)
+    code = open_source(chosen.aiter) if chosen.aiter is not None else None
     device = open_device("model", code)
 
     def rows(source: str) -> list[Decided]:
-        with SourceSession(source, aiter=arguments.aiter) as session:
+        with SourceSession(source, aiter=chosen.aiter, release=chosen.release) as session:
             arch = arguments.arch or Arch.GFX950
-            return decide(session, device, arch, arguments.heads or HEADS, KV_DTYPES, code)
+            return decide(session, device, arch, arguments.heads or HEADS, KV_DTYPES, host_of(code))
 
     sources = [arguments.source, *([arguments.base] if arguments.base else [])]
     with announced(), ThreadPoolExecutor(len(sources)) as pool:
         tables = list(pool.map(rows, sources))
+    print(chosen.why)
     for line in lines(tables[0], tables[1] if arguments.base else None):
         print(line)
     if arguments.json is not None:

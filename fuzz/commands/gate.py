@@ -13,6 +13,7 @@ from backend.errors import UsageError
 from fuzz.commands.arguments import number, numbers, seconds, some_of
 
 if TYPE_CHECKING:
+    from fuzz.gate.gate import GatePlan
     from fuzz.gate.sweep import Tensors
     from fuzz.report.model import Report
 
@@ -23,8 +24,6 @@ GRACE = 120.0
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
-    from backend.case import Arch, DType
-
     command = commands.add_parser(
         "gate",
         help="judge a backend change by its own source file",
@@ -35,7 +34,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("source", metavar="SOURCE", help="the change")
     command.add_argument("--base", metavar="SOURCE", help="what it is compared with; only what the base lacks is blamed")
-    command.add_argument("--aiter", metavar="PATH[@REV]", help="checkout of ROCm/aiter whose Python and kernels run")
+    command.add_argument(
+        "--aiter",
+        metavar="PATH[@REV]",
+        help="checkout of ROCm/aiter whose code runs, on both sides; without REV the one that SOURCE is built with, where that "
+        "is known; without a checkout the newest built-in release",
+    )
+    add_flags(command)
+    command.set_defaults(command=run)
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What every examination of a source can be asked for."""
+    from backend.case import Arch, DType
+
     command.add_argument("--device", default="model", metavar="D", help="model (default), cdna, both, rocm, cuda")
     command.add_argument("--arch", type=some_of("--arch", Arch), metavar="A[,A]", help="gfx950 (default), gfx942")
     command.add_argument("--kv-dtype", type=some_of("--kv-dtype", DType), metavar="T[,T]", help="fp8,bf16 (default)")
@@ -44,7 +56,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the random lives (0)")
     command.add_argument("--out", type=Path, metavar="DIR", help="folder for gate.json, gate.xml, gate.html, summary.md")
     command.add_argument("--annotate", action="store_true", help="print GitHub annotations (default under GITHUB_ACTIONS)")
-    command.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,34 +64,43 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.compiling import announced as compiling
 
     started = time.monotonic()
-    _check(arguments)
+    check(arguments)
     weaker = weaker_than_promised()
     if weaker is not None:
-        _say(f"aiterfuzz: {weaker}")
+        say(f"aiterfuzz: {weaker}")
     with compiling():
         return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started)
 
 
 def _source(arguments: argparse.Namespace, started: float) -> int:
-    from backend.aiter.codefiles import open_source as open_code_source
     from backend.real.frameworks.fetch import open_source
     from backend.real.frameworks.session import gate_line
     from fuzz.gate.comparison import compared
-    from fuzz.gate.gate import GatePlan
+    from fuzz.gate.gate import Stack
     from fuzz.gate.gate import run as examine
     from fuzz.gate.known import Known
     from fuzz.gate.source_report import report
+    from fuzz.gate.which_aiter import which_aiter
 
-    plan = GatePlan(
-        _tensors(arguments), tuple(arguments.heads or _all_heads()), arguments.seconds, arguments.seed, arguments.device
-    )
-    code = open_code_source(arguments.aiter) if arguments.aiter else None
-    change, base = examine(arguments.source, arguments.base, plan, arguments.aiter, code, _say)
+    chosen = which_aiter(arguments.source, arguments.aiter)
+    before = None if arguments.base is None else Stack(arguments.base, chosen.aiter, chosen.release)
+    stack = Stack(arguments.source, chosen.aiter, chosen.release)
+    change, base = examine(stack, before, plan(arguments), say)
     known = Known()
     found = compared(change, base, known.reference, known.is_open)
-    code_of_exit = _finish(report(found, change, base, gate_line(open_source(arguments.source))), arguments)
-    _say(f"{time.monotonic() - started:.0f} s")
+    made = report(found, change, base, gate_line(open_source(arguments.source)))
+    code_of_exit = tell(dataclasses.replace(made, about=(chosen.why, *made.about)), arguments)
+    say(f"{time.monotonic() - started:.0f} s")
     return code_of_exit
+
+
+def plan(arguments: argparse.Namespace) -> GatePlan:
+    """What the flags ask for."""
+    from fuzz.gate.gate import GatePlan
+    from fuzz.gate.sweep import HEADS
+
+    heads = tuple(arguments.heads or HEADS)
+    return GatePlan(_tensors(arguments), heads, arguments.seconds, arguments.seed, arguments.device)
 
 
 def _policy(arguments: argparse.Namespace) -> int:
@@ -108,10 +128,10 @@ def _policy(arguments: argparse.Namespace) -> int:
             seconds=arguments.seconds,
             seed=arguments.seed,
         )
-    return _finish(report(dataclasses.replace(gated, rule=arguments.source, base=arguments.base)), arguments)
+    return tell(report(dataclasses.replace(gated, rule=arguments.source, base=arguments.base)), arguments)
 
 
-def _finish(made: Report, arguments: argparse.Namespace) -> int:
+def tell(made: Report, arguments: argparse.Namespace) -> int:
     """Prints and writes what a gate came to; its exit code."""
     from fuzz.report import render
     from fuzz.report.page.html import report_page
@@ -147,13 +167,8 @@ def _tensors(arguments: argparse.Namespace) -> tuple[Tensors, ...]:
     return tuple(one for one in (*GFX950, *GFX942) if one.arch in archs and (wanted is None or one.kv_dtype in wanted))
 
 
-def _all_heads() -> tuple[int, ...]:
-    from fuzz.gate.sweep import HEADS
-
-    return HEADS
-
-
-def _check(arguments: argparse.Namespace) -> None:
+def check(arguments: argparse.Namespace) -> None:
+    """UsageError for flags that nothing can be done with; makes the folder of --out."""
     if arguments.heads is not None and not all(1 <= head <= 1024 for head in arguments.heads):
         raise UsageError.not_allowed("--heads", arguments.heads, "1..1024")
     if arguments.out is not None:
@@ -166,5 +181,6 @@ def _write(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text, encoding="utf-8")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line beside the report."""
     print(text, file=sys.stderr, flush=True)

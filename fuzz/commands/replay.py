@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus
+    from reprod.matrix import Column
 
 DOCUMENT_COMMAND = "aiterfuzz replay corpus/ --aiter CHECKOUT --markdown docs/corpus.md"
 
@@ -21,12 +23,23 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "replay",
         help="run known faults and controls again",
-        description="Runs each entry of a corpus on its faulty and on its fixed side. Exits 1 where one has changed.",
+        description="Runs each entry of a corpus on its faulty and on its fixed side; at one revision of AITER, where --aiter "
+        "names one, the first case of each. Exits 1 where an entry has changed, or a fault is found at that revision.",
     )
     command.add_argument("corpus", nargs="+", type=Path, metavar="CORPUS", help="folder of entries, or one entry's file")
-    command.add_argument("--aiter", metavar="PATH", help="checkout of ROCm/aiter, for entries that name a revision")
+    command.add_argument(
+        "--aiter",
+        metavar="PATH[@REV]",
+        help="a revision of ROCm/aiter that every entry is run at; without REV the checkout with the revisions that entries "
+        "name",
+    )
     command.add_argument("--matrix", action="store_true", help="every entry at every release: found, fixed or silent")
-    command.add_argument("--markdown", type=Path, metavar="FILE", help="write that matrix as a document, as docs/corpus.md is")
+    command.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write that matrix, and the one of what frameworks ship, as a document",
+    )
     command.set_defaults(command=run)
 
 
@@ -34,15 +47,40 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each entry as it is known, or the matrix; 1 where one has changed, 3 where one could not run."""
     from fuzz.compiling import announced
     from reprod.corpus import OpenPaths, load_corpus
+    from reprod.matrix import Column
 
     entries = [entry for path in arguments.corpus for entry in load_corpus(path)]
-    paths = OpenPaths(arguments.aiter)
+    checkout, mark, revision = (arguments.aiter or "").rpartition("@")
+    at = mark and checkout and not Path(arguments.aiter).exists()
+    if at and (arguments.matrix or arguments.markdown is not None):
+        raise UsageError.not_allowed("--aiter", arguments.aiter, "PATH, whose revisions the matrix has")
+    paths = OpenPaths(checkout if at else arguments.aiter)
     with announced():
+        if at:
+            return _at_revision(entries, paths, Column(revision, revision))
         if arguments.matrix or arguments.markdown is not None:
             found = _matrix(entries, paths, arguments.markdown)
         else:
             found = _replayed(entries, paths)
     return _exit_code(found)
+
+
+def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Column) -> int:
+    """Each entry at one revision; 1 where a fault is found, 3 where none is and something could not run."""
+    from backend.aiter.codefiles import open_source
+    from reprod.matrix import MatrixCell, matrix
+
+    open_source(f"{paths.checkout}@{column.revision}")
+    found: list[MatrixCell] = []
+    for entry in entries:
+        (row,) = matrix([entry], paths, (column,), replays=False)
+        found.append(row.cells[0])
+        print(f"{entry.id:5} {row.cells[0].value:15} {entry.title}", flush=True)
+    counted = ", ".join(f"{found.count(cell)} {cell.value}" for cell in MatrixCell if cell in found)
+    print(f"at {paths.checkout}@{column.revision}: {counted}")
+    if MatrixCell.FOUND in found or MatrixCell.OTHER in found:
+        return 1
+    return 3 if {MatrixCell.CANNOT_RUN, MatrixCell.PLANTED} & {*found} or not found else 0
 
 
 def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths) -> list[ReplayStatus]:
@@ -58,17 +96,23 @@ def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths) -> list[ReplaySt
 
 
 def _matrix(entries: Sequence[CorpusEntry], paths: OpenPaths, file: Path | None) -> list[ReplayStatus]:
-    from reprod.matrix import document, matrix, matrix_lines
+    from reprod.matrix import document, matrix, matrix_lines, pinned_columns
 
     rows = matrix(entries, paths)
     print("\n".join(matrix_lines(rows)))
+    columns, absent = pinned_columns(paths.checkout) if paths.checkout is not None else ((), ())
+    pinned = matrix(entries, paths, columns, replays=False)
+    if columns:
+        print("\n".join(("", *matrix_lines(pinned, columns))))
+    for pin in absent:
+        print(f"not in {paths.checkout}: {pin}", file=sys.stderr)
     if file is not None:
         try:
-            file.write_text(document(rows, DOCUMENT_COMMAND), encoding="utf-8")
+            file.write_text(document(rows, DOCUMENT_COMMAND, pinned, columns), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--markdown {file}: cannot be written ({error.strerror or error})") from error
         print(f"written: {file}")
-    return [row.replayed for row in rows]
+    return [row.replayed for row in rows if row.replayed is not None]
 
 
 def _exit_code(found: Sequence[ReplayStatus]) -> int:

@@ -14,7 +14,7 @@ from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import Scenario
 from fuzz.campaign.summary import KnownReference
-from fuzz.gate.frameworks import Identity, identity
+from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Shape, Sighting, Work
 from fuzz.verdict import Verdict
@@ -110,14 +110,14 @@ class _Before:
 
     def __init__(self, base: Examined) -> None:
         self._swept = {judged.scenario: judged for judged in base.swept}
-        self._seen = {(identity(each), each.scenario) for each in base.sightings}
+        self._seen = {(whoever_shows_it(each), each.scenario) for each in base.sightings}
         self._at: dict[tuple[Scenario, Shape], list[Sighting]] = {}
         for each in base.sightings:
             self._at.setdefault((each.scenario, each.shape), []).append(each)
 
     def shows(self, sighting: Sighting) -> bool:
         """Whether the same scenario shows the same."""
-        return (identity(sighting), sighting.scenario) in self._seen
+        return (whoever_shows_it(sighting), sighting.scenario) in self._seen
 
     def ran(self, sighting: Sighting) -> bool:
         """Whether what the sighting says did not run did so in the same scenario."""
@@ -173,7 +173,7 @@ def _folded(
 
 def _mended(change: Examined, base: Examined, known: Reference) -> tuple[Fault, ...]:
     """Faults of the base that the change shows nowhere, in scenarios that it ran and in which no worse one of it hides them."""
-    after = {identity(each) for each in change.sightings}
+    after = {whoever_shows_it(each) for each in change.sightings}
     before = _Before(base)
     ran = {(judged.scenario, work.shape) for judged in change.swept for work, _ in judged.ran}
     new: dict[tuple[Scenario, Shape], list[Sighting]] = {}
@@ -187,7 +187,7 @@ def _mended(change: Examined, base: Examined, known: Reference) -> tuple[Fault, 
 
     gone: dict[Identity, list[Sighting]] = {}
     for each in base.sightings:
-        if not each.did_not_run and identity(each) not in after:
+        if not each.did_not_run and whoever_shows_it(each) not in after:
             gone.setdefault(identity(each), []).append(each)
     mended = [each for group in gone.values() if all(is_gone(old) for old in group) for each in group]
     return _folded(mended, lambda *_: FaultStanding.BEFORE, known)

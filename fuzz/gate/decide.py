@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from backend.aiter.codefiles import CodeSource
 from backend.case import Arch, DType
 from backend.devices.registry import Device
 from backend.fate import Fate
+from backend.host import Host
 from backend.outcome import Outcome
 from backend.real.frameworks.record import Recording, Says, StepFailed
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
@@ -60,10 +60,10 @@ def decide(
     arch: Arch,
     heads: Sequence[int],
     kv_dtypes: Sequence[DType],
-    code: CodeSource | None,
+    host: Host | None,
 ) -> list[Decided]:
     """One row for each head count and KV dtype, from the real constructor and one eager step each way."""
-    return [_row(session, device, arch, h, kv, code) for h in heads for kv in kv_dtypes]
+    return [_row(session, device, arch, h, kv, host) for h in heads for kv in kv_dtypes]
 
 
 def lines(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Iterator[str]:
@@ -99,9 +99,7 @@ def verdict(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Verdict:
     return Verdict(Counts.of(Counter(row.fate for row in rows)), blamed, tuple(missing))
 
 
-def _row(
-    session: SourceSession, device: Device, arch: Arch, num_head: int, kv_dtype: DType, code: CodeSource | None
-) -> Decided:
+def _row(session: SourceSession, device: Device, arch: Arch, num_head: int, kv_dtype: DType, host: Host | None) -> Decided:
     plain = session.run(_probe(arch, session.release, num_head, kv_dtype, None))
     failed = plain.not_started or next((each for each in plain.failed if each.step >= 0), None)
     if isinstance(failed, StepFailed) and failed.other_kernel is not None:
@@ -112,7 +110,7 @@ def _row(
         said = f"no: {'AITER refuses' if says is Says.AITER else says.value}: {error}"
         return Decided(num_head, kv_dtype, "", None, None, "", "", said, Fate.REFUSED, says is Says.REFUSAL)
     step = plain.steps[0]
-    outcome = outcome_of(step, device, code)
+    outcome = outcome_of(step, device, host)
     flags = "".join("T" if flag else "F" for flag in (step.persistent, step.fast_mode, step.intra_batch_mode))
     kernel = outcome.observation.call.launched.code_object if outcome.observation is not None else "-"
     plan = outcome.call.plan if outcome.call is not None else None

@@ -95,6 +95,14 @@ def identity(sighting: Sighting) -> Identity:
     return sighting.signature, sighting.shape, known
 
 
+def whoever_shows_it(sighting: Sighting) -> Identity:
+    """The identity without names that another AITER may have for the same: of a code object, of the release that refuses."""
+    signature, shape, known = identity(sighting)
+    stage = sighting.finding.stage if sighting.finding is not None else ""
+    named = stage.endswith(".co") or stage.startswith("release ")
+    return signature.replace(stage, "", 1) if named else signature, shape, known
+
+
 def framework_scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
     """The scenarios of every entry, open and mended, that fit what is being gated."""
     for entry in framework_faults(default_corpus()):

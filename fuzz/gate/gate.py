@@ -6,6 +6,7 @@ cores of a small runner busy; devices and checks run here.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections import Counter
@@ -13,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from backend.aiter.codefiles import CodeSource
+from backend.aiter.codefiles import open_source as open_code_source
+from backend.case import RELEASES
 from backend.devices.registry import open_device
 from backend.errors import NoSuchStepError
 from backend.fate import Fate
@@ -21,6 +23,7 @@ from backend.real.frameworks.record import DecisionRow
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
+from backend.revision.revision import host_of
 from fuzz.gate.corpus import corpus_scenarios
 from fuzz.gate.frameworks import Identity, framework_scenarios, identity
 from fuzz.gate.judge import Judge, Judged, Sighting
@@ -30,8 +33,24 @@ from fuzz.verdict import Counts
 
 Say = Callable[[str], None]
 
+EVERY_RELEASE = RELEASES[-1]
+"""Written in the scenarios of both sides, which are one scenario whatever AITER they run on; each runs it on its own."""
+
 CORES = 2
 """Child processes that run sources at a time: what the small runners of a CI have, and 0.6 GB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A serving framework on an AITER. source: what `open_source` of backend.real.frameworks understands.
+
+    aiter: PATH[@REVISION] of a checkout, whose Python and kernels run; None: what is built in. release: then, which; None:
+    the default one, of a checkout the nearest.
+    """
+
+    source: str
+    aiter: str | None = None
+    release: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +68,14 @@ class GatePlan:
 class Examined:
     """What one source did.
 
-    device: what its calls to AITER ran on. swept: the table, the corpus and what the other side showed, each scenario once.
-    scenarios: run in all, random ones among them. counts: steps of all of them. sightings: of what was swept, and the smallest
+    aiter: which AITER, for people. device: what its calls to AITER ran on. swept: the table, the corpus and what the other
+    side showed, each scenario once. scenarios: run in all, random ones among them. counts: steps of all of them. sightings: of
+    what was swept, and the smallest
     lives of what random lives showed besides. not_run: reasons why steps of any scenario were not judged, with their number.
     """
 
     label: str
-    release: str
+    aiter: str
     device: str
     decisions: tuple[DecisionRow, ...]
     sightings: tuple[Sighting, ...]
@@ -74,16 +94,16 @@ showed."""
 
 
 class Examination:
-    """One source under examination; a context manager. aiter: PATH[@REVISION] of the AITER whose Python and kernels run.
+    """One source under examination; a context manager.
 
     workers: child processes that run the source. A scenario starts from a fresh framework process wherever it runs, so
     that what is seen does not depend on them.
     """
 
-    def __init__(self, source: str, plan: GatePlan, aiter: str | None, code: CodeSource | None, workers: int) -> None:
+    def __init__(self, stack: Stack, plan: GatePlan, workers: int) -> None:
         self._plan = plan
         self._pool = ThreadPoolExecutor(workers)
-        opening = [self._pool.submit(_Worker, source, plan, aiter, code) for _ in range(workers)]
+        opening = [self._pool.submit(_Worker, stack, plan) for _ in range(workers)]
         wait(opening)
         self._workers = [one.result() for one in opening if one.exception() is None]
         if len(self._workers) < workers:
@@ -115,7 +135,7 @@ class Examination:
         """The constructor's decisions, the table sweep and the corpus."""
         kv_dtypes = tuple(dict.fromkeys(one.kv_dtype for one in self._plan.tensors))
         self._decisions = tuple(self._session.decide(self._plan.tensors[0].arch, DECIDED_HEADS, kv_dtypes))
-        asked = self._plan.tensors, self._plan.heads, self._session.release
+        asked = self._plan.tensors, self._plan.heads, EVERY_RELEASE
         everything = [*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked)]
         for judged in self._run_all(everything):
             self._keep(judged)
@@ -123,7 +143,7 @@ class Examination:
     def live(self, until: float) -> None:
         """Random lives until the monotonic clock says so; a new fault is cut down to its smallest life."""
         known = {identity(each) for each in self._sightings}
-        lives = random_lives(self._plan.tensors, self._plan.heads, self._session.release, self._plan.seed)
+        lives = random_lives(self._plan.tensors, self._plan.heads, EVERY_RELEASE, self._plan.seed)
         while time.monotonic() < until:
             together = list(itertools.islice(lives, len(self._workers)))
             self._random += len(together)
@@ -138,7 +158,7 @@ class Examination:
         """What was seen so far."""
         return Examined(
             label=self._session.source.label,
-            release=self._session.release,
+            aiter=self._session.aiter,
             device=self._plan.device,
             decisions=self._decisions,
             sightings=tuple(self._sightings),
@@ -191,32 +211,35 @@ class Examination:
 class _Worker:
     """One child process with the source, and the judge of what it does."""
 
-    def __init__(self, source: str, plan: GatePlan, aiter: str | None, code: CodeSource | None) -> None:
-        self.session = SourceSession(source, aiter=aiter)
-        self.judge = Judge(open_device(plan.device, code), code)
+    def __init__(self, stack: Stack, plan: GatePlan) -> None:
+        code = open_code_source(stack.aiter) if stack.aiter is not None else None
+        self.judge = Judge(open_device(plan.device, code), host_of(code))
+        self.session = SourceSession(stack.source, aiter=stack.aiter, release=stack.release)
 
     def run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
         return [self._run(scenario) for scenario in scenarios]
 
     def _run(self, scenario: Scenario) -> Judged | None:
+        own = dataclasses.replace(scenario, release=self.session.release)
         try:
-            return self.judge.judged(scenario, self.session.run(scenario))
+            return self.judge.judged(scenario, self.session.run(own))
         except NoSuchStepError:
             return None
 
 
-def run(
-    source: str, base: str | None, plan: GatePlan, aiter: str | None, code: CodeSource | None, say: Say
-) -> tuple[Examined, Examined | None]:
-    """Examines a change and, where there is one, its base. What one of them shows is tried on the other too."""
+def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Examined, Examined | None]:
+    """Examines a change and, where there is one, its base. What one of them shows is tried on the other too.
+
+    Either may be the change: the source, or the AITER below it.
+    """
     until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
-    with Examination(source, plan, aiter, code, workers=CORES if base is None else 1) as change:
+    with Examination(stack, plan, workers=CORES if base is None else 1) as change:
         if base is None:
             change.sweep()
             say(f"swept {change.examined().scenarios} scenarios")
             change.live(until)
             return change.examined(), None
-        with Examination(base, plan, aiter, code, workers=1) as before, ThreadPoolExecutor(CORES) as both:
+        with Examination(base, plan, workers=1) as before, ThreadPoolExecutor(CORES) as both:
             for done in [both.submit(change.sweep), both.submit(before.sweep)]:
                 done.result()
             say(f"swept {change.examined().scenarios} scenarios on each side")
@@ -225,3 +248,10 @@ def run(
             before.try_all(change.examined().sightings)
             change.try_all(before.examined().sightings)
             return change.examined(), before.examined()
+
+
+def swept(stack: Stack, plan: GatePlan) -> Examined:
+    """What the sweep alone, without random lives, shows of one stack."""
+    with Examination(stack, plan, workers=CORES) as one:
+        one.sweep()
+        return one.examined()

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from backend.aiter.codefiles import CodeSource
 from backend.case import Arch, Case, DType
+from backend.devices.model.traits import traits
 from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.findings import Finding, Severity
+from backend.host import Host
 from backend.outcome import Outcome
 from backend.real.frameworks.record import Phase, RecordedStep, Recording, Says, StepFailed
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
@@ -57,6 +58,21 @@ class Work:
         return cls(_shape_of(config, scenario), kind, config.draft_tokens or 1)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class StepKernel:
+    """A code object that a step launched. content: the git object id of its bytes, "" where they are not at hand.
+
+    measured: whether what it does was drawn from its machine code, or else is taken from the contract.
+    """
+
+    code_object: str
+    content: str
+    measured: bool
+
+    def __str__(self) -> str:
+        return f"{self.code_object}{'' if self.measured else ' (never measured)'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """One fault of one step, or that it, or the backend, did not run.
@@ -92,6 +108,7 @@ class Judged:
 
     ran: steps judged to their end, by what they do and in which phase. fates: of all steps; those behind a constructor that
     raised are refused, and a step that contradicts its batch is faulty. not_run: reasons of those of which nothing is known.
+    kernels: that they launched.
     """
 
     scenario: Scenario
@@ -100,6 +117,7 @@ class Judged:
     fates: Counter[Fate] = field(default_factory=Counter)
     not_run: Counter[str] = field(default_factory=Counter)
     reasons: dict[Work, str] = field(default_factory=dict)
+    kernels: dict[Work, set[StepKernel]] = field(default_factory=dict)
 
     def did(self, work: Work, phase: Phase | None = None) -> bool:
         """Whether a step of that work ran, in that phase or in any."""
@@ -116,11 +134,11 @@ class Judged:
 
 
 class Judge:
-    """Judges recordings on one device. source: where code objects and kernel table are looked up, None: built in."""
+    """Judges recordings on one device. host: AITER's host side, None: what is built in."""
 
-    def __init__(self, device: Device, source: CodeSource | None = None) -> None:
+    def __init__(self, device: Device, host: Host | None = None) -> None:
         self._device = device
-        self._source = source
+        self._host = host
 
     def judged(self, scenario: Scenario, recording: Recording) -> Judged:
         """Every step that reached AITER, and those that the file or AITER ended."""
@@ -139,7 +157,7 @@ class Judge:
         return made
 
     def _step(self, made: Judged, step: RecordedStep) -> None:
-        outcome = outcome_of(step, self._device, self._source)
+        outcome = outcome_of(step, self._device, self._host)
         work = Work.of(made.scenario, step.backend, step.kind)
         if outcome.unknown:
             reason = one_line(str(outcome.reason))
@@ -153,9 +171,16 @@ class Judge:
             made.did_not(work, f"AITER refuses: {one_line(str(outcome.reason))}")
             return
         made.ran[work, step.phase] += 1
+        made.kernels.setdefault(work, set()).add(_kernel(outcome))
         found = list(_faults(made.scenario, step, outcome))
         made.fates[Fate.FAULTY if found else outcome.fate] += 1
         made.sightings += found
+
+
+def _kernel(outcome: Outcome) -> StepKernel:
+    assert outcome.observation is not None
+    launch = outcome.observation.call.launched
+    return StepKernel(launch.code_object, launch.blob_id or "", bool(traits(launch.blob_id).blob_id))
 
 
 def _faults(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterator[Sighting]:

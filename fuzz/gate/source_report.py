@@ -19,22 +19,24 @@ from reprod.text import one_line
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")
 
 
-def report(found: Comparison, change: Examined, base: Examined | None, gate: SourceLine | None = None) -> Report:
-    """gate: the line of the file that decides for the fast planner, None where there is none."""
+def report(
+    found: Comparison, change: Examined, base: Examined | None, gate: SourceLine | None = None, who: str = "change"
+) -> Report:
+    """gate: the line of the file that decides for the fast planner, None where there is none. who: what is judged."""
     explained = []
     for alike in _alike(found.blamed):
         fault = alike[0]
         explained.append(f"{_shapes(alike)}: {one_line(fault.message)}")
         if fault.smallest.case is not None:
             explained.append(f"  smallest: {case_line(fault.smallest.case)}; {fault.smallest.scenario.name}")
-    subject, has = ("change brings", "the change brings") if base is not None else ("source is to blame for", "the source has")
+    subject, has = (f"{who} brings", f"the {who} brings") if base is not None else ("source is to blame for", "the source has")
     rest = sum(not fault.blamed and not fault.smallest.did_not_run for fault in found.faults)
     return Report(
         title=f"aiterfuzz gate {change.label}",
         verdict=found.verdict,
         headline=headline(found.verdict, subject, has, rest),
         notice=notice(change.device),
-        about=(*_about("change", change), *(_about("base", base) if base is not None else ())),
+        about=(*_about(who, change), *(_about("base", base) if base is not None else ())),
         sections=(Section("", HEADER, tuple(_rows_of(found.faults))),) if found.faults else (),
         explained=tuple(explained),
         notes=(*_mended(found), *_changed(found)),
@@ -53,7 +55,7 @@ def report(found: Comparison, change: Examined, base: Examined | None, gate: Sou
 def _about(which: str, examined: Examined) -> Iterator[str]:
     counts = examined.counts
     yield (
-        f"{which}: {examined.label}; AITER {examined.release}; {examined.scenarios:,} scenarios "
+        f"{which}: {examined.label}; AITER: {examined.aiter}; {examined.scenarios:,} scenarios "
         f"({examined.random:,} of them random), {counts.ran:,} steps judged, {counts.refused:,} refused by the file or AITER, "
         f"{counts.unjudged:,} not judged"
     )
@@ -164,5 +166,5 @@ def _plain_fault(fault: Fault) -> dict[str, Any]:
 
 
 def _plain_examined(examined: Examined) -> dict[str, Any]:
-    names = ("label", "release", "device", "scenarios", "random", "counts", "not_run", "warning", "peak_memory")
+    names = ("label", "aiter", "device", "scenarios", "random", "counts", "not_run", "warning", "peak_memory")
     return {name: to_plain(getattr(examined, name)) for name in names}

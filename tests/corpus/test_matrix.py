@@ -11,7 +11,7 @@ from backend.case import RELEASES
 from fuzz.cli import main
 from fuzz.commands.replay import DOCUMENT_COMMAND
 from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus, load_corpus
-from reprod.matrix import MatrixCell, document, matrix, matrix_markdown
+from reprod.matrix import SHIPPED, MatrixCell, document, matrix, matrix_markdown, pinned_columns
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def without_a_checkout(entry: CorpusEntry) -> bool:
 
 def test_the_document_is_up_to_date() -> None:
     """Every row that needs no checkout, to the letter; the others must be there."""
-    written = rows_of((ROOT / "docs" / "corpus.md").read_text(encoding="utf-8"))
+    written = rows_of((ROOT / "docs" / "corpus.md").read_text(encoding="utf-8").partition(SHIPPED)[0])
     assert set(written) == set(ENTRIES), f"write it anew: {DOCUMENT_COMMAND}"
     here = [entry for entry in ENTRIES.values() if without_a_checkout(entry)]
     assert len(here) >= 15
@@ -60,7 +60,9 @@ def test_the_document_is_up_to_date() -> None:
 @pytest.mark.checkout
 @pytest.mark.slow
 def test_the_whole_document_is_up_to_date(aiter_checkout: Path) -> None:
-    text = document(matrix(list(ENTRIES.values()), OpenPaths(str(aiter_checkout))), DOCUMENT_COMMAND)
+    paths, entries = OpenPaths(str(aiter_checkout)), list(ENTRIES.values())
+    columns, _ = pinned_columns(str(aiter_checkout))
+    text = document(matrix(entries, paths), DOCUMENT_COMMAND, matrix(entries, paths, columns, replays=False), columns)
     assert (ROOT / "docs" / "corpus.md").read_text(encoding="utf-8") == text
 
 

@@ -46,7 +46,7 @@ class Scripts:
 
         self.device = TargetGpu(Arch.GFX950, 256)
         self.aiter = open_aiter(None, release)
-        self.handlers = PlannerHandlers(release, self.device)
+        self.handlers = PlannerHandlers(self.aiter.host, release, self.device)
         self.calls: list[tuple[str, list[int] | None]] = []
 
     def entered(self, call: Any) -> None:

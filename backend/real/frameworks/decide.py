@@ -7,7 +7,7 @@ from typing import Protocol
 
 from backend.aiter.arguments import TargetGpu
 from backend.case import NUM_CU, Arch, DType
-from backend.real.aiter_ops import Handlers
+from backend.real.aiter_ops import AiterSource, Handlers
 from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, BackendConfig, Scenario, Step, StepKind
 from backend.real.handlers import PlannerHandlers
@@ -25,13 +25,14 @@ class Driver(Protocol):
 
 def decision_table(
     driver: Driver,
+    aiter: AiterSource,
     arch: Arch = Arch.GFX950,
-    release: str = "2026-06",
     heads: Sequence[int] = HEADS,
     kv_dtypes: Sequence[DType] = KV_DTYPES,
 ) -> list[DecisionRow]:
     """One row for each number of heads and KV dtype."""
-    handlers = PlannerHandlers(release, TargetGpu(arch, NUM_CU[arch]), fills=False)
+    release = aiter.release
+    handlers = PlannerHandlers(aiter.host, release, TargetGpu(arch, NUM_CU[arch]), fills=False)
     rows = []
     for num_head in heads:
         for kv_dtype in kv_dtypes:

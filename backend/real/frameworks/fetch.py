@@ -45,6 +45,16 @@ class BackendSource:
         """One line: what was given, and where its files are."""
         return f"{self.given} ({self.tree.tree.description})"
 
+    @property
+    def release(self) -> str | None:
+        """Which release on PyPI it is, by the wheel's name; None for a tree."""
+        found = re.fullmatch(rf"{self.framework.name}-([^-]+)-.*\.whl", self.tree.tree.description)
+        return found[1] if found is not None else None
+
+    def beside(self, path: str) -> str | None:
+        """Text of another file of the repository that the package lies in, None where there is none: a wheel has none."""
+        return self.tree.tree.beside(path)
+
 
 def cache_folder() -> Path:
     """Where fetched wheels are kept: AITERFUZZ_CACHE, else ~/.cache/aiterfuzz."""

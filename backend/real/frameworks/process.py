@@ -18,6 +18,7 @@ from backend.aiter.arguments import TargetGpu
 from backend.errors import CannotRunError
 from backend.real.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots, operation
 from backend.real.frameworks.fetch import BackendSource
+from backend.real.handlers import STAGE_1
 from backend.real.noted_call import SourceLine
 from backend.real.observe import CallWatcher, DecodeSeen
 from backend.real.python.modules import LazyModule, Root, VirtualPackages
@@ -43,11 +44,15 @@ _ANY_ARGUMENTS = inspect.signature(lambda *args, **kwargs: None)
 
 @dataclass(slots=True)
 class OperationLog:
-    """Handlers in front of handlers: while a graph is captured, operations are kept, so that a replay does them again."""
+    """Handlers in front of handlers: while a graph is captured, operations are kept, so that a replay does them again.
+
+    splits: KV splits that AITER's own Python handed to stage 1 last, None where none of it runs.
+    """
 
     inner: Handlers
     captured: list[OpCall] | None = None
     others: list[str] = field(default_factory=list)
+    splits: int | None = None
 
     def serves(self, name: str) -> bool:
         """As the inner handlers, and the optional decode kernels."""
@@ -57,6 +62,8 @@ class OperationLog:
         """Keep it while capturing, then as the inner handlers; an optional kernel's name is noted in `others`."""
         if self.captured is not None:
             self.captured.append(call)
+        if call.name == STAGE_1:
+            self.splits = int(call.arguments["splitData"].shape[1])
         return self.do(call)
 
     def do(self, call: OpCall) -> Any:
@@ -111,7 +118,7 @@ def process(
         stack.enter_context(_environment(environment))
         gpu = stack.enter_context(VirtualGpu(facts))
         guard = stack.enter_context(interpreted(gpu.allocations))
-        watcher = CallWatcher(gpu.allocations, source.target.filename)
+        watcher = CallWatcher(gpu.allocations, source.target.filename, lambda: log.splits)
         present = {name for name in OPTIONAL_MODULES if aiter.tree is not None and aiter.tree.index(name) is not None}
         optional = {OPTIONAL_MODULES[name]: operation(OPTIONAL_MODULES[name], _ANY_ARGUMENTS, log) for name in present}
         absent = frozenset(OPTIONAL_MODULES) - present

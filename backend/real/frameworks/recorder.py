@@ -99,7 +99,7 @@ class Recorder:
         watcher, given = self.running.watcher, seen.call.arguments
         buffers = watcher.decode_buffers(seen)
         decode = decode_arguments(given, replayed=phase is Phase.REPLAY)
-        splits = captured_splits(self.scenario.release, self.running.device, given) if phase is Phase.REPLAY else None
+        splits = captured_splits(self.scenario.release, self.running.device, seen) if phase is Phase.REPLAY else None
         if splits is not None:
             decode = dataclasses.replace(decode, num_kv_splits=splits)
         plan, sizing = watcher.plan_of(buffers), watcher.sizing_of(buffers)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array
-from backend.aiter.codefiles import CodeSource
+from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.call import Call
@@ -21,12 +20,11 @@ from backend.case import Case, MetadataMode
 from backend.decision import Decision
 from backend.devices.registry import Device
 from backend.findings import Severity
-from backend.host import Basis, Doubt, Host, Part
+from backend.host import Basis, BuiltIn, Doubt, Host, Part
 from backend.outcome import Outcome
 from backend.path import Path
 from backend.real.frameworks.record import RecordedStep
 from backend.real.noted_call import PassedBuffer
-from backend.revision.revision import host_of
 
 RECORDED = "recorded"
 """Backend name of a case that a recording stands for."""
@@ -99,9 +97,9 @@ class PassedBuffers(Host):
         """As the host behind it says."""
         return self._host.stood_for(case)
 
-    def plan(self, decision: Decision, allocated: BufferSizes) -> Plan:
+    def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
         """As the host behind it says."""
-        return self._host.plan(decision, allocated)
+        return self._host.plan(rules, device, planning, allocated)
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """As the host behind it says."""
@@ -116,20 +114,23 @@ class PassedBuffers(Host):
         passed = step.decode.metadata
         if given == made.allocated == passed:
             return made
-        planned = self._host.plan(decision, given)
+        planned = self._host.plan(decision.case.release, made.device, step.planning, given)
         decode = dataclasses.replace(made.decode, metadata=passed)
         launched = self._host.launch(decision, decode)
         return dataclasses.replace(made, allocated=given, plan=planned, decode=decode, launch=launched)
 
 
-def call_of(step: RecordedStep, source: CodeSource | None = None, backend: str = RECORDED) -> Call:
-    """The Call with the buffers that the planner and the decode call were really given."""
-    return PassedBuffers(host_of(source), step).call(decision_of(step, backend))
+def call_of(step: RecordedStep, host: Host | None = None, backend: str = RECORDED) -> Call:
+    """The Call with the buffers that the planner and the decode call were really given. host: None: what is built in."""
+    return PassedBuffers(host or BuiltIn(), step).call(decision_of(step, backend))
 
 
-def outcome_of(step: RecordedStep, device: Device, source: CodeSource | None = None, backend: str = RECORDED) -> Outcome:
-    """What becomes of a recorded step, by the one judge. Raises CannotRunError where the device lacks what it needs."""
-    return Path(PassedBuffers(host_of(source), step), device).run_decision(decision_of(step, backend))
+def outcome_of(step: RecordedStep, device: Device, host: Host | None = None, backend: str = RECORDED) -> Outcome:
+    """What becomes of a recorded step, by the one judge. host: AITER's host side, None: what is built in.
+
+    Raises CannotRunError where the device lacks what it needs.
+    """
+    return Path(PassedBuffers(host or BuiltIn(), step), device).run_decision(decision_of(step, backend))
 
 
 def disagreements(step: RecordedStep) -> tuple[StepMismatch, ...]:
@@ -233,10 +234,7 @@ def _some(values: object) -> str:
 def _mode(step: RecordedStep) -> MetadataMode:
     if not step.persistent:
         return MetadataMode.NON_PERSISTENT
-    if step.fast_mode:
-        return MetadataMode.FAST
-    planned_fake = step.planning is not None and step.planning.intra_batch_mode
-    return MetadataMode.FAKE if planned_fake else MetadataMode.GREEDY
+    return MetadataMode.GREEDY if step.planning is None else step.planning.mode
 
 
 def _used_indices(step: RecordedStep) -> Int32Array:

@@ -41,9 +41,9 @@ class ScenarioWorker:
 
     def decide(self, arch: Arch, heads: tuple[int, ...], kv_dtypes: tuple[DType, ...]) -> list[DecisionRow]:
         """Builds the decision table."""
-        return decision_table(self.driver, arch, self.aiter.release, heads, kv_dtypes)
+        return decision_table(self.driver, self.aiter, arch, heads, kv_dtypes)
 
     def run(self, scenario: Scenario, environment: dict[str, str]) -> Recording:
         """Run a scenario in a fresh framework process."""
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
-        return self.driver.run(scenario, PlannerHandlers(self.aiter.release, device), environment)
+        return self.driver.run(scenario, PlannerHandlers(self.aiter.host, self.aiter.release, device), environment)

@@ -35,6 +35,9 @@ class Tree(Protocol):
     def has_folder(self, path: str) -> bool:
         """Whether any file lies below the folder."""
 
+    def beside(self, path: str) -> str | None:
+        """Text of any file of the repository that the tree is part of, by its path there; None where there is none."""
+
 
 def module_source(tree: Tree, name: str) -> ModuleSource | None:
     """The module's text, or None. A package without __init__ has empty text, as Python's namespace packages do."""
@@ -67,6 +70,13 @@ class FolderTree:
         """Whether it is a folder."""
         return (self.root / path).is_dir()
 
+    def beside(self, path: str) -> str | None:
+        """Below the root, or else beside it."""
+        for folder in (self.root, self.root.parent):
+            if (folder / path).is_file():
+                return (folder / path).read_text(encoding="utf-8", errors="replace")
+        return None
+
 
 class WheelTree:
     """The Python files of a wheel, read in place."""
@@ -90,6 +100,11 @@ class WheelTree:
     def has_folder(self, path: str) -> bool:
         """Whether any file lies below it."""
         return path in self._folders
+
+    def beside(self, path: str) -> str | None:
+        """A wheel holds the packages alone."""
+        del path
+        return None
 
 
 class GitTree:
@@ -124,6 +139,11 @@ class GitTree:
     def has_folder(self, path: str) -> bool:
         """Whether any file lies below it."""
         return path in self._folders
+
+    def beside(self, path: str) -> str | None:
+        """A file of the same commit."""
+        content = self._objects.read(f"{self.commit}:{path}")
+        return None if content is None else content.decode("utf-8", "replace")
 
 
 def _git(repository: Path, *arguments: str) -> str:

@@ -15,9 +15,9 @@ import torch
 from backend.aiter.arguments import BufferSizes, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
-from backend.aiter.planners.run import plan
 from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
+from backend.host import Host
 from backend.real.aiter_ops import DECODING, SIZING, OpCall
 from backend.real.handlers import PLANNERS, PlannerHandlers
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
@@ -32,18 +32,20 @@ INT32 = 4
 
 
 class ScriptOperations:
-    """Handlers (backend.real.aiter_ops) for one release, device and GPU memory.
+    """Handlers (backend.real.aiter_ops) for one AITER, device and GPU memory.
 
-    code: where code objects are, None: stage 1 in numbers. launches: stage-1 launches done.
+    host: AITER's host side. release: the built-in one that decides where the host is none of its own. code: where code objects
+    are, None: stage 1 in numbers. launches: stage-1 launches done.
     """
 
-    def __init__(self, hardware: Hardware, release: str, device: TargetGpu, code: CodeSource | None) -> None:
+    def __init__(self, hardware: Hardware, host: Host, release: str, device: TargetGpu, code: CodeSource | None) -> None:
         self.hardware = hardware
+        self.host = host
         self.release = release_named(release)
         self.device = device
         self.code = code
         self.launches = 0
-        self._sizes = PlannerHandlers(release, device)
+        self._sizes = PlannerHandlers(host, release, device)
 
     def serves(self, name: str) -> bool:
         """The operations of MLA decode."""
@@ -65,7 +67,7 @@ class ScriptOperations:
         tensors = {role: placed(role, given[name]) for name, role in PLANNING_ROLES.items() if given.get(name) is not None}
         words = {role: tensor.nbytes // INT32 for role, tensor in tensors.items()}
         sizes = BufferSizes(*(words[role] for role in _BUFFERS))
-        planned = plan(self.release, self.device, plan_arguments(given), sizes)
+        planned = self.host.plan(self.release.name, self.device, plan_arguments(given), sizes)
         if planned.rejected is not None:
             raise RuntimeError(f"get_mla_metadata_v1: {planned.rejected}")
         pointers = np.array([tensors["work_indptr"].address, tensors["work_info_set"].address], np.uint64)

@@ -58,7 +58,7 @@ class Simulation:
         self.hardware = Hardware(self.memory, options.node + _first_visible())
         self.source = _aiter(options)
         self.code = _code(self.source, options)
-        self.operations = _Noticing(self.hardware, self.source.release, self.device, self.code)
+        self.operations = _Noticing(self.hardware, self.source.host, self.source.release, self.device, self.code)
         self.operations.notice = notice
         self.watcher: ScriptWatcher | None = None
 
@@ -122,7 +122,9 @@ class Simulation:
             self.gpu = gpu
             stack.enter_context(gpu)
             runs = open_device("model" if self.code is None else "cdna", self.code)
-            self.watcher = watcher = ScriptWatcher(gpu.allocations, "").judge_with(self.source.release, device, runs, self.code)
+            self.watcher = watcher = ScriptWatcher(gpu.allocations, "").judge_with(
+                self.source.release, device, runs, self.source.host
+            )
             watcher.found = self._found
             self.hardware.on_fault += [
                 lambda fault: setattr(watcher, "after_abort", True),

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import numpy as np
 
 from backend.aiter.arguments import DecodeArguments, TargetGpu
-from backend.aiter.codefiles import CodeSource
 from backend.devices.registry import Device
 from backend.errors import UsageError
 from backend.fate import Fate
 from backend.findings import Finding, Party, Severity
+from backend.host import Host
 from backend.real.aiter_ops import DECODING, OpCall
 from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
@@ -31,9 +31,9 @@ class ScriptWatcher(CallWatcher):
     found: called when there is a finding that was not there before.
     """
 
-    def judge_with(self, release: str, device: TargetGpu, runs: Device, source: CodeSource | None) -> ScriptWatcher:
+    def judge_with(self, release: str, device: TargetGpu, runs: Device, host: Host) -> ScriptWatcher:
         """Say what decode calls are judged by. Returns itself."""
-        self.release, self.device, self.runs, self.source = release, device, runs, source
+        self.release, self.device, self.runs, self.host = release, device, runs, host
         self.after_abort = False
         self.calls = 0
         self.seen: dict[str, SeenFinding] = {}
@@ -67,7 +67,7 @@ class ScriptWatcher(CallWatcher):
 
     def _judge(self, seen: DecodeSeen) -> None:
         try:
-            outcome = outcome_of(self._step(seen), self.runs, self.source, SCRIPT)
+            outcome = outcome_of(self._step(seen), self.runs, self.host, SCRIPT)
         except UsageError as error:
             self._not_judged(str(error))
             return
