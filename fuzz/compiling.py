@@ -1,9 +1,9 @@
-"""Says so when numba compiles, which a first start does for some seconds and a later one does not."""
+"""What is done when numba compiles, which a first start does for some seconds and a later one does not."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -31,4 +31,26 @@ def announced(stream: TextIO | None = None) -> Iterator[None]:
             pass
 
     with event.install_listener("numba:compile", Announcer()):
+        yield
+
+
+@contextmanager
+def noticed(begins: Callable[[], None], ends: Callable[[], None]) -> Iterator[None]:
+    """Calls `begins` before numba compiles a function and `ends` afterwards; once for what is compiled for that function."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        depth = 0
+
+        def on_start(self, event: Any) -> None:
+            self.depth += 1
+            if self.depth == 1:
+                begins()
+
+        def on_end(self, event: Any) -> None:
+            self.depth -= 1
+            if self.depth == 0:
+                ends()
+
+    with event.install_listener("numba:compile", Listener()):
         yield

@@ -40,9 +40,9 @@ class TemplateShape:
         return 1 if self.kind == "value" else sum(each.values() for each in self.arguments)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LoweredKernel:
-    """A lowered kernel.
+    """A lowered kernel; equal to itself only.
 
     integers, floats: what its arguments are flattened to, by path such as `params.num_cu`; the template's values come first, by
     number. parameters: their names. spaces: the memory that its pointers point into, by path, and what its lanes share.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from backend.cxx.arithmetic import divide, float_to_i32, i32, load, remainder, s
 f32 = np.float32
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("i8(i4[::1],u1[::1],i8[:,::1],i8[:,::1],i8,i8[::1],f4[::1])", nogil=True, cache=True)
 '''
 
 
@@ -42,27 +44,40 @@ def _digest_of_ours() -> str:
     return hashlib.sha256(arithmetic.SOURCE.read_bytes() + numba.__version__.encode()).hexdigest()
 
 
+@cache
 def compiled_kernel(kernel: LoweredKernel) -> Callable[..., int]:
-    """A kernel as a function that numba compiles at its first call, or has compiled before."""
+    """A kernel as a function that numba compiles now, or has compiled before; of several processes one does, others wait."""
     source = _HEAD + kernel.source
     digest = hashlib.sha256((source + _digest_of_ours()).encode()).hexdigest()[:24]
     name = f"aiterfuzz_cxx_{digest}"
     if name in sys.modules:
         return sys.modules[name].kernel  # type: ignore[no-any-return]
     file = cache_folder() / f"{name}.py"
-    if not file.is_file() or file.read_text(encoding="utf-8") != source:
-        _write(file, source)
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[name] = module
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(file.with_suffix(".lock")):
+        if not file.is_file() or file.read_text(encoding="utf-8") != source:
+            _write(file, source)
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)  # numba looks there for what it has kept
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
     return module.kernel  # type: ignore[no-any-return]
 
 
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """While no other process holds the lock; it goes with the process that holds it."""
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _write(file: Path, source: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(source)

@@ -32,7 +32,7 @@ from fuzz.campaign.maker import Maker
 from fuzz.campaign.messages import CaseRan, ChildTask, ChunkRan, Ready, RunCase, RunChunk, TextsWritten, WorkerSetup, WriteTexts
 from fuzz.campaign.outcomes import died
 from fuzz.campaign.present_case import Slot
-from fuzz.compiling import announced
+from fuzz.compiling import announced, noticed
 
 ALONE = 1 << 40
 """Chunk that the slot names while a single case runs."""
@@ -133,7 +133,8 @@ def main(slot: str) -> None:
         # Of all processes on the machine, the one that runs cases is the one to go when memory ends.
         FilePath("/proc/self/oom_score_adj").write_text("900")
     made = Slot(FilePath(slot))
-    with announced():  # on its standard error, which its supervisor reads
+    # announced on its standard error, which its supervisor reads; what a first case compiles is no part of its time
+    with announced(), noticed(made.pause, made.resume):
         serve(lambda: CampaignChild(made))
 
 

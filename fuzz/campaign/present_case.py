@@ -35,6 +35,7 @@ class Slot:
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _SIZE)
         self._words = memoryview(self._map).cast("q")
+        self._paused: tuple[int, int] | None = None
         self.note(-1, -1)
 
     def note(self, chunk: int, position: int) -> None:
@@ -43,6 +44,17 @@ class Slot:
         words[0] = chunk
         words[1] = position
         words[2] += 1
+
+    def pause(self) -> None:
+        """Within a case: what follows, up to `resume`, is no part of it and counts against no limit of a case."""
+        self._paused = (self._words[0], self._words[1])
+        self.note(-1, -1)
+
+    def resume(self) -> None:
+        """Goes on with the case that was paused, whose time begins anew."""
+        if self._paused is not None:
+            self.note(*self._paused)
+            self._paused = None
 
 
 def read_slot(path: Path) -> At:

@@ -67,7 +67,7 @@ STARTS = 3
 """Processes in a row that may end before they take orders; somebody may be killing them."""
 
 IDLE_SECONDS = 600.0
-"""Between two cases of a chunk, where only our own code runs: longer than any generation is drawn or read."""
+"""Between two cases of a chunk, and while planners are compiled, where only our own code runs: longer than either takes."""
 
 DEATHS = 2
 """Ends of a process at one case of a chunk after which the case did it."""
@@ -270,8 +270,9 @@ class CaseSupervisor:
             at, now = read_slot(self.slot), time.monotonic()
             if at != last:
                 last, since = at, now
-            if now - since > (self.setup.seconds_a_case if at.running else IDLE_SECONDS):
-                keeper.kill(EndKind.HANG, f"did not come back within {self.setup.seconds_a_case:g} s", HANGS)
+            limit = self.setup.seconds_a_case if at.running else IDLE_SECONDS
+            if now - since > limit:
+                keeper.kill(EndKind.HANG, f"did not come back within {limit:g} s", HANGS)
 
     def _say_compiling(self, errors: str) -> None:
         """Passes on, once, what a first start is busy with."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 GRACE = 120.0
 """Seconds beyond the budget after which a rule's child process is ended: shrinking what was found is not counted."""
 
+COMPILING = 300.0
+"""The same, for a revision whose planners are compiled from its own text."""
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
@@ -113,7 +116,8 @@ def _policy(arguments: argparse.Namespace) -> int:
 
     names = {"rule": arguments.source, "base": arguments.base, "aiter": arguments.aiter}
     asked = {name: value if value in BACKENDS or value is None else from_here(value) for name, value in names.items()}
-    limits = dataclasses.replace(SERVICE_LIMITS, seconds=arguments.seconds + GRACE)
+    grace = GRACE if arguments.aiter is None else GRACE + COMPILING
+    limits = dataclasses.replace(SERVICE_LIMITS, seconds=arguments.seconds + grace)
     rules = [Path(rule.partition(":")[0]) for rule in (arguments.source, arguments.base) if rule is not None]
     folders = [rule.absolute().parent for rule in rules if rule.exists()]
     checkout = () if arguments.aiter is None else folders_of(arguments.aiter)

@@ -131,7 +131,7 @@ class _Module:
         self.parameters = self.host.parameters[ENTRY]
         self.aiter_tensors = "aiter_tensor_t" in (read(ENTRY_FILE) or "")
         self.arch = arch
-        self._kernels: dict[int, tuple[LoweredKernel, Callable[..., int]]] = {}
+        self._kernels: dict[int, LoweredKernel] = {}
         self._functions: dict[tuple[int, tuple[tuple[str, str], ...]], Callable[..., Any]] = {}
 
     def plan(
@@ -179,19 +179,18 @@ class _Module:
         return self._functions[key]
 
     def _launch(self, number: int, template: tuple[Any, ...], arguments: tuple[Any, ...], *grid: Any) -> None:
-        kernel, _ = self.kernel(number)
+        kernel = self.kernel(number)
         blocks, threads, lds_bytes = grid[0], grid[1], grid[2] if len(grid) > 2 else 0
         named = dict(zip(kernel.parameters, arguments, strict=True))
         raise _Stop(
             _Launched(kernel, template, named, blocks, threads[0] if isinstance(threads, tuple) else threads, lds_bytes)
         )
 
-    def kernel(self, number: int) -> tuple[LoweredKernel, Callable[..., int]]:
-        """A kernel that the host code launches, lowered and compiled at its first use."""
+    def kernel(self, number: int) -> LoweredKernel:
+        """A kernel that the host code launches, lowered at its first use."""
         if number not in self._kernels:
             name, shapes = self.host.launched[number]
-            made = lower_kernel(self.unit, name, shapes, WAVE, uniform=UNIFORM)
-            self._kernels[number] = (made, compiled_kernel(made))
+            self._kernels[number] = lower_kernel(self.unit, name, shapes, WAVE, uniform=UNIFORM)
         return self._kernels[number]
 
     def _dtype(self, dtype: DType, arch: Arch) -> Any:
@@ -267,8 +266,7 @@ class _Module:
         integers = np.array([_number(launched, path) for path in kernel.integers], np.int64)
         floats = np.array([_number(launched, path) for path in kernel.floats], np.float32)
         spaces = spaces_of(kernel)
-        function = next(compiled for made, compiled in self._kernels.values() if made is kernel)
-        if spaces.run(function, given, launched.threads // _LANES, integers, floats):
+        if spaces.run(compiled_kernel(kernel), given, launched.threads // _LANES, integers, floats):
             raise UnmodelledError(f"{kernel.name}: lanes disagree on what they were taken to share")
         shared = len(kernel.spaces) - 1
         low, high = spaces.reach(shared)
