@@ -20,6 +20,7 @@ from backend.aiter.sizing import buffer_sizes, refusal, sizing_of
 from backend.call import Call
 from backend.case import Case
 from backend.decision import Decision
+from backend.findings import Finding, Party, Severity
 
 
 class Part(StrEnum):
@@ -48,13 +49,31 @@ class Doubt:
     text: str
 
 
+_BEHIND = {
+    Party.CALLER: frozenset((Part.SIZING, Part.PLANNER)),
+    Party.PLANNER: frozenset((Part.SIZING, Part.PLANNER)),
+    Party.LAUNCHER: frozenset((Part.SIZING, Part.PLANNER, Part.FOLD, Part.LAUNCHER)),
+    Party.KERNEL: frozenset((Part.SIZING, Part.PLANNER, Part.FOLD, Part.LAUNCHER)),
+}
+
+
+def parts_behind(finding: Finding) -> frozenset[Part]:
+    """The parts of a host that a finding rests on: those up to its party, and for what a kernel leaves out or makes wrong the
+    second stage as well, which reads it."""
+    if finding.party is Party.KERNEL and finding.severity is Severity.SILENT:
+        return frozenset(Part)
+    return _BEHIND.get(finding.party, frozenset(Part))
+
+
 class Host(ABC):
     """AITER's host side: sizes, plans and launches.
 
-    source: where code objects and the kernel table are looked up; None: those that are built in.
+    source: where code objects and the kernel table are looked up; None: those that are built in. guesses: whether rules of
+    another revision count where its own are not known, for a caller that asks for `doubts` itself.
     """
 
     source: CodeSource | None = None
+    guesses = False
 
     @property
     @abstractmethod

@@ -6,15 +6,18 @@ has a decision of a real backend file asks `Path.run_decision`; whoever has a fi
 
 from __future__ import annotations
 
-from backend.aiter.launch import Refusal
+import dataclasses
+
+from backend.aiter.launch import Launch, Refusal
 from backend.call import Call
 from backend.case import Case
 from backend.checks.check import check, check_call
 from backend.decision import Decision, Refused
 from backend.devices.registry import Device, open_device
 from backend.errors import UnmodelledError
+from backend.fate import Fate
 from backend.findings import Finding, Severity
-from backend.host import BuiltIn, Host
+from backend.host import BuiltIn, Host, Part, parts_behind
 from backend.outcome import Outcome, observed, refused_by_aiter, turned_down, unmodelled
 from backend.serving.policy import Policy, decide
 from backend.serving.registry import policy
@@ -49,6 +52,29 @@ def faults_before_launch(made: Call) -> tuple[Finding, ...]:
     return tuple(found for found in check_call(made) if found.severity > Severity.REFUSED)
 
 
+def known_of(outcome: Outcome) -> Outcome:
+    """What is known of an outcome whose second stage is another revision's: nothing, where the outcome rests on it.
+
+    A fault that comes about before it stays, with a mark at what rests on it.
+    """
+    launch = outcome.call.launch if outcome.call is not None else None
+    why = launch.second_stage.stands_in if isinstance(launch, Launch) else None
+    if why is None or outcome.fate not in (Fate.CLEAN, Fate.FAULTY):
+        return outcome
+    found = outcome.cause
+    if found is not None and Part.REDUCTION not in parts_behind(found):
+        marked = tuple(
+            dataclasses.replace(each, message=f"{each.message} (rests on a stand-in for the second stage)")
+            if Part.REDUCTION in parts_behind(each)
+            else each
+            for each in outcome.findings
+        )
+        return dataclasses.replace(outcome, findings=marked)
+    shown = "no fault" if found is None else f"{found.signature}: {found.message}"
+    reason = f"the second stage is a stand-in ({why}); by it, {shown}, which is no claim"
+    return unmodelled(outcome.case, reason, outcome.decision, outcome.call)
+
+
 class Path:
     """Runs cases: a host makes the Call of each, a device runs it. Reusable and free of state between cases.
 
@@ -66,12 +92,12 @@ class Path:
         Raises CannotRunError where host or device lack what they need.
         """
         made = self.call(case, rule)
-        return made if isinstance(made, Outcome) else judge(made, self.device)
+        return made if isinstance(made, Outcome) else self._judged(made)
 
     def run_decision(self, decision: Decision) -> Outcome:
         """Runs a case from its decision on, for one that was recorded from a real backend."""
         made = self._called(decision)
-        return made if isinstance(made, Outcome) else judge(made, self.device)
+        return made if isinstance(made, Outcome) else self._judged(made)
 
     def call(self, case: Case, rule: Policy | None = None) -> Call | Outcome:
         """The Call of a case; the outcome where it comes to none, being refused by its backend or not modelled."""
@@ -85,6 +111,10 @@ class Path:
             return made
         reason = refusal_of(made)
         return made if reason is None else refused_by_aiter(made, reason, ())
+
+    def _judged(self, made: Call) -> Outcome:
+        outcome = judge(made, self.device)
+        return outcome if self.host.guesses else known_of(outcome)
 
     def _called(self, decision: Decision) -> Call | Outcome:
         try:

@@ -16,8 +16,8 @@ from backend.aiter.codefiles import open_source
 from backend.aiter.launch import Refusal
 from backend.case import Case
 from backend.errors import CannotRunError, UsageError
-from backend.findings import Finding, Party
-from backend.host import Doubt, Part
+from backend.findings import Finding
+from backend.host import Doubt, Part, parts_behind
 from backend.outcome import Outcome
 from backend.path import Path
 from backend.revision.revision import Revision
@@ -26,9 +26,6 @@ from reprod.history import Commit
 REPEATS = 3
 """Times that a revision is tried. The model is deterministic, so that a difference is a fault of this project; a machine that
 runs real code may meet a race."""
-
-_NEEDS_LAUNCHER = (Party.LAUNCHER, Party.KERNEL, Party.REDUCTION)
-"""Causes that depend on the launcher's rules; those of the caller and the planner come before it."""
 
 
 class TrialVerdict(StrEnum):
@@ -128,7 +125,7 @@ def try_revision(name: str, wanted: Finding, judge: CommitJudge, repeats: int = 
         if outcome.unknown:
             return Trial(name, TrialVerdict.SKIPPED, str(outcome.reason), (), len(shown) + 1, not shown)
         doubts = tuple(doubt.text for doubt in found)
-        decisive = [doubt.text for doubt in found if doubt.part is Part.PLANNER or wanted.party in _NEEDS_LAUNCHER]
+        decisive = [doubt.text for doubt in found if doubt.part in parts_behind(wanted)]
         if decisive and not nearest:
             return Trial(name, TrialVerdict.SKIPPED, "; ".join(decisive), doubts, len(shown) + 1, not shown)
         if not nearest and _refused_by_launcher(outcome) and any(doubt.part is Part.LAUNCHER for doubt in found):

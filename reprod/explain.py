@@ -6,7 +6,7 @@ It tells what the other rooms found out and decides nothing. Plain lines of text
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from backend.call import Call
 from backend.checks.memory import ABOUT_ROWS
 from backend.decision import Decision
 from backend.findings import Finding, FindingKind, Severity
+from backend.host import Basis, Part
 from backend.observation import Numbers, Observation, Violation, ViolationKind
 from backend.outcome import Outcome
 from reprod.blame import blame
@@ -56,6 +57,11 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None =
         yield from _accesses(outcome.observation)
     yield from _memory(memory if memory is not None else layouts(outcome))
     yield from _findings(outcome)
+
+
+def bases_line(bases: Mapping[Part, Basis]) -> str:
+    """What each part of a call rests on, in one line."""
+    return ", ".join(f"{part.value} {basis.value}" for part, basis in bases.items())
 
 
 def _decision(decision: Decision) -> Iterator[str]:

@@ -334,5 +334,5 @@ def _additional(outcome: Outcome, context: Context, evidence: Evidence) -> list[
     ]
     if evidence.command:
         lines.append(f"Command: `{evidence.command}`.")
-    lines += [f"Warning: {warning}." for warning in context.warnings]
+    lines += [f"Note: {warning}." for warning in context.warnings]
     return [*(f"* {line}" for line in lines), "", "The case:", "", "```json", dumps(outcome.case), "```"]

@@ -19,7 +19,7 @@ from backend.aiter.fold import FoldedHeads, fold_heads
 from backend.aiter.kernargs import Kernarg, KernargValue, layout, pack
 from backend.aiter.kernel_rules import KernelKey
 from backend.aiter.kernels import KernelChoice, NoKernel, TableKey, choose_kernel, source_table
-from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_refusal
+from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_stage
 from backend.aiter.release import Release
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import ELEMENT_OF, ElementType, TensorSpec
@@ -336,14 +336,16 @@ def _persistent_launch(
     max_splits = device.num_cu
     if release.decode.reduces_by_splits and arguments.num_kv_splits is not None:
         max_splits = max(max_splits, arguments.num_kv_splits)
-    second = SecondStage(
-        kind=SecondStageKind.REDUCE,
-        num_head=heads,
-        tiles=metadata.reduce_indptr - 1,
-        max_splits=max_splits,
-        stores_lse=stores_lse,
-        tensors=extra,
-        refusal=reduce_refusal(release, device, heads, max_splits, arguments.v_head_dim),
+    second = reduce_stage(
+        release,
+        device,
+        heads,
+        metadata.reduce_indptr - 1,
+        max_splits,
+        arguments.max_seqlen_q,
+        stores_lse,
+        arguments.v_head_dim,
+        extra,
     )
     return _launch(
         release,
@@ -379,6 +381,7 @@ def _split_launch(
         num_head=heads,
         max_splits=splits,
         mgc=plan.mgc,
+        merges_tokens=release.reduction.merges_tokens,
         logits_is_o=plan.logits_is_o,
         maybe_final_out=not merges_always,
         stores_lse=arguments.return_lse and not plan.logits_is_o,

@@ -43,10 +43,13 @@ class SecondStage:
 
     num_head: heads of a row, after folding. tiles: reduce tiles, reduce_indptr's length - 1 (REDUCE).
     max_splits: REDUCE: partial rows of one output row that its LDS has room for; otherwise the split count of every request.
+    groups, strides, keeps_map: REDUCE: workgroups that share the queries of a tile and head; those that stride over all tiles,
+    0 where each tile has its own; whether reduce_partial_map is kept in LDS. merges_tokens: TRITON: see ReductionRules.
     mgc: KV tokens that a split has at least, in the Triton stage's view (non-persistent calls).
     logits_is_o: logits are a view of o, in bf16. maybe_final_out: the Triton stage copies bf16 rows instead of merging where
     there is one split a request. stores_lse: final_lse is written.
     tensors: what the second stage touches beyond the launch's tensors. refusal: why AITER raises here, after stage 1 has run.
+    stands_in: why these are the rules of another revision, None where they are its own.
     """
 
     kind: SecondStageKind
@@ -54,11 +57,16 @@ class SecondStage:
     max_splits: int
     stores_lse: bool
     tiles: int = 0
+    groups: int = 1
+    strides: int = 0
+    keeps_map: bool = False
+    merges_tokens: bool = False
     mgc: int = 0
     logits_is_o: bool = False
     maybe_final_out: bool = False
     tensors: Mapping[str, TensorSpec] = field(default_factory=dict)
     refusal: str | None = None
+    stands_in: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,11 +120,37 @@ def reduce_refusal(
     return f"mla_reduce_v1 for {max_splits} splits needs {needed} bytes of LDS, more than {limit}" if needed > limit else None
 
 
-def reduced_rows(
+def reduce_stage(
     release: Release,
     device: TargetGpu,
-    stage: SecondStage,
+    num_head: int,
+    tiles: int,
+    max_splits: int,
     max_seqlen_q: int,
+    stores_lse: bool,
+    v_head_dim: int = V_HEAD_DIM,
+    tensors: Mapping[str, TensorSpec] | None = None,
+) -> SecondStage:
+    """mla_reduce_v1 as a release launches it, or why it raises."""
+    rules = release.reduction
+    groups = workgroups_per_head(device, tiles, max_seqlen_q, num_head) if rules.shares_queries and tiles > 0 else 1
+    grid = device.num_cu * OCCUPANCY * 2
+    return SecondStage(
+        kind=SecondStageKind.REDUCE,
+        num_head=num_head,
+        max_splits=max_splits,
+        stores_lse=stores_lse,
+        tiles=tiles,
+        groups=groups,
+        strides=grid if num_head * groups * tiles > grid else 0,
+        keeps_map=rules.keeps_map,
+        tensors=tensors or {},
+        refusal=reduce_refusal(release, device, num_head, max_splits, v_head_dim),
+    )
+
+
+def reduced_rows(
+    stage: SecondStage,
     reduce_indptr: Int32Array,
     reduce_final_map: Int32Array,
     reduce_partial_map: Int32Array,
@@ -127,13 +161,12 @@ def reduced_rows(
     partial rows is passed over. Raises UnmodelledError where reduce_indptr is so garbled that there is no end to it.
     """
     final_map = reduce_final_map.reshape(-1, 2)
-    skipped = _tiles_never_reached(release, device, stage, max_seqlen_q, reduce_indptr)
-    keeps_map = release.reduction.keeps_map
-    counts = _count_reduced(reduce_indptr, final_map, len(reduce_partial_map), skipped, stage.max_splits, keeps_map)
+    skipped = _tiles_never_reached(stage, reduce_indptr)
+    counts = _count_reduced(reduce_indptr, final_map, len(reduce_partial_map), skipped, stage.max_splits, stage.keeps_map)
     if counts[1] > MAX_INTERVALS:
         raise UnmodelledError(f"reduce_indptr asks for {counts[1]} partial rows over {stage.tiles} tiles: garbage, not a plan")
     output, partial, over, outside, final_outside = _fill_reduced(
-        reduce_indptr, final_map, reduce_partial_map, skipped, stage.max_splits, keeps_map, counts
+        reduce_indptr, final_map, reduce_partial_map, skipped, stage.max_splits, stage.keeps_map, counts
     )
     return MergedRows(
         output_owner=output[0],
@@ -149,7 +182,6 @@ def reduced_rows(
 
 
 def split_rows(
-    release: Release,
     stage: SecondStage,
     page_size: int,
     qo_indptr: Int32Array,
@@ -170,7 +202,7 @@ def split_rows(
     known = min(requests, len(kv_indptr) - 1)
     length = np.zeros(requests, np.int64)
     length[:known] = np.diff(kv_indptr[: known + 1].astype(np.int64))
-    if page_size > 1 and release.reduction.merges_tokens:
+    if page_size > 1 and stage.merges_tokens:
         length[:known] = (length[:known] - 1) * page_size + kv_last_page_lens[:known]
     owner = np.arange(requests, dtype=np.int64)
     if stage.maybe_final_out and splits == 1:
@@ -208,23 +240,17 @@ def workgroups_per_head(device: TargetGpu, tiles: int, max_seqlen_q: int, num_he
     return next((count for count in (1, 2, 4, 8, 16, 64) if wanted <= count), 256)
 
 
-def _tiles_never_reached(
-    release: Release, device: TargetGpu, stage: SecondStage, max_seqlen_q: int, reduce_indptr: Int32Array
-) -> BoolArray:
+def _tiles_never_reached(stage: SecondStage, reduce_indptr: Int32Array) -> BoolArray:
     """Tiles that no workgroup gets to. With many tiles, workgroups stride over them and stop at the first that begins where
     the last one ends; in a well-formed indptr nothing but empty tiles follows. Length 0: none."""
-    tiles = len(reduce_indptr) - 1
-    none = np.zeros(0, np.bool_)
-    if tiles < 1 or bool(np.all(reduce_indptr[1:] >= reduce_indptr[:-1])):
-        return none
-    groups = workgroups_per_head(device, tiles, max_seqlen_q, stage.num_head) if release.reduction.shares_queries else 1
-    grid = device.num_cu * OCCUPANCY * 2
-    work = np.arange(stage.num_head * groups * tiles, dtype=np.int64)
-    if len(work) <= grid:
-        return none
+    tiles, grid = len(reduce_indptr) - 1, stage.strides
+    if grid == 0 or tiles < 1 or bool(np.all(reduce_indptr[1:] >= reduce_indptr[:-1])):
+        return np.zeros(0, np.bool_)
+    of_a_tile = stage.num_head * stage.groups
+    work = np.arange(of_a_tile * tiles, dtype=np.int64)
     stops = reduce_indptr[:-1] == reduce_indptr[-1]
     padded = np.zeros(-(-len(work) // grid) * grid, np.bool_)
-    padded[work] = stops[work // (stage.num_head * groups)]
+    padded[work] = stops[work // of_a_tile]
     stopped: BoolArray = np.logical_or.accumulate(padded.reshape(-1, grid), axis=0).reshape(-1)[: len(work)]
     return np.asarray(stopped.reshape(tiles, -1).all(axis=1))
 

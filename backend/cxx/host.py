@@ -17,7 +17,7 @@ from backend.cxx.host_values import MemberTarget, Surroundings
 from backend.cxx.kernel import TemplateShape
 from backend.cxx.names import parameters_of
 from backend.cxx.syntax import Node, Unit, children, declared_name, has_word, of_type, text
-from backend.cxx.types import STRING, UNKNOWN, VOID, Float, Int, Opaque, Record, Tuple
+from backend.cxx.types import STRING, UNKNOWN, VOID, Array, Float, Int, Opaque, Record, Tuple
 from backend.cxx.values import Lambda, Scope, TypeName, Value, constant
 
 
@@ -55,9 +55,9 @@ class _Writer(HostCalls):
             parameters[entry] = tuple("" if each is None else text(declared_name(each)) for each in listed)
         written: list[str] = []
         while self.waiting:
-            declaration, bound, name = self.waiting.pop()
+            declaration, bound, values, name = self.waiting.pop()
             self.lines = []
-            self.write_function(declaration, bound, name)
+            self.write_function(declaration, bound, values, name)
             written += [*self.lines, ""]
         return HostModule("\n".join([*self.class_lines(), *written]), tuple(self.launched), names, parameters)
 
@@ -193,6 +193,8 @@ class _Writer(HostCalls):
             made = self.value_of(value)
             if isinstance(made.type, Tuple) and isinstance(of, Record):
                 made = self._record_from(made, of, node)
+            elif isinstance(made.type, Tuple) and isinstance(of, Array):
+                of = Array(of.of, of.length or len(made.type.of))
             made = self.convert(made, made.type if of is UNKNOWN else of, node)
         if constant_value and made.const is not None:
             self.scope.names[name] = made
@@ -242,14 +244,15 @@ class _Writer(HostCalls):
         head = "if"
         keys: list[str] = []
         default: list[Node] | None = None
-        for case in of_type(node.child_by_field_name("body"), "case_statement"):
+        cases = of_type(node.child_by_field_name("body"), "case_statement")
+        for case in cases:
             label = case.child_by_field_name("value")
             body = [each for each in children(case) if label is None or each != label]
             if label is not None:
                 keys.append(self.value_of(label).code)
             if not body and label is not None:
                 continue
-            statements = _without_break(body)
+            statements = _without_break(body, last=case == cases[-1])
             if statements is None:
                 raise self.unknown(case, "a case that goes on with the next,")
             if label is None:
@@ -305,12 +308,13 @@ class _Writer(HostCalls):
         over = self.value_of(node.child_by_field_name("right"))
         known = self.class_of(over.type)
         declarator = node.child_by_field_name("declarator")
-        if known is None or known.element is None:
+        element = over.type.of if isinstance(over.type, Array) else known.element if known is not None else None
+        if element is None:
             raise self.unknown(node, f"a loop over {over.type},")
         name = self.fresh(text(declared_name(declarator)))
         self.frames[-1].own.add(name)
         with self._block(f"for {name} in {over.code}:"):
-            self.scope.names[text(declared_name(declarator))] = Value(name, known.element)
+            self.scope.names[text(declared_name(declarator))] = Value(name, element)
             self.loops.append(None)
             self.statement(node.child_by_field_name("body"))
             self.loops.pop()
@@ -339,8 +343,8 @@ class _Writer(HostCalls):
         self.emit(f"return {self.copied(value).code}")
 
 
-def _without_break(body: list[Node]) -> list[Node] | None:
-    """A case's statements without the break at their end; None where it goes on."""
+def _without_break(body: list[Node], last: bool) -> list[Node] | None:
+    """A case's statements without the break at their end; None where it goes on with the next. last: whether none comes."""
     statements = [each for each in body if not (each.type == "expression_statement" and not children(each))]
     if len(statements) == 1 and statements[0].type == "compound_statement":
         statements = children(statements[0])
@@ -348,7 +352,8 @@ def _without_break(body: list[Node]) -> list[Node] | None:
         statements = statements[:-1]
     if statements and statements[-1].type == "break_statement":
         return statements[:-1]
-    return statements if statements and statements[-1].type in ("return_statement", "throw_statement") else None
+    ends = last or (statements and statements[-1].type in ("return_statement", "throw_statement"))
+    return statements if ends else None
 
 
 def _leaves(node: Node) -> bool:

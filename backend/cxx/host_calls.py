@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ from backend.cxx.host_values import HostValues, Surroundings
 from backend.cxx.kernel import TemplateShape
 from backend.cxx.names import parameters_of, takes
 from backend.cxx.syntax import Declaration, Node, Unit, check_syntax, children, declared_name, has_word, text
-from backend.cxx.types import BOOL, INT, VOID, Float, Int, Opaque, Pointer, Record, size_of
+from backend.cxx.types import BOOL, INT, UINT, VOID, Float, Int, Opaque, Pointer, Record, size_of
 from backend.cxx.values import Lambda, Scope, TypeName, Value
+
+_BIT_COUNTS = {"__builtin_ctz": "trailing_zeros", "__builtin_clz": "leading_zeros"}
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +37,7 @@ class HostCalls(HostValues):
 
     def __init__(self, unit: Unit, around: Surroundings) -> None:
         super().__init__(unit, around)
-        self.waiting: list[tuple[Declaration, dict[str, Any], str]] = []
+        self.waiting: list[tuple[Declaration, dict[str, Any], list[str], str]] = []
         self.launched: list[tuple[str, tuple[TemplateShape, ...]]] = []
         self.frames: list[Frame] = []
         self.loops: list[Callable[[], None] | None] = []
@@ -47,15 +49,18 @@ class HostCalls(HostValues):
         raise NotImplementedError
 
     def function(self, declaration: Declaration, bound: dict[str, Any]) -> tuple[str, Any]:
-        """Python name of a function with its template's types, and the type that it returns."""
-        types = tuple((name, each.type) for name, each in bound.items() if isinstance(each, TypeName))
+        """Python name of a function with its template's types, and the type that it returns.
+
+        A template's values, and those of a record that it is given, are parameters: `leading` has what is passed for them.
+        """
+        inside: dict[str, Any] = {}
+        parameters: list[str] = []
+        for each, given in bound.items():
+            inside[each] = self._parameter_of(each, given, parameters)
+        types = tuple((name, each.type) for name, each in inside.items() if isinstance(each, TypeName))
         key = (id(declaration), types)
         if key not in self._functions:
             name = self.fresh(declaration.name)
-            inside = {
-                each: Value(each, given.type, simple=True) if isinstance(given, Value) else given
-                for each, given in bound.items()
-            }
             of = declaration.node.child_by_field_name("type")
             around = declaration.node.child_by_field_name("declarator")
             returns = VOID
@@ -63,13 +68,32 @@ class HostCalls(HostValues):
                 outer = None if around.type == "function_declarator" else around
                 returns = self.in_file(declaration, Scope(names=inside), lambda: self.declared_type(of, outer))
             self._functions[key] = (name, returns)
-            self.waiting.append((declaration, inside, name))
+            self.waiting.append((declaration, inside, parameters, name))
         return self._functions[key]
 
-    def write_function(self, declaration: Declaration, bound: dict[str, Any], name: str) -> None:
+    def _parameter_of(self, name: str, given: Any, parameters: list[str]) -> Any:
+        """A template's argument as a function sees it; its values are parameters, named into `parameters`."""
+        if isinstance(given, Value):
+            parameters.append(name)
+            return Value(name, given.type, simple=True)
+        if isinstance(given, TypeName) and isinstance(given.type, Record) and given.type.arguments:
+            inner = {
+                each: self._parameter_of(f"{name}_{each}", value, parameters) for each, value in given.type.arguments.items()
+            }
+            return TypeName(self.record(given.type.declaration, inner))
+        return given
+
+    def leading(self, bound: Mapping[str, Any]) -> Iterator[str]:
+        """What is passed for a template's values, in their order."""
+        for given in bound.values():
+            if isinstance(given, Value):
+                yield given.code
+            elif isinstance(given, TypeName) and isinstance(given.type, Record):
+                yield from self.leading(given.type.arguments or {})
+
+    def write_function(self, declaration: Declaration, bound: dict[str, Any], values: list[str], name: str) -> None:
         check_syntax(declaration)
         scope = Scope(Scope(names=bound))
-        values = [each for each, given in bound.items() if isinstance(given, Value)]
 
         def body() -> None:
             given = [*values, *self._parameters(declaration.node)]
@@ -173,9 +197,9 @@ class HostCalls(HostValues):
             return Value(f"{self.around.made[name]}({', '.join(self.value_of(each).code for each in arguments)})", Opaque(name))
         if name.rpartition("::")[2] in ("min", "max") and len(arguments) == 2:
             return self._extreme(name[-3:], arguments, node)
-        if name == "__builtin_ctz":
-            value = self.convert(self.value_of(arguments[0]), INT, node)
-            return Value(f"trailing_zeros({value.code})", INT)
+        if name in _BIT_COUNTS:
+            value = self.convert(self.value_of(arguments[0]), UINT, node)
+            return Value(f"{_BIT_COUNTS[name]}({value.code})", INT)
         found = [each for each in self.unit.all(name.rpartition("::")[2], "function") if takes(each.node, len(arguments))]
         if not found:
             raise self.unknown(node, "the function")
@@ -186,8 +210,8 @@ class HostCalls(HostValues):
             given = self.template_arguments(template, declaration) if template is not None else []
             bound = self._deduced(declaration, given, values, node)
         code, of = self.function(declaration, bound)
-        leading = [each.code for each in bound.values() if isinstance(each, Value)]
-        return Value(f"{code}({', '.join([*leading, *self._passed(declaration, values, bound, node)])})", of)
+        passed = [*self.leading(bound), *self._passed(declaration, values, bound, node)]
+        return Value(f"{code}({', '.join(passed)})", of)
 
     def _passed(self, declaration: Declaration, values: list[Value], bound: dict[str, Any], node: Node) -> list[str]:
         """Arguments as the parameters' types, defaults filled in."""
@@ -228,12 +252,10 @@ class HostCalls(HostValues):
         field = function.child_by_field_name("field")
         name = text(field.child_by_field_name("name")) if field.type == "template_method" else text(field)
         given = [self._argument(each) for each in arguments]
-        if (
-            name in ("has_value", "value", "value_or")
-            and isinstance(owner.type, Opaque)
-            and owner.type.name.startswith("std::optional")
-        ):
+        if name in ("has_value", "value", "value_or") and _is_optional(owner.type):
             return self._optional(owner, name, given)
+        if _is_optional(owner.type) and text(function.child_by_field_name("operator")) == "->":
+            owner = Value(f"engaged({owner.code})", self.optional_type(owner.type))
         known = self.class_of(owner.type)
         if known is None or name not in known.methods:
             raise self.unknown(node, f"the method of {owner.type}")
@@ -298,6 +320,10 @@ class HostCalls(HostValues):
         if isinstance(of, Record):
             return TemplateShape("record", of.name, tuple(self._shape(each, values) for each in of.arguments.values()))
         return TemplateShape("type", type=of)
+
+
+def _is_optional(of: Any) -> bool:
+    return isinstance(of, Opaque) and of.name.startswith("std::optional")
 
 
 def _split(function: Node) -> tuple[Node | None, str]:

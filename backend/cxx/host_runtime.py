@@ -69,6 +69,18 @@ def trailing_zeros(value: int) -> int:
     return (value & -value).bit_length() - 1 if value else 32
 
 
+def leading_zeros(value: int) -> int:
+    """__builtin_clz of an unsigned int: of 0 it is undefined; lzcnt gives 32."""
+    return 32 - value.bit_length()
+
+
+def element(array: tuple[Any, ...], index: int) -> Any:
+    """An element of an array; raises HostTrap outside of it, where C++ says nothing."""
+    if not 0 <= index < len(array):
+        raise HostTrap(f"element {index} of an array of {len(array)}")
+    return array[index]
+
+
 def engaged(value: Any) -> Any:
     """The value of an optional that has one; raises HostTrap where it has none."""
     if value is None:
@@ -128,10 +140,12 @@ __all__ = [
     "RecordObject",
     "check_failed",
     "divide",
+    "element",
     "engaged",
     "f32",
     "i32",
     "i64",
+    "leading_zeros",
     "log2f",
     "remainder",
     "trailing_zeros",

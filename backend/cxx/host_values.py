@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.cxx.names import Names
 from backend.cxx.syntax import Node, Unit, children, text
-from backend.cxx.types import BOOL, STRING, ULONG, Float, Int, Opaque, Pointer, Record, Tuple
+from backend.cxx.types import BOOL, STRING, ULONG, Array, Float, Int, Opaque, Pointer, Record, Tuple
 from backend.cxx.values import Value, constant
 
 
@@ -20,7 +20,8 @@ from backend.cxx.values import Value, constant
 class Class:
     """What is known of a class that the caller provides: types of what its methods give and of its members.
 
-    code: Python for a method that is no method of the object, with `{0}` for it and `{1}` ... for arguments.
+    code: Python for a method that is no method of the object, or for an operator such as `operator<<`, whose result is the
+    object; with `{0}` for it and `{1}` ... for arguments.
     element: what a range over it gives.
     """
 
@@ -140,6 +141,9 @@ class HostValues(Names):
             return Value("None", to)
         if isinstance(to, Record) and isinstance(value.type, Tuple):
             return self._record_from(value, to, node)
+        if isinstance(to, Array) and isinstance(value.type, Tuple) and len(value.type.of) == to.length:
+            parts = [self.convert(each, to.of, node).code for each in (value.parts or {}).values()]
+            return Value(f"({', '.join(parts)},)", to)
         numbers = (Int, Float)
         if isinstance(to, numbers) or isinstance(value.type, numbers):
             if isinstance(to, Opaque) and to.name.startswith("std::optional"):
@@ -185,6 +189,9 @@ class HostValues(Names):
                     return Value(f"({value.code} is {'not ' if operator == '!=' else ''}None)", BOOL)
             if not isinstance(left.type, Record) and not isinstance(right.type, Record):
                 return Value(f"({left.code} {operator} {right.code})", BOOL)
+        known = self.class_of(left.type)
+        if known is not None and f"operator{operator}" in known.code:
+            return Value(known.code[f"operator{operator}"].format(left.code, right.code), left.type)
         if operator == "+" and left.type == STRING and right.type == STRING:
             return Value(f"({left.code} + {right.code})", STRING)
         return super().binary_other(operator, left, right, node)
@@ -230,6 +237,8 @@ class HostValues(Names):
     def _subscript_expression(self, node: Node) -> Value:
         owner = self.value_of(node.child_by_field_name("argument"))
         index = self.value_of(children(node.child_by_field_name("indices"))[0])
+        if isinstance(owner.type, Array):
+            return Value(f"element({owner.code}, {index.code})", owner.type.of)
         known = self.class_of(owner.type)
         if known is None or known.element is None or isinstance(owner.type, Pointer):
             raise self.unknown(node, "the index")

@@ -68,15 +68,14 @@ def _mark(begin: Int64Array, end: Int64Array, rows: npt.NDArray[np.bool_]) -> No
 
 def merged_rows(call: Call) -> MergedRows:
     """What the second stage of this call touches."""
-    launch, decode, plan = call.launched, call.decode, call.plan
-    stage = launch.second_stage
+    stage, decode, plan = call.launched.second_stage, call.decode, call.plan
     if stage.kind is SecondStageKind.REDUCE:
         assert plan is not None
         buffers = plan.buffers
         maps = buffers["reduce_indptr"].words, buffers["reduce_final_map"].words, buffers["reduce_partial_map"].words
-        return reduced_rows(launch.release, call.device, stage, launch.max_seqlen_q, *maps)
+        return reduced_rows(stage, *maps)
     page = decode.page_size
-    return split_rows(launch.release, stage, page, decode.qo_indptr, decode.kv_indptr, decode.kv_last_page_lens)
+    return split_rows(stage, page, decode.qo_indptr, decode.kv_indptr, decode.kv_last_page_lens)
 
 
 def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:

@@ -6,9 +6,7 @@ Knows no device and no check.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,18 +17,17 @@ from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments,
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.text.launcher import Launcher
 from backend.aiter.text.planners import HEADERS, PLANNER_FILES, Planners
-from backend.aiter.text.surroundings import MACROS
+from backend.aiter.text.reduction import REDUCTION_FILE, Reduction
 from backend.case import NUM_CU, Arch, DType
-from backend.cxx.syntax import parse_unit
 from backend.errors import CannotRunError
 from backend.host import Basis
-from backend.revision.decode import OtherStage, executed_decode
+from backend.revision.decode import MERGE, OtherStage, executed_decode, merge_is_known
 from backend.revision.host_code import DECODE_FILE, SIZING_FILE, executed_sizes
-from backend.revision.launch import for_launcher
+from backend.revision.launch import for_launcher, for_reduction
 from backend.revision.tensors import RefusedByHostCode
 
-REDUCTION_FILE = "csrc/kernels/mla/reduce.cu"
 _TABLES = tuple(f"hsa/{arch}/mla/mla_asm.csv" for arch in Arch)
+_REDUCTION_HEADERS = ("csrc/include/mla.h", "csrc/include/aiter_enum.h")
 _LAUNCHER_HEADERS = ("csrc/include/aiter_hip_common.h", "csrc/include/aiter_enum.h")
 
 PARTS = {
@@ -40,19 +37,9 @@ PARTS = {
     "planner v1_0": (*HEADERS, *PLANNER_FILES, "csrc/kernels/mla/metadata.cu"),
     "planner v1_1": (*HEADERS, *PLANNER_FILES, "csrc/kernels/mla/metadata.cu"),
     "planner v1_2": (*HEADERS, *PLANNER_FILES, "csrc/kernels/mla/metadata.cu"),
-    "reduction kernels": (REDUCTION_FILE,),
+    "second stage": (REDUCTION_FILE, *_REDUCTION_HEADERS, DECODE_FILE, SIZING_FILE),
 }
 """Part -> files that decide it."""
-
-REDUCTION_KERNELS = {
-    "fc16ccdaf986c083a02530338c2b368cad76e2ab5265a7c3f3a58fd303b64847": "2025-11",
-    "d5c5463058c16e4e830fe3fd60b77618cd8caefdd70376b25368dba39315c2a3": "2026-06",
-    "7861a470637277676d3c2c06ddc99e07aad14f0b29652646ad51f93216a1d02a": "2026-08",
-}
-"""`reduction_kernels` of each built-in release; a test compares them with a checkout."""
-
-REDUCTION_HOST = ("dispatch_mla_reduce_v1", "mla_reduce_v1", "get_num_work_group_per_bh", "get_num_work_group_per_seq")
-"""Functions of reduce.cu that run on the host: which head counts it is compiled for, and how it is launched."""
 
 _HEADS = (8, 16, 32, 48, 64, 96, 128)
 _QUERIES = (1, 2, 4)
@@ -74,28 +61,11 @@ def assess(source: CodeSource, part: str) -> Assessed:
     def read(path: str) -> str | None:
         return _decoded(source.read(path))
 
-    if part == "reduction kernels":
-        text = read(REDUCTION_FILE)
-        same = text is not None and reduction_kernels(text) in REDUCTION_KERNELS
-        reason = "" if same else f"kernels of {REDUCTION_FILE} are those of no built-in release"
-        return Assessed(part, Basis.BUILT_IN if same else Basis.STAND_IN, reason)
     try:
         _CHECKS[part](source, read)
     except (CannotRunError, OtherStage) as error:
         return Assessed(part, Basis.STAND_IN, str(error))
     return Assessed(part, Basis.EVALUATED)
-
-
-def reduction_kernels(text: str) -> str:
-    """Digest of all functions of reduce.cu that run on the GPU, and of its records, without comments and spacing."""
-    unit = parse_unit([("reduce.cu", text)], MACROS)
-    kept = []
-    for name, declared in sorted(unit.named.items()):
-        for each in declared:
-            if each.kind in ("function", "record") and name not in REDUCTION_HOST:
-                bare = re.sub(r"\s+", "", each.node.text.decode())
-                kept.append(re.sub(r"ck_tile::|opus::", "", bare))
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
 
 
 ReadFile = Callable[[str], str | None]
@@ -154,17 +124,28 @@ def _decode_arguments(heads: int, queries: int, q: DType, kv: DType, persistent:
     )
 
 
-def _decode(source: CodeSource, read: ReadFile, launcher: Launcher | None) -> None:
+def _decode(source: CodeSource, read: ReadFile, launcher: Launcher | None, reduction: Reduction | None = None) -> None:
     texts = _needed(read, DECODE_FILE), _needed(read, SIZING_FILE)
     for device, heads, queries, q, kv in _grid():
         for persistent in (True, False):
-
-            def launch(given: tuple[object, ...], device: TargetGpu = device) -> None:
-                if launcher is not None:
-                    launcher.launch(device, for_launcher(launcher, device, given, {}), {})
-
             arguments = _decode_arguments(heads, queries, q, kv, persistent)
-            _unless_refused(lambda d=device, a=arguments, run=launch: executed_decode(*texts, d, a, {}, run))  # type: ignore[misc]
+            _unless_refused(lambda d=device, a=arguments: _decoded_call(texts, d, a, launcher, reduction))  # type: ignore[misc]
+
+
+def _decoded_call(
+    texts: tuple[str, str],
+    device: TargetGpu,
+    arguments: DecodeArguments,
+    launcher: Launcher | None,
+    reduction: Reduction | None,
+) -> None:
+    def launch(given: tuple[object, ...]) -> None:
+        if launcher is not None:
+            launcher.launch(device, for_launcher(launcher, device, given, {}), {})
+
+    decoded = executed_decode(*texts, device, arguments, {}, launch)
+    if reduction is not None and decoded.reduce is not None:
+        reduction.launch(device, for_reduction(decoded.reduce))
 
 
 def _fold(source: CodeSource, read: ReadFile) -> None:
@@ -173,6 +154,15 @@ def _fold(source: CodeSource, read: ReadFile) -> None:
 
 def _launcher(source: CodeSource, read: ReadFile) -> None:
     _decode(source, read, Launcher(read, source.has))
+
+
+def _second_stage(source: CodeSource, read: ReadFile) -> None:
+    reduction = Reduction(read)
+    if reduction.keeps_map is None:
+        raise CannotRunError(f"kernels of {REDUCTION_FILE} are none of those that are known")
+    if not merge_is_known(_needed(read, DECODE_FILE)):
+        raise CannotRunError(f"{MERGE} of {DECODE_FILE} is none of those that are known")
+    _decode(source, read, None, reduction)
 
 
 @lru_cache(maxsize=2)
@@ -220,4 +210,5 @@ _CHECKS: dict[str, Callable[[CodeSource, ReadFile], None]] = {
     "planner v1_0": _planner(False, True),
     "planner v1_1": _planner(False, False),
     "planner v1_2": _planner(True, False),
+    "second stage": _second_stage,
 }

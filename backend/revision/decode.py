@@ -6,8 +6,11 @@ Nothing is imported, built or launched; a name that is not provided for ends the
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import inspect
 import threading
+import tokenize
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +26,22 @@ REDUCE = "mla_reduce_v1"
 OTHER_STAGES = ("hk_mla_decode_fwd", "mla_decode_fwd_opus_stage1")
 """Stage 1 by kernels that are compiled from source, which a revision takes only where the environment asks for it."""
 
-_MERGE = "_fwd_kernel_stage2_asm"
+MERGE = "_fwd_kernel_stage2_asm"
+MERGES = frozenset(
+    (
+        "088a77b4df851822",  # 2025-11-03, 7c0e15cdb7
+        "7b350d92d7e0d65d",  # 2025-11-17, 6b0470c8ab
+        "49831630edc9bc57",  # 2026-01-19, 37f5df855f
+        "b6f6fd54d55241be",  # 2026-04-16, c849fd5845
+        "8415751b464b3be9",  # 2026-06-18, 95c315c3e7
+        "67a33436f5d40aae",  # 2026-06-26, c2f68ab382
+        "c58c58ec2c353744",  # 2026-07-28, 044f906a8d
+        "549670abfdce7bd9",  # 2026-08-12, 760a07977e
+    )
+)
+"""`merge_of` each text that the Triton merge has had, with where it appeared on main. What it touches follows from its
+arguments in all of them."""
+
 _NEUTRAL: Mapping[str, Any] = {"page_size": 1, "intra_batch_mode": False, "return_lse": False}
 
 
@@ -161,6 +179,23 @@ def _given(arguments: DecodeArguments) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
+def merge_is_known(text: str) -> bool:
+    """Whether the Triton merge of an aiter/mla.py is one that was read."""
+    return merge_of(text) in MERGES
+
+
+def merge_of(text: str) -> str:
+    """Digest of the Triton merge, without comments, spacing and decorators; "" where there is none."""
+    function = next((n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == MERGE), None)
+    if function is None:
+        return ""
+    lines = iter([line + "\n" for line in text.splitlines()[function.lineno - 1 : function.end_lineno]])
+    spacing = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    tokens = [each.string for each in tokenize.generate_tokens(lambda: next(lines, "")) if each.type not in spacing]
+    return hashlib.sha256("\n".join(tokens).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=256)
 def _entry(
     text: str, attention: str, device: TargetGpu, environment: tuple[tuple[str, str], ...]
 ) -> tuple[Callable[..., Any], frozenset[str]]:
@@ -198,6 +233,6 @@ def _namespace(device: TargetGpu, environment: dict[str, str], attention: str) -
     )
     return namespace_of(device, environment) | {
         "aiter": stages,
-        _MERGE: _Merge(),
+        MERGE: _Merge(),
         "get_mla_decode_fwd_max_splits": most_splits,
     }

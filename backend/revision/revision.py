@@ -23,13 +23,14 @@ from backend.aiter.release import Release, nearest_release, release
 from backend.aiter.sizing import sizing_of
 from backend.aiter.text.launcher import Launcher
 from backend.aiter.text.planners import Planners, Switches
+from backend.aiter.text.reduction import REDUCTION_FILE, Reduction
 from backend.call import Call
 from backend.case import RELEASES, Case, MetadataMode
 from backend.cxx.errors import CxxError
 from backend.decision import Decision
 from backend.errors import CannotRunError, UnmodelledError
 from backend.host import Basis, BuiltIn, Doubt, Host, Part
-from backend.revision.assess import REDUCTION_FILE, REDUCTION_KERNELS, reduction_kernels
+from backend.revision.decode import merge_is_known
 from backend.revision.host_code import DECODE_FILE, SIZING_FILE, executed_sizes
 from backend.revision.launch import evaluated_launch
 from backend.revision.tensors import HostCodeError, RefusedByHostCode
@@ -71,13 +72,13 @@ class Revision(Host):
 
     def __init__(self, source: CodeSource, environment: Mapping[str, str] | None = None, *, stands_in: bool = False) -> None:
         self.source: CodeSource = source
-        self._stands_in = stands_in
+        self.guesses = stands_in
         self._environment = dict(environment or {})
         self._nearest = nearest_release(source).name
         self._planners = Planners(self._read)
         self._launcher = Launcher(self._read, source.has)
+        self._reduction = Reduction(self._read)
         self._stood_in: dict[tuple[Part, MetadataMode], str] = {}
-        self._called: set[MetadataMode] = set()
 
     @property
     def label(self) -> str:
@@ -92,7 +93,6 @@ class Revision(Host):
         """Everything from the revision's text; the case's release becomes the nearest one, which has the model's rules."""
         if self._built_in is not None:
             return BuiltIn(self.source).call(self._as_built_in(decision))
-        self._called.add(decision.mode)
         return self._call(dataclasses.replace(decision, case=decision.case.replace(release=self._nearest)))
 
     def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
@@ -115,20 +115,21 @@ class Revision(Host):
         """What stood in for rules that are not known to be the revision's own, in a call of that decision."""
         if self._built_in is not None:
             return ()
-        if decision.mode not in self._called:
-            with suppress(CannotRunError, UnmodelledError):
-                self.call(decision)
-        return tuple(Doubt(part, text) for (part, mode), text in self._stood_in.items() if mode is decision.mode)
+        second: str | None = None
+        with suppress(CannotRunError, UnmodelledError):
+            made = self.call(decision)
+            second = made.launch.second_stage.stands_in if isinstance(made.launch, Launch) else None
+        found = [Doubt(part, text) for (part, mode), text in self._stood_in.items() if mode is decision.mode]
+        return (*found, *(Doubt(Part.REDUCTION, each) for each in (second,) if each is not None))
 
     def bases(self, decision: Decision) -> Mapping[Part, Basis]:
         """What each part of a call rests on."""
         if self._built_in is not None:
             return BuiltIn(self.source).bases(decision)
         doubted = {doubt.part for doubt in self.doubts(decision)}
-        found = dict.fromkeys((Part.SIZING, Part.FOLD, Part.PLANNER, Part.LAUNCHER), Basis.EVALUATED)
+        found = dict.fromkeys(Part, Basis.EVALUATED)
         if self._same_planner(decision.mode) is not None:
             found[Part.PLANNER] = Basis.BUILT_IN
-        found[Part.REDUCTION] = Basis.STAND_IN if self._same_reduction is None else Basis.BUILT_IN
         found.update(dict.fromkeys(doubted, Basis.STAND_IN))
         if decision.mode is MetadataMode.NON_PERSISTENT:
             del found[Part.PLANNER], found[Part.SIZING]
@@ -137,17 +138,20 @@ class Revision(Host):
     def warning(self) -> str | None:
         """What is the revision's own, and what is not."""
         if self._built_in is not None:
-            return None
-        own = f"{self.label}: sizing and fold are executed, planners and launcher evaluated from its own text"
-        if self._same_reduction is not None:
-            return f"{own}; the second stage's kernels are those of release {self._same_reduction}"
-        return f"{own}; the second stage is a stand-in: what it touches is by the rules of release {self._nearest}"
+            return f"{self.label}: its host code is that of release {self._built_in}, byte for byte: built in and equal"
+        equal = {name: mode.value for mode, name in self._same_planners.items() if not self._environment}
+        planners = "".join(f"; the planner of mode {mode} is built in and equal ({name})" for name, mode in equal.items())
+        return f"{self.label}: host code is evaluated from its own text{planners}{self._strange}"
 
-    @cached_property
-    def _same_reduction(self) -> str | None:
-        """The built-in release whose kernels of the second stage are this revision's."""
-        text = self._read(REDUCTION_FILE)
-        return None if text is None else REDUCTION_KERNELS.get(reduction_kernels(text))
+    @property
+    def _strange(self) -> str:
+        """What of the second stage stands in, whatever is called."""
+        known = self._reduction.keeps_map is not None, merge_is_known(self._read(DECODE_FILE) or "")
+        missing = [
+            name for name, known in zip((REDUCTION_FILE, f"the merge of {DECODE_FILE}"), known, strict=True) if not known
+        ]
+        stands_in = f"; kernels that nobody has read, for which release {self._nearest} stands in: {', '.join(missing)}"
+        return stands_in if missing else ""
 
     @cached_property
     def _built_in(self) -> str | None:
@@ -195,18 +199,20 @@ class Revision(Host):
         try:
             return self._planners.plan(device, arguments, allocated, Switches(self._environment, {}))
         except CxxError as error:
-            if not self._stands_in:
+            if not self.guesses:
                 raise UnmodelledError(f"{self.source.label}: planner: {error}") from error
             self._stood_in[Part.PLANNER, mode] = f"planned as {self._nearest} does: {error}"
             return plan(release(self._nearest), device, arguments, allocated)
 
     def _launch(self, mode: MetadataMode, device: TargetGpu, decode: DecodeArguments) -> Launch | Refusal:
-        rules = release(self._same_reduction or self._nearest)
+        rules = release(self._nearest)
         texts = self._text(DECODE_FILE), self._text(SIZING_FILE)
         try:
-            return evaluated_launch(rules, device, decode, self.source, self._launcher, texts, self._environment)
+            return evaluated_launch(
+                rules, device, decode, self.source, self._launcher, self._reduction, texts, self._environment
+            )
         except (CxxError, HostCodeError) as error:
-            if not self._stands_in:
+            if not self.guesses:
                 raise UnmodelledError(f"{self.source.label}: launcher: {error}") from error
             self._stood_in[Part.LAUNCHER, mode] = f"launched as {self._nearest} does, by its own kernel table: {error}"
             return launch(release(self._nearest), device, decode, self.source)

@@ -250,7 +250,7 @@ class _Session:
             f"{config.out}"
         )
         for warning in self.made_by.warnings:
-            live.say(f"warning: {warning}")
+            live.say(f"note: {warning}")
 
 
 @contextlib.contextmanager

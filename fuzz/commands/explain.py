@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.serving.registry import runs_code
     from fuzz.apart import is_apart, run_apart
     from fuzz.compiling import announced
-    from reprod.explain import explain
+    from reprod.explain import bases_line, explain
 
     named = given_case_fields(arguments).get("backend")
     if named is not None and runs_code(named) and not is_apart():
@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = path.run(case)
     for line in explain(outcome, arguments.items):
         print(line)
+    if source is not None and outcome.decision is not None:
+        print(f"rests on {path.host.label}: " + bases_line(path.host.bases(outcome.decision)))
     print(notice(path.device.name))
     if outcome.faulty:
         return 1

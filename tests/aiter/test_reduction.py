@@ -16,6 +16,7 @@ from backend.aiter.reduction import (
     SecondStageKind,
     expand,
     reduce_refusal,
+    reduce_stage,
     reduced_rows,
     split_rows,
     workgroups_per_head,
@@ -32,12 +33,20 @@ def int32(*values: int) -> np.ndarray:
     return np.array(values, np.int32)
 
 
-def reduce_stage(num_head: int, tiles: int, max_splits: int = 256) -> SecondStage:
-    return SecondStage(SecondStageKind.REDUCE, num_head, max_splits, stores_lse=False, tiles=tiles)
+def stage(name: str, tiles: int, gpu: TargetGpu = GPU, max_splits: int = 256, max_seqlen_q: int = 1) -> SecondStage:
+    return reduce_stage(release(name), gpu, 16, tiles, max_splits, max_seqlen_q, stores_lse=False)
 
 
-def triton_stage(splits: int, mgc: int = 16, maybe_final_out: bool = True) -> SecondStage:
-    return SecondStage(SecondStageKind.TRITON, 16, splits, stores_lse=False, mgc=mgc, maybe_final_out=maybe_final_out)
+def triton_stage(splits: int, mgc: int = 16, maybe_final_out: bool = True, merges_tokens: bool = False) -> SecondStage:
+    return SecondStage(
+        SecondStageKind.TRITON,
+        16,
+        splits,
+        stores_lse=False,
+        mgc=mgc,
+        merges_tokens=merges_tokens,
+        maybe_final_out=maybe_final_out,
+    )
 
 
 def single_rows(rows: MergedRows) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
@@ -106,23 +115,19 @@ def test_reduced_rows_equal_the_loops_of_the_kernel(
     indptr, final_map, partial_map = plan
     tiles, gpu = len(indptr) - 1, TargetGpu(Arch.GFX950, num_cu)
     groups = 1 if name == "2025-11" else workgroups_per_head(gpu, tiles, max_seqlen_q, 16)
-    made = reduced_rows(release(name), gpu, reduce_stage(16, tiles), max_seqlen_q, indptr, final_map, partial_map)
+    made = reduced_rows(stage(name, tiles, gpu, max_seqlen_q=max_seqlen_q), indptr, final_map, partial_map)
     assert single_rows(made) == reduce_reference(num_cu, 16, groups, indptr, final_map, partial_map)
     assert not len(made.over_capacity)
     assert not len(made.partial_map_outside)
 
 
 def test_a_tile_with_one_partial_row_is_passed_over() -> None:
-    rows = reduced_rows(
-        release("2026-06"), GPU, reduce_stage(16, 2), 1, int32(0, 1, 3), int32(0, 1, 1, 2).reshape(2, 2), int32(7, 8, 9)
-    )
+    rows = reduced_rows(stage("2026-06", 2), int32(0, 1, 3), int32(0, 1, 1, 2).reshape(2, 2), int32(7, 8, 9))
     assert single_rows(rows) == ({(1, 1)}, {(1, 8), (1, 9)})
 
 
 def test_words_outside_the_maps_are_told_and_not_followed() -> None:
-    rows = reduced_rows(
-        release("2026-06"), GPU, reduce_stage(16, 3), 1, int32(-1, 2, 6, 9), int32(0, 1, 1, 2), int32(4, 5, 6, 7)
-    )
+    rows = reduced_rows(stage("2026-06", 3), int32(-1, 2, 6, 9), int32(0, 1, 1, 2), int32(4, 5, 6, 7))
     assert rows.partial_map_outside.tolist() == [[-1, 0], [4, 6], [6, 9]]
     assert rows.final_map_outside.tolist() == [2]
     assert single_rows(rows) == ({(0, 0), (1, 1)}, {(0, 4), (0, 5), (1, 6), (1, 7)})
@@ -131,13 +136,13 @@ def test_words_outside_the_maps_are_told_and_not_followed() -> None:
 def test_more_partial_rows_than_lds_holds() -> None:
     count = 300
     plan = (int32(0, count), int32(0, 1), np.arange(count, dtype=np.int32))
-    kept = reduced_rows(release("2026-06"), GPU, reduce_stage(16, 1), 1, *plan)
+    kept = reduced_rows(stage("2026-06", 1), *plan)
     assert kept.over_capacity.tolist() == [0]
     assert len(kept.partial_begin) == 256  # the map of the others is overwritten in LDS
-    reread = reduced_rows(release("2025-11"), GPU, reduce_stage(16, 1), 1, *plan)
+    reread = reduced_rows(stage("2025-11", 1), *plan)
     assert reread.over_capacity.tolist() == [0]
     assert len(reread.partial_begin) == count  # 2025-11 reads the map again
-    roomy = reduced_rows(release("2026-08"), GPU, reduce_stage(16, 1, max_splits=512), 1, *plan)
+    roomy = reduced_rows(stage("2026-08", 1, max_splits=512), *plan)
     assert not len(roomy.over_capacity)
 
 
@@ -146,10 +151,7 @@ def test_a_garbled_indptr_stops_instead_of_filling_memory() -> None:
     size = 1 << 14
     with pytest.raises(UnmodelledError, match="garbage"):
         reduced_rows(
-            release("2026-06"),
-            TargetGpu(Arch.GFX950, 1 << 20),
-            reduce_stage(16, len(indptr) - 1, 1 << 20),
-            1,
+            stage("2026-06", len(indptr) - 1, TargetGpu(Arch.GFX950, 1 << 20), 1 << 20),
             indptr,
             np.zeros((len(indptr), 2), np.int32),
             np.zeros(size, np.int32),
@@ -185,29 +187,30 @@ def triton_reference(
     splits=st.integers(1, 20),
     mgc=st.sampled_from([16, 32, 64]),
     maybe_final_out=st.booleans(),
-    name=st.sampled_from(RELEASES),
+    merges_tokens=st.booleans(),
 )
 def test_split_rows_equal_the_loops_of_the_triton_kernel(
-    rows: list[int], data: st.DataObject, splits: int, mgc: int, maybe_final_out: bool, name: str
+    rows: list[int], data: st.DataObject, splits: int, mgc: int, maybe_final_out: bool, merges_tokens: bool
 ) -> None:
     lengths = data.draw(st.lists(st.integers(0, 700), min_size=len(rows), max_size=len(rows)))
     qo, kv = np.cumsum([0, *rows]).astype(np.int32), np.cumsum([0, *lengths]).astype(np.int32)
     ones = np.ones(len(rows), np.int32)
-    made = split_rows(release(name), triton_stage(splits, mgc, maybe_final_out), 1, qo, kv, ones)
+    made = split_rows(triton_stage(splits, mgc, maybe_final_out, merges_tokens), 1, qo, kv, ones)
     assert single_rows(made) == triton_reference(splits, mgc, maybe_final_out, qo, lengths)
     assert made.copies_bf16 == (maybe_final_out and splits == 1)
 
 
 def test_pages_are_taken_for_tokens_before_2026_08() -> None:
     # One request of 10 pages of 64 tokens, the last with 3: 579 tokens, so all 8 splits of at least 16 tokens hold something.
-    arguments = (triton_stage(8), 64, int32(0, 1), int32(0, 10), int32(3))
-    assert single_rows(split_rows(release("2026-06"), *arguments))[1] == {(0, 0)}
-    assert single_rows(split_rows(release("2026-08"), *arguments))[1] == {(0, row) for row in range(8)}
+    tensors = (64, int32(0, 1), int32(0, 10), int32(3))
+    assert [release(name).reduction.merges_tokens for name in RELEASES] == [False, False, True]
+    assert single_rows(split_rows(triton_stage(8), *tensors))[1] == {(0, 0)}
+    assert single_rows(split_rows(triton_stage(8, merges_tokens=True), *tensors))[1] == {(0, row) for row in range(8)}
 
 
 def test_nothing_is_merged_where_logits_are_o() -> None:
     stage = SecondStage(SecondStageKind.NONE, 16, 1, stores_lse=False, mgc=16, logits_is_o=True, maybe_final_out=True)
-    made = split_rows(release("2026-08"), stage, 1, int32(0, 1, 2), int32(0, 5, 9), int32(1, 1))
+    made = split_rows(stage, 1, int32(0, 1, 2), int32(0, 5, 9), int32(1, 1))
     assert single_rows(made) == (set(), set())
 
 

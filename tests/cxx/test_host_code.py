@@ -12,9 +12,10 @@ import pytest
 
 from backend.cxx.errors import CxxError, HostTrap
 from backend.cxx.host import lower_host
-from backend.cxx.host_values import Surroundings
+from backend.cxx.host_values import Class, Surroundings
 from backend.cxx.module import host_functions
 from backend.cxx.syntax import parse_unit
+from backend.cxx.types import INT
 
 COMPILER = shutil.which("g++")
 
@@ -90,10 +91,32 @@ int64_t objects(int32_t a, int32_t b)
     float f = a * 0.01f + 10.0f;
     return p.second + q.first * 3 + q.second + known + int32_t(f * 2) + (name + "s").size();
 }
+template <typename T, typename V> int32_t of_traits(V x)
+{
+    if constexpr(T::B) { return T::A + x; } else { return T::Twice - x; }
+}
+int64_t tables(int32_t a, int32_t b)
+{
+    static constexpr int32_t kSteps[] = {1, 2, 4, 8, 16, 64};
+    static constexpr int32_t kLast = kSteps[sizeof(kSteps) / sizeof(int32_t) - 1];
+    int32_t found = kLast;
+    for(const int32_t step : kSteps) { if((a & 63) <= step) { found = step; break; } }
+    const int32_t zeros = a == 0 ? 0 : __builtin_clz(a) * 100 + __builtin_ctz(a);
+    int32_t made = 0;
+    switch(b & 3)
+    {
+    case 0: { using T = Traits<16, true>; made = of_traits<T, int64_t>(a & 7); }
+    break;
+    case 1: { using T = Traits<24, false>; made = of_traits<T, int64_t>(a & 7); }
+    break;
+    default: made = kSteps[a & 3];
+    }
+    return found + zeros + made;
+}
 """
 
 NUMBERS = (0, 1, -1, 2, 3, 5, 7, 16, 100, -100, 255, 4096, 65535, 123456789, -123456789, 2147483647, -2147483648)
-FUNCTIONS = ("mixed", "flow", "objects")
+FUNCTIONS = ("mixed", "flow", "objects", "tables")
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs g++")
@@ -136,6 +159,27 @@ def test_what_is_not_provided_for_ends_where_it_is_reached() -> None:
 def test_an_unknown_function_is_no_guess() -> None:
     with pytest.raises(CxxError, match=r"code\.cpp:1: the function `lost\(a\)` is not provided for"):
         lowered("int f(int a) { return lost(a); }", "f")["f"](1)
+
+
+def test_one_function_serves_all_values_of_a_template() -> None:
+    """Only its types make another one: a table of kernels by head count and width would be hundreds."""
+    unit = parse_unit([("code.cpp", SOURCE)])
+    module = lower_host(unit, ["tables"], Surroundings())
+    assert module.source.count("def of_traits") == 1
+
+
+def test_an_element_outside_of_an_array_ends_the_process() -> None:
+    with pytest.raises(HostTrap, match="element 3 of an array of 3"):
+        lowered("int f(int a) { static const int t[] = {5, 6, 7}; return t[a]; }", "f")["f"](3)
+
+
+def test_an_optional_is_looked_into() -> None:
+    around = Surroundings(classes={"Tensor": Class({"size": INT}, code={"size": "len({0})"})})
+    source = "int f(std::optional<Tensor> t) { return t.has_value() ? t->size() : -1; }\nint g(std::optional<Tensor> t) { return t->size(); }\n"
+    functions = lowered(source, "f", "g", around=around)
+    assert [functions["f"](each) for each in ("abc", None)] == [3, -1]
+    with pytest.raises(HostTrap):
+        functions["g"](None)
 
 
 def test_a_division_by_zero_ends_the_process() -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from backend.aiter.codefiles import open_source
 from backend.aiter.release import release
+from backend.aiter.text.reduction import KEEPS_MAP, REDUCTION_FILE, kernels_of
 from backend.case import RELEASES
 from backend.errors import UsageError
 from backend.host import Basis
-from backend.revision.assess import PARTS, REDUCTION_FILE, REDUCTION_KERNELS, assess, reduction_kernels
+from backend.revision.assess import PARTS, assess
 from fuzz.cli import main
 from reprod.takes import commits_of, takes
 
@@ -74,21 +75,20 @@ def test_sizing_is_python() -> None:
 
 def test_the_reduction_is_known_by_its_kernels() -> None:
     kernel = "__global__ void kn(int a) { a += 1; }\n"
-    digest = reduction_kernels(kernel)
-    assert reduction_kernels("// another\n__global__ void kn(int a)\n{ a += 1; }\nvoid mla_reduce_v1() { f(); }\n") == digest
-    assert reduction_kernels(kernel.replace("1", "2")) != digest
-    files = Files((("csrc/kernels/mla/reduce.cu", kernel),))
-    assert assess(files, "reduction kernels").basis is Basis.STAND_IN
+    digest = kernels_of(kernel)
+    assert kernels_of("// another\n__global__ void kn(int a)\n{ a += 1; }\nvoid mla_reduce_v1() { f(); }\n") == digest
+    assert kernels_of(kernel.replace("1", "2")) != digest
+    found = assess(Files(((REDUCTION_FILE, kernel),)), "second stage")
+    assert (found.basis, REDUCTION_FILE in found.reason) == (Basis.STAND_IN, True)
 
 
 @pytest.mark.checkout
 def test_reduction_kernels_are_those_of_the_releases(aiter_checkout: Path) -> None:
-    found = {}
+    """Of each built-in release the kernels are known, and by the same rule."""
     for name in RELEASES:
         content = open_source(f"{aiter_checkout}@{release(name).commit}").read(REDUCTION_FILE)
         assert content is not None
-        found[reduction_kernels(content.decode())] = name
-    assert found == REDUCTION_KERNELS
+        assert KEEPS_MAP[kernels_of(content.decode())] == release(name).reduction.keeps_map
 
 
 def test_a_range_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def test_a_range_of_a_checkout(aiter_checkout: Path) -> None:
     commits = commits_of(str(aiter_checkout), "b0fd63cd9d~1..b0fd63cd9d")
     first, second = takes(str(aiter_checkout), commits, lambda _: None)
     assert [each.part for each in second.parts] == list(PARTS)
-    assert {each.part for each in second.stands_in} <= {"reduction kernels"}
+    assert not second.stands_in
     assert first.changed == ()
     assert "asm_mla.cu: mla_decode_stage1_asm_fwd" in second.changed
     assert {each.partition(": ")[0] for each in second.changed} == {"asm_mla.cu"}

@@ -18,6 +18,7 @@ from backend.aiter.planners.result import Plan
 from backend.aiter.release import nearest_release
 from backend.aiter.text.launcher import Launcher
 from backend.aiter.text.planners import Planners, Switches
+from backend.aiter.text.reduction import Reduction
 from backend.revision.host_code import SIZING, executed_sizes
 from backend.revision.launch import evaluated_launch
 from backend.revision.tensors import RefusedByHostCode
@@ -100,6 +101,7 @@ def test_launches(aiter_checkout: Path, revision: str) -> None:
     """Kernel, grid, kernel arguments, tensors and second stage, or the same refusal in the same words."""
     source = source_of(aiter_checkout, revision)
     launcher = Launcher(lambda path: text_of(source, path), source.has)
+    reduction = Reduction(lambda path: text_of(source, path))
     texts = text_of(source, "aiter/mla.py") or "", text_of(source, "aiter/ops/attention.py") or ""
     rules = nearest_release(source)
     recorded = [line for line in recordings.of("launches", revision) if "sizing_refused" not in line]
@@ -109,7 +111,7 @@ def test_launches(aiter_checkout: Path, revision: str) -> None:
         arguments = recordings.decode_arguments(line)
         if case["persistent"] and arguments.metadata is None:
             continue
-        made = evaluated_launch(rules, recordings.device(case), arguments, source, launcher, texts, {})
+        made = evaluated_launch(rules, recordings.device(case), arguments, source, launcher, reduction, texts, {})
         if line.get("refused"):
             assert isinstance(made, Refusal)
             refused_alike(made, line)

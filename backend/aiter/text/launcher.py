@@ -16,7 +16,18 @@ from types import SimpleNamespace
 from typing import Any
 
 from backend.aiter.arguments import TargetGpu
-from backend.aiter.text.surroundings import LIBRARY, MACROS, Address, Tensor, python_names, surroundings
+from backend.aiter.text.surroundings import (
+    LIBRARY,
+    MACROS,
+    Address,
+    NotLaunched,
+    Tensor,
+    checks_abort,
+    dtype_as,
+    dtype_names,
+    python_names,
+    surroundings,
+)
 from backend.case import Arch
 from backend.cxx.containers import map_order
 from backend.cxx.errors import CxxError, HostTrap
@@ -61,15 +72,6 @@ class Launched:
     kernargs: tuple[tuple[str, int, int, Any], ...]
     shadowed: tuple[str, ...]
     rows_per_workgroup: int
-
-
-@dataclass(frozen=True, slots=True)
-class NotLaunched:
-    """AITER's launcher ends without a launch. reason: its words. ends_process: by std::abort, by exit or by a signal, so that
-    no caller can catch it."""
-
-    reason: str
-    ends_process: bool
 
 
 class _Launch(Exception):  # noqa: N818 - how the launcher's run ends
@@ -195,9 +197,8 @@ class Launcher:
 
     @cached_property
     def aborts(self) -> bool:
-        """Whether a failed check ends the process: AITER_CHECK does unless an entry point allows it to throw."""
-        text = self._read(LAUNCHER_FILE) or ""
-        return "AITER_CHECK(" in text and "std::abort" in (self._read(COMMON_FILE) or "") and "DEFINE_ENTRYPOINT" not in text
+        """Whether a failed check ends the process."""
+        return checks_abort(self._read(LAUNCHER_FILE) or "", self._read(COMMON_FILE) or "")
 
     @cached_property
     def exits(self) -> bool:
@@ -211,10 +212,7 @@ class Launcher:
 
     def dtype(self, name: str, arch: Arch) -> Any:
         """A dtype as the launcher's tensors have it; name: as in TORCH_DTYPES."""
-        if not self.aiter_tensors:
-            return "fp8 fnuz" if name == "fp8" and arch is Arch.GFX942 else name
-        listed = [each for each in self._enumerators if each.startswith("AITER_DTYPE_")]
-        return listed.index(f"AITER_DTYPE_{name}")
+        return dtype_as(name, arch, self._enumerators if self.aiter_tensors else None)
 
     @cached_property
     def _enumerators(self) -> list[str]:
@@ -267,14 +265,10 @@ class Launcher:
                     "KernelMap": _KernelMap,
                     "cfg_mla_asm": self.table(arch),
                     "log2f": log2f,
-                    "dtype_text": lambda number: self._enumerators_named(number),
+                    "dtype_text": lambda number: dtype_names(self._enumerators)[number],
                 }
                 self._functions[key] = host_functions(self.module, names)[ENTRY]
             return self._functions[key]
-
-    def _enumerators_named(self, number: int) -> str:
-        listed = [each for each in self._enumerators if each.startswith("AITER_DTYPE_")]
-        return listed[number].removeprefix("AITER_DTYPE_")
 
     def _launched(self, launched: _Launch, arch: Arch) -> Launched:
         values, size, *rest = launched.arguments
@@ -336,7 +330,6 @@ def _around(columns: tuple[str, ...]) -> Surroundings:
     return surroundings(
         Surroundings(
             functions={
-                "AiterDtype_to_str": ("dtype_text", STRING),
                 "log2f": ("log2f", FLOAT),
                 "std::make_unique": ("AsmKernel", Opaque("std::unique_ptr<AiterAsmKernel>")),
             },

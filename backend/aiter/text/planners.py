@@ -23,6 +23,7 @@ from backend.aiter.text.surroundings import (
     WAVE,
     Address,
     Tensor,
+    dtype_as,
     python_names,
     surroundings,
 )
@@ -194,20 +195,13 @@ class _Module:
         return self._kernels[number]
 
     def _dtype(self, dtype: DType, arch: Arch) -> Any:
-        if self.aiter_tensors:
-            names = list(self.unit.enumerators)
-            return [name for name in names if name.startswith("AITER_DTYPE_")].index(f"AITER_DTYPE_{dtype.value}")
-        return "fp8 fnuz" if dtype is DType.FP8 and arch is Arch.GFX942 else dtype.value
+        return dtype_as(dtype.value, arch, self.unit.enumerators if self.aiter_tensors else None)
 
     def _given(
         self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes, more: Mapping[str, Any]
     ) -> list[Any] | str:
         """Arguments of the entry by its own parameters; why a caller cannot hand over one that the revision lacks."""
-        int32: Any = (
-            [n for n in self.unit.enumerators if n.startswith("AITER_DTYPE_")].index("AITER_DTYPE_i32")
-            if self.aiter_tensors
-            else "i32"
-        )
+        int32 = dtype_as("i32", device.arch, self.unit.enumerators if self.aiter_tensors else None)
 
         def tensor(name: str, words: int) -> Tensor:
             shape = (words // 8, 8) if name == "work_info_set" else (words // 2, 2) if name == "reduce_final_map" else (words,)

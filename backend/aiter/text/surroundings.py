@@ -5,7 +5,7 @@ Written for backend.cxx, which knows nothing of AITER. Nothing here decides anyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,13 @@ MACROS = (
     "CK_TILE_DEVICE",
     "CK_TILE_HOST_DEVICE",
     "CK_TILE_HOST",
+    "__restrict__",
     "AITER_C_ITFS",
     "HIP_CALL(x) (x)",
     "HIP_CALL_LAUNCH(x) (x)",
     "AITER_CHECK(x, ...) do { if(!(x)) { __check_failed(__FILE__, __LINE__ __VA_OPT__(,) __VA_ARGS__); } } while(0)",
     "TORCH_CHECK(x, ...) if(!(x)) { __check_failed(__FILE__, __LINE__ __VA_OPT__(,) __VA_ARGS__); }",
+    "TORCH_WARN(...) do { } while(0)",
     'assert(x) do { if(!(x)) { __check_failed(__FILE__, __LINE__, "Assertion `" #x "\' failed."); } } while(0)',
 )
 """Macros of HIP, of torch and of AITER's headers, as far as they matter: a failed check is one call."""
@@ -78,6 +80,41 @@ TORCH_DTYPES = {
     "Float8_e4m3fnuz": "fp8 fnuz",
 }
 """at::ScalarType -> name of a dtype here; fp8 is either of two, by architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotLaunched:
+    """AITER's host code ends without a launch. reason: its words. ends_process: by std::abort, by exit or by a signal, so that
+    no caller can catch it."""
+
+    reason: str
+    ends_process: bool
+
+
+def checks_abort(text: str, common: str) -> bool:
+    """Whether a failed check of a file ends the process: AITER_CHECK does unless an entry point allows it to throw.
+
+    common: text of csrc/include/aiter_hip_common.h, "" where there is none.
+    """
+    return "AITER_CHECK(" in text and "std::abort" in common and "DEFINE_ENTRYPOINT" not in text
+
+
+_DTYPE_PREFIX = "AITER_DTYPE_"
+
+
+def dtype_names(enumerators: Iterable[str]) -> list[str]:
+    """Names of AITER's dtypes by their number. enumerators: all of a unit, in their order."""
+    return [each.removeprefix(_DTYPE_PREFIX) for each in enumerators if each.startswith(_DTYPE_PREFIX)]
+
+
+def dtype_as(name: str, arch: Arch, enumerators: Iterable[str] | None) -> Any:
+    """A dtype as a revision's code has it. name: as in TORCH_DTYPES.
+
+    enumerators: of a unit that takes AITER's tensors, None for one that takes torch's.
+    """
+    if enumerators is not None:
+        return dtype_names(enumerators).index(name)
+    return "fp8 fnuz" if name == "fp8" and arch is Arch.GFX942 else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +198,22 @@ class DeviceProperties:
         self.maxSharedMemoryPerMultiProcessor = 0
 
 
+class StringStream:
+    """std::stringstream, written to."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def put(self, value: Any) -> StringStream:
+        """Append what `<<` shows of a number or a string; itself."""
+        self._text += str(int(value) if isinstance(value, bool) else value)
+        return self
+
+    def str(self) -> str:
+        """What was written."""
+        return self._text
+
+
 ADDRESS = Opaque("address")
 
 _TENSOR_METHODS = {
@@ -199,6 +252,9 @@ FUNCTIONS: Mapping[str, tuple[str, Any]] = {
     "opus::get_warp_size": ("wave_lanes", INT),
     "ck_tile::get_warp_size": ("wave_lanes", INT),
     "device_of": ("device_of", Opaque("at::Device")),
+    "fprintf": ("ignored", INT),
+    "toString": ("dtype_text", STRING),
+    "AiterDtype_to_str": ("dtype_text", STRING),
     "log2f": ("log2f", Opaque("float result")),
 }
 
@@ -219,7 +275,10 @@ CONSTANTS: Mapping[str, tuple[str, Any]] = {
     f"{space}::{name}": (repr(dtype), _DTYPE)
     for space in ("at::ScalarType", "torch::ScalarType", "torch")
     for name, dtype in TORCH_DTYPES.items()
-} | {f"at::k{name}": (repr(dtype), _DTYPE) for name, dtype in TORCH_DTYPES.items()}
+} | {
+    **{f"at::k{name}": (repr(dtype), _DTYPE) for name, dtype in TORCH_DTYPES.items()},
+    "stderr": ("None", Pointer(Opaque("FILE"))),
+}
 
 GUARDS = frozenset(
     (
@@ -243,11 +302,13 @@ def surroundings(more: Surroundings | None = None) -> Surroundings:
             "aiter_tensor_t": AITER_TENSOR,
             "AiterTensor": AITER_TENSOR,
             "hipDeviceProp_t": _PROPERTIES,
+            "std::stringstream": Class({"str": STRING}, code={"operator<<": "{0}.put({1})"}),
             **more.classes,
         },
         made={
             "hipDeviceProp_t": "DeviceProperties",
             "dim3": "dim3",
+            "std::stringstream": "StringStream",
             **more.made,
         },
         types={**SURROUNDINGS_TYPES, **more.types},
@@ -278,6 +339,8 @@ def python_names(arch: Arch, compute_units: int, environment: Mapping[str, str])
         "device_of": lambda tensor: 0,
         "wave_lanes": lambda: 64,
         "dim3": lambda x, y=1, z=1: (x, y, z),
+        "ignored": lambda *_: 0,
+        "StringStream": StringStream,
         "DeviceProperties": DeviceProperties,
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from backend.aiter.arguments import TargetGpu
-from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_refusal, reduced_rows
+from backend.aiter.reduction import reduce_stage, reduced_rows
 from backend.aiter.release import Release
 from backend.case import V_HEAD_DIM
 from backend.real.script.hardware import Hardware
@@ -29,19 +29,12 @@ def mla_reduce_v1(hardware: Hardware, release: Release, device: TargetGpu, given
     final_lse = None if given.get("final_lse") is None else placed("final_lse", given["final_lse"])
     heads = output.shape[-2]
     max_splits = max(device.num_cu, int(given.get("num_kv_splits") or 0))
-    refusal = reduce_refusal(release, device, heads, max_splits)
-    if refusal is not None:
-        raise RuntimeError(refusal)
     indptr, final_map, partial_map = (_words(hardware, given[f"reduce_{name}"], name) for name in _MAPS)
-    stage = SecondStage(
-        kind=SecondStageKind.REDUCE,
-        num_head=heads,
-        tiles=len(indptr) - 1,
-        max_splits=max_splits,
-        stores_lse=final_lse is not None,
-    )
     qlen = int(given.get("max_seqlen_q") or 1)
-    rows = reduced_rows(release, device, stage, qlen, indptr, final_map, partial_map)
+    stage = reduce_stage(release, device, heads, len(indptr) - 1, max_splits, qlen, final_lse is not None)
+    if stage.refusal is not None:
+        raise RuntimeError(stage.refusal)
+    rows = reduced_rows(stage, indptr, final_map, partial_map)
     begin_of: dict[int, list[int]] = {}
     for owner, begin in zip(rows.partial_owner.tolist(), rows.partial_begin.tolist(), strict=True):
         begin_of.setdefault(owner, []).append(begin)

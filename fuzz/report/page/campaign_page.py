@@ -184,7 +184,7 @@ def _member(member: Member, named: bool) -> Markup:
     ]
     if made_by.host_sources:
         facts.append(("host sources", ", ".join(f"{path} {digest[:12]}" for path, digest in made_by.host_sources.items())))
-    warnings = [element("p", f"Warning: {warning}", class_="note") for warning in made_by.warnings]
+    warnings = [element("p", f"Note: {warning}", class_="note") for warning in made_by.warnings]
     sessions = [
         (
             moment(each.began),
