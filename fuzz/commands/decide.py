@@ -63,6 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(chosen.why)
     for line in lines(tables[0], tables[1] if arguments.base else None):
         print(line)
+    basis = host_of(code).warning() if code is not None else None
+    if basis is not None:
+        print(basis)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(to_plain(tables[0]), indent=1) + "\n", encoding="utf-8")
     found = verdict(tables[0], tables[1] if arguments.base else None)

@@ -102,6 +102,7 @@ class Examination:
 
     def __init__(self, stack: Stack, plan: GatePlan, workers: int) -> None:
         self._plan = plan
+        self._basis = host_of(code).warning() if code is not None else None
         self._pool = ThreadPoolExecutor(workers)
         opening = [self._pool.submit(_Worker, stack, plan) for _ in range(workers)]
         wait(opening)
@@ -167,7 +168,7 @@ class Examination:
             random=self._random,
             counts=Counts.of(self._fates),
             not_run=dict(self._not_run),
-            warning=self._session.warning,
+            warning=self._basis or self._session.warning,
             peak_memory=sum(worker.session.peak_memory for worker in self._workers),
         )
 

@@ -53,7 +53,10 @@ class RuleFault:
 
 @dataclass(frozen=True, slots=True)
 class GatedRule:
-    """What a rule brings. cases: counts of all. refused_shapes: what of the sweep never ran, each in words."""
+    """What a rule brings. cases: counts of all. refused_shapes: what of the sweep never ran, each in words.
+
+    basis: what a revision of AITER rests on, None for the built-in rules.
+    """
 
     rule: str
     base: str | None
@@ -61,6 +64,7 @@ class GatedRule:
     faults: tuple[RuleFault, ...]
     cases: Counts
     refused_shapes: tuple[str, ...]
+    basis: str | None = None
 
 
 def report(gated: GatedRule) -> Report:
@@ -97,6 +101,7 @@ def report(gated: GatedRule) -> Report:
         about=(
             f"rule: {gated.rule}{f', against {gated.base}' if gated.base else ''}; {counts.cases:,} cases: {counts.ran:,} ran, "
             f"{counts.refused:,} refused by the rule or AITER, {counts.unjudged:,} not judged",
+            *((gated.basis,) if gated.basis is not None else ()),
         ),
         sections=(Section("", HEADER, rows),) if rows else (),
         explained=tuple(f"{case_line(fault.smallest)}: {one_line(fault.message)}" for fault in blamed),
@@ -192,7 +197,7 @@ def gate_policy(
     refused = [*_refused(path, base, tally)]
     faults = (*found.values(), *(each for each in refused if isinstance(each, RuleFault)))
     missing = tuple(each for each in refused if isinstance(each, str))
-    return GatedRule(rule, base, path.device.name, faults, Counts.of(tally.fates), missing)
+    return GatedRule(rule, base, path.device.name, faults, Counts.of(tally.fates), missing, path.host.warning())
 
 
 def _drawn(one: CaseSpace, seed: int) -> Iterator[Case]:

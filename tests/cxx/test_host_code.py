@@ -175,7 +175,8 @@ def test_an_element_outside_of_an_array_ends_the_process() -> None:
 
 def test_an_optional_is_looked_into() -> None:
     around = Surroundings(classes={"Tensor": Class({"size": INT}, code={"size": "len({0})"})})
-    source = "int f(std::optional<Tensor> t) { return t.has_value() ? t->size() : -1; }\nint g(std::optional<Tensor> t) { return t->size(); }\n"
+    source = "int f(std::optional<Tensor> t) { return t.has_value() ? t->size() : -1; }\n"
+    source += "int g(std::optional<Tensor> t) { return t->size(); }\n"
     functions = lowered(source, "f", "g", around=around)
     assert [functions["f"](each) for each in ("abc", None)] == [3, -1]
     with pytest.raises(HostTrap):
