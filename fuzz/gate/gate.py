@@ -102,7 +102,6 @@ class Examination:
 
     def __init__(self, stack: Stack, plan: GatePlan, workers: int) -> None:
         self._plan = plan
-        self._basis = host_of(code).warning() if code is not None else None
         self._pool = ThreadPoolExecutor(workers)
         opening = [self._pool.submit(_Worker, stack, plan) for _ in range(workers)]
         wait(opening)
@@ -168,7 +167,7 @@ class Examination:
             random=self._random,
             counts=Counts.of(self._fates),
             not_run=dict(self._not_run),
-            warning=self._basis or self._session.warning,
+            warning=self._workers[0].basis or self._session.warning,
             peak_memory=sum(worker.session.peak_memory for worker in self._workers),
         )
 
@@ -214,7 +213,9 @@ class _Worker:
 
     def __init__(self, stack: Stack, plan: GatePlan) -> None:
         code = open_code_source(stack.aiter) if stack.aiter is not None else None
-        self.judge = Judge(open_device(plan.device, code), host_of(code))
+        host = host_of(code)
+        self.basis = host.warning()
+        self.judge = Judge(open_device(plan.device, code), host)
         self.session = SourceSession(stack.source, aiter=stack.aiter, release=stack.release)
 
     def run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
