@@ -171,6 +171,8 @@ def _case(evidence: LogEvidence, batch: tuple[int, ...], rows: int, **fields: ob
         return
     if "scale" in evidence.words:  # what was refused for want of a scale had none
         yield made.replace(q_scale=False, kv_scale=False)
+    if evidence.null and made.kv_dtype is DType.FP8 and made.q_dtype is DType.BF16:
+        yield made.replace(kv_scale=False)  # which AITER does not ask for
     yield made
     if max(evidence.pool_tokens or 0, evidence.first_page or 0) > FAR_PAGE:
         yield made.replace(first_page=FAR_PAGE)

@@ -131,6 +131,9 @@ def _by_kernel(outcome: Outcome, kernel: NamedKernel | None) -> Iterator[tuple[i
     launched = _launched(outcome)
     if kernel is None or not launched:
         return
+    if not kernel.label:
+        yield -1, f"launches {launched}; the log's kernel is in no table at hand"
+        return
     yield (
         (3, f"launches {launched}, the kernel in the log")
         if kernel.is_code_object(launched)
@@ -156,6 +159,8 @@ def _by_shape(candidate: Candidate, evidence: LogEvidence) -> Iterator[tuple[int
         yield 1, "with the batch in the log"
     if evidence.heads is not None and case.num_head == evidence.heads:
         yield 1, f"with the {case.num_head} heads a rank that the log leads to"
+    if evidence.replayed and case.graph_batch is not None:
+        yield 1, "in a replayed graph, as the log says"
     if case.first_page and (evidence.pool_tokens or 0) > case.first_page:
         yield 2, "with page ids that the pool in the log reaches"
 

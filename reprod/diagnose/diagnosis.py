@@ -81,7 +81,7 @@ def diagnose(
     script: whether one is written and run. Raises UsageError for a log that cannot be read or a checkout that is none.
     """
     started = time.monotonic()
-    facts = read_logs(logs, seconds / 3)
+    facts = read_logs(logs, seconds / 5)
     evidence = evidence_of(facts)
     revision = revision_of(evidence, checkout)
     done = Diagnosis(facts, evidence, revision)
@@ -150,7 +150,8 @@ def _search(done: Diagnosis, search: Search, script: bool) -> None:
     if done.evidence.ending in (Ending.REFUSED, Ending.EXCEPTION):
         done.causes = []  # a process that raised has not been ended by an access
         if done.refusal is None:
-            done.cannot_tell = f"it was refused in words that no shape tried here leads to: {done.evidence.words}"
+            what = "refused" if done.evidence.ending is Ending.REFUSED else "ended by an exception"
+            done.cannot_tell = f"it was {what}, in words that no shape tried here leads to: {done.evidence.words}"
         return
     _find_places(done, search)
     if not done.causes:
@@ -170,7 +171,7 @@ def _nothing_fits(done: Diagnosis) -> str:
     if done.found.unknown:
         return f"no shape tried shows a fault, and some could not be run ({next(iter(done.found.unknown))})"
     if done.kernel is not None and not done.kernel.label:
-        return f"{done.kernel.name} is in no kernel table of {done.revision.label}, so no shape is known to lead to it"
+        return f"{done.kernel.name} is in no kernel table of {done.revision.label}, and no shape tried shows a fault that fits"
     if done.kernel is not None and not done.found.reaching:
         return "no shape tried leads to the kernel that the log names"
     return "no shape tried that agrees with the log shows a fault"

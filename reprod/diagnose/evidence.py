@@ -73,7 +73,8 @@ class LogEvidence:
 
     null: whether the address of the fault is none that a tensor could have. is_write: whether it was a write.
     suspects: kernels of MLA decode. others: kernels that the fault itself names and that are not of it.
-    heads: of a rank, as the framework has them. batches: KV lengths to try, as logged. capturing: while graphs were captured.
+    heads: of a rank, as the framework has them. batches: KV lengths to try, as logged.
+    capturing: while graphs were captured; replayed: in one.
     graph_batches: that graphs are captured for. max_requests: at once. rows: of q a request. splits of the context: return_lse.
     framework: "sglang", "vllm" or "". pool_tokens: of the KV cache. words: in which something was refused.
     """
@@ -96,6 +97,7 @@ class LogEvidence:
     page_size: int | None
     batches: tuple[tuple[int, ...], ...]
     capturing: bool
+    replayed: bool
     graph_batches: tuple[int, ...]
     max_requests: int | None
     pool_tokens: int | None
@@ -146,6 +148,7 @@ def evidence_of(facts: LogFacts) -> LogEvidence:
         page_size=facts.number(Topic.PAGE_SIZE),
         batches=_batches(facts),
         capturing=capturing is not None and (batch is None or not _follows(batch, capturing)),
+        replayed=_is_true(facts.value(Topic.REPLAYED)),
         graph_batches=tuple(dict.fromkeys(n for n in graphs if 1 <= n <= MOST_REQUESTS)),
         max_requests=facts.number(Topic.MAX_REQUESTS),
         pool_tokens=_plain_number(facts.value(Topic.POOL_TOKENS)),

@@ -43,6 +43,7 @@ class Topic(StrEnum):
     GRAPH_BATCHES = "graph_batches"
     GRAPHS_OFF = "graphs_off"
     CAPTURING = "capturing"
+    REPLAYED = "replayed"  # whether the last batches ran in a graph
     BATCH = "batch"
     TOKENS = "tokens"
     KV_LENS = "kv_lens"

@@ -7,6 +7,7 @@ GPU core dump, AITER, sglang, vLLM, pip and docker.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ VERSIONS = (
 
 BATCHES = (
     _form("#running-req", r"Decode batch.*?#running-req:\s*(?P<batch>\d+).*?#(?:full )?token:\s*(?P<tokens>\d+)"),
+    _form("cuda graph:", r"cuda graph:\s*(?P<replayed>True|False)"),
     _form("capturing batches", r"Capturing batches.*?\bbs=(?P<capturing>\d+)"),
     _form("capture cuda graph bs", r"Capture cuda graph bs\s*(?P<graph_batches>\[[\d, ]+\])"),
     _form("capture target verify", r"(?:num_tokens_per_bs|num_draft_tokens)[=: ]+(?P<draft_tokens>\d+)"),
@@ -189,17 +191,47 @@ _TAKEN_APART = 4
 """Matches of one form in one line that are looked at: folded lines hold several."""
 
 
-def facts_of(line: str) -> Iterator[tuple[Topic, str]]:
-    """(topic, value) of everything that a line says, in the order of the forms."""
-    low = line.lower()
-    for form in FORMS:
-        if form.word in low:
-            for count, found in enumerate(form.pattern.finditer(line)):
-                if count == _TAKEN_APART:
-                    break
-                yield from ((Topic(name), value.strip()) for name, value in found.groupdict().items() if value)
-                yield from form.says.items()
+_VARYING = re.compile(r"[0-9a-f]*[0-9][0-9a-f]*")
+"""What differs between lines that are alike: numbers, addresses, ids. In lower case."""
+
+MOST_KINDS = 20_000
+"""Kinds of lines that are remembered at once."""
+
+
+class LineReader:
+    """Reads lines; remembers which forms lines of a kind can have, as a server prints millions of few kinds."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[tuple[Form, ...], bool]] = {}
+
+    def facts_of(self, line: str) -> Iterator[tuple[Topic, str]]:
+        """(topic, value) of everything that a line says, in the order of the forms."""
+        kind = _VARYING.sub("#", line.lower())
+        found = self._kinds.get(kind)
+        if found is None:
+            if len(self._kinds) >= MOST_KINDS:
+                self._kinds.clear()
+            forms = tuple(form for form, word in _WORDS if word in kind)
+            found = self._kinds[kind] = forms, next(settings_of(line), None) is not None
+        forms, has_settings = found
+        for form in forms:
+            yield from _matches(form, line)
+        if "protection_fault_status" in kind:
+            yield from _status(line)
+        if has_settings:
+            yield from settings_of(line)
+
+
+_WORDS = tuple((form, _VARYING.sub("#", form.word)) for form in FORMS)
+
+
+def _matches(form: Form, line: str) -> Iterator[tuple[Topic, str]]:
+    for found in itertools.islice(form.pattern.finditer(line), _TAKEN_APART):
+        yield from ((Topic(name), value.strip()) for name, value in found.groupdict().items() if value)
+        yield from form.says.items()
+
+
+def _status(line: str) -> Iterator[tuple[Topic, str]]:
     status = STATUS.search(line)
     if status is not None and int(status["status"], 16):
         yield Topic.FAULT_IS_WRITE, str(int(status["status"], 16) >> RW_BIT & 1)
-    yield from settings_of(line)

@@ -11,14 +11,15 @@ import gzip
 import re
 import sys
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
 from backend.errors import UsageError
 from reprod.diagnose.facts import LogFact, LogFacts, Topic
-from reprod.diagnose.forms import facts_of
+from reprod.diagnose.forms import LineReader
 from reprod.text import one_line
 
 LONGEST_LINE = 1 << 18
@@ -27,8 +28,8 @@ LONGEST_LINE = 1 << 18
 MOST_FACTS = 400
 """Of one topic: the first half and the last are kept, as a server prints its batch every second for days."""
 
-READ_SECONDS = 120.0
-"""After which the rest of the logs is left: a gigabyte takes less, on a machine that does nothing else."""
+READ_SECONDS = 60.0
+"""After which only the ends of logs are read."""
 
 _PIECE = 1 << 20
 
@@ -38,40 +39,52 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 _QUOTED = 160
 
 
+@dataclass
+class _Kept:
+    """Facts of one topic, (value, file, line number, text): the first ones and the last ones."""
+
+    first: list[tuple[str, str, int, str]] = field(default_factory=list)
+    last: deque[tuple[str, str, int, str]] = field(default_factory=lambda: deque(maxlen=MOST_FACTS // 2))
+    count: int = 0
+
+    def add(self, fact: tuple[str, str, int, str]) -> None:
+        self.count += 1
+        (self.first if len(self.first) < MOST_FACTS // 2 else self.last).append(fact)
+
+    @property
+    def dropped(self) -> int:
+        return self.count - len(self.first) - len(self.last)
+
+
 def read_logs(paths: Sequence[Path], seconds: float = READ_SECONDS) -> LogFacts:
     """What some logs say; `-` is standard input. Raises UsageError for a file that is not there or cannot be read."""
-    deadline = time.monotonic() + seconds
-    kept: dict[Topic, list[LogFact]] = {}
-    dropped: Counter[Topic] = Counter()
-    notes: list[str] = []
-    lines = 0
-    for path in paths:
+    started, kept, notes, lines = time.monotonic(), dict[Topic, _Kept](), list[str](), 0
+    reader = LineReader()
+    for place, path in enumerate(paths):
         name = "stdin" if str(path) == "-" else path.name
-        for number, text in enumerate(_lines(path, name, notes), 1):
+        until = started + seconds * (place + 1) / len(paths)
+        for number, text in enumerate(_lines(path, name, notes, until), 1):
             lines += 1
-            for topic, value in facts_of(text):
-                fact = LogFact(topic, value, name, number, one_line(text.strip()[:_QUOTED]))
-                _keep(kept.setdefault(topic, []), fact, dropped)
-            if number % 4096 == 0 and time.monotonic() > deadline:
-                notes.append(f"{name}: read up to line {number:,} ({seconds:g} s); the rest was not looked at")
-                break
-    notes += [f"{count:,} more lines about {topic.value.replace('_', ' ')} were not kept" for topic, count in dropped.items()]
-    order = {name: place for place, name in enumerate(dict.fromkeys(path.name for path in paths))}
-    found = sorted((fact for facts in kept.values() for fact in facts), key=lambda fact: (order.get(fact.file, 0), fact.line))
-    return LogFacts(tuple(found), tuple(notes), lines)
+            for topic, value in reader.facts_of(text):
+                kept.setdefault(topic, _Kept()).add((value, name, number, text[:_QUOTED]))
+    notes += [
+        f"{each.dropped:,} more lines about {topic.value.replace('_', ' ')} were not kept"
+        for topic, each in kept.items()
+        if each.dropped
+    ]
+    order = {path.name: place for place, path in enumerate(paths)}
+    found = [
+        LogFact(topic, value, name, number, one_line(text.strip()))
+        for topic, each in kept.items()
+        for value, name, number, text in (*each.first, *each.last)
+    ]
+    return LogFacts(tuple(sorted(found, key=lambda fact: (order.get(fact.file, 0), fact.line))), tuple(notes), lines)
 
 
-def _keep(facts: list[LogFact], fact: LogFact, dropped: Counter[Topic]) -> None:
-    facts.append(fact)
-    if len(facts) > MOST_FACTS:
-        del facts[MOST_FACTS // 2]
-        dropped[fact.topic] += 1
-
-
-def _lines(path: Path, name: str, notes: list[str]) -> Iterator[str]:
+def _lines(path: Path, name: str, notes: list[str], until: float) -> Iterator[str]:
     try:
         with _opened(path) as file:
-            yield from _split(file, name, notes)
+            yield from _split(file, name, notes, until)
     except (EOFError, gzip.BadGzipFile) as error:
         notes.append(f"{name}: the compressed file ends early or is damaged ({error}); what came before was read")
     except OSError as error:
@@ -92,11 +105,11 @@ def _opened(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _split(file: IO[bytes], name: str, notes: list[str]) -> Iterator[str]:
+def _split(file: IO[bytes], name: str, notes: list[str], until: float) -> Iterator[str]:
     """Lines without their ends; \\r ends one too (progress bars), and what exceeds LONGEST_LINE is left out."""
     first = file.read(_PIECE)
     decoder = _decoder(first)
-    rest, cut = "", 0
+    rest, cut, late = "", 0, False
     piece = first
     while piece:
         parts = re.split(r"\r\n|\n|\r", rest + decoder.decode(piece))
@@ -106,6 +119,13 @@ def _split(file: IO[bytes], name: str, notes: list[str]) -> Iterator[str]:
             yield _cleaned(part)
         if len(rest) > 2 * LONGEST_LINE:  # one line that never ends: its beginning is kept, so that memory stays bounded
             rest = rest[: LONGEST_LINE + 1]
+        if not late and time.monotonic() > until:
+            late = True
+            if not _to_the_end(file):
+                notes.append(f"{name}: the rest was not looked at, for want of time; give its end alone")
+                return
+            notes.append(f"{name}: between its beginning and its last {TAIL >> 20} MiB it was not looked at, for want of time")
+            rest, decoder = "", _decoder(first)
         piece = file.read(_PIECE)
     rest += decoder.decode(b"", True)
     if rest:
@@ -113,6 +133,19 @@ def _split(file: IO[bytes], name: str, notes: list[str]) -> Iterator[str]:
         yield _cleaned(rest)
     if cut:
         notes.append(f"{name}: {cut} lines are longer than {LONGEST_LINE:,} characters; only their beginning was looked at")
+
+
+def _to_the_end(file: IO[bytes]) -> bool:
+    """Goes on at the last TAIL bytes, where a crash stands; False where the file cannot be gone to."""
+    if isinstance(file, gzip.GzipFile) or not file.seekable():
+        return False
+    place, end = file.tell(), file.seek(0, 2)
+    file.seek(max(place, (end - TAIL) & ~1))
+    return True
+
+
+TAIL = 16 << 20
+"""Bytes at a log's end that are read however late it is."""
 
 
 def _decoder(first: bytes) -> codecs.IncrementalDecoder:
@@ -129,4 +162,5 @@ def _decoder(first: bytes) -> codecs.IncrementalDecoder:
 
 
 def _cleaned(line: str) -> str:
-    return _ESCAPES.sub("", line[:LONGEST_LINE])
+    line = line[:LONGEST_LINE]
+    return line if line.isprintable() else _ESCAPES.sub("", line)

@@ -30,6 +30,9 @@ from reprod.shrink import ShrinkResult, shrink
 SHARE_OF_MODEL, SHARE_OF_CODE, SHARE_OF_SHRINKING = 0.35, 0.7, 0.8
 """Of the time limit: until when the model tries shapes, until when machine code does, and until when the best is shrunk."""
 
+LEAST_TRIED = 80
+"""Shapes that the model tries though its share is over: the first of them wait for what is compiled."""
+
 MOST_BY_CODE = 40
 """Shapes that machine code tries: each takes some tenths of a second."""
 
@@ -87,7 +90,8 @@ class Search:
         self._known()
         for release in self.revision.releases:
             for candidate in candidates(self.evidence, self.kernel, release):
-                if self.left(SHARE_OF_MODEL) < 0:
+                over = self.left(SHARE_OF_MODEL) < 0 and self.found.tried >= LEAST_TRIED
+                if over or self.left(SHARE_OF_CODE) < 0:
                     self.found.stopped = True
                     break
                 self._try(candidate)
@@ -95,6 +99,7 @@ class Search:
                 break
         if self.revision.source is not None:
             self._by_code()
+        self._weigh_quiet_framework()
         self.found.causes = sorted(self._causes.values(), key=lambda cause: (-cause.score, cause.outcome is None, -cause.shown))
         return self.found
 
@@ -120,7 +125,11 @@ class Search:
             return False
         if isinstance(made, Outcome) or isinstance(made.launch, Refusal):
             return False
-        return self.kernel is None or not self.kernel.label or self.kernel.is_code_object(made.launched.code_object)
+        return self._is_kernel(made.launched.code_object)
+
+    def _is_kernel(self, code_object: str) -> bool:
+        """Whether a code object may be the log's: any where it names none, or one that no table at hand has."""
+        return self.kernel is None or not self.kernel.label or self.kernel.is_code_object(code_object)
 
     def _try(self, candidate: Candidate) -> None:
         self.found.tried += 1
@@ -133,7 +142,7 @@ class Search:
             if reason is not None:
                 self._not_launched(candidate, reason, unknown=False)
                 return
-            if self.kernel is not None and not self.kernel.is_code_object(made.launched.code_object):
+            if not self._is_kernel(made.launched.code_object):
                 return
             self.found.reaching.setdefault(_shape(candidate.case), candidate.case)
             outcome = judge(made, self.model.device)
@@ -173,6 +182,15 @@ class Search:
         cause.shown += 1
         cause.entries |= known
         return cause
+
+    def _weigh_quiet_framework(self) -> None:
+        """Another caller's fault weighs less where the framework in the log reaches the kernel and shows nothing."""
+        framework = self.evidence.framework
+        if framework and any(str(shape[0]).startswith(framework) for shape in self._quiet):
+            for cause in self._causes.values():
+                if cause.candidate.rule < 0:
+                    cause.reasons = (*cause.reasons, (-2, f"{framework}'s own rule reaches the kernel and shows nothing"))
+                    cause.score -= 2
 
     def _by_code(self) -> None:
         """Machine code decides: first about the causes found, then about shapes that the model has nothing against."""
