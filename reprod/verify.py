@@ -163,7 +163,7 @@ def _environment(options: str) -> dict[str, str]:
         **os.environ,
         "PATH": os.pathsep.join(programs),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "TRITON_INTERPRET": "1",
+        "TRITON_INTERPRET": "0",
         VARIABLE: options,
     }
 
@@ -231,6 +231,7 @@ def verification_lines(done: Verification) -> Iterator[str]:
         yield (
             f"{who}simulated {PRODUCT[Arch(report.arch)]} ({report.arch}, {report.num_cu} CUs), aiter: {report.aiter}; "
             f"{report.decode_calls} decode calls, {report.launches} launches; stage 1 by {report.engine}"
+            + (f"; {report.triton_launches} Triton launches by machine code" if report.triton_launches else "")
         )
         yield from (f"note: {note}" for note in report.notes)
     findings = done.findings

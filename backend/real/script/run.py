@@ -28,10 +28,10 @@ from backend.real.script.hardware import Hardware, silence_after
 from backend.real.script.operations import ScriptOperations
 from backend.real.script.options import Options
 from backend.real.script.report import ScriptReport
-from backend.real.script.triton_kernels import MappedGuard
+from backend.real.script.triton_driver import TritonDriver, driven
+from backend.real.script.triton_kernels import TritonKernels
 from backend.real.script.watch import ScriptWatcher
 from backend.real.torch_shim import GpuFacts, VirtualGpu
-from backend.real.triton_shim import interpreted
 
 NAMES = {Arch.GFX942: "AMD Instinct MI300X", Arch.GFX950: "AMD Instinct MI355X"}
 MEMORY = {Arch.GFX942: 192 << 30, Arch.GFX950: 288 << 30}
@@ -61,6 +61,7 @@ class Simulation:
         self.operations = _Noticing(self.hardware, self.source.host, self.source.release, self.device, self.code)
         self.operations.notice = notice
         self.watcher: ScriptWatcher | None = None
+        self.kernels: TritonKernels | None = None
 
     def report(self, could_not_run: str | None) -> ScriptReport:
         """What is known now. could_not_run: why the process says nothing, None: it does."""
@@ -78,6 +79,7 @@ class Simulation:
             launches=self.operations.launches,
             notes=(*([self.source.warning] if self.source.warning else []), *(self.watcher.notes if self.watcher else ())),
             could_not_run=could_not_run,
+            triton_launches=self.kernels.launches if self.kernels is not None else 0,
         )
 
     @property
@@ -98,6 +100,8 @@ class Simulation:
         if self.watcher is not None:
             self.watcher.forget()
         self.operations.launches = 0
+        if self.kernels is not None:
+            self.kernels.launches = 0
 
     @contextlib.contextmanager
     def thread(self) -> Iterator[None]:
@@ -131,8 +135,8 @@ class Simulation:
                 lambda fault: self._found(),
                 silence_after,
             ]
-            guard = MappedGuard(gpu.allocations, self.hardware, watcher.note)
-            stack.enter_context(interpreted(gpu.allocations, guard))
+            self.kernels = kernels = TritonKernels(gpu.allocations, self.hardware, watcher.note, self._notice)
+            stack.enter_context(driven(TritonDriver(options.arch, device.num_cu, kernels.launch)))
             fakes = {"run_perftest": _run_perftest}
             roots = aiter_roots(self.source, self.operations, watcher, options.arch, device.num_cu, fakes)
             roots[0].fakes.pop("_fwd_kernel_stage2_asm", None)  # type: ignore[attr-defined]

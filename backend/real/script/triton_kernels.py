@@ -1,75 +1,182 @@
-"""Triton kernels of a script: every lane held against the kernel's own tensors, and done where memory is mapped."""
+"""Triton kernels of a script on the machine: every instruction, on the bytes of the tensors, every access held against them.
+
+An access outside of the kernel's own tensors that stays in mapped memory is done, and found; one that leaves mapped memory
+aborts as on hardware. A kernel's own tensors are its arguments, and the allocations whose addresses it is given as numbers
+or in a tensor of 64-bit integers (tables of pointers). Knows nothing of Triton; what is launched is a TritonLaunch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
 
+from backend.cdna.code_object import Kernel
+from backend.cdna.machine import Machine, MachineLaunch
+from backend.cdna.memory import AddressSpace, Paging
+from backend.cdna.result import AccessKind, BadAccess, MachineEnd, Mode, RunResult
+from backend.errors import AiterfuzzError, CannotRunError
 from backend.findings import Finding, FindingKind, Party, Severity
+from backend.real.device_memory import Mapped
 from backend.real.script.hardware import Hardware
+from backend.real.script.triton_driver import TritonLaunch
 from backend.real.torch_shim import Allocations, host
-from backend.real.triton_shim import KernelGuard
 
 JUDGED_ELSEWHERE = frozenset({"_fwd_kernel_stage2_asm"})
 """The merge of AITER's decode: the second stage of a decode call, whose accesses the devices judge."""
 
+TABLE_LIMIT = 1 << 20
+"""Elements of a tensor of 64-bit integers up to which it is searched for addresses."""
 
-class MappedGuard(KernelGuard):
-    """See the module. found: told of each finding."""
+INSTRUCTION_LIMIT = 500_000_000
+"""Wave instructions of a workgroup after which a kernel is taken for a hang."""
 
-    def __init__(self, allocations: Allocations, hardware: Hardware, found: Callable[[Finding], None]) -> None:
-        super().__init__(allocations)
+STRAY, LEFT = AccessKind.PAGE_NOT_ALLOWED, (AccessKind.OUT_OF_BOUNDS, AccessKind.NULL)
+"""How the machine tells of an access between tensors, and of one that begins in a tensor or mapped memory and leaves it."""
+
+Extent = tuple[int, int, str]
+"""First address, address behind the last one, tensor."""
+
+
+class TritonKernels:
+    """Runs launches, and counts them. found: told of each finding. notice: told why something could not be run."""
+
+    def __init__(
+        self,
+        allocations: Allocations,
+        hardware: Hardware,
+        found: Callable[[Finding], None],
+        notice: Callable[[str], None],
+    ) -> None:
+        self._allocations = allocations
         self._hardware = hardware
         self._found = found
-        self._extents: list[tuple[int, int]] = []
+        self._notice = notice
+        self.launches = 0
 
-    def enter_kernel(self, name: str, tensors: list[torch.Tensor]) -> None:
-        """Remember where the kernel's tensors lie."""
-        super().enter_kernel(name, tensors)
-        self._extents = []
-        for tensor in tensors:
+    def launch(self, launch: TritonLaunch) -> None:
+        """Runs a launch to its end. Raises what the machine raises for what it has no model of, once it has been noticed."""
+        try:
+            self._run(launch)
+        except AiterfuzzError as error:
+            self._notice(f"Triton kernel {launch.name}: {error}")
+            raise
+
+    def _run(self, launch: TritonLaunch) -> None:
+        self.launches += 1
+        extents = list(self._extents(launch))
+        space = AddressSpace()
+        for mapped in self._hardware.memory.segments():
+            _add_segment(space, mapped, extents)
+        asked = MachineLaunch(launch.grid, (launch.threads, 1, 1), launch.kernarg, dynamic_lds=launch.lds)
+        result = _machine(launch.kernel).run(asked, space, Mode.FULL, max_instructions=INSTRUCTION_LIMIT)
+        if launch.name not in JUDGED_ELSEWHERE:
+            self._tell(launch.name, result, extents)
+        for bad in result.bad_accesses:
+            self._abort_where_unmapped(launch.name, bad)
+        if result.outcome is MachineEnd.LIMIT:
+            raise CannotRunError(f"not at its end after {result.executed} wave instructions (a hang, or it waits for another)")
+
+    def _extents(self, launch: TritonLaunch) -> Iterator[Extent]:
+        """Where the kernel's own tensors lie."""
+        addresses = set(launch.numbers)
+        for name, tensor in launch.tensors:
+            if not isinstance(tensor, torch.Tensor):
+                addresses.add(tensor.data_ptr())
+                continue
             plain = host(tensor)
             reach = sum((size - 1) * stride for size, stride in zip(plain.shape, plain.stride(), strict=True))
             nbytes = (reach + 1) * plain.element_size() if plain.numel() else 0
-            self._extents.append((plain.data_ptr(), plain.data_ptr() + nbytes))
+            yield plain.data_ptr(), plain.data_ptr() + nbytes, name
+            if plain.dtype in (torch.int64, torch.uint64) and plain.numel() <= TABLE_LIMIT:
+                addresses |= set(plain.reshape(-1).tolist())
+        for address in addresses:
+            known = self._allocations.before(address) if address > 0 else None
+            if known is not None and address < known.address + known.nbytes:
+                yield known.address, known.address + known.nbytes, f"the allocation at {known.address:#x}"
 
-    def inside(self, addresses: Any, nbytes: int, active: Any, is_write: bool) -> Any:
-        """Mask of the active lanes that memory is there for."""
-        wanted = addresses[active].astype(np.int64).ravel()
-        if wanted.size == 0:
-            return active
-        within = np.zeros(wanted.size, bool)
-        for begin, end in self._extents:
-            within |= (wanted >= begin) & (wanted + nbytes <= end)
-        if within.all():
-            return active
-        stray = wanted[~within]
-        self._tell(stray, nbytes, is_write)
-        there = within.copy()
-        for place in np.flatnonzero(~within):
-            address = int(wanted[place])
-            there[place] = self._hardware.memory.holds(address) and self._hardware.memory.holds(address + nbytes - 1)
-            if not there[place]:
-                self._hardware.abort(address, f"Triton kernel {self.kernel} {'writes' if is_write else 'reads'} there")
-        kept = active.copy()
-        kept[active] = there
-        return kept
+    def _tell(self, kernel: str, result: RunResult, extents: list[Extent]) -> None:
+        """A finding for each tensor that was left, by reads and by writes."""
+        first_of = {(bad.kind, bad.pc): bad for bad in reversed(result.bad_accesses)}
+        left: dict[tuple[bool, str], tuple[int, int, int]] = {}
+        for total in result.totals:
+            bad = first_of.get((total.kind, total.pc))
+            if bad is None or total.kind not in (STRAY, *LEFT):
+                continue
+            begin, end, name = min(extents, key=lambda extent: _distance(extent, total.lowest), default=(0, 0, ""))
+            past = total.lowest - end if total.lowest >= begin else total.lowest - begin
+            lanes, lowest, where = left.get((bad.is_write, name), (0, total.lowest, past))
+            if total.lowest < lowest:
+                lowest, where = total.lowest, past
+            left[bad.is_write, name] = (lanes + total.lanes * bad.size, lowest, where)
+        for (is_write, name), (nbytes, _, past) in left.items():
+            self._found(_finding(kernel, is_write, name, nbytes, past))
 
-    def _tell(self, stray: Any, nbytes: int, is_write: bool) -> None:
-        if self.kernel in JUDGED_ELSEWHERE:
-            return
-        first = int(stray.min())
-        near = max((extent for extent in self._extents if extent[0] <= first), default=None)
-        past = first - near[1] if near is not None else 0
-        verb = "writes" if is_write else "reads"
-        message = (
-            f"{verb} {nbytes * len(stray)} bytes outside of its tensors, the first {past} bytes past the end of the nearest"
-        )
-        kind = FindingKind.OUT_OF_BOUNDS_WRITE if is_write else FindingKind.OUT_OF_BOUNDS_READ
-        severity = Severity.WRITE if is_write else Severity.READ
-        self._found(
-            Finding(kind, severity, Party.CALLER, f"Triton kernel {self.kernel}", "", message, {"bytes_past_end": past})
-        )
+    def _abort_where_unmapped(self, kernel: str, bad: BadAccess) -> None:
+        if bad.kind is AccessKind.LDS_OUT_OF_BOUNDS:
+            raise CannotRunError(f"{bad.text} at pc {bad.pc:#x} leaves LDS at {bad.address:#x}")
+        memory = self._hardware.memory
+        for address in (bad.address, bad.lowest, bad.highest_end - 1):
+            if not memory.holds(address):
+                verb = "writes" if bad.is_write else "reads"
+                where = f"pc {bad.pc:#x}, workgroup {bad.workgroup}, wave {bad.wave}"
+                self._hardware.abort(address, f"Triton kernel {kernel} {verb} there: {bad.text} at {where}")
+                return
+
+
+def _distance(extent: Extent, address: int) -> int:
+    begin, end, _ = extent
+    return max(begin - address, address - end + 1, 0)
+
+
+def _finding(kernel: str, is_write: bool, tensor: str, nbytes: int, past: int) -> Finding:
+    kind = FindingKind.OUT_OF_BOUNDS_WRITE if is_write else FindingKind.OUT_OF_BOUNDS_READ
+    severity = Severity.WRITE if is_write else Severity.READ
+    behind = f"{past} bytes past the end of" if past >= 0 else f"{-past} bytes before"
+    where = f"the first {behind} {tensor}" if tensor else "and has none"
+    message = f"{'writes' if is_write else 'reads'} {nbytes} bytes outside of its tensors, {where}"
+    return Finding(kind, severity, Party.CALLER, f"Triton kernel {kernel}", tensor, message, {"bytes_past_end": past})
+
+
+@lru_cache(maxsize=64)
+def _machine(kernel: Kernel) -> Machine:
+    return Machine(kernel)
+
+
+def _add_segment(space: AddressSpace, mapped: Mapped, extents: list[Extent]) -> None:
+    """A mapped segment as regions: the kernel's tensors, and what lies between them, which nobody is allowed to touch.
+
+    An access to the latter is done and told; one that begins in a tensor and leaves it reads what is there.
+    """
+    start, stop = mapped.segment.base, mapped.segment.end
+    at = start
+    for begin, end in _joined(extents, start, stop):
+        if at < begin:
+            _add_region(space, mapped, at, begin, False)
+        _add_region(space, mapped, begin, end, True)
+        at = end
+    if at < stop:
+        _add_region(space, mapped, at, stop, False)
+
+
+def _add_region(space: AddressSpace, mapped: Mapped, begin: int, end: int, is_own: bool) -> None:
+    paging = None if is_own else Paging(end - begin, np.zeros((1, 1), np.bool_))
+    content = mapped.content[begin - mapped.segment.base :]
+    spill = mapped.segment.end - end
+    space.add_array(f"{begin:#x}", content, writable=True, base=begin, paging=paging, spill=spill)
+
+
+def _joined(extents: list[Extent], start: int, stop: int) -> list[tuple[int, int]]:
+    """The parts of [start, stop) that extents cover, in order; those that touch or overlap are one."""
+    joined: list[tuple[int, int]] = []
+    for begin, end, _ in sorted(extents):
+        begin, end = max(begin, start), min(end, stop)
+        if begin >= end:
+            continue
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return joined
