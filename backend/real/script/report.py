@@ -36,7 +36,8 @@ class ScriptReport:
     """One process of a script. pid: its process; arch, num_cu: the GPU; aiter: whose Python and rules; engine: what computes.
 
     fault: None where hardware would not abort. findings: byte-exact ones too, causes first. decode_calls: of mla_decode_fwd.
-    launches: of stage-1 kernels; triton_launches: of Triton kernels. notes: what is not as on hardware. could_not_run: why the run says nothing, None: it does.
+    launches: of stage-1 kernels; triton_launches: of Triton kernels. notes: what is not as on hardware.
+    could_not_run: why the run says nothing, None: it does.
     """
 
     pid: int

@@ -84,9 +84,7 @@ def flash_attention():
 
 def routing_sigmoid_top1():
     x, w = normal(9, 128), normal(128, 16)
-    ids, weights = operation("routing_sigmoid_top1", "moe.moe_routing_sigmoid_top1_fused")(
-        x, w, 1
-    )
+    ids, weights = operation("routing_sigmoid_top1", "moe.moe_routing_sigmoid_top1_fused")(x, w, 1)
     scores = (x.double() @ w.double()).sigmoid()
     # float32 rounds what is near 1 to 1: any of those may be chosen.
     chosen = scores.gather(1, ids.long())
@@ -124,10 +122,8 @@ def moe_align_block_size():
     ids = torch.randint(0, experts, (20, 2), dtype=torch.int32, device="cuda")
     room = ids.numel() + experts * (block - 1)
     token_ids = torch.full((room,), ids.numel(), dtype=torch.int32, device="cuda")
-    owners, total = torch.zeros(-(-room // block), dtype=torch.int32, device="cuda"), torch.zeros(1, dtype=torch.int32, device="cuda")
-    operation("moe_align_block_size_triton", "moe.moe_align_block_size")(
-        ids, experts, block, token_ids, owners, total
-    )
+    owners, total = (torch.zeros(size, dtype=torch.int32, device="cuda") for size in (-(-room // block), 1))
+    operation("moe_align_block_size_triton", "moe.moe_align_block_size")(ids, experts, block, token_ids, owners, total)
     wrong = 0
     for place, token in enumerate(token_ids[: int(total)].tolist()):
         if token < ids.numel():
@@ -174,7 +170,7 @@ def main():
             found, allowed = each()
         except Exception as failure:
             traceback.print_exc()
-            print(f"{each.__name__}: {type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}", flush=True)
+            print(f"{each.__name__}: {type(failure).__name__}: {str(failure)[:200]}", flush=True)
             wrong += 1
             continue
         wrong += not found < allowed
