@@ -21,6 +21,7 @@ from backend.cdna.execute import (
     convert_four,
     cross_lane,
     half,
+    packed_integer,
     scalar,
     scalar64,
     vector_double,
@@ -216,6 +217,7 @@ _GROUPS: tuple[_Group, ...] = (
     (vector_float.FloatPair, vector_float.float_pair, at.TYPE_PACKED_F32, 2),
     (half.Half, half.half_alu, at.TYPE_F16, 1),
     (half.PackedHalf, half.packed_half_alu, at.TYPE_PACKED_16, 1),
+    (packed_integer.PackedInteger, packed_integer.packed_integer, at.TYPE_PACKED_16, 1),
     (convert.Convert, convert.convert, at.TYPE_F32, 1),
     (convert.ConvertEight, convert.convert_eight, at.TYPE_F32, 1),
     (convert.ConvertDouble, convert.convert_double, at.TYPE_F64, 1),
@@ -272,7 +274,7 @@ def _encode_vector(instruction: Instruction, constants: Constants) -> Encoded | 
         return None
     opcode, own, kind, dwords = group
     encoded = Encoded(own, opcode, vector=True, source_types=(kind,) * 3, result_dwords=dwords)
-    encoded.own_clamp = saturates is not None
+    encoded.own_clamp = saturates is not None or own is packed_integer.packed_integer
     encoded.destination = row_of(instruction.destinations[0])
     operands = list(instruction.sources)
     if mnemonic in _ACCUMULATING or _DOT_ACCUMULATING.match(mnemonic):
@@ -330,6 +332,12 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
             raise NotModelledError("half of a source that is a pair")
     elif encoded.handler in _OWN_SOURCES:
         _own_sources(encoded, instruction)
+    elif encoded.handler is packed_integer.packed_integer:
+        encoded.immediate = int(modifiers.clamp)
+        if modifiers.clamp and not re.match(r"v_pk_(add|sub|mad)_", mnemonic):
+            raise NotModelledError("clamp of what cannot overflow")
+        if any((*modifiers.neg_lo, *modifiers.neg_hi)):
+            raise NotModelledError("negated whole numbers")
     elif len(modifiers.op_sel) > len(instruction.sources) and modifiers.op_sel[-1]:
         raise NotModelledError("a result in the high half")
     if encoded.handler is vector_rare.dot and any((*modifiers.neg_lo, *modifiers.neg_hi, *modifiers.op_sel)):

@@ -307,12 +307,18 @@ def modifier_row(instruction: Instruction, encoded: Encoded, indexed: int) -> ND
     return row
 
 
+_INDEXED_BY_THEMSELVES = ("v_readfirstlane_b32", "v_readlane_b32", "v_writelane_b32")
+"""Instructions whose handler knows gpr-index mode (cross_lane.py)."""
+
+
 def _index_flags(instruction: Instruction, encoded: Encoded, indexed: int) -> int:
     """Gpr-index mode: sources of a vector instruction are fetched anew, an indexed destination is written from the stage."""
     if not indexed or instruction.format not in VECTOR_FORMATS:
         return 0
     writes_vector = bool(instruction.destinations) and instruction.destinations[0].kind is OperandKind.VGPR
     moves_destination = bool(indexed & 8) and writes_vector
+    if instruction.mnemonic in _INDEXED_BY_THEMSELVES:
+        return 0
     if not encoded.vector:
         if moves_destination or any(
             indexed >> place & 1 and operand.kind is OperandKind.VGPR for place, operand in enumerate(instruction.sources[:3])

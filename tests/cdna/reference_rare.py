@@ -250,6 +250,33 @@ def saturating(wave: ReferenceWave, instruction: Instruction, name: str) -> None
     commit(wave, instruction, [ref.low32(np.clip(total, low, high) & mask)])
 
 
+def packed_integer(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
+    """Both halves, as the documents' pseudo code has them."""
+    modifiers, halves = instruction.modifiers, []
+    operation, signed = name.removeprefix("v_pk_").rpartition("_")[0], name[-3] == "i"
+    for half, picks in enumerate((modifiers.op_sel, modifiers.op_sel_hi)):
+        parts = []
+        for place, operand in enumerate(instruction.sources):
+            part = ref.wide(wave.read_vector(operand)) >> 16 * (picks[place] if picks else half) & 0xFFFF
+            parts.append(np.where(part >= 0x8000, part - 0x10000, part) if signed else part)
+        a, b = parts[:2]
+        result = {
+            "add": lambda a=a, b=b: a + b,
+            "sub": lambda a=a, b=b: a - b,
+            "mad": lambda a=a, b=b, parts=parts: a * b + parts[2],
+            "mul_lo": lambda a=a, b=b: a * b,
+            "max": lambda a=a, b=b: np.maximum(a, b),
+            "min": lambda a=a, b=b: np.minimum(a, b),
+            "lshlrev": lambda a=a, b=b: b << (a & 15),
+            "lshrrev": lambda a=a, b=b: b >> (a & 15),
+            "ashrrev": lambda a=a, b=b: b >> (a & 15),
+        }[operation]()
+        if modifiers.clamp:
+            result = np.clip(result, -0x8000 if signed else 0, 0x7FFF if signed else 0xFFFF)
+        halves.append(result & 0xFFFF)
+    commit(wave, instruction, [ref.low32(halves[0] | halves[1] << 16)])
+
+
 def packing(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
     sources = Sources(wave, instruction, "b32" if name != "v_cvt_pk_u8_f32" else "f32")
     a = sources.bits(0)
@@ -339,6 +366,7 @@ RARE: tuple[tuple[str, Callable[[ReferenceWave, Instruction, str], None]], ...] 
     (r"v_(sin|cos)_f32", trigonometric),
     (r"v_dot\dc?_\w+", dot),
     (r"v_fma_mix\w*", mixed),
+    (r"v_pk_\w+_[iub]16", packed_integer),
     (r"v_cvt_pk_(i16_i32|u16_u32|u8_f32)|v_sat_pk_u8_i16|v_cvt_off_f32_i4|v_prng_b32", packing),
     (r"v_cvt_scalef32_pk_fp4_\w+", to_four),
     (r"v_cvt_scalef32_pk_\w+_fp4", from_four),

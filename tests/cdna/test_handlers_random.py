@@ -21,6 +21,7 @@ from backend.cdna.execute import (
     convert_four,
     cross_lane,
     half,
+    packed_integer,
     scalar,
     scalar64,
     vector_double,
@@ -33,7 +34,7 @@ from backend.cdna.instruction import Instruction, OperandKind, Selection
 from backend.cdna.program import compile_program
 from backend.errors import UnmodelledError
 
-TRIES, RUNS = 120, 8
+TRIES, RUNS = 160, 8
 """Random words for each opcode and architecture, and how many of the decodable and modelled ones are run."""
 
 FAMILIES = [case for case in CASES if case[0] not in ("SMEM", "SOPP", "DS", "MUBUF", "FLAT", "scaled MAI")]
@@ -59,6 +60,7 @@ ENUMERATIONS = (
     vector_float.FloatPair,
     half.Half,
     half.PackedHalf,
+    packed_integer.PackedInteger,
     convert.Convert,
     convert.ConvertEight,
     convert.ConvertDouble,

@@ -80,6 +80,28 @@ def test_the_index_moves_the_operands_that_the_mode_names(operands: int) -> None
     assert np.array_equal(after.vectors, wanted)
 
 
+@pytest.mark.parametrize("operands", [0, 1, 8, 9])
+def test_the_index_moves_the_register_of_a_lane(operands: int) -> None:
+    """Bit 0 moves what is read, bit 3 what v_writelane_b32 writes; AITER's top-k softmax takes out a score so."""
+    state = random_state(np.random.default_rng(0))
+    state.scalars[3] = 17
+    instructions = (
+        ins("s_set_gpr_idx_on", (), (c(5), imm(operands))),
+        ins("v_readlane_b32", s(8), (v(10), s(3))),
+        ins("v_readfirstlane_b32", s(9), v(10)),
+        ins("v_writelane_b32", v(100), (c(7), s(3))),
+        ins("s_set_gpr_idx_off"),
+    )
+    after = SingleWave("gfx950").run(instructions, state.copy())
+    read, written = 10 + 5 * (operands & 1), 100 + 5 * (operands >> 3)
+    first = int(state.scalars[126]) & -int(state.scalars[126])
+    assert first == 1, "all lanes are enabled"
+    assert (after.scalars[8], after.scalars[9]) == (state.vectors[read, 17], state.vectors[read, 0])
+    wanted = state.vectors.copy()
+    wanted[written, 17] = 7
+    assert np.array_equal(after.vectors, wanted)
+
+
 def test_a_matrix_product_with_an_indexed_operand_is_refused() -> None:
     product = ins("v_mfma_f32_16x16x4_f32", v(8, 4), (v(1), v(2), c(0, 4)))
     with pytest.raises(UnmodelledError, match="gpr-index"):

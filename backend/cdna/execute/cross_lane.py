@@ -42,21 +42,32 @@ def swap(rows: Any, row_a: int, lane_a: int, row_b: int, lane_b: int) -> None:
     rows[row_b, lane_b] = kept
 
 
+@inlined
+def register_offset(scalars: Any, operand: int) -> int:
+    """What gpr-index mode adds to the register number of operand 0..2 (a source) or 3 (the destination)."""
+    applies = scalars[at.GPR_INDEX] and (scalars[at.M0] >> np.uint32(12 + operand)) & np.uint32(1)
+    return np.int64(scalars[at.M0]) & 0xFF if applies else 0
+
+
 @handler
 def cross_lane(wave: int, record: int, context: int) -> None:
-    """Instructions of `CrossLane`. Lane selects come from scalars (SOURCE_1 is a scalar operand code)."""
+    """Instructions of `CrossLane`. Lane selects come from scalars (SOURCE_1 is a scalar operand code).
+
+    Gpr-index mode moves the vector register of the first three.
+    """
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, scalars = rows_of(wave), scalars_of(wave)
     destination, source = fields[at.DESTINATION], fields[at.SOURCE_0]
     exec_mask = scalar_pair(scalars, at.EXEC)
     if opcode == CrossLane.V_READFIRSTLANE_B32:
-        scalars[destination] = rows[source, first_lane(exec_mask)]
+        scalars[destination] = rows[source + register_offset(scalars, 0), first_lane(exec_mask)]
     elif opcode == CrossLane.V_READLANE_B32:
-        scalars[destination] = rows[source, scalars[fields[at.SOURCE_1] - at.SCALAR_OPERAND] & np.uint32(63)]
+        lane = scalars[fields[at.SOURCE_1] - at.SCALAR_OPERAND] & np.uint32(63)
+        scalars[destination] = rows[source + register_offset(scalars, 0), lane]
     elif opcode == CrossLane.V_WRITELANE_B32:
         lane = scalars[fields[at.SOURCE_1] - at.SCALAR_OPERAND] & np.uint32(63)
-        rows[destination, lane] = scalars[source - at.SCALAR_OPERAND]
+        rows[destination + register_offset(scalars, 3), lane] = scalars[source - at.SCALAR_OPERAND]
     elif opcode == CrossLane.V_SWAP_B32:
         for lane in range(at.LANES):
             if (exec_mask >> np.uint64(lane)) & np.uint64(1):

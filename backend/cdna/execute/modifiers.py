@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.cross_lane import dpp_row, dpp_write_mask
+from backend.cdna.execute.cross_lane import dpp_row, dpp_write_mask, register_offset
 from backend.cdna.execute.lanes import (
     ALL_LANES,
     commit_masked,
@@ -127,13 +127,6 @@ def prepare_sources(wave: int, modifier: Any, exec_mask: Any) -> None:
             modify_pair(rows, target, source_pair(wave, code, slot), kind, bits)
         else:
             modify_row(rows, target, source_row(wave, code, slot), kind, bits, modifier[words + 4])
-
-
-@inlined
-def register_offset(scalars: Any, operand: int) -> int:
-    """What gpr-index mode adds to the register number of operand 0..2 (a source) or 3 (the destination)."""
-    applies = scalars[at.GPR_INDEX] and (scalars[at.M0] >> np.uint32(12 + operand)) & np.uint32(1)
-    return np.int64(scalars[at.M0]) & 0xFF if applies else 0
 
 
 @inlined
