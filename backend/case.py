@@ -33,6 +33,15 @@ class DType(StrEnum):
         return 1 if self is DType.FP8 else 2
 
 
+class OutputType(StrEnum):
+    """Element type of o. AITER's kernels write bf16 whatever it is; the second stage converts to the types that it takes."""
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP8 = "fp8"
+    FP32 = "fp32"
+
+
 class MetadataMode(StrEnum):
     """How work is planned, by the flags that a backend hands to AITER (fast_mode, intra_batch_mode, ps)."""
 
@@ -179,6 +188,9 @@ class Case:
     )
     q_scale: bool = row(True, "whether the scale of an fp8 q is handed over", word="q_scale")
     kv_scale: bool = row(True, "whether the scale of KV is handed over, where q or KV is fp8", word="kv_scale")
+    o_dtype: OutputType = row(  # noqa: RUF009
+        OutputType.BF16, "element type of the output tensor that the caller hands over", word="o"
+    )
     kv_lora_rank: int = row(
         V_HEAD_DIM, "latent elements of a KV token, which are V, and of an o row", least=16, most=1024, of_model=True
     )

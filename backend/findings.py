@@ -118,6 +118,33 @@ class FindingKind(RowedKind):
         reason="the caller allocates the buffers, by a sizing call with other arguments than its planning call",
         advice="size the buffers for the batch, rows, heads and flags that are planned later",
     )
+    PLAN_MISMATCH = KindRow(  # the decode call gets other arguments than the planning call that filled its metadata
+        name="plan-mismatch",
+        severities=(Severity.READ,),
+        title="The plan is not of the decode call",
+        symptom="is launched with a plan that was made from other arguments",
+        reason=(
+            "the caller plans for one batch and decodes another: AITER takes metadata and index tensors as they are and does "
+            "not compare the two"
+        ),
+        advice="plan again from the index tensors, query rows and heads that the decode call gets",
+    )
+    HOST_TENSOR = KindRow(  # a tensor of a call that lies in the host's memory
+        name="host-tensor",
+        severities=(Severity.READ,),
+        title="A tensor lies in the host's memory",
+        symptom="is handed a tensor in the host's memory",
+        reason="AITER hands the tensor's address to the kernel without asking where it is, and a GPU has no such page mapped",
+        advice="make the tensor on the GPU, or copy it there before the call",
+    )
+    WRONG_TYPE = KindRow(  # a tensor whose elements are not what the kernel stores
+        name="wrong-type",
+        severities=(Severity.WRITE, Severity.SILENT),
+        title="A tensor has another element type than the kernel stores",
+        symptom="is given a tensor of another element type than it stores",
+        reason="the caller allocates the output, and the kernel stores bf16 into it whatever its type is",
+        advice="allocate the output in bf16 (not like an fp8 q); upstream, check its type before the launch",
+    )
     HEAD_WIDTH = KindRow(  # planned head width != launched head width
         name="head-width",
         severities=(Severity.WRITE, Severity.SILENT),

@@ -66,11 +66,21 @@ def turned_down(refused: Refused) -> Outcome:
     return Outcome(case=refused.case, fate=Fate.REFUSED, refused=refused.reason)
 
 
-def refused_by_aiter(made: Call, reason: str, findings: tuple[Finding, ...]) -> Outcome:
-    """AITER raises on the way to the kernel. findings: what was done to memory before it does."""
+def refused_by_aiter(made: Call, reason: str, findings: tuple[Finding, ...], observation: Observation | None = None) -> Outcome:
+    """AITER raises on the way to the kernel, or behind it. findings: what was done to memory before it does.
+
+    observation: of the kernel, where one ran.
+    """
     decision = made.decision
-    fate = fate_of(findings, reason)
-    return Outcome(case=decision.case, fate=fate, findings=findings, refused=reason, decision=decision, call=made)
+    return Outcome(
+        case=decision.case,
+        fate=fate_of(findings, reason),
+        findings=findings,
+        refused=reason,
+        decision=decision,
+        call=made,
+        observation=observation,
+    )
 
 
 def observed(observation: Observation, findings: tuple[Finding, ...]) -> Outcome:

@@ -16,7 +16,7 @@ from backend.decision import Decision, Refused
 from backend.devices.registry import Device, open_device
 from backend.errors import UnmodelledError
 from backend.fate import Fate
-from backend.findings import Finding, Severity
+from backend.findings import Finding, Party, Severity
 from backend.host import BuiltIn, Host, Part, parts_behind
 from backend.outcome import Outcome, observed, refused_by_aiter, turned_down, unmodelled
 from backend.serving.policy import Policy, decide
@@ -37,7 +37,18 @@ def judge(made: Call, device: Device) -> Outcome:
         observation = device.observe(made)
     except UnmodelledError as error:
         return unmodelled(made.decision.case, str(error), made.decision, made)
-    return observed(observation, check(observation))
+    found = check(observation)
+    raised = raised_afterwards(made)
+    if raised is not None:  # what did not come out is known to the caller, what left a tensor is not
+        left = tuple(f for f in found if f.severity is not Severity.SILENT or f.party is Party.PROJECT)
+        return refused_by_aiter(made, raised, left, observation)
+    return observed(observation, found)
+
+
+def raised_afterwards(made: Call) -> str | None:
+    """Why AITER raises after stage 1 was launched, so that its caller gets no result; None where it does not."""
+    launch = made.launch
+    return None if isinstance(launch, Refusal) else launch.second_stage.refusal or launch.raises_afterwards
 
 
 def refusal_of(made: Call) -> str | None:

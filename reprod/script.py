@@ -219,6 +219,7 @@ def _constants(decision: Decision) -> dict[str, str]:
         "KV_LAST_PAGE_LENS": lengths([int(length) for length in decode.kv_last_page_lens]),
         "Q_DTYPE": f'"{decode.q_dtype}"',
         "KV_DTYPE": f'"{decode.kv_dtype}"',
+        "O_DTYPE": f'"{decode.o_dtype}"',
         "NUM_KV_SPLITS": decode.num_kv_splits,
         "INTRA_BATCH_MODE": decode.intra_batch_mode,
     }

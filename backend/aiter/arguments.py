@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType, MetadataMode
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType, MetadataMode, OutputType
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -83,7 +83,7 @@ class PlanArguments:
 class DecodeArguments:
     """Arguments of `aiter.mla.mla_decode_fwd`, tensors by shape and dtype, index tensors by content.
 
-    q: [q_rows, num_head, qk_head_dim] of q_dtype; o: [q_rows, num_head, v_head_dim] bf16;
+    q: [q_rows, num_head, qk_head_dim] of q_dtype; o: [q_rows, num_head, v_head_dim] of o_dtype;
     kv_buffer: [kv_pages, page_size, 1, qk_head_dim] of kv_dtype.
     metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
     num_kv_splits: None lets AITER choose. page_size: second dimension of kv_buffer.
@@ -111,6 +111,7 @@ class DecodeArguments:
     kv_scale: bool = True
     qk_head_dim: int = QK_HEAD_DIM
     v_head_dim: int = V_HEAD_DIM
+    o_dtype: OutputType = OutputType.BF16
 
     def option(self, name: str, default: object) -> object:
         """The value of a keyword argument; `default` is AITER's own."""

@@ -22,7 +22,7 @@ from backend.aiter.kernels import KernelChoice, NoKernel, TableKey, choose_kerne
 from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_stage
 from backend.aiter.release import Release
 from backend.aiter.splits import SplitsAsked, choose_splits
-from backend.aiter.tensors import ELEMENT_OF, ElementType, TensorSpec
+from backend.aiter.tensors import ELEMENT_OF, ELEMENT_OF_OUTPUT, ElementType, TensorSpec
 from backend.case import Arch, DType
 from backend.errors import UnmodelledError
 
@@ -345,6 +345,7 @@ def _persistent_launch(
         arguments.max_seqlen_q,
         stores_lse,
         arguments.v_head_dim,
+        arguments.o_dtype,
         extra,
     )
     return _launch(
@@ -365,7 +366,7 @@ def _split_launch(
     release: Release, device: TargetGpu, arguments: DecodeArguments, plan: _Plan, batch: int, splits: int
 ) -> Launch:
     heads, rows = arguments.num_head, arguments.q_rows
-    logits_type = ElementType.BF16 if plan.logits_is_o else ElementType.F32
+    logits_type = ELEMENT_OF_OUTPUT[arguments.o_dtype] if plan.logits_is_o else ElementType.F32
     tensors = {
         "logits": TensorSpec((rows, splits, heads, arguments.v_head_dim), logits_type),
         "attn_lse": TensorSpec((rows, splits, heads, 1), ElementType.F32),
@@ -408,7 +409,7 @@ _SCALE = TensorSpec((1,), ElementType.F32)
 def _add_call_tensors(tensors: dict[str, TensorSpec], arguments: DecodeArguments, rows: int, heads: int) -> None:
     """The caller's tensors, as viewed by the kernel, in mla_decode_fwd's order."""
     tensors["q"] = TensorSpec((rows, heads, arguments.qk_head_dim), ELEMENT_OF[arguments.q_dtype])
-    tensors["o"] = TensorSpec((rows, heads, arguments.v_head_dim), ElementType.BF16)
+    tensors["o"] = TensorSpec((rows, heads, arguments.v_head_dim), ELEMENT_OF_OUTPUT[arguments.o_dtype])
     pool = (arguments.kv_pages, arguments.page_size, 1, arguments.qk_head_dim)
     tensors["kv_buffer"] = TensorSpec(pool, ELEMENT_OF[arguments.kv_dtype])
     tensors["qo_indptr"] = TensorSpec((len(arguments.qo_indptr),), ElementType.I32)

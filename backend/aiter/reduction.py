@@ -19,7 +19,7 @@ from backend.aiter.arguments import Int32Array, TargetGpu
 from backend.aiter.reduction_rules import OCCUPANCY
 from backend.aiter.release import Release
 from backend.aiter.tensors import TensorSpec
-from backend.case import V_HEAD_DIM
+from backend.case import V_HEAD_DIM, Arch, OutputType
 from backend.errors import UnmodelledError
 
 Int64Array = npt.NDArray[np.int64]
@@ -105,10 +105,19 @@ def expand(begin: Int64Array, end: Int64Array) -> Int64Array:
 
 @lru_cache(maxsize=4096)
 def reduce_refusal(
-    release: Release, device: TargetGpu, num_head: int, max_splits: int, v_head_dim: int = V_HEAD_DIM
+    release: Release,
+    device: TargetGpu,
+    num_head: int,
+    max_splits: int,
+    v_head_dim: int = V_HEAD_DIM,
+    o_dtype: OutputType = OutputType.BF16,
 ) -> str | None:
-    """Why mla_reduce_v1 raises before it launches, if it does."""
+    """Why mla_reduce_v1 raises before it launches, if it does; whether any row is split makes no difference to it."""
     rules = release.reduction
+    refused = rules.output_types_refused.get(o_dtype)
+    if refused is not None:
+        kind = "uz" if refused.endswith("e4m3fn") and device.arch is Arch.GFX942 else ""
+        return f"kn_mla_reduce_v1 doesn't support output type {refused}{kind}."
     if num_head not in rules.heads:
         return f"mla_reduce_v1 of release {release.name} is compiled for {rules.heads} heads, given {num_head}"
     if v_head_dim in (64, 128):
@@ -129,6 +138,7 @@ def reduce_stage(
     max_seqlen_q: int,
     stores_lse: bool,
     v_head_dim: int = V_HEAD_DIM,
+    o_dtype: OutputType = OutputType.BF16,
     tensors: Mapping[str, TensorSpec] | None = None,
 ) -> SecondStage:
     """mla_reduce_v1 as a release launches it, or why it raises."""
@@ -145,7 +155,7 @@ def reduce_stage(
         strides=grid if num_head * groups * tiles > grid else 0,
         keeps_map=rules.keeps_map,
         tensors=tensors or {},
-        refusal=reduce_refusal(release, device, num_head, max_splits, v_head_dim),
+        refusal=reduce_refusal(release, device, num_head, max_splits, v_head_dim, o_dtype),
     )
 
 

@@ -5,8 +5,10 @@ A value that a Release holds, and the functions it is made of; reduction.py appl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from backend.case import OutputType
 
 WAVE = 64
 
@@ -22,6 +24,7 @@ class ReductionRules:
     its share of a compute unit's LDS only. keeps_map: whether reduce_partial_map is kept in LDS, so that rows past its room are
     read elsewhere. shares_queries: whether several workgroups share the queries of a tile and head.
     merges_tokens: whether the Triton merge counts the tokens of a request; without, it takes its pages for tokens.
+    output_types_refused: element types of o that mla_reduce_v1 raises for, by what its message calls them.
     """
 
     heads: tuple[int, ...]
@@ -30,6 +33,7 @@ class ReductionRules:
     keeps_map: bool
     shares_queries: bool
     merges_tokens: bool
+    output_types_refused: Mapping[OutputType, str]
 
 
 def lds_bytes_2025_11(max_splits: int) -> int:
@@ -50,3 +54,10 @@ def lds_bytes_2026_08(max_splits: int) -> int:
 
 def _lds_bytes_2026(max_splits: int, scales: int) -> int:
     return 4 * (max_splits + scales + max(0, scales - 4 * WAVE))
+
+
+REFUSED_BY_TORCH = {OutputType.FP8: "Float8_e4m3fn", OutputType.FP32: "Float"}
+"""Output types that DISPATCH_MLA_REDUCE_KERNEL has no case for, as torch names them; gfx942's fp8 is Float8_e4m3fnuz."""
+
+REFUSED_BY_AITER = {OutputType.FP8: "fp8", OutputType.FP32: "fp32"}
+"""The same as AiterDtype_to_str names them (csrc/include/aiter_enum.h), since tensors are AITER's own (2026-08)."""

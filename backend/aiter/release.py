@@ -140,6 +140,7 @@ _RELEASE_2025_11 = Release(
         keeps_map=False,
         shares_queries=False,
         merges_tokens=False,
+        output_types_refused=reduction_rules.REFUSED_BY_TORCH,
     ),
 )
 
@@ -198,6 +199,7 @@ _RELEASE_2026_06 = Release(
         keeps_map=True,
         shares_queries=True,
         merges_tokens=False,
+        output_types_refused=reduction_rules.REFUSED_BY_TORCH,
     ),
 )
 
@@ -255,6 +257,7 @@ _RELEASE_2026_08 = dataclasses.replace(
         keeps_map=True,
         shares_queries=True,
         merges_tokens=True,
+        output_types_refused=reduction_rules.REFUSED_BY_AITER,
     ),
 )
 

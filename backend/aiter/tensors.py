@@ -6,7 +6,7 @@ from enum import StrEnum
 from math import prod
 from typing import NamedTuple
 
-from backend.case import DType
+from backend.case import DType, OutputType
 
 
 class ElementType(StrEnum):
@@ -14,6 +14,7 @@ class ElementType(StrEnum):
 
     FP8 = "fp8"
     BF16 = "bf16"
+    F16 = "f16"
     F32 = "f32"
     I32 = "i32"
     U64 = "u64"
@@ -24,10 +25,25 @@ class ElementType(StrEnum):
         return _ITEM_SIZE[self]
 
 
-_ITEM_SIZE = {ElementType.FP8: 1, ElementType.BF16: 2, ElementType.F32: 4, ElementType.I32: 4, ElementType.U64: 8}
+_ITEM_SIZE = {
+    ElementType.FP8: 1,
+    ElementType.BF16: 2,
+    ElementType.F16: 2,
+    ElementType.F32: 4,
+    ElementType.I32: 4,
+    ElementType.U64: 8,
+}
 
 ELEMENT_OF = {DType.FP8: ElementType.FP8, DType.BF16: ElementType.BF16}
 """Element type of q or KV of a case."""
+
+ELEMENT_OF_OUTPUT = {
+    OutputType.BF16: ElementType.BF16,
+    OutputType.FP16: ElementType.F16,
+    OutputType.FP8: ElementType.FP8,
+    OutputType.FP32: ElementType.F32,
+}
+"""Element type of o of a case."""
 
 
 class TensorSpec(NamedTuple):

@@ -10,12 +10,15 @@ from backend.checks.lse import check_final_lse
 from backend.checks.memory import check_violations
 from backend.checks.numerics import check_end, check_numbers
 from backend.checks.plan import check_pieces, check_planner_memory, check_rejected
+from backend.checks.planned_for import blamed, check_output_type, check_planned_for
 from backend.findings import Finding, in_causal_order
 from backend.observation import Observation
 
 _CALL_CHECKS = (
     check_caller,
     check_sizing,
+    check_planned_for,
+    check_output_type,
     check_head_width,
     check_rejected,
     check_kernel_exists,
@@ -26,7 +29,7 @@ _CALL_CHECKS = (
 
 def check_call(call: Call) -> tuple[Finding, ...]:
     """What is wrong with a call before it reaches a device."""
-    return in_causal_order([finding for one in _CALL_CHECKS for finding in one(call)])
+    return in_causal_order(blamed([finding for one in _CALL_CHECKS for finding in one(call)]))
 
 
 def check(observation: Observation) -> tuple[Finding, ...]:
@@ -39,4 +42,4 @@ def check(observation: Observation) -> tuple[Finding, ...]:
     findings += check_end(observation)
     findings += check_numbers(observation)
     findings += check_disagreements(observation)
-    return in_causal_order(findings)
+    return in_causal_order(blamed(findings))

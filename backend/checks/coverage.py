@@ -71,8 +71,8 @@ def check_coverage(call: Call) -> list[Finding]:
         Finding(
             _KINDS[which],
             _KINDS[which].severity,
-            Party.PLANNER,
-            f"planner {plan.planner}",
+            Party.CALLER if plan.edited else Party.PLANNER,
+            plan.stage,
             "work_info_set",
             _message(which, first[which], int(counts[which])),
             {

@@ -50,8 +50,8 @@ def check_pieces(call: Call) -> list[Finding]:
         f"a row would attend to nothing"
     )
     figures: Figures = {"work_item": at, "tokens": int(tokens[at]), "rows": int(rows[at]), "count": int(short.sum())}
-    kind, stage = FindingKind.SHORT_PIECE, f"planner {plan.planner}"
-    return [Finding(kind, kind.severity, Party.PLANNER, stage, "work_info_set", message, figures)]
+    kind, party = FindingKind.SHORT_PIECE, Party.CALLER if plan.edited else Party.PLANNER
+    return [Finding(kind, kind.severity, party, plan.stage, "work_info_set", message, figures)]
 
 
 def _request_length(call: Call, first_page: np.ndarray) -> np.ndarray:

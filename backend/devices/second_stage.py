@@ -85,7 +85,7 @@ def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:
         return []
     heads = stage.num_head
     partial_row = heads * call.launched.v_head_dim * (BF16 if merged.copies_bf16 else FLOAT32)
-    o_row, lse_row = heads * call.launched.v_head_dim * BF16, heads * FLOAT32
+    o_row, lse_row = heads * call.launched.v_head_dim * call.launched.tensors["o"].dtype.itemsize, heads * FLOAT32
     owner, begin, end = merged.partial_owner, merged.partial_begin, merged.partial_end
     by_map = stage.kind is SecondStageKind.REDUCE
     row, out = ("reduce_partial_map[p]", "reduce_final_map[t][0]") if by_map else ("token * splits + s", "token")

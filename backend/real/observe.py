@@ -16,7 +16,7 @@ import torch
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, PlanArguments, SizingArguments, TargetGpu
 from backend.aiter.release import release as named
 from backend.aiter.splits import SplitsAsked, choose_splits
-from backend.case import FIELDS, DType
+from backend.case import FIELDS, DType, OutputType
 from backend.errors import UnmodelledError
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
 from backend.real.noted_call import PassedBuffer, SourceLine
@@ -161,6 +161,16 @@ def element_type(dtype: torch.dtype | None) -> DType:
     raise UnmodelledError(f"element type {dtype}: AITER's MLA decode knows bfloat16 and float8_e4m3 only")
 
 
+def output_type(dtype: torch.dtype) -> OutputType:
+    """This project's name of o's torch dtype; UnmodelledError for one that no backend allocates."""
+    named = {torch.bfloat16: OutputType.BF16, torch.float16: OutputType.FP16, torch.float32: OutputType.FP32}
+    if dtype in (torch.float8_e4m3fn, torch.float8_e4m3fnuz):
+        return OutputType.FP8
+    if dtype not in named:
+        raise UnmodelledError(f"o of type {dtype}: known are {', '.join(OutputType)}")
+    return named[dtype]
+
+
 def words_read(tensor: torch.Tensor, at_least: int = 0) -> Int32Array:
     """The int32 words that a kernel finds from the tensor's address on, as many as the tensor has elements.
 
@@ -266,6 +276,7 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         kv_scale=given.get("kv_scale") is not None or DType.FP8 not in (element_type(q.dtype), element_type(kv.dtype)),
         qk_head_dim=int(kv.shape[-1]),
         v_head_dim=int(given["o"].shape[-1]),
+        o_dtype=output_type(given["o"].dtype),
         options=tuple(
             (field.argument, given[field.argument])
             for field in FIELDS

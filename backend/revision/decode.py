@@ -151,7 +151,7 @@ def _given(arguments: DecodeArguments) -> dict[str, Any]:
     given: dict[str, Any] = {
         "q": ShapedTensor((rows, heads, arguments.qk_head_dim), arguments.q_dtype.value, "q"),
         "kv_buffer": ShapedTensor(kv_shape, arguments.kv_dtype.value, "kv_buffer"),
-        "o": ShapedTensor((rows, heads, arguments.v_head_dim), "bf16", "o"),
+        "o": ShapedTensor((rows, heads, arguments.v_head_dim), arguments.o_dtype.value, "o"),
         "qo_indptr": ShapedTensor((len(arguments.qo_indptr),), "int32", "qo_indptr"),
         "kv_indptr": ShapedTensor((len(arguments.kv_indptr),), "int32", "kv_indptr"),
         "kv_indices": ShapedTensor((len(arguments.kv_indices),), "int32", "kv_indices"),

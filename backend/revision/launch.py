@@ -19,6 +19,7 @@ from backend.aiter.tensors import ElementType, TensorSpec
 from backend.aiter.text.launcher import ENTRY, Launched, Launcher
 from backend.aiter.text.reduction import REDUCTION_FILE, Reduction
 from backend.aiter.text.surroundings import NotLaunched, Tensor
+from backend.case import OutputType
 from backend.cxx.errors import CxxError
 from backend.errors import CannotRunError
 from backend.revision.decode import MERGE, Decoded, OtherStage, executed_decode, merge_is_known
@@ -37,7 +38,7 @@ ROLES = {
 """Parameter of the launcher -> name of the tensor here, where they differ."""
 
 _LAUNCHER_DTYPES = {"int32": "i32", "uint64": "u64", "int64": "i64", "uint8": "u8", "int8": "i8"}
-_ELEMENTS = {"fp32": ElementType.F32, "int32": ElementType.I32, "uint64": ElementType.U64}
+_ELEMENTS = {"fp32": ElementType.F32, "fp16": ElementType.F16, "int32": ElementType.I32, "uint64": ElementType.U64}
 _IN_SECOND_STAGE = ("reduce_indptr", "reduce_final_map", "reduce_partial_map")
 
 
@@ -192,6 +193,7 @@ def _reduce(
         max_seqlen_q=numbers[0] if numbers else 1,
         stores_lse=final_lse is not None,
         v_head_dim=names["o"].shape[-1],
+        o_dtype=OutputType(names["o"].dtype),
         tensors={"final_lse": _spec(final_lse)} if final_lse is not None and "final_lse" not in names else {},
     )
     try:

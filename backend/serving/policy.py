@@ -122,6 +122,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         kv_scale=case.kv_scale,
         qk_head_dim=case.qk_head_dim,
         v_head_dim=case.kv_lora_rank,
+        o_dtype=case.o_dtype,
         options=tuple(
             (field.argument, getattr(case, field.name))
             for field in ORDINARY

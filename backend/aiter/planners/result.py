@@ -127,7 +127,7 @@ class Plan:
     fold: head groups that a query row was planned as (1: not folded). head_width: heads that a planned row stands for.
     rows: planned rows. rows_per_sequence: rows that share one sequence's KV (fold, or query positions in v1_0 with 128 heads);
     row v reads the KV of sequence v // rows_per_sequence. compute_units: parts that work is dealt to (work_indptr entries - 1).
-    branches: union of `Branch` bits taken.
+    branches: union of `Branch` bits taken. edited: the buffers hold something else than planning left in them (launched.py).
     """
 
     planner: PlannerName
@@ -140,6 +140,12 @@ class Plan:
     rows_per_sequence: int = 0
     compute_units: int = 0
     branches: int = 0
+    edited: bool = False
+
+    @property
+    def stage(self) -> str:
+        """Who made it, for findings."""
+        return "metadata, not as planned" if self.edited else f"planner {self.planner}"
 
     @property
     def overruns(self) -> tuple[Overrun, ...]:

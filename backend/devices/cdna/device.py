@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_code
 from backend.call import Call
-from backend.case import Arch
+from backend.case import Arch, OutputType
 from backend.cdna.bitmap import marked_runs
 from backend.cdna.code_object import load_code_object
 from backend.cdna.machine import Machine, MachineLaunch
@@ -158,6 +158,8 @@ def _numbers(call: Call, ran: _Launched, inputs: Inputs) -> tuple[Numbers | None
     raised = call.launched.raises_afterwards or call.launched.second_stage.refusal
     if raised:
         return None, (f"no numbers: AITER raises after stage 1 ({raised})",)
+    if call.decode.o_dtype is not OutputType.BF16:
+        return None, (f"no numbers: o is {call.decode.o_dtype}",)
     if ran.result.outcome is MachineEnd.LIMIT:
         return None, ("no numbers: the launch is not at its end",)
     return judge(call, ran.space, inputs), partial_row_notes(call, ran.space)

@@ -15,7 +15,7 @@ import numpy as np
 from backend.aiter.arguments import Int32Array
 from backend.aiter.planners.branches import Branch
 from backend.call import Call
-from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType, OutputType
 from backend.errors import UnmodelledError
 
 INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
@@ -100,9 +100,10 @@ def kernel_run_of(call: Call, seed: int = 0) -> KernelRun:
         (decode.qk_head_dim, decode.v_head_dim) != (QK_HEAD_DIM, V_HEAD_DIM)
         or decode.options
         or not (decode.q_scale and decode.kv_scale)
+        or decode.o_dtype is not OutputType.BF16
     ):
         raise UnmodelledError(
-            f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask, with scales"
+            f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask, with scales and o in bf16"
         )
     stage = launch.second_stage
     words = {name: Words.of(getattr(decode, name)) for name in INDEX_TENSORS}

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from backend.case import Arch, DType
+from backend.case import Arch, DType, OutputType
 from backend.child.ends import EndKind, failure_of
 from backend.child.messages import Payload
 from backend.child.serve import Reporter, serve
@@ -141,6 +141,8 @@ class RocmWorker:
         arch, num_cu = facts.get("arch", case.arch), facts.get("num_cu", case.compute_units)
         if arch != case.arch:
             raise RuntimeError(f"the case asks for {case.arch}, this GPU is {arch}")
+        if decision.decode.o_dtype is not OutputType.BF16:
+            raise RuntimeError(f"the case asks for o in {decision.decode.o_dtype}, this device hands over bf16")
         if num_cu != case.compute_units:
             return [f"planned by aiter for this GPU's {num_cu} compute units, not for the case's {case.compute_units}"]
         return []

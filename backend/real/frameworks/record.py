@@ -53,6 +53,8 @@ class RecordedStep:
     take, given as "off". strays: the framework's own kernels out of bounds in this step.
     kv_dtype_name, q_dtype_name, o_dtype_name: torch's names of the tensors' element types, "" where nobody noted them.
     o_elements: of the output tensor; None where nobody noted it.
+    metadata_words: int32 words that the metadata buffers of the decode call held when it was made, by role without
+    work_metadata; None where nobody read them, and what planning leaves stands for them.
     """
 
     scenario: str
@@ -81,6 +83,7 @@ class RecordedStep:
     kv_dtype_name: str
     o_dtype_name: str = ""
     o_elements: int | None = None
+    metadata_words: dict[str, Int32Array] | None = None
 
     @property
     def batch(self) -> int:

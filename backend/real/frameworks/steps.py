@@ -15,8 +15,10 @@ import numpy as np
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
+from backend.aiter.planners.launched import launched_plan
 from backend.call import Call
 from backend.case import Case, MetadataMode
+from backend.checks.planned_for import differences
 from backend.decision import Decision
 from backend.devices.registry import Device
 from backend.findings import Severity
@@ -108,6 +110,8 @@ class PassedBuffers(Host):
     def call(self, decision: Decision) -> Call:
         """The host's Call, planned and launched anew where other buffers were passed than its sizing asks for."""
         made, step = self._host.call(decision), self._step
+        if step.metadata_words is not None:
+            return self._as_launched(made, step.metadata_words)
         if step.planning is None or not step.persistent or made.allocated is None:
             return made
         given = _sizes(step.planning_buffers)
@@ -118,6 +122,18 @@ class PassedBuffers(Host):
         decode = dataclasses.replace(made.decode, metadata=passed)
         launched = self._host.launch(decision, decode)
         return dataclasses.replace(made, allocated=given, plan=planned, decode=decode, launch=launched)
+
+    def _as_launched(self, made: Call, words: Mapping[str, Int32Array]) -> Call:
+        """The Call with the metadata that really was in the buffers when the decode call was made."""
+        decision, step = made.decision, self._step
+        given = _sizes(step.planning_buffers or step.decode_buffers)
+        planning = decision.planning
+        planned = None if planning is None else self._host.plan(decision.case.release, made.device, planning, given)
+        decode = dataclasses.replace(made.decode, metadata=step.decode.metadata)
+        launched = self._host.launch(decision, decode)
+        heads = 0 if isinstance(launched, Refusal) else launched.heads_in_kernel
+        plan = launched_plan(planned, words, heads)
+        return dataclasses.replace(made, allocated=given, plan=plan, decode=decode, launch=launched)
 
 
 def call_of(step: RecordedStep, host: Host | None = None, backend: str = RECORDED) -> Call:
@@ -184,23 +200,8 @@ def _metadata(step: RecordedStep) -> Iterator[StepMismatch]:
     if planning is None:
         yield _says(step, "metadata", "the metadata was never planned")
         return
-    for subject, planned, used in (
-        ("kv_indptr", planning.kv_indptr, decode.kv_indptr),
-        ("qo_indptr", planning.qo_indptr, decode.qo_indptr),
-    ):
-        if not np.array_equal(planned, used):
-            yield _says(
-                step,
-                subject,
-                f"planned with {subject} {_some(planned.tolist())}, launched with {_some(used.tolist())}",
-                "planning",
-            )
-    for subject, planned_value, used_value in (
-        ("max_seqlen_q", planning.max_seqlen_qo, decode.max_seqlen_q),
-        ("num_head", planning.num_heads_per_head_k, decode.num_head),
-    ):
-        if planned_value != used_value:
-            yield _says(step, subject, f"planned with {subject} {planned_value}, launched with {used_value}", "planning")
+    for difference in differences(planning, decode):
+        yield _says(step, difference.subject, difference.message, "planning")
     for role in step.swapped_buffers:
         yield _says(step, role, f"the buffer passed as {role} is not the one that was planned as it")
     for buffer in (*step.planning_buffers, *step.decode_buffers):

@@ -15,6 +15,8 @@ from backend.aiter.arguments import TargetGpu
 from backend.aiter.reduction import reduce_stage, reduced_rows
 from backend.aiter.release import Release
 from backend.case import V_HEAD_DIM
+from backend.real.handlers import AiterChecks
+from backend.real.observe import output_type
 from backend.real.script.hardware import Hardware
 from backend.real.script.tensors import Floats, PlacedTensor, placed, raw
 
@@ -31,9 +33,10 @@ def mla_reduce_v1(hardware: Hardware, release: Release, device: TargetGpu, given
     max_splits = max(device.num_cu, int(given.get("num_kv_splits") or 0))
     indptr, final_map, partial_map = (_words(hardware, given[f"reduce_{name}"], name) for name in _MAPS)
     qlen = int(given.get("max_seqlen_q") or 1)
-    stage = reduce_stage(release, device, heads, len(indptr) - 1, max_splits, qlen, final_lse is not None)
+    o_dtype, stores_lse = output_type(output.dtype), final_lse is not None
+    stage = reduce_stage(release, device, heads, len(indptr) - 1, max_splits, qlen, stores_lse, output.shape[-1], o_dtype)
     if stage.refusal is not None:
-        raise RuntimeError(stage.refusal)
+        raise AiterChecks(stage.refusal)
     rows = reduced_rows(stage, indptr, final_map, partial_map)
     begin_of: dict[int, list[int]] = {}
     for owner, begin in zip(rows.partial_owner.tolist(), rows.partial_begin.tolist(), strict=True):
@@ -42,7 +45,7 @@ def mla_reduce_v1(hardware: Hardware, release: Release, device: TargetGpu, given
         for query in range(end - first):
             sources = [begin + query for begin in begin_of.get(tile, [])]
             merged, total = _merged(hardware, partial, lse, heads, sources, tile)
-            _store(hardware, output, first + query, raw(merged, torch.bfloat16), tile)
+            _store(hardware, output, first + query, raw(merged, output.dtype), tile)
             if final_lse is not None:
                 _store(hardware, final_lse, first + query, raw(total, torch.float32), tile)
 

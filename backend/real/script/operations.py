@@ -19,7 +19,7 @@ from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
 from backend.host import Host
 from backend.real.aiter_ops import DECODING, SIZING, OpCall
-from backend.real.handlers import PLANNERS, PlannerHandlers
+from backend.real.handlers import PLANNERS, AiterChecks, PlannerHandlers
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
 from backend.real.script import attention, machine
 from backend.real.script.hardware import Hardware
@@ -69,7 +69,7 @@ class ScriptOperations:
         sizes = BufferSizes(*(words[role] for role in _BUFFERS))
         planned = self.host.plan(self.release.name, self.device, plan_arguments(given), sizes)
         if planned.rejected is not None:
-            raise RuntimeError(f"get_mla_metadata_v1: {planned.rejected}")
+            raise AiterChecks(f"get_mla_metadata_v1: {planned.rejected}")
         pointers = np.array([tensors["work_indptr"].address, tensors["work_info_set"].address], np.uint64)
         self.hardware.write(tensors["work_metadata"].address, pointers.view(np.uint8), "the planner writes work_metadata")
         stage = f"planner {planned.planner}"
@@ -105,7 +105,7 @@ class ScriptOperations:
         asked = decode_arguments(given)
         made = launch(self.release, self.device, asked)
         if isinstance(made, Refusal):
-            raise RuntimeError(f"{made.raised_by}: {made.reason}")
+            raise AiterChecks(f"{made.raised_by}: {made.reason}")
         q, o = _folded(given["q"], made, asked.qk_head_dim), _folded(given["o"], made, asked.v_head_dim)
         logits, lse = (_empty(made, name) for name in ("logits", "attn_lse"))
         final_lse = _empty(made, "final_lse") if "final_lse" in made.tensors else None

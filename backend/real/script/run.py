@@ -23,6 +23,7 @@ from backend.errors import AiterfuzzError
 from backend.findings import in_causal_order
 from backend.real.aiter_ops import AiterSource, OpCall, aiter_roots, open_aiter
 from backend.real.device_memory import DeviceMemory
+from backend.real.handlers import AiterRefuses
 from backend.real.python.modules import VirtualPackages
 from backend.real.script.hardware import Hardware, silence_after
 from backend.real.script.operations import ScriptOperations
@@ -60,6 +61,7 @@ class Simulation:
         self.code = _code(self.source, options)
         self.operations = _Noticing(self.hardware, self.source.host, self.source.release, self.device, self.code)
         self.operations.notice = notice
+        self.operations.refused = {}
         self.watcher: ScriptWatcher | None = None
         self.kernels: TritonKernels | None = None
 
@@ -77,7 +79,11 @@ class Simulation:
             findings=tuple(sorted(seen, key=lambda s: order[s.finding.signature])),
             decode_calls=self.watcher.calls if self.watcher is not None else 0,
             launches=self.operations.launches,
-            notes=(*([self.source.warning] if self.source.warning else []), *(self.watcher.notes if self.watcher else ())),
+            notes=(
+                *([self.source.warning] if self.source.warning else []),
+                *(f"AITER refuses a call: {reason}" for reason in self.operations.refused),
+                *(self.watcher.notes if self.watcher else ()),
+            ),
             could_not_run=could_not_run,
             triton_launches=self.kernels.launches if self.kernels is not None else 0,
         )
@@ -193,9 +199,10 @@ def _named(source: AiterSource) -> Iterator[None]:
 
 
 class _Noticing(ScriptOperations):
-    """What cannot be simulated is known, whatever the script makes of the exception."""
+    """What cannot be simulated is known, whatever the script makes of the exception; and what AITER refuses, in its words."""
 
     notice: Callable[[str], None]
+    refused: dict[str, None]
 
     def handle(self, call: OpCall) -> Any:
         """Does the operation and gives its result."""
@@ -203,6 +210,13 @@ class _Noticing(ScriptOperations):
             return super().handle(call)
         except AiterfuzzError as error:
             self.notice(str(error))
+            raise
+        except AiterRefuses as refused:
+            self.refused[str(refused)] = None
+            kind = AssertionError if isinstance(refused, AssertionError) else RuntimeError
+            raise kind(str(refused)) from None
+        except Exception as error:
+            self.notice(f"{call.name}: an error of aiterfuzz itself ({type(error).__name__}: {error})")
             raise
 
 

@@ -17,7 +17,10 @@ from backend.aiter.kernel_rules import KernelKey
 from backend.aiter.kernels import KernelChoice, NoKernel, choose_kernel, source_table
 from backend.aiter.launch import BLOCK, kernarg_values
 from backend.aiter.release import Release
+from backend.case import DType
 from backend.errors import UnmodelledError
+from backend.real.handlers import STAGE_1 as ENTRY
+from backend.real.handlers import AiterChecks
 from backend.real.observe import element_type
 from backend.real.script.tensors import PlacedTensor, placed
 
@@ -83,14 +86,17 @@ def stage1_of(release: Release, device: TargetGpu, source: CodeSource | None, gi
     q, kv = tensors["q"], tensors["kv_buffer"]
     if q.shape[-1] != kv.shape[-1]:
         sizes = f"{q.shape[-1]} and {kv.shape[-1]}"
-        raise RuntimeError(f"mla_decode_stage1_asm_fwd: only support head_size == KV.size(3) for now: given {sizes}")
+        raise AiterChecks(f"{ENTRY}:only support head_size == KV.size(3) for now: given {sizes}")
+    fp8_q = element_type(q.dtype) is DType.FP8
+    if fp8_q and release.launcher.fp8_q_needs_scales and not {"q_scale", "kv_scale"} <= set(tensors):
+        raise AiterChecks(f"{ENTRY}: fp8 Q requires q_scale and kv_scale")
     persistent, heads, qlen = "num_kv_splits_indptr" not in tensors, q.shape[1], int(given["max_seqlen_q"])
     causal = bool(given.get("causal", True))
     key = KernelKey(element_type(q.dtype), element_type(kv.dtype), heads, persistent, qlen, "final_lse" in tensors, causal)
     table = None if source is None else source_table(source, device.arch)
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
-        raise RuntimeError(f"mla_decode_stage1_asm_fwd: {kernel.reason}")
+        raise AiterChecks(f"{ENTRY}: {kernel.reason}")
     page_size, splits = int(given.get("page_size", kv.shape[1])), tensors["logits"].shape[1]
     values = kernarg_values(release, key, kernel, page_size, splits, q.shape[-1])
     values = {name: 0 if isinstance(value, str) and value not in tensors else value for name, value in values.items()}

@@ -53,10 +53,10 @@ def floats(raw: Bytes, dtype: torch.dtype) -> Floats:
 
 
 def raw(values: npt.NDArray[np.floating], dtype: torch.dtype) -> Bytes:
-    """The bytes of numbers rounded to bfloat16 or float32 (to nearest even). A NaN is the GPU's, positive and quiet."""
+    """The bytes of numbers rounded to a 2- or 4-byte type (to nearest even). A NaN is the GPU's, positive and quiet."""
     with torch._C.DisableTorchFunction():
         made = torch.from_numpy(np.array(values, np.float32, copy=True, order="C").reshape(-1)).to(dtype)
-        words = made.view(torch.int16 if dtype is torch.bfloat16 else torch.int32)
-        words[made.isnan()] = QUIET_NAN >> (32 - 8 * dtype.itemsize)
+        words = made.view(torch.int32 if dtype is torch.float32 else torch.int16)
+        words[made.isnan()] = 0x7E00 if dtype is torch.float16 else QUIET_NAN >> (32 - 8 * dtype.itemsize)
         content: Bytes = made.view(torch.uint8).numpy()
     return content

@@ -5,21 +5,23 @@ Hardware sees only what leaves mapped memory; here every access is held against 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import torch
 
-from backend.aiter.arguments import DecodeArguments, TargetGpu
+from backend.aiter.arguments import DecodeArguments, Int32Array, TargetGpu
 from backend.devices.registry import Device
-from backend.errors import UsageError
+from backend.errors import AiterfuzzError
 from backend.fate import Fate
-from backend.findings import Finding, Party, Severity
+from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Host
 from backend.real.aiter_ops import DECODING, OpCall
 from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
 from backend.real.frameworks.steps import outcome_of
-from backend.real.observe import CallWatcher, DecodeSeen, decode_arguments
+from backend.real.observe import DECODING_ROLES, CallWatcher, DecodeSeen, decode_arguments, words_read
 from backend.real.script.report import SeenFinding
 
 SCRIPT = "script"
@@ -59,16 +61,23 @@ class ScriptWatcher(CallWatcher):
         """Keep a finding, or count it where it was made before."""
         before = self.seen.get(finding.signature)
         if before is None:
-            by_kernel = finding.party in (Party.KERNEL, Party.REDUCTION)
+            by_kernel = finding.kind.rank >= FindingKind.NULL_POINTER.rank and finding.party is not Party.PLANNER
             self.seen[finding.signature] = SeenFinding(finding, 1, self.after_abort and by_kernel)
             self.found()
         else:
             self.seen[finding.signature] = SeenFinding(before.finding, before.calls + 1, before.after_abort)
 
     def _judge(self, seen: DecodeSeen) -> None:
+        on_host = [name for name, value in seen.call.arguments.items() if torch.is_tensor(value) and not value.is_cuda]
+        for name in on_host:
+            kind = FindingKind.HOST_TENSOR
+            message = f"mla_decode_fwd gets {name} on the CPU; its kernel reads the address as one of the GPU's"
+            self.note(Finding(kind, kind.severity, Party.CALLER, SCRIPT, name, message))
+        if on_host:
+            return
         try:
             outcome = outcome_of(self._step(seen), self.runs, self.host, SCRIPT)
-        except UsageError as error:
+        except AiterfuzzError as error:
             self._not_judged(str(error))
             return
         if outcome.fate is Fate.UNMODELLED:
@@ -110,11 +119,23 @@ class ScriptWatcher(CallWatcher):
             strays=(),
             q_dtype_name="",
             kv_dtype_name="",
+            metadata_words=_metadata_words(given),
         )
+
+
+def _metadata_words(given: Mapping[str, Any]) -> dict[str, Int32Array] | None:
+    """What the metadata buffers hold now; None for a non-persistent call."""
+    if given.get("work_meta_data") is None:
+        return None
+    roles = (role for role in DECODING_ROLES.values() if role != "work_metadata")
+    return {role: words_read(given[role]) for role in roles if given.get(role) is not None}
 
 
 def _kv_lens(decode: DecodeArguments) -> tuple[int, ...]:
     """Tokens of each request, as the index tensors have them."""
-    pages = np.diff(decode.kv_indptr)[: len(decode.kv_last_page_lens)]
+    pages = np.diff(decode.kv_indptr)
+    if decode.page_size == 1:  # kv_last_page_lens says nothing then
+        return tuple(np.maximum(pages, 0).tolist())
+    pages = pages[: len(decode.kv_last_page_lens)]
     tokens = np.where(pages > 0, (pages - 1) * decode.page_size + decode.kv_last_page_lens[: len(pages)], 0)
     return tuple(np.maximum(tokens, 0).tolist())

@@ -1,0 +1,122 @@
+"""Whether the plan is of the decode call that it is launched with, and whether the output is what the kernel stores.
+
+AITER compares neither: the metadata is taken as it is. What does not match is the caller's, and explains what follows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments
+from backend.aiter.launch import Refusal
+from backend.call import Call
+from backend.case import OutputType
+from backend.findings import Finding, FindingKind, Party, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One argument that planning and decode call were given differently. subject: its name; message: for people."""
+
+    subject: str
+    message: str
+
+
+def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Difference]:
+    """In what a planning call contradicts itself or the decode call that uses its plan.
+
+    Element types are left out: backends tell the planner a type that q does not have, and where it matters the head widths
+    differ, which is a finding of its own.
+    """
+    for name, planned, used in (
+        ("qo_indptr", planning.qo_indptr, decode.qo_indptr),
+        ("kv_indptr", planning.kv_indptr, decode.kv_indptr),
+    ):
+        if not np.array_equal(_with_work(planned), _with_work(used)):
+            yield Difference(name, f"planned with {name} {some(planned)}, decoded with {some(used)}")
+    if planning.num_heads_per_head_k != decode.num_head:
+        yield Difference("num_head", f"planned for {planning.num_heads_per_head_k} heads, decoded with {decode.num_head}")
+    if planning.max_seqlen_qo != decode.max_seqlen_q:
+        message = (
+            f"planned with max_seqlen_qo {planning.max_seqlen_qo} query rows a request, decoded with {decode.max_seqlen_q}"
+        )
+        yield Difference("max_seqlen_q", message)
+    rows = np.diff(planning.qo_indptr)
+    if planning.uni_seqlen_qo > 0 and len(rows) and (rows != planning.uni_seqlen_qo).any():
+        at = int(np.argmax(rows != planning.uni_seqlen_qo))
+        message = f"planned with uni_seqlen_qo {planning.uni_seqlen_qo}, and qo_indptr gives request {at} {rows[at]} rows"
+        yield Difference("uni_seqlen_qo", message)
+
+
+def _with_work(indptr: Int32Array) -> Int32Array:
+    """An indptr without the empty requests at its end, which a graph's tensors may have more of."""
+    filled = np.flatnonzero(np.diff(indptr))
+    return indptr[: int(filled[-1]) + 2] if len(filled) else indptr[:1]
+
+
+def some(values: Int32Array) -> str:
+    """A tensor's values, the first ones where there are many."""
+    text = str(values.tolist())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_planned_for(call: Call) -> list[Finding]:
+    """One finding for all that planning and decode call were given differently."""
+    planning = call.decision.planning
+    if planning is None or call.plan is None or call.plan.rejected or isinstance(call.launch, Refusal):
+        return []
+    if call.plan.edited:
+        return []  # refreshed for this call, or not: its rows tell (coverage.py)
+    found = list(differences(planning, call.decode))
+    if not found:
+        return []
+    kind = FindingKind.PLAN_MISMATCH
+    subjects = ", ".join(each.subject for each in found)
+    message = "the metadata is of another call: " + "; ".join(each.message for each in found)
+    backend = call.decision.case.backend
+    return [Finding(kind, kind.severity, Party.CALLER, backend, "", message, {"differ": subjects}, subjects)]
+
+
+def check_output_type(call: Call) -> list[Finding]:
+    """An output of another type than bf16 into which the kernel itself stores."""
+    launch, given = call.launch, call.decode.o_dtype
+    if isinstance(launch, Refusal) or given is OutputType.BF16 or not _stores_into_o(call):
+        return []
+    kind = FindingKind.WRONG_TYPE
+    severity = Severity.WRITE if given is OutputType.FP8 else Severity.SILENT
+    message = f"o is {given}, and {launch.code_object} stores bf16 into it, 2 bytes an element"
+    return [Finding(kind, severity, Party.CALLER, call.decision.case.backend, "o", message, {"type": given.value}, given.value)]
+
+
+def _stores_into_o(call: Call) -> bool:
+    """Whether stage 1 writes rows of o, not only partial rows."""
+    if not call.launched.persistent:
+        return call.launched.second_stage.logits_is_o
+    plan = call.plan
+    if plan is None or plan.rejected:
+        return False
+    items = plan.work_items
+    return bool(((items[:, 1] < 0) & (items[:, 5] > items[:, 4])).any())
+
+
+def blamed(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, what follows from a broken contract put on the caller: planner, kernel and merge do as they are told."""
+    if not any(found.kind in _CONTRACT for found in findings):
+        return list(findings)
+    return [dataclasses.replace(found, party=Party.CALLER) if _follows(found, findings) else found for found in findings]
+
+
+_CONTRACT = (FindingKind.PLAN_MISMATCH, FindingKind.WRONG_TYPE)
+_OF_THE_PLANNER = (FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ)
+"""What a planner does to its own arguments, whoever uses its plan."""
+
+
+def _follows(found: Finding, findings: Sequence[Finding]) -> bool:
+    """Whether a finding is explained: by a plan of another call, or (of the output alone) by its type."""
+    if found.party not in (Party.PLANNER, Party.KERNEL, Party.REDUCTION) or found.kind in _OF_THE_PLANNER:
+        return False
+    return found.tensor == "o" or any(cause.kind is FindingKind.PLAN_MISMATCH for cause in findings)

@@ -1,0 +1,129 @@
+"""A plan of another call than the one that is launched with it, an output of another type: the caller's; silent controls."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from backend.aiter.arguments import PlanArguments
+from backend.aiter.planners.launched import launched_plan
+from backend.call import Call
+from backend.case import Case, DType, MetadataMode, OutputType
+from backend.checks.coverage import check_coverage
+from backend.decision import Decision
+from backend.fate import Fate
+from backend.findings import FindingKind, Party
+from backend.host import BuiltIn
+from backend.path import Path, judge
+
+BASE = Case(16, (700, 330, 90), backend="direct", mode=MetadataMode.FAST)
+
+
+def decided(case: Case) -> Decision:
+    made = Path().call(case)
+    assert isinstance(made, Call)
+    return made.decision
+
+
+def planned_as(change: Callable[[PlanArguments], PlanArguments], case: Case = BASE) -> Call:
+    """The case's call with the metadata of a planning call that was changed."""
+    decision = decided(case)
+    assert decision.planning is not None
+    return BuiltIn().call(dataclasses.replace(decision, planning=change(decision.planning)))
+
+
+def indptr(*lengths: int) -> np.ndarray:
+    return np.cumsum((0, *lengths), dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    ("change", "subject"),
+    [
+        (lambda p: dataclasses.replace(p, kv_indptr=indptr(2000, 2000, 2000)), "kv_indptr"),
+        (lambda p: dataclasses.replace(p, kv_indptr=indptr(700, 300, 90)), "kv_indptr"),
+        (lambda p: dataclasses.replace(p, qo_indptr=indptr(1, 1), kv_indptr=indptr(700, 330)), "qo_indptr, kv_indptr"),
+        (lambda p: dataclasses.replace(p, max_seqlen_qo=2, uni_seqlen_qo=2), "max_seqlen_q, uni_seqlen_qo"),
+    ],
+    ids=["dense", "stale", "shorter batch", "width"],
+)
+def test_a_plan_of_another_call_is_the_callers(change: Callable[[PlanArguments], PlanArguments], subject: str) -> None:
+    outcome = judge(planned_as(change), Path().device)
+    first = outcome.cause
+    assert first is not None
+    assert (first.kind, first.party, first.discriminator) == (FindingKind.PLAN_MISMATCH, Party.CALLER, subject)
+    followers = {f.party for f in outcome.findings if f.kind not in (FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ)}
+    assert followers == {Party.CALLER}
+
+
+@pytest.mark.parametrize("queries", [1, 4])
+def test_what_only_pads_an_indptr_is_no_other_call(queries: int) -> None:
+    def padded(planning: PlanArguments) -> PlanArguments:
+        return dataclasses.replace(planning, kv_indptr=np.append(planning.kv_indptr, planning.kv_indptr[-1:]))
+
+    case = BASE.replace(max_seqlen_q=queries)
+    assert FindingKind.PLAN_MISMATCH not in {f.kind for f in judge(planned_as(padded, case), Path().device).findings}
+
+
+def launched_with(made: Call, edit: Callable[[dict[str, np.ndarray]], None]) -> Call:
+    """The call after somebody wrote into its metadata buffers."""
+    assert made.plan is not None
+    words = {name: buffer.words.copy() for name, buffer in made.plan.buffers.items()}
+    edit(words)
+    return dataclasses.replace(made, plan=launched_plan(made.plan, words, made.launched.heads_in_kernel))
+
+
+def test_metadata_that_was_edited_is_what_is_judged() -> None:
+    made = planned_as(lambda planning: planning)
+
+    def longer(words: dict[str, np.ndarray]) -> None:
+        words["work_info_set"][5] += 64  # kv_end of the first work item
+
+    untouched = launched_with(made, lambda words: None)
+    assert untouched.plan is made.plan
+    assert check_coverage(untouched) == []
+    found = check_coverage(launched_with(made, longer))
+    assert {(f.kind, f.party) for f in found} >= {(FindingKind.COVERED_TWICE, Party.CALLER)}
+    assert {f.stage for f in found} == {"metadata, not as planned"}
+
+
+def test_a_plan_that_was_refreshed_for_the_call_is_of_the_call() -> None:
+    """Planned for other lengths, and then written over with the plan of the lengths that are decoded."""
+    stale = planned_as(lambda p: dataclasses.replace(p, kv_indptr=indptr(2000, 2000, 2000)))
+    fresh = planned_as(lambda planning: planning)
+    assert fresh.plan is not None
+    source = {name: buffer.words for name, buffer in fresh.plan.buffers.items()}
+    refreshed = launched_with(stale, lambda words: words.update(source))
+    assert judge(refreshed, Path().device).findings == ()
+
+
+@pytest.mark.parametrize("release", ["2026-06", "2026-08"])
+@pytest.mark.parametrize(("given", "written"), [(OutputType.FP8, True), (OutputType.FP32, False)])
+def test_an_output_that_no_reduction_takes(release: str, given: OutputType, written: bool) -> None:
+    """Rows that are not split are stored by the kernel, 2 bytes an element, before the reduction refuses."""
+    short = BASE.replace(kv_lens=(16, 16), release=release, o_dtype=given)
+    outcome = Path().run(short)
+    assert outcome.cause is not None
+    assert (outcome.cause.kind, outcome.cause.party, outcome.cause.tensor) == (FindingKind.WRONG_TYPE, Party.CALLER, "o")
+    assert (FindingKind.OUT_OF_BOUNDS_WRITE in {f.kind for f in outcome.findings}) == written
+    assert {f.party for f in outcome.findings} == {Party.CALLER}
+    split = Path().run(short.replace(kv_lens=(40_000,) * 300))
+    assert split.fate in (Fate.REFUSED, Fate.FAULTY)
+    alone = Path().run(short.replace(kv_lens=(100_000,)))
+    assert (alone.fate, alone.findings) == (Fate.REFUSED, ())
+    assert alone.refused is not None
+    assert "doesn't support output type" in alone.refused
+
+
+def test_bf16_is_what_the_kernel_stores() -> None:
+    assert Path().run(BASE).fate is Fate.CLEAN
+    half = BASE.replace(kv_lens=(100_000,), o_dtype=OutputType.FP16)
+    assert Path().run(half).fate is Fate.CLEAN  # all rows are split, and the reduction is compiled for fp16
+    assert {f.kind for f in Path().run(half.replace(kv_lens=(16,))).findings} == {FindingKind.WRONG_TYPE}
+
+
+def test_a_merge_in_triton_converts() -> None:
+    split = Case(16, (5000,), backend="direct", q_dtype=DType.BF16, kv_dtype=DType.BF16, mode=MetadataMode.NON_PERSISTENT)
+    assert Path().run(split.replace(o_dtype=OutputType.FP32)).fate is Fate.CLEAN
