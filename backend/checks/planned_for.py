@@ -19,14 +19,14 @@ from backend.findings import Finding, FindingKind, Party, Severity
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PlannedOtherwise:
     """One argument that planning and decode call were given differently. subject: its name; message: for people."""
 
     subject: str
     message: str
 
 
-def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Difference]:
+def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[PlannedOtherwise]:
     """In what a planning call contradicts itself or the decode call that uses its plan.
 
     Element types are left out: backends tell the planner a type that q does not have, and where it matters the head widths
@@ -37,19 +37,19 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Di
         ("kv_indptr", planning.kv_indptr, decode.kv_indptr),
     ):
         if not np.array_equal(_with_work(planned), _with_work(used)):
-            yield Difference(name, f"planned with {name} {some(planned)}, decoded with {some(used)}")
+            yield PlannedOtherwise(name, f"planned with {name} {some(planned)}, decoded with {some(used)}")
     if planning.num_heads_per_head_k != decode.num_head:
-        yield Difference("num_head", f"planned for {planning.num_heads_per_head_k} heads, decoded with {decode.num_head}")
+        yield PlannedOtherwise("num_head", f"planned for {planning.num_heads_per_head_k} heads, decoded with {decode.num_head}")
     if planning.max_seqlen_qo != decode.max_seqlen_q:
         message = (
             f"planned with max_seqlen_qo {planning.max_seqlen_qo} query rows a request, decoded with {decode.max_seqlen_q}"
         )
-        yield Difference("max_seqlen_q", message)
+        yield PlannedOtherwise("max_seqlen_q", message)
     rows = np.diff(planning.qo_indptr)
     if planning.uni_seqlen_qo > 0 and len(rows) and (rows != planning.uni_seqlen_qo).any():
         at = int(np.argmax(rows != planning.uni_seqlen_qo))
         message = f"planned with uni_seqlen_qo {planning.uni_seqlen_qo}, and qo_indptr gives request {at} {rows[at]} rows"
-        yield Difference("uni_seqlen_qo", message)
+        yield PlannedOtherwise("uni_seqlen_qo", message)
 
 
 def _with_work(indptr: Int32Array) -> Int32Array:
