@@ -43,7 +43,18 @@ class CannotRunError(AiterfuzzError):
 
 
 class RuleFailedError(CannotRunError):
-    """A rule of the user's own does not answer: it raises, returns no choice, or does not come back. Mend the rule."""
+    """A rule of the user's own does not answer: it raises, returns no choice, or does not come back. Mend the rule.
+
+    how: tells ways of failing apart, in some words.
+    """
+
+    def __init__(self, text: str, how: str = "") -> None:
+        super().__init__(text)
+        self.how = how
+
+
+class RuleLostError(RuleFailedError):
+    """A rule's process went with a case: it left, was killed, did not come back, or took too much."""
 
 
 class NoSuchStepError(CannotRunError):

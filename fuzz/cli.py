@@ -128,18 +128,14 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _guarded(arguments: argparse.Namespace) -> int:
     """Runs a command; whatever it raises becomes a line and an exit code."""
-    from fuzz.apart import last_word
-
     try:
         code: int = arguments.command(arguments)
         sys.stdout.flush()
-        last_word(code)
     except AiterfuzzError as error:
         from reprod.text import one_line
 
         said = one_line("; ".join((str(error), *getattr(error, "__notes__", ()))))
-        if not last_word(error.exit_code, said):
-            print(f"aiterfuzz: {said}", file=sys.stderr)
+        print(f"aiterfuzz: {said}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("aiterfuzz: interrupted", file=sys.stderr)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import selectors
 import subprocess
@@ -78,13 +80,12 @@ class ChildProcess:
         """What it says until time.monotonic() is `deadline`: returns with the first report, or when the child has ended."""
         while True:
             found = self._messages()
-            if found or not self._reading:
-                if not self._reading:
-                    self._process.wait()
-                return found
             left = deadline - time.monotonic()
-            if left <= 0:
-                return []
+            if not self._reading and not found:
+                with contextlib.suppress(subprocess.TimeoutExpired):  # it may close its pipes and live on
+                    self._process.wait(None if math.isinf(left) else max(left, 0))
+            if found or not self._reading or left <= 0:
+                return found
             self._turn(left)
 
     def kill(self) -> None:

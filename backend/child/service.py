@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from backend import errors
-from backend.child.ends import EndKind, ProcessEnd
+from backend.child.ends import EndKind, ProcessEnd, last_line
 from backend.child.keeper import Keeper
 from backend.child.messages import Payload, ReportKind
 from backend.child.serve import Reporter, serve
@@ -87,6 +87,16 @@ class Child:
             raise CannotRunError(f"{self.service}.{method}: its answer is not what was asked for: {error}") from error
 
     @property
+    def end(self) -> ProcessEnd | None:
+        """How the process ended, None while it runs."""
+        return self._keeper.end
+
+    @property
+    def said(self) -> str:
+        """The last line that it put on standard error, "" for none."""
+        return last_line(_MARK.sub("", self._keeper.process.errors))
+
+    @property
     def peak_memory(self) -> int:
         """Most resident bytes that the child and what it started were seen with."""
         self._keeper.process.tree.usage()
@@ -110,7 +120,7 @@ class Child:
                     raise CannotRunError(f"{self.service}.{method}: {self._end_in_words(keeper.end)}; {self._last_words()}")
                 keeper.kill(EndKind.HANG, f"stopped at its limit of {seconds:g} s", EndKind.HANG.value)
                 deadline = math.inf
-            elif message["say"] == ReportKind.DONE:
+            elif message["say"] == ReportKind.DONE and message.get("task") == self._asked:
                 return self._value(method, message.get("result"))
 
     def _value(self, method: str, result: Any) -> Any:

@@ -1,54 +1,192 @@
-"""A rule of a user's own: a stranger's function of a Case, called here and nowhere else.
+"""A rule of a user's own: a stranger's function of a Case, asked in a process of its own behind the fence, and nowhere else.
 
-Whatever it does instead of answering (it raises, leaves by SystemExit, returns something else, does not come back) is said as
-the rule's own error, with its file and line. What ends the whole process (os._exit) is seen by whoever keeps that process.
+What it does instead of answering (it raises, leaves, returns something else, does not come back, takes all memory) is said as
+the rule's own error, with its file and line where there is one; nothing of it can reach what judges its answers. `Answering`
+is the process's side, `OwnRule` ours.
 """
 
 from __future__ import annotations
 
-import signal
+import atexit
+import importlib
+import importlib.util
+import os
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
-from typing import NoReturn
+from pathlib import Path
 
 from backend.case import Case, DType, MetadataMode
-from backend.errors import RuleFailedError, UsageError
+from backend.child.ends import EndKind
+from backend.child.service import Child
+from backend.child.tree import Limits
+from backend.errors import AiterfuzzError, RuleFailedError, RuleLostError, UsageError
 from backend.serving.policy import CaseRefused, Choice, LastPageLens
 
-ANSWER_SECONDS = 10.0
-"""A rule is asked a thousand times a second; one that takes this long for one answer does not come back."""
+DEFAULT_FUNCTION = "policy"
+"""Name looked for in a file that names none."""
+
+ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a Case that returns a Choice) or rule.toml"
+
+LIMITS = Limits(start=60.0, seconds=5.0, memory=2 << 30, processes=64)
+"""A rule is asked a thousand times a second: one that takes five seconds for an answer does not come back."""
+
+MOST_PROCESSES = 2
+"""A rule and the base that it is compared with; starting another ends the one that was started first."""
+
+MOST_SAID = 2000
+"""Characters of a refusal that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a rule says of a case: a choice, why it refuses, or how it fails (a sentence, and what tells it apart)."""
+
+    choice: Choice | None = None
+    refused: str | None = None
+    failed: tuple[str, str] | None = None
+
+
 class OwnRule:
     """Asks a user's function. name: as it was given on the command line.
 
-    Calling it raises CaseRefused where the function does, RuleFailedError where it does not answer.
+    Calling it raises CaseRefused where the function does, RuleFailedError where it does not answer: RuleLostError where its
+    process went with the case. The process is there from `start` or the first case on, and another after it was lost.
     """
 
-    name: str
-    function: object
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._child: Child | None = None
+        self._process = os.getpid()
 
     def __call__(self, case: Case) -> Choice:
         """The function's choice, checked."""
-        assert callable(self.function)
-        with called(self.name):
-            choice = self.function(case)
-        self._check(choice)
-        assert isinstance(choice, Choice)
-        return choice
+        with _ONE_AT_A_TIME:
+            answer = self._asked(case)
+        if answer.failed is not None:
+            raise RuleFailedError(*answer.failed)
+        if answer.choice is None:
+            raise CaseRefused(answer.refused or "")
+        _check(self.name, answer.choice)
+        return answer.choice
 
-    def _check(self, choice: object) -> None:
-        if not isinstance(choice, Choice):
-            raise RuleFailedError(f"rule {self.name}: returns {_short(choice)}, not a Choice (or it raises CaseRefused)")
-        for field, allowed in _FIELDS.items():
-            value = getattr(choice, field)
-            if not allowed.holds(value):
-                raise RuleFailedError(f"rule {self.name}: its choice has {field}={_short(value)}; allowed: {allowed.text}")
+    def start(self) -> None:
+        """Loads it. Raises UsageError where there is no such rule, RuleFailedError where loading it goes wrong."""
+        with _ONE_AT_A_TIME:
+            self._started()
+
+    def close(self) -> None:
+        """Ends its process, with all that it started."""
+        if self in _WITH_PROCESS:
+            _WITH_PROCESS.remove(self)
+        child, self._child = self._child, None
+        if child is not None and self._process == os.getpid():
+            child.close()
+
+    def _asked(self, case: Case) -> Answer:
+        child = self._started()
+        try:
+            answer: Answer = child.request("choose", Answer, case=case)
+        except AiterfuzzError as error:
+            ended = child.end
+            self.close()
+            if ended is None:
+                raise RuleLostError(f"rule {self.name}: says what is no answer ({error})", "no answer") from error
+            how = f"did not answer within {LIMITS.seconds:g} s" if ended.kind is EndKind.HANG else ended.how
+            said = f"; it said last: {child.said}" if child.said else ""
+            raise RuleLostError(f"rule {self.name}: its process {how}{said}", ended.discriminator) from error
+        return answer
+
+    def _started(self) -> Child:
+        if self._child is not None and self._process == os.getpid():
+            return self._child
+        while len(_WITH_PROCESS) >= MOST_PROCESSES:
+            _WITH_PROCESS[0].close()
+        place = Path(self.name.partition(":")[0])
+        readable = [place.absolute().parent] if place.suffix == ".py" else []
+        try:
+            self._child = Child(f"{__name__}:Answering", {"name": self.name}, LIMITS, readable=readable)
+        except (UsageError, RuleFailedError):
+            raise
+        except AiterfuzzError as error:
+            raise RuleFailedError(f"backend {self.name!r}: loading it goes wrong: {error}") from error
+        self._process = os.getpid()
+        _WITH_PROCESS.append(self)
+        return self._child
+
+
+_ONE_AT_A_TIME = threading.RLock()
+
+_WITH_PROCESS: list[OwnRule] = []
+"""Those that have a process, the oldest first."""
+
+
+def close_all() -> None:
+    """Ends the processes of all rules."""
+    for rule in list(_WITH_PROCESS):
+        rule.close()
+
+
+atexit.register(close_all)
+
+
+class Answering:
+    """The process's side of a rule. Raises UsageError where there is none of that name or its file cannot be loaded."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        place, _, function = name.partition(":")
+        module = _of_file(name, Path(place)) if place.endswith(".py") else _of_module(name, place)
+        wanted = function or DEFAULT_FUNCTION
+        self._function = getattr(module, wanted, None)
+        if not callable(self._function):
+            raise UsageError(f"backend {name!r}: no function {wanted!r} there; {ADVICE}")
+
+    def choose(self, case: Case) -> Answer:
+        """What the function says of a case."""
+        assert callable(self._function)
+        try:
+            with _called(self._name):
+                choice = self._function(case)
+            if not isinstance(choice, Choice):
+                said = f"rule {self._name}: returns {_short(choice)}, not a Choice (or it raises CaseRefused)"
+                raise RuleFailedError(said, "returns no Choice")
+            _check(self._name, choice)
+        except CaseRefused as refusal:
+            return Answer(refused=_text(refusal))
+        except RuleFailedError as error:
+            return Answer(failed=(str(error), error.how))
+        return Answer(choice)
+
+
+def _of_module(name: str, module: str) -> object:
+    try:
+        with _called(name):
+            return importlib.import_module(module)
+    except RuleFailedError as error:
+        # A ValueError or TypeError is of a name that no module has: ":x", ".:x".
+        if not isinstance(error.__cause__, (ImportError, ValueError, TypeError)):
+            raise
+        raise UsageError(f"backend {name!r}: module {module!r} cannot be imported ({error.__cause__}); {ADVICE}") from error
+
+
+def _of_file(name: str, path: Path) -> object:
+    if not path.is_file():
+        raise UsageError(f"backend {name!r}: no such file {str(path)!r}; {ADVICE}")
+    spec = importlib.util.spec_from_file_location(f"aiterfuzz_policy_{path.stem}", path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        with _called(name):
+            spec.loader.exec_module(module)
+    except RuleFailedError as error:
+        if not isinstance(error.__cause__, Exception):
+            raise
+        raise UsageError(f"backend {name!r}: the file cannot be loaded: {error}") from error
+    return module
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,44 +227,36 @@ _FIELDS: Mapping[str, _Allowed] = {
 }
 
 
+def _check(name: str, choice: Choice) -> None:
+    for field, allowed in _FIELDS.items():
+        value = getattr(choice, field)
+        if not allowed.holds(value):
+            said = f"rule {name}: its choice has {field}={_short(value)}; allowed: {allowed.text}"
+            raise RuleFailedError(said, f"chooses no {field}")
+
+
 @contextmanager
-def called(name: str) -> Iterator[None]:
-    """Runs a stranger's code: all that it raises is its own error, but for answers, our own messages and Ctrl-C."""
+def _called(name: str) -> Iterator[None]:
+    """Runs a stranger's code: all that it raises is its own error, but for a refusal."""
     try:
-        with _in_time(name):
-            yield
-    except (CaseRefused, RuleFailedError, UsageError, KeyboardInterrupt, MemoryError):
+        yield
+    except CaseRefused:
         raise
     except BaseException as error:
-        said = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
-        raise RuleFailedError(f"rule {name}: raises {said}; at {_place(error)}") from error
+        # The innermost place outside of Python's own import machinery.
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+        kind = type(error).__name__
+        said = f"{kind}: {_text(error)}" if _text(error) else kind
+        place = f"{frames[-1].filename}:{frames[-1].lineno} ({frames[-1].name})" if frames else "an unknown place"
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "an unknown place"
+        raise RuleFailedError(f"rule {name}: raises {said}; at {place}", f"{kind} in {where}") from error
 
 
-@contextmanager
-def _in_time(name: str) -> Iterator[None]:
-    """Ends what does not come back within ANSWER_SECONDS, where this thread can be interrupted and nobody else times it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
-        yield
-        return
-
-    def late(number: int, frame: FrameType | None) -> NoReturn:
-        del number
-        where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "an unknown place"
-        raise RuleFailedError(f"rule {name}: does not answer within {ANSWER_SECONDS:g} s; at {where}")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, ANSWER_SECONDS)
+def _text(error: BaseException) -> str:
     try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _place(error: BaseException) -> str:
-    """File and line at which it was raised, the innermost outside of Python's own import machinery."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    return f"{frames[-1].filename}:{frames[-1].lineno} ({frames[-1].name})" if frames else "an unknown place"
+        return str(error)[:MOST_SAID]
+    except Exception as another:
+        return f"text that raises {type(another).__name__}"
 
 
 def _short(value: object) -> str:

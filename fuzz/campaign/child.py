@@ -7,7 +7,9 @@ store.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -21,7 +23,7 @@ from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
 from backend.devices.kinds import device_kind
 from backend.devices.registry import open_device
-from backend.errors import AiterfuzzError
+from backend.errors import AiterfuzzError, RuleLostError
 from backend.outcome import reported
 from backend.path import Path
 from backend.revision.revision import host_of
@@ -102,7 +104,12 @@ class CampaignChild:
         frozen = self._frozen[task.generation]
         cases = maker.cases(task.chunk, frozen)
         dead = {each.position: died(cases[each.position], setup.device, each.how, each.discriminator) for each in task.dead}
-        report = run_chunk(task.chunk, cases, Safe(path, setup.device), frozen, self._slot.note, dead, setup.guided)
+        safe = Safe(path, setup.device)
+        try:
+            report = run_chunk(task.chunk, cases, safe, frozen, self._slot.note, dead, setup.guided)
+        except RuleLostError as lost:
+            self._slot.note(-1, -1)
+            return ChunkRan({}, (), str(lost))
         return ChunkRan(report.to_message(), tuple((position, cases[position]) for position in task.name))
 
     def _case(self, case: Case) -> CaseRan:
@@ -132,6 +139,7 @@ def main(slot: str) -> None:
     with contextlib.suppress(OSError):
         # Of all processes on the machine, the one that runs cases is the one to go when memory ends.
         FilePath("/proc/self/oom_score_adj").write_text("900")
+    tempfile.tempdir = os.getcwd()  # which the supervisor takes away, in whatever way this process ends
     made = Slot(FilePath(slot))
     # announced on its standard error, which its supervisor reads; what a first case compiles is no part of its time
     with announced(), noticed(made.pause, made.resume):

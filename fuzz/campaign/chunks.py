@@ -13,14 +13,15 @@ import numpy as np
 
 from backend.case import Case
 from backend.checks.numerics import death_once
-from backend.errors import CannotRunError, RuleFailedError
+from backend.errors import CannotRunError, RuleFailedError, RuleLostError
 from backend.fate import Fate
 from backend.outcome import Outcome, unmodelled
 from fuzz.campaign.best_cases import COMMON, Frozen
 from fuzz.campaign.features import better, features, parent
-from fuzz.campaign.outcomes import died, label_of
+from fuzz.campaign.outcomes import HANGS, died, label_of
 from fuzz.campaign.report import (
     NO_PARENT,
+    OF_A_RULE,
     CellCounts,
     CellKey,
     ChunkReport,
@@ -35,23 +36,35 @@ from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace
 from reprod.shrink import Runner
 
+MOST_LOST = 3
+CASES_A_LOSS = 50
+"""A rule's process may be lost at so many cases of a chunk, and at one more in each fifty; each costs a start of a process."""
+
 Note = Callable[[int, int], None]
 """Told (chunk, position) before a case runs, and (-1, -1) when none does."""
 
 
 class Safe:
-    """A path on which no case raises: an error of the program is a finding, what cannot run counts as not modelled."""
+    """A path on which no case raises: an error of the program is a finding, what cannot run counts as not modelled.
+
+    lost: how often a rule of the user's own was lost; why_lost: how, the last time.
+    """
 
     def __init__(self, path: Runner, device: str) -> None:
         self.path = path
         self.device = device
+        self.lost = 0
+        self.why_lost = ""
 
     def run(self, case: Case) -> Outcome:
         """The outcome of a case, whatever it raises."""
         try:
             return self.path.run(case)
         except RuleFailedError as failed:
-            return self._raised(case, failed.__cause__ or failed)
+            if isinstance(failed, RuleLostError):
+                self.lost += 1 if failed.how != HANGS else 1 + MOST_LOST
+                self.why_lost = str(failed)
+            return died(case, self.device, f"got no choice: {failed}", f"{OF_A_RULE}{failed.how}")
         except CannotRunError as error:
             return unmodelled(case, str(error))
         except Exception as error:
@@ -75,7 +88,8 @@ def run_chunk(
 ) -> ChunkReport:
     """Runs the cases of a chunk in their order. dead: outcomes of those that must not be run again, by position.
 
-    keep: whether cases are reported whole that are the best so far to breed from for something that they reach.
+    keep: whether cases are reported whole that are the best so far to breed from for something that they reach. Raises
+    RuleLostError where a rule of the user's own is lost so often that going on is of no use.
     """
     tally = _Tally(frozen, keep)
     begin = time.perf_counter()
@@ -85,6 +99,8 @@ def run_chunk(
             continue
         note(chunk, position)
         tally.count(position, case, path.run(case))
+        if path.lost > MOST_LOST + position // CASES_A_LOSS:
+            raise RuleLostError(f"{path.why_lost}; after {position + 1:,} cases it is not asked any more")
     note(-1, -1)
     return tally.report(chunk, time.perf_counter() - begin)
 

@@ -76,10 +76,14 @@ class RunChunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRan:
-    """Answers RunChunk. report: ChunkReport.to_message(); named: position and case of each that was asked for."""
+    """Answers RunChunk. report: ChunkReport.to_message(); named: position and case of each that was asked for.
+
+    missing: why it was given up, where a rule of the user's own is lost again and again; there is no report then.
+    """
 
     report: Mapping[str, Any]
     named: tuple[tuple[int, Case], ...]
+    missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

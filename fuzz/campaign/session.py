@@ -17,7 +17,6 @@ from typing import Any
 
 from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError
-from backend.serving.registry import named_policy
 from fuzz.campaign.collaborators import Log, NoLog, NothingKnown, Triage
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
@@ -94,8 +93,6 @@ def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
             store.carry_over(unclear)
         _Session(config, manner, store, pool, workers, known, made_by).run()
         lock.release()
-    if manner is CAMPAIGN:
-        named_policy(config.backend)  # its page runs smallest cases again
     return summarised(config)
 
 
@@ -125,8 +122,6 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
         store.configure(config)
         _Session(config, CAMPAIGN, store, pool, pool.workers(config.workers), known, made_by).run()
     lock.release()
-    if "backend" in changes:
-        named_policy(config.backend)  # its page runs smallest cases again
     return summarised(config)
 
 

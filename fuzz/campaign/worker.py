@@ -179,6 +179,8 @@ class CaseSupervisor:
             )
             answer = self._ask(task, ChunkRan)
             if not isinstance(answer, EndedAt):
+                if answer.missing is not None:
+                    raise CannotRunError(answer.missing)
                 child.generations.add(generation)
                 named = dict(answer.named)
                 return ChunkDone(ChunkReport.from_message(answer.report), tuple(_loss(loss, named) for loss in losses))

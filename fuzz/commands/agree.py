@@ -106,8 +106,8 @@ def _examined(
     from backend.call import Call
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
-    from backend.serving.registry import named_policy
     from fuzz.agree import drawn_calls, examine
+    from fuzz.campaign.rule import rule_of_a_person
 
     ends = None if arguments.seconds is None else time.monotonic() + arguments.seconds
     if arguments.recorded is not None:
@@ -115,7 +115,7 @@ def _examined(
         given = ((path.launched(each.case), each.seen) for each in _read(arguments.recorded))
     else:
         for backend in arguments.backends:
-            named_policy(backend)
+            rule_of_a_person(backend)
         spaces = [_space(arguments, backend, source) for backend in arguments.backends]
         given = ((made, {}) for made in drawn_calls(spaces, arguments.seed, source, agreement))
     for made, before in given:

@@ -48,14 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.devices.kinds import notice
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
-    from backend.serving.registry import runs_code
-    from fuzz.apart import is_apart, run_apart
     from fuzz.compiling import announced
     from reprod.explain import bases_line, explain
 
-    named = given_case_fields(arguments).get("backend")
-    if named is not None and runs_code(named) and not is_apart():
-        return run_apart(arguments.typed, f"rule {named}")
     case = _case(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     path = CasePath(host_of(source), _device(arguments, source))
@@ -88,11 +83,11 @@ def _case(arguments: argparse.Namespace) -> Case:
     from backend.case import FIELDS, Case
     from backend.case_fields import REQUIRED
     from backend.codec import read_file
-    from backend.serving.registry import named_policy
+    from fuzz.campaign.rule import rule_of_a_person
 
     given = given_case_fields(arguments)
     if "backend" in given:
-        named_policy(given["backend"])
+        rule_of_a_person(given["backend"])
     if arguments.case is not None:
         return read_file(Case, arguments.case).replace(**given)
     missing = [field.formerly or field.flag for field in FIELDS if field.neutral is REQUIRED and field.name not in given]

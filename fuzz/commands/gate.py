@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from fuzz.report.model import Report
 
 
-GRACE = 120.0
-"""Seconds beyond the budget after which a rule's child process is ended: shrinking what was found is not counted."""
-
-COMPILING = 300.0
-"""The same, for a revision whose planners are compiled from its own text."""
-
-
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
     command = commands.add_parser(
@@ -63,14 +56,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Gates a source; 1 where something is blamed on it."""
-    from backend.child.fence import weaker_than_promised
     from fuzz.compiling import announced as compiling
+    from fuzz.fence_line import say_what_the_fence_lacks
 
     started = time.monotonic()
     check(arguments)
-    weaker = weaker_than_promised()
-    if weaker is not None:
-        say(f"aiterfuzz: {weaker}")
+    say_what_the_fence_lacks()
     with compiling():
         return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started)
 
@@ -108,31 +99,17 @@ def plan(arguments: argparse.Namespace) -> GatePlan:
 
 def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
-    from backend.child.service import SERVICE_LIMITS, Child
-    from backend.git import folders_of
-    from backend.real.frameworks.fetch import from_here
-    from backend.serving.backends import BACKENDS
-    from fuzz.gate.policy import GatedRule, report
+    from backend.aiter.codefiles import open_source
+    from backend.devices.registry import open_device
+    from backend.path import Path as CasePath
+    from backend.revision.revision import host_of
+    from fuzz.gate.policy import gate_policy, report
 
-    names = {"rule": arguments.source, "base": arguments.base, "aiter": arguments.aiter}
-    asked = {name: value if value in BACKENDS or value is None else from_here(value) for name, value in names.items()}
-    grace = GRACE if arguments.aiter is None else GRACE + COMPILING
-    limits = dataclasses.replace(SERVICE_LIMITS, seconds=arguments.seconds + grace)
-    rules = [Path(rule.partition(":")[0]) for rule in (arguments.source, arguments.base) if rule is not None]
-    folders = [rule.absolute().parent for rule in rules if rule.exists()]
-    checkout = () if arguments.aiter is None else folders_of(arguments.aiter)
-    with Child("fuzz.gate.policy:Service", {}, limits, readable=[*folders, *checkout]) as child:
-        gated: GatedRule = child.request(
-            "gate",
-            GatedRule,
-            **asked,
-            device=arguments.device,
-            tensors=_tensors(arguments),
-            heads=tuple(arguments.heads or ()),
-            seconds=arguments.seconds,
-            seed=arguments.seed,
-        )
-    return tell(report(dataclasses.replace(gated, rule=arguments.source, base=arguments.base)), arguments)
+    source = open_source(arguments.aiter) if arguments.aiter is not None else None
+    path = CasePath(host_of(source), open_device(arguments.device, source))
+    heads = tuple(arguments.heads or ())
+    gated = gate_policy(arguments.source, arguments.base, path, _tensors(arguments), heads, arguments.seconds, arguments.seed)
+    return tell(report(gated), arguments)
 
 
 def tell(made: Report, arguments: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,16 +77,14 @@ def _split_at_dashes(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the script; its findings follow what it prints."""
-    from backend.child.fence import weaker_than_promised
     from backend.child.tree import Limits
     from backend.real.script.options import Options
+    from fuzz.fence_line import say_what_the_fence_lacks
     from reprod.verify import verification_lines, verify
 
     options = Options(arguments.arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
-    weaker = weaker_than_promised()
-    if weaker is not None:
-        print(f"aiterfuzz: {weaker}", file=sys.stderr)
+    say_what_the_fence_lacks()
     done = verify(arguments.script, arguments.arguments, options, limits, passed=arguments.env, readable=arguments.read)
     print("\n".join(verification_lines(done)))
     return done.code

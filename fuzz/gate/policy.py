@@ -9,16 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from backend.aiter.codefiles import open_source
 from backend.case import Case
 from backend.codec import to_plain
 from backend.devices.kinds import notice
-from backend.devices.registry import open_device
 from backend.fate import Fate
 from backend.findings import worst
 from backend.outcome import Outcome
 from backend.path import Path
-from backend.revision.revision import host_of
 from backend.serving.bounds import SGLANG
 from backend.serving.registry import named_policy
 from fuzz.campaign.outcomes import WithinSpace
@@ -114,26 +111,6 @@ def report(gated: GatedRule) -> Report:
             "faults": [to_plain(fault) | {"blamed": not fault.in_base} for fault in gated.faults],
         },
     )
-
-
-class Service:
-    """Gates rules in a child process: a rule is a stranger's code."""
-
-    def gate(
-        self,
-        rule: str,
-        base: str | None,
-        device: str,
-        aiter: str | None,
-        tensors: tuple[Tensors, ...],
-        heads: tuple[int, ...],
-        seconds: float,
-        seed: int,
-    ) -> GatedRule:
-        """What the rule brings."""
-        source = open_source(aiter) if aiter is not None else None
-        path = Path(host_of(source), open_device(device, source))
-        return gate_policy(rule, base, path, tensors, heads, seconds, seed)
 
 
 @dataclass(slots=True)

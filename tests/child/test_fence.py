@@ -113,14 +113,23 @@ def test_a_script_sees_the_variables_that_it_is_given(probe: str, tmp_path: Path
     assert answers(done.stdout + done.stderr) == REFUSED | {"variables": ["MY_SECRET"]}
 
 
-def test_a_rule_under_gate(probe: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["gate", "rule.py", "--seconds", "1"],
+        ["explain", "--backend", "rule.py", "--heads", "64", "--kv-lens", "1"],
+        ["run", "--backend", "rule.py"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_rule(command: list[str], probe: str, tmp_path: Path) -> None:
     needs_bubblewrap()
     folder = tmp_path / "rules"
     folder.mkdir()
     rule = "def policy(case):\n    raise SystemExit(1)\n"
     says = probe.replace('print("ANSWERS", ', 'raise ValueError("ANSWERS " + ').replace(", flush=True", "")
     (folder / "rule.py").write_text(says + rule)
-    done = command_line(folder, "gate", "rule.py", "--seconds", "1")
+    done = command_line(folder, *command)
     said = done.stderr[done.stderr.index("ANSWERS ") :].splitlines()[0].partition("}")[0] + "}"
     assert answers(said) == REFUSED
 

@@ -28,7 +28,7 @@ def aiterfuzz(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [sys.executable, "-m", "fuzz.cli", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, "AITERFUZZ_FENCE": "none"},  # behind another one it could leave no mark
         capture_output=True,
         text=True,
         check=False,

@@ -111,7 +111,8 @@ def test_own_policy_from_a_file(tmp_path: Path) -> None:
 def test_own_policy_from_a_module() -> None:
     own = named_policy("backend.serving.sglang:SGLANG_27188")
     assert isinstance(own, OwnRule)
-    assert own.function is BACKENDS["sglang-27188"].rule
+    case = Case(num_head=64, kv_lens=(9, 4), max_seqlen_q=3)
+    assert own(case) == BACKENDS["sglang-27188"].rule(case)
 
 
 @pytest.mark.parametrize(

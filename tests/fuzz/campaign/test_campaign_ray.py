@@ -16,6 +16,7 @@ import pytest
 from disturbed import Soak, start
 from ray_nodes import ray_nodes
 from undisturbed import outcomes
+from weather import everywhere
 
 from backend.case import DType
 from backend.errors import CannotRunError, UsageError
@@ -24,8 +25,6 @@ from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
 from fuzz.campaign.summary import LossKind
 from fuzz.verdict import Conclusion
-
-WEATHER = Path(__file__).with_name("weather.py")
 
 WORKERS = min(2, len(os.sched_getaffinity(0)))
 
@@ -36,8 +35,14 @@ LIMIT = 240.0
 """Seconds for one campaign: some hundred times what it takes."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _weather() -> Iterator[None]:
+    with everywhere():
+        yield
+
+
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(_weather: None) -> Iterator[str]:
     """Of a Ray that several tests share."""
     with ray_nodes(WORKERS) as (where, _):
         yield where
@@ -103,7 +108,7 @@ def test_a_long_soak_leaves_no_trace_in_the_results(tmp_path: Path) -> None:
 def _soak(tmp_path: Path, cases: int, seconds: float, pauses: tuple[float, float], seed: int) -> None:
     folder = tmp_path / "soak"
     common = ["--cases", str(cases), "--chunk-cases", "50", "--generation-chunks", "8", "--workers", str(WORKERS), *QUICK]
-    soak = Soak(["--backend", f"{WEATHER}:takes_its_time", *common], folder, Random(seed))
+    soak = Soak(["--backend", "weather-takes_its_time", *common], folder, Random(seed))
     code = soak.run(seconds, pauses, limit=seconds + LIMIT)
     said = folder.with_suffix(".log").read_text()
     assert code == 1, said
@@ -115,7 +120,7 @@ def _soak(tmp_path: Path, cases: int, seconds: float, pauses: tuple[float, float
     assert not summary.lost_chunks
     # A driver that is killed before its workers are there has begun no session.
     assert len(summary.members[0].sessions) <= 1 + sum(kill.startswith("driver") for kill in soak.kills)
-    config = CampaignConfig(backend=f"{WEATHER}:calm", cases=cases, chunk_cases=50, generation_chunks=8)
+    config = CampaignConfig(backend="weather-calm", cases=cases, chunk_cases=50, generation_chunks=8)
     assert stored(folder) == outcomes(config)
     assert {finding.signature: finding.count for finding in summary.findings} == _faults(config)
 
@@ -130,10 +135,10 @@ def _faults(config: CampaignConfig) -> dict[str, int]:
 
 
 def test_a_case_that_kills_its_process_is_a_finding_and_the_rest_goes_on(address: str, tmp_path: Path) -> None:
-    config = CampaignConfig(f"{WEATHER}:calm", cases=40, chunk_cases=20, query_rows=(1,), max_kv_len=1024, seed=6)
+    config = CampaignConfig("weather-calm", cases=40, chunk_cases=20, query_rows=(1,), max_kv_len=1024, seed=6)
     flags = ["--cases", "40", "--chunk-cases", "20", "--qlen", "1", "--max-kv", "1024", "--seed", "6"]
     flags += ["--address", address, "--repeats", "2", "--shrink-tries", "4"]
-    code, said = campaign(["--backend", f"{WEATHER}:aborts", *flags], tmp_path / "a")
+    code, said = campaign(["--backend", "weather-aborts", *flags], tmp_path / "a")
     assert code == 1, said
     summary = load_summary(tmp_path / "a")
     assert summary.counts.cases == 40
@@ -152,9 +157,9 @@ def test_a_case_that_kills_its_process_is_a_finding_and_the_rest_goes_on(address
 def test_ctrl_c_writes_everything_and_the_campaign_goes_on(address: str, tmp_path: Path) -> None:
     """SIGINT to the whole group, as a terminal sends it, in the middle of a campaign."""
     folder = tmp_path / "a"
-    config = CampaignConfig(backend=f"{WEATHER}:calm", cases=600, chunk_cases=20)
+    config = CampaignConfig(backend="weather-calm", cases=600, chunk_cases=20)
     flags = ["--cases", "600", "--chunk-cases", "20", "--workers", str(WORKERS), "--address", address, *QUICK]
-    process = start(["--backend", f"{WEATHER}:takes_its_time", *flags, "--out", str(folder)], tmp_path / "log")
+    process = start(["--backend", "weather-takes_its_time", *flags, "--out", str(folder)], tmp_path / "log")
     _until(lambda: (folder / "campaign.sqlite").exists() and load_summary(folder).counts.cases >= 40)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(LIMIT) in (1, 3), (tmp_path / "log").read_text()
@@ -164,7 +169,7 @@ def test_ctrl_c_writes_everything_and_the_campaign_goes_on(address: str, tmp_pat
     assert 40 <= stopped.counts.cases < 600
     wanted = outcomes(config)
     assert stored(folder) == {chunk: wanted[chunk] for chunk in stored(folder)}
-    again = start(["--resume", "--backend", f"{WEATHER}:takes_its_time", "--out", str(folder)], tmp_path / "log")
+    again = start(["--resume", "--backend", "weather-takes_its_time", "--out", str(folder)], tmp_path / "log")
     assert again.wait(LIMIT) == 1, (tmp_path / "log").read_text()
     assert stored(folder) == wanted
     assert load_summary(folder).complete
@@ -197,14 +202,14 @@ def test_a_killed_campaign_names_the_cases_that_ran(address: str, tmp_path: Path
     """Killed while every worker is at a case that hangs: the next session says which."""
     folder, slots = tmp_path / "a", tmp_path / "a" / "running"
     flags = ["--cases", "4000", "--chunk-cases", "20", "--workers", str(WORKERS), "--address", address, *QUICK]
-    process = start(["--backend", f"{WEATHER}:hangs_late", *flags, "--out", str(folder)], tmp_path / "log")
+    process = start(["--backend", "weather-hangs_late", *flags, "--out", str(folder)], tmp_path / "log")
     _until(lambda: _still(slots))
     process.kill()
     process.wait()
     hanging = [read_case(folder, chunk, position) for chunk, position in _places(slots)]
     assert len(hanging) == WORKERS
     assert all(len(case.kv_lens) == 3 for case in hanging)
-    process = start(["--resume", "--backend", f"{WEATHER}:hangs_late", "--out", str(folder)], tmp_path / "log")
+    process = start(["--resume", "--backend", "weather-hangs_late", "--out", str(folder)], tmp_path / "log")
     _until(lambda: any(loss.kind is LossKind.DRIVER for loss in load_summary(folder).losses))
     process.kill()
     process.wait()
@@ -262,7 +267,7 @@ def test_a_lost_node_is_weather(tmp_path: Path) -> None:
     """One worker a node on a cluster of two; a node is killed, and the other does the rest."""
     folder = tmp_path / "a"
     with ray_nodes(1, 1) as (where, remove):
-        flags = ["--backend", f"{WEATHER}:takes_its_time", "--cases", "4000", "--chunk-cases", "50", "--workers", "2", *QUICK]
+        flags = ["--backend", "weather-takes_its_time", "--cases", "4000", "--chunk-cases", "50", "--workers", "2", *QUICK]
         process = start([*flags, "--address", where, "--out", str(folder)], tmp_path / "log")
         _until(lambda: (folder / "campaign.sqlite").exists() and load_summary(folder).counts.cases >= 300)
         remove()
@@ -271,7 +276,7 @@ def test_a_lost_node_is_weather(tmp_path: Path) -> None:
     assert summary.complete
     assert summary.counts.cases == 4000
     assert len(summary.losses) >= 1
-    assert stored(folder) == outcomes(CampaignConfig(backend=f"{WEATHER}:calm", cases=4000, chunk_cases=50))
+    assert stored(folder) == outcomes(CampaignConfig(backend="weather-calm", cases=4000, chunk_cases=50))
 
 
 def test_what_ray_lacks_is_said_at_once() -> None:

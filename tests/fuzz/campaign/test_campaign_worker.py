@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from disturbed import descendants
 from undisturbed import labels, outcomes
+from weather import everywhere
 
 from backend.case import Case
 from backend.codec import from_plain
@@ -26,8 +27,6 @@ from fuzz.campaign.present_case import At, Slot, read_slot
 from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.worker import Broken, CaseSupervisor, Investigated, Worker
 from fuzz.provenance import provenance
-
-WEATHER = Path(__file__).with_name("weather.py")
 
 CASES = 12
 """Of a chunk; exactly one of them is marked, which a test checks."""
@@ -45,13 +44,19 @@ COMMON = {
 
 
 def config(name: str) -> CampaignConfig:
-    return CampaignConfig(backend=f"{WEATHER}:{name}", **COMMON)  # type: ignore[arg-type]
+    return CampaignConfig(backend=f"weather-{name}", **COMMON)  # type: ignore[arg-type]
 
 
 def order(name: str, device: str = "model", **changes: float) -> WorkerSetup:
     made_by = provenance("model", ("2026-06",), None)
     made = WorkerSetup(config(name).space(), config(name).seed, CASES, True, device, None, 60.0, 900, 2, 3, made_by)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _weather() -> Iterator[None]:
+    with everywhere():
+        yield
 
 
 @pytest.fixture
@@ -87,7 +92,7 @@ def test_a_slot_outlives_what_wrote_it(tmp_path: Path) -> None:
 )
 def test_the_case_that_did_it_is_named_and_the_others_go_on(slot: Path, name: str, kind: LossKind, discriminator: str) -> None:
     calm = outcomes(config("calm"))[0]
-    supervisor = CaseSupervisor(order(name, seconds_a_case=1.5 if name == "hangs" else 60.0), slot)
+    supervisor = CaseSupervisor(order(name, seconds_a_case=6.0 if name == "hangs" else 60.0), slot)
     try:
         done = supervisor.chunk(0, 0, None)
     finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from undisturbed import outcomes
+from weather import everywhere
 
 from backend.case import Case
 from backend.errors import UsageError
@@ -73,9 +75,32 @@ def test_a_rule_that_leaves_when_it_is_loaded_cannot_run(
     rule.write_text(LEAVES_WHEN_LOADED[name])
     assert main([*command, "--backend", str(rule), "--cases", "3", "--out", str(tmp_path / "out")]) == 3
     printed = capsys.readouterr()
-    assert printed.err.startswith("aiterfuzz: backend")
+    assert printed.err.startswith(("aiterfuzz: backend", "aiterfuzz: rule"))
     assert printed.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_case_that_kills_its_process_is_named_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a device may do: here the process is killed at its 8th case, and again when that is run alone."""
+    flags = ["--heads", "32", "--cases", "12", "--repeats", "1", "--shrink-tries", "5", "--out", str(tmp_path)]
+    with everywhere():
+        assert main(["run", "--backend", "weather-kills_at_its_eighth", *flags]) == 1
+    assert "died/device model/SIGKILL" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [line["number"] for line in lines if line["event"] == "started"] == list(range(1, 13))
+
+
+def test_a_rule_that_leaves_now_and_then_ends_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = tmp_path / "rule.py"
+    rule.write_text(
+        "import os\nfrom backend.serving.sglang import SGLANG_27188\nasked = []\ndef policy(case):\n"
+        "    asked.append(case)\n    if len(asked) > 5:\n        os._exit(0)\n    return SGLANG_27188(case)\n"
+    )
+    assert main(["run", "--backend", str(rule), "--cases", "300", "--out", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"rule {rule}: its process ended with exit status 0; after 24 cases it is not asked any more" in said
 
 
 def test_a_run_replaces_a_run_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

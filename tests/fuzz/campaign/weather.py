@@ -1,16 +1,19 @@
-"""Backends that behave like weather: policies which kill, hang or fill the process that runs certain cases.
+"""Backends that behave like weather: rules which kill, hang or fill the process that runs certain cases, as a device may.
 
-Given to a campaign as `weather.py:name`. Everything else about a case is as sglang decides.
+`everywhere` makes them built-in ones, called "weather-" and the name, here and in the Python processes that are started from
+here: a rule of one's own runs in a process of its own and could not do it. All else about a case is as sglang decides.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from backend.case import Case
+from backend.serving.bounds import OWN_POLICY
 from backend.serving.policy import Choice
 from backend.serving.sglang import SGLANG_27188
 
@@ -96,6 +99,15 @@ def leaves(case: Case) -> Choice:
     return SGLANG_27188(case)
 
 
+def kills_at_its_eighth(case: Case) -> Choice:
+    """Of each process: once, or in each one after, as many cases as there are."""
+    global _CALLS
+    _CALLS += 1
+    if _CALLS == 8:
+        os.kill(os.getpid(), 9)
+    return SGLANG_27188(case)
+
+
 def raises(case: Case) -> Choice:
     if marked(case):
         raise ZeroDivisionError("of the policy")
@@ -112,3 +124,31 @@ def takes_its_time(case: Case) -> Choice:
     """Slow enough that a kill hits a case and not the time between two."""
     time.sleep(0.002)
     return SGLANG_27188(case)
+
+
+def add(backends: dict[str, object], row: type) -> None:
+    """Adds them to the built-in backends."""
+    kinds = (calm, aborts, segfaults, aborts_once, aborts_sometimes, hangs, hangs_late, eats_memory, leaves, raises)
+    for rule in (*kinds, kills_at_its_eighth, takes_long, takes_its_time):
+        name = f"weather-{rule.__name__}"
+        backends[name] = row(name, rule, OWN_POLICY, "as the weather is")
+
+
+@contextmanager
+def everywhere() -> Iterator[None]:
+    """Adds them here and in every Python process that is started meanwhile."""
+    from backend.serving.backends import BACKENDS, Backend
+
+    kept, path = dict(BACKENDS), os.environ.get("PYTHONPATH")
+    add(BACKENDS, Backend)  # type: ignore[arg-type]
+    folder = Path(__file__).with_name("in_every_python")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), path]))
+    try:
+        yield
+    finally:
+        BACKENDS.clear()
+        BACKENDS.update(kept)
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
