@@ -41,7 +41,7 @@ MOST_SAID = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RuleAnswer:
     """What a rule says of a case: a choice, why it refuses, or how it fails (a sentence, and what tells it apart)."""
 
     choice: Choice | None = None
@@ -85,10 +85,10 @@ class OwnRule:
         if child is not None and self._process == os.getpid():
             child.close()
 
-    def _asked(self, case: Case) -> Answer:
+    def _asked(self, case: Case) -> RuleAnswer:
         child = self._started()
         try:
-            answer: Answer = child.request("choose", Answer, case=case)
+            answer: RuleAnswer = child.request("choose", RuleAnswer, case=case)
         except AiterfuzzError as error:
             ended = child.end
             self.close()
@@ -144,7 +144,7 @@ class Answering:
         if not callable(self._function):
             raise UsageError(f"backend {name!r}: no function {wanted!r} there; {ADVICE}")
 
-    def choose(self, case: Case) -> Answer:
+    def choose(self, case: Case) -> RuleAnswer:
         """What the function says of a case."""
         assert callable(self._function)
         try:
@@ -155,10 +155,10 @@ class Answering:
                 raise RuleFailedError(said, "returns no Choice")
             _check(self._name, choice)
         except CaseRefused as refusal:
-            return Answer(refused=_text(refusal))
+            return RuleAnswer(refused=_text(refusal))
         except RuleFailedError as error:
-            return Answer(failed=(str(error), error.how))
-        return Answer(choice)
+            return RuleAnswer(failed=(str(error), error.how))
+        return RuleAnswer(choice)
 
 
 def _of_module(name: str, module: str) -> object:
