@@ -245,6 +245,17 @@ def _device(machine: ReplayDevice, source: CodeSource | None) -> Device:
     return ModelDevice(known=from_row(to_row(KernelTraits()) | dict(machine.planted)))
 
 
+def shipped_corpus() -> FilePath:
+    """The folder of known faults that comes with this project, in a checkout as in an installed wheel.
+
+    Raises CannotRunError where it was installed without: what is known would be called new, and known shapes not be tried.
+    """
+    folder = FilePath(__file__).parents[1] / "corpus"
+    if not any(folder.glob("*.json")):
+        raise CannotRunError(f"{folder}: the known faults are missing there; install aiterfuzz again, they are part of it")
+    return folder
+
+
 def load_corpus(path: FilePath) -> tuple[CorpusEntry, ...]:
     """The entries of a folder (every *.json directly in it), or of one file, in the order of their ids.
 

@@ -285,9 +285,10 @@ def _make_folder(folder: Path) -> None:
 def _triage(config: CampaignConfig, manner: Manner) -> Triage:
     if not manner.triage:
         return NothingKnown()
-    from fuzz.campaign.triage import KnownFaults, default_corpus
+    from fuzz.campaign.triage import KnownFaults
+    from reprod.corpus import shipped_corpus
 
-    return KnownFaults(default_corpus() if config.corpus is None else Path(config.corpus))
+    return KnownFaults(shipped_corpus() if config.corpus is None else Path(config.corpus))
 
 
 def _provenance(config: CampaignConfig, releases: tuple[str, ...]) -> Provenance:

@@ -17,18 +17,12 @@ from reprod.corpus import CorpusEntry, OpenPaths, ReplayDevice, load_corpus
 from reprod.shrink import Runner
 
 
-def default_corpus() -> Path | None:
-    """The repository's own, where aiterfuzz runs from a checkout."""
-    folder = Path(__file__).parents[2] / "corpus"
-    return folder if folder.is_dir() else None
-
-
 class KnownFaults:
     """The faults of a corpus; raises UsageError for a broken one."""
 
-    def __init__(self, corpus: Path | None, path: Runner | None = None) -> None:
-        self._entries: tuple[CorpusEntry, ...] = load_corpus(corpus) if corpus is not None else ()
-        self._path = path if path is not None or corpus is None else OpenPaths()(ReplayDevice("model", None))
+    def __init__(self, corpus: Path, path: Runner | None = None) -> None:
+        self._entries: tuple[CorpusEntry, ...] = load_corpus(corpus)
+        self._path = path if path is not None else OpenPaths()(ReplayDevice("model", None))
         self._signatures: dict[str, list[tuple[CorpusEntry, Case]]] | None = None
 
     @property

@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a file, gzipped or not; - for standard input")
     command.add_argument("--aiter", metavar="PATH[@REV]", help="checkout of ROCm/aiter; REV overrules the log's")
-    command.add_argument("--corpus", type=Path, metavar="DIR", help="known faults (corpus/ beside the sources)")
+    command.add_argument("--corpus", type=Path, metavar="DIR", help="known faults (those that come with aiterfuzz)")
     command.add_argument("--seconds", type=seconds, default=75.0, metavar="S", help="time limit, script included (75)")
     command.add_argument("--out", type=Path, metavar="DIR", help="write case.json, explain.txt, repro.py, diagnosis.txt there")
     command.add_argument("--no-script", action="store_true", help="do not run a script on the simulated GPU")
@@ -37,14 +37,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the page; see EPILOG for what it returns."""
-    from reprod.diagnose.candidates import corpus_of
+    from reprod.corpus import load_corpus, shipped_corpus
     from reprod.diagnose.diagnosis import diagnose
     from reprod.diagnose.page import page
     from reprod.folder import prepare_folder
 
     if arguments.out is not None:
         prepare_folder(arguments.out)
-    entries = corpus_of(arguments.corpus)
+    entries = load_corpus(arguments.corpus or shipped_corpus())
     done = diagnose(arguments.logs, arguments.aiter, entries, arguments.seconds, script=not arguments.no_script)
     lines = tuple(page(done))
     print("\n".join(lines))

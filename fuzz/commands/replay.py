@@ -26,7 +26,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Runs each entry of a corpus on its faulty and on its fixed side; at one revision of AITER, where --aiter "
         "names one, the first case of each. Exits 1 where an entry has changed, or a fault is found at that revision.",
     )
-    command.add_argument("corpus", nargs="+", type=Path, metavar="CORPUS", help="folder of entries, or one entry's file")
+    command.add_argument(
+        "corpus",
+        nargs="*",
+        type=Path,
+        metavar="CORPUS",
+        help="folder of entries, or one entry's file (all that come with aiterfuzz)",
+    )
     command.add_argument(
         "--aiter",
         metavar="PATH[@REV]",
@@ -46,10 +52,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each entry as it is known, or the matrix; 1 where one has changed, 3 where one could not run."""
     from fuzz.compiling import announced
-    from reprod.corpus import OpenPaths, load_corpus
+    from reprod.corpus import OpenPaths, load_corpus, shipped_corpus
     from reprod.matrix import Column
 
-    entries = [entry for path in arguments.corpus for entry in load_corpus(path)]
+    entries = [entry for path in arguments.corpus or [shipped_corpus()] for entry in load_corpus(path)]
     checkout, mark, revision = (arguments.aiter or "").rpartition("@")
     at = mark and checkout and not Path(arguments.aiter).exists()
     if at and (arguments.matrix or arguments.markdown is not None):

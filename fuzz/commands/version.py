@@ -21,7 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.errors import CannotRunError
     from backend.serving.backends import BACKENDS
     from fuzz.provenance import provenance
+    from reprod.corpus import load_corpus, shipped_corpus
 
+    entries = load_corpus(shipped_corpus())
     found = provenance("none", RELEASES, None)
     try:
         code_objects = installed_wheel().label
@@ -33,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         "packages": ", ".join(f"{name} {version}" for name, version in found.versions.items()),
         "AITER rules": ", ".join(f"{name} ({release(name).commit[:12]})" for name in RELEASES),
         "code objects": code_objects,
+        "corpus": f"{len(entries)} known faults and controls, {shipped_corpus()}",
         "backends": ", ".join(BACKENDS),
         "devices": ", ".join(DEVICES),
     }

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from backend.case import Case
 from backend.errors import UsageError
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
-from fuzz.campaign.triage import default_corpus
 from fuzz.gate.sweep import Tensors
-from reprod.corpus import CorpusEntry, load_corpus
+from reprod.corpus import CorpusEntry, load_corpus, shipped_corpus
 
 MAX_TOKENS = 200_000
 """KV tokens of a scenario's pool; a longer case says nothing more of a backend's own rule."""
@@ -21,9 +20,8 @@ MAX_TOKENS = 200_000
 
 def corpus_scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
     """One scenario for each distinct case of the corpus that fits what is being gated."""
-    folder = default_corpus()
     seen: set[Scenario] = set()
-    for entry in load_corpus(folder) if folder is not None else ():
+    for entry in load_corpus(shipped_corpus()):
         for scenario in _of_entry(entry, tensors, heads, release):
             if scenario not in seen:
                 seen.add(scenario)

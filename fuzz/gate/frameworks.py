@@ -16,9 +16,9 @@ from backend.codec import read_file
 from backend.errors import UsageError
 from backend.real.frameworks.scenarios import Scenario, StepKind
 from fuzz.campaign.summary import KnownReference
-from fuzz.campaign.triage import default_corpus
 from fuzz.gate.judge import Shape, Sighting
 from fuzz.gate.sweep import Tensors
+from reprod.corpus import shipped_corpus
 
 FOLDER = "frameworks"
 
@@ -72,9 +72,9 @@ class FrameworkFault:
 
 
 @cache
-def framework_faults(corpus: Path | None) -> tuple[FrameworkFault, ...]:
-    """The entries, in the order of their ids; raises UsageError for a broken one. None: no corpus, nothing known."""
-    files = sorted((corpus / FOLDER).glob("*.json")) if corpus is not None else []
+def framework_faults(corpus: Path) -> tuple[FrameworkFault, ...]:
+    """The entries, in the order of their ids; raises UsageError for a broken one."""
+    files = sorted((corpus / FOLDER).glob("*.json"))
     entries = tuple(read_file(FrameworkFault, file) for file in files)
     for file, entry in zip(files, entries, strict=True):
         if file.stem.split("-")[0] != entry.id:
@@ -91,7 +91,7 @@ Identity = tuple[str, Shape, str]
 
 def identity(sighting: Sighting) -> Identity:
     """A known fault of a certain life and the same signature outside such a life are two faults: the one hides no other."""
-    known = next((entry.id for entry in framework_faults(default_corpus()) if entry.is_it(sighting)), "")
+    known = next((entry.id for entry in framework_faults(shipped_corpus()) if entry.is_it(sighting)), "")
     return sighting.signature, sighting.shape, known
 
 
@@ -105,7 +105,7 @@ def whoever_shows_it(sighting: Sighting) -> Identity:
 
 def framework_scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
     """The scenarios of every entry, open and mended, that fit what is being gated."""
-    for entry in framework_faults(default_corpus()):
+    for entry in framework_faults(shipped_corpus()):
         for scenario in entry.scenarios:
             first = scenario.backends[0]
             wanted = Tensors(scenario.arch, first.q_dtype, first.kv_dtype) in tensors

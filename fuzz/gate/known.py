@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from backend.codec import to_plain
 from fuzz.campaign.summary import KnownReference
-from fuzz.campaign.triage import KnownFaults, default_corpus
+from fuzz.campaign.triage import KnownFaults
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Sighting
-from reprod.corpus import CorpusEntry, load_corpus
+from reprod.corpus import CorpusEntry, load_corpus, shipped_corpus
 
 OPEN = "O"
 """First letter of entries of faults that no release mends; a way round them, where there is one, is their silent side."""
 
 
 class Known:
-    """The repository's corpus, where aiterfuzz runs from a checkout; knows nothing elsewhere."""
+    """The corpus that comes with this project, and the known faults of frameworks in it."""
 
     def __init__(self) -> None:
-        folder = default_corpus()
+        folder = shipped_corpus()
         self._faults = KnownFaults(folder)
-        self._entries = {entry.id: entry for entry in (load_corpus(folder) if folder is not None else ())}
+        self._entries = {entry.id: entry for entry in load_corpus(folder)}
         self._frameworks = framework_faults(folder)
         self._open = {entry.id for entry in self._frameworks if not entry.mended}
         self._open |= {entry for entry in self._entries if entry.startswith(OPEN)}

@@ -10,11 +10,10 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.errors import AiterfuzzError
-from reprod.corpus import CorpusEntry, ReplayDevice, load_corpus
+from reprod.corpus import CorpusEntry, ReplayDevice
 from reprod.diagnose.evidence import LogEvidence
 from reprod.diagnose.kernel_name import NamedKernel
 
@@ -217,11 +216,3 @@ def agrees(case: Case, evidence: LogEvidence) -> bool:
     if evidence.rows is not None and case.max_seqlen_q not in ((evidence.rows, 1) if evidence.framework else (evidence.rows,)):
         return False
     return case.backend in dict(backends_of(evidence))
-
-
-def corpus_of(folder: Path | None) -> tuple[CorpusEntry, ...]:
-    """The entries of a folder; where None, those beside this project's sources, () where it was installed without them."""
-    beside = Path(__file__).parents[2] / "corpus"
-    if folder is None:
-        return load_corpus(beside) if any(beside.glob("*.json")) else ()
-    return load_corpus(folder)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from reprod.diagnose.candidates import corpus_of
+from reprod.corpus import load_corpus, shipped_corpus
 from reprod.diagnose.diagnosis import diagnose
 from reprod.diagnose.page import page
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
 
-CORPUS = corpus_of(None)
+CORPUS = load_corpus(shipped_corpus())
 
 
 @dataclass(frozen=True)

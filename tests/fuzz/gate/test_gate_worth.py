@@ -12,9 +12,9 @@ from backend.errors import NoSuchStepError, UsageError
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.session import SourceSession
 from benchmarks.gate_mutants import MUTANTS, SOURCE, Mutation
-from fuzz.campaign.triage import default_corpus
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Judge, Sighting
+from reprod.corpus import shipped_corpus
 
 
 def test_every_mutant_is_one_change_of_the_real_file() -> None:
@@ -60,7 +60,7 @@ HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2], "S4": ()}
 
 
 def test_framework_entries_show_where_they_say() -> None:
-    entries = framework_faults(default_corpus())
+    entries = framework_faults(shipped_corpus())
     assert {entry.id for entry in entries} == set(HAVE)
     seen: dict[str, list[str]] = {name: [] for name in HAVE}
     for wheel in WHEELS:
@@ -82,7 +82,7 @@ def test_framework_entries_show_where_they_say() -> None:
 @pytest.mark.parametrize(("version", "heads", "shows"), [("0.27.0", 32, True), ("0.27.0", 64, False), ("0.20.0", 32, False)])
 def test_vllm_plans_padded_replays_of_folded_heads_by_lengths_of_nobody(version: str, heads: int, shows: bool) -> None:
     """S4; heads that are not folded, and the release that passed one length for all requests, do without."""
-    (entry,) = [entry for entry in framework_faults(default_corpus()) if entry.id == "S4"]
+    (entry,) = [entry for entry in framework_faults(shipped_corpus()) if entry.id == "S4"]
     (scenario,) = entry.scenarios
     scenario = dataclasses.replace(scenario, backends=(dataclasses.replace(scenario.backends[0], num_head=heads),))
     with SourceSession(f"vllm=={version}") as session:
@@ -91,7 +91,7 @@ def test_vllm_plans_padded_replays_of_folded_heads_by_lengths_of_nobody(version:
 
 
 def test_an_entry_is_a_fault_of_its_own_kind_of_life_only() -> None:
-    (splits,) = [entry for entry in framework_faults(default_corpus()) if entry.id == "S1"]
+    (splits,) = [entry for entry in framework_faults(shipped_corpus()) if entry.id == "S1"]
     scenario = splits.scenarios[0]
     alone = dataclasses.replace(scenario, backends=(dataclasses.replace(scenario.backends[0], dp_attention=False),))
     assert splits.life.fits(scenario)
@@ -103,7 +103,7 @@ def test_an_entry_is_a_fault_of_its_own_kind_of_life_only() -> None:
 
 
 def test_a_broken_entry_is_named(tmp_path: Path) -> None:
-    corpus = default_corpus()
+    corpus = shipped_corpus()
     assert corpus is not None
     (tmp_path / "frameworks").mkdir()
     text = (corpus / "frameworks" / "S1-splits-of-a-smaller-batch.json").read_text()

@@ -1,0 +1,96 @@
+"""The built wheel is the product: installed elsewhere and run from elsewhere it does what the checkout does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("backend", "fuzz", "reprod", "corpus")
+
+SAME = [
+    ["replay"],
+    ["explain", "--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1"],
+    ["run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--seed", "1"],
+    ["campaign", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--workers", "1", "--out", "c"],
+    ["gate", "sglang==0.5.13", "--heads", "64,48", "--seconds", "5"],
+    ["verify", str(ROOT / "corpus" / "findings" / "bug-head-width-v1_0-bf16-48-heads" / "repro.py")],
+]
+"""Commands whose verdict an installed wheel and a checkout must share."""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built of a copy, so that no build folder is left beside the sources."""
+    copy = tmp_path_factory.mktemp("sources")
+    for name in (*ROOMS, "pyproject.toml", "README.md", "LICENSE"):
+        path = ROOT / name
+        if path.is_dir():
+            shutil.copytree(path, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, copy / name)
+    folder = tmp_path_factory.mktemp("wheel")
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), str(copy))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    site = tmp_path_factory.mktemp("site")
+    _pip("install", "--no-deps", "--no-index", "--no-compile", "--target", str(site), str(wheel))
+    return site
+
+
+def _pip(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _command(sources: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(sources)}
+    command = [sys.executable, "-P", "-m", "fuzz.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_wheel_has_every_file_of_the_product(wheel: Path) -> None:
+    """Sources, tables, templates, the page's parts, and the known faults with what was written of them."""
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if not name.partition("/")[0].endswith(".dist-info")}
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packed == there
+
+
+def test_an_installed_wheel_knows_what_a_checkout_knows(installed: Path, tmp_path: Path) -> None:
+    here, there = (_command(sources, tmp_path, "version") for sources in (ROOT, installed))
+    assert here.returncode == there.returncode == 0, there.stderr
+    assert str(installed) in there.stdout
+    assert there.stdout.replace(str(installed), "") == here.stdout.replace(str(ROOT), "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SAME, ids=lambda command: command[0])
+def test_an_installed_wheel_judges_as_a_checkout_does(command: list[str], installed: Path, tmp_path: Path) -> None:
+    ends = []
+    for sources in (ROOT, installed):
+        folder = tmp_path / sources.name
+        folder.mkdir()
+        ends.append(_command(sources, folder, *command))
+    here, there = ends
+    assert there.returncode == here.returncode, there.stderr
+    assert _lasting(there.stdout) == _lasting(here.stdout)
+
+
+def _lasting(said: str) -> list[str]:
+    """What was said, without the lines that tell of time."""
+    return [line for line in said.splitlines() if " s (" not in line and "seconds" not in line and "/s" not in line]
