@@ -33,7 +33,8 @@ class NotStartedError(CannotRunError):
 class Keeper:
     """A child that has said hello. facts: what it said then.
 
-    command, variables, readable: as of ChildProcess. Raises NotStartedError where it does not come up within limits.start.
+    command, variables, readable: as of ChildProcess. process: one that was started with them already, None to start one now;
+    whatever comes of it, the keeper closes it. Raises NotStartedError where it does not come up within limits.start.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class Keeper:
         variables: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         readable: Sequence[Path] | None = None,
+        process: ChildProcess | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._inbox: deque[dict[str, Any]] = deque()
         self._killed: ProcessEnd | None = None
         self._looked = time.monotonic()
-        self.process = ChildProcess(command, variables or {}, readable)
+        self.process = ChildProcess(command, variables or {}, readable) if process is None else process
         try:
             self.facts = self._greeting(command)
         except BaseException:

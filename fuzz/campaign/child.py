@@ -1,4 +1,4 @@
-"""The process that runs cases: `python -m fuzz.campaign.child SLOT`, with its setup as the first task.
+"""The process that runs cases: `python -m fuzz.campaign.child`, with its setup as the first task.
 
 It may die of any case; its supervisor (fuzz.campaign.worker) reads the slot and starts another. Knows neither Ray nor the
 store.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from backend.aiter.codefiles import open_source
+from backend.aiter.codefiles import CodeSource, open_source
 from backend.case import Case
 from backend.checks.numerics import death_once
 from backend.child.ends import EndKind
@@ -24,14 +23,25 @@ from backend.codec import from_plain, to_plain
 from backend.devices.kinds import device_kind
 from backend.devices.registry import open_device
 from backend.errors import AiterfuzzError, RuleLostError
+from backend.host import BuiltIn, Host
 from backend.outcome import reported
 from backend.path import Path
-from backend.revision.revision import host_of
 from backend.serving.registry import named_policy
 from fuzz.campaign.best_cases import KEPT, Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.maker import Maker
-from fuzz.campaign.messages import CaseRan, ChildTask, ChunkRan, Ready, RunCase, RunChunk, TextsWritten, WorkerSetup, WriteTexts
+from fuzz.campaign.messages import (
+    CaseRan,
+    ChildTask,
+    ChunkRan,
+    Ready,
+    RunCase,
+    RunChunk,
+    SetUp,
+    TextsWritten,
+    WorkerSetup,
+    WriteTexts,
+)
 from fuzz.campaign.outcomes import died
 from fuzz.campaign.present_case import Slot
 from fuzz.compiling import announced, noticed
@@ -43,12 +53,22 @@ ALONE = 1 << 40
 class CampaignChild:
     """Runs what it is told: chunks, single cases, the texts of a finding."""
 
-    def __init__(self, slot: Slot) -> None:
-        self._slot = slot
+    def __init__(self) -> None:
+        self._slot: Slot | None = None
         self._setup: WorkerSetup | None = None
         self._path: Path | None = None
         self._maker: Maker | None = None
         self._frozen = {0: Frozen()}
+
+    def pause(self) -> None:
+        """What follows, up to `resume`, is no part of the case that runs."""
+        if self._slot is not None:
+            self._slot.pause()
+
+    def resume(self) -> None:
+        """The case goes on."""
+        if self._slot is not None:
+            self._slot.resume()
 
     def facts(self) -> Mapping[str, Any]:
         """Nothing: the device comes with the setup."""
@@ -63,7 +83,8 @@ class CampaignChild:
         """Does one task and gives its answer."""
         del reporter
         match from_plain(ChildTask, payload, "task"):  # type: ignore[arg-type]  # a union is no class
-            case WorkerSetup() as setup:
+            case SetUp(setup, slot):
+                self._slot = Slot(FilePath(slot))
                 answer: Any = self._take(setup)
             case RunChunk() as task:
                 answer = self._chunk(task)
@@ -82,21 +103,22 @@ class CampaignChild:
             # Of devices without ranks, the script alone has so many processes.
             ranks = setup.ranks if device_kind(setup.device).takes_ranks else 1
             device = open_device(setup.device, source, ranks=ranks, numbers=setup.numbers)
-            self._path = Path(host_of(source), device)
+            self._path = Path(_host(source), device)
         except AiterfuzzError as error:
             return Ready(str(error))
         self._maker = Maker(setup.space, setup.seed, setup.count)
         return Ready(None)
 
     @property
-    def _ready(self) -> tuple[WorkerSetup, Path, Maker]:
+    def _ready(self) -> tuple[WorkerSetup, Path, Maker, Slot]:
+        assert self._slot is not None
         assert self._setup is not None
         assert self._path is not None
         assert self._maker is not None
-        return self._setup, self._path, self._maker
+        return self._setup, self._path, self._maker, self._slot
 
     def _chunk(self, task: RunChunk) -> ChunkRan:
-        setup, path, maker = self._ready
+        setup, path, maker, slot = self._ready
         if task.frozen is not None:
             read = Frozen.from_text(task.frozen)
             self._frozen = {0: Frozen(), **{n: each for n, each in self._frozen.items() if n >= read.generation - KEPT}}
@@ -106,18 +128,18 @@ class CampaignChild:
         dead = {each.position: died(cases[each.position], setup.device, each.how, each.discriminator) for each in task.dead}
         safe = Safe(path, setup.device)
         try:
-            report = run_chunk(task.chunk, cases, safe, frozen, self._slot.note, dead, setup.guided)
+            report = run_chunk(task.chunk, cases, safe, frozen, slot.note, dead, setup.guided)
         except RuleLostError as lost:
-            self._slot.note(-1, -1)
+            slot.note(-1, -1)
             return ChunkRan({}, (), str(lost))
         return ChunkRan(report.to_message(), tuple((position, cases[position]) for position in task.name))
 
     def _case(self, case: Case) -> CaseRan:
-        setup, path, _ = self._ready
+        setup, path, _, slot = self._ready
         safe = Safe(path, setup.device)
-        self._slot.note(ALONE, 0)
+        slot.note(ALONE, 0)
         outcome = safe.run(case)
-        self._slot.note(-1, -1)
+        slot.note(-1, -1)
         once = death_once(outcome.observation) if outcome.observation is not None else None
         # Whoever runs single cases asks how often something comes again: each time counts.
         return CaseRan.of(outcome if once is None else reported(case, (once,), None))
@@ -126,25 +148,34 @@ class CampaignChild:
         from reprod.folder import folder_name
         from reprod.write import Notes, cause_of, finding_files
 
-        setup, path, _ = self._ready
-        self._slot.note(ALONE, 1)
+        setup, path, _, slot = self._ready
+        slot.note(ALONE, 1)
         outcome = path.run(case)
         files = finding_files(outcome, setup.made_by, path, setup.seed, command, Notes(ranks=setup.ranks))
-        self._slot.note(-1, -1)
+        slot.note(-1, -1)
         return TextsWritten(folder_name(cause_of(outcome).signature, case), files)
 
 
-def main(slot: str) -> None:
+def _host(source: CodeSource | None) -> Host:
+    """The built-in rules; the reader of C++, which a checkout needs, costs a start a tenth of a second."""
+    if source is None:
+        return BuiltIn()
+    from backend.revision.revision import host_of
+
+    return host_of(source)
+
+
+def main() -> None:
     """Serves until its supervisor is gone."""
     with contextlib.suppress(OSError):
         # Of all processes on the machine, the one that runs cases is the one to go when memory ends.
         FilePath("/proc/self/oom_score_adj").write_text("900")
     tempfile.tempdir = os.getcwd()  # which the supervisor takes away, in whatever way this process ends
-    made = Slot(FilePath(slot))
+    child = CampaignChild()
     # announced on its standard error, which its supervisor reads; what a first case compiles is no part of its time
-    with announced(), noticed(made.pause, made.resume):
-        serve(lambda: CampaignChild(made))
+    with announced(), noticed(child.pause, child.resume):
+        serve(lambda: child)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

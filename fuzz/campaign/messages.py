@@ -19,7 +19,7 @@ from fuzz.space import CaseSpace
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """The first task: enough to make any chunk of a campaign and to run any case of it.
+    """What all workers of a campaign are told: enough to make any of its chunks and to run any of its cases.
 
     space, seed, count: of the campaign, count being cases a chunk. guided: whether cases are kept to be mutated.
 
@@ -44,8 +44,16 @@ class WorkerSetup:
 
 
 @dataclass(frozen=True, slots=True)
+class SetUp:
+    """The first task of a process. slot: file in which it names the case that it is at."""
+
+    setup: WorkerSetup
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """Answers WorkerSetup. missing: what the device or the rule lacks on this machine, None where it can start."""
+    """Answers SetUp. missing: what the device or the rule lacks on this machine, None where it can start."""
 
     missing: str | None
 
@@ -127,4 +135,4 @@ class TextsWritten:
     files: Mapping[str, str]
 
 
-ChildTask = WorkerSetup | RunChunk | RunCase | WriteTexts
+ChildTask = SetUp | RunChunk | RunCase | WriteTexts

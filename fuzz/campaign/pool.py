@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from backend.child.ends import EndKind
+from backend.child.process import ChildProcess
 from backend.errors import UsageError
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.worker import Worker
@@ -120,13 +121,14 @@ class _Actor:
 
 
 class Local:
-    """At most `most` workers on this machine, by default one."""
+    """At most `most` workers on this machine, by default one. ahead: a case_process() for the first of them."""
 
     name = "this machine"
     nodes = 1
 
-    def __init__(self, most: int = 1) -> None:
+    def __init__(self, most: int = 1, ahead: ChildProcess | None = None) -> None:
         self._most = most
+        self._ahead = ahead
         self._actors: list[_Actor] = []
 
     def __enter__(self) -> Local:
@@ -153,7 +155,8 @@ class Local:
 
     def spawn(self, setup: WorkerSetup, name: str, running: str) -> _Actor:
         """Starts a worker in a thread."""
-        actor = _Actor(Worker(setup, name, running))
+        ahead, self._ahead = self._ahead, None
+        actor = _Actor(Worker(setup, name, running, ahead))
         self._actors.append(actor)
         return actor
 

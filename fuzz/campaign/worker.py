@@ -24,6 +24,7 @@ from backend.case import Case
 from backend.child.ends import EndKind, ProcessEnd
 from backend.child.keeper import Keeper, NotStartedError
 from backend.child.messages import ReportKind
+from backend.child.process import ChildProcess
 from backend.child.tree import Limits
 from backend.codec import dumps, from_plain, to_plain
 from backend.devices.kinds import device_kind
@@ -31,6 +32,7 @@ from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from backend.outcome import Outcome
+from fuzz.campaign.case_process import COMMAND
 from fuzz.campaign.messages import (
     CaseRan,
     ChildTask,
@@ -39,6 +41,7 @@ from fuzz.campaign.messages import (
     Ready,
     RunCase,
     RunChunk,
+    SetUp,
     TextsWritten,
     WorkerSetup,
     WriteTexts,
@@ -140,11 +143,10 @@ class Hello:
 
 
 class _Child:
-    """One process, and what it was told last."""
+    """One process, and what it was told last. process: one that was started before, None to start one."""
 
-    def __init__(self, slot: Path, memory: int) -> None:
-        command = [sys.executable, "-m", "fuzz.campaign.child", str(slot)]
-        self.keeper = Keeper(command, {}, Limits(start=START_SECONDS, memory=memory << 20))
+    def __init__(self, memory: int, process: ChildProcess | None) -> None:
+        self.keeper = Keeper(COMMAND, {}, Limits(start=START_SECONDS, memory=memory << 20), process=process)
         self.generations = {0}
         self.tasks = 0
 
@@ -152,12 +154,14 @@ class _Child:
 class CaseSupervisor:
     """Keeps one process that runs cases. `run` makes it a path (reprod.shrink.Runner) on which no case can do harm.
 
-    Raises CannotRunError where no process comes up, with the reason.
+    slot: file that names its case. ahead: a case_process() that was started already. Raises CannotRunError where no process
+    comes up, with the reason.
     """
 
-    def __init__(self, setup: WorkerSetup, slot: Path) -> None:
+    def __init__(self, setup: WorkerSetup, slot: Path, ahead: ChildProcess | None = None) -> None:
         self.setup = setup
         self.slot = slot
+        self._ahead = ahead
         self._child: _Child | None = None
         self._stopped = self._compiling = False
 
@@ -222,6 +226,9 @@ class CaseSupervisor:
 
     def close(self) -> None:
         """Ends the process that runs cases."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
         if self._child is not None:
             self._child.keeper.close()
             self._child = None
@@ -234,12 +241,13 @@ class CaseSupervisor:
                 raise CannotRunError("stopped")
             if self._child is not None:
                 return self._child
+            ahead, self._ahead = self._ahead, None
             try:
-                self._child = _Child(self.slot, self.setup.memory)
+                self._child = _Child(self.setup.memory, ahead)
             except NotStartedError as error:
                 said = f"{error.how}; {error.said}"
                 continue
-            answer = self._ask(self.setup, Ready)
+            answer = self._ask(SetUp(self.setup, str(self.slot)), Ready)
             if isinstance(answer, EndedAt):
                 said = f"{answer.end.how}; {answer.end.said}"
             elif answer.missing is not None:
@@ -251,7 +259,7 @@ class CaseSupervisor:
 
     def _ask(self, task: ChildTask, kind: type[T]) -> T | EndedAt:
         """The answer to a task, which is of that type, or how the process ended over it."""
-        child = self._child if isinstance(task, WorkerSetup) else self._started()
+        child = self._child if isinstance(task, SetUp) else self._started()
         assert child is not None
         keeper = child.keeper
         child.tasks += 1
@@ -298,11 +306,11 @@ def _loss(ended: EndedAt, named: Mapping[int, Case]) -> ChunkLoss:
 class Worker:
     """What the engine talks to. Every method but `stop` is called by one thread and returns; what cannot be done is Broken."""
 
-    def __init__(self, setup: WorkerSetup, name: str, running: str) -> None:
-        """running: folder for the slot; another is taken where this node does not have it."""
+    def __init__(self, setup: WorkerSetup, name: str, running: str, ahead: ChildProcess | None = None) -> None:
+        """running: folder for the slot; another is taken where this node does not have it. ahead: as of CaseSupervisor."""
         self._setup = setup
         folder = Path(running) if Path(running).is_dir() else Path(tempfile.mkdtemp(prefix="aiterfuzz-"))
-        self._supervisor = CaseSupervisor(setup, folder / name)
+        self._supervisor = CaseSupervisor(setup, folder / name, ahead)
 
     def hello(self) -> Hello | Broken:
         """Starts the process that runs cases and says where it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from fuzz.commands.flags import add_flags, given
 
 if TYPE_CHECKING:
+    from backend.child.process import ChildProcess
     from fuzz.campaign.config import CampaignConfig
 
 DEFAULT_CASES = 1000
@@ -45,6 +47,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Searches; prints the table of faults."""
+    from fuzz.campaign.case_process import case_process
+
+    with contextlib.closing(case_process()) as ahead:
+        return _searched(arguments, ahead)
+
+
+def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     from fuzz.campaign.pool import Local
     from fuzz.campaign.session import Manner, begin
     from fuzz.provenance import Provenance
@@ -59,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         return logs[0]
 
     config = _config(arguments)
-    manner = Manner(lambda _: Local(), log, "", f"aiterfuzz {arguments.typed}", triage=False, replaces=FILE_NAME)
+    manner = Manner(lambda _: Local(ahead=ahead), log, "", f"aiterfuzz {arguments.typed}", triage=False, replaces=FILE_NAME)
     summary = begin(config, manner)
     logs[0].finished(summary)
     print("\n".join(printed(campaign_report(summary))))
