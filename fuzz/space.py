@@ -9,8 +9,7 @@ from backend.case import MAX_KV_LEN, ORDINARY, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from backend.serving.bounds import AllocatedFor, ServedBounds, TensorTypes
 from backend.serving.registry import bounds_of
-from fuzz.models import model_named
-from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, Spec
+from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, Spec, model_named
 
 SHAPES = {"tp1": 1, "tp2": 2, "tp4": 4, "tp8": 8}
 """Tensor parallel ranks that share a model's heads."""

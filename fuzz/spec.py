@@ -2,7 +2,7 @@
 
 The explanation stands beside each field and is the only one: the flags of `run`, `campaign`, `nightly` and `agree` and the
 TOML fields of a campaign are made of it (see fuzz/commands/flags.py). A field and its flag are one word: `query_rows` is
-`--query-rows`. This module imports nothing slow; fuzz/space.py knows what a specification allows.
+`--query-rows`. This module imports nothing slow; fuzz/space.py knows what a specification allows. The models that it names are rows here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from backend.case import ORDINARY, Arch, DType, MetadataMode
+from backend.case import ORDINARY, QK_HEAD_DIM, V_HEAD_DIM, Arch, DType, MetadataMode
 from backend.errors import UsageError
-from fuzz.models import MODEL_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """heads: query heads, all ranks together. kv_lora_rank, qk_rope_head_dim: elements of a KV token."""
+
+    name: str
+    heads: int
+    kv_lora_rank: int = V_HEAD_DIM
+    qk_rope_head_dim: int = QK_HEAD_DIM - V_HEAD_DIM
+
+
+MODELS = (
+    Model("deepseek-r1", 128),
+    Model("deepseek-v3.2", 128),
+    Model("kimi-k2", 64),
+    Model("kimi-k3", 96),
+    Model("kimi-linear", 32),
+    Model("glm-5", 64),
+    Model("glm-5.3-flash", 64, qk_rope_head_dim=0),  # rope-free: rows of 512 (vllm#53963)
+)
+
+MODEL_NAMES = ", ".join(model.name for model in MODELS)
+
+
+def model_named(name: str) -> Model:
+    """The model of that name; raises UsageError for an unknown one."""
+    for model in MODELS:
+        if model.name == name:
+            return model
+    raise UsageError.not_allowed("model", name, MODEL_NAMES, "or give --heads, --kv-lora-rank and --qk-rope-head-dim")
+
 
 T = TypeVar("T")
 

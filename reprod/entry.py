@@ -1,6 +1,6 @@
 """An entry's file: how it is written, so that a diff reads well, and how a shrunk finding becomes one.
 
-Reading is reprod.corpus; this module knows no path and runs nothing.
+Also the case that a person means by a path. Reading entries is reprod.corpus; this module runs nothing.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from pathlib import Path
 from typing import Any
 
-from backend.codec import to_plain
+from backend.case import Case
+from backend.codec import json_of, read_file, text_of, to_plain
 from backend.errors import UsageError
 from backend.outcome import Outcome
 from reprod.blame import blame
-from reprod.corpus import CorpusEntry, Expected, Side
+from reprod.corpus import CorpusEntry, Expected, Side, load_entry
+from reprod.folder import CASE
 
 
 def entry_of(outcome: Outcome, entry_id: str, title: str, references: tuple[str, ...] = ()) -> CorpusEntry:
@@ -87,3 +90,23 @@ def _items(plain: Any) -> list[Any]:
 
 LINE = 120
 """Longest line that is kept together."""
+
+
+def given_case(path: Path) -> Case:
+    """The case of a path; of a corpus entry, the first case of its first side. Raises UsageError naming the path."""
+    file = path / CASE if path.is_dir() else path
+    if not file.is_file():
+        allowed = f"a case's file, a finding's folder (with {CASE} in it) or a corpus entry"
+        raise UsageError.not_allowed("finding", str(path), allowed)
+    return _first(file) if _is_entry(file) else read_file(Case, file)
+
+
+def _first(file: Path) -> Case:
+    entry = load_entry(file)
+    _, side = next(entry.sides())
+    return next(side.cases())
+
+
+def _is_entry(file: Path) -> bool:
+    plain = json_of(text_of(file, "a JSON file"), str(file))
+    return isinstance(plain, dict) and "fault_class" in plain

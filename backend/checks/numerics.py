@@ -1,10 +1,10 @@
-"""What a device computed and how its run ended, as findings. Knows no device and no reference."""
+"""What a device computed, how its run ended, and where two devices disagree, as findings. Knows no device and no reference."""
 
 from __future__ import annotations
 
 from backend.child.ends import EndKind
 from backend.findings import Finding, FindingKind, Party
-from backend.observation import DeviceEnd, Observation, ViolationKind
+from backend.observation import DeviceEnd, Disagreement, Observation, ViolationKind
 
 _ENDS = {
     EndKind.MEMORY_FAULT: FindingKind.MEMORY_FAULT,
@@ -70,3 +70,17 @@ def check_numbers(observation: Observation) -> list[Finding]:
 
 def _stage(observation: Observation) -> str:
     return observation.own_kernel or observation.call.launched.code_object
+
+
+def check_disagreements(observation: Observation) -> list[Finding]:
+    """One finding for each thing seen differently."""
+    return [_finding(observation, each) for each in observation.disagreements]
+
+
+def _finding(observation: Observation, each: Disagreement) -> Finding:
+    stage = observation.call.launched.code_object
+    evidence = dict(zip(each.devices, each.saw, strict=True))
+    both = "; ".join(f"{device}: {saw}" for device, saw in evidence.items())
+    message = f"{' and '.join(each.devices)} disagree on {each.what}: {both}"
+    kind = FindingKind.DEVICE_DISAGREEMENT
+    return Finding(kind, kind.severity, Party.PROJECT, stage, "", message, evidence, discriminator=each.what)

@@ -1,8 +1,8 @@
 """Guidance: what is kept, and which cases are made from it. Deterministic, whoever runs them and when.
 
-**Generations** (fuzz.campaign.generations). A chunk of generation g is a function of (space, seed, its number, what the chunks
-of generations 0 .. g-2 reached), nothing else. So the set of cases does not depend on how many workers there are or how fast
-they are, a killed campaign goes on with the same cases, and any case can be drawn again from the store.
+**Generations** (fuzz.campaign.frozen_states). A chunk of generation g is a function of (space, seed, its number, what the
+chunks of generations 0 .. g-2 reached), nothing else. So the set of cases does not depend on how many workers there are or
+how fast they are, a killed campaign goes on with the same cases, and any case can be drawn again from the store.
 
 **Parents.** Each feature (fuzz.campaign.features) has one case to breed from, the best that the campaign has met. A parent is
 drawn by the kernel that it reached, every kernel of a release with the same chance, because some are dispatched for one shape

@@ -1,6 +1,7 @@
 """One session of a campaign, from its configuration to the end of its last worker: folder, lock, store, Ray, engine, signals.
 
 A session begins a campaign or goes on with one; after a SIGKILL at any moment the next session goes on with what was recorded.
+A night is a campaign in a folder of its own that is compared with the night before.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import signal
 import sqlite3
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from backend.devices.kinds import require_device
@@ -30,9 +35,36 @@ from fuzz.campaign.soundness import require_plain
 from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, cannot_be_written, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding
 from fuzz.campaign.verifying import NoVerifier, Verifier
-from fuzz.interruption import Interruption
 from fuzz.provenance import Provenance, own_fingerprint
 from reprod.folder import prepare_folder
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Whether somebody wants the run to stop. Use as a context manager, in the main thread.
+
+    The first signal is remembered; a second one raises KeyboardInterrupt at once.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+        print("\nstopping when this case is done; once more to stop now", file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,3 +330,25 @@ def _provenance(config: CampaignConfig, releases: tuple[str, ...]) -> Provenance
     source = None if config.aiter is None else open_source(config.aiter)
     made_by = provenance(config.device, releases, source)
     return dataclasses.replace(made_by, contents=contents_of(source) | rule_content(config.backend))
+
+
+def night(config: CampaignConfig, seeded: bool) -> tuple[Path, CampaignSummary]:
+    """Runs one night below config.out; its folder and summary, comparison included. seeded: whether to keep the seed."""
+    now = time.localtime()
+    root = Path(config.out)
+    folder = root / time.strftime("%Y-%m-%d-%H%M%S", now)
+    changes = {"out": str(folder)} | ({} if seeded else {"seed": int(time.strftime("%Y%m%d", now))})
+    before = config.compare or last_night(root)
+    return folder, begin(config.replace(**changes, compare=None if before is None else str(before)))
+
+
+def last_night(root: Path) -> Path | None:
+    """Folder of the newest night that ran to its end; None where there is none."""
+    nights = sorted((path.parent for path in root.glob(f"*/{FILE_NAME}")), reverse=True) if root.is_dir() else []
+    for folder in nights:
+        try:
+            if load_summary(folder).complete:
+                return folder
+        except UsageError:
+            continue  # of another version of the store: it cannot be read, so it cannot be compared with
+    return None

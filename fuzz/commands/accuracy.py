@@ -156,8 +156,7 @@ def _add_gsm8k(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def gsm8k(arguments: argparse.Namespace) -> int:
     """Asks the questions; prints what the answers say."""
-    from fuzz.accuracy.gsm8k import SHOTS, fingerprint, read_questions
-    from fuzz.accuracy.gsm8k_answers import Answer, AnswerFile, Asked, ask_all
+    from fuzz.accuracy.gsm8k import SHOTS, Answer, AnswerFile, Asked, ask_all, fingerprint, read_questions
     from fuzz.accuracy.verdict import lines, read_baseline
 
     server = _server(arguments)

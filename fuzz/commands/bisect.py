@@ -54,7 +54,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints each trial as it is made, then the answer."""
-    from reprod.case_files import given_case
+    from reprod.entry import given_case
 
     case = given_case(arguments.finding)
     if arguments.backend_sources:

@@ -145,7 +145,7 @@ def _outcome(arguments: argparse.Namespace) -> tuple[Outcome, CasePath]:
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
     from fuzz.compiling import announced
-    from reprod.case_files import given_case
+    from reprod.entry import given_case
 
     case = given_case(arguments.finding)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None

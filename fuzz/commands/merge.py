@@ -22,8 +22,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Merges; prints the summary of the whole; its exit code."""
-    from fuzz.campaign.export import export
-    from fuzz.campaign.merge import merge
+    from fuzz.campaign.merge import export, merge
     from fuzz.campaign.read_summary import load_summary
     from fuzz.commands.campaign import finish
 

@@ -34,7 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the night's campaign; prints what it came to."""
     from fuzz.campaign.config import config_lines
-    from fuzz.campaign.nightly import night
+    from fuzz.campaign.session import night
 
     given = given_fields(arguments)
     if {"heads", "shapes"} & set(given):

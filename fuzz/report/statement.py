@@ -13,8 +13,8 @@ from enum import StrEnum
 from backend.devices.kinds import Ground, Witness, device_kind
 from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Member, Reason, Span, TriagedFinding
-from fuzz.models import model_named
 from fuzz.space import SHAPES, CaseSpace
+from fuzz.spec import model_named
 from fuzz.verdict import Conclusion
 
 

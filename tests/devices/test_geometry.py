@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fuzz.models import MODELS
 
 from backend.aiter.codefiles import installed_wheel
 from backend.case import Case, DType, MetadataMode
@@ -14,7 +15,6 @@ from backend.path import Outcome
 from backend.path import Path as CasePath
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.generate import chunk_cases
-from fuzz.models import MODELS
 from fuzz.space import space
 from fuzz.spec import Spec
 from reprod.blame import ContractVerdict, blame

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from fuzz.accuracy.binomial import at_least, fisher, interval, mcnemar, questions_needed
+from fuzz.accuracy.verdict import at_least, fisher, interval, mcnemar, questions_needed
 
 
 def exact_at_least(right: int, asked: int, p: Fraction) -> Fraction:

@@ -13,8 +13,7 @@ import pytest
 from gsm8k_server import table_server
 
 from backend.errors import CannotRunError, UsageError
-from fuzz.accuracy.gsm8k import last_number, prompt, read_questions
-from fuzz.accuracy.gsm8k_answers import Answer, Asked, LostQuestion, ask_all
+from fuzz.accuracy.gsm8k import Answer, Asked, LostQuestion, ask_all, last_number, prompt, read_questions
 from fuzz.accuracy.server import Api, Server
 from fuzz.cli import main
 

@@ -22,8 +22,8 @@ from backend.serving.head_table import read_head_table
 from backend.serving.registry import named_policy
 from fuzz.campaign.config import CampaignConfig, config_lines, read_config
 from fuzz.cli import main
-from reprod.case_files import given_case
 from reprod.corpus import load_entry
+from reprod.entry import given_case
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,7 @@ from backend.case import Case
 from backend.serving.bounds import AllocatedFor
 from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.frozen_states import Guide
-from fuzz.campaign.generations import LAG, Generations
+from fuzz.campaign.frozen_states import LAG, Generations, Guide
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.mutate import Mutator
 from fuzz.campaign.store_blobs import StoredChunk

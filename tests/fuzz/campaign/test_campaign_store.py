@@ -18,8 +18,7 @@ from undisturbed import labels, reports
 from backend.case import Case
 from backend.errors import UsageError
 from fuzz.campaign.engine import Engine
-from fuzz.campaign.export import export
-from fuzz.campaign.merge import merge
+from fuzz.campaign.merge import export, merge
 from fuzz.campaign.read_summary import compare, load_summary, write_comparison
 from fuzz.campaign.report import ChunkReport, bucket, bucket_end
 from fuzz.campaign.store import (
