@@ -2,7 +2,7 @@
 
 The explanation stands beside each field and is the only one: the flags of `run`, `campaign`, `nightly` and `agree` and the
 TOML fields of a campaign are made of it (see fuzz/commands/flags.py). A field and its flag are one word: `query_rows` is
-`--query-rows`. This module imports nothing slow; fuzz/space.py knows what a specification allows. The models that it names are rows here.
+`--query-rows`. This module imports nothing slow; fuzz/space.py knows what a specification allows. Models are rows here too.
 """
 
 from __future__ import annotations

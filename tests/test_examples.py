@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from backend.case import Case, DType, MetadataMode
+from backend.codec import read_file
 from backend.decision import Decision, Refused
 from backend.path import Path as CasePath
 from backend.serving.policy import decide
 from backend.serving.registry import named_policy
+from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -33,3 +35,13 @@ def test_a_rule_of_ones_own() -> None:
     refused = decide(rule, Case(num_head=48, kv_lens=(7,), kv_dtype=DType.BF16))
     assert isinstance(refused, Refused)
     assert "fp8 KV cache" in refused.reason
+
+
+def test_a_finding() -> None:
+    """The folder that `aiterfuzz run --backend sglang-before-27188 --shapes tp2` writes for the fault of sglang#27188."""
+    folder = EXAMPLES / "finding"
+    cause = CasePath().run(read_file(Case, folder / CASE)).cause
+    assert cause is not None
+    assert cause.signature in (folder / ISSUE).read_text(encoding="utf-8")
+    assert (folder / EXPLAIN).read_text(encoding="utf-8").startswith("case: 64 heads, fp8/fp8, qlen 1, kv [1]")
+    compile((folder / SCRIPT).read_text(encoding="utf-8"), SCRIPT, "exec")
