@@ -76,9 +76,15 @@ def git_folder(repository: str | Path) -> str | None:
     return None if found is None else found.decode().strip()
 
 
+def path_and_revision(given: str) -> tuple[str, str]:
+    """PATH[@REVISION] in its two parts, "" for no revision. What is there is a path, whatever characters it has."""
+    path, mark, revision = given.rpartition("@")
+    return (given, "") if not mark or not path or Path(given).exists() else (path, revision)
+
+
 def folders_of(given: str) -> tuple[Path, ...]:
     """What must be seen to read PATH or PATH@REVISION: that path, and where the repository keeps its objects."""
-    path = Path(given if Path(given).exists() else given.rpartition("@")[0] or given)
+    path = Path(path_and_revision(given)[0])
     if not path.is_dir():
         return (path,)
     asked = (git(path, "rev-parse", what) for what in ("--absolute-git-dir", "--git-common-dir"))

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
@@ -21,6 +22,9 @@ from backend.call import Call
 from backend.case import Case
 from backend.decision import Decision
 from backend.findings import Finding, Party, Severity
+
+if TYPE_CHECKING:
+    from backend.aiter.text.launcher import Launcher
 
 
 class Part(StrEnum):
@@ -105,6 +109,11 @@ class Host(ABC):
     @abstractmethod
     def bases(self, decision: Decision) -> Mapping[Part, Basis]:
         """What each part of a call of that decision rests on; parts that the call does not have are left out."""
+
+    @property
+    def own_launcher(self) -> Launcher | None:
+        """The launcher of stage 1, evaluated from this AITER's own text; None where a built-in release's rules are it."""
+        return None
 
     def warning(self) -> str | None:
         """What to say with every result that rests on this host; None for nothing."""

@@ -11,8 +11,9 @@ import pytest
 
 from backend.aiter.codefiles import open_source
 from backend.errors import AiterfuzzError, CannotRunError
-from backend.git import ENVIRONMENT, OFF, ObjectReader, git, git_folder
+from backend.git import ENVIRONMENT, OFF, ObjectReader, git, git_folder, path_and_revision
 from backend.real.python.trees import GitTree
+from fuzz.cli import main
 from reprod.history import commit, commits_between, is_before
 
 ROOT = Path(__file__).parents[1]
@@ -146,6 +147,34 @@ def test_a_repository_of_another_user_is_refused_with_what_to_do(honest: Path) -
     for asked in (lambda: open_source(f"{honest}@HEAD"), lambda: commit(str(honest), "HEAD"), lambda: GitTree(honest, "HEAD")):
         with pytest.raises(CannotRunError, match=r"belongs to another user.*safe\.directory"):
             asked()
+
+
+def test_path_and_revision_are_told_apart_everywhere_alike(tmp_path: Path) -> None:
+    (tmp_path / "a@b").mkdir()
+    assert path_and_revision(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), "")
+    assert path_and_revision(f"{tmp_path / 'a@b'}@v1") == (str(tmp_path / "a@b"), "v1")
+    assert path_and_revision("aiter@v1..v2") == ("aiter", "v1..v2")
+    assert path_and_revision("@v1") == ("@v1", "")
+    assert path_and_revision("aiter@") == ("aiter", "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (("bisect", "case.json", "--aiter", "{0}@HEAD", "--good", "HEAD", "--bad", "HEAD"), "the fault once"),
+        (("verify", "script.py", "--aiter", "{0}@HEAD", "--release", "2026-06"), "one of them"),
+        (("replay", "{1}", "--aiter", "{0}@HEAD", "--matrix"), "whose revisions the matrix has"),
+        (("scout", "sglang==0.5.13", "--aiter", "{0}"), "PATH@REV"),
+    ],
+)
+def test_a_revision_that_contradicts_the_rest_is_said(
+    honest: Path, tmp_path: Path, argv: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "case.json").write_text('{"num_head": 16, "kv_lens": [1]}')
+    entry = next((Path(__file__).parents[1] / "corpus").glob("F7-*.json"))
+    named = [str(tmp_path / "case.json") if each == "case.json" else each.format(honest, entry) for each in argv]
+    assert main(named) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_objects_by_name(honest: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from backend.case import Arch
 from backend.errors import CannotRunError, UsageError
-from backend.git import git, git_folder
+from backend.git import git, git_folder, path_and_revision
 
 WHEEL = "amd-aiter"
 WHEEL_VERSION = "0.1.7.post2.dev18"
@@ -148,7 +148,7 @@ def open_source(text: str | None) -> CodeSource:
     """
     if text is None:
         return installed_wheel()
-    path, revision = (text, "") if Path(text).exists() else _split_revision(text)
+    path, revision = path_and_revision(text)
     if not Path(path).is_dir():
         raise UsageError.not_allowed(
             "checkout of ROCm/aiter", text, "PATH[@REVISION] of an existing folder", "clone ROCm/aiter"
@@ -198,11 +198,6 @@ def unrelated_aiter(search: Sequence[str] | None = None) -> str | None:
 def _distribution(name: str, search: Sequence[str] | None) -> importlib.metadata.Distribution | None:
     folders = sys.path if search is None else list(search)
     return next(iter(importlib.metadata.distributions(name=name, path=folders)), None)
-
-
-def _split_revision(text: str) -> tuple[str, str]:
-    path, _, revision = text.rpartition("@")
-    return (path, revision) if path else (text, "")
 
 
 def _at_revision(text: str, git_dir: str, revision: str) -> CodeSource:

@@ -16,8 +16,8 @@ from backend.aiter.codefiles import CodeSource
 from backend.aiter.release import release as release_of
 from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
-from backend.host import BuiltIn
 from backend.path import Path
+from backend.revision.revision import host_of
 
 HEADS = (4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128)
 QUERIES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -72,8 +72,11 @@ def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reac
 
 def made_of(case: Case, source: CodeSource | None) -> Call | None:
     """The call of a case; None where backend or AITER refuses, or the planner is not modelled for it."""
-    made = Path(BuiltIn(source)).launched(case)
+    made = Path(_host(source)).launched(case)
     return made if isinstance(made, Call) else None
+
+
+_host = cache(host_of)
 
 
 def backward(made: Call) -> Call:

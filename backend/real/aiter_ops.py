@@ -28,6 +28,7 @@ from backend.aiter.codefiles import installed_wheel, open_source, unrelated_aite
 from backend.aiter.release import PublicCalls, nearest_release
 from backend.aiter.release import release as release_named
 from backend.errors import CannotRunError
+from backend.git import path_and_revision
 from backend.host import BuiltIn, Host
 from backend.real.python.modules import Root
 from backend.real.python.poison import Undecidable
@@ -308,7 +309,7 @@ def open_aiter(text: str | None, release: str | None = None) -> AiterSource:
         return AiterSource(rules.name, None, f"built-in rules of release {rules.name}", BuiltIn())
     checkout = open_source(text)
     rules = nearest_release(checkout) if release is None else release_named(release)
-    path, _, revision = text.rpartition("@") if "@" in text and not Path(text).exists() else (text, "", "")
+    path, revision = path_and_revision(text)
     is_work_tree = not revision and Path(path, "aiter", "mla.py").is_file()
     checked_out: Tree = FolderTree(Path(path)) if is_work_tree else GitTree(Path(path), revision or "HEAD")
     host = host_of(checkout)

@@ -108,6 +108,11 @@ class Revision(Host):
             return BuiltIn(self.source).launch(self._as_built_in(decision), decode)
         return self._launch(decision.mode, TargetGpu(decision.case.arch, decision.case.compute_units), decode)
 
+    @property
+    def own_launcher(self) -> Launcher | None:
+        """The revision's, unless its host sources are a built-in release's."""
+        return None if self._built_in is not None else self._launcher
+
     def _as_built_in(self, decision: Decision) -> Decision:
         return dataclasses.replace(decision, case=decision.case.replace(release=self._built_in or self._nearest))
 

@@ -50,7 +50,9 @@ class CampaignConfig(Spec):
     ranks: int = explained(
         1, "as TP: each case on so many GPUs at once (rocm, cuda), and a script of as many processes", least=1
     )
-    aiter: str | None = explained(None, "PATH[@REVISION] of a checkout of ROCm/aiter: its kernel table and code objects")
+    aiter: str | None = explained(
+        None, "PATH[@REVISION] of ROCm/aiter, exactly: its own host code, kernel table and code objects"
+    )
     cases: int | None = explained(None, "stop after so many cases; more than a chunk: rounded up to whole chunks", least=1)
     seconds: float | None = explained(None, "stop after so many seconds of running; 600 where `cases` is not given either")
     workers: int = explained(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import number, one_of, seconds
+from fuzz.commands.arguments import add_aiter, number, one_of, seconds
 from fuzz.commands.flags import add_case_flags, given_case_fields
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _add_kernels(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     add_case_flags(part, SHAPE, {name: _flag_text(value) for name, value in DEFAULT_SHAPE.items()} | {"num_cu": UNITS_TEXT})
     part.add_argument("--device", default="cdna", metavar="D", help="cdna (default: machine code on the CPU), rocm, cuda")
-    part.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
+    add_aiter(part)
     part.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the numbers in q and KV (0)")
     part.add_argument("--out", type=Path, metavar="FILE", help="every choice with its figures, as JSON lines")
     part.set_defaults(command=kernels)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import names, number, seconds
+from fuzz.commands.arguments import add_aiter, names, number, seconds
 from fuzz.commands.flags import add_flags, given
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--backends", "--backend", type=names, default=DEFAULT_BACKENDS, metavar="B[,B]", help=",".join(DEFAULT_BACKENDS)
     )
     add_flags(command, Spec, without=("backend",), defaults=SMALL)
-    command.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
+    add_aiter(command)
     command.add_argument("--out", type=Path, metavar="FILE", help="every case with what each device saw, JSON lines")
     command.add_argument(
         "--recorded", type=Path, metavar="FILE", help="such a file of another machine: its cases, its devices too"

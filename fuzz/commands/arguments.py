@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
@@ -100,3 +101,9 @@ def truth(what: str) -> Callable[[str], bool]:
 
 
 read_arch = one_of("--arch", Arch)
+
+
+def add_aiter(to: argparse._ActionsContainer) -> None:
+    """The flag for a revision of AITER, which means the same for every command."""
+    what = "a revision of ROCm/aiter, exactly: host code from its own text, its kernel table and code objects"
+    to.add_argument("--aiter", metavar="PATH[@REV]", help=what)

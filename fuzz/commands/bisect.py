@@ -34,9 +34,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("finding", type=Path, metavar="FINDING", help="a case.json, a finding's folder or a corpus entry")
     history = command.add_argument_group("over AITER's history")
-    history.add_argument("--aiter", metavar="CHECKOUT", help="a checkout or bare repository of ROCm/aiter, with its history")
+    history.add_argument("--aiter", metavar="PATH[@REV]", help="a checkout or bare repository of ROCm/aiter; REV: as --bad")
     history.add_argument("--good", metavar="REV", help="a revision without the fault")
-    history.add_argument("--bad", metavar="REV", help="a revision with it; before the good one: looks for what mended it")
+    history.add_argument(
+        "--bad", metavar="REV", help="a revision with it (that of --aiter); before the good one: looks for what mended it"
+    )
     history.add_argument("--nearest", action="store_true", help="judge revisions of unknown rules by the nearest release's")
     history.add_argument("--repeat", type=number("--repeat", 1), default=3, metavar="N", help="tries of each revision (3)")
     history.add_argument(
@@ -61,10 +63,22 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.aiter or arguments.good or arguments.bad:
             raise UsageError("bisect: --backend-sources and --aiter are two searches; give one of them")
         return _over_sources(arguments, case)
+    if arguments.aiter is not None:
+        _take_revision(arguments)
     missing = [f"--{name}" for name in ("aiter", "good", "bad") if getattr(arguments, name) is None]
     if missing:
         raise UsageError(f"bisect: {' and '.join(missing)} missing; give --aiter, --good and --bad, or --backend-sources")
     return _over_history(arguments, case)
+
+
+def _take_revision(arguments: argparse.Namespace) -> None:
+    """PATH@REV is the checkout, and the revision with the fault."""
+    from backend.git import path_and_revision
+
+    arguments.aiter, revision = path_and_revision(arguments.aiter)
+    if revision and arguments.bad is not None:
+        raise UsageError(f"bisect: --aiter names {revision} and --bad {arguments.bad}; give the revision with the fault once")
+    arguments.bad = revision or arguments.bad
 
 
 def _over_history(arguments: argparse.Namespace, case: Case) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import number
+from fuzz.commands.arguments import add_aiter, number
 
 if TYPE_CHECKING:
     from backend.outcome import Outcome
@@ -77,7 +77,7 @@ def _add_write(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _finding(part: argparse.ArgumentParser) -> None:
     part.add_argument("finding", type=Path, metavar="FINDING", help=WHAT_IT_IS)
     part.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
-    part.add_argument("--aiter", metavar="PATH[@REV]", help="code objects and kernel table of a checkout of ROCm/aiter")
+    add_aiter(part)
     part.add_argument("--numbers", action="store_true", help="device cdna: judge the kernel's output too (slow)")
 
 

@@ -51,18 +51,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each entry as it is known, or the matrix; 1 where one has changed, 3 where one could not run."""
+    from backend.git import path_and_revision
     from fuzz.compiling import announced
     from reprod.corpus import OpenPaths, load_corpus, shipped_corpus
     from reprod.matrix import Column
 
     entries = [entry for path in arguments.corpus or [shipped_corpus()] for entry in load_corpus(path)]
-    checkout, mark, revision = (arguments.aiter or "").rpartition("@")
-    at = mark and checkout and not Path(arguments.aiter).exists()
-    if at and (arguments.matrix or arguments.markdown is not None):
+    checkout, revision = (None, "") if arguments.aiter is None else path_and_revision(arguments.aiter)
+    if revision and (arguments.matrix or arguments.markdown is not None):
         raise UsageError.not_allowed("--aiter", arguments.aiter, "PATH, whose revisions the matrix has")
-    paths = OpenPaths(checkout if at else arguments.aiter)
+    paths = OpenPaths(checkout)
     with announced():
-        if at:
+        if revision:
             return _at_revision(entries, paths, Column(revision, revision))
         if arguments.matrix or arguments.markdown is not None:
             found = _matrix(entries, paths, arguments.markdown)

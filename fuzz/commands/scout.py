@@ -41,12 +41,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scouts a candidate, or every commit of a range; 1 where it brings a fault."""
+    from backend.git import path_and_revision
     from fuzz.compiling import announced as compiling
 
     started = time.monotonic()
     check(arguments)
     with compiling():
-        code = _range(arguments) if ".." in arguments.aiter.rpartition("@")[2] else _one(arguments)
+        code = _range(arguments) if ".." in path_and_revision(arguments.aiter)[1] else _one(arguments)
     say(f"{time.monotonic() - started:.0f} s")
     return code
 
@@ -70,6 +71,7 @@ def _one(arguments: argparse.Namespace) -> int:
 
 def _range(arguments: argparse.Namespace) -> int:
     """Each commit against the base; the report is the first bad one's, else the last one's, with the table in its notes."""
+    from backend.git import path_and_revision
     from backend.real.frameworks.fetch import open_source
     from backend.real.frameworks.session import gate_line
     from fuzz.gate.comparison import compared
@@ -78,7 +80,7 @@ def _range(arguments: argparse.Namespace) -> int:
     from fuzz.gate.scout import ScoutedCommit, first_bad, kernel_changes, scout_report, with_range
     from reprod.takes import distinct_commits
 
-    path, _, asked = arguments.aiter.rpartition("@")
+    path, asked = path_and_revision(arguments.aiter)
     earlier, _, later = asked.partition("..")
     commits = distinct_commits(path, earlier, later or "HEAD")
     base = arguments.base_aiter or f"{path}@{earlier}"
@@ -100,11 +102,12 @@ def _range(arguments: argparse.Namespace) -> int:
 
 def _stacks(arguments: argparse.Namespace) -> tuple[Stack, Stack, tuple[str, ...]]:
     """Candidate, base, and how they were chosen."""
+    from backend.git import path_and_revision
     from fuzz.gate.gate import Stack
-    from fuzz.gate.which_aiter import names_revision, which_aiter
+    from fuzz.gate.which_aiter import which_aiter
 
-    path, _, revision = arguments.aiter.rpartition("@")
-    if not names_revision(arguments.aiter) or not path or not revision:
+    path, revision = path_and_revision(arguments.aiter)
+    if not revision:
         raise UsageError.not_allowed("--aiter", arguments.aiter, "PATH@REV, the revision to be judged, or PATH@A..B")
     base = which_aiter(arguments.source, arguments.base_aiter or path)
     if base.aiter == path:

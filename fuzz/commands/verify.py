@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.case import Arch
-from fuzz.commands.arguments import number, read_arch, seconds
+from backend.errors import UsageError
+from fuzz.commands.arguments import add_aiter, number, read_arch, seconds
 
 EPILOG = """\
 What the script prints comes through. Where hardware would abort, ROCm's line is printed with an explanation under it and the
@@ -33,7 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--arch", type=read_arch, default=Arch.GFX950, metavar="A", help="gfx950 (MI355X, default), gfx942 (MI300X)"
     )
-    command.add_argument("--aiter", metavar="PATH[@REV]", help="a checkout of ROCm/aiter, whose Python and machine code run")
+    add_aiter(command)
     command.add_argument("--release", metavar="R", help="AITER release without a checkout: 2025-11, 2026-06 (default), 2026-08")
     command.add_argument(
         "--num-cu", type=number("--num-cu", 1), default=0, metavar="N", help="compute units (all of the GPU's)"
@@ -82,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.fence_line import say_what_the_fence_lacks
     from reprod.verify import verification_lines, verify
 
+    if arguments.aiter is not None and arguments.release is not None:
+        raise UsageError("verify: --aiter is a revision and --release a built-in one; give one of them")
     options = Options(arguments.arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
     say_what_the_fence_lacks()

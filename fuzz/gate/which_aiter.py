@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from backend.aiter.codefiles import open_source as open_aiter
 from backend.case import RELEASES
 from backend.errors import UsageError
+from backend.git import path_and_revision
 from backend.real.frameworks.fetch import BackendSource, open_source
 from backend.serving.pins import Pin, pin_of
 
@@ -38,7 +38,7 @@ def which_aiter(source: str, aiter: str | None) -> WhichAiter:
     if aiter is None:
         advice = f"; {known}: give --aiter CHECKOUT for that one" if known is not None else ""
         return WhichAiter(None, NEWEST, f"AITER: built-in release {NEWEST}, the newest{advice}")
-    if names_revision(aiter):
+    if path_and_revision(aiter)[1]:
         pin = f"; {known}" if known is not None else ""
         return WhichAiter(aiter, None, f"AITER: {aiter}, as asked{pin}")
     if known is None:
@@ -48,11 +48,6 @@ def which_aiter(source: str, aiter: str | None) -> WhichAiter:
     except UsageError as error:
         raise UsageError(f"{known}, which is not in {aiter}: fetch it, or give {aiter}@REVISION ({error})") from error
     return WhichAiter(f"{aiter}@{known.aiter}", None, f"AITER: {aiter}@{known.short}; {known}")
-
-
-def names_revision(aiter: str) -> bool:
-    """Whether PATH[@REVISION] names one."""
-    return not Path(aiter).exists() and "@" in aiter
 
 
 def pinned(source: BackendSource) -> Pin | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import CannotRunError, UsageError
+from backend.git import path_and_revision
 from backend.real.python.slicing import IndexedTree
 from backend.real.python.trees import FolderTree, GitTree, ModuleSource, Tree, WheelTree, module_source
 from backend.serving.frameworks import FRAMEWORKS, Framework
@@ -79,7 +80,7 @@ def open_source(given: str) -> BackendSource:
         if framework is None:
             raise UsageError.not_allowed("source", given, " or ".join(f"{name}==VERSION" for name in FRAMEWORKS))
         return _with_target(given, framework, WheelTree(fetched_wheel(framework, version)))
-    path, _, revision = given.rpartition("@") if "@" in given and not Path(given).exists() else (given, "", "")
+    path, revision = path_and_revision(given)
     where = Path(path)
     if not where.exists():
         raise CannotRunError(f"{given}: no such file or folder; give a checkout, a wheel, PATH@REVISION or sglang==VERSION")

@@ -31,7 +31,7 @@ def run(hardware: Hardware, launch: Stage1) -> None:
 
 
 def _persistent(hardware: Hardware, launch: Stage1) -> None:
-    tensors, kernel = launch.tensors, launch.kernel.code_object
+    tensors, kernel = launch.tensors, launch.code_object
     groups = launch.grid[0]
     indptr = hardware.ints(tensors["work_indptr"].address, groups + 1, f"{kernel} reads work_indptr")
     for group in range(groups):
@@ -46,7 +46,7 @@ def _item(hardware: Hardware, launch: Stage1, index: int, item: Sequence[int]) -
     if kv_end <= kv_begin or q_end <= q_begin:
         return
     tensors, heads, rows = launch.tensors, launch.heads, q_end - q_begin
-    by = f"{launch.kernel.code_object}, work item {index} {list(item)},"
+    by = f"{launch.code_object}, work item {index} {list(item)},"
     q = _q_rows(hardware, launch, q_begin, rows, by)
     kv = _tokens(hardware, launch, kv_begin, kv_end, behind, by)
     positions = (
@@ -64,7 +64,7 @@ def _item(hardware: Hardware, launch: Stage1, index: int, item: Sequence[int]) -
 
 def _non_persistent(hardware: Hardware, launch: Stage1) -> None:
     """Whole requests into o: what the splits and their merge come to."""
-    tensors, kernel = launch.tensors, launch.kernel.code_object
+    tensors, kernel = launch.tensors, launch.code_object
     for request in range(launch.grid[1]):
         by = f"{kernel}, request {request},"
         q_begin, q_end = hardware.ints(tensors["qo_indptr"].address + INT32 * request, 2, f"{by} reads qo_indptr")

@@ -21,7 +21,7 @@ ITEM_BYTES = 32
 
 def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> None:
     """Runs the launch. Raises CannotRunError for a kernel that does not come to its end."""
-    machine = machine_of(source, arch, launch.kernel.code_object, launch.kernel.symbol)
+    machine = machine_of(source, arch, launch.code_object, launch.symbol)
     space = AddressSpace()
     for mapped in hardware.memory.segments():
         space.add_array(f"segment at {mapped.segment.base:#x}", mapped.content, writable=True, base=mapped.segment.base)
@@ -29,15 +29,13 @@ def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> N
     for bad in result.bad_accesses[:1]:
         hardware.abort(bad.lowest, *explanation(hardware, launch, bad))
     if result.outcome is MachineEnd.LIMIT:
-        raise CannotRunError(f"{launch.kernel.code_object}: not at its end after {result.executed} wave instructions (a hang)")
+        raise CannotRunError(f"{launch.code_object}: not at its end after {result.executed} wave instructions (a hang)")
 
 
 def explanation(hardware: Hardware, launch: Stage1, bad: BadAccess) -> list[str]:
     """Stage, instruction, tensor and work of an access that leaves mapped memory."""
     verb = "writes" if bad.is_write else "reads"
-    lines = [
-        f"{launch.kernel.code_object} {verb} there: {bad.text} at pc {bad.pc:#x}, workgroup {bad.workgroup}, wave {bad.wave}"
-    ]
+    lines = [f"{launch.code_object} {verb} there: {bad.text} at pc {bad.pc:#x}, workgroup {bad.workgroup}, wave {bad.wave}"]
     near = launch.tensor_near(bad.lowest)
     if near is not None:
         lines.append(f"nearest tensor: {near[0].offset(near[1])}")

@@ -6,6 +6,8 @@ attention.py otherwise; the reduction is merge.py. Without AITER's own Python ml
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +26,7 @@ from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_argument
 from backend.real.script import attention, machine
 from backend.real.script.hardware import Hardware
 from backend.real.script.merge import mla_reduce_v1
-from backend.real.script.stage1 import stage1_of
+from backend.real.script.stage1 import LauncherEndedError, stage1_of
 from backend.real.script.tensors import placed
 
 STAGE1, REDUCE = "mla_decode_stage1_asm_fwd", "mla_reduce_v1"
@@ -93,7 +95,11 @@ class ScriptOperations:
         self.hardware.read(tensor.address + INT32 * index, INT32, f"{stage} reads {tensor.offset(INT32 * index)}")
 
     def _stage1(self, given: Mapping[str, Any]) -> None:
-        made = stage1_of(self.release, self.device, self.code, given)
+        try:
+            made = stage1_of(self.release, self.device, self.code, given, self.host.own_launcher)
+        except LauncherEndedError as ended:
+            print(ended, file=sys.stderr, flush=True)
+            os._exit(ended.status)
         self.launches += 1
         if self.code is None:
             attention.run(self.hardware, made)

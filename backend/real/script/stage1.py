@@ -1,28 +1,34 @@
 """Stage 1 as the launcher is called: its tensors where they lie, and the kernel, grid and kernargs that it makes of them.
 
-The launch is made from what really reaches mla_decode_stage1_asm_fwd, folded by whatever Python came before. How the kernel
-then runs is in machine.py (its machine code) and attention.py (numbers by the contract).
+The launch is made from what really reaches mla_decode_stage1_asm_fwd, folded by whatever Python came before: by the launcher
+of the revision, evaluated from its text, where there is one, else by the rules of a release. How the kernel then runs is in
+machine.py (its machine code) and attention.py (numbers by the contract).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from backend.aiter.arguments import TargetGpu
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.kernargs import layout, pack
+from backend.aiter.kernargs import Kernarg, layout, pack
 from backend.aiter.kernel_rules import KernelKey
-from backend.aiter.kernels import KernelChoice, NoKernel, choose_kernel, source_table
+from backend.aiter.kernels import NoKernel, choose_kernel, source_table
 from backend.aiter.launch import BLOCK, kernarg_values
 from backend.aiter.release import Release
+from backend.aiter.text.launcher import ENTRY, Launcher, NotLaunched
+from backend.aiter.text.surroundings import Tensor
 from backend.case import DType
+from backend.cxx.errors import CxxError
 from backend.errors import UnmodelledError
-from backend.real.handlers import STAGE_1 as ENTRY
 from backend.real.handlers import AiterChecks
 from backend.real.observe import element_type
 from backend.real.script.tensors import PlacedTensor, placed
+from backend.real.torch_shim import host
 
 ROLES = {
     "Q": "q",
@@ -50,10 +56,11 @@ ROLES = {
 class Stage1:
     """One launch. tensors: by name, those that were given. splits: second dimension of logits; scale: softmax_scale.
 
-    causal: as the caller asks for it.
+    symbol, code_object: of the kernel. causal: as the caller asks for it.
     """
 
-    kernel: KernelChoice
+    symbol: str
+    code_object: str
     persistent: bool
     heads: int
     max_seqlen_q: int
@@ -77,12 +84,104 @@ class Stage1:
         return None
 
 
-def stage1_of(release: Release, device: TargetGpu, source: CodeSource | None, given: Mapping[str, Any]) -> Stage1:
-    """The launch of a call. Raises RuntimeError where AITER's launcher does, UnmodelledError for what has no rules here."""
+class LauncherEndedError(Exception):
+    """AITER's launcher ends the process, which no caller can catch. status: of the process."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(f"{ENTRY}: {reason}")
+        self.status = status
+
+
+def stage1_of(
+    release: Release, device: TargetGpu, source: CodeSource | None, given: Mapping[str, Any], own: Launcher | None = None
+) -> Stage1:
+    """The launch of a call. given: by parameter, in the order of AITER's declaration. own: the launcher of the revision.
+
+    Raises AiterChecks where AITER's launcher raises, LauncherEndedError where it ends the process, UnmodelledError for what has
+    no rules here.
+    """
+    tensors = {role: placed(role, given[name]) for name, role in ROLES.items() if given.get(name) is not None}
+    launched = _by_rules(release, device, source, given, tensors) if own is None else _by_text(own, device, given)
+    return Stage1(
+        symbol=launched.symbol,
+        code_object=launched.code_object,
+        persistent="num_kv_splits_indptr" not in tensors,
+        heads=tensors["q"].shape[1],
+        max_seqlen_q=int(given["max_seqlen_q"]),
+        page_size=_page_size(given),
+        splits=tensors["logits"].shape[1],
+        scale=float(given["softmax_scale"]),
+        causal=bool(given.get("causal", True)),
+        grid=launched.grid,
+        block=launched.block,
+        kernarg=pack(launched.kernargs, {name: tensor.address for name, tensor in tensors.items()}),
+        tensors=tensors,
+    )
+
+
+class _Launched(NamedTuple):
+    symbol: str
+    code_object: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    kernargs: tuple[Kernarg, ...]
+
+
+def _page_size(given: Mapping[str, Any]) -> int:
+    return int(given.get("page_size", given["KV"].shape[1]))
+
+
+def _by_text(launcher: Launcher, device: TargetGpu, given: Mapping[str, Any]) -> _Launched:
+    """The launch by a revision's own launcher; positions count, since its C++ may call a parameter otherwise."""
+    arguments = tuple(_for_launcher(launcher, device, name, value) for name, value in given.items())
+    try:
+        launched = launcher.launch(device, arguments, {})
+    except CxxError as error:
+        raise UnmodelledError(f"launcher: {error}") from error
+    if isinstance(launched, NotLaunched):
+        if launched.ends_process:
+            raise LauncherEndedError(launched.reason, 0 if launcher.exits else ABORTED)
+        raise AiterChecks(f"{ENTRY}: {launched.reason}")
+    kernargs = tuple(Kernarg(*each) for each in launched.kernargs)
+    return _Launched(launched.symbol, launched.code_object, launched.grid, launched.block, kernargs)
+
+
+def _for_launcher(launcher: Launcher, device: TargetGpu, name: str, value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return int(value) if isinstance(value, bool) else value
+    plain = host(value)
+    dtype = launcher.dtype(_DTYPES.get(plain.dtype, str(plain.dtype).removeprefix("torch.")), device.arch)
+    return Tensor(ROLES.get(name, name), tuple(plain.shape), dtype, plain.element_size(), tuple(plain.stride()))
+
+
+ABORTED = 134
+"""Exit code of a process that ends with std::abort(), as a shell tells of it."""
+
+_DTYPES = {
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float32: "fp32",
+    torch.float8_e4m3fn: "fp8",
+    torch.float8_e4m3fnuz: "fp8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.uint64: "u64",
+    torch.uint8: "u8",
+    torch.int8: "i8",
+}
+"""Element types as AITER's launcher calls them (csrc/include/aiter_enum.h)."""
+
+
+def _by_rules(
+    release: Release,
+    device: TargetGpu,
+    source: CodeSource | None,
+    given: Mapping[str, Any],
+    tensors: Mapping[str, PlacedTensor],
+) -> _Launched:
     for name, modelled in (("cp_world_size", 1), ("nhead_kv", 1)):
         if given.get(name, modelled) != modelled:
-            raise UnmodelledError(f"mla_decode_stage1_asm_fwd({name}={given[name]!r}): only {modelled!r} is modelled")
-    tensors = {role: placed(role, given[name]) for name, role in ROLES.items() if given.get(name) is not None}
+            raise UnmodelledError(f"{ENTRY}({name}={given[name]!r}): only {modelled!r} is modelled")
     q, kv = tensors["q"], tensors["kv_buffer"]
     if q.shape[-1] != kv.shape[-1]:
         sizes = f"{q.shape[-1]} and {kv.shape[-1]}"
@@ -97,16 +196,13 @@ def stage1_of(release: Release, device: TargetGpu, source: CodeSource | None, gi
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
         raise AiterChecks(f"{ENTRY}: {kernel.reason}")
-    page_size, splits = int(given.get("page_size", kv.shape[1])), tensors["logits"].shape[1]
-    values = kernarg_values(release, key, kernel, page_size, splits, q.shape[-1])
+    splits = tensors["logits"].shape[1]
+    values = kernarg_values(release, key, kernel, _page_size(given), splits, q.shape[-1])
     values = {name: 0 if isinstance(value, str) and value not in tensors else value for name, value in values.items()}
     values["scalar"] = float(given["softmax_scale"])
     values["s_Bs"] = kv.nbytes // max(kv.shape[0], 1)
-    addresses = {name: tensor.address for name, tensor in tensors.items()}
     if persistent:
         grid = (tensors["work_indptr"].shape[0] - 1, 1, 1)
     else:
         grid = (-(-qlen * heads // kernel.sub_q), tensors["qo_indptr"].shape[0] - 1, splits)
-    kernarg = pack(layout(release.kernarg_size, values), addresses)
-    scale = float(given["softmax_scale"])
-    return Stage1(kernel, persistent, heads, qlen, page_size, splits, scale, causal, grid, BLOCK, kernarg, tensors)
+    return _Launched(kernel.symbol, kernel.code_object, grid, BLOCK, layout(release.kernarg_size, values))
