@@ -73,6 +73,9 @@ AITER_DTYPES = {
 }
 """AiterDtype by short name, which AITER's Python reads out of the C++ header."""
 
+WITH_DATA = ("aiter/ops/triton",)
+"""Packages whose Python opens files of its own: the tuned configurations of Triton kernels."""
+
 SIZING = "get_mla_metadata_info_v1"
 PLANNING = "get_mla_metadata_v1"
 DECODING = "mla_decode_fwd"
@@ -311,7 +314,7 @@ def open_aiter(text: str | None, release: str | None = None) -> AiterSource:
     rules = nearest_release(checkout) if release is None else release_named(release)
     path, revision = path_and_revision(text)
     is_work_tree = not revision and Path(path, "aiter", "mla.py").is_file()
-    checked_out: Tree = FolderTree(Path(path)) if is_work_tree else GitTree(Path(path), revision or "HEAD")
+    checked_out: Tree = FolderTree(Path(path)) if is_work_tree else GitTree(Path(path), revision or "HEAD", data=WITH_DATA)
     host = host_of(checkout)
     return AiterSource(rules.name, IndexedTree(checked_out), checkout.label, host, host.warning())
 

@@ -49,6 +49,16 @@ def test_modules_of_each_kind(tmp_path: Path, make: object) -> None:
     assert module_source(tree, "pkg.sub.leaf.below") is None
 
 
+def test_data_files_of_a_revision_are_where_its_modules_say(tmp_path: Path) -> None:
+    (tmp_path / "python" / "pkg" / "sub" / "configs").mkdir(parents=True)
+    (tmp_path / "python" / "pkg" / "sub" / "configs" / "tuned.json").write_text('{"a": 1}')
+    in_git(tmp_path)
+    tree = GitTree(tmp_path, "HEAD", "python", data=("pkg/sub",))
+    leaf, package = module_source(tree, "pkg.sub.leaf"), module_source(tree, "pkg")
+    assert Path(leaf.filename).parent.joinpath("configs/tuned.json").read_text() == '{"a": 1}'
+    assert package.filename.endswith(":python/pkg/__init__.py")
+
+
 def test_unknown_revision_and_broken_wheel(tmp_path: Path) -> None:
     in_git(tmp_path)
     with pytest.raises(UsageError, match=r"no-such.*PATH@REVISION"):

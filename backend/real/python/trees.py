@@ -1,10 +1,11 @@
 """Where a stranger's Python comes from: a folder, a wheel, a revision of a git repository. Text by module name, read lazily.
 
-Nothing is imported or executed here, and nothing is unpacked.
+Nothing is imported or executed here. Nothing is unpacked but data files that Python opens by paths made from __file__.
 """
 
 from __future__ import annotations
 
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,10 +111,11 @@ class WheelTree:
 class GitTree:
     """One revision of a git repository (checkout or bare), without touching its work tree.
 
-    prefix: folder of the repository that holds the packages, "" for its root.
+    prefix: folder of the repository that holds the packages, "" for its root. data: packages that read JSON files of their own
+    (as paths, "a/b"): once a module of one is read, these files lie in a temporary folder, and its modules say that they do.
     """
 
-    def __init__(self, repository: Path, revision: str, prefix: str = "") -> None:
+    def __init__(self, repository: Path, revision: str, prefix: str = "", data: tuple[str, ...] = ()) -> None:
         self._repository = repository
         self._objects = ObjectReader(repository)
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
@@ -121,14 +123,33 @@ class GitTree:
         self.description = f"{repository}@{self.commit[:12]}"
         below = [self._prefix] if self._prefix else []
         listed = _git(repository, "ls-tree", "-r", "--name-only", "--full-tree", self.commit, *below)
-        self._names = {name.removeprefix(self._prefix) for name in listed.splitlines() if name.endswith(".py")}
+        names = [name.removeprefix(self._prefix) for name in listed.splitlines()]
+        self._names = {name for name in names if name.endswith(".py")}
         self._folders = {name[:i] for name in self._names for i, char in enumerate(name) if char == "/"}
+        files = [name for name in names if name.endswith(".json") and ".." not in name.split("/")]
+        self._data = {folder: [name for name in files if name.startswith(f"{folder}/")] for folder in data}
+        self._unpacked: dict[str, tempfile.TemporaryDirectory[str]] = {}
 
     def read(self, path: str) -> tuple[str, str] | None:
         """Text and file name (revision:path), or None."""
         if path not in self._names:
             return None
-        return self._content(f"{self.commit}:{self._prefix}{path}"), f"{self.commit[:12]}:{self._prefix}{path}"
+        folder = next((folder for folder, names in self._data.items() if names and path.startswith(f"{folder}/")), None)
+        if folder is None:
+            filename = f"{self.commit[:12]}:{self._prefix}{path}"
+        else:
+            filename = str(Path(self._folder_of(folder), path))
+        return self._content(f"{self.commit}:{self._prefix}{path}"), filename
+
+    def _folder_of(self, folder: str) -> str:
+        """Where the data files of a package are, unpacked once."""
+        if folder not in self._unpacked:
+            unpacked = self._unpacked[folder] = tempfile.TemporaryDirectory(prefix=f"{self.commit[:12]}-")
+            for name in self._data[folder]:
+                file = Path(unpacked.name, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(self._content(f"{self.commit}:{self._prefix}{name}"), encoding="utf-8")
+        return self._unpacked[folder].name
 
     def _content(self, name: str) -> str:
         content = self._objects.read(name)
