@@ -1,0 +1,157 @@
+"""One of AITER's prebuilt kernels of a family, launched as its C++ does, against float64.
+
+Arguments and grids: csrc/py_itfs_cu/asm_topksoftmax.cu, asm_pa.cu, asm_gemm_a8w8.cu and asm_a8w8_blockscale_bpreshuffle.cu of
+ROCm/aiter at code_object_files.RELEASES["2026-08"]; the order of a shuffled weight: aiter/ops/shuffle.py. Every pointer and
+every word takes 16 bytes. Ragged sizes, so that the last tile is cut.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cdna"))
+from code_object_files import RELEASES, _git
+from number_formats import decode_bfloat16, decode_float8, encode_bfloat16, encode_float8
+
+from backend.cdna.code_object import load_code_object
+from backend.cdna.machine import Machine, MachineLaunch
+from backend.cdna.memory import AddressSpace, Region
+from backend.cdna.result import MachineEnd, Mode
+
+pytestmark = [pytest.mark.checkout, pytest.mark.slow, pytest.mark.parametrize("arch", ["gfx942", "gfx950"])]
+
+THREADS = 256
+
+ROUNDING = 4e-3
+"""Of a result to bf16, which these products cut off: relative rms error of a number cut to 8 bits."""
+
+
+def segment(*values: int | float) -> bytes:
+    """Pointers, words and floats, 16 bytes each."""
+    kinds = {float: "<f", int: "<Q"}
+    return b"".join(struct.pack(kinds[type(value)], value).ljust(16, b"\0") for value in values)
+
+
+def launch(
+    checkout: Path, path: str, space: AddressSpace, grid: tuple[int, int, int], kernarg: bytes, *outputs: Region
+) -> None:
+    """Runs every workgroup; nothing may leave a tensor, and every byte of the outputs is written."""
+    (kernel,) = load_code_object(_git(checkout, "show", f"{RELEASES['2026-08']}:hsa/{path}")).kernels
+    result = Machine(kernel).run(MachineLaunch(grid, (THREADS, 1, 1), kernarg), space, Mode.FULL)
+    assert result.outcome is MachineEnd.DONE
+    assert result.bad_accesses == ()
+    assert all(output.written_bytes().all() for output in outputs)
+
+
+def content(region: Region, kind: type[np.generic], *shape: int) -> NDArray[np.generic]:
+    assert region.contents is not None
+    return region.contents.view(kind).reshape(shape)
+
+
+def error(got: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
+    """Relative rms error."""
+    return float(np.sqrt(np.mean((got - wanted) ** 2) / np.mean(wanted**2)))
+
+
+def shuffled(weight: NDArray[np.generic], rows: int, columns: int) -> NDArray[np.generic]:
+    """shuffle_weight(weight, layout=(rows, columns)) of one-byte elements [n, k]."""
+    n, k = weight.shape
+    parts = weight.reshape(n // rows, rows, k // (2 * columns), 2 * columns // 16, 16)
+    return np.ascontiguousarray(parts.transpose(0, 2, 3, 1, 4)).reshape(n, k)
+
+
+@pytest.mark.parametrize("renormalise", [0, 1])
+def test_top_k_softmax(aiter_checkout: Path, arch: str, renormalise: int) -> None:
+    tokens, experts, top = 7, 128, 4
+    scores = np.random.default_rng(1).standard_normal((tokens, experts)).astype(np.float32)
+    space = AddressSpace()
+    gating = space.add_array("gating", scores)
+    chosen, weights = (space.add_blank(name, 4 * tokens * top) for name in ("indices", "weights"))
+    kernarg = segment(chosen.base, weights.base, gating.base, tokens, experts, top, renormalise, 4 * top)
+    launch(
+        aiter_checkout, f"{arch}/topksoftmax/topksoftmax_4x128x4.co", space, (-(-tokens // 4), 1, 1), kernarg, chosen, weights
+    )
+    probabilities = np.exp(scores.astype(np.float64))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    wanted = np.take_along_axis(probabilities, order, 1)
+    wanted = wanted / wanted.sum(1, keepdims=True) if renormalise else wanted
+    assert np.array_equal(content(chosen, np.int32, tokens, top), order)
+    assert np.abs(content(weights, np.float32, tokens, top) - wanted).max() < 1e-6
+
+
+def test_paged_attention(aiter_checkout: Path, arch: str) -> None:
+    heads, kv_heads, width, page, lengths = 16, 2, 128, 16, (37, 150)
+    rng = np.random.default_rng(2)
+    pages = np.array([[5, 2, 9, *[0] * 7], [1, 3, 4, 6, 7, 8, 10, 11, 12, 13]], np.int32)
+    query = encode_bfloat16(rng.standard_normal((2, heads, width)))
+    keys, values = (encode_bfloat16(rng.standard_normal((14, kv_heads, page, width))) for _ in range(2))
+    # key_cache [pages, heads, width / 8, page, 8], value_cache [pages, heads, page / 8, width, 8]
+    stored_keys = np.ascontiguousarray(keys.reshape(14, kv_heads, page, width // 8, 8).transpose(0, 1, 3, 2, 4))
+    stored_values = np.ascontiguousarray(values.reshape(14, kv_heads, page // 8, 8, width).transpose(0, 1, 2, 4, 3))
+    space = AddressSpace()
+    named = {
+        "query": query,
+        "keys": stored_keys,
+        "values": stored_values,
+        "pages": pages,
+        "lengths": np.array(lengths, np.int32),
+    }
+    bases = [space.add_array(name, array).base for name, array in named.items()]
+    output = space.add_blank("output", query.nbytes)
+    scale = float(np.float32(math.log2(math.e) / math.sqrt(width)))
+    strides = (2 * heads * width, 2 * kv_heads * page * width, 2 * page * width)
+    kernarg = segment(output.base, *bases, 0, 0, scale, pages.shape[1], kv_heads, *strides, 0, heads // kv_heads, 0)
+    launch(aiter_checkout, f"{arch}/pa/pa_bf16_noquant_gqa8_1tg_4w.co", space, (kv_heads, 2, 1), kernarg, output)
+    got = decode_bfloat16(content(output, np.uint16, 2, heads, width)).astype(np.float64)
+    for request, length in enumerate(lengths):
+        for head in range(heads):
+            own = [
+                decode_bfloat16(pool[pages[request], head // 8].reshape(-1, width)[:length]).astype(np.float64)
+                for pool in (keys, values)
+            ]
+            weights = np.exp(own[0] @ decode_bfloat16(query[request, head]).astype(np.float64) / math.sqrt(width))
+            assert error(got[request, head], weights @ own[1] / weights.sum()) < 6e-3
+
+
+def test_int8_product(aiter_checkout: Path, arch: str) -> None:
+    rows, columns, depth = 40, 256, 256
+    rng = np.random.default_rng(3)
+    a, b = (rng.integers(-30, 30, (size, depth)).astype(np.int8) for size in (rows, columns))
+    a_scale, b_scale, bias = (rng.random(size).astype(np.float32) + 0.5 for size in (rows, columns, columns))
+    space = AddressSpace()
+    named = {"a": a, "b": shuffled(b, 16, 16), "a_scale": a_scale, "b_scale": b_scale, "bias": bias}
+    bases = [space.add_array(name, array).base for name, array in named.items()]
+    output = space.add_blank("output", 2 * rows * columns)
+    kernarg = segment(output.base, *bases, rows, columns, depth, depth, depth, 2 * columns, 1)
+    path = f"{arch}/i8gemm/I8gemm_bf16_perTokenI8_BpreShuffle_32x128.co"
+    launch(aiter_checkout, path, space, (columns // 128, -(-rows // 32), 1), kernarg, output)
+    wanted = (a.astype(np.float64) @ b.astype(np.float64).T) * a_scale[:, None] * b_scale + bias
+    assert error(decode_bfloat16(content(output, np.uint16, rows, columns)).astype(np.float64), wanted) < ROUNDING
+
+
+def test_fp8_product_with_scales_of_blocks(aiter_checkout: Path, arch: str) -> None:
+    rows, columns, depth, block = 40, 256, 512, 128
+    rng = np.random.default_rng(4)
+    a, b = (encode_float8(rng.standard_normal((size, depth)), "e4m3", arch == "gfx942") for size in (rows, columns))
+    a_scale = rng.random((rows, depth // block)).astype(np.float32) + 0.5
+    b_scale = rng.random((columns // block, depth // block)).astype(np.float32) + 0.5
+    space = AddressSpace()
+    named = {"a": a, "b": shuffled(b, 16, 16), "a_scale": np.ascontiguousarray(a_scale.T), "b_scale": b_scale}
+    bases = [space.add_array(name, array).base for name, array in named.items()]
+    bias = space.add_array("bias", np.zeros(columns, np.float32))
+    output = space.add_blank("output", 2 * rows * columns)
+    sizes = (rows, columns, depth, depth, depth, 2 * columns, 1, rows, columns // block, depth // block)
+    path = f"{arch}/fp8gemm_blockscale/fp8gemm_bf16_blockscale_BpreShuffle_32x128.co"
+    kernarg = segment(output.base, *bases, bias.base, *sizes)
+    launch(aiter_checkout, path, space, (columns // 128, -(-rows // 32), 1), kernarg, output)
+    wide = [decode_float8(each, "e4m3", arch == "gfx942").astype(np.float64) for each in (a, b)]
+    wanted = (wide[0] * a_scale.repeat(block, 1)) @ (wide[1] * b_scale.repeat(block, 0).repeat(block, 1)).T
+    assert error(decode_bfloat16(content(output, np.uint16, rows, columns)).astype(np.float64), wanted) < ROUNDING
