@@ -1,13 +1,14 @@
 """Rows of final_lse that nobody writes, told from what the launched code object loads of its arguments.
 
-A row that is split gets its log-sum-exp from the reduction; one that is not must get it from the kernel, which can only write
-it where it loads ptr_LSEP. Which kernels do is a table drawn from their disassembly (backend/aiter/kernarg_reads.py).
+A row that is split gets its log-sum-exp from the second stage; one that is not must get it from the kernel, which can only
+write it where it loads ptr_LSEP. Without metadata and with one split there is no second stage for some calls. Which kernels do is a table drawn from their disassembly (backend/aiter/kernarg_reads.py).
 """
 
 from __future__ import annotations
 
 from backend.aiter.kernarg_reads import kernarg_reads
 from backend.aiter.launch import Refusal
+from backend.aiter.reduction import SecondStageKind
 from backend.call import Call
 from backend.errors import UnmodelledError
 from backend.findings import Finding, FindingKind, Party
@@ -16,11 +17,27 @@ LSE_POINTER = "ptr_LSEP"
 
 
 def check_final_lse(call: Call) -> list[Finding]:
-    """One finding for the rows that a kernel leaves out; none where no lse is asked for, or the kernel is not in the table."""
-    launch, plan = call.launch, call.plan
-    if isinstance(launch, Refusal) or not call.decode.return_lse or not launch.persistent or plan is None:
+    """One finding for the rows that nobody writes; none where no lse is asked for, or the kernel is not in the table."""
+    launch = call.launch
+    if isinstance(launch, Refusal) or not call.decode.return_lse or _loads_lse_pointer(launch.blob_id):
         return []
-    if _loads_lse_pointer(launch.blob_id):
+    if launch.persistent:
+        return _left_by_the_kernel(call)
+    if launch.second_stage.kind is not SecondStageKind.NONE:
+        return []
+    rows = call.decode.q_rows
+    message = (
+        f"{rows} row{'s' if rows > 1 else ''} of final_lse, which mla_decode_fwd returns for one split without a second stage, "
+        f"{'are' if rows > 1 else 'is'} written by nobody: {launch.code_object} never loads {LSE_POINTER}"
+    )
+    figures: dict[str, int | str] = {"rows": rows, "first_row": 0, "kernarg": LSE_POINTER}
+    kind = FindingKind.ROW_NOT_WRITTEN
+    return [Finding(kind, kind.severity, Party.LAUNCHER, "mla_decode_fwd", "final_lse", message, figures, "one split")]
+
+
+def _left_by_the_kernel(call: Call) -> list[Finding]:
+    launch, plan = call.launched, call.plan
+    if plan is None:
         return []
     items = plan.work_items
     whole = items[(items[:, 1] < 0) & (items[:, 5] > items[:, 4])]

@@ -6,10 +6,11 @@ import pytest
 
 from backend.aiter.release import read_table
 from backend.case import Arch, Case, DType, MetadataMode
-from backend.findings import FindingKind, Severity
+from backend.findings import FindingKind, Party, Severity
 from backend.outcome import Outcome
 from backend.path import Path
 
+BF16 = DType.BF16
 ASKED = Case(num_head=32, kv_lens=(10, 10), backend="direct", mode=MetadataMode.FAST, release="2026-08", return_lse=True)
 
 
@@ -72,3 +73,16 @@ def test_one_kernel_alone_of_those_that_are_asked_for_it_does_not_load_the_addre
     without = [row["code_object"] for row in asked if "ptr_LSEP" not in row["kernargs"].split()]
     assert len(asked) > 10
     assert without == ["mla_a8w8_qh32_qseqlen1_gqaratio32_lse_ps.co"]
+
+
+ONE_SPLIT = Case(16, (20, 30), backend="direct", mode=MetadataMode.NON_PERSISTENT, release="2026-08", return_lse=True)
+ONE_SPLIT = ONE_SPLIT.replace(num_kv_splits=1)
+
+
+def test_one_split_without_metadata_returns_what_nobody_wrote() -> None:
+    """mla_decode_fwd returns before its merge, which alone would write final_lse."""
+    (found,) = Path().run(ONE_SPLIT).findings
+    assert (found.kind, found.party, found.tensor) == (FindingKind.ROW_NOT_WRITTEN, Party.LAUNCHER, "final_lse")
+    assert found.evidence["rows"] == 2
+    for merged in ({"num_kv_splits": 2, "kv_lens": (400, 400)}, {"return_lse": False}, {"q_dtype": BF16, "kv_dtype": BF16}):
+        assert Path().run(ONE_SPLIT.replace(**merged)).findings == ()
