@@ -188,6 +188,15 @@ class Case:
     )
     q_scale: bool = row(True, "whether the scale of an fp8 q is handed over", word="q_scale")
     kv_scale: bool = row(True, "whether the scale of KV is handed over, where q or KV is fp8", word="kv_scale")
+    topk: int = row(
+        0,
+        "tokens that each query row attends to at most, from a list of its own (sparse attention); 0: all",
+        least=0,
+        most=65536,
+    )
+    spare_indices: int = row(
+        0, "entries of kv_indices behind the last that is used, which hold -1", least=0, most=65536, word="spare indices"
+    )
     o_dtype: OutputType = row(  # noqa: RUF009
         OutputType.BF16, "element type of the output tensor that the caller hands over", word="o"
     )

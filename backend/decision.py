@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.aiter.arguments import DecodeArguments, PlanArguments, SizingArguments
+import numpy as np
+
+from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments
 from backend.case import Case, MetadataMode
 
 
@@ -17,6 +19,7 @@ class Decision:
 
     kv_lens, query_lens: KV tokens and q rows of every request that is run, graph padding included, so that
     len(kv_lens) is the batch that the kernels see; the first case.batch of them are the case's own.
+    topk: 0, or the entries of kv_indices that each query row has for its list; every row is then a request of one row.
     head_repeat: how often q's heads are repeated to reach the kernel's minimum (4 heads: 4, 8 heads: 2).
     sizing and planning are None exactly where mode is NON_PERSISTENT; decode.metadata is always None here (AITER's
     host side fills it from what sizing says).
@@ -30,6 +33,26 @@ class Decision:
     sizing: SizingArguments | None
     planning: PlanArguments | None
     decode: DecodeArguments
+    topk: int = 0
+
+    @property
+    def list_indptr(self) -> Int32Array:
+        """Where the pages of each request begin in kv_indices: [requests + 1] or as many as the caller's kv_indptr has.
+
+        Of lists shorter than topk the last entries are nobody's.
+        """
+        if not self.topk:
+            return self.decode.kv_indptr
+        return np.arange(len(self.kv_lens) + 1, dtype=np.int32) * np.int32(self.topk)
+
+    @property
+    def held_pages(self) -> Int32Array:
+        """The entries of kv_indices that are a request's, in their order."""
+        indices = self.decode.kv_indices
+        if not self.topk:
+            return indices[: max(int(self.decode.kv_indptr[-1]), 0)]
+        place = np.arange(len(indices)) % self.topk
+        return indices[place < np.repeat(self.kv_lens, self.topk)[: len(indices)]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def _indptrs(call: Call) -> Iterator[Finding]:
     if int(decode.qo_indptr[-1]) > decode.q_rows:
         message = f"qo_indptr ends at {decode.qo_indptr[-1]}, q has {decode.q_rows} rows"
         yield _caller(call, FindingKind.BAD_INDPTR, "qo_indptr", message, {"rows": decode.q_rows}, "past q")
-    if int(decode.kv_indptr[-1]) > len(decode.kv_indices):
+    if int(decode.kv_indptr[-1]) > len(decode.kv_indices) and not call.decision.topk:
         message = f"kv_indptr ends at {decode.kv_indptr[-1]}, kv_indices has {len(decode.kv_indices)} entries"
         yield _caller(
             call, FindingKind.BAD_INDPTR, "kv_indptr", message, {"indices": len(decode.kv_indices)}, "past kv_indices"
@@ -129,9 +129,10 @@ def _last_page_lens(call: Call) -> Iterator[Finding]:
 
 def _page_ids(call: Call) -> Iterator[Finding]:
     decode = call.decode
-    if not len(decode.kv_indices):
+    held = call.decision.held_pages
+    if not len(held):
         return
-    low, high = int(decode.kv_indices.min()), int(decode.kv_indices.max())
+    low, high = int(held.min()), int(held.max())
     if low < 0 or high >= decode.kv_pages:
         message = f"kv_indices holds page ids {low}..{high}, the pool has {decode.kv_pages} pages"
         figures: dict[str, int | str] = {"lowest": low, "highest": high, "pages": decode.kv_pages}

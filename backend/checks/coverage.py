@@ -41,8 +41,8 @@ def row_space(call: Call) -> RowSpace:
     query_lens = np.asarray(decision.query_lens, np.int64)
     kv_lens = np.asarray(decision.kv_lens, np.int64)
     page = decode.page_size
-    starts = np.zeros(len(kv_lens) + 1, np.int64)
-    np.cumsum((kv_lens + page - 1) // page, out=starts[1:])
+    pages = (kv_lens + page - 1) // page
+    starts = np.cumsum(pages) - pages if not decision.topk else np.arange(len(kv_lens), dtype=np.int64) * decision.topk
     rows_of = query_lens * launch.fold
     request = np.repeat(np.arange(len(kv_lens)), rows_of)
     token = (np.arange(len(request)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of)) % query_lens[request]
@@ -50,7 +50,7 @@ def row_space(call: Call) -> RowSpace:
     visible = np.maximum(kv_lens[request] - hidden, 0)
     begin = starts[request]
     least = begin + (visible + page - 1) // page
-    most = starts[request + 1]
+    most = begin + pages[request]
     return RowSpace(begin, least, most)
 
 

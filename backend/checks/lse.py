@@ -1,7 +1,8 @@
 """Rows of final_lse that nobody writes, told from what the launched code object loads of its arguments.
 
 A row that is split gets its log-sum-exp from the second stage; one that is not must get it from the kernel, which can only
-write it where it loads ptr_LSEP. Without metadata and with one split there is no second stage for some calls. Which kernels do is a table drawn from their disassembly (backend/aiter/kernarg_reads.py).
+write it where it loads ptr_LSEP. Without metadata and with one split some calls have no second stage. Which kernels load it
+is a table drawn from their disassembly (backend/aiter/kernarg_reads.py).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def check_pieces(call: Call) -> list[Finding]:
 def _request_length(call: Call, first_page: np.ndarray) -> np.ndarray:
     """KV tokens of the request that each page position belongs to."""
     lens = np.asarray(call.decision.kv_lens, np.int64)
-    request = np.searchsorted(call.decode.kv_indptr, first_page, side="right") - 1
+    request = np.searchsorted(call.decision.list_indptr, first_page, side="right") - 1
     return lens[np.clip(request, 0, len(lens) - 1)]
 
 

@@ -45,7 +45,7 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
             f"planned with max_seqlen_qo {planning.max_seqlen_qo} query rows a request, decoded with {decode.max_seqlen_q}"
         )
         yield PlannedOtherwise("max_seqlen_q", message)
-    rows = np.diff(planning.qo_indptr)
+    rows = np.diff(planning.qo_indptr) if planning.topk < 0 else np.zeros(0)  # lists: each row is planned by itself
     if planning.uni_seqlen_qo > 0 and len(rows) and (rows != planning.uni_seqlen_qo).any():
         at = int(np.argmax(rows != planning.uni_seqlen_qo))
         message = f"planned with uni_seqlen_qo {planning.uni_seqlen_qo}, and qo_indptr gives request {at} {rows[at]} rows"

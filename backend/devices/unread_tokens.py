@@ -23,7 +23,7 @@ def unread(call: Call, read: ByteRanges) -> Violation | None:
     kv_lens = np.asarray(call.decision.kv_lens, np.int64)
     token_bytes = decode.qk_head_dim * decode.kv_dtype.itemsize
     count, request, token, byte = _unread(
-        decode.kv_indices, decode.kv_indptr, kv_lens, decode.page_size, token_bytes, decode.kv_pages,
+        decode.kv_indices, call.decision.list_indptr, kv_lens, decode.page_size, token_bytes, decode.kv_pages,
         np.ascontiguousarray(read[:, 0]), np.ascontiguousarray(read[:, 1]),
     )  # fmt: skip
     if not count:

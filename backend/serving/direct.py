@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from backend.case import Case, MetadataMode
-from backend.serving.policy import Choice
+from backend.serving.policy import CaseRefused, Choice
 
 
 def direct(case: Case) -> Choice:
     """The choice for a case: case.mode (fast where None), true dtypes, true page size, buffers for the batch that runs."""
     mode = case.mode or MetadataMode.FAST
+    if case.topk and (mode is not MetadataMode.FAST or case.page_size > 1 or case.query_lens is not None or case.spare_indices):
+        raise CaseRefused(
+            "topk: lists of tokens are planned in fast mode alone, of pages of one token, with as many rows for every request"
+        )
     splits = {MetadataMode.FAKE: DIRECT_FAKE_SPLITS}.get(mode)
     return Choice(
         mode=mode,

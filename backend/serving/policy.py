@@ -18,6 +18,7 @@ from backend.aiter.release import release
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.case import ORDINARY, Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision, Refused
+from backend.serving.sparse import UNUSED, with_lists
 
 
 class LastPageLens(StrEnum):
@@ -111,7 +112,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         kv_dtype=case.kv_dtype,
         qo_indptr=qo_indptr,
         kv_indptr=kv_indptr,
-        kv_indices=_page_table(case, total_pages),
+        kv_indices=_with_spare(_page_table(case, total_pages), case.spare_indices),
         kv_last_page_lens=last_page_lens,
         max_seqlen_q=case.max_seqlen_q,
         metadata=None,
@@ -160,7 +161,8 @@ def assemble(case: Case, choice: Choice) -> Decision:
         q_dtype=choice.metadata_q_dtype,
         kv_dtype=choice.metadata_kv_dtype,
     )
-    return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, sizing, planning, decode)
+    decision = Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, sizing, planning, decode)
+    return with_lists(decision, case.topk) if case.topk else decision
 
 
 def _captured_splits(case: Case, choice: Choice) -> int | None:
@@ -191,6 +193,10 @@ def _page_table(case: Case, total_pages: int) -> Int32Array:
     if case.first_page:
         ids = ids + np.int32(case.first_page)
     return ids[::-1].copy() if case.page_order is PageOrder.REVERSED else ids
+
+
+def _with_spare(indices: Int32Array, spare: int) -> Int32Array:
+    return np.concatenate((indices, np.full(spare, UNUSED, np.int32))) if spare else indices
 
 
 _IOTA = np.zeros(0, np.int32)

@@ -88,7 +88,7 @@ def _paging(call: Call) -> Paging | None:
         return None
     # Zeros that nobody has touched cost no memory, so a pool of 10^8 pages costs what its requests hold.
     allowed = np.zeros((len(call.decision.kv_lens), -(-pages // 8)), np.uint8)
-    _allow(allowed, decode.kv_indices, decode.kv_indptr, pages)
+    _allow(allowed, decode.kv_indices, call.decision.list_indptr, pages)
     allowed[:, 0] |= 1
     return Paging(decode.page_bytes, allowed)
 
@@ -110,5 +110,5 @@ def _request_of_items(call: Call, size: int) -> Int32Array:
     slots = -(-size // ITEM_BYTES)
     items = plan.work_items[:slots]
     request = np.full(slots, -1, np.int32)
-    request[: len(items)] = np.searchsorted(call.decode.kv_indptr, items[:, 4], side="right") - 1
+    request[: len(items)] = np.searchsorted(call.decision.list_indptr, items[:, 4], side="right") - 1
     return request

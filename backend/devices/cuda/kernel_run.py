@@ -101,9 +101,11 @@ def kernel_run_of(call: Call, seed: int = 0) -> KernelRun:
         or decode.options
         or not (decode.q_scale and decode.kv_scale)
         or decode.o_dtype is not OutputType.BF16
+        or decision.topk
     ):
         raise UnmodelledError(
-            f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask, with scales and o in bf16"
+            f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask, with scales, o in "
+            "bf16 and all tokens of a request"
         )
     stage = launch.second_stage
     words = {name: Words.of(getattr(decode, name)) for name in INDEX_TENSORS}

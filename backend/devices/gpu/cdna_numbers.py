@@ -64,8 +64,9 @@ def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
     left = outputs(call, space)
     found = NumbersTally(FP8_P if decode.q_dtype is DType.FP8 else BF16_P, causal=bool(decode.option("causal", default=True)))
     query = entry = 0
-    for length, rows in zip(decision.kv_lens, decision.query_lens, strict=True):
+    for number, (length, rows) in enumerate(zip(decision.kv_lens, decision.query_lens, strict=True)):
         position = np.arange(length)
+        entry = number * decision.topk if decision.topk else entry
         entries = entry + position // decode.page_size
         here, query, entry = slice(query, query + rows), query + rows, entry + -(-length // decode.page_size)
         if entry > len(decode.kv_indices):

@@ -141,6 +141,8 @@ class RocmWorker:
         arch, num_cu = facts.get("arch", case.arch), facts.get("num_cu", case.compute_units)
         if arch != case.arch:
             raise RuntimeError(f"the case asks for {case.arch}, this GPU is {arch}")
+        if decision.topk:
+            raise RuntimeError("the case asks for lists of tokens (topk), which this device has no reference for")
         if decision.decode.o_dtype is not OutputType.BF16:
             raise RuntimeError(f"the case asks for o in {decision.decode.o_dtype}, this device hands over bf16")
         if num_cu != case.compute_units:

@@ -73,7 +73,7 @@ def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     if known.page_bits < 64:
         limit = min(limit, WRAP // decode.page_bytes)
     inside = lowest >= 0 and highest < min(decode.kv_pages, limit)
-    return inside and _within_requests(work.begin, work.end, decode.kv_indptr, len(decode.kv_indices))
+    return inside and _within_requests(work.begin, work.end, call.decision.list_indptr, len(decode.kv_indices))
 
 
 @njit(cache=True, nogil=True)
@@ -94,7 +94,8 @@ def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array
     stride = decode.page_bytes
     wide = known.bytes_of_token(decode.kv_dtype.itemsize)
     found: tuple[Int64Array, Int64Array] = _expand(
-        work.source, work.begin, work.end, work.padded, decode.kv_indices, decode.kv_indptr, decode.kv_pages, decode.page_size,
+        work.source, work.begin, work.end, work.padded, decode.kv_indices, call.decision.list_indptr, decode.kv_pages,
+        decode.page_size,
         stride, stride // decode.page_size, wide, known.tile, known.ahead, known.paging is KernelPaging.PAGE,
         known.paging is KernelPaging.TOKEN, known.page_bits,
     )  # fmt: skip

@@ -62,7 +62,13 @@ def decision_of(step: RecordedStep, backend: str = RECORDED) -> Decision:
     padding = 0 if not step.kv_lens else step.padded
     padded_rows = np.diff(step.decode.qo_indptr)[-padding:].tolist() if padding else []
     query_lens = step.query_lens or (step.decode.max_seqlen_q,) * step.padded
+    topk = max(step.planning.topk, 0) if step.planning is not None and step.persistent else 0
+    if topk:
+        rows = zip(kv_lens + (step.padded_kv_len,) * padding, query_lens + tuple(padded_rows), strict=True)
+        kv_lens = tuple(min(length, topk) for length, count in rows for _ in range(count))
+        query_lens, padding, padded_rows = (1,) * len(kv_lens), 0, []
     return Decision(
+        topk=topk,
         case=case,
         mode=_mode(step),
         kv_lens=kv_lens + (step.padded_kv_len,) * padding,
@@ -240,6 +246,8 @@ def _mode(step: RecordedStep) -> MetadataMode:
 
 def _used_indices(step: RecordedStep) -> Int32Array:
     """kv_indices in its full size, with page 0 where no request reaches: what lies there (an earlier batch, -1) is not read."""
+    if step.planning is not None and step.planning.topk > 0:
+        return step.decode.kv_indices
     used = int(step.decode.kv_indptr[-1])
     indices = step.decode.kv_indices
     if used >= indices.size:
