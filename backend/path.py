@@ -112,7 +112,10 @@ class Path:
 
     def call(self, case: Case, rule: Policy | None = None) -> Call | Outcome:
         """The Call of a case; the outcome where it comes to none, being refused by its backend or not modelled."""
-        decision = decide(rule if rule is not None else policy(case.backend), self.host.stood_for(case))
+        try:
+            decision = decide(rule if rule is not None else policy(case.backend), self.host.stood_for(case))
+        except UnmodelledError as error:
+            return unmodelled(case, str(error))
         return turned_down(decision) if isinstance(decision, Refused) else self._called(decision)
 
     def launched(self, case: Case) -> Call | Outcome:

@@ -19,6 +19,7 @@ from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.case import ORDINARY, Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision, Refused
 from backend.serving.sparse import UNUSED, with_lists
+from backend.serving.work import require_feasible
 
 
 class LastPageLens(StrEnum):
@@ -81,11 +82,13 @@ def refuse_options(case: Case, framework: str, reasons: Mapping[str, str]) -> No
 
 
 def decide(policy: Policy, case: Case) -> Decision | Refused:
-    """What the policy's backend hands to AITER for the case."""
+    """What the policy's backend hands to AITER for the case. Raises UnmodelledError where that is too much to run here."""
     try:
         choice = policy(case)
     except CaseRefused as refusal:
         return Refused(case, str(refusal))
+    sized_for = max(choice.sizing_batch * choice.sizing_max_seqlen_q, choice.num_head, choice.max_split_per_batch or 0)
+    require_feasible(case, choice.kernel_page_size, choice.padding_kv_len, sized_for)
     return assemble(case, choice)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.revision.revision import host_of
     from fuzz.compiling import announced
     from reprod.explain import bases_line, explain
+    from reprod.text import one_line
 
     case = _case(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
@@ -63,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(notice(path.device.name))
     if outcome.faulty:
         return 1
-    return 0 if outcome.observation is not None else 3
+    if outcome.observation is not None:
+        return 0
+    print(f"aiterfuzz: did not run: {one_line(str(outcome.reason))}", file=sys.stderr)
+    return 3
 
 
 def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:

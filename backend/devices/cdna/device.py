@@ -9,6 +9,7 @@ float64 attention.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ class _Launched:
     result: RunResult
 
 
+MOST_TOKENS, MOST_NUMBERS = 1 << 24, 1 << 20
+"""KV tokens of a launch that are run, and that are run in full: each takes some two minutes on a busy core."""
+
+
 class CdnaDevice:
     """See the module. source: where code objects are read, None: the installed wheel. record: keep footprints.
 
@@ -89,6 +94,13 @@ class CdnaDevice:
         Raises CannotRunError where the source lacks the code object, UnmodelledError for machine code that has no model.
         """
         launch = call.launched
+        most, tokens = MOST_NUMBERS if self._numbers else MOST_TOKENS, len(call.decode.kv_indices) * call.decode.page_size
+        if tokens > most:
+            minutes = math.ceil(tokens / most * 2)
+            raise UnmodelledError(
+                f"too much work: {tokens:,} KV tokens would take about {minutes:,} minutes; up to {most:,} are run: give fewer "
+                "or shorter requests, or device model"
+            )
         inputs = _inputs(call) if self._numbers else None
         ran = self._launched(call, inputs)
         result, space = ran.result, ran.space

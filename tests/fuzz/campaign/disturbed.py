@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +15,9 @@ from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).parents[3]
+
+ENDING_SECONDS = 180.0
+"""Until a session has ended that lost what it cannot do without: Ray takes a minute to notice that its server is gone."""
 
 
 def start(arguments: Sequence[str], log: Path, command: str = "campaign", cwd: Path | None = None) -> subprocess.Popen[bytes]:
@@ -51,67 +56,90 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+KINDS = ("child", "child", "child", "actor", "driver")
+"""What is killed, each as often as it stands here."""
+
+SERVERS = {"gcs": "gcs_server", "raylet": "raylet"}
+"""Ray's own processes; without one of them a session ends."""
+
+ENDING = ("driver", "disk", *SERVERS)
+"""Kinds of disturbance after which a campaign has to be resumed."""
+
+CLOCK = "AITERFUZZ_TEST_CLOCK"
+"""Names a file with the seconds by which the wall clock is off, in every Python that finds in_every_python on its path."""
+
+
 @dataclass
 class Soak:
-    """Runs a campaign to its end and kills parts of it on the way. kills: what was killed, in order."""
+    """Runs a campaign to its end and disturbs it on the way.
+
+    kinds: of disturbance, drawn from. kills: what was done, in order. ends: exit codes of the sessions that had to be resumed.
+    """
 
     arguments: Sequence[str]
     folder: Path
     random: Random
+    kinds: Sequence[str] = KINDS
     kills: list[str] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
 
     def run(self, seconds: float, pauses: tuple[float, float], limit: float) -> int:
-        """Disturbs for `seconds` from when there is a store, at least once, then lets it end; its exit code.
-
-        pauses: between two kills, from .. to.
-        """
-        ends, gives_up = None, time.monotonic() + limit
-        process = start([*self.arguments, "--out", str(self.folder)], self.folder.with_suffix(".log"))
-        while process.poll() is None:
-            if time.monotonic() > gives_up:
-                process.kill()
-                raise TimeoutError(f"still running; killed so far: {self.kills}")
-            if ends is None and self._store.exists():
-                ends = time.monotonic() + seconds
-            disturbing = ends is not None and (time.monotonic() < ends or not self.kills)
-            time.sleep(self.random.uniform(*pauses) if disturbing and self.kills else 0.1)
-            if disturbing and self._kill(process):
+        """Disturbs for `seconds`, then lets it end; its exit code. pauses: between two disturbances, from .. to."""
+        ends, gives_up = time.monotonic() + seconds, time.monotonic() + limit
+        log = self.folder.with_suffix(".log")
+        process = start([*self.arguments, "--out", str(self.folder)], log)
+        below: dict[int, str] = {}
+        while True:
+            if process.poll() is not None:
+                if process.returncode in (0, 1) or len(self.ends) >= sum(kill.split()[0] in ENDING for kill in self.kills):
+                    return process.returncode
+                self.ends.append(process.returncode)
+                self._gone(below)
                 named = [*self.arguments, "", ""]
                 again = named[named.index("--backend") :][:2] if "--backend" in named else []  # a store's own rule is not run
-                process = start(["--resume", *again, "--out", str(self.folder)], self.folder.with_suffix(".log"))
-        return process.returncode
+                process = start(["--resume", *again, "--out", str(self.folder)], log)
+            if time.monotonic() > gives_up:
+                process.kill()
+                raise TimeoutError(f"still running; done so far: {self.kills}")
+            time.sleep(self.random.uniform(*pauses) if time.monotonic() < ends else 0.2)
+            # Before the store is there, there is nothing to go on with.
+            if time.monotonic() < ends and process.poll() is None and (self.folder / "campaign.sqlite").exists():
+                below = descendants(process.pid)
+                self._disturb(process, below)
 
-    @property
-    def _store(self) -> Path:
-        return self.folder / "campaign.sqlite"
-
-    def _kill(self, process: subprocess.Popen[bytes]) -> bool:
-        """Kills something; whether it was the driver. Before the store is there, there is nothing to go on with."""
-        if process.poll() is not None or not self._store.exists():
-            return False
-        below = descendants(process.pid)
-        children = [pid for pid, command in below.items() if "fuzz.campaign.child" in command]
-        actors = [pid for pid, command in below.items() if command.startswith("ray::Worker")]
-        choice = self.random.choice(["child", "child", "child", "actor", "driver"])
-        victims = {"child": children, "actor": actors, "driver": [process.pid]}[choice]
+    def _disturb(self, process: subprocess.Popen[bytes], below: dict[int, str]) -> None:
+        choice = self.random.choice(self.kinds)
+        if choice == "clock":
+            off = self.random.choice([-36_000, -60, 60, 36_000])
+            Path(os.environ[CLOCK]).write_text(str(off))
+            self.kills.append(f"clock {off:+} s")
+            return
+        wanted = {"child": "fuzz.campaign.child", "stopped": "fuzz.campaign.child", "actor": "ray::Worker", **SERVERS}
+        victims = [pid for pid, command in below.items() if wanted.get(choice, "no such") in command]
+        if choice in ("driver", "disk"):  # the process that serves the campaign, and the one that the user started
+            victims = [process.pid, *(pid for pid, command in below.items() if "fuzz.cli campaign" in command)]
         if not victims:
-            return False
+            return
         number = self.random.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT]) if choice == "child" else signal.SIGKILL
+        number = signal.SIGSTOP if choice == "stopped" else number
         try:
-            os.kill(self.random.choice(victims), number)
+            if choice == "disk":
+                for pid in victims:
+                    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, most))  # nothing grows beyond a page
+            else:
+                os.kill(self.random.choice(victims), number)
         except ProcessLookupError:
-            return False
-        self.kills.append(f"{choice} {signal.Signals(number).name}")
-        if choice != "driver":
-            return False
-        process.wait()
-        self._gone(below)
-        return True
+            return
+        self.kills.append(f"{choice} {'full' if choice == 'disk' else signal.Signals(number).name}")
+        if choice in ENDING:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(ENDING_SECONDS)
 
     def _gone(self, below: dict[int, str]) -> None:
         """No worker outlives its driver. (Ray's own agents take half a minute to notice.)"""
         below = {pid: command for pid, command in below.items() if "ray::Worker" in command or "fuzz.campaign" in command}
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 60
         while alive := [pid for pid in below if _lives(pid)]:
             if time.monotonic() > ends:
                 raise TimeoutError(f"outlived the driver: {[below[pid] for pid in alive]}")

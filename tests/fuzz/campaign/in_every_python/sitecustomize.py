@@ -2,7 +2,9 @@
 
 import importlib.abc
 import importlib.util
+import os
 import sys
+import time
 from pathlib import Path
 
 NAME = "backend.serving.backends"
@@ -30,3 +32,20 @@ class _After(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, _After())
+
+
+def _off() -> None:
+    """Makes the wall clock be off by what the file says that a test names."""
+    file, true = Path(os.environ["AITERFUZZ_TEST_CLOCK"]), time.time
+
+    def shown() -> float:
+        try:
+            return true() + float(file.read_text())
+        except (OSError, ValueError):
+            return true()
+
+    time.time = shown
+
+
+if "AITERFUZZ_TEST_CLOCK" in os.environ:
+    _off()
