@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,11 +104,15 @@ class FolderSource:
 
 @dataclass(frozen=True, slots=True)
 class RevisionSource:
-    """The tree of one commit, read from the object database. git_dir: of a checkout or a bare repository."""
+    """The tree of one commit, read from the object database. git_dir: of a checkout or a bare repository.
+
+    switches: environment variables of AITER's, with which its host code runs.
+    """
 
     label: str
     git_dir: str
     commit: str
+    switches: tuple[tuple[str, str], ...] = ()
 
     def read(self, path: str) -> bytes | None:
         if not self.has(path):
@@ -140,10 +145,11 @@ class BlobSource:
 
 
 def open_source(text: str | None) -> CodeSource:
-    """The source that a person named: `PATH[@REVISION]`, or None for the installed wheel.
+    """The source that a person named: `PATH[@REVISION[,SWITCH=VALUE...]]`, or None for the installed wheel.
 
     PATH: a checkout or a bare repository of ROCm/aiter. Without REVISION: the files as they lie in the work tree, HEAD where
-    the repository is bare. REVISION: a commit, tag or branch, or the object id of one code object.
+    the repository is bare. REVISION: a commit, tag or branch, or the object id of one code object. SWITCH: an environment
+    variable of AITER's, such as AITER_ENABLE_EXPERIMENTAL, in place of any that is set here.
     Raises UsageError where PATH or REVISION is not that, CannotRunError where no wheel is installed.
     """
     if text is None:
@@ -206,12 +212,26 @@ def _at_revision(text: str, git_dir: str, revision: str) -> CodeSource:
         blob = git(git_dir, "rev-parse", "--verify", revision)
         assert blob is not None
         return BlobSource(text, git_dir, blob.decode().strip())
+    revision, *given = revision.split(",")
+    switches = tuple(sorted(_switch(each) for each in given))
     commit = git(git_dir, "rev-parse", "--verify", f"{revision}^{{commit}}")
     if commit is None:
         raise UsageError.not_allowed(
             "revision of ROCm/aiter", revision, f"a commit, tag, branch or blob id in {git_dir}", "is it fetched? (git fetch)"
         )
-    return _checked_for_aiter(RevisionSource(text, git_dir, commit.decode().strip()), text)
+    return _checked_for_aiter(RevisionSource(text, git_dir, commit.decode().strip(), switches), text)
+
+
+def _switch(text: str) -> tuple[str, str]:
+    found = re.fullmatch(r"(AITER_[A-Z0-9_]+)=([\w./-]*)", text)
+    if found is None:
+        raise UsageError.not_allowed("switch of AITER", text, "AITER_NAME=VALUE", "see docs/revisions.md")
+    return found[1], found[2]
+
+
+def switches_of(source: CodeSource | None) -> dict[str, str]:
+    """Environment variables with which a source's host code runs."""
+    return dict(source.switches) if isinstance(source, RevisionSource) else {}
 
 
 def _checked_for_aiter(source: CodeSource, text: str) -> CodeSource:

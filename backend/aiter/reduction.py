@@ -44,7 +44,8 @@ class SecondStage:
     num_head: heads of a row, after folding. tiles: reduce tiles, reduce_indptr's length - 1 (REDUCE).
     max_splits: REDUCE: partial rows of one output row that its LDS has room for; otherwise the split count of every request.
     groups, strides, keeps_map: REDUCE: workgroups that share the queries of a tile and head; those that stride over all tiles,
-    0 where each tile has its own; whether reduce_partial_map is kept in LDS. merges_tokens: TRITON: see ReductionRules.
+    0 where each tile has its own; whether reduce_partial_map is kept in LDS. without_maps: tiles that are merged as if both
+    maps were the identity (v0.1.16.post4), 0 where they are read. merges_tokens: TRITON: see ReductionRules.
     mgc: KV tokens that a split has at least, in the Triton stage's view (non-persistent calls).
     logits_is_o: logits are a view of o, in bf16. maybe_final_out: the Triton stage copies bf16 rows instead of merging where
     there is one split a request. stores_lse: final_lse is written.
@@ -60,6 +61,7 @@ class SecondStage:
     groups: int = 1
     strides: int = 0
     keeps_map: bool = False
+    without_maps: int = 0
     merges_tokens: bool = False
     mgc: int = 0
     logits_is_o: bool = False
@@ -171,6 +173,8 @@ def reduced_rows(
     partial rows is passed over. Raises UnmodelledError where reduce_indptr is so garbled that there is no end to it.
     """
     final_map = reduce_final_map.reshape(-1, 2)
+    if stage.without_maps:
+        reduce_indptr, final_map, reduce_partial_map = _identities(stage.without_maps, reduce_indptr, reduce_partial_map)
     skipped = _tiles_never_reached(stage, reduce_indptr)
     counts = _count_reduced(reduce_indptr, final_map, len(reduce_partial_map), skipped, stage.max_splits, stage.keeps_map)
     if counts[1] > MAX_INTERVALS:
@@ -186,7 +190,7 @@ def reduced_rows(
         partial_begin=partial[1],
         partial_end=partial[2],
         over_capacity=over,
-        partial_map_outside=outside,
+        partial_map_outside=outside[: 0 if stage.without_maps else None],
         final_map_outside=final_outside,
     )
 
@@ -263,6 +267,16 @@ def _tiles_never_reached(stage: SecondStage, reduce_indptr: Int32Array) -> BoolA
     padded[work] = stops[work // of_a_tile]
     stopped: BoolArray = np.logical_or.accumulate(padded.reshape(-1, grid), axis=0).reshape(-1)[: len(work)]
     return np.asarray(stopped.reshape(tiles, -1).all(axis=1))
+
+
+def _identities(tiles: int, reduce_indptr: Int32Array, reduce_partial_map: Int32Array) -> tuple[Int32Array, ...]:
+    """reduce_indptr of so many tiles, and the maps that a kernel without them acts by: tile t is row t, word p is row p.
+
+    A row beyond the partial rows that there are (as many as reduce_partial_map has words) is beyond its buffer's range, and
+    read as zero from nowhere.
+    """
+    rows = np.arange(tiles, dtype=np.int32)
+    return reduce_indptr[: tiles + 1], np.stack([rows, rows + 1], axis=1), np.arange(len(reduce_partial_map), dtype=np.int32)
 
 
 @njit(cache=True, nogil=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.cxx.errors import CxxError
-from backend.cxx.host_calls import HostCalls, Inferred
+from backend.cxx.host_calls import HostCalls, Inferred, is_generic
 from backend.cxx.host_values import MemberTarget, Surroundings
 from backend.cxx.kernel import TemplateShape
 from backend.cxx.names import parameters_of
@@ -176,8 +176,8 @@ class _Writer(HostCalls):
                 self._declare(node, base, inner, value)
 
     def _declare_lambda(self, name: str, node: Node) -> None:
-        made, of = self.nested(node, name)
-        self.scope.names[name] = Lambda(node, Scope(names={"()": (made, of)}), self.file)
+        names = {} if is_generic(node) else {"()": self.nested(node, name)}
+        self.scope.names[name] = Lambda(node, Scope(names=names), self.file)
 
     def _declare(self, node: Node, base: Node, declarator: Node, value: Node | None) -> None:
         if declarator.type in ("structured_binding_declarator", "function_declarator"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from backend.cxx.host_values import HostValues, Surroundings
 from backend.cxx.kernel import TemplateShape
 from backend.cxx.names import parameters_of, takes
 from backend.cxx.syntax import Declaration, Node, Unit, check_syntax, children, declared_name, has_word, text
-from backend.cxx.types import BOOL, INT, UINT, VOID, Float, Int, Opaque, Pointer, Record, size_of
+from backend.cxx.types import BOOL, INT, UINT, UNKNOWN, VOID, Float, Int, Opaque, Pointer, Record, size_of
 from backend.cxx.values import Lambda, Scope, TypeName, Value
 
 _BIT_COUNTS = {"__builtin_ctz": "trailing_zeros", "__builtin_clz": "leading_zeros"}
@@ -105,12 +105,13 @@ class HostCalls(HostValues):
     def _type_of_function(self, name: str) -> Any:
         return next(of for each, of in self._functions.values() if each == name)
 
-    def _parameters(self, function: Node) -> list[str]:
-        """Python parameters of a function, its names bound in the present scope."""
+    def _parameters(self, function: Node, given: Sequence[Value] = ()) -> list[str]:
+        """Python parameters of a function, its names bound in the present scope. given: those of a call, for `auto`."""
         made = []
-        for each in parameters_of(function):
+        for place, each in enumerate(parameters_of(function)):
             declarator = each.child_by_field_name("declarator")
             of = self.declared_type(each.child_by_field_name("type"), declarator)
+            of = given[place].type if of is UNKNOWN and place < len(given) else of
             name = self.fresh(text(declared_name(declarator)) if declarator is not None else "unnamed")
             made.append(name)
             if declarator is not None:
@@ -136,13 +137,14 @@ class HostCalls(HostValues):
         shift = "    " * (self.depth - at) if at != self.depth else ""
         self.lines += [each.removeprefix(shift) for each in body] or ["    " * (at + 1) + "pass"]
 
-    def nested(self, node: Node, hint: str) -> tuple[str, Any]:
-        """A lambda as a nested Python function; its name, and the type that it returns."""
+    def nested(self, node: Node, hint: str, given: Sequence[Value] = ()) -> tuple[str, Any]:
+        """A lambda as a nested Python function; its name, and the type that it returns. given: arguments of a call of a
+        generic one."""
         before, self.scope = self.scope, Scope(self.scope)
         name = self.fresh(hint)
         frame_types: list[Any] = []
         self._lambda_types = frame_types
-        self._python_function(name, self._parameters(node), node, Inferred(frame_types))
+        self._python_function(name, self._parameters(node, given), node, Inferred(frame_types))
         self.scope = before
         self.frames[-1].own.add(name)
         return name, frame_types[0] if frame_types else VOID
@@ -178,8 +180,10 @@ class HostCalls(HostValues):
         template, name = _split(function)
         found = self.scope.find(name)
         if isinstance(found, Lambda):
-            code, of = found.scope.names["()"]
-            return Value(f"{code}({', '.join(self.value_of(each).code for each in arguments)})", of)
+            values = [self.value_of(each) for each in arguments]
+            known = found.scope.names.get("()")
+            code, of = known if known is not None else self.nested(found.node, name, values)
+            return Value(f"{code}({', '.join(each.code for each in values)})", of)
         if name == "__check_failed":
             return self._failed_check(arguments, node)
         if arguments and text(arguments[0]).startswith("__launch("):
@@ -320,6 +324,11 @@ class HostCalls(HostValues):
         if isinstance(of, Record):
             return TemplateShape("record", of.name, tuple(self._shape(each, values) for each in of.arguments.values()))
         return TemplateShape("type", type=of)
+
+
+def is_generic(node: Node) -> bool:
+    """Whether a lambda has a parameter of type `auto`, so that each call makes a function of its own."""
+    return any(each.child_by_field_name("type").type == "placeholder_type_specifier" for each in parameters_of(node))
 
 
 def _is_optional(of: Any) -> bool:

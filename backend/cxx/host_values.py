@@ -117,8 +117,14 @@ class HostValues(Names):
 
     def _qualified_identifier(self, node: Node) -> Value:
         name = "".join(text(node).split())
+        scope, inner = node.child_by_field_name("scope"), node.child_by_field_name("name")
         if name == "std::nullopt":
             return self._null(node)
+        if name.startswith("std::is_same_v<"):
+            first, second = (self.type_of(each) for each in children(inner.child_by_field_name("arguments")))
+            return constant(first == second, BOOL)
+        if scope is not None and scope.type == "decltype" and text(inner) == "value":  # of a std::integral_constant
+            return self.value_of(children(scope)[0])
         if name in self.around.constants:
             return self._named(name, node)
         return super()._qualified_identifier(node)
@@ -210,7 +216,11 @@ class HostValues(Names):
         )
 
     def _compound_literal_expression(self, node: Node) -> Value:
-        of = self.type_of(node.child_by_field_name("type"))
+        base = node.child_by_field_name("type")
+        if text(base).startswith("std::integral_constant<"):
+            arguments = children(base.child_by_field_name("name").child_by_field_name("arguments"))
+            return self.convert(self.value_of(arguments[1]), self.type_of(arguments[0]), node)
+        of = self.type_of(base)
         value = self._initializer_list(node.child_by_field_name("value"))
         if isinstance(of, (Int, Float)):
             return self.convert(next(iter((value.parts or {}).values()), constant(0)), of, node)

@@ -115,8 +115,16 @@ def namespace_of(device: TargetGpu, environment: dict[str, str]) -> dict[str, An
         "os": SimpleNamespace(getenv=environment.get, environ=environment),
         "get_gfx": lambda: device.arch.value,
         "get_cu_num": lambda: device.num_cu,
-        "is_experimental_enabled": lambda: environment.get("AITER_ENABLE_EXPERIMENTAL", "0") not in ("", "0"),
+        "is_experimental_enabled": lambda: _is_set(environment.get("AITER_ENABLE_EXPERIMENTAL", "0")),
     }
+
+
+def _is_set(value: str) -> bool:
+    """As aiter/jit/core.py reads it: a number that is not 0; what is no number is not set."""
+    try:
+        return int(value) != 0
+    except ValueError:
+        return False
 
 
 def defined(text: str, name: str, namespace: dict[str, Any]) -> Callable[..., Any]:

@@ -211,6 +211,7 @@ def _reduce(
         max_splits=reduced.room,
         groups=reduced.groups,
         strides=reduced.strides,
+        without_maps=reduced.without_maps,
         keeps_map=bool(keeps_map),
         stands_in=strange,
     )

@@ -16,19 +16,19 @@ from contextlib import suppress
 from functools import cached_property
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, SizingArguments, TargetGpu
-from backend.aiter.codefiles import CodeSource
+from backend.aiter.codefiles import CodeSource, switches_of
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
 from backend.aiter.release import Release, nearest_release, release
 from backend.aiter.sizing import sizing_of
-from backend.aiter.text.launcher import Launcher
-from backend.aiter.text.planners import Planners, Switches
+from backend.aiter.text.launcher import LAUNCHER_FILE, Launcher
+from backend.aiter.text.planners import ENTRY_FILE, Planners, Switches
 from backend.aiter.text.reduction import REDUCTION_FILE, Reduction
 from backend.call import Call
 from backend.case import RELEASES, Case, MetadataMode
 from backend.cxx.errors import CxxError
 from backend.decision import Decision
-from backend.errors import CannotRunError, UnmodelledError
+from backend.errors import CannotRunError, UnmodelledError, UsageError
 from backend.host import Basis, BuiltIn, Doubt, Host, Part
 from backend.revision.decode import merge_is_known
 from backend.revision.host_code import DECODE_FILE, SIZING_FILE, executed_sizes
@@ -57,10 +57,23 @@ SAME_PLANNERS = {
 
 def host_of(source: CodeSource | None, environment: Mapping[str, str] | None = None) -> Host:
     """The host of a source: the built-in rules for none, for the installed wheel and for a single code object, the revision's
-    own for a checkout. environment: of the process that AITER runs in; see Revision."""
+    own for a checkout. environment: of the process that AITER runs in beyond the source's switches; see Revision.
+
+    Raises UsageError for a switch that the revision does not ask for.
+    """
     if source is None or source.read(SIZING_FILE) is None or source.read(PLANNER_FILES[MetadataMode.FAST]) is None:
         return BuiltIn(source)
+    for name in switches_of(source):
+        _check_asked_for(source, name)
     return Revision(source, environment)
+
+
+def _check_asked_for(source: CodeSource, switch: str) -> None:
+    paths = (SIZING_FILE, DECODE_FILE, *PLANNER_FILES.values(), ENTRY_FILE, LAUNCHER_FILE, REDUCTION_FILE)
+    if not any(switch.encode() in (source.read(path) or b"") for path in paths):
+        raise UsageError.not_allowed(
+            "switch of AITER", switch, f"an environment variable that {source.label} asks for", "see docs/revisions.md"
+        )
 
 
 class Revision(Host):
@@ -73,7 +86,7 @@ class Revision(Host):
     def __init__(self, source: CodeSource, environment: Mapping[str, str] | None = None, *, stands_in: bool = False) -> None:
         self.source: CodeSource = source
         self.guesses = stands_in
-        self._environment = dict(environment or {})
+        self._environment = switches_of(source) | dict(environment or {})
         self._nearest = nearest_release(source).name
         self._planners = Planners(self._read)
         self._launcher = Launcher(self._read, source.has)
@@ -160,8 +173,8 @@ class Revision(Host):
 
     @cached_property
     def _built_in(self) -> str | None:
-        """The built-in release whose host sources are this revision's, byte for byte."""
-        for name in RELEASES:
+        """The built-in release whose host sources are this revision's, byte for byte, and do what they do without switches."""
+        for name in () if self._environment else RELEASES:
             expected = release(name).host_fingerprints
             if expected and all(_digest(self.source.read(path)) == digest for path, digest in expected.items()):
                 return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_more_partial_rows_than_lds_holds() -> None:
     assert len(reread.partial_begin) == count  # 2025-11 reads the map again
     roomy = reduced_rows(stage("2026-08", 1, max_splits=512), *plan)
     assert not len(roomy.over_capacity)
+
+
+def test_a_kernel_without_maps_takes_tiles_for_rows() -> None:
+    """The maps that it does not read say rows 5 and 7, and partial rows 3, 4, 5, 6; a row past the pool is read as zero."""
+    without = dataclasses.replace(stage("2026-06", 3), without_maps=2)
+    rows = reduced_rows(without, int32(0, 2, 6, 9), int32(5, 6, 7, 8, 9, 10), int32(3, 4, 5, 6))
+    assert single_rows(rows) == ({(0, 0), (1, 1)}, {(0, 0), (0, 1), (1, 2), (1, 3)})
+    assert not len(rows.partial_map_outside)
+    assert not len(rows.over_capacity)
 
 
 def test_a_garbled_indptr_stops_instead_of_filling_memory() -> None:

@@ -53,7 +53,8 @@ KEEPS_MAP: Mapping[str, bool] = {
 
 In all of them a tile with fewer than two partial rows is passed over, the rows of a tile are those that reduce_partial_map
 names from reduce_indptr[t] on, and `..._ps` strides over (head, group, tile) and ends at the first tile that begins where the
-last one ends. Date and commit: where the text appeared on main.
+last one ends. Date and commit: where the text appeared on main. The fast kernel takes tile t for row t of o and the words of
+reduce_indptr for partial rows, and reads neither map.
 """
 
 _HOST = ("dispatch_mla_reduce_v1", ENTRY, "get_num_work_group_per_bh", "get_num_work_group_per_seq")
@@ -72,11 +73,13 @@ _ANY_ROOM = 1 << 31
 @dataclass(frozen=True, slots=True)
 class Reduced:
     """What is launched. room: partial rows of an output row that there is LDS for; groups: workgroups that share the queries of
-    a tile and head; strides: workgroups that stride over all tiles, 0 where each tile has its own."""
+    a tile and head; strides: workgroups that stride over all tiles, 0 where each tile has its own. without_maps: tiles that are
+    merged as if both maps were the identity, 0 where they are read."""
 
     room: int
     groups: int
     strides: int
+    without_maps: int = 0
 
 
 class _Stop(Exception):  # noqa: N818 - how the host half of a run ends
@@ -116,7 +119,7 @@ class Reduction:
             )
         except HostTrap as trap:
             return NotLaunched(str(trap), True)
-        return Reduced(0, 1, 0)
+        return Reduced(_ANY_ROOM, 1, 0)
 
     def _given(self, value: Any, arch: Arch) -> Any:
         if not isinstance(value, Tensor):
@@ -162,6 +165,8 @@ class Reduction:
 
     def _launch(self, number: int, template: tuple[Any, ...], arguments: tuple[Any, ...], grid: Any, *_: Any) -> None:
         name, shapes = self._module.launched[number]
+        if name.endswith("_fast"):
+            raise _Stop(Reduced(_ANY_ROOM, 1, 0, without_maps=int(arguments[4])))
         traits = self._unit.find(shapes[0].name, "record")
         assert traits is not None
         named = dict(zip((each.name for each in traits.template or ()), template, strict=False))

@@ -9,6 +9,8 @@ import ast
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from backend.aiter.codefiles import open_source as open_code_source
+from backend.aiter.codefiles import switches_of
 from backend.case import Arch, DType
 from backend.child.service import Child
 from backend.child.tree import Limits
@@ -47,6 +49,7 @@ class SourceSession:
         there = None if aiter is None else from_here(aiter)
         arguments = {"source": from_here(source), "text": text, "aiter": there, "release": release}
         variables = {"TRITON_INTERPRET": "1", "AITERFUZZ_CACHE": str(cache_folder().absolute())}
+        variables |= {} if aiter is None else switches_of(open_code_source(aiter))
         self._child = Child(WORKER, arguments, limits, variables, _readable(source, aiter))
         about = self._child.request("about", dict[str, str | None])
         self.release: str = about["release"]
