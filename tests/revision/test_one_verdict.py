@@ -1,0 +1,96 @@
+"""Whoever asks about a revision gets the same answer: a campaign's process, the gate of a rule, bisect."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from backend.aiter.codefiles import open_source
+from backend.case import Arch, Case, DType
+from backend.errors import UsageError
+from backend.host import Basis
+from backend.outcome import Outcome
+from backend.path import Path as CasePath
+from backend.revision.revision import Revision, host_of
+from fuzz.gate.policy import Service
+from fuzz.gate.sweep import Tensors
+from reprod.bisect import RevisionTrials, TrialVerdict, try_revision
+
+SHAPES = tuple(
+    itertools.product(
+        (64, 32),
+        (1, 2, 4),
+        (
+            (Arch.GFX950, DType.FP8, DType.FP8),
+            (Arch.GFX950, DType.BF16, DType.BF16),
+            (Arch.GFX942, DType.BF16, DType.FP8),
+            (Arch.GFX942, DType.BF16, DType.BF16),
+        ),
+    )
+)
+
+
+def case_of(heads: int, queries: int, tensors: tuple[Arch, DType, DType]) -> Case:
+    arch, q, kv = tensors
+    lengths = (700, 33, 5000, 4)
+    return Case(
+        num_head=heads,
+        kv_lens=lengths,
+        max_seqlen_q=queries,
+        q_dtype=q,
+        kv_dtype=kv,
+        arch=arch,
+        release="2026-06",
+        backend="sglang-27188",
+    )
+
+
+def said(outcome: Outcome) -> tuple[object, ...]:
+    """What a person is told of it."""
+    return outcome.fate, None if outcome.cause is None else outcome.cause.signature, outcome.refused
+
+
+@pytest.mark.checkout
+@pytest.mark.slow
+@pytest.mark.parametrize("revision", ["v0.1.9", "v0.1.12.post1", "v0.1.14"])
+def test_run_gate_and_bisect(aiter_checkout: Path, revision: str) -> None:
+    """sglang's rule of #27188 over TP2 and TP4; work_info_set is as large as v0.1.9's own sizing makes it."""
+    where = f"{aiter_checkout}@{revision}"
+    path = CasePath(host_of(open_source(where)))
+    outcomes = {shape: path.run(case_of(*shape)) for shape in SHAPES}
+    assert any(outcome.observation is not None for outcome in outcomes.values())
+    assert not any(
+        "work_info_set" in finding.signature and "write" in finding.signature
+        for outcome in outcomes.values()
+        for finding in outcome.findings
+    )
+    for shape, outcome in outcomes.items():
+        trials = RevisionTrials(str(aiter_checkout), case_of(*shape))
+        assert said(trials(revision)[0]) == said(outcome)
+        if outcome.faulty and outcome.cause is not None:
+            assert try_revision(revision, outcome.cause, trials, repeats=1).verdict is TrialVerdict.BAD
+    for arch, q, kv in {shape[2] for shape in SHAPES}:
+        gated = Service().gate("sglang-27188", None, "model", where, (Tensors(arch, q, kv),), (64, 32), 2.0, 1)
+        for fault in gated.faults:
+            outcome = path.run(fault.smallest)
+            assert (outcome.faulty, outcome.cause and outcome.cause.signature) == (True, fault.signature)
+
+
+@pytest.mark.checkout
+def test_switches_are_a_revision_of_their_own(aiter_checkout: Path) -> None:
+    """e4048607a5 is built in byte for byte; with a switch that its text asks for it is evaluated; another one is refused."""
+    plain = host_of(open_source(f"{aiter_checkout}@e4048607a5"))
+    switched = host_of(open_source(f"{aiter_checkout}@e4048607a5,AITER_ENABLE_EXPERIMENTAL=1"))
+    assert isinstance(plain, Revision)
+    assert isinstance(switched, Revision)
+    assert "byte for byte" in (plain.warning() or "")
+    assert "evaluated" in (switched.warning() or "")
+    decided = CasePath(plain).call(Case(num_head=16, kv_lens=(40,), release="2026-08"))
+    assert not isinstance(decided, Outcome)
+    assert set(plain.bases(decided.decision).values()) == {Basis.BUILT_IN}
+    with pytest.raises(UsageError, match="AITER_MLA_META_PARALLEL"):
+        host_of(open_source(f"{aiter_checkout}@e4048607a5,AITER_MLA_META_PARALLEL=0"))
+    with pytest.raises(UsageError, match="AITER_NAME=VALUE"):
+        open_source(f"{aiter_checkout}@e4048607a5,EXPERIMENTAL=1")
