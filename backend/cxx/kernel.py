@@ -67,7 +67,8 @@ def lower_kernel(
     """The kernel `name` of a unit with template arguments of these shapes.
 
     builtins: what a library's names stand for, by full name; see backend.cxx.kernel_calls. uniform: functions whose result is
-    taken to be the same for all lanes; the kernel returns 1 where it is not, 0 otherwise. Raises CxxError.
+    taken to be the same for all lanes; the kernel returns 1 where it is not, otherwise twice the union of bits of the branches
+    that it took. Raises CxxError.
     """
     varying: set[Any] = set()
     crossing: set[Any] = set()
@@ -177,4 +178,6 @@ class _Writer(KernelStatements):
     def _source(self) -> str:
         head = "def kernel(words, written, spans, strays, waves, integers, floats):"
         arrays = [f"    {name} = {made}" for name, made in self.arrays.items()]
-        return "\n".join([head, *self._unpack, *arrays, *self.prologue, *self.lines, "    return 0", ""])
+        return "\n".join(
+            [head, "    taken = 0", *self._unpack, *arrays, *self.prologue, *self.lines, "    return 2 * taken", ""]
+        )

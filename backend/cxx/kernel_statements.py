@@ -18,6 +18,9 @@ from backend.cxx.values import Aggregate, Lambda, Scope, TypeName, Value, Variab
 
 BARRIER = "__syncthreads"
 
+BRANCHES = 61
+"""Branches that are told apart: as many as one integer has room for; those beyond share a bit."""
+
 
 @dataclass(slots=True)
 class _Loop:
@@ -45,6 +48,7 @@ class KernelStatements(KernelCalls):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._loops: list[_Loop] = []
+        self.branches = 0
 
     def body(self, statements: list[Node], node: Node, returns: Any) -> Value | None:
         """Lowers a function's body (see KernelCalls.body)."""
@@ -140,6 +144,7 @@ class KernelStatements(KernelCalls):
 
     def branch(self, condition: Value, yes: Callable[[], None], no: Callable[[], None] | None) -> None:
         """Run `yes` for the lanes for which a condition holds, `no` for the others."""
+        yes, no = self._taken(yes), None if no is None else self._taken(no)
         if not condition.varying:
             with self.block(f"if {condition.code}:"):
                 yes()
@@ -164,6 +169,16 @@ class KernelStatements(KernelCalls):
             with self.block(f"if {name}:"):
                 run()
         self.mask = before
+
+    def _taken(self, run: Callable[[], None]) -> Callable[[], None]:
+        """A branch that notes that it was taken."""
+        number, self.branches = self.branches, self.branches + 1
+
+        def noted() -> None:
+            self.emit(f"taken |= {1 << number % BRANCHES}")
+            run()
+
+        return noted
 
     def conditional(self, condition: Value, yes: Node, no: Node, node: Node) -> Value:
         """`?:`; where a side needs statements of its own, by a branch."""

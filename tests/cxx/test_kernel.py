@@ -181,3 +181,16 @@ def test_what_is_taken_to_be_shared_is_checked() -> None:
 def test_what_is_not_provided_for_is_named(source: str, complaint: str) -> None:
     with pytest.raises(CxxError, match=complaint):
         lower_kernel(parse_unit([("k.cu", source)]), "k", (), WAVE)
+
+
+def test_branches_that_were_taken_are_told() -> None:
+    """One bit each, for a lane's branch as for all lanes'; twice their union, since the lowest bit says something else."""
+    source = """
+void k(int32_t* out, int32_t n)
+{
+    if(n > 3) { out[0] = 1; } else { out[0] = 2; }
+    if(lane() == n) { out[1] = 3; }
+}
+"""
+    taken = {n: Run(source, {}, {"n": n}).ended for n in (1, 5, 99)}
+    assert taken == {1: 2 * 0b110, 5: 2 * 0b101, 99: 2 * 0b001}

@@ -127,7 +127,8 @@ class Plan:
     fold: head groups that a query row was planned as (1: not folded). head_width: heads that a planned row stands for.
     rows: planned rows. rows_per_sequence: rows that share one sequence's KV (fold, or query positions in v1_0 with 128 heads);
     row v reads the KV of sequence v // rows_per_sequence. compute_units: parts that work is dealt to (work_indptr entries - 1).
-    branches: union of `Branch` bits taken. edited: the buffers hold something else than planning left in them (launched.py).
+    branches: union of `Branch` bits taken; of a text that was evaluated, bits above them, one for each of its branches.
+    edited: the buffers hold something else than planning left in them (launched.py).
     """
 
     planner: PlannerName

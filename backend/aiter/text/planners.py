@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from backend.aiter.arguments import BufferSizes, Int32Array, PlanArguments, TargetGpu
+from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.memory import BUFFER_NAMES
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.text.surroundings import (
@@ -260,16 +261,23 @@ class _Module:
         integers = np.array([_number(launched, path) for path in kernel.integers], np.int64)
         floats = np.array([_number(launched, path) for path in kernel.floats], np.float32)
         spaces = spaces_of(kernel)
-        if spaces.run(compiled_kernel(kernel), given, launched.threads // _LANES, integers, floats):
+        ended = spaces.run(compiled_kernel(kernel), given, launched.threads // _LANES, integers, floats)
+        if ended & 1:
             raise UnmodelledError(f"{kernel.name}: lanes disagree on what they were taken to share")
         shared = len(kernel.spaces) - 1
         low, high = spaces.reach(shared)
         if low <= high and (low < 0 or high >= launched.lds_bytes // 4):
             raise UnmodelledError(f"{kernel.name}: local memory beyond its end, word {high} of {launched.lds_bytes // 4}")
-        return self._plan(launched, arguments, allocated, spaces, tensors)
+        return self._plan(launched, arguments, allocated, spaces, tensors, ended >> 1)
 
     def _plan(
-        self, launched: _Launched, arguments: PlanArguments, allocated: BufferSizes, spaces: Spaces, tensors: list[str | None]
+        self,
+        launched: _Launched,
+        arguments: PlanArguments,
+        allocated: BufferSizes,
+        spaces: Spaces,
+        tensors: list[str | None],
+        taken: int,
     ) -> Plan:
         buffers = {}
         for name in BUFFER_NAMES:
@@ -295,7 +303,7 @@ class _Module:
             rows=rows,
             rows_per_sequence=max(1, rows // max(1, sequences)),
             compute_units=params.num_cu,
-            branches=0,
+            branches=taken << _FIRST_BRANCH,
         )
 
 
@@ -306,6 +314,9 @@ _NEUTRAL = {
     "mla_version": 0,
 }
 """Arguments that a revision may lack, with the value at which that makes no difference."""
+
+_FIRST_BRANCH = max(Branch).bit_length()
+"""Bits of `Plan.branches` above those of Branch: a text's branches by their order, which mean nothing but that they differ."""
 
 _NOTHING: tuple[int, Int32Array, Marks] = (0, np.empty(0, np.int32), np.empty(0, np.uint8))
 
