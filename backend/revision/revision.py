@@ -91,6 +91,7 @@ class Revision(Host):
         self._planners = Planners(self._read)
         self._launcher = Launcher(self._read, source.has)
         self._reduction = Reduction(self._read)
+        self._sized: dict[tuple[TargetGpu, SizingArguments], BufferSizes] = {}
         self._stood_in: dict[tuple[Part, MetadataMode], str] = {}
 
     @property
@@ -208,7 +209,10 @@ class Revision(Host):
         return Call(decision, device, allocated, needed, planned, decode, self._launch(decision.mode, device, decode))
 
     def _sizes(self, device: TargetGpu, arguments: SizingArguments) -> BufferSizes:
-        return executed_sizes(self._text(SIZING_FILE), device, arguments, self._environment)
+        key = device, arguments
+        if key not in self._sized:
+            self._sized[key] = executed_sizes(self._text(SIZING_FILE), device, arguments, self._environment)
+        return self._sized[key]
 
     def _plan(self, mode: MetadataMode, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
         same = self._same_planner(mode)
