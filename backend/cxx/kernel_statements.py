@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.cxx.kernel_calls import KernelCalls, thread_number
 from backend.cxx.kernel_values import LANES
-from backend.cxx.syntax import Node, children, declared_name, has_word, text
+from backend.cxx.syntax import Node, always_returns, children, declared_name, has_return, has_word, otherwise, text
 from backend.cxx.types import BOOL, UINT, UNKNOWN, Array, Float, Int, Opaque, Pointer, Record, Tuple, promoted
 from backend.cxx.values import Aggregate, Lambda, Scope, TypeName, Value, Variable, constant
 
@@ -54,7 +54,7 @@ class KernelStatements(KernelCalls):
         """Lowers a function's body (see KernelCalls.body)."""
         slot = _Returns(returns)
         last = statements[-1] if statements else None
-        inside = sum(_has_return(each) for each in statements)
+        inside = sum(has_return(each) for each in statements)
         slot.several = not (inside == 1 and last is not None and last.type == "return_statement")
         before, self._loops = self._loops, []
         self._function(statements, node, slot)
@@ -70,7 +70,7 @@ class KernelStatements(KernelCalls):
             if each.type == "return_statement":
                 self._return(each, slot)
                 return
-            if not _has_return(each):
+            if not has_return(each):
                 self.statement(each)
                 continue
             if each.type == "compound_statement":
@@ -84,14 +84,14 @@ class KernelStatements(KernelCalls):
             return
 
     def _returning_if(self, statement: Node, rest: list[Node], node: Node, slot: _Returns) -> None:
-        yes, no = statement.child_by_field_name("consequence"), _otherwise(statement)
+        yes, no = statement.child_by_field_name("consequence"), otherwise(statement)
         yes_list, no_list = [yes], [no] if no is not None else []
         condition = self.condition(statement.child_by_field_name("condition"))
         if condition.const is not None:
             chosen = yes_list if condition.const else no_list
-            self._function(chosen if chosen and _always_returns(chosen[0]) else [*chosen, *rest], node, slot)
+            self._function(chosen if chosen and always_returns(chosen[0]) else [*chosen, *rest], node, slot)
             return
-        yes_ends, no_ends = _always_returns(yes), no is not None and _always_returns(no)
+        yes_ends, no_ends = always_returns(yes), no is not None and always_returns(no)
         if rest and not yes_ends and not no_ends:
             raise self.unknown(statement, "a return of some paths in")
         self.branch(
@@ -356,7 +356,7 @@ class KernelStatements(KernelCalls):
 
     def _if_statement(self, node: Node) -> None:
         condition = self.condition(node.child_by_field_name("condition"))
-        yes, no = node.child_by_field_name("consequence"), _otherwise(node)
+        yes, no = node.child_by_field_name("consequence"), otherwise(node)
         if condition.const is not None:
             chosen = yes if condition.const else no
             if chosen is not None:
@@ -487,25 +487,3 @@ def _variables(place: Any) -> list[Any]:
 def _set_mask(place: Any, mask: str | None) -> None:
     for each in _variables(place):
         each.mask = mask
-
-
-def _otherwise(node: Node) -> Node | None:
-    found = node.child_by_field_name("alternative")
-    return children(found)[0] if found is not None and children(found) else None
-
-
-def _has_return(node: Node) -> bool:
-    if node.type == "return_statement":
-        return True
-    return node.type != "lambda_expression" and any(_has_return(each) for each in node.named_children)
-
-
-def _always_returns(node: Node) -> bool:
-    if node.type == "return_statement":
-        return True
-    if node.type == "compound_statement":
-        return any(_always_returns(each) for each in children(node))
-    if node.type == "if_statement":
-        no = _otherwise(node)
-        return no is not None and _always_returns(node.child_by_field_name("consequence")) and _always_returns(no)
-    return False

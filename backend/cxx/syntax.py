@@ -218,3 +218,28 @@ def _parameters(node: Node) -> Iterator[Parameter]:
             yield Parameter(name, "value", each.child_by_field_name("type"), each.child_by_field_name("default_value"))
         else:
             yield Parameter("", "template", None, None)
+
+
+def otherwise(node: Node) -> Node | None:
+    """The else branch of an if statement; None where it has none."""
+    found = node.child_by_field_name("alternative")
+    return children(found)[0] if found is not None and children(found) else None
+
+
+def has_return(node: Node) -> bool:
+    """Whether a statement has a return of the function that it stands in."""
+    if node.type == "return_statement":
+        return True
+    return node.type != "lambda_expression" and any(has_return(each) for each in node.named_children)
+
+
+def always_returns(node: Node) -> bool:
+    """Whether no path leads past a statement."""
+    if node.type == "return_statement":
+        return True
+    if node.type == "compound_statement":
+        return any(always_returns(each) for each in children(node))
+    if node.type == "if_statement":
+        no = otherwise(node)
+        return no is not None and always_returns(node.child_by_field_name("consequence")) and always_returns(no)
+    return False
