@@ -362,8 +362,8 @@ class KernelStatements(KernelCalls):
             if chosen is not None:
                 self._scoped(lambda: self.statement(chosen))
             return
-        otherwise = None if no is None else (lambda: self._scoped(lambda: self.statement(no)))
-        self.branch(condition, lambda: self._scoped(lambda: self.statement(yes)), otherwise)
+        run_no = None if no is None else (lambda: self._scoped(lambda: self.statement(no)))
+        self.branch(condition, lambda: self._scoped(lambda: self.statement(yes)), run_no)
 
     # Loops
 
