@@ -59,18 +59,23 @@ class MatrixRow:
     replayed: ReplayStatus | None
 
 
-def pinned_columns(checkout: str) -> tuple[tuple[Column, ...], tuple[Pin, ...]]:
-    """A column for each revision that a framework's release is built with, oldest first; and the pins that are not there."""
+def shipped_columns() -> tuple[Column, ...]:
+    """A column for each revision that a framework's release is built with, in the order of the pins."""
     users: dict[str, list[Pin]] = {}
     for pin in pins():
         users.setdefault(pin.aiter, []).append(pin)
+    return tuple(Column(using[0].short, revision, _users(using)) for revision, using in users.items())
+
+
+def pinned_columns(checkout: str) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """Those of them that a checkout has, oldest first, and those that it has not."""
     dated, absent = [], []
-    for revision, using in users.items():
-        shown = git(checkout, "log", "-1", "--format=%ct", "--end-of-options", revision)
+    for column in shipped_columns():
+        shown = git(checkout, "log", "-1", "--format=%ct", "--end-of-options", str(column.revision))
         if shown is None:
-            absent += using
+            absent.append(column)
         else:
-            dated.append((int(shown), Column(using[0].short, revision, _users(using))))
+            dated.append((int(shown), column))
     return tuple(column for _, column in sorted(dated, key=lambda each: each[0])), tuple(absent)
 
 

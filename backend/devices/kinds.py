@@ -144,7 +144,12 @@ def notice(device: str) -> str:
 def _model(asked: Opening) -> Device:
     from backend.devices.model.device import ModelDevice
 
-    return ModelDevice(asked.record)
+    model = ModelDevice(asked.record)
+    if asked.source is None:
+        return model
+    from backend.devices.model_or_machine import ModelOrMachine
+
+    return ModelOrMachine(model, _cdna(asked))
 
 
 def _cdna(asked: Opening) -> Device:

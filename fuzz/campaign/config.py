@@ -106,8 +106,9 @@ class CampaignConfig(Spec):
 
     @property
     def seconds_a_case(self) -> float:
-        """After which a case hangs."""
-        return self.case_seconds or device_kind(self.device).case_seconds
+        """After which a case hangs; where code objects are at hand, the machine may have to run one."""
+        devices = (self.device,) if self.aiter is None else (self.device, "cdna")
+        return self.case_seconds or max(device_kind(device).case_seconds for device in devices)
 
     @property
     def memory_a_worker(self) -> int:

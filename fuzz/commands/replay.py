@@ -110,8 +110,8 @@ def _matrix(entries: Sequence[CorpusEntry], paths: OpenPaths, file: Path | None)
     pinned = matrix(entries, paths, columns, replays=False)
     if columns:
         print("\n".join(("", *matrix_lines(pinned, columns))))
-    for pin in absent:
-        print(f"not in {paths.checkout}: {pin}", file=sys.stderr)
+    for column in absent:
+        print(f"not in {paths.checkout}: {column.name}, which is in {column.users}", file=sys.stderr)
     if file is not None:
         try:
             file.write_text(document(rows, DOCUMENT_COMMAND, pinned, columns), encoding="utf-8")

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from backend.case import Arch, Case, DType
-from backend.devices.model.traits import traits
 from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.findings import Finding, Severity
@@ -60,17 +59,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True, order=True)
 class StepKernel:
-    """A code object that a step launched. content: the git object id of its bytes, "" where they are not at hand.
-
-    measured: whether what it does was drawn from its machine code, or else is taken from the contract.
-    """
+    """A code object that a step launched. content: the git object id of its bytes, "" where they are not at hand."""
 
     code_object: str
     content: str
-    measured: bool
-
-    def __str__(self) -> str:
-        return f"{self.code_object}{'' if self.measured else ' (never measured)'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +172,7 @@ class Judge:
 def _kernel(outcome: Outcome) -> StepKernel:
     assert outcome.observation is not None
     launch = outcome.observation.call.launched
-    return StepKernel(launch.code_object, launch.blob_id or "", bool(traits(launch.blob_id).blob_id))
+    return StepKernel(launch.code_object, launch.blob_id or "")
 
 
 def _faults(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterator[Sighting]:

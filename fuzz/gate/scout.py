@@ -32,13 +32,13 @@ class KernelChange:
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Kernels that come in place of others, then those of the same name with other code."""
         old, new = ({each.code_object for each in side} for side in (self.before, self.after))
-        gone = [str(each) for each in self.before if each.code_object not in new]
-        come = [str(each) for each in self.after if each.code_object not in old]
+        gone = [each.code_object for each in self.before if each.code_object not in new]
+        come = [each.code_object for each in self.after if each.code_object not in old]
         if gone or come:
             yield listed(gone) or "one of the others", listed(come) or "one of the others"
         for each in self.after:
             if each.code_object in old and each not in self.before:
-                yield each.code_object, f"{each}, other code"
+                yield each.code_object, f"{each.code_object}, other code"
 
 
 def kernel_changes(base: Examined, candidate: Examined) -> tuple[KernelChange, ...]:

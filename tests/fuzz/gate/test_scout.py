@@ -27,7 +27,7 @@ from fuzz.verdict import Counts
 SHAPE = Shape(48, Arch.GFX950, DType.FP8, DType.FP8)
 OTHER = dataclasses.replace(SHAPE, num_head=64)
 SCENARIO = Scenario("plain", (BackendConfig(48), BackendConfig(64)), (Step(StepKind.DECODE, (1,)),))
-OLD, OLDER, NEW = (StepKernel(name, name[-1] + "0", True) for name in ("old.co", "older.co", "new.co"))
+OLD, OLDER, NEW = (StepKernel(name, name[-1] + "0") for name in ("old.co", "older.co", "new.co"))
 
 
 def sighting(kernel: str, kind: FindingKind = FindingKind.OUT_OF_BOUNDS_READ, shape: Shape = SHAPE) -> Sighting:
@@ -95,11 +95,11 @@ def test_a_fault_of_another_tensor_is_new_whatever_the_kernel_is_called() -> Non
 
 def test_kernels_that_come_and_go_are_told_by_work_and_those_with_other_code() -> None:
     before = examined(kernels={SHAPE: OLD, OTHER: OLDER})
-    after = examined(kernels={SHAPE: dataclasses.replace(NEW, measured=False), OTHER: dataclasses.replace(OLDER, content="x")})
+    after = examined(kernels={SHAPE: NEW, OTHER: dataclasses.replace(OLDER, content="x")})
     made = scouted(before, after)
     assert made.verdict.exit_code == 0
     text = "\n".join(lines(made))
-    assert re.search(r"old\.co +new\.co \(never measured\) +gfx950 q fp8 KV fp8 +decode: 48", text)
+    assert re.search(r"old\.co +new\.co +gfx950 q fp8 KV fp8 +decode: 48", text)
     assert re.search(r"older\.co +older\.co, other code +gfx950 q fp8 KV fp8 +decode: 64", text)
     assert [each["task"] for each in json.loads(json_text(made))["kernels"]] == ["decode", "decode"]
 
