@@ -121,9 +121,15 @@ def _run(argv: Sequence[str] | None) -> int:
 
             return in_own_process(lambda: _guarded(arguments))
     except AiterfuzzError as error:
-        print(f"aiterfuzz: {error}", file=sys.stderr)
+        _say(f"aiterfuzz: {error}")
         return error.exit_code
     return _guarded(arguments)
+
+
+def _say(text: str) -> None:
+    """A line on stderr, where that can be written to: what cannot be said must not become an exit code of its own."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _guarded(arguments: argparse.Namespace) -> int:
@@ -135,20 +141,20 @@ def _guarded(arguments: argparse.Namespace) -> int:
         from reprod.text import one_line
 
         said = one_line("; ".join((str(error), *getattr(error, "__notes__", ()))))
-        print(f"aiterfuzz: {said}", file=sys.stderr)
+        _say(f"aiterfuzz: {said}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("aiterfuzz: interrupted", file=sys.stderr)
+        _say("aiterfuzz: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has gone. Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_unwritten()  # the reader (head, less) has gone
         return INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             return _broken()
         where = f"{error.filename}: " if error.filename else ""
-        print(f"aiterfuzz: {where}cannot be written ({error.strerror}); make room or give another folder", file=sys.stderr)
+        _say(f"aiterfuzz: {where}cannot be written ({error.strerror}); make room or give another folder")
+        _forget_unwritten()
         return BROKEN
     except Exception:
         return _broken()
@@ -157,9 +163,15 @@ def _guarded(arguments: argparse.Namespace) -> int:
 
 def _broken() -> int:
     """After an error of our own, for which Python would exit 1, which says that faults were found."""
-    traceback.print_exc()
-    print("aiterfuzz: this is an error of aiterfuzz itself; please report it with the lines above", file=sys.stderr)
+    _say(traceback.format_exc().rstrip())
+    _say("aiterfuzz: this is an error of aiterfuzz itself; please report it with the lines above")
     return BROKEN
+
+
+def _forget_unwritten() -> None:
+    """Turns standard output to nowhere: Python would complain once more, with an exit code of its own, when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class Cluster:
         )
         try:
             self._ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **local)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray raises the bare class too, where a part of it does not come up
             self._restore()
             where = f"Ray cluster at {self.address}" if self.address else "a local Ray"
             raise CannotRunError(f"{where}: cannot be reached or started ({_first_line(error)})") from error

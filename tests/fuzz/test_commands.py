@@ -128,6 +128,22 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("explain", "--heads", "64", "--kv-lens", "1"),
+        ("explain", "--heads", "64", "--kv-lens", "1", "--backend", "sglang-before-27188"),
+        ("explain", "no-such-file.json"),
+        ("version",),
+    ],
+)
+def test_output_that_cannot_be_written_is_no_fault_found(arguments: tuple[str, ...]) -> None:
+    """On a full disk neither the result nor the complaint can be written; exit code 1 would say that faults were found."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "fuzz.cli", *arguments], stdout=full, stderr=full, check=False)
+    assert done.returncode in ((2,) if "no-such-file.json" in arguments else (3,))
+
+
 def test_an_error_of_our_own_is_not_taken_for_a_fault(tmp_path: Path) -> None:
     rule = tmp_path / "broken.py"
     rule.write_text("def policy(case):\n    raise ZeroDivisionError('in my own rule')\n")

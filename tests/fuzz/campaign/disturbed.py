@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import IO
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,10 +21,20 @@ ENDING_SECONDS = 180.0
 """Until a session has ended that lost what it cannot do without: Ray takes a minute to notice that its server is gone."""
 
 
-def start(arguments: Sequence[str], log: Path, command: str = "campaign", cwd: Path | None = None) -> subprocess.Popen[bytes]:
-    """A command of aiterfuzz with these arguments, in a process group of its own; what it says is added to `log`."""
+def start(
+    arguments: Sequence[str], log: Path, command: str = "campaign", cwd: Path | None = None, piped: bool = False
+) -> subprocess.Popen[bytes]:
+    """A command of aiterfuzz with these arguments, in a process group of its own; what it says is added to `log`.
+
+    piped: by another process, so that it comes there though the command may write no file any more.
+    """
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    with log.open("ab") as file:
+    with contextlib.ExitStack() as open_files:
+        file: IO[bytes] = open_files.enter_context(log.open("ab"))
+        if piped:
+            between = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file).stdin
+            assert between is not None
+            file = open_files.enter_context(between)
         return subprocess.Popen(
             [sys.executable, "-m", "fuzz.cli", command, *arguments],
             stdout=file,
@@ -87,7 +98,7 @@ class Soak:
         """Disturbs for `seconds`, then lets it end; its exit code. pauses: between two disturbances, from .. to."""
         ends, gives_up = time.monotonic() + seconds, time.monotonic() + limit
         log = self.folder.with_suffix(".log")
-        process = start([*self.arguments, "--out", str(self.folder)], log)
+        process = start([*self.arguments, "--out", str(self.folder)], log, piped=True)
         below: dict[int, str] = {}
         while True:
             if process.poll() is not None:
@@ -97,7 +108,7 @@ class Soak:
                 self._gone(below)
                 named = [*self.arguments, "", ""]
                 again = named[named.index("--backend") :][:2] if "--backend" in named else []  # a store's own rule is not run
-                process = start(["--resume", *again, "--out", str(self.folder)], log)
+                process = start(["--resume", *again, "--out", str(self.folder)], log, piped=True)
             if time.monotonic() > gives_up:
                 process.kill()
                 raise TimeoutError(f"still running; done so far: {self.kills}")
