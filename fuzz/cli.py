@@ -169,7 +169,7 @@ def _broken() -> int:
 
 
 def _forget_unwritten() -> None:
-    """Turns standard output to nowhere: Python would complain once more, with an exit code of its own, when it flushes at exit."""
+    """Turns standard output to nowhere: Python would complain once more, with an exit code of its own, when it ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -22,12 +22,13 @@ BYTES_AN_ENTRY, BYTES_A_ROW = 21, 400
 def require_feasible(case: Case, page: int, padding_kv_len: int, sized_for: int) -> None:
     """Raises UnmodelledError, with an estimate, for what would take gigabytes or minutes to run.
 
-    page: tokens of a page as the kernel sees it. padding_kv_len: tokens of a padding row. sized_for: rows that buffers are
+    Lists of a sparse case count with the pages. page: tokens of a page as the kernel sees it. padding_kv_len: tokens of a padding row. sized_for: rows that buffers are
     sized for, or what else a rule chooses that grows them.
     """
     padding = (case.graph_batch or case.batch) - case.batch
-    entries = sum(-(-length // page) for length in case.kv_lens) + padding * -(-padding_kv_len // page)
-    rows = max(sum(case.rows()) + padding * case.max_seqlen_q, sized_for)
+    rows = sum(case.rows()) + padding * case.max_seqlen_q
+    entries = sum(-(-length // page) for length in case.kv_lens) + padding * -(-padding_kv_len // page) + rows * case.topk
+    rows = max(rows, sized_for)
     if entries <= MOST_ENTRIES and rows <= MOST_ROWS:
         return
     gigabytes = (entries * BYTES_AN_ENTRY + rows * BYTES_A_ROW) / 1e9

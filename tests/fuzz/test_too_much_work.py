@@ -15,6 +15,7 @@ from fuzz.cli import main
 HUGE = {
     "long requests": {"num_head": 16, "kv_lens": [MAX_KV_LEN] * 600},
     "longer ones in pages": {"num_head": 16, "kv_lens": [MAX_KV_LEN] * 65536, "page_size": 64},
+    "long lists": {"num_head": 16, "kv_lens": [9] * 3_000_000, "topk": 2048, "backend": "direct", "mode": "fast"},
     "many requests": {"num_head": 64, "kv_lens": [1] * 100_000, "max_seqlen_q": 64, "backend": "direct", "mode": "fast"},
 }
 
