@@ -22,8 +22,8 @@ BYTES_AN_ENTRY, BYTES_A_ROW = 21, 400
 def require_feasible(case: Case, page: int, padding_kv_len: int, sized_for: int) -> None:
     """Raises UnmodelledError, with an estimate, for what would take gigabytes or minutes to run.
 
-    Lists of a sparse case count with the pages. page: tokens of a page as the kernel sees it. padding_kv_len: tokens of a padding row. sized_for: rows that buffers are
-    sized for, or what else a rule chooses that grows them.
+    page: tokens of a page as the kernel sees it; lists of a sparse case count with the pages. padding_kv_len: tokens of a
+    padding row. sized_for: rows that buffers are sized for, or what else a rule chooses that grows them.
     """
     padding = (case.graph_batch or case.batch) - case.batch
     rows = sum(case.rows()) + padding * case.max_seqlen_q
