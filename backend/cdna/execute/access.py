@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.attributes import ONE, attributes_of_wave, note_bad, region_row
@@ -24,7 +23,7 @@ from backend.cdna.execute.lanes import (
     unsigned_words_at,
     words_at,
 )
-from backend.cdna.execute.native import inlined, pointer_i32
+from backend.cdna.execute.native import inlined, view_i32
 
 NO_REGION = -1
 HASH_FACTOR = np.uint64(0x9E37_79B9_7F4A_7C15)
@@ -58,7 +57,7 @@ def note_element(scalars: Any, region: Any, address: int) -> None:
     scalars[at.ELEMENT] = np.uint32(element)
     requester = element
     if region[at.REGION_REQUESTERS]:
-        requester = np.int64(carray(pointer_i32(region[at.REGION_REQUESTERS]), (element + 1,))[element])
+        requester = np.int64(view_i32(region[at.REGION_REQUESTERS], (element + 1,))[element])
     scalars[at.REQUESTER] = np.uint32(np.int32(requester))
 
 
@@ -227,7 +226,7 @@ def resolve_unchecked(context: Any, access: int, mask: Any) -> None:
     """Host addresses as if every lane were in the region of the first; for measuring what judging costs."""
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
     host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
-    last = carray(pointer_i32(context[at.CTX_LAST_REGION]), (access + 1,))
+    last = view_i32(context[at.CTX_LAST_REGION], (access + 1,))
     if last[access] < 0:
         lowest, _ = wave_range(addresses, mask)
         last[access] = nearest_region(context, np.int64(lowest))
@@ -252,7 +251,7 @@ def resolve(wave: int, record: int, context_address: int, mask: Any, size: int, 
         hash_access(context, scalars, access, mask)
     if not flags & at.RUN_SLOW_PATH:
         addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
-        last = carray(pointer_i32(context[at.CTX_LAST_REGION]), (access + 1,))
+        last = view_i32(context[at.CTX_LAST_REGION], (access + 1,))
         lowest, highest = wave_range(addresses, mask)
         index = np.int64(last[access])
         for attempt in range(2):

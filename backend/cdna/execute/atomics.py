@@ -12,7 +12,6 @@ from enum import IntEnum, auto
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, resolve
@@ -37,7 +36,7 @@ from backend.cdna.execute.native import (
     float_bits,
     handler,
     inlined,
-    pointer_u32,
+    view_u32,
 )
 from backend.cdna.execute.pending import postpone
 from backend.cdna.execute.transfer import deliver
@@ -193,7 +192,7 @@ def exchange(wave: int, record: int, context_address: int, good: Any, keep: Any)
     for lane in range(at.LANES):
         if not (good >> np.uint64(lane)) & ONE or host[lane] == np.uint64(0):
             continue
-        words = carray(pointer_u32(np.int64(host[lane])), (2,))
+        words = view_u32(np.int64(host[lane]), (2,))
         if wide:
             old = np.uint64(words[0]) | np.uint64(words[1]) << np.uint64(32)
             new = result64(kind, old, value64(rows, data, lane), value64(rows, second, lane))

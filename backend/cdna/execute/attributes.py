@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import ALL_LANES, bytes_at, unsigned_words_at, words_at
-from backend.cdna.execute.native import bits_double, inlined, pointer_i32
+from backend.cdna.execute.native import bits_double, inlined, view_i32
 
 ONE = np.uint64(1)
 GROUP = 16
@@ -159,7 +158,7 @@ def groups_on_pages(context: Any, region: Any, offsets: Any, start: int, size: i
 @inlined
 def note_writers(context: Any, region: Any, index: int, lane: int, offset: int, size: int) -> None:
     """Remember which workgroup wrote each byte; another one's byte is an event."""
-    writers = carray(pointer_i32(region[at.REGION_WRITER]), (offset + size,))
+    writers = view_i32(region[at.REGION_WRITER], (offset + size,))
     me = context[at.CTX_WORKGROUP] + 1
     overlap = False
     for byte in range(offset, offset + size):

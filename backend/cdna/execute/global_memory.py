@@ -13,7 +13,6 @@ from enum import IntEnum, auto
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, resolve
@@ -30,7 +29,7 @@ from backend.cdna.execute.lanes import (
     unsigned_words_at,
     value64,
 )
-from backend.cdna.execute.native import handler, inlined, pointer_i32, pointer_u32
+from backend.cdna.execute.native import handler, inlined, view_i32, view_u32
 from backend.cdna.execute.pending import dma_stride, postpone
 from backend.cdna.execute.races import note_lds_dma
 from backend.cdna.execute.transfer import (
@@ -175,7 +174,7 @@ def store_to_lds(wave: int, record: int, context_address: int, dwords: int, exec
         return
     for lane in range(at.LANES):
         if (good >> np.uint64(lane)) & ONE:
-            words = carray(pointer_u32(context[at.CTX_LDS] + base + lane * apart), (4,))
+            words = view_u32(context[at.CTX_LDS] + base + lane * apart, (4,))
             for index in range(dwords):
                 words[index] = rows[R + index, lane]
 
@@ -241,7 +240,7 @@ def settled(wave: int, record: int, context_address: int, start: Any, least: Any
     asks for nothing but its bounds, or for pages of which each group of lanes lies in an allowed one; and no log is kept.
     """
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
-    index = np.int64(carray(pointer_i32(context[at.CTX_LAST_REGION]), (fields[at.ACCESS] + 1,))[fields[at.ACCESS]])
+    index = np.int64(view_i32(context[at.CTX_LAST_REGION], (fields[at.ACCESS] + 1,))[fields[at.ACCESS]])
     if index < 0 or context[at.CTX_FLAGS] & (at.RUN_HASHES | at.RUN_SLOW_PATH):
         return False
     region = region_row(context, index)

@@ -8,17 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.native import (
     inlined,
-    pointer_f32,
-    pointer_i32,
-    pointer_i64,
-    pointer_u8,
-    pointer_u32,
-    pointer_u64,
+    view_f32,
+    view_i32,
+    view_i64,
+    view_u8,
+    view_u32,
+    view_u64,
 )
 
 ALL_LANES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -27,55 +26,55 @@ ALL_LANES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 @inlined
 def scalars_of(wave: int) -> Any:
     """uint32 [SCALARS]."""
-    return carray(pointer_u32(wave), (at.SCALARS,))
+    return view_u32(wave, (at.SCALARS,))
 
 
 @inlined
 def rows_of(wave: int) -> Any:
     """uint32 [ROWS, 64]."""
-    return carray(pointer_u32(wave + at.ROWS_OFFSET), (at.ROWS, at.LANES))
+    return view_u32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def signed_rows_of(wave: int) -> Any:
     """The rows as int32."""
-    return carray(pointer_i32(wave + at.ROWS_OFFSET), (at.ROWS, at.LANES))
+    return view_i32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def float_rows_of(wave: int) -> Any:
     """The rows as float32."""
-    return carray(pointer_f32(wave + at.ROWS_OFFSET), (at.ROWS, at.LANES))
+    return view_f32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def record_of(record: int) -> Any:
     """int32 [RECORD_WORDS]."""
-    return carray(pointer_i32(record), (at.RECORD_WORDS,))
+    return view_i32(record, (at.RECORD_WORDS,))
 
 
 @inlined
 def context_of(context: int) -> Any:
     """int64 [CONTEXT_WORDS]."""
-    return carray(pointer_i64(context), (at.CONTEXT_WORDS,))
+    return view_i64(context, (at.CONTEXT_WORDS,))
 
 
 @inlined
 def words_at(address: int, count: int) -> Any:
     """int64 [count]."""
-    return carray(pointer_i64(address), (count,))
+    return view_i64(address, (count,))
 
 
 @inlined
 def unsigned_words_at(address: int, count: int) -> Any:
     """uint64 [count]."""
-    return carray(pointer_u64(address), (count,))
+    return view_u64(address, (count,))
 
 
 @inlined
 def bytes_at(address: int, count: int) -> Any:
     """uint8 [count]."""
-    return carray(pointer_u8(address), (count,))
+    return view_u8(address, (count,))
 
 
 @inlined

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -28,7 +28,7 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.convert import fp8_to_float
 from backend.cdna.execute.float_values import flushed
 from backend.cdna.execute.lanes import context_of, record_of, rows_of, scalars_of
-from backend.cdna.execute.native import bits_float, float_bits, handler, inlined, pointer_f32
+from backend.cdna.execute.native import bits_float, float_bits, handler, inlined, view_f32
 
 R = at.RESULT_ROWS
 COLUMNS = 16  # of a panel
@@ -176,8 +176,8 @@ def matrix(wave: int, record: int, context_address: int) -> None:
     a_address, b_address = context[at.CTX_MATRIX_A], context[at.CTX_MATRIX_B]
     a_registers, b_registers = fields[at.IMMEDIATE] & 0xFF, fields[at.IMMEDIATE] >> 8
     a_element, b_element = fields[at.COUNT] & 0xFF, fields[at.COUNT] >> 8
-    unpack(rows, fields[at.SOURCE_0], carray(pointer_f32(a_address), (4096,)), a_element, a_registers, fnuz, keep)
-    unpack(rows, fields[at.SOURCE_1], carray(pointer_f32(b_address), (4096,)), b_element, b_registers, fnuz, keep)
+    unpack(rows, fields[at.SOURCE_0], view_f32(a_address, (4096,)), a_element, a_registers, fnuz, keep)
+    unpack(rows, fields[at.SOURCE_1], view_f32(b_address, (4096,)), b_element, b_registers, fnuz, keep)
     depth = np.int64(a_registers * elements_per_register(a_element) * (at.LANES // size))
     base = wave + at.ROWS_OFFSET
     d, c = base + fields[at.DESTINATION] * at.ROW_BYTES, base + fields[at.SOURCE_2] * at.ROW_BYTES

@@ -15,7 +15,6 @@ from enum import IntEnum, auto
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.convert import fp8_to_float
@@ -30,8 +29,8 @@ from backend.cdna.execute.native import (
     fused_multiply_add,
     handler,
     inlined,
-    pointer_f32,
-    pointer_i32,
+    view_f32,
+    view_i32,
 )
 
 R = at.RESULT_ROWS
@@ -218,8 +217,8 @@ def matrix_integer(wave: int, record: int, context_address: int) -> None:
     context, fields, rows, scalars = context_of(context_address), record_of(record), rows_of(wave), scalars_of(wave)
     size, blocks, count, _ = shape_of(fields)
     modifiers = np.int64(fields[at.TARGET])
-    a = carray(pointer_i32(context[at.CTX_MATRIX_A]), (CAPACITY,))
-    b = carray(pointer_i32(context[at.CTX_MATRIX_B]), (CAPACITY,))
+    a = view_i32(context[at.CTX_MATRIX_A], (CAPACITY,))
+    b = view_i32(context[at.CTX_MATRIX_B], (CAPACITY,))
     unpack_integers(rows, fields[at.SOURCE_0], a, count, size, blocks, modifiers, True)
     unpack_integers(rows, fields[at.SOURCE_1], b, count, size, blocks, modifiers, False)
     depth = count * (at.LANES // size) if blocks == 1 else count
@@ -247,8 +246,8 @@ def matrix_blocks(wave: int, record: int, context_address: int) -> None:
     modifiers, kinds = np.int64(fields[at.TARGET]), np.int64(fields[at.COUNT])
     fnuz = context[at.CTX_ARCH] == 942
     keep = bits_float(scalars[at.DENORMAL_F32])
-    a = carray(pointer_f32(context[at.CTX_MATRIX_A]), (CAPACITY,))
-    b = carray(pointer_f32(context[at.CTX_MATRIX_B]), (CAPACITY,))
+    a = view_f32(context[at.CTX_MATRIX_A], (CAPACITY,))
+    b = view_f32(context[at.CTX_MATRIX_B], (CAPACITY,))
     unpack_floats(rows, fields[at.SOURCE_0], a, kinds & 0xFF, a_count, size, blocks, modifiers, True, fnuz, keep)
     unpack_floats(rows, fields[at.SOURCE_1], b, kinds >> 8, b_count, size, blocks, modifiers, False, fnuz, keep)
     depth = a_count * (at.LANES // size) if blocks == 1 else a_count
@@ -309,8 +308,8 @@ def matrix_scaled(wave: int, record: int, context_address: int) -> None:
     context, fields, rows, scalars = context_of(context_address), record_of(record), rows_of(wave), scalars_of(wave)
     size = np.int64(fields[at.OPCODE]) & 0xFF
     kinds = np.int64(fields[at.COUNT])
-    a = carray(pointer_f32(context[at.CTX_MATRIX_A]), (CAPACITY,))
-    b = carray(pointer_f32(context[at.CTX_MATRIX_B]), (CAPACITY,))
+    a = view_f32(context[at.CTX_MATRIX_A], (CAPACITY,))
+    b = view_f32(context[at.CTX_MATRIX_B], (CAPACITY,))
     unpack_in_order(rows, fields[at.SOURCE_0], a, kinds & 0xFF, size)
     unpack_in_order(rows, fields[at.SOURCE_1], b, kinds >> 8, size)
     a_scales = unpack_scales(rows, context[at.CTX_MATRIX_A] + 2 * CAPACITY, np.int64(fields[at.DESTINATION_2]))
@@ -347,7 +346,7 @@ def matrix_sparse(wave: int, record: int, context_address: int) -> None:
     a_kind, b_kind = kinds & 0xFF, kinds >> 8
     fnuz = context[at.CTX_ARCH] == 942
     keep = bits_float(scalars[at.DENORMAL_F32])
-    b = carray(pointer_f32(context[at.CTX_MATRIX_B]), (CAPACITY,))
+    b = view_f32(context[at.CTX_MATRIX_B], (CAPACITY,))
     is_integer = a_kind == ElementKind.I8
     for index in range(b_count):
         for lane in range(at.LANES):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.cross_lane import dpp_row, dpp_write_mask, register_offset
@@ -26,7 +25,7 @@ from backend.cdna.execute.lanes import (
     source_row,
     words_at,
 )
-from backend.cdna.execute.native import bits_float, call_handler, float_bits, handler, inlined, pointer_i32
+from backend.cdna.execute.native import bits_float, call_handler, float_bits, handler, inlined, view_i32
 
 DX10_CLAMP_BIT, IEEE_BIT = 8, 9  # MODE
 SIGN32 = np.uint32(0x8000_0000)
@@ -199,7 +198,7 @@ def modified(wave: int, record: int, context: int) -> None:
     fields = record_of(record)
     scalars, rows = scalars_of(wave), rows_of(wave)
     inner = context_of(context)[at.CTX_MODIFIERS] + fields[at.MODIFIER] * at.MODIFIER_WORDS * 4
-    modifier = carray(pointer_i32(inner), (at.MODIFIER_WORDS,))
+    modifier = view_i32(inner, (at.MODIFIER_WORDS,))
     exec_mask = scalar_pair(scalars, at.EXEC)
     prepare_sources(wave, modifier, exec_mask)
     own_handler = words_at(inner, 1)[0]

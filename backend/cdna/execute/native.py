@@ -16,9 +16,13 @@ from typing import Any, TypeVar
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+from backend.cdna.execute.parts import PartDispatcher, WholeCompiler
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).parent
@@ -60,16 +64,19 @@ class _StampedCache(FunctionCache):  # type: ignore[misc]
         self._cache_file._source_stamp = _source_digest(function.__module__.rpartition(".")[2])
 
 
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+
+
 def compiled(function: Function) -> Function:
     """Compile `function` when it is first called from Python; cached on disk."""
-    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher = njit(nogil=True, error_model="numpy", pipeline_class=WholeCompiler)(function)
     dispatcher._cache = _StampedCache(dispatcher.py_func)
     return dispatcher  # type: ignore[no-any-return]
 
 
 def inlined(function: Function) -> Function:
     """A function that only other compiled code calls: it is compiled with each caller and not cached itself."""
-    return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return PartDispatcher(function, _OPTIONS)  # type: ignore[return-value]
 
 
 class Handler:
@@ -89,7 +96,7 @@ class Handler:
         if not self._address:
             arguments = (types.int64, types.int64, types.int64)
             self._callback = CFunc(
-                self.function, (arguments, types.void), locals={}, options={"nogil": True, "error_model": "numpy"}
+                self.function, (arguments, types.void), locals={}, options=_OPTIONS, pipeline_class=WholeCompiler
             )
             self._callback._cache = _StampedCache(self.function)
             self._callback.compile()
@@ -102,28 +109,43 @@ def handler(function: HandlerFunction) -> Handler:
     return Handler(function)
 
 
-def _typed_pointer(numba_type: Any, bits: int | None) -> Any:
-    """An intrinsic that turns an address into a pointer to `numba_type`."""
+def _view(element: Any) -> Any:
+    """An intrinsic: memory at an address as a C-contiguous array of `element` with the shape of a tuple. Nobody owns it."""
 
-    def pointer(typing_context: Any, address: Any) -> Any:
-        signature = types.CPointer(numba_type)(types.int64)
+    def view(typing_context: Any, address: Any, shape: Any) -> Any:
+        result = types.Array(element, len(shape), "C")
+        signature = result(types.int64, types.UniTuple(types.int64, len(shape)))
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            element = ir.FloatType() if bits is None else ir.IntType(bits)
-            return builder.inttoptr(arguments[0], element.as_pointer())
+            word = ir.IntType(64)
+            size = ir.Constant(word, element.bitwidth // 8)
+            extents = cgutils.unpack_tuple(builder, arguments[1])
+            strides = [size]
+            for extent in extents[:0:-1]:
+                strides.insert(0, builder.mul(strides[0], extent))
+            array = context.make_array(result)(context, builder)
+            populate_array(
+                array,
+                data=builder.inttoptr(arguments[0], context.get_value_type(element).as_pointer()),
+                shape=extents,
+                strides=strides,
+                itemsize=size,
+                meminfo=None,
+            )
+            return array._getvalue()
 
         return signature, generate
 
-    return intrinsic(pointer)
+    return intrinsic(view)
 
 
-pointer_u8 = _typed_pointer(types.uint8, 8)
-pointer_u16 = _typed_pointer(types.uint16, 16)
-pointer_u32 = _typed_pointer(types.uint32, 32)
-pointer_i32 = _typed_pointer(types.int32, 32)
-pointer_u64 = _typed_pointer(types.uint64, 64)
-pointer_i64 = _typed_pointer(types.int64, 64)
-pointer_f32 = _typed_pointer(types.float32, None)
+view_u8 = _view(types.uint8)
+view_u16 = _view(types.uint16)
+view_u32 = _view(types.uint32)
+view_i32 = _view(types.int32)
+view_u64 = _view(types.uint64)
+view_i64 = _view(types.int64)
+view_f32 = _view(types.float32)
 
 
 @intrinsic

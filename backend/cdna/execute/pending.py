@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import (
@@ -20,7 +19,7 @@ from backend.cdna.execute.lanes import (
     unsigned_words_at,
     words_at,
 )
-from backend.cdna.execute.native import inlined, pointer_u32
+from backend.cdna.execute.native import inlined, view_u32
 
 R = at.RESULT_ROWS
 
@@ -54,7 +53,7 @@ def queue_entry(context: Any, number: int, slot: int) -> Any:
 def queue_data(context: Any, number: int, slot: int) -> Any:
     """uint32 [16, 64] of one entry."""
     place = number * at.PENDING_ENTRIES + slot
-    return carray(pointer_u32(context[at.CTX_PENDING_ROWS] + place * at.PENDING_DATA_BYTES), (16, at.LANES))
+    return view_u32(context[at.CTX_PENDING_ROWS] + place * at.PENDING_DATA_BYTES, (16, at.LANES))
 
 
 @inlined
@@ -109,7 +108,7 @@ def arrive(wave: int, context: Any, queue: int) -> None:
     elif entry[at.PENDING_KIND] == np.uint64(at.PENDING_TO_LDS):
         for lane in range(at.LANES):
             if (mask >> np.uint64(lane)) & np.uint64(1):
-                words = carray(pointer_u32(context[at.CTX_LDS] + place + lane * dma_stride(dwords)), (4,))
+                words = view_u32(context[at.CTX_LDS] + place + lane * dma_stride(dwords), (4,))
                 for index in range(dwords):
                     words[index] = data[index, lane]
     head[0] = np.uint64((slot + 1) % at.PENDING_ENTRIES)

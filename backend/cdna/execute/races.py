@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import context_of, record_of, scalars_of, unsigned_words_at, words_at
-from backend.cdna.execute.native import inlined, pointer_i64
+from backend.cdna.execute.native import inlined, view_i64
 
 ONE = np.uint64(1)
 
@@ -42,7 +41,7 @@ def race_found(context: Any, kind: int, producer: int, consumer: int, dword: int
 @inlined
 def note_dword(context: Any, dword: int, wave_index: int, original: int, is_write: bool) -> None:
     """One wave uses one LDS dword."""
-    shadow = carray(pointer_i64(context[at.CTX_LDS_SHADOW] + dword * at.SHADOW_WORDS * 8), (at.SHADOW_WORDS,))
+    shadow = view_i64(context[at.CTX_LDS_SHADOW] + dword * at.SHADOW_WORDS * 8, (at.SHADOW_WORDS,))
     epoch = context[at.CTX_BARRIERS] + 1
     if shadow[at.SHADOW_WRITE_EPOCH] == epoch and shadow[at.SHADOW_WRITER] != wave_index:
         kind = at.RACE_WRITE_WRITE if is_write else at.RACE_WRITE_READ

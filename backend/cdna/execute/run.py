@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import (
@@ -23,7 +22,7 @@ from backend.cdna.execute.lanes import (
     unsigned_words_at,
     words_at,
 )
-from backend.cdna.execute.native import call_handler, compiled, inlined, pointer_i32, pointer_u32
+from backend.cdna.execute.native import call_handler, compiled, inlined, view_i32, view_u32
 from backend.cdna.execute.pending import arrivals, queue_head, wait_until
 
 
@@ -50,7 +49,7 @@ def trace_step(context: Any, original: int) -> None:
     """Append one executed instruction to the trace."""
     count = context[at.CTX_TRACE_COUNT]
     if count < context[at.CTX_TRACE_CAPACITY]:
-        carray(pointer_i32(context[at.CTX_TRACE]), (count + 1,))[count] = original
+        view_i32(context[at.CTX_TRACE], (count + 1,))[count] = original
     context[at.CTX_TRACE_COUNT] = count + 1
 
 
@@ -105,7 +104,7 @@ def run_wave(wave: int, context_address: int, quantum: int, traced: bool) -> int
 def start_wave(context: Any, wave: int, index: int, workgroup: int) -> None:
     """Registers as the launch leaves them: the program's initial scalars, workgroup ids, work-item ids in v0."""
     scalars, rows = scalars_of(wave), rows_of(wave)
-    initial = carray(pointer_u32(context[at.CTX_INITIAL_SCALARS]), (at.SCALARS,))
+    initial = view_u32(context[at.CTX_INITIAL_SCALARS], (at.SCALARS,))
     for word in range(context[at.CTX_SCALAR_COUNT]):
         scalars[word] = initial[word]
     scalars[at.WAVE_INDEX] = np.uint32(index)
@@ -118,11 +117,11 @@ def start_wave(context: Any, wave: int, index: int, workgroup: int) -> None:
         if (context[at.CTX_WORKGROUP_ID_MASK] >> axis) & 1:
             scalars[register] = np.uint32(ids[axis])
             register += 1
-    reset = carray(pointer_i32(context[at.CTX_RESET_ROWS]), (context[at.CTX_RESET_ROW_COUNT],))
+    reset = view_i32(context[at.CTX_RESET_ROWS], (context[at.CTX_RESET_ROW_COUNT],))
     for number in range(context[at.CTX_RESET_ROW_COUNT]):
         for lane in range(at.LANES):
             rows[reset[number], lane] = np.uint32(0)
-    items = carray(pointer_u32(context[at.CTX_WORK_ITEMS] + index * at.ROW_BYTES), (at.LANES,))
+    items = view_u32(context[at.CTX_WORK_ITEMS] + index * at.ROW_BYTES, (at.LANES,))
     for lane in range(at.LANES):
         rows[0, lane] = items[lane]
     set_scalar_pair(scalars, at.EXEC, unsigned_words_at(context[at.CTX_ACTIVE_LANES], index + 1)[index])

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, resolve
@@ -16,7 +15,7 @@ from backend.cdna.execute.atomics import ADDRESS_MASK, ONE, WIDE, note_stale, re
 from backend.cdna.execute.attributes import note_bad
 from backend.cdna.execute.float_values import SMALLEST_NORMAL
 from backend.cdna.execute.lanes import context_of, record_of, scalar_pair, scalars_of, set_scalar_pair, unsigned_words_at
-from backend.cdna.execute.native import handler, inlined, pointer_u32
+from backend.cdna.execute.native import handler, inlined, view_u32
 
 
 @inlined
@@ -55,7 +54,7 @@ def scalar_store(wave: int, record: int, context_address: int) -> None:
         emit_events(context, scalars, fields, 4 * (count - kept), True, True)
     host = unsigned_words_at(context[at.CTX_HOST], at.LANES)[0]
     if good and host and not fields[at.COUNT] & at.ADDRESSES_ONLY:
-        words = carray(pointer_u32(np.int64(host)), (16,))
+        words = view_u32(np.int64(host), (16,))
         for index in range(kept):
             words[index] = scalars[fields[at.DESTINATION] + index]
 
@@ -85,7 +84,7 @@ def scalar_atomic(wave: int, record: int, context_address: int) -> None:
     old = poison
     kind = fields[at.OPCODE] & (WIDE - 1)
     if good and host:
-        words = carray(pointer_u32(np.int64(host)), (2,))
+        words = view_u32(np.int64(host), (2,))
         if dwords == 2:
             old = np.uint64(words[0]) | np.uint64(words[1]) << np.uint64(32)
             new = result64(kind, old, scalar_pair(scalars, data), scalar_pair(scalars, data + 2))

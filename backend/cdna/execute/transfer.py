@@ -9,7 +9,6 @@ from enum import IntEnum, auto
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import (
@@ -18,7 +17,7 @@ from backend.cdna.execute.lanes import (
     rows_of,
     unsigned_words_at,
 )
-from backend.cdna.execute.native import inlined, pointer_u8, pointer_u16, pointer_u32
+from backend.cdna.execute.native import inlined, view_u8, view_u16, view_u32
 from backend.cdna.execute.pending import postpone
 
 R = at.RESULT_ROWS
@@ -72,13 +71,13 @@ def redirect_lanes(context: Any, mask: Any, block: int) -> None:
 @inlined
 def load_byte(host: Any) -> int:
     """The byte at a host address."""
-    return np.int64(carray(pointer_u8(np.int64(host)), (1,))[0])
+    return np.int64(view_u8(np.int64(host), (1,))[0])
 
 
 @inlined
 def load_short(host: Any) -> int:
     """The 16 bits at a host address."""
-    return np.int64(carray(pointer_u16(np.int64(host)), (1,))[0])
+    return np.int64(view_u16(np.int64(host), (1,))[0])
 
 
 @inlined
@@ -89,7 +88,7 @@ def load_lanes(wave: int, context: Any, width: int, dwords: int, target: int, ol
     if width == Width.DWORDS:
         for index in range(dwords):
             for lane in range(at.LANES):
-                rows[target + index, lane] = carray(pointer_u32(np.int64(host[lane]) + 4 * index), (1,))[0]
+                rows[target + index, lane] = view_u32(np.int64(host[lane]) + 4 * index, (1,))[0]
         return
     for lane in range(at.LANES):
         kept = np.int64(rows[old, lane])
@@ -124,15 +123,15 @@ def store_lanes(wave: int, context: Any, width: int, dwords: int, source: int) -
     if width == Width.DWORDS:
         for lane in range(at.LANES):
             for index in range(dwords):
-                carray(pointer_u32(np.int64(host[lane]) + 4 * index), (1,))[0] = rows[source + index, lane]
+                view_u32(np.int64(host[lane]) + 4 * index, (1,))[0] = rows[source + index, lane]
         return
     shift = 16 if width == Width.UBYTE_D16_HI or width == Width.SHORT_D16_HI else 0
     for lane in range(at.LANES):
         value = np.int64(rows[source, lane]) >> shift
         if width == Width.UBYTE or width == Width.UBYTE_D16_HI:
-            carray(pointer_u8(np.int64(host[lane])), (1,))[0] = np.uint8(value & 0xFF)
+            view_u8(np.int64(host[lane]), (1,))[0] = np.uint8(value & 0xFF)
         else:
-            carray(pointer_u16(np.int64(host[lane])), (1,))[0] = np.uint16(value & 0xFFFF)
+            view_u16(np.int64(host[lane]), (1,))[0] = np.uint16(value & 0xFFFF)
 
 
 @inlined
