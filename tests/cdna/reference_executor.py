@@ -299,7 +299,7 @@ def vector_instruction(wave: ReferenceWave, instruction: Instruction) -> None:
 
 
 def _half_kind(name: str) -> str:
-    return "b16" if re.search(r"_[ui]16$|_b16$", name) else "b32"
+    return "b16" if re.search(r"_[ui]16$|_b16$|_pack_b32_f16$", name) else "b32"
 
 
 def _split(value: NDArray[np.uint64]) -> list[Bits]:

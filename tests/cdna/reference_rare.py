@@ -161,7 +161,8 @@ def half_function(wave: ReferenceWave, instruction: Instruction, name: str) -> N
         bits = np.array([0 if np.isnan(v) else int(min(max(np.trunc(v), low), high)) for v in value], I64) & 0xFFFF
     else:
         function = _fract(1 - 2.0**-11) if stem == "fract" else FUNCTIONS[stem]
-        bits = ref.double_to_halves(function(value))
+        result = function(value)
+        bits = np.where(np.isnan(result) & ~np.isnan(value), 0xFE00, ref.double_to_halves(result))
     commit(wave, instruction, [ref.low32(bits)])
 
 

@@ -131,6 +131,17 @@ def differences(machine: WaveState, reference: WaveState) -> list[str]:
     return found
 
 
+def _same_nan_pairs(machine: WaveState, reference: WaveState, instruction: Instruction) -> None:
+    """Payloads of fp64 NaN do not count either: where both have one, the machine's becomes the reference's."""
+    for operand in instruction.destinations:
+        if operand.kind is not OperandKind.VGPR or operand.count != 2 or "_f64" not in instruction.mnemonic:
+            continue
+        pair = slice(operand.index, operand.index + 2)
+        got, wanted = machine.vectors[pair], reference.vectors[pair]
+        nan = np.isnan(np.ascontiguousarray(got.T).view(np.float64)) & np.isnan(np.ascontiguousarray(wanted.T).view(np.float64))
+        got[:, nan[:, 0]] = wanted[:, nan[:, 0]]
+
+
 def _without_nans(vectors: NDArray[np.uint32]) -> None:
     vectors[np.isnan(vectors.view(np.float32))] = 0
     halves = vectors.view(np.float16)
@@ -163,6 +174,7 @@ def test_random_instructions_agree_with_the_reference(
             _without_nans(state.vectors)  # a part of a NaN result cannot be told from a number
         reference, _ = run_reference(arch, (instruction,), state.copy())
         machine = waves[keep].run((instruction,), state)
+        _same_nan_pairs(machine, reference, instruction)
         found = differences(machine, reference)
         assert not found, f"{assembly_text(instruction)} (exec {state.scalars[126:128]}, keep {keep}): {found[:4]}"
     assert tried > 20
