@@ -22,6 +22,8 @@ from backend.outcome import Outcome, observed, refused_by_aiter, turned_down, un
 from backend.serving.policy import Policy, decide
 from backend.serving.registry import policy
 
+ENDS_PROCESS = " (which ends the process: no caller can catch it)"
+
 
 def judge(made: Call, device: Device) -> Outcome:
     """What is wrong with a call: run on the device where AITER launches, refused where it raises before.
@@ -54,8 +56,10 @@ def raised_afterwards(made: Call) -> str | None:
 def refusal_of(made: Call) -> str | None:
     """Why AITER raises on the way to the kernel, in the order in which its functions are called; None where it launches."""
     if made.plan is not None and made.plan.rejected is not None:
-        return made.plan.rejected
-    return made.launch.reason if isinstance(made.launch, Refusal) else None
+        return f"{made.plan.rejected}{ENDS_PROCESS if made.plan.ends_process else ''}"
+    if isinstance(made.launch, Refusal):
+        return f"{made.launch.reason}{ENDS_PROCESS if made.launch.ends_process else ''}"
+    return None
 
 
 def faults_before_launch(made: Call) -> tuple[Finding, ...]:

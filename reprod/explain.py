@@ -98,7 +98,7 @@ def _decision(decision: Decision) -> Iterator[str]:
 def _plan(call: Call, plan: Plan, items: int, offenders: Sequence[int]) -> Iterator[str]:
     yield ""
     if plan.rejected is not None:
-        yield f"plan: AITER raises before planning: {plan.rejected}"
+        yield f"plan: AITER {'ends the process' if plan.ends_process else 'raises'} before planning: {plan.rejected}"
         return
     yield (
         f"plan by {plan.planner.value}: {plan.rows} rows of {plan.head_width} heads, fold {plan.fold}; "
@@ -147,7 +147,7 @@ def _unit(plan: Plan, item: int) -> int | str:
 def _launch(launch: Launch | Refusal) -> Iterator[str]:
     yield ""
     if isinstance(launch, Refusal):
-        yield f"launch: {launch.raised_by} raises: {launch.reason}"
+        yield f"launch: {launch.raised_by} {'ends the process' if launch.ends_process else 'raises'}: {launch.reason}"
         return
     yield f"launch: {launch.code_object} ({launch.symbol})"
     kind = "persistent" if launch.persistent else "non-persistent"

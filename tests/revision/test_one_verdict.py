@@ -14,7 +14,7 @@ from backend.host import Basis
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.revision.revision import Revision, host_of
-from fuzz.gate.policy import Service
+from fuzz.gate.policy import gate_policy
 from fuzz.gate.sweep import Tensors
 from reprod.bisect import RevisionTrials, TrialVerdict, try_revision
 
@@ -72,7 +72,8 @@ def test_run_gate_and_bisect(aiter_checkout: Path, revision: str) -> None:
         if outcome.faulty and outcome.cause is not None:
             assert try_revision(revision, outcome.cause, trials, repeats=1).verdict is TrialVerdict.BAD
     for arch, q, kv in {shape[2] for shape in SHAPES}:
-        gated = Service().gate("sglang-27188", None, "model", where, (Tensors(arch, q, kv),), (64, 32), 2.0, 1)
+        own = CasePath(host_of(open_source(where)))
+        gated = gate_policy("sglang-27188", None, own, (Tensors(arch, q, kv),), (64, 32), 0.5, 1)
         for fault in gated.faults:
             outcome = path.run(fault.smallest)
             assert (outcome.faulty, outcome.cause and outcome.cause.signature) == (True, fault.signature)
@@ -94,3 +95,14 @@ def test_switches_are_a_revision_of_their_own(aiter_checkout: Path) -> None:
         host_of(open_source(f"{aiter_checkout}@e4048607a5,AITER_MLA_META_PARALLEL=0"))
     with pytest.raises(UsageError, match="AITER_NAME=VALUE"):
         open_source(f"{aiter_checkout}@e4048607a5,EXPERIMENTAL=1")
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize(("revision", "ends"), [("v0.1.19", False), ("e4048607a5,AITER_ENABLE_EXPERIMENTAL=0", True)])
+def test_a_failed_check_of_the_planner_raises_or_ends_the_process(aiter_checkout: Path, revision: str, ends: bool) -> None:
+    """c16d44b93 took torch out of the planners, whose checks abort since."""
+    path = CasePath(host_of(open_source(f"{aiter_checkout}@{revision}")))
+    case = Case(num_head=8, kv_lens=(40,), q_dtype=DType.FP8, kv_dtype=DType.FP8, release="2026-08", backend="direct")
+    refused = path.run(case).refused
+    assert "get_mla_metadata_v1_2_device: only supports #heads in [16, 64, 128]" in (refused or "")
+    assert ("ends the process" in (refused or "")) == ends

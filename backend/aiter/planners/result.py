@@ -122,6 +122,7 @@ class Plan:
     """The outcome of one get_mla_metadata_v1.
 
     rejected: why AITER raises before it launches the planner, None where it runs; all else is empty when it is rejected.
+    ends_process: it does not raise then but ends the process, which no caller can catch.
     buffers: by name, as `PlannedBuffer`; work_metadata holds two addresses only and is left out.
     reads_past_end: reads of what is not theirs, in the kernel's order, repetitions in a row folded into one.
     fold: head groups that a query row was planned as (1: not folded). head_width: heads that a planned row stands for.
@@ -142,6 +143,7 @@ class Plan:
     compute_units: int = 0
     branches: int = 0
     edited: bool = False
+    ends_process: bool = False
 
     @property
     def stage(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from backend.aiter.arguments import TargetGpu
 from backend.aiter.text.surroundings import (
+    COMMON_FILE,
     LIBRARY,
     MACROS,
     Address,
@@ -41,7 +42,6 @@ from backend.errors import CannotRunError
 
 ENTRY = "mla_decode_stage1_asm_fwd"
 LAUNCHER_FILE = "csrc/py_itfs_cu/asm_mla.cu"
-COMMON_FILE = "csrc/include/aiter_hip_common.h"
 _HEADERS = ("csrc/include/aiter_enum.h",)
 
 _PADDING = """

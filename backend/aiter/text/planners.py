@@ -17,20 +17,23 @@ from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.memory import BUFFER_NAMES
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.text.surroundings import (
+    COMMON_FILE,
     LDS_BYTES,
     LIBRARY,
     MACROS,
     UNIFORM,
     WAVE,
     Address,
+    NotLaunched,
     Tensor,
+    checks_abort,
     dtype_as,
     python_names,
     surroundings,
 )
 from backend.case import Arch, DType
 from backend.cxx.arithmetic import Marks
-from backend.cxx.errors import CxxError
+from backend.cxx.errors import CxxError, HostTrap
 from backend.cxx.host import HostModule, lower_host
 from backend.cxx.host_runtime import CheckFailedError
 from backend.cxx.kernel import SHARED, LoweredKernel, lower_kernel
@@ -132,6 +135,7 @@ class _Module:
         self.host: HostModule = lower_host(self.unit, [ENTRY], surroundings())
         self.parameters = self.host.parameters[ENTRY]
         self.aiter_tensors = "aiter_tensor_t" in (read(ENTRY_FILE) or "")
+        self.aborts = checks_abort("".join(text for _, text in files), read(COMMON_FILE) or "")
         self.arch = arch
         self._kernels: dict[int, LoweredKernel] = {}
         self._functions: dict[tuple[int, tuple[tuple[str, str], ...]], Callable[..., Any]] = {}
@@ -146,27 +150,30 @@ class _Module:
     ) -> Plan:
         """Plans on this architecture; see Planners.plan."""
         launched = self._launched(device, arguments, allocated, switches)
-        if isinstance(launched, str):
+        if isinstance(launched, NotLaunched):
             return _rejected(_planner_by_flags(arguments), launched, allocated)
         return self._run(launched, arguments, allocated, spaces_of)
 
     def lowered(self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> str | None:
         """Names the kernel that is launched on this architecture; see Planners.lowered."""
         launched = self._launched(device, arguments, allocated, NO_SWITCHES)
-        return None if isinstance(launched, str) else launched.kernel.name
+        return None if isinstance(launched, NotLaunched) else launched.kernel.name
 
     def _launched(
         self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes, switches: Switches
-    ) -> _Launched | str:
+    ) -> _Launched | NotLaunched:
         """What the host half of a call launches; why it is rejected."""
         entry = self._entry(device, switches.environment)
         given = self._given(device, arguments, allocated, switches.more)
         if isinstance(given, str):
-            return given
+            return NotLaunched(given, False)
         try:
             entry(*given)
         except CheckFailedError as failed:
-            return failed.message
+            where = f"{failed.file}:{failed.line} " if self.aborts else ""
+            return NotLaunched(f"{where}{failed.message}", self.aborts)
+        except HostTrap as trap:
+            return NotLaunched(str(trap), True)
         except _Stop as stop:
             stop.launched.heads = local_at(stop, "num_heads")
             return stop.launched
@@ -346,10 +353,10 @@ def _planner_by_flags(arguments: PlanArguments) -> PlannerName:
     return PlannerName.V1_0 if arguments.intra_batch_mode else PlannerName.V1_1
 
 
-def _rejected(planner: PlannerName, reason: str, allocated: BufferSizes) -> Plan:
+def _rejected(planner: PlannerName, ended: NotLaunched, allocated: BufferSizes) -> Plan:
     low, words, written = _NOTHING
     buffers = {name: PlannedBuffer(name, getattr(allocated, name), low, words, written) for name in BUFFER_NAMES}
-    return Plan(planner, reason, buffers, (), 0, 0, 0, 0, 0, 0)
+    return Plan(planner, ended.reason, buffers, ends_process=ended.ends_process)
 
 
 __all__ = ["LDS_BYTES", "NO_SWITCHES", "Planners", "Switches"]

@@ -15,6 +15,7 @@ from typing import Any
 
 from backend.aiter.arguments import TargetGpu
 from backend.aiter.text.surroundings import (
+    COMMON_FILE,
     LIBRARY,
     MACROS,
     NotLaunched,
@@ -34,7 +35,6 @@ from backend.cxx.syntax import Unit, parse_unit
 
 ENTRY = "mla_reduce_v1"
 REDUCTION_FILE = "csrc/kernels/mla/reduce.cu"
-COMMON_FILE = "csrc/include/aiter_hip_common.h"
 _HEADERS = ("csrc/include/aiter_enum.h", "csrc/include/mla.h")
 
 KEEPS_MAP: Mapping[str, bool] = {

@@ -91,10 +91,14 @@ class NotLaunched:
     ends_process: bool
 
 
+COMMON_FILE = "csrc/include/aiter_hip_common.h"
+"""Says what a failed check and a failed HIP call do."""
+
+
 def checks_abort(text: str, common: str) -> bool:
     """Whether a failed check of a file ends the process: AITER_CHECK does unless an entry point allows it to throw.
 
-    common: text of csrc/include/aiter_hip_common.h, "" where there is none.
+    common: text of COMMON_FILE, "" where there is none.
     """
     return "AITER_CHECK(" in text and "std::abort" in common and "DEFINE_ENTRYPOINT" not in text
 
