@@ -109,6 +109,7 @@ class Side:
     needs: what no device of this project has, so that the side cannot run anywhere yet; "" for nothing.
     numbers: the device compares outputs with float64 attention too. besides: findings that a side with nothing to show may show
     all the same, since another entry has them: the fixed kernel under a plan that is not.
+    signature: of the cause that the first case at the first release shows, by which a finding is known to be this fault; or "".
     planted: columns of device model's table of kernels (backend/devices/model/traits.csv) in place of the defaults, for a
     kernel of which there is no code object: what a kernel with them would do.
     """
@@ -123,6 +124,7 @@ class Side:
     numbers: bool = False
     besides: tuple[Expected, ...] = ()
     planted: Mapping[str, str] = field(default_factory=dict)
+    signature: str = ""
 
     @property
     def machine(self) -> ReplayDevice:
@@ -286,6 +288,7 @@ def load_entry(file: FilePath) -> CorpusEntry:
         expects = name.startswith("faulty")
         allowed = "at least one finding, the cause first" if expects else "no finding on a silent side"
         _require(file, f"{name}.expect", len(side.expect), bool(side.expect) == expects, allowed)
+        _require(file, f"{name}.signature", side.signature, expects or not side.signature, "none on a silent side")
         _require(file, f"{name}.besides", len(side.besides), not (expects and side.besides), "none on a faulty side")
         having = [name for name, kind in DEVICES.items() if kind.numbers is not NumbersKind.NEVER]
         has_numbers = side.device in having or not side.numbers
@@ -387,6 +390,8 @@ def _complaint(side: Side, outcome: Outcome) -> str:
     cause = outcome.cause
     if cause is None or not side.expect[0].same_place(cause):
         return f"the cause is {cause.signature if cause else 'none'}, not {side.expect[0]}"
+    if side.signature and outcome.case == next(side.cases()) and cause.signature != side.signature:
+        return f"the signature of the cause is {cause.signature}, not {side.signature}"
     return ""
 
 

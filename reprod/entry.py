@@ -33,7 +33,7 @@ def entry_of(outcome: Outcome, entry_id: str, title: str, references: tuple[str,
         for f in (cause, *(f for f in outcome.findings if f is not cause))
     )
     found = blame(outcome)
-    side = Side(outcome.case, (outcome.case.release,), expect=expect)
+    side = Side(outcome.case, (outcome.case.release,), expect=expect, signature=cause.signature)
     return CorpusEntry(entry_id, title, references, cause.kind.value, found.verdict, (found.sentence,), (side,), ())
 
 

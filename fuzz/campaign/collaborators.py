@@ -48,13 +48,6 @@ class Triage(Protocol):
     def reference(self, cause: Any, case: Case) -> KnownReference | None: ...
 
 
-class NothingKnown:
-    """Of a campaign that has no corpus to ask."""
-
-    def reference(self, cause: Any, case: Case) -> KnownReference | None:
-        """Knows of no reference."""
-
-
 class Verifying(Protocol):
     """What the engine needs of a Verifier."""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError
-from fuzz.campaign.collaborators import Log, NoLog, NothingKnown, Triage
+from fuzz.campaign.collaborators import Log, NoLog, Triage
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.messages import WorkerSetup
@@ -72,16 +72,14 @@ class Manner:
     """In what the commands differ whose search is a campaign.
 
     pool: where its workers are. log: is told of everything that is recorded. findings: folder of the findings' folders, below
-    the campaign's. command: what the texts of a finding say found it, "" for the flags that matter most. triage: whether the
-    corpus is asked if a finding is known. replaces: name of a file beside which a store may be replaced by a new one, "" for
-    none.
+    the campaign's. command: what the texts of a finding say found it, "" for the flags that matter most.
+    replaces: name of a file beside which a store may be replaced by a new one, "" for none.
     """
 
     pool: Callable[[CampaignConfig], Pool]
     log: Callable[[CampaignConfig, Provenance], Log] = lambda config, made_by: NoLog()
     findings: str = FINDINGS
     command: str = ""
-    triage: bool = True
     replaces: str = ""
 
 
@@ -113,7 +111,7 @@ def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
     if store_file.exists() and not replaced:
         raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
     made_by = _provenance(config, space.releases)
-    known = _triage(config, manner)
+    known = _triage(config)
     with full_disk_is_one_line(folder), manner.pool(config) as pool:
         workers = pool.workers(config.workers)
         _make_folder(folder)
@@ -148,7 +146,7 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     lock = Lock(folder)
     made_by = _provenance(config, config.space().releases)
     require_same_content(made_before, made_by)
-    known = _triage(config, CAMPAIGN)
+    known = _triage(config)
     with full_disk_is_one_line(folder), on_ray(config) as pool:
         store = Store.open(path)
         store.configure(config)
@@ -314,9 +312,7 @@ def _make_folder(folder: Path) -> None:
     (folder / RUNNING).mkdir(exist_ok=True)
 
 
-def _triage(config: CampaignConfig, manner: Manner) -> Triage:
-    if not manner.triage:
-        return NothingKnown()
+def _triage(config: CampaignConfig) -> Triage:
     from fuzz.campaign.triage import KnownFaults
     from reprod.corpus import shipped_corpus
 

@@ -68,7 +68,7 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
         return logs[0]
 
     config = _config(arguments)
-    manner = Manner(lambda _: Local(ahead=ahead), log, "", f"aiterfuzz {arguments.typed}", triage=False, replaces=FILE_NAME)
+    manner = Manner(lambda _: Local(ahead=ahead), log, "", f"aiterfuzz {arguments.typed}", replaces=FILE_NAME)
     summary = begin(config, manner)
     logs[0].finished(summary)
     print("\n".join(printed(campaign_report(summary))))
