@@ -40,13 +40,23 @@ def segment(*values: int | float) -> bytes:
 
 
 def launch(
-    checkout: Path, path: str, space: AddressSpace, grid: tuple[int, int, int], kernarg: bytes, *outputs: Region
+    checkout: Path,
+    path: str,
+    space: AddressSpace,
+    grid: tuple[int, int, int],
+    kernarg: bytes,
+    *outputs: Region,
+    prefetched: frozenset[str] = frozenset(),
 ) -> None:
-    """Runs every workgroup; nothing may leave a tensor, and every byte of the outputs is written."""
+    """Runs every workgroup; nothing may leave a tensor, and every byte of the outputs is written.
+
+    prefetched: tensors past whose ends the kernel reads, though nothing comes of what it gets.
+    """
     (kernel,) = load_code_object(_git(checkout, "show", f"{RELEASES['2026-08']}:hsa/{path}")).kernels
     result = Machine(kernel).run(MachineLaunch(grid, (THREADS, 1, 1), kernarg), space, Mode.FULL)
     assert result.outcome is MachineEnd.DONE
-    assert result.bad_accesses == ()
+    assert {bad.region for bad in result.bad_accesses} == prefetched
+    assert not any(bad.is_write for bad in result.bad_accesses)
     assert all(output.written_bytes().all() for output in outputs)
 
 
@@ -155,3 +165,65 @@ def test_fp8_product_with_scales_of_blocks(aiter_checkout: Path, arch: str) -> N
     wide = [decode_float8(each, "e4m3", arch == "gfx942").astype(np.float64) for each in (a, b)]
     wanted = (wide[0] * a_scale.repeat(block, 1)) @ (wide[1] * b_scale.repeat(block, 0).repeat(block, 1)).T
     assert error(decode_bfloat16(content(output, np.uint16, rows, columns)).astype(np.float64), wanted) < ROUNDING
+
+
+def routed(ids: NDArray[np.integer], weights: NDArray[np.floating], experts: int, rows: int):  # type: ignore[no-untyped-def]
+    """moe_sorting of aiter/fused_moe_bf16_asm.py: tokens by expert in blocks of `rows`, each token | its choice << 24.
+
+    Returns (tokens, weights, expert of each block, [entries in use, tokens]).
+    """
+    count, top = ids.shape
+    tokens, factors, owners = [], [], []
+    for expert in range(experts):
+        chosen = [(int(token), int(place)) for token, place in np.argwhere(ids == expert)]
+        padding = -len(chosen) % rows
+        tokens += [token | place << 24 for token, place in chosen] + [count | top << 24] * padding
+        factors += [weights[token, place] for token, place in chosen] + [0.0] * padding
+        owners += [expert] * ((len(chosen) + padding) // rows)
+    used = np.array([len(tokens), count], np.int32)
+    return np.array(tokens, np.int32), np.array(factors, np.float32), np.array(owners, np.int32), used
+
+
+def test_fused_mixture_of_experts(aiter_checkout: Path, arch: str) -> None:
+    """fp8 with a scale a token, gate and up in one matrix, silu; asm_fmoe.cu, fmoe_g1u1. What is between the two products is
+    rounded to fp8 by the kernel."""
+    count, width, inner, experts, top = 21, 256, 256, 4, 2
+    rng, fnuz = np.random.default_rng(6), arch == "gfx942"
+    x, gate_up, down = (
+        encode_float8(rng.standard_normal(shape), "e4m3", fnuz)
+        for shape in ((count, width), (experts, 2 * inner, width), (experts, width, inner))
+    )
+    x_scale, gate_up_scale, down_scale = (
+        (rng.random(shape) * 0.01 + 0.05).astype(np.float32) for shape in (count, (experts, 2 * inner), (experts, width))
+    )
+    ids = np.argsort(rng.random((count, experts)), 1)[:, :top]
+    weights = rng.random((count, top)).astype(np.float32)
+    tokens, factors, owners, used = routed(ids, weights, experts, 32)
+    space = AddressSpace()
+    base = {
+        name: space.add_array(name, array).base
+        for name, array in (
+            ("x", x), ("gate_up", np.stack([shuffled(each, 16, 16) for each in gate_up])), ("used", used),
+            ("down", np.stack([shuffled(each, 16, 16) for each in down])), ("x_scale", x_scale),
+            ("gate_up_scale", gate_up_scale), ("down_scale", down_scale), ("tokens", tokens), ("factors", factors),
+            ("owners", owners),
+        )
+    }  # fmt: skip
+    total = np.zeros((count, width), np.uint16)
+    output = space.add_array("output", total, writable=True)
+    names = ("x", "gate_up", "used", "down", "x_scale", "gate_up_scale", "down_scale")
+    pointers = [output.base, *(base[name] for name in names), 0, base["tokens"], base["factors"], base["owners"]]
+    strides = (width, width, inner, 2 * width, 2 * inner * width, inner * width, 8 * inner, 4 * width, 4 * inner)
+    kernarg = segment(*pointers, width, inner, count, experts, *strides, top, 0, 1)
+    path = f"{arch}/fmoe/silu/fmoe_bf16_pertokenFp8_g1u1_silu_1tg_32x256.co"
+    # x: the row of padding entries; down: the tile after the last one
+    launch(aiter_checkout, path, space, (1, len(owners), 1), kernarg, prefetched=frozenset({"x", "down", "down_scale"}))
+    wide = decode_float8(x, "e4m3", fnuz).astype(np.float64) * x_scale[:, None]
+    wanted = np.zeros((count, width))
+    for token, place in np.ndindex(count, top):
+        expert = ids[token, place]
+        both = decode_float8(gate_up[expert], "e4m3", fnuz).astype(np.float64) * gate_up_scale[expert][:, None] @ wide[token]
+        middle = both[:inner] / (1 + np.exp(-both[:inner])) * both[inner:]
+        rows = decode_float8(down[expert], "e4m3", fnuz).astype(np.float64) * down_scale[expert][:, None]
+        wanted[token] += weights[token, place] * (rows @ middle)
+    assert error(decode_bfloat16(total).astype(np.float64), wanted) < 0.04
