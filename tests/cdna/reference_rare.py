@@ -5,9 +5,11 @@ From the ISA documents' pseudo code, with Python's own arithmetic or numpy's; sh
 
 from __future__ import annotations
 
+import decimal
 import math
 import re
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import reference_arithmetic as ref
@@ -83,6 +85,27 @@ def double_ldexp(wave: ReferenceWave, instruction: Instruction, name: str) -> No
     commit(wave, instruction, _split(np.ldexp(sources.bits64(0).view(F64), exponents)))
 
 
+@cache
+def _two_over_pi() -> int:
+    """The first 1201 bits behind the binary point, by the iteration of Gauss and Legendre."""
+    with decimal.localcontext(prec=420):
+        a, b, t, p = decimal.Decimal(1), 1 / decimal.Decimal(2).sqrt(), decimal.Decimal(1) / 4, decimal.Decimal(1)
+        for _ in range(10):
+            a, b, t, p = (a + b) / 2, (a * b).sqrt(), t - p * ((a - b) / 2) ** 2, 2 * p
+        return int(2 * 4 * t / (a + b) ** 2 * 2**1201)
+
+
+def double_trig_preop(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
+    values = Sources(wave, instruction, "f64").bits64(0).view(F64)
+    places, results = wave.read_vector(instruction.sources[1]) & U32(31), []
+    for value, place in zip(values.tolist(), places.tolist(), strict=True):
+        exponent = _exponent64(value)
+        shift = 53 * place + max(exponent - 1077, 0)
+        part = (_two_over_pi() << shift & (1 << 1201) - 1) >> 1148
+        results.append(math.ldexp(part, -53 - shift + (128 if exponent >= 1968 else 0)))
+    commit(wave, instruction, _split(np.array(results)))
+
+
 def double_exponent(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
     value = Sources(wave, instruction, "f64").bits64(0).view(F64)
     exponent = np.where(np.isfinite(value) & (value != 0), np.frexp(value)[1], 0)
@@ -121,8 +144,9 @@ def _scale64(value: float, denominator: float, numerator: float) -> tuple[float,
 
 def _fixup64(quotient: float, denominator: float, numerator: float) -> float:
     sign = -1.0 if math.copysign(1, denominator) * math.copysign(1, numerator) < 0 else 1.0
-    if math.isnan(numerator) or math.isnan(denominator):
-        return math.nan
+    for value in (numerator, denominator):
+        if math.isnan(value):
+            return float((np.array(value, F64).view(U64) | U64(1 << 51)).view(F64))
     if (denominator == 0 and numerator == 0) or (math.isinf(denominator) and math.isinf(numerator)):
         return math.nan
     if denominator == 0 or math.isinf(numerator):
@@ -360,6 +384,7 @@ def from_four(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
 RARE: tuple[tuple[str, Callable[[ReferenceWave, Instruction, str], None]], ...] = (
     (r"v_(trunc|ceil|rndne|floor|rcp|rsq|sqrt|fract|frexp_mant)_f64", double_function),
     (r"v_ldexp_f64", double_ldexp),
+    (r"v_trig_preop_f64", double_trig_preop),
     (r"v_frexp_exp_i32_f64", double_exponent),
     (r"v_div_\w+_f64", double_division),
     (r"v_(sqrt|rsq|log|exp|floor|ceil|trunc|rndne|fract|sin|cos|frexp_mant|frexp_exp_i16|cvt_[ui]16)_f16", half_function),

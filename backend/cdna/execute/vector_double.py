@@ -11,6 +11,7 @@ from enum import IntEnum, auto
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.float_values import quieted_double
@@ -50,6 +51,7 @@ class DoubleScaled(IntEnum):
     """fp64 from fp64 and an integer, or an integer from fp64."""
 
     V_LDEXP_F64 = 0
+    V_TRIG_PREOP_F64 = auto()
 
 
 class DoubleExponent(IntEnum):
@@ -64,6 +66,37 @@ class DoubleDivision(IntEnum):
     V_DIV_SCALE_F64 = 0
     V_DIV_FMAS_F64 = auto()
     V_DIV_FIXUP_F64 = auto()
+
+
+def _two_over_pi_words() -> NDArray[np.uint64]:
+    """The first 1201 bits behind the binary point of 2 / pi, 64 in a word, then zeros, as far as V_TRIG_PREOP_F64 reaches."""
+    one = 1 << 1300
+
+    def inverse_tangent(denominator: int) -> int:  # of 1 / denominator, by its series
+        term, total, odd = one // denominator, 0, 1
+        while term:
+            total += term // odd if odd % 4 == 1 else -(term // odd)
+            term, odd = term // denominator**2, odd + 2
+        return total
+
+    pi = 4 * (4 * inverse_tangent(5) - inverse_tangent(239))
+    bits = ((2 * one << 1201) // pi) << (64 * 43 - 1201)
+    return np.array([bits >> 64 * (42 - word) & (1 << 64) - 1 for word in range(43)], np.uint64)
+
+
+TWO_OVER_PI = _two_over_pi_words()
+
+
+@inlined
+def two_over_pi_part(x: Any, part: int) -> Any:
+    """V_TRIG_PREOP_F64 (ISA document): 53 bits of 2 / pi from bit 53 * part on, further where the exponent of x is large."""
+    exponent = exponent64(x)
+    shift = part * 53 + max(exponent - 1077, 0)
+    word, offset = shift >> 6, np.uint64(shift & 63)
+    bits = TWO_OVER_PI[word] << offset
+    if offset:
+        bits |= TWO_OVER_PI[word + 1] >> (np.uint64(64) - offset)
+    return math.ldexp(np.float64(bits >> np.uint64(11)), (128 if exponent >= 1968 else 0) - 53 - shift)
 
 
 @inlined
@@ -112,13 +145,17 @@ def double_unary(wave: int, record: int, context: int) -> None:
 
 @handler
 def double_scaled(wave: int, record: int, context: int) -> None:
-    """V_LDEXP_F64."""
+    """Instructions of `DoubleScaled`."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_pair(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
     for lane in range(at.LANES):
-        exponent = min(max(np.int64(np.int32(rows[b, lane])), -5000), 5000)
-        set_value64(rows, R, lane, double_bits(math.ldexp(bits_double(value64(rows, a, lane)), exponent)))
+        x = bits_double(value64(rows, a, lane))
+        if fields[at.OPCODE] == DoubleScaled.V_LDEXP_F64:
+            result = math.ldexp(x, min(max(np.int64(np.int32(rows[b, lane])), -5000), 5000))
+        else:
+            result = two_over_pi_part(x, np.int64(rows[b, lane]) & 31)
+        set_value64(rows, R, lane, double_bits(result))
     commit(wave, fields[at.DESTINATION], 2, R)
 
 
