@@ -201,7 +201,13 @@ def half3(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
         return np.where(signals[2], np.nan, pick(first, c))
 
     least, most = chain(ref.minimum), chain(ref.maximum)
-    if name == "v_min3_f16":
+    if name == "v_div_fixup_f16":
+        sign = np.where(np.signbit(b) ^ np.signbit(c), -1.0, 1.0)
+        result = np.copysign(a, sign)
+        result = np.where(np.isinf(b) | (c == 0), np.copysign(0.0, sign), result)
+        result = np.where((b == 0) | np.isinf(c), np.copysign(np.inf, sign), result)
+        result = np.where(((b == 0) & (c == 0)) | (np.isinf(b) & np.isinf(c)) | np.isnan(b) | np.isnan(c), np.nan, result)
+    elif name == "v_min3_f16":
         result = least
     elif name == "v_max3_f16":
         result = most
@@ -388,7 +394,7 @@ RARE: tuple[tuple[str, Callable[[ReferenceWave, Instruction, str], None]], ...] 
     (r"v_frexp_exp_i32_f64", double_exponent),
     (r"v_div_\w+_f64", double_division),
     (r"v_(sqrt|rsq|log|exp|floor|ceil|trunc|rndne|fract|sin|cos|frexp_mant|frexp_exp_i16|cvt_[ui]16)_f16", half_function),
-    (r"v_(min3|max3|med3)_f16", half3),
+    (r"v_(min3|max3|med3|div_fixup)_f16", half3),
     (r"v_(sin|cos)_f32", trigonometric),
     (r"v_dot\dc?_\w+", dot),
     (r"v_fma_mix\w*", mixed),

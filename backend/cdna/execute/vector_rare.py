@@ -65,6 +65,7 @@ class Half3(IntEnum):
     V_MIN3_F16 = 0
     V_MAX3_F16 = auto()
     V_MED3_F16 = auto()
+    V_DIV_FIXUP_F16 = auto()
 
 
 class Trigonometric(IntEnum):
@@ -205,12 +206,29 @@ def half_function(wave: int, record: int, context: int) -> None:
 
 
 @inlined
+def half_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
+    """V_DIV_FIXUP_F16 (ISA document)."""
+    if numerator != numerator:
+        return numerator
+    if denominator != denominator:
+        return denominator
+    sign = math.copysign(1.0, numerator) * math.copysign(1.0, denominator)
+    if (denominator == 0 and numerator == 0) or (abs(denominator) == np.inf and abs(numerator) == np.inf):
+        return NAN64
+    if denominator == 0 or abs(numerator) == np.inf:
+        return math.copysign(np.inf, sign)
+    return math.copysign(0.0 if abs(denominator) == np.inf or numerator == 0 else quotient, sign)
+
+
+@inlined
 def half3_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
     """Instructions of `Half3` on float64 values; see float_values.median."""
     if opcode == Half3.V_MIN3_F16:
         return smaller_double(smaller_double(x, y, ieee), z, ieee)
     if opcode == Half3.V_MAX3_F16:
         return larger_double(larger_double(x, y, ieee), z, ieee)
+    if opcode == Half3.V_DIV_FIXUP_F16:
+        return half_fixup(x, y, z)
     if x != x or y != y or z != z:
         return smaller_double(smaller_double(x, y, ieee), z, ieee)
     largest = larger_double(larger_double(x, y, False), z, False)
