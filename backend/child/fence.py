@@ -103,7 +103,6 @@ class Fence:
 _BUBBLEWRAP = (
     "bwrap", "--die-with-parent", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
     "--new-session", "--cap-drop", "ALL", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
-    "--dev-bind-try", "/dev/kfd", "/dev/kfd", "--dev-bind-try", "/dev/dri", "/dev/dri",
 )  # fmt: skip
 _UNSHARE = ("unshare", "--user", "--map-current-user", "--net", "--ipc", "--pid", "--fork", "--kill-child", "--")
 

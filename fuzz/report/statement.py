@@ -137,8 +137,9 @@ def headline(summary: CampaignSummary, shapes: Sequence[ShapeStatement]) -> str:
         case Conclusion.CLEAN:
             return f"Nothing but {counted(len(summary.findings), 'expected fault')} on {where} in {counted(ran, 'case')}"
         case Conclusion.OPEN:
-            missing = "; ".join(summary.doubts)
-            return f"Incomplete: nothing unexpected found on {where}, but less ran than was asked for: {missing}"
+            there = [shape.label or f"{shape.num_head} heads" for shape in shapes if shape.ran]
+            found = f"nothing unexpected found on {listed(there)}, but less ran" if there else "less ran"
+            return f"Incomplete: {found} than was asked for: {'; '.join(summary.doubts)}"
         case Conclusion.FAULTY:
             blamed = [finding for finding in summary.findings if finding.is_blamed]
             never = f"; {'; '.join(summary.never_ran)}" if summary.never_ran else ""

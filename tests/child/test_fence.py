@@ -173,6 +173,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     kind.cache_clear()
 
 
+def test_no_device_is_passed(asked: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever runs behind the fence runs on a simulated GPU: the driver of a real one is not for strangers."""
+    asked.setenv(fence.VARIABLE, FenceKind.BUBBLEWRAP)
+    words = Fence(tmp_path, directory=tmp_path).command(["true"])
+    assert "--dev" in words
+    assert not [word for word in words if word.startswith(("--dev-bind", "/dev/kfd", "/dev/dri", "/dev/nvidia"))]
+
+
 def test_the_kinds(asked: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked.setenv(fence.VARIABLE, "wall")
     with pytest.raises(UsageError, match="allowed: bubblewrap, namespaces, none"):

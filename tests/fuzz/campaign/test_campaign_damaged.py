@@ -233,3 +233,6 @@ def test_what_never_ran_is_named_and_confirms_nothing(
     assert main(["report", str(tmp_path / "out")]) == 3
     headline = (tmp_path / "out" / "summary.md").read_text().splitlines()[0]
     assert named in headline
+    found, mark, _ = headline.partition("than was asked for")
+    assert mark
+    assert not ({"TP2", "64"} & set(found.replace(",", " ").split())), "what never ran has nothing found on it"
