@@ -288,16 +288,103 @@ def write_reduction(words: Words, written: Marks, spans: Table, tiles: Table, al
     store(words, written, spans, REDUCE_INDPTR, 0, 0)
 
 
+class PlannedRows(NamedTuple):
+    """Planned rows. order: as they are dealt; tokens, queries: of each row; first_tile: number of each row's first tile, and of
+    the one behind the last; packed_rows: (head, query) rows of a tile."""
+
+    order: Table
+    tokens: Table
+    queries: Table
+    first_tile: Table
+    packed_rows: int
+
+
+class DealtPieces(NamedTuple):
+    """The tiles' pieces. counts: of each compute unit; pieces: see `deal_tile`; piece_end: number behind a tile's last piece,
+    in dealing order, after a leading 0; split: whether the tile has several, in that order too."""
+
+    counts: Table
+    pieces: Table
+    piece_end: Table
+    split: npt.NDArray[np.bool_]
+
+
+@inlined
+def measure_tiles(tokens: Table, queries: Table, packed_rows: int, task: GreedyTask) -> tuple[Table, int]:
+    """Number of each row's first tile (and of the one behind the last), and the cost of all tiles."""
+    first_tile = np.empty(task.rows + 1, np.int64)
+    first_tile[0] = 0
+    workload = 0
+    for row in range(task.rows):
+        packed = queries[row] * task.heads
+        tiles = divide_up(packed, packed_rows)
+        packed_tile = min(packed, packed_rows)
+        for tile in range(tiles):
+            visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, task.heads, task.is_causal)
+            workload = i32(workload + 2 * packed_tile + visible)
+        first_tile[row + 1] = first_tile[row] + max(tiles, 0)
+    return first_tile, workload
+
+
+@inlined
+def deal_rows(rows: PlannedRows, units: int, limit: int, task: GreedyTask) -> tuple[DealtPieces, int]:
+    """Each tile to the compute unit that has the least to do, cut where that is too much; and the branches taken."""
+    all_tiles = rows.first_tile[task.rows]
+    leaves = 1
+    while leaves < units:
+        leaves *= 2
+    loads = np.zeros(leaves, np.int64)
+    for absent in range(units, leaves):
+        loads[absent] = _NO_ENTRY
+    winners = least_loaded_tree(loads)
+    counts = np.zeros(units, np.int64)
+    pieces = np.empty((all_tiles + 2 * units, 3), np.int64)
+    piece_end = np.empty(all_tiles + 1, np.int64)
+    piece_end[0] = 0
+    tiles_split = np.empty(all_tiles, np.bool_)
+    dealt = branches = 0
+    for row in rows.order[: task.rows]:
+        queries, tokens = rows.queries[row], rows.tokens[row]
+        packed_tile = min(queries * task.heads, rows.packed_rows)
+        tiles = rows.first_tile[row + 1] - rows.first_tile[row]
+        branches |= (Branch.EMPTY_SEQUENCE if tokens == 0 else 0) | (Branch.SEVERAL_QUERY_TILES if tiles > 1 else 0)
+        for tile in range(tiles):
+            visible = causal_length(queries, tokens, tile, packed_tile, tiles, task.heads, task.is_causal)
+            if piece_end[dealt] + units > pieces.shape[0]:
+                pieces = grown(pieces)
+            end, split, taken = deal_tile(
+                loads, winners, counts, pieces, piece_end[dealt], visible, packed_tile, limit, units, task.granularity
+            )
+            branches |= taken | (Branch.SPLIT if split else Branch.UNSPLIT) | (Branch.CAUSAL_TRIM if visible < tokens else 0)
+            piece_end[dealt + 1] = end
+            tiles_split[dealt] = split
+            dealt += 1
+    return DealtPieces(counts, pieces, piece_end, tiles_split), branches
+
+
+@inlined
+def write_work_indptr(words: Words, written: Marks, spans: Table, counts: Table) -> tuple[Table, int]:
+    """First work item of each compute unit, written and given back; and the branches taken."""
+    units = counts.size
+    store(words, written, spans, WORK_INDPTR, 0, 0)
+    places = np.empty(units, np.int64)
+    items = branches = 0
+    for unit in range(units):
+        places[unit] = items
+        items += counts[unit]
+        store(words, written, spans, WORK_INDPTR, unit + 1, items)
+        branches |= Branch.COMPUTE_UNITS_LEFT_IDLE if counts[unit] == 0 else 0
+    return places, branches
+
+
 @compiled
 def plan_v1_1(
     words: Words, written: Marks, spans: Table, strays: Table, qo_indptr: Words, kv_indptr: Words, task: GreedyTask
 ) -> int:
     """Run the planner; returns the branches taken, or -1 where the sort hands out a row that does not exist."""
     clear(words, written, spans, strays)
-    rows, heads, uniform_queries, topk = task.rows, task.heads, task.uniform_queries, task.topk
-    granularity, is_causal = task.granularity, task.is_causal
+    rows, heads, uniform_queries, sparse = task.rows, task.heads, task.uniform_queries, task.topk >= 0
     branches = 0
-    sparse = topk >= 0
     tokens, queries = measure_rows(strays, qo_indptr, kv_indptr, task)
     all_queries = 0
     for row in range(rows):
@@ -316,68 +403,19 @@ def plan_v1_1(
         if uniform_queries > 0:
             queries[place] = uniform_queries  # the sort goes by qo_indptr, all else by the uniform length
 
-    first_tile = np.empty(rows + 1, np.int64)
-    first_tile[0] = 0
-    workload = 0
-    for row in range(rows):
-        packed = queries[row] * heads
-        tiles = divide_up(packed, packed_rows)
-        packed_tile = min(packed, packed_rows)
-        for tile in range(tiles):
-            visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, heads, is_causal)
-            workload = i32(workload + 2 * packed_tile + visible)
-        first_tile[row + 1] = first_tile[row] + max(tiles, 0)
+    first_tile, workload = measure_tiles(tokens, queries, packed_rows, task)
     limit_queries = uniform_queries if uniform_queries > 0 else packed_rows
-    limit = workload_limit(rows, workload, units, limit_queries, granularity)
+    limit = workload_limit(rows, workload, units, limit_queries, task.granularity)
+    found, taken = deal_rows(PlannedRows(order, tokens, queries, first_tile, packed_rows), units, limit, task)
+    places, idle = write_work_indptr(words, written, spans, found.counts)
+    branches |= taken | idle
 
-    all_tiles = first_tile[rows]
-    leaves = 1
-    while leaves < units:
-        leaves *= 2
-    loads = np.zeros(leaves, np.int64)
-    for absent in range(units, leaves):
-        loads[absent] = _NO_ENTRY
-    winners = least_loaded_tree(loads)
-    counts = np.zeros(units, np.int64)
-    pieces = np.empty((all_tiles + 2 * units, 3), np.int64)
-    piece_end = np.empty(all_tiles + 1, np.int64)  # per tile in dealing order: number after its last piece
-    piece_end[0] = 0
-    tiles_split = np.empty(all_tiles, np.bool_)
-    dealt = 0
-    for row in order[:rows]:
-        packed = queries[row] * heads
-        tiles = first_tile[row + 1] - first_tile[row]
-        packed_tile = min(packed, packed_rows)
-        branches |= (Branch.EMPTY_SEQUENCE if tokens[row] == 0 else 0) | (Branch.SEVERAL_QUERY_TILES if tiles > 1 else 0)
-        for tile in range(tiles):
-            visible = causal_length(queries[row], tokens[row], tile, packed_tile, tiles, heads, is_causal)
-            if piece_end[dealt] + units > pieces.shape[0]:
-                pieces = grown(pieces)
-            end, split, taken = deal_tile(
-                loads, winners, counts, pieces, piece_end[dealt], visible, packed_tile, limit, units, granularity
-            )
-            branches |= (
-                taken | (Branch.SPLIT if split else Branch.UNSPLIT) | (Branch.CAUSAL_TRIM if visible < tokens[row] else 0)
-            )
-            piece_end[dealt + 1] = end
-            tiles_split[dealt] = split
-            dealt += 1
-
-    store(words, written, spans, WORK_INDPTR, 0, 0)
-    places = np.empty(units, np.int64)
-    items = 0
-    for unit in range(units):
-        places[unit] = items
-        items += counts[unit]
-        store(words, written, spans, WORK_INDPTR, unit + 1, items)
-        branches |= Branch.COMPUTE_UNITS_LEFT_IDLE if counts[unit] == 0 else 0
-
-    reductions = np.empty((all_tiles, 4), np.int64)
+    reductions = np.empty((first_tile[rows], 4), np.int64)
     partial = 0
     dealt = 0
     for row in order[:rows]:
         sequence = divide(row, task.rows_per_sequence)
-        kv_first = sequence * topk if sparse else load(kv_indptr, sequence, strays, KV_INDPTR)
+        kv_first = sequence * task.topk if sparse else load(kv_indptr, sequence, strays, KV_INDPTR)
         if uniform_queries > 0:
             q_first = uniform_queries * row
         else:
@@ -387,18 +425,18 @@ def plan_v1_1(
             q_begin = q_first + tile * tile_queries
             q_end = min(q_begin + tile_queries, q_first + queries[row])
             branches |= Branch.SHORTER_LAST_TILE if q_end - q_begin < tile_queries else 0
-            begin, end = piece_end[dealt], piece_end[dealt + 1]
-            place = partial if tiles_split[dealt] else -1
+            begin, end = found.piece_end[dealt], found.piece_end[dealt + 1]
+            place = partial if found.split[dealt] else -1
             dealt_tile = Tile(row, q_begin, q_end, kv_first, kv_first + tokens[row], place)
-            write_tile(words, written, spans, places, pieces, begin, end, dealt_tile)
+            write_tile(words, written, spans, places, found.pieces, begin, end, dealt_tile)
             entry = reductions[first_tile[row] + tile]
             entry[0], entry[1], entry[2], entry[3] = -1, -2, -1, -2
-            if tiles_split[dealt]:
+            if found.split[dealt]:
                 entry[0], entry[1], entry[2] = q_begin, q_end, partial
                 partial += (end - begin) * (q_end - q_begin)
                 entry[3] = partial
             else:
                 branches |= Branch.FINAL_MAP_UNSPLIT
             dealt += 1
-    write_reduction(words, written, spans, reductions, all_tiles, task.reduce_indptr_words)
+    write_reduction(words, written, spans, reductions, first_tile[rows], task.reduce_indptr_words)
     return branches
