@@ -1,0 +1,112 @@
+"""Scripts that break AITER's contract: the caller is named, AITER's refusals are its own, what keeps the contract is silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backend.case import Arch
+from backend.child.tree import Limits
+from backend.findings import FindingKind, Party
+from backend.real.script.options import Options
+from reprod.verify import Verification, verify
+
+PREAMBLE = """
+import sys
+import torch, aiter
+from aiter import dtypes
+from aiter.mla import mla_decode_fwd
+
+ONE = torch.ones(1, device="cuda")
+NAMES = ["work_meta_data", "work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map"]
+
+def indptr(*lengths):
+    return torch.tensor([0, *lengths], device="cuda").cumsum(0).to(torch.int32)
+
+def planned(qo, kv, rows=1, buffers=None):
+    sizes = aiter.get_mla_metadata_info_v1(len(qo) - 1, rows, 16, dtypes.fp8, dtypes.fp8, is_sparse=False, fast_mode=True)
+    buffers = buffers or [torch.empty(size, dtype=kind, device="cuda") for size, kind in sizes]
+    last = torch.ones(len(qo) - 1, dtype=torch.int32, device="cuda")
+    aiter.get_mla_metadata_v1(qo, kv, last, 16, 1, True, buffers[0], buffers[2], buffers[1], *buffers[3:], kv_granularity=16,
+                              max_seqlen_qo=rows, uni_seqlen_qo=rows, fast_mode=True, dtype_q=dtypes.fp8, dtype_kv=dtypes.fp8)
+    return buffers
+
+def decode(qo, kv, buffers, o_type=torch.bfloat16, last=None, indices=None, **given):
+    slots = 4096
+    q = torch.zeros(int(qo[-1]), 16, 576, device="cuda").to(dtypes.fp8)
+    pool = torch.zeros(slots, 1, 1, 576, device="cuda").to(dtypes.fp8)
+    o = torch.empty(int(qo[-1]), 16, 512, device="cuda", dtype=o_type)
+    indices = torch.arange(slots, dtype=torch.int32, device="cuda") if indices is None else indices
+    last = torch.ones(len(qo) - 1, dtype=torch.int32, device="cuda") if last is None else last
+    scales = dict(q_scale=ONE, kv_scale=ONE) | given
+    mla_decode_fwd(q, pool, o, qo, kv, indices, last, 1, sm_scale=0.04, **dict(zip(NAMES, buffers)), **scales)
+
+def refused(call):
+    try:
+        call()
+    except RuntimeError as error:
+        print("refused:", error)
+
+two, kv = indptr(1, 1), indptr(700, 500)
+"""
+
+
+def run(tmp_path: Path, text: str) -> Verification:
+    file = tmp_path / "script.py"
+    file.write_text(PREAMBLE + text, encoding="utf-8")
+    return verify(file, (), Options(Arch.GFX950, release="2026-06"), Limits(seconds=300.0, memory=8 << 30), captured=True)
+
+
+def test_what_keeps_the_contract_is_silent(tmp_path: Path) -> None:
+    """Among it: a plan that is made again in the same buffers, and one that was copied; what AITER refuses runs nowhere."""
+    done = run(
+        tmp_path,
+        """
+buffers = planned(two, indptr(2000, 9))
+planned(two, kv, buffers=buffers)
+decode(two, kv, buffers)
+copies = [torch.empty_like(each) for each in buffers]
+for copy, each in zip(copies[1:], buffers[1:]):
+    copy.copy_(each)
+copies[0].copy_(torch.tensor([copies[1].data_ptr(), copies[2].data_ptr()], dtype=torch.uint64))
+decode(two, kv, copies)
+refused(lambda: decode(two, kv, buffers, q_scale=None))
+refused(lambda: decode(two, kv, buffers, kv_scale=None))
+refused(lambda: decode(two, kv, buffers, o_type=torch.float32))
+""",
+    )
+    assert (done.code, done.findings) == (0, ()), done.output
+    assert done.output.count("refused: mla_decode_stage1_asm_fwd: fp8 Q requires q_scale and kv_scale") == 2
+    assert "refused: kn_mla_reduce_v1 doesn't support output type Float." in done.output
+    assert any("AITER refuses a call" in note for note in done.reports[0].notes)
+
+
+def test_a_stale_plan_is_the_callers(tmp_path: Path) -> None:
+    done = run(tmp_path, "decode(two, kv, planned(two, indptr(300, 40)))")
+    assert done.code == 1, done.output
+    first = done.findings[0].finding
+    assert (first.kind, first.party) == (FindingKind.PLAN_MISMATCH, Party.CALLER)
+    assert {seen.finding.party for seen in done.findings} == {Party.CALLER}
+
+
+def test_metadata_that_was_written_over_is_the_callers(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+buffers = planned(two, kv)
+decode(two, kv, buffers, last=torch.tensor([700, 500], dtype=torch.int32, device="cuda"))
+buffers[2][0, 5] += 16
+decode(two, kv, buffers)
+""",
+    )
+    assert Party.PLANNER not in {seen.finding.party for seen in done.findings}  # lengths of a page of one token say nothing
+    assert FindingKind.BAD_LAST_PAGE_LEN in {seen.finding.kind for seen in done.findings}
+    assert {(seen.finding.kind, seen.finding.party) for seen in done.findings} >= {(FindingKind.COVERED_TWICE, Party.CALLER)}
+    assert {seen.finding.stage for seen in done.findings if seen.finding.tensor == "work_info_set"} == {
+        "metadata, not as planned"
+    }
+
+
+def test_a_tensor_on_the_cpu_is_named(tmp_path: Path) -> None:
+    done = run(tmp_path, "decode(two, kv, planned(two, kv), indices=torch.arange(4096, dtype=torch.int32))")
+    assert done.code == 134, done.output
+    assert [(seen.finding.kind, seen.finding.tensor) for seen in done.findings] == [(FindingKind.HOST_TENSOR, "kv_indices")]
