@@ -129,6 +129,14 @@ class FindingKind(RowedKind):
         ),
         advice="plan again from the index tensors, query rows and heads that the decode call gets",
     )
+    PLAN_DROPPED = KindRow(  # mla_decode_fwd launches another kernel than the one that the plan is for
+        name="plan-dropped",
+        severities=(Severity.READ,),
+        title="A plan of lists is set aside",
+        symptom="sets a plan of lists aside and takes all tokens of each request",
+        reason="mla_decode_fwd leaves persistent mode for this shape by itself, and what follows knows nothing of the lists",
+        advice="keep the metadata where it was planned with topk; until then, hand num_kv_splits over, which keeps it",
+    )
     HOST_TENSOR = KindRow(  # a tensor of a call that lies in the host's memory
         name="host-tensor",
         severities=(Severity.READ,),

@@ -15,7 +15,7 @@ from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.case import OutputType
-from backend.findings import Finding, FindingKind, Party, Severity
+from backend.findings import Finding, FindingKind, Party, Severity, in_causal_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,20 @@ def check_planned_for(call: Call) -> list[Finding]:
     return [Finding(kind, kind.severity, Party.CALLER, backend, "", message, {"differ": subjects}, subjects)]
 
 
+def check_plan_is_used(call: Call) -> list[Finding]:
+    """A plan of lists (topk) for a call that AITER runs without metadata, over the tokens of kv_indptr."""
+    launch = call.launch
+    if not call.decision.topk or call.plan is None or call.plan.rejected or isinstance(launch, Refusal) or launch.persistent:
+        return []
+    kind, batch = FindingKind.PLAN_DROPPED, len(call.decode.qo_indptr) - 1
+    message = (
+        f"mla_decode_fwd leaves persistent mode for {batch} requests and launches {launch.code_object}, which reads kv_indices "
+        f"by kv_indptr: all tokens of a request, where each row has a list of at most {call.decision.topk}"
+    )
+    figures: dict[str, int | str] = {"batch": batch, "topk": call.decision.topk}
+    return [Finding(kind, kind.severity, Party.LAUNCHER, "mla_decode_fwd", "", message, figures)]
+
+
 def check_output_type(call: Call) -> list[Finding]:
     """An output of another type than bf16 into which the kernel itself stores."""
     launch, given = call.launch, call.decode.o_dtype
@@ -104,19 +118,20 @@ def _stores_into_o(call: Call) -> bool:
 
 
 def blamed(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings, what follows from a broken contract put on the caller: planner, kernel and merge do as they are told."""
-    if not any(found.kind in _CONTRACT for found in findings):
+    """The findings, what follows from a broken contract put on who broke it: planner, kernel and merge do as they are told."""
+    broken = next((found for found in in_causal_order(findings) if found.kind in _CONTRACT), None)
+    if broken is None:
         return list(findings)
-    return [dataclasses.replace(found, party=Party.CALLER) if _follows(found, findings) else found for found in findings]
+    return [dataclasses.replace(found, party=broken.party) if _follows(found, broken) else found for found in findings]
 
 
-_CONTRACT = (FindingKind.PLAN_MISMATCH, FindingKind.WRONG_TYPE)
+_CONTRACT = (FindingKind.PLAN_MISMATCH, FindingKind.PLAN_DROPPED, FindingKind.WRONG_TYPE)
 _OF_THE_PLANNER = (FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ)
 """What a planner does to its own arguments, whoever uses its plan."""
 
 
-def _follows(found: Finding, findings: Sequence[Finding]) -> bool:
+def _follows(found: Finding, broken: Finding) -> bool:
     """Whether a finding is explained: by a plan of another call, or (of the output alone) by its type."""
     if found.party not in (Party.PLANNER, Party.KERNEL, Party.REDUCTION) or found.kind in _OF_THE_PLANNER:
         return False
-    return found.tensor == "o" or any(cause.kind is FindingKind.PLAN_MISMATCH for cause in findings)
+    return found.tensor == "o" or broken.kind is not FindingKind.WRONG_TYPE

@@ -108,3 +108,14 @@ def test_the_script_builds_the_lists() -> None:
     compile(plain, "repro.py", "exec")
     assert "chosen" not in plain
     assert "SPARE_INDICES = 3" in plain
+
+
+def test_lists_of_a_batch_that_leaves_persistent_mode() -> None:
+    """2026-08 drops the metadata of 32 requests of 16 heads in bf16, and runs over all their tokens."""
+    many = SPARSE.replace(kv_lens=(3000,) * 32, q_dtype=DType.BF16, kv_dtype=DType.BF16)
+    outcome = Path().run(many)
+    assert outcome.cause is not None
+    assert (outcome.cause.kind, outcome.cause.party) == (FindingKind.PLAN_DROPPED, Party.LAUNCHER)
+    assert {f.party for f in outcome.findings} == {Party.LAUNCHER}
+    for kept in ({"kv_lens": (3000,) * 31}, {"num_kv_splits": 16}, {"num_head": 32}, {"release": "2026-06"}):
+        assert Path().run(many.replace(**kept)).findings == ()
