@@ -13,7 +13,7 @@ from importlib import resources
 from string import Template
 
 from backend.aiter.release import release
-from backend.case import Arch, PageOrder
+from backend.case import Arch, OutputType, PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
 from backend.outcome import Outcome
@@ -98,6 +98,7 @@ def _tags(decision: Decision) -> set[str]:
         "all tokens" if not decision.topk else "sparse",
         "q_scale" if decision.decode.q_scale else "no q_scale",
         "kv_scale" if decision.decode.kv_scale else "no kv_scale",
+        "bf16 output" if decision.decode.o_dtype is OutputType.BF16 else "other output",
         "spare indices" if decision.case.spare_indices else "no spare indices",
         "options" if decision.decode.options else "no options",
     }
@@ -223,7 +224,7 @@ def _constants(decision: Decision) -> dict[str, str]:
         "KV_LAST_PAGE_LENS": lengths([int(length) for length in decode.kv_last_page_lens]),
         "Q_DTYPE": f'"{decode.q_dtype}"',
         "KV_DTYPE": f'"{decode.kv_dtype}"',
-        "O_DTYPE": f'"{decode.o_dtype}"',
+        **({} if decode.o_dtype is OutputType.BF16 else {"O_DTYPE": f'"{decode.o_dtype}"'}),
         "NUM_KV_SPLITS": decode.num_kv_splits,
         "INTRA_BATCH_MODE": decode.intra_batch_mode,
     }
