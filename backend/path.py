@@ -22,6 +22,9 @@ from backend.outcome import Outcome, observed, refused_by_aiter, turned_down, un
 from backend.serving.policy import Policy, decide
 from backend.serving.registry import policy
 
+STANDS_IN = "the second stage is a stand-in"
+"""How the reason begins of a case of which nothing is known since it rests on another revision's rules."""
+
 ENDS_PROCESS = " (which ends the process: no caller can catch it)"
 
 
@@ -86,7 +89,7 @@ def known_of(outcome: Outcome) -> Outcome:
         )
         return dataclasses.replace(outcome, findings=marked)
     shown = "no fault" if found is None else f"{found.signature}: {found.message}"
-    reason = f"the second stage is a stand-in ({why}); by it, {shown}, which is no claim"
+    reason = f"{STANDS_IN} ({why}); by it, {shown}, which is no claim"
     return unmodelled(outcome.case, reason, outcome.decision, outcome.call)
 
 

@@ -15,7 +15,7 @@ from backend.devices.kinds import notice
 from backend.fate import Fate
 from backend.findings import worst
 from backend.outcome import Outcome
-from backend.path import Path
+from backend.path import STANDS_IN, Path
 from backend.serving.bounds import SGLANG
 from backend.serving.registry import named_policy
 from fuzz.campaign.outcomes import WithinSpace
@@ -127,10 +127,13 @@ class _Tally:
 
     fates: Counter[Fate] = field(default_factory=Counter)
     shapes: dict[Shape, _Seen] = field(default_factory=dict)
+    stood_in: list[str] = field(default_factory=list)
 
     def add(self, case: Case, outcome: Outcome) -> None:
         """Counts what became of one case."""
         self.fates[outcome.fate] += 1
+        if outcome.unknown and (outcome.reason or "").startswith(STANDS_IN):
+            self.stood_in.append(one_line(str(outcome.reason)))
         seen = self.shapes.setdefault(_shape(case), _Seen())
         if outcome.observation is not None:
             seen.ran += 1
@@ -174,6 +177,8 @@ def gate_policy(
     refused = [*_refused(path, base, tally)]
     faults = (*found.values(), *(each for each in refused if isinstance(each, RuleFault)))
     missing = tuple(each for each in refused if isinstance(each, str))
+    if tally.stood_in:
+        missing = (*missing, f"{len(tally.stood_in):,} cases are not judged: {tally.stood_in[0]}")
     return GatedRule(rule, base, path.device.name, faults, Counts.of(tally.fates), missing, path.host.warning())
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from backend.aiter.launch import Launch
 from backend.call import Call
-from backend.case import Case
+from backend.case import Arch, Case, DType
 from backend.decision import Decision
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
@@ -20,6 +20,8 @@ from backend.host import BuiltIn, Part, parts_behind
 from backend.path import Path as CasePath
 from backend.path import known_of
 from fuzz.cli import main
+from fuzz.gate.policy import gate_policy, report
+from fuzz.gate.sweep import Tensors
 
 WHY = "kernels that nobody has read"
 
@@ -63,6 +65,14 @@ def test_a_fault_before_the_stand_in_stays_and_what_follows_is_marked() -> None:
     assert [each.signature for each in after.findings] == [each.signature for each in before.findings]
     marked = [Part.REDUCTION in parts_behind(each) for each in after.findings]
     assert ["stand-in" in each.message for each in after.findings] == marked
+
+
+def test_a_gate_does_not_call_a_stand_in_clean() -> None:
+    """Whatever else ran: what rests on the stand-in is an open question."""
+    tensors = (Tensors(Arch.GFX950, DType.BF16, DType.BF16),)
+    gated = gate_policy("sglang-27188", None, CasePath(StrangeReduction()), tensors, (16,), 0.0, 1)
+    assert report(gated).verdict.exit_code != 0
+    assert any(WHY in each for each in gated.refused_shapes)
 
 
 @pytest.fixture
