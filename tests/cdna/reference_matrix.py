@@ -148,8 +148,9 @@ def rare_matrix(wave: ReferenceWave, instruction: Instruction) -> None:
         _blocks(wave, instruction, a, b, size, blocks, result)
 
 
-def _place(row: int, column: int, block: int, size: int) -> tuple[int, int]:
-    """(register, lane) of D[row][column].block."""
+def _places(block: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(registers, lanes), [row, column], of a block of D."""
+    row, column = np.indices((size, size))
     if size == 32:
         return 16 * block + 4 * (row // 8) + row % 4, 32 * (row // 4 % 2) + column
     if size == 16:
@@ -157,15 +158,21 @@ def _place(row: int, column: int, block: int, size: int) -> tuple[int, int]:
     return row, 4 * block + column
 
 
-def _chain(old: np.uint32, pairs: list[tuple[float, float]], result: str) -> np.uint32:
-    """D = C plus the products, one after the other."""
+def _by_row(values: NDArray, parts: list[int], size: int) -> NDArray:
+    """An operand's elements [size, elements of all parts] in the order of the sum: the first of each part, then the second."""
+    lanes = np.array(parts)[:, None] * size + np.arange(size)
+    return values[lanes].transpose(1, 2, 0).reshape(size, -1)
+
+
+def _chains(old: NDArray[np.uint32], x: NDArray, y: NDArray, result: str) -> NDArray[np.uint32]:
+    """D = C plus the products along the last axis, one after the other. old: [row, column], x and y: [row, column, k]."""
     if result == "i32":
-        total = int(old) + sum(int(x) * int(y) for x, y in pairs)
-        return np.uint32(total & 0xFFFFFFFF)
-    number = np.array([old]).view(np.float32)
-    for x, y in pairs:
-        number = fma32(np.array([x], np.float32), np.array([y], np.float32), number)
-    return number.view(np.uint32)[0]
+        total = old.astype(np.int64) + (x.astype(np.int64) * y.astype(np.int64)).sum(-1)
+        return (total & 0xFFFFFFFF).astype(np.uint32)
+    number = np.ascontiguousarray(old).view(np.float32)
+    for k in range(x.shape[-1]):
+        number = fma32(x[..., k].astype(np.float32), y[..., k].astype(np.float32), number)
+    return number.view(np.uint32)
 
 
 def _blocks(wave, instruction, a, b, size, blocks, result) -> None:  # type: ignore[no-untyped-def]
@@ -177,35 +184,30 @@ def _blocks(wave, instruction, a, b, size, blocks, result) -> None:  # type: ign
         group = 1 << cbsz
         a = a[((lanes // size // group * group + abid) % blocks) * size + lanes % size]
     c, destination = instruction.sources[2], instruction.destinations[0]
-    written = {}
+    written = []
     for block in range(blocks):
-        parts = [block] if blocks > 1 else range(64 // size)
-        for row in range(size):
-            for column in range(size):
-                pairs = [(a[p * size + row, e], b[p * size + column, e]) for e in range(a.shape[1]) for p in parts]
-                place = _place(row, column, block, size)
-                written[place] = _chain(_accumulator(wave, c, *place), pairs, result)
-    for (register, lane), value in written.items():
-        wave.vectors[wave.row(destination) + register, lane] = value
+        parts = [block] if blocks > 1 else list(range(64 // size))
+        left, right = _by_row(a, parts, size)[:, None], _by_row(b, parts, size)[None]
+        shape = (size, size, left.shape[-1])
+        places = _places(block, size)
+        old = np.vectorize(lambda register, lane: _accumulator(wave, c, register, lane), otypes=[np.uint32])(*places)
+        written.append((places, _chains(old, np.broadcast_to(left, shape), np.broadcast_to(right, shape), result)))
+    for (registers, places), values in written:
+        wave.vectors[wave.row(destination) + registers, places] = values
 
 
 def _sparse(wave, instruction, a, b, size, result) -> None:  # type: ignore[no-untyped-def]
     destination = instruction.destinations[0]
-    index = wave.vectors[wave.row(instruction.sources[2])]
-    count = a.shape[1]
+    index = wave.vectors[wave.row(instruction.sources[2])].astype(np.int64)
+    count, parts = a.shape[1], np.arange(64 // size)
     first = 2 * count * instruction.modifiers.abid if instruction.modifiers.cbsz == 0 else 0
-    written = {}
-    for row in range(size):
-        for column in range(size):
-            pairs = []
-            for element in range(count):
-                for part in range(64 // size):
-                    choice = int(index[part * size + row]) >> (first + 2 * element) & 3
-                    pairs.append((a[part * size + row, element], b[part * size + column, element // 2 * 4 + choice]))
-            register, lane = _place(row, column, 0, size)
-            written[register, lane] = _chain(wave.vectors[wave.row(destination) + register, lane], pairs, result)
-    for (register, lane), value in written.items():
-        wave.vectors[wave.row(destination) + register, lane] = value
+    row, column, element, part = np.ix_(np.arange(size), np.arange(size), np.arange(count), parts)
+    choice = index[part * size + row] >> (first + 2 * element) & 3
+    right = b[part * size + column, element // 2 * 4 + choice].reshape(size, size, -1)
+    left = np.broadcast_to(_by_row(a, list(parts), size)[:, None], right.shape)
+    registers, lanes = _places(0, size)
+    old = wave.vectors[wave.row(destination) + registers, lanes]
+    wave.vectors[wave.row(destination) + registers, lanes] = _chains(old, left, right, result)
 
 
 def _scaled(wave, instruction, a, b, kinds, size) -> None:  # type: ignore[no-untyped-def]
@@ -230,19 +232,15 @@ def _scaled(wave, instruction, a, b, kinds, size) -> None:  # type: ignore[no-un
             number = np.where(byte == 255, np.nan, 2.0 ** (byte.astype(np.float64) - 127))
             scales[place] = number.reshape(parts, size).T
     c, destination = instruction.sources[2], instruction.destinations[0]
-    written = {}
+    registers, lanes = _places(0, size)
+    old = np.vectorize(lambda register, lane: _accumulator(wave, c, register, lane), otypes=[np.uint32])(registers, lanes)
+    total = old.view(np.float32)
     with np.errstate(all="ignore"):
-        for row in range(size):
-            for column in range(size):
-                place = _place(row, column, 0, size)
-                total = np.array([_accumulator(wave, c, *place)]).view(np.float32)[0]
-                for k in range(32 * parts):
-                    product = matrices[0][row, k] * matrices[1][column, k]
-                    product *= scales[0][row, k // 32] * scales[1][column, k // 32]
-                    total = np.float32(np.float64(total) + product)
-                written[place] = total.view(np.uint32)
-    for (register, lane), value in written.items():
-        wave.vectors[wave.row(destination) + register, lane] = value
+        for k in range(32 * parts):
+            product = matrices[0][:, None, k] * matrices[1][None, :, k]
+            product = product * (scales[0][:, None, k // 32] * scales[1][None, :, k // 32])
+            total = (total.astype(np.float64) + product).astype(np.float32)
+    wave.vectors[wave.row(destination) + registers, lanes] = total.view(np.uint32)
 
 
 def _double(wave, instruction, a, b, size) -> None:  # type: ignore[no-untyped-def]
