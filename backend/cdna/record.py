@@ -92,7 +92,10 @@ class RecordArrays:
                     (log.touched_read, self.table.touched_read),
                     (log.touched_write, self.table.touched_write),
                 ):
-                    kept[region.name] = np.minimum(marked_runs(bitmaps[region.name], count) * unit, region.size)
+                    if region.name in bitmaps:
+                        kept[region.name] = np.minimum(marked_runs(bitmaps[region.name], count) * unit, region.size)
+                    else:
+                        kept[region.name] = np.empty((0, 2), np.int64)
             if region.name in self.table.pages_touched:
                 pages = np.unpackbits(self.table.pages_touched[region.name], axis=1, count=region.pages, bitorder="little")
                 log.pages[region.name] = pages.view(np.bool_)
@@ -180,6 +183,8 @@ def _ask_touched(kept: RecordArrays, row: NDArray[np.int64], region: Region) -> 
         (kept.table.touched_read, at.REGION_TOUCHED_READ),
         (kept.table.touched_write, at.REGION_TOUCHED_WRITE),
     ):
+        if word == at.REGION_TOUCHED_WRITE and not region.writable:
+            continue  # such a write is a finding and touches nothing
         bitmap = np.zeros(-(-units // 8), np.uint8)
         bitmaps[region.name] = bitmap
         row[word] = bitmap.ctypes.data

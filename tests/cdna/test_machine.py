@@ -509,4 +509,13 @@ def test_touched_bytes(slow_path: bool) -> None:
     result = run(copy_kernel(), space, a.base, b.base + 12, record=RecordOptions(touched=True, slow_path=slow_path))
     assert result.log.touched_read["in"].tolist() == [[0, 256]]
     assert result.log.touched_write["out"].tolist() == [[12, 268]]
+    assert result.log.touched_write["in"].tolist() == []
     assert result.log.touched_read["out"].tolist() == []
+
+
+def test_a_write_that_is_not_allowed_touches_nothing() -> None:
+    space = AddressSpace()
+    a, b = space.add_array("in", np.arange(64, dtype=np.uint32)), space.add_array("out", np.zeros(64, np.uint32))
+    result = run(copy_kernel(), space, a.base, b.base, record=RecordOptions(touched=True))
+    assert [access.kind for access in result.bad_accesses] == [AccessKind.READ_ONLY_WRITE]
+    assert result.log.touched_write["out"].tolist() == []
