@@ -193,11 +193,14 @@ def rule(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_edited_rule_is_another_campaign(rule: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edited_rule_is_another_campaign(
+    rule: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = str(tmp_path / "out")
     space = ["--heads", "32", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--cases", "3"]
     assert main(["run", "--backend", str(rule), *space, "--out", out]) == 0
     capsys.readouterr()
+    monkeypatch.setattr("backend.serving.registry._named", {})  # a command is a process of its own, in which nobody named it
     assert main(["campaign", "--resume", "--out", out, "--cases", "9"]) == 2
     assert "is not run; give --backend" in capsys.readouterr().err
     rule.write_text(rule.read_text().replace("27188", "BEFORE_27188"))
