@@ -91,6 +91,8 @@ class Verification:
             return f"the process ended without a report (exit {self.exit_code})"
         if not self.reports and self.exit_code == 0:
             return "no process of the script used torch, triton or aiter: nothing was simulated"
+        if not reasons and self.exit_code == 0 and not any(_judged(report) for report in self.reports):
+            return "no decode call and no kernel launch: nothing was judged"
         return reasons[0] if reasons else None
 
     @property
@@ -101,6 +103,10 @@ class Verification:
         if self.could_not_run is not None:
             return EXIT_CANNOT_RUN
         return self.exit_code or (EXIT_FINDINGS if self.findings else 0)
+
+
+def _judged(report: ScriptReport) -> bool:
+    return bool(report.decode_calls or report.launches or report.triton_launches or report.findings)
 
 
 def verify(

@@ -133,8 +133,10 @@ class ProcessTree:
         found = []
         for process in _processes(self.process.pid):
             with contextlib.suppress(psutil.Error):
-                if process.name().startswith(program) and variable not in process.environ():
-                    found.append(f"process {process.pid} ({' '.join(process.cmdline())[:200]}) runs outside of the simulation")
+                outside = process.name().startswith(program) and variable not in process.environ()
+                command = " ".join(process.cmdline())
+                if outside and command:  # nothing can be read of one that is just ending, its environment neither
+                    found.append(f"process {process.pid} ({command[:200]}) runs outside of the simulation")
         return found
 
     def offence(self, limits: Limits) -> Offence | None:

@@ -101,7 +101,8 @@ def test_a_script_under_verify(probe: str, tmp_path: Path) -> None:
     (folder / "script.py").write_text(f"import torch\n{probe}")
     done = command_line(folder, "verify", "script.py")
     assert answers(done.stdout + done.stderr) == REFUSED
-    assert done.returncode == 0, done.stderr
+    assert "nothing was judged" in done.stdout
+    assert done.returncode == 3, done.stderr
 
 
 def test_a_script_sees_the_variables_that_it_is_given(probe: str, tmp_path: Path) -> None:
@@ -140,7 +141,8 @@ def test_daemons_behind_the_fence_end_with_it(tmp_path: Path) -> None:
     text = f"import torch, subprocess\nsubprocess.Popen(['sleep', '602.{number}'], start_new_session=True, env={{}})\n"
     (tmp_path / "script.py").write_text(text)
     done = command_line(tmp_path, "verify", "script.py")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
+    assert "nothing was judged" in done.stdout
     assert not [one for one in psutil.process_iter(["cmdline"]) if f"602.{number}" in (one.info["cmdline"] or ())]
 
 
@@ -161,7 +163,8 @@ def test_where_there_is_nothing_it_is_said(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv(fence.VARIABLE, FenceKind.NONE)
     (tmp_path / "script.py").write_text("import torch\n")
     done = command_line(tmp_path, "verify", "script.py")
-    assert done.returncode == 0
+    assert done.returncode == 3
+    assert "nothing was judged" in done.stdout
     assert "your network and your files" in done.stderr
 
 

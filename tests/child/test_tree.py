@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backend.child import tree as tree_module
 from backend.child.ends import EndKind
 from backend.child.service import Child
 from backend.child.tree import Limits, ProcessTree
@@ -144,3 +145,23 @@ def test_no_such_command() -> None:
     tree = ProcessTree(["no-such-command"], os.environ, stderr=subprocess.DEVNULL)
     until(lambda: tree.status is not None)
     assert tree.close() == 127
+
+
+class Seen:
+    """What psutil reads of a process whose environment lacks what is looked for."""
+
+    pid = 7
+
+    def __init__(self, command: list[str]) -> None:
+        self.cmdline = lambda: command
+        self.name = lambda: "python3"
+        self.environ = dict[str, str]
+
+
+def test_a_process_that_is_just_ending_runs_outside_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be read of it any more, its environment neither."""
+    tree = ProcessTree(["true"], {})
+    tree.close()
+    monkeypatch.setattr(tree_module, "_processes", lambda root: [Seen([]), Seen(["python3", "x.py"])])
+    (outside,) = tree.without("MARKED", "python")
+    assert "x.py" in outside

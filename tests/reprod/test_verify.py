@@ -200,6 +200,7 @@ def test_a_process_without_a_report_says_nothing() -> None:
         ("import sys; print('own'); sys.exit(7)", 7, "own"),
         ("raise ValueError('mine')", 1, "ValueError: mine"),
         ("import aiter; aiter.rms_norm(1, 2, 3)", 3, ""),
+        ("import torch; print(int(torch.ones(3).sum()), 'and no decode call')", 3, "and no decode call"),
     ],
 )
 def test_a_scripts_own_end(tmp_path: Path, text: str, code: int, said: str) -> None:
