@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fuzz.models import MODELS
 
 from backend.aiter.codefiles import installed_wheel
 from backend.case import Case, DType, MetadataMode
@@ -16,7 +15,7 @@ from backend.path import Path as CasePath
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.generate import chunk_cases
 from fuzz.space import space
-from fuzz.spec import Spec
+from fuzz.spec import MODELS, Spec
 from reprod.blame import ContractVerdict, blame
 from reprod.script import script_text
 from reprod.shrink import shrink
