@@ -115,6 +115,7 @@ def namespace_of(device: TargetGpu, environment: dict[str, str]) -> dict[str, An
         "os": SimpleNamespace(getenv=environment.get, environ=environment),
         "get_gfx": lambda: device.arch.value,
         "get_cu_num": lambda: device.num_cu,
+        "get_fp8_e4m3_dtype": lambda: "fp8",
         "is_experimental_enabled": lambda: _is_set(environment.get("AITER_ENABLE_EXPERIMENTAL", "0")),
     }
 
