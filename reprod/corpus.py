@@ -28,6 +28,7 @@ from backend.path import Path
 from backend.revision.revision import host_of
 from reprod.blame import ContractVerdict
 from reprod.case_line import case_line
+from reprod.life import Life
 from reprod.shrink import Runner
 
 Figure = int | str
@@ -151,7 +152,7 @@ class CorpusEntry:
     id: short and unique (F1, C2); the file is named after it. references: upstream issues and pull requests.
     fault_class: in the words of FindingKind, "control" for a control. verdict: the contract's.
     about: what is wrong, in lines. faulty: sides that must show a finding, none for a control; silent: sides that
-    must show nothing (the fixed ones).
+    must show nothing (the fixed ones). life: how a find of our own stands upstream (`aiterfuzz corpus mark`), None for others.
     """
 
     id: str
@@ -162,6 +163,12 @@ class CorpusEntry:
     about: tuple[str, ...]
     faulty: tuple[Side, ...]
     silent: tuple[Side, ...]
+    life: Life | None = None
+
+    @property
+    def told(self) -> str:
+        """The title, and how a find of our own stands."""
+        return self.title if self.life is None else f"{self.title} ({self.life.told})"
 
     def sides(self) -> Iterator[tuple[str, Side]]:
         """All sides with where they stand in the file, the faulty ones first."""
@@ -284,6 +291,8 @@ def load_entry(file: FilePath) -> CorpusEntry:
     is_control = entry.fault_class == "control"
     _require(file, "faulty", len(entry.faulty), bool(entry.faulty) != is_control, "no side for a control, else at least one")
     _require(file, "silent", len(entry.silent), bool(entry.silent) or not is_control, "at least one side for a control")
+    if entry.life is not None:
+        entry.life.check(f"{file}: life")
     for name, side in entry.sides():
         expects = name.startswith("faulty")
         allowed = "at least one finding, the cause first" if expects else "no finding on a silent side"

@@ -22,6 +22,9 @@ CASE, EXPLAIN, SCRIPT, ISSUE = "case.json", "explain.txt", "repro.py", "issue.md
 RANKS_SCRIPT = "repro_ranks.py"
 """The script of several processes, where one is asked for."""
 
+REQUEST = "request.md"
+"""The short request to AITER, where the issue itself is a framework's."""
+
 CAUSE, BISECTION = "cause.md", "bisection.txt"
 """What a person and `aiterfuzz bisect` add to the issue; kept, so that the folder can be written anew."""
 

@@ -15,7 +15,7 @@ from backend.findings import Finding, FindingKind
 from backend.outcome import Outcome
 from reprod.shrink import Runner
 
-HEADS = (16, 32, 48, 64, 80, 96, 112, 128)
+HEADS = (4, 8, 12, 16, 32, 48, 64, 80, 96, 112, 128)
 
 DTYPE_PAIRS = ((DType.FP8, DType.FP8), (DType.BF16, DType.FP8), (DType.BF16, DType.BF16))
 """q and KV dtypes that backends serve with."""
@@ -155,8 +155,8 @@ def _neighbours(case: Case) -> Iterator[tuple[str, str, Case]]:
         lens = (max(case.kv_lens),) * batch
         graph = None if case.graph_batch is None else max(case.graph_batch, batch)
         yield "requests", str(batch), case.replace(kv_lens=lens, query_lens=None, graph_batch=graph)
-    for length in KV_LENS:
-        yield "kv tokens", str(length), case.replace(kv_lens=(max(length, case.max_seqlen_q),) * case.batch)
+    for length in dict.fromkeys(max(length, case.max_seqlen_q) for length in KV_LENS):  # fewer are no valid call
+        yield "kv tokens", str(length), case.replace(kv_lens=(length,) * case.batch)
     for release in RELEASES:
         yield "release", release, case.replace(release=release)
     for arch in Arch:

@@ -275,8 +275,6 @@ def _finding_lines(seen: SeenFinding) -> Iterator[str]:
 def runs_of(script: str) -> tuple[tuple[str, ...], ...]:
     """The ways in which a script of ours (templates/repro.py.txt) is run, by what its text offers."""
     runs: list[tuple[str, ...]] = [()]
-    if "--layout edge" in script:
-        runs.append(("--layout", "edge"))
     if '"--fixed"' in script:
         runs.append(("--fixed",))
     return tuple(runs)
@@ -305,7 +303,9 @@ class ScriptVerdict:
 
     @property
     def _as_found(self) -> list[Verification]:
-        return [run for run in self.runs if "--fixed" not in run.arguments and run.could_not_run is None]
+        """An abort is an answer, though the process that it ends tells nothing more."""
+        found = [run for run in self.runs if "--fixed" not in run.arguments]
+        return [run for run in found if run.faults or run.could_not_run is None]
 
     @property
     def _right_when_fixed(self) -> bool:

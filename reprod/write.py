@@ -11,10 +11,12 @@ from backend.errors import UsageError
 from backend.findings import Finding
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
+from reprod.addressees import AITER, Addressee, addressee_of
 from reprod.explain import explain_text
 from reprod.fix import fix_of
-from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, SCRIPT, folder_name, write_folder
-from reprod.issue import Context, Evidence, issue_text
+from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT, folder_name, write_folder
+from reprod.issue import Context, Evidence, issue_text, made_by_lines, request_text
+from reprod.issue_notes import issue_notes
 from reprod.layouts import layouts
 from reprod.script import script_text
 from reprod.sweep import surroundings
@@ -25,12 +27,13 @@ class Notes:
     """What a finding's folder tells beside what the path shows.
 
     cause: read off the sources by a person, lines of markdown. bisection: sentences of reprod.bisect. ranks: processes of a
-    further script, 1 for none.
+    further script, 1 for none. addressee: whom the issue is for, None: who can mend it.
     """
 
     cause: tuple[str, ...] = ()
     bisection: tuple[str, ...] = ()
     ranks: int = 1
+    addressee: Addressee | None = None
 
 
 NO_NOTES = Notes()
@@ -74,16 +77,20 @@ def finding_files(
     path = path if path is not None else CasePath()
     fix = fix_of(outcome, path)
     script = script_text(outcome, fix, SCRIPT)
-    memory = layouts(outcome)
-    around = surroundings(outcome, path)
-    evidence = Evidence(around, script, fix, memory, seed, command, notes.bisection, notes.cause, notes.ranks)
+    to = notes.addressee or addressee_of(outcome)
+    evidence = Evidence(
+        surroundings(outcome, path), script, fix, seed, command, notes.bisection, issue_notes(notes.cause), notes.addressee
+    )
     further = {RANKS_SCRIPT: script_text(outcome, fix, RANKS_SCRIPT, notes.ranks)} if notes.ranks > 1 else {}
     for name, lines in ((CAUSE, notes.cause), (BISECTION, notes.bisection)):
         if lines:
             further[name] = "\n".join(lines) + "\n"
+    if to is not AITER:
+        further[REQUEST] = request_text(outcome, evidence, context)
+    made_by = "\n".join(made_by_lines(outcome, evidence, context))
     return further | {
         CASE: dumps(outcome.case) + "\n",
-        EXPLAIN: explain_text(outcome, memory=memory),
+        EXPLAIN: f"{explain_text(outcome, memory=layouts(outcome))}{made_by}\n",
         SCRIPT: script,
         ISSUE: issue_text(outcome, evidence, context),
     }

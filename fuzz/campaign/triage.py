@@ -13,6 +13,7 @@ from backend.case import Case
 from backend.findings import Finding
 from fuzz.campaign.summary import KnownReference
 from reprod.corpus import CorpusEntry, load_corpus
+from reprod.life import LifeStage
 
 
 class KnownFaults:
@@ -32,16 +33,27 @@ class KnownFaults:
         exact = [
             entry
             for entry in self._entries
-            if any(side.expect[0].matches(cause) for side in entry.faulty if side.expect[0].figures)
+            if _is_known_at(entry, case)
+            and any(side.expect[0].matches(cause) for side in entry.faulty if side.expect[0].figures)
         ]
         if len(exact) == 1:
             return _reference_of(exact[0])
-        same = [(entry, side.case) for entry, side in self._sides if side.signature == cause.signature]
+        same = [
+            (entry, side.case)
+            for entry, side in self._sides
+            if side.signature == cause.signature and _is_known_at(entry, case)
+        ]
         if not same:
             return _reference_of(exact[0]) if exact else None
         entry, _ = min(same, key=lambda found: (found[0] not in exact, abs(found[1].num_head - case.num_head)))
         return _reference_of(entry)
 
 
+def _is_known_at(entry: CorpusEntry, case: Case) -> bool:
+    """Whether meeting the fault is no news: not where a release is said to mend it, nor of what was no fault."""
+    life = entry.life
+    return life is None or not (life.is_mended_at(case.release) or life.stage is LifeStage.INVALID)
+
+
 def _reference_of(entry: CorpusEntry) -> KnownReference:
-    return KnownReference(entry.id, entry.title, entry.references)
+    return KnownReference(entry.id, entry.told, entry.references)

@@ -28,6 +28,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_entry(parts)
     _add_nightly(parts)
     _add_write(parts)
+    _add_mark(parts)
 
 
 def _add_entry(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,8 +71,27 @@ def _add_write(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     part.add_argument("--cause", type=Path, metavar="FILE", help="text for the issue: the cause, read off the sources")
     part.add_argument("--bisection", type=Path, metavar="FILE", help="lines for the issue, as `aiterfuzz bisect` prints them")
     part.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="a script of N processes besides")
+    part.add_argument(
+        "--for", dest="addressee", metavar="WHO", help="whom the issue is for: aiter, sglang, vllm (who can mend it)"
+    )
     part.add_argument("--no-verify", action="store_true", help="do not run the scripts on the simulated GPU (seconds each)")
     part.set_defaults(command=write)
+
+
+def _add_mark(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    part = parts.add_parser(
+        "mark",
+        help="say how a find stands upstream",
+        description="Writes into an entry how the find stands: new, written up, filed, confirmed, mended, won't fix, invalid. "
+        "Pages, nights and gates tell it; a find that a release mends is news where it is met again.",
+    )
+    part.add_argument("id", metavar="ID", help="of an entry")
+    part.add_argument("stage", metavar="STAGE", help="new, written-up, filed, confirmed, mended, wont-fix or invalid")
+    part.add_argument("--issue", default="", metavar="OWNER/REPO#N", help="upstream issue (kept from before where not given)")
+    part.add_argument("--commit", default="", metavar="SHA", help="that mends it")
+    part.add_argument("--release", default="", metavar="R", help="first built-in release that has the commit")
+    part.add_argument("--corpus", type=Path, default=Path("corpus"), metavar="DIR", help="folder of entries (corpus)")
+    part.set_defaults(command=mark)
 
 
 def _finding(part: argparse.ArgumentParser) -> None:
@@ -98,6 +118,33 @@ def add_entry(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def mark(arguments: argparse.Namespace) -> int:
+    """Rewrites the entry's file with its life."""
+    import dataclasses
+
+    from reprod.corpus import load_corpus, load_entry
+    from reprod.entry import entry_text
+    from reprod.life import Life, LifeStage
+
+    stages = {stage.value.replace("'", "").replace(" ", "-"): stage for stage in LifeStage}
+    if arguments.stage not in stages:
+        raise UsageError.not_allowed("STAGE", arguments.stage, ", ".join(stages))
+    files = [file for file in sorted(arguments.corpus.glob("*.json")) if file.stem.split("-")[0] == arguments.id]
+    if not files:
+        known = ", ".join(entry.id for entry in load_corpus(arguments.corpus))
+        raise UsageError.not_allowed("ID", arguments.id, known)
+    entry = load_entry(files[0])
+    issue = arguments.issue or (entry.life.issue if entry.life is not None else "")
+    life = Life(stages[arguments.stage], issue, arguments.commit, arguments.release)
+    life.check(arguments.id)
+    try:
+        files[0].write_text(entry_text(dataclasses.replace(entry, life=life)), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{files[0]}: cannot be written ({error.strerror or error})") from error
+    print(f"{entry.id}: {life.told}")
+    return 0
+
+
 def nightly_test(arguments: argparse.Namespace) -> int:
     """Writes the test's file."""
     from reprod.fix import fix_of
@@ -120,6 +167,7 @@ def write(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import open_source
     from backend.path import Path as CasePath
     from fuzz.provenance import provenance
+    from reprod.addressees import addressee
     from reprod.folder import folder_name, write_folder
     from reprod.verify import verified
     from reprod.whole_kernels import WholeKernels
@@ -128,7 +176,8 @@ def write(arguments: argparse.Namespace) -> int:
     outcome, path = _outcome(arguments)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     made_by = provenance(path.device.name, (outcome.case.release,), source)
-    notes = Notes(_lines(arguments.cause), _lines(arguments.bisection), arguments.ranks)
+    to = addressee(arguments.addressee) if arguments.addressee is not None else None
+    notes = Notes(_lines(arguments.cause), _lines(arguments.bisection), arguments.ranks, to)
     around = WholeKernels(path, outcome.case.release) if arguments.numbers else CasePath()
     files = finding_files(outcome, made_by, around, command=f"aiterfuzz {arguments.typed}", notes=notes)
     if not arguments.no_verify:

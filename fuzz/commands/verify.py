@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _split_at_dashes(command)
     command.add_argument("script", type=Path, metavar="SCRIPT", help="a Python script")
     command.add_argument(
-        "--arch", type=read_arch, default=Arch.GFX950, metavar="A", help="gfx950 (MI355X, default), gfx942 (MI300X)"
+        "--arch", type=read_arch, metavar="A", help="gfx950 (MI355X), gfx942 (MI300X); the script's WANTED_ARCH, else gfx950"
     )
     add_aiter(command)
     command.add_argument("--release", metavar="R", help="AITER release without a checkout: 2025-11, 2026-06 (default), 2026-08")
@@ -76,6 +77,19 @@ def _split_at_dashes(command: argparse.ArgumentParser) -> None:
     command.parse_known_args = parse_known_args  # type: ignore[method-assign, assignment]
 
 
+def wanted_arch(script: Path) -> Arch:
+    """The GPU that a script of ours is for, by its constant; MI355X for any other text."""
+    try:
+        head = script.read_bytes()[:_HEAD].decode("utf-8", "replace")
+    except OSError:  # said where the script is run
+        return Arch.GFX950
+    found = re.search(r"^WANTED_ARCH = \"(\w+)\"", head, re.MULTILINE)
+    return next((arch for arch in Arch if found is not None and arch.value == found[1]), Arch.GFX950)
+
+
+_HEAD = 1 << 16
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Runs the script; its findings follow what it prints."""
     from backend.child.tree import Limits
@@ -85,7 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.aiter is not None and arguments.release is not None:
         raise UsageError("verify: --aiter is a revision and --release a built-in one; give one of them")
-    options = Options(arguments.arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
+    arch = arguments.arch or wanted_arch(arguments.script)
+    options = Options(arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
     say_what_the_fence_lacks()
     done = verify(arguments.script, arguments.arguments, options, limits, passed=arguments.env, readable=arguments.read)

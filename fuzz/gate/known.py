@@ -8,6 +8,7 @@ from fuzz.campaign.triage import KnownFaults
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Sighting
 from reprod.corpus import CorpusEntry, load_corpus, shipped_corpus
+from reprod.life import OPEN_STAGES
 
 OPEN = "O"
 """First letter of entries of faults that no release mends; a way round them, where there is one, is their silent side."""
@@ -22,7 +23,7 @@ class Known:
         self._entries = {entry.id: entry for entry in load_corpus(folder)}
         self._frameworks = framework_faults(folder)
         self._open = {entry.id for entry in self._frameworks if not entry.mended}
-        self._open |= {entry for entry in self._entries if entry.startswith(OPEN)}
+        self._open |= {entry.id for entry in self._entries.values() if _is_open(entry)}
 
     def reference(self, sighting: Sighting) -> KnownReference | None:
         """The entry of the same fault: the same signature at a shape that the entry has."""
@@ -39,6 +40,11 @@ class Known:
     def is_open(self, reference: KnownReference) -> bool:
         """Whether no release mends the fault, so that it is nobody's regression."""
         return reference.entry in self._open
+
+
+def _is_open(entry: CorpusEntry) -> bool:
+    """By its life; of a find without one, by its letter."""
+    return entry.life.stage in OPEN_STAGES if entry.life is not None else entry.id.startswith(OPEN)
 
 
 def _has_shape(entry: CorpusEntry, sighting: Sighting) -> bool:

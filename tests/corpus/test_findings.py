@@ -18,7 +18,9 @@ from backend.host import BuiltIn
 from backend.path import Path as CasePath
 from reprod.corpus import load_corpus
 from reprod.fix import fix_of
-from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, SCRIPT
+from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT
+from reprod.issue import MOST_LINES
+from reprod.issue_notes import issue_notes
 from reprod.script import script_text
 
 CORPUS = Path(__file__).parents[2] / "corpus"
@@ -40,8 +42,8 @@ def test_the_case_still_shows_its_fault_and_no_smaller_one_does(folder: Path) ->
     path = path_of(folder)
     outcome = path.run(case)
     assert outcome.cause is not None
-    issue = (folder / ISSUE).read_text(encoding="utf-8")
-    assert f"Signature: `{outcome.cause.signature}`" in issue
+    told = (folder / EXPLAIN).read_text(encoding="utf-8")
+    assert f"\n  signature: {outcome.cause.signature}\n" in told
     assert len(set(case.kv_lens)) == 1
     smaller = [(shorter,) * case.batch for shorter in range(case.max_seqlen_q, case.kv_lens[0])]
     if case.batch > 1:
@@ -53,18 +55,23 @@ def test_the_case_still_shows_its_fault_and_no_smaller_one_does(folder: Path) ->
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_folder_holds_together(folder: Path) -> None:
-    """Quoted script, cause, bisection; no path of the machine that it was written on; not claimed as seen on a GPU."""
+    """Quoted script, parts of the cause, a page; no path of the machine it was written on; not claimed as seen on a GPU."""
     names = {path.name for path in folder.iterdir()}
-    assert {CASE, EXPLAIN, SCRIPT, ISSUE, CAUSE} <= names <= {CASE, EXPLAIN, SCRIPT, ISSUE, CAUSE, BISECTION, RANKS_SCRIPT}
+    must = {CASE, EXPLAIN, SCRIPT, ISSUE, CAUSE}
+    assert must <= names <= must | {BISECTION, RANKS_SCRIPT, REQUEST}
     issue = (folder / ISSUE).read_text(encoding="utf-8")
-    assert (folder / SCRIPT).read_text(encoding="utf-8").rstrip() in issue
-    summary, _, rest = (folder / CAUSE).read_text(encoding="utf-8").partition("\n\n")
-    assert not summary.startswith("*")
-    assert f"### Problem Description\n\n{summary}\n\n" in issue
-    assert f"Read off the sources:\n\n{rest.rstrip()}\n\n" in issue
+    script = (folder / SCRIPT).read_text(encoding="utf-8").rstrip()
+    assert script in issue
+    assert len(issue.replace(script, "").splitlines()) <= MOST_LINES
+    notes = issue_notes((folder / CAUSE).read_text(encoding="utf-8").splitlines())
+    assert notes.summary
+    for part in (notes.summary, notes.cause, *notes.parts.values()):
+        assert "\n".join(part) in issue
+    assert {"Op test", "Who meets it", "References"} <= set(notes.parts)
     if BISECTION in names:
         assert all(line in issue for line in (folder / BISECTION).read_text(encoding="utf-8").splitlines())
     assert "### Verification" in issue
+    assert "shows what it is for" in issue
     assert "not yet seen on a GPU" in issue
     assert "on device cdna" in issue
     for path in folder.iterdir():
@@ -90,15 +97,15 @@ def test_the_scripts_compile_are_those_of_today_and_say_that_there_is_no_gpu(fol
 
 def path_of(folder: Path) -> CasePath:
     """The model, or machine code where the finding is one of numbers, of which the model knows nothing."""
-    issue = (folder / ISSUE).read_text(encoding="utf-8")
-    if "Signature: `numerics/" not in issue:
+    told = (folder / EXPLAIN).read_text(encoding="utf-8")
+    if "\n  signature: numerics/" not in told:
         return CasePath()
     checkout = os.environ.get("AITERFUZZ_AITER_CHECKOUT")
     if checkout is None:
         pytest.skip("AITERFUZZ_AITER_CHECKOUT names no checkout of ROCm/aiter, whose machine code shows the finding")
-    told = re.search(r"Code objects: aiter@(\w+)", issue)
-    assert told is not None
-    source = open_source(f"{checkout}@{told[1]}")
+    revision = re.search(r"^code objects: aiter@(\w+)", told, re.MULTILINE)
+    assert revision is not None
+    source = open_source(f"{checkout}@{revision[1]}")
     return CasePath(BuiltIn(source), open_device("cdna", source, numbers=True))
 
 

@@ -56,7 +56,7 @@ def test_a_made_up_device_is_one_row() -> None:
     outcome = Path(device="oracle").run(FAULTY)
     assert outcome.faulty
     text = finding_files(outcome, provenance("oracle", ("2025-11",), None))[ISSUE]
-    assert "* **Seen on:** a vision of an AMD Instinct MI355X (gfx950)." in text
+    assert "Seen on a vision of an AMD Instinct MI355X (gfx950)." in text
     assert notice("oracle") == "device oracle: Not run on hardware: a simulation on the CPU."
     config = CampaignConfig(device="oracle")
     assert (config.cases_a_chunk, config.seconds_a_case, config.resource) == (3, 1.0, "CPU")

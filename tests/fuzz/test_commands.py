@@ -39,8 +39,14 @@ def test_the_historic_fault_is_found_shrunk_and_written(tmp_path: Path, capsys: 
     smallest = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
     assert from_plain(Case, found["smallest"]) == smallest
     assert read_file(Case, Path(found["folder"]) / "case.json") == smallest
-    assert {path.name for path in Path(found["folder"]).iterdir()} == {"case.json", "explain.txt", "repro.py", "issue.md"}
-    assert "--seed 5" in (Path(found["folder"]) / "issue.md").read_text()
+    assert {path.name for path in Path(found["folder"]).iterdir()} == {
+        "case.json",
+        "explain.txt",
+        "repro.py",
+        "issue.md",
+        "request.md",
+    }
+    assert "--seed 5" in (Path(found["folder"]) / "explain.txt").read_text()
     assert {line["event"] for line in lines} >= {"run", "started", "fault", "found", "finished"}
     assert lines[-1]["faults"][found["signature"]] == sum(line.get("signature") == found["signature"] for line in lines) - 1
 

@@ -28,9 +28,12 @@ from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.serving.policy import Policy
 from reprod import write
+from reprod.addressees import addressee
 from reprod.blame import blame
 from reprod.explain import explain_text
-from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT, folder_name
+from reprod.folder import CASE, EXPLAIN, ISSUE, REQUEST, SCRIPT, folder_name
+from reprod.issue import MOST_LINES, NEWEST_CHECKED
+from reprod.issue_notes import issue_notes
 from reprod.shrink import shrink
 from reprod.write import Notes, cause_of, finding_files, write_finding
 
@@ -60,7 +63,7 @@ def outcome_of(case: Case) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("name", [EXPLAIN, SCRIPT, ISSUE])
+@pytest.mark.parametrize("name", [EXPLAIN, SCRIPT, ISSUE, REQUEST])
 def test_golden(name: str) -> None:
     text = finding_files(outcome_of(FOUNDING), Fixed(), seed=7, command="aiterfuzz run --seed 7")[name]
     file = GOLDEN / name
@@ -82,35 +85,56 @@ def test_the_founding_fault_shrinks_to_one_request_of_one_token() -> None:
     assert figures["planner-overrun reduce_final_map"]["rows"] == 3
 
 
-def test_the_folder_holds_four_files_that_hold_together(tmp_path: Path) -> None:
+def test_the_folder_holds_files_that_hold_together(tmp_path: Path) -> None:
     outcome = outcome_of(FOUNDING)
     folder = write_finding(outcome, tmp_path / "new" / "findings", Fixed())
     assert re.fullmatch(r"bug-head-width-planner-v1_0-[0-9a-f]{8}", folder.name)
-    assert sorted(path.name for path in folder.iterdir()) == sorted([CASE, EXPLAIN, SCRIPT, ISSUE])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([CASE, EXPLAIN, SCRIPT, ISSUE, REQUEST])
     assert list(folder.parent.iterdir()) == [folder]
     assert read_file(Case, folder / CASE) == outcome.case
     assert (folder / SCRIPT).read_text(encoding="utf-8").rstrip() in (folder / ISSUE).read_text(encoding="utf-8")
-    assert explain_text(outcome) == (folder / EXPLAIN).read_text(encoding="utf-8")
+    assert (folder / EXPLAIN).read_text(encoding="utf-8").startswith(explain_text(outcome))
     ended = subprocess.run([sys.executable, folder / SCRIPT], capture_output=True, text=True, check=False)
     assert ended.returncode == 3
 
 
-def test_the_issue_has_the_headings_of_the_form_in_their_order() -> None:
-    text = finding_files(outcome_of(FOUNDING), Fixed())[ISSUE]
-    outside_of_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    assert re.findall(r"^### (.+)$", outside_of_code, re.MULTILINE) == [
+HEADINGS = {
+    "aiter": [
         "Problem Description",
-        "Operating System",
-        "CPU",
-        "GPU",
-        "ROCm Version",
-        "ROCm Component",
         "Steps to Reproduce",
-        "(Optional for Linux users) Output of /opt/rocm/bin/rocminfo --support",
+        "Operating System, CPU, GPU, ROCm Version, ROCm Component",
         "Additional Information",
-    ]
-    assert outside_of_code.count("_To fill in") == 5
-    assert "not yet seen on a GPU" in outside_of_code
+    ],
+    "sglang": ["Describe the bug", "Reproduction", "Environment"],
+    "vllm": ["Your current environment", "Describe the bug"],
+}
+
+
+def outside_of_code(text: str) -> str:
+    return re.sub(r"```python.*?```", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", HEADINGS)
+def test_an_issue_has_the_headings_of_whom_it_is_for_and_is_a_page(name: str) -> None:
+    text = outside_of_code(finding_files(outcome_of(FOUNDING), Fixed(), notes=Notes(addressee=addressee(name)))[ISSUE])
+    assert re.findall(r"^### (.+)$", text, re.MULTILINE) == HEADINGS[name]
+    assert text.startswith(f"# {addressee(name).prefix}MLA decode ")
+    assert "_To fill in" in text
+    assert "not yet seen on a GPU" in text
+    assert len(text.splitlines()) <= MOST_LINES
+    assert f"ROCm/aiter after {NEWEST_CHECKED}" in text
+
+
+def test_a_callers_fault_is_the_frameworks_and_aiter_is_asked_to_refuse() -> None:
+    files = finding_files(outcome_of(FOUNDING), Fixed())
+    assert files[ISSUE].startswith("# [Bug] MLA decode")
+    assert files[REQUEST].startswith("# [Issue]: refuse an MLA decode call that")
+    assert "is reported to sgl-project/sglang" in files[REQUEST]
+    assert "**Asked for:** compare the head width of plan and kernel and refuse." in files[REQUEST]
+    planner = outcome_of(TITLES["leaves KV tokens out"])
+    assert REQUEST not in finding_files(planner, Fixed())
+    with pytest.raises(UsageError, match="--for"):
+        addressee("rocm")
 
 
 TITLES = {
@@ -124,34 +148,46 @@ TITLES = {
 @pytest.mark.parametrize("symptom", TITLES)
 def test_a_title_says_what_goes_wrong_and_the_steps_only_what_can_be_seen(symptom: str) -> None:
     text = finding_files(outcome_of(TITLES[symptom]), Fixed())[ISSUE]
-    assert text.startswith(f"# [Issue]: MLA decode {symptom}: gfx9")
+    assert re.match(rf"# \[(Issue\]:|Bug\]) MLA decode {symptom}: gfx9", text)
     overruns = "writes past" in symptom
-    steps = text[text.index("### Steps") : text.index("<details>")]
-    assert ("--layout edge" in steps) == ("red zones" in steps) == overruns
-    assert [line[:2] for line in steps.splitlines() if line[:1].isdigit()] == ["1.", "2.", "3."][: 2 + overruns]
+    steps = text[text.index("with torch and aiter only") : text.index("<details>")]
+    assert ("red zones" in steps) == overruns
+    assert "--layout edge" not in steps
+    assert [line[:2] for line in steps.splitlines() if line[:1].isdigit()] == ["1.", "2."]
     assert "(1 such" not in text
     assert "1 groups" not in text
 
 
+def table_row(text: str, what: str) -> list[str]:
+    """Cells of the row of an issue's table about something that differs."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {what} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
 def test_the_issue_tells_affected_from_unaffected_shapes() -> None:
     text = finding_files(outcome_of(FOUNDING), Fixed())[ISSUE]
-    assert "| 64 | **affected** |" in text
-    for heads in (16, 32, 48, 80, 96, 112, 128):
-        assert f"| {heads} | not affected |" in text
-    assert "| flags | fast_mode=True (planner v1_2) | not affected |" in text
-    reached = "reduce_indptr 3 rows, reduce_final_map 3 rows, o write 196,608 B"
-    assert f"| flags | fast_mode=False, intra_batch_mode=True (planner v1_0) | **affected** | {reached}" in text
-    assert "| requests | 256 | **affected** |" in text
-    assert "q read 28,311,552 B" in text
-    assert "3. `python repro.py --fixed`: the same batch with fast_mode=True, intra_batch_mode=False. Exit 0." in text
+    assert table_row(text, "heads, q fp8, KV fp8") == ["**64**", "4, 8, 16, 32, 48, 80, 96, 112, 128", "12", ""]
+    affected, unaffected, refused, _ = table_row(text, "flags")
+    assert "fast_mode=False, intra_batch_mode=True (planner v1_0)" in affected
+    assert unaffected == "fast_mode=True (planner v1_2)"
+    assert refused == "no metadata (non-persistent)"
+    assert table_row(text, "requests")[0] == "**1, 2, 16, 256**"
+    assert table_row(text, "release")[0] == "**2988812e134a, e4048607a535**"
+    assert "2. `python repro.py --fixed`: the same batch with fast_mode=True, intra_batch_mode=False. Exit 0." in text
+
+
+def test_a_table_holds_valid_calls_only() -> None:
+    """A request has a token for each of its queries at least."""
+    outcome = outcome_of(Case(num_head=64, kv_lens=(4,), max_seqlen_q=4, backend="sglang-before-27188"))
+    lengths = " ".join(table_row(finding_files(outcome, Fixed())[ISSUE], "kv tokens"))
+    assert [int(n) for n in re.findall(r"\d+", lengths)] == [4, 16, 17, 197, 4096]
 
 
 def test_a_find_of_our_own_names_the_heads_that_share_it() -> None:
     """bf16 with 48, 80, 96 and 112 heads stays in fake mode after sglang#27188."""
     outcome = outcome_of(Case(num_head=48, kv_lens=(1,), q_dtype=DType.BF16, kv_dtype=DType.BF16))
     text = finding_files(outcome, Fixed())[ISSUE]
-    affected = re.findall(r"^\| (\d+) \| not affected \| [^|]+ \| \*\*affected\*\* \|$", text, re.MULTILINE)
-    assert affected == ["48", "80", "96", "112"]
+    assert table_row(text, "heads, q bf16, KV bf16")[0] == "**48, 80, 96, 112**"
 
 
 NULL = Case(
@@ -171,10 +207,8 @@ def test_a_null_pointer_has_no_tensor_and_no_layout_of_memory() -> None:
     outcome = outcome_of(NULL)
     files = finding_files(outcome, Fixed())
     kernel, end = "MLA_A16W16_1TG_4W_32mx1_16nx1_Coex0_Msk1_QH16.co", 153 * 32 * 512 * 2
-    sentence = f"\n{kernel} writes through a null pointer (addresses 0 to {end - 1:,}). The first bad access: "
+    sentence = f" {kernel} writes through a null pointer (addresses 0 to {end - 1:,}). The first bad access: "
     assert sentence in files[ISSUE]
-    assert f"| launcher | {kernel} | null-pointer | none | first_address 0, end_address {end:,}, " in files[ISSUE]
-    assert "pages at address 0 are not mapped" in files[ISSUE]
     assert f"  {kernel}: write through a null pointer: bytes 0 to {end:,}; " in files[EXPLAIN]
     unwritten = "153 rows of o (32 heads) are written by nobody, the first is row 0"
     assert f"({Party.KERNEL.value}, {kernel}): {unwritten}\n" in files[EXPLAIN]
@@ -184,16 +218,37 @@ def test_a_null_pointer_has_no_tensor_and_no_layout_of_memory() -> None:
         assert "red zones around" not in text[: text.find("import argparse")]
 
 
-def test_an_issue_opens_with_the_first_paragraph_of_the_cause() -> None:
-    """A cause that is a list only stands where it stood, under the figures of the case."""
-    outcome, rest = outcome_of(FOUNDING), ("* First.", "", "* Second.")
-    sentence = blame(outcome).sentence
-    opened = finding_files(outcome, Fixed(), notes=Notes(cause=("Plainly", "wrong.", "", *rest)))[ISSUE]
-    assert f"### Problem Description\n\nPlainly\nwrong.\n\n{sentence}\n\n* **Seen on:**" in opened
-    listed = finding_files(outcome, Fixed(), notes=Notes(cause=rest))[ISSUE]
-    assert f"### Problem Description\n\n{sentence}\n\n* **Seen on:**" in listed
-    for text in (opened, listed):
-        assert "Read off the sources:\n\n* First.\n\n* Second.\n\nWhat follows from it:" in text
+NOTES = """\
+Plainly
+wrong.
+
+* First.
+
+* Second.
+
+## Op test
+`op_tests/test_mla.py -n 64,1` fails.
+
+## Suggested change
+```diff
+-a
++b
+```
+"""
+
+
+def test_an_issue_tells_what_was_read_off_the_sources_part_by_part() -> None:
+    text = finding_files(outcome_of(FOUNDING), Fixed(), notes=Notes(cause=tuple(NOTES.splitlines())))[ISSUE]
+    assert "### Describe the bug\n\nPlainly\nwrong.\n\nSmallest case: 64 heads" in text
+    assert (
+        "\n\n* First.\n\n* Second.\n\n**AITER's own op test:** `op_tests/test_mla.py -n 64,1` fails.\n\nAffected shapes" in text
+    )
+    assert "\n\n**Suggested change:**\n\n```diff\n-a\n+b\n```\n\n**Not checked:**" in text
+    assert "* At fault" not in text
+    listed = finding_files(outcome_of(FOUNDING), Fixed(), notes=Notes(cause=("* First.",)))[ISSUE]
+    assert "### Describe the bug\n\nSmallest case: 64 heads" in listed
+    with pytest.raises(UsageError, match=r"cause\.md: heading"):
+        issue_notes(["## Nothing known"])
 
 
 class Named(CasePath):
@@ -228,7 +283,7 @@ RIGHT = Numbers(1, 0, 0, 0, None, None, None, 0.1, 0.001, None, "P in bf16")
 )
 def test_a_sweep_says_what_ran_it(path: Named, heading: str) -> None:
     text = finding_files(outcome_of(FOUNDING), Fixed(), path)[ISSUE]
-    assert f"\nAffected and unaffected shapes, {heading}, all else as in the smallest case (gfx950, 2026-06, " in text
+    assert f"\nAffected shapes, {heading}, all else as in the smallest case:\n" in text
 
 
 def test_dtypes_told_to_the_metadata_alone_are_blamed_and_not_the_flags() -> None:
@@ -260,7 +315,7 @@ def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
 def test_nothing_is_left_of_a_write_that_fails(nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full at the nth file; an earlier folder of the same finding stays as it was."""
     kept = write_finding(outcome_of(FOUNDING), tmp_path, Fixed(project="1"))

@@ -40,7 +40,7 @@ def test_a_third_backend_is_one_row() -> None:
     assert (drawn.heads, drawn.tensor_types) == ((24,), THIRD.bounds.tensor_types)
     faulty = Path().run(Case(num_head=64, kv_lens=(1,), backend="third", max_batch=1, graph_batch=3))
     assert faulty.call is not None
-    assert "; arguments as the third one gives them." in finding_files(faulty, provenance("model", ("2026-06",), None))[ISSUE]
+    assert "; arguments as the third one gives them. " in finding_files(faulty, provenance("model", ("2026-06",), None))[ISSUE]
 
 
 def test_of_a_user_s_own_rule_nothing_is_assumed() -> None:
