@@ -9,7 +9,7 @@ import pytest
 from backend.case import Arch, Case
 from backend.codec import read_file
 from fuzz.cli import main
-from reprod.diagnose.candidates import corpus_of
+from reprod.corpus import load_corpus, shipped_corpus
 from reprod.diagnose.diagnosis import diagnose
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
@@ -45,7 +45,7 @@ def test_the_founding_log_comes_to_a_script_that_fails(tmp_path: Path, capsys: p
     ],
 )
 def test_a_pc_is_an_instruction_a_tensor_and_an_expression(log: str, pc: int, expression: str, aiter_checkout: Path) -> None:
-    done = diagnose([LOGS / log], str(aiter_checkout), corpus_of(None), seconds=200.0, script=False)
+    done = diagnose([LOGS / log], str(aiter_checkout), load_corpus(shipped_corpus()), seconds=200.0, script=False)
     assert [(place.pc, place.is_exact) for place in done.places] == [(pc, True)]
     assert expression in [reached for _, _, reached in done.places[0].reaches]
     assert done.causes[0].outcome is not None
