@@ -31,7 +31,7 @@ class Life:
     """stage: where it stands. issue: OWNER/REPO#N, from FILED on. commit: of upstream that mends it; release: the first
     built-in release that has the commit, "" for none yet."""
 
-    stage: LifeStage = LifeStage.NEW
+    stage: LifeStage
     issue: str = ""
     commit: str = ""
     release: str = ""
