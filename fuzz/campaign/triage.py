@@ -39,9 +39,7 @@ class KnownFaults:
         if len(exact) == 1:
             return _reference_of(exact[0])
         same = [
-            (entry, side.case)
-            for entry, side in self._sides
-            if side.signature == cause.signature and _is_known_at(entry, case)
+            (entry, side.case) for entry, side in self._sides if side.signature == cause.signature and _is_known_at(entry, case)
         ]
         if not same:
             return _reference_of(exact[0]) if exact else None

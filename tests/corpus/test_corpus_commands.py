@@ -185,18 +185,17 @@ def test_a_mark_that_lacks_something_is_refused(given: list[str], complaint: str
     assert {file: file.read_bytes() for file in CORPUS.glob("O*.json")} == before
 
 
-def test_a_find_that_a_release_mends_is_news_there_and_known_before() -> None:
+def test_a_find_that_a_release_mends_is_news_there_and_known_before(tmp_path: Path) -> None:
     """The night and the page name an entry with how it stands; where it is mended, whoever meets the fault has a new one."""
     entry = load_entry(CORPUS / "O3-gfx942-tail-of-17-to-20-tokens.json")
     outcome = CasePath().run(next(entry.faulty[0].cases()))
-    assert outcome.cause is not None
+    cause = outcome.cause
+    assert cause is not None
 
     def known(stage: LifeStage, **more: str) -> KnownReference | None:
-        faults = KnownFaults(None)
-        faults._entries = (dataclasses.replace(entry, life=Life(stage, **more)),)
-        faults._path = CasePath()
-        assert outcome.cause is not None
-        return faults.reference(outcome.cause, outcome.case)
+        text = entry_text(dataclasses.replace(entry, life=Life(stage, **more)))
+        (tmp_path / "O3-it.json").write_text(text, encoding="utf-8")
+        return KnownFaults(tmp_path).reference(cause, outcome.case)
 
     filed = known(LifeStage.FILED, issue="ROCm/aiter#1")
     assert filed is not None
