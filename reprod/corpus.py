@@ -28,7 +28,7 @@ from backend.path import Path
 from backend.revision.revision import host_of
 from reprod.blame import ContractVerdict
 from reprod.case_line import case_line
-from reprod.life import Life
+from reprod.life import LifeOfFind
 from reprod.shrink import Runner
 
 Figure = int | str
@@ -163,7 +163,7 @@ class CorpusEntry:
     about: tuple[str, ...]
     faulty: tuple[Side, ...]
     silent: tuple[Side, ...]
-    life: Life | None = None
+    life: LifeOfFind | None = None
 
     @property
     def told(self) -> str:

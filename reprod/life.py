@@ -27,7 +27,7 @@ OPEN_STAGES = (LifeStage.NEW, LifeStage.WRITTEN_UP, LifeStage.FILED, LifeStage.C
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class LifeOfFind:
     """stage: where it stands. issue: OWNER/REPO#N, from FILED on. commit: of upstream that mends it; release: the first
     built-in release that has the commit, "" for none yet."""
 

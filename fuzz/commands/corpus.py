@@ -124,7 +124,7 @@ def mark(arguments: argparse.Namespace) -> int:
 
     from reprod.corpus import load_corpus, load_entry
     from reprod.entry import entry_text
-    from reprod.life import Life, LifeStage
+    from reprod.life import LifeOfFind, LifeStage
 
     stages = {stage.value.replace("'", "").replace(" ", "-"): stage for stage in LifeStage}
     if arguments.stage not in stages:
@@ -135,7 +135,7 @@ def mark(arguments: argparse.Namespace) -> int:
         raise UsageError.not_allowed("ID", arguments.id, known)
     entry = load_entry(files[0])
     issue = arguments.issue or (entry.life.issue if entry.life is not None else "")
-    life = Life(stages[arguments.stage], issue, arguments.commit, arguments.release)
+    life = LifeOfFind(stages[arguments.stage], issue, arguments.commit, arguments.release)
     life.check(arguments.id)
     try:
         files[0].write_text(entry_text(dataclasses.replace(entry, life=life)), encoding="utf-8")

@@ -19,7 +19,7 @@ from fuzz.cli import main
 from reprod.corpus import OpenPaths, ReplayStatus, load_corpus, load_entry, replay
 from reprod.entry import entry_text
 from reprod.folder import CASE, ISSUE, RANKS_SCRIPT, SCRIPT
-from reprod.life import Life, LifeStage
+from reprod.life import LifeOfFind, LifeStage
 from reprod.script import NIGHTLY_SUITES
 
 CORPUS = Path(__file__).parents[2] / "corpus"
@@ -193,7 +193,7 @@ def test_a_find_that_a_release_mends_is_news_there_and_known_before(tmp_path: Pa
     assert cause is not None
 
     def known(stage: LifeStage, **more: str) -> KnownReference | None:
-        text = entry_text(dataclasses.replace(entry, life=Life(stage, **more)))
+        text = entry_text(dataclasses.replace(entry, life=LifeOfFind(stage, **more)))
         (tmp_path / "O3-it.json").write_text(text, encoding="utf-8")
         return KnownFaults(tmp_path).reference(cause, outcome.case)
 
