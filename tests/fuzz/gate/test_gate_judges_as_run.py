@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, TargetGpu
+from backend.aiter.launch import Launch, Refusal
+from backend.aiter.planners import Plan
 from backend.call import Call
 from backend.case import Case, MetadataMode
 from backend.decision import Decision
 from backend.devices.model.device import ModelDevice
 from backend.fate import Fate
+from backend.host import BuiltIn
 from backend.path import Path, judge
 from backend.real.frameworks.record import Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
-from backend.real.frameworks.steps import outcome_of
+from backend.real.frameworks.steps import call_of, outcome_of
 from backend.real.noted_call import BUFFER_ROLES, PassedBuffer
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -87,3 +93,44 @@ def test_a_recorded_step_comes_to_what_its_case_comes_to(heads: int, rows: int, 
     ran, again = judge(made, ModelDevice()), outcome_of(recorded(case), ModelDevice())
     assert (ran.fate, ran.reason) == (again.fate, again.reason)
     assert [f.signature for f in ran.findings] == [f.signature for f in again.findings]
+
+
+class Asked(BuiltIn):
+    """AITER's host side, as some revision's: keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.planned: list[tuple[str, TargetGpu, BufferSizes]] = []
+        self.launched: list[DecodeArguments] = []
+
+    def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
+        """Keeps the buffers, and plans."""
+        self.planned.append((rules, device, allocated))
+        return super().plan(rules, device, planning, allocated)
+
+    def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
+        """Keeps the arguments, and launches."""
+        self.launched.append(decode)
+        return super().launch(decision, decode)
+
+
+def test_a_recorded_step_goes_through_the_host_with_the_buffers_that_were_passed() -> None:
+    """Not through what the host's sizing would have asked for, and not by rules that stand beside the host."""
+    case = Case(16, (9, 700), backend="direct", mode=MetadataMode.FAST)
+    step = recorded(case)
+    smaller = {"work_info_set": 8, "reduce_final_map": 2}
+    passed = tuple(dataclasses.replace(each, words=smaller.get(each.role, each.words)) for each in step.planning_buffers)
+    metadata = dataclasses.replace(step.decode.metadata, **smaller)
+    step = dataclasses.replace(
+        step, planning_buffers=passed, decode_buffers=passed, decode=dataclasses.replace(step.decode, metadata=metadata)
+    )
+    host = Asked()
+    made = call_of(step, host)
+    assert host.planned == [(case.release, made.device, metadata)]
+    assert [each.metadata for each in host.launched] == [metadata]
+    assert made.plan is not None
+    assert made.plan.buffers["work_info_set"].allocated == 8
+    outcome = outcome_of(step, ModelDevice(), Asked())
+    assert outcome.faulty
+    assert any(finding.tensor == "work_info_set" for finding in outcome.findings)
+    assert not outcome_of(recorded(case), ModelDevice(), Asked()).faulty
