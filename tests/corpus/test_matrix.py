@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from backend.case import RELEASES
+from backend.findings import Finding, FindingKind, Party, Severity
+from backend.serving.pins import pins
 from fuzz.cli import main
 from fuzz.commands.replay import DOCUMENT_COMMAND
-from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus, load_corpus
-from reprod.matrix import SHIPPED, MatrixCell, document, matrix, matrix_markdown, pinned_columns
+from reprod.corpus import CorpusEntry, Expected, OpenPaths, ReplayStatus, load_corpus
+from reprod.matrix import SHIPPED, MatrixCell, document, matrix, matrix_markdown, pinned_columns, shipped_columns
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +60,39 @@ def test_the_document_is_up_to_date() -> None:
         assert written[name] == line, f"write it anew: {DOCUMENT_COMMAND}"
 
 
+def test_the_part_about_what_is_shipped_holds_together() -> None:
+    """Without a checkout: the columns are the pins of today, and each entry stands in some way at all of them."""
+    part = (ROOT / "docs" / "corpus.md").read_text(encoding="utf-8").partition(SHIPPED)[2]
+    tables = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")]
+    where = next(number for number, row in enumerate(tables) if row[0] == "shipped")
+    users = dict(tables[2:where])
+    today = {column.name: column.users for column in shipped_columns()}
+    assert users == {name: today[name] for name in users}, f"write it anew: {DOCUMENT_COMMAND}"
+    absent = {pin.release for pin in pins() if pin.short not in users}
+    assert absent <= {pin.release for pin in pins() if pin.date > "2026-09-04"}
+    assert tables[where][1:] == list(users)
+    rows = {row[0]: row[1:] for row in tables[where + 2 :]}
+    assert set(rows) <= set(ENTRIES), "entries that came since stand there when it is written anew"
+    assert len(rows) >= 26
+    for name, cells in rows.items():
+        assert len(cells) == len(users)
+        assert set(cells) <= {cell.value for cell in MatrixCell}
+        if not ENTRIES[name].faulty:
+            assert set(cells) <= {MatrixCell.SILENT, MatrixCell.REFUSED}, f"{name} is a control"
+        known = [at for at, cell in enumerate(cells) if cell == MatrixCell.FIXED]
+        assert all(MatrixCell.FOUND in cells[:at] for at in known), name
+
+
+def test_a_kernel_that_is_called_otherwise_shows_the_same() -> None:
+    expected = Expected(FindingKind.OUT_OF_BOUNDS_READ, tensor="q", stage="old.co")
+    shown = Finding(FindingKind.OUT_OF_BOUNDS_READ, Severity.READ, Party.KERNEL, "new.co", "q", "reads")
+    assert not expected.same_place(shown)
+    assert expected.whatever_kernel(shown).same_place(shown)
+    elsewhere = dataclasses.replace(shown, stage="planner v1_2")
+    assert not expected.whatever_kernel(elsewhere).same_place(elsewhere)
+    assert not expected.whatever_kernel(shown).same_place(dataclasses.replace(shown, tensor="o"))
+
+
 @pytest.mark.checkout
 @pytest.mark.slow
 def test_the_whole_document_is_up_to_date(aiter_checkout: Path) -> None:
@@ -74,3 +110,19 @@ def test_the_command_prints_the_matrix_and_writes_the_document(tmp_path: Path, c
     assert all(release in shown for release in RELEASES)
     assert set(rows_of((tmp_path / "corpus.md").read_text(encoding="utf-8"))) == {"F7", "C2"}
     assert main(["replay", *files, "--markdown", str(tmp_path / "absent" / "corpus.md")]) == 2
+
+
+@pytest.mark.checkout
+def test_replay_at_a_revision_says_how_each_entry_stands_there(
+    aiter_checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """O7 at sglang 0.5.14's own pin, one line of the launcher off 2026-06; F7 is mended there."""
+    files = [str(next((ROOT / "corpus").glob(f"{name}-*.json"))) for name in ("O7", "F7")]
+    at = f"{aiter_checkout}@7d604afe5"
+    assert main(["replay", *files, "--aiter", at]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"^O7 +found ", shown, re.MULTILINE)
+    assert re.search(r"^F7 +silent ", shown, re.MULTILINE)
+    assert f"at {at}: 1 found, 1 silent" in shown
+    assert main(["replay", files[1], "--aiter", at]) == 0
+    assert main(["replay", files[1], "--aiter", f"{aiter_checkout}@unheard-of"]) == 2
