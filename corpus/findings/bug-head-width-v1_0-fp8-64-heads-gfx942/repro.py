@@ -35,7 +35,6 @@ KV_INDPTR_ENTRIES = 2
 KV_LAST_PAGE_LENS = [1]
 Q_DTYPE = "fp8"
 KV_DTYPE = "fp8"
-O_DTYPE = "bf16"
 NUM_KV_SPLITS = 64
 INTRA_BATCH_MODE = True
 FAST_MODE = False
@@ -106,7 +105,7 @@ try:
 except Exception as broken:  # aiter raises RuntimeError where ROCm's files are missing
     cannot_run(f"aiter cannot be imported ({type(broken).__name__}: {broken})")
 
-DTYPES = {"fp8": dtypes.fp8, "bf16": dtypes.bf16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {"fp8": dtypes.fp8, "bf16": dtypes.bf16}
 
 
 def aiter_version():
@@ -333,7 +332,7 @@ def main():
     if planner_wrote:
         print("the planner wrote outside its buffers:", *planner_wrote, sep="\n")
         sys.stdout.flush()  # the decode below may abort the process
-    o = memory.empty("o", (sum(QUERY_LENS), NUM_HEADS, V_HEAD_DIM), DTYPES[O_DTYPE], beside=BESIDE_OUTPUT)
+    o = memory.empty("o", (sum(QUERY_LENS), NUM_HEADS, V_HEAD_DIM), dtypes.bf16, beside=BESIDE_OUTPUT)
     shown = decode(inputs, metadata, o)
     outside = memory.touched()
     wrong = compare(shown, *reference(q, tokens))

@@ -34,7 +34,6 @@ KV_INDPTR_ENTRIES = 154
 KV_LAST_PAGE_LENS = [1] * 153
 Q_DTYPE = "bf16"
 KV_DTYPE = "bf16"
-O_DTYPE = "bf16"
 NUM_KV_SPLITS = None
 INTRA_BATCH_MODE = False
 RED_ZONE = 1 << 20  # bytes around each tensor
@@ -83,7 +82,7 @@ try:
 except Exception as broken:  # aiter raises RuntimeError where ROCm's files are missing
     cannot_run(f"aiter cannot be imported ({type(broken).__name__}: {broken})")
 
-DTYPES = {"fp8": dtypes.fp8, "bf16": dtypes.bf16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {"fp8": dtypes.fp8, "bf16": dtypes.bf16}
 
 
 def aiter_version():
@@ -257,7 +256,7 @@ def main():
     memory = Memory(arguments.layout)
     inputs, q, tokens = make_inputs(memory)
     metadata = {}
-    o = memory.empty("o", (sum(QUERY_LENS), NUM_HEADS, V_HEAD_DIM), DTYPES[O_DTYPE], beside=BESIDE_OUTPUT)
+    o = memory.empty("o", (sum(QUERY_LENS), NUM_HEADS, V_HEAD_DIM), dtypes.bf16, beside=BESIDE_OUTPUT)
     shown = decode(inputs, metadata, o)
     outside = memory.touched()
     wrong = compare(shown, *reference(q, tokens))
