@@ -174,7 +174,7 @@ SOURCES: dict[str, tuple[Spec, Rewritten]] = {
     ),
     "v1_1: split tiles written straight to o": (
         GREEDY,
-        planner(v1_1, "place = partial if tiles_split[dealt] else -1", "place = -1"),
+        planner(v1_1, "place = partial if found.split[dealt] else -1", "place = -1"),
     ),
     "v1_2: shares without overhead": (
         SERVED,
