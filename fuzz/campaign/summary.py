@@ -111,6 +111,15 @@ class KnownReference:
     title: str
     references: tuple[str, ...]
 
+    @property
+    def where(self) -> str:
+        """The entry with its public references, or that it has none."""
+        return f"{self.entry}: {', '.join(self.references) or NO_REFERENCE}"
+
+
+NO_REFERENCE = "no public reference"
+"""Said of a known fault that this project found and nobody has reported yet."""
+
 
 class FindingStanding(StrEnum):
     """A finding against the campaign that this one is compared with."""

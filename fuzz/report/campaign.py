@@ -102,7 +102,7 @@ def standing(finding: TriagedFinding) -> str:
 
 
 def _in_words(finding: TriagedFinding) -> str:
-    upstream = f" (known: {', '.join(finding.known.references)})" if finding.known is not None else ""
+    upstream = f" (known as {finding.known.where})" if finding.known is not None else ""
     return f"{finding.kind.row.title}: {finding.message}{upstream}"
 
 
@@ -138,7 +138,7 @@ def _test(finding: TriagedFinding) -> Test:
     title = f"{finding.kind.row.title}: {finding.message}"
     if finding.expected:
         return Test(finding.signature, "", Result.SKIPPED, f"expected: {title}")
-    known = "" if finding.known is None else f"known as {finding.known.entry}: {', '.join(finding.known.references)}"
+    known = "" if finding.known is None else f"known as {finding.known.where}"
     text = [
         title,
         f"{severity(finding)}, {finding.count:,} cases, repeated: {finding.reliability}, {finding.standing.value}",

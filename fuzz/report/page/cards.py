@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from backend.findings import Finding
-from fuzz.campaign.summary import FindingStanding, KnownReference, TriagedFinding
+from fuzz.campaign.summary import NO_REFERENCE, FindingStanding, KnownReference, TriagedFinding
 from fuzz.report.campaign import standing
 from fuzz.report.figures import moment, percent, severity
 from fuzz.report.page.bars import memory_figure
@@ -95,7 +95,7 @@ def _facts(detail: Detail, ran: int) -> Markup:
         ("First seen", f"{moment(finding.first_seen)}, case {finding.origin} (seed/chunk/position)"),
         ("Last seen", moment(finding.last_seen)),
         ("At fault", _at_fault(detail)),
-        ("Known upstream", _known(finding.known)),
+        ("Known fault", _known(finding.known)),
         ("Smallest case", case_line(finding.smallest) + ("" if finding.minimal else " (shrinking did not finish)")),
     ]
     if detail.blame is not None:
@@ -115,7 +115,9 @@ def _at_fault(detail: Detail) -> str:
 def _known(known: KnownReference | None) -> Child:
     if known is None:
         return "no: nothing in the corpus shows the same fault"
-    return join(f"{known.entry}, {known.title}: ", *_separated([_upstream(reference) for reference in known.references]))
+    return join(
+        f"{known.entry}, {known.title}: ", *_separated([_upstream(each) for each in known.references or (NO_REFERENCE,)])
+    )
 
 
 def _upstream(reference: str) -> Markup | str:

@@ -9,6 +9,7 @@ import pytest
 from backend.case import Arch, Case, DType
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Path as CasePath
+from fuzz.campaign.summary import KnownReference
 from fuzz.campaign.triage import KnownFaults
 from reprod.corpus import shipped_corpus
 
@@ -49,3 +50,8 @@ def test_another_fault_is_not(known: KnownFaults) -> None:
 
 def test_the_repository_finds_its_own_corpus() -> None:
     assert shipped_corpus() == CORPUS
+
+
+def test_a_fault_that_nobody_has_reported_is_said_to_have_no_reference() -> None:
+    assert KnownReference("O1", "a title", ()).where == "O1: no public reference"
+    assert KnownReference("F1", "a title", ("ROCm/aiter#3496", "x/y#1")).where == "F1: ROCm/aiter#3496, x/y#1"
