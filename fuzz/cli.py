@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import errno
 import os
+import re
 import shlex
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -70,17 +72,46 @@ Exit codes: 0 nothing found, 1 findings, 2 wrong usage, 3 could not run."""
 
 INTERRUPTED = BROKEN = 3
 
+INVALID_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+"""argparse's words, by which what was given and what is allowed are found."""
+
 
 class Parser(argparse.ArgumentParser):
-    """argparse with its errors in the house's form: raised, not printed with the whole usage."""
+    """argparse with its errors in the house's form: raised by the command that they are of, with what may have been meant."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {shlex.join(unknown)}{self._meant(unknown[0], self._option_string_actions)}")
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
+        wrong = INVALID_CHOICE.search(message)
+        meant = self._meant(wrong[1], [each.strip("' ") for each in wrong[2].split(",")]) if wrong else ""
+        raise UsageError(f"{message}{meant}; see {self.prog} --help")
+
+    @staticmethod
+    def _meant(given: str, allowed: Iterable[str]) -> str:
+        close = difflib.get_close_matches(given.partition("=")[0], [*allowed], n=1)
+        return f" (did you mean {close[0]}?)" if close else ""
+
+
+class Version(argparse.Action):
+    """Prints the version, which is looked up only then: that takes as long as all else of a start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from importlib import metadata
+
+        print(f"aiterfuzz {metadata.version('aiterfuzz')}")
+        parser.exit()
 
 
 def parser() -> Parser:
     """The whole command line."""
     made = Parser(prog="aiterfuzz", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--version", "-V", action=Version, nargs=0, help="print the version and exit")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)

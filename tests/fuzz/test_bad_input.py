@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,31 @@ def test_the_installed_command_answers_so_too(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "aiterfuzz: shape: given 'tp3'; allowed: tp1, tp2, tp4, tp8; or give --heads\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant", "whose"),
+    [
+        (["runn"], "run", "aiterfuzz --help"),
+        (["corpus", "ad"], "add", "aiterfuzz corpus --help"),
+        (["run", "--casess", "3"], "--cases", "aiterfuzz run --help"),
+        (["run", "--casess=3"], "--cases", "aiterfuzz run --help"),
+        (["accuracy", "kernels", "--hed", "16"], "--heads", "aiterfuzz accuracy kernels --help"),
+    ],
+)
+def test_a_slip_of_the_pen(argv: list[str], meant: str, whose: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(capsys, *argv)
+    assert f"(did you mean {meant}?)" in said
+    assert said.rstrip().endswith(f"see {whose}")
+
+
+def test_what_is_like_nothing_is_not_guessed_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean" not in complaint(capsys, "run", "--zzz")
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_the_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([flag])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"aiterfuzz {metadata.version('aiterfuzz')}\n"
