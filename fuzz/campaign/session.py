@@ -14,15 +14,16 @@ import sqlite3
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError
-from fuzz.campaign.collaborators import Log, NoLog, Triage
+from backend.findings import FindingKind
+from fuzz.campaign.collaborators import Log, NoLog
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.messages import WorkerSetup
@@ -65,6 +66,10 @@ class Interruption:
             raise KeyboardInterrupt
         self.wanted = True
         print("\nstopping when this case is done; once more to stop now", file=sys.stderr)
+
+
+if TYPE_CHECKING:
+    from fuzz.campaign.triage import KnownFaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
         raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
     made_by = _provenance(config, space.releases)
     known = _triage(config)
+    require_expected(config.expect, known.entries)
     with full_disk_is_one_line(folder), manner.pool(config) as pool:
         workers = pool.workers(config.workers)
         _make_folder(folder)
@@ -124,6 +130,13 @@ def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
         _Session(config, manner, store, pool, workers, known, made_by).run()
         lock.release()
     return summarised(config)
+
+
+def require_expected(expect: Sequence[str], entries: Sequence[str]) -> None:
+    """Raises UsageError for what is neither an entry of the corpus nor a signature: nothing would ever be expected by it."""
+    for each in expect:
+        if each.partition("/")[0] not in {*FindingKind} and each not in entries:
+            raise UsageError.not_allowed("expect", each, f"a signature (kind/...), or one of {', '.join(entries)}")
 
 
 def to_retry(config: CampaignConfig, earlier: CampaignSummary | None) -> list[TriagedFinding]:
@@ -147,6 +160,7 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> CampaignSummary:
     made_by = _provenance(config, config.space().releases)
     require_same_content(made_before, made_by)
     known = _triage(config)
+    require_expected(config.expect, known.entries)
     with full_disk_is_one_line(folder), on_ray(config) as pool:
         store = Store.open(path)
         store.configure(config)
@@ -217,7 +231,7 @@ class _Session:
     store: Store
     pool: Pool
     workers: int
-    known: Triage
+    known: KnownFaults
     made_by: Provenance
 
     def run(self) -> None:
@@ -312,7 +326,7 @@ def _make_folder(folder: Path) -> None:
     (folder / RUNNING).mkdir(exist_ok=True)
 
 
-def _triage(config: CampaignConfig) -> Triage:
+def _triage(config: CampaignConfig) -> KnownFaults:
     from fuzz.campaign.triage import KnownFaults
     from reprod.corpus import shipped_corpus
 

@@ -126,3 +126,12 @@ def test_a_folder_with_a_campaign_is_not_begun_again(tmp_path: Path, capsys: pyt
     open_store(tmp_path / "a").close()
     assert main(["campaign", "--out", str(tmp_path / "a")]) == 2
     assert "--resume" in capsys.readouterr().err
+
+
+def test_what_can_never_be_met_is_not_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("F99", "nonsense/signature"):
+        assert main(["campaign", "--expect", f"F1,{wrong}", "--cases", "10", "--out", str(tmp_path / "out")]) == 2
+        said = capsys.readouterr().err
+        assert wrong in said
+        assert "F1" in said
+        assert not (tmp_path / "out").exists()
