@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.resume:
         changes = {name: getattr(config, name) for name in fields if name != "out"}
-        return finish(resume(Path(config.out), changes), config.out)
-    return finish(begin(config), config.out)
+        return searched(resume(Path(config.out), changes), config.out)
+    return searched(begin(config), config.out)
 
 
 def finish(summary: CampaignSummary, out: str) -> int:
@@ -88,6 +89,23 @@ def finish(summary: CampaignSummary, out: str) -> int:
     print(f"store: {Path(out) / FILE_NAME}")
     print(f"page: {report_of(summary, Path(out), Path(out)).page}")
     return summary.exit_code
+
+
+def searched(summary: CampaignSummary, out: str) -> int:
+    """The same of a campaign that has just ended; where somebody stopped it, with what goes on."""
+    code = finish(summary, out)
+    (member,) = summary.members
+    if member.sessions[-1].reason == "interrupted":
+        print(f"go on with: {_again(member.config.backend, out)}")
+    return code
+
+
+def _again(backend: str, out: str) -> str:
+    """What goes on with the campaign of a folder; a rule of one's own is named anew, since a store's is never run."""
+    from backend.serving.backends import BACKENDS
+
+    rule = [] if backend in BACKENDS else ["--backend", backend]
+    return shlex.join(["aiterfuzz", "campaign", "--resume", *rule, "--out", out])
 
 
 def _print_case(place: str, out: str) -> int:

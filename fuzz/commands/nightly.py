@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fuzz.commands.campaign import add_config_flags, config_from, finish, given_fields
+from fuzz.commands.campaign import add_config_flags, config_from, given_fields, searched
 
 DEFAULTS = {"shapes": ("tp2", "tp4"), "seconds": 3600.0}
 """Unless file or flags say otherwise: DeepSeek-R1 on two and on four GPUs, for an hour."""
@@ -48,4 +48,4 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(config_lines(config)))
         return 0
     folder, summary = night(config, seeded="seed" in given)
-    return finish(summary, str(Path(folder)))
+    return searched(summary, str(Path(folder)))

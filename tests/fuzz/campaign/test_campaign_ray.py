@@ -166,6 +166,7 @@ def test_ctrl_c_writes_everything_and_the_campaign_goes_on(address: str, tmp_pat
     stopped = load_summary(folder)
     assert stopped.members[0].sessions[-1].reason == "interrupted"
     assert not stopped.complete
+    assert f"go on with: aiterfuzz campaign --resume --out {folder}" in (tmp_path / "log").read_text()
     assert 40 <= stopped.counts.cases < 600
     wanted = outcomes(config)
     assert stored(folder) == {chunk: wanted[chunk] for chunk in stored(folder)}
