@@ -9,15 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import signal
 import sqlite3
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from backend.devices.kinds import require_device
@@ -36,37 +33,12 @@ from fuzz.campaign.soundness import require_plain
 from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, cannot_be_written, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding
 from fuzz.campaign.verifying import NoVerifier, Verifier
+from fuzz.interruption import Interruption
 from fuzz.provenance import Provenance, own_fingerprint
 from reprod.folder import prepare_folder
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interruption:
-    """Whether somebody wants the run to stop. Use as a context manager, in the main thread.
-
-    The first signal is remembered; a second one raises KeyboardInterrupt at once.
-    """
-
-    def __init__(self) -> None:
-        self.wanted = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if self.wanted:
-            raise KeyboardInterrupt
-        self.wanted = True
-        print("\nstopping when this case is done; once more to stop now", file=sys.stderr)
-
+STOPPING = "\nstopping when this case is done; once more to stop now"
+"""Said to whoever presses Ctrl-C."""
 
 if TYPE_CHECKING:
     from fuzz.campaign.triage import KnownFaults
@@ -239,7 +211,11 @@ class _Session:
         store, config = self.store, self.config
         log = self.manner.log(config, self.made_by)
         verifying = Verifier() if config.verify else contextlib.nullcontext(NoVerifier())
-        with Interruption() as interruption, Live() as live, verifying as verifier:
+        with (
+            Interruption(STOPPING) as interruption,
+            Live() as live,
+            verifying as verifier,
+        ):
             engine = Engine(
                 *(config, self._setup(), store, self.pool, live, self.known, verifier, lambda: interruption.wanted, log),
                 *(self.manner.findings, self.manner.command),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,29 +90,12 @@ def wanted_arch(script: Path) -> Arch:
 _HEAD = 1 << 16
 
 
-@contextlib.contextmanager
-def _remembered() -> Iterator[Callable[[], bool]]:
-    """Whether somebody wants the run to stop, by Ctrl-C or SIGTERM; raises KeyboardInterrupt at the end where somebody did.
-
-    Raised wherever the wait happens to be, it could be swallowed, or leave a lock of the standard library held for ever.
-    """
-    asked: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in numbers}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        raise KeyboardInterrupt
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Runs the script; its findings follow what it prints."""
     from backend.child.tree import Limits
     from backend.real.script.options import Options
     from fuzz.fence_line import say_what_the_fence_lacks
+    from fuzz.interruption import Interruption
     from reprod.verify import verification_lines, verify
 
     if arguments.aiter is not None and arguments.release is not None:
@@ -124,15 +104,17 @@ def run(arguments: argparse.Namespace) -> int:
     options = Options(arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
     say_what_the_fence_lacks()
-    with _remembered() as wanted_to_stop:
+    with Interruption() as interruption:
         done = verify(
             arguments.script,
             arguments.arguments,
             options,
             limits,
-            wanted_to_stop=wanted_to_stop,
+            wanted_to_stop=lambda: interruption.wanted,
             passed=arguments.env,
             readable=arguments.read,
         )
+    if interruption.wanted:
+        raise KeyboardInterrupt
     print("\n".join(verification_lines(done)))
     return done.code
