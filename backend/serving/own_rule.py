@@ -8,15 +8,18 @@ is the process's side, `OwnRule` ours.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import importlib.util
 import os
+import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from backend.case import Case, DType, MetadataMode
 from backend.child.ends import EndKind
@@ -32,6 +35,9 @@ ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a Ca
 
 LIMITS = Limits(start=60.0, seconds=5.0, memory=2 << 30, processes=64)
 """A rule is asked a thousand times a second: one that takes five seconds for an answer does not come back."""
+
+WARNED = 0.8
+"""Part of its time after which a rule's process says where the rule is."""
 
 MOST_PROCESSES = 2
 """A rule and the base that it is compared with; starting another ends the one that was started first."""
@@ -107,7 +113,9 @@ class OwnRule:
         place = Path(self.name.partition(":")[0])
         readable = [place.absolute().parent] if place.suffix == ".py" else []
         try:
-            self._child = Child(f"{__name__}:Answering", {"name": self.name}, LIMITS, readable=readable)
+            self._child = Child(
+                f"{__name__}:Answering", {"name": self.name, "seconds": LIMITS.seconds * WARNED}, LIMITS, readable=readable
+            )
         except (UsageError, RuleFailedError):
             raise
         except AiterfuzzError as error:
@@ -133,31 +141,49 @@ atexit.register(close_all)
 
 
 class Answering:
-    """The process's side of a rule. Raises UsageError where there is none of that name or its file cannot be loaded."""
+    """The process's side of a rule. seconds: after which it says on standard error where the rule is that does not answer.
 
-    def __init__(self, name: str) -> None:
+    Raises UsageError where there is none of that name or its file cannot be loaded.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
         self._name = name
+        self._seconds = seconds
         place, _, function = name.partition(":")
         module = _of_file(name, Path(place)) if place.endswith(".py") else _of_module(name, place)
         wanted = function or DEFAULT_FUNCTION
         self._function = getattr(module, wanted, None)
         if not callable(self._function):
             raise UsageError(f"backend {name!r}: no function {wanted!r} there; {ADVICE}")
+        signal.signal(signal.SIGALRM, self._say_where)
+
+    def _say_where(self, number: int, frame: FrameType | None) -> None:
+        del number
+        file = getattr(getattr(self._function, "__code__", None), "co_filename", None)
+        frames = [each for each, _ in traceback.walk_stack(frame)]
+        found = next((each for each in frames if each.f_code.co_filename == file), None)
+        if found is None:
+            return
+        with contextlib.suppress(OSError, ValueError):  # the rule may have closed it
+            print(f"at {file}:{found.f_lineno} ({found.f_code.co_name})", file=sys.stderr, flush=True)
 
     def choose(self, case: Case) -> RuleAnswer:
         """What the function says of a case."""
         assert callable(self._function)
         try:
             with _called(self._name):
+                signal.setitimer(signal.ITIMER_REAL, self._seconds)
                 choice = self._function(case)
             if not isinstance(choice, Choice):
-                said = f"rule {self._name}: returns {_short(choice)}, not a Choice (or it raises CaseRefused)"
-                raise RuleFailedError(said, "returns no Choice")
-            _check(self._name, choice)
+                said = f"returns {_short(choice)}, not a Choice (or it raises CaseRefused)"
+                raise RuleFailedError(f"rule {self._name}: {said}{_defined(self._function)}", "returns no Choice")
+            _check(self._name, choice, _defined(self._function))
         except CaseRefused as refusal:
             return RuleAnswer(refused=_text(refusal))
         except RuleFailedError as error:
             return RuleAnswer(failed=(str(error), error.how))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         return RuleAnswer(choice)
 
 
@@ -207,19 +233,20 @@ class _Allowed:
 
 
 _COUNT = _Allowed("a whole number from 1 on", least=1)
+_COUNT_OR_NONE = _Allowed("a whole number from 1 on, or None", least=1, optional=True)
 _FIELDS: Mapping[str, _Allowed] = {
     "mode": _Allowed("a MetadataMode", MetadataMode),
-    "num_head": _COUNT,
+    "num_head": _COUNT_OR_NONE,
     "head_repeat": _COUNT,
-    "max_split_per_batch": _Allowed("a whole number from 1 on, or None", least=1, optional=True),
+    "max_split_per_batch": _COUNT_OR_NONE,
     "kernel_page_size": _COUNT,
-    "sizing_batch": _COUNT,
-    "sizing_max_seqlen_q": _COUNT,
-    "metadata_q_dtype": _Allowed("a DType", DType),
-    "metadata_kv_dtype": _Allowed("a DType", DType),
+    "sizing_batch": _COUNT_OR_NONE,
+    "sizing_max_seqlen_q": _COUNT_OR_NONE,
+    "metadata_q_dtype": _Allowed("a DType, or None", DType, optional=True),
+    "metadata_kv_dtype": _Allowed("a DType, or None", DType, optional=True),
     "kv_granularity": _COUNT,
     "is_causal": _Allowed("a bool", bool),
-    "padding_kv_len": _Allowed("a whole number from 0 on", least=0),
+    "padding_kv_len": _Allowed("a whole number from 0 on, or None", least=0, optional=True),
     "last_page_lens": _Allowed("a LastPageLens", LastPageLens),
     "index_batch": _Allowed("a whole number from 0 on, or None", least=0, optional=True),
     "passes_page_size": _Allowed("a bool", bool),
@@ -227,15 +254,15 @@ _FIELDS: Mapping[str, _Allowed] = {
 }
 
 
-def _check(name: str, choice: Choice) -> None:
+def _check(name: str, choice: Choice, place: str = "") -> None:
     for field, allowed in _FIELDS.items():
         value = getattr(choice, field)
         if not allowed.holds(value):
-            said = f"rule {name}: its choice has {field}={_short(value)}; allowed: {allowed.text}"
+            said = f"rule {name}: its choice has {field}={_short(value)}; allowed: {allowed.text}{place}"
             raise RuleFailedError(said, f"chooses no {field}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _called(name: str) -> Iterator[None]:
     """Runs a stranger's code: all that it raises is its own error, but for a refusal."""
     try:
@@ -248,8 +275,16 @@ def _called(name: str) -> Iterator[None]:
         kind = type(error).__name__
         said = f"{kind}: {_text(error)}" if _text(error) else kind
         place = f"{frames[-1].filename}:{frames[-1].lineno} ({frames[-1].name})" if frames else "an unknown place"
+        if isinstance(error, SyntaxError) and error.filename is not None:
+            place = f"{error.filename}:{error.lineno}"
         where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "an unknown place"
         raise RuleFailedError(f"rule {name}: raises {said}; at {place}", f"{kind} in {where}") from error
+
+
+def _defined(function: object) -> str:
+    """Where a function begins, as the end of a line; nothing for what is called and is none."""
+    code = getattr(function, "__code__", None)
+    return f"; at {code.co_filename}:{code.co_firstlineno} ({code.co_name})" if code is not None else ""
 
 
 def _text(error: BaseException) -> str:

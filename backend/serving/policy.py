@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 import numpy as np
 
@@ -37,12 +38,18 @@ class CaseRefused(Exception):  # noqa: N818  (it is an answer of the policy, not
 class Choice:
     """What a backend decides for a case; the names are those of AITER's and sglang's arguments.
 
-    num_head: heads that planner and kernel are told of, after padding; a multiple of case.num_head or more.
-    max_split_per_batch: also handed to mla_decode_fwd as num_kv_splits; None lets AITER choose.
+    A rule names what it decides: the mode, and whatever else it does not leave as the case has it (None) or as serving
+    backends have it (any other default).
+
+    num_head: heads that planner and kernel are told of, after padding. None: case.num_head.
+    head_repeat: how often each head of q is repeated on the way to num_head.
+    max_split_per_batch: also handed to mla_decode_fwd as num_kv_splits; None lets AITER choose, which fake mode cannot.
     kernel_page_size: page size of the KV view that the kernel sees; 1 where the backend flattens its pages to tokens.
-    sizing_batch, sizing_max_seqlen_q: what the six buffers are sized for.
-    metadata_q_dtype: the q dtype that the metadata calls are told, which need not be what q holds.
-    padding_kv_len: kv length that graph padding rows carry.
+    sizing_batch, sizing_max_seqlen_q: what the six buffers are sized for. None: case.max_batch, the graph's batch or the batch
+    that runs, the first that there is; case.max_seqlen_q.
+    metadata_q_dtype, metadata_kv_dtype: the dtypes that the metadata calls are told, which need not be what q and the KV cache
+    hold. None: what they hold.
+    padding_kv_len: kv length that graph padding rows carry. None: their query rows, the least that is a request.
     index_batch: batch that the caller's own kv_indptr is allocated for; None: as many as are run.
     passes_page_size: whether the planner is told kernel_page_size (sglang does not: 1).
     captured_index_entries: entries of kv_indices while the graph was captured, by which AITER chose the splits of a
@@ -50,21 +57,51 @@ class Choice:
     """
 
     mode: MetadataMode
-    num_head: int
-    head_repeat: int
-    max_split_per_batch: int | None
-    kernel_page_size: int
-    sizing_batch: int
-    sizing_max_seqlen_q: int
-    metadata_q_dtype: DType
-    metadata_kv_dtype: DType
-    kv_granularity: int
-    is_causal: bool
-    padding_kv_len: int
+    num_head: int | None = None
+    head_repeat: int = 1
+    max_split_per_batch: int | None = 64
+    kernel_page_size: int = 1
+    sizing_batch: int | None = None
+    sizing_max_seqlen_q: int | None = None
+    metadata_q_dtype: DType | None = None
+    metadata_kv_dtype: DType | None = None
+    kv_granularity: int = 16
+    is_causal: bool = True
+    padding_kv_len: int | None = None
     last_page_lens: LastPageLens = LastPageLens.TOKENS_IN_LAST_PAGE
     index_batch: int | None = None
     passes_page_size: bool = False
     captured_index_entries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What a choice comes to for its case where it leaves something as the case has it; the names are a Choice's."""
+
+    num_head: int
+    sizing_batch: int
+    sizing_max_seqlen_q: int
+    metadata_q_dtype: DType
+    metadata_kv_dtype: DType
+    padding_kv_len: int
+
+
+def _settled(case: Case, choice: Choice) -> _Settled:
+    return _Settled(
+        num_head=_either(choice.num_head, case.num_head),
+        sizing_batch=_either(choice.sizing_batch, case.max_batch or case.graph_batch or case.batch),
+        sizing_max_seqlen_q=_either(choice.sizing_max_seqlen_q, case.max_seqlen_q),
+        metadata_q_dtype=_either(choice.metadata_q_dtype, case.q_dtype),
+        metadata_kv_dtype=_either(choice.metadata_kv_dtype, case.kv_dtype),
+        padding_kv_len=_either(choice.padding_kv_len, case.max_seqlen_q),
+    )
+
+
+T = TypeVar("T")
+
+
+def _either(chosen: T | None, of_case: T) -> T:
+    return of_case if chosen is None else chosen
 
 
 Policy = Callable[[Case], Choice]
@@ -87,15 +124,17 @@ def decide(policy: Policy, case: Case) -> Decision | Refused:
         choice = policy(case)
     except CaseRefused as refusal:
         return Refused(case, str(refusal))
-    sized_for = max(choice.sizing_batch * choice.sizing_max_seqlen_q, choice.num_head, choice.max_split_per_batch or 0)
-    require_feasible(case, choice.kernel_page_size, choice.padding_kv_len, sized_for)
+    settled = _settled(case, choice)
+    sized_for = max(settled.sizing_batch * settled.sizing_max_seqlen_q, settled.num_head, choice.max_split_per_batch or 0)
+    require_feasible(case, choice.kernel_page_size, settled.padding_kv_len, sized_for)
     return assemble(case, choice)
 
 
 def assemble(case: Case, choice: Choice) -> Decision:
     """Builds the index tensors of the batch and AITER's three calls from a choice."""
+    settled = _settled(case, choice)
     padding = (case.graph_batch or case.batch) - case.batch
-    kv_lens = case.kv_lens + (choice.padding_kv_len,) * padding
+    kv_lens = case.kv_lens + (settled.padding_kv_len,) * padding
     query_lens = case.rows() + (case.max_seqlen_q,) * padding
     page = choice.kernel_page_size
     lens = np.asarray(kv_lens, np.int64)
@@ -108,7 +147,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
     last_page_lens = _last_page_lens(lens, pages, page, choice.last_page_lens)
     decode = DecodeArguments(
         q_rows=int(qo_indptr[-1]),
-        num_head=choice.num_head,
+        num_head=settled.num_head,
         kv_pages=case.first_page + total_pages,
         page_size=page,
         q_dtype=case.q_dtype,
@@ -136,11 +175,11 @@ def assemble(case: Case, choice: Choice) -> Decision:
     if choice.mode is MetadataMode.NON_PERSISTENT:
         return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, None, None, decode)
     sizing = SizingArguments(
-        batch=choice.sizing_batch,
-        max_seqlen_q=choice.sizing_max_seqlen_q,
-        num_head=choice.num_head,
-        q_dtype=choice.metadata_q_dtype,
-        kv_dtype=choice.metadata_kv_dtype,
+        batch=settled.sizing_batch,
+        max_seqlen_q=settled.sizing_max_seqlen_q,
+        num_head=settled.num_head,
+        q_dtype=settled.metadata_q_dtype,
+        kv_dtype=settled.metadata_kv_dtype,
         is_sparse=False,
         fast_mode=choice.mode is MetadataMode.FAST,
         num_kv_splits=choice.max_split_per_batch,
@@ -150,7 +189,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         qo_indptr=qo_indptr,
         kv_indptr=kv_indptr,
         kv_last_page_lens=last_page_lens,
-        num_heads_per_head_k=choice.num_head,
+        num_heads_per_head_k=settled.num_head,
         num_heads_k=1,
         is_causal=choice.is_causal and case.causal,
         page_size=page if choice.passes_page_size else 1,
@@ -161,8 +200,8 @@ def assemble(case: Case, choice: Choice) -> Decision:
         fast_mode=sizing.fast_mode,
         max_split_per_batch=-1 if choice.max_split_per_batch is None else choice.max_split_per_batch,
         intra_batch_mode=sizing.intra_batch_mode,
-        q_dtype=choice.metadata_q_dtype,
-        kv_dtype=choice.metadata_kv_dtype,
+        q_dtype=settled.metadata_q_dtype,
+        kv_dtype=settled.metadata_kv_dtype,
     )
     decision = Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, sizing, planning, decode)
     return with_lists(decision, case.topk) if case.topk else decision
@@ -177,7 +216,7 @@ def _captured_splits(case: Case, choice: Choice) -> int | None:
         requested=choice.max_split_per_batch,
         batch=case.graph_batch or case.batch,
         total_kv=choice.captured_index_entries,
-        num_head=choice.num_head,
+        num_head=_either(choice.num_head, case.num_head),
         max_seqlen_q=case.max_seqlen_q,
         q_dtype=case.q_dtype,
     )

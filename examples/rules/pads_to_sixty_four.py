@@ -4,7 +4,8 @@
     aiterfuzz gate examples/rules/pads_to_sixty_four.py --base sglang-27188
 
 The function is called `policy` (or named: `file.py:name`). It answers for one Case, which holds the shape and the batch, and
-raises CaseRefused for what the backend would not take. Index tensors, lengths and padding rows are made from the case.
+raises CaseRefused for what the backend would not take. Index tensors, lengths and padding rows are made from the case, so is
+whatever the Choice leaves out. `aiterfuzz rule new` writes one to begin with.
 """
 
 from backend.case import Case, DType, MetadataMode
@@ -22,14 +23,5 @@ def policy(case: Case) -> Choice:
     return Choice(
         mode=MetadataMode.FAST,
         num_head=KERNEL_HEADS,  # what planner and kernel are told of; the heads above case.num_head are padding
-        head_repeat=1,  # 4 heads repeated to 16 would be 4
         max_split_per_batch=32 if case.max_seqlen_q > 1 else 64,
-        kernel_page_size=1,  # the kernel sees tokens, whatever the pool's pages hold
-        sizing_batch=case.max_batch or case.graph_batch or case.batch,  # what the six metadata buffers are sized for
-        sizing_max_seqlen_q=case.max_seqlen_q,
-        metadata_q_dtype=case.q_dtype,  # what the planner is told; the founding kind of fault is to tell it otherwise
-        metadata_kv_dtype=case.kv_dtype,
-        kv_granularity=16,
-        is_causal=True,
-        padding_kv_len=max(1, case.max_seqlen_q),  # KV tokens of a graph's padding rows: never fewer than their query rows
     )
