@@ -101,6 +101,11 @@ def given_case(path: Path) -> Case:
     return _first(file) if _is_entry(file) else read_file(Case, file)
 
 
+def is_finding(path: Path) -> bool:
+    """Whether a path is a finding's folder or the file of a case, and no part of a corpus."""
+    return (path / CASE).is_file() or (path.is_file() and not _is_entry(path))
+
+
 def _first(file: Path) -> Case:
     entry = load_entry(file)
     _, side = next(entry.sides())

@@ -362,7 +362,7 @@ class Engine:
     def _take_verified(self) -> None:
         for done in self._verifier.take():
             write_folder(self._folder / self._findings, done.folder, done.files)
-            self._view.say(f"{(Path(self._findings) / done.folder).as_posix()}: {done.in_words}")
+            self._view.say(f"{self._folder / self._findings / done.folder}: {done.in_words}")
 
     def _say_gpus(self) -> None:
         """Each GPU's share of the cases of this session."""

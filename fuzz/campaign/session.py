@@ -50,14 +50,12 @@ class Manner:
 
     pool: where its workers are. log: is told of everything that is recorded. findings: folder of the findings' folders, below
     the campaign's. command: what the texts of a finding say found it, "" for the flags that matter most.
-    replaces: name of a file beside which a store may be replaced by a new one, "" for none.
     """
 
     pool: Callable[[CampaignConfig], Pool]
     log: Callable[[CampaignConfig, Provenance], Log] = lambda config, made_by: NoLog()
     findings: str = FINDINGS
     command: str = ""
-    replaces: str = ""
 
 
 def on_ray(config: CampaignConfig) -> Pool:
@@ -84,8 +82,7 @@ def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
     earlier = None if config.compare is None else load_summary(Path(config.compare))
     folder = Path(config.out)
     store_file = folder / FILE_NAME
-    replaced = store_file.exists() and manner.replaces and (folder / manner.replaces).exists()
-    if store_file.exists() and not replaced:
+    if store_file.exists():
         raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
     made_by = _provenance(config, space.releases)
     known = _triage(config)
@@ -94,8 +91,6 @@ def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
         workers = pool.workers(config.workers)
         _make_folder(folder)
         lock = Lock(folder)
-        for suffix in ("", "-wal", "-shm") if replaced else ():
-            store_file.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
         store = Store.create(store_file, uuid.uuid4().hex, config, space, made_by, environment(pool.nodes, pool.resources))
         for unclear in to_retry(config, earlier):
             store.carry_over(unclear)

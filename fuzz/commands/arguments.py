@@ -10,6 +10,8 @@ from typing import TypeVar
 from backend.case import Arch
 from backend.errors import UsageError
 
+WHAT_IT_IS = "a finding's folder, its case.json, or a corpus entry"
+
 E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
 

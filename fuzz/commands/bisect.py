@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import number
+from fuzz.commands.arguments import WHAT_IT_IS, number
 
 if TYPE_CHECKING:
     from backend.case import Case
@@ -32,7 +32,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("finding", type=Path, metavar="FINDING", help="a case.json, a finding's folder or a corpus entry")
+    command.add_argument("finding", type=Path, metavar="FINDING", help=WHAT_IT_IS)
     history = command.add_argument_group("over AITER's history")
     history.add_argument("--aiter", metavar="PATH[@REV]", help="a checkout or bare repository of ROCm/aiter; REV: as --bad")
     history.add_argument("--good", metavar="REV", help="a revision without the fault")

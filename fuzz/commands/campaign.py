@@ -82,12 +82,14 @@ def finish(summary: CampaignSummary, out: str) -> int:
     """Prints a summary and writes its page; its exit code."""
     from fuzz.campaign.store import FILE_NAME
     from fuzz.report.campaign import campaign_report
+    from fuzz.report.figures import from_here
     from fuzz.report.render import printed
     from fuzz.report.write import report_of
 
-    print("\n".join(printed(campaign_report(summary))))
-    print(f"store: {Path(out) / FILE_NAME}")
-    print(f"page: {report_of(summary, Path(out), Path(out)).page}")
+    here = Path(from_here(out))
+    print("\n".join(printed(campaign_report(summary, at=str(here)))))
+    print(f"store: {here / FILE_NAME}")
+    print(f"page: {report_of(summary, Path(out), here).page}")
     return summary.exit_code
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import add_aiter, number
+from fuzz.commands.arguments import WHAT_IT_IS, add_aiter, number
 
 if TYPE_CHECKING:
     from backend.outcome import Outcome
     from backend.path import Path as CasePath
-
-WHAT_IT_IS = "a case.json, a finding's folder or a corpus entry"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

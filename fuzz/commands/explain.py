@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import add_aiter, number
+from fuzz.commands.arguments import WHAT_IT_IS, add_aiter, number
 from fuzz.commands.flags import add_case_flags, given_case_fields
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "explain",
         help="show what one case leads to",
-        description="Prints decision, plan, launch, accesses and findings of one case: of a file, of fields given here, or "
-        "of a file with some fields changed. Exits 1 where it shows a fault.",
+        description="Prints decision, plan, launch, accesses and findings of one case: of a finding, of fields given here, or "
+        "of a finding with some fields changed. Exits 1 where it shows a fault.",
     )
-    command.add_argument("case", nargs="?", type=Path, metavar="CASE.json", help="a case, as a finding's folder holds it")
+    command.add_argument("case", nargs="?", type=Path, metavar="FINDING", help=WHAT_IT_IS)
     fields = command.add_argument_group("fields of the case")
     add_case_flags(fields)
     command.add_argument("--items", type=number("--items", 0), default=12, metavar="N", help="work items shown (12)")
@@ -87,15 +87,15 @@ def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:
 def _case(arguments: argparse.Namespace) -> Case:
     from backend.case import FIELDS, Case
     from backend.case_fields import REQUIRED
-    from backend.codec import read_file
     from fuzz.campaign.rule import rule_of_a_person
+    from reprod.entry import given_case
 
     given = given_case_fields(arguments)
     if "backend" in given:
         rule_of_a_person(given["backend"])
     if arguments.case is not None:
-        return read_file(Case, arguments.case).replace(**given)
+        return given_case(arguments.case).replace(**given)
     missing = [field.formerly or field.flag for field in FIELDS if field.neutral is REQUIRED and field.name not in given]
     if missing:
-        raise UsageError(f"explain: no case given; give a CASE.json, or at least {' and '.join(missing)}")
+        raise UsageError(f"explain: no case given; give {WHAT_IT_IS}, or at least {' and '.join(missing)}")
     return Case(**given)

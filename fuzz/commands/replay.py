@@ -24,14 +24,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "replay",
         help="run known faults and controls again",
         description="Runs each entry of a corpus on its faulty and on its fixed side; at one revision of AITER, where --aiter "
-        "names one, the first case of each. Exits 1 where an entry has changed, or a fault is found at that revision.",
+        "names one, the first case of each. Of a finding its case. Exits 1 where an entry has changed, where a "
+        "finding shows a fault, or a fault is found at that revision.",
     )
     command.add_argument(
         "corpus",
         nargs="*",
         type=Path,
         metavar="CORPUS",
-        help="folder of entries, or one entry's file (all that come with aiterfuzz)",
+        help="folder of entries, one entry's file (all that come with aiterfuzz), or a finding's folder or case.json",
     )
     command.add_argument(
         "--aiter",
@@ -54,8 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.git import path_and_revision
     from fuzz.compiling import announced
     from reprod.corpus import OpenPaths, load_corpus, shipped_corpus
+    from reprod.entry import is_finding
     from reprod.matrix import Column
 
+    findings = [path for path in arguments.corpus if is_finding(path)]
+    if findings:
+        return _findings(findings, arguments)
     entries = [entry for path in arguments.corpus or [shipped_corpus()] for entry in load_corpus(path)]
     checkout, revision = (None, "") if arguments.aiter is None else path_and_revision(arguments.aiter)
     if revision and (arguments.matrix or arguments.markdown is not None):
@@ -69,6 +74,32 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             found = _replayed(entries, paths)
     return _exit_code(found)
+
+
+def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
+    """The case of each finding; 1 where one shows a fault, 3 where none does and one did not run."""
+    from backend.aiter.codefiles import open_source
+    from backend.path import Path as CasePath
+    from backend.revision.revision import host_of
+    from fuzz.compiling import announced
+    from reprod.case_line import case_line
+    from reprod.entry import given_case, is_finding
+
+    if arguments.matrix or arguments.markdown is not None or not all(map(is_finding, arguments.corpus)):
+        others = "--matrix, --markdown or entries of a corpus"
+        raise UsageError(f"replay: findings are run for themselves; leave out {others}")
+    path = CasePath(host_of(open_source(arguments.aiter) if arguments.aiter is not None else None))
+    faulty = ran = 0
+    with announced():
+        for each in paths:
+            outcome = path.run(given_case(each))
+            faulty, ran = faulty + outcome.faulty, ran + (outcome.faulty or outcome.observation is not None)
+            cause = outcome.cause
+            said = "silent" if cause is None and outcome.observation is not None else str(outcome.reason)
+            print(
+                f"{f'found  {cause.signature}' if cause is not None else said}  {case_line(outcome.case)}  {each}", flush=True
+            )
+    return 1 if faulty else 0 if ran == len(paths) else 3
 
 
 def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Column) -> int:

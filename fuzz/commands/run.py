@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.errors import UsageError
 from fuzz.commands.flags import add_flags, given
 
 if TYPE_CHECKING:
@@ -17,14 +21,14 @@ if TYPE_CHECKING:
 DEFAULT_CASES = 1000
 """Half a second on the model; the historic faults show within the first hundred cases."""
 
-DEFAULT_OUT = "findings"
+DEFAULT_ROOT = "findings"
+"""Where a run's folder is made that is not named."""
 
 EPILOG = """\
 Cases are a function of the flags and the seed: those of a campaign with the same. OUT/campaign.sqlite is written as chunks of
-cases are done, OUT/results.jsonl says the same in lines of JSON (those of an earlier run are replaced); each distinct fault
-gets a folder there with its smallest case, an explanation, a script and an issue text. `aiterfuzz report OUT` makes a page of
-it. Exit codes: 0 nothing found, 1 faults found, 2 wrong usage, 3 could not run, or less ran than was asked for and nothing was
-found."""
+cases are done, OUT/results.jsonl says the same in lines of JSON; each distinct fault gets a folder there with its smallest
+case, an explanation, a script and an issue text. OUT is one run's alone. `aiterfuzz report OUT` makes a page of it. Exit
+codes: 0 nothing found, 1 faults found, 2 wrong usage, 3 could not run, or less ran than was asked for and nothing was found."""
 
 WITHOUT = ("workers", "address", "verify", "corpus", "expect", "compare")
 """Fields of a campaign's configuration that a run has no flags for."""
@@ -40,7 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Searches a space of cases for faults, shrinks and reports each once.",
         epilog=EPILOG,
     )
-    add_flags(command, CampaignConfig, WITHOUT, {"cases": DEFAULT_CASES, "out": DEFAULT_OUT})
+    add_flags(command, CampaignConfig, WITHOUT, {"cases": DEFAULT_CASES, "out": f"{DEFAULT_ROOT}/<time>, or one that is new"})
     command.add_argument("--verify", action="store_true", help="run each script on the simulated GPU (some seconds each)")
     command.set_defaults(command=run)
 
@@ -58,8 +62,9 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     from fuzz.campaign.session import Manner, begin
     from fuzz.provenance import Provenance
     from fuzz.report.campaign import campaign_report
+    from fuzz.report.figures import from_here
     from fuzz.report.render import printed
-    from fuzz.report.results import FILE_NAME, Results
+    from fuzz.report.results import Results
 
     logs: list[Results] = []
 
@@ -68,21 +73,38 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
         return logs[0]
 
     config = _config(arguments)
-    manner = Manner(lambda _: Local(ahead=ahead), log, "", f"aiterfuzz {arguments.typed}", replaces=FILE_NAME)
+    manner = Manner(lambda _: Local(ahead=ahead), log, "", f"aiterfuzz {arguments.typed}")
     summary = begin(config, manner)
     logs[0].finished(summary)
-    print("\n".join(printed(campaign_report(summary))))
-    print(f"results: {logs[0].path}")
+    print("\n".join(printed(campaign_report(summary, at=from_here(config.out)))))
+    print(f"results: {from_here(logs[0].path)}")
     for doubt in summary.doubts if summary.exit_code == 3 else ():
         print(f"nothing is confirmed: {doubt}", file=sys.stderr)
     return summary.exit_code
+
+
+def _new_folder(given: str | None) -> str:
+    """The folder of this run alone: the one that was given, or one named by the time. Raises UsageError for one in use."""
+    if given is None:
+        named = Path(DEFAULT_ROOT, time.strftime("%Y-%m-%d-%H%M%S"))
+        others = (named.with_name(f"{named.name}-{number}") for number in itertools.count(2))
+        return str(next(folder for folder in itertools.chain((named,), others) if not folder.exists()))
+    try:
+        used = next(iter(Path(given).iterdir()), None)
+    except OSError:  # it is not there, or what is wrong with it is said where it is made
+        return given
+    if used is not None:
+        allowed = f"a folder that is new or empty, or none ({DEFAULT_ROOT}/<time>): this one holds {used.name}"
+        raise UsageError.not_allowed("--out", given, allowed)
+    return given
 
 
 def _config(arguments: argparse.Namespace) -> CampaignConfig:
     """What was asked for; of the release nearest to the code source where none is named."""
     from fuzz.campaign.config import CampaignConfig
 
-    fields = {"out": DEFAULT_OUT} | given(arguments, CampaignConfig) | {"verify": arguments.verify}
+    fields = given(arguments, CampaignConfig) | {"verify": arguments.verify}
+    fields["out"] = _new_folder(fields.get("out"))
     if "cases" not in fields and "seconds" not in fields:
         fields["cases"] = DEFAULT_CASES
     config = CampaignConfig(**fields)

@@ -31,7 +31,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=EPILOG,
     )
     _split_at_dashes(command)
-    command.add_argument("script", type=Path, metavar="SCRIPT", help="a Python script")
+    command.add_argument("script", type=Path, metavar="SCRIPT", help="a Python script, or a finding's folder")
     command.add_argument(
         "--arch", type=read_arch, metavar="A", help="gfx950 (MI355X), gfx942 (MI300X); the script's WANTED_ARCH, else gfx950"
     )
@@ -96,17 +96,19 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.real.script.options import Options
     from fuzz.fence_line import say_what_the_fence_lacks
     from fuzz.interruption import Interruption
+    from reprod.folder import SCRIPT
     from reprod.verify import verification_lines, verify
 
     if arguments.aiter is not None and arguments.release is not None:
         raise UsageError("verify: --aiter is a revision and --release a built-in one; give one of them")
-    arch = arguments.arch or wanted_arch(arguments.script)
+    script = arguments.script / SCRIPT if arguments.script.is_dir() else arguments.script
+    arch = arguments.arch or wanted_arch(script)
     options = Options(arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
     say_what_the_fence_lacks()
     with Interruption() as interruption:
         done = verify(
-            arguments.script,
+            script,
             arguments.arguments,
             options,
             limits,

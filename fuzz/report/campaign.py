@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fuzz.campaign.summary import CampaignSummary, FindingStanding, Reason, TriagedFinding
 from fuzz.report.figures import duration, moment, rate, severity, span
@@ -15,8 +16,11 @@ REASONS_SHOWN, FINDINGS_SHOWN = 8, 30
 """Rows; a job's page takes a megabyte, and its reader less."""
 
 
-def campaign_report(summary: CampaignSummary, said: Statement | None = None) -> Report:
-    """What a campaign came to. said: its statement, where somebody made it already."""
+def campaign_report(summary: CampaignSummary, said: Statement | None = None, at: str = "") -> Report:
+    """What a campaign came to.
+
+    said: its statement, where somebody made it already. at: the store's folder from where the reader stands, "" beside it.
+    """
     said = said if said is not None else statement(summary)
     member = summary.members[0]
     title = f"aiterfuzz {member.space.backend}"
@@ -26,7 +30,7 @@ def campaign_report(summary: CampaignSummary, said: Statement | None = None) -> 
         headline=said.headline,
         notice=said.notice,
         about=tuple(_about(summary, said)),
-        sections=tuple(_sections(summary, said)),
+        sections=tuple(_sections(summary, said, at)),
         explained=tuple(_in_words(finding) for finding in summary.findings[:FINDINGS_SHOWN] if finding.is_blamed),
         notes=(),
         tests=tuple(replace(test, classname=title.replace(".", "_")) for test in _tests(summary, said)),
@@ -47,7 +51,7 @@ def _about(summary: CampaignSummary, said: Statement) -> Iterator[str]:
     yield from said.details
 
 
-def _sections(summary: CampaignSummary, said: Statement) -> Iterator[Section]:
+def _sections(summary: CampaignSummary, said: Statement, at: str) -> Iterator[Section]:
     rows = ((s.name, s.verdict.value, s.clean, s.faulty, s.cases, span(s.batch), span(s.kv_len)) for s in said.shapes)
     yield Section("", ("shape", "verdict", "clean", "faulty", "drawn", "batch", "longest KV"), tuple(rows), room=Room.PAGES)
     cases = summary.counts.cases
@@ -56,11 +60,11 @@ def _sections(summary: CampaignSummary, said: Statement) -> Iterator[Section]:
     found = summary.findings
     if found:
         header = ("worst", "cases", "repeated", "known", "signature", "smallest case", "folder")
-        shown = tuple(_row(finding) for finding in found[:FINDINGS_SHOWN])
+        shown = tuple(_row(finding, at) for finding in found[:FINDINGS_SHOWN])
         yield Section(f"{len(found):,} finding{'' if len(found) == 1 else 's'}", header, shown, len(found) - len(shown))
     if summary.not_reproduced:
         what = "a process died once and not again, which is no finding; kept for a retry"
-        unclear = ((each.count, str(each.reliability), each.message, each.folder or "") for each in summary.not_reproduced)
+        unclear = ((each.count, str(each.reliability), each.message, _place(each, at)) for each in summary.not_reproduced)
         heading = f"{len(summary.not_reproduced):,} not reproduced: {what}"
         yield Section(heading, ("cases", "repeated", "what happened", "folder"), tuple(unclear))
     if summary.comparison is not None and summary.comparison.gone:
@@ -82,7 +86,7 @@ def _reasons(reasons: Sequence[Reason], what: str) -> Iterator[Section]:
         yield Section(heading, ("cases", "reason"), rows, len(reasons) - len(rows))
 
 
-def _row(finding: TriagedFinding) -> tuple[object, ...]:
+def _row(finding: TriagedFinding, at: str) -> tuple[object, ...]:
     known = finding.known.entry if finding.known is not None else ""
     return (
         finding.severity.name.lower(),
@@ -91,8 +95,12 @@ def _row(finding: TriagedFinding) -> tuple[object, ...]:
         ", ".join(part for part in (known, standing(finding)) if part) or "-",
         Code(finding.signature),
         case_line(finding.smallest) + ("" if finding.minimal else " (not minimal yet)"),
-        finding.folder or "",
+        _place(finding, at),
     )
+
+
+def _place(finding: TriagedFinding, at: str) -> str:
+    return str(Path(at, finding.folder)) if finding.folder is not None else ""
 
 
 def standing(finding: TriagedFinding) -> str:

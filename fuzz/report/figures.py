@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from backend.findings import Finding, Severity
 from fuzz.campaign.summary import Gone, Span, TriagedFinding
@@ -73,3 +75,9 @@ def percent(part: int, whole: int) -> str:
     if not whole or part in (0, whole):
         return "100 %" if part and whole else "0 %"
     return f"{min(max(100 * part / whole, 0.1), 99.9):.1f} %"
+
+
+def from_here(path: str | Path) -> str:
+    """A path as somebody who stands in the current folder types it; whole where it lies elsewhere."""
+    full, here = Path(path).absolute(), Path.cwd()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else os.path.normpath(full)

@@ -114,7 +114,9 @@ def test_explain_of_a_broken_file(
 
 
 def test_explain_of_impossible_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "give a CASE.json, or at least --heads and --kv-lens" in complaint(capsys, "explain")
+    assert "give a finding's folder, its case.json, or a corpus entry, or at least --heads and --kv-lens" in complaint(
+        capsys, "explain"
+    )
     assert "at least --kv-lens" in complaint(capsys, "explain", "--heads", "64")
     assert "query_lens" in complaint(capsys, "explain", "--heads", "64", "--kv-lens", "5", "--query-lens", "1,2")
     assert "missing.json" in complaint(capsys, "explain", str(tmp_path / "missing.json"))

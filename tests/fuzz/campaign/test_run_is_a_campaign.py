@@ -103,14 +103,31 @@ def test_a_rule_that_leaves_now_and_then_ends_the_search(tmp_path: Path, capsys:
     assert f"rule {rule}: its process ended with exit status 0; after 24 cases it is not asked any more" in said
 
 
-def test_a_run_replaces_a_run_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--heads", "32", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--cases", "3", "--out", str(tmp_path)]
-    assert main(["run", *flags]) == main(["run", *flags, "--seed", "1"]) == 0
-    assert load_summary(tmp_path).members[0].seed == 1
-    (tmp_path / "results.jsonl").unlink()
-    capsys.readouterr()
-    assert main(["run", *flags]) == 2
-    assert "holds a campaign already" in capsys.readouterr().err
+def test_each_run_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "30", "--shrink-tries", "50", "--repeats", "1"]
+    assert main(["run", *flags]) == main(["run", *flags, "--seed", "1"]) == 1
+    folders = sorted(Path("findings").iterdir())
+    assert [load_summary(folder).members[0].seed for folder in folders] == [0, 1]
+    printed = capsys.readouterr().out
+    for folder in folders:
+        assert f"results: {folder}/results.jsonl" in printed
+        found = sorted(folder.glob("bug-*"))
+        assert found
+        assert all(f"  {each}" in printed for each in found)  # where one stands, and no other run's
+
+
+@pytest.mark.parametrize("left", ["bug-old", "results.jsonl", "campaign.sqlite"])
+def test_a_run_writes_into_no_folder_that_holds_something(
+    left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / left).write_text("mine")
+    assert main(["run", "--heads", "32", "--cases", "3", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"this one holds {left}" in err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_local_pool_has_so_many_workers() -> None:
