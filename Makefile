@@ -9,8 +9,9 @@ QUICK := tests/test_rooms.py tests/test_codec.py tests/test_founding_fault.py te
 
 .PHONY: run quick test check fault benchmark clean
 
-run: $(READY)  ## the fixed backend, confirmed on TP2 and TP4
-	$(BIN)/aiterfuzz run --backend sglang-27188 --shapes tp2,tp4 --q-dtype fp8 --kv-dtype fp8 --releases 2026-06 --cases 20000
+run: $(READY)  ## the fixed backend on TP2 and TP4: MI355X, fp8, AITER 2026-06, all that sglang's contexts and graphs hold
+	$(BIN)/aiterfuzz run --backend sglang-27188 --shapes tp2,tp4 --archs gfx950 --q-dtype fp8 --kv-dtype fp8 --releases 2026-06 \
+		--max-kv-len 163840 --max-batch 512 --cases 20000
 
 quick: $(READY)  ## within a minute: rooms, checks, the path, shrinking, the gate's rules; nothing of the machine
 	$(BIN)/python -m pytest -n auto $(QUICK)

@@ -37,6 +37,8 @@ class ServedBounds:
     modes: metadata modes to force; (None,) where the backend decides.
     far_pools: whether the KV pool may pass 4 GiB, where the page addresses of most kernels wrap (aiter#4341): known of the
     kernels and nothing that a backend's rule decides, so it is tried by a direct caller only.
+    graphs_to: largest batch of a captured graph; context: KV tokens of a request at most; None where nobody has said so.
+    sent_too: what the framework sends besides, which no case of a rule is: in words.
     """
 
     heads: tuple[int, ...]
@@ -49,6 +51,9 @@ class ServedBounds:
     allocation: AllocatedFor
     modes: tuple[MetadataMode | None, ...] = (None,)
     far_pools: bool = False
+    graphs_to: int | None = None
+    context: int | None = None
+    sent_too: tuple[str, ...] = ()
 
 
 SGLANG = ServedBounds(
@@ -67,8 +72,17 @@ SGLANG = ServedBounds(
     ragged_rows=False,
     graphs=True,
     allocation=AllocatedFor.LARGEST_GRAPH,
+    graphs_to=512,
+    context=163_840,
+    sent_too=(
+        "draft extension, with query rows that differ between requests",
+        "the draft model's own steps, one query row with the 32 splits of speculation",
+        "the caps that DP attention puts on splits",
+        "prefill and sparse attention",
+    ),
 )
-"""Model heads over tensor parallel ranks, up to 8 draft tokens (aiter_backend.py). --page-size is 1 by default."""
+"""Model heads over tensor parallel ranks, up to 8 draft tokens (aiter_backend.py). --page-size is 1 by default, graphs are
+captured to 512 requests on GPUs of this size (server_args.py); the context is DeepSeek-R1's."""
 
 VLLM = ServedBounds(
     heads=(8, *range(16, 129, 16)),

@@ -20,8 +20,11 @@ from fuzz.campaign.best_cases import COMMON, Frozen
 from fuzz.campaign.features import better, features, parent
 from fuzz.campaign.outcomes import HANGS, died, label_of
 from fuzz.campaign.report import (
+    AITER,
+    BACKEND,
     NO_PARENT,
     OF_A_RULE,
+    CallShape,
     CellCounts,
     CellKey,
     ChunkReport,
@@ -30,7 +33,7 @@ from fuzz.campaign.report import (
     Reached,
     Shown,
     cell_of,
-    ran_as,
+    refused_as,
 )
 from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace
@@ -122,6 +125,7 @@ class _Tally:
         self._codes = array("H")
         self._shown: dict[str, Shown] = {}
         self._cells: dict[CellKey, CellCounts] = {}
+        self._refused: dict[tuple[int, str], tuple[int, Case]] = {}
         self._counts: dict[int, int] = {}
         self._best: dict[int, tuple[int, Parent]] = {}
 
@@ -136,7 +140,7 @@ class _Tally:
         if outcome.observation is not None:
             cell.ran += 1
             cell.kernels[outcome.observation.call.launched.code_object] += 1
-            cell.ran_as[ran_as(case)] += 1
+            cell.ran_as[CallShape.of(case).text] += 1
         if label.fate in (Fate.FAULTY, Fate.DIED):
             cell.faulty += 1
             cell.signatures[label.text] += 1
@@ -146,6 +150,9 @@ class _Tally:
                 self._shown[label.text] = Shown(label.text, position, case, cause)
         elif label.fate is Fate.REFUSED:
             cell.refused[label.text] += 1
+            shape = refused_as(case, BACKEND if outcome.decision is None else AITER, label.text)
+            cell.refused_as[shape] += 1
+            self._refused.setdefault((case.num_head, shape), (position, case))
         self._once(position, case, outcome)
         self._reach(position, outcome)
 
@@ -192,4 +199,5 @@ class _Tally:
             self._cells,
             reached,
             dict(best.values()),
+            dict(self._refused.values()),
         )

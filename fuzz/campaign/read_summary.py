@@ -15,7 +15,7 @@ from backend.errors import UsageError
 from backend.fate import Fate
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.frozen_states import Guide, case_at
-from fuzz.campaign.report import CellCounts, Label, bucket_end
+from fuzz.campaign.report import CallShape, CellCounts, Label, bucket_end
 from fuzz.campaign.soundness import damage_is_one_line, require_sound
 from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path
 from fuzz.campaign.store_blobs import unpack_codes
@@ -223,7 +223,8 @@ def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[Coverage
             _reasons(counts.refused),
             tuple(sorted(signature for signature in counts.signatures if signature not in weather)),
             once,
-            tuple(sorted(counts.ran_as)),
+            dict(counts.ran_as),
+            dict(counts.refused_as),
         )
 
 
@@ -323,8 +324,9 @@ def _doubts(
 def _never_ran(members: Sequence[Member], cells: Sequence[CoverageCell]) -> Iterator[str]:
     """What was asked for by name, of which no case ran: head counts, releases, architectures, data types."""
     heads = {cell.num_head for cell in cells if cell.ran}
-    ran_as = [name.replace("/", " ").split() for cell in cells for name in cell.ran_as]
-    releases, archs, q_dtypes, kv_dtypes = (set(names) for names in zip(*ran_as, strict=True)) if ran_as else [set()] * 4
+    ran_as = [CallShape.read(name) for cell in cells for name in cell.ran_as]
+    releases, archs = {shape.release for shape in ran_as}, {shape.arch for shape in ran_as}
+    q_dtypes, kv_dtypes = {shape.q_dtype for shape in ran_as}, {shape.kv_dtype for shape in ran_as}
     refused = Counter({cell.num_head: sum(reason.cases for reason in cell.refused) for cell in cells})
     named: dict[str, None] = {}
     for config in (member.config for member in members):

@@ -10,7 +10,7 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,47 @@ class Reached:
     positions: npt.NDArray[np.uint16]
 
 
+class CallShape(NamedTuple):
+    """What a kernel is chosen by, beside the heads: release of AITER, GPU, what q and the KV cache hold, rows a request."""
+
+    release: str
+    arch: str
+    q_dtype: str
+    kv_dtype: str
+    rows: int
+
+    @classmethod
+    def of(cls, case: Case) -> CallShape:
+        """That of a case."""
+        return cls(case.release, case.arch.value, case.q_dtype.value, case.kv_dtype.value, case.max_seqlen_q)
+
+    @classmethod
+    def read(cls, text: str) -> CallShape:
+        """Reads what `text` gave; raises ValueError for anything else."""
+        release, arch, q_dtype, kv_dtype, rows = text.split(" ")
+        return cls(release, arch, q_dtype, kv_dtype, int(rows))
+
+    @property
+    def text(self) -> str:
+        """The five, a space between them."""
+        return " ".join(map(str, self))
+
+
+AITER, BACKEND = "AITER", "backend"
+"""Who refuses a case: the launcher or what it calls, or the serving backend's rule before any call."""
+
+
+def refused_as(case: Case, who: str, reason: str) -> str:
+    """What a refusal is counted as: the shape, who refuses, and why."""
+    return f"{CallShape.of(case).text} {who} {reason}"
+
+
+def read_refused_as(text: str) -> tuple[CallShape, str, str]:
+    """(shape, who refuses, reason) of what `refused_as` gave; raises ValueError for anything else."""
+    *shape, who, reason = text.split(" ", len(CallShape._fields) + 1)
+    return CallShape.read(" ".join(shape)), who, reason
+
+
 CellKey = tuple[int, int, int]
 """num_head, and the lower ends of the buckets of batch and longest kv length."""
 
@@ -86,7 +127,8 @@ CellKey = tuple[int, int, int]
 class CellCounts:
     """Figures of one field of the map, to be added up.
 
-    ran: cases that reached a kernel; ran_as: how many of them on each "release arch q/kv". signatures: with counts.
+    ran: cases that reached a kernel; ran_as: how many of them as each CallShape. refused: by reason; refused_as: the same by
+    `refused_as`, with the shape and who refuses. signatures: with counts.
     """
 
     cases: int = 0
@@ -96,6 +138,7 @@ class CellCounts:
     refused: Counter[str] = field(default_factory=Counter)
     signatures: Counter[str] = field(default_factory=Counter)
     ran_as: Counter[str] = field(default_factory=Counter)
+    refused_as: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: CellCounts) -> None:
         """Adds the figures of another field of the same key."""
@@ -106,18 +149,19 @@ class CellCounts:
         self.refused.update(other.refused)
         self.signatures.update(other.signatures)
         self.ran_as.update(other.ran_as)
+        self.refused_as.update(other.refused_as)
 
     def to_row(self) -> list[Any]:
         """Gives the fields as JSON values, in their order."""
-        counters = (self.kernels, self.refused, self.signatures, self.ran_as)
+        counters = (self.kernels, self.refused, self.signatures, self.ran_as, self.refused_as)
         return [self.cases, self.ran, self.faulty, *(dict(counter) for counter in counters)]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> CellCounts:
         """The figures of a row that `to_row` made; raises ValueError or TypeError for any other."""
         cases, ran, faulty, *counters = row
-        kernels, refused, signatures, ran_as = (Counter(dict(counter)) for counter in counters)
-        return cls(cases, ran, faulty, kernels, refused, signatures, ran_as)
+        kernels, refused, signatures, ran_as, refused_as = (Counter(dict(counter)) for counter in counters)
+        return cls(cases, ran, faulty, kernels, refused, signatures, ran_as, refused_as)
 
 
 def bucket(value: int) -> int:
@@ -135,17 +179,12 @@ def cell_of(case: Case) -> CellKey:
     return case.num_head, bucket(len(case.kv_lens)), bucket(max(case.kv_lens))
 
 
-def ran_as(case: Case) -> str:
-    """What a case ran as: "release arch q/kv"."""
-    return f"{case.release} {case.arch} {case.q_dtype}/{case.kv_dtype}"
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkReport:
     """One chunk, whole: a chunk is recorded with all of its cases or not at all.
 
     labels: those that occur; codes: one entry a case, an index into labels. shown: by signature. cells: the map. kept: parents
-    that are offered, by position. seconds: of work.
+    that are offered, by position. refused: the first case of each shape that is refused, by position. seconds: of work.
     """
 
     chunk: int
@@ -156,6 +195,7 @@ class ChunkReport:
     cells: Mapping[CellKey, CellCounts]
     reached: Reached
     kept: Mapping[int, Parent]
+    refused: Mapping[int, Case] = field(default_factory=dict)
 
     @property
     def cases(self) -> int:
@@ -181,6 +221,7 @@ class ChunkReport:
             "cells": [[*key, *counts.to_row()] for key, counts in self.cells.items()],
             "reached": [_text(self.reached.ids), _text(self.reached.counts), _text(self.reached.positions)],
             "kept": {str(position): to_plain(parent) for position, parent in self.kept.items()},
+            "refused": {str(position): to_plain(case) for position, case in self.refused.items()},
         }
 
     @classmethod
@@ -200,6 +241,7 @@ class ChunkReport:
                 np.frombuffer(b64decode(positions), np.uint16),
             ),
             kept={int(position): from_plain(Parent, plain) for position, plain in message["kept"].items()},
+            refused={int(position): from_plain(Case, case) for position, case in message["refused"].items()},
         )
 
 

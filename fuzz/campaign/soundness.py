@@ -170,8 +170,9 @@ def _require_cells(db: sqlite3.Connection, number: int, labels: Counter[Label]) 
         ("faulty cases", whole.faulty, faulty),
         ("cases with a signature", whole.signatures.total(), faulty),
         ("refused cases", whole.refused.total(), fates[Fate.REFUSED]),
+        ("refused cases of a shape", whole.refused_as.total(), fates[Fate.REFUSED]),
         ("cases with a kernel", whole.kernels.total(), whole.ran),
-        ("cases with a release", whole.ran_as.total(), whole.ran),
+        ("cases of a shape", whole.ran_as.total(), whole.ran),
     )
     for what, mapped, counted in sums:
         _require(mapped == counted, f"the map counts {mapped:,} {what}, the chunks {counted:,}")

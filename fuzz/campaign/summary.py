@@ -7,7 +7,7 @@ made by fuzz.campaign.read_summary. Times of day are seconds since the epoch; du
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backend.case import Case
@@ -62,7 +62,7 @@ class CoverageCell:
     batch: requests of the case as it was drawn. kv_len: KV tokens of its longest request. cases: all of them; ran: those that
     reached a kernel; faulty: those that showed a fault, died ones included. kernels: code objects launched, with cases.
     refused: reasons. signatures: of the findings met here. not_reproduced: cases whose death did not come again; they are not
-    among the faulty ones. ran_as: each "release arch q/kv" that cases ran on here.
+    among the faulty ones. ran_as, refused_as: cases by shape, as in CellCounts.
     """
 
     num_head: int
@@ -75,7 +75,8 @@ class CoverageCell:
     refused: tuple[Reason, ...]
     signatures: tuple[str, ...]
     not_reproduced: int = 0
-    ran_as: tuple[str, ...] = ()
+    ran_as: Mapping[str, int] = field(default_factory=dict)
+    refused_as: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

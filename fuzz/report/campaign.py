@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from backend.serving.registry import bounds_of
 from fuzz.campaign.summary import CampaignSummary, FindingStanding, Reason, TriagedFinding
 from fuzz.report.figures import duration, moment, rate, severity, span
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
-from fuzz.report.statement import ShapeVerdict, Statement, statement
+from fuzz.report.served import refusals_by_shape, served
+from fuzz.report.statement import ShapeVerdict, Statement, named, statement
+from fuzz.space import CaseSpace
 from reprod.case_line import case_line
 
-REASONS_SHOWN, FINDINGS_SHOWN = 8, 30
+REASONS_SHOWN, FINDINGS_SHOWN, SHAPES_SHOWN = 8, 30, 20
 """Rows; a job's page takes a megabyte, and its reader less."""
 
 
@@ -55,7 +58,9 @@ def _sections(summary: CampaignSummary, said: Statement, at: str) -> Iterator[Se
     rows = ((s.name, s.verdict.value, s.clean, s.faulty, s.cases, span(s.batch), span(s.kv_len)) for s in said.shapes)
     yield Section("", ("shape", "verdict", "clean", "faulty", "drawn", "batch", "longest KV"), tuple(rows), room=Room.PAGES)
     cases = summary.counts.cases
-    yield from _reasons(summary.refused_reasons, f"of {cases:,} cases were refused, which is not a fault")
+    yield from _served(summary)
+    yield from _refused(summary)
+    yield from _left_out(summary.members[0].space)
     yield from _reasons(summary.unmodelled_reasons, f"of {cases:,} cases are not modelled; nothing is known of them")
     found = summary.findings
     if found:
@@ -77,6 +82,48 @@ def _sections(summary: CampaignSummary, said: Statement, at: str) -> Iterator[Se
     for scope in said.scopes:
         yield Section("", ("drawn from", ""), tuple(scope.drawn_from.items()), room=Room.SMALL_PRINT)
     yield Section("Not covered", (), tuple((limit,) for limit in said.not_covered), room=Room.SMALL_PRINT)
+
+
+def _served(summary: CampaignSummary) -> Iterator[Section]:
+    """The table of heads by types by query rows."""
+    table = served(summary)
+    columns = sorted({rows for row in table for rows in (*row.ran, *row.refused)})
+    header = ("cases that ran", "GPU", "q", "KV", "AITER", *(f"{rows} row{'' if rows == 1 else 's'}" for rows in columns))
+    rows = tuple(
+        (
+            named(row.heads, summary.members),
+            *(row.arch, row.q_dtype, row.kv_dtype, row.release),
+            *(row.cell(each) for each in columns),
+        )
+        for row in table[:SHAPES_SHOWN]
+    )
+    if rows:
+        yield Section("Query rows a request: 1 is plain decode, more are draft tokens.", header, rows, len(table) - len(rows))
+
+
+def _left_out(space: CaseSpace) -> Iterator[Section]:
+    """What the framework sends and no case was: told where its file can be run instead."""
+    sends = bounds_of(space.backend)
+    left = []
+    if sends.context is not None and space.max_kv_len < sends.context:
+        left.append(f"requests of {space.max_kv_len + 1:,} to {sends.context:,} KV tokens (--max-kv-len)")
+    if sends.graphs_to is not None and space.max_batch < sends.graphs_to:
+        left.append(f"batches of {space.max_batch + 1:,} to {sends.graphs_to:,} requests (--max-batch)")
+    if sends.sent_too:
+        left.append(f"batches of more than {space.max_tokens:,} KV tokens")
+        left += [
+            *sends.sent_too,
+            "what one step leaves to the next (aiterfuzz gate runs the backend's file through a process' life)",
+        ]
+        yield Section("Not drawn, though the framework sends it:", (), tuple((each,) for each in left))
+
+
+def _refused(summary: CampaignSummary) -> Iterator[Section]:
+    found = refusals_by_shape(summary)
+    if found:
+        rows = tuple((each.cases, each.sentence(named(each.heads, summary.members))) for each in found[:REASONS_SHOWN])
+        heading = f"{summary.counts.refused:,} of {summary.counts.cases:,} cases were refused, which is not a fault"
+        yield Section(heading, ("cases", "what is refused"), rows, len(found) - len(rows))
 
 
 def _reasons(reasons: Sequence[Reason], what: str) -> Iterator[Section]:

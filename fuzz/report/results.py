@@ -3,7 +3,7 @@
 The file is `results.jsonl` in the run's folder. Its lines, by their field "event":
   run       first: seed, space, budget and provenance, from which every case can be drawn again
   started   a case that was run: number, chunk, position; its lines come when its chunk (of `chunk_cases`) is recorded
-  refused   number and reason; unmodelled likewise
+  refused   number and reason, and the case where it is the first of its shape and reason; unmodelled: number and reason
   fault     number and signature of a case that shows a fault
   found     a new fault: signature, severity, party, the first and the smallest case, its findings, its folder
   finished  last: counts; "interrupted" is true after Ctrl-C
@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from backend.case import Case
 from backend.codec import to_plain
 from backend.fate import Fate
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.report import ChunkReport
+from fuzz.campaign.report import CallShape, ChunkReport
 from fuzz.campaign.store import FindingRow
 from fuzz.campaign.summary import CampaignSummary
 from fuzz.provenance import Provenance
@@ -34,6 +35,7 @@ class Results:
     def __init__(self, config: CampaignConfig, made_by: Provenance) -> None:
         self.path = Path(config.out) / FILE_NAME
         self._numbers = config.cases_a_chunk
+        self._refused: set[tuple[int, str]] = set()
         self._file = self.path.open("w", encoding="utf-8")
         budget = {"cases": config.cases, "seconds": config.seconds}
         self._write([_line("run", seed=config.seed, space=config.space(), budget=budget, provenance=made_by)])
@@ -85,7 +87,15 @@ class Results:
             yield f'{{"event": "started", "number": {number}, "chunk": {report.chunk}, "position": {position}}}\n'
             if label.fate in events:
                 field = "signature" if events[label.fate] == "fault" else "reason"
-                yield _line(events[label.fate], number=number, **{field: label.text})
+                case = self._first(report.refused.get(position), label.text)
+                yield _line(events[label.fate], number=number, **{field: label.text}, **case)
+
+    def _first(self, case: Case | None, reason: str) -> dict[str, Case]:
+        """The case of a refusal, where no chunk before had one of its shape and reason."""
+        if case is None or (key := (case.num_head, f"{CallShape.of(case).text} {reason}")) in self._refused:
+            return {}
+        self._refused.add(key)
+        return {"case": case}
 
     def _write(self, lines: Iterator[str] | list[str]) -> None:
         self._file.writelines(lines)

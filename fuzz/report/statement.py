@@ -202,6 +202,12 @@ def label_of(heads: int, members: Sequence[Member]) -> str:
     return ""
 
 
+def named(heads: int, members: Sequence[Member]) -> str:
+    """`TP2 (64 heads)`, or `64 heads` where heads were asked for by number."""
+    label = label_of(heads, members)
+    return f"{label} ({heads} heads)" if label else f"{heads} heads"
+
+
 def _shapes(summary: CampaignSummary) -> Iterator[ShapeStatement]:
     harms = {finding.signature: harm(finding) for finding in summary.findings}
     heads = sorted(

@@ -76,7 +76,11 @@ def cell(num_head: int, batch: int, kv_len: int, cases: int, ran: int, faulty: i
     refused = (Reason(REFUSED, cases - ran),) if cases > ran else ()
     kernels = {"mla_one.co": ran} if ran else {}
     batches, lengths = Span(batch, 2 * batch - 1), Span(kv_len, 2 * kv_len - 1)
-    return CoverageCell(num_head, batches, lengths, cases, ran, faulty, kernels, refused, signatures)
+    shape = "2026-06 gfx950 fp8 fp8 1"
+    ran_as = {shape: ran} if ran else {}
+    refused_as = {f"{shape} AITER {REFUSED}": cases - ran} if refused else {}
+    fields = (cases, ran, faulty, kernels, refused, signatures, 0, ran_as, refused_as)
+    return CoverageCell(num_head, batches, lengths, *fields)
 
 
 def clean() -> CampaignSummary:

@@ -36,11 +36,30 @@ CLEAN_SUMMARY = """\
 | TP2 (64 heads) | no memory fault | 500 | 0 | 600 | 1..320 | 16..131,071 |
 | TP4 (32 heads) | no memory fault | 400 | 0 | 400 | 1 | 16..31 |
 
+### Query rows a request: 1 is plain decode, more are draft tokens.
+
+| cases that ran | GPU | q | KV | AITER | 1 row |
+| --- | --- | --- | --- | --- | --- |
+| TP2 (64 heads) | gfx950 | fp8 | fp8 | 2026-06 | 500 and 100 refused |
+| TP4 (32 heads) | gfx950 | fp8 | fp8 | 2026-06 | 400 |
+
 ### 100 of 1,000 cases were refused, which is not a fault
 
-| cases | reason |
+| cases | what is refused |
 | --- | --- |
-| 100 | no row for the key |
+| 100 | TP2 (64 heads) with 1 query row (gfx950, q fp8, KV fp8, AITER 2026-06): AITER refuses some, \
+500 ran (no row for the key); a server raises |
+
+### Not drawn, though the framework sends it:
+
+* requests of 131,073 to 163,840 KV tokens (--max-kv-len)
+* batches of 321 to 512 requests (--max-batch)
+* batches of more than 1,048,576 KV tokens
+* draft extension, with query rows that differ between requests
+* the draft model's own steps, one query row with the 32 splits of speculation
+* the caps that DP attention puts on splits
+* prefill and sparse attention
+* what one step leaves to the next (aiterfuzz gate runs the backend's file through a process' life)
 
 <details><summary>What this covers, and what not</summary>
 """
