@@ -8,10 +8,11 @@ from pathlib import Path
 
 from backend.serving.registry import bounds_of
 from fuzz.campaign.summary import CampaignSummary, FindingStanding, Reason, TriagedFinding
+from fuzz.report.causes import by_cause
 from fuzz.report.figures import duration, moment, rate, severity, span
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from fuzz.report.served import refusals_by_shape, served
-from fuzz.report.statement import ShapeVerdict, Statement, named, statement
+from fuzz.report.statement import ShapeVerdict, Statement, counted, named, statement
 from fuzz.space import CaseSpace
 from reprod.case_line import case_line
 
@@ -34,7 +35,7 @@ def campaign_report(summary: CampaignSummary, said: Statement | None = None, at:
         notice=said.notice,
         about=tuple(_about(summary, said)),
         sections=tuple(_sections(summary, said, at)),
-        explained=tuple(_in_words(finding) for finding in summary.findings[:FINDINGS_SHOWN] if finding.is_blamed),
+        explained=tuple(_in_words(group) for group in by_cause(summary.findings)[:FINDINGS_SHOWN] if group[0].is_blamed),
         notes=(),
         tests=tuple(replace(test, classname=title.replace(".", "_")) for test in _tests(summary, said)),
         seconds=summary.seconds,
@@ -64,9 +65,7 @@ def _sections(summary: CampaignSummary, said: Statement, at: str) -> Iterator[Se
     yield from _reasons(summary.unmodelled_reasons, f"of {cases:,} cases are not modelled; nothing is known of them")
     found = summary.findings
     if found:
-        header = ("worst", "cases", "repeated", "known", "signature", "smallest case", "folder")
-        shown = tuple(_row(finding, at) for finding in found[:FINDINGS_SHOWN])
-        yield Section(f"{len(found):,} finding{'' if len(found) == 1 else 's'}", header, shown, len(found) - len(shown))
+        yield _findings(found, at)
     if summary.not_reproduced:
         what = "a process died once and not again, which is no finding; kept for a retry"
         unclear = ((each.count, str(each.reliability), each.message, _place(each, at)) for each in summary.not_reproduced)
@@ -133,6 +132,21 @@ def _reasons(reasons: Sequence[Reason], what: str) -> Iterator[Section]:
         yield Section(heading, ("cases", "reason"), rows, len(reasons) - len(rows))
 
 
+def _findings(found: Sequence[TriagedFinding], at: str) -> Section:
+    """The findings by their cause: the same number in the first column for what one cause explains."""
+    groups = by_cause(found)
+    header = ("fault", "worst", "cases", "repeated", "known", "signature", "smallest case", "folder")
+    rows = tuple(
+        (str(number) if place == 0 else f"{number}, too", *_row(finding, at))
+        for number, group in enumerate(groups, 1)
+        for place, finding in enumerate(group)
+    )
+    heading = counted(len(found), "finding")
+    if len(groups) < len(found):
+        heading += f" of {counted(len(groups), 'fault')}: those with one number have one cause"
+    return Section(heading, header, rows[:FINDINGS_SHOWN], max(0, len(rows) - FINDINGS_SHOWN))
+
+
 def _row(finding: TriagedFinding, at: str) -> tuple[object, ...]:
     known = finding.known.entry if finding.known is not None else ""
     return (
@@ -156,9 +170,12 @@ def standing(finding: TriagedFinding) -> str:
     return ", ".join(part for part in ("expected" if finding.expected else "", compared) if part)
 
 
-def _in_words(finding: TriagedFinding) -> str:
+def _in_words(group: Sequence[TriagedFinding]) -> str:
+    """A fault, and under what other signatures it shows."""
+    finding, *others = group
     upstream = f" (known as {finding.known.where})" if finding.known is not None else ""
-    return f"{finding.kind.row.title}: {finding.message}{upstream}"
+    shows_too = f"; shows as {', '.join(each.signature for each in others)} too" if others else ""
+    return f"{finding.kind.row.title}: {finding.message}{upstream}{shows_too}"
 
 
 def _tests(summary: CampaignSummary, said: Statement) -> Iterator[Test]:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from backend.devices.kinds import Ground, Witness, device_kind
 from backend.findings import FindingKind, Severity
 from fuzz.campaign.summary import CampaignSummary, Member, Reason, Span, TriagedFinding
+from fuzz.report.causes import by_cause
 from fuzz.space import SHAPES, CaseSpace
 from fuzz.spec import model_named
 from fuzz.verdict import Conclusion
@@ -143,7 +144,8 @@ def headline(summary: CampaignSummary, shapes: Sequence[ShapeStatement]) -> str:
         case Conclusion.FAULTY:
             blamed = [finding for finding in summary.findings if finding.is_blamed]
             never = f"; {'; '.join(summary.never_ran)}" if summary.never_ran else ""
-            return f"{by_harm(blamed)} found on {_where_found(blamed, shapes) or where}{never}"
+            faults = [group[0] for group in by_cause(blamed)]
+            return f"{by_harm(faults)} found on {_where_found(blamed, shapes) or where}{never}"
 
 
 def by_harm(findings: Sequence[TriagedFinding]) -> str:
