@@ -39,6 +39,7 @@ from fuzz.commands import (
     rule,
     run,
     scout,
+    selftest,
     takes,
     verify,
     version,
@@ -59,6 +60,7 @@ COMMANDS = (
     bisect,
     corpus,
     rule,
+    selftest,
     agree,
     accuracy,
     verify,
@@ -67,12 +69,18 @@ COMMANDS = (
     version,
 )
 
+FORMER = {"nightly": "campaign --nightly", "merge": "report", "agree": "selftest agree", "accuracy": "selftest accuracy"}
+"""Commands of earlier versions, which this one takes and does not list, and what they are now."""
+
 DESCRIPTION = """\
 Finds, shrinks and explains memory faults of AITER's MLA decode path on AMD Instinct, without a GPU.
 
 Exit codes: 0 nothing found, 1 findings, 2 wrong usage, 3 could not run."""
 
 INTERRUPTED = BROKEN = 3
+
+COMPLETING = "_ARGCOMPLETE"
+"""Set by a shell that asks what may follow: after eval "$(register-python-argcomplete aiterfuzz)"."""
 
 INVALID_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
 """argparse's words, by which what was given and what is allowed are found."""
@@ -117,6 +125,7 @@ def parser() -> Parser:
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)
+    commands._choices_actions = [each for each in commands._choices_actions if each.dest not in FORMER]
     return made
 
 
@@ -147,7 +156,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         typed = list(sys.argv[1:] if argv is None else argv)
-        arguments = parser().parse_args(typed)
+        made = parser()
+        if COMPLETING in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(made)
+        arguments = made.parse_args(typed)
         arguments.typed = shlex.join(typed)
         if argv is None and getattr(arguments, "with_ray", False):
             from fuzz.own_process import in_own_process

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
 from fuzz.commands.flags import add_flags, given
+from fuzz.commands.telling import add_telling, print_report
 
 if TYPE_CHECKING:
     from fuzz.campaign.config import CampaignConfig
@@ -29,6 +31,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=EPILOG,
     )
     command.add_argument("--resume", action="store_true", help="go on with the campaign of --out")
+    command.add_argument(
+        "--nightly",
+        action="store_true",
+        help="a night: TP2 and TP4 for an hour unless said otherwise, in a folder of its own below --out (nightly), compared "
+        "with the night before, by another seed",
+    )
     command.add_argument("--case", metavar="CHUNK/POSITION", help="print one case of the campaign of --out, and do no more")
     add_config_flags(command)
     command.set_defaults(command=run, with_ray=True)
@@ -38,6 +46,7 @@ def add_config_flags(command: argparse.ArgumentParser) -> None:
     """A flag for each field of the configuration, explained as there."""
     from fuzz.campaign.config import CampaignConfig
 
+    add_telling(command)
     command.add_argument("--config", type=Path, metavar="FILE.toml", help="fields of the configuration")
     command.add_argument("--print-config", action="store_true", help="print the configuration as TOML, and do no more")
     add_flags(command.add_argument_group("fields of the configuration"), CampaignConfig)
@@ -63,6 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs or resumes; prints what it came to."""
     from fuzz.campaign.config import config_lines
 
+    if arguments.nightly:
+        from fuzz.commands import nightly
+
+        if arguments.resume or arguments.case is not None:
+            raise UsageError("campaign: a night is begun and not gone on with; give --resume or --case without --nightly")
+        return nightly.run(arguments)
     fields = given_fields(arguments)
     config = config_from(fields)
     if arguments.print_config:
@@ -74,32 +89,28 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.resume:
         changes = {name: getattr(config, name) for name in fields if name != "out"}
-        return searched(resume(Path(config.out), changes), config.out)
-    return searched(begin(config), config.out)
+        return searched(resume(Path(config.out), changes), config.out, arguments)
+    return searched(begin(config), config.out, arguments)
 
 
-def finish(summary: CampaignSummary, out: str) -> int:
+def finish(summary: CampaignSummary, out: str, arguments: argparse.Namespace, after: Sequence[str] = ()) -> int:
     """Prints a summary and writes its page; its exit code."""
     from fuzz.campaign.store import FILE_NAME
     from fuzz.report.campaign import campaign_report
     from fuzz.report.figures import from_here
-    from fuzz.report.render import printed
     from fuzz.report.write import report_of
 
     here = Path(from_here(out))
-    print("\n".join(printed(campaign_report(summary, at=str(here)))))
-    print(f"store: {here / FILE_NAME}")
-    print(f"page: {report_of(summary, Path(out), here).page}")
+    page = report_of(summary, Path(out), here).page
+    print_report(arguments, campaign_report(summary, at=str(here)), [f"store: {here / FILE_NAME}", f"page: {page}", *after])
     return summary.exit_code
 
 
-def searched(summary: CampaignSummary, out: str) -> int:
+def searched(summary: CampaignSummary, out: str, arguments: argparse.Namespace) -> int:
     """The same of a campaign that has just ended; where somebody stopped it, with what goes on."""
-    code = finish(summary, out)
     (member,) = summary.members
-    if member.sessions[-1].reason == "interrupted":
-        print(f"go on with: {_again(member.config.backend, out)}")
-    return code
+    stopped = member.sessions[-1].reason == "interrupted"
+    return finish(summary, out, arguments, [f"go on with: {_again(member.config.backend, out)}"] if stopped else ())
 
 
 def _again(backend: str, out: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
 from fuzz.commands.arguments import number, numbers, seconds, some_of
+from fuzz.commands.telling import add_telling, print_report
 
 if TYPE_CHECKING:
     from fuzz.gate.gate import GatePlan
@@ -51,6 +52,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seconds", type=seconds, default=60.0, metavar="S", help="time for everything (60)")
     command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the random lives (0)")
     command.add_argument("--out", type=Path, metavar="DIR", help="folder for gate.json, gate.xml, gate.html, summary.md")
+    add_telling(command)
     command.add_argument("--annotate", action="store_true", help="print GitHub annotations (default under GITHUB_ACTIONS)")
 
 
@@ -117,7 +119,7 @@ def tell(made: Report, arguments: argparse.Namespace) -> int:
     from fuzz.report import render
     from fuzz.report.page.html import report_page
 
-    print("\n".join(render.printed(made, arguments.annotate)))
+    print_report(arguments, made, annotate=arguments.annotate)
     if arguments.out is not None:
         _write(arguments.out, "gate.json", render.json_text(made))
         _write(arguments.out, "gate.xml", render.junit(made))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fuzz.commands.telling import add_telling
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
@@ -17,6 +19,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="a campaign's folder, or its campaign.sqlite")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the merged store")
     command.add_argument("--corpus", type=Path, metavar="DIR", help="write each finding there as a corpus entry")
+    add_telling(command)
     command.set_defaults(command=run)
 
 
@@ -31,4 +34,4 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.corpus is not None:
         for path in export(summary, arguments.corpus):
             print(f"entry: {path}")
-    return finish(summary, str(arguments.out))
+    return finish(summary, str(arguments.out), arguments)

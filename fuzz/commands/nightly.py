@@ -48,4 +48,4 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(config_lines(config)))
         return 0
     folder, summary = night(config, seeded="seed" in given)
-    return searched(summary, str(Path(folder)))
+    return searched(summary, str(Path(folder)), arguments)

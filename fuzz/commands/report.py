@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from backend.errors import UsageError
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
@@ -14,16 +16,32 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Writes report.html (one file, no network), report.json, report.xml (JUnit) and summary.md (for a CI job's "
         "page) of a campaign's store, also while the campaign runs. Exit codes as of `aiterfuzz campaign`.",
     )
-    command.add_argument("store", type=Path, metavar="STORE", help="a campaign's folder, or its campaign.sqlite")
+    command.add_argument(
+        "stores",
+        nargs="+",
+        type=Path,
+        metavar="STORE",
+        help="a run's or campaign's folder, or its campaign.sqlite; several (machines, nights) become one store in --out first",
+    )
     command.add_argument("--out", type=Path, metavar="DIR", help="folder of the four files (that of the store)")
+    command.add_argument("--corpus", type=Path, metavar="DIR", help="write each finding there as a corpus entry")
     command.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the files; the exit code is that of the campaign."""
+    from fuzz.campaign.merge import export, merge
     from fuzz.report.write import write_report
 
-    report = write_report(arguments.store, arguments.out)
+    store = arguments.stores[0]
+    if len(arguments.stores) > 1:
+        if arguments.out is None:
+            raise UsageError("report: several stores become one in a folder of its own; give --out DIR")
+        store = merge(arguments.stores, arguments.out)
+    report = write_report(store, arguments.out)
+    if arguments.corpus is not None:
+        for path in export(report.summary, arguments.corpus):
+            print(f"entry: {path}")
     for path in (report.page, report.json, report.junit, report.markdown):
         print(path)
     return report.summary.exit_code

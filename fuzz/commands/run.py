@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
 from fuzz.commands.flags import add_flags, given
+from fuzz.commands.telling import add_telling, print_report
 
 if TYPE_CHECKING:
     from backend.child.process import ChildProcess
@@ -45,6 +46,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=EPILOG,
     )
     add_flags(command, CampaignConfig, WITHOUT, {"cases": DEFAULT_CASES, "out": f"{DEFAULT_ROOT}/<time>, or one that is new"})
+    add_telling(command)
     command.add_argument("--verify", action="store_true", help="run each script on the simulated GPU (some seconds each)")
     command.set_defaults(command=run)
 
@@ -63,7 +65,6 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     from fuzz.provenance import Provenance
     from fuzz.report.campaign import campaign_report
     from fuzz.report.figures import from_here
-    from fuzz.report.render import printed
     from fuzz.report.results import Results
 
     logs: list[Results] = []
@@ -76,8 +77,8 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     manner = Manner(lambda _: Local(ahead=ahead), log, "", f"aiterfuzz {arguments.typed}")
     summary = begin(config, manner)
     logs[0].finished(summary)
-    print("\n".join(printed(campaign_report(summary, at=from_here(config.out)))))
-    print(f"results: {from_here(logs[0].path)}")
+    report = campaign_report(summary, at=from_here(config.out))
+    print_report(arguments, report, [f"results: {from_here(logs[0].path)}"])
     for doubt in summary.doubts if summary.exit_code == 3 else ():
         print(f"nothing is confirmed: {doubt}", file=sys.stderr)
     return summary.exit_code

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from enum import Enum, auto
 from xml.etree import ElementTree
 
 from backend.codec import to_plain
@@ -22,21 +23,30 @@ _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 """What XML 1.0 cannot hold."""
 
 
-def printed(report: Report, annotate: bool = False) -> Iterator[str]:
+class Amount(Enum):
+    """How much of a report a terminal shows."""
+
+    QUIET = auto()  # what did not run, and the headline
+    USUAL = auto()
+    ALL = auto()  # what else a page has
+
+
+def printed(report: Report, annotate: bool = False, amount: Amount = Amount.USUAL) -> Iterator[str]:
     """What a command prints: the lines for a terminal, and annotations where asked for or where GitHub runs it."""
-    yield from lines(report)
+    yield from lines(report, amount)
     if annotate or os.environ.get("GITHUB_ACTIONS"):
         yield from annotation_lines(report)
 
 
-def lines(report: Report) -> Iterator[str]:
+def lines(report: Report, amount: Amount = Amount.USUAL) -> Iterator[str]:
     """The whole for a terminal; the headline comes last, and what did not run right before it."""
-    yield from map(_folded, report.about)
-    for section in report.sections:
-        if section.room is Room.EVERYWHERE:
-            yield from _section_lines(section)
-    yield from report.explained
-    yield from map(one_line, report.notes)
+    if amount is not Amount.QUIET:
+        yield from map(_folded, report.about)
+        for section in report.sections:
+            if section.room is Room.EVERYWHERE or amount is Amount.ALL:
+                yield from _section_lines(section)
+        yield from report.explained
+        yield from map(one_line, report.notes)
     yield from (f"not run: {one_line(each)}" for each in report.verdict.open_questions)
     yield f"{one_line(report.headline)} ({report.notice})"
 

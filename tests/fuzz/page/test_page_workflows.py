@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fuzz import cli
-from fuzz.commands.nightly import run as nightly
+from fuzz.commands.campaign import run as campaign
 from fuzz.commands.report import run as report
 
 FOLDER = Path(__file__).parents[3] / "examples" / "workflows"
@@ -41,8 +41,8 @@ def commands(job: dict[str, Any]) -> list[list[str]]:
 def test_the_command_line_takes_what_a_workflow_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     job = workflow(name)["jobs"]["nightly"]
     parsed = [cli.parser().parse_args(each) for each in commands(job) if each != ["version"]]
-    assert [each.command for each in parsed] == [nightly, report]
-    typed = next(each for each in commands(job) if each[0] == "nightly")
+    assert [each.command for each in parsed] == [campaign, report]
+    typed = next(each for each in commands(job) if each[:2] == ["campaign", "--nightly"])
     assert cli.main([*typed, "--print-config"]) == 0
     assert 'shapes = ["tp2", "tp4"]' in capsys.readouterr().out
 

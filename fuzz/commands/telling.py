@@ -1,0 +1,29 @@
+"""How much a command that prints a Report says, and in what form: `--json`, `--quiet`, `--verbose`, the same for all."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fuzz.report.model import Report
+
+
+def add_telling(command: argparse.ArgumentParser) -> None:
+    """The three flags, of which one may be given."""
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
+    how.add_argument("--quiet", "-q", action="store_true", help="print what did not run and the conclusion alone")
+    how.add_argument("--verbose", "-v", action="store_true", help="print what else a page says: shapes, scope, limits")
+
+
+def print_report(arguments: argparse.Namespace, report: Report, after: Sequence[str] = (), annotate: bool = False) -> None:
+    """Prints a report as it was asked for. after: lines that say where things are, for a person."""
+    from fuzz.report import render
+
+    if arguments.json:
+        print(render.json_text(report), end="")
+        return
+    amount = render.Amount.QUIET if arguments.quiet else render.Amount.ALL if arguments.verbose else render.Amount.USUAL
+    print("\n".join((*render.printed(report, annotate, amount), *(() if arguments.quiet else after))))
