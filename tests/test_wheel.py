@@ -17,7 +17,7 @@ ROOMS = ("backend", "fuzz", "reprod", "corpus")
 SAME = [
     ["replay"],
     ["explain", "--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1"],
-    ["run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--seed", "1"],
+    ["run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--seed", "1", "--out", "r"],
     ["campaign", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--workers", "1", "--out", "c"],
     ["gate", "sglang==0.5.13", "--heads", "64,48", "--seconds", "5"],
     ["verify", str(ROOT / "corpus" / "findings" / "bug-head-width-v1_0-bf16-48-heads" / "repro.py")],

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from fuzz.campaign.config import CampaignConfig
     from fuzz.campaign.summary import CampaignSummary
 
+NIGHT = {"shapes": ("tp2", "tp4"), "seconds": 3600.0}
+"""Unless file or flags say otherwise: DeepSeek-R1 on two and on four GPUs, for an hour."""
+
+NIGHTS = "nightly"
+
 EPILOG = """\
 A flag overrides the same field of --config. The store (OUT/campaign.sqlite) is written as chunks are done; after Ctrl-C, a
 crash or a kill, `aiterfuzz campaign --resume --out OUT` goes on, with nothing lost or done twice. Exit codes: 0 nothing found
@@ -73,11 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.campaign.config import config_lines
 
     if arguments.nightly:
-        from fuzz.commands import nightly
-
         if arguments.resume or arguments.case is not None:
             raise UsageError("campaign: a night is begun and not gone on with; give --resume or --case without --nightly")
-        return nightly.run(arguments)
+        return night_of(arguments)
     fields = given_fields(arguments)
     config = config_from(fields)
     if arguments.print_config:
@@ -91,6 +94,26 @@ def run(arguments: argparse.Namespace) -> int:
         changes = {name: getattr(config, name) for name in fields if name != "out"}
         return searched(resume(Path(config.out), changes), config.out, arguments)
     return searched(begin(config), config.out, arguments)
+
+
+def night_of(arguments: argparse.Namespace) -> int:
+    """Runs the night's campaign; prints what it came to."""
+    from fuzz.campaign.config import config_lines
+    from fuzz.campaign.session import night
+
+    given = given_fields(arguments)
+    if {"heads", "shapes"} & set(given):
+        defaults = {name: value for name, value in NIGHT.items() if name != "shapes"}
+    else:
+        defaults = dict(NIGHT)
+    if "cases" in given:
+        defaults.pop("seconds")
+    config = config_from({"out": NIGHTS} | defaults | given)
+    if arguments.print_config:
+        print("\n".join(config_lines(config)))
+        return 0
+    folder, summary = night(config, seeded="seed" in given)
+    return searched(summary, str(Path(folder)), arguments)
 
 
 def finish(summary: CampaignSummary, out: str, arguments: argparse.Namespace, after: Sequence[str] = ()) -> int:
