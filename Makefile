@@ -39,8 +39,8 @@ clean:
 # torch goes first and pinned: see constraints.txt.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("aiterfuzz needs Python 3.11 or newer; this is " + sys.version.split()[0] + "; give one: make PYTHON=python3.12")'
-	@echo "setting up $(VENV); this takes some minutes, once"
+	@echo "setting up $(VENV), once: PyTorch (200 MB from its CPU index, 5 GB from PyPI: README says how), then the rest"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@

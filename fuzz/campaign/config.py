@@ -54,7 +54,11 @@ class CampaignConfig(Spec):
         None, "PATH[@REVISION] of ROCm/aiter, exactly: its own host code, kernel table and code objects"
     )
     cases: int | None = explained(None, "stop after so many cases; more than a chunk: rounded up to whole chunks", least=1)
-    seconds: float | None = explained(None, "stop after so many seconds of running; 600 where `cases` is not given either")
+    seconds: float | None = explained(
+        None,
+        "start no case after so many seconds of running; then what was found is shrunk and verified, 120 s at most; "
+        "600 where `cases` is not given either",
+    )
     workers: int = explained(
         0, "workers; 0: one for each core (model, cdna) or GPU (rocm) that Ray has, four for each GPU (cuda)", least=0
     )

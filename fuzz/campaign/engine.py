@@ -27,7 +27,7 @@ from fuzz.campaign.frozen_states import Guide
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost, Workers
 from fuzz.campaign.present_case import read_slot
-from fuzz.campaign.progress import Status
+from fuzz.campaign.progress import Status, in_minutes
 from fuzz.campaign.store import FINDINGS, Store
 from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.campaign.summary import LossKind, is_weather
@@ -157,7 +157,8 @@ class Engine:
             self._collect()
             self._take_verified()
             self.store.commit_if_due()
-            self._view.update(self.status(closing="finishing" if reason is not None else ""))
+            closing = "" if stopped_at is None else self._still(time.monotonic() - stopped_at)
+            self._view.update(self.status(closing=closing))
 
     def status(self, closing: str = "") -> Status:
         """What the view shows of the campaign."""
@@ -224,6 +225,23 @@ class Engine:
                 self._investigate(hand)
         busy = self._running("chunk") or self._running("investigate")
         return not (busy or self._to_investigate or self._verifier.pending)
+
+    def _still(self, seconds: float) -> str:
+        """What is waited for, and for how long at most. seconds: since the search is over."""
+        investigating = len(self._to_investigate) + sum(
+            call.what == "investigate" for hand in self._hands for call in hand.calls.values()
+        )
+        if self._running("chunk"):
+            what = "finishing the chunks that are begun"
+        elif investigating:
+            what = f"shrinking {investigating} finding{'' if investigating == 1 else 's'}"
+        elif self._verifier.pending:
+            given = self._verifier.given
+            what = f"verifying script {given - self._verifier.pending + 1} of {given}"
+        else:
+            return "finishing"
+        most = STOP_SECONDS if self._wanted_to_stop() else CLOSING_SECONDS
+        return f"{what}, at most {in_minutes(max(0.0, most - seconds))} left"
 
     def _running(self, what: str) -> bool:
         return any(call.what == what for hand in self._hands for call in hand.calls.values())

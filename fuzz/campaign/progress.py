@@ -99,7 +99,7 @@ def line(status: Status, rate: float) -> str:
     ]
     if status.losses:
         parts.append(f"{status.losses} lost")
-    parts.append(status.closing or f"{_time(_left(status, rate))} left")
+    parts.append(status.closing or f"{in_minutes(_left(status, rate))} left")
     return ", ".join(parts)
 
 
@@ -110,7 +110,8 @@ def _left(status: Status, rate: float) -> float | None:
     return max(0.0, min(known)) if known else None
 
 
-def _time(seconds: float | None) -> str:
+def in_minutes(seconds: float | None) -> str:
+    """`1:40`, `2:05:00`; a question mark where nobody knows."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

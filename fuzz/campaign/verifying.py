@@ -39,13 +39,16 @@ class _Task:
 
 
 class Verifier:
-    """Takes folders in and gives them back; a context manager, at whose end whatever still runs is stopped."""
+    """Takes folders in and gives them back; a context manager, at whose end whatever still runs is stopped.
+
+    given: folders that were taken in, all together.
+    """
 
     def __init__(self, verify: Verify = verdicts) -> None:
         self._verify = verify
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Verified] = queue.SimpleQueue()
-        self._given = self._taken = 0
+        self.given = self._taken = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="aiterfuzz-verify", daemon=True)
         self._thread.start()
@@ -61,12 +64,12 @@ class Verifier:
     @property
     def pending(self) -> int:
         """Folders that were given and not taken back yet."""
-        return self._given - self._taken
+        return self.given - self._taken
 
     def give(self, folder: str, files: Mapping[str, str], case: Case, aiter: str | None) -> None:
         """A finding's folder, by name and texts. One without a script (a case that takes its process with it) is left alone."""
         if SCRIPT in files:
-            self._given += 1
+            self.given += 1
             self._tasks.put(_Task(folder, files, case, aiter))
 
     def take(self) -> list[Verified]:
@@ -98,7 +101,7 @@ def _named_verdict(verdict: ScriptVerdict) -> str:
 class NoVerifier:
     """Of a campaign that verifies nothing."""
 
-    pending = 0
+    pending = given = 0
 
     def give(self, folder: str, files: Mapping[str, str], case: Case, aiter: str | None) -> None:
         """Leaves the folder as it is."""

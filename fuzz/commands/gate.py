@@ -49,7 +49,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--arch", type=some_of("--arch", Arch), metavar="A[,A]", help="gfx950 (default), gfx942")
     command.add_argument("--kv-dtype", type=some_of("--kv-dtype", DType), metavar="T[,T]", help="fp8,bf16 (default)")
     command.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank (4 to 128)")
-    command.add_argument("--seconds", type=seconds, default=60.0, metavar="S", help="time for everything (60)")
+    command.add_argument(
+        "--seconds",
+        type=seconds,
+        default=60.0,
+        metavar="S",
+        help="begin no random life after that (60); the sweep is never cut short",
+    )
     command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the random lives (0)")
     command.add_argument("--out", type=Path, metavar="DIR", help="folder for gate.json, gate.xml, gate.html, summary.md")
     add_telling(command)
