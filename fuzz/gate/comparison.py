@@ -14,6 +14,7 @@ from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import Scenario
 from fuzz.campaign.summary import KnownReference
+from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Shape, Sighting, Work
@@ -61,6 +62,7 @@ class Comparison:
 
     verdict: conclusion and exit code, with what was asked for and did not run.
     decisions: the change's decision table; changed: rows that differ from the base's as (base, change), None without a base.
+    change_run: how much of what differs from the base's file was executed; None without a base, and where nobody measured it.
     """
 
     verdict: Verdict
@@ -68,6 +70,7 @@ class Comparison:
     mended: tuple[Fault, ...]
     decisions: tuple[DecisionRow, ...]
     changed: tuple[tuple[DecisionRow, DecisionRow], ...] | None
+    change_run: ChangeRun | None = None
 
     @property
     def blamed(self) -> tuple[Fault, ...]:
@@ -101,8 +104,12 @@ def compared(
     of_blamed = {(fault.signature, fault.shape) for fault in blamed}
     explained = {each.scenario for each in change.sightings if (each.signature, each.shape) in of_blamed}
     missing = _missing(change) if base is None else _missing_beside(change, base, explained)
-    verdict = Verdict(change.counts, len(blamed), (*missing, *_not_judged(change, base)))
-    return Comparison(verdict, found, mended, change.decisions, _changed(change, base))
+    ran = None
+    if base is not None and change.executed is not None and base.executed is not None:
+        ran = change_run(change.executed, base.executed)
+    idle = () if ran is None else tuple(f"changed lines that no scenario reached: {each}" for each in ran.idle)
+    verdict = Verdict(change.counts, len(blamed), (*missing, *_not_judged(change, base), *idle))
+    return Comparison(verdict, found, mended, change.decisions, _changed(change, base), ran)
 
 
 class _Before:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backend.aiter.codefiles import open_source as open_code_source
 from backend.case import RELEASES
@@ -23,8 +23,10 @@ from backend.real.frameworks.record import DecisionRow
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
+from backend.real.python.outline import outline
 from backend.revision.revision import host_of
 from fuzz.gate.corpus import corpus_scenarios
+from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.frameworks import Identity, framework_scenarios, identity
 from fuzz.gate.judge import Judge, Judged, Sighting
 from fuzz.gate.scenarios import random_lives, shrink
@@ -72,6 +74,8 @@ class Examined:
     side showed, each scenario once. scenarios: run in all, random ones among them. counts: steps of all of them. sightings: of
     what was swept, and the smallest
     lives of what random lives showed besides. not_run: reasons why steps of any scenario were not judged, with their number.
+    executed: of the file, by all scenarios; None where nobody measured it. by_arguments: functions of AITER of which only the
+    arguments were judged, with the number of calls.
     """
 
     label: str
@@ -86,6 +90,8 @@ class Examined:
     not_run: Mapping[str, int]
     warning: str | None
     peak_memory: int
+    executed: Executed | None = None
+    by_arguments: Mapping[str, int] = field(default_factory=dict)
 
 
 LAST_LIVES, COMPARISON = 0.05, 0.15
@@ -118,6 +124,9 @@ class Examination:
         self._scenarios = 0
         self._random = 0
         self._decisions: tuple[DecisionRow, ...] = ()
+        self._executed: set[int] = set()
+        self._by_arguments: Counter[str] = Counter()
+        self._outline = outline(self._session.source.target, PACKAGE)
 
     def __enter__(self) -> Examination:
         return self
@@ -156,6 +165,7 @@ class Examination:
 
     def examined(self) -> Examined:
         """What was seen so far."""
+        target = self._session.source.target
         return Examined(
             label=self._session.source.label,
             aiter=self._session.aiter,
@@ -169,6 +179,8 @@ class Examination:
             not_run=dict(self._not_run),
             warning=self._workers[0].basis or self._session.warning,
             peak_memory=sum(worker.session.peak_memory for worker in self._workers),
+            executed=Executed(target.filename, target.text, self._outline, frozenset(self._executed)),
+            by_arguments=dict(self._by_arguments),
         )
 
     def try_all(self, sightings: Sequence[Sighting]) -> None:
@@ -205,6 +217,8 @@ class Examination:
             if judged is not None:
                 self._not_run.update(judged.not_run)
                 self._fates.update(judged.fates)
+                self._executed |= judged.executed
+                self._by_arguments.update(judged.by_arguments)
         return made
 
 

@@ -9,11 +9,11 @@ from fuzz.verdict import Conclusion, Verdict
 from reprod.text import one_line
 
 
-def headline(verdict: Verdict, subject: str, has: str, rest: int) -> str:
+def headline(verdict: Verdict, subject: str, has: str, rest: int, limits: tuple[str, str] = ("", "")) -> str:
     """One sentence; what was asked for and did not run stands in it, whatever else there is to say.
 
     subject: completes "no memory fault that the ..."; has: begins the headline of faults ("the change brings"). rest: faults
-    that are nobody's here.
+    that are nobody's here. limits: what of the subject was executed, and what was not, in words; empty: not asked.
     """
     count, questions = verdict.blamed, verdict.open_questions
     if count:
@@ -24,7 +24,9 @@ def headline(verdict: Verdict, subject: str, has: str, rest: int) -> str:
         more = f" (and {len(questions) - 1} more, listed above)" if len(questions) > 1 else ""
         said = f"not run: {one_line(questions[0])}{more}; no fault in what did run"
         return f"OPEN: {said if verdict.counts.ran else f'nothing ran: {one_line(questions[0])}{more}'}{kept}"
-    return f"clean: no memory fault that the {subject}{kept}"
+    within, besides = limits
+    where = f" {within}" if within else ""
+    return f"clean{where}: no memory fault that the {subject}{kept}{f'; {besides}' if besides else ''}"
 
 
 def question_tests(verdict: Verdict) -> Iterator[Test]:

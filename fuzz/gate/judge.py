@@ -12,7 +12,7 @@ from backend.fate import Fate
 from backend.findings import Finding, Severity
 from backend.host import Host
 from backend.outcome import Outcome
-from backend.real.frameworks.record import Phase, RecordedStep, Recording, Says, StepFailed
+from backend.real.frameworks.record import CheckedCall, Phase, RecordedStep, Recording, Says, StepFailed
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
 from backend.real.frameworks.steps import disagreements, outcome_of
 from backend.real.noted_call import SourceLine
@@ -100,7 +100,7 @@ class Judged:
 
     ran: steps judged to their end, by what they do and in which phase. fates: of all steps; those behind a constructor that
     raised are refused, and a step that contradicts its batch is faulty. not_run: reasons of those of which nothing is known.
-    kernels: that they launched.
+    kernels: that they launched. executed: lines of the file under test that ran.
     """
 
     scenario: Scenario
@@ -110,6 +110,8 @@ class Judged:
     not_run: Counter[str] = field(default_factory=Counter)
     reasons: dict[Work, str] = field(default_factory=dict)
     kernels: dict[Work, set[StepKernel]] = field(default_factory=dict)
+    executed: frozenset[int] = frozenset()
+    by_arguments: Counter[str] = field(default_factory=Counter)
 
     def did(self, work: Work, phase: Phase | None = None) -> bool:
         """Whether a step of that work ran, in that phase or in any."""
@@ -134,7 +136,7 @@ class Judge:
 
     def judged(self, scenario: Scenario, recording: Recording) -> Judged:
         """Every step that reached AITER, and those that the file or AITER ended."""
-        made = Judged(scenario)
+        made = Judged(scenario, executed=frozenset(recording.executed))
         if recording.not_started is not None:
             failed = recording.not_started
             made.sightings.append(_not_started(scenario, failed.backend, failed.error, failed.line, failed.says))
@@ -144,6 +146,8 @@ class Judge:
             return made
         for step in recording.steps:
             self._step(made, step)
+        for call in recording.checked:
+            _by_arguments(made, call)
         for failure in recording.failed:
             _failed(made, failure)
         return made
@@ -209,6 +213,21 @@ def _refused_by_aiter(scenario: Scenario, step: RecordedStep, outcome: Outcome) 
         scenario,
         step.kind,
     )
+
+
+def _by_arguments(made: Judged, call: CheckedCall) -> None:
+    """A call of which only the arguments are judged."""
+    work = Work.of(made.scenario, call.backend, call.kind)
+    made.ran[work, call.phase] += 1
+    made.by_arguments[call.name] += 1
+    made.fates[Fate.FAULTY if call.faults else Fate.CLEAN] += 1
+    for fault in call.faults[:1]:
+        severity = Severity.WRITE if fault.is_write else Severity.READ
+        signature, message = f"arguments/{call.name}/{fault.subject}", one_line(fault.message)
+        at = _at(call.line)
+        made.sightings.append(
+            Sighting(signature, severity, work.shape, work.rows, call.phase, message, None, None, at, made.scenario, call.kind)
+        )
 
 
 def _failed(made: Judged, failed: StepFailed) -> None:

@@ -12,11 +12,14 @@ from backend.real.noted_call import SourceLine
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.headline import headline, question_tests
-from fuzz.report.model import Code, Report, Result, Section, Test
+from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from reprod.case_line import case_line
 from reprod.text import one_line
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")
+
+SHOWN = 5
+"""Functions of which the report says how little of them ran; gate.json has every one."""
 
 
 def report(
@@ -34,22 +37,52 @@ def report(
     return Report(
         title=f"aiterfuzz gate {change.label}",
         verdict=found.verdict,
-        headline=headline(found.verdict, subject, has, rest),
+        headline=headline(found.verdict, subject, has, rest, _limits(found, change)),
         notice=notice(change.device),
         about=(*_about(who, change), *(_about("base", base) if base is not None else ())),
-        sections=(Section("", HEADER, tuple(_rows_of(found.faults))),) if found.faults else (),
+        sections=(*_faults(found), *_executed(change)),
         explained=tuple(explained),
-        notes=(*_mended(found), *_changed(found)),
+        notes=(*_mended(found), *_changed(found), *_change_run(found)),
         tests=(*(_test(fault, gate) for fault in found.faults), *question_tests(found.verdict)),
         plain={
             "faults": [_plain_fault(fault) for fault in found.faults],
             "mended": [_plain_fault(fault) for fault in found.mended],
+            "executed": None if change.executed is None else change.executed.plain(),
+            "changed_lines": None if found.change_run is None else to_plain(found.change_run),
             "decisions": to_plain(found.decisions),
             "changed": to_plain(found.changed),
             "change": _plain_examined(change),
             "base": None if base is None else _plain_examined(base),
         },
     )
+
+
+def _faults(found: Comparison) -> Iterator[Section]:
+    if found.faults:
+        yield Section("", HEADER, tuple(_rows_of(found.faults)))
+
+
+def _limits(found: Comparison, change: Examined) -> tuple[str, str]:
+    """What a clean headline says of what ran: of the file, and of the changed lines where some did not."""
+    if change.executed is None:
+        return "", ""
+    within, besides = change.executed.headline_says()
+    ran = found.change_run
+    part = f"{len(ran.lines - ran.ran):,} of {len(ran.lines):,} changed lines did not run" if ran and ran.not_run else ""
+    return within, "; ".join(each for each in (part, besides) if each)
+
+
+def _executed(change: Examined) -> Iterator[Section]:
+    """What of the file did not run: by function, and the calls into AITER."""
+    ran = change.executed
+    if ran is None:
+        return
+    rows = tuple((Code(name), f"{lines:,} of {of:,}") for name, lines, of in ran.least_run)
+    if rows:
+        yield Section("Least executed:", ("function", "lines run"), rows[:SHOWN], left_out=max(len(rows) - SHOWN, 0))
+    calls = tuple((Code(each.name), str(each.line)) for each in ran.calls_not_run)
+    if calls:
+        yield Section("Calls into AITER that did not run:", ("function", "line"), calls, room=Room.PAGES)
 
 
 def _about(which: str, examined: Examined) -> Iterator[str]:
@@ -59,6 +92,11 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
         f"({examined.random:,} of them random), {counts.ran:,} steps judged, {counts.refused:,} refused by the file or AITER, "
         f"{counts.unjudged:,} not judged"
     )
+    if examined.executed is not None:
+        yield f"  {examined.executed.says()}"
+    if examined.by_arguments:
+        names = ", ".join(f"{name} {count:,}" for name, count in examined.by_arguments.items())
+        yield f"  kernels not run, the arguments of their calls judged: {names}"
     if examined.warning:
         yield f"  {examined.warning}"
     for reason, count in examined.not_run.items():
@@ -128,6 +166,11 @@ def _changed(found: Comparison) -> Iterator[str]:
     yield "no other decision differs" if found.changed else "no decision differs from the base's"
 
 
+def _change_run(found: Comparison) -> Iterator[str]:
+    if found.change_run is not None:
+        yield found.change_run.says()
+
+
 def difference(old: DecisionRow, new: DecisionRow) -> str:
     """What differs between two rows of the same shape."""
     return f"{new.num_head} heads, {new.kv_dtype} KV: {_short(old)} -> {_short(new)}"
@@ -166,5 +209,5 @@ def _plain_fault(fault: Fault) -> dict[str, Any]:
 
 
 def _plain_examined(examined: Examined) -> dict[str, Any]:
-    names = ("label", "aiter", "device", "scenarios", "random", "counts", "not_run", "warning", "peak_memory")
+    names = ("label", "aiter", "device", "scenarios", "random", "counts", "not_run", "warning", "peak_memory", "by_arguments")
     return {name: to_plain(getattr(examined, name)) for name in names}

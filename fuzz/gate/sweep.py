@@ -5,6 +5,7 @@ Scenarios are plain data; nothing here knows a framework's source or what is wro
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,8 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
         for num_head in heads:
             yield _data_parallel(one, num_head, release)
             yield _drafting(one, num_head, release)
+            yield _draft_model(one, num_head, release)
+            yield _prefill(one, num_head, release)
             yield _long(one, num_head, release)
         yield _several_backends(one, heads, release)
 
@@ -104,6 +107,25 @@ def _drafting(tensors: Tensors, num_head: int, release: str) -> Scenario:
         Step(StepKind.TARGET_VERIFY, (9, 7, 3000), graph=True),
     )
     return Scenario(_name("drafting", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
+
+
+def _draft_model(tensors: Tensors, num_head: int, release: str) -> Scenario:
+    """The draft model's own decode steps, one backend each, eager and from a graph that pads."""
+    config = dataclasses.replace(_config(tensors, num_head, 4), is_draft=True, graph_batches=(4,))
+    lens = (5, 300)
+    steps = (Step(StepKind.MULTI_STEP_DRAFT, lens), Step(StepKind.MULTI_STEP_DRAFT, lens, graph=True))
+    return Scenario(_name("draft model", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
+
+
+def _prefill(tensors: Tensors, num_head: int, release: str) -> Scenario:
+    """Prompts whole, then behind a prefix."""
+    steps = (
+        Step(StepKind.PREFILL, (1, 300, 77)),
+        Step(StepKind.PREFILL, (400, 9), query_lens=(33, 9)),
+        Step(StepKind.PREFILL, (5,)),
+    )
+    config = dataclasses.replace(_config(tensors, num_head, None), graph_batches=())
+    return Scenario(_name("prefill", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
 
 
 def _long(tensors: Tensors, num_head: int, release: str) -> Scenario:

@@ -316,8 +316,8 @@ def test_files_that_cannot_be_driven(changed: Change, old: str, new: str, messag
         ),
         (
             "            mla_decode_fwd(q, k_buffer_flat, o, **kwargs)\n            return o\n",
-            "            mla_prefill_fwd(q)\n            return o\n",
-            r"mla_prefill_fwd .* nothing serves it",
+            "            paged_attention_ragged(q)\n            return o\n",
+            r"paged_attention_ragged .* nothing serves it",
         ),
     ],
 )

@@ -17,10 +17,12 @@ from typing import Any
 from backend.aiter.arguments import TargetGpu
 from backend.errors import CannotRunError
 from backend.real.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots, operation
+from backend.real.frameworks.by_arguments import REDUCE, SIGNATURES, argument_faults, is_checked, result_of
 from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.record import ArgumentFault
 from backend.real.handlers import STAGE_1
 from backend.real.noted_call import SourceLine
-from backend.real.observe import CallWatcher, DecodeSeen
+from backend.real.observe import CallWatcher, DecodeSeen, line_in
 from backend.real.python.modules import LazyModule, Root, VirtualPackages
 from backend.real.python.poison import Undecidable
 from backend.real.torch_shim import GpuFacts, VirtualGpu
@@ -46,17 +48,20 @@ _ANY_ARGUMENTS = inspect.signature(lambda *args, **kwargs: None)
 class OperationLog:
     """Handlers in front of handlers: while a graph is captured, operations are kept, so that a replay does them again.
 
-    splits: KV splits that AITER's own Python handed to stage 1 last, None where none of it runs.
+    splits: KV splits that AITER's own Python handed to stage 1 last, None where none of it runs. file: under test.
+    by_arguments: calls of kernels that are not run here, with what is wrong with their arguments and where they were made.
     """
 
     inner: Handlers
+    file: str = ""
     captured: list[OpCall] | None = None
     others: list[str] = field(default_factory=list)
     splits: int | None = None
+    by_arguments: list[tuple[str, tuple[ArgumentFault, ...], SourceLine | None]] = field(default_factory=list)
 
     def serves(self, name: str) -> bool:
-        """As the inner handlers, and the optional decode kernels."""
-        return self.inner.serves(name) or name in OPTIONAL_MODULES.values()
+        """As the inner handlers, the optional decode kernels, and calls of which the arguments are looked at."""
+        return self.inner.serves(name) or name in OPTIONAL_MODULES.values() or name in SIGNATURES
 
     def handle(self, call: OpCall) -> Any:
         """Keep it while capturing, then as the inner handlers; an optional kernel's name is noted in `others`."""
@@ -71,6 +76,9 @@ class OperationLog:
         if call.name in OPTIONAL_MODULES.values():
             self.others.append(call.name)
             return None
+        if is_checked(call):
+            self.by_arguments.append((call.name, argument_faults(call), line_in(self.file)))
+            return result_of(call)
         return self.inner.handle(call)
 
     @contextlib.contextmanager
@@ -112,7 +120,7 @@ def process(
     fakes: values by bare name for the framework's package. CannotRunError where the file needs what nobody declared.
     """
     facts = GpuFacts(device.arch.value, device.num_cu)
-    log = OperationLog(handlers)
+    log = OperationLog(handlers, source.target.filename)
     with contextlib.ExitStack() as stack:
         stack.callback(_collect)
         stack.enter_context(_environment(environment))
@@ -122,6 +130,8 @@ def process(
         present = {name for name in OPTIONAL_MODULES if aiter.tree is not None and aiter.tree.index(name) is not None}
         optional = {OPTIONAL_MODULES[name]: operation(OPTIONAL_MODULES[name], _ANY_ARGUMENTS, log) for name in present}
         absent = frozenset(OPTIONAL_MODULES) - present
+        stand_in = [name for name in SIGNATURES if name != REDUCE or aiter.tree is None]
+        optional |= {name: operation(name, SIGNATURES[name], log) for name in stand_in}
         roots = [Root(source.framework.name, source.tree, fakes), *extra_roots]
         roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent)
         packages = stack.enter_context(VirtualPackages(roots))

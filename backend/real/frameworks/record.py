@@ -126,6 +126,30 @@ class RecordedStep:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ArgumentFault:
+    """An argument of a call that does not fit the others, or the batch. subject: the argument; is_write: what is past an end is
+    written."""
+
+    subject: str
+    message: str
+    is_write: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedCall:
+    """A call into AITER whose kernel is not run here, only its arguments looked at. step, phase, kind, backend: as a
+    RecordedStep's."""
+
+    step: int
+    phase: Phase
+    kind: StepKind
+    backend: int
+    name: str
+    faults: tuple[ArgumentFault, ...]
+    line: SourceLine | None
+
+
 class Says(StrEnum):
     """Whose answer an exception is."""
 
@@ -169,6 +193,8 @@ class Recording:
     """All that one scenario gave, in order. not_started: the constructor that raised, which ends a scenario before any step.
 
     unknown_calls: functions outside the file under test that could not be had, were called, and did nothing.
+    executed: lines of the file under test that ran, ascending; empty where nobody measured them. checked: calls of steps
+    whose kernels are not run here.
     """
 
     scenario: str
@@ -176,6 +202,8 @@ class Recording:
     failed: tuple[StepFailed, ...]
     not_started: NotStarted | None = None
     unknown_calls: tuple[str, ...] = ()
+    executed: tuple[int, ...] = ()
+    checked: tuple[CheckedCall, ...] = ()
 
     @property
     def refused(self) -> str | None:

@@ -10,7 +10,16 @@ from typing import Any
 from backend.aiter.arguments import Int32Array
 from backend.errors import CannotRunError
 from backend.real.frameworks.process import Process, line_of, refuses
-from backend.real.frameworks.record import NotStarted, Phase, RecordedStep, Recording, Says, StepFailed, StrayKernelAccess
+from backend.real.frameworks.record import (
+    CheckedCall,
+    NotStarted,
+    Phase,
+    RecordedStep,
+    Recording,
+    Says,
+    StepFailed,
+    StrayKernelAccess,
+)
 from backend.real.frameworks.scenarios import Scenario, StepKind
 from backend.real.handlers import AiterRefuses
 from backend.real.observe import DecodeSeen, captured_splits, decode_arguments
@@ -40,11 +49,13 @@ class Recorder:
     scenario: Scenario
     steps: list[RecordedStep] = field(default_factory=list)
     failed: list[StepFailed] = field(default_factory=list)
+    checked: list[CheckedCall] = field(default_factory=list)
 
     def recording(self) -> Recording:
         """Gives what was collected so far."""
         called = tuple(self.running.packages.called)
-        return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed), unknown_calls=called)
+        checked = tuple(self.checked)
+        return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed), unknown_calls=called, checked=checked)
 
     def refusal(self, backend: int, error: Exception) -> Recording:
         """The recording of a constructor that raises. backend: which one of the scenario."""
@@ -76,11 +87,14 @@ class Recorder:
         self, step: int, backend: int, phase: Phase, kind: StepKind, decodes: list[DecodeSeen], truth: Callable[[int], Truth]
     ) -> None:
         """Keep each decode call as it stands now, with `truth` of its number; a step without a call has failed."""
-        if not decodes:
+        looked_at = self.running.operations.by_arguments
+        self.checked += [CheckedCall(step, phase, kind, backend, *each) for each in looked_at]
+        if not decodes and not looked_at:
             other = next(iter(self.running.operations.others), None)
             error = f"mla_decode_fwd is not called, but {other}" if other else "mla_decode_fwd is not called"
             self.failed.append(StepFailed(self.scenario.name, step, phase, kind, backend, error, None, other))
         self.running.operations.others.clear()
+        looked_at.clear()
         strays = tuple(StrayKernelAccess(s.kernel, s.is_write, s.lanes, s.past_end) for s in self.running.guard.strays)
         self.running.guard.strays.clear()
         for call, seen in enumerate(decodes):

@@ -22,6 +22,7 @@ class StepKind(StrEnum):
     """What a step does, in sglang's words."""
 
     DECODE = "decode"  # one query row a request
+    PREFILL = "prefill"  # query_lens rows a request, else kv_lens; its kernels are not run, their arguments judged
     TARGET_VERIFY = "target_verify"  # MTP: draft_tokens rows a request, kv = kv_len + draft_tokens
     DRAFT_EXTEND = "draft_extend"  # the draft model catches up: query_lens rows a request
     MULTI_STEP_DRAFT = "multi_step_draft"  # the draft model's decode steps, one backend each
@@ -65,8 +66,8 @@ class Step:
     """One forward pass.
 
     kv_lens: KV tokens of each request before this step's draft tokens (in decode: with this step's token).
-    query_lens: rows of each request, for draft_extend; empty: the draft tokens. graph: replay the smallest captured
-    graph that takes the batch, padding the rest. backend: which of the scenario's backends.
+    query_lens: rows of each request, for draft_extend and prefill; empty: the draft tokens, or all. graph: replay the
+    smallest captured graph that takes the batch, padding the rest. backend: which of the scenario's backends.
     """
 
     kind: StepKind
@@ -108,8 +109,10 @@ class Scenario:
                 _require(
                     f"{where}.graph", batch, batch <= config.max_batch, f"at most the largest captured batch {config.max_batch}"
                 )
-            if step.kind is not StepKind.DECODE:
-                _require(f"{where}.kind", step.kind, config.draft_tokens is not None, "decode, where draft_tokens is null")
+            if step.kind not in (StepKind.DECODE, StepKind.PREFILL):
+                _require(
+                    f"{where}.kind", step.kind, config.draft_tokens is not None, "decode or prefill, where draft_tokens is null"
+                )
 
 
 def _require(field: str, given: object, holds: bool, allowed: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from backend.aiter.arguments import TargetGpu
-from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM
+from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.aiter_ops import AiterSource, Handlers
 from backend.real.frameworks.fetch import BackendSource
@@ -38,6 +38,7 @@ CONTEXT_SLACK = 64
 
 FORWARD_MODES = {
     StepKind.DECODE: ("DECODE",),
+    StepKind.PREFILL: ("EXTEND",),
     StepKind.TARGET_VERIFY: ("TARGET_VERIFY",),
     StepKind.DRAFT_EXTEND: ("DRAFT_EXTEND_V2", "DRAFT_EXTEND"),
     StepKind.MULTI_STEP_DRAFT: ("DECODE",),
@@ -161,6 +162,8 @@ class _Run:
             kv_lens, query_lens = tuple(n + drafts for n in step.kv_lens), (drafts,) * count
         elif step.kind is StepKind.DRAFT_EXTEND:
             kv_lens, query_lens = step.kv_lens, step.query_lens or (drafts,) * count
+        elif step.kind is StepKind.PREFILL:
+            kv_lens, query_lens = step.kv_lens, step.query_lens or step.kv_lens
         else:
             kv_lens, query_lens = step.kv_lens, (1,) * count
         ahead = drafts if step.kind is StepKind.MULTI_STEP_DRAFT else 0
@@ -185,10 +188,32 @@ class _Run:
             positions=_positions(batch).to("cuda"),
         )
         forward_batch = self._forward_batch(which, batch.kind, tensors, batch.query_lens)
+        if batch.kind is StepKind.PREFILL:
+            self._prefill(at, which, batch, forward_batch)
+            return
         backend.init_forward_metadata(forward_batch)
         inner = backend.attn_backends if batch.kind is StepKind.MULTI_STEP_DRAFT else [backend]
         for one in inner:
             self._forward(one, which, batch.kind, sum(batch.query_lens), forward_batch)
+        self._record(at, which, Phase.EAGER, batch, self.recorder.taken(), padded=0, fill=0)
+
+    def _prefill(self, at: int, which: int, batch: Batch, forward_batch: Any) -> None:
+        """A prefill as sglang's MLA layers make it: heads of 192 and 128; behind a prefix of a bf16 cache, absorbed too."""
+        prefix = [kv - rows for kv, rows in zip(batch.kv_lens, batch.query_lens, strict=True)]
+        forward_batch.extend_seq_lens = torch.tensor(batch.query_lens, dtype=torch.int32, device="cuda")
+        forward_batch.extend_seq_lens_cpu = list(batch.query_lens)
+        forward_batch.extend_prefix_lens = torch.tensor(prefix, dtype=torch.int32, device="cuda")
+        forward_batch.extend_prefix_lens_cpu = prefix
+        backend, config, pool = self.backends[which], self.scenario.backends[which], self.pools[which]
+        backend.init_forward_metadata(forward_batch)
+        tokens, name = sum(batch.query_lens), f"{BACKEND_CLASS}.forward_extend"
+        absorbed = any(prefix) and config.kv_dtype is DType.BF16
+        for layer in (pool.prefill_layer, pool.layer) if absorbed else (pool.prefill_layer,):
+            q = torch.empty((tokens, config.num_head, layer.qk_head_dim), dtype=torch.bfloat16, device="cuda")
+            k = torch.empty((tokens, layer.tp_k_head_num, layer.qk_head_dim), dtype=torch.bfloat16, device="cuda")
+            v = k[..., : layer.v_head_dim]
+            known = {"q": q, "k": k, "v": v, "layer": layer, "forward_batch": forward_batch, "save_kv_cache": False}
+            call_by_name(backend.forward_extend, known, name)
         self._record(at, which, Phase.EAGER, batch, self.recorder.taken(), padded=0, fill=0)
 
     def _forward(self, backend: Any, which: int, kind: StepKind, tokens: int, forward_batch: Any) -> Any:
@@ -248,7 +273,7 @@ class _Run:
         )
 
     def _spec_info(self, kind: StepKind, config: BackendConfig, query_lens: tuple[int, ...]) -> Any:
-        if kind is StepKind.DECODE:
+        if kind in (StepKind.DECODE, StepKind.PREFILL):
             return None
         drafts = config.draft_tokens or 1
         accepted = torch.tensor(query_lens, dtype=torch.int32, device="cuda")

@@ -71,6 +71,23 @@ class SglangState:
         )
 
 
+PREFILL_HEAD_DIM = 128
+"""Of k without rope, and of v, where a layer's keys are expanded from the latent: DeepSeek's qk_nope_head_dim, v_head_dim."""
+
+
+class Projection:
+    """kv_b_proj: latents (tokens, 512) to keys and values (tokens, heads * 256), of which only the shape matters."""
+
+    weight = Declared("kv_b_proj.weight", dtype=torch.bfloat16)
+
+    def __init__(self, heads: int) -> None:
+        self._heads = heads
+
+    def __call__(self, latent: torch.Tensor) -> tuple[torch.Tensor, None]:
+        shape = latent.shape[0], self._heads * 2 * PREFILL_HEAD_DIM
+        return torch.zeros(shape, dtype=torch.bfloat16, device="cuda"), None
+
+
 class RequestPool:
     """Requests and their KV rows: request row r, token t lies in KV row slots[r, t]; no two share one, row 0 is padding's."""
 
@@ -108,6 +125,21 @@ class RequestPool:
             v_scale=None,
             is_cross_attention=False,
             sliding_window_size=-1,
+        )
+
+        heads, rope = config.num_head, QK_HEAD_DIM - V_HEAD_DIM
+        self.prefill_layer = Declared(
+            "layer",
+            probes,
+            **{
+                **self.layer.__dict__,
+                "tp_k_head_num": heads,
+                "tp_v_head_num": heads,
+                "qk_head_dim": PREFILL_HEAD_DIM + rope,
+                "head_dim": PREFILL_HEAD_DIM + rope,
+                "v_head_dim": PREFILL_HEAD_DIM,
+                "kv_b_proj": Projection(heads),
+            },
         )
 
     def take(self, kv_lens: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 
 from backend.aiter.arguments import TargetGpu
 from backend.case import NUM_CU, Arch, DType
 from backend.real.aiter_ops import open_aiter
 from backend.real.frameworks.decide import Driver, decision_table
+from backend.real.frameworks.executed import ExecutedLines
 from backend.real.frameworks.fetch import open_source, with_text
 from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import Scenario
@@ -27,6 +29,7 @@ class ScenarioWorker:
         self.source = self.opened if text is None else with_text(self.opened, text)
         module, _, kind = self.source.framework.driver.partition(":")
         self.driver: Driver = getattr(importlib.import_module(module), kind)(self.source, self.aiter)
+        self.executed = ExecutedLines(self.source.target)
 
     def about(self) -> dict[str, str | None]:
         """What runs: source, framework, file under test, AITER's release and where its Python is, and what to warn of."""
@@ -46,4 +49,6 @@ class ScenarioWorker:
     def run(self, scenario: Scenario, environment: dict[str, str]) -> Recording:
         """Run a scenario in a fresh framework process."""
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
-        return self.driver.run(scenario, PlannerHandlers(self.aiter.host, self.aiter.release, device), environment)
+        handlers = PlannerHandlers(self.aiter.host, self.aiter.release, device)
+        made, lines = self.executed.during(lambda: self.driver.run(scenario, handlers, environment))
+        return dataclasses.replace(made, executed=lines)
