@@ -32,6 +32,7 @@ class LauncherRules:
     asks_for_causal: whether it asks the table for kernels with the causal flag set. always_passes_o: whether o is passed to
     non-persistent kernels too. out_16_nosplit: that kernarg, by the number of splits, where o is not passed; where it is, the
     kernarg is the number of splits. fp8_q_needs_scales: whether it checks that q_scale and kv_scale are there for an fp8 q.
+    checks_end_process: a failed check of it is std::abort (AITER_CHECK, from a6bb49937 on), not an exception (TORCH_CHECK).
     """
 
     route: RouteRule
@@ -40,6 +41,7 @@ class LauncherRules:
     always_passes_o: bool
     out_16_nosplit: Callable[[int], int]
     fp8_q_needs_scales: bool
+    checks_end_process: bool
 
 
 @dataclass(frozen=True, slots=True)

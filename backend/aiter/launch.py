@@ -249,12 +249,13 @@ def _plan(
         return Refusal(
             "mla_decode_fwd", f"{f'release {release.name}' if table is None else table.label} has no argument causal"
         )
+    ends = release.launcher.checks_end_process
     missing = _missing_scale(release, shape)
     if missing is not None:
-        return Refusal("mla_decode_stage1_asm_fwd", missing)
+        return Refusal("mla_decode_stage1_asm_fwd", missing, ends_process=ends)
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
-        return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key)
+        return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key, ends_process=ends)
     values = kernarg_values(release, key, kernel, shape.page_size, shape.splits, shape.qk_head_dim)
     if shape.kv_dtype is DType.FP8 and shape.q_dtype is not DType.FP8 and not shape.kv_scale:
         values["ptr_KVSCALE"] = 0  # the launcher leaves it null, and no kernel asks

@@ -40,12 +40,14 @@ class PlannerRules:
     """get_mla_metadata_v1 of a built-in release, as what it differs by.
 
     has_v1_0: whether there is a planner v1_0 and the argument intra_batch_mode. has_page_size: whether it takes a page size.
-    fast: the planner of fast_mode.
+    fast: the planner of fast_mode. checks_end_process: a failed check of it or of a planner is std::abort (AITER_CHECK, from
+    c16d44b93 on), not an exception (TORCH_CHECK).
     """
 
     has_v1_0: bool
     has_page_size: bool
     fast: FirstFastRules | FastRules
+    checks_end_process: bool
 
 
 V1_0_TOKENS_PER_PIECE = 196

@@ -113,7 +113,9 @@ _RELEASE_2025_11 = Release(
         has_intra_batch_mode=False,
         counts_split_cap=False,
     ),
-    planners=BuiltInPlanning(PlannerRules(has_v1_0=False, has_page_size=False, fast=FirstFastRules())),
+    planners=BuiltInPlanning(
+        PlannerRules(has_v1_0=False, has_page_size=False, fast=FirstFastRules(), checks_end_process=False)
+    ),
     fold=NativeOrFolded(native=fold.native_2025_11, foldable=range(32, 512 + 1, 16), only_one_query=True),
     splits=SplitSearch(head_counts=(16, 128), fp8_blocks=splits.FP8_BLOCK, rounds_total_up=False, second_cap=SecondCap.NONE),
     launcher=LauncherRules(
@@ -123,6 +125,7 @@ _RELEASE_2025_11 = Release(
         always_passes_o=True,
         out_16_nosplit=decode_rules.zero_without_o,
         fp8_q_needs_scales=False,
+        checks_end_process=False,
     ),
     decode=DecodeRules(
         leaves_persistent_mode=decode_rules.stays_persistent,
@@ -171,6 +174,7 @@ _RELEASE_2026_06 = Release(
                 trims_causal=planner_rules.trims_always,
                 has_parallel_path=False,
             ),
+            checks_end_process=False,
         )
     ),
     fold=NativeOrFolded(native=fold.native_2026_06, foldable=range(32, 128 + 1, 16), only_one_query=False),
@@ -182,6 +186,7 @@ _RELEASE_2026_06 = Release(
         always_passes_o=False,
         out_16_nosplit=decode_rules.zero_without_o,
         fp8_q_needs_scales=True,
+        checks_end_process=True,
     ),
     decode=DecodeRules(
         leaves_persistent_mode=decode_rules.stays_persistent,
@@ -227,6 +232,7 @@ _RELEASE_2026_08 = dataclasses.replace(
                 trims_causal=planner_rules.trims_if_causal,
                 has_parallel_path=True,
             ),
+            checks_end_process=True,
         )
     ),
     fold=NativeOrFolded(native=fold.native_2026_08, foldable=range(32, 128 + 1, 16), only_one_query=False),
@@ -240,6 +246,7 @@ _RELEASE_2026_08 = dataclasses.replace(
         always_passes_o=False,
         out_16_nosplit=decode_rules.one_for_one_split,
         fp8_q_needs_scales=True,
+        checks_end_process=True,
     ),
     decode=DecodeRules(
         leaves_persistent_mode=decode_rules.leaves_at_large_batches,

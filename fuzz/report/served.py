@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from backend.path import ENDS_PROCESS
 from fuzz.campaign.report import AITER, CallShape, read_refused_as
 from fuzz.campaign.summary import CampaignSummary
 
@@ -55,7 +56,7 @@ class RefusedShapes:
         """`TP2 with 5 to 8 query rows (gfx950, q fp8, KV fp8, AITER 2026-06): AITER refuses (why); a server raises`."""
         where = f"{self.arch}, q {self.q_dtype}, KV {self.kv_dtype}, AITER {self.release}"
         some = f" some, {self.ran:,} ran" if self.ran else ""
-        after = "; a server raises" if self.who == AITER else ""
+        after = "; a server raises" if self.who == AITER and ENDS_PROCESS not in self.reason else ""
         who = "AITER refuses" if self.who == AITER else "the backend's rule refuses"
         return f"{name} with {rows_in_words(self.rows)} ({where}): {who}{some} ({self.reason}){after}"
 

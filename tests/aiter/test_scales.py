@@ -6,6 +6,7 @@ import pytest
 
 from backend.case import Case, DType
 from backend.findings import FindingKind, Party
+from backend.path import ENDS_PROCESS
 from backend.path import Path as CasePath
 from reprod.blame import ContractVerdict, blame
 from reprod.script import script_text
@@ -19,7 +20,7 @@ BF16 = BF16_Q.replace(kv_dtype=DType.BF16)
 @pytest.mark.parametrize("release", ["2026-06", "2026-08"])
 def test_an_fp8_q_without_a_scale_is_refused_in_aiters_words(release: str, missing: str) -> None:
     outcome = CasePath().run(BASE.replace(release=release, **{missing: False}))
-    assert outcome.refused == "fp8 Q requires q_scale and kv_scale"
+    assert outcome.refused == f"fp8 Q requires q_scale and kv_scale{ENDS_PROCESS}"
     assert not outcome.faulty
 
 

@@ -86,6 +86,16 @@ def sizing_arguments(line: dict[str, Any]) -> SizingArguments:
     )
 
 
+RECORDED_WORDS = 160
+"""Characters of a planner's refusal that the recordings kept."""
+
+
+def same_words(said: str | None, reason: str) -> bool:
+    """Whether a planner refuses in the recorded words, as far as those were kept; they begin with the check's name."""
+    words = reason.removeprefix("TORCH_CHECK: ")
+    return said is not None and (said == words or (len(reason) == RECORDED_WORDS and said.startswith(words)))
+
+
 def written(line: dict[str, Any], buffer: str) -> dict[int, int]:
     """Words that a recorded planner wrote to a buffer, by number."""
     runs = line["written"].get(buffer, [])

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from backend.aiter.codefiles import open_source
-from backend.case import Arch, Case, DType
+from backend.aiter.release import release
+from backend.case import RELEASES, Arch, Case, DType
 from backend.errors import UsageError
 from backend.host import Basis
 from backend.outcome import Outcome
+from backend.path import ENDS_PROCESS
 from backend.path import Path as CasePath
 from backend.revision.revision import Revision, host_of
 from fuzz.gate.policy import gate_policy
@@ -106,3 +108,27 @@ def test_a_failed_check_of_the_planner_raises_or_ends_the_process(aiter_checkout
     refused = path.run(case).refused
     assert "get_mla_metadata_v1_2_device: only supports #heads in [16, 64, 128]" in (refused or "")
     assert ("ends the process" in (refused or "")) == ends
+
+
+REFUSED = {
+    "no kernel for nine queries": {"num_head": 16, "kv_lens": (90,), "max_seqlen_q": 9, "kv_dtype": DType.FP8},
+    "no plan for 8 heads": {"num_head": 8, "kv_lens": (40,), "q_dtype": DType.FP8, "kv_dtype": DType.FP8},
+    "no plan for 24 heads": {"num_head": 24, "kv_lens": (40,)},
+}
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("name", RELEASES)
+def test_built_in_rules_end_the_process_where_the_text_does(aiter_checkout: Path, name: str) -> None:
+    """The launcher's checks abort from a6bb49937 on, the planners' from c16d44b93 on; a switch has the text evaluated."""
+    source = open_source(f"{aiter_checkout}@{release(name).commit}")
+    built_in, evaluated = CasePath(), CasePath(Revision(source, {"AITER_ENABLE_EXPERIMENTAL": "0"}))
+    seen: list[bool] = []
+    for said, fields in REFUSED.items():
+        case = Case(**fields, release=name, backend="direct")  # type: ignore[arg-type]
+        refused = [path.run(case).refused for path in (built_in, evaluated)]
+        ends = [each is not None and ENDS_PROCESS in each for each in refused]
+        assert (refused[0] is None, ends[0]) == (refused[1] is None, ends[1]), (said, refused)
+        seen += [ends[0]] if refused[0] is not None else []
+    assert seen
+    assert any(seen) == (name != "2025-11")

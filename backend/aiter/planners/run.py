@@ -73,7 +73,7 @@ def plan_by_rules(
     planner = planner_for(arguments.fast_mode, arguments.intra_batch_mode)
     launch = _not_launched(planners, arguments) or _launch(planners, planner, device, arguments, allocated)
     if isinstance(launch, str):
-        return _rejected(planner, launch, allocated)
+        return _rejected(planner, launch, allocated, planners.checks_end_process)
     kernel = launch.kernel if compiled else _plain(launch.kernel)
     arena = thread_arena()
     branches = arena.plan(kernel, launch.arguments)
@@ -330,8 +330,8 @@ def _read_only(values: Int32Array) -> Int32Array:
     return view
 
 
-def _rejected(planner: PlannerName, reason: str, allocated: BufferSizes) -> Plan:
+def _rejected(planner: PlannerName, reason: str, allocated: BufferSizes, ends_process: bool) -> Plan:
     nothing: Int32Array = np.empty(0, np.int32)
     no_marks: Marks = np.empty(0, np.uint8)
     buffers = {name: PlannedBuffer(name, getattr(allocated, name), 0, nothing, no_marks) for name in BUFFER_NAMES}
-    return Plan(planner=planner, rejected=reason, buffers=buffers)
+    return Plan(planner=planner, rejected=reason, buffers=buffers, ends_process=ends_process)
