@@ -99,7 +99,8 @@ def line(status: Status, rate: float) -> str:
     ]
     if status.losses:
         parts.append(f"{status.losses} lost")
-    parts.append(status.closing or f"{in_minutes(_left(status, rate))} left")
+    left = "starting" if not status.cases else f"{in_minutes(_left(status, rate))} left"
+    parts.append(status.closing or left)
     return ", ".join(parts)
 
 
