@@ -70,6 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     check(arguments)
     say_what_the_fence_lacks()
+    from backend.real.frameworks.fetch import LENT, lies_alone
+
+    if arguments.base is not None and lies_alone(arguments.source):
+        say(f"{arguments.source} lies in no package: all around it is the base's")
+        arguments.source += f"{LENT}{arguments.base}"
+        return _source(arguments, started)
     with compiling():
         return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started)
 

@@ -11,6 +11,7 @@ Nothing is installed, nothing of it is imported.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -72,8 +73,38 @@ def from_here(given: str) -> str:
     return given
 
 
+LENT = " in the tree of "
+"""Between a file that lies in no package and the source whose package gives the rest."""
+
+
+def lies_alone(given: str) -> bool:
+    """Whether it is a copied file of a framework's backend, which lies in no package: by its name, or by what it defines."""
+    file = Path(given)
+    if file.suffix != ".py" or not file.is_file():
+        return False
+    text = file.read_text(encoding="utf-8", errors="replace")
+    classes = [framework.backend_class for framework in FRAMEWORKS.values()]
+    if not any(re.search(rf"^class {name}\b", text, re.MULTILINE) for name in classes):
+        return False
+    try:
+        _single_file(given, file.resolve())
+    except CannotRunError:
+        return True
+    return False
+
+
+def _in_a_lent_tree(given: str, file: Path, tree: BackendSource) -> BackendSource:
+    """The file in the place of the one that the tree has."""
+    if not re.search(rf"^class {tree.framework.backend_class}\b", text := file.read_text(encoding="utf-8"), re.MULTILINE):
+        raise CannotRunError(f"{given}: {file} has no class {tree.framework.backend_class}, and is no file of that framework")
+    return dataclasses.replace(with_text(tree, text), given=given)
+
+
 def open_source(given: str) -> BackendSource:
     """Open what a person named; UsageError for a form that is not understood, CannotRunError for what is not to be had."""
+    file, lent, tree = given.partition(LENT)
+    if lent:
+        return _in_a_lent_tree(given, Path(file), open_source(tree))
     pinned = re.fullmatch(r"([A-Za-z0-9_-]+)==([A-Za-z0-9.+!_-]+)", given)
     if pinned is not None:
         framework, version = FRAMEWORKS.get(pinned[1].lower()), pinned[2]
