@@ -84,7 +84,8 @@ CLOCK = "AITERFUZZ_TEST_CLOCK"
 class Soak:
     """Runs a campaign to its end and disturbs it on the way.
 
-    kinds: of disturbance, drawn from. kills: what was done, in order. ends: exit codes of the sessions that had to be resumed.
+    kinds: of disturbance; all of them come once, in a random order, before one comes again. to_come: those still to come, which
+    several soaks may share. kills: what was done, in order. ends: exit codes of the sessions that had to be resumed.
     """
 
     arguments: Sequence[str]
@@ -93,6 +94,7 @@ class Soak:
     kinds: Sequence[str] = KINDS
     kills: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
+    to_come: list[str] = field(default_factory=list)
 
     def run(self, seconds: float, pauses: tuple[float, float], limit: float) -> int:
         """Disturbs for `seconds`, then lets it end; its exit code. pauses: between two disturbances, from .. to."""
@@ -119,7 +121,9 @@ class Soak:
                 self._disturb(process, below)
 
     def _disturb(self, process: subprocess.Popen[bytes], below: dict[int, str]) -> None:
-        choice = self.random.choice(self.kinds)
+        if not self.to_come:
+            self.to_come += self.random.sample(self.kinds, len(self.kinds))
+        choice = self.to_come.pop()
         if choice == "clock":
             off = self.random.choice([-36_000, -60, 60, 36_000])
             Path(os.environ[CLOCK]).write_text(str(off))
@@ -130,6 +134,7 @@ class Soak:
         if choice in ("driver", "disk"):  # the process that serves the campaign, and the one that the user started
             victims = [process.pid, *(pid for pid, command in below.items() if "fuzz.cli campaign" in command)]
         if not victims:
+            self.to_come.insert(0, choice)  # not there just now
             return
         number = self.random.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT]) if choice == "child" else signal.SIGKILL
         number = signal.SIGSTOP if choice == "stopped" else number
