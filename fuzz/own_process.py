@@ -1,21 +1,44 @@
-"""A command in a process of its own, so that a library that ends its process cannot say how the command ended.
+"""A command in a process of its own, so that a library that ends its process, or never returns, cannot say how it ended.
 
-Ray does: where its server is lost, its C++ calls exit with status 1, which says of a campaign that it found faults.
+Ray does both: where its server is lost, its C++ calls exit with status 1, which says of a campaign that it found faults; where
+one of its processes dies while it comes up, they wait for it for ever and are deaf to signals.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from backend.errors import CannotRunError
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2)."""
+
+
+_own: list[int] = []
+"""Descriptor of /dev/null in a process that `in_own_process` made; empty in any other."""
+
+
+@contextlib.contextmanager
+def ending_after(seconds: float) -> Iterator[None]:
+    """Ends a process of a command's own where what stands within takes longer, even if no Python runs meanwhile.
+
+    Others, whose end nobody looks after, wait.
+    """
+    if not _own:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_own[0])  # by a thread that needs no interpreter
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def in_own_process(run: Callable[[], int]) -> int:
@@ -30,6 +53,7 @@ def in_own_process(run: Callable[[], int]) -> int:
         os.setpgid(0, 0)  # Ctrl-C comes once, from the parent
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _own.append(os.open(os.devnull, os.O_WRONLY))
         code = run()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -54,6 +78,6 @@ def in_own_process(run: Callable[[], int]) -> int:
     code = os.waitstatus_to_exitcode(status)
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}, which is not its own"
     raise CannotRunError(
-        f"the process of the search {how} (Ray ends the process that it serves when its own servers are gone); what was found "
-        "so far is in the store, go on with --resume"
+        f"the process of the search {how} (Ray ends the process that it serves when its own servers are gone, and is ended "
+        "where they do not come up in time); what was found so far is in the store, go on with --resume"
     )

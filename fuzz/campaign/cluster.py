@@ -25,12 +25,16 @@ from backend.child.ends import EndKind
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost
+from fuzz.own_process import ending_after
 
 OBJECT_STORE_BYTES = 128 << 20
 """What passes through it is a few megabytes a generation; Ray's default takes a third of the memory."""
 
 GET_SECONDS = 60.0
 """To fetch an answer that is known to be ready, from another node at worst."""
+
+START_SECONDS = 180.0
+"""For a Ray that is started here: five on an idle machine; where one of its processes dies meanwhile, it never is."""
 
 REACH_SECONDS = 10.0
 """Until the head of a cluster accepts a connection."""
@@ -121,7 +125,8 @@ class Cluster:
             }
         )
         try:
-            self._ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **local)
+            with ending_after(START_SECONDS):
+                self._ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except Exception as error:  # Ray raises the bare class too, where a part of it does not come up
             self._restore()
             where = f"Ray cluster at {self.address}" if self.address else "a local Ray"

@@ -99,7 +99,18 @@ def test_the_death_of_ray_is_no_find(tmp_path: Path) -> None:
     assert "Traceback" not in folder.with_suffix(".log").read_text()
 
 
-@pytest.mark.parametrize("end", ["sys.exit(1)", "os._exit(1)", "os.kill(os.getpid(), 9)", "ctypes.CDLL(None).exit(1)"])
+NEVER_UP = """
+    import fuzz.campaign.cluster as cluster
+    cluster.START_SECONDS = 0.2
+    ray = cluster.Cluster(None, cluster.Demand("CPU"))
+    ray._ray.init = lambda **_: ctypes.PyDLL(None).sleep(600)  # no Python runs meanwhile
+    with ray:
+        return 0"""
+
+
+@pytest.mark.parametrize(
+    "end", ["sys.exit(1)", "os._exit(1)", "os.kill(os.getpid(), 9)", "ctypes.CDLL(None).exit(1)", NEVER_UP.strip()]
+)
 def test_a_command_that_is_ended_from_below_could_not_run(end: str) -> None:
     program = f"""
 import ctypes, os, sys

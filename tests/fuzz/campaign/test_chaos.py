@@ -1,7 +1,7 @@
 """Chaos: campaigns of which everything is killed, stopped or starved for ten minutes come out as undisturbed ones.
 
-AITERFUZZ_CHAOS_SECONDS and AITERFUZZ_CHAOS_SEED make it shorter and another one. Each round runs to its end and is compared with
-the same cases run without workers, Ray or a store.
+AITERFUZZ_CHAOS_SECONDS and AITERFUZZ_CHAOS_SEED make it shorter and another one. Each round runs to its end and is compared
+with the same cases run without workers, Ray or a store.
 """
 
 from __future__ import annotations
