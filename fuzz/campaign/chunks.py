@@ -16,6 +16,7 @@ from backend.checks.numerics import death_once
 from backend.errors import CannotRunError, RuleFailedError, RuleLostError
 from backend.fate import Fate
 from backend.outcome import Outcome, unmodelled
+from fuzz.asked import facts
 from fuzz.campaign.best_cases import COMMON, Frozen
 from fuzz.campaign.features import better, features, parent
 from fuzz.campaign.outcomes import HANGS, died, label_of
@@ -141,6 +142,7 @@ class _Tally:
             cell.ran += 1
             cell.kernels[outcome.observation.call.launched.code_object] += 1
             cell.ran_as[CallShape.of(case).text] += 1
+            cell.facts.update(facts(case))
         if label.fate in (Fate.FAULTY, Fate.DIED):
             cell.faulty += 1
             cell.signatures[label.text] += 1

@@ -13,9 +13,10 @@ from backend.case import Case
 from backend.codec import dumps, from_plain
 from backend.errors import UsageError
 from backend.fate import Fate
+from fuzz.asked import never_ran
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.frozen_states import Guide, case_at
-from fuzz.campaign.report import CallShape, CellCounts, Label, bucket_end
+from fuzz.campaign.report import CellCounts, Label, bucket_end
 from fuzz.campaign.soundness import damage_is_one_line, require_sound
 from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path
 from fuzz.campaign.store_blobs import unpack_codes
@@ -38,7 +39,7 @@ from fuzz.campaign.summary import (
     is_weather,
 )
 from fuzz.provenance import Provenance
-from fuzz.space import CaseSpace, heads_of
+from fuzz.space import CaseSpace
 from fuzz.verdict import Counts
 
 T = TypeVar("T")
@@ -225,6 +226,7 @@ def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[Coverage
             once,
             dict(counts.ran_as),
             dict(counts.refused_as),
+            tuple(sorted(counts.facts)),
         )
 
 
@@ -322,29 +324,13 @@ def _doubts(
 
 
 def _never_ran(members: Sequence[Member], cells: Sequence[CoverageCell]) -> Iterator[str]:
-    """What was asked for by name, of which no case ran: head counts, releases, architectures, data types."""
-    heads = {cell.num_head for cell in cells if cell.ran}
-    ran_as = [CallShape.read(name) for cell in cells for name in cell.ran_as]
-    releases, archs = {shape.release for shape in ran_as}, {shape.arch for shape in ran_as}
-    q_dtypes, kv_dtypes = {shape.q_dtype for shape in ran_as}, {shape.kv_dtype for shape in ran_as}
-    refused = Counter({cell.num_head: sum(reason.cases for reason in cell.refused) for cell in cells})
-    named: dict[str, None] = {}
-    for config in (member.config for member in members):
-        shapes = {heads_of(config.model, shape): shape.upper() for shape in config.shapes or ()}
-        for count in (*shapes, *(each for each in config.heads or () if each not in shapes)):
-            if count not in heads:
-                shape = f"{shapes[count]} ({count} heads)" if count in shapes else f"{count} heads"
-                why = f"{refused[count]:,} were refused" if refused[count] else "none was drawn"
-                named[f"no case of {shape} ran: {why}"] = None
-        asked = (
-            ("release", config.releases, releases),
-            ("architecture", config.archs, archs),
-            ("q of", (config.q_dtype,) if config.q_dtype else (), q_dtypes),
-            ("a KV cache of", (config.kv_dtype,) if config.kv_dtype else (), kv_dtypes),
-        )
-        for what, names, ran in asked:
-            named |= {f"no case with {what} {name} ran": None for name in names or () if str(name) not in ran}
-    yield from named
+    """What was asked for by name, of which no case ran."""
+    ran: dict[int, set[str]] = {}
+    refused: Counter[int] = Counter()
+    for cell in cells:
+        refused[cell.num_head] += sum(reason.cases for reason in cell.refused)
+        ran.setdefault(cell.num_head, set()).update(cell.facts)
+    yield from dict.fromkeys(each for member in members for each in never_ran(member.config, ran, refused))
 
 
 def _comparison(db: sqlite3.Connection) -> CampaignComparison | None:

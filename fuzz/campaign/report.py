@@ -128,7 +128,7 @@ class CellCounts:
     """Figures of one field of the map, to be added up.
 
     ran: cases that reached a kernel; ran_as: how many of them as each CallShape. refused: by reason; refused_as: the same by
-    `refused_as`, with the shape and who refuses. signatures: with counts.
+    `refused_as`, with the shape and who refuses. signatures: with counts. facts: of how many that ran each is true (fuzz.asked).
     """
 
     cases: int = 0
@@ -139,6 +139,7 @@ class CellCounts:
     signatures: Counter[str] = field(default_factory=Counter)
     ran_as: Counter[str] = field(default_factory=Counter)
     refused_as: Counter[str] = field(default_factory=Counter)
+    facts: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: CellCounts) -> None:
         """Adds the figures of another field of the same key."""
@@ -150,18 +151,19 @@ class CellCounts:
         self.signatures.update(other.signatures)
         self.ran_as.update(other.ran_as)
         self.refused_as.update(other.refused_as)
+        self.facts.update(other.facts)
 
     def to_row(self) -> list[Any]:
         """Gives the fields as JSON values, in their order."""
-        counters = (self.kernels, self.refused, self.signatures, self.ran_as, self.refused_as)
+        counters = (self.kernels, self.refused, self.signatures, self.ran_as, self.refused_as, self.facts)
         return [self.cases, self.ran, self.faulty, *(dict(counter) for counter in counters)]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> CellCounts:
         """The figures of a row that `to_row` made; raises ValueError or TypeError for any other."""
         cases, ran, faulty, *counters = row
-        kernels, refused, signatures, ran_as, refused_as = (Counter(dict(counter)) for counter in counters)
-        return cls(cases, ran, faulty, kernels, refused, signatures, ran_as, refused_as)
+        kernels, refused, signatures, ran_as, refused_as, facts = (Counter(dict(counter)) for counter in counters)
+        return cls(cases, ran, faulty, kernels, refused, signatures, ran_as, refused_as, facts)
 
 
 def bucket(value: int) -> int:

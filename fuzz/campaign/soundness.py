@@ -19,6 +19,7 @@ from backend.codec import from_plain
 from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import FindingKind
+from fuzz.asked import RELEASE
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.report import CellCounts, Label
 from fuzz.campaign.store import DIGEST, OTHER, FindingRow, label_counts, read_findings
@@ -173,6 +174,7 @@ def _require_cells(db: sqlite3.Connection, number: int, labels: Counter[Label]) 
         ("refused cases of a shape", whole.refused_as.total(), fates[Fate.REFUSED]),
         ("cases with a kernel", whole.kernels.total(), whole.ran),
         ("cases of a shape", whole.ran_as.total(), whole.ran),
+        ("cases with a release", sum(whole.facts[fact] for fact in whole.facts if fact.startswith(RELEASE)), whole.ran),
     )
     for what, mapped, counted in sums:
         _require(mapped == counted, f"the map counts {mapped:,} {what}, the chunks {counted:,}")

@@ -33,7 +33,7 @@ import numpy as np
 
 from backend.case import Case
 from backend.codec import dumps, from_plain
-from backend.errors import UsageError
+from backend.errors import CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import Finding
 from fuzz.campaign.config import CampaignConfig
@@ -48,7 +48,7 @@ LOCK_NAME = ".lock"
 FINDINGS = "findings"
 """Folder of the findings' folders, beside the file."""
 
-VERSION = 4
+VERSION = 5
 """Of the tables and of what guidance keeps in them; a store of another version is refused."""
 
 COMMIT_SECONDS = 1.0
@@ -118,12 +118,14 @@ def store_path(given: Path) -> Path:
 
 
 def connect(path: Path, *, writing: bool = False) -> sqlite3.Connection:
-    """Opens a store of this version; raises UsageError for anything else."""
+    """Opens a store of this version; raises UsageError for anything else, CannotRunError where the disk fails or is full."""
     try:
         # A reader must be able to make the -shm file of a store whose writer was killed, so it is opened for writing too.
         connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
+        if cannot_be_written(error):
+            raise CannotRunError(f"{path}: cannot be opened ({error}); make room, or copy it where there is some") from error
         raise UsageError(f"{path}: not a store ({error}); give the {FILE_NAME} of a campaign") from error
     if version != VERSION:
         raise UsageError.not_allowed(

@@ -217,6 +217,10 @@ def test_an_edited_rule_is_another_campaign(
         (["--heads", "32,64"], "64 heads"),
         (["--heads", "32", "--releases", "2026-06,2025-11"], "release 2025-11"),
         (["--heads", "32", "--archs", "gfx950,gfx942"], "architecture gfx942"),
+        (["--heads", "32", "--query-rows", "1,4"], "query rows a request of 4"),
+        (["--heads", "32", "--page-sizes", "1,64"], "page size 64"),
+        (["--heads", "32", "--modes", "fast,greedy"], "metadata mode greedy"),
+        (["--heads", "16,32", "--page-sizes", "1,16"], "32 heads with page size 16"),
     ],
 )
 def test_what_never_ran_is_named_and_confirms_nothing(
@@ -226,7 +230,9 @@ def test_what_never_ran_is_named_and_confirms_nothing(
     rule.write_text(
         "from backend.serving.policy import CaseRefused\nfrom backend.serving.sglang import SGLANG_27188\n"
         "def policy(case):\n"
-        "    if case.num_head == 64 or case.release == '2025-11' or case.arch == 'gfx942':\n"
+        "    if case.num_head == 64 or case.release == '2025-11' or case.arch == 'gfx942' or case.max_seqlen_q == 4 \\\n"
+        "            or case.page_size == 64 or case.mode == 'greedy' \\\n"
+        "            or (case.num_head, case.page_size) == (32, 16):\n"
         "        raise CaseRefused('a typo in the rule')\n"
         "    return SGLANG_27188(case)\n"
     )

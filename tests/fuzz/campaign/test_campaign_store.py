@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from random import Random
@@ -160,6 +162,17 @@ def test_a_full_disk_loses_nothing_that_was_announced(tmp_path: Path, done: dict
     assert sum(cell.cases for cell in summary.cells) == summary.counts.cases
     assert session(tmp_path, FakeCluster(done, Random(1))) == "finished"
     assert stored(tmp_path) == {chunk: labels(report) for chunk, report in done.items()}
+
+
+def test_a_full_disk_is_no_wrong_store(tmp_path: Path) -> None:
+    """What reads a store makes a file beside it: where that cannot be, nothing is said of the store."""
+    open_store(tmp_path).close()
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from fuzz.cli import main"
+    program = f"{limit}; sys.exit(main(['report', {str(tmp_path)!r}]))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "make room" in done.stderr
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
