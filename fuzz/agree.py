@@ -27,8 +27,11 @@ from backend.observation import DeviceEnd, Numbers, Observation, Violation, Viol
 from backend.outcome import Outcome
 from backend.path import Path, faults_before_launch, judge
 from backend.revision.revision import host_of
+from fuzz.asked import facts, never_ran
 from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace
+from fuzz.spec import Spec
+from fuzz.verdict import Counts, Verdict
 
 WRONG_FOR_CERTAIN = frozenset(
     {FindingKind.NOT_COVERED, FindingKind.COVERED_TWICE, FindingKind.MISPLACED_ROW, FindingKind.ROW_NOT_WRITTEN}
@@ -81,6 +84,15 @@ class Written:
     seen: Mapping[str, Seen | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an agreement run is to cover. spec: what is drawn; None where cases that are written down are run."""
+
+    devices: tuple[str, ...]
+    backends: tuple[str, ...] = ()
+    spec: Spec | None = None
+
+
 @dataclass(slots=True)
 class DisagreeingCases:
     """Cases in which one thing differs between two devices. first: the first such case, with what each saw in it."""
@@ -99,6 +111,7 @@ class Agreement:
     compared: by pair of devices; not_compared: by (pair, reason); differing: cases with any difference, by pair.
     found, apart: by (left, right, what); `apart` holds what is no disagreement (see Compared). faulty: cases in which a fault
     was foretold.
+    reached: facts (fuzz.asked) of cases launched, by heads a rank, and their backends, by name.
     rows: output rows that a device compared with the float64 reference; worst: its largest error over the budget in cases
     where nobody foretold anything.
     """
@@ -115,6 +128,27 @@ class Agreement:
     faulty: int = 0
     rows: Counter[str] = field(default_factory=Counter)
     worst: dict[str, float] = field(default_factory=dict)
+    reached: dict[int, set[str]] = field(default_factory=dict)
+    backends: set[str] = field(default_factory=set)
+
+    def verdict(self, asked: Asked) -> Verdict:
+        """Differences are blamed; a device, two of them, a backend or a value that was asked for and never ran is missing."""
+        idle = [f"no case ran on {name}" for name in asked.devices if name not in self.ran]
+        pairs = itertools.combinations([name for name in asked.devices if name in self.ran], 2)
+        apart = [
+            f"nothing that {a} and {b} saw was compared" for a, b in pairs if not self.compared[a, b] + self.compared[b, a]
+        ]
+        nowhere = [f"no case of backend {name} was launched" for name in asked.backends if name not in self.backends]
+        values = () if asked.spec is None or not self.cases else never_ran(asked.spec, self.reached, {})
+        compared = max(self.compared.values(), default=0)
+        different = max(self.differing.values(), default=0)
+        counts = Counts(
+            clean=compared - different,
+            faulty=different,
+            refused=self.refused,
+            not_run=self.cases - compared,
+        )
+        return Verdict(counts, len(self.found), (*idle, *apart, *nowhere, *values))
 
     def launched_nothing(self, outcome: Outcome) -> None:
         """Count a case that comes to no launch."""
@@ -139,6 +173,9 @@ def drawn_calls(spaces: Sequence[CaseSpace], seed: int, source: CodeSource | Non
 def examine(made: Call, devices: Sequence[Device], before: Mapping[str, Seen | None], agreement: Agreement) -> Written:
     """Runs a call on each device and compares each two; `before`: what other devices saw of it on another machine."""
     agreement.cases += 1
+    case = made.decision.case
+    agreement.reached.setdefault(case.num_head, set()).update(facts(case))
+    agreement.backends.add(case.backend)
     observed = {device.name: _observed(device, made, agreement) for device in devices}
     observed |= {name: None if seen is None else seen.observation(made, name) for name, seen in before.items()}
     there = {name: one for name, one in observed.items() if one is not None}

@@ -65,6 +65,20 @@ def _umask() -> int:
     return mask
 
 
+def prepare_file(flag: str, file: Path | None) -> None:
+    """Before the work that it is for: raises UsageError where a file of results (None: none is wanted) cannot be written."""
+    if file is None:
+        return
+    try:
+        known = file.exists()
+        file.open("a").close()
+        if not known:
+            file.unlink()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{flag}: given {str(file)!r}; it cannot be written to ({reason}); give another file") from error
+
+
 def prepare_folder(folder: Path) -> None:
     """Makes a folder for results; raises UsageError where nothing can be written there."""
     probe = folder / ".writable"

@@ -24,12 +24,14 @@ class ServingChoice:
 
     groups > 1 is what folding does to numbers: every 16 heads by the kernel for 16, with a plan for 16 heads.
     call: None where AITER does not take it, or where its plan is wrong and numbers mean nothing; `refused` says why.
+    unknown: whether that is not known of AITER, because its planner is not modelled.
     """
 
     case: Case
     groups: int
     call: Call | None
     refused: str
+    unknown: bool = False
 
     @property
     def kernel(self) -> str:
@@ -63,7 +65,7 @@ def choices(shape: Case, source: CodeSource | None) -> Iterator[ServingChoice]:
 def _choice(case: Case, groups: int, source: CodeSource | None) -> ServingChoice:
     made = Path(host_of(source)).launched(case)
     if not isinstance(made, Call):
-        return ServingChoice(case, groups, None, str(made.reason))
+        return ServingChoice(case, groups, None, str(made.reason), made.unknown)
     later = made.launched.second_stage.refusal or made.launched.raises_afterwards
     if later:
         return ServingChoice(case, groups, None, later)

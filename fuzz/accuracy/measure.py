@@ -16,6 +16,8 @@ from backend.errors import CannotRunError, UnmodelledError
 from backend.observation import Numbers
 from backend.path import judge
 from fuzz.accuracy.choices import ServingChoice
+from fuzz.verdict import Counts, Verdict
+from reprod.text import one_line
 
 if TYPE_CHECKING:
     from backend.cdna.result import Schedule
@@ -34,6 +36,19 @@ class Measured:
     whole: Numbers | None = None
     how: str = ""
     failed: str = ""
+
+
+def verdict(found: Sequence[Measured]) -> Verdict:
+    """Of all choices of a shape: wrong ones are blamed; what AITER takes and what gave no numbers is missing."""
+    ran = [each.kernel for each in found if each.kernel is not None]
+    wrong = sum(not _within(numbers) for numbers in ran)
+    missing = [each for each in found if each.kernel is None and (each.choice.call is not None or each.choice.unknown)]
+    counts = Counts(clean=len(ran) - wrong, faulty=wrong, not_run=len(missing), refused=len(found) - len(ran) - len(missing))
+    lines = (
+        f"{each.choice.case.mode}, q {each.choice.case.q_dtype} KV {each.choice.case.kv_dtype}: {each.failed}"
+        for each in missing
+    )
+    return Verdict(counts, wrong, tuple(one_line(each) for each in lines))
 
 
 def on_machine(choice: ServingChoice, shape: Case, source: CodeSource | None, seed: int) -> Measured:

@@ -128,7 +128,7 @@ class CellCounts:
     """Figures of one field of the map, to be added up.
 
     ran: cases that reached a kernel; ran_as: how many of them as each CallShape. refused: by reason; refused_as: the same by
-    `refused_as`, with the shape and who refuses. signatures: with counts. facts: of how many that ran each is true (fuzz.asked).
+    `refused_as`, with the shape and who refuses. signatures: with counts. facts: those that ran by fact (fuzz.asked).
     """
 
     cases: int = 0

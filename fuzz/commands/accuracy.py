@@ -51,7 +51,8 @@ def _add_kernels(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "kernels",
         help="each kernel choice for a shape against float64",
         description="Runs one shape with every metadata mode and type of q and KV, natively and in groups of 16 heads, and "
-        "prints each one's error against float64 attention. Exits 1 where one leaves its error budget.",
+        "prints each one's error against float64 attention. Exits 1 where one leaves its error budget, 3 where one that AITER "
+        "takes gave no numbers.",
     )
     add_case_flags(part, SHAPE, {name: _flag_text(value) for name, value in DEFAULT_SHAPE.items()} | {"num_cu": UNITS_TEXT})
     part.add_argument("--device", default="cdna", metavar="D", help="cdna (default: machine code on the CPU), rocm, cuda")
@@ -68,9 +69,11 @@ def kernels(arguments: argparse.Namespace) -> int:
     from backend.devices.kinds import device_kind
     from fuzz.accuracy.choices import TYPES, choices
     from fuzz.accuracy.lines import lines
-    from fuzz.accuracy.measure import measured, rounding_alone
+    from fuzz.accuracy.measure import measured, rounding_alone, verdict
     from fuzz.compiling import announced
+    from reprod.folder import prepare_file
 
+    prepare_file("--out", arguments.out)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     shape = _shape(arguments, source)
     with announced():
@@ -86,10 +89,10 @@ def kernels(arguments: argparse.Namespace) -> int:
         )
         arguments.out.write_text("".join(dumps(line) + "\n" for line in plain), encoding="utf-8")
     print("\n".join(lines(found, rounding, arguments.device)))
-    ran = [each.kernel for each in found if each.kernel is not None]
-    if not ran:
-        return 3
-    return int(any(numbers.outside + numbers.not_a_number + numbers.unwritten for numbers in ran))
+    come_to = verdict(found)
+    for question in come_to.open_questions:
+        print(f"open: {question}")
+    return come_to.exit_code
 
 
 def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) -> Callable[[ServingChoice], Measured]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,7 +29,8 @@ SMALL: dict[str, Any] = {"max_batch": 16, "max_kv_len": 1024}
 EPILOG = """\
 Cases are a function of the flags and the seed; every case that AITER launches counts. With --out each case is written with
 what each device saw, and --recorded compares with such a file, whose cases are run instead of new ones: so a GPU on another
-machine is held against devices here. Exit codes: 0 all agree, 1 some differ, 2 wrong usage, 3 a device did not run any case."""
+machine is held against devices here. Exit codes: 0 all agree, 1 some differ, 2 wrong usage, 3 what was asked for never ran or
+was never compared: a device, two of them, a backend, a value of a flag."""
 
 SHOWN = 100
 """Characters of each side in the table; the file has everything."""
@@ -68,10 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import open_source
     from backend.codec import dumps
     from backend.devices.registry import open_device
-    from fuzz.agree import Agreement
+    from fuzz.agree import Agreement, Asked
     from fuzz.agree_lines import lines
     from fuzz.compiling import announced
+    from fuzz.spec import Spec
+    from reprod.folder import prepare_file
 
+    prepare_file("--out", arguments.out)
     if len(set(arguments.devices)) + (arguments.recorded is not None) < 2:
         raise UsageError.not_allowed("--devices", ",".join(arguments.devices), "at least two different devices")
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
@@ -90,11 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
             if agreement.cases % 50 == 0:
                 print(f"{agreement.cases} cases", file=sys.stderr)
     print("\n".join(lines(agreement, arguments.seed, SHOWN)))
-    idle = {device.name for device in devices} - set(agreement.ran)
-    if idle:
-        print(f"no case ran on {', '.join(sorted(idle))}", file=sys.stderr)
-        return 3
-    return int(bool(agreement.found))
+    asked = Asked(tuple(device.name for device in devices))
+    if arguments.recorded is None:
+        asked = dataclasses.replace(asked, backends=tuple(arguments.backends), spec=Spec(**given(arguments, Spec)))
+    verdict = agreement.verdict(asked)
+    for question in verdict.open_questions:
+        print(f"open: {question}", file=sys.stderr)
+    return verdict.exit_code
 
 
 def _examined(

@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.compiling import announced
     from fuzz.gate.decide import Decided, decide, lines, verdict
     from fuzz.gate.which_aiter import which_aiter
+    from reprod.folder import prepare_file
 
+    prepare_file("--json", arguments.json)
     chosen = which_aiter(arguments.source, arguments.aiter)
     code = open_source(chosen.aiter) if chosen.aiter is not None else None
     device = open_device("model", code)

@@ -12,6 +12,7 @@ from backend.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fuzz.verdict import Verdict
     from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus
     from reprod.matrix import Column
 
@@ -56,11 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.compiling import announced
     from reprod.corpus import OpenPaths, load_corpus, shipped_corpus
     from reprod.entry import is_finding
+    from reprod.folder import prepare_file
     from reprod.matrix import Column
 
     findings = [path for path in arguments.corpus if is_finding(path)]
     if findings:
         return _findings(findings, arguments)
+    prepare_file("--markdown", arguments.markdown)
     entries = [entry for path in arguments.corpus or [shipped_corpus()] for entry in load_corpus(path)]
     checkout, revision = (None, "") if arguments.aiter is None else path_and_revision(arguments.aiter)
     if revision and (arguments.matrix or arguments.markdown is not None):
@@ -70,10 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
         if revision:
             return _at_revision(entries, paths, Column(revision, revision))
         if arguments.matrix or arguments.markdown is not None:
-            found = _matrix(entries, paths, arguments.markdown)
+            found, missing = _matrix(entries, paths, arguments.markdown)
         else:
-            found = _replayed(entries, paths)
-    return _exit_code(found)
+            found, missing = _replayed(entries, paths), []
+    return _told(_verdict(found, missing))
 
 
 def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
@@ -105,6 +108,7 @@ def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
 def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Column) -> int:
     """Each entry at one revision; 1 where a fault is found, 3 where none is and something could not run."""
     from backend.aiter.codefiles import open_source
+    from fuzz.verdict import Counts, Verdict
     from reprod.matrix import MatrixCell, matrix
 
     open_source(f"{paths.checkout}@{column.revision}")
@@ -115,9 +119,11 @@ def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Colum
         print(f"{entry.id:5} {row.cells[0].value:15} {entry.title}", flush=True)
     counted = ", ".join(f"{found.count(cell)} {cell.value}" for cell in MatrixCell if cell in found)
     print(f"at {paths.checkout}@{column.revision}: {counted}")
-    if MatrixCell.FOUND in found or MatrixCell.OTHER in found:
-        return 1
-    return 3 if {MatrixCell.CANNOT_RUN, MatrixCell.PLANTED} & {*found} or not found else 0
+    faulty = found.count(MatrixCell.FOUND) + found.count(MatrixCell.OTHER)
+    silent = found.count(MatrixCell.SILENT) + found.count(MatrixCell.FIXED)
+    unknown = [each for each in found if each in (MatrixCell.CANNOT_RUN, MatrixCell.PLANTED)]
+    counts = Counts(clean=silent, faulty=faulty, refused=found.count(MatrixCell.REFUSED), not_run=len(unknown))
+    return _told(Verdict(counts, faulty, (f"{len(unknown)} entries do not run at {column.name}",) if unknown else ()))
 
 
 def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths) -> list[ReplayStatus]:
@@ -132,8 +138,9 @@ def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths) -> list[ReplaySt
     return found
 
 
-def _matrix(entries: Sequence[CorpusEntry], paths: OpenPaths, file: Path | None) -> list[ReplayStatus]:
-    from reprod.matrix import document, matrix, matrix_lines, pinned_columns
+def _matrix(entries: Sequence[CorpusEntry], paths: OpenPaths, file: Path | None) -> tuple[list[ReplayStatus], list[str]]:
+    """How the entries stand, and the revisions at which none of them ran."""
+    from reprod.matrix import MatrixCell, document, matrix, matrix_lines, pinned_columns
 
     rows = matrix(entries, paths)
     print("\n".join(matrix_lines(rows)))
@@ -141,20 +148,31 @@ def _matrix(entries: Sequence[CorpusEntry], paths: OpenPaths, file: Path | None)
     pinned = matrix(entries, paths, columns, replays=False)
     if columns:
         print("\n".join(("", *matrix_lines(pinned, columns))))
-    for column in absent:
-        print(f"not in {paths.checkout}: {column.name}, which is in {column.users}", file=sys.stderr)
+    missing = [f"not in {paths.checkout}: {column.name}, which is in {column.users}" for column in absent]
+    for column, cells in zip(columns, zip(*(row.cells for row in pinned), strict=True), strict=True):
+        if {*cells} <= {MatrixCell.CANNOT_RUN}:
+            missing.append(f"no entry runs at {column.name}, which is in {column.users}")
     if file is not None:
         try:
             file.write_text(document(rows, DOCUMENT_COMMAND, pinned, columns), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--markdown {file}: cannot be written ({error.strerror or error})") from error
         print(f"written: {file}")
-    return [row.replayed for row in rows if row.replayed is not None]
+    return [row.replayed for row in rows if row.replayed is not None], missing
 
 
-def _exit_code(found: Sequence[ReplayStatus]) -> int:
+def _verdict(found: Sequence[ReplayStatus], missing: Sequence[str]) -> Verdict:
+    """Of entries replayed: a changed one is blamed, one that does not run is missing."""
+    from fuzz.verdict import Counts, Verdict
     from reprod.corpus import ReplayStatus
 
-    if ReplayStatus.CHANGED in found:
-        return 1
-    return 3 if ReplayStatus.CANNOT_RUN in found else 0
+    changed, idle = found.count(ReplayStatus.CHANGED), found.count(ReplayStatus.CANNOT_RUN)
+    counts = Counts(clean=len(found) - changed - idle, faulty=changed, not_run=idle)
+    return Verdict(counts, changed, (*missing, *((f"{idle} entries do not run",) if idle else ())))
+
+
+def _told(verdict: Verdict) -> int:
+    """Its exit code; what is open is said."""
+    for question in verdict.open_questions:
+        print(f"open: {question}", file=sys.stderr)
+    return verdict.exit_code

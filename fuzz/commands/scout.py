@@ -70,14 +70,14 @@ def _one(arguments: argparse.Namespace) -> int:
 
 
 def _range(arguments: argparse.Namespace) -> int:
-    """Each commit against the base; the report is the first bad one's, else the last one's, with the table in its notes."""
+    """Each commit against the base; the report is that of the most telling one, with the table in its notes."""
     from backend.git import path_and_revision
     from backend.real.frameworks.fetch import open_source
     from backend.real.frameworks.session import gate_line
     from fuzz.gate.comparison import compared
     from fuzz.gate.gate import Stack, swept
     from fuzz.gate.known import Known
-    from fuzz.gate.scout import ScoutedCommit, first_bad, kernel_changes, scout_report, with_range
+    from fuzz.gate.scout import ScoutedCommit, kernel_changes, scout_report, telling, with_range
     from reprod.takes import distinct_commits
 
     path, asked = path_and_revision(arguments.aiter)
@@ -85,15 +85,14 @@ def _range(arguments: argparse.Namespace) -> int:
     commits = distinct_commits(path, earlier, later or "HEAD")
     base = arguments.base_aiter or f"{path}@{earlier}"
     before = swept(Stack(arguments.source, base), plan(arguments))
-    known, scouted, bad = Known(), list[ScoutedCommit](), None
+    known, scouted = Known(), list[ScoutedCommit]()
     for number, commit in enumerate(commits):
         candidate = swept(Stack(arguments.source, f"{path}@{commit.name}"), plan(arguments))
         found = compared(candidate, before, known.reference, known.is_open)
         scouted.append(ScoutedCommit(commit, found, len(kernel_changes(before, candidate))))
         say(f"{number + 1} of {len(commits)}: {commit}: {found.verdict.conclusion.value}")
-        if bad is None:
+        if telling(scouted) is scouted[-1]:
             shown = found, candidate
-            bad = first_bad(scouted)
     title = f"aiterfuzz scout {arguments.source} on {arguments.aiter}"
     why = (f"base: {base}; {len(commits)} commits of {asked} touch MLA decode",)
     made = scout_report(shown[0], before, shown[1], title, why, gate_line(open_source(arguments.source)))

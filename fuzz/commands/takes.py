@@ -33,8 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.aiter.release import release
     from backend.case import RELEASES
     from backend.errors import UsageError
+    from reprod.folder import prepare_file
     from reprod.takes import commits_of, takes
 
+    prepare_file("--json", arguments.json)
     if not Path(arguments.checkout).is_dir():
         raise UsageError.not_allowed("CHECKOUT", arguments.checkout, "a folder with ROCm/aiter", "clone ROCm/aiter")
     commits = commits_of(arguments.checkout, arguments.range or f"{release(RELEASES[-1]).commit}..HEAD")

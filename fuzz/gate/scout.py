@@ -17,6 +17,7 @@ from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Sighting, StepKernel, Work
 from fuzz.gate.source_report import report
 from fuzz.report.model import Code, Report, Section
+from fuzz.verdict import Conclusion
 from reprod.history import Commit
 from reprod.text import listed
 
@@ -88,11 +89,13 @@ KERNEL_HEADER = ("base", "candidate", "tensors", "heads by what they do")
 def with_range(made: Report, scouted: Sequence[ScoutedCommit]) -> Report:
     """The report of one commit of a range, with the table of all."""
     bad = first_bad(scouted)
+    unknown = [each.commit.name[:9] for each in scouted if each.found.verdict.conclusion is Conclusion.OPEN]
+    rest = f"; not all of it ran at {', '.join(unknown)}" if unknown else ""
     said = f"first bad commit: {bad.commit}: {'; '.join(bad.brings)}" if bad is not None else "no commit brings a fault"
     rows = tuple(each.cells() for each in scouted)
     table = Section("Commit by commit, against the base:", RANGE_HEADER, rows)
     plain = {**made.plain, "commits": plain_range(scouted)}
-    return dataclasses.replace(made, sections=(*made.sections, table), notes=(*made.notes, said), plain=plain)
+    return dataclasses.replace(made, sections=(*made.sections, table), notes=(*made.notes, said + rest), plain=plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,12 @@ RANGE_HEADER = ("commit", "date", "against the base", "brings", "mends", "other 
 def first_bad(scouted: Sequence[ScoutedCommit]) -> ScoutedCommit | None:
     """The first commit that has a fault which the base has not, None where there is none."""
     return next((each for each in scouted if each.found.blamed), None)
+
+
+def telling(scouted: Sequence[ScoutedCommit]) -> ScoutedCommit:
+    """The commit whose report is the range's: the first bad one, else the first of which not all ran, else the last."""
+    unknown = (each for each in scouted if each.found.verdict.conclusion is Conclusion.OPEN)
+    return first_bad(scouted) or next(unknown, scouted[-1])
 
 
 def plain_range(scouted: Sequence[ScoutedCommit]) -> list[dict[str, object]]:
