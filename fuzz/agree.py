@@ -86,11 +86,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an agreement run is to cover. spec: what is drawn; None where cases that are written down are run."""
+    """What an agreement run is to cover. cases: launched; None for as many as there is time for, or as are written down.
+
+    spec: what is drawn; None where cases that are written down are run.
+    """
 
     devices: tuple[str, ...]
     backends: tuple[str, ...] = ()
     spec: Spec | None = None
+    cases: int | None = None
 
 
 @dataclass(slots=True)
@@ -140,6 +144,9 @@ class Agreement:
         ]
         nowhere = [f"no case of backend {name} was launched" for name in asked.backends if name not in self.backends]
         values = () if asked.spec is None or not self.cases else never_ran(asked.spec, self.reached, {})
+        short = (
+            [f"{self.cases:,} cases were launched, and {asked.cases:,} asked for"] if self.cases < (asked.cases or 0) else []
+        )
         compared = max(self.compared.values(), default=0)
         different = max(self.differing.values(), default=0)
         counts = Counts(
@@ -148,7 +155,7 @@ class Agreement:
             refused=self.refused,
             not_run=self.cases - compared,
         )
-        return Verdict(counts, len(self.found), (*idle, *apart, *nowhere, *values))
+        return Verdict(counts, len(self.found), (*short, *idle, *apart, *nowhere, *values))
 
     def launched_nothing(self, outcome: Outcome) -> None:
         """Count a case that comes to no launch."""
@@ -158,16 +165,12 @@ class Agreement:
             self.refused += 1
 
 
-def drawn_calls(spaces: Sequence[CaseSpace], seed: int, source: CodeSource | None, agreement: Agreement) -> Iterator[Call]:
-    """Calls with a launch, of the spaces in turn, without end."""
+def drawn_calls(spaces: Sequence[CaseSpace], seed: int, source: CodeSource | None) -> Iterator[Call | Outcome]:
+    """Calls of the spaces in turn, without end; an Outcome of a case that comes to no launch."""
     drawn = [_cases(space, seed) for space in spaces]
     path = Path(host_of(source))
     for each in itertools.cycle(drawn):
-        made = path.launched(next(each))
-        if isinstance(made, Call):
-            yield made
-        else:
-            agreement.launched_nothing(made)
+        yield path.launched(next(each))
 
 
 def examine(made: Call, devices: Sequence[Device], before: Mapping[str, Seen | None], agreement: Agreement) -> Written:

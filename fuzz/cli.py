@@ -203,7 +203,7 @@ def _guarded(arguments: argparse.Namespace) -> int:
         _say(f"aiterfuzz: {where}cannot be written ({error.strerror}); make room or give another folder")
         _forget_unwritten()
         return BROKEN
-    except Exception:
+    except BaseException:  # SystemExit and GeneratorExit too: nobody else says how a command ends
         return _broken()
     return code
 

@@ -5,6 +5,7 @@ Knows nothing of what the files say, and imports nothing slow.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from backend.case import Case
 from backend.codec import dumps
-from backend.errors import UsageError
+from backend.errors import AiterfuzzError, CannotRunError, UsageError
 
 CASE, EXPLAIN, SCRIPT, ISSUE = "case.json", "explain.txt", "repro.py", "issue.md"
 
@@ -75,17 +76,26 @@ def prepare_file(flag: str, file: Path | None) -> None:
         if not known:
             file.unlink()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{flag}: given {str(file)!r}; it cannot be written to ({reason}); give another file") from error
+        raise _unwritable(flag, file, error, "file") from error
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes a folder for results; raises UsageError where nothing can be written there."""
+    """Makes a folder for results; raises UsageError where nothing can be written there, CannotRunError on a full disk."""
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"--out: given {str(folder)!r}; it cannot be written to ({reason}); give another folder") from error
+        raise _unwritable("--out", folder, error, "folder") from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _unwritable(flag: str, path: Path, error: OSError | ValueError, what: str) -> AiterfuzzError:
+    """Wrong usage, but for a disk that is full or fails, which is the machine's doing."""
+    full = isinstance(error, OSError) and error.errno in _FULL
+    reason = getattr(error, "strerror", None) or str(error)
+    kind: type[AiterfuzzError] = CannotRunError if full else UsageError
+    return kind(f"{flag}: given {str(path)!r}; it cannot be written to ({reason}); give another {what}")

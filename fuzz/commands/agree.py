@@ -32,6 +32,9 @@ what each device saw, and --recorded compares with such a file, whose cases are 
 machine is held against devices here. Exit codes: 0 all agree, 1 some differ, 2 wrong usage, 3 what was asked for never ran or
 was never compared: a device, two of them, a backend, a value of a flag."""
 
+MOST_IDLE = 2000
+"""Cases in a row without a launch, after which none is expected any more."""
+
 SHOWN = 100
 """Characters of each side in the table; the file has everything."""
 
@@ -97,7 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     print("\n".join(lines(agreement, arguments.seed, SHOWN)))
     asked = Asked(tuple(device.name for device in devices))
     if arguments.recorded is None:
-        asked = dataclasses.replace(asked, backends=tuple(arguments.backends), spec=Spec(**given(arguments, Spec)))
+        cases = None if arguments.seconds is not None else arguments.cases
+        asked = dataclasses.replace(asked, cases=cases, backends=tuple(arguments.backends), spec=Spec(**given(arguments, Spec)))
     verdict = agreement.verdict(asked)
     for question in verdict.open_questions:
         print(f"open: {question}", file=sys.stderr)
@@ -124,10 +128,13 @@ def _examined(
         for backend in arguments.backends:
             rule_of_a_person(backend)
         spaces = [_space(arguments, backend, source) for backend in arguments.backends]
-        given = ((made, {}) for made in drawn_calls(spaces, arguments.seed, source, agreement))
+        given = ((made, {}) for made in drawn_calls(spaces, arguments.seed, source))
+    idle = 0
     for made, before in given:
-        if agreement.cases >= arguments.cases or (ends is not None and time.monotonic() >= ends):
+        late = ends is not None and time.monotonic() >= ends
+        if agreement.cases >= arguments.cases or late or idle >= MOST_IDLE:
             return
+        idle = 0 if isinstance(made, Call) else idle + 1
         if not isinstance(made, Call):
             agreement.launched_nothing(made)
             continue
