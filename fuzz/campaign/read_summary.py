@@ -120,7 +120,7 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
     aside = [chunk for (chunk,) in db.execute("SELECT chunk FROM set_aside ORDER BY chunk")]
     complete = all(member.sessions and member.sessions[-1].reason == "finished" for _, member in members)
     counts = _counts(labels)
-    never_ran = tuple(_never_ran([member for _, member in members], cells))
+    never = tuple(dict.fromkeys(_never_ran(db, members)))
     (seconds,) = db.execute("SELECT TOTAL(COALESCE(ended, seen) - began) FROM sessions").fetchone()
     features = [n for (n,) in db.execute("SELECT MAX(features) FROM chunks GROUP BY campaign")]
     return CampaignSummary(
@@ -138,9 +138,9 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
         comparison=comparison,
         losses=tuple(_losses(db)),
         lost_chunks=tuple(aside),
-        doubts=tuple(_doubts(counts, complete, aside, members, findings, never_ran)),
+        doubts=tuple(_doubts(counts, complete, aside, members, findings, never)),
         not_reproduced=weather,
-        never_ran=never_ran,
+        never_ran=never,
     )
 
 
@@ -226,7 +226,6 @@ def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[Coverage
             once,
             dict(counts.ran_as),
             dict(counts.refused_as),
-            tuple(sorted(counts.facts)),
         )
 
 
@@ -323,14 +322,18 @@ def _doubts(
             yield "the sources of aiterfuzz changed between two sessions of the campaign"
 
 
-def _never_ran(members: Sequence[Member], cells: Sequence[CoverageCell]) -> Iterator[str]:
-    """What was asked for by name, of which no case ran."""
-    ran: dict[int, set[str]] = {}
-    refused: Counter[int] = Counter()
-    for cell in cells:
-        refused[cell.num_head] += sum(reason.cases for reason in cell.refused)
-        ran.setdefault(cell.num_head, set()).update(cell.facts)
-    yield from dict.fromkeys(each for member in members for each in never_ran(member.config, ran, refused))
+def _never_ran(db: sqlite3.Connection, members: Sequence[tuple[int, Member]]) -> Iterator[str]:
+    """What a campaign asked for by name, of which no case of its own ran; of several, those that ran nothing."""
+    for number, member in members:
+        ran: dict[int, set[str]] = {}
+        refused: Counter[int] = Counter()
+        for num_head, text in db.execute("SELECT num_head, counts FROM cells WHERE campaign = ?", (number,)):
+            counts = CellCounts.from_row(json.loads(text))
+            refused[num_head] += counts.refused.total()
+            ran.setdefault(num_head, set()).update(counts.facts)
+        if len(members) > 1 and not any(ran.values()):
+            yield f"no case of backend {member.config.backend} with seed {member.seed} ran"
+        yield from never_ran(member.config, ran, refused)
 
 
 def _comparison(db: sqlite3.Connection) -> CampaignComparison | None:

@@ -63,7 +63,6 @@ class CoverageCell:
     reached a kernel; faulty: those that showed a fault, died ones included. kernels: code objects launched, with cases.
     refused: reasons. signatures: of the findings met here. not_reproduced: cases whose death did not come again; they are not
     among the faulty ones. ran_as, refused_as: cases by shape, as in CellCounts.
-    facts: what is true of some case that ran here (fuzz.asked).
     """
 
     num_head: int
@@ -78,7 +77,6 @@ class CoverageCell:
     not_reproduced: int = 0
     ran_as: Mapping[str, int] = field(default_factory=dict)
     refused_as: Mapping[str, int] = field(default_factory=dict)
-    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.campaign.merge import export, merge
     from fuzz.campaign.read_summary import load_summary
     from fuzz.commands.campaign import finish
+    from reprod.folder import prepare_folder
 
+    prepare_folder(arguments.out)
     merge(arguments.stores, arguments.out)
     summary = load_summary(arguments.out)
     if arguments.corpus is not None:

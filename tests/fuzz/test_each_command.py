@@ -1,7 +1,7 @@
 """Every command, read from the parser: what does not run is 3, bad input is 2, neither is ever 0 or 1.
 
-A command, or a flag of the kinds below, that is added without a row here fails. Rules that do not answer and sources that do not
-run are in test_not_run_is_never_clean.py; what a campaign survives is in campaign/.
+A command that is added without a row here fails. Rules that do not answer and sources that do not run are in
+test_not_run_is_never_clean.py; what a campaign survives is in campaign/.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ WORKS = {
     "corpus nightly-test": "{fault} --out {out}/test_x.py",
     "corpus write": "{fault} --out {out} --no-verify",
     "corpus mark": "{found} fixed-upstream --corpus {copied}",
+    "rule new": "{out}/rule.py",
     "agree": "--devices model,cdna --cases 1 --max-batch 1 --max-kv 16 --heads 16 --backend direct --modes fast --q-dtype fp8 "
     "--kv-dtype fp8 --query-rows 1 --page-sizes 1",
     "accuracy kernels": "--heads 16 --kv-lens 3",
@@ -80,12 +81,13 @@ NOT_RUN: Mapping[str, Sequence[str]] = {
     "gate": ("{empty}", "{garbage}", "{refuses} --seconds 0.1", "sglang-27188 --device rocm --seconds 0.1",
              "sglang-27188 --heads 7 --seconds 0.1", "{repository}@HEAD"),
     "scout": ("{empty} --aiter {repository}@HEAD", "sglang==0.5.13 --heads 16 --aiter {repository}@HEAD~1..HEAD"),
-    "bisect": ("{case} --aiter {repository} --good HEAD~1 --bad HEAD", "{garbage} --aiter {repository} --good HEAD~1 --bad HEAD",
+    "bisect": ("{case} --aiter {repository} --good HEAD~1 --bad HEAD", "{garbage} --aiter {repository} --good HEAD --bad HEAD",
                "{case} --backend-sources {empty} {empty}"),
     "corpus add": ("{case} --id Z9 --title x", "{garbage} --id Z9 --title x"),
     "corpus nightly-test": ("{case}", "{garbage}"),
     "corpus write": ("{case}", "{garbage}", "{fault} --device rocm"),
     "corpus mark": ("Z99 fixed-upstream", "{found} no-such"),
+    "rule new": ("{script}", "x.txt", "{empty}/no/x.py"),
     "agree": ("--devices model,rocm --cases 1", "--devices model,cdna --seconds 0.000001",
               "--devices model,cdna --backends {refuses} --seconds 1", "--devices model,cdna --recorded {garbage}",
               "--devices model,cdna --recorded /dev/null"),
@@ -107,7 +109,7 @@ FLAGS = {
     "--devices": ("model,no-such", "model,model"),
     "--aiter": (NO_SUCH, "{empty}@HEAD", "{repository}@no-such"),
     "--base-aiter": (NO_SUCH, "{empty}@HEAD"),
-    "--backend": ("no-such", "{empty}/rule.py", ":x"),
+    "--backend": ("no-such", "{empty}/rule.py"),
     "--backends": ("no-such", "{empty}/rule.py"),
     "--recorded": (NO_SUCH, "{garbage}"),
     "--release": ("1999-01",),
@@ -170,7 +172,7 @@ def not_run(code: int, printed: pytest.CaptureResult[str], allowed: tuple[int, .
     assert code in allowed, (code, printed)
     assert "Traceback" not in printed.err, printed.err
     assert "error of aiterfuzz itself" not in printed.err
-    assert printed.err.strip(), "it is said why"
+    assert (printed.err + printed.out).strip(), "it is said why"
     assert not any(line.startswith(("clean", "No memory fault")) for line in printed.out.splitlines())
 
 
@@ -180,10 +182,21 @@ def test_each_command_has_its_rows() -> None:
     assert {name for name, ways in NOT_RUN.items() if not ways} == {"doctor", "version"}
 
 
-WAYS = [(command, way) for command, ways in NOT_RUN.items() for way in ways]
+LONG = ("--device rocm", "model,rocm", "--heads 7", "{leaves}", "/rule.py")
+"""What takes seconds: torch is imported, a rule's process is started again and again."""
 
 
-@pytest.mark.parametrize(("command", "way"), WAYS, ids=[f"{command} {way}" for command, way in WAYS])
+def marked(*row: str) -> object:
+    """A row, which is for a slow run where it takes long; of what takes long, `run` and `explain` do it always."""
+    line = " ".join(row)
+    always = row[0] in ("run", "explain") and "rocm" not in line
+    return pytest.param(*row, id=line, marks=() if always or not any(each in line for each in LONG) else pytest.mark.slow)
+
+
+WAYS = [marked(command, way) for command, ways in NOT_RUN.items() for way in ways]
+
+
+@pytest.mark.parametrize(("command", "way"), WAYS)
 def test_what_does_not_run_is_3_or_wrong_usage(
     command: str,
     way: str,
@@ -202,7 +215,7 @@ def flags_of(command: str) -> Iterator[tuple[str, str]]:
     yield from ((flag, value) for flag, values in FLAGS.items() if flag in names for value in values)
 
 
-FLAGGED = [(command, flag, value) for command in LEAVES for flag, value in flags_of(command)]
+FLAGGED = [marked(command, flag, value) for command in LEAVES for flag, value in flags_of(command)]
 
 
 @pytest.mark.parametrize(("command", "flag", "value"), FLAGGED)
