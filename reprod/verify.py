@@ -89,7 +89,7 @@ class Verification:
             return self.lost[0]
         if not self.reports and not self.processes:
             return f"the process ended without a report (exit {self.exit_code})"
-        if not self.reports and self.exit_code == 0:
+        if not self.reports and self.exit_code in (0, EXIT_FINDINGS):  # Python's own for an exception: no finding of ours
             return "no process of the script used torch, triton or aiter: nothing was simulated"
         if not reasons and self.exit_code == 0 and not any(_judged(report) for report in self.reports):
             return "no decode call and no kernel launch: nothing was judged"
