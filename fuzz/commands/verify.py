@@ -15,8 +15,9 @@ from fuzz.commands.arguments import add_aiter, number, read_arch, seconds
 EPILOG = """\
 What the script prints comes through. Where hardware would abort, ROCm's line is printed with an explanation under it and the
 exit code is 134, as a shell tells of the abort. Otherwise: the script's own exit code; 1 where that is 0 but an access left a
-tensor, byte by byte; 2 wrong usage; 3 could not run, or nothing was simulated. aiter's own Python runs from --aiter or from the installed wheel
-(--release 2025-11, real machine code); for other releases without a checkout, stage 1 is computed along the work items."""
+tensor, byte by byte; 2 wrong usage; 3 could not run, or nothing was simulated. aiter's own Python runs from --aiter or from the
+installed wheel (--release 2025-11, real machine code); for other releases without a checkout, stage 1 is computed along the
+work items."""
 
 MIB = 1 << 20
 
