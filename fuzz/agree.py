@@ -85,7 +85,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AgreementAsked:
     """What an agreement run is to cover. cases: launched; None for as many as there is time for, or as are written down.
 
     spec: what is drawn; None where cases that are written down are run.
@@ -135,7 +135,7 @@ class Agreement:
     reached: dict[int, set[str]] = field(default_factory=dict)
     backends: set[str] = field(default_factory=set)
 
-    def verdict(self, asked: Asked) -> Verdict:
+    def verdict(self, asked: AgreementAsked) -> Verdict:
         """Differences are blamed; a device, two of them, a backend or a value that was asked for and never ran is missing."""
         idle = [f"no case ran on {name}" for name in asked.devices if name not in self.ran]
         pairs = itertools.combinations([name for name in asked.devices if name in self.ran], 2)

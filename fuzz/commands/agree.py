@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import open_source
     from backend.codec import dumps
     from backend.devices.registry import open_device
-    from fuzz.agree import Agreement, Asked
+    from fuzz.agree import Agreement, AgreementAsked
     from fuzz.agree_lines import lines
     from fuzz.compiling import announced
     from fuzz.spec import Spec
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             if agreement.cases % 50 == 0:
                 print(f"{agreement.cases} cases", file=sys.stderr)
     print("\n".join(lines(agreement, arguments.seed, SHOWN)))
-    asked = Asked(tuple(device.name for device in devices))
+    asked = AgreementAsked(tuple(device.name for device in devices))
     if arguments.recorded is None:
         cases = None if arguments.seconds is not None else arguments.cases
         asked = dataclasses.replace(asked, cases=cases, backends=tuple(arguments.backends), spec=Spec(**given(arguments, Spec)))
