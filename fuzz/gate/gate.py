@@ -19,6 +19,7 @@ from backend.case import RELEASES
 from backend.devices.registry import open_device
 from backend.errors import NoSuchStepError
 from backend.fate import Fate
+from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.record import DecisionRow
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
 from backend.real.frameworks.scenarios import Scenario
@@ -75,7 +76,7 @@ class Examined:
     what was swept, and the smallest
     lives of what random lives showed besides. not_run: reasons why steps of any scenario were not judged, with their number.
     executed: of the file, by all scenarios; None where nobody measured it. by_arguments: functions of AITER of which only the
-    arguments were judged, with the number of calls.
+    arguments were judged, with the number of calls. is_the_base: file and package are the base's, so that nothing was swept.
     """
 
     label: str
@@ -92,6 +93,7 @@ class Examined:
     peak_memory: int
     executed: Executed | None = None
     by_arguments: Mapping[str, int] = field(default_factory=dict)
+    is_the_base: bool = False
 
 
 LAST_LIVES, COMPARISON = 0.05, 0.15
@@ -142,12 +144,24 @@ class Examination:
 
     def sweep(self) -> None:
         """The constructor's decisions, the table sweep and the corpus."""
-        kv_dtypes = tuple(dict.fromkeys(one.kv_dtype for one in self._plan.tensors))
-        self._decisions = tuple(self._session.decide(self._plan.tensors[0].arch, DECIDED_HEADS, kv_dtypes))
+        self._decide()
         asked = self._plan.tensors, self._plan.heads, EVERY_RELEASE
         everything = [*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked)]
         for judged in self._run_all(everything):
             self._keep(judged)
+
+    def _decide(self) -> None:
+        kv_dtypes = tuple(dict.fromkeys(one.kv_dtype for one in self._plan.tensors))
+        self._decisions = tuple(self._session.decide(self._plan.tensors[0].arch, DECIDED_HEADS, kv_dtypes))
+
+    def glance(self) -> None:
+        """Decisions, and scenarios of the table until one of them ran: what is said of a source that nothing changed in."""
+        self._decide()
+        for scenario in scenarios(self._plan.tensors, self._plan.heads, EVERY_RELEASE):
+            (judged,) = self._run_all([scenario])
+            self._keep(judged)
+            if judged is not None and judged.ran:
+                return
 
     def live(self, until: float) -> None:
         """Random lives until the monotonic clock says so; a new fault is cut down to its smallest life."""
@@ -248,6 +262,11 @@ def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Exa
 
     Either may be the change: the source, or the AITER below it.
     """
+    if base is not None and _is_untouched(stack, base):
+        with Examination(stack, plan, workers=1) as same:
+            same.glance()
+            seen = dataclasses.replace(same.examined(), is_the_base=True)
+            return seen, seen
     until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
     with Examination(stack, plan, workers=CORES if base is None else 1) as change:
         if base is None:
@@ -264,6 +283,13 @@ def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Exa
             before.try_all(change.examined().sightings)
             change.try_all(before.examined().sightings)
             return change.examined(), before.examined()
+
+
+def _is_untouched(stack: Stack, base: Stack) -> bool:
+    """Whether both sides run the same files on the same AITER; nothing else can make them differ."""
+    return (stack.aiter, stack.release) == (base.aiter, base.release) and open_source(stack.source).same_as(
+        open_source(base.source)
+    )
 
 
 def swept(stack: Stack, plan: GatePlan) -> Examined:

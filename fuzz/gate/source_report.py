@@ -64,6 +64,8 @@ def _faults(found: Comparison) -> Iterator[Section]:
 
 def _limits(found: Comparison, change: Examined) -> tuple[str, str]:
     """What a clean headline says of what ran: of the file, and of the changed lines where some did not."""
+    if change.is_the_base:
+        return "as the base is (file and package are its, byte for byte; not swept)", ""
     if change.executed is None:
         return "", ""
     within, besides = change.executed.headline_says()

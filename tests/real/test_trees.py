@@ -67,3 +67,21 @@ def test_unknown_revision_and_broken_wheel(tmp_path: Path) -> None:
     broken.write_bytes(b"not a zip")
     with pytest.raises(CannotRunError, match=r"broken\.whl: not a readable wheel"):
         WheelTree(broken)
+
+
+def test_equal_files_have_equal_ids_whatever_holds_them(tmp_path: Path) -> None:
+    folder = tmp_path / "checkout"
+    (folder / "pack" / "inner").mkdir(parents=True)
+    (folder / "pack" / "inner" / "a.py").write_text("x = 1\n")
+    (folder / "pack" / "notes.txt").write_text("not Python\n")
+    (folder / "other.py").write_text("y = 1\n")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"]):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    with zipfile.ZipFile(tmp_path / "pack-1-py3-none-any.whl", "w") as archive:
+        archive.write(folder / "pack" / "inner" / "a.py", "pack/inner/a.py")
+    trees = (FolderTree(folder), GitTree(folder, "HEAD"), WheelTree(tmp_path / "pack-1-py3-none-any.whl"))
+    first, *others = (tree.contents("pack") for tree in trees)
+    assert list(first) == ["pack/inner/a.py"]
+    assert others == [first, first]
+    (folder / "pack" / "inner" / "a.py").write_text("x = 2\n")
+    assert FolderTree(folder).contents("pack") != first

@@ -53,6 +53,13 @@ class BackendSource:
         found = re.fullmatch(rf"{self.framework.name}-([^-]+)-.*\.whl", self.tree.tree.description)
         return found[1] if found is not None else None
 
+    def same_as(self, other: BackendSource) -> bool:
+        """Whether file under test and package are the other's, byte for byte."""
+        if self.framework is not other.framework or self.target.text != other.target.text:
+            return False
+        package = self.framework.name
+        return self.tree.tree.contents(package) == other.tree.tree.contents(package)
+
     def beside(self, path: str) -> str | None:
         """Text of another file of the repository that the package lies in, None where there is none: a wheel has none."""
         return self.tree.tree.beside(path)

@@ -5,6 +5,7 @@ Nothing is imported or executed here. Nothing is unpacked but data files that Py
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Tree(Protocol):
     def beside(self, path: str) -> str | None:
         """Text of any file of the repository that the tree is part of, by its path there; None where there is none."""
 
+    def contents(self, package: str) -> dict[str, str]:
+        """Git's object id of each Python file of a top-level package, by path: equal ones of two trees have equal content."""
+
 
 def module_source(tree: Tree, name: str) -> ModuleSource | None:
     """The module's text, or None. A package without __init__ has empty text, as Python's namespace packages do."""
@@ -50,6 +54,11 @@ def module_source(tree: Tree, name: str) -> ModuleSource | None:
     if tree.has_folder(path):
         return ModuleSource(name, "", f"{path}/", True)
     return None
+
+
+def blob_id(content: bytes) -> str:
+    """Git's name of a file's content."""
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
 
 
 class FolderTree:
@@ -77,6 +86,11 @@ class FolderTree:
             if (folder / path).is_file():
                 return (folder / path).read_text(encoding="utf-8", errors="replace")
         return None
+
+    def contents(self, package: str) -> dict[str, str]:
+        """Of the files as they lie there."""
+        files = [file for file in (self.root / package).rglob("*.py") if file.is_file()]
+        return {file.relative_to(self.root).as_posix(): blob_id(file.read_bytes()) for file in files}
 
 
 class WheelTree:
@@ -107,6 +121,11 @@ class WheelTree:
         del path
         return None
 
+    def contents(self, package: str) -> dict[str, str]:
+        """Of its members."""
+        names = [name for name in self._names if name.startswith(f"{package}/")]
+        return {name: blob_id(self._archive.read(name)) for name in names}
+
 
 class GitTree:
     """One revision of a git repository (checkout or bare), without touching its work tree.
@@ -122,8 +141,10 @@ class GitTree:
         self.commit = _git(repository, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
         self.description = f"{repository}@{self.commit[:12]}"
         below = [self._prefix] if self._prefix else []
-        listed = _git(repository, "ls-tree", "-r", "--name-only", "--full-tree", self.commit, *below)
-        names = [name.removeprefix(self._prefix) for name in listed.splitlines()]
+        listed = _git(repository, "ls-tree", "-r", "--full-tree", self.commit, *below)
+        entries = [line.partition("\t") for line in listed.splitlines()]
+        self._ids = {name.removeprefix(self._prefix): entry.split()[2] for entry, _, name in entries}
+        names = list(self._ids)
         self._names = {name for name in names if name.endswith(".py")}
         self._folders = {name[:i] for name in self._names for i, char in enumerate(name) if char == "/"}
         files = [name for name in names if name.endswith(".json") and ".." not in name.split("/")]
@@ -165,6 +186,10 @@ class GitTree:
         """A file of the same commit."""
         content = self._objects.read(f"{self.commit}:{path}")
         return None if content is None else content.decode("utf-8", "replace")
+
+    def contents(self, package: str) -> dict[str, str]:
+        """As the commit lists them."""
+        return {name: self._ids[name] for name in self._names if name.startswith(f"{package}/")}
 
 
 def _git(repository: Path, *arguments: str) -> str:

@@ -174,3 +174,15 @@ def test_wrong_usage(argv: list[str], told: str, capsys: pytest.CaptureFixture[s
         code = int(str(left.code))
     assert code == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_source_that_is_its_base_is_not_swept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither side is swept where nothing differs, and some of it runs all the same."""
+    monkeypatch.setattr("fuzz.gate.gate.Examination.sweep", lambda self: pytest.fail("it is swept"))
+    assert gate(AFTER, "--base", AFTER, "--heads", "64", "--out", str(tmp_path)) == 0
+    assert "clean as the base is (file and package are its, byte for byte; not swept)" in capsys.readouterr().out
+    data = json.loads((tmp_path / "gate.json").read_text())
+    assert data["change"]["scenarios"] == 1
+    assert data["change"]["counts"]["clean"] + data["change"]["counts"]["faulty"] > 0
