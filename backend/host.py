@@ -115,6 +115,11 @@ class Host(ABC):
         """The launcher of stage 1, evaluated from this AITER's own text; None where a built-in release's rules are it."""
         return None
 
+    @property
+    def text_launcher(self) -> Launcher | None:
+        """The same for what no built-in rules are written for (a context-parallel rank): by the text wherever there is one."""
+        return self.own_launcher
+
     def warning(self) -> str | None:
         """What to say with every result that rests on this host; None for nothing."""
         return None

@@ -52,6 +52,8 @@ class PlanArguments:
     """Arguments of `aiter.get_mla_metadata_v1`, the call that fills the six buffers.
 
     qo_indptr, kv_indptr: [batch + 1]; kv_last_page_lens: [batch]. kv_indptr counts pages.
+    is_cp_round_robin: KV is dealt to the ranks of a context-parallel group token by token, so that a tile's end says nothing
+    of what its last query may see; an argument of 2026-08 on.
     """
 
     qo_indptr: Int32Array
@@ -70,6 +72,7 @@ class PlanArguments:
     intra_batch_mode: bool
     q_dtype: DType
     kv_dtype: DType
+    is_cp_round_robin: bool = False
 
     @property
     def mode(self) -> MetadataMode:

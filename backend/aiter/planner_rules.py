@@ -41,13 +41,14 @@ class PlannerRules:
 
     has_v1_0: whether there is a planner v1_0 and the argument intra_batch_mode. has_page_size: whether it takes a page size.
     fast: the planner of fast_mode. checks_end_process: a failed check of it or of a planner is std::abort (AITER_CHECK, from
-    c16d44b93 on), not an exception (TORCH_CHECK).
+    c16d44b93 on), not an exception (TORCH_CHECK). has_round_robin: whether it takes is_cp_round_robin, which fast alone uses.
     """
 
     has_v1_0: bool
     has_page_size: bool
     fast: FirstFastRules | FastRules
     checks_end_process: bool
+    has_round_robin: bool = False
 
 
 V1_0_TOKENS_PER_PIECE = 196
@@ -68,6 +69,12 @@ def is_fp8(arguments: PlanArguments) -> bool:
 def is_bf16(arguments: PlanArguments) -> bool:
     """Neither q nor KV is fp8."""
     return arguments.q_dtype is not DType.FP8 and arguments.kv_dtype is not DType.FP8
+
+
+def trims_among_ranks(arguments: PlanArguments, fold: int) -> bool:
+    """Whether v1_2 trims as it does without context parallelism: round-robin ranks keep all of their KV, except that folded
+    heads are trimmed all the same (2026-08, csrc/kernels/mla/metadata/v1_2_device.cuh)."""
+    return not arguments.is_cp_round_robin or (fold != 1 and arguments.topk < 0)
 
 
 def heads(arguments: PlanArguments) -> int:

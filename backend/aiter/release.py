@@ -233,6 +233,7 @@ _RELEASE_2026_08 = dataclasses.replace(
                 has_parallel_path=True,
             ),
             checks_end_process=True,
+            has_round_robin=True,
         )
     ),
     fold=NativeOrFolded(native=fold.native_2026_08, foldable=range(32, 128 + 1, 16), only_one_query=False),

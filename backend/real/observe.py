@@ -206,9 +206,8 @@ def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:
 
 def plan_arguments(given: Mapping[str, Any]) -> PlanArguments:
     """PlanArguments of a call, index tensors by their present content."""
-    for name, modelled in (("is_cp_round_robin", False), ("mla_version", 0)):
-        if given.get(name, modelled) != modelled:
-            raise UnmodelledError(f"get_mla_metadata_v1({name}={given[name]!r}): only {modelled!r} is modelled")
+    if given.get("mla_version", 0) != 0:
+        raise UnmodelledError(f"get_mla_metadata_v1(mla_version={given['mla_version']!r}): only 0 is modelled")
     last_page_lens = given.get("kv_last_page_lens")
     qo_indptr = words_read(given["seqlens_qo_indptr"])
     return PlanArguments(
@@ -228,6 +227,7 @@ def plan_arguments(given: Mapping[str, Any]) -> PlanArguments:
         intra_batch_mode=bool(given.get("intra_batch_mode", False)),
         q_dtype=_planned_type(given, "q"),
         kv_dtype=_planned_type(given, "kv"),
+        is_cp_round_robin=bool(given.get("is_cp_round_robin", False)),
     )
 
 
@@ -251,7 +251,10 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
 
     replayed: the call is a graph's. Its tensors were sliced for the batch of the capture, and a replay reads through the
     same address as far as its own kv_indptr says; so kv_indices is taken that far, where the allocation has it.
+    Raises UnmodelledError for a call of a context-parallel rank, whose mask goes by global positions.
     """
+    if given.get("g_kv_indptr") is not None or given.get("cp_world_size", 1) > 1:
+        raise UnmodelledError("mla_decode_fwd for a context-parallel rank (g_kv_indptr): its kernels have no model")
     q, kv = given["q"], given["kv_buffer"]
     splits = given.get("num_kv_splits")
     kv_indptr = words_read(given["kv_indptr"])

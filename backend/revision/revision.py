@@ -127,6 +127,11 @@ class Revision(Host):
         """The revision's, unless its host sources are a built-in release's."""
         return None if self._built_in is not None else self._launcher
 
+    @property
+    def text_launcher(self) -> Launcher:
+        """The revision's, whatever is built in."""
+        return self._launcher
+
     def _as_built_in(self, decision: Decision) -> Decision:
         return dataclasses.replace(decision, case=decision.case.replace(release=self._built_in or self._nearest))
 

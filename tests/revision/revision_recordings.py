@@ -60,12 +60,13 @@ def plan_arguments(line: dict[str, Any]) -> PlanArguments:
         intra_batch_mode=line["planner"] == "v1_0",
         q_dtype=_dtype(given["q_dtype"]),
         kv_dtype=_dtype(given["kv_dtype"]),
+        is_cp_round_robin=bool(given.get("is_cp_round_robin")),
     )
 
 
 def more_arguments(line: dict[str, Any]) -> dict[str, Any]:
     """Arguments that newer revisions have."""
-    names = ("is_cp_round_robin", "mla_version", "dtype_q_rope", "dtype_kv_rope")
+    names = ("mla_version", "dtype_q_rope", "dtype_kv_rope")
     return {name: line["args"][name] for name in names if line["args"].get(name) is not None}
 
 

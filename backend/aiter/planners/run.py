@@ -114,6 +114,8 @@ def _not_launched(planners: PlannerRules, arguments: PlanArguments) -> str | Non
         return f"kv_granularity {arguments.kv_granularity} must be a power of 2"
     if arguments.intra_batch_mode and not planners.has_v1_0:
         return "get_mla_metadata_v1 has no argument intra_batch_mode"
+    if arguments.is_cp_round_robin and not planners.has_round_robin:
+        return "get_mla_metadata_v1 has no argument is_cp_round_robin"
     if planners.has_page_size and arguments.page_size & (arguments.page_size - 1):
         return f"page_size {arguments.page_size} must be a power of 2"
     return None
@@ -277,7 +279,7 @@ def _launch_v1_2(fast: FastRules, device: TargetGpu, arguments: PlanArguments, a
         shares=rules.shares(arguments, units, sequences * fold),
         overhead=rules.overhead_blocks(arguments.page_size),
         tail_threshold=rules.tail_threshold(arguments),
-        trims_causal=fast.trims_causal(arguments),
+        trims_causal=fast.trims_causal(arguments) and rules.trims_among_ranks(arguments, fold),
         first_end_from_indptr=not _lengths_fit(device, sequences * fold, arguments.uni_seqlen_qo, 0),
         reduce_indptr_words=allocated.reduce_indptr,
     )

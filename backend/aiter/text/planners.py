@@ -239,7 +239,7 @@ class _Module:
             "dtype_kv_nope": kv_dtype,
             "dtype_q_rope": None,
             "dtype_kv_rope": None,
-            "is_cp_round_robin": False,
+            "is_cp_round_robin": arguments.is_cp_round_robin,
             "mla_version": 0,
         }
         values.update(more)

@@ -96,7 +96,8 @@ class ScriptOperations:
 
     def _stage1(self, given: Mapping[str, Any]) -> None:
         try:
-            made = stage1_of(self.release, self.device, self.code, given, self.host.own_launcher)
+            own = self.host.own_launcher if given.get("g_kv_indptr") is None else self.host.text_launcher
+            made = stage1_of(self.release, self.device, self.code, given, own)
         except LauncherEndedError as ended:
             print(ended, file=sys.stderr, flush=True)
             os._exit(ended.status)

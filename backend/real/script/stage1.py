@@ -48,6 +48,7 @@ ROLES = {
     "lse": "final_lse",
     "q_scale": "q_scale",
     "kv_scale": "kv_scale",
+    "g_kv_indptr": "g_kv_indptr",
 }
 """Parameter of mla_decode_stage1_asm_fwd -> tensor, all releases."""
 
@@ -179,9 +180,10 @@ def _by_rules(
     given: Mapping[str, Any],
     tensors: Mapping[str, PlacedTensor],
 ) -> _Launched:
-    for name, modelled in (("cp_world_size", 1), ("nhead_kv", 1)):
-        if given.get(name, modelled) != modelled:
-            raise UnmodelledError(f"{ENTRY}({name}={given[name]!r}): only {modelled!r} is modelled")
+    for name, modelled in (("g_kv_indptr", None), ("cp_world_size", 1), ("nhead_kv", 1)):
+        value = given.get(name, modelled)
+        if value is not modelled and (torch.is_tensor(value) or value != modelled):
+            raise UnmodelledError(f"{ENTRY}({name}): only {modelled!r} is modelled without the launcher's text")
     q, kv = tensors["q"], tensors["kv_buffer"]
     if q.shape[-1] != kv.shape[-1]:
         sizes = f"{q.shape[-1]} and {kv.shape[-1]}"
