@@ -37,7 +37,9 @@ def leaves(of: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, a
             yield from leaves(part, f"{name} {word}".strip())
 
 
-LEAVES = dict(leaves(parser()))
+ALL_LEAVES = dict(leaves(parser()))
+LEAVES = {name: leaf for name, leaf in ALL_LEAVES.items() if f"selftest {name}" not in ALL_LEAVES}
+"""Without the old names of what is a selftest's: they are the same parsers."""
 
 WORKS = {
     "run": "--cases 3 --shapes tp2 --out {out}",
@@ -57,10 +59,10 @@ WORKS = {
     "corpus write": "{fault} --out {out} --no-verify",
     "corpus mark": "{found} fixed-upstream --corpus {copied}",
     "rule new": "{out}/rule.py",
-    "agree": "--devices model,cdna --cases 1 --max-batch 1 --max-kv 16 --heads 16 --backend direct --modes fast --q-dtype fp8 "
-    "--kv-dtype fp8 --query-rows 1 --page-sizes 1",
-    "accuracy kernels": "--heads 16 --kv-lens 3",
-    "accuracy gsm8k": "--url http://127.0.0.1:9 --data {questions} --out {out}/answers --retries 0 --questions 1",
+    "selftest agree": "--devices model,cdna --cases 1 --max-batch 1 --max-kv 16 --heads 16 --backend direct --modes fast "
+    "--q-dtype fp8 --kv-dtype fp8 --query-rows 1 --page-sizes 1",
+    "selftest accuracy kernels": "--heads 16 --kv-lens 3",
+    "selftest accuracy gsm8k": "--url http://127.0.0.1:9 --data {questions} --out {out}/answers --retries 0 --questions 1",
     "verify": "{script}",
     "takes": "{repository} HEAD~1..HEAD",
     "doctor": "",
@@ -88,11 +90,11 @@ NOT_RUN: Mapping[str, Sequence[str]] = {
     "corpus write": ("{case}", "{garbage}", "{fault} --device rocm"),
     "corpus mark": ("Z99 fixed-upstream", "{found} no-such"),
     "rule new": ("{script}", "x.txt", "{empty}/no/x.py"),
-    "agree": ("--devices model,rocm --cases 1", "--devices model,cdna --seconds 0.000001",
+    "selftest agree": ("--devices model,rocm --cases 1", "--devices model,cdna --seconds 0.000001",
               "--devices model,cdna --backends {refuses} --seconds 1", "--devices model,cdna --recorded {garbage}",
               "--devices model,cdna --recorded /dev/null"),
-    "accuracy kernels": ("--device rocm", "--device model", "--heads 7 --kv-lens 3"),
-    "accuracy gsm8k": (WORKS["accuracy gsm8k"], "--url http://127.0.0.1:9 --data {garbage}"),
+    "selftest accuracy kernels": ("--device rocm", "--device model", "--heads 7 --kv-lens 3"),
+    "selftest accuracy gsm8k": (WORKS["selftest accuracy gsm8k"], "--url http://127.0.0.1:9 --data {garbage}"),
     "verify": ("{script}", "{garbage}", "{empty}", "{broken}", "{forks}"),
     "takes": ("{empty}", "{repository} HEAD..HEAD", "{repository} no..such"),
     "doctor": (),
@@ -236,7 +238,7 @@ def test_a_value_that_cannot_be_is_refused(
     not_run(main([*words, f"{flag}={value.format(**places)}"]), capfd.readouterr())
 
 
-SHORT = sorted(set(LEAVES) - {"scout", "decide", "accuracy kernels", "agree"})
+SHORT = sorted(set(LEAVES) - {"scout", "decide", "selftest accuracy kernels", "selftest agree"})
 """The others print in the same way, after seconds of work."""
 
 
