@@ -93,7 +93,19 @@ class Verification:
             return "no process of the script used torch, triton or aiter: nothing was simulated"
         if not reasons and self.exit_code == 0 and not any(_judged(report) for report in self.reports):
             return "no decode call and no kernel launch: nothing was judged"
+        if not reasons and self.exit_code == 0 and not self.findings and self.not_judged:
+            return self._left_open
         return reasons[0] if reasons else None
+
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """Of all processes, a sentence for each decode call that ran and that nobody could judge byte by byte."""
+        return tuple(line for report in self.reports for line in report.not_judged)
+
+    @property
+    def _left_open(self) -> str:
+        calls = sum(report.decode_calls for report in self.reports)
+        return f"{len(self.not_judged)} of {calls} decode calls ran and were not judged: {self.not_judged[0]}"
 
     @property
     def code(self) -> int:
@@ -239,14 +251,14 @@ def verification_lines(done: Verification) -> Iterator[str]:
             f"{report.decode_calls} decode calls, {report.launches} launches; stage 1 by {report.engine}"
             + (f"; {report.triton_launches} Triton launches by machine code" if report.triton_launches else "")
         )
-        yield from (f"note: {note}" for note in report.notes)
+        yield from (f"note: {note}" for note in (*report.notes, *report.not_judged))
     findings = done.findings
     if findings:
         yield f"{_counted(len(findings))} byte by byte:"
     for seen in findings:
         yield from _finding_lines(seen)
     if not findings and done.could_not_run is None:
-        yield "no finding byte by byte"
+        yield "no finding byte by byte" + (" in the calls that were judged" if done.not_judged else "")
     if done.could_not_run is not None:
         yield f"could not run: {done.could_not_run}"
     if done.exit_code != done.code:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from backend.case import Arch
 from backend.child.tree import Limits
 from backend.findings import FindingKind, Party
 from backend.real.script.options import Options
-from reprod.verify import Verification, verify
+from backend.real.script.report import ScriptReport
+from reprod.verify import Verification, verification_lines, verify
 
 PREAMBLE = """
 import sys
@@ -110,3 +113,14 @@ def test_a_tensor_on_the_cpu_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "decode(two, kv, planned(two, kv), indices=torch.arange(4096, dtype=torch.int32))")
     assert done.code == 134, done.output
     assert [(seen.finding.kind, seen.finding.tensor) for seen in done.findings] == [(FindingKind.HOST_TENSOR, "kv_indices")]
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_call_that_ran_and_that_nobody_judged_is_not_clean(judged: bool) -> None:
+    left = () if judged else ("mla_decode_fwd call 2 is not judged byte by byte: no model of it",)
+    report = ScriptReport(1, "gfx950", 256, "2026-06", "machine code", None, (), 2, 2, (), None, not_judged=left)
+    done = Verification((), 0, (report,), "", None, 1.0, 1)
+    lines = "\n".join(verification_lines(done))
+    assert done.code == (0 if judged else 3)
+    assert ("no finding byte by byte" in lines) == judged
+    assert ("1 of 2 decode calls ran and were not judged: mla_decode_fwd call 2" in lines) == (not judged)

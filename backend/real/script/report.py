@@ -37,7 +37,8 @@ class ScriptReport:
 
     fault: None where hardware would not abort. findings: byte-exact ones too, causes first. decode_calls: of mla_decode_fwd.
     launches: of stage-1 kernels; triton_launches: of Triton kernels. notes: what is not as on hardware.
-    could_not_run: why the run says nothing, None: it does.
+    could_not_run: why the run says nothing, None: it does. not_judged: of each decode call that ran and that neither model nor
+    machine can follow byte by byte, why.
     """
 
     pid: int
@@ -52,3 +53,4 @@ class ScriptReport:
     notes: tuple[str, ...]
     could_not_run: str | None
     triton_launches: int = 0
+    not_judged: tuple[str, ...] = ()

@@ -82,10 +82,10 @@ class Simulation:
             notes=(
                 *([self.source.warning] if self.source.warning else []),
                 *(f"AITER refuses a call: {reason}" for reason in self.operations.refused),
-                *(self.watcher.notes if self.watcher else ()),
             ),
             could_not_run=could_not_run,
             triton_launches=self.kernels.launches if self.kernels is not None else 0,
+            not_judged=tuple(self.watcher.not_judged) if self.watcher is not None else (),
         )
 
     @property

@@ -39,7 +39,7 @@ class ScriptWatcher(CallWatcher):
         self.after_abort = False
         self.calls = 0
         self.seen: dict[str, SeenFinding] = {}
-        self.notes: dict[str, None] = {}
+        self.not_judged: list[str] = []
         self.found: Callable[[], None] = lambda: None
         return self
 
@@ -47,7 +47,7 @@ class ScriptWatcher(CallWatcher):
         """Start counting again, in another process."""
         self.calls = 0
         self.seen.clear()
-        self.notes.clear()
+        self.not_judged.clear()
 
     def entered(self, call: OpCall) -> None:
         """Judge a decode call before it changes anything."""
@@ -87,7 +87,7 @@ class ScriptWatcher(CallWatcher):
                 self.note(finding)
 
     def _not_judged(self, why: str) -> None:
-        self.notes[f"mla_decode_fwd call {self.calls} is not judged byte by byte: {why}"] = None
+        self.not_judged.append(f"mla_decode_fwd call {self.calls} is not judged byte by byte: {why}")
 
     def _step(self, seen: DecodeSeen) -> RecordedStep:
         given = seen.call.arguments
