@@ -70,6 +70,11 @@ class SecondStage:
     refusal: str | None = None
     stands_in: str | None = None
 
+    @property
+    def copies_o_alone(self) -> bool:
+        """Whether the Triton stage copies the one split's rows into o, and leaves attn_lse and final_lse alone."""
+        return self.kind is SecondStageKind.TRITON and self.maybe_final_out and self.max_splits == 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergedRows:
@@ -219,7 +224,7 @@ def split_rows(
     if page_size > 1 and stage.merges_tokens:
         length[:known] = (length[:known] - 1) * page_size + kv_last_page_lens[:known]
     owner = np.arange(requests, dtype=np.int64)
-    if stage.maybe_final_out and splits == 1:
+    if stage.copies_o_alone:
         return MergedRows(
             output_owner=owner,
             output_begin=q_begin,

@@ -24,11 +24,15 @@ def check_final_lse(call: Call) -> list[Finding]:
         return []
     if launch.persistent:
         return _left_by_the_kernel(call)
-    if launch.second_stage.kind is not SecondStageKind.NONE:
+    if launch.second_stage.copies_o_alone:
+        second = "after a second stage that copies o alone"
+    elif launch.second_stage.kind is SecondStageKind.NONE:
+        second = "without a second stage"
+    else:
         return []
     rows = call.decode.q_rows
     message = (
-        f"{rows} row{'s' if rows > 1 else ''} of final_lse, which mla_decode_fwd returns for one split without a second stage, "
+        f"{rows} row{'s' if rows > 1 else ''} of final_lse, which mla_decode_fwd returns for one split {second}, "
         f"{'are' if rows > 1 else 'is'} written by nobody: {launch.code_object} never loads {LSE_POINTER}"
     )
     figures: dict[str, int | str] = {"rows": rows, "first_row": 0, "kernarg": LSE_POINTER}

@@ -94,7 +94,7 @@ def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:
         found.append(Accesses("attn_lse", False, begin * lse_row, end * lse_row, owner, f"attn_lse + ({row}) * heads * 4"))
     owner, begin, end = merged.output_owner, merged.output_begin, merged.output_end
     found.append(Accesses("o", True, begin * o_row, end * o_row, owner, f"o + {out} * row"))
-    if stage.stores_lse:
+    if stage.stores_lse and not merged.copies_bf16:
         found.append(Accesses("final_lse", True, begin * lse_row, end * lse_row, owner, f"final_lse + {out} * heads * 4"))
     outside = merged.partial_map_outside
     if len(outside):

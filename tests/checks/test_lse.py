@@ -86,3 +86,20 @@ def test_one_split_without_metadata_returns_what_nobody_wrote() -> None:
     assert found.evidence["rows"] == 2
     for merged in ({"num_kv_splits": 2, "kv_lens": (400, 400)}, {"return_lse": False}, {"q_dtype": BF16, "kv_dtype": BF16}):
         assert Path().run(ONE_SPLIT.replace(**merged)).findings == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_head": 64},
+        {"num_head": 128},
+        {"num_head": 128, "arch": Arch.GFX942},
+        {"max_seqlen_q": 3},
+    ],
+)
+def test_one_split_that_the_merge_copies_has_no_log_sum_exp_either(changes: dict[str, object]) -> None:
+    """FINAL_OUT of _fwd_kernel_stage2_asm stores o and no Final_lse (aiter/mla.py)."""
+    asked = ONE_SPLIT.replace(q_dtype=BF16, kv_dtype=BF16, **changes)
+    assert FindingKind.ROW_NOT_WRITTEN in {found.kind for found in Path().run(asked).findings if found.tensor == "final_lse"}
+    merged = asked.replace(num_kv_splits=2, kv_lens=(400, 400))
+    assert not [found for found in Path().run(merged).findings if found.tensor == "final_lse"]
