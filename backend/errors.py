@@ -6,6 +6,8 @@ exception; these are for misuse and for a machine that lacks what was asked of i
 
 from __future__ import annotations
 
+import errno
+
 
 class AiterfuzzError(Exception):
     """Base of every error that the command line prints in one line instead of a traceback."""
@@ -40,6 +42,27 @@ def _shown(given: object) -> str:
 
 class CannotRunError(AiterfuzzError):
     """The input is fine, but this machine lacks something that it needs (a code object, a GPU, a checkout); exit code 3."""
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def of_the_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, says that a disk is full, failing or read-only: the machine's doing.
+
+    Errors of SQLite count by their text, which is all that they have.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            return True
+        if type(error).__module__ == "sqlite3" and any(
+            each in str(error) for each in ("disk is full", "disk I/O error", "readonly database")
+        ):
+            return True
+        error = error.__cause__
+    return False
 
 
 class RuleFailedError(CannotRunError):

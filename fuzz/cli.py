@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-import errno
 import os
 import re
 import shlex
@@ -20,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from backend.errors import AiterfuzzError, UsageError
+from backend.errors import AiterfuzzError, UsageError, of_the_disk
 from fuzz.commands import (
     accuracy,
     agree,
@@ -189,7 +188,7 @@ def _guarded(arguments: argparse.Namespace) -> int:
 
         said = one_line("; ".join((str(error), *getattr(error, "__notes__", ()))))
         _say(f"aiterfuzz: {said}")
-        return error.exit_code
+        return BROKEN if of_the_disk(error) else error.exit_code
     except KeyboardInterrupt:
         _say("aiterfuzz: interrupted")
         return INTERRUPTED
@@ -197,7 +196,7 @@ def _guarded(arguments: argparse.Namespace) -> int:
         _forget_unwritten()  # the reader (head, less) has gone
         return INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        if not of_the_disk(error):
             return _broken()
         where = f"{error.filename}: " if error.filename else ""
         _say(f"aiterfuzz: {where}cannot be written ({error.strerror}); make room or give another folder")

@@ -5,7 +5,6 @@ Knows nothing of what the files say, and imports nothing slow.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from backend.case import Case
 from backend.codec import dumps
-from backend.errors import AiterfuzzError, CannotRunError, UsageError
+from backend.errors import AiterfuzzError, CannotRunError, UsageError, of_the_disk
 
 CASE, EXPLAIN, SCRIPT, ISSUE = "case.json", "explain.txt", "repro.py", "issue.md"
 
@@ -76,7 +75,7 @@ def prepare_file(flag: str, file: Path | None) -> None:
         if not known:
             file.unlink()
     except (OSError, ValueError) as error:
-        raise _unwritable(flag, file, error, "file") from error
+        raise unwritable(flag, file, error, "file") from error
 
 
 def prepare_folder(folder: Path) -> None:
@@ -87,15 +86,11 @@ def prepare_folder(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except (OSError, ValueError) as error:
-        raise _unwritable("--out", folder, error, "folder") from error
+        raise unwritable("--out", folder, error, "folder") from error
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-
-
-def _unwritable(flag: str, path: Path, error: OSError | ValueError, what: str) -> AiterfuzzError:
+def unwritable(flag: str, path: Path, error: OSError | ValueError, what: str) -> AiterfuzzError:
     """Wrong usage, but for a disk that is full or fails, which is the machine's doing."""
-    full = isinstance(error, OSError) and error.errno in _FULL
     reason = getattr(error, "strerror", None) or str(error)
-    kind: type[AiterfuzzError] = CannotRunError if full else UsageError
+    kind: type[AiterfuzzError] = CannotRunError if of_the_disk(error) else UsageError
     return kind(f"{flag}: given {str(path)!r}; it cannot be written to ({reason}); give another {what}")

@@ -138,7 +138,7 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
         comparison=comparison,
         losses=tuple(_losses(db)),
         lost_chunks=tuple(aside),
-        doubts=tuple(_doubts(counts, complete, aside, members, findings, never)),
+        doubts=tuple(_doubts(counts, complete, aside, members, findings, never, _lost(labels, weather))),
         not_reproduced=weather,
         never_ran=never,
     )
@@ -297,6 +297,7 @@ def _doubts(
     members: Sequence[tuple[int, Member]],
     findings: Sequence[TriagedFinding],
     never_ran: Sequence[str],
+    lost: int,
 ) -> Iterator[str]:
     """Why finding nothing would confirm less than was asked for."""
     if not complete:
@@ -307,6 +308,8 @@ def _doubts(
     for each in findings:
         if each.of_our_own and not each.expected:
             yield f"{each.count:,} cases came to no end, so nothing is known of them: {each.message}"
+    if lost:
+        yield f"nothing is known of {lost:,} that lost the process again and again, for no reason that showed when run alone"
     if counts.unmodelled:
         yield f"{counts.unmodelled:,} of {counts.cases:,} cases are not modelled"
     if aside:
@@ -320,6 +323,12 @@ def _doubts(
             yield f"{there:,} cases are there, and {member.config.cases:,} were asked for"
         if len({session.rules for session in member.sessions}) > 1:
             yield "the sources of aiterfuzz changed between two sessions of the campaign"
+
+
+def _lost(labels: Mapping[Label, int], weather: Sequence[TriagedFinding]) -> int:
+    """Cases whose death did not come again, and which have no other outcome."""
+    once = {each.signature for each in weather}
+    return sum(count for label, count in labels.items() if label.fate is Fate.DIED and label.text in once)
 
 
 def _never_ran(db: sqlite3.Connection, members: Sequence[tuple[int, Member]]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.devices.kinds import require_device
-from backend.errors import CannotRunError, UsageError
+from backend.errors import CannotRunError, UsageError, of_the_disk
 from backend.findings import FindingKind
 from fuzz.campaign.collaborators import Log, NoLog
 from fuzz.campaign.config import IDENTITY, CampaignConfig
@@ -30,7 +30,7 @@ from fuzz.campaign.progress import Live
 from fuzz.campaign.read_summary import compare, load_summary, write_comparison
 from fuzz.campaign.rule import require_rule, rule_content
 from fuzz.campaign.soundness import require_plain
-from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, cannot_be_written, environment
+from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding
 from fuzz.campaign.verifying import NoVerifier, Verifier
 from fuzz.interruption import Interruption
@@ -269,7 +269,7 @@ def full_disk_is_one_line(folder: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, UsageError) as error:
-        if not cannot_be_written(error.__cause__ if isinstance(error, UsageError) else error):
+        if not of_the_disk(error):
             raise
         raise CannotRunError(
             f"{folder}: cannot be written to ({error}); what was announced is kept: make room, and go on with --resume"

@@ -17,7 +17,6 @@ is there with all of its consequences or not at all. This module writes; fuzz.ca
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -33,13 +32,13 @@ import numpy as np
 
 from backend.case import Case
 from backend.codec import dumps, from_plain
-from backend.errors import CannotRunError, UsageError
+from backend.errors import CannotRunError, UsageError, of_the_disk
 from backend.fate import Fate
 from backend.findings import Finding
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Label
 from fuzz.campaign.store_blobs import StoredChunk, content_digest, pack_codes, pack_reached, unpack_codes, unpack_reached
-from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability, TriagedFinding
+from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability, TriagedFinding, seen_again
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
 
@@ -124,7 +123,7 @@ def connect(path: Path, *, writing: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
-        if cannot_be_written(error):
+        if of_the_disk(error):
             raise CannotRunError(f"{path}: cannot be opened ({error}); make room, or copy it where there is some") from error
         raise UsageError(f"{path}: not a store ({error}); give the {FILE_NAME} of a campaign") from error
     if version != VERSION:
@@ -134,17 +133,6 @@ def connect(path: Path, *, writing: bool = False) -> sqlite3.Connection:
     if not writing:
         connection.execute("PRAGMA query_only = 1")
     return connection
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-
-
-def cannot_be_written(error: BaseException | None) -> bool:
-    """Whether an error says that the disk is full, failing or read-only, which is the machine's doing and nobody's error."""
-    if isinstance(error, OSError):
-        return error.errno in _FULL
-    said = ("disk is full", "disk I/O error", "readonly database")
-    return isinstance(error, sqlite3.OperationalError) and any(each in str(error) for each in said)
 
 
 class Lock:
@@ -300,9 +288,12 @@ class Store:
         shown, now = report.shown[index], self._clock.now
         known = self.findings.get(shown.signature)
         self._changed.add(shown.signature)
-        if known is None:
+        # A death that came again says nothing of an earlier one of its signature that did not, and is not hidden by it.
+        outdone = known is not None and not known.reliability.shown and seen_again(shown.finding) > seen_again(known.cause)
+        if known is None or outdone:
+            count, since = (known.count, known.first_seen) if known is not None else (0, now)
             self.findings[shown.signature] = FindingRow(
-                *(shown.signature, shown.finding, 0, now, now, shown.case, report.chunk, shown.position),
+                *(shown.signature, shown.finding, count, since, now, shown.case, report.chunk, shown.position),
                 *(shown.case, False, Reliability(0, 0), (shown.finding,), None, None),
             )
             return shown.signature

@@ -94,14 +94,22 @@ DEATHS = (FindingKind.DIED, FindingKind.HANG, FindingKind.MEMORY_FAULT)
 """Kinds that somebody else can bring about: a kill, the host's out-of-memory killer, a GPU that was reset under the process."""
 
 
+AGAIN_ALONE, AGAIN_AFTER = "again_when_alone", "after"
+"""Evidence of a death that was seen again in a fresh process: how often alone; after what else."""
+
+
+def seen_again(cause: Finding) -> bool:
+    """Whether the evidence of a death says that it came again."""
+    return bool(cause.evidence.get(AGAIN_ALONE)) or AGAIN_AFTER in cause.evidence
+
+
 def is_weather(cause: Finding, reliability: Reliability) -> bool:
     """Whether a death is nobody's fault: repeated, and never seen again.
 
-    A device that runs a dead case again in a fresh process and sees the same end, alone or after another case, says so in its
-    evidence; that counts as seen again. What is not a death (bytes written, a wrong number) was seen and stays a finding.
+    Who runs a dead case again in a fresh process and sees an end again, alone or after another case, says so in its evidence;
+    that counts as seen again. What is not a death (bytes written, a wrong number) was seen and stays a finding.
     """
-    again = bool(cause.evidence.get("again_when_alone")) or "after" in cause.evidence
-    return cause.kind in DEATHS and reliability.repeats > 0 and not reliability.shown and not again
+    return cause.kind in DEATHS and reliability.repeats > 0 and not reliability.shown and not seen_again(cause)
 
 
 @dataclass(frozen=True, slots=True)

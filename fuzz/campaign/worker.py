@@ -2,7 +2,8 @@
 
 Two processes, because a case may take the one that runs it with it, and only its parent learns the signal, sees a hang on any
 node of a cluster, and can hold it to its memory. A death is weather first: the chunk is run again. A case at which the process
-dies twice did it: the rest of the chunk goes on without it, and it is a finding.
+dies twice, and once more when it is run alone, did it: the rest of the chunk goes on without it, and it is a finding. One that
+never dies alone was struck by somebody else: it is run with its chunk again, and the death is told beside what becomes of it.
 
 Knows how to run chunks and single cases and how to look into a finding; not what comes when, and not the store. `Worker` is
 plain Python; the engine makes a Ray actor of it.
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,8 +49,8 @@ from fuzz.campaign.messages import (
 )
 from fuzz.campaign.outcomes import HANGS, WithinSpace, died, label_of
 from fuzz.campaign.present_case import At, read_slot
-from fuzz.campaign.report import ChunkReport
-from fuzz.campaign.summary import Reliability
+from fuzz.campaign.report import ChunkReport, Shown
+from fuzz.campaign.summary import AGAIN_AFTER, AGAIN_ALONE, Reliability
 from fuzz.compiling import COMPILING
 from fuzz.provenance import own_fingerprint
 from reprod.folder import CASE, EXPLAIN, folder_name
@@ -73,7 +74,7 @@ IDLE_SECONDS = 600.0
 """Between two cases of a chunk, and while planners are compiled, where only our own code runs: longer than either takes."""
 
 DEATHS = 2
-"""Ends of a process at one case of a chunk after which the case did it."""
+"""Ends of a process at one case of a chunk after which the chunk goes on without it, and it is run alone."""
 
 DIED_TRIES = 60
 """Cases tried at most to shrink one that kills its process: each that does costs a start of two seconds."""
@@ -170,6 +171,8 @@ class CaseSupervisor:
         losses: list[EndedAt] = []
         deaths: Counter[int] = Counter()
         dead: dict[int, EndedAt] = {}
+        struck: dict[int, EndedAt] = {}
+        again: dict[int, Mapping[str, int | str]] = {}
         idle_deaths = 0
         while True:
             child = self._started()
@@ -187,7 +190,18 @@ class CaseSupervisor:
                     raise CannotRunError(answer.missing)
                 child.generations.add(generation)
                 named = dict(answer.named)
-                return ChunkDone(ChunkReport.from_message(answer.report), tuple(_loss(loss, named) for loss in losses))
+                for position in dead.keys() - again.keys():
+                    if self._dies_alone(named[position]):
+                        again[position] = {AGAIN_ALONE: 1}
+                    elif position in struck:
+                        again[position] = {AGAIN_AFTER: "other cases of its chunk, twice"}
+                if dead.keys() <= again.keys():
+                    report = self._told(ChunkReport.from_message(answer.report), named, struck, again)
+                    return ChunkDone(report, tuple(_loss(loss, named) for loss in losses))
+                for position in dead.keys() - again.keys():
+                    struck[position] = dead.pop(position)
+                    deaths[position] = 0
+                continue
             losses.append(answer)
             if answer.at.running:
                 position = answer.at.position
@@ -200,6 +214,30 @@ class CaseSupervisor:
                     raise CannotRunError(
                         f"chunk {chunk}: its process {answer.end.how} between cases, again and again; {answer.end.said}"
                     )
+
+    def _dies_alone(self, case: Case) -> bool:
+        """Whether it takes its process along, at one of as many tries as a finding is repeated."""
+        return any(self.run(case).fate is Fate.DIED for _ in range(max(1, self.setup.repeats)))
+
+    def _told(
+        self,
+        report: ChunkReport,
+        named: Mapping[int, Case],
+        struck: Mapping[int, EndedAt],
+        again: Mapping[int, Mapping[str, int | str]],
+    ) -> ChunkReport:
+        """A report with how each death came again, and with the deaths that did not."""
+        shown = [
+            replace(each, finding=replace(each.finding, evidence={**each.finding.evidence, **again.get(each.position, {})}))
+            for each in report.shown
+        ]
+        for position in sorted(struck.keys() - again.keys()):
+            end = struck[position].end
+            cause = died(named[position], self.setup.device, end.how, end.discriminator).cause
+            assert cause is not None
+            if cause.signature not in {each.signature for each in shown}:
+                shown.append(Shown(cause.signature, position, named[position], cause))
+        return replace(report, shown=tuple(shown))
 
     def run(self, case: Case) -> Outcome:
         """The outcome of one case, without what stays in the process; a death is a finding."""

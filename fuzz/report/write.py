@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from backend.codec import to_plain
-from backend.errors import UsageError
 from fuzz.campaign.read_summary import load_summary
 from fuzz.campaign.store import store_path
 from fuzz.campaign.summary import CampaignSummary
@@ -18,6 +17,7 @@ from fuzz.report.page.campaign_page import campaign_page
 from fuzz.report.page.detail import Detail, details
 from fuzz.report.render import json_text, junit, markdown
 from fuzz.report.statement import statement
+from reprod.folder import unwritable
 
 FORMAT = 2
 """Of report.json; raised when a field changes its meaning or goes."""
@@ -39,7 +39,8 @@ class WrittenPage:
 def write_report(store: Path, out: Path | None = None) -> WrittenPage:
     """Writes the four files of a store (the database, or its folder) into `out`, by default the store's folder.
 
-    Files of an earlier report are replaced. Raises UsageError where there is no store or `out` cannot be written to.
+    Files of an earlier report are replaced. Raises UsageError where there is no store or `out` cannot be written to,
+    CannotRunError on a full disk.
     """
     root = store_path(store).parent
     return report_of(load_summary(store), root, out if out is not None else root)
@@ -61,9 +62,7 @@ def report_of(summary: CampaignSummary, root: Path, out: Path) -> WrittenPage:
         for name, text in texts.items():
             _replace(out / name, text)
     except OSError as error:
-        raise UsageError(
-            f"--out: given {str(out)!r}; it cannot be written to ({error.strerror or error}); give another"
-        ) from error
+        raise unwritable("--out", out, error, "folder") from error
     return WrittenPage(summary, *(out / name for name in (PAGE, JSON, JUNIT, MARKDOWN)))
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import io
 import json
+import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,8 +60,8 @@ WORKS = {
     "corpus add": "{fault} --id Z9 --title x --corpus {out}",
     "corpus nightly-test": "{fault} --out {out}/test_x.py",
     "corpus write": "{fault} --out {out} --no-verify",
-    "corpus mark": "{found} fixed-upstream --corpus {copied}",
-    "rule new": "{out}/rule.py",
+    "corpus mark": "{found} written-up --corpus {copied}",
+    "rule new": "{out}.py",
     "selftest agree": "--devices model,cdna --cases 1 --max-batch 1 --max-kv 16 --heads 16 --backend direct --modes fast "
     "--q-dtype fp8 --kv-dtype fp8 --query-rows 1 --page-sizes 1",
     "selftest accuracy kernels": "--heads 16 --kv-lens 3",
@@ -251,6 +254,29 @@ def test_a_full_stdout_is_no_answer(
     full = open("/dev/full", "w")  # noqa: SIM115  (what it holds cannot be written when it is closed)
     monkeypatch.setattr("sys.stdout", full)
     assert main(words) in (2, 3)
+
+
+WRITES = ("corpus add", "corpus mark", "corpus nightly-test", "corpus write", "gate", "merge", "report", "rule new", "run")
+"""Commands that write files here; the others that do (campaign, diagnose, scout, gsm8k) need Ray, a checkout or a server."""
+
+
+@pytest.mark.parametrize("command", WRITES)
+def test_a_full_disk_is_3(command: str, places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written goes to a disk that takes nothing more: no file can grow."""
+    monkeypatch.chdir(tmp_path)
+    words = typed(command, WORKS[command], places, tmp_path)
+    if command == "gate":
+        words += ["--out", str(tmp_path / "out")]
+    said = io.StringIO()
+    monkeypatch.setattr("sys.stdout", open(os.devnull, "w"))  # noqa: SIM115  (pytest's own files cannot grow either)
+    monkeypatch.setattr("sys.stderr", said)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        code = main(words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (code, "Traceback" in said.getvalue()) == (3, False), said.getvalue()
 
 
 ENDS = (

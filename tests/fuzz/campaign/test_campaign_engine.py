@@ -37,7 +37,7 @@ from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
 from fuzz.campaign.report import ChunkReport, Label, Shown
 from fuzz.campaign.session import to_retry
 from fuzz.campaign.store import FILE_NAME, Store, environment
-from fuzz.campaign.summary import KnownReference, LossKind, Reliability, is_weather
+from fuzz.campaign.summary import AGAIN_ALONE, KnownReference, LossKind, Reliability, is_weather
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 from fuzz.generate import chunk_cases
@@ -371,10 +371,13 @@ def deadly() -> dict[int, ChunkReport]:
     return {report.chunk: with_a_death(report) if report.chunk == 1 else report for report in reports(CALM)}
 
 
-def test_a_death_that_does_not_come_again_is_no_finding(tmp_path: Path, deadly: dict[int, ChunkReport]) -> None:
+def test_a_death_that_does_not_come_again_is_no_finding_and_its_case_did_not_run(
+    tmp_path: Path, deadly: dict[int, ChunkReport]
+) -> None:
     session(tmp_path, FakeCluster(deadly, Random(1), repeated(0)), config=CALM)
     summary = load_summary(tmp_path)
-    assert (summary.verdict.conclusion, summary.exit_code, summary.findings) == (Conclusion.CLEAN, 0, ())
+    assert (summary.verdict.conclusion, summary.exit_code, summary.findings) == (Conclusion.OPEN, 3, ())
+    assert [doubt for doubt in summary.doubts if doubt.startswith("nothing is known of 1 that lost the process")]
     (unclear,) = summary.not_reproduced
     assert (unclear.signature, unclear.count, str(unclear.reliability)) == (DEATH.signature, 1, "0 of 5")
     assert summary.counts.died == 1
@@ -406,7 +409,27 @@ def test_what_was_seen_is_a_finding_however_often_it_comes_again() -> None:
     assert not is_weather(dataclasses.replace(DEATH, kind=FindingKind.OUT_OF_BOUNDS_WRITE), never)
 
 
-@pytest.mark.parametrize(("shown", "exit_code"), [(0, 0), (2, 1)])
+def test_a_death_that_came_again_is_not_hidden_by_an_earlier_one_that_did_not(
+    tmp_path: Path, deadly: dict[int, ChunkReport]
+) -> None:
+    """One signature, two cases: a kill from outside, and a later case that dies whenever it runs."""
+    again = dataclasses.replace(DEATH, evidence={AGAIN_ALONE: 1})
+    later = with_a_death(reports(CALM)[2])
+    (shown,) = later.shown
+    later = dataclasses.replace(later, shown=(dataclasses.replace(shown, finding=again),))
+    store = open_store(tmp_path, CALM)
+    store.begin_session(1, "fake", MADE_BY.rules)
+    assert store.chunk(deadly[1], "worker-0", 0) == [DEATH.signature]
+    store.finding(DEATH.signature, reliability=Reliability(0, 5))
+    assert store.chunk(later, "worker-0", 0) == [DEATH.signature], "looked into once more"
+    row = store.findings[DEATH.signature]
+    assert (row.first, row.count, row.reliability) == (shown.case, 2, Reliability(0, 0))
+    assert not is_weather(row.cause, Reliability(0, 5))
+    assert store.chunk(dataclasses.replace(later, chunk=3), "worker-0", 0) == []
+    store.close()
+
+
+@pytest.mark.parametrize(("shown", "exit_code"), [(0, 3), (2, 1)])
 def test_resuming_tries_again_what_did_not_come_again(
     tmp_path: Path, deadly: dict[int, ChunkReport], shown: int, exit_code: int
 ) -> None:

@@ -172,12 +172,13 @@ def test_a_finding_is_shrunk_repeated_and_told(slot: Path) -> None:
         worker.close()
 
 
-@pytest.mark.parametrize(("name", "shown"), [("aborts_once", 0), ("aborts_sometimes", 1)])
-def test_a_death_that_comes_and_goes_has_a_reliability_and_keeps_its_case(
-    slot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shown: int
+@pytest.mark.parametrize("name", ["aborts_once", "aborts_sometimes"])
+def test_a_death_that_never_comes_alone_takes_no_outcome_away(
+    slot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Twice in its chunk, so that the case did it; then alone, and in five repetitions."""
+    """Twice in its chunk; then alone, five times: one that does not die then has the outcome that it has undisturbed."""
     monkeypatch.setenv("AITERFUZZ_TEST_RUNS", str(tmp_path / "runs"))
+    calm = outcomes(config("calm"))[0]
     worker = Worker(order(name, repeats=5), slot.name, str(slot.parent))
     try:
         done = worker.chunk(0, 0, None)
@@ -187,9 +188,15 @@ def test_a_death_that_comes_and_goes_has_a_reliability_and_keeps_its_case(
     finally:
         worker.close()
     assert isinstance(found, Investigated)
-    assert (found.reliability.shown, found.reliability.repeats) == (shown, 5)
+    assert (found.reliability.shown, found.reliability.repeats) == (0, 5)
     assert from_plain(Case, json.loads(found.files["case.json"])) == death.case
-    assert is_weather(death.finding, found.reliability) is (shown == 0)
+    differ = [at for at, label in enumerate(labels(done.report)) if label != calm[at]]
+    if name == "aborts_once":
+        assert differ == []
+        assert is_weather(death.finding, found.reliability)
+    else:  # the third of the five times alone
+        assert differ == [death.position]
+        assert not is_weather(death.finding, found.reliability)
 
 
 def test_what_the_machine_lacks_is_an_answer(slot: Path) -> None:
