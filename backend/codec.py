@@ -101,7 +101,7 @@ def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
 
 
 def _read(kind: Any, plain: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
+    origin = _origin(kind)
     if origin in (types.UnionType, typing.Union):
         return _read_union(kind, plain, where)
     if origin is tuple:
@@ -125,6 +125,13 @@ def _read(kind: Any, plain: Any, where: str) -> Any:
     if kind is float and type(plain) is int:
         return float(plain)
     return _expect(kind, plain, where, getattr(kind, "__name__", str(kind)))
+
+
+def _origin(kind: Any) -> Any:
+    """X of X[...]; for a name that a `type` statement made, as NumPy's NDArray is from 2.5 on, X of what the name stands for."""
+    origin = typing.get_origin(kind)
+    named = getattr(origin, "__value__", None)
+    return origin if named is None else typing.get_origin(named)
 
 
 def _read_dataclass(kind: type, plain: Any, where: str) -> Any:

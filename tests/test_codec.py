@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,3 +76,14 @@ def test_broken_file_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="cannot be read"):
         read_file(Case, file)
+
+
+def test_an_array_s_type_may_have_a_name_of_its_own() -> None:
+    """NumPy's NDArray is a name made by a `type` statement from 2.5 on: an array's field is read under it as before."""
+    extensions = pytest.importorskip("typing_extensions", reason="`type` statements need Python 3.12 or typing_extensions")
+    item = TypeVar("item", bound=np.generic)
+    named = extensions.TypeAliasType("named", np.ndarray[Any, np.dtype[item]], type_params=(item,))
+    holder = dataclasses.make_dataclass("holder", [("words", named[np.int32])], frozen=True)
+    read = from_plain(holder, {"words": [1, -2]})
+    assert read.words.dtype == np.int32
+    assert read.words.tolist() == [1, -2]
