@@ -128,7 +128,7 @@ def _read(kind: Any, plain: Any, where: str) -> Any:
 
 
 def _origin(kind: Any) -> Any:
-    """X of X[...]; for a name that a `type` statement made, as NumPy's NDArray is from 2.5 on, X of what the name stands for."""
+    """X of X[...]; for a name made by a `type` statement, as NumPy's NDArray is from 2.5 on, X of what it stands for."""
     origin = typing.get_origin(kind)
     named = getattr(origin, "__value__", None)
     return origin if named is None else typing.get_origin(named)

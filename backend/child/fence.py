@@ -76,7 +76,7 @@ class Fence:
             case FenceKind.BUBBLEWRAP:
                 return [*_BUBBLEWRAP, *self._folders(), "--", *command]
             case FenceKind.NAMESPACES:
-                return [*_UNSHARE, *command]
+                return [*_UNSHARE, sys.executable, "-I", "-S", "-c", _FIRST_PROCESS, *command]
         return list(command)
 
     def _folders(self) -> list[str]:
@@ -105,6 +105,19 @@ _BUBBLEWRAP = (
     "--new-session", "--cap-drop", "ALL", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
 )  # fmt: skip
 _UNSHARE = ("unshare", "--user", "--map-current-user", "--net", "--ipc", "--pid", "--fork", "--kill-child", "--")
+# The kernel spares the first process of its namespace the signals that it sends itself: a command that is this process would
+# outlive its own abort(). This one stands before it, as bubblewrap's own does, and tells its end as a shell does.
+_FIRST_PROCESS = """
+import os, sys
+command = os.fork()
+if not command:
+    os.execvp(sys.argv[1], sys.argv[1:])
+ended, status = os.wait()
+while ended != command:
+    ended, status = os.wait()
+code = os.waitstatus_to_exitcode(status)
+os._exit(code if code >= 0 else 128 - code)
+"""
 
 
 @functools.cache
@@ -130,8 +143,8 @@ def weaker_than_promised() -> str | None:
 
 
 def exit_status(code: int) -> int:
-    """Of a command behind bubblewrap, which tells a signal as a shell does: negative for a signal again."""
-    return 128 - code if kind() is FenceKind.BUBBLEWRAP and code - 128 in signal.valid_signals() else code
+    """Of a command behind a fence, which tells a signal as a shell does: negative for a signal again."""
+    return 128 - code if kind() is not FenceKind.NONE and code - 128 in signal.valid_signals() else code
 
 
 def _sockets(hidden: Sequence[Path]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -174,6 +175,21 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     yield monkeypatch
     monkeypatch.undo()
     kind.cache_clear()
+
+
+@pytest.mark.parametrize("each", FenceKind)
+def test_a_signal_that_a_command_sends_itself_ends_it(each: FenceKind, asked: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first process of a namespace would be spared it."""
+    probe = {FenceKind.BUBBLEWRAP: [*fence._BUBBLEWRAP, "true"], FenceKind.NAMESPACES: [*fence._UNSHARE, "true"]}.get(each)
+    if probe is not None and not fence._works(probe):
+        pytest.skip(f"no {each} on this machine")
+    asked.setenv(fence.VARIABLE, each)
+    for sent in ("SIGKILL", "SIGSEGV", "SIGABRT"):
+        command = [sys.executable, "-c", f"import os, signal; os.kill(os.getpid(), signal.{sent})"]
+        ended = subprocess.run(Fence(tmp_path, directory=tmp_path).command(command), check=False)
+        assert exit_status(ended.returncode) == -signal.Signals[sent]
+    ended = subprocess.run(Fence(tmp_path).command([sys.executable, "-c", "raise SystemExit(7)"]), check=False)
+    assert exit_status(ended.returncode) == 7
 
 
 def test_no_device_is_passed(asked: pytest.MonkeyPatch, tmp_path: Path) -> None:
