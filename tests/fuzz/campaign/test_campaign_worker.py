@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from backend.codec import from_plain
 from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.findings import FindingKind
+from fuzz.campaign import worker
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.present_case import At, Slot, read_slot
@@ -64,6 +66,18 @@ def slot(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "slot"
     mine = [pid for pid, command in descendants(os.getpid()).items() if str(tmp_path) in command]
     assert not mine, "a process outlived its supervisor"
+
+
+def test_one_slow_run_leaves_the_tries_of_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine was busy with something else while a case was timed: its smallest form is looked for as far as ever."""
+    clock = itertools.accumulate(itertools.chain((0.0, 4.0), itertools.repeat(0.0005)))
+    monkeypatch.setattr("fuzz.campaign.worker.time.perf_counter", lambda: next(clock))
+
+    class Supervised:
+        def run(self, case: Case) -> None: ...
+
+    looked_into = worker._Investigation(order("calm"), Supervised(), "any", "")  # type: ignore[arg-type]
+    assert looked_into._affordable_tries(Case(num_head=16, kv_lens=(1,))) == looked_into.setup.shrink_tries
 
 
 def test_a_slot_outlives_what_wrote_it(tmp_path: Path) -> None:
