@@ -12,7 +12,8 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,10 +94,14 @@ def require_interpreter() -> None:
 
 
 @contextlib.contextmanager
-def interpreted(allocations: Allocations, guard: KernelGuard | None = None) -> Iterator[KernelGuard]:
+def interpreted(
+    allocations: Allocations, guard: KernelGuard | None = None, measured: str | None = None
+) -> Iterator[KernelGuard]:
     """Triton kernels launched inside run on the virtual GPU's memory, guarded. guard: None: one that drops stray accesses.
 
     Without the interpreter's overflow checks, which a compiled kernel does not have either (they cost a fifth of the time).
+    The interpreter's versions of Triton's functions are in place until the end, not put there and taken away by each launch.
+    measured: a trace function (coverage.py's) sees kernels of this file alone: it doubles the time of all others.
     """
     require_interpreter()
     from triton.runtime import interpreter
@@ -110,7 +115,9 @@ def interpreted(allocations: Allocations, guard: KernelGuard | None = None) -> I
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         guard.enter_kernel(self.fn.__name__, [a for a in (*args, *kwargs.values()) if isinstance(a, CudaTensor)])
-        return saved["__call__"](self, *args, **kwargs)
+        if self.fn.__code__.co_filename == measured:
+            return saved["__call__"](self, *args, **kwargs)
+        return _untraced(saved["__call__"], self, *args, **kwargs)
 
     def in_place(self: Any, args: Any, kwargs: Any) -> Any:
         return [_plain(a) for a in args], {key: _plain(value) for key, value in kwargs.items()}
@@ -121,7 +128,17 @@ def interpreted(allocations: Allocations, guard: KernelGuard | None = None) -> I
     def store(self: Any, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
         return saved_access["create_masked_store"](self, ptrs, value, _narrowed(guard, ptrs, mask, True), *rest)
 
+    patched: dict[frozenset[int], Any] = {}
+    patch = interpreter._patch_lang
+
+    def patch_once(fn: Any) -> Any:
+        seen = frozenset(id(each) for each in fn.__globals__.values() if isinstance(each, types.ModuleType))
+        if seen not in patched:
+            patched[seen] = patch(fn)
+        return interpreter._LangPatchScope()
+
     changes: list[tuple[Any, str, Any]] = [
+        (interpreter, "_patch_lang", patch_once),
         (executor, "__call__", call),
         (executor, "_init_args_hst", in_place),
         (executor, "_restore_args_dev", lambda self, *args: None),
@@ -133,11 +150,29 @@ def interpreted(allocations: Allocations, guard: KernelGuard | None = None) -> I
     try:
         yield guard
     finally:
+        for scope in reversed(patched.values()):
+            scope.restore()
+        interpreter._patch_lang = patch
         interpreter.interpreter_builder.options = options
         for name, value in saved.items():
             setattr(executor, name, value)
         for name, value in saved_access.items():
             setattr(builder, name, value)
+
+
+def _untraced(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run it without this thread's trace function. One that is written in C is itself again from the next call on."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return run(*args, **kwargs)
+    finally:
+        sys.settrace(tracer)
+        _be_seen()
+
+
+def _be_seen() -> None:
+    """A call for the trace function."""
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,39 @@ class Kernels:
                 "strays": [(s.kernel, s.is_write, s.lanes, s.past_end) for s in guard.strays],
             }
 
+    def measure(self, own_file: bool) -> dict[str, Any]:
+        """Which lines coverage.py sees of a launch's kernel and behind it. own_file: the kernel's file is the measured one."""
+        import coverage
+        import torch
+        import triton.language as tl
+
+        from backend.real.torch_shim import GpuFacts, VirtualGpu
+        from backend.real.triton_shim import interpreted
+
+        kernels, load = self.kernels.__file__, tl.load
+        measuring = coverage.Coverage(data_file=None, config_file=False, include=[kernels, __file__], messages=False)
+        with (
+            VirtualGpu(GpuFacts("gfx950", 256)) as gpu,
+            interpreted(gpu.allocations, measured=kernels if own_file else None),
+        ):
+            words = torch.zeros(8, dtype=torch.int32, device="cuda")
+            measuring.start()
+            line = self._launch(words)
+            measuring.stop()
+        data = measuring.get_data()
+        seen = data.lines(__file__) or []
+        return {
+            "of_kernel": len(data.lines(kernels) or []),
+            "behind": line in seen,
+            "restored": tl.load is load,
+        }
+
+    def _launch(self, words: Any) -> int:
+        import inspect
+
+        self.kernels.copy_words[(2,)](words, words, 8, BLOCK=8)
+        return inspect.currentframe().f_lineno  # type: ignore[union-attr]
+
 
 class Scripts:
     """Runs a script as a user would have written it, on the virtual GPU with aiter's planners served."""

@@ -37,3 +37,15 @@ def test_load_past_the_end_gives_other(child: Child) -> None:
     seen = child.request("copy", length=10, asked=20, room=20)
     assert seen["target"] == [*range(10), *[0] * 10]
     assert seen["strays"] == [["copy_words", False, 10, 0]]
+
+
+def test_kernels_of_other_files_are_not_measured_and_what_launches_them_is(child: Child) -> None:
+    other, own = child.request("measure", own_file=False), child.request("measure", own_file=True)
+    assert other["of_kernel"] == 0
+    assert own["of_kernel"] > 0
+    assert other["behind"]
+    assert own["behind"]
+
+
+def test_triton_is_itself_again_behind_the_interpreter(child: Child) -> None:
+    assert child.request("measure", own_file=True)["restored"]

@@ -125,7 +125,7 @@ def process(
         stack.callback(_collect)
         stack.enter_context(_environment(environment))
         gpu = stack.enter_context(VirtualGpu(facts))
-        guard = stack.enter_context(interpreted(gpu.allocations))
+        guard = stack.enter_context(interpreted(gpu.allocations, measured=source.target.filename))
         watcher = CallWatcher(gpu.allocations, source.target.filename, lambda: log.splits)
         present = {name for name in OPTIONAL_MODULES if aiter.tree is not None and aiter.tree.index(name) is not None}
         optional = {OPTIONAL_MODULES[name]: operation(OPTIONAL_MODULES[name], _ANY_ARGUMENTS, log) for name in present}
