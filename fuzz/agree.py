@@ -115,7 +115,8 @@ class Agreement:
     compared: by pair of devices; not_compared: by (pair, reason); differing: cases with any difference, by pair.
     found, apart: by (left, right, what); `apart` holds what is no disagreement (see Compared). faulty: cases in which a fault
     was foretold.
-    reached: facts (fuzz.asked) of cases launched, by heads a rank, and their backends, by name.
+    reached: facts (fuzz.asked) of cases launched, by heads a rank, and their backends, by name. nowhere: cases that came to no
+    launch, by (heads a rank, fate).
     rows: output rows that a device compared with the float64 reference; worst: its largest error over the budget in cases
     where nobody foretold anything.
     """
@@ -134,6 +135,7 @@ class Agreement:
     worst: dict[str, float] = field(default_factory=dict)
     reached: dict[int, set[str]] = field(default_factory=dict)
     backends: set[str] = field(default_factory=set)
+    nowhere: Counter[tuple[int, Fate]] = field(default_factory=Counter)
 
     def verdict(self, asked: AgreementAsked) -> Verdict:
         """Differences are blamed; a device, two of them, a backend or a value that was asked for and never ran is missing."""
@@ -143,7 +145,7 @@ class Agreement:
             f"nothing that {a} and {b} saw was compared" for a, b in pairs if not self.compared[a, b] + self.compared[b, a]
         ]
         nowhere = [f"no case of backend {name} was launched" for name in asked.backends if name not in self.backends]
-        values = () if asked.spec is None or not self.cases else never_ran(asked.spec, self.reached, {})
+        values = () if asked.spec is None or not self.cases else never_ran(asked.spec, self.reached, *self._unlaunched())
         short = (
             [f"{self.cases:,} cases were launched, and {asked.cases:,} asked for"] if self.cases < (asked.cases or 0) else []
         )
@@ -157,8 +159,17 @@ class Agreement:
         )
         return Verdict(counts, len(self.found), (*short, *idle, *apart, *nowhere, *values))
 
+    def _unlaunched(self) -> tuple[Counter[int], Counter[int]]:
+        """Cases that came to no launch, and those of them that were refused, by heads a rank."""
+        drawn, refused = Counter[int](), Counter[int]()
+        for (heads, fate), count in self.nowhere.items():
+            drawn[heads] += count
+            refused[heads] += count if fate is Fate.REFUSED else 0
+        return drawn, refused
+
     def launched_nothing(self, outcome: Outcome) -> None:
         """Count a case that comes to no launch."""
+        self.nowhere[outcome.case.num_head, outcome.fate] += 1
         if outcome.fate is Fate.UNMODELLED:
             self.not_run["planner", str(outcome.reason)] += 1
         else:

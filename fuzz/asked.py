@@ -34,17 +34,19 @@ def facts(case: Case) -> Iterator[str]:
         yield f"{field} {getattr(case, field)}"
 
 
-def never_ran(spec: Spec, ran: Mapping[int, Collection[str]], refused: Mapping[int, int]) -> Iterator[str]:
+def never_ran(
+    spec: Spec, ran: Mapping[int, Collection[str]], drawn: Mapping[int, int], refused: Mapping[int, int]
+) -> Iterator[str]:
     """What `spec` names and no case ran of, a sentence each; of each head count too, where some are named.
 
-    ran: facts of the cases that ran, by heads a rank; refused: how many were refused, by heads a rank.
+    ran: facts of the cases that ran, by heads a rank; drawn, refused: how many were, by heads a rank.
     """
     shapes = {heads_of(spec.model, shape): shape.upper() for shape in spec.shapes or ()}
     named = {count: f"{shape} ({count} heads)" for count, shape in shapes.items()}
     named |= {count: f"{count} heads" for count in spec.heads or () if count not in shapes}
     for count, shape in named.items():
         if not ran.get(count):
-            yield f"no case of {shape} ran: " + (f"{refused[count]:,} were refused" if refused.get(count) else "none was drawn")
+            yield f"no case of {shape} ran: {_instead(drawn.get(count, 0), refused.get(count, 0))}"
     everywhere = {fact for found in ran.values() for fact in found}
     for fact, what in _asked(spec):
         if fact not in everywhere:
@@ -53,6 +55,13 @@ def never_ran(spec: Spec, ran: Mapping[int, Collection[str]], refused: Mapping[i
         for count, shape in named.items():
             if ran.get(count) and fact not in ran[count]:
                 yield f"no case of {shape} with {what} ran"
+
+
+def _instead(drawn: int, refused: int) -> str:
+    """What became of cases of which none ran."""
+    said = [f"{refused:,} were refused"] if refused else []
+    said += [f"{drawn - refused:,} came to no end or are not modelled"] if drawn > refused else []
+    return " and ".join(said) or "none was drawn"
 
 
 def _asked(spec: Spec) -> Iterator[tuple[str, str]]:

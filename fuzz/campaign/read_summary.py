@@ -335,14 +335,16 @@ def _never_ran(db: sqlite3.Connection, members: Sequence[tuple[int, Member]]) ->
     """What a campaign asked for by name, of which no case of its own ran; of several, those that ran nothing."""
     for number, member in members:
         ran: dict[int, set[str]] = {}
+        drawn: Counter[int] = Counter()
         refused: Counter[int] = Counter()
         for num_head, text in db.execute("SELECT num_head, counts FROM cells WHERE campaign = ?", (number,)):
             counts = CellCounts.from_row(json.loads(text))
+            drawn[num_head] += counts.cases
             refused[num_head] += counts.refused.total()
             ran.setdefault(num_head, set()).update(counts.facts)
         if len(members) > 1 and not any(ran.values()):
             yield f"no case of backend {member.config.backend} with seed {member.seed} ran"
-        yield from never_ran(member.config, ran, refused)
+        yield from never_ran(member.config, ran, drawn, refused)
 
 
 def _comparison(db: sqlite3.Connection) -> CampaignComparison | None:

@@ -83,6 +83,34 @@ def test_two_runs_of_one_seed_leave_the_same_results(tmp_path: Path) -> None:
     assert left(tmp_path / "a") == left(tmp_path / "b")
 
 
+ELSEWHERE = {
+    "hash seed": {"PYTHONHASHSEED": "7"},
+    "locale": {"LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"},
+    "time zone": {"TZ": "Pacific/Kiritimati"},
+    "folder": {},
+}
+
+
+def test_results_are_those_of_the_seed_wherever_it_runs(tmp_path: Path) -> None:
+    """Line by line, but for how long it took and what tells of the machine."""
+
+    def left(name: str, **environment: str) -> list[dict[str, Any]]:
+        out = tmp_path / name
+        argv = [*BEFORE, "--cases", "40", "--out", str(out)]
+        kept = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
+        here = Path("/") if name == "folder" else tmp_path
+        path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])}
+        done = process(*argv, env=kept | {"PYTHONHASHSEED": "0"} | path | environment, cwd=here)
+        done.communicate()
+        assert done.returncode == 1
+        return [{k: v for k, v in line.items() if k not in ("seconds", "folder")} for line in records(out)]
+
+    usual = left("as usual")
+    assert len(usual) > 40
+    for name, environment in ELSEWHERE.items():
+        assert left(name, **environment) == usual, name
+
+
 def test_only_refusals_confirm_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--heads", "12", "--cases", "5", "--out", str(tmp_path)]) == 3
     printed = capsys.readouterr()

@@ -6,6 +6,7 @@ Three releases are fetched through pip. The decision table and the gate lines ar
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from backend.case import Arch, DType
 from backend.child.tree import Limits
 from backend.codec import from_plain, to_plain
 from backend.errors import CannotRunError, UsageError
-from backend.real.frameworks.fetch import _single_file, open_source
+from backend.real.frameworks.fetch import _single_file, _whole_wheel, open_source
 from backend.real.frameworks.record import Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, data_parallel, eager_decode, graph_decode
 from backend.real.frameworks.session import SourceSession, decision_table, gate_line
@@ -427,3 +428,19 @@ def test_aiter_s_own_python_gives_what_the_built_in_rules_give(
 
 def test_decision_table_in_one_call() -> None:
     assert [(row.kv_dtype, row.flags) for row in decision_table(AFTER, Arch.GFX942, (64,))] == [(FP8, "TTF"), (BF16, "TTF")]
+
+
+def test_pip_is_asked_for_wheels_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source distribution would be built, which runs its setup; what a wheel depends on is not wanted."""
+    asked: list[list[str]] = []
+
+    def runs(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: no")
+
+    monkeypatch.setattr(subprocess, "run", runs)
+    with pytest.raises(CannotRunError, match="not fetched: ERROR: no"):
+        _whole_wheel("sglang", "0.0.0", tmp_path)
+    (command,) = asked
+    assert {"--no-deps", "--only-binary=:all:", "download"} <= {*command}
+    assert "install" not in command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sqlite3
@@ -11,17 +12,20 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_campaign_engine import CONFIG, FakeCluster, session
+from test_campaign_engine import CONFIG, MADE_BY, FakeCluster, session
 from undisturbed import reports
 
+from backend.aiter.codefiles import FolderSource
 from backend.errors import AiterfuzzError, UsageError
 from fuzz.campaign.merge import merge
 from fuzz.campaign.read_summary import load_summary
+from fuzz.campaign.session import require_same_content
 from fuzz.campaign.soundness import DamagedStoreError, read_text_of
 from fuzz.campaign.store import DIGEST, FILE_NAME
 from fuzz.campaign.store_blobs import content_digest
 from fuzz.campaign.summary import CampaignSummary
 from fuzz.cli import main
+from fuzz.provenance import contents_of
 from fuzz.verdict import Conclusion
 
 TABLES = ("campaigns", "sessions", "labels", "chunks", "cells", "findings", "losses", "set_aside", "notes")
@@ -208,6 +212,28 @@ def test_an_edited_rule_is_another_campaign(
     printed = capsys.readouterr().err
     assert "is not what this campaign was begun with" in printed
     assert printed.count("\n") == 1
+
+
+def test_an_edited_checkout_is_another_campaign(tmp_path: Path) -> None:
+    """Host sources, kernel tables and the code objects that these name decide what comes of a case."""
+    files = {
+        "csrc/py_itfs_cu/asm_mla.cu": b"// the launcher",
+        "hsa/gfx950/mla/mla_asm.csv": b"qType,co_name\nfp8,a.co\n",
+        "hsa/gfx950/mla/a.co": b"machine code",
+        "hsa/gfx950/mla/other.co": b"of which no table speaks",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    source = FolderSource("a checkout", (("", str(tmp_path)),))
+    begun = dataclasses.replace(MADE_BY, contents=contents_of(source))
+    assert len(begun.contents) == 3
+    require_same_content(begun, dataclasses.replace(MADE_BY, contents=contents_of(source)))
+    for name in list(files)[:3]:
+        (tmp_path / name).write_bytes(files[name] + b" ")
+        with pytest.raises(UsageError, match=f"{name} is not what this campaign was begun with"):
+            require_same_content(begun, dataclasses.replace(MADE_BY, contents=contents_of(source)))
+        (tmp_path / name).write_bytes(files[name])
 
 
 @pytest.mark.parametrize(

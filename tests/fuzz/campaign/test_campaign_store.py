@@ -18,7 +18,8 @@ from test_campaign_engine import CONFIG, MADE_BY, FakeCluster, NothingKnown, Sil
 from undisturbed import labels, reports
 
 from backend.case import Case
-from backend.errors import UsageError
+from backend.codec import dumps
+from backend.errors import UsageError, of_the_disk
 from fuzz.campaign.engine import Engine
 from fuzz.campaign.merge import export, merge
 from fuzz.campaign.read_summary import compare, load_summary, write_comparison
@@ -27,7 +28,6 @@ from fuzz.campaign.store import (
     FILE_NAME,
     Lock,
     Store,
-    cannot_be_written,
     connect,
     pack_codes,
     pack_reached,
@@ -152,7 +152,7 @@ def test_a_full_disk_loses_nothing_that_was_announced(tmp_path: Path, done: dict
     engine = Engine(CONFIG, order(), store, cluster, Said(), NothingKnown(), NoVerifier(), lambda: False)
     with pytest.raises(sqlite3.OperationalError, match="disk is full") as raised:
         engine.run(1)
-    assert cannot_be_written(raised.value)
+    assert of_the_disk(raised.value)
     store.fail(raised.value, "failed")
     summary = load_summary(tmp_path)
     announced = {text.split()[1] for text in said if text.startswith("finding: ")}
@@ -255,6 +255,26 @@ def test_merged_campaigns_add_up(tmp_path: Path, done: dict[int, ChunkReport]) -
         Store.open(path)
     with pytest.raises(UsageError, match="holds a store already"):
         merge([tmp_path / "a"], tmp_path / "out")
+
+
+def test_what_one_member_expects_excuses_no_other(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    """Two nights show the same fault, and one of them expects it: the other's is blamed all the same."""
+    for name, chunk, seed in (("a", 0, 0), ("b", 3, 7)):
+        campaign(tmp_path / name, name, [done[chunk]], seed=seed)
+    seen = [{finding.signature for finding in load_summary(tmp_path / name).findings} for name in ("a", "b")]
+    both = sorted(seen[0] & seen[1])
+    assert both
+    for expecting, blamed in (((), True), (("a",), True), (("a", "b"), False)):
+        for name in ("a", "b"):
+            expected = tuple(both) if name in expecting else ()
+            db = sqlite3.connect(tmp_path / name / FILE_NAME)
+            db.execute("UPDATE campaigns SET config = ?", (dumps(CONFIG.replace(expect=expected)),))
+            db.execute("DELETE FROM notes")  # its digest is of what it was
+            db.commit()
+            db.close()
+        folder = tmp_path / f"out-{'-'.join(expecting)}"
+        merge([tmp_path / "a", tmp_path / "b"], folder)
+        assert all(finding.is_blamed is blamed for finding in load_summary(folder).findings if finding.signature in both)
 
 
 def _outcomes(path: Path) -> dict[tuple[str, int], list[object]]:

@@ -37,6 +37,16 @@ def test_a_table_is_gated_like_a_source(tmp_path: Path, capsys: pytest.CaptureFi
     assert data["faults"][0]["smallest"]["kv_lens"] == [1]
 
 
+def test_flags_do_for_a_rule_what_they_do_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every file and annotation; a device and a checkout that are not there are refused, not ignored."""
+    rule, out = written(tmp_path, FAKE), tmp_path / "out"
+    assert gate(rule, *FP8, "--out", str(out), "--annotate") == 1
+    assert sorted(path.name for path in out.iterdir()) == ["gate.html", "gate.json", "gate.xml", "summary.md"]
+    assert any(line.startswith("::error") for line in capsys.readouterr().out.splitlines())
+    assert gate(rule, *FP8, "--device", "no-such") == 2
+    assert gate(rule, *FP8, "--aiter", "/no/such") == 2
+
+
 def test_a_fault_of_the_base_s_rule_is_not_blamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = written(tmp_path, FAKE)
     assert gate(rule, "--base", "sglang-before-27188", *FP8) == 0
