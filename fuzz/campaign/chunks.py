@@ -15,7 +15,7 @@ from backend.case import Case
 from backend.checks.numerics import death_once
 from backend.errors import CannotRunError, RuleFailedError, RuleLostError
 from backend.fate import Fate
-from backend.outcome import Outcome, unmodelled
+from backend.outcome import Outcome, not_run, unmodelled
 from fuzz.asked import facts
 from fuzz.campaign.best_cases import COMMON, Frozen
 from fuzz.campaign.features import better, features, parent
@@ -24,7 +24,6 @@ from fuzz.campaign.report import (
     AITER,
     BACKEND,
     NO_PARENT,
-    OF_A_RULE,
     CallShape,
     CellCounts,
     CellKey,
@@ -49,7 +48,8 @@ Note = Callable[[int, int], None]
 
 
 class Safe:
-    """A path on which no case raises: an error of the program is a finding, what cannot run counts as not modelled.
+    """A path on which no case raises: an error of the program is a finding, what cannot run counts as not modelled, and a case
+    for which the user's own rule gives no choice as not run: nothing is wrong but the rule.
 
     lost: how often a rule of the user's own was lost; why_lost: how, the last time.
     """
@@ -68,7 +68,7 @@ class Safe:
             if isinstance(failed, RuleLostError):
                 self.lost += 1 if failed.how != HANGS else 1 + MOST_LOST
                 self.why_lost = str(failed)
-            return died(case, self.device, f"got no choice: {failed}", f"{OF_A_RULE}{failed.how}")
+            return not_run(case, str(failed))
         except CannotRunError as error:
             return unmodelled(case, str(error))
         except Exception as error:
@@ -136,7 +136,7 @@ class _Tally:
         self._code(label)
         cell = self._cell(case)
         cell.cases += 1
-        if label.fate is Fate.UNMODELLED:
+        if outcome.unknown:
             return
         if outcome.observation is not None:
             cell.ran += 1

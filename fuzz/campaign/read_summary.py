@@ -41,6 +41,7 @@ from fuzz.campaign.summary import (
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
 from fuzz.verdict import Counts
+from reprod.text import listed
 
 T = TypeVar("T")
 
@@ -138,7 +139,11 @@ def _summary(db: sqlite3.Connection) -> CampaignSummary:
         comparison=comparison,
         losses=tuple(_losses(db)),
         lost_chunks=tuple(aside),
-        doubts=tuple(_doubts(counts, complete, aside, members, findings, never, _lost(labels, weather))),
+        doubts=tuple(
+            _doubts(
+                counts, complete, aside, members, findings, never, _lost(labels, weather), _reasons_of(labels, Fate.NOT_RUN)
+            )
+        ),
         not_reproduced=weather,
         never_ran=never,
     )
@@ -298,18 +303,23 @@ def _doubts(
     findings: Sequence[TriagedFinding],
     never_ran: Sequence[str],
     lost: int,
+    not_run: Sequence[Reason],
 ) -> Iterator[str]:
     """Why finding nothing would confirm less than was asked for."""
     if not complete:
         yield "the campaign did not run to its end"
     if not counts.ran:
-        yield "no case ran: all were refused, are not modelled or took the process along"
+        yield f"no case ran: {_became_of(counts) or 'it ended before the first chunk of cases was done'}"
     yield from never_ran
     for each in findings:
         if each.of_our_own and not each.expected:
             yield f"{each.count:,} cases came to no end, so nothing is known of them: {each.message}"
     if lost:
         yield f"nothing is known of {lost:,} that lost the process again and again, for no reason that showed when run alone"
+    for reason in not_run[:REASONS_SAID]:
+        yield f"{reason.cases:,} of {counts.cases:,} cases were not run: {reason.text}"
+    if len(not_run) > REASONS_SAID:
+        yield f"{len(not_run) - REASONS_SAID:,} more reasons why cases were not run"
     if counts.unmodelled:
         yield f"{counts.unmodelled:,} of {counts.cases:,} cases are not modelled"
     if aside:
@@ -329,6 +339,21 @@ def _lost(labels: Mapping[Label, int], weather: Sequence[TriagedFinding]) -> int
     """Cases whose death did not come again, and which have no other outcome."""
     once = {each.signature for each in weather}
     return sum(count for label, count in labels.items() if label.fate is Fate.DIED and label.text in once)
+
+
+REASONS_SAID = 3
+"""Why cases were not run, the most frequent reasons first."""
+
+
+def _became_of(counts: Counts) -> str:
+    """What became of cases none of which ran; empty where there were none."""
+    fates = {
+        "refused": counts.refused,
+        "not modelled": counts.unmodelled,
+        "lost with their process": counts.died,
+        "not run": counts.not_run,
+    }
+    return listed([f"{count:,} {fate}" for fate, count in fates.items() if count])
 
 
 def _never_ran(db: sqlite3.Connection, members: Sequence[tuple[int, Member]]) -> Iterator[str]:

@@ -23,9 +23,6 @@ from backend.findings import Finding
 Codes = npt.NDArray[np.uint16]
 """One entry a case: index of its label."""
 
-OF_A_RULE = "rule "
-"""What the discriminators of cases begin with for which a rule of the user's own gave no choice."""
-
 
 @dataclass(frozen=True, slots=True)
 class Label:

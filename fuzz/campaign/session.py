@@ -36,6 +36,7 @@ from fuzz.campaign.verifying import NoVerifier, Verifier
 from fuzz.interruption import Interruption
 from fuzz.provenance import Provenance, own_fingerprint
 from reprod.folder import prepare_folder
+from reprod.text import listed
 
 STOPPING = "\nstopping when this case is done; once more to stop now"
 """Said to whoever presses Ctrl-C."""
@@ -72,18 +73,17 @@ OWN_NAMES = (RUNNING, FINDINGS, LOCK_NAME, *(FILE_NAME + suffix for suffix in ("
 
 
 def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
-    """Runs a new campaign; raises UsageError where its folder holds one already."""
+    """Runs a new campaign; raises UsageError where its folder holds anything, or what it is compared with is another's."""
     config = absolute(config)
     config = config.replace(chunk_cases=config.cases_a_chunk)  # kept where it goes on with other limits
     # Whatever is wrong with what was given is said before anything is written or started.
     require_device(config.device, config.numbers)
     require_rule(config.backend)
     space = config.space()
-    earlier = None if config.compare is None else load_summary(Path(config.compare))
+    earlier = None if config.compare is None else _comparable(config)
     folder = Path(config.out)
+    require_unused(folder)
     store_file = folder / FILE_NAME
-    if store_file.exists():
-        raise UsageError(f"{folder}: holds a campaign already; go on with --resume, or give another --out")
     made_by = _provenance(config, space.releases)
     known = _triage(config)
     require_expected(config.expect, known.entries)
@@ -97,6 +97,36 @@ def begin(config: CampaignConfig, manner: Manner = CAMPAIGN) -> CampaignSummary:
         _Session(config, manner, store, pool, workers, known, made_by).run()
         lock.release()
     return summarised(config)
+
+
+LEFT_BY_A_KILL = (RUNNING, LOCK_NAME, Path(FILE_NAME).with_suffix(".unfinished").name)
+"""What a campaign leaves that was killed before it had a store."""
+
+
+def require_unused(folder: Path) -> None:
+    """Raises UsageError where a folder for results holds something: findings would stand beside others'."""
+    try:
+        held = sorted({path.name for path in folder.iterdir()} - {*LEFT_BY_A_KILL})
+    except OSError:  # it is not there, or what is wrong with it is said where it is made
+        return
+    if FILE_NAME in held:
+        raise UsageError(
+            f"{folder}: holds a campaign already; go on with `aiterfuzz campaign --resume --out ...`, or give another --out"
+        )
+    if held:
+        raise UsageError.not_allowed("--out", str(folder), f"a folder that is new or empty: this one holds {held[0]}")
+
+
+def _comparable(config: CampaignConfig) -> CampaignSummary:
+    """The campaign that this one is to be compared with; raises UsageError for one of other backends."""
+    assert config.compare is not None
+    earlier = load_summary(Path(config.compare))
+    theirs = sorted({member.config.backend for member in earlier.members})
+    if config.backend not in theirs:
+        raise UsageError.not_allowed(
+            "--compare", config.compare, f"a campaign of {config.backend}; this is one of {listed(theirs)}"
+        )
+    return earlier
 
 
 def require_expected(expect: Sequence[str], entries: Sequence[str]) -> None:
@@ -168,10 +198,20 @@ def changed(config: CampaignConfig, changes: Mapping[str, Any], folder: Path) ->
     for name in IDENTITY:
         if getattr(new, name) != getattr(config, name):
             raise UsageError(
-                f"--resume: given {name} {getattr(new, name)!r}; this campaign has {getattr(config, name)!r}, which decides "
-                "its cases; leave it out, or begin another campaign with another --out"
+                f"--resume: given {_flagged(new, name)}; this campaign has {_flagged(config, name)}, which decides its cases; "
+                "leave it out, or begin another campaign with another --out"
             )
     return new
+
+
+def _flagged(config: CampaignConfig, name: str) -> str:
+    """A field as a person gives it: `--heads 16,32`, `no --heads` where it is not given."""
+    value, flag = getattr(config, name), "--" + name.replace("_", "-")
+    if value is None or value == ():
+        return f"no {flag}"
+    if isinstance(value, bool):
+        return flag if value else flag.replace("--", "--no-", 1)
+    return f"{flag} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def absolute(config: CampaignConfig) -> CampaignConfig:
@@ -319,16 +359,17 @@ def night(config: CampaignConfig, seeded: bool) -> tuple[Path, CampaignSummary]:
     root = Path(config.out)
     folder = root / time.strftime("%Y-%m-%d-%H%M%S", now)
     changes = {"out": str(folder)} | ({} if seeded else {"seed": int(time.strftime("%Y%m%d", now))})
-    before = config.compare or last_night(root)
+    before = config.compare or last_night(root, absolute(config).backend)
     return folder, begin(config.replace(**changes, compare=None if before is None else str(before)))
 
 
-def last_night(root: Path) -> Path | None:
-    """Folder of the newest night that ran to its end; None where there is none."""
+def last_night(root: Path, backend: str) -> Path | None:
+    """Folder of the newest night of a backend that ran to its end; None where there is none."""
     nights = sorted((path.parent for path in root.glob(f"*/{FILE_NAME}")), reverse=True) if root.is_dir() else []
     for folder in nights:
         try:
-            if load_summary(folder).complete:
+            night = load_summary(folder)
+            if night.complete and backend in {member.config.backend for member in night.members}:
                 return folder
         except UsageError:
             continue  # of another version of the store: it cannot be read, so it cannot be compared with

@@ -14,7 +14,6 @@ from backend.case import Case
 from backend.child.ends import EndKind
 from backend.findings import Finding, FindingKind, Party, Severity
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.report import OF_A_RULE
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
 from fuzz.verdict import Counts, Verdict
@@ -173,12 +172,12 @@ class TriagedFinding:
 
     @property
     def of_our_own(self) -> bool:
-        """Whether the rule or aiterfuzz raised an error or left: no fault of AITER, and nothing is known of the case.
+        """Whether aiterfuzz raised an error or left: no fault of AITER, and nothing is known of the case.
 
-        A signal, a hang and memory that runs out are not among these, but for a rule's: compiled code may be what did it.
+        A signal, a hang and memory that runs out are not among these: compiled code may be what did it.
         """
         how = self.signature.rpartition("/")[2]
-        left = how.startswith(("exit ", OF_A_RULE)) or " in " in how
+        left = how.startswith("exit ") or " in " in how
         return self.kind is FindingKind.DIED and self.party is Party.PROJECT and left
 
     @property

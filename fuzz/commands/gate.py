@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,10 @@ from fuzz.commands.arguments import number, numbers, seconds, some_of
 from fuzz.commands.telling import add_telling, print_report
 
 if TYPE_CHECKING:
-    from fuzz.gate.gate import GatePlan
+    from collections.abc import Callable
+
+    from fuzz.gate.comparison import Comparison, Fault
+    from fuzz.gate.gate import GatePlan, Stack
     from fuzz.gate.sweep import Tensors
     from fuzz.report.model import Report
 
@@ -38,6 +42,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "is known; without a checkout the newest built-in release",
     )
     add_flags(command)
+    command.add_argument(
+        "--only",
+        metavar="SCENARIO",
+        help="run this one, named as a report names it (or gate.json:N, its Nth fault), and explain its first wrong step",
+    )
     command.set_defaults(command=run)
 
 
@@ -93,13 +102,47 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
     chosen = which_aiter(arguments.source, arguments.aiter)
     before = None if arguments.base is None else Stack(arguments.base, chosen.aiter, chosen.release)
     stack = Stack(arguments.source, chosen.aiter, chosen.release)
+    if arguments.only is not None:
+        return _again(arguments, stack)
     change, base = examine(stack, before, plan(arguments), say)
     known = Known()
     found = compared(change, base, known.reference, known.is_open)
-    made = report(found, change, base, gate_line(open_source(arguments.source)))
+    made = report(found, change, base, gate_line(open_source(arguments.source)), again=_commands(arguments, found))
     code_of_exit = tell(dataclasses.replace(made, about=(chosen.why, *made.about)), arguments)
     say(f"{time.monotonic() - started:.0f} s")
     return code_of_exit
+
+
+def _again(arguments: argparse.Namespace, stack: Stack) -> int:
+    """One scenario once more, and its first wrong step explained."""
+    from fuzz.gate.again import run_again, scenario_named
+
+    asked = plan(arguments)
+    lines, verdict = run_again(stack, asked, scenario_named(arguments.only, asked))
+    print("\n".join((*lines, *(f"open: {question}" for question in verdict.open_questions))))
+    return verdict.exit_code
+
+
+def _commands(arguments: argparse.Namespace, found: Comparison) -> Callable[[Fault], str]:
+    """What shows a fault's smallest case again: by its scenario's name, or by the gate.json that has it."""
+    from fuzz.gate.again import swept
+
+    named = swept(plan(arguments))
+    flags = (("--heads", "heads"), ("--kv-dtype", "kv_dtype"), ("--arch", "arch"), ("--aiter", "aiter"))
+    given = [(flag, getattr(arguments, name)) for flag, name in flags if getattr(arguments, name)]
+    typed = [part for flag, value in given for part in (flag, ",".join(map(str, value)) if isinstance(value, tuple) else value)]
+
+    def again(fault: Fault) -> str:
+        scenario = fault.smallest.scenario
+        if named.get(scenario.name) == scenario:
+            only = scenario.name
+        elif arguments.out is not None:
+            only = f"{arguments.out / 'gate.json'}:{found.faults.index(fault) + 1}"
+        else:
+            return ""
+        return shlex.join(["aiterfuzz", "gate", arguments.source, *typed, "--only", only])
+
+    return again
 
 
 def plan(arguments: argparse.Namespace) -> GatePlan:

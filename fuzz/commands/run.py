@@ -6,12 +6,10 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.errors import UsageError
 from fuzz.commands.flags import add_flags, given
 from fuzz.commands.telling import add_telling, print_report
 
@@ -79,25 +77,14 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     logs[0].finished(summary)
     report = campaign_report(summary, at=from_here(config.out))
     print_report(arguments, report, [f"results: {from_here(logs[0].path)}"])
-    for doubt in summary.doubts if summary.exit_code == 3 else ():
-        print(f"nothing is confirmed: {doubt}", file=sys.stderr)
     return summary.exit_code
 
 
-def _new_folder(given: str | None) -> str:
-    """The folder of this run alone: the one that was given, or one named by the time. Raises UsageError for one in use."""
-    if given is None:
-        named = Path(DEFAULT_ROOT, time.strftime("%Y-%m-%d-%H%M%S"))
-        others = (named.with_name(f"{named.name}-{number}") for number in itertools.count(2))
-        return str(next(folder for folder in itertools.chain((named,), others) if not folder.exists()))
-    try:
-        used = next(iter(Path(given).iterdir()), None)
-    except OSError:  # it is not there, or what is wrong with it is said where it is made
-        return given
-    if used is not None:
-        allowed = f"a folder that is new or empty, or none ({DEFAULT_ROOT}/<time>): this one holds {used.name}"
-        raise UsageError.not_allowed("--out", given, allowed)
-    return given
+def _new_folder() -> str:
+    """A folder for this run alone, named by the time."""
+    named = Path(DEFAULT_ROOT, time.strftime("%Y-%m-%d-%H%M%S"))
+    others = (named.with_name(f"{named.name}-{number}") for number in itertools.count(2))
+    return str(next(folder for folder in itertools.chain((named,), others) if not folder.exists()))
 
 
 def _config(arguments: argparse.Namespace) -> CampaignConfig:
@@ -105,7 +92,7 @@ def _config(arguments: argparse.Namespace) -> CampaignConfig:
     from fuzz.campaign.config import CampaignConfig
 
     fields = given(arguments, CampaignConfig) | {"verify": arguments.verify}
-    fields["out"] = _new_folder(fields.get("out"))
+    fields.setdefault("out", _new_folder())
     if "cases" not in fields and "seconds" not in fields:
         fields["cases"] = DEFAULT_CASES
     config = CampaignConfig(**fields)

@@ -6,13 +6,15 @@ scenario, does not show it; that the base shows it elsewhere excuses nothing. Ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import Scenario
+from backend.real.python.outline import TextChange, text_change
 from fuzz.campaign.summary import KnownReference
 from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
@@ -37,7 +39,11 @@ BLAMED = frozenset({FaultStanding.NEW, FaultStanding.FOUND})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One signature at one shape. rows: query rows a request that showed it; phases: eager, capture, replay."""
+    """One signature at one shape. rows: query rows a request that showed it; phases: eager, capture, replay.
+
+    line: FILE:LINE of the call that reaches AITER. edited: lines of the file that differ from the base's and ran where the
+    smallest sighting was seen, which is where the edit decides; of lines that are gone, what stands there now.
+    """
 
     signature: str
     shape: Shape
@@ -49,6 +55,7 @@ class Fault:
     smallest: Sighting
     known: KnownReference | None
     standing: FaultStanding
+    edited: tuple[int, ...] = ()
 
     @property
     def blamed(self) -> bool:
@@ -99,6 +106,8 @@ def compared(
         return FaultStanding.KNOWN if excused and before.hides(sighting) else FaultStanding.NEW
 
     found = _folded(change.sightings, standing, known)
+    if base is not None and change.executed is not None and base.executed is not None:
+        found = tuple(_with_edits(found, change, base, text_change(base.executed.text, change.executed.text)))
     blamed = tuple(fault for fault in found if fault.blamed)
     mended = () if base is None else _mended(change, base, known)
     of_blamed = {(fault.signature, fault.shape) for fault in blamed}
@@ -176,6 +185,23 @@ def _folded(
             )
         )
     return tuple(sorted(made, key=lambda fault: (-fault.severity, fault.signature, fault.shape)))
+
+
+def _with_edits(faults: Sequence[Fault], change: Examined, base: Examined, differs: TextChange) -> Iterator[Fault]:
+    """New faults with the changed lines that ran in their scenario; of one that was not swept, with those that ran at all."""
+
+    def ran(side: Examined, scenario: Scenario) -> frozenset[int]:
+        everywhere = side.executed.lines if side.executed is not None else frozenset()
+        return next((judged.executed for judged in side.swept if judged.scenario == scenario), everywhere)
+
+    for fault in faults:
+        if fault.standing is not FaultStanding.NEW:
+            yield fault
+            continue
+        there = ran(base, fault.smallest.scenario)
+        gone = {at for old, at in differs.removed.items() if old in there}
+        edited = gone | (differs.lines & ran(change, fault.smallest.scenario))
+        yield dataclasses.replace(fault, edited=tuple(sorted(edited)))
 
 
 def _mended(change: Examined, base: Examined, known: Reference) -> tuple[Fault, ...]:

@@ -96,7 +96,7 @@ def change_run(change: Executed, base: Executed) -> ChangeRun:
     """Which lines that differ from the base's were executed; lines that are gone count as run where the base ran them."""
     differs = text_change(base.text, change.text)
     lines = differs.lines & change.outline.lines
-    gone = differs.removed & base.outline.lines
+    gone = frozenset(differs.removed) & base.outline.lines
     ran, ran_before = lines & change.lines, gone & base.lines
     touched = _by_function(change.outline, lines) | {
         name: numbers for name, numbers in _by_function(base.outline, gone).items() if not _has(change.outline, lines, name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from backend.case import Arch, Case, DType
 from backend.devices.registry import Device
 from backend.fate import Fate
-from backend.findings import Finding, Severity
+from backend.findings import Finding, Party, Severity
 from backend.host import Host
 from backend.outcome import Outcome
 from backend.real.frameworks.record import CheckedCall, Phase, RecordedStep, Recording, Says, StepFailed
@@ -72,7 +72,8 @@ class Sighting:
     signature: names the fault (backend.findings), or who said no: "raises/NameError", "refuses/RuntimeError",
     "aiter-refuses/...". severity: REFUSED for the latter. rows: query rows a request. finding: the cause, None for a
     contradiction or an exception. message: one line, free of control characters. case: the step as a Case. line: FILE:LINE of
-    the call. before_steps: whether it ended the scenario before any step.
+    the call. before_steps: whether it ended the scenario before any step. contradicts: what the step passes that its batch does
+    not have, where that is so of a step with a finding: the file's own slip, which the finding follows from.
     """
 
     signature: str
@@ -87,6 +88,7 @@ class Sighting:
     scenario: Scenario
     kind: StepKind = StepKind.DECODE
     before_steps: bool = False
+    contradicts: str = ""
 
     @property
     def did_not_run(self) -> bool:
@@ -184,9 +186,11 @@ def _faults(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterato
     rows, case, line = step.decode.max_seqlen_q, outcome.case, _line(step)
     found = outcome.cause if outcome.faulty else None
     if found is not None:
-        message = one_line(found.message)
+        own = "" if found.party is Party.CALLER else "; ".join(one_line(each.message) for each in disagreements(step))
         yield Sighting(
-            found.signature, found.severity, _shape(step), rows, step.phase, message, found, case, line, scenario, step.kind
+            *(found.signature, found.severity, _shape(step), rows, step.phase, one_line(found.message), found, case, line),
+            *(scenario, step.kind),
+            contradicts=own,
         )
         return
     for each in disagreements(step):

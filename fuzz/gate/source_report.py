@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from backend.codec import to_plain
 from backend.devices.kinds import notice
+from backend.findings import Party, Severity
 from backend.real.frameworks.record import DecisionRow
 from backend.real.noted_call import SourceLine
+from fuzz.campaign.summary import NO_REFERENCE
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.headline import headline, question_tests
+from fuzz.gate.judge import Sighting
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from reprod.case_line import case_line
-from reprod.text import one_line
+from reprod.text import listed, one_line
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")
+
+DECIDED = {
+    "persistent": "persistent kernel",
+    "fast_mode": "fast_mode",
+    "intra_batch_mode": "intra_batch_mode",
+    "splits": "max_split_per_batch",
+    "splits_speculative": "max_split_per_batch with drafts",
+    "num_head_kernel": "heads in the call",
+}
+"""Fields of a decision as AITER's arguments are called."""
+
+EDITED_SHOWN = 4
+"""Changed lines that the terminal names of a fault."""
 
 SHOWN = 5
 """Functions of which the report says how little of them ran; gate.json has every one."""
 
 
+CONSEQUENCE = {
+    Severity.WRITE: "memory outside of a tensor is overwritten: another tensor's, or the GPU faults where nothing is mapped",
+    Severity.READ: "memory that is not the request's is read: the GPU faults where nothing is mapped, else the output is wrong",
+    Severity.SILENT: "the output is wrong, and nothing says so",
+    Severity.REFUSED: "a server that sends this ends with the exception",
+}
+
+Again = Callable[[Fault], str]
+"""The command that shows a fault's smallest case again, "" for none."""
+
+
 def report(
-    found: Comparison, change: Examined, base: Examined | None, gate: SourceLine | None = None, who: str = "change"
+    found: Comparison,
+    change: Examined,
+    base: Examined | None,
+    gate: SourceLine | None = None,
+    who: str = "change",
+    again: Again = lambda _: "",
 ) -> Report:
     """gate: the line of the file that decides for the fast planner, None where there is none. who: what is judged."""
-    explained = []
-    for alike in _alike(found.blamed):
-        fault = alike[0]
-        explained.append(f"{_shapes(alike)}: {one_line(fault.message)}")
-        if fault.smallest.case is not None:
-            explained.append(f"  smallest: {case_line(fault.smallest.case)}; {fault.smallest.scenario.name}")
+    explained = [line for alike in _alike(found.blamed) for line in _explained(alike, again)]
     subject, has = (f"{who} brings", f"the {who} brings") if base is not None else ("source is to blame for", "the source has")
     rest = sum(not fault.blamed and not fault.smallest.did_not_run for fault in found.faults)
     return Report(
@@ -40,7 +67,7 @@ def report(
         headline=headline(found.verdict, subject, has, rest, _limits(found, change)),
         notice=notice(change.device),
         about=(*_about(who, change), *(_about("base", base) if base is not None else ())),
-        sections=(*_faults(found), *_executed(change)),
+        sections=(*_faults(found), *_known(found), *_executed(change)),
         explained=tuple(explained),
         notes=(*_mended(found), *_changed(found), *_change_run(found)),
         tests=(*(_test(fault, gate) for fault in found.faults), *question_tests(found.verdict)),
@@ -60,6 +87,47 @@ def report(
 def _faults(found: Comparison) -> Iterator[Section]:
     if found.faults:
         yield Section("", HEADER, tuple(_rows_of(found.faults)))
+
+
+def _known(found: Comparison) -> Iterator[Section]:
+    """What the ids in the table stand for."""
+    known = {each.known.entry: each.known for each in (*found.faults, *found.mended) if each.known is not None}
+    if known:
+        rows = tuple((each.entry, each.title, ", ".join(each.references) or NO_REFERENCE) for each in known.values())
+        yield Section("Known faults:", ("", "what", "where"), rows)
+
+
+def _explained(alike: Sequence[Fault], again: Again) -> Iterator[str]:
+    """What is wrong, whose doing it is and what follows, where it is decided, and how to see it again."""
+    fault = alike[0]
+    seen = fault.smallest
+    own = f"; the step itself is wrong: {seen.contradicts}" if seen.contradicts else ""
+    yield f"{_shapes(alike)}: {one_line(fault.message)}{own}"
+    yield f"  at fault: {_at_fault(seen)}. {_sentence(CONSEQUENCE[fault.severity])}."
+    if fault.edited:
+        lines = listed([str(line) for line in fault.edited[:EDITED_SHOWN]])
+        more = f" and {len(fault.edited) - EDITED_SHOWN} more" if len(fault.edited) > EDITED_SHOWN else ""
+        one = len(fault.edited) == 1
+        yield f"  changed line{'' if one else 's'} that ran there: {lines}{more}; the call: {_short_line(fault.line)}"
+    if seen.case is not None:
+        yield f"  smallest: {case_line(seen.case)}; {seen.scenario.name}"
+    if command := again(fault):
+        yield f"  again: {command}"
+
+
+def _at_fault(seen: Sighting) -> str:
+    """The party in words, and why it."""
+    if seen.did_not_run:
+        return "the file, or AITER, says no"
+    if seen.finding is None or seen.contradicts:
+        return "the file: it passes AITER what its batch does not have"
+    party = seen.finding.party
+    who = "the file, which calls AITER" if party is Party.CALLER else f"AITER's {party.value}"
+    return f"{who}: {seen.finding.kind.row.reason}"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _limits(found: Comparison, change: Examined) -> tuple[str, str]:
@@ -138,8 +206,15 @@ def _cells(fault: Fault) -> tuple[object, ...]:
         " ".join(fault.phases),
         Code(fault.signature),
         f"{fault.standing.value}{known}",
-        _short_line(fault.line),
+        _short_line(_decided_at(fault)),
     )
+
+
+def _decided_at(fault: Fault) -> str | None:
+    """FILE:LINE of the change that ran there, or of the call where nothing was compared."""
+    if not fault.edited or fault.line is None:
+        return fault.line
+    return f"{fault.line.rpartition(':')[0]}:{fault.edited[0]}"
 
 
 def _rows(fault: Fault) -> str:
@@ -174,22 +249,24 @@ def _change_run(found: Comparison) -> Iterator[str]:
 
 
 def difference(old: DecisionRow, new: DecisionRow) -> str:
-    """What differs between two rows of the same shape."""
-    return f"{new.num_head} heads, {new.kv_dtype} KV: {_short(old)} -> {_short(new)}"
+    """What differs between two rows of the same shape, each by its name."""
+    shape = f"{new.num_head} heads, {new.kv_dtype} KV"
+    if old.refused is not None or new.refused is not None:
+        return f"{shape}: {_whole(old)} -> {_whole(new)}"
+    pairs = ((name, getattr(old, field), getattr(new, field)) for field, name in DECIDED.items())
+    return f"{shape}: {', '.join(f'{name} {before} -> {after}' for name, before, after in pairs if before != after)}"
 
 
-def _short(row: DecisionRow) -> str:
-    return f"raises ({one_line(row.refused)})" if row.refused is not None else f"{row.flags}/{_number(row.splits)}"
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else str(value)
+def _whole(row: DecisionRow) -> str:
+    if row.refused is not None:
+        return f"raises ({one_line(row.refused)})"
+    return ", ".join(f"{name} {getattr(row, field)}" for field, name in DECIDED.items())
 
 
 def _place(fault: Fault, gate: SourceLine | None) -> tuple[str, int]:
-    if gate is not None and fault.signature.startswith("head-width"):
+    if gate is not None and not fault.edited and fault.signature.startswith("head-width"):
         return gate.file, gate.line
-    file, _, line = (fault.line or "").rpartition(":")
+    file, _, line = (_decided_at(fault) or "").rpartition(":")
     return (file, int(line)) if file and line.isdigit() else ("", 1)
 
 
@@ -202,6 +279,7 @@ def _plain_fault(fault: Fault) -> dict[str, Any]:
         "phases": [phase.value for phase in fault.phases],
         "message": fault.message,
         "line": fault.line,
+        "edited": list(fault.edited),
         "standing": fault.standing.value,
         "blamed": fault.blamed,
         "known": to_plain(fault.known),

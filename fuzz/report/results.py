@@ -81,7 +81,7 @@ class Results:
         self._file.close()
 
     def _lines(self, report: ChunkReport) -> Iterator[str]:
-        events = {Fate.FAULTY: "fault", Fate.DIED: "fault", Fate.REFUSED: "refused", Fate.UNMODELLED: "unmodelled"}
+        events = {fate: "fault" if fate in (Fate.FAULTY, Fate.DIED) else fate.value for fate in Fate if fate is not Fate.CLEAN}
         for position, code in enumerate(report.codes.tolist()):
             number, label = report.chunk * self._numbers + position + 1, report.labels[code]
             yield f'{{"event": "started", "number": {number}, "chunk": {report.chunk}, "position": {position}}}\n'

@@ -189,7 +189,8 @@ def _details(summary: CampaignSummary) -> Iterator[str]:
         "faulty": counts.faulty,
         "refused": counts.refused,
         "not modelled": counts.unmodelled,
-        "lost their process": counts.died,
+        "lost with their process": counts.died,
+        "not run": counts.not_run,
     }
     parts = [f"{count:,} {fate}" for fate, count in fates.items() if count]
     yield f"{counted(counts.cases, 'case')} drawn{': ' if parts else ''}{listed(parts)}."
@@ -226,15 +227,16 @@ def _shapes(summary: CampaignSummary) -> Iterator[ShapeStatement]:
         ran, faulty = sum(cell.ran for cell in cells), sum(cell.faulty for cell in cells)
         reached = [cell for cell in cells if cell.ran]
         cases, answered = sum(cell.cases for cell in cells), refused.total()
-        # The map does not count unmodelled cases by field; at most this many of this shape are. None of them is called clean.
-        unmodelled = min(summary.counts.unmodelled, max(0, cases - ran - answered))
+        # The map does not count cases by field of which nothing is known; at most this many of this shape are. None of them is
+        # called clean.
+        unknown = min(summary.counts.unmodelled + summary.counts.not_run, max(0, cases - ran - answered))
         yield ShapeStatement(
             label=label_of(num_head, summary.members),
             num_head=num_head,
             verdict=_verdict(ran, faulty, {harms.get(signature, Harm.MEMORY) for signature in signatures}),
             cases=cases,
             ran=ran,
-            clean=max(0, cases - answered - faulty - unmodelled - sum(cell.not_reproduced for cell in cells)),
+            clean=max(0, cases - answered - faulty - unknown - sum(cell.not_reproduced for cell in cells)),
             faulty=faulty,
             batch=_span([cell.batch for cell in reached], [m.space.max_batch for m in summary.members]),
             kv_len=_span([cell.kv_len for cell in reached], [m.space.max_kv_len for m in summary.members]),

@@ -148,7 +148,7 @@ def test_ctrl_c_stops_with_everything_written(tmp_path: Path) -> None:
     out, err = running.communicate(timeout=60)
     assert running.returncode == 3  # interrupted before anything was found
     assert "stopping when this case is done" in err
-    assert "nothing is confirmed: the campaign did not run to its end" in err
+    assert "not run: the campaign did not run to its end" in out
     assert "less ran than was asked for" in out
     last = records(tmp_path)[-1]
     assert last["event"] == "finished"
@@ -182,9 +182,9 @@ def test_an_error_of_our_own_is_not_taken_for_a_fault(tmp_path: Path) -> None:
     rule = tmp_path / "broken.py"
     rule.write_text("def policy(case):\n    raise ZeroDivisionError('in my own rule')\n")
     running = process("run", "--backend", str(rule), "--cases", "5", "--out", str(tmp_path / "out"))
-    err = running.communicate(timeout=60)[1]
+    out = running.communicate(timeout=60)[0]
     assert running.returncode == 3
-    assert f"rule {rule}: raises ZeroDivisionError: in my own rule; at {rule}:2 (policy)" in err
+    assert f"rule {rule}: raises ZeroDivisionError: in my own rule; at {rule}:2 (policy)" in out
 
 
 def test_explain_of_a_file_with_a_field_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

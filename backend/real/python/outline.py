@@ -10,7 +10,7 @@ import difflib
 import inspect
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
 
@@ -108,23 +108,23 @@ def _root(node: ast.expr) -> str:
 @dataclass(frozen=True, slots=True)
 class TextChange:
     """What differs between two texts. lines: of the new one that the old one lacks; removed: of the old one, gone without a
-    replacement."""
+    replacement, with the line of the new one that stands there now."""
 
     lines: frozenset[int]
-    removed: frozenset[int]
+    removed: Mapping[int, int]
 
 
 def text_change(old: str, new: str) -> TextChange:
     """Of two texts that Python takes; line numbers from 1. A comment is no change, another indentation is one."""
     lines: set[int] = set()
-    removed: set[int] = set()
+    removed: dict[int, int] = {}
     matcher = difflib.SequenceMatcher(None, _without_comments(old), _without_comments(new), autojunk=False)
     for what, old_from, old_to, new_from, new_to in matcher.get_opcodes():
         if what in ("replace", "insert"):
             lines |= set(range(new_from + 1, new_to + 1))
         elif what == "delete":
-            removed |= set(range(old_from + 1, old_to + 1))
-    return TextChange(frozenset(lines), frozenset(removed))
+            removed |= dict.fromkeys(range(old_from + 1, old_to + 1), new_from + 1)
+    return TextChange(frozenset(lines), removed)
 
 
 def _without_comments(text: str) -> list[str]:

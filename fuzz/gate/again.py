@@ -1,0 +1,74 @@
+"""One scenario of the gate once more, by the name that a report gives it: its steps, and the first fault explained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from backend.aiter.codefiles import open_source as open_code_source
+from backend.codec import from_plain, text_of
+from backend.devices.registry import open_device
+from backend.errors import UsageError
+from backend.real.frameworks.record import RecordedStep
+from backend.real.frameworks.scenarios import Scenario
+from backend.real.frameworks.session import SourceSession
+from backend.real.frameworks.steps import disagreements, outcome_of
+from backend.revision.revision import host_of
+from fuzz.gate.corpus import corpus_scenarios
+from fuzz.gate.frameworks import framework_scenarios
+from fuzz.gate.gate import EVERY_RELEASE, GatePlan, Stack
+from fuzz.gate.judge import Judge
+from fuzz.gate.sweep import scenarios
+from fuzz.verdict import Counts, Verdict
+from reprod.explain import explain
+from reprod.text import one_line
+
+
+def swept(plan: GatePlan) -> dict[str, Scenario]:
+    """What a sweep with this plan runs, by name."""
+    asked = plan.tensors, plan.heads, EVERY_RELEASE
+    every = (*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked))
+    return {scenario.name: scenario for scenario in every}
+
+
+def scenario_named(name: str, plan: GatePlan) -> Scenario:
+    """The scenario of that name; raises UsageError where the sweep has none and no gate.json of that name shows one."""
+    found = swept(plan).get(name)
+    if found is not None:
+        return found
+    file, colon, number = name.rpartition(":")
+    if not (colon and file.endswith(".json") and number.isdecimal()):
+        raise UsageError.not_allowed("--only", name, "a scenario as the report of the same flags names it, or gate.json:N")
+    faults = json.loads(text_of(Path(file), "a gate.json")).get("faults", [])
+    if not 0 < int(number) <= len(faults):
+        raise UsageError.not_allowed("--only", name, f"{file}:1 to {file}:{len(faults)}")
+    return from_plain(Scenario, faults[int(number) - 1]["scenario"], name)
+
+
+def run_again(stack: Stack, plan: GatePlan, scenario: Scenario) -> tuple[list[str], Verdict]:
+    """Lines for people, and the verdict: every step, the first that is wrong explained stage by stage, and what was found."""
+    code = open_code_source(stack.aiter) if stack.aiter is not None else None
+    host, device = host_of(code), open_device(plan.device, code)
+    with SourceSession(stack.source, aiter=stack.aiter, release=stack.release) as session:
+        recording = session.run(dataclasses.replace(scenario, release=session.release))
+    judged = Judge(device, host).judged(scenario, recording)
+    lines = [f"scenario: {scenario.name}"]
+    lines += [f"step {number}: {_step(step)}" for number, step in enumerate(recording.steps, 1)]
+    for step in recording.steps:
+        outcome, wrong = outcome_of(step, device, host), disagreements(step)
+        if wrong or outcome.faulty:
+            lines += ["", f"the first step that is wrong: {_step(step)}"]
+            lines += [f"  the file: {one_line(each.message)} ({each.line})" for each in wrong]
+            lines += explain(outcome)
+            break
+    lines += ["", *(f"{each.severity.name.lower()}: {each.signature}: {each.message}" for each in judged.sightings)]
+    faulty = len({each.signature for each in judged.sightings if not each.did_not_run})
+    open_ = [each.message for each in judged.sightings if each.did_not_run]
+    return lines, Verdict(Counts.of(judged.fates), faulty, tuple(dict.fromkeys((*open_, *judged.not_run))))
+
+
+def _step(step: RecordedStep) -> str:
+    rows = f", {step.decode.max_seqlen_q} query rows a request" if step.decode.max_seqlen_q > 1 else ""
+    lens = list(step.kv_lens) if len(step.kv_lens) <= 8 else [*step.kv_lens[:8], "..."]
+    return f"{step.kind.value}, {step.phase.value}, KV {lens}{f' and {step.padded} padded' if step.padded else ''}{rows}"
