@@ -8,16 +8,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import os
 import re
 import shlex
 import signal
+import stat
 import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from backend.errors import AiterfuzzError, UsageError, of_the_disk
 from fuzz.commands import (
@@ -43,6 +45,7 @@ from fuzz.commands import (
     verify,
     version,
 )
+from fuzz.settings import OWN, SHARED, with_settings
 
 COMMANDS = (
     run,
@@ -68,13 +71,21 @@ COMMANDS = (
     version,
 )
 
-FORMER = {"nightly": "campaign --nightly", "merge": "report", "agree": "selftest agree", "accuracy": "selftest accuracy"}
+FORMER = {
+    "nightly": "campaign --nightly",
+    "merge": "report",
+    "agree": "selftest agree",
+    "accuracy": "selftest accuracy",
+    "decide": "gate --table",
+    "replay": "corpus replay",
+}
 """Commands of earlier versions, which this one takes and does not list, and what they are now."""
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Finds, shrinks and explains memory faults of AITER's MLA decode path on AMD Instinct, without a GPU.
 
-Exit codes: 0 nothing found, 1 findings, 2 wrong usage, 3 could not run."""
+Exit codes: 0 nothing found, 1 findings, 2 wrong usage, 3 could not run.
+Flags that are always wanted stand in {OWN} or [tool.aiterfuzz] of {SHARED}: aiter = "..." for all, [gate] for one."""
 
 INTERRUPTED = BROKEN = 3
 
@@ -146,8 +157,43 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _LenientPipe(io.RawIOBase):
+    """Standard output whose reader may leave (`| head -1`): the rest is for nobody, and the command ends as it would have."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._left = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._number
+
+    def write(self, data: Any) -> int:
+        if not self._left:
+            try:
+                return os.write(self._number, data)
+            except BrokenPipeError:
+                self._left = True
+        return len(data)
+
+
+def _lenient_output() -> None:
+    """Where standard output is a pipe, its reader's leaving raises nothing; where it is closed, it goes nowhere."""
+    out = sys.stdout
+    if out is None:
+        sys.stdout = io.StringIO()
+    elif isinstance(out, io.TextIOWrapper) and stat.S_ISFIFO(os.fstat(out.fileno()).st_mode):
+        out.flush()
+        raw = io.BufferedWriter(_LenientPipe(out.fileno()))
+        sys.stdout = io.TextIOWrapper(raw, out.encoding, out.errors, write_through=out.write_through)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    if argv is None:
+        _lenient_output()
     with _terminable():
         return _run(argv)
 
@@ -160,7 +206,7 @@ def _run(argv: Sequence[str] | None) -> int:
             import argcomplete
 
             argcomplete.autocomplete(made)
-        arguments = made.parse_args(typed)
+        arguments = made.parse_args(with_settings(typed, made))
         arguments.typed = shlex.join(typed)
         if argv is None and getattr(arguments, "with_ray", False):
             from fuzz.own_process import in_own_process
@@ -191,9 +237,6 @@ def _guarded(arguments: argparse.Namespace) -> int:
         return BROKEN if of_the_disk(error) else error.exit_code
     except KeyboardInterrupt:
         _say("aiterfuzz: interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        _forget_unwritten()  # the reader (head, less) has gone
         return INTERRUPTED
     except OSError as error:
         if not of_the_disk(error):

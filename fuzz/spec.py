@@ -90,7 +90,7 @@ class Spec:
     releases: tuple[str, ...] | None = explained(
         None, "releases of AITER: 2025-11, 2026-06 (where none is given), 2026-08", formerly="--release"
     )
-    archs: tuple[Arch, ...] | None = explained(None, "GPUs: gfx942 (MI300X), gfx950 (MI355X)", formerly="--arch")
+    archs: tuple[Arch, ...] | None = explained(None, "GPUs: gfx942 (or mi300x), gfx950 (or mi355x)", formerly="--arch")
     model: str = explained("deepseek-r1", f"whose heads `shapes` divides, and whose rows: {MODEL_NAMES}")
     shapes: tuple[str, ...] | None = explained(None, "tensor parallel shapes: tp1, tp2, tp4, tp8")
     heads: tuple[int, ...] | None = explained(None, "query heads a rank, beside those of `shapes`")

@@ -207,7 +207,7 @@ fault stays found wherever the kernels have the shape, because it is the caller 
 
 ## At the built-in releases
 
-The last column is `aiterfuzz replay`: whether the entry's faulty sides show what they should and its fixed sides nothing.
+The last column is `aiterfuzz corpus replay`: whether its faulty sides show what they should and its fixed sides nothing.
 
 {built_in}
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("backend", "fuzz", "reprod", "corpus")
 
 SAME = [
-    ["replay"],
+    ["corpus", "replay"],
     ["explain", "--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1"],
     ["run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--seed", "1", "--out", "r"],
     ["campaign", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--workers", "1", "--out", "c"],

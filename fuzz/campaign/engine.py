@@ -390,7 +390,9 @@ class Engine:
 
     def _say_unverified(self) -> None:
         if self._verifier.pending:
-            self._view.say(f"{self._verifier.pending} findings are not verified; --resume or `aiterfuzz verify` does it")
+            left = self._verifier.pending
+            are = "finding is" if left == 1 else "findings are"
+            self._view.say(f"{left} {are} not verified; --resume or `aiterfuzz verify` does it")
 
     # Workers that come and go.
 

@@ -12,6 +12,9 @@ from backend.errors import UsageError
 
 WHAT_IT_IS = "a finding's folder, its case.json, or a corpus entry"
 
+PRODUCTS = {"mi300x": Arch.GFX942, "mi325x": Arch.GFX942, "mi350x": Arch.GFX950, "mi355x": Arch.GFX950}
+"""GPUs by the names that they are sold under, for whoever does not have the architecture's at hand."""
+
 E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
 
@@ -73,10 +76,12 @@ def one_of(what: str, kind: type[E]) -> Callable[[str], E]:
     """A reader of one member of an enumeration."""
 
     def read(text: str) -> E:
+        meant = PRODUCTS.get(text.lower(), text) if issubclass(kind, Arch) else text
         try:
-            return kind(text)
+            return kind(meant)
         except ValueError:
-            raise UsageError.not_allowed(what, text, ", ".join(kind)) from None
+            allowed = [*kind, *(PRODUCTS if issubclass(kind, Arch) else ())]
+            raise UsageError.not_allowed(what, text, ", ".join(allowed)) from None
 
     return read
 

@@ -1,4 +1,4 @@
-"""`aiterfuzz corpus`: what becomes of a finding: an entry of the corpus, a nightly test for sglang, a folder to report from."""
+"""`aiterfuzz corpus`: known faults run again; what becomes of a finding: an entry, a nightly test, a folder to report from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
+from fuzz.commands import replay
 from fuzz.commands.arguments import WHAT_IT_IS, add_aiter, number
 
 if TYPE_CHECKING:
@@ -15,18 +16,19 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command and its three parts."""
+    """Declares the command and its parts."""
     command = commands.add_parser(
         "corpus",
-        help="keep a finding: corpus entry, nightly test, folder",
-        description="Turns a finding into what others keep: an entry of the corpus, a nightly test for sglang, or the folder "
-        "of one case with its script and issue text.",
+        help="run known faults again; keep a finding: corpus entry, nightly test, folder",
+        description="Runs known faults and controls again, or turns a finding into what others keep: an entry of the corpus, a "
+        "nightly test for sglang, or the folder of one case with its script and issue text.",
     )
     parts = command.add_subparsers(title="parts", metavar="PART", required=True)
     _add_entry(parts)
     _add_nightly(parts)
     _add_write(parts)
     _add_mark(parts)
+    replay.add(parts)
 
 
 def _add_entry(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -43,6 +43,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_flags(command)
     command.add_argument(
+        "--table",
+        action="store_true",
+        help="print what the file decides for each head count and KV dtype, the planner and kernel that AITER takes, whether "
+        "plain decode is right; with a base, the rows that differ; run no more",
+    )
+    command.add_argument(
         "--only",
         metavar="SCENARIO",
         help="run this one, named as a report names it (or gate.json:N, its Nth fault), and explain its first wrong step",
@@ -79,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     check(arguments)
     say_what_the_fence_lacks()
+    if arguments.table:
+        return _table(arguments)
     from backend.real.frameworks.fetch import LENT, lies_alone
 
     if arguments.base is not None and lies_alone(arguments.source):
@@ -110,6 +118,20 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
     made = report(found, change, base, gate_line(open_source(arguments.source)), again=_commands(arguments, found))
     code_of_exit = tell(dataclasses.replace(made, about=(chosen.why, *made.about)), arguments)
     say(f"{time.monotonic() - started:.0f} s")
+    return code_of_exit
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    """The decision table alone."""
+    import json
+
+    from backend.codec import to_plain
+    from fuzz.commands.decide import table
+
+    if _is_policy(arguments.source):
+        raise UsageError(f"--table: given {arguments.source}, which is a rule; a table is made of a backend's own file")
+    rows, said, code_of_exit = table(arguments)
+    print(json.dumps(to_plain(rows), indent=1) if arguments.json else "\n".join(said))
     return code_of_exit
 
 

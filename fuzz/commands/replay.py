@@ -1,4 +1,4 @@
-"""`aiterfuzz replay`: run corpus entries again and say which are found, which silent, which changed."""
+"""`aiterfuzz corpus replay`: run corpus entries again and say which are found, which silent, which changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus
     from reprod.matrix import Column
 
-DOCUMENT_COMMAND = "aiterfuzz replay corpus/ --aiter CHECKOUT --markdown docs/corpus.md"
+DOCUMENT_COMMAND = "aiterfuzz corpus replay corpus/ --aiter CHECKOUT --markdown docs/corpus.md"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -21,7 +21,13 @@ from reprod.text import one_line, table
 KV_LENS = (33, 1)
 DRAFT_TOKENS = 2
 
-HEADER = ("heads", "KV", "ps fast intra", "splits", "drafting", "planner", "kernel", "safe")
+HEADER = ("heads", "GPU", "KV", "ps fast intra", "splits", "drafting", "planner", "kernel", "plain decode")
+
+LEGEND = (
+    "ps fast intra: persistent kernel, fast_mode, intra_batch_mode, each T or F; splits: max_split_per_batch, without and with "
+    "draft tokens",
+    "plain decode: one eager step of two requests; graphs, drafts and the rest of a process' life are what the gate runs",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class Decided:
     """
 
     num_head: int
+    arch: Arch
     kv_dtype: DType
     flags: str
     splits: int | None
@@ -51,7 +58,7 @@ class Decided:
     def cells(self) -> tuple[object, ...]:
         """The row's cells in a table."""
         splits = ("-" if each is None else each for each in (self.splits, self.splits_speculative))
-        return self.num_head, self.kv_dtype.value, self.flags, *splits, self.planner, self.kernel, self.safe
+        return self.num_head, self.arch.value, self.kv_dtype.value, self.flags, *splits, self.planner, self.kernel, self.safe
 
 
 def decide(
@@ -70,17 +77,19 @@ def lines(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Iterator[s
     """The table; with a base, only the rows that differ, both of them."""
     if base is None:
         yield from table(HEADER, [row.cells() for row in rows])
+        yield from LEGEND
         return
-    before = {(row.num_head, row.kv_dtype): row for row in base}
+    before = {(row.num_head, row.arch, row.kv_dtype): row for row in base}
     shown = []
     for row in rows:
-        old = before.get((row.num_head, row.kv_dtype))
+        old = before.get((row.num_head, row.arch, row.kv_dtype))
         if old is not None and old != row:
             shown += [("base", *old.cells()), ("change", *row.cells())]
     if not shown:
         yield "no decision differs from the base's"
         return
     yield from table(("", *HEADER), shown)
+    yield from LEGEND
 
 
 def verdict(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Verdict:
@@ -88,10 +97,10 @@ def verdict(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Verdict:
 
     What the file itself refuses is an answer; a crash, a refusal of AITER's and what is not modelled leave the question open.
     """
-    before = {(row.num_head, row.kv_dtype): row for row in base or ()}
+    before = {(row.num_head, row.arch, row.kv_dtype): row for row in base or ()}
     blamed, missing = 0, []
     for row in rows:
-        old = before.get((row.num_head, row.kv_dtype))
+        old = before.get((row.num_head, row.arch, row.kv_dtype))
         gone = old is not None and old.fate in (Fate.CLEAN, Fate.FAULTY) and row.fate is Fate.REFUSED
         blamed += row.fate is Fate.FAULTY or gone
         if not row.answered and not gone:
@@ -104,11 +113,11 @@ def _row(session: SourceSession, device: Device, arch: Arch, num_head: int, kv_d
     failed = plain.not_started or next((each for each in plain.failed if each.step >= 0), None)
     if isinstance(failed, StepFailed) and failed.other_kernel is not None:
         said = f"unknown: {one_line(failed.error)}"
-        return Decided(num_head, kv_dtype, "", None, None, "", "", said, Fate.NOT_RUN)
+        return Decided(num_head, arch, kv_dtype, "", None, None, "", "", said, Fate.NOT_RUN)
     if failed is not None or not plain.steps:
         error, says = (one_line(failed.error), failed.says) if failed is not None else ("no step reached AITER", Says.CRASH)
         said = f"no: {'AITER refuses' if says is Says.AITER else says.value}: {error}"
-        return Decided(num_head, kv_dtype, "", None, None, "", "", said, Fate.REFUSED, says is Says.REFUSAL)
+        return Decided(num_head, arch, kv_dtype, "", None, None, "", "", said, Fate.REFUSED, says is Says.REFUSAL)
     step = plain.steps[0]
     outcome = outcome_of(step, device, host)
     flags = "".join("T" if flag else "F" for flag in (step.persistent, step.fast_mode, step.intra_batch_mode))
@@ -117,7 +126,7 @@ def _row(session: SourceSession, device: Device, arch: Arch, num_head: int, kv_d
     planner = plan.planner.value if plan is not None else "-"
     splits = _splits(session.run(_probe(arch, session.release, num_head, kv_dtype, DRAFT_TOKENS)))
     safe = _safe(outcome)
-    return Decided(num_head, kv_dtype, flags, step.splits, splits, planner, kernel, safe, outcome.fate)
+    return Decided(num_head, arch, kv_dtype, flags, step.splits, splits, planner, kernel, safe, outcome.fate)
 
 
 def _safe(outcome: Outcome) -> str:

@@ -12,7 +12,7 @@ from fuzz.report.causes import by_cause
 from fuzz.report.figures import duration, moment, rate, severity, span
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from fuzz.report.served import refusals_by_shape, served
-from fuzz.report.statement import ShapeVerdict, Statement, counted, named, statement
+from fuzz.report.statement import ShapeVerdict, Statement, aiter_of, counted, named, statement
 from fuzz.space import CaseSpace
 from reprod.case_line import case_line
 
@@ -46,8 +46,7 @@ def campaign_report(summary: CampaignSummary, said: Statement | None = None, at:
 
 def _about(summary: CampaignSummary, said: Statement) -> Iterator[str]:
     member, counts = summary.members[0], summary.counts
-    releases = ", ".join(member.space.releases)
-    yield f"{member.space.backend}, AITER {releases}, device {member.config.device}, seed {member.seed}"
+    yield f"{member.space.backend}, {aiter_of([member])}, device {member.config.device}, seed {member.seed}"
     speed = f"{counts.cases:,} cases in {duration(summary.seconds)} ({rate(summary.rate)}/s)"
     yield f"{speed}, {counts.ran:,} ran, coverage {summary.features:,}"
     if summary.losses:
@@ -182,17 +181,17 @@ def _in_words(group: Sequence[TriagedFinding]) -> str:
 def _tests(summary: CampaignSummary, said: Statement) -> Iterator[Test]:
     """One for each shape and each fault; what is gone has passed.
 
-    The test of a shape is about memory; a wrong result fails in the test of its own. A fault that the configuration expects is
-    skipped with its name. A campaign that ran less than it was asked to is an error.
+    The test of a shape fails for whatever is wrong with it, and each finding has one of its own. A fault that the configuration
+    expects is skipped with its name. A campaign that ran less than it was asked to is an error.
     """
     doubts = "; ".join(summary.doubts)
     result = Result.ERROR if doubts else Result.PASSED
     yield Test("the campaign ran what it was asked to", "", result, doubts, seconds=summary.seconds)
     expected = {finding.signature for finding in summary.findings if finding.expected}
     for shape in said.shapes:
-        test = Test(f"no memory fault on {shape.name}", "", message=shape.sentence)
+        test = Test(f"nothing wrong on {shape.name}", "", message=shape.sentence)
         text = _text([shape.sentence, said.notice, *(f"found here: {signature}" for signature in shape.signatures)])
-        if shape.verdict in (ShapeVerdict.CONFIRMED, ShapeVerdict.WRONG_RESULTS):
+        if shape.verdict is ShapeVerdict.CONFIRMED:
             yield replace(test, text=text)
         elif shape.verdict is ShapeVerdict.NOTHING_RAN:
             yield replace(test, result=Result.ERROR, text=text)

@@ -73,7 +73,7 @@ class ShapeStatement:
             case ShapeVerdict.CONFIRMED:
                 return f"no memory fault on {self.name} in {clean}"
             case ShapeVerdict.WRONG_RESULTS:
-                return f"no memory fault on {self.name} in {clean}; {self.faulty:,} more give a wrong result"
+                return f"wrong results on {self.name}: {self.faulty:,} of {self.ran:,} cases, no memory fault in any"
             case ShapeVerdict.UNKNOWN:
                 return f"no memory fault on {self.name} in {clean}; {self.faulty:,} more fail otherwise or lose their process"
             case ShapeVerdict.FAULTY:
@@ -131,15 +131,16 @@ def harm(finding: TriagedFinding) -> Harm:
 def headline(summary: CampaignSummary, shapes: Sequence[ShapeStatement]) -> str:
     """The one line that is read first."""
     ran = summary.counts.clean + summary.counts.faulty + summary.counts.died
-    where = listed([shape.label or f"{shape.num_head} heads" for shape in shapes]) or "anything"
+    where = _shapes_in_words(shapes) or "anything"
     match summary.verdict.conclusion:
         case Conclusion.CLEAN if not summary.findings:
-            return f"No memory fault on {where} in {counted(ran, 'case')}"
+            return f"No memory fault on {where} in {counted(ran, 'case')}, {aiter_of(summary.members)}"
         case Conclusion.CLEAN:
-            return f"Nothing but {counted(len(summary.findings), 'expected fault')} on {where} in {counted(ran, 'case')}"
+            only = counted(len(summary.findings), "expected fault")
+            return f"Nothing but {only} on {where} in {counted(ran, 'case')}, {aiter_of(summary.members)}"
         case Conclusion.OPEN:
-            there = [shape.label or f"{shape.num_head} heads" for shape in shapes if shape.ran]
-            found = f"nothing unexpected found on {listed(there)}, but less ran" if there else "less ran"
+            there = _shapes_in_words([shape for shape in shapes if shape.ran])
+            found = f"nothing unexpected found on {there}, but less ran" if there else "less ran"
             return f"Incomplete: {found} than was asked for: {'; '.join(summary.doubts)}"
         case Conclusion.FAULTY:
             blamed = [finding for finding in summary.findings if finding.is_blamed]
@@ -157,7 +158,23 @@ def by_harm(findings: Sequence[TriagedFinding]) -> str:
 
 def _where_found(findings: Sequence[TriagedFinding], shapes: Sequence[ShapeStatement]) -> str:
     met = {finding.signature for finding in findings}
-    return listed([shape.label or f"{shape.num_head} heads" for shape in shapes if met & set(shape.signatures)])
+    return _shapes_in_words([shape for shape in shapes if met & set(shape.signatures)])
+
+
+def _shapes_in_words(shapes: Sequence[ShapeStatement]) -> str:
+    """`TP2, TP4`, then those without such a name by their heads, together: `TP2 and 16, 80 and 112 heads`."""
+    heads = sorted(shape.num_head for shape in shapes if not shape.label)
+    numbers = f"{listed([str(number) for number in heads])} heads" if heads else ""
+    return listed([*(shape.label for shape in shapes if shape.label), *([numbers] if numbers else [])])
+
+
+def aiter_of(members: Sequence[Member]) -> str:
+    """By whose rules: `AITER 2026-06` (built in), `AITER@a6bb4993` (its own text), or the work tree of a checkout."""
+    found = []
+    for member in members:
+        path, at, revision = (member.config.aiter or "").partition("@")
+        found += [f"AITER@{revision}" if at else f"AITER in {path}"] if path else [f"AITER {', '.join(member.space.releases)}"]
+    return listed([*dict.fromkeys(found)])
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -155,11 +155,22 @@ def test_ctrl_c_stops_with_everything_written(tmp_path: Path) -> None:
     assert last["interrupted"] is True
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
-    command = f"{sys.executable} -m fuzz.cli explain --heads 64 --kv-lens 1 | head -1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("case: 64 heads")
+@pytest.mark.parametrize(("backend", "code"), [("sglang-27188", 0), ("sglang-before-27188", 1)])
+def test_the_verdict_stays_where_the_reader_goes_away(backend: str, code: int) -> None:
+    """`| head -1`, under pipefail too."""
+    command = (
+        f"{sys.executable} -m fuzz.cli explain --backend {backend} --heads 64 --kv-lens 1 | head -c 14; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout == f"case: 64 heads{code}\n"
     assert "Traceback" not in done.stderr
+
+
+def test_nobody_need_listen() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m fuzz.cli explain --heads 64 --kv-lens 1 >&-"], capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

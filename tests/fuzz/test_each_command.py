@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from fuzz import cli
-from fuzz.cli import main, parser
+from fuzz.cli import FORMER, main, parser
 from fuzz.machine_facts import FactState
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
@@ -41,8 +41,17 @@ def leaves(of: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, a
 
 
 ALL_LEAVES = dict(leaves(parser()))
-LEAVES = {name: leaf for name, leaf in ALL_LEAVES.items() if f"selftest {name}" not in ALL_LEAVES}
-"""Without the old names of what is a selftest's: they are the same parsers."""
+
+
+def called_now(name: str) -> str | None:
+    """The command that a name of earlier versions is, None where that is a flag of it."""
+    first, *rest = name.split()
+    now = " ".join((FORMER.get(first, first), *rest))
+    return now if now in ALL_LEAVES else None
+
+
+LEAVES = {name: leaf for name, leaf in ALL_LEAVES.items() if called_now(name) in (None, name)}
+"""Without the old names of what is a part of a command now: they are the same parsers."""
 
 WORKS = {
     "run": "--cases 3 --shapes tp2 --out {out}",
@@ -50,7 +59,7 @@ WORKS = {
     "nightly": "--print-config",
     "report": "{store} --out {out}",
     "merge": "{store} --out {out}",
-    "replay": "{entry}",
+    "corpus replay": "{entry}",
     "explain": "{case}",
     "diagnose": "{log} --no-script",
     "decide": "sglang==0.5.13 --heads 16",
@@ -79,7 +88,7 @@ NOT_RUN: Mapping[str, Sequence[str]] = {
     "nightly": ("--address 127.0.0.1:9 --cases 3", "--config {garbage}"),
     "report": ("{refused}", "{empty}", "{garbage}", "{damaged}"),
     "merge": ("{refused}", "{store} {refused}", "{empty}", "{damaged}"),
-    "replay": ("{empty}", "{garbage}", "{entry} --aiter {repository}@HEAD", "{entry} --aiter {empty}@HEAD"),
+    "corpus replay": ("{empty}", "{garbage}", "{entry} --aiter {repository}@HEAD", "{entry} --aiter {empty}@HEAD"),
     "explain": ("{garbage}", "--backend {refuses} {case}", "{case} --device rocm", "{case} --device cdna --release 2026-08"),
     "diagnose": ("/dev/null", "{garbage}", "{empty}"),
     "decide": ("{empty}", "{garbage}", "sglang==0.5.13 --heads 7", "{repository}@HEAD"),

@@ -43,6 +43,13 @@ def test_no_field_of_a_specification_is_without_a_flag(command: str) -> None:
     assert given(parsed(command), Spec) == {}, "what is not given stays open"
 
 
+def test_a_gpu_may_be_named_as_it_is_sold() -> None:
+    assert given(parsed("run", "--archs", "MI355X,mi300x"), Spec) == {"archs": (Arch.GFX950, Arch.GFX942)}
+    assert parsed("gate", "x", "--arch", "mi325x").arch == (Arch.GFX942,)
+    with pytest.raises(UsageError, match="mi355x"):
+        parsed("run", "--archs", "h200")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wider(CampaignConfig):
     """A configuration with fields of each type, as one line each adds them."""

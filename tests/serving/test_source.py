@@ -346,18 +346,18 @@ def test_sources_that_are_not_there(tmp_path_factory: pytest.TempPathFactory) ->
         open_source("sglang==0.0.0.nothing")
     with pytest.raises(UsageError, match="numpy==1"):
         open_source("numpy==1.0")
-    with pytest.raises(CannotRunError, match="no such file or folder"):
+    with pytest.raises(UsageError, match="no such file or folder"):
         open_source("no/such/place")
     empty = tmp_path_factory.mktemp("empty")
-    with pytest.raises(CannotRunError, match=r"holds no sglang/srt/layers/attention/aiter_backend\.py"):
+    with pytest.raises(UsageError, match=r"holds no sglang/srt/layers/attention/aiter_backend\.py"):
         open_source(str(empty))
     (empty / "aiter_backend.py").write_text("x = 1\n")
-    with pytest.raises(CannotRunError, match="does not lie in its package"):
+    with pytest.raises(UsageError, match="does not lie in its package"):
         open_source(str(empty / "aiter_backend.py"))
 
 
 def test_a_file_near_the_root_has_no_package_around_it() -> None:
-    with pytest.raises(CannotRunError, match="does not lie in its package"):
+    with pytest.raises(UsageError, match="does not lie in its package"):
         _single_file("given", Path("/aiter_backend.py"))
 
 

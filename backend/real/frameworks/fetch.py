@@ -121,7 +121,7 @@ def open_source(given: str) -> BackendSource:
     path, revision = path_and_revision(given)
     where = Path(path)
     if not where.exists():
-        raise CannotRunError(f"{given}: no such file or folder; give a checkout, a wheel, PATH@REVISION or sglang==VERSION")
+        raise UsageError(f"{given}: no such file or folder; give a checkout, a wheel, PATH@REVISION or sglang==VERSION")
     if revision:
         return _in_one_of(given, [GitTree(where, revision, prefix) for prefix in PREFIXES])
     if where.suffix == ".whl":
@@ -186,7 +186,7 @@ def _in_one_of(given: str, trees: list[Tree]) -> BackendSource:
             if module_source(tree, framework.module) is not None:
                 return _with_target(given, framework, tree)
     wanted = " or ".join(framework.file for framework in FRAMEWORKS.values())
-    raise CannotRunError(f"{given}: holds no {wanted}; give the folder that has the package in it, or its checkout")
+    raise UsageError(f"{given}: holds no {wanted}; give the folder that has the package in it, or its checkout")
 
 
 def _with_target(given: str, framework: Framework, tree: Tree) -> BackendSource:
@@ -205,4 +205,4 @@ def _single_file(given: str, file: Path) -> BackendSource:
             if (root / parts[0]).is_dir() and file == root.joinpath(*parts).with_suffix(".py"):
                 return _with_target(given, framework, FolderTree(root))
     names = ", ".join(framework.file for framework in FRAMEWORKS.values())
-    raise CannotRunError(f"{given}: does not lie in its package ({names}); give the whole tree, or put the file into one")
+    raise UsageError(f"{given}: does not lie in its package ({names}); give the whole tree, or put the file into one")

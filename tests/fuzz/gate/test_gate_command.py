@@ -59,7 +59,7 @@ def test_the_fix_mends_64_heads_and_changes_nothing_else(
     assert {(new["num_head"], new["fast_mode"], old["fast_mode"]) for old, new in data["changed"]} == {(64, True, False)}
     printed = capsys.readouterr().out
     assert "mended: 64 heads, gfx950 q fp8 KV fp8, 1, 2, 3, 4 rows a request: head-width" in printed
-    assert "decides otherwise: 64 heads, fp8 KV: TFT/64 -> TTF/64" in printed
+    assert "decides otherwise: 64 heads, fp8 KV: fast_mode False -> True, intra_batch_mode True -> False" in printed
     assert "no other decision differs" in printed
 
 
@@ -79,14 +79,14 @@ def test_the_change_turned_round_is_blamed(tmp_path: Path) -> None:
 
 
 def test_decide_prints_the_table_and_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["decide", BEFORE, "--base", AFTER, "--heads", "16,48,64"]) == 1
+    assert main(["gate", BEFORE, "--table", "--base", AFTER, "--heads", "16,48,64"]) == 1
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["base"], ["change"])]
-    assert [(row[0], *row[1:4]) for row in rows] == [
-        (side, "64", kv, flags) for kv in ("fp8", "bf16") for side, flags in (("base", "TTF"), ("change", "TFT"))
+    assert [(row[0], *row[1:5]) for row in rows] == [
+        (side, "64", "gfx950", kv, flags) for kv in ("fp8", "bf16") for side, flags in (("base", "TTF"), ("change", "TFT"))
     ]
     assert "head-width" in out
-    assert main(["decide", AFTER, "--heads", "12,64"]) == 0
+    assert main(["gate", AFTER, "--table", "--heads", "12,64"]) == 0
     assert "no: refuses: AssertionError" in capsys.readouterr().out
 
 
@@ -127,12 +127,12 @@ def test_files_that_are_no_backend(
 
 
 @pytest.mark.parametrize(
-    ("what", "told"), [("sglang==0.0.0.nothing", "not fetched"), ("no/such/tree", "no such file or folder")]
+    ("what", "told", "code"), [("sglang==0.0.0.nothing", "not fetched", 3), ("no/such/tree", "no such file or folder", 2)]
 )
-def test_sources_that_are_not_there(what: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gate(what) == 3
+def test_sources_that_are_not_there(what: str, told: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(what) == code
     assert told in capsys.readouterr().err
-    assert gate(AFTER, "--base", what, *FEW) == 3
+    assert gate(AFTER, "--base", what, *FEW) == code
     assert told in capsys.readouterr().err
 
 

@@ -9,13 +9,18 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+import pytest
+
 from backend.case import Arch, Case, DType
-from backend.findings import Severity
+from backend.findings import Finding, FindingKind, Party, Severity
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.noted_call import SourceLine
+from backend.real.python.outline import outline
+from backend.real.python.trees import ModuleSource
 from fuzz.campaign.summary import KnownReference
 from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
+from fuzz.gate.executed import Executed
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
 from fuzz.gate.source_report import report
@@ -271,6 +276,72 @@ def test_every_form_says_what_did_not_run() -> None:
     assert (data["verdict"], data["exit_code"], data["not_run"]) == ("open", 3, list(found.verdict.open_questions))
 
 
+BASE_TEXT = """\
+def planned(heads):
+    if heads in (32, 64):
+        return True
+    print("slow")
+    return False
+def other():
+    return 2
+"""
+
+
+def ran(text: str, lines: set[int], seen: Sequence[Sighting] = ()) -> Examined:
+    """A file of which those lines ran in one scenario, and all with code somewhere."""
+    made = examined(seen)
+    swept = tuple(dataclasses.replace(each, executed=frozenset(lines if each.scenario == PLAIN else ())) for each in made.swept)
+    whole = outline(ModuleSource("file", text, FILE, False), "aiter")
+    return dataclasses.replace(made, swept=swept, executed=Executed(FILE, text, whole, whole.lines))
+
+
+@pytest.mark.parametrize(
+    ("edit", "lines", "at"),
+    [
+        ((("(32, 64)", "(32,)"), ("return 2", "return 3")), {1, 2, 4, 5}, (2,)),
+        ((('    print("slow")\n', ""),), {1, 2, 4}, (4,)),
+        ((("return 2", "return 3"),), {1, 2, 4, 5}, ()),
+    ],
+    ids=["of two changed lines the one that ran", "a line that is gone", "no changed line ran there"],
+)
+def test_a_new_fault_names_the_changed_lines_that_ran_in_its_scenario(
+    edit: Sequence[tuple[str, str]], lines: set[int], at: tuple[int, ...]
+) -> None:
+    text = BASE_TEXT
+    for old, new in edit:
+        text = text.replace(old, new)
+    change = ran(text, lines, [sighting("a")])
+    found = compared(change, ran(BASE_TEXT, {1, 2, 4, 5}), lambda _: None, lambda _: False)
+    (fault,) = found.faults
+    assert fault.edited == at
+    made = report(found, change, examined())
+    assert made.tests[0].place == (FILE, at[0] if at else 402)
+    (table, *_) = made.sections
+    assert table.rows[0][-1] == f"aiter_backend.py:{at[0] if at else 402}"
+    assert any("changed line that ran there" in line for line in made.explained) == bool(at)
+
+
+def test_a_fault_is_told_with_its_party_what_follows_and_how_to_see_it_again() -> None:
+    case = Case(num_head=64, kv_lens=(1,))
+    planners = Finding(FindingKind.NOT_COVERED, Severity.SILENT, Party.PLANNER, "planner v1_2", "work_info_set", "left out")
+    plain = dataclasses.replace(sighting("a", severity=Severity.SILENT), finding=planners, case=case)
+    callers = dataclasses.replace(plain, signature="b", contradicts="kv_indptr[1] is 4, not 6")
+    found = verdict([plain, callers], [])
+    made = report(found, examined(), examined(), again=lambda fault: f"aiterfuzz gate x --only {fault.signature}")
+    told = "\n".join(made.explained)
+    assert "at fault: AITER's planner: " in told
+    assert "at fault: the file: it passes AITER what its batch does not have" in told
+    assert "the step itself is wrong: kv_indptr[1] is 4, not 6" in told
+    assert told.count("The output is wrong, and nothing says so.") == 2
+    assert "again: aiterfuzz gate x --only a" in told
+
+
+def test_ids_are_told_by_title_and_reference() -> None:
+    found = verdict([sighting("a"), sighting("b")], None, lambda each: OPEN if each.signature == "a" else MENDED)
+    (legend,) = (section for section in reported(found, base=False).sections if section.heading == "Known faults:")
+    assert sorted(legend.rows) == [("F1", "mended", "sglang#27188"), ("O1", "open", "no public reference")]
+
+
 def test_markdown_and_json() -> None:
     found = verdict([sighting("a|b")], [sighting("gone", 48)], tables=((row(64, True),), (row(64, False),)))
     made = reported(found)
@@ -278,7 +349,7 @@ def test_markdown_and_json() -> None:
     assert page.startswith("## ❌ FAULTY: the change brings 1 fault\n")
     assert re.search(r"^\| write \| .* `a\\\|b` .*\| new ", page, re.MULTILINE), page
     assert "* mended: 48 heads" in page
-    assert "* decides otherwise: 64 heads, fp8 KV: TFT/64 -&gt; TTF/64" in page
+    assert r"* decides otherwise: 64 heads, fp8 KV: fast\_mode False -&gt; True, intra\_batch\_mode True -&gt; False" in page
     data = json.loads(json_text(made))
     assert data["verdict"] == "faulty"
     assert data["faults"][0] | {"scenario": None, "smallest": None} == {
@@ -289,6 +360,7 @@ def test_markdown_and_json() -> None:
         "phases": ["eager"],
         "message": "reads 5% past: q, o\nand more",
         "line": f"{FILE}:402",
+        "edited": [],
         "standing": "new",
         "blamed": True,
         "known": None,

@@ -23,7 +23,7 @@ from fuzz.report.statement import statement
 from fuzz.report.write import JSON, JUNIT, MARKDOWN, PAGE, report_of
 
 CLEAN_SUMMARY = """\
-## ✅ No memory fault on TP2 and TP4 in 900 cases
+## ✅ No memory fault on TP2 and TP4 in 900 cases, AITER 2026-06
 
 **Not run on hardware: a simulation on the CPU.**
 
@@ -93,16 +93,16 @@ def test_json_holds_the_summary_and_the_statement(tmp_path: Path) -> None:
 def test_junit_of_a_clean_night_passes() -> None:
     assert outcomes(clean()) == {
         "the campaign ran what it was asked to": "passed",
-        "no memory fault on TP2 (64 heads)": "passed",
-        "no memory fault on TP4 (32 heads)": "passed",
+        "nothing wrong on TP2 (64 heads)": "passed",
+        "nothing wrong on TP4 (32 heads)": "passed",
     }
 
 
 def test_junit_blames_the_shape_and_names_the_fault() -> None:
     finding = founding_finding()
     found = outcomes(faulty(finding))
-    assert found["no memory fault on TP2 (64 heads)"] == "failure"
-    assert found["no memory fault on TP4 (32 heads)"] == "passed"
+    assert found["nothing wrong on TP2 (64 heads)"] == "failure"
+    assert found["nothing wrong on TP4 (32 heads)"] == "passed"
     assert found[finding.signature] == "failure"
     suite = xml(faulty(finding)).find("testsuite")
     assert suite is not None
@@ -121,10 +121,10 @@ def test_junit_of_expected_gone_and_incomplete() -> None:
     assert outcomes(replace(clean(), doubts=("it broke off",)))["the campaign ran what it was asked to"] == "error"
 
 
-def test_junit_of_a_wrong_result_leaves_memory_alone() -> None:
+def test_junit_of_a_wrong_result_fails_its_shape_too() -> None:
     silent = founding_finding(severity=Severity.SILENT, kind=FindingKind.NOT_COVERED)
     found = outcomes(faulty(silent))
-    assert found["no memory fault on TP2 (64 heads)"] == "passed"
+    assert found["nothing wrong on TP2 (64 heads)"] == "failure"
     assert found[silent.signature] == "failure"
 
 
@@ -153,7 +153,7 @@ def test_a_campaign_annotates_what_failed_and_what_did_not_run() -> None:
     """The same workflow commands as a gate: an error for the shape and the fault, one for what never ran."""
     summary = replace(faulty(founding_finding()), doubts=("no case of TP8 ran",))
     titles = [line.partition("title=")[2].partition("::")[0] for line in annotation_lines(campaign_report(summary))]
-    assert titles == ["no memory fault on TP2 (64 heads)", founding_finding().signature.replace(",", "%2C"), "not run"]
+    assert titles == ["nothing wrong on TP2 (64 heads)", founding_finding().signature.replace(",", "%2C"), "not run"]
 
 
 def test_files_are_replaced_whole(tmp_path: Path) -> None:

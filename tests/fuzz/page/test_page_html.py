@@ -116,7 +116,7 @@ def test_every_picture_and_table_has_a_name(bad_night: ElementTree.Element) -> N
 
 def test_a_clean_night_reads_as_one(tmp_path: Path) -> None:
     tree = parsed(made(clean(), tmp_path))
-    assert told(tree.find(".//h1/span[2]")) == "No memory fault on TP2 and TP4 in 900 cases"  # type: ignore[arg-type]
+    assert told(tree.find(".//h1/span[2]")) == "No memory fault on TP2 and TP4 in 900 cases, AITER 2026-06"  # type: ignore[arg-type]
     text = told(tree)
     assert "Not run on hardware" in text
     assert "Nothing was found" in text

@@ -21,7 +21,7 @@ def silent() -> CampaignSummary:
 
 def test_a_clean_campaign_is_confirmed_shape_by_shape() -> None:
     said = statement(clean())
-    assert said.headline == "No memory fault on TP2 and TP4 in 900 cases"
+    assert said.headline == "No memory fault on TP2 and TP4 in 900 cases, AITER 2026-06"
     assert [(s.name, s.verdict, s.clean, s.cases) for s in said.shapes] == [
         ("TP2 (64 heads)", ShapeVerdict.CONFIRMED, 500, 600),
         ("TP4 (32 heads)", ShapeVerdict.CONFIRMED, 400, 400),
@@ -89,7 +89,7 @@ def test_a_fault_before_a_refusal_is_not_clean_either() -> None:
 def test_expected_faults_do_not_make_the_headline() -> None:
     assert (
         statement(faulty(founding_finding(expected=True))).headline
-        == "Nothing but 1 expected fault on TP2 and TP4 in 900 cases"
+        == "Nothing but 1 expected fault on TP2 and TP4 in 900 cases, AITER 2026-06"
     )
 
 
