@@ -45,7 +45,7 @@ from fuzz.commands import (
     verify,
     version,
 )
-from fuzz.settings import OWN, SHARED, with_settings
+from fuzz.commands.settings import OWN, SHARED, with_settings
 
 COMMANDS = (
     run,

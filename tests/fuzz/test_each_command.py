@@ -43,14 +43,14 @@ def leaves(of: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, a
 ALL_LEAVES = dict(leaves(parser()))
 
 
-def called_now(name: str) -> str | None:
-    """The command that a name of earlier versions is, None where that is a flag of it."""
+def called_now(name: str) -> str:
+    """The part of a command that a name of earlier versions is; of what became something else, the name."""
     first, *rest = name.split()
     now = " ".join((FORMER.get(first, first), *rest))
-    return now if now in ALL_LEAVES else None
+    return now if " " in now and now in ALL_LEAVES else name
 
 
-LEAVES = {name: leaf for name, leaf in ALL_LEAVES.items() if called_now(name) in (None, name)}
+LEAVES = {name: leaf for name, leaf in ALL_LEAVES.items() if called_now(name) == name}
 """Without the old names of what is a part of a command now: they are the same parsers."""
 
 WORKS = {

@@ -9,7 +9,7 @@ import pytest
 from backend.case import DType
 from backend.errors import UsageError
 from fuzz.cli import parser
-from fuzz.settings import OWN, SHARED, VARIABLE, with_settings
+from fuzz.commands.settings import OWN, SHARED, VARIABLE, with_settings
 
 
 @pytest.fixture(autouse=True)
