@@ -93,11 +93,7 @@ def lies_alone(given: str) -> bool:
     classes = [framework.backend_class for framework in FRAMEWORKS.values()]
     if not any(re.search(rf"^class {name}\b", text, re.MULTILINE) for name in classes):
         return False
-    try:
-        _single_file(given, file.resolve())
-    except CannotRunError:
-        return True
-    return False
+    return _package_of(file.resolve()) is None
 
 
 def _in_a_lent_tree(given: str, file: Path, tree: BackendSource) -> BackendSource:
@@ -196,13 +192,21 @@ def _with_target(given: str, framework: Framework, tree: Tree) -> BackendSource:
     return BackendSource(given, framework, target, IndexedTree(tree))
 
 
-def _single_file(given: str, file: Path) -> BackendSource:
-    """The file itself is under test; the package around it gives the rest."""
+def _package_of(file: Path) -> tuple[Framework, Path] | None:
+    """The framework whose backend file it is where it lies, and the folder with the package in it."""
     for framework in FRAMEWORKS.values():
         parts = framework.module.split(".")
         if file.name == f"{parts[-1]}.py" and len(file.parents) >= len(parts):
             root = file.parents[len(parts) - 1]
             if (root / parts[0]).is_dir() and file == root.joinpath(*parts).with_suffix(".py"):
-                return _with_target(given, framework, FolderTree(root))
+                return framework, root
+    return None
+
+
+def _single_file(given: str, file: Path) -> BackendSource:
+    """The file itself is under test; the package around it gives the rest."""
+    if (found := _package_of(file)) is not None:
+        framework, root = found
+        return _with_target(given, framework, FolderTree(root))
     names = ", ".join(framework.file for framework in FRAMEWORKS.values())
     raise UsageError(f"{given}: does not lie in its package ({names}); give the whole tree, or put the file into one")
