@@ -91,13 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.base is not None and lies_alone(arguments.source):
         say(f"{arguments.source} lies in no package: all around it is the base's")
-        arguments.source += f"{LENT}{arguments.base}"
-        return _source(arguments, started)
+        return _source(arguments, started, f"{arguments.source}{LENT}{arguments.base}")
     with compiling():
-        return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started)
+        return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started, arguments.source)
 
 
-def _source(arguments: argparse.Namespace, started: float) -> int:
+def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
+    """source: what was given, or the file in the base's tree."""
     from backend.real.frameworks.fetch import open_source
     from backend.real.frameworks.session import gate_line
     from fuzz.gate.comparison import compared
@@ -107,15 +107,15 @@ def _source(arguments: argparse.Namespace, started: float) -> int:
     from fuzz.gate.source_report import report
     from fuzz.gate.which_aiter import which_aiter
 
-    chosen = which_aiter(arguments.source, arguments.aiter)
+    chosen = which_aiter(source, arguments.aiter)
     before = None if arguments.base is None else Stack(arguments.base, chosen.aiter, chosen.release)
-    stack = Stack(arguments.source, chosen.aiter, chosen.release)
+    stack = Stack(source, chosen.aiter, chosen.release)
     if arguments.only is not None:
         return _again(arguments, stack)
     change, base = examine(stack, before, plan(arguments), say)
     known = Known()
     found = compared(change, base, known.reference, known.is_open)
-    made = report(found, change, base, gate_line(open_source(arguments.source)), again=_commands(arguments, found))
+    made = report(found, change, base, gate_line(open_source(source)), again=_commands(arguments, found))
     code_of_exit = tell(dataclasses.replace(made, about=(chosen.why, *made.about)), arguments)
     say(f"{time.monotonic() - started:.0f} s")
     return code_of_exit
@@ -150,7 +150,7 @@ def _commands(arguments: argparse.Namespace, found: Comparison) -> Callable[[Fau
     from fuzz.gate.again import swept
 
     named = swept(plan(arguments))
-    flags = (("--heads", "heads"), ("--kv-dtype", "kv_dtype"), ("--arch", "arch"), ("--aiter", "aiter"))
+    flags = (("--base", "base"), ("--heads", "heads"), ("--kv-dtype", "kv_dtype"), ("--arch", "arch"), ("--aiter", "aiter"))
     given = [(flag, getattr(arguments, name)) for flag, name in flags if getattr(arguments, name)]
     typed = [part for flag, value in given for part in (flag, ",".join(map(str, value)) if isinstance(value, tuple) else value)]
 
