@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from complaints import one_complaint
 
 from backend.case import Case
 from backend.codec import dumps, to_plain
@@ -24,9 +25,9 @@ def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     printed = capsys.readouterr()
     assert code == 2
     assert printed.out == ""
-    assert printed.err.startswith("aiterfuzz: ")
-    assert printed.err.count("\n") == 1
-    return printed.err
+    line = one_complaint(printed.err)
+    assert line.startswith("aiterfuzz: ")
+    return line
 
 
 @pytest.mark.parametrize(
