@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Gates a source; 1 where something is blamed on it."""
     from fuzz.compiling import announced as compiling
     from fuzz.fence_line import say_what_the_fence_lacks
+    from fuzz.interruption import Interruption
 
     started = time.monotonic()
     check(arguments)
@@ -91,9 +92,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.base is not None and lies_alone(arguments.source):
         say(f"{arguments.source} lies in no package: all around it is the base's")
-        return _source(arguments, started, f"{arguments.source}{LENT}{arguments.base}")
-    with compiling():
+        with Interruption(STOPPING):
+            return _source(arguments, started, f"{arguments.source}{LENT}{arguments.base}")
+    with compiling(), Interruption(STOPPING):
         return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started, arguments.source)
+
+
+STOPPING = "stopping after the step at hand; once more stops at once"
 
 
 def _source(arguments: argparse.Namespace, started: float, source: str) -> int:

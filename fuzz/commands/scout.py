@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.gate import add_flags, check, plan, say, tell
+from fuzz.commands.gate import STOPPING, add_flags, check, plan, say, tell
 
 if TYPE_CHECKING:
     from fuzz.gate.gate import Stack
@@ -43,10 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Scouts a candidate, or every commit of a range; 1 where it brings a fault."""
     from backend.git import path_and_revision
     from fuzz.compiling import announced as compiling
+    from fuzz.interruption import Interruption
 
     started = time.monotonic()
     check(arguments)
-    with compiling():
+    with compiling(), Interruption(STOPPING):
         code = _range(arguments) if ".." in path_and_revision(arguments.aiter)[1] else _one(arguments)
     say(f"{time.monotonic() - started:.0f} s")
     return code

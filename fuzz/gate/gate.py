@@ -32,6 +32,7 @@ from fuzz.gate.frameworks import Identity, framework_scenarios, identity
 from fuzz.gate.judge import Judge, Judged, Sighting
 from fuzz.gate.scenarios import random_lives, shrink
 from fuzz.gate.sweep import HEADS, Tensors, scenarios
+from fuzz.interruption import checkpoint
 from fuzz.verdict import Counts
 
 Say = Callable[[str], None]
@@ -250,6 +251,7 @@ class _Worker:
         return [self._run(scenario) for scenario in scenarios]
 
     def _run(self, scenario: Scenario) -> Judged | None:
+        checkpoint()
         own = dataclasses.replace(scenario, release=self.session.release)
         try:
             return self.judge.judged(scenario, self.session.run(own))

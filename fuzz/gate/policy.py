@@ -23,6 +23,7 @@ from fuzz.gate.headline import headline, question_tests
 from fuzz.gate.judge import Shape
 from fuzz.gate.sweep import HEADS, Tensors
 from fuzz.generate import chunk_cases
+from fuzz.interruption import checkpoint
 from fuzz.report.model import Code, Report, Result, Section, Test
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
@@ -163,10 +164,12 @@ def gate_policy(
     ends = time.monotonic() + seconds
     for number, one in enumerate(spaces):
         for case in _each_shape(one):
+            checkpoint()
             tally.add(case, path.run(case))
         left = max((ends - time.monotonic()) / (len(spaces) - number), 0.5)
         until = time.monotonic() + left
         for case in _drawn(one, seed):
+            checkpoint()
             outcome = path.run(case)
             tally.add(case, outcome)
             cause = outcome.cause

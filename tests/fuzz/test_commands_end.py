@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from backend.child.process import ROOT
+from fuzz.interruption import Interruption, checkpoint
 
 SCRIPT = """
 import subprocess, sys, time
@@ -76,3 +78,32 @@ def test_nothing_is_left_of_a_command(tmp_path: Path, command: str, number: sign
     assert code == (3 if number != signal.SIGKILL else -9)
     if number != signal.SIGKILL:
         assert not list(temporary.glob("aiterfuzz-*")), "a temporary folder is left"
+
+
+def test_a_signal_is_remembered_until_a_step_has_ended() -> None:
+    """Raised wherever a wait happens to be, it could be swallowed there, or leave a lock held; a second one does not wait."""
+    checkpoint()
+    with Interruption() as interruption:
+        checkpoint()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.wanted
+        with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+            pool.submit(checkpoint).result()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    checkpoint()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_gate_of_a_source_stops_between_two_scenarios(tmp_path: Path, number: signal.Signals) -> None:
+    """A search for random lives that would go on for ten minutes; both its processes, and what they have written, go."""
+    running = command_line(*("gate", "sglang==0.5.13", "--heads", "16", "--seconds", "600"), temporary=tmp_path)
+    try:
+        until(lambda: psutil.Process(running.pid).children(recursive=True), 120)
+        below = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(number)
+        assert running.wait(60) == 3
+        until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in below), 10)
+    finally:
+        running.kill()
+    assert not list(tmp_path.glob("aiterfuzz-*")), "a temporary folder is left"
