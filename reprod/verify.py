@@ -21,6 +21,7 @@ from backend.case import Arch, Case
 from backend.child.fence import Fence
 from backend.child.keeper import WATCH_SECONDS
 from backend.child.process import ROOT
+from backend.child.scratch import Scratch
 from backend.child.tree import Limits, ProcessTree
 from backend.codec import from_plain, to_plain
 from backend.errors import UsageError
@@ -143,14 +144,14 @@ def verify(
     if options.aiter is not None:
         open_source(options.aiter)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="aiterfuzz-verify-") as folder, tempfile.TemporaryFile() as kept:
-        options_text = json.dumps(to_plain(options) | {"reports": folder})
-        scratch = Path(folder, "scratch")
+    with Scratch("verify-") as folder, tempfile.TemporaryFile() as kept:
+        options_text = json.dumps(to_plain(options) | {"reports": str(folder)})
+        scratch = folder / "scratch"
         scratch.mkdir()
         beside = script.resolve().parent
         project = (beside.parent,) if Path.home() in beside.parent.parents else ()
         readable = (beside, *project, *readable, *(() if options.aiter is None else folders_of(options.aiter)))
-        fence = Fence(scratch, readable, (Path(folder),), Path.cwd())
+        fence = Fence(scratch, readable, (folder,), Path.cwd())
         tree = ProcessTree(
             [sys.executable, str(script), *arguments],
             fence.environment(_environment(options_text), passed),
@@ -166,7 +167,7 @@ def verify(
         kept.seek(0)
         output = kept.read().decode(errors="replace")
         code = status if status >= 0 else 128 - status
-        records = _records(Path(folder))
+        records = _records(folder)
         reports = tuple(record.report for record in records if record.report is not None)
         lost = (*(record.lost for record in records if record.lost is not None), *strangers)
         seconds = time.monotonic() - started
@@ -378,8 +379,8 @@ def verdict(
     runs: arguments of the runs in place of those ways.
     """
     options = Options(case.arch, aiter, case.release if aiter is None else None, case.compute_units)
-    with tempfile.TemporaryDirectory(prefix="aiterfuzz-script-") as folder:
-        file = Path(folder, name)
+    with Scratch("script-") as folder:
+        file = folder / name
         file.write_text(script, encoding="utf-8")
         ways = runs_of(script) if runs is None else runs
         return ScriptVerdict(name, tuple(verify(file, run, options, limits, True, wanted_to_stop) for run in ways))

@@ -8,13 +8,13 @@ import math
 import os
 import selectors
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from backend.child.fence import Fence
+from backend.child.scratch import Scratch
 from backend.child.tree import ProcessTree
 from backend.errors import CannotRunError
 
@@ -39,10 +39,10 @@ class ChildProcess:
     """
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str], readable: Sequence[Path] | None = None) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="aiterfuzz-")
+        self._directory = Scratch()
         paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **variables}
-        directory, fence = Path(self._directory.name), None
+        directory, fence = self._directory.path, None
         if readable is not None:
             directory, fence = Path.cwd(), Fence(directory, tuple(readable), directory=Path.cwd())
             environment = fence.environment(environment, variables)
@@ -98,7 +98,7 @@ class ChildProcess:
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             _pipe(pipe).close()
-        self._directory.cleanup()
+        self._directory.close()
 
     @property
     def _reading(self) -> bool:

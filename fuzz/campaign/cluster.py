@@ -11,17 +11,16 @@ import functools
 import ipaddress
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.child.ends import EndKind
+from backend.child.scratch import Scratch
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost
@@ -257,14 +256,14 @@ def _private_folder() -> Path:
     Its path is short: those of Ray's sockets in it must stay below 108 bytes. A process that is forked off has the same one,
     because Ray keeps the first token that it has read, and leaves it where it is.
     """
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))
-    atexit.register(_remove, folder, os.getpid())
-    return folder
+    made = Scratch("ray-", os.environ.get("RAY_TMPDIR", "/tmp"))
+    atexit.register(_remove, made, os.getpid())
+    return made.path
 
 
-def _remove(folder: Path, owner: int) -> None:
+def _remove(made: Scratch, owner: int) -> None:
     if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
+        made.close()
 
 
 @functools.cache

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from backend.child.ends import EndKind, ProcessEnd
 from backend.child.keeper import Keeper, NotStartedError
 from backend.child.messages import ReportKind
 from backend.child.process import ChildProcess
+from backend.child.scratch import Scratch
 from backend.child.tree import Limits
 from backend.codec import dumps, from_plain, to_plain
 from backend.devices.kinds import device_kind
@@ -349,7 +349,8 @@ class Worker:
     def __init__(self, setup: WorkerSetup, name: str, running: str, ahead: ChildProcess | None = None) -> None:
         """running: folder for the slot; another is taken where this node does not have it. ahead: as of CaseSupervisor."""
         self._setup = setup
-        folder = Path(running) if Path(running).is_dir() else Path(tempfile.mkdtemp(prefix="aiterfuzz-"))
+        self._own = None if Path(running).is_dir() else Scratch()
+        folder = Path(running) if self._own is None else self._own.path
         self._supervisor = CaseSupervisor(setup, folder / name, ahead)
 
     def hello(self) -> Hello | Broken:
@@ -375,6 +376,8 @@ class Worker:
     def close(self) -> None:
         """Ends the process that runs cases."""
         self._supervisor.close()
+        if self._own is not None:
+            self._own.close()
 
     def stop(self) -> None:
         """Kills the process that runs cases, for good, from another thread: what runs comes back as Broken."""

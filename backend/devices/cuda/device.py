@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from backend.call import Call
 from backend.case import Arch, DType
 from backend.child.messages import Payload
+from backend.child.scratch import Scratch
 from backend.child.supervisor import Ended
 from backend.child.tree import Limits
 from backend.codec import to_plain
@@ -60,13 +60,13 @@ class CudaDevice(ChildDevice):
         self, ranks: int = 1, interpret: bool = False, sanitize: bool = False, limits: Limits | None = None, seed: int = 0
     ) -> None:
         self._seed = seed
-        self._logs = tempfile.TemporaryDirectory(prefix="aiterfuzz-sanitizer-") if sanitize else None
+        self._logs = Scratch("sanitizer-") if sanitize else None
         command = [sys.executable, "-m", WORKER]
         variables = kept_bytecode(os.environ)
         if interpret:
             command.append("--interpret")
         if self._logs is not None:
-            command = [*sanitizer.command(Path(self._logs.name)), *command, "--separate"]
+            command = [*sanitizer.command(self._logs.path), *command, "--separate"]
             variables["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
         super().__init__(command, variables, ranks, limits)
 
@@ -74,7 +74,7 @@ class CudaDevice(ChildDevice):
         """Ends the children and drops the sanitizer's logs."""
         super().close()
         if self._logs is not None:
-            self._logs.cleanup()
+            self._logs.close()
 
     def __enter__(self) -> CudaDevice:
         return self
@@ -95,7 +95,7 @@ class CudaDevice(ChildDevice):
 
     def _violations(self, call: Call, ended: Ended) -> Iterator[Violation]:
         if self._logs is not None:
-            yield from sanitizer.violations(Path(self._logs.name), ended.ranges, STAGE_1)
+            yield from sanitizer.violations(self._logs.path, ended.ranges, STAGE_1)
         if ended.result is None:
             return
         sizes = tensor_sizes(call)

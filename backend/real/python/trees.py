@@ -6,12 +6,12 @@ Nothing is imported or executed here. Nothing is unpacked but data files that Py
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from backend.child.scratch import Scratch
 from backend.errors import CannotRunError, UsageError
 from backend.git import ObjectReader, git
 
@@ -149,7 +149,7 @@ class GitTree:
         self._folders = {name[:i] for name in self._names for i, char in enumerate(name) if char == "/"}
         files = [name for name in names if name.endswith(".json") and ".." not in name.split("/")]
         self._data = {folder: [name for name in files if name.startswith(f"{folder}/")] for folder in data}
-        self._unpacked: dict[str, tempfile.TemporaryDirectory[str]] = {}
+        self._unpacked: dict[str, Scratch] = {}
 
     def read(self, path: str) -> tuple[str, str] | None:
         """Text and file name (revision:path), or None."""
@@ -165,12 +165,12 @@ class GitTree:
     def _folder_of(self, folder: str) -> str:
         """Where the data files of a package are, unpacked once."""
         if folder not in self._unpacked:
-            unpacked = self._unpacked[folder] = tempfile.TemporaryDirectory(prefix=f"{self.commit[:12]}-")
+            unpacked = self._unpacked[folder] = Scratch(f"{self.commit[:12]}-")
             for name in self._data[folder]:
-                file = Path(unpacked.name, name)
+                file = unpacked.path / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(self._content(f"{self.commit}:{self._prefix}{name}"), encoding="utf-8")
-        return self._unpacked[folder].name
+        return str(self._unpacked[folder].path)
 
     def _content(self, name: str) -> str:
         content = self._objects.read(name)

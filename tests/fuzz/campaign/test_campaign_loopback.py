@@ -73,8 +73,8 @@ def test_only_loopback_is_listened_on_and_only_with_a_token(tmp_path: Path) -> N
         settings = server.environ()
         assert joins(port, settings, tmp_path), "whoever has the token comes in: the next line can fail"
         assert not joins(port, {name: value for name, value in settings.items() if "AUTH" not in name}, tmp_path)
-        private = {Path(word).parent for word in server.cmdline() if word.startswith("/tmp/ray-")} or {
-            Path(one.split("=")[1]) for one in server.cmdline() if "=/tmp/ray-" in one
+        private = {Path(word).parent for word in server.cmdline() if word.startswith("/tmp/aiterfuzz-ray-")} or {
+            Path(one.split("=")[1]) for one in server.cmdline() if "=/tmp/aiterfuzz-ray-" in one
         }
         assert private, server.cmdline()
         top = {Path("/", *one.parts[1:3]) for one in private}
