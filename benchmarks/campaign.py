@@ -31,9 +31,8 @@ from fuzz.campaign.frozen_states import Guide
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.store_blobs import StoredChunk
-from fuzz.campaign.triage import default_corpus
 from fuzz.provenance import provenance
-from reprod.corpus import load_corpus
+from reprod.corpus import load_corpus, shipped_corpus
 
 SPACE = CampaignConfig(shapes=("tp2", "tp4"), max_batch=64)
 """Batches as serving sees them."""
@@ -257,7 +256,7 @@ class Fault:
 
 def faults_of_corpus() -> list[Fault]:
     """Those that the model can show without the code objects of other days."""
-    folder = default_corpus()
+    folder = shipped_corpus()
     assert folder is not None
     path = Safe(CasePath(), "model")
     found = []

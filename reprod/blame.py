@@ -176,6 +176,12 @@ def only_through_null(outcome: Outcome) -> bool:
     return left == {FindingKind.NULL_POINTER}
 
 
+def shows_unwritten_memory(outcome: Outcome) -> bool:
+    """Whether what shows depends on what lies in memory that AITER allocates itself and nobody writes."""
+    asked = outcome.decision is not None and outcome.decision.decode.return_lse
+    return asked or any(finding.kind is FindingKind.UNWRITTEN_READ for finding in outcome.findings)
+
+
 def flags(call: Call) -> str:
     """The flags that choose the planner, as the caller passes them."""
     planning = call.decision.planning

@@ -167,8 +167,8 @@ class CorpusEntry:
 
     @property
     def told(self) -> str:
-        """The title, and how a find of our own stands."""
-        return self.title if self.life is None else f"{self.title} ({self.life.told})"
+        """The title, and how a find of our own stands upstream, where anybody there knows of it."""
+        return f"{self.title} ({self.life.told})" if self.life is not None and self.life.is_upstream else self.title
 
     def sides(self) -> Iterator[tuple[str, Side]]:
         """All sides with where they stand in the file, the faulty ones first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Protocol
 
 from backend.aiter.release import release
@@ -18,11 +19,12 @@ from backend.errors import UsageError
 from backend.outcome import Outcome
 from backend.serving.backends import BACKENDS, OWN_GIVES
 from reprod.addressees import AITER, Addressee, IssueBody, addressee_of
-from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, symptom
+from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, shows_unwritten_memory, symptom
 from reprod.case_line import case_line
 from reprod.fix import Fix
 from reprod.issue_notes import NO_ISSUE_NOTES, IssueNotes
 from reprod.issue_table import affected_table
+from reprod.reference import KnownReference
 from reprod.sweep import SweptSurroundings
 
 
@@ -80,7 +82,8 @@ class Evidence:
 
     around: shapes swept about it. script: the reproduction, quoted in full. fix: the caller's remedy, if there is one.
     bisection: of reprod.bisect, one sentence a line. notes: read off the sources by a person. seed, command: of the run that
-    found it, as far as they are known. addressee: whom the text is for, None: who can mend it.
+    found it, as far as they are known. addressee: whom the text is for, None: who can mend it. known: the entry of the corpus
+    that has the fault, None where none has.
     """
 
     around: SweptSurroundings
@@ -91,6 +94,7 @@ class Evidence:
     bisection: tuple[str, ...] = ()
     notes: IssueNotes = NO_ISSUE_NOTES
     addressee: Addressee | None = None
+    known: KnownReference | None = None
 
 
 def issue_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
@@ -99,9 +103,7 @@ def issue_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
     Raises UsageError for an outcome without a finding.
     """
     to = evidence.addressee or addressee_of(outcome)
-    return _text(
-        outcome, to, f"MLA decode {_title(outcome)}", _problem(outcome, evidence, to), _steps(outcome, evidence), context
-    )
+    return _text(outcome, to, f"MLA decode {_title(outcome)}", _problem(outcome, evidence, to), evidence, context)
 
 
 def request_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
@@ -119,15 +121,14 @@ def request_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
         "",
         _unchecked(outcome, evidence),
     ]
-    return _text(
-        outcome, AITER, f"refuse an MLA decode call that {_title(outcome)}", problem, _steps(outcome, evidence), context
-    )
+    return _text(outcome, AITER, f"refuse an MLA decode call that {_title(outcome)}", problem, evidence, context)
 
 
-def _text(outcome: Outcome, to: Addressee, title: str, problem: list[str], steps: list[str], context: Context) -> str:
+def _text(outcome: Outcome, to: Addressee, title: str, problem: list[str], evidence: Evidence, context: Context) -> str:
     if outcome.cause is None or outcome.call is None:
         raise UsageError(f"no issue: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
-    body = IssueBody(problem, steps, _additional(outcome, context), _GPU[outcome.case.arch], _component(outcome))
+    steps = _steps(outcome, evidence)
+    body = IssueBody(problem, steps, _additional(outcome, evidence, context), _GPU[outcome.case.arch], _component(outcome))
     lines = [f"# {to.prefix}{title}"]
     for heading, text in to.headings(body):
         lines += ["", f"### {heading}", "", *text]
@@ -209,6 +210,8 @@ def _steps(outcome: Outcome, evidence: Evidence) -> list[str]:
         )
     else:
         way = "compares every row with attention in float64. Exit 1 where one is wrong; nothing is overrun."
+    if shows_unwritten_memory(outcome):
+        way += " It has torch hand out memory full of NaN first: with zeros there, what nobody wrote may not show."
     ways = [f"`python repro.py`: {way}"]
     if evidence.fix is not None:
         ways.append(f"`python repro.py --fixed`: the same batch with {evidence.fix.difference}. Exit 0.")
@@ -227,11 +230,18 @@ def _steps(outcome: Outcome, evidence: Evidence) -> list[str]:
     ]
 
 
-def _additional(outcome: Outcome, context: Context) -> list[str]:
+def _additional(outcome: Outcome, evidence: Evidence, context: Context) -> list[str]:
     device = outcome.observation.device if outcome.observation is not None else context.device
-    lines = [f"Found by aiterfuzz {context.project} on device {device}, code objects: {context.source or 'built-in tables'}."]
-    lines += [f"Note: {warning}." for warning in context.warnings]
+    lines = [f"Found by aiterfuzz {context.project} on device {device}, code objects: {_source(context)}."]
+    if evidence.known is not None:
+        lines.append(f"Known to it as {evidence.known.told}.")
+    lines += [f"Note: {warning.replace(context.source or _source(context), _source(context))}." for warning in context.warnings]
     return [f"* {line}" for line in lines]
+
+
+def _source(context: Context) -> str:
+    """Checkout and revision without the place on this machine, which means nothing to a reader."""
+    return PurePath(context.source).name if context.source is not None else "built-in tables"
 
 
 def made_by_lines(outcome: Outcome, evidence: Evidence, context: Context) -> list[str]:
@@ -240,10 +250,12 @@ def made_by_lines(outcome: Outcome, evidence: Evidence, context: Context) -> lis
     unused = {"amd-aiter"} if context.source is not None and not context.source.startswith("amd-aiter") else set()
     versions = ", ".join(f"{name} {version}" for name, version in sorted(context.versions.items()) if name not in unused)
     seed = "unknown" if evidence.seed is None else evidence.seed
+    known = "in no entry of the corpus" if evidence.known is None else evidence.known.told
     return [
         "",
+        f"known: {known}",
         f"made by: aiterfuzz {context.project} (sources {context.rules}), Python {context.python}, {versions}",
-        f"code objects: {context.source or 'built-in tables'}; seed: {seed}",
+        f"code objects: {_source(context)}; seed: {seed}",
         *([f"command: {evidence.command}"] if evidence.command else []),
         f"case: {dumps(outcome.case)}",
     ]

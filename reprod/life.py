@@ -48,6 +48,11 @@ class LifeOfFind:
             parts.append(f"since {self.release}")
         return " ".join(parts)
 
+    @property
+    def is_upstream(self) -> bool:
+        """Whether it has been told to anybody."""
+        return self.stage not in (LifeStage.NEW, LifeStage.WRITTEN_UP)
+
     def is_mended_at(self, release: str) -> bool:
         """Whether a built-in release has what mends it, so that whoever meets it there has met another fault or a relapse."""
         since = self.release

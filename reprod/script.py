@@ -17,7 +17,7 @@ from backend.case import Arch, OutputType, PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
 from backend.outcome import Outcome
-from reprod.blame import blame, leaves_tensors, only_through_null
+from reprod.blame import blame, leaves_tensors, only_through_null, shows_unwritten_memory
 from reprod.fix import Fix
 from reprod.text import lengths
 
@@ -39,8 +39,9 @@ def script_text(outcome: Outcome, fix: Fix | None, name: str = "repro.py", ranks
     decision, cause = outcome.decision, outcome.cause
     if decision is None or cause is None:
         raise UsageError(f"no script: {outcome.refused or 'the case shows no finding'}; give a case that shows one")
-    tags = {"script", "ranks" if ranks > 1 else "one rank", _reach(outcome)} | _tags(decision)
+    tags = {"script", *(("ranks",) if ranks > 1 else ("one rank", "not ranks")), _reach(outcome)} | _tags(outcome, decision)
     tags |= {"fixed"} if fix is not None else set()
+    tags |= {"switches"} if fix is not None or ranks > 1 else {"no switches"}
     return _text(
         tags,
         title=_title(outcome),
@@ -77,7 +78,7 @@ def nightly_text(outcome: Outcome, fix: Fix | None) -> str:
         else "Runs as found: it fails until AITER is mended."
     )
     return _text(
-        {"nightly"} | _tags(decision),
+        {"nightly", "not ranks"} | _tags(outcome, decision),
         title=_title(outcome),
         **_widths(decision),
         cause="\n".join(_wrapped(blame(outcome).sentence)),
@@ -89,8 +90,9 @@ def nightly_text(outcome: Outcome, fix: Fix | None) -> str:
     )
 
 
-def _tags(decision: Decision) -> set[str]:
+def _tags(outcome: Outcome, decision: Decision) -> set[str]:
     return {
+        "unwritten" if shows_unwritten_memory(outcome) else "no unwritten memory",
         "persistent" if decision.sizing is not None else "non-persistent",
         "until 2025" if decision.case.release.startswith("2025") else "since 2026",
         "lse" if decision.decode.return_lse else "no lse",
@@ -201,8 +203,10 @@ def _case_lines(decision: Decision) -> Iterator[str]:
 
 
 def _red_zone_line(outcome: Outcome) -> str:
-    reach = ", at least twice what the fault reaches" if _reach(outcome) == "leaves" else ""
-    return f"RED_ZONE = {_red_zone(outcome)} << 20  # bytes around each tensor{reach}"
+    size = _red_zone(outcome)
+    reach = ", at least twice what the fault reaches" if size <= MOST_RED_ZONE else "; the fault reaches farther than any could"
+    said = reach if _reach(outcome) == "leaves" else ""
+    return f"RED_ZONE = {min(size, MOST_RED_ZONE)} << 20  # bytes around each tensor{said}"
 
 
 def _constants(decision: Decision) -> dict[str, str]:
@@ -245,6 +249,10 @@ def _constants(decision: Decision) -> dict[str, str]:
     if decode.options:
         constants["OPTIONS"] = dict(decode.options)
     return {name: str(value) for name, value in constants.items()}
+
+
+MOST_RED_ZONE = 16
+"""MiB: a wild index reaches gibibytes far, and a zone on both sides of a dozen tensors must fit a GPU that others use too."""
 
 
 def _red_zone(outcome: Outcome) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from backend.codec import dumps
@@ -12,11 +13,13 @@ from backend.findings import Finding
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from reprod.addressees import AITER, Addressee, addressee_of
+from reprod.corpus import shipped_corpus
 from reprod.explain import explain_text
 from reprod.fix import fix_of
 from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT, folder_name, write_folder
 from reprod.issue import Context, Evidence, issue_text, made_by_lines, request_text
 from reprod.issue_notes import issue_notes
+from reprod.known import KnownFaults
 from reprod.layouts import layouts
 from reprod.script import script_text
 from reprod.sweep import surroundings
@@ -79,7 +82,15 @@ def finding_files(
     script = script_text(outcome, fix, SCRIPT)
     to = notes.addressee or addressee_of(outcome)
     evidence = Evidence(
-        surroundings(outcome, path), script, fix, seed, command, notes.bisection, issue_notes(notes.cause), notes.addressee
+        surroundings(outcome, path),
+        script,
+        fix,
+        seed,
+        command,
+        notes.bisection,
+        issue_notes(notes.cause),
+        notes.addressee,
+        _known_faults().reference(cause_of(outcome), outcome.case),
     )
     further = {RANKS_SCRIPT: script_text(outcome, fix, RANKS_SCRIPT, notes.ranks)} if notes.ranks > 1 else {}
     for name, lines in ((CAUSE, notes.cause), (BISECTION, notes.bisection)):
@@ -94,6 +105,11 @@ def finding_files(
         SCRIPT: script,
         ISSUE: issue_text(outcome, evidence, context),
     }
+
+
+@lru_cache(maxsize=1)
+def _known_faults() -> KnownFaults:
+    return KnownFaults(shipped_corpus())
 
 
 def cause_of(outcome: Outcome) -> Finding:

@@ -9,8 +9,8 @@ from backend.case import Case
 from fuzz.campaign.progress import Status
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.store import FindingRow
-from fuzz.campaign.summary import KnownReference
 from fuzz.campaign.verifying import Verified
+from reprod.reference import KnownReference
 
 
 class View(Protocol):

@@ -42,7 +42,7 @@ STOPPING = "\nstopping when this case is done; once more to stop now"
 """Said to whoever presses Ctrl-C."""
 
 if TYPE_CHECKING:
-    from fuzz.campaign.triage import KnownFaults
+    from reprod.known import KnownFaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +338,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _triage(config: CampaignConfig) -> KnownFaults:
-    from fuzz.campaign.triage import KnownFaults
     from reprod.corpus import shipped_corpus
+    from reprod.known import KnownFaults
 
     return KnownFaults(shipped_corpus() if config.corpus is None else Path(config.corpus))
 

@@ -38,9 +38,10 @@ from backend.findings import Finding
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.report import CellCounts, CellKey, ChunkReport, Label
 from fuzz.campaign.store_blobs import StoredChunk, content_digest, pack_codes, pack_reached, unpack_codes, unpack_reached
-from fuzz.campaign.summary import Environment, KnownReference, LossKind, Reliability, TriagedFinding, seen_again
+from fuzz.campaign.summary import Environment, LossKind, Reliability, TriagedFinding, seen_again
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
+from reprod.reference import KnownReference
 
 FILE_NAME = "campaign.sqlite"
 LOCK_NAME = ".lock"

@@ -17,6 +17,7 @@ from fuzz.campaign.config import CampaignConfig
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
 from fuzz.verdict import Counts, Verdict
+from reprod.reference import KnownReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +110,6 @@ def is_weather(cause: Finding, reliability: Reliability) -> bool:
     that counts as seen again. What is not a death (bytes written, a wrong number) was seen and stays a finding.
     """
     return cause.kind in DEATHS and reliability.repeats > 0 and not reliability.shown and not seen_again(cause)
-
-
-@dataclass(frozen=True, slots=True)
-class KnownReference:
-    """The corpus entry that shows the same fault. references: upstream issues and pull requests (owner/name#number)."""
-
-    entry: str
-    title: str
-    references: tuple[str, ...]
-
-    @property
-    def where(self) -> str:
-        """The entry with its public references, or that it has none."""
-        return f"{self.entry}: {', '.join(self.references) or NO_REFERENCE}"
-
-
-NO_REFERENCE = "no public reference"
-"""Said of a known fault that this project found and nobody has reported yet."""
 
 
 class FindingStanding(StrEnum):

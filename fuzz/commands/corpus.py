@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,12 +62,13 @@ def _add_nightly(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_write(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     part = parts.add_parser(
         "write",
-        help="write the folder of one case",
+        help="write the folder of a case, or folders anew",
         description="Writes case.json, explain.txt, repro.py and issue.md of a case that shows a fault, as `aiterfuzz run` "
-        "does for what it finds.",
+        "does for what it finds. A folder that holds a cause.md is written anew, in its place and with its own notes; several "
+        "may be given.",
     )
-    _finding(part)
-    part.add_argument("--out", type=Path, default=Path("findings"), metavar="DIR", help="folder that it is written below")
+    _finding(part, several=True)
+    part.add_argument("--out", type=Path, metavar="DIR", help="folder that it is written below (findings)")
     part.add_argument("--name", metavar="NAME", help="of the folder (bug-WHAT-WHERE-ID)")
     part.add_argument("--cause", type=Path, metavar="FILE", help="text for the issue: the cause, read off the sources")
     part.add_argument("--bisection", type=Path, metavar="FILE", help="lines for the issue, as `aiterfuzz bisect` prints them")
@@ -94,8 +96,8 @@ def _add_mark(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     part.set_defaults(command=mark)
 
 
-def _finding(part: argparse.ArgumentParser) -> None:
-    part.add_argument("finding", type=Path, metavar="FINDING", help=WHAT_IT_IS)
+def _finding(part: argparse.ArgumentParser, several: bool = False) -> None:
+    part.add_argument("finding", type=Path, metavar="FINDING", help=WHAT_IT_IS, nargs="+" if several else None)
     part.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
     add_aiter(part)
     part.add_argument("--numbers", action="store_true", help="device cdna: judge the kernel's output too (slow)")
@@ -106,7 +108,7 @@ def add_entry(arguments: argparse.Namespace) -> int:
     from reprod.corpus import load_corpus
     from reprod.entry import entry_file_name, entry_of, entry_text
 
-    outcome, _ = _outcome(arguments)
+    outcome, _ = _outcome(arguments, arguments.finding)
     if arguments.corpus.is_dir() and any(arguments.corpus.glob("*.json")):
         taken = [entry.id for entry in load_corpus(arguments.corpus)]
         if arguments.id in taken:
@@ -150,7 +152,7 @@ def nightly_test(arguments: argparse.Namespace) -> int:
     from reprod.fix import fix_of
     from reprod.script import nightly_text
 
-    outcome, path = _outcome(arguments)
+    outcome, path = _outcome(arguments, arguments.finding)
     text = nightly_text(outcome, fix_of(outcome, path))
     assert outcome.cause is not None
     file = arguments.out or Path(f"test_mla_decode_{outcome.cause.kind.value.replace('-', '_')}.py")
@@ -160,35 +162,59 @@ def nightly_test(arguments: argparse.Namespace) -> int:
 
 
 def write(arguments: argparse.Namespace) -> int:
-    """Writes the folder. What is tried around the case runs on the model: machine code of a dozen kernels takes minutes.
+    """Writes each folder. What is tried around the case runs on the model: machine code of a dozen kernels takes minutes.
 
     Of numbers the model knows nothing: then small shapes of the same release are run as the case was.
     """
+    from reprod.folder import CAUSE
+
+    findings: list[Path] = arguments.finding
+    anew = [finding for finding in findings if (finding / CAUSE).is_file()]
+    if len(findings) > 1 and (anew != findings or arguments.name or arguments.cause or arguments.bisection):
+        raise UsageError("given several findings; allowed are folders with a cause.md, without --name, --cause and --bisection")
+    for finding in findings:
+        print(f"folder: {_write_folder(arguments, finding, finding in anew)}", flush=True)
+    return 0
+
+
+def _write_folder(arguments: argparse.Namespace, finding: Path, anew: bool) -> Path:
     from backend.aiter.codefiles import open_source
     from backend.path import Path as CasePath
     from fuzz.provenance import provenance
     from reprod.addressees import addressee
-    from reprod.folder import folder_name, write_folder
+    from reprod.folder import BISECTION, CAUSE, folder_name, write_folder
     from reprod.verify import verified
     from reprod.whole_kernels import WholeKernels
     from reprod.write import Notes, cause_of, finding_files
 
-    outcome, path = _outcome(arguments)
+    outcome, path = _outcome(arguments, finding)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     made_by = provenance(path.device.name, (outcome.case.release,), source)
     to = addressee(arguments.addressee) if arguments.addressee is not None else None
-    notes = Notes(_lines(arguments.cause), _lines(arguments.bisection), arguments.ranks, to)
+    cause, bisection, out, name = arguments.cause, arguments.bisection, arguments.out, arguments.name
+    if anew:
+        cause, out, name = cause or finding / CAUSE, out or finding.parent, name or finding.name
+        bisection = bisection or (finding / BISECTION if (finding / BISECTION).is_file() else None)
+    notes = Notes(_lines(cause), _lines(bisection), arguments.ranks, to)
     around = WholeKernels(path, outcome.case.release) if arguments.numbers else CasePath()
-    files = finding_files(outcome, made_by, around, command=f"aiterfuzz {arguments.typed}", notes=notes)
+    files = finding_files(outcome, made_by, around, command=_typed(arguments, finding), notes=notes)
     if not arguments.no_verify:
         files = verified(files, outcome.case, arguments.aiter)
-    name = arguments.name or folder_name(cause_of(outcome).signature, outcome.case)
-    print(f"folder: {write_folder(arguments.out, name, files)}")
-    return 0
+    name = name or folder_name(cause_of(outcome).signature, outcome.case)
+    return write_folder(out or Path("findings"), name, files)
 
 
-def _outcome(arguments: argparse.Namespace) -> tuple[Outcome, CasePath]:
-    """The outcome of the finding's case, which must show a fault."""
+def _typed(arguments: argparse.Namespace, finding: Path) -> str:
+    """The command of one folder, without the others' and the place of the checkout."""
+    words = ["aiterfuzz", "corpus", "write", str(finding), "--device", arguments.device]
+    words += ["--aiter", Path(arguments.aiter).name] if arguments.aiter is not None else []
+    words += ["--for", arguments.addressee] if arguments.addressee is not None else []
+    words += ["--ranks", str(arguments.ranks)] if arguments.ranks > 1 else []
+    return shlex.join(words + (["--numbers"] if arguments.numbers else []))
+
+
+def _outcome(arguments: argparse.Namespace, finding: Path) -> tuple[Outcome, CasePath]:
+    """The outcome of a finding's case, which must show a fault."""
     from backend.aiter.codefiles import open_source
     from backend.devices.registry import open_device
     from backend.path import Path as CasePath
@@ -196,13 +222,13 @@ def _outcome(arguments: argparse.Namespace) -> tuple[Outcome, CasePath]:
     from fuzz.compiling import announced
     from reprod.entry import given_case
 
-    case = given_case(arguments.finding)
+    case = given_case(finding)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     path = CasePath(host_of(source), open_device(arguments.device, source, numbers=arguments.numbers))
     with announced():
         outcome = path.run(case)
     if not outcome.faulty:
-        raise UsageError(f"{arguments.finding}: {outcome.refused or 'the case shows no fault'}; give one that does")
+        raise UsageError(f"{finding}: {outcome.refused or 'the case shows no fault'}; give one that does")
     return outcome, path
 
 

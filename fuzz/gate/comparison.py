@@ -15,12 +15,12 @@ from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.python.outline import TextChange, text_change
-from fuzz.campaign.summary import KnownReference
 from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Shape, Sighting, Work
 from fuzz.verdict import Verdict
+from reprod.reference import KnownReference
 from reprod.text import listed
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from backend.codec import read_file
 from backend.errors import UsageError
 from backend.real.frameworks.scenarios import Scenario, StepKind
-from fuzz.campaign.summary import KnownReference
 from fuzz.gate.judge import Shape, Sighting
 from fuzz.gate.sweep import Tensors
 from reprod.corpus import shipped_corpus
+from reprod.reference import KnownReference
 
 FOLDER = "frameworks"
 

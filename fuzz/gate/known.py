@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from backend.codec import to_plain
-from fuzz.campaign.summary import KnownReference
-from fuzz.campaign.triage import KnownFaults
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Sighting
 from reprod.corpus import CorpusEntry, load_corpus, shipped_corpus
+from reprod.known import KnownFaults
 from reprod.life import OPEN_STAGES
+from reprod.reference import KnownReference
 
 OPEN = "O"
 """First letter of entries of faults that no release mends; a way round them, where there is one, is their silent side."""

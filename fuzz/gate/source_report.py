@@ -10,13 +10,13 @@ from backend.devices.kinds import notice
 from backend.findings import Party, Severity
 from backend.real.frameworks.record import DecisionRow
 from backend.real.noted_call import SourceLine
-from fuzz.campaign.summary import NO_REFERENCE
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.headline import headline, question_tests
 from fuzz.gate.judge import Sighting
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from reprod.case_line import case_line
+from reprod.reference import NO_REFERENCE
 from reprod.text import listed, one_line
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")

@@ -134,6 +134,7 @@ _TOLD = (Ending.FAULT, Ending.REFUSED, Ending.WRONG_OUTPUT, Ending.EXCEPTION, En
 
 _OF_END = {
     Ending.OUT_OF_MEMORY: "memory ran out, which is no access outside of a tensor: look at the pool's share of memory",
+    Ending.NOT_LOADED: "the runtime did not load a code object, so that no kernel of it ran: look at its file and its GPU",
     Ending.HANG: "the process did not come back, and a log does not say which kernel it waited for",
     Ending.COLLECTIVE: "a collective failed: usually another rank has died before, and that rank's log says of what",
     Ending.KILLED: "the process was killed from outside, which says nothing of its kernels",

@@ -20,6 +20,7 @@ class Ending(StrEnum):
     FAULT = "memory fault"
     REFUSED = "refused"
     OUT_OF_MEMORY = "out of memory"
+    NOT_LOADED = "not loaded"
     HANG = "hang"
     COLLECTIVE = "collective"
     WRONG_OUTPUT = "wrong output"
@@ -187,6 +188,7 @@ def _ending(facts: LogFacts) -> Ending:
     for topic, ending in (
         (Topic.REFUSAL, Ending.REFUSED),
         (Topic.OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (Topic.NOT_LOADED, Ending.NOT_LOADED),
         (Topic.WRONG_OUTPUT, Ending.WRONG_OUTPUT),
         (Topic.EXCEPTION, Ending.EXCEPTION),
         (Topic.COLLECTIVE, Ending.COLLECTIVE),

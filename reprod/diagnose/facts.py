@@ -60,6 +60,7 @@ class Topic(StrEnum):
     REFUSAL = "refusal"  # AITER's or a framework's own words
     EXCEPTION = "exception"
     OUT_OF_MEMORY = "out_of_memory"
+    NOT_LOADED = "not_loaded"  # why the runtime did not take a code object
     HANG = "hang"
     COLLECTIVE = "collective"
     WRONG_OUTPUT = "wrong_output"

@@ -148,6 +148,16 @@ ENDS = (
         r"(?P<out_of_memory>(?:HIP|CUDA)[^\n]{0,80}out of memory)",
     ),
     _form("outofmemory", r"(?P<out_of_memory>OutOfMemory\w*)"),
+    _form(
+        "hipmoduleload",
+        r"(?P<not_loaded>(?:fail(?:ed)? to call )?hipModuleLoad(?:Data)?\b[^\n]{0,120}"
+        r"(?:HIP error|failed|error:|returned)[^\n]{0,80})",
+    ),
+    _form("failed to load module", r"(?P<not_loaded>failed to load module[^\n]{0,100})"),
+    _form(
+        "hiperror",
+        r"(?P<not_loaded>hipError(?:NoBinaryForGpu|FileNotFound|InvalidImage|InvalidKernelFile|SharedObjectInitFailed)\b)",
+    ),
     _form("not enough memory", r"(?P<out_of_memory>not enough memory[^\n]{0,80})"),
     _form(
         "out of memory", r"(?P<out_of_memory>Out of memory: Killed process[^\n]{0,60})", killed="by the kernel, out of memory"

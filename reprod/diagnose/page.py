@@ -63,6 +63,7 @@ QUOTED = (
     Topic.PC,
     Topic.REFUSAL,
     Topic.OUT_OF_MEMORY,
+    Topic.NOT_LOADED,
     Topic.HANG,
     Topic.COLLECTIVE,
     Topic.WRONG_OUTPUT,

@@ -13,13 +13,13 @@ import pytest
 from backend.case import Case
 from backend.codec import dumps
 from backend.path import Path as CasePath
-from fuzz.campaign.summary import KnownReference
-from fuzz.campaign.triage import KnownFaults
 from fuzz.cli import main
 from reprod.corpus import OpenPaths, ReplayStatus, load_corpus, load_entry, replay
 from reprod.entry import entry_text
 from reprod.folder import CASE, ISSUE, RANKS_SCRIPT, SCRIPT
+from reprod.known import KnownFaults
 from reprod.life import LifeOfFind, LifeStage
+from reprod.reference import KnownReference
 from reprod.script import NIGHTLY_SUITES
 
 CORPUS = Path(__file__).parents[2] / "corpus"

@@ -22,6 +22,7 @@ from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, 
 from reprod.issue import MOST_LINES
 from reprod.issue_notes import issue_notes
 from reprod.script import script_text
+from reprod.verify import verdicts
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 
@@ -29,15 +30,17 @@ FOLDERS = sorted(path for path in (CORPUS / "findings").iterdir() if path.is_dir
 
 
 def test_there_are_some_and_each_has_an_entry() -> None:
-    assert len(FOLDERS) >= 3
-    told = "\n".join("\n".join(entry.about) for entry in load_corpus(CORPUS))
-    for folder in FOLDERS:
-        assert f"corpus/findings/{folder.name}" in told
+    ours = [entry for entry in load_corpus(CORPUS) if entry.id.startswith("O")]
+    named = [re.findall(r"corpus/findings/([\w.-]+\w)", " ".join(entry.about)) for entry in ours]
+    assert sorted(name for names in named for name in names) == [folder.name for folder in FOLDERS]
+    assert all(len(names) == 1 for names in named)
+    assert all(entry.life is not None for entry in ours)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_case_still_shows_its_fault_and_no_smaller_one_does(folder: Path) -> None:
-    """Smaller: a shorter request that still has a token for each query row, or one request fewer."""
+    """Smaller: a shorter request that still has a token for each query row (of a plan of lists: one more than a list), or one
+    request fewer."""
     case = read_file(Case, folder / CASE)
     path = path_of(folder)
     outcome = path.run(case)
@@ -45,7 +48,8 @@ def test_the_case_still_shows_its_fault_and_no_smaller_one_does(folder: Path) ->
     told = (folder / EXPLAIN).read_text(encoding="utf-8")
     assert f"\n  signature: {outcome.cause.signature}\n" in told
     assert len(set(case.kv_lens)) == 1
-    smaller = [(shorter,) * case.batch for shorter in range(case.max_seqlen_q, case.kv_lens[0])]
+    least = max(case.max_seqlen_q, case.topk + 1)
+    smaller = [(shorter,) * case.batch for shorter in range(least, case.kv_lens[0])]
     if case.batch > 1:
         smaller.append(case.kv_lens[1:])
     for kv_lens in smaller:
@@ -113,4 +117,22 @@ def without_figures(text: str) -> str:
     """A script without what the device saw, which is told from machine code in the folder and by the model here."""
     title, told = text.split("\n\n", 1)
     text = title + told[told.index("Needs torch and aiter") :]
+    text = re.sub(r"^RED_ZONE = .*$", "", text, flags=re.MULTILINE)
     return text[: text.index('EXPECTATION = """')] + text[text.index('"""\n# ---- how it is checked') :]
+
+
+@pytest.mark.slow
+@pytest.mark.checkout
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_scripts_do_what_the_folder_says(folder: Path, aiter_checkout: Path) -> None:
+    """Each run of each script, by machine code at the folder's revision, ends as the issue's verification tells."""
+    told = (folder / EXPLAIN).read_text(encoding="utf-8")
+    revision = re.search(r"^code objects: aiter@(\w+)", told, re.MULTILINE)
+    assert revision is not None
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+    seen = verdicts(scripts, read_file(Case, folder / CASE), f"{aiter_checkout}@{revision[1]}")
+    issue = (folder / ISSUE).read_text(encoding="utf-8")
+    for each in seen:
+        assert each.shows, each.lines
+        for line in each.lines:
+            assert line in issue

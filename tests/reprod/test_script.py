@@ -150,13 +150,6 @@ def test_fixed_runs_with_the_flags_of_the_fix(tmp_path: Path, gpu: FakeGpu) -> N
     assert gpu.run(script, "overrun,planner,unless-fast", "--fixed")[0] == 0
 
 
-def test_edge_layout(tmp_path: Path, gpu: FakeGpu) -> None:
-    """A tensor ends where its allocation ends: the overrun of the fake leaves the storage, which torch on a CPU notices."""
-    script = script_of("head width", tmp_path)
-    assert gpu.run(script, "right", "--layout", "edge")[0] == 0
-    assert "out of bounds for storage" in gpu.run(script, "overrun", "--layout", "edge")[1]
-
-
 def test_no_fixed_switch_without_a_remedy(tmp_path: Path, gpu: FakeGpu) -> None:
     script = script_of("short piece", tmp_path)
     assert "--fixed" not in script.read_text(encoding="utf-8")

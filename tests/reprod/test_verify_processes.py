@@ -21,10 +21,10 @@ HEAD = """
 import multiprocessing, os, runpy, subprocess, sys, threading, time
 REPRO = {repro!r}
 PYTHON = {python!r}
-RUN = [PYTHON, REPRO, "--layout", "guarded"]
+RUN = [PYTHON, REPRO]
 
 def main(*_):
-    sys.argv = [REPRO, "--layout", "guarded"]
+    sys.argv = [REPRO]
     runpy.run_path(REPRO, run_name="__main__")
 
 def quiet(*_):
@@ -59,7 +59,7 @@ FAULTY = {
     "thread executor": "from concurrent.futures import ThreadPoolExecutor\n"
     "with ThreadPoolExecutor(1) as some:\n    some.submit(quiet).result()",
     "shell": "os.system(' '.join(RUN))",
-    "shell by name": "os.system(f'python3 {REPRO} --layout guarded')",
+    "shell by name": "os.system(f'python3 {REPRO}')",
     "unbuffered": "subprocess.run([PYTHON, '-u', *RUN[1:]])",
     "module": "subprocess.run([PYTHON, '-m', 'runpy', *RUN[1:]])\nimport torch\n"
     "subprocess.run([PYTHON, '-m', os.path.basename(REPRO)[:-3], *RUN[2:]], cwd=os.path.dirname(REPRO))",
@@ -68,13 +68,13 @@ FAULTY = {
     "posix_spawn": "os.waitpid(os.posix_spawn(PYTHON, RUN, os.environ), 0)",
     "exec": "os.execv(PYTHON, RUN)",
     "killed afterwards": "if os.fork() == 0:\n    quiet()\n    os.kill(os.getpid(), 9)\nos.wait()",
-    "torchrun": "subprocess.run(['torchrun', '--nproc-per-node', '1', REPRO, '--layout', 'guarded'])",
+    "torchrun": "subprocess.run(['torchrun', '--nproc-per-node', '1', REPRO])",
 }
 
 OUT_OF_REACH = {
     "isolated": "subprocess.run([PYTHON, '-I', *RUN[1:]])",
     "no site": "subprocess.run([PYTHON, '-u', '-S', *RUN[1:]])",
-    "isolated in a shell": "os.system(f'{PYTHON} -I {REPRO} --layout guarded')",
+    "isolated in a shell": "os.system(f'{PYTHON} -I {REPRO}')",
     "shell without an environment": "os.system(f'env -i {PYTHON} -c \"import time; time.sleep(3)\"')",
     "spawned without an environment": "os.waitpid(os.posix_spawn(PYTHON, RUN, {}), 0)",
     "exec without an environment": "os.execve(PYTHON, RUN, {})",

@@ -5,7 +5,7 @@ bad access: ptr_RP + workgroup_x * s_kv_split * 32768 + ptr_QTP[workgroup_y] * s
 32768, buffer_store_dwordx4 v[40:43], v18, s[88:91], 0 offen at pc 0x4a88.
 Needs torch and aiter, nothing else. Run it on a gfx942 GPU:
 
-    python repro.py                # the access through a null pointer ends the process (exit 134)
+    python repro.py          # the access through a null pointer ends the process (exit 134)
 
 Exit code: 0 right result and no red zone touched; 1 wrong result or a red zone touched; 134 the runtime aborted on a memory
 fault; 3 could not run here.
@@ -54,7 +54,6 @@ V_HEAD_DIM = 512  # V is the first 512 of a KV token
 SM_SCALE = QK_HEAD_DIM**-0.5
 POISON = 0xFF  # NaN in bf16, float32 and fp8 e4m3fn; -1 as int32
 BESIDE_OUTPUT = 0xA5  # around what the kernel only writes: it may well store a NaN, which POISON would hide
-PAGE = 2 << 20  # bytes; what the driver maps at a time
 MARGIN = 3.0  # times the error that rounding alone makes, before a result counts as wrong
 
 EXIT_FINE, EXIT_WRONG, EXIT_CANNOT_RUN = 0, 1, 3
@@ -110,20 +109,15 @@ def print_environment():
 class Memory:
     """Tensors full of POISON as slices of larger allocations, so that what is written around them can be seen."""
 
-    def __init__(self, layout):
-        self.layout = layout
+    def __init__(self):
         self.blocks = []
 
     def empty(self, name, shape, dtype, around=RED_ZONE, beside=POISON):
         size = dtype.itemsize
         for extent in shape:
             size *= extent
-        if self.layout == "edge":  # the last byte of the tensor is the last byte of whole pages of its own
-            total = (size + PAGE - 1) // PAGE * PAGE
-            start = total - size
-        else:
-            total = around + (size + 255) // 256 * 256 + around
-            start = around
+        total = around + (size + 255) // 256 * 256 + around
+        start = around
         block = torch.full((total,), beside, dtype=torch.uint8, device="cuda")
         block[start : start + size] = POISON
         self.blocks.append((name, block, start, size, beside))
@@ -249,11 +243,10 @@ def compare(shown, exact, rounded):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layout", choices=("guarded", "edge"), default="guarded")
-    arguments = parser.parse_args()
+    parser.parse_args()
     print_environment()
     print(EXPECTATION, end="")
-    memory = Memory(arguments.layout)
+    memory = Memory()
     inputs, q, tokens = make_inputs(memory)
     metadata = {}
     o = memory.empty("o", (sum(QUERY_LENS), NUM_HEADS, V_HEAD_DIM), dtypes.bf16, beside=BESIDE_OUTPUT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from backend.findings import Finding
-from fuzz.campaign.summary import NO_REFERENCE, FindingStanding, KnownReference, TriagedFinding
+from fuzz.campaign.summary import FindingStanding, TriagedFinding
 from fuzz.report.campaign import standing
 from fuzz.report.figures import moment, percent, severity
 from fuzz.report.page.bars import memory_figure
@@ -17,6 +17,7 @@ from fuzz.report.page.markup import Child, Markup, element, join, table
 from reprod.case_line import case_line
 from reprod.folder import CASE
 from reprod.layout_text import HEADER, assumptions, rows
+from reprod.reference import NO_REFERENCE, KnownReference
 
 UPSTREAM = "https://github.com/{}/issues/{}"
 

@@ -37,7 +37,7 @@ from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
 from fuzz.campaign.report import ChunkReport, Label, Shown
 from fuzz.campaign.session import to_retry
 from fuzz.campaign.store import FILE_NAME, Store, environment
-from fuzz.campaign.summary import AGAIN_ALONE, KnownReference, LossKind, Reliability, is_weather
+from fuzz.campaign.summary import AGAIN_ALONE, LossKind, Reliability, is_weather
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
 from fuzz.generate import chunk_cases
@@ -45,6 +45,7 @@ from fuzz.provenance import provenance
 from fuzz.report.campaign import campaign_report
 from fuzz.report.render import lines
 from fuzz.verdict import Conclusion
+from reprod.reference import KnownReference
 
 CONFIG = CampaignConfig(backend="sglang-before-27188", shapes=("tp2", "tp4"), cases=300, chunk_cases=10, generation_chunks=4)
 

@@ -9,9 +9,9 @@ import pytest
 from backend.case import Arch, Case, DType
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Path as CasePath
-from fuzz.campaign.summary import KnownReference
-from fuzz.campaign.triage import KnownFaults
 from reprod.corpus import shipped_corpus
+from reprod.known import KnownFaults
+from reprod.reference import KnownReference
 
 CORPUS = Path(__file__).parents[3] / "corpus"
 

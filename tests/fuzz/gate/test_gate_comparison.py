@@ -18,7 +18,6 @@ from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, Ste
 from backend.real.noted_call import SourceLine
 from backend.real.python.outline import outline
 from backend.real.python.trees import ModuleSource
-from fuzz.campaign.summary import KnownReference
 from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
 from fuzz.gate.executed import Executed
 from fuzz.gate.gate import Examined
@@ -27,6 +26,7 @@ from fuzz.gate.source_report import report
 from fuzz.report.model import Report
 from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown
 from fuzz.verdict import Conclusion, Counts
+from reprod.reference import KnownReference
 
 FILE = "python/sglang/srt/layers/attention/aiter_backend.py"
 PLAIN = Scenario("plain", (BackendConfig(64),), (Step(StepKind.DECODE, (1,)),))

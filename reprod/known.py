@@ -1,4 +1,4 @@
-"""Triage: which findings are known upstream, by the entries of a corpus.
+"""Which findings are known, by the entries of a corpus.
 
 An entry is the same fault as a finding where its first expectation holds of the finding's cause, figures included; failing
 that, where a side of it has the same signature. Runs nothing, since a replay holds the signatures; knows no store.
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from backend.case import Case
 from backend.findings import Finding
-from fuzz.campaign.summary import KnownReference
 from reprod.corpus import CorpusEntry, load_corpus
 from reprod.life import LifeStage
+from reprod.reference import KnownReference
 
 
 class KnownFaults:
