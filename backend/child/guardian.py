@@ -79,6 +79,7 @@ def _end_all(status: int | None, command: int) -> int:
 def main(lifeline: int, command: list[str]) -> None:
     """Runs the command to its end or the keeper's, whichever comes first."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)  # somebody may have stopped us: the end of the pipe alone wakes nobody then
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(woken, False)

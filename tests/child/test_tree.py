@@ -102,9 +102,12 @@ def test_a_crowd_is_stopped() -> None:
         child.request("crowd", count=40)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left_when_the_keeper_dies(mark: str, number: signal.Signals) -> None:
-    """Its keeper is a process of its own here, with a child that has left a daemon."""
+@pytest.mark.parametrize(
+    ("number", "stopped"),
+    [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGKILL, True)],
+)
+def test_nothing_is_left_when_the_keeper_dies(mark: str, number: signal.Signals, stopped: bool) -> None:
+    """Its keeper is a process of its own here, with a child that has left a daemon. stopped: somebody stopped the guardian."""
     program = f"""
 import sys; sys.path[:] = {[str(HERE), *sys.path]!r}
 from backend.child.service import Child
@@ -114,9 +117,16 @@ child.request("sleep", seconds=60)
 """
     keeper = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
     until(lambda: len(marked(mark)) > 1)  # the keeper names it too
-    keeper.send_signal(number)
-    keeper.wait()
-    until(lambda: not marked(mark), 10)
+    (guardian,) = psutil.Process(keeper.pid).children()
+    try:
+        if stopped:
+            guardian.suspend()
+        keeper.send_signal(number)
+        keeper.wait()
+        until(lambda: not marked(mark) and not psutil.pid_exists(guardian.pid), 10)
+    finally:
+        if guardian.is_running():
+            guardian.resume()
 
 
 def test_a_stopped_guardian_ends_all_the_same(mark: str) -> None:
