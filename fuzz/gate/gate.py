@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from backend.aiter.codefiles import open_source as open_code_source
 from backend.case import RELEASES
 from backend.devices.registry import open_device
-from backend.errors import NoSuchStepError
+from backend.errors import CannotRunError, NoSuchStepError
 from backend.fate import Fate
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.record import DecisionRow
@@ -257,6 +257,10 @@ class _Worker:
             return self.judge.judged(scenario, self.session.run(own))
         except NoSuchStepError:
             return None
+        except CannotRunError as error:
+            if not any(scenario.path(at) for at in range(len(scenario.backends))):
+                raise
+            return self.judge.not_driven(scenario, str(error))
 
 
 def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Examined, Examined | None]:

@@ -39,22 +39,27 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Work:
-    """What a step is asked to do, as people ask for it. rows: query rows a request of its backend's configuration."""
+    """What a step is asked to do, as people ask for it. rows: query rows a request of its backend's configuration.
+
+    path: of the file's, besides the usual one (Scenario.path).
+    """
 
     shape: Shape
     kind: StepKind
     rows: int
+    path: str = ""
 
     @property
     def task(self) -> str:
         """All but the shape."""
-        return self.kind.value if self.rows == 1 else f"{self.kind.value} of {self.rows} rows"
+        named = self.kind.value if self.rows == 1 else f"{self.kind.value} of {self.rows} rows"
+        return f"{named} ({self.path})" if self.path else named
 
     @classmethod
     def of(cls, scenario: Scenario, backend: int, kind: StepKind) -> Work:
         """A step of that kind on one of the scenario's backends."""
         config = scenario.backends[backend]
-        return cls(_shape_of(config, scenario), kind, config.draft_tokens or 1)
+        return cls(_shape_of(config, scenario), kind, config.draft_tokens or 1, scenario.path(backend))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -152,6 +157,14 @@ class Judge:
             _by_arguments(made, call)
         for failure in recording.failed:
             _failed(made, failure)
+        return made
+
+    def not_driven(self, scenario: Scenario, reason: str) -> Judged:
+        """A scenario on another path of the file's that the driver has no means for in this source."""
+        made, reason = Judged(scenario), f"cannot be driven: {one_line(reason)}"
+        made.fates[Fate.NOT_RUN] = made.not_run[reason] = len(scenario.steps)
+        for work in made.asked:
+            made.did_not(work, reason)
         return made
 
     def _step(self, made: Judged, step: RecordedStep) -> None:

@@ -6,7 +6,7 @@ Scenarios are plain data; nothing here knows a framework's source or what is wro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.case import Arch, DType
@@ -24,6 +24,23 @@ MAX_REQUESTS = 64
 
 LONG = 196 * 128
 """KV tokens for which planner v1_0 wants 128 pieces, all that two requests may have on 256 CUs; sglang's cap is 64."""
+
+
+SWITCHES: tuple[dict[str, str], ...] = (
+    {"SGLANG_AITER_MLA_PERSIST": "0", "SGLANG_AITER_FP8_PREFILL_ATTN": "0"},
+    {"SGLANG_AITER_MLA_AUTO_KV_SPLITS": "1"},
+    {"SGLANG_AITER_MLA_DECODE_BACKEND": "asm", "SGLANG_AITER_MLA_VERIFY_BACKEND": "asm"},
+    {"SGLANG_AITER_MLA_DECODE_BACKEND": "gluon", "SGLANG_AITER_MLA_VERIFY_BACKEND": "gluon", "SGLANG_AITER_MLA_GLUON": "1"},
+)
+"""Variables of sglang's under which its MLA takes other paths."""
+
+ORDINARY: tuple[tuple[dict[str, str], int, int], ...] = (
+    ({}, 1, 128),
+    ({"SGLANG_USE_AITER_UNIFIED_ATTN": "1"}, 16, 256),
+    ({"SGLANG_AITER_ASM_PREFILL_HD128": "1"}, 16, 128),
+    ({"SGLANG_AITER_PAGED_PREFILL_ASM": "1"}, 64, 256),
+)
+"""Models of ordinary attention: variables of sglang's, page size, elements of a head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,11 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
             yield _prefill(one, num_head, release)
             yield _long(one, num_head, release)
         yield _several_backends(one, heads, release)
+    for one in tensors:
+        for switches in SWITCHES:
+            yield _switched(one, heads, release, switches)
+        for environment, page_size, head_dim in ORDINARY:
+            yield from _ordinary(one, heads, release, environment, page_size, head_dim)
 
 
 def _config(tensors: Tensors, num_head: int, draft_tokens: int | None, dp_attention: bool = False) -> BackendConfig:
@@ -143,3 +165,66 @@ def _several_backends(tensors: Tensors, heads: Sequence[int], release: str) -> S
     steps = tuple(Step(StepKind.DECODE, (300, 5), backend=index) for index in (*range(len(chosen)), 0))
     name = f"several backends, {', '.join(map(str, chosen))} heads, {tensors.arch} {tensors.q_dtype}/{tensors.kv_dtype}"
     return Scenario(name, configs, steps, arch=tensors.arch, release=release)
+
+
+def _switched(tensors: Tensors, heads: Sequence[int], release: str, environment: Mapping[str, str]) -> Scenario:
+    """One head count under some of the framework's switches: prompts, decode and verification, eager and in graphs."""
+    num_head = min(heads, key=lambda each: abs(each - 32))
+    plain = dataclasses.replace(_config(tensors, num_head, None), page_size=16, graph_batches=(4,))
+    steps = (
+        Step(StepKind.PREFILL, (40, 9), query_lens=(33, 9)),
+        Step(StepKind.PREFILL, (5,)),
+        Step(StepKind.DECODE, (17, 400)),
+        Step(StepKind.DECODE, (1, 33), graph=True),
+        Step(StepKind.TARGET_VERIFY, (17, 400), backend=1),
+        Step(StepKind.DRAFT_EXTEND, (60, 70), backend=1),
+        Step(StepKind.TARGET_VERIFY, (9, 33), graph=True, backend=1),
+        Step(StepKind.DRAFT_EXTEND, (9, 33), graph=True, backend=1),
+    )
+    backends = plain, dataclasses.replace(plain, draft_tokens=4)
+    switches = tuple(environment.items())
+    name = _name(" ".join("=".join(each) for each in switches), tensors, num_head)
+    return Scenario(name, backends, steps, arch=tensors.arch, release=release, environment=switches)
+
+
+def _ordinary(
+    tensors: Tensors, heads: Sequence[int], release: str, environment: Mapping[str, str], page_size: int, head_dim: int
+) -> Iterator[Scenario]:
+    """Ordinary attention at one head count: prompts and decode, then speculation, then its draft model."""
+    num_head = min(heads, key=lambda each: abs(each - 16))
+    plain = dataclasses.replace(
+        _config(tensors, num_head, None),
+        page_size=page_size,
+        kv_heads=max(num_head // 8, 1),
+        head_dim=head_dim,
+        max_requests=8,
+        graph_batches=(1, 4),
+    )
+    lens = (9, 7, 30)
+    kinds = StepKind.TARGET_VERIFY, StepKind.DRAFT_EXTEND
+    parts = (
+        (
+            "serving",
+            plain,
+            (
+                Step(StepKind.PREFILL, (1, 300, 77)),
+                Step(StepKind.PREFILL, (400, 9), query_lens=(33, 9)),
+                Step(StepKind.DECODE, (17, 400)),
+                Step(StepKind.DECODE, lens, graph=True),
+            ),
+        ),
+        (
+            "speculating",
+            dataclasses.replace(plain, draft_tokens=4),
+            (*(Step(kind, (60, 700)) for kind in kinds), *(Step(kind, lens, graph=True) for kind in kinds)),
+        ),
+        (
+            "drafting",
+            dataclasses.replace(plain, draft_tokens=4, is_draft=True, graph_batches=(4,)),
+            (Step(StepKind.MULTI_STEP_DRAFT, lens), Step(StepKind.MULTI_STEP_DRAFT, lens, graph=True)),
+        ),
+    )
+    switches = tuple(environment.items())
+    for what, config, does in parts:
+        name = _name(f"ordinary attention of {head_dim}, pages of {page_size}, {what}", tensors, num_head)
+        yield Scenario(name, (config,), does, arch=tensors.arch, release=release, environment=switches)

@@ -1,8 +1,9 @@
 """Calls into AITER whose kernels nobody models here: their arguments are held against each other and against the batch.
 
 The prefill paths end in assembly, CK and Triton; what is judged is what the caller decides: lengths, index tensors, buffers.
-Signatures are those of ROCm/aiter e4048607a5 (aiter/ops/attention.py, aiter/ops/mha.py, aiter/mla.py), with need_lse of a
-later one, which sglang 0.5.23 gives get_ps_metadata_v1. Knows no framework.
+Signatures are those of ROCm/aiter e4048607a5 (aiter/ops/attention.py, aiter/ops/mha.py, aiter/mla.py and
+aiter/ops/triton/attention/unified_attention.py), with need_lse of a later one, which sglang 0.5.23 gives get_ps_metadata_v1.
+Knows no framework.
 """
 
 from __future__ import annotations
@@ -94,7 +95,121 @@ def _varlen(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     yield from _longest("max_seqlen_k", given["max_seqlen_k"], k)
 
 
+def _paged(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """paged_attention_ragged: one q row a request, its KV pages by kv_indptr."""
+    rows, indices = given["query"].shape[0], _words(given["kv_page_indices"])
+    kv = _words(given["kv_indptr"])
+    if len(kv) < rows + 1:
+        yield ArgumentFault("kv_indptr", f"kv_indptr has {len(kv)} entries for {rows} requests", False)
+    kv = kv[: rows + 1]
+    yield from _covered("kv_indptr", kv, len(indices), "kv_page_indices")
+    yield from _inside("kv_page_indices", indices[: kv[-1] if kv else 0], given["key_cache"].shape[0], "key_cache")
+    yield from _longest(
+        "max_num_partitions",
+        given["max_num_partitions"] * given["partition_size"],
+        [each * given["block_size"] for each in kv],
+    )
+    yield from _written("out", given["out"], [0, rows], given["query"].shape[1] * given["value_cache"].shape[-1])
+    if given["kv_last_page_lens"].numel() < rows:
+        yield ArgumentFault("kv_last_page_lens", f"kv_last_page_lens has fewer entries than the {rows} requests", False)
+    heads, partitions = given["query"].shape[1], given["max_num_partitions"]
+    needed = rows * heads * partitions * (2 * 4 + given["query"].shape[2] * given["out"].element_size())
+    held = given["workspace_buffer"].numel() * given["workspace_buffer"].element_size()
+    if held < needed:
+        yield ArgumentFault("workspace_buffer", f"workspace_buffer has {held:,} bytes, {rows} requests need {needed:,}", True)
+
+
+def _unified(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """unified_attention: q rows by cu_seqlens_q, KV pages by a table of one row a request."""
+    q, lens, table = _words(given["cu_seqlens_q"]), _words(given["seqused_k"]), host(given["block_table"])
+    batch, page, pages = len(lens), given["k"].shape[1], given["k"].shape[0]
+    if len(q) < batch + 1:
+        yield ArgumentFault("cu_seqlens_q", f"cu_seqlens_q has {len(q)} entries for {batch} requests", False)
+    yield from _covered("cu_seqlens_q", q[: batch + 1], given["q"].shape[0], "q")
+    yield from _longest("max_seqlen_q", given["max_seqlen_q"], q[: batch + 1])
+    yield from _written("out", given["out"], q[: batch + 1], given["q"].shape[1] * given["v"].shape[-1])
+    if table.shape[0] < batch:
+        yield ArgumentFault("block_table", f"block_table has {table.shape[0]} rows for {batch} requests", False)
+    for row, length in zip(table.tolist(), lens, strict=False):
+        wanted = math.ceil(length / page)
+        if wanted > len(row):
+            yield ArgumentFault(
+                "block_table", f"block_table has {len(row)} pages a request, {length} tokens need {wanted}", False
+            )
+        yield from _inside("block_table", row[:wanted], pages, "k")
+
+
+def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """mha_batch_prefill_func: q rows by cu_seqlens_q, KV pages (of one token where k has three dimensions) by kv_indptr."""
+    q, kv, indices = (_words(given[name]) for name in ("cu_seqlens_q", "kv_indptr", "kv_page_indices"))
+    yield from _covered("cu_seqlens_q", q, given["q"].shape[0], "q")
+    yield from _covered("kv_indptr", kv, len(indices), "kv_page_indices")
+    yield from _inside("kv_page_indices", indices[: kv[-1] if kv else 0], given["k"].shape[0], "k")
+    yield from _longest("max_seqlen_q", given["max_seqlen_q"], q)
+    page, last = given["k"].shape[1] if given["k"].dim() == 4 else 1, given["kv_last_page_lens"]
+    if page > 1 and (last is None or last.numel() < len(q) - 1):
+        yield ArgumentFault("kv_last_page_lens", f"pages of {page} tokens without a length of each request's last", False)
+
+
+def _extend(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """extend_attention_fwd, the framework's own: new rows by qo_indptr, what was there before by kv_indptr."""
+    qo, kv, indices = (_words(given[name]) for name in ("qo_indptr", "kv_indptr", "kv_indices"))
+    yield from _covered("qo_indptr", qo, given["q_extend"].shape[0], "q_extend")
+    yield from _covered("kv_indptr", kv, len(indices), "kv_indices")
+    yield from _inside("kv_indices", indices[: kv[-1] if kv else 0], given["k_buffer"].shape[0], "k_buffer")
+    yield from _longest("max_len_extend", given["max_len_extend"], qo)
+
+
 SIGNATURES: dict[str, inspect.Signature] = {
+    "paged_attention_ragged": _signature(
+        "out workspace_buffer query key_cache value_cache scale kv_indptr kv_page_indices kv_last_page_lens block_size "
+        "max_num_partitions alibi_slopes kv_cache_dtype kv_cache_layout logits_soft_cap k_scale v_scale",
+        fp8_out_scale=None,
+        partition_size=256,
+        mtp=1,
+    ),
+    "unified_attention": _signature(
+        "q k v out cu_seqlens_q max_seqlen_q seqused_k max_seqlen_k softmax_scale causal window_size block_table softcap "
+        "q_descale k_descale v_descale",
+        q_scales=None,
+        alibi_slopes=None,
+        output_scale=None,
+        qq_bias=None,
+        sinks=None,
+        shuffled_kv_cache=False,
+        skip_reduce=False,
+    ),
+    "mha_batch_prefill_func": _signature(
+        "q k v cu_seqlens_q kv_indptr kv_page_indices max_seqlen_q max_seqlen_k",
+        dropout_p=0.0,
+        softmax_scale=None,
+        logits_soft_cap=0.0,
+        causal=False,
+        window_size=(-1, -1),
+        alibi_slopes=None,
+        deterministic=False,
+        return_lse=False,
+        return_attn_probs=False,
+        out=None,
+        kv_last_page_lens=None,
+        block_table=None,
+        seqlen_k=None,
+        q_descale=None,
+        k_descale=None,
+        v_descale=None,
+        kv_block_descale=None,
+        sink_ptr=None,
+        sink_size=0,
+    ),
+    "flash_attn_varlen_fp8_pertensor_func": _signature(
+        "q k v q_descale k_descale v_descale cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
+        min_seqlen_q=0,
+        logits_soft_cap=0.0,
+        causal=False,
+        window_size=(-1, -1, 0),
+        softmax_scale=None,
+        sink_ptr=None,
+    ),
     "mla_reduce_v1": inspect.signature(lambda *args: None),
     "get_ps_metadata_v1": _signature(
         "seqlens_qo_indptr pages_kv_indptr context_lens gqa_ratio num_heads_k work_metadata_ptrs work_indptr work_info "
@@ -133,6 +248,18 @@ SIGNATURES: dict[str, inspect.Signature] = {
 }
 """What stands for AITER's own function of the name."""
 
+OWN_KERNELS: dict[str, inspect.Signature] = {
+    "extend_attention_fwd": _signature(
+        "q_extend k_extend v_extend o_extend k_buffer v_buffer qo_indptr kv_indptr kv_indices custom_mask is_causal "
+        "mask_indptr max_len_extend",
+        k_scale=1.0,
+        v_scale=1.0,
+        sm_scale=None,
+        logit_cap=0.0,
+    ),
+}
+"""The same for attention kernels of sglang's own, as 0.5.23 calls them."""
+
 REDUCE = "mla_reduce_v1"
 """Decode reaches it too, from AITER's own Python; then it is the handlers'. 2026-08 added an argument in the middle."""
 
@@ -141,8 +268,16 @@ CHECKS: dict[str, Check] = {
     "mla_prefill_ps_asm_fwd": _prefill_ps,
     "mla_prefill_fwd": _prefill,
     "flash_attn_varlen_func": _varlen,
+    "paged_attention_ragged": _paged,
+    "unified_attention": _unified,
+    "mha_batch_prefill_func": _batch_prefill,
+    "flash_attn_varlen_fp8_pertensor_func": _varlen,
+    "extend_attention_fwd": _extend,
     REDUCE: _reduce,
 }
+
+GIVE_OUTPUT = frozenset({"flash_attn_varlen_func", "flash_attn_varlen_fp8_pertensor_func", "mha_batch_prefill_func"})
+"""Functions that allocate their output."""
 
 
 def is_checked(call: OpCall) -> bool:
@@ -155,18 +290,42 @@ def argument_faults(call: OpCall) -> tuple[ArgumentFault, ...]:
     return tuple(CHECKS[call.name](call.arguments))
 
 
+INDICES = ("kv_page_indices", "kv_indices")
+
+
+def as_addresses(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a captured call: index tensors reach as far as the memory that they lie in, whatever view was captured."""
+    made = dict(given)
+    for name in INDICES:
+        if name in made:
+            indices = host(made[name])
+            held = indices.untyped_storage().nbytes() // indices.element_size() - indices.storage_offset()
+            made[name] = indices.as_strided((held,), (1,))
+    return made
+
+
 def result_of(call: OpCall) -> Any:
     """What the call gives its caller: the output's shape, its content never written; a plan in which no request is split."""
     if call.name == "get_ps_metadata_v1":
-        for name in ("reduce_indptr", "reduce_final_map", "reduce_partial_map"):
-            call.arguments[name].zero_()
-    if call.name != "flash_attn_varlen_func":
+        _fill_plan(call.arguments)
+    if call.name not in GIVE_OUTPUT:
         return None
     q, v = call.arguments["q"], call.arguments["v"]
     out = torch.empty((*q.shape[:-1], v.shape[-1]), dtype=torch.bfloat16, device="cuda")
-    if call.arguments["return_lse"]:
+    if call.arguments.get("return_lse"):
         return out, torch.empty((q.shape[1], q.shape[0]), dtype=torch.float32, device="cuda")
     return out
+
+
+def _fill_plan(given: Mapping[str, Any]) -> None:
+    """A plan of prefill: nothing to reduce, or (need_lse) one partial result for each tile of q rows."""
+    for name in ("reduce_indptr", "reduce_final_map", "reduce_partial_map"):
+        given[name].zero_()
+    if given["need_lse"]:
+        tile = given["qlen_granularity"]
+        tiles = sum(math.ceil((b - a) / tile) for a, b in itertools.pairwise(_words(given["seqlens_qo_indptr"])))
+        host(given["reduce_indptr"]).copy_(torch.arange(given["reduce_indptr"].numel()).clamp(max=tiles))
+        host(given["reduce_partial_map"]).copy_(tile * torch.arange(given["reduce_partial_map"].numel()).clamp(max=tiles - 1))
 
 
 def _words(tensor: torch.Tensor) -> list[int]:

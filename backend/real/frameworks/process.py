@@ -6,6 +6,7 @@ Knows no framework.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import inspect
 import os
@@ -17,7 +18,16 @@ from typing import Any
 from backend.aiter.arguments import TargetGpu
 from backend.errors import CannotRunError
 from backend.real.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots, operation
-from backend.real.frameworks.by_arguments import REDUCE, SIGNATURES, argument_faults, is_checked, result_of
+from backend.real.frameworks.by_arguments import (
+    CHECKS,
+    OWN_KERNELS,
+    REDUCE,
+    SIGNATURES,
+    argument_faults,
+    as_addresses,
+    is_checked,
+    result_of,
+)
 from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.handlers import STAGE_1
@@ -61,7 +71,7 @@ class OperationLog:
 
     def serves(self, name: str) -> bool:
         """As the inner handlers, the optional decode kernels, and calls of which the arguments are looked at."""
-        return self.inner.serves(name) or name in OPTIONAL_MODULES.values() or name in SIGNATURES
+        return self.inner.serves(name) or name in OPTIONAL_MODULES.values() or name in CHECKS
 
     def handle(self, call: OpCall) -> Any:
         """Keep it while capturing, then as the inner handlers; an optional kernel's name is noted in `others`."""
@@ -72,7 +82,7 @@ class OperationLog:
         return self.do(call)
 
     def do(self, call: OpCall) -> Any:
-        """Do an operation without keeping it: a replay's."""
+        """Do an operation without keeping it."""
         if call.name in OPTIONAL_MODULES.values():
             self.others.append(call.name)
             return None
@@ -80,6 +90,10 @@ class OperationLog:
             self.by_arguments.append((call.name, argument_faults(call), line_in(self.file)))
             return result_of(call)
         return self.inner.handle(call)
+
+    def replay(self, call: OpCall) -> None:
+        """Do a captured operation again: its kernel has the address of what it was given, not the end that a view of it had."""
+        self.do(dataclasses.replace(call, arguments=as_addresses(call.arguments)) if is_checked(call) else call)
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[list[OpCall]]:
@@ -132,7 +146,8 @@ def process(
         absent = frozenset(OPTIONAL_MODULES) - present
         stand_in = [name for name in SIGNATURES if name != REDUCE or aiter.tree is None]
         optional |= {name: operation(name, SIGNATURES[name], log) for name in stand_in}
-        roots = [Root(source.framework.name, source.tree, fakes), *extra_roots]
+        own = {name: operation(name, signature, log) for name, signature in OWN_KERNELS.items()}
+        roots = [Root(source.framework.name, source.tree, {**fakes, **own}), *extra_roots]
         roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent)
         packages = stack.enter_context(VirtualPackages(roots))
         try:

@@ -35,7 +35,8 @@ class BackendConfig:
     num_head: query heads of this rank. page_size: the server's; AITER's MLA path sees pages of one token.
     draft_tokens: None without speculation. max_requests: size of the request pool (upper bound of a batch).
     graph_batches: batch sizes that are captured, None: no graphs. dp_attention: attention data parallelism is on.
-    is_draft: the draft model's backend (skip_prefill).
+    is_draft: the draft model's backend (skip_prefill). kv_heads: None for MLA; else the key heads of a model of ordinary
+    attention (MHA, GQA), with keys and values of head_dim elements; only the arguments of its calls are judged.
     """
 
     num_head: int
@@ -47,12 +48,17 @@ class BackendConfig:
     graph_batches: tuple[int, ...] = ()
     dp_attention: bool = False
     is_draft: bool = False
+    kv_heads: int | None = None
+    head_dim: int = 128
 
     def __post_init__(self) -> None:
         _require("num_head", self.num_head, 1 <= self.num_head <= 1024, "1..1024")
         _require("page_size", self.page_size, self.page_size in (1, 2, 4, 8, 16, 32, 64, 128, 256), "a power of two in 1..256")
         _require("draft_tokens", self.draft_tokens, self.draft_tokens is None or 1 <= self.draft_tokens <= 64, "null or 1..64")
         _require("max_requests", self.max_requests, 1 <= self.max_requests <= 65536, "1..65536")
+        fits = self.kv_heads is None or (self.kv_heads >= 1 and self.num_head % self.kv_heads == 0)
+        _require("kv_heads", self.kv_heads, fits, f"null, or a divisor of num_head={self.num_head}")
+        _require("head_dim", self.head_dim, self.head_dim in (64, 128, 256), "64, 128, 256")
         _require("graph_batches", self.graph_batches, all(b >= 1 for b in self.graph_batches), "batch sizes >= 1")
 
     @property
@@ -86,7 +92,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A process's life: backends built in order, then steps. release: AITER's; num_cu 0 means the whole GPU."""
+    """A process's life: backends built in order, then steps. release: AITER's; num_cu 0 means the whole GPU.
+
+    environment: the framework's own variables that are set, by name and value.
+    """
 
     name: str
     backends: tuple[BackendConfig, ...]
@@ -94,6 +103,7 @@ class Scenario:
     arch: Arch = Arch.GFX950
     num_cu: int = 0
     release: str = "2026-06"
+    environment: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _require("backends", self.backends, len(self.backends) >= 1, "at least one")
@@ -113,6 +123,12 @@ class Scenario:
                 _require(
                     f"{where}.kind", step.kind, config.draft_tokens is not None, "decode or prefill, where draft_tokens is null"
                 )
+
+    def path(self, backend: int) -> str:
+        """Which of the file's paths a backend takes besides the usual one, in words; "" for that one."""
+        config = self.backends[backend]
+        attention = "" if config.kv_heads is None else f"ordinary attention, {config.kv_heads} key heads of {config.head_dim}"
+        return ", ".join(each for each in (attention, *("=".join(pair) for pair in self.environment)) if each)
 
 
 def _require(field: str, given: object, holds: bool, allowed: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from backend.aiter.arguments import TargetGpu
-from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, DType
+from backend.case import NUM_CU, DType
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.aiter_ops import AiterSource, Handlers
 from backend.real.frameworks.fetch import BackendSource
@@ -144,9 +145,9 @@ class _Run:
         if name not in namespace:
             raise CannotRunError(f"{self.running.source.target.filename}: has no class {name}; is it sglang's aiter backend?")
         spec = self.state.speculation()
-        architecture = self.running.module.AttentionArch.MLA
+        architectures = self.running.module.AttentionArch
         known = {
-            "model_runner": model_runner(self.state, self.pools[at], architecture, self.running.packages.probes),
+            "model_runner": model_runner(self.state, self.pools[at], architectures, self.running.packages.probes),
             "skip_prefill": False,
             "topk": 1,
             "speculative_num_steps": spec["speculative_num_steps"],
@@ -208,23 +209,51 @@ class _Run:
         backend.init_forward_metadata(forward_batch)
         tokens, name = sum(batch.query_lens), f"{BACKEND_CLASS}.forward_extend"
         absorbed = any(prefix) and config.kv_dtype is DType.BF16
-        for layer in (pool.prefill_layer, pool.layer) if absorbed else (pool.prefill_layer,):
+        layers = (pool.prefill_layer, pool.layer) if absorbed else (pool.prefill_layer,)
+        for layer in layers if config.kv_heads is None else (pool.layer,):
             q = torch.empty((tokens, config.num_head, layer.qk_head_dim), dtype=torch.bfloat16, device="cuda")
             k = torch.empty((tokens, layer.tp_k_head_num, layer.qk_head_dim), dtype=torch.bfloat16, device="cuda")
             v = k[..., : layer.v_head_dim]
             known = {"q": q, "k": k, "v": v, "layer": layer, "forward_batch": forward_batch, "save_kv_cache": False}
             call_by_name(backend.forward_extend, known, name)
+        if any(prefix) and config.kv_heads is None and hasattr(backend, "init_mha_chunk_metadata"):
+            self._chunked_prefill(backend, pool.prefill_layer, forward_batch, prefix, tokens)
         self._record(at, which, Phase.EAGER, batch, self.recorder.taken(), padded=0, fill=0)
 
+    def _chunked_prefill(self, backend: Any, layer: Any, forward_batch: Any, prefix: list[int], tokens: int) -> None:
+        """The same prompts with their prefix apart: attention among the new tokens, then to the prefix, here one chunk."""
+        ends = torch.tensor(list(itertools.accumulate(prefix, initial=0)), dtype=torch.int32, device="cuda")
+        chunk = {
+            "num_prefix_chunks": 1,
+            "prefix_chunk_idx": 0,
+            "prefix_chunk_cu_seq_lens": [ends],
+            "prefix_chunk_max_seq_lens": [max(prefix)],
+            "prefix_chunk_seq_lens_cpu": torch.tensor([prefix], dtype=torch.int32),
+            "prefix_chunk_has_zero_kv": [not all(prefix)],
+            "prefix_chunk_num_tokens": [sum(prefix)],
+            "mha_return_lse": True,
+        }
+        for name, value in chunk.items():
+            setattr(forward_batch, name, value)
+        backend.init_mha_chunk_metadata(forward_batch)
+        q = torch.empty((tokens, layer.tp_q_head_num, layer.qk_head_dim), dtype=torch.bfloat16, device="cuda")
+        for attends_prefix, rows in ((False, tokens), (True, sum(prefix))):
+            forward_batch.attn_attend_prefix_cache = attends_prefix
+            k = torch.empty((rows, layer.tp_k_head_num, layer.qk_head_dim), dtype=torch.bfloat16, device="cuda")
+            v = k[..., : layer.v_head_dim]
+            known = {"q": q, "k": k, "v": v, "layer": layer, "forward_batch": forward_batch, "save_kv_cache": False}
+            call_by_name(backend.forward_extend, known, f"{BACKEND_CLASS}.forward_extend")
+
     def _forward(self, backend: Any, which: int, kind: StepKind, tokens: int, forward_batch: Any) -> Any:
-        config, pool = self.scenario.backends[which], self.pools[which]
-        q = torch.empty((tokens, config.num_head, QK_HEAD_DIM), dtype=self.state.dtype(config.q_dtype), device="cuda")
-        k = torch.empty((tokens, 1, QK_HEAD_DIM), dtype=torch.bfloat16, device="cuda")
+        config, layer = self.scenario.backends[which], self.pools[which].layer
+        q_dtype = self.state.dtype(config.q_dtype) if config.kv_heads is None else torch.bfloat16
+        q = torch.empty((tokens, config.num_head, layer.qk_head_dim), dtype=q_dtype, device="cuda")
+        k = torch.empty((tokens, layer.tp_k_head_num, layer.qk_head_dim), dtype=torch.bfloat16, device="cuda")
         known = {
             "q": q,
             "k": k,
-            "v": k[..., :V_HEAD_DIM],
-            "layer": pool.layer,
+            "v": k[..., : layer.v_head_dim],
+            "layer": layer,
             "forward_batch": forward_batch,
             "save_kv_cache": False,
         }
@@ -245,7 +274,7 @@ class _Run:
             "seq_lens_sum": tensors.seq_lens_sum,
             "out_cache_loc": torch.zeros(tokens, dtype=torch.int64, device="cuda"),
             "positions": tensors.positions,
-            "spec_info": self._spec_info(kind, config, query_lens),
+            "spec_info": self._spec_info(kind, config, query_lens, int(tensors.seq_lens_cpu.sum())),
             "req_to_token_pool": pool.requests,
             "token_to_kv_pool": pool.kv,
             "attn_backend": None,
@@ -272,10 +301,11 @@ class _Run:
             f"sglang's ForwardMode has none of {', '.join(names)}; {kind} of {query_lens} rows cannot be driven"
         )
 
-    def _spec_info(self, kind: StepKind, config: BackendConfig, query_lens: tuple[int, ...]) -> Any:
+    def _spec_info(self, kind: StepKind, config: BackendConfig, query_lens: tuple[int, ...], kv_tokens: int) -> Any:
         if kind in (StepKind.DECODE, StepKind.PREFILL):
             return None
         drafts = config.draft_tokens or 1
+        mask = None if config.kv_heads is None else drafts * (kv_tokens + drafts * len(query_lens))
         accepted = torch.tensor(query_lens, dtype=torch.int32, device="cuda")
         info = Declared(
             "spec_info",
@@ -285,7 +315,7 @@ class _Run:
             num_accept_tokens=accepted,
             num_correct_drafts=accepted - 1,
             accept_length=accepted,
-            custom_mask=None,
+            custom_mask=None if mask is None else torch.ones(mask, dtype=torch.bool, device="cuda"),
             kv_indptr=None,
             kv_indices=None,
         )
@@ -419,7 +449,7 @@ class _Run:
         forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total, batch.query_lens)
         self._graph_metadata(self.backends[which], batch.kind, forward_batch, graph.batch, in_capture=False)
         for operation in graph.operations:
-            self.running.operations.do(operation)
+            self.running.operations.replay(operation)
         added = batch.query_lens[0] if batch.kind is StepKind.TARGET_VERIFY else 0
         self._record(at, which, Phase.REPLAY, batch, graph.decodes, padded=graph.batch - count, fill=inputs.fill + added)
 

@@ -45,7 +45,13 @@ class SglangState:
             "get_spec": lambda: Declared("get_spec()", **self.speculation()),
             "get_global_server_args": self.server_args,
             "get_server_args": self.server_args,
+            "scaled_fp8_quant": self._quantised,
         }
+
+    def _quantised(self, given: torch.Tensor, scale: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """scaled_fp8_quant, of which only shape and type matter."""
+        made = torch.empty(given.shape, dtype=self.fp8, device="cuda")
+        return made, torch.ones(1, dtype=torch.float32, device="cuda") if scale is None else scale
 
     def speculation(self) -> dict[str, Any]:
         draft = self.config.draft_tokens
@@ -88,6 +94,15 @@ class Projection:
         return torch.zeros(shape, dtype=torch.bfloat16, device="cuda"), None
 
 
+def _buffers(config: BackendConfig, rows: int, kv_dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's keys and values: of MLA the latents, of which the values are a part; else two buffers."""
+    if config.kv_heads is None:
+        latents = torch.empty((rows, 1, QK_HEAD_DIM), dtype=kv_dtype, device="cuda")
+        return latents, latents[..., :V_HEAD_DIM]
+    shape = rows, config.kv_heads, config.head_dim
+    return torch.empty(shape, dtype=kv_dtype, device="cuda"), torch.empty(shape, dtype=kv_dtype, device="cuda")
+
+
 class RequestPool:
     """Requests and their KV rows: request row r, token t lies in KV row slots[r, t]; no two share one, row 0 is padding's."""
 
@@ -98,7 +113,7 @@ class RequestPool:
         total = page + config.max_requests * stride
         self.table = page + stride * np.arange(config.max_requests, dtype=np.int64)[:, None] + np.arange(context)
         self.req_to_token = torch.zeros((config.max_requests, context), dtype=torch.int32, device="cuda")
-        buffer = torch.empty((total, 1, QK_HEAD_DIM), dtype=kv_dtype, device="cuda")
+        keys, values = _buffers(config, total, kv_dtype)
         probes: list[str] = []
         self.requests = Declared("req_to_token_pool", probes, size=config.max_requests, req_to_token=self.req_to_token)
         self.kv = Declared(
@@ -106,20 +121,21 @@ class RequestPool:
             probes,
             size=total,
             page_size=page,
-            get_key_buffer=lambda layer_id: buffer,
-            get_value_buffer=lambda layer_id: buffer[..., :V_HEAD_DIM],
+            get_key_buffer=lambda layer_id: keys,
+            get_value_buffer=lambda layer_id: values,
+            get_kv_buffer=lambda layer_id: (keys, values),
         )
         self.layer = Declared(
             "layer",
             probes,
             layer_id=0,
             tp_q_head_num=config.num_head,
-            tp_k_head_num=1,
-            tp_v_head_num=1,
-            qk_head_dim=QK_HEAD_DIM,
-            head_dim=QK_HEAD_DIM,
-            v_head_dim=V_HEAD_DIM,
-            scaling=QK_HEAD_DIM**-0.5,
+            tp_k_head_num=keys.shape[1],
+            tp_v_head_num=keys.shape[1],
+            qk_head_dim=keys.shape[-1],
+            head_dim=keys.shape[-1],
+            v_head_dim=values.shape[-1],
+            scaling=keys.shape[-1] ** -0.5,
             logit_cap=0.0,
             k_scale=None,
             v_scale=None,
@@ -165,9 +181,25 @@ class RequestPool:
             v2p=None,
         )
 
+    def pack_read_stream(
+        self,
+        plan: Any,
+        *,
+        req_pool_indices: torch.Tensor,
+        seq_lens: torch.Tensor,
+        indptr: torch.Tensor,
+        out: torch.Tensor,
+        **others: Any,
+    ) -> bool:
+        """KVIndexTranslator's for a static pool: `out` gets the KV rows, request by request; they are not translated."""
+        rows, begins = req_pool_indices.tolist(), indptr.tolist()
+        for row, length, begin in zip(rows, seq_lens.tolist(), begins, strict=False):
+            out[begin : begin + length] = self.req_to_token[row, :length].to(out.dtype)
+        return False
 
-def model_runner(state: SglangState, pool: RequestPool, attention_arch: Any, probes: list[str]) -> Declared:
-    """sglang's ModelRunner for the backend that `state` is at. attention_arch: the release's AttentionArch.MLA."""
+
+def model_runner(state: SglangState, pool: RequestPool, architectures: Any, probes: list[str]) -> Declared:
+    """sglang's ModelRunner for the backend that `state` is at. architectures: the release's AttentionArch."""
     config = state.config
     model_config = Declared(
         "model_config",
@@ -175,13 +207,13 @@ def model_runner(state: SglangState, pool: RequestPool, attention_arch: Any, pro
         dtype=torch.bfloat16,
         is_multimodal=False,
         num_attention_heads=config.num_head,
-        head_dim=256,
-        v_head_dim=128,
+        head_dim=256 if config.kv_heads is None else config.head_dim,
+        v_head_dim=128 if config.kv_heads is None else config.head_dim,
         kv_lora_rank=V_HEAD_DIM,
         qk_rope_head_dim=QK_HEAD_DIM - V_HEAD_DIM,
-        attention_arch=attention_arch,
+        attention_arch=architectures.MLA if config.kv_heads is None else architectures.MHA,
         context_len=pool.context,
-        get_num_kv_heads=lambda tp_size: config.num_head,
+        get_num_kv_heads=lambda tp_size: config.kv_heads or config.num_head,
     )
     return Declared(
         "model_runner",
@@ -201,5 +233,7 @@ def model_runner(state: SglangState, pool: RequestPool, attention_arch: Any, pro
         req_to_token_pool=pool.requests,
         token_to_kv_pool=pool.kv,
         token_to_kv_pool_allocator=Declared("token_to_kv_pool_allocator", probes, get_kvcache=lambda: pool.kv),
-        kv_index_translator=Declared("kv_index_translator", probes, read_source=pool.read_source),
+        kv_index_translator=Declared(
+            "kv_index_translator", probes, read_source=pool.read_source, pack_read_stream=pool.pack_read_stream
+        ),
     )

@@ -46,6 +46,10 @@ class VllmDriver:
 
     def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
         """Run a scenario in a fresh process; `environment`: VLLM_ and AITER_ variables to set."""
+        if any(config.kv_heads is not None for config in scenario.backends):
+            raise NoSuchStepError("vLLM's MLA backend has no ordinary attention; leave kv_heads out")
+        if any(name.startswith("SGLANG_") for name, _ in scenario.environment):
+            raise NoSuchStepError("vLLM reads no variable of sglang's; leave environment out")
         for step in scenario.steps:
             if step.kind not in KINDS:
                 raise NoSuchStepError(f"vLLM has no step of the kind {step.kind.value}; allowed: {', '.join(KINDS)}")
@@ -305,7 +309,7 @@ class _Run:
         inputs.block_table[:count] = self._blocks(which, count)
         self.backends[which].builder.build(0, self._graph_common(which, kind, graph.batch, max(kv_lens)))
         for operation in graph.operations:
-            self.running.operations.do(operation)
+            self.running.operations.replay(operation)
         self._record(at, which, Phase.REPLAY, kind, graph.decodes, kv_lens, each, graph.batch - count)
 
     def _record(

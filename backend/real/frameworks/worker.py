@@ -50,5 +50,6 @@ class ScenarioWorker:
         """Run a scenario in a fresh framework process."""
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         handlers = PlannerHandlers(self.aiter.host, self.aiter.release, device)
-        made, lines = self.executed.during(lambda: self.driver.run(scenario, handlers, environment))
+        wanted = {**dict(scenario.environment), **environment}
+        made, lines = self.executed.during(lambda: self.driver.run(scenario, handlers, wanted))
         return dataclasses.replace(made, executed=lines)

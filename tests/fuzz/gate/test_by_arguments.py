@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backend.real.aiter_ops import OpCall
-from backend.real.frameworks.by_arguments import CHECKS, SIGNATURES, argument_faults
+from backend.real.frameworks.by_arguments import CHECKS, OWN_KERNELS, SIGNATURES, argument_faults, as_addresses
 
 INT = torch.int32
 
@@ -59,8 +59,73 @@ def planned(**changed: object) -> OpCall:
     return OpCall("get_ps_metadata_v1", dict(bound.arguments))
 
 
-def test_calls_that_fit_are_silent() -> None:
-    assert argument_faults(varlen()) == argument_faults(absorbed()) == argument_faults(planned()) == ()
+def paged(**changed: object) -> OpCall:
+    """Two requests of four and two tokens, two q heads, one key head of 128."""
+    given: dict[str, object] = {
+        **dict.fromkeys(SIGNATURES["paged_attention_ragged"].parameters),
+        "out": torch.empty(2, 2, 128, dtype=torch.bfloat16),
+        "workspace_buffer": torch.empty(2 * 2 * 4 * (8 + 256), dtype=torch.uint8),
+        "query": torch.empty(2, 2, 128, dtype=torch.bfloat16),
+        "key_cache": torch.empty(10, 1, 1, 128),
+        "value_cache": torch.empty(10, 1, 1, 128),
+        "kv_indptr": torch.tensor([0, 4, 6], dtype=INT),
+        "kv_page_indices": torch.tensor([1, 2, 3, 4, 8, 9], dtype=INT),
+        "kv_last_page_lens": torch.ones(2, dtype=INT),
+        "block_size": 1,
+        "max_num_partitions": 4,
+        "partition_size": 256,
+    }
+    return OpCall("paged_attention_ragged", {**given, **changed})
+
+
+def unified(**changed: object) -> OpCall:
+    """Two requests of 17 and 16 tokens on pages of 16."""
+    given: dict[str, object] = {
+        **dict.fromkeys(SIGNATURES["unified_attention"].parameters),
+        "q": torch.empty(3, 2, 128),
+        "k": torch.empty(5, 16, 1, 128),
+        "v": torch.empty(5, 16, 1, 128),
+        "out": torch.empty(3, 2, 128),
+        "cu_seqlens_q": torch.tensor([0, 2, 3], dtype=INT),
+        "max_seqlen_q": 2,
+        "seqused_k": torch.tensor([17, 16]),
+        "block_table": torch.tensor([[1, 2], [4, 99]], dtype=INT),
+    }
+    return OpCall("unified_attention", {**given, **changed})
+
+
+def batch_prefill(**changed: object) -> OpCall:
+    given: dict[str, object] = {
+        "q": torch.empty(3, 2, 128),
+        "k": torch.empty(10, 1, 128),
+        "v": torch.empty(10, 1, 128),
+        "cu_seqlens_q": torch.tensor([0, 1, 3], dtype=INT),
+        "kv_indptr": torch.tensor([0, 4, 6], dtype=INT),
+        "kv_page_indices": torch.tensor([1, 2, 3, 4, 8, 9], dtype=INT),
+        "max_seqlen_q": 2,
+        "max_seqlen_k": 4,
+    }
+    bound = SIGNATURES["mha_batch_prefill_func"].bind(**{**given, **changed})
+    bound.apply_defaults()
+    return OpCall("mha_batch_prefill_func", dict(bound.arguments))
+
+
+def extended(**changed: object) -> OpCall:
+    given: dict[str, object] = {
+        **dict.fromkeys(OWN_KERNELS["extend_attention_fwd"].parameters),
+        "q_extend": torch.empty(3, 2, 128),
+        "k_buffer": torch.empty(10, 1, 128),
+        "qo_indptr": torch.tensor([0, 1, 3], dtype=INT),
+        "kv_indptr": torch.tensor([0, 4, 6], dtype=INT),
+        "kv_indices": torch.tensor([1, 2, 3, 4, 8, 9], dtype=INT),
+        "max_len_extend": 2,
+    }
+    return OpCall("extend_attention_fwd", {**given, **changed})
+
+
+@pytest.mark.parametrize("call", [varlen(), absorbed(), planned(), paged(), unified(), batch_prefill(), extended()])
+def test_calls_that_fit_are_silent(call: OpCall) -> None:
+    assert argument_faults(call) == ()
 
 
 @pytest.mark.parametrize(
@@ -76,6 +141,24 @@ def test_calls_that_fit_are_silent() -> None:
         (absorbed(kv_last_page_lens=torch.ones(1, dtype=INT)), "kv_last_page_lens", False),
         (planned(reduce_final_map=torch.zeros((3, 2), dtype=INT)), "reduce_final_map", True),
         (planned(context_lens=torch.tensor([300], dtype=INT)), "context_lens", False),
+        (paged(kv_indptr=torch.tensor([0, 4], dtype=INT)), "kv_indptr", False),
+        (paged(kv_page_indices=torch.tensor([1, 2, 3, 4, 8], dtype=INT)), "kv_indptr", False),
+        (paged(kv_page_indices=torch.tensor([1, 2, 3, 4, 8, 10], dtype=INT)), "kv_page_indices", False),
+        (paged(partition_size=1, max_num_partitions=3), "max_num_partitions", False),
+        (paged(out=torch.empty(1, 2, 128, dtype=torch.bfloat16)), "out", True),
+        (paged(kv_last_page_lens=torch.ones(1, dtype=INT)), "kv_last_page_lens", False),
+        (paged(workspace_buffer=torch.empty(2 * 2 * 4 * (8 + 256) - 1, dtype=torch.uint8)), "workspace_buffer", True),
+        (unified(seqused_k=torch.tensor([33, 16])), "block_table", False),
+        (unified(seqused_k=torch.tensor([17, 17])), "block_table", False),
+        (unified(block_table=torch.tensor([[1, 2]], dtype=INT)), "block_table", False),
+        (unified(max_seqlen_q=1), "max_seqlen_q", False),
+        (unified(out=torch.empty(2, 2, 128)), "out", True),
+        (unified(cu_seqlens_q=torch.tensor([0, 2], dtype=INT)), "cu_seqlens_q", False),
+        (batch_prefill(kv_indptr=torch.tensor([0, 4, 7], dtype=INT)), "kv_indptr", False),
+        (batch_prefill(kv_page_indices=torch.tensor([1, 2, 3, 4, 8, -1], dtype=INT)), "kv_page_indices", False),
+        (batch_prefill(k=torch.empty(10, 64, 1, 128)), "kv_last_page_lens", False),
+        (extended(kv_indices=torch.tensor([1, 2, 3, 4, 8], dtype=INT)), "kv_indptr", False),
+        (extended(max_len_extend=1), "max_len_extend", False),
     ],
 )
 def test_an_argument_that_does_not_fit_is_named(call: OpCall, subject: str, is_write: bool) -> None:
@@ -84,4 +167,14 @@ def test_an_argument_that_does_not_fit_is_named(call: OpCall, subject: str, is_w
 
 
 def test_every_stand_in_is_checked() -> None:
-    assert set(SIGNATURES) == set(CHECKS)
+    assert {*SIGNATURES, *OWN_KERNELS} == set(CHECKS)
+
+
+def test_a_replayed_call_reaches_as_far_as_the_memory_of_its_indices() -> None:
+    words = torch.tensor([1, 2, 3, 4, 8, 10], dtype=INT)
+    captured = paged(kv_page_indices=words[:1])
+    assert [each.subject for each in argument_faults(captured)] == ["kv_indptr"]
+    replayed = OpCall(captured.name, as_addresses(captured.arguments))
+    assert [each.subject for each in argument_faults(replayed)] == ["kv_page_indices"]
+    words[5] = 9
+    assert argument_faults(replayed) == ()

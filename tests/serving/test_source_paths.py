@@ -1,0 +1,67 @@
+"""sglang's paths besides its usual one: ordinary attention, variables that switch; their calls into AITER fit the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from backend.errors import NoSuchStepError
+from backend.real.frameworks.record import Phase
+from backend.real.frameworks.scenarios import Scenario, StepKind
+from backend.real.frameworks.session import SourceSession
+from backend.real.python.outline import outline
+from fuzz.gate.executed import PACKAGE, Executed
+from fuzz.gate.sweep import GFX950, scenarios
+
+SOURCE = "sglang==0.5.13"
+
+
+NOBODY_SETS_IT = "mha_batch_prefill_func", "max_seqlen_q", StepKind.DRAFT_EXTEND, Phase.EAGER
+"""Of 0.5.13: indices_updater_prefill.max_q_len is 0 since its constructor, and is handed over as the longest request's rows."""
+
+
+def other_paths() -> list[Scenario]:
+    return [each for each in scenarios(GFX950, (16,), "2026-06") if any(each.path(at) for at in range(len(each.backends)))]
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[SourceSession]:
+    with SourceSession(SOURCE) as opened:
+        yield opened
+
+
+def test_every_call_into_aiter_is_reached(session: SourceSession) -> None:
+    lines: set[int] = set()
+    names: set[str] = set()
+    faults: set[tuple[str, str, StepKind, Phase]] = set()
+    for scenario in (*other_paths(), next(scenarios(GFX950, (8,), "2026-06"))):
+        made = session.run(scenario)
+        assert (made.refused, made.failed) == (None, ()), scenario.name
+        faults |= {(call.name, fault.subject, call.kind, call.phase) for call in made.checked for fault in call.faults}
+        lines |= set(made.executed)
+        names |= {call.name for call in made.checked}
+    target = session.source.target
+    ran = Executed(target.filename, target.text, outline(target, PACKAGE), frozenset(lines))
+    assert ran.calls_not_run == ()
+    assert faults == {NOBODY_SETS_IT}
+    assert {"paged_attention_ragged", "unified_attention", "mha_batch_prefill_func", "extend_attention_fwd"} <= names
+
+
+def test_a_page_table_of_another_batch_is_blamed(session: SourceSession) -> None:
+    """The table is kept from the step before, whatever the batch."""
+    text = session.source.target.text
+    planted = text.replace("block_table=page_table,", "block_table=page_table[:1],")
+    assert planted != text
+    wanted = next(each for each in other_paths() if "UNIFIED_ATTN" in each.path(0) and each.steps[-1].kind is StepKind.DECODE)
+    session.use(planted)
+    made = session.run(wanted)
+    session.use(None)
+    assert {fault.subject for call in made.checked for fault in call.faults} == {"block_table"}
+
+
+def test_vllm_has_none_of_them() -> None:
+    with SourceSession("vllm==0.27.0") as opened:
+        for scenario in other_paths():
+            with pytest.raises(NoSuchStepError):
+                opened.run(scenario)
