@@ -65,8 +65,10 @@ def test_the_folder_holds_together(folder: Path) -> None:
     assert must <= names <= must | {BISECTION, RANKS_SCRIPT, REQUEST}
     issue = (folder / ISSUE).read_text(encoding="utf-8")
     script = (folder / SCRIPT).read_text(encoding="utf-8").rstrip()
-    assert script in issue
-    assert len(issue.replace(script, "").splitlines()) <= MOST_LINES
+    for name in {ISSUE, REQUEST} & names:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert script in text
+        assert len(text.replace(script, "").splitlines()) <= MOST_LINES
     notes = issue_notes((folder / CAUSE).read_text(encoding="utf-8").splitlines())
     assert notes.summary
     for part in (notes.summary, notes.cause, *notes.parts.values()):
@@ -83,6 +85,14 @@ def test_the_folder_holds_together(folder: Path) -> None:
         assert "/home/" not in text
         assert "/tmp/" not in text
         assert not re.search(r"(?<!planner v1_0)/work\b(?!_info)", text)
+
+
+@pytest.mark.parametrize("file", sorted((CORPUS / "frameworks").glob("*.md")), ids=lambda file: file.stem)
+def test_reports_to_frameworks_are_a_page(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    assert "not run on hardware" in text
+    assert file.with_suffix(".json").is_file()
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
