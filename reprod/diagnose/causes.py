@@ -6,7 +6,7 @@ Weights are small whole numbers with a reason each; the reasons are printed, so 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backend.case import Case
@@ -163,6 +163,15 @@ def _by_shape(candidate: Candidate, evidence: LogEvidence) -> Iterator[tuple[int
         yield 1, "in a replayed graph, as the log says"
     if case.first_page and (evidence.pool_tokens or 0) > case.first_page:
         yield 2, "with page ids that the pool in the log reaches"
+
+
+def of_same_signature(entries: Sequence[CorpusEntry], outcome: Outcome) -> dict[str, CorpusEntry]:
+    """The entry, by id, whose cause has the outcome's signature; of several the one nearest by heads."""
+    if outcome.cause is None:
+        return {}
+    sides = [(entry, side) for entry in entries for side in entry.faulty if side.signature == outcome.cause.signature]
+    nearest = min(sides, key=lambda found: abs(found[1].case.num_head - outcome.case.num_head), default=None)
+    return {} if nearest is None else {nearest[0].id: nearest[0]}
 
 
 def is_entry(entry: CorpusEntry, outcome: Outcome) -> bool:

@@ -13,7 +13,7 @@ from backend.child.tree import Limits
 from backend.errors import AiterfuzzError
 from backend.outcome import Outcome
 from reprod.corpus import CorpusEntry
-from reprod.diagnose.causes import Cause
+from reprod.diagnose.causes import Cause, of_same_signature
 from reprod.diagnose.code_place import CodePlace, places
 from reprod.diagnose.evidence import Ending, LogEvidence, evidence_of, is_other_family, last_loaded
 from reprod.diagnose.facts import LogFacts
@@ -146,6 +146,9 @@ def _search(done: Diagnosis, search: Search, script: bool) -> None:
     found = done.found = search.run()
     done.causes = [cause for cause in (*found.causes, *search.known_but_not_run()) if cause.score >= LEAST_SCORE]
     done.causes.sort(key=lambda cause: (-cause.score, cause.outcome is None, -cause.shown))
+    for cause in done.causes:
+        if not cause.entries and cause.outcome is not None:  # none has its shape
+            cause.entries |= of_same_signature(search.entries, cause.outcome)
     if done.evidence.words and done.evidence.ending in (Ending.REFUSED, Ending.EXCEPTION):
         done.refusal = explaining_refusal(found, done.evidence.words)
     if done.evidence.ending in (Ending.REFUSED, Ending.EXCEPTION):

@@ -50,6 +50,7 @@ TOLD = (
     Told("drafts_32_heads.log", "mla_a8w8_qh32_qseqlen4_gqaratio32_ps", "head-width", "F2", case=(("max_seqlen_q", 4),)),
     Told("log_sum_exp.log", "mla_a8w8_qh32_qseqlen1_gqaratio32_lse_ps", "row-not-written", "O4"),
     Told("no_scale_null.log", "mla_a16w8_qh16_m16x4_n16x1_coex0_mask1_ps", "null-pointer", case=(("kv_scale", False),)),
+    Told("padding_drafts.log", "mla_a8w8_qh128_m32x4_n16x2_msk0_ps", "short-sequence", "F10", case=(("num_head", 128),)),
     Told("scheduler_dump.log", QH16, "buffer-too-small", "F3"),
     Told("docker_ansi.log", QH64, "head-width", "F1", case=(("num_head", 64), ("backend", "sglang-before-27188"))),
     Told("interleaved.log", QH64, "head-width", "F1", case=(("num_head", 64), ("backend", "sglang-before-27188"))),
