@@ -40,19 +40,19 @@ def check_sizing(call: Call) -> list[Finding]:
 
 
 def check_head_width(call: Call) -> list[Finding]:
-    """The heads that one planned row stands for must be the heads of one row of the launched kernel."""
+    """What one planned row stands for must be one row of the launched kernel: as many heads, in as many query rows.
+
+    Groups of heads are rows of their own, or, in some revisions (aiter#2440 to v0.1.14, fp8 on gfx950), further query rows.
+    """
     plan, launch = call.plan, call.launch
     if plan is None or plan.rejected or isinstance(launch, Refusal):
         return []
     planned, launched = plan.head_width, launch.heads_in_kernel
-    if planned == launched:
+    planned_queries = call.decode.max_seqlen_q * plan.query_fold
+    if planned == launched and (plan.query_fold == 1) == (launch.max_seqlen_q == call.decode.max_seqlen_q):
         return []
     case = call.decision.case
     grouped = f" ({call.decode.num_head} heads in {plan.fold} groups)" if plan.fold > 1 else ""
-    message = (
-        f"planner {plan.planner} plans rows of {planned} heads{grouped}, "
-        f"the launched kernel {launch.code_object} takes rows of {launched}"
-    )
     figures: dict[str, int | str] = {
         "planned_heads": planned,
         "launched_heads": launched,
@@ -60,11 +60,23 @@ def check_head_width(call: Call) -> list[Finding]:
         "launched_rows": call.decode.q_rows * launch.fold,
         "kernel": launch.code_object,
     }
-    relation = "planner folds finer" if planned < launched else "launcher folds finer"
+    if planned != launched:
+        relation, grave = ("planner folds finer", True) if planned < launched else ("launcher folds finer", False)
+        planned_as, launched_as = f"{planned} heads{grouped}", f"{launched}"
+    else:
+        grave = planned_queries > launch.max_seqlen_q
+        relation = "planner folds heads into queries" if grave else "launcher folds heads into queries"
+        figures |= {"planned_queries": planned_queries, "launched_queries": launch.max_seqlen_q}
+        planned_as = f"{planned} heads and {planned_queries} queries{grouped}"
+        launched_as = f"{launched} and {launch.max_seqlen_q}"
+    message = (
+        f"planner {plan.planner} plans rows of {planned_as}, "
+        f"the launched kernel {launch.code_object} takes rows of {launched_as}"
+    )
     return [
         Finding(
             FindingKind.HEAD_WIDTH,
-            Severity.WRITE if planned < launched else Severity.SILENT,
+            Severity.WRITE if grave else Severity.SILENT,
             Party.CALLER,
             f"planner {plan.planner}",
             "",

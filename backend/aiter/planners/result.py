@@ -126,6 +126,7 @@ class Plan:
     buffers: by name, as `PlannedBuffer`; work_metadata holds two addresses only and is left out.
     reads_past_end: reads of what is not theirs, in the kernel's order, repetitions in a row folded into one.
     fold: head groups that a query row was planned as (1: not folded). head_width: heads that a planned row stands for.
+    query_fold: of these groups, those planned as further query rows of one planned row (1: each group has a row of its own).
     rows: planned rows. rows_per_sequence: rows that share one sequence's KV (fold, or query positions in v1_0 with 128 heads);
     row v reads the KV of sequence v // rows_per_sequence. compute_units: parts that work is dealt to (work_indptr entries - 1).
     branches: union of `Branch` bits taken; of a text that was evaluated, bits above them, one for each of its branches.
@@ -144,6 +145,7 @@ class Plan:
     branches: int = 0
     edited: bool = False
     ends_process: bool = False
+    query_fold: int = 1
 
     @property
     def stage(self) -> str:

@@ -297,7 +297,9 @@ class _Module:
         planner = next(each for name, each in _PLANNERS.items() if name in launched.kernel.name)
         params = launched.arguments["params"]
         width = launched.heads or heads
+        fold = max(1, heads // width)
         rows = params.num_batches
+        query_fold = max(1, fold * sequences // max(1, rows)) if fold > 1 else 1
         if planner is PlannerName.V1_2 and arguments.topk >= 0:  # this kernel plans a row for each query
             rows *= int(arguments.qo_indptr[1] - arguments.qo_indptr[0])
         return Plan(
@@ -305,7 +307,8 @@ class _Module:
             rejected=None,
             buffers=buffers,
             reads_past_end=reads,
-            fold=max(1, heads // width),
+            fold=fold,
+            query_fold=query_fold,
             head_width=width,
             rows=rows,
             rows_per_sequence=max(1, rows // max(1, sequences)),
