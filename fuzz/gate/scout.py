@@ -70,8 +70,8 @@ def scout_report(
     kernels, taken = kernel_changes(base, candidate), taken_now(base, candidate)
     sections = [*made.sections]
     if taken:
-        rows = tuple((str(each.shape), f"{each.kind}, {each.rows} rows", each.message) for each in taken)
-        sections.append(Section("Runs now, and did not on the base:", ("shape", "step", "the base"), rows))
+        header = ("heads by what they do", "the base")
+        sections.append(Section("Runs now, and did not on the base:", header, tuple(_taken_rows(taken))))
     if kernels:
         sections.append(Section("Kernels that differ from the base's:", KERNEL_HEADER, tuple(_kernel_rows(kernels))))
     notes = made.notes if kernels else (*made.notes, "every kernel is the same code as the base's")
@@ -157,6 +157,20 @@ def _kernels(examined: Examined) -> dict[Work, set[StepKernel]]:
     return made
 
 
+def _taken_rows(taken: tuple[Sighting, ...]) -> Iterator[tuple[object, ...]]:
+    """One row for all work that the base did not run for one reason."""
+    alike: dict[str, dict[str, list[int]]] = {}
+    for each in taken:
+        task = f"{each.shape.tensors}, {Work(each.shape, each.kind, each.rows).task}"
+        alike.setdefault(each.message, {}).setdefault(task, []).append(each.shape.num_head)
+    for message, tasks in alike.items():
+        yield _by_task(tasks), message
+
+
+def _by_task(heads: Mapping[str, Sequence[int]]) -> str:
+    return "; ".join(f"{task}: {', '.join(map(str, sorted(numbers)))}" for task, numbers in heads.items())
+
+
 def _kernel_rows(changes: tuple[KernelChange, ...]) -> Iterator[tuple[object, ...]]:
     """One row for all work that changes alike."""
     alike: dict[tuple[str, str, str], dict[str, list[int]]] = {}
@@ -165,8 +179,7 @@ def _kernel_rows(changes: tuple[KernelChange, ...]) -> Iterator[tuple[object, ..
             tasks = alike.setdefault((before, after, each.work.shape.tensors), {})
             tasks.setdefault(each.work.task, []).append(each.work.shape.num_head)
     for (before, after, tensors), tasks in alike.items():
-        where = "; ".join(f"{task}: {', '.join(map(str, heads))}" for task, heads in tasks.items())
-        yield Code(before), Code(after), tensors, where
+        yield Code(before), Code(after), tensors, _by_task(tasks)
 
 
 def _plain(change: KernelChange) -> Mapping[str, object]:

@@ -109,8 +109,22 @@ def test_a_refusal_that_goes_is_told_and_one_that_comes_is_blamed() -> None:
     made = scouted(refuses, takes)
     assert made.verdict.exit_code == 0
     assert "Runs now, and did not on the base:" in [*lines(made)]
-    assert any(str(SHAPE) in line and "no kernel" in line for line in lines(made))
+    assert any(f"{SHAPE.tensors}, decode: {SHAPE.num_head}" in line and "no kernel" in line for line in lines(made))
     assert scouted(takes, refuses).verdict.exit_code == 1
+
+
+def test_work_that_did_not_run_for_one_reason_is_one_row() -> None:
+    wide = dataclasses.replace(SHAPE, num_head=128)
+    bf16 = dataclasses.replace(wide, q_dtype=DType.BF16)
+    shapes = (SHAPE, wide, bf16, OTHER)
+    before = [dataclasses.replace(refused("2026-06"), shape=shape) for shape in shapes]
+    before[-1] = dataclasses.replace(before[-1], message="another reason")
+    made = scouted(examined(before), examined(kernels=dict.fromkeys(shapes, OLD)))
+    (section,) = (each for each in made.sections if each.heading.startswith("Runs now"))
+    assert [(where, said) for where, said in section.rows] == [
+        (f"{SHAPE.tensors}, decode: {SHAPE.num_head}, 128; {bf16.tensors}, decode: 128", before[0].message),
+        (f"{OTHER.tensors}, decode: {OTHER.num_head}", "another reason"),
+    ]
 
 
 @pytest.mark.parametrize("given", ["checkout", "checkout@", "@main"])
