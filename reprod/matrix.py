@@ -15,11 +15,12 @@ from backend.aiter.release import release
 from backend.call import Call
 from backend.case import RELEASES, Case
 from backend.errors import CannotRunError
+from backend.findings import Finding
 from backend.git import git
 from backend.outcome import Outcome
 from backend.path import Path
 from backend.serving.pins import Pin, pins
-from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus, Side, replay
+from reprod.corpus import CorpusEntry, Expected, OpenPaths, ReplayStatus, Side, replay
 from reprod.text import markdown_table, table
 
 
@@ -129,11 +130,16 @@ def _stands(side: Side, path: Path, case: Case, made: Call | Outcome) -> MatrixC
     if outcome.unknown:
         return MatrixCell.CANNOT_RUN
     cause = outcome.cause
-    if cause is not None and side.expect and side.expect[0].whatever_kernel(cause).same_place(cause):
+    if cause is not None and side.expect and _is_expected(side.expect[0].whatever_kernel(cause), cause):
         return MatrixCell.PLANTED if side.planted else MatrixCell.FOUND
     if outcome.refused is not None:
         return MatrixCell.REFUSED
     return MatrixCell.OTHER if outcome.findings else MatrixCell.SILENT
+
+
+def _is_expected(expected: Expected, cause: Finding) -> bool:
+    """Whether it is that fault, grave or not: two faults of one kind at one place differ in what figures they have."""
+    return expected.same_place(cause) and expected.figures.keys() <= cause.evidence.keys()
 
 
 def _same_call(made: Call) -> str | None:

@@ -35,6 +35,15 @@ def test_found_fixed_silent_and_refused_are_told_apart() -> None:
     assert set(cells("F8")["F8"]) == {MatrixCell.PLANTED}
 
 
+@pytest.mark.checkout
+def test_a_fault_of_the_same_kind_at_the_same_place_is_another_one(aiter_checkout: Path) -> None:
+    """Where O17's case shows O2: heads are planned otherwise than launched, but no queries are."""
+    entry = ENTRIES["O17"]
+    (row,) = matrix([dataclasses.replace(entry, faulty=entry.faulty[:1], silent=())], OpenPaths(str(aiter_checkout)))
+    assert row.cells[1:] == (MatrixCell.OTHER, MatrixCell.OTHER)
+    assert row.replayed is ReplayStatus.FOUND
+
+
 def test_what_cannot_run_is_not_told_as_silent() -> None:
     (row,) = matrix([ENTRIES["F6"]], OpenPaths())
     assert set(row.cells) == {MatrixCell.CANNOT_RUN}
