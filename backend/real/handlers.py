@@ -16,6 +16,7 @@ from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.case import DType
 from backend.host import BuiltIn, Host
+from backend.path import ENDS_PROCESS
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
 from backend.real.observe import PLANNING_ROLES, element_type, plan_arguments, sizing_arguments
 from backend.real.torch_shim import host
@@ -40,6 +41,30 @@ class AiterAsserts(AiterRefuses, AssertionError):  # noqa: N818
 
 class AiterChecks(AiterRefuses, RuntimeError):  # noqa: N818
     """It does so by a check of its C++, which reaches Python as a RuntimeError."""
+
+
+ABORTED = 134
+"""Exit code of a process that ends with std::abort(), as a shell tells of it."""
+
+
+class AiterEndsProcess(BaseException):
+    """AITER's host code ends the process, which no `except Exception` of a caller keeps alive. status: its exit code.
+
+    The message: as of AiterRefuses, and that it ends the process.
+    """
+
+    def __init__(self, message: str, status: int = ABORTED) -> None:
+        super().__init__(f"{message}{ENDS_PROCESS}")
+        self.status = status
+
+
+SAYS_NO = (AiterRefuses, AiterEndsProcess)
+"""What AITER's host code ends a call with."""
+
+
+def failed_check(message: str, ends_process: bool, status: int = ABORTED) -> AiterChecks | AiterEndsProcess:
+    """What a check of AITER's C++ raises: an exception of Python, or the end of the process."""
+    return AiterEndsProcess(message, status) if ends_process else AiterChecks(message)
 
 
 class PlannerHandlers:
@@ -78,7 +103,8 @@ class PlannerHandlers:
         if q is None or not release(self.release).launcher.fp8_q_needs_scales or element_type(q.dtype) is not DType.FP8:
             return
         if given.get("q_scale") is None or given.get("kv_scale") is None:
-            raise AiterChecks(f"{STAGE_1}: fp8 Q requires q_scale and kv_scale")
+            ends = release(self.release).launcher.checks_end_process
+            raise failed_check(f"{STAGE_1}: fp8 Q requires q_scale and kv_scale", ends)
 
     def _sizes(self, call: OpCall) -> tuple[Any, ...]:
         arguments = sizing_arguments(call.arguments)
@@ -106,7 +132,7 @@ class PlannerHandlers:
         )
         planned = self.host.plan(self.release, self.device, plan_arguments(call.arguments), sizes)
         if planned.rejected is not None:
-            raise AiterChecks(f"get_mla_metadata_v1: {planned.rejected}")
+            raise failed_check(f"get_mla_metadata_v1: {planned.rejected}", planned.ends_process)
         for name, buffer in planned.buffers.items():
             target = host(tensors[name]).view(-1)
             low, high = max(buffer.first, 0), min(buffer.last + 1, buffer.allocated)

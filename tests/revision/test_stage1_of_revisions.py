@@ -15,7 +15,8 @@ from backend.aiter.kernargs import FIELDS, SLOT
 from backend.aiter.release import release
 from backend.aiter.text.launcher import Launcher
 from backend.case import Arch
-from backend.real.script.stage1 import LauncherEndedError, Stage1, stage1_of
+from backend.real.handlers import AiterEndsProcess
+from backend.real.script.stage1 import Stage1, stage1_of
 from backend.revision.revision import Revision
 
 pytestmark = pytest.mark.checkout
@@ -95,7 +96,7 @@ def test_a_revision_launches_by_its_own_text(aiter_checkout: Path) -> None:
 
 def test_a_launcher_that_aborts_ends_the_process(aiter_checkout: Path) -> None:
     given = asked(24, 1, torch.float8_e4m3fn, persistent=True)
-    with pytest.raises(LauncherEndedError) as ended:
+    with pytest.raises(AiterEndsProcess) as ended:
         stage1_of(RULES, GPU, None, given, own(revision(aiter_checkout, "7d604afe5")))
     assert ended.value.status == 134
     raising = revision(aiter_checkout, "v0.1.9")

@@ -21,7 +21,7 @@ from backend.real.frameworks.record import (
     StrayKernelAccess,
 )
 from backend.real.frameworks.scenarios import Scenario, StepKind
-from backend.real.handlers import AiterRefuses
+from backend.real.handlers import SAYS_NO, AiterEndsProcess
 from backend.real.observe import DecodeSeen, captured_splits, decode_arguments
 
 
@@ -57,7 +57,7 @@ class Recorder:
         checked = tuple(self.checked)
         return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed), unknown_calls=called, checked=checked)
 
-    def refusal(self, backend: int, error: Exception) -> Recording:
+    def refusal(self, backend: int, error: BaseException) -> Recording:
         """The recording of a constructor that raises. backend: which one of the scenario."""
         file = self.running.source.target.filename
         failed = NotStarted(_in_words(error), backend, line_of(error, file), _says(error, file))
@@ -71,7 +71,7 @@ class Recorder:
             raise
         except NotCaptured:
             self.taken()
-        except Exception as error:
+        except (Exception, AiterEndsProcess) as error:
             file = self.running.source.target.filename
             line, says = line_of(error, file), _says(error, file)
             self.failed.append(StepFailed(self.scenario.name, step, phase, kind, backend, _in_words(error), line, says=says))
@@ -152,12 +152,12 @@ class Recorder:
         )
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """Type and message; AITER's own words are its message alone."""
-    return str(error) if isinstance(error, AiterRefuses) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, SAYS_NO) else f"{type(error).__name__}: {error}"
 
 
-def _says(error: Exception, file: str) -> Says:
-    if isinstance(error, AiterRefuses):
+def _says(error: BaseException, file: str) -> Says:
+    if isinstance(error, SAYS_NO):
         return Says.AITER
     return Says.REFUSAL if refuses(error, file) else Says.CRASH

@@ -27,6 +27,7 @@ from backend.real.frameworks.record import Phase, Recording
 from backend.real.frameworks.recorder import NotCaptured, Recorder, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.sglang_objects import RequestPool, SglangState, model_runner
+from backend.real.handlers import AiterEndsProcess
 from backend.real.observe import DecodeSeen
 from backend.real.python.modules import Root
 from backend.real.python.poison import Declared
@@ -130,7 +131,7 @@ class _Run:
                 self.backends.append(self._build(at))
             except CannotRunError:
                 raise
-            except Exception as error:
+            except (Exception, AiterEndsProcess) as error:
                 return self.recorder.refusal(len(self.backends), error)
         self._capture_all()
         for at, step in enumerate(self.scenario.steps):

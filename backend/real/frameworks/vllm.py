@@ -27,6 +27,7 @@ from backend.real.frameworks.record import Phase, Recording
 from backend.real.frameworks.recorder import NotCaptured, Recorder, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.vllm_objects import QK_NOPE_HEAD_DIM, VllmState
+from backend.real.handlers import AiterEndsProcess
 from backend.real.observe import DecodeSeen, words_read
 from backend.real.python.modules import Root
 from backend.real.python.poison import Declared
@@ -128,7 +129,7 @@ class _Run:
                 self.backends.append(self._build(config))
             except CannotRunError:
                 raise
-            except Exception as error:
+            except (Exception, AiterEndsProcess) as error:
                 return self.recorder.refusal(len(self.backends), error)
         for which, config in enumerate(self.scenario.backends):
             kinds = dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph)

@@ -6,8 +6,6 @@ attention.py otherwise; the reduction is merge.py. Without AITER's own Python ml
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,12 +19,12 @@ from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
 from backend.host import Host
 from backend.real.aiter_ops import DECODING, SIZING, OpCall
-from backend.real.handlers import PLANNERS, AiterChecks, PlannerHandlers
+from backend.real.handlers import PLANNERS, PlannerHandlers, failed_check
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
 from backend.real.script import attention, machine
 from backend.real.script.hardware import Hardware
 from backend.real.script.merge import mla_reduce_v1
-from backend.real.script.stage1 import LauncherEndedError, stage1_of
+from backend.real.script.stage1 import stage1_of
 from backend.real.script.tensors import placed
 
 STAGE1, REDUCE = "mla_decode_stage1_asm_fwd", "mla_reduce_v1"
@@ -71,7 +69,7 @@ class ScriptOperations:
         sizes = BufferSizes(*(words[role] for role in _BUFFERS))
         planned = self.host.plan(self.release.name, self.device, plan_arguments(given), sizes)
         if planned.rejected is not None:
-            raise AiterChecks(f"get_mla_metadata_v1: {planned.rejected}")
+            raise failed_check(f"get_mla_metadata_v1: {planned.rejected}", planned.ends_process)
         pointers = np.array([tensors["work_indptr"].address, tensors["work_info_set"].address], np.uint64)
         self.hardware.write(tensors["work_metadata"].address, pointers.view(np.uint8), "the planner writes work_metadata")
         stage = f"planner {planned.planner}"
@@ -95,12 +93,8 @@ class ScriptOperations:
         self.hardware.read(tensor.address + INT32 * index, INT32, f"{stage} reads {tensor.offset(INT32 * index)}")
 
     def _stage1(self, given: Mapping[str, Any]) -> None:
-        try:
-            own = self.host.own_launcher if given.get("g_kv_indptr") is None else self.host.text_launcher
-            made = stage1_of(self.release, self.device, self.code, given, own)
-        except LauncherEndedError as ended:
-            print(ended, file=sys.stderr, flush=True)
-            os._exit(ended.status)
+        own = self.host.own_launcher if given.get("g_kv_indptr") is None else self.host.text_launcher
+        made = stage1_of(self.release, self.device, self.code, given, own)
         self.launches += 1
         if self.code is None:
             attention.run(self.hardware, made)
@@ -112,7 +106,7 @@ class ScriptOperations:
         asked = decode_arguments(given)
         made = launch(self.release, self.device, asked)
         if isinstance(made, Refusal):
-            raise AiterChecks(f"{made.raised_by}: {made.reason}")
+            raise failed_check(f"{made.raised_by}: {made.reason}", made.ends_process)
         q, o = _folded(given["q"], made, asked.qk_head_dim), _folded(given["o"], made, asked.v_head_dim)
         logits, lse = (_empty(made, name) for name in ("logits", "attn_lse"))
         final_lse = _empty(made, "final_lse") if "final_lse" in made.tensors else None

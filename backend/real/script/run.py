@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ from backend.errors import AiterfuzzError
 from backend.findings import in_causal_order
 from backend.real.aiter_ops import AiterSource, OpCall, aiter_roots, open_aiter
 from backend.real.device_memory import DeviceMemory
-from backend.real.handlers import AiterRefuses
+from backend.real.handlers import AiterEndsProcess, AiterRefuses
 from backend.real.python.modules import VirtualPackages
 from backend.real.script.hardware import Hardware, silence_after
 from backend.real.script.operations import ScriptOperations
@@ -45,10 +46,11 @@ MACHINE_CODE, MODEL = "machine code", "the model's accesses, numbers by attentio
 class Simulation:
     """Everything that a process of a script runs on.
 
-    found: called when there is something new to tell. notice: called with why something could not be simulated.
+    found: called when there is something new to tell, with ended=True where the process ends now. notice: called with why
+    something could not be simulated.
     """
 
-    def __init__(self, options: Options, found: Callable[[], None], notice: Callable[[str], None]) -> None:
+    def __init__(self, options: Options, found: Callable[..., None], notice: Callable[[str], None]) -> None:
         torch.set_num_threads(1)
         self.options = options
         self._found, self._notice = found, notice
@@ -60,7 +62,7 @@ class Simulation:
         self.source = _aiter(options)
         self.code = _code(self.source, options)
         self.operations = _Noticing(self.hardware, self.source.host, self.source.release, self.device, self.code)
-        self.operations.notice = notice
+        self.operations.notice, self.operations.tell = notice, found
         self.operations.refused = {}
         self.watcher: ScriptWatcher | None = None
         self.kernels: TritonKernels | None = None
@@ -202,6 +204,7 @@ class _Noticing(ScriptOperations):
     """What cannot be simulated is known, whatever the script makes of the exception; and what AITER refuses, in its words."""
 
     notice: Callable[[str], None]
+    tell: Callable[..., None]
     refused: dict[str, None]
 
     def handle(self, call: OpCall) -> Any:
@@ -211,6 +214,11 @@ class _Noticing(ScriptOperations):
         except AiterfuzzError as error:
             self.notice(str(error))
             raise
+        except AiterEndsProcess as ended:
+            self.refused[str(ended)] = None
+            self.tell(ended=True)
+            print(ended, file=sys.stderr, flush=True)
+            os._exit(ended.status)
         except AiterRefuses as refused:
             self.refused[str(refused)] = None
             kind = AssertionError if isinstance(refused, AssertionError) else RuntimeError

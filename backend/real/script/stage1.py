@@ -25,7 +25,7 @@ from backend.aiter.text.surroundings import Tensor
 from backend.case import DType
 from backend.cxx.errors import CxxError
 from backend.errors import UnmodelledError
-from backend.real.handlers import AiterChecks
+from backend.real.handlers import ABORTED, failed_check
 from backend.real.observe import element_type
 from backend.real.script.tensors import PlacedTensor, placed
 from backend.real.torch_shim import host
@@ -85,20 +85,12 @@ class Stage1:
         return None
 
 
-class LauncherEndedError(Exception):
-    """AITER's launcher ends the process, which no caller can catch. status: of the process."""
-
-    def __init__(self, reason: str, status: int) -> None:
-        super().__init__(f"{ENTRY}: {reason}")
-        self.status = status
-
-
 def stage1_of(
     release: Release, device: TargetGpu, source: CodeSource | None, given: Mapping[str, Any], own: Launcher | None = None
 ) -> Stage1:
     """The launch of a call. given: by parameter, in the order of AITER's declaration. own: the launcher of the revision.
 
-    Raises AiterChecks where AITER's launcher raises, LauncherEndedError where it ends the process, UnmodelledError for what has
+    Raises AiterChecks where AITER's launcher raises, AiterEndsProcess where it ends the process, UnmodelledError for what has
     no rules here.
     """
     tensors = {role: placed(role, given[name]) for name, role in ROLES.items() if given.get(name) is not None}
@@ -140,9 +132,7 @@ def _by_text(launcher: Launcher, device: TargetGpu, given: Mapping[str, Any]) ->
     except CxxError as error:
         raise UnmodelledError(f"launcher: {error}") from error
     if isinstance(launched, NotLaunched):
-        if launched.ends_process:
-            raise LauncherEndedError(launched.reason, 0 if launcher.exits else ABORTED)
-        raise AiterChecks(f"{ENTRY}: {launched.reason}")
+        raise failed_check(f"{ENTRY}: {launched.reason}", launched.ends_process, 0 if launcher.exits else ABORTED)
     kernargs = tuple(Kernarg(*each) for each in launched.kernargs)
     return _Launched(launched.symbol, launched.code_object, launched.grid, launched.block, kernargs)
 
@@ -154,9 +144,6 @@ def _for_launcher(launcher: Launcher, device: TargetGpu, name: str, value: Any) 
     dtype = launcher.dtype(_DTYPES.get(plain.dtype, str(plain.dtype).removeprefix("torch.")), device.arch)
     return Tensor(ROLES.get(name, name), tuple(plain.shape), dtype, plain.element_size(), tuple(plain.stride()))
 
-
-ABORTED = 134
-"""Exit code of a process that ends with std::abort(), as a shell tells of it."""
 
 _DTYPES = {
     torch.bfloat16: "bf16",
@@ -184,20 +171,20 @@ def _by_rules(
         value = given.get(name, modelled)
         if value is not modelled and (torch.is_tensor(value) or value != modelled):
             raise UnmodelledError(f"{ENTRY}({name}): only {modelled!r} is modelled without the launcher's text")
-    q, kv = tensors["q"], tensors["kv_buffer"]
+    q, kv, ends = tensors["q"], tensors["kv_buffer"], release.launcher.checks_end_process
     if q.shape[-1] != kv.shape[-1]:
         sizes = f"{q.shape[-1]} and {kv.shape[-1]}"
-        raise AiterChecks(f"{ENTRY}:only support head_size == KV.size(3) for now: given {sizes}")
+        raise failed_check(f"{ENTRY}:only support head_size == KV.size(3) for now: given {sizes}", ends)
     fp8_q = element_type(q.dtype) is DType.FP8
     if fp8_q and release.launcher.fp8_q_needs_scales and not {"q_scale", "kv_scale"} <= set(tensors):
-        raise AiterChecks(f"{ENTRY}: fp8 Q requires q_scale and kv_scale")
+        raise failed_check(f"{ENTRY}: fp8 Q requires q_scale and kv_scale", ends)
     persistent, heads, qlen = "num_kv_splits_indptr" not in tensors, q.shape[1], int(given["max_seqlen_q"])
     causal = bool(given.get("causal", True))
     key = KernelKey(element_type(q.dtype), element_type(kv.dtype), heads, persistent, qlen, "final_lse" in tensors, causal)
     table = None if source is None else source_table(source, device.arch)
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
-        raise AiterChecks(f"{ENTRY}: {kernel.reason}")
+        raise failed_check(f"{ENTRY}: {kernel.reason}", ends)
     splits = tensors["logits"].shape[1]
     values = kernarg_values(release, key, kernel, _page_size(given), splits, q.shape[-1])
     values = {name: 0 if isinstance(value, str) and value not in tensors else value for name, value in values.items()}
