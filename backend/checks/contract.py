@@ -42,7 +42,7 @@ def check_sizing(call: Call) -> list[Finding]:
 def check_head_width(call: Call) -> list[Finding]:
     """What one planned row stands for must be one row of the launched kernel: as many heads, in as many query rows.
 
-    Groups of heads are rows of their own, or, in some revisions (aiter#2440 to v0.1.14, fp8 on gfx950), further query rows.
+    Groups of heads are rows of their own, or, in some revisions (aiter#2440, fp8 on gfx950), further query rows.
     """
     plan, launch = call.plan, call.launch
     if plan is None or plan.rejected or isinstance(launch, Refusal):
