@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from backend.aiter.launch import Launch, Refusal
+from backend.aiter.launch import ENDS_PROCESS, Launch, Refusal
 from backend.call import Call
 from backend.case import Case
 from backend.checks.check import check, check_call
@@ -24,8 +24,6 @@ from backend.serving.registry import policy
 
 STANDS_IN = "the second stage is a stand-in"
 """How the reason begins of a case of which nothing is known since it rests on another revision's rules."""
-
-ENDS_PROCESS = " (which ends the process: no caller can catch it)"
 
 
 def judge(made: Call, device: Device) -> Outcome:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from backend.aiter.launch import ENDS_PROCESS
 from backend.case import Case, DType
 from backend.findings import FindingKind, Party
-from backend.path import ENDS_PROCESS
 from backend.path import Path as CasePath
 from reprod.blame import ContractVerdict, blame
 from reprod.script import script_text

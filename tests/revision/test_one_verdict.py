@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from backend.aiter.codefiles import open_source
+from backend.aiter.launch import ENDS_PROCESS
 from backend.aiter.release import release
 from backend.case import RELEASES, Arch, Case, DType
 from backend.errors import UsageError
 from backend.host import Basis
 from backend.outcome import Outcome
-from backend.path import ENDS_PROCESS
 from backend.path import Path as CasePath
 from backend.revision.revision import Revision, host_of
 from fuzz.gate.policy import gate_policy
