@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 QUICK := tests/test_rooms.py tests/test_codec.py tests/test_founding_fault.py tests/checks tests/reprod/test_shrink.py \
-	tests/fuzz/gate/test_gate_verdict.py tests/serving/test_policies.py tests/fuzz/gate/test_gate_rules.py
+	tests/fuzz/gate/test_gate_comparison.py tests/serving/test_policies.py tests/fuzz/gate/test_gate_rules.py
 
-.PHONY: run quick test check fault benchmark clean
+VERSIONS ?= lowest-direct
+TESTS ?= $(QUICK)
+
+.PHONY: run quick test check fault benchmark versions clean
 
 run: $(READY)  ## the fixed backend on TP2 and TP4: MI355X, fp8, AITER 2026-06, all that sglang's contexts and graphs hold
 	$(BIN)/aiterfuzz run --backend sglang-27188 --shapes tp2,tp4 --archs gfx950 --q-dtype fp8 --kv-dtype fp8 --releases 2026-06 \
@@ -32,6 +35,14 @@ benchmark: $(READY)  ## the figures that README quotes
 	$(BIN)/python -m benchmarks.model
 	$(BIN)/python -m benchmarks.machine
 	$(BIN)/python -m benchmarks.campaign
+
+versions:  ## the tests (TESTS=tests for all) with VERSIONS=lowest-direct, the bounds of pyproject.toml, or VERSIONS=highest
+	rm -rf build/versions && $(PYTHON) -m venv build/versions
+	build/versions/bin/python -m pip install uv
+	build/versions/bin/uv pip compile --quiet pyproject.toml --extra dev --resolution $(VERSIONS) -o build/versions/resolved.txt
+	build/versions/bin/python -m pip install -c build/versions/resolved.txt torch
+	build/versions/bin/python -m pip install -c build/versions/resolved.txt -e '.[dev]'
+	build/versions/bin/python -m pytest -n auto $(TESTS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info findings

@@ -38,6 +38,12 @@ def test_a_command_of_the_documents_is_one(file: str, command: str, capsys: pyte
         pytest.fail(f"{file}: aiterfuzz {command}: {capsys.readouterr().err}")
 
 
+def test_make_s_targets_name_files_that_are_there() -> None:
+    named = re.findall(r"(?<![\w/])(?:tests|benchmarks|fuzz)/[\w./]+", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert named
+    assert not [file for file in named if not (ROOT / file).exists()]
+
+
 def test_readme_names_every_command_and_no_other() -> None:
     named = set(re.findall(r"^\| `aiterfuzz ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
     assert named == subcommands() - {*FORMER}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,13 @@ def test_the_wheel_has_every_file_of_the_product(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert packed == there
+
+
+def test_the_image_is_made_of_what_the_wheel_is_made_of() -> None:
+    copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "Containerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    names = [name for line in copied for name in line.split()]
+    assert set(ROOMS) <= set(names)
+    assert not [name for name in names if not (ROOT / name).exists()]
 
 
 def test_an_installed_wheel_knows_what_a_checkout_knows(installed: Path, tmp_path: Path) -> None:
