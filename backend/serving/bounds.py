@@ -93,8 +93,18 @@ VLLM = ServedBounds(
     ragged_rows=False,
     graphs=True,
     allocation=AllocatedFor.MAX_BATCH,
+    graphs_to=512,
+    context=163_840,
+    sent_too=(
+        "verification with query rows that differ between requests, and more rows than speculation has",
+        "fewer than 16 heads by Gluon kernels where a build has them",
+        "KV blocks of more than one token, spread over single ones",
+        "prefill and sparse attention",
+    ),
 )
-"""Block size 1, q quantised with the KV cache (rocm_aiter_mla.py)."""
+"""Block size 1, q quantised with the KV cache; what no case is was read off AiterMLAMetadataBuilder (rocm_aiter_mla.py, main of
+2026-08-07). Graphs are captured to 512 tokens (vllm/config/vllm.py), which plain decode fills with as many requests; the context
+is DeepSeek-R1's."""
 
 DIRECT = ServedBounds(
     heads=tuple(range(16, 129, 16)),

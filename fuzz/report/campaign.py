@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backend.serving.registry import bounds_of
 from fuzz.campaign.summary import CampaignSummary, FindingStanding, Reason, TriagedFinding
-from fuzz.report.causes import by_cause
+from fuzz.report.causes import by_cause, numbered
 from fuzz.report.figures import duration, moment, rate, severity, span
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from fuzz.report.served import refusals_by_shape, served
@@ -136,11 +136,7 @@ def _findings(found: Sequence[TriagedFinding], at: str) -> Section:
     """The findings by their cause: the same number in the first column for what one cause explains."""
     groups = by_cause(found)
     header = ("fault", "worst", "cases", "repeated", "known", "signature", "smallest case", "folder")
-    rows = tuple(
-        (str(number) if place == 0 else f"{number}, too", *_row(finding, at))
-        for number, group in enumerate(groups, 1)
-        for place, finding in enumerate(group)
-    )
+    rows = tuple((number, *_row(finding, at)) for number, finding in numbered(found))
     heading = counted(len(found), "finding")
     if len(groups) < len(found):
         heading += f" of {counted(len(groups), 'fault')}: those with one number have one cause"

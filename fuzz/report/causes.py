@@ -33,6 +33,15 @@ def by_cause(findings: Sequence[TriagedFinding]) -> tuple[tuple[TriagedFinding, 
     return tuple(sorted(made, key=lambda group: min(order[each.signature] for each in group)))
 
 
+def numbered(findings: Sequence[TriagedFinding]) -> tuple[tuple[str, TriagedFinding], ...]:
+    """Each with the number of its fault: `1` the cause, `1, too` what it explains."""
+    return tuple(
+        (str(number) if place == 0 else f"{number}, too", finding)
+        for number, group in enumerate(by_cause(findings), 1)
+        for place, finding in enumerate(group)
+    )
+
+
 def _traces(finding: TriagedFinding) -> set[Trace]:
     """What it has in common with others of its cause; itself, and so nothing, for a case that took its process along."""
     traces: set[Trace] = {("itself", finding.signature)}

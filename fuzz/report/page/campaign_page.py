@@ -47,7 +47,9 @@ def campaign_page(report: Report, summary: CampaignSummary, said: Statement, det
         "workers": [_losses(summary)],
         "environment": [_environment(summary)],
     }
-    sections = [PageSection(name, title, bodies[name]) for name, title in SECTIONS]
+    if not (summary.losses or summary.lost_chunks or summary.not_reproduced):
+        del bodies["workers"]
+    sections = [PageSection(name, title, bodies[name]) for name, title in SECTIONS if name in bodies]
     fair = report.verdict.conclusion is Conclusion.CLEAN and bool(summary.findings)
     return page(report, kicker, _figures(summary), sections, fair)
 

@@ -58,13 +58,14 @@ def _cause(detail: Detail) -> str:
 def index(details: tuple[Detail, ...]) -> Markup:
     """The findings in one table, worst first, each a link to its card."""
     return table(
-        ("finding", "severity", "cases", "repeated", "since last time", "known as"),
+        ("finding", "fault", "severity", "cases", "repeated", "since last time", "known as"),
         [
             (
                 join(
                     element("a", each.finding.kind.row.title, href=f"#{each.anchor}"),
                     element("code", each.finding.signature, class_="signature"),
                 ),
+                each.fault,
                 severity(each.finding),
                 each.finding.count,
                 str(each.finding.reliability),
@@ -73,7 +74,7 @@ def index(details: tuple[Detail, ...]) -> Markup:
             )
             for each in details
         ],
-        "Findings, the worst first",
+        "Findings, the worst first, what one cause explains together",
         "index stack",
     )
 

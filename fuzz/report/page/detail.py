@@ -20,6 +20,7 @@ from backend.revision.revision import host_of
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.soundness import read_text_of
 from fuzz.campaign.summary import CampaignSummary, TriagedFinding
+from fuzz.report.causes import numbered
 from fuzz.report.page.memory_map import MemoryMap, memory_map
 from reprod.blame import Blame, blame
 from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT
@@ -30,12 +31,14 @@ from reprod.layouts import Layouts, layouts
 class Detail:
     """What is known of a finding beside its entry in the summary; None and "" for what is not.
 
-    anchor: its name on the page. memory: where accesses went. hardware: in how many layouts of memory a GPU would fault.
-    script: text of the standalone reproduction. folder: where its files are, None where they are not there; files: their
-    names. why_not: why the case was not run again, or that it shows something else now.
+    fault: the number of its fault, shared by all that one cause explains. anchor: its name on the page. memory: where accesses
+    went. hardware: in how many layouts of memory a GPU would fault. script: text of the standalone reproduction. folder: where
+    its files are, None where they are not there; files: their names. why_not: why the case was not run again, or that it shows
+    something else now.
     """
 
     finding: TriagedFinding
+    fault: str
     anchor: str
     blame: Blame | None
     memory: MemoryMap | None
@@ -52,9 +55,10 @@ class Detail:
 
 
 def details(summary: CampaignSummary, root: Path) -> tuple[Detail, ...]:
-    """The details of all findings, in their order. root: folder of the store."""
+    """The details of all findings, what one cause explains together. root: folder of the store."""
     machines = _machines([member.config for member in summary.members])
-    return tuple(_detail(finding, f"finding-{i}", machines, root) for i, finding in enumerate(summary.findings, 1))
+    found = numbered(summary.findings)
+    return tuple(_detail(finding, fault, f"finding-{i}", machines, root) for i, (fault, finding) in enumerate(found, 1))
 
 
 _Machine = tuple[str, str | None]
@@ -79,13 +83,14 @@ class _Again:
     hardware: Layouts | None
 
 
-def _detail(finding: TriagedFinding, anchor: str, machines: Sequence[_Machine], root: Path) -> Detail:
+def _detail(finding: TriagedFinding, fault: str, anchor: str, machines: Sequence[_Machine], root: Path) -> Detail:
     again, why_not = _again(finding, machines)
     folder = root / finding.folder if finding.folder is not None else None
     names = (SCRIPT, ISSUE, EXPLAIN, CASE)
     files = {name: read_text_of(root, finding.folder, name) for name in names} if finding.folder is not None else {}
     return Detail(
         finding=finding,
+        fault=fault,
         anchor=anchor,
         blame=again.blame if again is not None else None,
         memory=again.memory if again is not None else None,
