@@ -102,9 +102,9 @@ VLLM = ServedBounds(
         "prefill and sparse attention",
     ),
 )
-"""Block size 1, q quantised with the KV cache; what no case is was read off AiterMLAMetadataBuilder (rocm_aiter_mla.py, main of
-2026-08-07). Graphs are captured to 512 tokens (vllm/config/vllm.py), which plain decode fills with as many requests; the context
-is DeepSeek-R1's."""
+"""Block size 1, q quantised with the KV cache; what no case is: of AiterMLAMetadataBuilder (rocm_aiter_mla.py of 2026-08-07).
+Graphs are captured to 512 tokens (vllm/config/vllm.py), which plain decode fills with as many requests; the context is
+DeepSeek-R1's."""
 
 DIRECT = ServedBounds(
     heads=tuple(range(16, 129, 16)),
