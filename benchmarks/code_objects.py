@@ -121,9 +121,9 @@ def main(arguments: list[str]) -> None:
     lacking: Counter[str] = Counter()
     stopped: Counter[str] = Counter()
     work = paths(repository, revision)
-    with multiprocessing.Pool(2) as pool:
+    with multiprocessing.Pool() as pool:
         one = partial(scan, repository=repository, revision=revision, starts=starts)
-        for path, found in pool.imap_unordered(one, work, 16):
+        for path, found in pool.imap_unordered(one, work, 4):
             for _, lacks, end in found:
                 row = kernels[path.split("/")[1], family(path)]
                 row[0] += 1
