@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from backend.cdna.encoded import Constants, Encoded, NotModelledError, row_of, scalar_index
-from backend.cdna.execute import atomics, indexed_buffer, lds, scalar_memory
+from backend.cdna.execute import atomics, flat, indexed_buffer, lds, scalar_memory
 from backend.cdna.execute import global_memory as memory
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.transfer import Width
@@ -134,7 +134,7 @@ def _vector_address(
         encoded.sources[1] = scalar_index(operands[1], constants)
         encoded.sources[2] = scalar_index(operands[2], constants)
         return
-    encoded.handler = {"global": memory.global_access, "flat": memory.flat_access, "scratch": memory.scratch_access}[unit]
+    encoded.handler = {"global": memory.global_access, "flat": flat.flat_access, "scratch": memory.scratch_access}[unit]
     saddr = _OFF if unit == "flat" else operands[1]
     encoded.sources[1] = -1 if saddr.kind is OperandKind.OFF else scalar_index(saddr, constants)
 

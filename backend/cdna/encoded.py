@@ -21,10 +21,6 @@ _SCALAR_BASES = {
 }
 
 
-APERTURES = (1 << 48, (1 << 48) + (1 << 32) - 1, 2 << 48, (2 << 48) + (1 << 32) - 1)
-"""Shared base and limit, private base and limit: beyond the 48 bits of global addresses, so that a flat address tells."""
-
-
 class NotModelledError(Exception):
     """An instruction that has no record; the message says what is missing. The compiler adds the instruction's text."""
 
@@ -81,7 +77,7 @@ def scalar_index(operand: Operand, constants: Constants) -> int:
     if operand.kind in (OperandKind.CONSTANT, OperandKind.SIMM):
         return constants.place(operand.value)
     if operand.kind is OperandKind.APERTURE and operand.count == 2:
-        return constants.place(APERTURES[operand.index])
+        return constants.place(at.APERTURES[operand.index])
     base = _SCALAR_BASES.get(operand.kind)
     if base is None:
         raise NotModelledError(f"operand {operand.kind.value} where a scalar is read or written")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cdna.code_object import Argument, Kernel
-from backend.cdna.encoded import APERTURES
+from backend.cdna.execute.layout import APERTURES
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import IMAGE_BASE, Program
 

@@ -63,6 +63,8 @@ _FORMATS = {
     "ds_": Format.DS,
     "buffer_": Format.MUBUF,
     "global_": Format.GLOBAL,
+    "flat_": Format.FLAT,
+    "scratch_": Format.SCRATCH,
     "v_mfma": Format.MAI,
     "v_cmp": Format.VOPC,
     "v_mov": Format.VOP1,

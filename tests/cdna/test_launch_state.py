@@ -6,20 +6,23 @@ import struct
 from dataclasses import replace
 
 import numpy as np
-from build import c, code, imm, ins, s, v
-from single_wave import kernel
+import pytest
+from build import c, code, imm, ins, label, s, v
+from single_wave import LDS_BYTES, SCRATCH_BYTES, kernel
 from test_machine import END, SCALED, WAVE, pointer, run, store
 
 from backend.cdna.code_object import Argument, ImageSegment
 from backend.cdna.effects import effects
+from backend.cdna.execute.layout import APERTURES
 from backend.cdna.flow import FlowGraph
-from backend.cdna.instruction import Format, Instruction
+from backend.cdna.instruction import Format, Instruction, Operand, OperandKind
 from backend.cdna.launch_state import with_hidden_arguments
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import IMAGE_BASE, compile_program
-from backend.cdna.result import AccessKind, Mode, RunResult
+from backend.cdna.result import AccessKind, Mode, RunResult, Schedule
 from backend.cdna.slice import Action, slice_graph
+from backend.errors import CannotRunError
 
 
 def output(space: AddressSpace) -> tuple[np.ndarray, int]:
@@ -177,3 +180,98 @@ def test_scalar_stores_and_atomics() -> None:
     result = run(program, space, base, grid=(3, 1, 1))
     assert result.event_count == 0
     assert memory.tolist() == [6, 0, 7, 0]
+
+
+OFF = Operand(OperandKind.OFF)
+SIXTY_FOUR = np.arange(64, dtype=np.uint32)
+ADDRESSED = (*pointer(4, 0), *pointer(6, 1), *SCALED, ins("v_lshlrev_b32", v(3), (c(3), v(0))))
+"""s[4:5]: the output; s[6:7]: 64 addresses; v1, v3 = 4 and 8 times the work-item id."""
+
+
+def mixed_addresses(space: AddressSpace) -> tuple[int, np.ndarray]:
+    """By turns an address of global memory, of LDS and of the lane's private segment; and what is in the global part."""
+    there = np.arange(1000, 1064, dtype=np.uint32)
+    first = space.add_array("there", there, writable=True).base
+    starts = np.array([first, APERTURES[0], APERTURES[2] + 16], np.uint64)[SIXTY_FOUR % 3]
+    steps = np.where(SIXTY_FOUR % 3 == 2, 0, 4 * SIXTY_FOUR).astype(np.uint64)
+    return space.add_array("addresses", starts + steps).base, there
+
+
+def test_a_flat_load_takes_each_lane_from_where_its_address_lies() -> None:
+    space = AddressSpace()
+    target, out = output(space)
+    addresses, _ = mixed_addresses(space)
+    program = code(
+        *ADDRESSED,
+        ins("v_add_u32", v(4), (c(2000), v(0))),
+        ins("ds_write_b32", (), (v(1), v(4))),
+        ins("v_add_u32", v(5), (c(3000), v(0))),
+        ins("scratch_store_dword", (), (OFF, v(5), OFF), offset=16),
+        ins("global_load_dwordx2", v(6, 2), (v(3), s(6, 2))),
+        ins("flat_load_dword", v(8), v(6, 2)),
+        store(4, 8),
+        END,
+    )
+    assert run(program, space, out, addresses).bad_accesses == ()
+    np.testing.assert_array_equal(target, np.array([1000, 2000, 3000], np.uint32)[SIXTY_FOUR % 3] + SIXTY_FOUR)
+
+
+def test_a_flat_store_goes_where_each_lanes_address_lies() -> None:
+    space = AddressSpace()
+    target, out = output(space)
+    addresses, there = mixed_addresses(space)
+    program = code(
+        *ADDRESSED,
+        ins("v_mov_b32", v(4), c(7)),
+        ins("ds_write_b32", (), (v(1), v(4))),
+        ins("scratch_store_dword", (), (OFF, v(4), OFF), offset=16),
+        ins("global_load_dwordx2", v(6, 2), (v(3), s(6, 2))),
+        ins("flat_store_dword", (), (v(6, 2), v(0))),
+        ins("ds_read_b32", v(8), v(1)),
+        ins("scratch_load_dword", v(9), (OFF, OFF), offset=16),
+        ins("v_lshlrev_b32", v(9), (c(8), v(9))),
+        ins("v_or_b32", v(8), (v(8), v(9))),
+        store(4, 8),
+        END,
+    )
+    assert run(program, space, out, addresses).bad_accesses == ()
+    kind = SIXTY_FOUR % 3
+    np.testing.assert_array_equal(there, np.where(kind == 0, SIXTY_FOUR, SIXTY_FOUR + 1000))
+    np.testing.assert_array_equal(target & 0xFF, np.where(kind == 1, SIXTY_FOUR, 7))
+    np.testing.assert_array_equal(target >> 8, np.where(kind == 2, SIXTY_FOUR, 7))
+
+
+def test_a_flat_address_past_lds_is_an_event_and_past_the_private_segment_stops_the_run() -> None:
+    space = AddressSpace()
+    target, out = output(space)
+    past = np.full(64, APERTURES[0] + LDS_BYTES - 2, np.uint64)
+    program = code(
+        *ADDRESSED,
+        ins("global_load_dwordx2", v(6, 2), (v(3), s(6, 2))),
+        ins("flat_load_dword", v(8), v(6, 2)),
+        store(4, 8),
+        END,
+    )
+    (event,) = run(program, space, out, space.add_array("addresses", past).base).bad_accesses
+    assert event.kind is AccessKind.LDS_OUT_OF_BOUNDS
+    np.testing.assert_array_equal(target, 0)
+    for wrong in (APERTURES[2] + SCRATCH_BYTES - 2, APERTURES[1] + 1):
+        space = AddressSpace()
+        _, out = output(space)
+        addresses = space.add_array("addresses", np.full(64, wrong, np.uint64)).base
+        with pytest.raises(CannotRunError, match="flat_load_dword"):
+            run(program, space, out, addresses)
+
+
+@pytest.mark.parametrize("last", [(END,), (ins("s_barrier"), END), (ins("s_branch", (), label(5)), END)])
+def test_what_stops_a_run_stops_it_before_its_end(last: tuple[Instruction, ...]) -> None:
+    """An access outside of the private segment has no model: the run has not ended well because nothing came after it."""
+    space = AddressSpace()
+    _, out = output(space)
+    program = code(
+        *pointer(4, 0), ins("v_mov_b32", v(2), c(SCRATCH_BYTES)), *SCALED, ins("scratch_load_dword", v(8), (v(2), OFF)), *last
+    )
+    for schedule in Schedule:
+        machine = Machine(kernel("gfx942"), compile_program(program, "gfx942"))
+        with pytest.raises(CannotRunError, match="scratch_load_dword"):
+            machine.run(MachineLaunch((1, 1, 1), WAVE, struct.pack("<Q", out)), space, Mode.FULL, schedule)

@@ -16,8 +16,8 @@ import numpy as np
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, resolve
 from backend.cdna.execute.attributes import all_marked, note_bad, region_row
+from backend.cdna.execute.flat import fill_flat_addresses
 from backend.cdna.execute.float_values import NAN, SMALLEST_NORMAL, flushed, quieted, quieted_double
-from backend.cdna.execute.global_memory import fill_flat_addresses
 from backend.cdna.execute.half import bf16_to_float, double_to_half, float_to_bf16, half_overflow_saturates, half_to_double
 from backend.cdna.execute.lanes import (
     context_of,
@@ -364,7 +364,7 @@ def lds_atomic(wave: int, record: int, context_address: int) -> None:
 def flat_atomic(wave: int, record: int, context_address: int) -> None:
     """FLAT atomics on global memory; an address in an aperture of LDS or scratch has no model."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
-    if not fill_flat_addresses(wave, record, context_address):
+    if fill_flat_addresses(wave, record, context_address):
         stop(context, scalars, fields)
         return
     atomic_at_addresses(wave, record, context_address, scalar_pair(scalars, at.EXEC), np.uint64(0))

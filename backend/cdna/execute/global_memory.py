@@ -348,34 +348,6 @@ def global_access(wave: int, record: int, context_address: int) -> None:
     finish_load(wave, record, context_address, exec_mask)
 
 
-@inlined
-def fill_flat_addresses(wave: int, record: int, context_address: int) -> bool:
-    """The working addresses of a FLAT access; False where an active lane's lies in an aperture, beyond 48 bits."""
-    context, fields, rows = context_of(context_address), record_of(record), rows_of(wave)
-    exec_mask = scalar_pair(scalars_of(wave), at.EXEC)
-    addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
-    offset = np.uint64(np.int64(fields[at.IMMEDIATE]))
-    beyond = np.uint64(0)
-    for lane in range(at.LANES):
-        addresses[lane] = value64(rows, fields[at.SOURCE_0], lane) + offset
-        if (exec_mask >> np.uint64(lane)) & ONE:
-            beyond |= addresses[lane] >> np.uint64(48)
-    return beyond == np.uint64(0)
-
-
-@handler
-def flat_access(wave: int, record: int, context_address: int) -> None:
-    """FLAT loads and stores of global memory; an address in an aperture of LDS or scratch has no model."""
-    context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
-    if not fill_flat_addresses(wave, record, context_address):
-        context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
-        scalars[at.STATUS] = at.STATUS_UNMODELLED
-        return
-    exec_mask = scalar_pair(scalars, at.EXEC)
-    transfer(wave, record, context_address, exec_mask, np.uint64(0), 0, fields[at.COUNT] & 0xFF, R)
-    finish_load(wave, record, context_address, exec_mask)
-
-
 @handler
 def scratch_access(wave: int, record: int, context_address: int) -> None:
     """SCRATCH: a lane's private memory, of which nobody else knows. SOURCE_0: row of vaddr or -1, SOURCE_1: saddr or -1.

@@ -326,3 +326,6 @@ RACE_READ_WRITE = 2
 OUTCOME_DONE = 0
 OUTCOME_LIMIT = 1
 OUTCOME_UNMODELLED = 2
+
+APERTURES = (1 << 48, (1 << 48) + (1 << 32) - 1, 2 << 48, (2 << 48) + (1 << 32) - 1)
+"""Shared base and limit, private base and limit: beyond the 48 bits of global addresses, so that a flat address tells."""

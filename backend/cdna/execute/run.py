@@ -72,7 +72,8 @@ def control_flow(context: Any, scalars: Any, fields: Any, pc: int) -> int:
 def run_wave(wave: int, context_address: int, quantum: int, traced: bool) -> int:
     """Execute up to `quantum` instructions of one wave; returns how many.
 
-    A handler that has no model for its operands sets the status; that is seen at the next branch or at the end of the turn.
+    A handler that has no model for its operands sets the status; that is seen at the next branch, barrier or end,
+    or at the end of the turn.
     """
     context, scalars = context_of(context_address), scalars_of(wave)
     pc = np.int64(scalars[at.PC])
@@ -92,7 +93,8 @@ def run_wave(wave: int, context_address: int, quantum: int, traced: bool) -> int
                 call_handler(words_at(record, 1)[0], wave, record, context_address)
             pc += 1
         else:
-            pc = control_flow(context, scalars, fields, pc)
+            if scalars[at.STATUS] == at.STATUS_RUNNING:  # and not stopped by a handler since the last branch
+                pc = control_flow(context, scalars, fields, pc)
             if scalars[at.STATUS] != at.STATUS_RUNNING:
                 break
     scalars[at.PC] = np.uint32(pc)
