@@ -69,7 +69,12 @@ def has_code(source: CodeSource, arch: Arch, file_name: str) -> bool:
 def kernel_csv(source: CodeSource, arch: Arch) -> str | None:
     """The source's own kernel table (hsa/<arch>/mla/mla_asm.csv, from 2026-01 on); None where it has none."""
     content = source.read(code_path(arch, "mla_asm.csv"))
-    return None if content is None else content.decode("utf-8-sig")
+    try:
+        return None if content is None else content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CannotRunError(
+            f"{source.label}: {code_path(arch, 'mla_asm.csv')}: no UTF-8 ({error}); restore the file"
+        ) from error
 
 
 def blob_id(content: bytes) -> str:

@@ -153,8 +153,12 @@ def parse_kernel_csv(text: str, label: str, causal: int) -> KernelTable:
     """
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "//", ";"))]
     entries: dict[str, tuple[TableKey, TableRow]] = {}
-    for number, row in enumerate(csv.DictReader(lines), start=2):
+    reader, number = csv.DictReader(lines), 1
+    while True:
+        number += 1
         try:
+            if (row := next(reader, None)) is None:
+                break
             if int(row.get("prefill") or 0) or int(row.get("cprr") or 0):
                 continue
             flags = {name: int(row.get(name) or 0) for name in ("ps", "causal", "lse")}
@@ -162,7 +166,7 @@ def parse_kernel_csv(text: str, label: str, causal: int) -> KernelTable:
             key = TableKey(row["qType"], row["kvType"], gqa_ratio, bool(flags["ps"]), qlen, flags["causal"], bool(flags["lse"]))
             # AITER's map is keyed by symbol: a second row of one symbol is dropped.
             entries.setdefault(row["knl_name"], (key, TableRow(row["knl_name"], row["co_name"], None)))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise CannotRunError(
                 f"{label}, row {number}: {error!r}; expected the columns qType, kvType, Gqa, ps, qSeqLen, knl_name, co_name"
             ) from error

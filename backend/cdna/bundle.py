@@ -21,7 +21,7 @@ from backend.errors import CannotRunError
 
 PLAIN_MAGIC, COMPRESSED_MAGIC = b"__CLANG_OFFLOAD_BUNDLE__", b"CCOB"
 SECTION = ".hip_fatbin"
-LARGEST = 1 << 31
+LARGEST = 1 << 30
 """Bytes of an uncompressed bundle beyond which a header is taken for garbage."""
 
 _METHODS = {0: "zlib", 1: "zstd"}
@@ -63,22 +63,26 @@ def _fat_binary(content: bytes) -> bytes:
     return data
 
 
-def _bundles(data: bytes) -> Iterator[bytes]:
+def _bundles(data: bytes) -> Iterator[memoryview]:
     """Uncompressed bundles, one behind the other with padding between."""
     at, any_found = 0, False
+    starts = {PLAIN_MAGIC: -1, COMPRESSED_MAGIC: -1}
     while at < len(data):
-        plain, packed = data.find(PLAIN_MAGIC, at), data.find(COMPRESSED_MAGIC, at)
-        starts = [each for each in (plain, packed) if each >= 0]
-        if not starts:
+        for magic, start in starts.items():
+            if start < at:  # looked for once: from each place anew, it would be the square of their number
+                found = data.find(magic, at)
+                starts[magic] = found if found >= 0 else len(data)
+        at = min(starts.values())
+        if at == len(data):
             break
-        at, any_found = min(starts), True
-        if at == packed:
+        any_found = True
+        if at == starts[COMPRESSED_MAGIC]:
             bundle, size = _decompressed(data, at)
-            yield bundle
+            yield memoryview(bundle)
             at += size
         else:
-            yield data[at:]
-            at += _plain_size(data[at:])
+            yield memoryview(data)[at:]
+            at += _plain_size(memoryview(data)[at:])
     if not any_found:
         raise CannotRunError("offload bundle: given bytes without one; needed: __CLANG_OFFLOAD_BUNDLE__ or CCOB")
 
@@ -96,26 +100,32 @@ def _decompressed(data: bytes, at: int) -> tuple[bytes, int]:
             header = 24
         else:
             raise CannotRunError(f"offload bundle: given a compressed one of version {version}; known: 2 and 3")
-        if method not in _METHODS or total > len(data) - at or size > LARGEST:
+        if method not in _METHODS or not header < total <= len(data) - at or size > LARGEST:
             raise CannotRunError(f"offload bundle: given method {method}, {total} bytes of {size}; known: zlib and zstd, whole")
         body = data[at + header : at + total]
         if _METHODS[method] == "zlib":
-            return zlib.decompress(body), total
-        return zstandard.ZstdDecompressor().decompress(body, max_output_size=size), total
+            bundle = zlib.decompressobj().decompress(body, size + 1)
+        else:
+            bundle = zstandard.ZstdDecompressor(max_window_size=LARGEST).stream_reader(body).read(size + 1)
+        if len(bundle) != size:
+            raise CannotRunError(
+                f"offload bundle: given one that is not of the {size} bytes that it names; fetch the file again"
+            )
+        return bundle, total
     except (struct.error, zlib.error, zstandard.ZstdError) as error:
         raise CannotRunError(f"offload bundle: given one that cannot be unpacked ({error}); fetch the file again") from error
 
 
-def _headers(bundle: bytes) -> list[tuple[int, int, str]]:
+def _headers(bundle: memoryview) -> list[tuple[int, int, str]]:
     """(offset, size, target) of each entry of an uncompressed bundle."""
     try:
         (count,) = struct.unpack_from("<Q", bundle, len(PLAIN_MAGIC))
-        at, found = len(PLAIN_MAGIC) + 8, []
+        at, found, room = len(PLAIN_MAGIC) + 8, [], len(bundle)
         for _ in range(count):
             offset, size, length = struct.unpack_from("<QQQ", bundle, at)
-            name = bundle[at + 24 : at + 24 + length]
-            if len(name) != length or offset + size > len(bundle):
-                raise CannotRunError("offload bundle: given one whose entries lie beyond its end; fetch the file again")
+            name, room = bytes(bundle[at + 24 : at + 24 + length]), room - size
+            if len(name) != length or offset + size > len(bundle) or room < 0:
+                raise CannotRunError("offload bundle: given one whose entries lie beyond its end or overlap; fetch it again")
             found.append((offset, size, name.decode()))
             at += 24 + length
         return found
@@ -123,10 +133,10 @@ def _headers(bundle: bytes) -> list[tuple[int, int, str]]:
         raise CannotRunError(f"offload bundle: given one whose header is cut or damaged ({error})") from error
 
 
-def _plain_size(bundle: bytes) -> int:
+def _plain_size(bundle: memoryview) -> int:
     return max([len(PLAIN_MAGIC), *(offset + size for offset, size, _ in _headers(bundle))])
 
 
-def _entries(bundle: bytes) -> Iterator[BundledCode]:
+def _entries(bundle: memoryview) -> Iterator[BundledCode]:
     for offset, size, target in _headers(bundle):
-        yield BundledCode(target, bundle[offset : offset + size])
+        yield BundledCode(target, bytes(bundle[offset : offset + size]))

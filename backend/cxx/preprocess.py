@@ -17,6 +17,8 @@ _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[A-Za-z_]\w*|\.?\d(
 _COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//(?:\\\n|[^\n])*|/\*.*?\*/', re.DOTALL)
 _LAUNCH_OPEN, _LAUNCH_CLOSE = re.compile(r"\s*<<<"), re.compile(r">>>\s*\(")
 _VARIADIC = "__VA_ARGS__"
+MOST_TOKENS = 4_000_000
+"""That macros of one translation unit may come to; AITER's largest comes to a twentieth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ def preprocess(files: Iterable[tuple[str, str]], given: Iterable[str] = ()) -> l
     texts = []
     for file, text in files:
         reader = _Preprocessor(file, macros, fixed)
-        texts.append(reader.run(text))
+        try:
+            texts.append(reader.run(text))
+        except RecursionError as error:
+            raise CxxError(file, reader.line, "what is nested so deeply") from error
         macros = reader.macros
     return texts
 
@@ -74,6 +79,12 @@ class _Preprocessor:
         self._fixed = fixed
         self._line = 1
         self._conditions: list[tuple[bool, bool, bool]] = []  # taken now, taken before, around it taken
+        self._tokens = 0
+
+    @property
+    def line(self) -> int:
+        """Where it is."""
+        return self._line
 
     def run(self, text: str) -> str:
         out: list[str] = []
@@ -115,7 +126,10 @@ class _Preprocessor:
         elif name == "endif":
             self._pop(line)
         elif self._active() and name == "define":
-            defined, made = macro(rest)
+            try:
+                defined, made = macro(rest)
+            except ValueError as error:
+                raise CxxError(self._file, line, f"#define {rest[:80]}") from error
             if defined not in self._fixed:
                 self.macros[defined] = made
         elif self._active() and name == "undef" and rest not in self._fixed:
@@ -130,6 +144,8 @@ class _Preprocessor:
 
     def _condition(self, name: str, text: str) -> bool:
         if name != "if":
+            if not text:
+                raise CxxError(self._file, self._line, f"#{name} of nothing")
             return (text.split()[0] in self.macros) == (name == "ifdef")
         text = re.sub(
             r"\bdefined\s*(?:\(\s*(\w+)\s*\)|(\w+))", lambda m: str(int((m.group(1) or m.group(2)) in self.macros)), text
@@ -139,8 +155,8 @@ class _Preprocessor:
         bare = re.sub(r"!(?!=)", " not ", bare.replace("&&", " and ").replace("||", " or "))
         try:
             return bool(_integer(ast.parse(bare.strip(), mode="eval").body))
-        except (SyntaxError, ValueError) as error:
-            raise CxxError(self._file, self._line, f"the condition #if {text}") from error
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last: of a parser whose stack is full
+            raise CxxError(self._file, self._line, f"the condition #if {text[:200]}") from error
 
     def _expanded(self, text: str, line: int) -> str:
         self._line = line
@@ -149,6 +165,9 @@ class _Preprocessor:
     def _expand(self, tokens: list[str], hidden: frozenset[str], counts: bool = False) -> list[str]:
         out: list[str] = []
         at = 0
+        self._tokens += len(tokens)
+        if self._tokens > MOST_TOKENS:
+            raise CxxError(self._file, self._line, f"what macros expand to, more than {MOST_TOKENS:,} tokens,")
         while at < len(tokens):
             token = tokens[at]
             at += 1

@@ -138,7 +138,7 @@ ENDS = (
     _form("heuristic kernel", r"(?P<refusal>(?:get_heuristic_kernel\w*:?\s*)?cannot get heuristic kernel[^\n]{0,200})"),
     _form("no kernel", r"(?P<refusal>no kernel (?:found|for)[^\n]{0,160})"),
     _form("not supported", r"aiter[^\n]{0,80}?(?P<refusal>\S+ (?:is )?not supported[^\n]{0,120})"),
-    _form("assertionerror", r"^\W*(?:\S+ ){0,8}(?P<exception>AssertionError\b[^\n]{0,160})"),
+    _form("assertionerror", r"^\W*+(?:\S+ ){0,8}(?P<exception>AssertionError\b[^\n]{0,160})"),
     _form(
         "error:",
         r"(?:^|\s)(?P<exception>(?:Runtime|Value|Type|NotImplemented|Key|Attribute|Import)Error: [^\n]{1,200})",
@@ -201,7 +201,7 @@ _TAKEN_APART = 4
 """Matches of one form in one line that are looked at: folded lines hold several."""
 
 
-_VARYING = re.compile(r"[0-9a-f]*[0-9][0-9a-f]*")
+_VARYING = re.compile(r"(?<![a-f])[a-f]*+[0-9][0-9a-f]*")
 """What differs between lines that are alike: numbers, addresses, ids. In lower case."""
 
 MOST_KINDS = 20_000
