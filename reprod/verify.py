@@ -312,6 +312,8 @@ class ScriptVerdict:
             return "shows what it is for"
         if self._right_when_fixed and any(run.findings for run in self._as_found):
             return "goes wrong, which only a look at each byte shows here: the script itself ends well"
+        if any(run.stopped is not None for run in self.runs):
+            return "was stopped before it could show what it is for"
         return "does NOT show what it is for"
 
     @property

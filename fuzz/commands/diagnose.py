@@ -29,7 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a file, gzipped or not; - for standard input")
     command.add_argument("--aiter", metavar="PATH[@REV]", help="checkout of ROCm/aiter; REV overrules the log's")
     command.add_argument("--corpus", type=Path, metavar="DIR", help="known faults (those that come with aiterfuzz)")
-    command.add_argument("--seconds", type=seconds, default=75.0, metavar="S", help="time limit, script included (75)")
+    command.add_argument("--seconds", type=seconds, default=60.0, metavar="S", help="time limit, script included (60)")
     command.add_argument("--out", type=Path, metavar="DIR", help="write case.json, explain.txt, repro.py, diagnosis.txt there")
     command.add_argument("--no-script", action="store_true", help="do not run a script on the simulated GPU")
     command.set_defaults(command=run)

@@ -66,12 +66,13 @@ KERNELS = (
     ),
     _form("loadkernel", rf"LoadKernel:\s*(?P<kernel>{_SYMBOL})(?!\S*\s*hsaco)"),
     _form("hipmoduleload", r"hipModuleLoad(?:Data)?:?\s*\(?\S*?(?P<kernel_file>[\w.+-]+\.co)\b"),
+    _form("shadername", rf"ShaderName\s*:\s*(?P<kernel>{_SYMBOL})"),
     _form("getfunction", rf"GetFunction:\s*(?P<kernel>{_SYMBOL})"),
     _form("/hsa/", r"/hsa/+(?P<arch>gfx\d+\w*)/"),
     _form("hsa//", r"/hsa/+(?P<arch>gfx\d+\w*)/"),
     _form(".co", r"(?P<kernel_file>\b(?:mla|MLA)_[\w.+-]+\.co)\b"),
 )
-"""Which code was loaded. AITER prints it at a kernel's first use only."""
+"""Which code was loaded or launched. AITER prints it at a kernel's first use only, HIP (AMD_LOG_LEVEL=4) at each launch."""
 
 MACHINE = (
     _form("gfx9", r"\b(?P<arch>gfx9[0-9a-f]{2})\b"),

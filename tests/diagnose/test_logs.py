@@ -47,6 +47,7 @@ TOLD = (
     Told("debug_agent.log", QH64, "head-width", "F1"),
     Told("rocgdb.log", QH64, "head-width", "F1"),
     Told("queue_dump.log", QH64, "head-width", "O5", case=(("backend", "direct"),)),
+    Told("amd_log.log", QH64, "head-width", "O5", case=(("arch", "gfx942"),)),
     Told("drafts_32_heads.log", "mla_a8w8_qh32_qseqlen4_gqaratio32_ps", "head-width", "F2", case=(("max_seqlen_q", 4),)),
     Told("log_sum_exp.log", "mla_a8w8_qh32_qseqlen1_gqaratio32_lse_ps", "row-not-written", "O4"),
     Told("no_scale_null.log", "mla_a16w8_qh16_m16x4_n16x1_coex0_mask1_ps", "null-pointer", case=(("kv_scale", False),)),
@@ -71,6 +72,11 @@ TOLD = (
     Told("moe_fault.log", cannot="fmoe_bf16_blockscaleFp8_g1u1_vs_silu_32x384 (fused MoE)"),
     Told("no_clue.log", cannot="names no kernel, no model and no shape"),
 )
+
+
+def test_every_log_is_told_of() -> None:
+    told = {each.log for each in TOLD} | {"null_pointer_32_heads.log"}
+    assert told == {file.name for file in LOGS.iterdir()}
 
 
 @pytest.mark.parametrize("told", TOLD, ids=lambda told: told.log.removesuffix(".log"))

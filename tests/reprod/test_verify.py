@@ -174,6 +174,8 @@ def test_what_a_verdict_asks_for() -> None:
     assert not ScriptVerdict(SCRIPT, (ended(code=2), right)).shows
     assert "the script itself ends well" in ScriptVerdict(SCRIPT, (unnoticed, right)).in_words
     assert "does NOT" in ScriptVerdict(SCRIPT, (ended(code=0), right)).in_words
+    stopped = dataclasses.replace(ended(code=137), reports=(), stopped="stopped at its limit of 5 s")
+    assert ScriptVerdict(SCRIPT, (stopped,)).in_words == "was stopped before it could show what it is for"
     assert (unnoticed.code, wrong.code, right.code, ended(code=7).code) == (1, 1, 0, 7)
     fault = HardwareAbort("Memory access fault by GPU node-1 on address (nil).", 0, ())
     (report,) = wrong.reports
