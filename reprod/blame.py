@@ -148,7 +148,9 @@ def symptom(outcome: Outcome) -> str:
         if any(f.kind is kind for f in outcome.findings)
     ]
     if reached:
-        return said if cause.kind in _OVERRUNS else f"{said}, {' and '.join(reached)}"
+        return " and ".join(reached) if cause.kind in _OVERRUNS else f"{said}, {' and '.join(reached)}"
+    if cause.kind is FindingKind.ROW_NOT_WRITTEN:
+        return f"leaves {cause.tensor} unwritten"
     shown = {finding.kind for finding in outcome.findings}
     silent = next((kind for kind in _SILENT if kind in shown), None)
     return said if silent is None or cause.kind in _SILENT else f"{said} and {silent.row.symptom}"

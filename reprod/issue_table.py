@@ -13,6 +13,10 @@ from reprod.text import listed, markdown_table
 HEADER = ("what differs", "affected", "not affected", "refused", "another fault, or not known")
 
 
+LISTED_ROWS = "queries a request, each a row with a list"
+"""What is swept where each query has its own list of tokens: then max_seqlen_q is 1 for any number of them."""
+
+
 def affected_table(around: SweptSurroundings, case: Case) -> list[str]:
     """The table of a sweep around a case, with a line above that says what ran it."""
     introduction = f"Affected shapes, {_ran(around.ran)}, all else as in the smallest case:"
@@ -25,8 +29,9 @@ def _rows(around: SweptSurroundings, case: Case) -> Iterator[tuple[str, ...]]:
         yield _row(f"heads, q {q}, KV {kv}", effects)
     dimensions = dict.fromkeys(shape.dimension for shape in around.one_by_one)
     for dimension in dimensions:
+        name = LISTED_ROWS if case.topk and dimension == "max_seqlen_q" else dimension
         shapes = [(_value(dimension, shape.value), shape.effect) for shape in around.one_by_one if shape.dimension == dimension]
-        yield _row(dimension, shapes)
+        yield _row(name, shapes)
 
 
 def _row(what: str, shapes: Sequence[tuple[str, Effect]]) -> tuple[str, ...]:
