@@ -209,6 +209,14 @@ class FindingKind(RowedKind):
         ),
         advice="let the planner keep a remainder shorter than the query rows with the piece before",
     )
+    BEYOND_SEQUENCE = KindRow(  # a row is given tokens that are not its request's
+        name="beyond-sequence",
+        severities=(Severity.READ,),
+        title="Tokens beyond the request's end are attended to",
+        symptom="attends to tokens beyond the request's end",
+        reason="sizes and arguments hold, and the plan gives a row tokens that are not its request's",
+        advice="bound the planner's pieces by the request's own tokens",
+    )
     SPLIT_CAP = KindRow(  # more pieces than the reduction can hold
         name="split-cap",
         severities=(Severity.READ,),
@@ -286,14 +294,6 @@ class FindingKind(RowedKind):
         symptom="attends to KV tokens twice",
         reason="sizes and arguments hold, and the plan gives some tokens of a row to two pieces, so that they weigh double",
         advice="let the planner begin a piece where the one before it ends",
-    )
-    BEYOND_SEQUENCE = KindRow(  # a row is given tokens that are not its request's
-        name="beyond-sequence",
-        severities=(Severity.READ,),
-        title="Tokens beyond the request's end are attended to",
-        symptom="attends to tokens beyond the request's end",
-        reason="sizes and arguments hold, and the plan gives a row tokens that are not its request's",
-        advice="bound the planner's pieces by the request's own tokens",
     )
     MISPLACED_ROW = KindRow(  # a partial row that is merged into another row
         name="misplaced-row",

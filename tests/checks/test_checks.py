@@ -14,7 +14,7 @@ from backend.checks.check import check, check_call
 from backend.checks.coverage import check_coverage
 from backend.decision import Decision
 from backend.devices.model.device import ModelDevice
-from backend.findings import FindingKind
+from backend.findings import FindingKind, Party, in_causal_order
 from backend.host import BuiltIn
 from backend.path import Path
 from backend.serving.policy import decide
@@ -135,6 +135,18 @@ def test_coverage_sees_a_doctored_plan(
     items = doctor(one.plan.work_items)
     monkeypatch.setattr(type(one.plan), "work_items", property(lambda _: items))
     assert kind in {finding.kind for finding in check_coverage(one)}
+
+
+def test_what_a_kernel_reads_as_planned_is_the_planners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece that ends behind the last request's tokens: the kernel reads kv_indices past its end because it is told to."""
+    one = made(Case(num_head=32, kv_lens=(100, 3000, 64), backend="direct", mode=MetadataMode.FAST))
+    assert one.plan is not None
+    items = one.plan.work_items.copy()
+    items[-1, 5] += 2
+    monkeypatch.setattr(type(one.plan), "work_items", property(lambda _: items))
+    found = in_causal_order(check(ModelDevice().observe(one)))
+    assert (FindingKind.OUT_OF_BOUNDS_READ, "kv_indices") in {(each.kind, each.tensor) for each in found}
+    assert (found[0].kind, found[0].party) == (FindingKind.BEYOND_SEQUENCE, Party.PLANNER)
 
 
 def test_refusals_are_no_faults() -> None:

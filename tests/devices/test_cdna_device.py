@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
 from backend.cdna.decode.text import assembly_text
+from backend.cdna.machine import Machine
 from backend.child.ends import EndKind
 from backend.decision import Decision
 from backend.devices.cdna import address_space as spaces
-from backend.devices.cdna.device import CdnaDevice, instruction_limit
+from backend.devices.cdna.device import CdnaDevice, instruction_limit, machine_of
 from backend.errors import CannotRunError
 from backend.experiments.probes import backward
 from backend.findings import FindingKind, Party, Severity
@@ -224,6 +226,21 @@ def test_missing_waits_are_told_when_asked_for(tmp_path: Path) -> None:
     assert [note for note in told if note.startswith("missing wait, s")]
     # Registers are there at once on the machine, so nothing else tells of it.
     assert CdnaDevice(source).observe(launched).notes == observed(launched).notes
+
+
+def test_threads_do_not_share_a_machine() -> None:
+    """The gate judges with two threads; a machine's working memory is one run's."""
+    source, launch = installed_wheel(), made().launched
+
+    def mine() -> tuple[Machine, Machine]:
+        asked = source, launch.arch, launch.code_object, launch.symbol
+        return machine_of(*asked), machine_of(*asked)
+
+    with ThreadPoolExecutor(1) as other:
+        (here, again), (there, _) = mine(), other.submit(mine).result()
+    assert here is again
+    assert here is not there
+    assert here.kernel is there.kernel
 
 
 def test_a_code_object_that_the_source_lacks_is_named(tmp_path: Path) -> None:

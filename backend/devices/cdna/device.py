@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from backend.aiter.codefiles import CodeSource, installed_wheel, open_code
 from backend.call import Call
 from backend.case import Arch, OutputType
 from backend.cdna.bitmap import marked_runs
-from backend.cdna.code_object import load_code_object
+from backend.cdna.code_object import Kernel, load_code_object
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace, Region
 from backend.cdna.record import RecordOptions
@@ -202,24 +203,33 @@ def _unexplained(access: BadAccess) -> str:
     return ""
 
 
-@lru_cache(maxsize=64)
 def machine_of(source: CodeSource, arch: Arch, code_object: str, symbol: str) -> Machine:
-    """The machine of one kernel, compiled once.
+    """The machine of one kernel, compiled once; each thread has its own, since a machine is not for two at once.
 
     Raises CannotRunError where the source lacks the code object, or the code object is none, is for another architecture or
     has no such kernel. A code object that holds one kernel runs whatever its name: it was named by its blob id.
     """
+    return _machine_of_thread(threading.get_ident(), _kernel_of(source, arch, code_object, symbol))
+
+
+@lru_cache(maxsize=64)
+def _machine_of_thread(thread: int, kernel: Kernel) -> Machine:
+    return Machine(kernel)
+
+
+@lru_cache(maxsize=64)
+def _kernel_of(source: CodeSource, arch: Arch, code_object: str, symbol: str) -> Kernel:
     content = open_code(source, arch, code_object)
     with _named(source, code_object):
         loaded = load_code_object(content)
     if loaded.arch != arch:
         raise CannotRunError(f"code object {code_object} of {source.label}: given one for {loaded.arch}; needed: {arch}")
     if len(loaded.kernels) == 1:
-        return Machine(loaded.kernels[0])
+        return loaded.kernels[0]
     names = [kernel.name for kernel in loaded.kernels]
     if symbol not in names:
         raise CannotRunError(f"code object {code_object} of {source.label}: given kernels {names}; needed: {symbol}")
-    return Machine(loaded.kernel(symbol))
+    return loaded.kernel(symbol)
 
 
 @contextmanager
