@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from backend.case_fields import CaseField, fields_of, limited, row
 from backend.errors import UsageError
@@ -194,6 +195,21 @@ class Case:
         least=0,
         most=65536,
     )
+    cp_world_size: int = row(
+        0,
+        "ranks of a context-parallel group, to which KV is dealt token by token (2026-08 on); 0: no group",
+        least=0,
+        most=64,
+        word="ranks",
+    )
+    cp_rank: int = row(
+        0,
+        "which rank of the group this is: it holds every cp_world_size-th token, from token cp_rank of a request on",
+        least=0,
+        most=63,
+        below="cp_world_size",
+        word="rank",
+    )
     spare_indices: int = row(
         0, "entries of kv_indices behind the last that is used, which hold -1", least=0, most=65536, word="spare indices"
     )
@@ -216,6 +232,9 @@ class Case:
         if self.query_lens is not None:
             fits = len(self.query_lens) == batch and all(1 <= n <= self.max_seqlen_q for n in self.query_lens)
             _require("query_lens", self.query_lens, fits, f"{batch} entries in 1..max_seqlen_q={self.max_seqlen_q}")
+        for name, limit in _BELOW:
+            most = max(getattr(self, limit) - 1, 0)
+            _require(name, getattr(self, name), getattr(self, name) <= most, f"0..{most}, with {limit} {getattr(self, limit)}")
         _require("graph_batch", self.graph_batch, self.graph_batch is None or self.graph_batch >= batch, f">= batch {batch}")
 
     @property
@@ -237,9 +256,22 @@ class Case:
         """Query rows of each request."""
         return self.query_lens if self.query_lens is not None else (self.max_seqlen_q,) * self.batch
 
+    def with_field(self, name: str, value: object) -> Case:
+        """A copy with one field changed, and what must stay below it brought there."""
+        changes: dict[str, Any] = {name: value, **{each: getattr(self, each) for each, limit in _BELOW if limit == name}}
+        keep_below(changes)
+        return self.replace(**changes)
+
     def replace(self, **changes: object) -> Case:
         """A copy with some fields changed; raises UsageError where the result is not a valid case."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+def keep_below(fields: dict[str, Any]) -> None:
+    """Brings what must stay below another field's value there. fields: of a case by name, those left out being neutral."""
+    for name, limit in _BELOW:
+        if name in fields:
+            fields[name] %= max(fields.get(limit, 0), 1)
 
 
 def _require(field: str, given: object, holds: bool, allowed: str) -> None:
@@ -254,3 +286,4 @@ ORDINARY: tuple[CaseField, ...] = tuple(each for each in FIELDS if each.ordinary
 """Those that are drawn by themselves, over the values that a specification names."""
 
 _LIMITED = limited(FIELDS)
+_BELOW = tuple((each.name, each.below) for each in FIELDS if each.below)

@@ -35,6 +35,7 @@ class CaseField:
     argument: keyword of aiter.mla.mla_decode_fwd that is handed its value where that is not neutral, "" for none.
     special: drawn and mutated together with other fields, by code of its own (fuzz/strategies.py, fuzz/campaign/mutate.py).
     of_model: a dimension of the model, which a framework has no say in and takes as it is.
+    below: name of the field whose value it stays below (0 where that is 0), "" for none.
     shrunk: place among the fields that shrinking makes smaller one by one, of equals the first to stand; None: never by itself.
     """
 
@@ -50,6 +51,7 @@ class CaseField:
     argument: str = ""
     special: bool = False
     of_model: bool = False
+    below: str = ""
     shrunk: int | None = 100
     name: str = ""
     kind: Any = None

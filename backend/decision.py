@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments
 from backend.case import Case, MetadataMode
@@ -18,7 +19,8 @@ class Decision:
     """The three calls of one decode step and what the backend knows of the batch.
 
     kv_lens, query_lens: KV tokens and q rows of every request that is run, graph padding included, so that
-    len(kv_lens) is the batch that the kernels see; the first case.batch of them are the case's own.
+    len(kv_lens) is the batch that the kernels see; the first case.batch of them are the case's own. Of a rank of a
+    context-parallel group kv_lens are the tokens that it holds.
     topk: 0, or the entries of kv_indices that each query row has for its list; every row is then a request of one row.
     head_repeat: how often q's heads are repeated to reach the kernel's minimum (4 heads: 4, 8 heads: 2).
     sizing and planning are None exactly where mode is NON_PERSISTENT; decode.metadata is always None here (AITER's
@@ -45,6 +47,20 @@ class Decision:
             return self.decode.kv_indptr
         return np.arange(len(self.kv_lens) + 1, dtype=np.int32) * np.int32(self.topk)
 
+    def visible(self) -> npt.NDArray[np.int64]:
+        """How many tokens of its request each query row sees, from the first on: [rows] of all requests, one after the other.
+
+        Under the causal mask row r of n sees all but the last n - 1 - r. A rank of a context-parallel group sees of the tokens
+        that it holds those that are not behind the row's own place among all tokens.
+        """
+        decode, rows = self.decode, self.query_lens
+        if not decode.option("causal", default=True):
+            return np.repeat(np.asarray(self.kv_lens, np.int64), rows)
+        if decode.g_kv_indptr is None:
+            return seen_under_mask(self.kv_lens, rows)
+        seen = seen_under_mask(np.diff(decode.g_kv_indptr), rows)
+        return np.clip((seen - 1 - decode.cp_rank) // decode.cp_world_size + 1, 0, np.repeat(self.kv_lens, rows))
+
     @property
     def held_pages(self) -> Int32Array:
         """The entries of kv_indices that are a request's, in their order."""
@@ -53,6 +69,14 @@ class Decision:
             return indices[: max(int(self.decode.kv_indptr[-1]), 0)]
         place = np.arange(len(indices)) % self.topk
         return indices[place < np.repeat(self.kv_lens, self.topk)[: len(indices)]]
+
+
+def seen_under_mask(tokens: npt.ArrayLike, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Tokens that each row sees: row r of n sees all but the last n - 1 - r of its request's; [all rows] int64."""
+    each, length = np.asarray(rows, np.int64), np.asarray(tokens, np.int64)
+    row = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+    seen: npt.NDArray[np.int64] = np.maximum(np.repeat(length - each + 1, each) + row, 0)
+    return seen
 
 
 @dataclass(frozen=True, slots=True)

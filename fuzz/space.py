@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from backend.case import MAX_KV_LEN, ORDINARY, Arch, Case, DType, MetadataMode
+from backend.case import FIELDS, MAX_KV_LEN, ORDINARY, Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from backend.serving.bounds import AllocatedFor, ServedBounds, TensorTypes
 from backend.serving.registry import bounds_of
@@ -17,7 +17,7 @@ SHAPES = {"tp1": 1, "tp2": 2, "tp4": 4, "tp8": 8}
 DEFAULT_MAX_TOKENS = 1 << 20
 """KV tokens of a batch: the page table is one int32 a token, so this bounds a case at 4 MiB."""
 
-_VALID_CASE = Case(num_head=16, kv_lens=(1,))
+_ROWS = {row.name: row for row in FIELDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class CaseSpace:
             *self.options,
         ):
             for value in values:
-                _VALID_CASE.replace(**{field: value})  # a Case knows what its fields may be, and complains
+                _ROWS[field].check(value)  # a Case knows what its fields may be, and complains
         rows = max(self.query_rows)
         limits = (
             ("largest batch", self.max_batch, 1 <= self.max_batch <= 65536, "1..65536"),

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, Case, MetadataMode, PageOrder
+from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, Case, MetadataMode, PageOrder, keep_below
 from backend.serving.bounds import AllocatedFor, TensorTypes
 from fuzz.space import CaseSpace
 
@@ -90,6 +90,7 @@ def _cases(draw: Draw, tables: _Tables) -> Case:
     graph_batch = _pick(draw, tables.graphs_from(batch)) if space.graphs else None
     num_cu = _pick(draw, COMPUTE_UNITS[arch])
     options: dict[str, Any] = {name: _pick(draw, values) for name, values in space.options}
+    keep_below(options)
     latent, rope = options.get("kv_lora_rank", V_HEAD_DIM), options.get("qk_rope_head_dim", QK_HEAD_DIM - V_HEAD_DIM)
     first_page, page_order = _pick(draw, pool_starts(page_size * (latent + rope) * kv_dtype.itemsize, space.far_pools))
     return Case(

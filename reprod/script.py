@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from string import Template
 
+import numpy as np
+
+from backend.aiter.arguments import DecodeArguments
 from backend.aiter.release import release
 from backend.case import Arch, OutputType, PageOrder
 from backend.decision import Decision
@@ -91,12 +94,17 @@ def nightly_text(outcome: Outcome, fix: Fix | None) -> str:
 
 
 def _tags(outcome: Outcome, decision: Decision) -> set[str]:
+    in_group = decision.decode.g_kv_indptr is not None
+    causal = "group causal" if in_group else "causal"
+    mask = "sparse" if decision.topk else causal if decision.decode.option("causal", default=True) else "not causal"
     return {
         "unwritten" if shows_unwritten_memory(outcome) else "no unwritten memory",
         "persistent" if decision.sizing is not None else "non-persistent",
         "until 2025" if decision.case.release.startswith("2025") else "since 2026",
         "lse" if decision.decode.return_lse else "no lse",
-        "sparse" if decision.topk else "causal" if decision.decode.option("causal", default=True) else "not causal",
+        mask,
+        "group" if in_group else "no group",
+        "group causal" if mask == "group causal" else "own tokens",
         "all tokens" if not decision.topk else "sparse",
         "q_scale" if decision.decode.q_scale else "no q_scale",
         "kv_scale" if decision.decode.kv_scale else "no kv_scale",
@@ -219,6 +227,7 @@ def _constants(decision: Decision) -> dict[str, str]:
         "KV_LENS": lengths(case.kv_lens if decision.topk else decision.kv_lens),
         "QUERY_LENS": lengths(case.rows() if decision.topk else decision.query_lens),
         **({"TOPK": decision.topk} if decision.topk else {}),
+        **_group(decode),
         **({"SPARE_INDICES": case.spare_indices} if case.spare_indices else {}),
         "MAX_SEQLEN_Q": decode.max_seqlen_q,
         "PAGE_SIZE": decode.page_size,
@@ -253,6 +262,14 @@ def _constants(decision: Decision) -> dict[str, str]:
 
 MOST_RED_ZONE = 16
 """MiB: a wild index reaches gibibytes far, and a zone on both sides of a dozen tensors must fit a GPU that others use too."""
+
+
+def _group(decode: DecodeArguments) -> dict[str, object]:
+    """Of a rank of a context-parallel group."""
+    if decode.g_kv_indptr is None:
+        return {}
+    lens = lengths([int(length) for length in np.diff(decode.g_kv_indptr)])
+    return {"TOKENS_OF_ALL_RANKS": lens, "CP_WORLD_SIZE": decode.cp_world_size, "CP_RANK": decode.cp_rank}
 
 
 def _red_zone(outcome: Outcome) -> int:

@@ -260,7 +260,7 @@ def _smaller(field: CaseField, case: Case) -> Iterator[Case]:
     value = getattr(case, field.name)
     if field.size(value) == 0:
         return
-    yield from (case.replace(**{field.name: each}) for each in _nearer(field, value))
+    yield from (case.with_field(field.name, each) for each in _nearer(field, value))
 
 
 def _nearer(field: CaseField, value: Any) -> Iterator[Any]:

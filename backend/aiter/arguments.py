@@ -91,6 +91,9 @@ class DecodeArguments:
     metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
     num_kv_splits: None lets AITER choose. page_size: second dimension of kv_buffer.
     q_scale, kv_scale: whether they are handed over; where no type is fp8 it makes no difference.
+    g_kv_indptr, cp_world_size, cp_rank: of a rank of a context-parallel group, whose kv_indptr and kv_indices name the tokens
+    that it holds (token j of them is token j * cp_world_size + cp_rank of the request); g_kv_indptr counts all tokens, None
+    for a call of no such rank. Arguments of 2026-08 on.
     options: further keyword arguments, those alone that differ from AITER's defaults, as (name, value).
     """
 
@@ -115,6 +118,9 @@ class DecodeArguments:
     qk_head_dim: int = QK_HEAD_DIM
     v_head_dim: int = V_HEAD_DIM
     o_dtype: OutputType = OutputType.BF16
+    g_kv_indptr: Int32Array | None = None
+    cp_world_size: int = 1
+    cp_rank: int = 0
 
     def option(self, name: str, default: object) -> object:
         """The value of a keyword argument; `default` is AITER's own."""

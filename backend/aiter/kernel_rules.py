@@ -17,7 +17,7 @@ from backend.case import Arch, DType
 class KernelKey(NamedTuple):
     """What the launcher is called with, after folding. gqa_ratio: q heads a KV head (there is one KV head).
 
-    causal: as the caller asks for it.
+    causal: as the caller asks for it. round_robin: the call of a rank of a context-parallel group.
     """
 
     q_dtype: DType
@@ -27,6 +27,7 @@ class KernelKey(NamedTuple):
     max_seqlen_q: int
     return_lse: bool
     causal: bool = True
+    round_robin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

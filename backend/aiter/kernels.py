@@ -22,7 +22,10 @@ from backend.errors import CannotRunError
 
 
 class TableKey(NamedTuple):
-    """Columns that AITER's launcher compares. max_seqlen_q 0: a row for any; causal: 1 under the mask of a causal call."""
+    """Columns that AITER's launcher compares. max_seqlen_q 0: a row for any; causal: 1 under the mask of a causal call.
+
+    cprr: for a rank of a context-parallel group (round robin).
+    """
 
     q_dtype: str
     kv_dtype: str
@@ -31,6 +34,7 @@ class TableKey(NamedTuple):
     max_seqlen_q: int
     causal: int
     lse: bool
+    cprr: bool = False
 
 
 class TableRow(NamedTuple):
@@ -105,7 +109,14 @@ def _table_key(key: KernelKey, asked: Route, table: KernelTable) -> TableKey:
     # The mask of a single query hides nothing: the launcher then asks for the masked kernel whatever the caller says.
     causal = int(bool(table.causal) and (key.causal or key.max_seqlen_q == 1))
     return TableKey(
-        str(key.q_dtype), str(key.kv_dtype), asked.gqa_ratio, asked.persistent, asked.max_seqlen_q, causal, asked.lse
+        q_dtype=str(key.q_dtype),
+        kv_dtype=str(key.kv_dtype),
+        gqa_ratio=asked.gqa_ratio,
+        persistent=asked.persistent,
+        max_seqlen_q=asked.max_seqlen_q,
+        causal=causal,
+        lse=asked.lse,
+        cprr=key.round_robin,
     )
 
 
@@ -113,14 +124,14 @@ def describe_key(key: TableKey) -> str:
     """A table key in the words of mla_asm.csv's header."""
     return (
         f"qType={key.q_dtype} kvType={key.kv_dtype} Gqa={key.gqa_ratio} ps={key.persistent:d} "
-        f"qSeqLen={key.max_seqlen_q} causal={key.causal} lse={key.lse:d}"
+        f"qSeqLen={key.max_seqlen_q} causal={key.causal} lse={key.lse:d}" + (" cprr=1" if key.cprr else "")
     )
 
 
 @cache
 def built_in_table(release: Release, arch: Arch) -> KernelTable:
     """The table that a release ships (2025-11: what its launcher has compiled in)."""
-    rows = [row for row in read_table(release.launcher.table) if row["arch"] == arch and row["cprr"] == "0"]
+    rows = [row for row in read_table(release.launcher.table) if row["arch"] == arch]
     entries = []
     for row in rows:
         key = TableKey(
@@ -131,6 +142,7 @@ def built_in_table(release: Release, arch: Arch) -> KernelTable:
             int(row["max_seqlen_q"]),
             int(row["causal"]),
             row["lse"] == "1",
+            row["cprr"] == "1",
         )
         entries.append((key, TableRow(row["symbol"], row["code_object"], row["blob_id"])))
     return _table(f"release {release.name} on {arch}", int(release.launcher.asks_for_causal), entries)
@@ -147,7 +159,7 @@ def source_table(source: CodeSource, arch: Arch) -> KernelTable | None:
 
 
 def parse_kernel_csv(text: str, label: str, causal: int) -> KernelTable:
-    """AITER's mla_asm.csv without its prefill rows and context-parallel rows; columns that a revision lacks are 0.
+    """AITER's mla_asm.csv without its prefill rows; columns that a revision lacks are 0.
 
     causal: see KernelTable. Raises CannotRunError for a row that is not one.
     """
@@ -159,11 +171,19 @@ def parse_kernel_csv(text: str, label: str, causal: int) -> KernelTable:
         try:
             if (row := next(reader, None)) is None:
                 break
-            if int(row.get("prefill") or 0) or int(row.get("cprr") or 0):
+            if int(row.get("prefill") or 0):
                 continue
-            flags = {name: int(row.get(name) or 0) for name in ("ps", "causal", "lse")}
-            gqa_ratio, qlen = int(row["Gqa"]), int(row["qSeqLen"])
-            key = TableKey(row["qType"], row["kvType"], gqa_ratio, bool(flags["ps"]), qlen, flags["causal"], bool(flags["lse"]))
+            flags = {name: int(row.get(name) or 0) for name in ("ps", "causal", "lse", "cprr")}
+            key = TableKey(
+                q_dtype=row["qType"],
+                kv_dtype=row["kvType"],
+                gqa_ratio=int(row["Gqa"]),
+                persistent=bool(flags["ps"]),
+                max_seqlen_q=int(row["qSeqLen"]),
+                causal=flags["causal"],
+                lse=bool(flags["lse"]),
+                cprr=bool(flags["cprr"]),
+            )
             # AITER's map is keyed by symbol: a second row of one symbol is dropped.
             entries.setdefault(row["knl_name"], (key, TableRow(row["knl_name"], row["co_name"], None)))
         except (KeyError, TypeError, ValueError, csv.Error) as error:

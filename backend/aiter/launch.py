@@ -20,7 +20,7 @@ from backend.aiter.kernargs import Kernarg, KernargValue, layout, pack
 from backend.aiter.kernel_rules import KernelKey
 from backend.aiter.kernels import KernelChoice, NoKernel, TableKey, choose_kernel, source_table
 from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_stage
-from backend.aiter.release import Release
+from backend.aiter.release import PublicCalls, Release
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import ELEMENT_OF, ELEMENT_OF_OUTPUT, ElementType, TensorSpec
 from backend.case import Arch, DType
@@ -145,6 +145,9 @@ def launch(
         q_scale=arguments.q_scale,
         kv_scale=arguments.kv_scale,
         qk_head_dim=arguments.qk_head_dim,
+        round_robin=arguments.g_kv_indptr is not None,
+        cp_world_size=arguments.cp_world_size,
+        cp_rank=arguments.cp_rank,
     )
     plan = _plan(release, device, source, shape, folded)
     if isinstance(plan, Refusal):
@@ -213,6 +216,9 @@ class _Shape(NamedTuple):
     q_scale: bool
     kv_scale: bool
     qk_head_dim: int
+    round_robin: bool
+    cp_world_size: int
+    cp_rank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +253,20 @@ def _plan(
         max_seqlen_q=queries,
         return_lse=shape.return_lse,
         causal=shape.causal,
+        round_robin=shape.round_robin,
     )
     table = None if source is None else source_table(source, device.arch)
     if not shape.causal and not (release.launcher.asks_for_causal if table is None else table.causal):
         return Refusal(
             "mla_decode_fwd", f"{f'release {release.name}' if table is None else table.label} has no argument causal"
         )
+    has_ranks = release.public_calls is PublicCalls.CONTEXT_PARALLEL
+    if not has_ranks and (shape.round_robin or (shape.cp_world_size, shape.cp_rank) != (1, 0)):
+        return Refusal("mla_decode_fwd", f"release {release.name} has no arguments g_kv_indptr, cp_world_size, cp_rank")
     ends = release.launcher.checks_end_process
+    if shape.round_robin and not 0 <= shape.cp_rank < shape.cp_world_size:
+        reason = "cp_rank must be in [0, cp_world_size) when g_kv_indptr is provided"
+        return Refusal("mla_decode_stage1_asm_fwd", reason, ends_process=ends)
     missing = _missing_scale(release, shape)
     if missing is not None:
         return Refusal("mla_decode_stage1_asm_fwd", missing, ends_process=ends)
@@ -261,6 +274,7 @@ def _plan(
     if isinstance(kernel, NoKernel):
         return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key, ends_process=ends)
     values = kernarg_values(release, key, kernel, shape.page_size, shape.splits, shape.qk_head_dim)
+    values |= {"s_cp_world_size": max(shape.cp_world_size, 1), "s_cp_rank": max(shape.cp_rank, 0)}
     if shape.kv_dtype is DType.FP8 and shape.q_dtype is not DType.FP8 and not shape.kv_scale:
         values["ptr_KVSCALE"] = 0  # the launcher leaves it null, and no kernel asks
     return _Plan(
@@ -311,7 +325,7 @@ def kernarg_values(
         "ptr_KVSCALE": "kv_scale" if fp8_q or fp8_kv else unset,
         "out_16_nosplit": splits if passes_o else release.launcher.out_16_nosplit(splits),
         "ptr_LSEP": "final_lse" if key.return_lse else 0,
-        "ptr_GKVTP": 0,
+        "ptr_GKVTP": "g_kv_indptr" if key.round_robin else 0,
         "s_cp_world_size": 1,
         "s_cp_rank": 0,
     }
@@ -425,6 +439,8 @@ def _add_call_tensors(tensors: dict[str, TensorSpec], arguments: DecodeArguments
     tensors["kv_scale"] = _SCALE
     if arguments.return_lse:
         tensors["final_lse"] = TensorSpec((rows, heads), ElementType.F32)
+    if arguments.g_kv_indptr is not None:
+        tensors["g_kv_indptr"] = TensorSpec((len(arguments.g_kv_indptr),), ElementType.I32)
 
 
 def _launch(

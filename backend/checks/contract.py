@@ -152,8 +152,9 @@ def _page_ids(call: Call) -> Iterator[Finding]:
 
 
 def _short_sequences(call: Call) -> Iterator[Finding]:
-    decision = call.decision
-    for row, (kv_len, query_len) in enumerate(zip(decision.kv_lens, decision.query_lens, strict=True)):
+    decision, of_all = call.decision, call.decode.g_kv_indptr
+    kv_lens = decision.kv_lens if of_all is None else np.diff(of_all).tolist()  # what one rank of a group holds may be less
+    for row, (kv_len, query_len) in enumerate(zip(kv_lens, decision.query_lens, strict=True)):
         if kv_len < query_len and kv_len > 0:
             padding = row >= decision.case.batch
             message = f"request {row}{' (graph padding)' if padding else ''} has {kv_len} KV tokens for {query_len} query rows"

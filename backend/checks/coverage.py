@@ -46,8 +46,7 @@ def row_space(call: Call) -> RowSpace:
     rows_of = query_lens * launch.fold
     request = np.repeat(np.arange(len(kv_lens)), rows_of)
     token = (np.arange(len(request)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of)) % query_lens[request]
-    hidden = (query_lens[request] - 1 - token) * bool(decode.option("causal", default=True))
-    visible = np.maximum(kv_lens[request] - hidden, 0)
+    visible = decision.visible()[(np.cumsum(query_lens) - query_lens)[request] + token]
     begin = starts[request]
     least = begin + (visible + page - 1) // page
     most = begin + pages[request]

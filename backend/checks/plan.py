@@ -30,10 +30,11 @@ def check_pieces(call: Call) -> list[Finding]:
     """A piece [kv0, kv1) must hold at least qlen tokens and end after it begins.
 
     Kernels that mask by kv_offset divide by a sum over nothing where a piece has fewer tokens than its rows (aiter#2106).
-    A request that is itself shorter than its rows is the caller's fault and is reported as such, not here.
+    A request that is itself shorter than its rows is the caller's fault and is reported as such, not here. The kernels of a
+    context-parallel rank leave 0 and -inf for a row that sees nothing.
     """
     plan, decode = call.plan, call.decode
-    if plan is None or plan.rejected or not len(plan.work_items):
+    if plan is None or plan.rejected or not len(plan.work_items) or decode.g_kv_indptr is not None:
         return []
     items = plan.work_items
     rows = items[:, 3] - items[:, 2]
@@ -41,7 +42,7 @@ def check_pieces(call: Call) -> list[Finding]:
     short = tokens < (1 if decode.max_seqlen_q == 1 else np.minimum(rows, decode.max_seqlen_q))
     if not short.any():
         return []
-    short &= _request_length(call, items[:, 4]) >= decode.max_seqlen_q
+    short &= _request_length(call, items[:, 2]) >= decode.max_seqlen_q
     if not short.any():
         return []
     at = int(np.argmax(short))
@@ -54,11 +55,13 @@ def check_pieces(call: Call) -> list[Finding]:
     return [Finding(kind, kind.severity, party, plan.stage, "work_info_set", message, figures)]
 
 
-def _request_length(call: Call, first_page: np.ndarray) -> np.ndarray:
-    """KV tokens of the request that each page position belongs to."""
-    lens = np.asarray(call.decision.kv_lens, np.int64)
-    request = np.searchsorted(call.decision.list_indptr, first_page, side="right") - 1
-    return lens[np.clip(request, 0, len(lens) - 1)]
+def _request_length(call: Call, first_row: np.ndarray) -> np.ndarray:
+    """KV tokens of the request whose rows an item begins with: an empty request begins in kv_indptr where the next one does."""
+    assert call.plan is not None
+    decision = call.decision
+    ends = np.cumsum(np.asarray(decision.query_lens, np.int64) * call.plan.fold)
+    request = np.searchsorted(ends, first_row, side="right")
+    return np.asarray(decision.kv_lens, np.int64)[np.clip(request, 0, len(ends) - 1)]
 
 
 def _overruns(call: Call) -> Iterator[Finding]:

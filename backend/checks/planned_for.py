@@ -45,6 +45,9 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
             f"planned with max_seqlen_qo {planning.max_seqlen_qo} query rows a request, decoded with {decode.max_seqlen_q}"
         )
         yield PlannedOtherwise("max_seqlen_q", message)
+    if planning.is_cp_round_robin != (decode.g_kv_indptr is not None):
+        given, for_decode = planning.is_cp_round_robin, "with" if decode.g_kv_indptr is not None else "without"
+        yield PlannedOtherwise("is_cp_round_robin", f"planned with is_cp_round_robin {given}, decoded {for_decode} g_kv_indptr")
     rows = np.diff(planning.qo_indptr) if planning.topk < 0 else np.zeros(0)  # lists: each row is planned by itself
     if planning.uni_seqlen_qo > 0 and len(rows) and (rows != planning.uni_seqlen_qo).any():
         at = int(np.argmax(rows != planning.uni_seqlen_qo))

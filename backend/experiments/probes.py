@@ -13,6 +13,7 @@ from functools import cache
 from itertools import product
 
 from backend.aiter.codefiles import CodeSource
+from backend.aiter.release import PublicCalls
 from backend.aiter.release import release as release_of
 from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
@@ -50,7 +51,10 @@ def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reac
     found: dict[str, tuple[Arch, str, list[Case]]] = {}
     lse = (False, True) if release_of(release).has_return_lse else (False,)
     modes = (MetadataMode.FAST, MetadataMode.NON_PERSISTENT)
-    for arch, heads, queries, q, kv, mode, asks in product(Arch, HEADS, QUERIES, DType, DType, modes, lse):
+    groups = (0, 2) if release_of(release).public_calls is PublicCalls.CONTEXT_PARALLEL else (0,)
+    for world, arch, heads, queries, q, kv, mode, asks in product(groups, Arch, HEADS, QUERIES, DType, DType, modes, lse):
+        if world and mode is MetadataMode.NON_PERSISTENT:
+            continue  # AITER has no such kernel
         case = Case(
             heads,
             (40, 40),
@@ -62,6 +66,7 @@ def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reac
             backend="direct",
             mode=mode,
             return_lse=asks,
+            cp_world_size=world,
         )
         made = made_of(case, source)
         if made is not None:
@@ -119,16 +124,26 @@ def random_case(kernel: ReachedKernel, random_: random.Random) -> Case:
         kv_lens=lens,
         query_lens=tuple(random_.randint(1, queries) for _ in range(batch)) if ragged else None,
         mode=random_.choice(_modes(kernel, base)),
-        page_size=random_.choice((1, 1, 1, 16, 64)),
+        page_size=1 if base.cp_world_size else random_.choice((1, 1, 1, 16, 64)),
         num_cu=random_.choice((0, 8, 20)),
         first_page=random_.choice((0, 0, 3, 100)),
         page_order=random_.choice(tuple(PageOrder)),
+        **_rank(base, random_),
     )
+
+
+def _rank(base: Case, random_: random.Random) -> dict[str, int]:
+    if not base.cp_world_size:
+        return {}
+    world = random_.choice((1, 2, 3, 8))
+    return {"cp_world_size": world, "cp_rank": random_.randrange(world)}
 
 
 def _modes(kernel: ReachedKernel, base: Case) -> tuple[MetadataMode, ...]:
     if not kernel.persistent:
         return (MetadataMode.NON_PERSISTENT,)
+    if base.cp_world_size:
+        return (MetadataMode.FAST,)
     fake = (MetadataMode.FAKE,) * 2 if release_of(base.release).has_v1_0 else ()
     return (MetadataMode.FAST,) * 4 + fake + (MetadataMode.GREEDY,)
 

@@ -251,10 +251,7 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
 
     replayed: the call is a graph's. Its tensors were sliced for the batch of the capture, and a replay reads through the
     same address as far as its own kv_indptr says; so kv_indices is taken that far, where the allocation has it.
-    Raises UnmodelledError for a call of a context-parallel rank, whose mask goes by global positions.
     """
-    if given.get("g_kv_indptr") is not None or given.get("cp_world_size", 1) > 1:
-        raise UnmodelledError("mla_decode_fwd for a context-parallel rank (g_kv_indptr): its kernels have no model")
     q, kv = given["q"], given["kv_buffer"]
     splits = given.get("num_kv_splits")
     kv_indptr = words_read(given["kv_indptr"])
@@ -280,6 +277,9 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         qk_head_dim=int(kv.shape[-1]),
         v_head_dim=int(given["o"].shape[-1]),
         o_dtype=output_type(given["o"].dtype),
+        g_kv_indptr=None if given.get("g_kv_indptr") is None else words_read(given["g_kv_indptr"]),
+        cp_world_size=int(given.get("cp_world_size", 1)),
+        cp_rank=int(given.get("cp_rank", 0)),
         options=tuple(
             (field.argument, given[field.argument])
             for field in FIELDS

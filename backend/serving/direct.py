@@ -13,6 +13,8 @@ def direct(case: Case) -> Choice:
         raise CaseRefused(
             "topk: lists of tokens are planned in fast mode alone, of pages of one token, with as many rows for every request"
         )
+    if case.cp_world_size and (case.page_size > 1 or case.topk):
+        raise CaseRefused("cp_world_size: tokens are dealt to ranks one by one, so a page holds one, and no list names them")
     splits = {MetadataMode.FAKE: DIRECT_FAKE_SPLITS}.get(mode)
     return Choice(
         mode=mode,

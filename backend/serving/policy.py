@@ -134,7 +134,8 @@ def assemble(case: Case, choice: Choice) -> Decision:
     """Builds the index tensors of the batch and AITER's three calls from a choice."""
     settled = _settled(case, choice)
     padding = (case.graph_batch or case.batch) - case.batch
-    kv_lens = case.kv_lens + (settled.padding_kv_len,) * padding
+    whole_lens = case.kv_lens + (settled.padding_kv_len,) * padding
+    kv_lens = of_rank(whole_lens, case)
     query_lens = case.rows() + (case.max_seqlen_q,) * padding
     page = choice.kernel_page_size
     lens = np.asarray(kv_lens, np.int64)
@@ -166,6 +167,9 @@ def assemble(case: Case, choice: Choice) -> Decision:
         qk_head_dim=case.qk_head_dim,
         v_head_dim=case.kv_lora_rank,
         o_dtype=case.o_dtype,
+        g_kv_indptr=_indptr(np.asarray(whole_lens, np.int64)) if case.cp_world_size else None,
+        cp_world_size=case.cp_world_size or 1,
+        cp_rank=case.cp_rank,
         options=tuple(
             (field.argument, getattr(case, field.name))
             for field in ORDINARY
@@ -202,9 +206,16 @@ def assemble(case: Case, choice: Choice) -> Decision:
         intra_batch_mode=sizing.intra_batch_mode,
         q_dtype=settled.metadata_q_dtype,
         kv_dtype=settled.metadata_kv_dtype,
+        is_cp_round_robin=case.cp_world_size > 0,
     )
     decision = Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, sizing, planning, decode)
     return with_lists(decision, case.topk) if case.topk else decision
+
+
+def of_rank(lengths: tuple[int, ...], case: Case) -> tuple[int, ...]:
+    """Tokens of each request that the case's rank holds, of all its tokens: every cp_world_size-th, from token cp_rank on."""
+    world = case.cp_world_size or 1
+    return tuple(max(length - case.cp_rank + world - 1, 0) // world for length in lengths)
 
 
 def _captured_splits(case: Case, choice: Choice) -> int | None:

@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
-from backend.case import Case, PageOrder
+from backend.case import Case, PageOrder, keep_below
 from backend.serving.bounds import AllocatedFor
 from fuzz.space import CaseSpace
 from fuzz.strategies import COMPUTE_UNITS, LENGTH_EDGES, OFFSETS, batches, graph_batches, pool_limit, pool_starts
@@ -123,6 +123,7 @@ class Mutator:
         if fields["query_lens"] is not None:
             known = fields["query_lens"]
             fields["query_lens"] = tuple(min(known[i % len(known)], rows) for i in range(batch)) if rows > 1 else None
+        keep_below(fields)
         if fields["num_cu"] not in COMPUTE_UNITS[fields["arch"]]:
             fields["num_cu"] = 0
         if fields["first_page"] * _page_bytes(fields) >= pool_limit(space.far_pools):

@@ -44,6 +44,8 @@ def build(call: Call, values: Mapping[str, npt.NDArray[Any]] | None = None) -> t
         "q_scale": np.ones(1, np.float32),
         "kv_scale": np.ones(1, np.float32),
     }
+    if decode.g_kv_indptr is not None:
+        contents["g_kv_indptr"] = decode.g_kv_indptr
     planned = call.plan.buffers if call.plan is not None else {}
     for name, spec in launch.tensors.items():
         if name in launch.aliases or name == "work_meta_data":

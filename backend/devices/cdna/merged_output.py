@@ -27,11 +27,13 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergedOutputs:
-    """o as the caller gets it. values: [queries, heads of the model, 512]; unwritten: [queries, heads], heads of a query that
-    no stage has written whole."""
+    """o and final_lse as the caller gets them. values: [queries, heads of the model, 512]; unwritten: [queries, heads], heads
+    of a query that no stage has written whole. lse: [queries, heads] float32, NaN where nobody wrote; None: not returned.
+    """
 
     values: Doubles
     unwritten: BoolArray
+    lse: FloatArray | None
 
 
 def outputs(call: Call, space: AddressSpace) -> MergedOutputs:
@@ -39,10 +41,28 @@ def outputs(call: Call, space: AddressSpace) -> MergedOutputs:
     heads, width = call.launched.heads_in_kernel, call.launched.v_head_dim
     o = _contents(space, "o", np.uint16).reshape(-1, heads, width).copy()
     written = written_rows(space, "o", width * BF16).reshape(-1, heads)
-    for row, merged in _second_stage(call, space):
-        if 0 <= row < len(o):
-            o[row], written[row] = merged, True
-    return MergedOutputs(bf16_values(unfolded(call, o)), ~unfolded(call, written[..., None]).squeeze(-1))
+    lse = _lse_of_stage1(call, space)
+    for row, merged, merged_lse in _second_stage(call, space):
+        if not 0 <= row < len(o):
+            continue
+        o[row], written[row] = merged, True
+        if lse is not None and merged_lse is not None and call.launched.second_stage.stores_lse:
+            lse[row] = merged_lse
+    return MergedOutputs(
+        bf16_values(unfolded(call, o)),
+        ~unfolded(call, written[..., None]).squeeze(-1),
+        None if lse is None or not call.decode.return_lse else unfolded(call, lse[..., None]).squeeze(-1),
+    )
+
+
+def _lse_of_stage1(call: Call, space: AddressSpace) -> FloatArray | None:
+    """final_lse as stage 1 leaves it, [rows, heads]."""
+    if "final_lse" not in call.launched.tensors:
+        return None
+    heads = call.launched.heads_in_kernel
+    lse = _contents(space, "final_lse", np.float32).reshape(-1, heads).copy()
+    lse[~written_rows(space, "final_lse", FLOAT32).reshape(-1, heads)] = np.nan
+    return lse
 
 
 def written_rows(space: AddressSpace, name: str, row_bytes: int) -> BoolArray:
@@ -91,18 +111,24 @@ def bf16_bits(values: FloatArray) -> Bits:
     return np.where(np.isnan(values), raw >> 16 | 0x40, rounded).astype(np.uint16)
 
 
-def merge(partial: FloatArray, lse: FloatArray) -> FloatArray:
-    """partial: [splits, heads, 512]; lse: [splits, heads], natural logarithms. NaN of no split at all: 0 / 0."""
+def merge(partial: FloatArray, lse: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """o [heads, 512] and its log-sum-exp [heads] of partial rows. partial: [splits, heads, 512]; lse: [splits, heads], natural
+    logarithms. NaN of no split at all: 0 / 0."""
     if not len(partial):
-        return np.full(partial.shape[1:], np.nan, np.float32)
-    with np.errstate(invalid="ignore"):
-        scale = np.exp(lse - lse.max(axis=0))
-        summed: FloatArray = (partial * scale[..., None]).sum(axis=0) / scale.sum(axis=0)[:, None]
-    return summed
+        return np.full(partial.shape[1:], np.nan, np.float32), np.full(partial.shape[1], np.nan, np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        highest = lse.max(axis=0)
+        scale = np.exp(lse - highest)
+        total = scale.sum(axis=0)
+        summed: FloatArray = (partial * scale[..., None]).sum(axis=0) / total[:, None]
+        return summed, highest + np.log(total)
 
 
-def _second_stage(call: Call, space: AddressSpace) -> Iterator[tuple[int, Bits]]:
-    """(row of o, its bf16 bits [heads, 512]) that the second stage writes. Partial rows outside of logits are NaN."""
+def _second_stage(call: Call, space: AddressSpace) -> Iterator[tuple[int, Bits, FloatArray | None]]:
+    """(row of o, its bf16 bits [heads, 512], its lse [heads]) that the second stage writes; no lse where it copies o alone.
+
+    Partial rows outside of logits are NaN.
+    """
     launch = call.launched
     heads, stage = launch.heads_in_kernel, launch.second_stage
     if stage.kind is SecondStageKind.NONE or stage.refusal is not None:
@@ -110,7 +136,7 @@ def _second_stage(call: Call, space: AddressSpace) -> Iterator[tuple[int, Bits]]
     found = merged_rows(call)
     if found.copies_bf16:
         copied = _contents(space, "logits", np.uint16).reshape(-1, heads, launch.v_head_dim)
-        yield from ((row, copied[row]) for row in expand(found.output_begin, found.output_end).tolist())
+        yield from ((row, copied[row], None) for row in expand(found.output_begin, found.output_end).tolist())
         return
     logits, _ = partial_rows(call, space)
     lse = _contents(space, "attn_lse", np.float32).reshape(-1, heads)
@@ -120,7 +146,8 @@ def _second_stage(call: Call, space: AddressSpace) -> Iterator[tuple[int, Bits]]
         values[there] = logits[partials[there]]
         weights = np.full((len(partials), heads), np.nan, np.float32)
         weights[there] = lse[partials[there]]
-        yield row, bf16_bits(merge(values, weights))
+        merged, merged_lse = merge(values, weights)
+        yield row, bf16_bits(merged), merged_lse
 
 
 def _partials(kind: SecondStageKind, merged: MergedRows) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.aiter.arguments import Int32Array
 from backend.aiter.planners.branches import Branch
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType, OutputType
+from backend.decision import seen_under_mask
 from backend.errors import UnmodelledError
 
 INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
@@ -74,6 +76,11 @@ class KernelRun:
     query_lens: tuple[int, ...]
 
     @property
+    def visible(self) -> npt.NDArray[np.int64]:
+        """See Decision.visible; this kernel hides by the causal mask alone."""
+        return seen_under_mask(self.kv_lens, self.query_lens)
+
+    @property
     def queries_that_hide(self) -> int:
         """The kernel's uniform_queries, n: row r hides the last n - 1 - r % n tokens of its request. 0: by qo_indptr."""
         if self.ends_per_query:
@@ -99,13 +106,14 @@ def kernel_run_of(call: Call, seed: int = 0) -> KernelRun:
     if (
         (decode.qk_head_dim, decode.v_head_dim) != (QK_HEAD_DIM, V_HEAD_DIM)
         or decode.options
+        or decode.g_kv_indptr is not None
         or not (decode.q_scale and decode.kv_scale)
         or decode.o_dtype is not OutputType.BF16
         or decision.topk
     ):
         raise UnmodelledError(
             f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask, with scales, o in "
-            "bf16 and all tokens of a request"
+            "bf16 and all tokens of a request, on no rank of a group"
         )
     stage = launch.second_stage
     words = {name: Words.of(getattr(decode, name)) for name in INDEX_TENSORS}

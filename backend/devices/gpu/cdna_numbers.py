@@ -62,7 +62,7 @@ def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
     """
     decode, decision, fnuz = call.decode, call.decision, is_fnuz(call.launched.arch)
     left = outputs(call, space)
-    found = NumbersTally(FP8_P if decode.q_dtype is DType.FP8 else BF16_P, causal=bool(decode.option("causal", default=True)))
+    found, visible = NumbersTally(FP8_P if decode.q_dtype is DType.FP8 else BF16_P), decision.visible()
     query = entry = 0
     for number, (length, rows) in enumerate(zip(decision.kv_lens, decision.query_lens, strict=True)):
         position = np.arange(length)
@@ -79,8 +79,9 @@ def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
             as_float64(inputs.pool[torch.from_numpy(slots)], decode.kv_dtype, fnuz),
             torch.from_numpy(left.values[here]),
             torch.from_numpy(left.unwritten[here]),
-            None,
+            None if left.lse is None else torch.from_numpy(left.lse[here]),
             here.start,
+            visible[here],
         )
     return from_plain(Numbers, found.result())
 

@@ -172,7 +172,7 @@ class Decode:
         pool = self.memory.tensor("kv_buffer", RAW_TYPE[kernel_run.kv_dtype]).view(-1, QK_HEAD_DIM)
         outputs = Outputs(
             *(self._queries, pool, self._table, o, lse, kernel_run.page_size, kernel_run.kv_lens, kernel_run.query_lens),
-            *(kernel_run.q_dtype, kernel_run.kv_dtype, self._fnuz),
+            *(kernel_run.q_dtype, kernel_run.kv_dtype, self._fnuz, kernel_run.visible),
         )
         return outputs.compared(BF16_P)
 

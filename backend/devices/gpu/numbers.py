@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
@@ -51,13 +52,11 @@ SOFTMAX_SCALE = QK_HEAD_DIM**-0.5
 class NumbersTally:
     """Adds up requests; `result` gives the fields of backend.observation.Numbers.
 
-    causal: whether a query is hidden from the tokens behind its own. Nothing is read back from the device before `result`: a
-    wait for each request would take longer than the reference.
+    Nothing is read back from the device before `result`: a wait for each request would take longer than the reference.
     """
 
-    def __init__(self, budget: Budget, causal: bool = True) -> None:
+    def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._causal = causal
         self._queries: list[int] = []
         self._rows: list[_Rows] = []
 
@@ -69,11 +68,15 @@ class NumbersTally:
         unwritten: torch.Tensor,
         lse: torch.Tensor | None,
         first_query: int,
+        visible: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """One request. q: [n, heads, 576] and kv: [tokens, 576] in float64; o: [n, heads, 512] float64 as the kernel left it;
-        unwritten: [n, heads] bool; lse: [n, heads] or None. first_query: its first row of o."""
+        unwritten: [n, heads] bool; lse: [n, heads] or None. first_query: its first row of o.
+        visible: [n] tokens that each query sees, from the first on; None: by the causal mask."""
         of_one = None if lse is None else lse[None]
-        self.add_alike(q[None], kv[None], o[None], unwritten[None], of_one, [kv.shape[0]], [first_query])
+        if visible is None:
+            visible = kv.shape[0] - np.arange(len(q) - 1, -1, -1)
+        self.add_alike(q[None], kv[None], o[None], unwritten[None], of_one, visible[None], [first_query])
 
     def add_alike(
         self,
@@ -82,15 +85,14 @@ class NumbersTally:
         o: torch.Tensor,
         unwritten: torch.Tensor,
         lse: torch.Tensor | None,
-        tokens: Sequence[int],
+        visible: npt.NDArray[np.int64],
         first_queries: Sequence[int],
     ) -> None:
         """Requests of as many queries, all at once: tensors as of `add` with a dimension of requests before.
 
-        tokens: of each request; what kv holds beyond them is finite and not looked at. first_queries: their first rows of o.
+        visible: [requests, queries]; what kv holds beyond is finite and not looked at. first_queries: their first rows of o.
         """
         count, queries, heads = q.shape[:3]
-        visible = np.array(tokens)[:, None] - np.arange(queries - 1, -1, -1) * self._causal
         if not (visible > 0).any():
             return
         reference = _attention(q, kv, torch.from_numpy(visible).to(q.device), self._budget.p_floor > 0)
@@ -177,7 +179,7 @@ class Outputs:
     queries: raw q [queries, heads, 576]; pool: raw tokens [slots, 576]; table: page ids of all requests, one after the other,
     int64; o: raw bf16 bits [queries, heads, 512], all ones where nothing was written; lse: [queries, heads] or None.
     kv_lens, query_lens: tokens and queries of each request. fnuz: fp8 is e4m3fnuz.
-    causal: whether a query is hidden from the tokens behind its own.
+    visible: [queries] tokens that each query sees of its request (Decision.visible).
     """
 
     queries: torch.Tensor
@@ -191,11 +193,11 @@ class Outputs:
     q_dtype: DType
     kv_dtype: DType
     fnuz: bool
-    causal: bool = True
+    visible: npt.NDArray[np.int64]
 
     def compared(self, budget: Budget) -> dict[str, Any]:
         """Gives the fields of a Numbers."""
-        found = NumbersTally(budget, self.causal)
+        found = NumbersTally(budget)
         first_query = [0, *accumulate(self.query_lens)]
         first_page = [0, *accumulate(-(-length // self.page_size) for length in self.kv_lens)]
         for group in alike(self.kv_lens, self.query_lens, self.queries.shape[1]):
@@ -206,7 +208,8 @@ class Outputs:
             o = self.o[rows]
             q, lse = self.queries[rows], None if self.lse is None else self.lse[rows]
             values = as_float64(q, self.q_dtype, self.fnuz), kv, o.view(torch.bfloat16).double()
-            found.add_alike(*values, (o == -1).all(-1), lse, tokens, first)
+            visible = self.visible[np.array(first)[:, None] + np.arange(self.query_lens[group[0]])]
+            found.add_alike(*values, (o == -1).all(-1), lse, visible, first)
         return found.result()
 
     def _tokens(self, tokens: Sequence[int], first_page: Sequence[int]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from backend.aiter.arguments import DecodeArguments
 from backend.case import Arch, DType, OutputType
 from backend.child.ends import EndKind, failure_of
 from backend.child.messages import Payload
@@ -196,6 +197,7 @@ class RocmWorker:
             "intra_batch_mode": planning.intra_batch_mode,
             "dtype_q": self._dtype(planning.q_dtype),
             "dtype_kv": self._dtype(planning.kv_dtype),
+            **({"is_cp_round_robin": True} if planning.is_cp_round_robin else {}),
         }
         # 2025-11 asks for neither: its planner looks at no page size, no page length and no dtype.
         neutral = {name: values[name] for name in ("kv_last_page_lens", "dtype_q", "dtype_kv")}
@@ -217,6 +219,7 @@ class RocmWorker:
             "kv_scale": one if decode.kv_scale and DType.FP8 in (decode.q_dtype, decode.kv_dtype) else None,
             "intra_batch_mode": decode.intra_batch_mode,
             "return_lse": decode.return_lse,
+            **self._group(batch, decode),
             **dict(decode.options),
         }
         # 2025-11 takes the page size from kv_buffer's shape.
@@ -224,6 +227,17 @@ class RocmWorker:
         from aiter import mla
 
         call_with(mla.mla_decode_fwd, values, neutral)
+
+    @staticmethod
+    def _group(batch: _Batch, decode: DecodeArguments) -> dict[str, Any]:
+        """Arguments of a rank of a context-parallel group, which releases before 2026-08 do not take."""
+        if decode.g_kv_indptr is None:
+            return {}
+        return {
+            "g_kv_indptr": batch.tensors["g_kv_indptr"],
+            "cp_world_size": decode.cp_world_size,
+            "cp_rank": decode.cp_rank,
+        }
 
     @contextmanager
     def _stage1_seen(self, before: Callable[[Mapping[str, torch.Tensor]], None]) -> Iterator[None]:
@@ -271,7 +285,8 @@ class _Batch:
         fill(q, decode.q_dtype, self._fnuz, seed, QUERY_STREAM)
         fill(kv, decode.kv_dtype, self._fnuz, seed, KV_STREAM)
         o = torch.full((decode.q_rows, decode.num_head, decode.v_head_dim), -1, dtype=torch.int16, device=device)
-        indices = {name: torch.from_numpy(getattr(decode, name).copy()).to(device) for name in _INDEX_TENSORS}
+        names = (*_INDEX_TENSORS, *(("g_kv_indptr",) if decode.g_kv_indptr is not None else ()))
+        indices = {name: torch.from_numpy(getattr(decode, name).copy()).to(device) for name in names}
         self.tensors: dict[str, torch.Tensor] = {"q": q, "kv_buffer": kv, "o": o, **indices}
 
     def comparison(self) -> dict[str, Any]:
@@ -289,7 +304,7 @@ class _Batch:
             decode.q_dtype,
             decode.kv_dtype,
             self._fnuz,
-            bool(decode.option("causal", default=True)),
+            decision.visible(),
         )
         return outputs.compared(FP8_P if DType.FP8 in (decode.q_dtype, decode.kv_dtype) else BF16_P)
 

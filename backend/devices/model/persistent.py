@@ -83,7 +83,9 @@ def stage1(call: Call, known: KernelTraits, done: PieceRows) -> Planes:
     q_head = QK_HEAD_DIM * call.decode.q_dtype.itemsize
     rules = (known.q_rows, known.o_rows, known.final_lse_rows, known.partial_rows, known.lse_rows)
     limits = np.array([rule.bounds(launch.s_mqa) for rule in rules], np.int64)
-    by_batch = np.array([*(pointer in reads.kernargs for pointer in _BY_BATCH), known.reads_last_page_lens], np.bool_)
+    asked = [pointer in reads.kernargs for pointer in _BY_BATCH]
+    reads_all_tokens = _ALL_TOKENS in reads.kernargs and "g_kv_indptr" in launch.tensors
+    by_batch = np.array([*asked, known.reads_last_page_lens, reads_all_tokens], np.bool_)
     stores_final_lse = "ptr_LSEP" in reads.kernargs and "final_lse" in launch.tensors
     page = call.decode.page_size if known.paging is KernelPaging.TOKEN else 1
     begin, end = _ranges(items, done.state, heads, q_head, known.q_slack, limits, first, last, stores_final_lse, page, by_batch)
@@ -105,15 +107,17 @@ _TENSORS = (
     ("logits", True, "ptr_R + partial_loc * s_MQA * 2048"),
     ("attn_lse", True, "ptr_LSE + partial_loc * s_MQA * 4"),
     ("qo_indptr", False, "ptr_QTP + batch * 4 + 4"),
-    ("kv_indptr", False, "ptr_LTP + batch * 4"),
+    ("kv_indptr", False, "ptr_LTP + batch * 4"),  # and the word behind it, where a kernel does not read g_kv_indptr
     ("kv_last_page_lens", False, "ptr_LTL + batch * 4"),
+    ("g_kv_indptr", False, "ptr_GKVTP + batch * 4"),
 )
 """Tensor, whether it is written, and its address, in the order of the planes that `_ranges` fills."""
 
 PLANE_OF_O = 3
 
 _BY_BATCH = ("ptr_QTP", "ptr_LTP")
-"""Kernargs of qo_indptr and kv_indptr, which only some kernels read."""
+_ALL_TOKENS = "ptr_GKVTP"
+"""Kernargs of qo_indptr and kv_indptr, and of g_kv_indptr, which only some kernels read."""
 
 
 @njit(cache=True, nogil=True)
@@ -133,10 +137,11 @@ def _ranges(
     """Begin and end [tensors, items] in bytes; an item that leaves a tensor alone has an empty range at 0.
 
     limits: least and most packed rows of q, o, final_lse, logits and attn_lse. q_head: bytes of a head of q. page: KV positions
-    that share an entry of kv_indices. by_batch: whether qo_indptr, kv_indptr and kv_last_page_lens are read.
+    that share an entry of kv_indices. by_batch: whether qo_indptr, kv_indptr, kv_last_page_lens and g_kv_indptr
+    are read.
     """
-    begin = np.zeros((10, len(items)), np.int64)
-    end = np.zeros((10, len(items)), np.int64)
+    begin = np.zeros((11, len(items)), np.int64)
+    end = np.zeros((11, len(items)), np.int64)
     count = np.zeros(5, np.int64)
     for i in range(len(items)):
         if state[i] == 0:
@@ -146,9 +151,11 @@ def _ranges(
         if by_batch[0]:
             begin[7, i], end[7, i] = (batch + 1) * INT32, (batch + 2) * INT32
         if by_batch[1]:
-            begin[8, i], end[8, i] = batch * INT32, (batch + 2) * INT32
+            begin[8, i], end[8, i] = batch * INT32, (batch + (1 if by_batch[3] else 2)) * INT32
         if by_batch[2]:
             begin[9, i], end[9, i] = batch * INT32, (batch + 1) * INT32
+        if by_batch[3]:
+            begin[10, i], end[10, i] = batch * INT32, (batch + 2) * INT32
         if state[i] == 1:
             continue
         loc, q0 = np.int64(items[i, 1]), np.int64(items[i, 2])
