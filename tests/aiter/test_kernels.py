@@ -83,11 +83,12 @@ def test_a_broken_table_is_named_with_its_row(text: str) -> None:
         parse_kernel_csv(text, "somewhere", causal=0)
 
 
-def test_prefill_and_context_parallel_rows_are_left_out() -> None:
+def test_prefill_rows_are_left_out_and_those_of_ranks_are_rows_of_their_own() -> None:
     header = HEADER.replace("lse,", "lse,cprr,")
-    rows = "fp8,fp8,16,1,1,1,0,0,0,k,prefill.co\nfp8,fp8,16,1,1,0,0,0,1,k,parallel.co\nfp8,fp8,16,1,1,0,0,0,0,k,plain.co\n"
+    rows = "fp8,fp8,16,1,1,1,0,0,0,k,prefill.co\nfp8,fp8,16,1,1,0,0,0,1,r,parallel.co\nfp8,fp8,16,1,1,0,0,0,0,k,plain.co\n"
     table = parse_kernel_csv(header + "# a comment\n" + rows, "t", causal=0)
-    assert [row.code_object for found in table.rows.values() for row in found] == ["plain.co"]
+    found = {key.cprr: [row.code_object for row in rows] for key, rows in table.rows.items()}
+    assert found == {False: ["plain.co"], True: ["parallel.co"]}
 
 
 def test_a_second_row_of_one_symbol_is_dropped() -> None:

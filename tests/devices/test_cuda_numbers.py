@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.case import Arch, DType  # noqa: E402
+from backend.decision import seen_under_mask
 from backend.devices.gpu.numbers import (  # noqa: E402
     BF16_P,
     FP8_P,
@@ -146,6 +147,7 @@ def test_a_batch_is_compared_as_its_requests_are_one_by_one() -> None:
         query, page = query + rows, page + held
     whole = Outputs(
         *(queries, pool, pages, o, lse, page_size, kv_lens, query_lens, DType.BF16, DType.BF16, False),
+        visible=seen_under_mask(kv_lens, query_lens),
     ).compared(BF16_P)
     expected = one_by_one.result()
     for name in ("worst", "relative_rms", "lse_error", "cosine", "largest_error"):
