@@ -189,6 +189,14 @@ class Case:
     )
     q_scale: bool = row(True, "whether the scale of an fp8 q is handed over", word="q_scale")
     kv_scale: bool = row(True, "whether the scale of KV is handed over, where q or KV is fp8", word="kv_scale")
+    sm_scale: int = row(
+        100,
+        "softmax scale, per cent of 1 / sqrt(elements of a q row); models with YaRN send more",
+        least=1,
+        most=1000,
+        word="sm_scale %",
+    )
+    logit_cap: int = row(0, "cap of the logits, which AITER refuses; 0: none", least=0, most=1000, argument="logit_cap")
     topk: int = row(
         0,
         "tokens that each query row attends to at most, from a list of its own (sparse attention); 0: all",

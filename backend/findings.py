@@ -145,6 +145,14 @@ class FindingKind(RowedKind):
         reason="AITER hands the tensor's address to the kernel without asking where it is, and a GPU has no such page mapped",
         advice="make the tensor on the GPU, or copy it there before the call",
     )
+    VIEW_WITH_GAPS = KindRow(  # a tensor whose rows do not lie one behind the other, as the kernel takes them to
+        name="view-with-gaps",
+        severities=(Severity.WRITE, Severity.READ),
+        title="A tensor is a view with gaps",
+        symptom="is handed a view with gaps between its rows",
+        reason="AITER hands over the address and at most one stride; the kernels take rows to lie one behind the other",
+        advice="make the tensor contiguous before the call, and copy an output back after it; upstream, check it",
+    )
     WRONG_TYPE = KindRow(  # a tensor whose elements are not what the kernel stores
         name="wrong-type",
         severities=(Severity.WRITE, Severity.SILENT),

@@ -111,6 +111,7 @@ def _tags(outcome: Outcome, decision: Decision) -> set[str]:
         "bf16 output" if decision.decode.o_dtype is OutputType.BF16 else "other output",
         "spare indices" if decision.case.spare_indices else "no spare indices",
         "options" if decision.decode.options else "no options",
+        "usual scale" if decision.decode.sm_scale is None else "other scale",
     }
 
 
@@ -132,9 +133,9 @@ def _text(tags: set[str], **values: object) -> str:
     return Template("\n".join(_wanted(_template(), tags)).rstrip() + "\n").substitute(values)
 
 
-def _widths(decision: Decision) -> dict[str, int]:
+def _widths(decision: Decision) -> dict[str, float]:
     latent, whole = decision.decode.v_head_dim, decision.decode.qk_head_dim
-    return {"qk_head_dim": whole, "latent": latent, "rope": whole - latent}
+    return {"qk_head_dim": whole, "latent": latent, "rope": whole - latent, "sm_scale": decision.decode.softmax_scale}
 
 
 def _template() -> list[str]:

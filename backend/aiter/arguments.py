@@ -94,6 +94,7 @@ class DecodeArguments:
     g_kv_indptr, cp_world_size, cp_rank: of a rank of a context-parallel group, whose kv_indptr and kv_indices name the tokens
     that it holds (token j of them is token j * cp_world_size + cp_rank of the request); g_kv_indptr counts all tokens, None
     for a call of no such rank. Arguments of 2026-08 on.
+    sm_scale: softmax scale; None: 1 / sqrt(qk_head_dim).
     options: further keyword arguments, those alone that differ from AITER's defaults, as (name, value).
     """
 
@@ -121,6 +122,12 @@ class DecodeArguments:
     g_kv_indptr: Int32Array | None = None
     cp_world_size: int = 1
     cp_rank: int = 0
+    sm_scale: float | None = None
+
+    @property
+    def softmax_scale(self) -> float:
+        """What the scores are multiplied by."""
+        return self.qk_head_dim**-0.5 if self.sm_scale is None else self.sm_scale
 
     def option(self, name: str, default: object) -> object:
         """The value of a keyword argument; `default` is AITER's own."""

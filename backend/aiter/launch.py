@@ -30,7 +30,7 @@ BLOCK = (256, 1, 1)
 """Threads of a workgroup: 4 waves of 64."""
 
 
-OPTIONS = frozenset({"causal"})
+OPTIONS = frozenset({"causal", "logit_cap"})
 """Options of the call (DecodeArguments.options) that this module has rules for; any other is not dropped but not modelled."""
 
 
@@ -114,12 +114,15 @@ def launch(
     """What `mla_decode_fwd` launches. source: where the code object must be found; its own kernel table, if any, is used.
     folded: the fold of a revision whose rule is not built in; None: by the release's rule.
 
-    The six metadata tensors are those of `arguments.metadata`; sm_scale is the usual one. What
+    The six metadata tensors are those of `arguments.metadata`. What
     AITER does by environment variable only (AITER_ENABLE_EXPERIMENTAL, AITER_MLA_USE_OPUS, ...) is off.
     """
     for name, value in arguments.options:
         if name not in OPTIONS:
             raise UnmodelledError(f"mla_decode_fwd({name}={value!r}): what it does is not modelled")
+    cap = arguments.option("logit_cap", default=0)
+    if isinstance(cap, int | float) and cap > 0:
+        return Refusal("mla_decode_fwd", f"asserts: logit_cap={cap!r} is not support yet")
     batch = len(arguments.qo_indptr) - 1
     metadata = arguments.metadata
     if metadata is not None and release.decode.leaves_persistent_mode(device, arguments, batch):
@@ -148,6 +151,7 @@ def launch(
         round_robin=arguments.g_kv_indptr is not None,
         cp_world_size=arguments.cp_world_size,
         cp_rank=arguments.cp_rank,
+        scale=arguments.softmax_scale,
     )
     plan = _plan(release, device, source, shape, folded)
     if isinstance(plan, Refusal):
@@ -219,6 +223,7 @@ class _Shape(NamedTuple):
     round_robin: bool
     cp_world_size: int
     cp_rank: int
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +279,7 @@ def _plan(
     if isinstance(kernel, NoKernel):
         return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key, ends_process=ends)
     values = kernarg_values(release, key, kernel, shape.page_size, shape.splits, shape.qk_head_dim)
-    values |= {"s_cp_world_size": max(shape.cp_world_size, 1), "s_cp_rank": max(shape.cp_rank, 0)}
+    values |= {"s_cp_world_size": max(shape.cp_world_size, 1), "s_cp_rank": max(shape.cp_rank, 0), "scalar": shape.scale}
     if shape.kv_dtype is DType.FP8 and shape.q_dtype is not DType.FP8 and not shape.kv_scale:
         values["ptr_KVSCALE"] = 0  # the launcher leaves it null, and no kernel asks
     return _Plan(

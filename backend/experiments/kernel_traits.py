@@ -71,6 +71,7 @@ PERSISTENT: tuple[Group, ...] = (
     {"stops_at_empty": (True, False)},
     {"q_rows": _RULES, "q_slack": _SLACK},
     {"reads_last_page_lens": (False, True)},
+    {"reads_qo_indptr": (True, False)},
     *({name: _ROWS[name]} for name in _ROWS),
     {"tile": _TILES, "ahead": (False, True)},
     *_KV,

@@ -7,6 +7,7 @@ plans again from the recorded arguments and sees it. Decode kernels change no me
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -67,6 +68,13 @@ def failed_check(message: str, ends_process: bool, status: int = ABORTED) -> Ait
     return AiterEndsProcess(message, status) if ends_process else AiterChecks(message)
 
 
+def check_logit_cap(given: Mapping[str, Any]) -> None:
+    """aiter/mla.py, mla_decode_fwd, where none of its Python runs: it asserts that logits are not capped."""
+    cap = given.get("logit_cap", 0)
+    if cap > 0:
+        raise AiterAsserts(f"mla_decode_fwd: logit_cap={cap!r} is not support yet")
+
+
 class PlannerHandlers:
     """Handlers for one device and AITER.
 
@@ -91,6 +99,7 @@ class PlannerHandlers:
         if call.name in PLANNERS and self.fills:
             self._plan(call)
         if call.name in (DECODING, STAGE_1):
+            check_logit_cap(call.arguments)
             self._check_scales(call)
         return None
 

@@ -189,8 +189,8 @@ def words_read(tensor: torch.Tensor, at_least: int = 0) -> Int32Array:
 def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:
     """SizingArguments of a call, whichever release declares it."""
     splits = given.get("num_kv_splits")
-    if given.get("max_split_per_batch", -1) not in (-1, None):
-        raise UnmodelledError("get_mla_metadata_info_v1(max_split_per_batch=...): sizing by it is not modelled")
+    if given.get("max_split_per_batch") is not None:
+        _require_modelled(SIZING, given, {"max_split_per_batch": -1})
     return SizingArguments(
         batch=int(given["batch_size"]),
         max_seqlen_q=int(given["max_seqlen_qo"]),
@@ -206,8 +206,9 @@ def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:
 
 def plan_arguments(given: Mapping[str, Any]) -> PlanArguments:
     """PlanArguments of a call, index tensors by their present content."""
-    if given.get("mla_version", 0) != 0:
-        raise UnmodelledError(f"get_mla_metadata_v1(mla_version={given['mla_version']!r}): only 0 is modelled")
+    _require_modelled(PLANNING, given, {"mla_version": 0, "num_heads_k": 1})
+    for side in ("q", "kv"):
+        _require_modelled(PLANNING, given, {f"dtype_{side}_rope": given.get(f"dtype_{side}_nope")})
     last_page_lens = given.get("kv_last_page_lens")
     qo_indptr = words_read(given["seqlens_qo_indptr"])
     return PlanArguments(
@@ -252,7 +253,13 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
     replayed: the call is a graph's. Its tensors were sliced for the batch of the capture, and a replay reads through the
     same address as far as its own kv_indptr says; so kv_indices is taken that far, where the allocation has it.
     """
+    _require_modelled(DECODING, given, {"nhead_kv": 1, "num_kv_splits_indptr": None})
     q, kv = given["q"], given["kv_buffer"]
+    if given.get("page_size", kv.shape[1]) != kv.shape[1]:
+        raise UnmodelledError(
+            f"{DECODING}(page_size={given['page_size']}): kv_buffer {tuple(kv.shape)} has pages of {kv.shape[1]} tokens; only "
+            "a page size that is its own is modelled"
+        )
     splits = given.get("num_kv_splits")
     kv_indptr = words_read(given["kv_indptr"])
     reach = int(kv_indptr[-1]) if replayed and kv_indptr.size else 0
@@ -280,12 +287,22 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         g_kv_indptr=None if given.get("g_kv_indptr") is None else words_read(given["g_kv_indptr"]),
         cp_world_size=int(given.get("cp_world_size", 1)),
         cp_rank=int(given.get("cp_rank", 0)),
+        sm_scale=None if given.get("sm_scale") is None else float(given["sm_scale"]),
         options=tuple(
             (field.argument, given[field.argument])
             for field in FIELDS
             if field.argument and given.get(field.argument, field.neutral) != field.neutral
         ),
     )
+
+
+def _require_modelled(function: str, given: Mapping[str, Any], alone: Mapping[str, Any]) -> None:
+    """Raises UnmodelledError for an argument of which only one value is modelled, so that none is dropped. alone: by name."""
+    for name, value in alone.items():
+        found = given.get(name, value)
+        if found is not value and (torch.is_tensor(found) or found != value):
+            shown = f"a tensor of {tuple(found.shape)}" if torch.is_tensor(found) else repr(found)
+            raise UnmodelledError(f"{function}({name}={shown}): only {value!r} is modelled")
 
 
 def captured_splits(release: str, device: TargetGpu, seen: DecodeSeen) -> int | None:

@@ -165,6 +165,8 @@ def _given(arguments: DecodeArguments) -> dict[str, Any]:
         "kv_scale": ShapedTensor((1,), "fp32", "kv_scale") if arguments.kv_scale else None,
         **dict(arguments.options),
     }
+    if arguments.sm_scale is not None:
+        given["sm_scale"] = arguments.sm_scale
     if arguments.g_kv_indptr is not None:
         given["g_kv_indptr"] = ShapedTensor((len(arguments.g_kv_indptr),), "int32", "g_kv_indptr")
     if (arguments.cp_world_size, arguments.cp_rank) != (1, 0):

@@ -170,6 +170,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         g_kv_indptr=_indptr(np.asarray(whole_lens, np.int64)) if case.cp_world_size else None,
         cp_world_size=case.cp_world_size or 1,
         cp_rank=case.cp_rank,
+        sm_scale=None if case.sm_scale == 100 else case.sm_scale / 100 * case.qk_head_dim**-0.5,
         options=tuple(
             (field.argument, getattr(case, field.name))
             for field in ORDINARY

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.case import Arch, DType  # noqa: E402
-from backend.decision import seen_under_mask
+from backend.decision import seen_under_mask  # noqa: E402
 from backend.devices.gpu.numbers import (  # noqa: E402
     BF16_P,
     FP8_P,

@@ -112,6 +112,29 @@ def test_a_tensor_on_the_cpu_is_named(tmp_path: Path) -> None:
     assert [(seen.finding.kind, seen.finding.tensor) for seen in done.findings] == [(FindingKind.HOST_TENSOR, "kv_indices")]
 
 
+@pytest.mark.parametrize("which", ["q", "o", "pool"])
+def test_views_with_gaps_are_named(tmp_path: Path, which: str) -> None:
+    """Rows with room between them: of o nothing tells the kernel, of q this one does not ask. Such a call is not run."""
+    done = run(
+        tmp_path,
+        f"""
+buffers = planned(two, kv)
+made = {{"q": ((2, 16, 576), dtypes.fp8), "pool": ((4096, 1, 1, 576), dtypes.fp8), "o": ((2, 16, 512), torch.bfloat16)}}
+shape, kind = made["{which}"]
+gaps = {{"{which}": torch.zeros(shape[0] * 2, *shape[1:], device="cuda").to(kind)[::2]}}
+dense = {{name: torch.zeros(shape, device="cuda").to(kind) for name, (shape, kind) in made.items()}}
+indices, last = torch.arange(4096, dtype=torch.int32, device="cuda"), torch.ones(2, dtype=torch.int32, device="cuda")
+for given in (dense, dense | gaps):
+    mla_decode_fwd(given["q"], given["pool"], given["o"], two, kv, indices, last, 1, sm_scale=0.04, q_scale=ONE, kv_scale=ONE,
+                   **dict(zip(NAMES, buffers)))
+""",
+    )
+    named = [] if which == "pool" else [(FindingKind.VIEW_WITH_GAPS, which, Party.CALLER)]  # pages may lie apart
+    assert [(seen.finding.kind, seen.finding.tensor, seen.finding.party) for seen in done.findings] == named, done.output
+    assert done.code == 3
+    assert "allowed: contiguous" in done.output
+
+
 @pytest.mark.parametrize("judged", [True, False])
 def test_a_call_that_ran_and_that_nobody_judged_is_not_clean(judged: bool) -> None:
     left = () if judged else ("mla_decode_fwd call 2 is not judged byte by byte: no model of it",)

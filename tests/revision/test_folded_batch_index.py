@@ -1,7 +1,8 @@
 """The folded batch index that aiter#3310 took out of sparse plans: who reads it, and who does not.
 
-With 32 heads in fp8 v1_2 of v0.1.14 plans two rows of 16 for each request, and hands out the row's number as a work item's batch
-index. The kernel for 16 heads and pages of one token does not load that word; the planner itself reads kv_last_page_lens by it.
+With 32 heads in fp8 v1_2 of v0.1.14 plans two rows of 16 for each request, and hands out the row's number as a work item's
+batch index. The kernel for 16 heads and pages of one token does not load that word; the planner itself reads
+kv_last_page_lens by it.
 """
 
 from __future__ import annotations

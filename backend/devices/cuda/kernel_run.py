@@ -107,13 +107,14 @@ def kernel_run_of(call: Call, seed: int = 0) -> KernelRun:
         (decode.qk_head_dim, decode.v_head_dim) != (QK_HEAD_DIM, V_HEAD_DIM)
         or decode.options
         or decode.g_kv_indptr is not None
+        or decode.sm_scale is not None
         or not (decode.q_scale and decode.kv_scale)
         or decode.o_dtype is not OutputType.BF16
         or decision.topk
     ):
         raise UnmodelledError(
             f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask, with scales, o in "
-            "bf16 and all tokens of a request, on no rank of a group"
+            "bf16 and all tokens of a request, on no rank of a group, by the usual softmax scale"
         )
     stage = launch.second_stage
     words = {name: Words.of(getattr(decode, name)) for name in INDEX_TENSORS}

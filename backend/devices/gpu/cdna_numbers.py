@@ -82,6 +82,7 @@ def judge(call: Call, space: AddressSpace, inputs: Inputs) -> Numbers:
             None if left.lse is None else torch.from_numpy(left.lse[here]),
             here.start,
             visible[here],
+            decode.sm_scale,
         )
     return from_plain(Numbers, found.result())
 

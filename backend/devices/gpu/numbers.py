@@ -69,14 +69,16 @@ class NumbersTally:
         lse: torch.Tensor | None,
         first_query: int,
         visible: npt.NDArray[np.int64] | None = None,
+        scale: float | None = None,
     ) -> None:
         """One request. q: [n, heads, 576] and kv: [tokens, 576] in float64; o: [n, heads, 512] float64 as the kernel left it;
         unwritten: [n, heads] bool; lse: [n, heads] or None. first_query: its first row of o.
-        visible: [n] tokens that each query sees, from the first on; None: by the causal mask."""
+        visible: [n] tokens that each query sees, from the first on; None: by the causal mask. scale: of the scores, None:
+        1 / sqrt(elements of a row)."""
         of_one = None if lse is None else lse[None]
         if visible is None:
             visible = kv.shape[0] - np.arange(len(q) - 1, -1, -1)
-        self.add_alike(q[None], kv[None], o[None], unwritten[None], of_one, visible[None], [first_query])
+        self.add_alike(q[None], kv[None], o[None], unwritten[None], of_one, visible[None], [first_query], scale)
 
     def add_alike(
         self,
@@ -87,6 +89,7 @@ class NumbersTally:
         lse: torch.Tensor | None,
         visible: npt.NDArray[np.int64],
         first_queries: Sequence[int],
+        scale: float | None = None,
     ) -> None:
         """Requests of as many queries, all at once: tensors as of `add` with a dimension of requests before.
 
@@ -95,7 +98,7 @@ class NumbersTally:
         count, queries, heads = q.shape[:3]
         if not (visible > 0).any():
             return
-        reference = _attention(q, kv, torch.from_numpy(visible).to(q.device), self._budget.p_floor > 0)
+        reference = _attention(q, kv, torch.from_numpy(visible).to(q.device), self._budget.p_floor > 0, scale)
         rows = self._compare(reference, o, unwritten, lse)
         seen = np.flatnonzero(visible.reshape(-1) > 0)
         where = torch.from_numpy(seen).to(q.device)
@@ -179,7 +182,7 @@ class Outputs:
     queries: raw q [queries, heads, 576]; pool: raw tokens [slots, 576]; table: page ids of all requests, one after the other,
     int64; o: raw bf16 bits [queries, heads, 512], all ones where nothing was written; lse: [queries, heads] or None.
     kv_lens, query_lens: tokens and queries of each request. fnuz: fp8 is e4m3fnuz.
-    visible: [queries] tokens that each query sees of its request (Decision.visible).
+    visible: [queries] tokens that each query sees of its request (Decision.visible). scale: of the scores, None: as of add.
     """
 
     queries: torch.Tensor
@@ -194,6 +197,7 @@ class Outputs:
     kv_dtype: DType
     fnuz: bool
     visible: npt.NDArray[np.int64]
+    scale: float | None = None
 
     def compared(self, budget: Budget) -> dict[str, Any]:
         """Gives the fields of a Numbers."""
@@ -209,7 +213,7 @@ class Outputs:
             q, lse = self.queries[rows], None if self.lse is None else self.lse[rows]
             values = as_float64(q, self.q_dtype, self.fnuz), kv, o.view(torch.bfloat16).double()
             visible = self.visible[np.array(first)[:, None] + np.arange(self.query_lens[group[0]])]
-            found.add_alike(*values, (o == -1).all(-1), lse, visible, first)
+            found.add_alike(*values, (o == -1).all(-1), lse, visible, first, self.scale)
         return found.result()
 
     def _tokens(self, tokens: Sequence[int], first_page: Sequence[int]) -> torch.Tensor:
@@ -266,11 +270,13 @@ class _Reference:
     lse: torch.Tensor
 
 
-def _attention(q: torch.Tensor, kv: torch.Tensor, visible: torch.Tensor, with_flat: bool) -> _Reference:
+def _attention(q: torch.Tensor, kv: torch.Tensor, visible: torch.Tensor, with_flat: bool, scale: float | None) -> _Reference:
     """All queries of requests. q: [requests, n, heads, 576]; kv: [requests, tokens, 576]; float64. visible: [requests, n]
     tokens that a query sees, from the first on; rows that see none come out as NaN."""
     requests, queries, heads, elements = q.shape
-    score = (q.reshape(requests, queries * heads, elements) @ kv.transpose(1, 2)).mul_(elements**-0.5)
+    score = (q.reshape(requests, queries * heads, elements) @ kv.transpose(1, 2)).mul_(
+        elements**-0.5 if scale is None else scale
+    )
     hidden = torch.arange(kv.shape[1], device=kv.device) >= visible[..., None]
     score = score.view(requests, queries, heads, -1).masked_fill_(hidden[:, :, None, :], float("-inf"))
     lse = torch.logsumexp(score, -1)

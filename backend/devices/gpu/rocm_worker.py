@@ -214,6 +214,7 @@ class RocmWorker:
             "max_seqlen_q": decode.max_seqlen_q,
             "page_size": decode.page_size,
             "num_kv_splits": decode.num_kv_splits,
+            **({} if decode.sm_scale is None else {"sm_scale": decode.sm_scale}),
             **buffers,
             "q_scale": one if decode.q_scale and decode.q_dtype is DType.FP8 else None,
             "kv_scale": one if decode.kv_scale and DType.FP8 in (decode.q_dtype, decode.kv_dtype) else None,
@@ -305,6 +306,7 @@ class _Batch:
             decode.kv_dtype,
             self._fnuz,
             decision.visible(),
+            decode.sm_scale,
         )
         return outputs.compared(FP8_P if DType.FP8 in (decode.q_dtype, decode.kv_dtype) else BF16_P)
 

@@ -83,8 +83,8 @@ def stage1(call: Call, known: KernelTraits, done: PieceRows) -> Planes:
     q_head = QK_HEAD_DIM * call.decode.q_dtype.itemsize
     rules = (known.q_rows, known.o_rows, known.final_lse_rows, known.partial_rows, known.lse_rows)
     limits = np.array([rule.bounds(launch.s_mqa) for rule in rules], np.int64)
-    asked = [pointer in reads.kernargs for pointer in _BY_BATCH]
-    reads_all_tokens = _ALL_TOKENS in reads.kernargs and "g_kv_indptr" in launch.tensors
+    asked = [pointer in reads.kernargs and known.reads_qo_indptr for pointer in _BY_BATCH]
+    reads_all_tokens = _ALL_TOKENS in reads.kernargs and "g_kv_indptr" in launch.tensors and known.reads_qo_indptr
     by_batch = np.array([*asked, known.reads_last_page_lens, reads_all_tokens], np.bool_)
     stores_final_lse = "ptr_LSEP" in reads.kernargs and "final_lse" in launch.tensors
     page = call.decode.page_size if known.paging is KernelPaging.TOKEN else 1

@@ -104,7 +104,8 @@ class KernelTraits:
     max_seqlen_q, not at qo_indptr[b]. q_by_stride: a row of q is as long as s_Q_Bs says, not as in the kernel's code.
     x_rows: packed rows from one workgroup to the next in x, 0: as the launcher counts them (sub_q). causal: a tile's KV ends
     where its last query's does. single: see Single. layout, lse_layout: see Layout. reads_last_page_lens, reads_qo_indptr:
-    whether those are read, given that their kernarg is. low_words: kernargs of which only the low four bytes are read.
+    whether those are read, given that their kernarg is; of a persistent kernel the latter stands for g_kv_indptr too.
+    low_words: kernargs of which only the low four bytes are read.
     """
 
     blob_id: str = ""

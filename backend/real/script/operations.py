@@ -19,7 +19,7 @@ from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
 from backend.host import Host
 from backend.real.aiter_ops import DECODING, SIZING, OpCall
-from backend.real.handlers import PLANNERS, PlannerHandlers, failed_check
+from backend.real.handlers import PLANNERS, PlannerHandlers, check_logit_cap, failed_check
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
 from backend.real.script import attention, machine
 from backend.real.script.hardware import Hardware
@@ -103,6 +103,7 @@ class ScriptOperations:
 
     def _decode(self, given: Mapping[str, Any]) -> tuple[Any, Any]:
         """mla_decode_fwd by this project's fold and launch rules: (logits, final_lse or None)."""
+        check_logit_cap(given)
         asked = decode_arguments(given)
         made = launch(self.release, self.device, asked)
         if isinstance(made, Refusal):
@@ -110,11 +111,10 @@ class ScriptOperations:
         q, o = _folded(given["q"], made, asked.qk_head_dim), _folded(given["o"], made, asked.v_head_dim)
         logits, lse = (_empty(made, name) for name in ("logits", "attn_lse"))
         final_lse = _empty(made, "final_lse") if "final_lse" in made.tensors else None
-        scale = given["sm_scale"] if given.get("sm_scale") is not None else asked.qk_head_dim**-0.5
         splits = torch.zeros(len(given["qo_indptr"]), dtype=torch.int32, device="cuda")
         stage1 = {
             "Q": q, "KV": given["kv_buffer"], "kv_page_indices": given["kv_indices"], "splitData": logits, "splitLse": lse,
-            "output": o, "lse": final_lse, "softmax_scale": scale, "page_size": given["kv_buffer"].shape[1],
+            "output": o, "lse": final_lse, "softmax_scale": asked.softmax_scale, "page_size": given["kv_buffer"].shape[1],
             "num_kv_splits_indptr": None if made.persistent else splits,
             "causal": asked.option("causal", default=True),
         }  # fmt: skip

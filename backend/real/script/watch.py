@@ -5,13 +5,14 @@ Hardware sees only what leaves mapped memory; here every access is held against 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from backend.aiter.arguments import DecodeArguments, Int32Array, TargetGpu
+from backend.aiter.launch import Launch
 from backend.devices.registry import Device
 from backend.errors import AiterfuzzError
 from backend.fate import Fate
@@ -23,6 +24,7 @@ from backend.real.frameworks.scenarios import StepKind
 from backend.real.frameworks.steps import outcome_of
 from backend.real.observe import DECODING_ROLES, CallWatcher, DecodeSeen, decode_arguments, words_read
 from backend.real.script.report import SeenFinding
+from backend.real.torch_shim import host
 
 SCRIPT = "script"
 
@@ -82,6 +84,9 @@ class ScriptWatcher(CallWatcher):
             return
         if outcome.fate is Fate.UNMODELLED:
             self._not_judged(str(outcome.reason))
+        if outcome.call is not None and isinstance(outcome.call.launch, Launch):
+            for finding in _views_with_gaps(seen.call.arguments, outcome.call.launch):
+                self.note(finding)
         for finding in outcome.findings:
             if finding.severity is not Severity.REFUSED:
                 self.note(finding)
@@ -121,6 +126,27 @@ class ScriptWatcher(CallWatcher):
             kv_dtype_name="",
             metadata_words=_metadata_words(given),
         )
+
+
+def _views_with_gaps(given: Mapping[str, Any], launch: Launch) -> Iterator[Finding]:
+    """Of q, o and the pool, those that do not lie as the kernel takes them to.
+
+    mla_decode_fwd copies q where it rearranges it; the launcher passes the stride of q's rows, which kernels without a plan may
+    use, and that of pages; of o it passes none.
+    """
+    if launch.q_copied:
+        return
+    for name in ("q", "o", "kv_buffer"):
+        tensor = host(given[name])
+        strided = name == "kv_buffer" or (name == "q" and not launch.persistent)
+        if (tensor[0] if strided and len(tensor) else tensor).is_contiguous():
+            continue
+        kind, severity = FindingKind.VIEW_WITH_GAPS, Severity.WRITE if name == "o" else Severity.READ
+        message = (
+            f"mla_decode_fwd gets {name} {tuple(tensor.shape)} with strides {tensor.stride()}; {launch.code_object} takes its "
+            "rows to lie one behind the other"
+        )
+        yield Finding(kind, severity, Party.CALLER, SCRIPT, name, message)
 
 
 def _metadata_words(given: Mapping[str, Any]) -> dict[str, Int32Array] | None:
