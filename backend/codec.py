@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -20,15 +19,21 @@ from typing import Any, TypeVar
 import numpy as np
 
 from backend.errors import UsageError
+from backend.file_text import json_of, text_of
 
 T = TypeVar("T")
+
+PLAIN = frozenset((bool, int, float, str))
+"""What a JSON value may be as it is. Asked for first, as most values of a message are one of them."""
 
 
 def to_plain(value: Any) -> Any:
     """JSON value of a dataclass tree: dicts, lists, str, int, float, bool, None."""
+    if type(value) in PLAIN or value is None:
+        return value
     if isinstance(value, Enum):
         return value.value
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
         return value.item()
@@ -61,36 +66,6 @@ def read_file(kind: type[T], path: Path) -> T:
     return from_plain(kind, json_of(text_of(path, "a JSON file"), str(path)), str(path))
 
 
-def text_of(path: Path, wanted: str) -> str:
-    """The text of a file; raises UsageError for one that cannot be read or is not UTF-8. wanted: what to give instead."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no file has
-        raise UsageError(f"{path}: cannot be read ({error}); give {wanted}") from error
-
-
-def json_of(text: str, where: str) -> Any:
-    """The JSON value of a text; raises UsageError for whatever the parser does not take, be it deep nesting or long numbers."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: not JSON that is read here: {_why(error)}") from error
-
-
-def toml_of(text: str, where: str, advice: str) -> dict[str, Any]:
-    """The table of a TOML text; raises UsageError as `json_of` does. advice: what to do, after a semicolon."""
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: not TOML: {_why(error)}; {advice}") from error
-
-
-def _why(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
-
-
 @functools.cache
 def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
     hints = typing.get_type_hints(kind)
@@ -101,6 +76,8 @@ def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
 
 
 def _read(kind: Any, plain: Any, where: str) -> Any:
+    if type(plain) is kind and kind in PLAIN:
+        return plain
     origin = _origin(kind)
     if origin in (types.UnionType, typing.Union):
         return _read_union(kind, plain, where)
@@ -167,6 +144,8 @@ def _read_tuple(kind: Any, plain: Any, where: str) -> tuple[Any, ...]:
     items = _expect(list, plain, where, "a list")
     arguments = typing.get_args(kind)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
+        if arguments[0] in PLAIN and all(type(item) is arguments[0] for item in items):
+            return tuple(items)
         return tuple(_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if len(items) != len(arguments):
         raise UsageError.not_allowed(where, items, f"{len(arguments)} entries")

@@ -17,3 +17,7 @@ class Fate(StrEnum):
     UNMODELLED = "unmodelled"  # this project has no model of something that it needs: nothing is known of it
     DIED = "died"  # the process that ran it ended, or did not come back
     NOT_RUN = "not run"  # it was not tried, for a reason that is not the case's
+
+
+ENDS_PROCESS = " (which ends the process: no caller can catch it)"
+"""How the reason of a refusal goes on where AITER does not raise."""

@@ -110,15 +110,14 @@ class Host(ABC):
     def bases(self, decision: Decision) -> Mapping[Part, Basis]:
         """What each part of a call of that decision rests on; parts that the call does not have are left out."""
 
-    @property
-    def own_launcher(self) -> Launcher | None:
-        """The launcher of stage 1, evaluated from this AITER's own text; None where a built-in release's rules are it."""
-        return None
+    def launcher(self, has_rules: bool) -> Launcher | None:
+        """The launcher of stage 1, evaluated from this AITER's own text; None where a built-in release's rules are it.
 
-    @property
-    def text_launcher(self) -> Launcher | None:
-        """The same for what no built-in rules are written for (a context-parallel rank): by the text wherever there is one."""
-        return self.own_launcher
+        has_rules: whether built-in rules are written for what is launched. A context-parallel rank has none, and is launched
+        by the text wherever there is one.
+        """
+        del has_rules
+        return None
 
     def warning(self) -> str | None:
         """What to say with every result that rests on this host; None for nothing."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from backend.call import Call
 from backend.child.ends import EndKind
+
+if TYPE_CHECKING:  # whoever reads of violations needs no planners
+    from backend.call import Call
 
 ByteRanges = npt.NDArray[np.int64]
 """[n, 2] signed byte offsets from the tensor's first byte, [begin, end), sorted, disjoint and not touching."""

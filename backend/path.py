@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from backend.aiter.launch import ENDS_PROCESS, Launch, Refusal
+from backend.aiter.launch import Launch, Refusal
 from backend.call import Call
 from backend.case import Case
 from backend.checks.check import check, check_call
 from backend.decision import Decision, Refused
 from backend.devices.registry import Device, open_device
 from backend.errors import UnmodelledError
-from backend.fate import Fate
+from backend.fate import ENDS_PROCESS, Fate
 from backend.findings import Finding, Party, Severity
 from backend.host import BuiltIn, Host, Part, parts_behind
 from backend.outcome import Outcome, observed, refused_by_aiter, turned_down, unmodelled

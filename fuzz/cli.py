@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import importlib
 import io
 import os
 import re
@@ -22,54 +23,32 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from backend.errors import AiterfuzzError, UsageError, of_the_disk
-from fuzz.commands import (
-    accuracy,
-    agree,
-    bisect,
-    campaign,
-    corpus,
-    decide,
-    diagnose,
-    doctor,
-    explain,
-    gate,
-    merge,
-    nightly,
-    replay,
-    report,
-    rule,
-    run,
-    scout,
-    selftest,
-    takes,
-    verify,
-    version,
-)
-from fuzz.commands.settings import OWN, SHARED, with_settings
+from fuzz.commands.settings import OWN, SHARED, settings_here, with_settings
 
 COMMANDS = (
-    run,
-    campaign,
-    nightly,
-    report,
-    merge,
-    replay,
-    explain,
-    diagnose,
-    decide,
-    gate,
-    scout,
-    bisect,
-    corpus,
-    rule,
-    selftest,
-    agree,
-    accuracy,
-    verify,
-    takes,
-    doctor,
-    version,
+    "run",
+    "campaign",
+    "nightly",
+    "report",
+    "merge",
+    "replay",
+    "explain",
+    "diagnose",
+    "decide",
+    "gate",
+    "scout",
+    "bisect",
+    "corpus",
+    "rule",
+    "selftest",
+    "agree",
+    "accuracy",
+    "verify",
+    "takes",
+    "doctor",
+    "version",
 )
+"""Each is a module of fuzz.commands with `add`, which declares it."""
 
 FORMER = {
     "nightly": "campaign --nightly",
@@ -128,13 +107,13 @@ class Version(argparse.Action):
         parser.exit()
 
 
-def parser() -> Parser:
-    """The whole command line."""
+def parser(first: str = "") -> Parser:
+    """The whole command line; where the first word of it is a command, that command alone, which is there sooner."""
     made = Parser(prog="aiterfuzz", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--version", "-V", action=Version, nargs=0, help="print the version and exit")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add(commands)
+    for name in (first,) if first in COMMANDS else COMMANDS:
+        importlib.import_module(f"fuzz.commands.{name}").add(commands)
     commands._choices_actions = [each for each in commands._choices_actions if each.dest not in FORMER]
     return made
 
@@ -201,12 +180,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         typed = list(sys.argv[1:] if argv is None else argv)
-        made = parser()
         if COMPLETING in os.environ:
             import argcomplete
 
-            argcomplete.autocomplete(made)
-        arguments = made.parse_args(with_settings(typed, made))
+            argcomplete.autocomplete(parser())
+        settings = settings_here()
+        made = parser(typed[0] if typed and settings is None else "")
+        arguments = made.parse_args(with_settings(typed, made, settings))
         arguments.typed = shlex.join(typed)
         if argv is None and getattr(arguments, "with_ray", False):
             from fuzz.own_process import in_own_process

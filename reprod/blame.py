@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, MetadataMode
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.observation import ViolationKind
 from backend.outcome import Outcome
 from reprod.text import listed
+
+if TYPE_CHECKING:
+    from backend.call import Call
 
 
 class ContractVerdict(StrEnum):

@@ -14,22 +14,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.aiter.codefiles import CodeSource, open_source
 from backend.case import RELEASES, Case
 from backend.codec import from_plain, read_file, to_plain
 from backend.devices.kinds import DEVICES, NumbersKind
-from backend.devices.registry import Device, open_device
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
 from backend.outcome import Outcome
-from backend.path import Path
-from backend.revision.revision import host_of
 from reprod.blame import ContractVerdict
 from reprod.case_line import case_line
 from reprod.life import LifeOfFind
 from reprod.shrink import Runner
+
+if TYPE_CHECKING:
+    from backend.devices.registry import Device
+    from backend.path import Path
 
 Figure = int | str
 
@@ -228,6 +229,9 @@ class OpenPaths:
         if machine.device not in DEVICES:
             raise CannotRunError(f"device {machine.device}: not there; there are {', '.join(DEVICES)}")
         if machine not in self._open:
+            from backend.path import Path  # planners and devices, which nobody needs who only reads entries
+            from backend.revision.revision import host_of
+
             source = self._source(machine)
             self._open[machine] = Path(host_of(source), _device(machine, source))
         return self._open[machine]
@@ -247,6 +251,8 @@ class OpenPaths:
 def _device(machine: ReplayDevice, source: CodeSource | None) -> Device:
     """The device; `model` with traits of a kernel that is not there where they are planted."""
     if not machine.planted:
+        from backend.devices.registry import open_device
+
         return open_device(machine.device, source, numbers=machine.numbers)
     from backend.devices.model.device import ModelDevice
     from backend.devices.model.traits import KernelTraits, from_row, to_row

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from backend.case import Case
-from backend.codec import json_of, read_file, text_of, to_plain
+from backend.codec import read_file, to_plain
 from backend.errors import UsageError
+from backend.file_text import json_of, text_of
 from backend.outcome import Outcome
 from reprod.blame import blame
 from reprod.corpus import CorpusEntry, Expected, Side, load_entry

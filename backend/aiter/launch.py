@@ -78,10 +78,6 @@ class Launch:
         return {"logits": "o"} if self.second_stage.logits_is_o else {}
 
 
-ENDS_PROCESS = " (which ends the process: no caller can catch it)"
-"""Said behind AITER's own words where it does not raise."""
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """AITER raises instead of launching. raised_by: its function; missing_key: what the kernel table lacks, if that is why.

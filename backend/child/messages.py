@@ -23,6 +23,7 @@ class ReportKind(StrEnum):
     STARTED = "started"  # before anything is done for a task
     RANGES = "ranges"  # where the task's tensors lie, before the launch: [[name, address, bytes], ...]
     READY = "ready"  # everything but the launch is done; waits for {"go": id}
+    SEEN = "seen"  # something on the way to the result: "what": JSON object
     DONE = "done"  # "result": JSON object
     FAILED = "failed"  # an exception: "failure": a word of EndKind, "text"; the child may be of no more use
 

@@ -78,7 +78,7 @@ class BlockPool:
         self._space = space
         self._is_small = is_small
         self._expandable = expandable
-        self._free: list[tuple[int, int, Block]] = []
+        self._free: list[tuple[int, int, Block]] = []  # in order; no two have one address, so blocks are never compared
         self._last: Block | None = None  # of an expandable segment: the block at its end
 
     def allocate(self, size: int) -> Block:
@@ -108,7 +108,7 @@ class BlockPool:
         return remaining >= MIN_BLOCK if self._is_small or self._expandable else remaining > SMALL_SIZE
 
     def _best_fit(self, size: int) -> Block | None:
-        at = bisect_left(self._free, size, key=lambda entry: entry[0])
+        at = bisect_left(self._free, (size,))
         return self._free.pop(at)[2] if at < len(self._free) else None
 
     def _new_segment(self, size: int) -> Block:
@@ -143,10 +143,10 @@ class BlockPool:
         self._remember(rest)
 
     def _remember(self, block: Block) -> None:
-        insort(self._free, (block.size, block.address, block), key=lambda entry: entry[:2])
+        insort(self._free, (block.size, block.address, block))
 
     def _forget(self, block: Block) -> None:
-        at = bisect_left(self._free, (block.size, block.address), key=lambda entry: entry[:2])
+        at = bisect_left(self._free, (block.size, block.address))
         del self._free[at]
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from backend.aiter.arguments import BufferSizes, TargetGpu
-from backend.aiter.launch import ENDS_PROCESS
 from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.case import DType
+from backend.fate import ENDS_PROCESS
 from backend.host import BuiltIn, Host
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
 from backend.real.observe import PLANNING_ROLES, element_type, plan_arguments, sizing_arguments

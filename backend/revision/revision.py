@@ -122,15 +122,9 @@ class Revision(Host):
             return BuiltIn(self.source).launch(self._as_built_in(decision), decode)
         return self._launch(decision.mode, TargetGpu(decision.case.arch, decision.case.compute_units), decode)
 
-    @property
-    def own_launcher(self) -> Launcher | None:
-        """The revision's, unless its host sources are a built-in release's."""
-        return None if self._built_in is not None else self._launcher
-
-    @property
-    def text_launcher(self) -> Launcher:
-        """The revision's, whatever is built in."""
-        return self._launcher
+    def launcher(self, has_rules: bool) -> Launcher | None:
+        """The revision's (see Host.launcher), unless its host sources are a built-in release's whose rules will do."""
+        return None if has_rules and self._built_in is not None else self._launcher
 
     def _as_built_in(self, decision: Decision) -> Decision:
         return dataclasses.replace(decision, case=decision.case.replace(release=self._built_in or self._nearest))

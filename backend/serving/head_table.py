@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.case import DType, MetadataMode
-from backend.codec import text_of, toml_of
 from backend.errors import UsageError
+from backend.file_text import text_of, toml_of
 from backend.serving.sglang import AiterMlaBackend
 
 DEFAULT = "default"

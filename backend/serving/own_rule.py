@@ -26,12 +26,10 @@ from backend.child.ends import EndKind
 from backend.child.service import Child
 from backend.child.tree import Limits
 from backend.errors import AiterfuzzError, RuleFailedError, RuleLostError, UsageError
-from backend.serving.policy import CaseRefused, Choice, LastPageLens
+from backend.serving.policy import OWN_RULE_ADVICE, CaseRefused, Choice, LastPageLens
 
 DEFAULT_FUNCTION = "policy"
 """Name looked for in a file that names none."""
-
-ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a Case that returns a Choice) or rule.toml"
 
 LIMITS = Limits(start=60.0, seconds=5.0, memory=2 << 30, processes=64)
 """A rule is asked a thousand times a second: one that takes five seconds for an answer does not come back."""
@@ -154,7 +152,7 @@ class Answering:
         wanted = function or DEFAULT_FUNCTION
         self._function = getattr(module, wanted, None)
         if not callable(self._function):
-            raise UsageError(f"backend {name!r}: no function {wanted!r} there; {ADVICE}")
+            raise UsageError(f"backend {name!r}: no function {wanted!r} there; {OWN_RULE_ADVICE}")
         signal.signal(signal.SIGALRM, self._say_where)
 
     def _say_where(self, number: int, frame: FrameType | None) -> None:
@@ -195,12 +193,14 @@ def _of_module(name: str, module: str) -> object:
         # A ValueError or TypeError is of a name that no module has: ":x", ".:x".
         if not isinstance(error.__cause__, (ImportError, ValueError, TypeError)):
             raise
-        raise UsageError(f"backend {name!r}: module {module!r} cannot be imported ({error.__cause__}); {ADVICE}") from error
+        raise UsageError(
+            f"backend {name!r}: module {module!r} cannot be imported ({error.__cause__}); {OWN_RULE_ADVICE}"
+        ) from error
 
 
 def _of_file(name: str, path: Path) -> object:
     if not path.is_file():
-        raise UsageError(f"backend {name!r}: no such file {str(path)!r}; {ADVICE}")
+        raise UsageError(f"backend {name!r}: no such file {str(path)!r}; {OWN_RULE_ADVICE}")
     spec = importlib.util.spec_from_file_location(f"aiterfuzz_policy_{path.stem}", path.resolve())
     assert spec is not None
     assert spec.loader is not None

@@ -22,6 +22,9 @@ from backend.decision import Decision, Refused
 from backend.serving.sparse import UNUSED, with_lists
 from backend.serving.work import require_feasible
 
+OWN_RULE_ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a Case that returns a Choice) or rule.toml"
+"""How a rule is named that is not built in."""
+
 
 class LastPageLens(StrEnum):
     """What the backend writes into kv_last_page_lens."""

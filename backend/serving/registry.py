@@ -7,16 +7,22 @@ is begun; what is only read (a case, a corpus entry, a store) names built-in bac
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
 from backend.serving.backends import BACKENDS
 from backend.serving.bounds import OWN_POLICY, ServedBounds
 from backend.serving.head_table import read_head_table
-from backend.serving.own_rule import ADVICE, OwnRule
-from backend.serving.policy import Policy
+from backend.serving.policy import OWN_RULE_ADVICE, Policy
+
+if TYPE_CHECKING:
+    from backend.serving.own_rule import OwnRule  # keeps a process, of which who names a built-in rule needs nothing
 
 _named: dict[str, Policy] = {}
 """Rules of users' own that were named, each loaded once: a search asks for it with every case."""
+
+_fenced: dict[str, OwnRule] = {}
+"""Those of them that are code, and so have a process."""
 
 
 def named_policy(name: str) -> Policy:
@@ -27,13 +33,10 @@ def named_policy(name: str) -> Policy:
     """
     if name in BACKENDS:
         return BACKENDS[name].rule
-    before = _named.pop(name, None)  # its file may hold something else now, or be another of that name
-    if isinstance(before, OwnRule):
-        before.close()
-    found = _own(name)
-    if isinstance(found, OwnRule):
-        found.start()
-    return _named.setdefault(name, found)
+    _named.pop(name, None)  # its file may hold something else now, or be another of that name
+    if name in _fenced:
+        _fenced.pop(name).close()
+    return _named.setdefault(name, _own(name))
 
 
 def policy(name: str) -> Policy:
@@ -43,7 +46,7 @@ def policy(name: str) -> Policy:
     if name in _named:
         return _named[name]
     if ":" not in name and not name.endswith((".py", ".toml")):
-        raise UsageError.not_allowed("backend", name, ", ".join(BACKENDS), ADVICE)
+        raise UsageError.not_allowed("backend", name, ", ".join(BACKENDS), OWN_RULE_ADVICE)
     raise UsageError(
         f"backend {name!r}: a rule that a case, a corpus entry or a store names is not run; give --backend {name} if you trust "
         f"it, or one of {', '.join(BACKENDS)}"
@@ -65,5 +68,10 @@ def _own(name: str) -> Policy:
     if name.endswith(".toml"):
         return read_head_table(Path(name))
     if runs_code(name):
-        return OwnRule(name)
-    raise UsageError.not_allowed("backend", name, ", ".join(BACKENDS), ADVICE)
+        from backend.serving.own_rule import OwnRule
+
+        rule = OwnRule(name)
+        rule.start()
+        _fenced[name] = rule
+        return rule
+    raise UsageError.not_allowed("backend", name, ", ".join(BACKENDS), OWN_RULE_ADVICE)

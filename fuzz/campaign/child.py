@@ -10,6 +10,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,14 +18,14 @@ from backend.aiter.codefiles import CodeSource, open_source
 from backend.case import Case
 from backend.checks.numerics import death_once
 from backend.child.ends import EndKind
-from backend.child.messages import Payload
+from backend.child.messages import Payload, ReportKind
 from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
 from backend.devices.kinds import device_kind
 from backend.devices.registry import open_device
 from backend.errors import AiterfuzzError, RuleLostError
 from backend.host import BuiltIn, Host
-from backend.outcome import reported
+from backend.outcome import Outcome, reported
 from backend.path import Path
 from backend.serving.registry import named_policy
 from fuzz.campaign.best_cases import KEPT, Frozen
@@ -34,6 +35,7 @@ from fuzz.campaign.messages import (
     CaseRan,
     ChildTask,
     ChunkRan,
+    Investigate,
     Ready,
     RunCase,
     RunChunk,
@@ -44,6 +46,7 @@ from fuzz.campaign.messages import (
 )
 from fuzz.campaign.outcomes import died
 from fuzz.campaign.present_case import Slot
+from fuzz.campaign.report import Shown
 from fuzz.compiling import announced, noticed
 
 ALONE = 1 << 40
@@ -59,6 +62,7 @@ class CampaignChild:
         self._path: Path | None = None
         self._maker: Maker | None = None
         self._frozen = {0: Frozen()}
+        self._seen: set[str] = set()
 
     def pause(self) -> None:
         """What follows, up to `resume`, is no part of the case that runs."""
@@ -81,17 +85,20 @@ class CampaignChild:
 
     def run(self, payload: Payload, reporter: Reporter) -> Mapping[str, Any]:
         """Does one task and gives its answer."""
-        del reporter
         match from_plain(ChildTask, payload, "task"):  # type: ignore[arg-type]  # a union is no class
             case SetUp(setup, slot):
                 self._slot = Slot(FilePath(slot))
                 answer: Any = self._take(setup)
             case RunChunk() as task:
-                answer = self._chunk(task)
+                answer = self._chunk(task, reporter)
             case RunCase(case):
-                answer = self._case(case)
+                answer = self.case(case)
             case WriteTexts(case, command):
-                answer = self._texts(case, command)
+                answer = self.texts(case, command)
+            case Investigate(case, signature, command):
+                from fuzz.campaign.investigation import Investigation  # once there is a finding
+
+                answer = Investigation(self._ready[0], _Alone(self), signature, command).run(case)
         return dict(to_plain(answer))
 
     def _take(self, setup: WorkerSetup) -> Ready:
@@ -117,24 +124,33 @@ class CampaignChild:
         assert self._maker is not None
         return self._setup, self._path, self._maker, self._slot
 
-    def _chunk(self, task: RunChunk) -> ChunkRan:
+    def _chunk(self, task: RunChunk, reporter: Reporter) -> ChunkRan:
         setup, path, maker, slot = self._ready
         if task.frozen is not None:
             read = Frozen.from_text(task.frozen)
             self._frozen = {0: Frozen(), **{n: each for n, each in self._frozen.items() if n >= read.generation - KEPT}}
             self._frozen[read.generation] = read
         frozen = self._frozen[task.generation]
-        cases = maker.cases(task.chunk, frozen)
+        placed = bool(task.dead or task.name)
+        cases = maker.cases(task.chunk, frozen) if placed else []
         dead = {each.position: died(cases[each.position], setup.device, each.how, each.discriminator) for each in task.dead}
         safe = Safe(path, setup.device)
+
+        def seen(shown: Shown) -> None:
+            if shown.signature not in self._seen:
+                self._seen.add(shown.signature)
+                reporter.say(ReportKind.SEEN, what=to_plain(shown))
+
         try:
-            report = run_chunk(task.chunk, cases, safe, frozen, slot.note, dead, setup.guided)
+            drawn = cases if placed else maker.drawn(task.chunk, frozen)
+            report = run_chunk(task.chunk, drawn, safe, frozen, slot.note, dead, setup.guided, seen)
         except RuleLostError as lost:
             slot.note(-1, -1)
             return ChunkRan({}, (), str(lost))
         return ChunkRan(report.to_message(), tuple((position, cases[position]) for position in task.name))
 
-    def _case(self, case: Case) -> CaseRan:
+    def case(self, case: Case) -> CaseRan:
+        """What is said of a case that is run alone."""
         setup, path, _, slot = self._ready
         safe = Safe(path, setup.device)
         slot.note(ALONE, 0)
@@ -144,7 +160,8 @@ class CampaignChild:
         # Whoever runs single cases asks how often something comes again: each time counts.
         return CaseRan.of(outcome if once is None else reported(case, (once,), None))
 
-    def _texts(self, case: Case, command: str) -> TextsWritten:
+    def texts(self, case: Case, command: str) -> TextsWritten:
+        """The texts of the finding that a case shows."""
         from reprod.folder import folder_name
         from reprod.write import Notes, cause_of, finding_files
 
@@ -154,6 +171,22 @@ class CampaignChild:
         files = finding_files(outcome, setup.made_by, path, setup.seed, command, Notes(ranks=setup.ranks))
         slot.note(-1, -1)
         return TextsWritten(folder_name(cause_of(outcome).signature, case), files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """Runs single cases as a supervisor has them run, in this process: RunsAlone."""
+
+    child: CampaignChild
+
+    def run(self, case: Case) -> Outcome:
+        """The outcome of one case, as it would leave the process."""
+        return self.child.case(case).outcome(case)
+
+    def texts(self, case: Case, command: str) -> tuple[str, Mapping[str, str]]:
+        """Folder name and files of a finding."""
+        written = self.child.texts(case, command)
+        return written.folder, written.files
 
 
 def _host(source: CodeSource | None) -> Host:

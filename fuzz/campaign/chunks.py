@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count as numbers
 from pathlib import Path as FilePath
 from traceback import extract_tb
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,7 +38,9 @@ from fuzz.campaign.report import (
 )
 from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace
-from reprod.shrink import Runner
+
+if TYPE_CHECKING:
+    from reprod.shrink import Runner
 
 MOST_LOST = 3
 CASES_A_LOSS = 50
@@ -83,19 +86,21 @@ class Safe:
 
 def run_chunk(
     chunk: int,
-    cases: Sequence[Case],
+    cases: Iterable[Case],
     path: Safe,
     frozen: Frozen,
     note: Note,
     dead: Mapping[int, Outcome] | None = None,
     keep: bool = True,
+    seen: Callable[[Shown], None] = lambda shown: None,
 ) -> ChunkReport:
     """Runs the cases of a chunk in their order. dead: outcomes of those that must not be run again, by position.
 
-    keep: whether cases are reported whole that are the best so far to breed from for something that they reach. Raises
-    RuleLostError where a rule of the user's own is lost so often that going on is of no use.
+    keep: whether cases are reported whole that are the best so far to breed from for something that they reach. seen: is told
+    of each finding that is new in the chunk when its case is judged.
+    Raises RuleLostError where a rule of the user's own is lost so often that going on is of no use.
     """
-    tally = _Tally(frozen, keep)
+    tally = _Tally(frozen, keep, seen)
     begin = time.perf_counter()
     for position, case in enumerate(cases):
         if dead is not None and position in dead:
@@ -119,9 +124,10 @@ def drawn_chunks(space: CaseSpace, path: Runner, device: str, seed: int, count: 
 class _Tally:
     """Adds up the outcomes of one chunk."""
 
-    def __init__(self, frozen: Frozen, keep: bool) -> None:
+    def __init__(self, frozen: Frozen, keep: bool, seen: Callable[[Shown], None]) -> None:
         self._frozen = frozen
         self._keep = keep
+        self._seen = seen
         self._labels: dict[Label, int] = {}
         self._codes = array("H")
         self._shown: dict[str, Shown] = {}
@@ -149,7 +155,7 @@ class _Tally:
             if label.text not in self._shown:
                 cause = outcome.cause
                 assert cause is not None
-                self._shown[label.text] = Shown(label.text, position, case, cause)
+                self._show(Shown(label.text, position, case, cause))
         elif label.fate is Fate.REFUSED:
             cell.refused[label.text] += 1
             shape = refused_as(case, BACKEND if outcome.decision is None else AITER, label.text)
@@ -162,7 +168,11 @@ class _Tally:
         """A death that did not come again is told beside what became of the case, which counts as if nothing had been."""
         death = death_once(outcome.observation) if outcome.observation is not None else None
         if death is not None and death.signature not in self._shown:
-            self._shown[death.signature] = Shown(death.signature, position, case, death)
+            self._show(Shown(death.signature, position, case, death))
+
+    def _show(self, shown: Shown) -> None:
+        self._shown[shown.signature] = shown
+        self._seen(shown)
 
     def _reach(self, position: int, outcome: Outcome) -> None:
         offered = parent(outcome) if self._keep else None

@@ -24,6 +24,7 @@ from backend.child.scratch import Scratch
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost
+from fuzz.campaign.worker import Seen
 from fuzz.own_process import ending_after
 
 OBJECT_STORE_BYTES = 128 << 20
@@ -204,6 +205,9 @@ class Cluster:
         # where its node is gone for good.
         options = {**needs, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1, "scheduling_strategy": "SPREAD"}
         return self._actor.options(**options).remote(setup, name, running)
+
+    def listen(self, seen: Seen) -> None:
+        """Nobody: a worker elsewhere says what it found when it answers, some seconds later at most."""
 
     def call(self, actor: Any, method: str, *arguments: Any) -> Any:
         """Asks a worker for something; the answer is fetched by `answer` when `wait` says so."""

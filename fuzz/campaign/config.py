@@ -162,7 +162,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
 
     Raises UsageError naming file and field for what cannot be read, an unknown field or a value of another type.
     """
-    from backend.codec import text_of, toml_of
+    from backend.file_text import text_of, toml_of
 
     advice = "`aiterfuzz campaign --print-config` prints a valid one"
     given = toml_of(text_of(path, "a TOML file"), str(path), advice)

@@ -20,20 +20,24 @@ from typing import Any
 
 from backend.case import Case
 from backend.fate import Fate
+from backend.findings import Finding
 from fuzz.campaign.best_cases import KEPT
 from fuzz.campaign.collaborators import Log, NoLog, Triage, Verifying, View
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.frozen_states import Guide
+from fuzz.campaign.investigation import Investigated
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost, Workers
 from fuzz.campaign.present_case import read_slot
 from fuzz.campaign.progress import Status, in_minutes
+from fuzz.campaign.report import Shown
 from fuzz.campaign.store import FINDINGS, Store
 from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.verifying import unverified
-from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
+from fuzz.campaign.worker import Broken, ChunkDone, Hello
 from reprod.folder import write_folder
+from reprod.reference import KnownReference
 
 AHEAD = 2
 """Calls that a worker holds: it finds the next one waiting when it has answered one."""
@@ -136,6 +140,8 @@ class Engine:
         self._fates: Counter[Fate] = Counter()
         self._by_gpu: Counter[str] = Counter()
         self._to_investigate: deque[str] = deque()
+        self._named: set[str] = set()
+        cluster.listen(self._seen)
 
     def run(self, workers: int) -> str:
         """Runs until the budget is spent, somebody stops it, or no worker is left."""
@@ -353,9 +359,19 @@ class Engine:
 
     def _announce(self, signature: str) -> None:
         row = self.store.findings[signature]
-        known = row.known
         self._to_investigate.append(signature)
-        after = f"{row.cause.severity.name.lower()}, case {row.chunk}/{row.position}, {self.store.seconds:.1f} s"
+        if signature not in self._named:
+            self._name(signature, row.cause, (row.chunk, row.position), row.known)
+
+    def _seen(self, chunk: int, shown: Shown) -> None:
+        """A finding at sight, in a worker's thread: named now, and kept when its chunk is recorded."""
+        if shown.signature not in self.store.findings and shown.signature not in self._named:
+            known = self._triage.reference(shown.finding, shown.case)
+            self._name(shown.signature, shown.finding, (chunk, shown.position), known)
+
+    def _name(self, signature: str, cause: Finding, place: tuple[int, int], known: KnownReference | None) -> None:
+        self._named.add(signature)
+        after = f"{cause.severity.name.lower()}, case {place[0]}/{place[1]}, {self.store.seconds:.1f} s"
         self._view.say(f"finding: {signature} ({after}{f', known as {known.entry}' if known is not None else ''})")
 
     def _found(self, answer: Investigated) -> None:

@@ -135,4 +135,13 @@ class TextsWritten:
     files: Mapping[str, str]
 
 
-ChildTask = SetUp | RunChunk | RunCase | WriteTexts
+@dataclass(frozen=True, slots=True)
+class Investigate:
+    """All that is looked into of the finding that a case shows. Answered by Investigated."""
+
+    case: Case
+    signature: str
+    command: str
+
+
+ChildTask = SetUp | RunChunk | RunCase | WriteTexts | Investigate

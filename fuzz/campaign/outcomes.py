@@ -6,6 +6,7 @@ Knows neither how cases are run nor how they are kept, and imports nothing slow:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from backend.case import Case
 from backend.fate import Fate
@@ -13,7 +14,9 @@ from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome, not_run, reported
 from fuzz.campaign.report import Label
 from fuzz.space import CaseSpace
-from reprod.shrink import Runner
+
+if TYPE_CHECKING:
+    from reprod.shrink import Runner
 
 HANGS = "hang"
 """Discriminator of a case that does not come back; any other names a signal, an exit status or an exception."""

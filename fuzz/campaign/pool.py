@@ -17,7 +17,7 @@ from backend.child.ends import EndKind
 from backend.child.process import ChildProcess
 from backend.errors import UsageError
 from fuzz.campaign.messages import WorkerSetup
-from fuzz.campaign.worker import Worker
+from fuzz.campaign.worker import Seen, Worker
 
 END_SECONDS = 5.0
 """Until a worker's thread has noticed that its process was killed."""
@@ -40,6 +40,13 @@ class Workers(Protocol):
 
     def spawn(self, setup: WorkerSetup, name: str, running: str) -> Any:
         """Starts a worker; it answers `hello` when it is there. running: folder for its slot."""
+        ...
+
+    def listen(self, seen: Seen) -> None:
+        """Who is told, from any thread, of findings before their chunk is answered. Before the first `spawn`.
+
+        Workers that are elsewhere say nothing before they answer.
+        """
         ...
 
     def call(self, actor: Any, method: str, *arguments: Any) -> Any:
@@ -129,6 +136,7 @@ class Local:
     def __init__(self, most: int = 1, ahead: ChildProcess | None = None) -> None:
         self._most = most
         self._ahead = ahead
+        self._seen: Seen = lambda chunk, shown: None
         self._actors: list[_Actor] = []
 
     def __enter__(self) -> Local:
@@ -156,9 +164,13 @@ class Local:
     def spawn(self, setup: WorkerSetup, name: str, running: str) -> _Actor:
         """Starts a worker in a thread."""
         ahead, self._ahead = self._ahead, None
-        actor = _Actor(Worker(setup, name, running, ahead))
+        actor = _Actor(Worker(setup, name, running, ahead, self._seen))
         self._actors.append(actor)
         return actor
+
+    def listen(self, seen: Seen) -> None:
+        """Who is told of findings at sight, from the worker's thread."""
+        self._seen = seen
 
     def call(self, actor: _Actor, method: str, *arguments: Any) -> futures.Future[Any]:
         """Asks a worker for something."""

@@ -15,8 +15,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,18 +27,20 @@ from backend.child.messages import ReportKind
 from backend.child.process import ChildProcess
 from backend.child.scratch import Scratch
 from backend.child.tree import Limits
-from backend.codec import dumps, from_plain, to_plain
+from backend.codec import from_plain, to_plain
 from backend.devices.kinds import device_kind
-from backend.errors import AiterfuzzError, CannotRunError, UsageError
+from backend.errors import AiterfuzzError, CannotRunError
 from backend.fate import Fate
-from backend.findings import Finding
+from backend.findings import FindingKind
 from backend.outcome import Outcome
 from fuzz.campaign.case_process import COMMAND
+from fuzz.campaign.investigation import Investigated, Investigation
 from fuzz.campaign.messages import (
     CaseRan,
     ChildTask,
     ChunkRan,
     DeadCase,
+    Investigate,
     Ready,
     RunCase,
     RunChunk,
@@ -47,16 +49,17 @@ from fuzz.campaign.messages import (
     WorkerSetup,
     WriteTexts,
 )
-from fuzz.campaign.outcomes import HANGS, WithinSpace, died, label_of
+from fuzz.campaign.outcomes import HANGS, died
 from fuzz.campaign.present_case import At, read_slot
 from fuzz.campaign.report import ChunkReport, Shown
-from fuzz.campaign.summary import AGAIN_AFTER, AGAIN_ALONE, Reliability
+from fuzz.campaign.summary import AGAIN_AFTER, AGAIN_ALONE
 from fuzz.compiling import COMPILING
 from fuzz.provenance import own_fingerprint
-from reprod.folder import CASE, EXPLAIN, folder_name
-from reprod.shrink import ShrinkResult, shrink
 
 T = TypeVar("T")
+
+Seen = Callable[[int, Shown], None]
+"""Is told of a chunk's findings while it runs: its number, and what was seen. A process says each once."""
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 """What Ray tells a worker of its GPUs by."""
@@ -75,15 +78,6 @@ IDLE_SECONDS = 600.0
 
 DEATHS = 2
 """Ends of a process at one case of a chunk after which the chunk goes on without it, and it is run alone."""
-
-DIED_TRIES = 60
-"""Cases tried at most to shrink one that kills its process: each that does costs a start of two seconds."""
-
-PACE_RUNS, PACE_SECONDS = 5, 5.0
-"""Runs of a case that tell its pace, as far as they fit into so many seconds."""
-
-SHRINK_SECONDS = 60.0
-"""For shrinking one finding; what is not minimal by then is said to be so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +104,6 @@ class ChunkDone:
 
     report: ChunkReport
     losses: tuple[ChunkLoss, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Investigated:
-    """A finding looked into. findings: of the smallest case. folder, files: its name, and texts by file name."""
-
-    signature: str
-    smallest: Case
-    minimal: bool
-    findings: tuple[Finding, ...]
-    reliability: Reliability
-    folder: str
-    files: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +138,17 @@ class _Child:
 class CaseSupervisor:
     """Keeps one process that runs cases. `run` makes it a path (reprod.shrink.Runner) on which no case can do harm.
 
-    slot: file that names its case. ahead: a case_process() that was started already. Raises CannotRunError where no process
-    comes up, with the reason.
+    slot: file that names its case. ahead: a case_process() that was started already. seen: is told of findings on the way.
+    Raises CannotRunError where no process comes up, with the reason.
     """
 
-    def __init__(self, setup: WorkerSetup, slot: Path, ahead: ChildProcess | None = None) -> None:
+    def __init__(
+        self, setup: WorkerSetup, slot: Path, ahead: ChildProcess | None = None, seen: Seen = lambda chunk, shown: None
+    ) -> None:
         self.setup = setup
         self.slot = slot
         self._ahead = ahead
+        self._seen = seen
         self._child: _Child | None = None
         self._stopped = self._compiling = False
 
@@ -248,6 +232,14 @@ class CaseSupervisor:
             return died(case, self.setup.device, answer.end.how, answer.end.discriminator)
         return answer.outcome(case)
 
+    def investigate(self, case: Case, signature: str, command: str) -> Investigated:
+        """What there is to know of a finding: all of it by the process, or case by case where it ends over one."""
+        if signature.partition("/")[0] not in (FindingKind.DIED, FindingKind.HANG):
+            answer = self._ask(Investigate(case, signature, command), Investigated)
+            if not isinstance(answer, EndedAt):
+                return answer
+        return Investigation(self.setup, self, signature, command).run(case)
+
     def texts(self, case: Case, command: str) -> tuple[str, Mapping[str, str]] | None:
         """Folder name and files of a finding; None where the process does not survive them."""
         answer = self._ask(WriteTexts(case, command), TextsWritten)
@@ -310,6 +302,8 @@ class CaseSupervisor:
             if message is not None:
                 if message["say"] == ReportKind.DONE:
                     return from_plain(kind, message["result"])
+                if message["say"] == ReportKind.SEEN and isinstance(task, RunChunk):
+                    self._seen(task.chunk, from_plain(Shown, message["what"]))
                 if message["say"] == ReportKind.FAILED:
                     self.close()
                     raise CannotRunError(f"a worker's own error: {message['text'].strip()}")
@@ -346,12 +340,19 @@ def _loss(ended: EndedAt, named: Mapping[int, Case]) -> ChunkLoss:
 class Worker:
     """What the engine talks to. Every method but `stop` is called by one thread and returns; what cannot be done is Broken."""
 
-    def __init__(self, setup: WorkerSetup, name: str, running: str, ahead: ChildProcess | None = None) -> None:
-        """running: folder for the slot; another is taken where this node does not have it. ahead: as of CaseSupervisor."""
+    def __init__(
+        self,
+        setup: WorkerSetup,
+        name: str,
+        running: str,
+        ahead: ChildProcess | None = None,
+        seen: Seen = lambda chunk, shown: None,
+    ) -> None:
+        """running: folder for the slot; another is taken where this node lacks it. ahead, seen: as of CaseSupervisor."""
         self._setup = setup
         self._own = None if Path(running).is_dir() else Scratch()
         folder = Path(running) if self._own is None else self._own.path
-        self._supervisor = CaseSupervisor(setup, folder / name, ahead)
+        self._supervisor = CaseSupervisor(setup, folder / name, ahead, seen)
 
     def hello(self) -> Hello | Broken:
         """Starts the process that runs cases and says where it is."""
@@ -386,80 +387,9 @@ class Worker:
     def investigate(self, case: Case, signature: str, command: str) -> Investigated | Broken:
         """Shrinks a case that showed the signature, repeats the smallest one, writes the texts."""
         try:
-            return _Investigation(self._setup, self._supervisor, signature, command).run(case)
+            return self._supervisor.investigate(case, signature, command)
         except AiterfuzzError as error:
             return Broken(str(error), usable=True)
-
-
-@dataclass(slots=True)
-class _Investigation:
-    """What is looked into of one finding."""
-
-    setup: WorkerSetup
-    supervisor: CaseSupervisor
-    signature: str
-    command: str
-    seen: tuple[Finding, ...] = field(default=())
-
-    def run(self, case: Case) -> Investigated:
-        first = self.supervisor.run(case)
-        if not self._shows(first):
-            # It showed once, in the company of other cases; alone, how often?
-            return self._investigated(ShrinkResult(case, first, self.signature, 1, 0, minimal=False), self._repeat(case))
-        fatal = label_of(first).fate is Fate.DIED
-        tries = min(self.setup.shrink_tries, DIED_TRIES) if fatal else self._affordable_tries(case)
-        try:
-            shrunk = shrink(case, WithinSpace(self.supervisor, self.setup.space), self.signature, tries)
-        except UsageError:  # shown when it was found and a moment ago, and not now
-            shrunk = ShrinkResult(case, first, self.signature, 1, 0, minimal=False)
-        reliability = self._repeat(shrunk.case)
-        if not reliability.shown:
-            # It did show again, as it was found: a fault that comes and goes misleads shrinking.
-            again = self._repeat(case)
-            reliability = Reliability(again.shown + 1, again.repeats + 1)
-            shrunk = ShrinkResult(case, first, self.signature, shrunk.tried, 0, minimal=False)
-        return self._investigated(shrunk, reliability)
-
-    def _affordable_tries(self, case: Case) -> int:
-        """As many as fit into SHRINK_SECONDS at the pace of this case, which is the largest that will be run.
-
-        The fastest of a few runs is its pace: one alone may have waited for whatever else the machine does.
-        """
-        took = [self._seconds_of(case)]
-        while len(took) < PACE_RUNS and sum(took) < PACE_SECONDS:
-            took.append(self._seconds_of(case))
-        return max(1, min(self.setup.shrink_tries, int(SHRINK_SECONDS / min(took))))
-
-    def _seconds_of(self, case: Case) -> float:
-        begin = time.perf_counter()
-        self.supervisor.run(case)
-        return time.perf_counter() - begin
-
-    def _shows(self, outcome: Outcome) -> bool:
-        cause = outcome.cause
-        return outcome.faulty and cause is not None and cause.signature == self.signature
-
-    def _repeat(self, case: Case) -> Reliability:
-        shown = sum(self._shows(self.supervisor.run(case)) for _ in range(self.setup.repeats))
-        return Reliability(shown, self.setup.repeats)
-
-    def _investigated(self, shrunk: ShrinkResult, reliability: Reliability) -> Investigated:
-        texts = None
-        if self._shows(shrunk.outcome) and label_of(shrunk.outcome).fate is not Fate.DIED:
-            texts = self.supervisor.texts(shrunk.case, self.command)
-        folder, files = texts or self._short_texts(shrunk, reliability)
-        findings = shrunk.outcome.findings
-        return Investigated(self.signature, shrunk.case, shrunk.minimal, findings, reliability, folder, files)
-
-    def _short_texts(self, shrunk: ShrinkResult, reliability: Reliability) -> tuple[str, Mapping[str, str]]:
-        """Of a case that does not come to an outcome: the case, and how to try it."""
-        ranks = f" --ranks {self.setup.ranks}" if self.setup.ranks > 1 else ""
-        message = shrunk.outcome.cause.message if shrunk.outcome.cause is not None else "shown once, not again alone"
-        explained = (
-            f"{self.signature}\n{message}\nshown {reliability} times when repeated\n"
-            f"aiterfuzz explain {CASE} --device {self.setup.device}{ranks}\n"
-        )
-        return folder_name(self.signature, shrunk.case), {CASE: dumps(shrunk.case) + "\n", EXPLAIN: explained}
 
 
 def _node() -> str:

@@ -143,7 +143,8 @@ def _examined(
 
 
 def _read(path: Path) -> Iterator[Written]:
-    from backend.codec import from_plain, json_of, text_of
+    from backend.codec import from_plain
+    from backend.file_text import json_of, text_of
     from fuzz.agree import Written
 
     for place, line in enumerate(text_of(path, "a file that --out wrote").splitlines(), 1):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,7 +108,7 @@ def _over_history(arguments: argparse.Namespace, case: Case) -> int:
     print()
     for line in bisection_lines(found, (*commits, good, bad)):
         print(line)
-    return 0 if found.exact else 3
+    return _named(found.trials, "" if found.exact else f"{len(found.between)} revisions between cannot be judged")
 
 
 def _over_sources(arguments: argparse.Namespace, case: Case) -> int:
@@ -120,7 +122,17 @@ def _over_sources(arguments: argparse.Namespace, case: Case) -> int:
     print()
     for line in source_bisection_lines(changes, trials):
         print(line)
-    return 0 if len(changes) == 1 else 3
+    return _named(trials, "" if len(changes) == 1 else f"{len(changes)} changes are found, where one is asked for")
+
+
+def _named(trials: Sequence[Trial], missing: str) -> int:
+    """The exit code of a search whose answer names one revision, or of which something is missing; that is said."""
+    from fuzz.verdict import Counts, Verdict
+
+    verdict = Verdict(Counts(clean=len(trials)), missing=(missing,) if missing else ())
+    for question in verdict.open_questions:
+        print(f"open: {question}", file=sys.stderr)
+    return verdict.exit_code
 
 
 def _say(trial: Trial, known: dict[str, Commit]) -> None:

@@ -37,6 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the page; see EPILOG for what it returns."""
+    from fuzz.verdict import Counts, Verdict
     from reprod.corpus import load_corpus, shipped_corpus
     from reprod.diagnose.diagnosis import diagnose
     from reprod.diagnose.page import page
@@ -51,9 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         _write(arguments.out, done, lines)
         print(f"written: {arguments.out}")
-    if done.shown:
-        return 1
-    return 0 if done.refusal is not None else 3
+    told = Counts(clean=1) if done.refusal is not None else Counts(not_run=1)
+    return Verdict(Counts(faulty=1) if done.shown else told, blamed=int(done.shown)).exit_code
 
 
 def _write(folder: Path, done: Diagnosis, lines: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fuzz.commands.report import write_entries
 from fuzz.commands.telling import add_telling
 
 
@@ -25,7 +26,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Merges; prints the summary of the whole; its exit code."""
-    from fuzz.campaign.merge import export, merge
+    from fuzz.campaign.merge import merge
     from fuzz.campaign.read_summary import load_summary
     from fuzz.commands.campaign import finish
     from reprod.folder import prepare_folder
@@ -33,7 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
     prepare_folder(arguments.out)
     merge(arguments.stores, arguments.out)
     summary = load_summary(arguments.out)
-    if arguments.corpus is not None:
-        for path in export(summary, arguments.corpus):
-            print(f"entry: {path}")
+    write_entries(summary, arguments.corpus)
     return finish(summary, str(arguments.out), arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from backend.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backend.fate import Fate
     from fuzz.verdict import Verdict
     from reprod.corpus import CorpusEntry, OpenPaths, ReplayStatus
     from reprod.matrix import Column
@@ -85,6 +87,7 @@ def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
     from fuzz.compiling import announced
+    from fuzz.verdict import Counts, Verdict
     from reprod.case_line import case_line
     from reprod.entry import given_case, is_finding
 
@@ -92,17 +95,21 @@ def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
         others = "--matrix, --markdown or entries of a corpus"
         raise UsageError(f"replay: findings are run for themselves; leave out {others}")
     path = CasePath(host_of(open_source(arguments.aiter) if arguments.aiter is not None else None))
-    faulty = ran = 0
+    fates: Counter[Fate] = Counter()
+    missing: list[str] = []
     with announced():
         for each in paths:
             outcome = path.run(given_case(each))
-            faulty, ran = faulty + outcome.faulty, ran + (outcome.faulty or outcome.observation is not None)
+            fates[outcome.fate] += 1
+            if outcome.reason is not None:
+                missing.append(f"{each}: {outcome.reason}")
             cause = outcome.cause
             said = "silent" if cause is None and outcome.observation is not None else str(outcome.reason)
             print(
                 f"{f'found  {cause.signature}' if cause is not None else said}  {case_line(outcome.case)}  {each}", flush=True
             )
-    return 1 if faulty else 0 if ran == len(paths) else 3
+    counts = Counts.of(fates)
+    return _told(Verdict(counts, counts.faulty + counts.died, tuple(missing)))
 
 
 def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Column) -> int:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
+
+if TYPE_CHECKING:
+    from fuzz.campaign.summary import CampaignSummary
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the files; the exit code is that of the campaign."""
-    from fuzz.campaign.merge import export, merge
+    from fuzz.campaign.merge import merge
     from fuzz.report.write import write_report
 
     store = arguments.stores[0]
@@ -39,9 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError("report: several stores become one in a folder of its own; give --out DIR")
         store = merge(arguments.stores, arguments.out)
     report = write_report(store, arguments.out)
-    if arguments.corpus is not None:
-        for path in export(report.summary, arguments.corpus):
-            print(f"entry: {path}")
+    write_entries(report.summary, arguments.corpus)
     for path in (report.page, report.json, report.junit, report.markdown):
         print(path)
     return report.summary.exit_code
+
+
+def write_entries(summary: CampaignSummary, folder: Path | None) -> None:
+    """Writes each finding as a corpus entry and says where, if a folder is given."""
+    from fuzz.campaign.merge import export
+
+    for path in () if folder is None else export(summary, folder):
+        print(f"entry: {path}")

@@ -61,8 +61,6 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     from fuzz.campaign.pool import Local
     from fuzz.campaign.session import Manner, begin
     from fuzz.provenance import Provenance
-    from fuzz.report.campaign import campaign_report
-    from fuzz.report.figures import from_here
     from fuzz.report.results import Results
 
     logs: list[Results] = []
@@ -75,6 +73,9 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     manner = Manner(lambda _: Local(ahead=ahead), log, "", f"aiterfuzz {arguments.typed}")
     summary = begin(config, manner)
     logs[0].finished(summary)
+    from fuzz.report.campaign import campaign_report  # not before there is something to report
+    from fuzz.report.figures import from_here
+
     report = campaign_report(summary, at=from_here(config.out))
     print_report(arguments, report, [f"results: {from_here(logs[0].path)}"])
     return summary.exit_code

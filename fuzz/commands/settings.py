@@ -27,12 +27,15 @@ VARIABLE = "AITERFUZZ_CONFIG"
 OWN, SHARED = "aiterfuzz.toml", "pyproject.toml"
 
 
-def with_settings(typed: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+Settings = tuple[str, Mapping[str, Any]]
+"""A file and its table of flags."""
+
+
+def with_settings(typed: Sequence[str], parser: argparse.ArgumentParser, found: Settings | None) -> list[str]:
     """What was typed, with the flags of the file behind the command's name; a line on stderr says which.
 
-    Raises UsageError for a file that is no TOML, a section that is no command and a flag that its command does not have.
+    Raises UsageError for a section that is no command and a flag that its command does not have.
     """
-    found = _table()
     path, command = _command(typed, parser)
     if found is None or not path:
         return list(typed)
@@ -43,15 +46,15 @@ def with_settings(typed: Sequence[str], parser: argparse.ArgumentParser) -> list
     return [*path, *flags, *typed[len(path) :]]
 
 
-def _table() -> tuple[str, Mapping[str, Any]] | None:
-    """(file, its table), None where there is none."""
+def settings_here() -> Settings | None:
+    """Those of where a command is typed, None where there are none. Raises UsageError for a file that is no TOML."""
     named = os.environ.get(VARIABLE)
     if named == "":
         return None
     for file in (named,) if named else (OWN, SHARED):
         if not named and not Path(file).is_file():
             continue
-        from backend.codec import text_of, toml_of
+        from backend.file_text import text_of, toml_of
 
         read = toml_of(text_of(Path(file), "a TOML file"), file, "see `aiterfuzz --help`")
         if Path(file).name == SHARED:

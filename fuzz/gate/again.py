@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from backend.aiter.codefiles import open_source as open_code_source
-from backend.codec import from_plain, text_of
+from backend.codec import from_plain
 from backend.devices.registry import open_device
 from backend.errors import UsageError
+from backend.file_text import text_of
 from backend.real.frameworks.record import RecordedStep
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backend.aiter.launch import ENDS_PROCESS
+from backend.fate import ENDS_PROCESS
 from fuzz.campaign.report import AITER, CallShape, read_refused_as
 from fuzz.campaign.summary import CampaignSummary
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.aiter.launch import ENDS_PROCESS
 from backend.case import Case, DType
+from backend.fate import ENDS_PROCESS
 from backend.findings import FindingKind, Party
 from backend.path import Path as CasePath
 from reprod.blame import ContractVerdict, blame

@@ -109,7 +109,8 @@ def test_a_crowd_is_stopped() -> None:
 def test_nothing_is_left_when_the_keeper_dies(mark: str, number: signal.Signals, stopped: bool) -> None:
     """Its keeper is a process of its own here, with a child that has left a daemon. stopped: somebody stopped the guardian."""
     program = f"""
-import sys; sys.path[:] = {[str(HERE), *sys.path]!r}
+import signal, sys; sys.path[:] = {[str(HERE), *sys.path]!r}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs tests in the background has it ignored
 from backend.child.service import Child
 child = Child("plain_services:Plain", {{}})
 child.request("daemon", megabytes=1, mark={mark!r})
@@ -122,7 +123,7 @@ child.request("sleep", seconds=60)
         if stopped:
             guardian.suspend()
         keeper.send_signal(number)
-        keeper.wait()
+        keeper.wait(30)  # of the 60 s that it would go on
         until(lambda: not marked(mark) and not psutil.pid_exists(guardian.pid), 10)
     finally:
         if guardian.is_running():

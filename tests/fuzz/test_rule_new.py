@@ -52,10 +52,10 @@ def test_a_broken_rule_is_the_rules_own_error(
     run = ["run", "--cases", "2", "--repeats", "1", "--out", str(tmp_path / "out")]
     explain = ["explain", "--heads", "64", "--kv-lens", "1"]  # in this process, which has another limit
     assert main([*(explain if seconds == 1.0 else run), "--backend", str(rule)]) == 3
-    err = capsys.readouterr().err
-    assert said in err
-    assert f"at {rule}:{line} (" in err, err
-    assert "error of aiterfuzz itself" not in err
+    spoken = "".join(capsys.readouterr())
+    assert said in spoken
+    assert f"at {rule}:{line} (" in spoken, spoken
+    assert "error of aiterfuzz itself" not in spoken
 
 
 @pytest.mark.parametrize("what", NO_RULE)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from backend.aiter.codefiles import open_source
-from backend.aiter.launch import ENDS_PROCESS
 from backend.aiter.release import release
 from backend.case import RELEASES, Arch, Case, DType
 from backend.errors import UsageError
+from backend.fate import ENDS_PROCESS
 from backend.host import Basis
 from backend.outcome import Outcome
 from backend.path import Path as CasePath

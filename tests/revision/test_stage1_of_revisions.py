@@ -75,7 +75,7 @@ def test_the_text_of_a_release_launches_as_its_rules_do(
     heads: int, queries: int, dtype: torch.dtype, persistent: bool, aiter_checkout: Path
 ) -> None:
     host = revision(aiter_checkout, RULES.commit)
-    assert host.own_launcher is None, "the rules are the text's, and stand for it"
+    assert host.launcher(has_rules=True) is None, "the rules are the text's, and stand for it"
     given = asked(heads, queries, dtype, persistent)
     if heads == 32 and not persistent:
         pytest.skip("no such kernel in 2026-06")
@@ -88,7 +88,7 @@ def test_a_revision_launches_by_its_own_text(aiter_checkout: Path) -> None:
     """7d604afe5 sets out_16_nosplit for a single split, 2988812e134a never: one line of the launcher."""
     given = asked(16, 4, torch.float8_e4m3fn, persistent=False)
     host = revision(aiter_checkout, "7d604afe5")
-    assert host.own_launcher is own(host)
+    assert host.launcher(has_rules=True) is own(host)
     ours, theirs = stage1_of(RULES, GPU, host.source, given), stage1_of(RULES, GPU, host.source, given, own(host))
     assert (field(ours, "out_16_nosplit"), field(theirs, "out_16_nosplit")) == (0, 1)
     assert theirs.code_object == ours.code_object

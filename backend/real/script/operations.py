@@ -93,8 +93,8 @@ class ScriptOperations:
         self.hardware.read(tensor.address + INT32 * index, INT32, f"{stage} reads {tensor.offset(INT32 * index)}")
 
     def _stage1(self, given: Mapping[str, Any]) -> None:
-        own = self.host.own_launcher if given.get("g_kv_indptr") is None else self.host.text_launcher
-        made = stage1_of(self.release, self.device, self.code, given, own)
+        launcher = self.host.launcher(has_rules=given.get("g_kv_indptr") is None)
+        made = stage1_of(self.release, self.device, self.code, given, launcher)
         self.launches += 1
         if self.code is None:
             attention.run(self.hardware, made)

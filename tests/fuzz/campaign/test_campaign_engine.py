@@ -30,6 +30,7 @@ from fuzz.campaign.cluster import Lost
 from fuzz.campaign.collaborators import Verifying
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.engine import ATTEMPTS, Engine
+from fuzz.campaign.investigation import Investigated
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.present_case import Slot
 from fuzz.campaign.progress import Status
@@ -39,7 +40,7 @@ from fuzz.campaign.session import to_retry
 from fuzz.campaign.store import FILE_NAME, Store, environment
 from fuzz.campaign.summary import AGAIN_ALONE, LossKind, Reliability, is_weather
 from fuzz.campaign.verifying import NoVerifier
-from fuzz.campaign.worker import Broken, ChunkDone, Hello, Investigated
+from fuzz.campaign.worker import Broken, ChunkDone, Hello, Seen
 from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
 from fuzz.report.campaign import campaign_report
@@ -81,6 +82,9 @@ class FakeCluster:
 
     def free(self) -> int:
         return self.slots - sum(not actor.lost for actor in self.actors)
+
+    def listen(self, seen: Seen) -> None:
+        self.seen = seen
 
     def spawn(self, setup: WorkerSetup, name: str, running: str) -> FakeActor:
         assert self.free() > 0
@@ -137,6 +141,14 @@ class Silent:
         assert text
 
 
+class Listening(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 class NothingKnown:
     def reference(self, cause: Finding, case: Case) -> KnownReference | None:
         return None
@@ -161,10 +173,11 @@ def session(
     workers: int = 3,
     config: CampaignConfig = CONFIG,
     verifier: Verifying | None = None,
+    view: Silent | None = None,
 ) -> str:
     store = open_store(folder, config)
     store.begin_session(workers, "fake", MADE_BY.rules)
-    engine = Engine(config, order(config), store, cluster, Silent(), NothingKnown(), verifier or NoVerifier(), stop)
+    engine = Engine(config, order(config), store, cluster, view or Silent(), NothingKnown(), verifier or NoVerifier(), stop)
     engine.prepare()
     try:
         reason = engine.run(workers)
@@ -191,6 +204,28 @@ def test_all_chunks_are_recorded_once_whatever_the_order(
     assert summary.complete
     assert summary.verdict.conclusion is Conclusion.FAULTY
     assert summary.exit_code == 1
+
+
+def test_a_finding_is_named_at_sight_and_not_again_when_its_chunk_is_recorded(
+    tmp_path: Path, done: dict[int, ChunkReport]
+) -> None:
+    view = Listening()
+    named: dict[str, int] = {}
+
+    def at_sight(actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> None:
+        """What a worker of this machine does on the way to its answer."""
+        if method == "chunk":
+            for shown in done[arguments[0]].shown:
+                cluster.seen(arguments[0], shown)
+                named.setdefault(shown.signature, sum(f"finding: {shown.signature} (" in text for text in view.said))
+
+    cluster = FakeCluster(done, Random(0), at_sight)
+    assert session(tmp_path, cluster, workers=1, view=view) == "finished"
+    assert named
+    assert set(named.values()) == {1}
+    findings = [text for text in view.said if text.startswith("finding: ")]
+    assert len(findings) == len(named)
+    assert len(load_summary(tmp_path).findings) == len(named)
 
 
 def _agrees(cases: int, done: dict[int, ChunkReport]) -> None:

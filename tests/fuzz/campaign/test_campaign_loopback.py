@@ -84,8 +84,9 @@ def test_only_loopback_is_listened_on_and_only_with_a_token(tmp_path: Path) -> N
         process.wait(60)
 
 
-def test_the_death_of_ray_is_no_find(tmp_path: Path) -> None:
+def test_the_death_of_ray_is_no_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its C++ ends the process that it serves with status 1, which would say that faults were found."""
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "3")  # for which it waits for its server to come back: 60
     folder = tmp_path / "c"
     process = start([*SPACE[:-1], "600", "--backend", "sglang-27188", "--out", str(folder)], folder.with_suffix(".log"))
     try:

@@ -16,12 +16,12 @@ from undisturbed import reports
 import fuzz.campaign.engine
 from backend.case import Case
 from backend.errors import CannotRunError
+from fuzz.campaign.investigation import Investigated
 from fuzz.campaign.read_summary import load_summary
 from fuzz.campaign.report import ChunkReport
 from fuzz.campaign.store import FINDINGS
 from fuzz.campaign.summary import Reliability
 from fuzz.campaign.verifying import Verifier, unverified
-from fuzz.campaign.worker import Investigated
 from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT, write_folder
 from reprod.verify import VERIFICATION, ScriptVerdict, Verification
 

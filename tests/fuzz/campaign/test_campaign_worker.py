@@ -18,16 +18,17 @@ from undisturbed import labels, outcomes
 from weather import everywhere
 
 from backend.case import Case
-from backend.codec import from_plain
+from backend.codec import from_plain, to_plain
 from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.findings import FindingKind
-from fuzz.campaign import worker
 from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.investigation import Investigated, Investigation
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.present_case import At, Slot, read_slot
+from fuzz.campaign.report import Shown
 from fuzz.campaign.summary import LossKind, is_weather
-from fuzz.campaign.worker import Broken, CaseSupervisor, Investigated, Worker
+from fuzz.campaign.worker import Broken, CaseSupervisor, ChunkDone, Worker
 from fuzz.provenance import provenance
 
 CASES = 12
@@ -71,12 +72,12 @@ def slot(tmp_path: Path) -> Iterator[Path]:
 def test_one_slow_run_leaves_the_tries_of_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine was busy with something else while a case was timed: its smallest form is looked for as far as ever."""
     clock = itertools.accumulate(itertools.chain((0.0, 4.0), itertools.repeat(0.0005)))
-    monkeypatch.setattr("fuzz.campaign.worker.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("fuzz.campaign.investigation.time.perf_counter", lambda: next(clock))
 
     class Supervised:
         def run(self, case: Case) -> None: ...
 
-    looked_into = worker._Investigation(order("calm"), Supervised(), "any", "")  # type: ignore[arg-type]
+    looked_into = Investigation(order("calm"), Supervised(), "any", "")  # type: ignore[arg-type]
     assert looked_into._affordable_tries(Case(num_head=16, kv_lens=(1,))) == looked_into.setup.shrink_tries
 
 
@@ -221,3 +222,48 @@ def test_what_the_machine_lacks_is_an_answer(slot: Path) -> None:
     assert "no-such-device" in answer.reason
     with pytest.raises(CannotRunError, match="no-such-device"):
         CaseSupervisor(order("calm", device="no-such-device"), slot).start()
+
+
+FAULTY = CampaignConfig(backend="sglang-before-27188", shapes=("tp2",), releases=("2026-06",), seed=1, cases=40, chunk_cases=40)
+
+
+def faulty_order() -> WorkerSetup:
+    made_by = provenance("model", ("2026-06",), None)
+    return WorkerSetup(FAULTY.space(), FAULTY.seed, FAULTY.cases_a_chunk, True, "model", None, 60.0, 2000, 2, 50, made_by)
+
+
+def test_findings_are_told_before_their_chunk_is_answered_and_once(slot: Path) -> None:
+    told: list[tuple[int, Shown]] = []
+    running: list[bool] = []
+
+    def seen(chunk: int, shown: Shown) -> None:
+        told.append((chunk, shown))
+        running.append(not done)
+
+    done: list[ChunkDone] = []
+    supervisor = CaseSupervisor(faulty_order(), slot, seen=seen)
+    try:
+        done.append(supervisor.chunk(0, 0, None))
+        supervisor.chunk(0, 0, None)
+    finally:
+        supervisor.close()
+    assert told
+    assert [shown for _, shown in told] == list(done[0].report.shown)
+    assert {chunk for chunk, _ in told} == {0}
+    assert all(running)
+
+
+def test_a_finding_is_looked_into_by_the_process_as_case_by_case(slot: Path) -> None:
+    """One task of the process gives what its supervisor finds out where it runs each case alone."""
+    supervisor = CaseSupervisor(faulty_order(), slot)
+    try:
+        shown = supervisor.chunk(0, 0, None).report.shown[0]
+        before = supervisor._child.tasks  # type: ignore[union-attr]
+        at_once = supervisor.investigate(shown.case, shown.signature, "aiterfuzz ...")
+        assert supervisor._child.tasks == before + 1  # type: ignore[union-attr]
+        one_by_one = Investigation(supervisor.setup, supervisor, shown.signature, "aiterfuzz ...").run(shown.case)
+    finally:
+        supervisor.close()
+    assert to_plain(at_once) == to_plain(one_by_one)
+    assert at_once.minimal
+    assert at_once.reliability.shown == at_once.reliability.repeats == 2

@@ -1,0 +1,40 @@
+"""Text, JSON and TOML of files that a person gives: a UsageError for whatever does not fit. Imports nothing slow."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from backend.errors import UsageError
+
+
+def text_of(path: Path, wanted: str) -> str:
+    """The text of a file; raises UsageError for one that cannot be read or is not UTF-8. wanted: what to give instead."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no file has
+        raise UsageError(f"{path}: cannot be read ({error}); give {wanted}") from error
+
+
+def json_of(text: str, where: str) -> Any:
+    """The JSON value of a text; raises UsageError for whatever the parser does not take, be it deep nesting or long numbers."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where}: not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: not JSON that is read here: {_why(error)}") from error
+
+
+def toml_of(text: str, where: str, advice: str) -> dict[str, Any]:
+    """The table of a TOML text; raises UsageError as `json_of` does. advice: what to do, after a semicolon."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: not TOML: {_why(error)}; {advice}") from error
+
+
+def _why(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
