@@ -36,7 +36,7 @@ LASTS = ("--seconds 3600", "--seconds 20")
 """The one thing that is typed otherwise: an hour is a third of a minute."""
 
 WHY_NOT = {
-    r"^make (quick|test|check)\b": "it is this suite",
+    r"^make (quick|test|check|versions)\b": "it is this suite",
     r"benchmarks\.": "a benchmark",
     r"\[-|\bSCRIPT\b|\bNAME\b|\bHOST\b": "a form, not a command: it has places to fill in",
     r"server\.log": "the log is the reader's",

@@ -56,7 +56,8 @@ class CampaignConfig(Spec):
     cases: int | None = explained(None, "stop after so many cases; more than a chunk: rounded up to whole chunks", least=1)
     seconds: float | None = explained(
         None,
-        "start no case after so many seconds of running; then what was found is shrunk and verified, 120 s at most; "
+        "hand out no case after so many seconds of running; what is begun is run to its end, what was found shrunk and "
+        "verified, 120 s at most in all; "
         "600 where `cases` is not given either",
     )
     workers: int = explained(
