@@ -63,7 +63,8 @@ def run_again(stack: Stack, plan: GatePlan, scenario: Scenario) -> tuple[list[st
             lines += [f"  the file: {one_line(each.message)} ({each.line})" for each in wrong]
             lines += explain(outcome)
             break
-    lines += ["", *(f"{each.severity.name.lower()}: {each.signature}: {each.message}" for each in judged.sightings)]
+    found = dict.fromkeys(f"{each.severity.name.lower()}: {each.signature}: {each.message}" for each in judged.sightings)
+    lines += ["", *found]
     faulty = len({each.signature for each in judged.sightings if not each.did_not_run})
     open_ = [each.message for each in judged.sightings if each.did_not_run]
     return lines, Verdict(Counts.of(judged.fates), faulty, tuple(dict.fromkeys((*open_, *judged.not_run))))

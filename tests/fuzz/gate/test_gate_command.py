@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -73,9 +74,21 @@ def test_later_files_have_known_open_faults_only(source: str, tmp_path: Path) ->
     assert ("head-width", 64, "fp8") not in found
 
 
-def test_the_change_turned_round_is_blamed(tmp_path: Path) -> None:
+def test_the_change_turned_round_is_blamed_and_shown_again_by_the_command_that_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert gate(BEFORE, "--base", AFTER, "--heads", "64", "--kv-dtype", "fp8", "--seconds", "1", "--out", str(tmp_path)) == 1
     assert faults_of(tmp_path)["head-width", 64, "fp8"][0] == "new F1"
+    out = capsys.readouterr().out
+    words, again = (out[out.index("planner v1_0 plans rows of 16") :].partition("  again: aiterfuzz ")[at] for at in (0, 2))
+    assert "at fault: the file, which calls AITER: the flags that the caller chose" in words
+    assert "changed line" in words
+    command = shlex.split(again.splitlines()[0])
+    assert main(command) == 1
+    shown = capsys.readouterr().out
+    assert "the first step that is wrong: decode" in shown
+    assert "write: head-width/planner v1_0/planner folds finer, gfx950 fp8/fp8" in shown
+    assert main([*command[:-1], "no such scenario"]) == 2
 
 
 def test_decide_prints_the_table_and_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
