@@ -1,6 +1,6 @@
 """One of AITER's prebuilt kernels of a family, launched as its C++ does, against float64.
 
-Arguments and grids: csrc/py_itfs_cu/asm_topksoftmax.cu, asm_pa.cu, asm_gemm_a8w8.cu and asm_a8w8_blockscale_bpreshuffle.cu of
+Arguments and grids: csrc/py_itfs_cu/asm_topksoftmax.cu, asm_pa.cu, asm_mla.cu, asm_gemm_a8w8.cu and asm_a8w8_blockscale_bpreshuffle.cu of
 ROCm/aiter at code_object_files.RELEASES["2026-08"]; the order of a shuffled weight: aiter/ops/shuffle.py. Every pointer and
 every word takes 16 bytes. Ragged sizes, so that the last tile is cut.
 """
@@ -129,6 +129,44 @@ def test_paged_attention(aiter_checkout: Path, arch: str) -> None:
             ]
             weights = np.exp(own[0] @ decode_bfloat16(query[request, head]).astype(np.float64) / math.sqrt(width))
             assert error(got[request, head], weights @ own[1] / weights.sum()) < 6e-3
+
+
+def test_mla_prefill(aiter_checkout: Path, arch: str) -> None:
+    """mla_prefill_asm_fwd of csrc/py_itfs_cu/asm_mla.cu: causal, the last token of a request sees all of its KV."""
+    heads, width, value_width, queries, lengths = 16, 576, 512, (21, 7), (33, 50)
+    rng = np.random.default_rng(6)
+    q = encode_bfloat16(rng.standard_normal((sum(queries), heads, width)))
+    pool = encode_bfloat16(rng.standard_normal((90, width)))
+    indices = rng.permutation(90)[: sum(lengths)].astype(np.int32)
+    space = AddressSpace()
+    named = {
+        "q": q,
+        "kv_buffer": pool,
+        "kv_indptr": np.array([0, *np.cumsum(lengths)], np.int32),
+        "kv_indices": indices,
+        "kv_last_page_lens": np.ones(len(lengths), np.int32),
+        "qo_indptr": np.array([0, *np.cumsum(queries)], np.int32),
+    }
+    bases = {name: space.add_array(name, array).base for name, array in named.items()}
+    output = space.add_blank("o", 2 * sum(queries) * heads * value_width)
+    lse = space.add_blank("lse", 4 * sum(queries) * heads)
+    scale = float(np.float32(width**-0.5))
+    pointers = (output.base, lse.base, *(bases[name] for name in list(named)[:5]))
+    kernarg = segment(*pointers, scale, heads, 1, 2 * heads * width, 2 * width, 0, bases["qo_indptr"], *[0] * 9)
+    grid = (-(-max(queries) * heads // 128), len(queries), 1)
+    launch(aiter_checkout, f"{arch}/mla/mla_pfl_bf16_a16w16_causal_subQ16_mqa16.co", space, grid, kernarg, output)
+    got = decode_bfloat16(content(output, np.uint16, sum(queries), heads, value_width)).astype(np.float64)
+    keys = decode_bfloat16(pool).astype(np.float64)
+    row = 0
+    for request, (rows, length) in enumerate(zip(queries, lengths, strict=True)):
+        own = keys[indices[sum(lengths[:request]) :][:length]]
+        for number in range(rows):
+            seen = own[: length - rows + number + 1]
+            scores = decode_bfloat16(q[row]).astype(np.float64) @ seen.T * width**-0.5
+            weights = np.exp(scores - scores.max(1, keepdims=True))
+            wanted = (weights / weights.sum(1, keepdims=True)) @ seen[:, :value_width]
+            assert error(got[row], wanted) < 2 * ROUNDING
+            row += 1
 
 
 def test_int8_product(aiter_checkout: Path, arch: str) -> None:
