@@ -1,8 +1,8 @@
 """One of AITER's prebuilt kernels of a family, launched as its C++ does, against float64.
 
-Arguments and grids: csrc/py_itfs_cu/asm_topksoftmax.cu, asm_pa.cu, asm_mla.cu, asm_gemm_a8w8.cu and asm_a8w8_blockscale_bpreshuffle.cu of
-ROCm/aiter at code_object_files.RELEASES["2026-08"]; the order of a shuffled weight: aiter/ops/shuffle.py. Every pointer and
-every word takes 16 bytes. Ragged sizes, so that the last tile is cut.
+Arguments and grids: csrc/py_itfs_cu/asm_topksoftmax.cu, asm_pa.cu, asm_mla.cu, asm_gemm_a8w8.cu and
+asm_a8w8_blockscale_bpreshuffle.cu of ROCm/aiter at code_object_files.RELEASES["2026-08"]; the order of a shuffled weight:
+aiter/ops/shuffle.py. Every pointer and every word takes 16 bytes. Ragged sizes, so that the last tile is cut.
 """
 
 from __future__ import annotations
