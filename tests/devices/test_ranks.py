@@ -165,7 +165,7 @@ def test_the_merged_ranks_are_attention_over_all_tokens(
     from backend.devices.gpu.values import as_float64
 
     source = open_source(f"{aiter_checkout}@{REVISION}")
-    device, host = CdnaDevice(source, numbers=True, record=True), BuiltIn(source)
+    device, addresses, host = CdnaDevice(source, numbers=True), CdnaDevice(source, record=True), BuiltIn(source)
     case = RANK.replace(**changes, kv_lens=(40, 123), cp_world_size=world)
     parts, lses, pools = [], [], []
     for rank in range(world):
@@ -182,7 +182,7 @@ def test_the_merged_ranks_are_attention_over_all_tokens(
         lses.append(torch.from_numpy(left.lse).double())
         pools.append(as_float64(of_rank.pool, case.kv_dtype, fnuz=False))
         seen = ModelDevice(record=True).observe(call)
-        assert differences(device.observe(call), seen) == []
+        assert differences(addresses.observe(call), seen) == []
     weights = torch.stack(lses)
     merged_lse = torch.logsumexp(weights, 0)
     merged = (torch.exp(weights - merged_lse)[..., None] * torch.stack(parts)).sum(0)
