@@ -54,4 +54,6 @@ def _is_known_at(entry: CorpusEntry, case: Case) -> bool:
 
 
 def _reference_of(entry: CorpusEntry) -> KnownReference:
-    return KnownReference(entry.id, entry.told, entry.references)
+    """A find of our own that was filed has its issue for a reference, before any other."""
+    filed = (entry.life.issue,) if entry.life is not None and entry.life.issue else ()
+    return KnownReference(entry.id, entry.told, tuple(dict.fromkeys((*filed, *entry.references))))

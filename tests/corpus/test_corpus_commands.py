@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.case import Case
+from backend.case import Arch, Case, DType
 from backend.codec import dumps
 from backend.path import Path as CasePath
 from fuzz.cli import main
@@ -162,9 +162,16 @@ def test_a_mark_is_written_into_the_entry_and_told(tmp_path: Path, capsys: pytes
     mark = ["corpus", "mark", "O3", "--corpus", str(corpus)]
     assert main([*mark, "filed", "--issue", "ROCm/aiter#1"]) == 0
     assert load_entry(file).told.endswith(" (filed as ROCm/aiter#1)")
+    seventeen = Case(16, (17,), q_dtype=DType.BF16, arch=Arch.GFX942, backend="sglang-27188", release="2026-08")
+    cause = CasePath().run(seventeen).cause
+    assert cause is not None
+    known = KnownFaults(corpus).reference(cause, seventeen)
+    assert known is not None
+    assert known.where == "O3: ROCm/aiter#1"
     assert main([*mark, "mended", "--commit", "1234abc", "--release", "2026-08"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "O3: mended (ROCm/aiter#1) by 1234abc since 2026-08"
     assert entry_text(load_entry(file)) == file.read_text(encoding="utf-8")
+    assert KnownFaults(corpus).reference(cause, seventeen) is None
 
 
 @pytest.mark.parametrize(
