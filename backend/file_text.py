@@ -9,11 +9,18 @@ from typing import Any
 
 from backend.errors import UsageError
 
+MOST_BYTES = 1 << 28
+"""Of a file that is read whole: ten times what a recording of a thousand cases takes."""
+
 
 def text_of(path: Path, wanted: str) -> str:
-    """The text of a file; raises UsageError for one that cannot be read or is not UTF-8. wanted: what to give instead."""
+    """The text of a file; raises UsageError for one that cannot be read, is too long or not UTF-8. wanted: what to give."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UsageError(f"{path}: longer than {MOST_BYTES >> 20} MiB, and is not read; give {wanted}")
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no file has
         raise UsageError(f"{path}: cannot be read ({error}); give {wanted}") from error
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from backend.case import RELEASES, Arch, Case, DType, MetadataMode, PageOrder
 from backend.codec import dumps, from_plain, read_file, to_plain
 from backend.errors import UsageError
+from backend.file_text import text_of
 
 CASES = st.builds(
     Case,
@@ -76,6 +77,16 @@ def test_broken_file_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="cannot be read"):
         read_file(Case, file)
+
+
+@pytest.mark.parametrize("name", ["sparse", "/dev/zero"])
+def test_what_has_no_end_is_not_read(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "sparse":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(UsageError, match="longer than 256 MiB"):
+        text_of(path, "a case")
 
 
 def test_an_array_s_type_may_have_a_name_of_its_own() -> None:

@@ -81,7 +81,8 @@ def _split_at_dashes(command: argparse.ArgumentParser) -> None:
 def wanted_arch(script: Path) -> Arch:
     """The GPU that a script of ours is for, by its constant; MI355X for any other text."""
     try:
-        head = script.read_bytes()[:_HEAD].decode("utf-8", "replace")
+        with script.open("rb") as file:
+            head = file.read(_HEAD).decode("utf-8", "replace")
     except OSError:  # said where the script is run
         return Arch.GFX950
     found = re.search(r"^WANTED_ARCH = \"(\w+)\"", head, re.MULTILINE)
