@@ -45,6 +45,8 @@ class CannotRunError(AiterfuzzError):
 
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_OF_THE_DISK_TO_SQLITE = ("disk is full", "disk I/O error", "readonly database", "unable to open database file")
+"""The last: of a file that is there, beside which no other can be made, as where inodes or descriptors have run out."""
 
 
 def of_the_disk(error: BaseException | None) -> bool:
@@ -57,9 +59,7 @@ def of_the_disk(error: BaseException | None) -> bool:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             return True
-        if type(error).__module__ == "sqlite3" and any(
-            each in str(error) for each in ("disk is full", "disk I/O error", "readonly database")
-        ):
+        if type(error).__module__ == "sqlite3" and any(each in str(error) for each in _OF_THE_DISK_TO_SQLITE):
             return True
         error = error.__cause__
     return False

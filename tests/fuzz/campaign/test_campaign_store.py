@@ -175,6 +175,18 @@ def test_a_full_disk_is_no_wrong_store(tmp_path: Path) -> None:
     assert "make room" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("database or disk is full", True), ("unable to open database file", True), ("no such table: chunks", False)],
+)
+def test_what_sqlite_says_of_the_disk_is_told_from_what_it_says_of_the_store(said: str, expected: bool) -> None:
+    """The second where a disk has no inode left for the file that it makes beside a store; whatever it was raised again as."""
+    try:
+        raise UsageError("not a store") from sqlite3.OperationalError(said)
+    except UsageError as error:
+        assert of_the_disk(error) is expected
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     lock = Lock(tmp_path)
     with pytest.raises(UsageError, match="another campaign is writing there"):
