@@ -181,10 +181,9 @@ def test_a_full_disk_is_no_wrong_store(tmp_path: Path) -> None:
 )
 def test_what_sqlite_says_of_the_disk_is_told_from_what_it_says_of_the_store(said: str, expected: bool) -> None:
     """The second where a disk has no inode left for the file that it makes beside a store; whatever it was raised again as."""
-    try:
-        raise UsageError("not a store") from sqlite3.OperationalError(said)
-    except UsageError as error:
-        assert of_the_disk(error) is expected
+    error = UsageError("not a store")
+    error.__cause__ = sqlite3.OperationalError(said)
+    assert of_the_disk(error) is expected
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
