@@ -135,7 +135,7 @@ class _Preprocessor:
         elif self._active() and name == "undef" and rest not in self._fixed:
             self.macros.pop(rest, None)
         elif self._active() and name == "error":
-            raise CxxError(self._file, line, f"#error {rest}")
+            raise CxxError(self._file, line, f"#error {rest[:200]}")
 
     def _pop(self, line: int) -> tuple[bool, bool, bool]:
         if not self._conditions:

@@ -64,7 +64,10 @@ def parse_unit(files: Iterable[tuple[str, str]], given: Iterable[str] = ()) -> U
     for (file, _), text in zip(listed, preprocess(listed, given), strict=True):
         tree = _parser().parse(text.encode())
         for node in tree.root_node.named_children:
-            _collect(unit, file, node, None)
+            try:
+                _collect(unit, file, node, None)
+            except (AttributeError, RecursionError) as error:  # a node without what its kind has; blocks in blocks
+                raise CxxError(file, line(node), "a declaration that is cut short or nested so deeply") from error
     return unit
 
 
