@@ -77,6 +77,7 @@ class DeviceKind:
     chunk_cases: cases that a campaign's worker is handed at once. case_seconds: after which a case hangs.
     worker_memory: MiB that the processes of a worker may hold. workers_sharing: workers that may share the GPU that one needs.
     witness: what a result on it is worth.
+    shrunk_on: a faster device on which a smaller case of a finding is tried first, before this one confirms it; "" for none.
     seen_on: what ran, in an issue, {product} being the GPU that the case is for; seen_whole: where numbers were asked for.
     swept, swept_whole: how a sweep came by what it tells; "" where hardware ran, which says enough.
     """
@@ -92,6 +93,7 @@ class DeviceKind:
     case_seconds: float
     worker_memory: int = _MEMORY
     workers_sharing: int = 1
+    shrunk_on: str = ""
     seen_on: str = ""
     seen_whole: str = ""
     swept: str = ""
@@ -227,6 +229,7 @@ _ROWS = (
         runs_code_objects=True,
         chunk_cases=25,  # a second of work
         case_seconds=300.0,
+        shrunk_on="model",
         witness=Witness(
             ground=Ground.SIMULATION,
             ran="AITER's sizing, planner and launcher, and the machine code of the launched kernel on a simulated CDNA machine",
@@ -256,6 +259,7 @@ _ROWS = (
         runs_code_objects=True,
         chunk_cases=25,
         case_seconds=300.0,
+        shrunk_on="model",
         witness=Witness(
             ground=Ground.SIMULATION,
             ran="what `cdna` runs and what `model` foretells of it, held against each other",

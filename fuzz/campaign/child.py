@@ -60,6 +60,7 @@ class CampaignChild:
         self._slot: Slot | None = None
         self._setup: WorkerSetup | None = None
         self._path: Path | None = None
+        self._others: dict[str, Path] = {}
         self._maker: Maker | None = None
         self._frozen = {0: Frozen()}
         self._seen: set[str] = set()
@@ -91,8 +92,8 @@ class CampaignChild:
                 answer: Any = self._take(setup)
             case RunChunk() as task:
                 answer = self._chunk(task, reporter)
-            case RunCase(case):
-                answer = self.case(case)
+            case RunCase(case, device):
+                answer = self.case(case, device)
             case WriteTexts(case, command):
                 answer = self.texts(case, command)
             case Investigate(case, signature, command):
@@ -149,10 +150,14 @@ class CampaignChild:
             return ChunkRan({}, (), str(lost))
         return ChunkRan(report.to_message(), tuple((position, cases[position]) for position in task.name))
 
-    def case(self, case: Case) -> CaseRan:
-        """What is said of a case that is run alone."""
+    def case(self, case: Case, device: str | None = None) -> CaseRan:
+        """What is said of a case that is run alone. device: another than that of the setup."""
         setup, path, _, slot = self._ready
-        safe = Safe(path, setup.device)
+        if device is not None:
+            if device not in self._others:
+                self._others[device] = Path(path.host, device)
+            path = self._others[device]
+        safe = Safe(path, device or setup.device)
         slot.note(ALONE, 0)
         outcome = safe.run(case)
         slot.note(-1, -1)
@@ -179,9 +184,9 @@ class _Alone:
 
     child: CampaignChild
 
-    def run(self, case: Case) -> Outcome:
+    def run(self, case: Case, device: str | None = None) -> Outcome:
         """The outcome of one case, as it would leave the process."""
-        return self.child.case(case).outcome(case)
+        return self.child.case(case, device).outcome(case)
 
     def texts(self, case: Case, command: str) -> tuple[str, Mapping[str, str]]:
         """Folder name and files of a finding."""

@@ -96,9 +96,10 @@ class ChunkRan:
 
 @dataclass(frozen=True, slots=True)
 class RunCase:
-    """A single case, run alone."""
+    """A single case, run alone. device: another than that of the setup, None for that one."""
 
     case: Case
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,11 +225,11 @@ class CaseSupervisor:
                 shown.append(Shown(cause.signature, position, named[position], cause))
         return replace(report, shown=tuple(shown))
 
-    def run(self, case: Case) -> Outcome:
-        """The outcome of one case, without what stays in the process; a death is a finding."""
-        answer = self._ask(RunCase(case), CaseRan)
+    def run(self, case: Case, device: str | None = None) -> Outcome:
+        """The outcome of one case, without what stays in the process; a death is a finding. device: None for the setup's."""
+        answer = self._ask(RunCase(case, device), CaseRan)
         if isinstance(answer, EndedAt):
-            return died(case, self.setup.device, answer.end.how, answer.end.discriminator)
+            return died(case, device or self.setup.device, answer.end.how, answer.end.discriminator)
         return answer.outcome(case)
 
     def investigate(self, case: Case, signature: str, command: str) -> Investigated:

@@ -75,7 +75,7 @@ def test_one_slow_run_leaves_the_tries_of_shrinking(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("fuzz.campaign.investigation.time.perf_counter", lambda: next(clock))
 
     class Supervised:
-        def run(self, case: Case) -> None: ...
+        def run(self, case: Case, device: str | None = None) -> None: ...
 
     looked_into = Investigation(order("calm"), Supervised(), "any", "")  # type: ignore[arg-type]
     assert looked_into._affordable_tries(Case(num_head=16, kv_lens=(1,))) == looked_into.setup.shrink_tries
