@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import number, numbers, seconds, some_of
+from fuzz.commands.arguments import names, number, numbers, seconds, some_of
 from fuzz.commands.telling import add_telling, print_report
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("source", metavar="SOURCE", help="the change")
     command.add_argument("--base", metavar="SOURCE", help="what it is compared with; only what the base lacks is blamed")
+    command.add_argument(
+        "--expect", type=names, default=(), metavar="ID[,ID]", help="entries or signatures that nobody is blamed for"
+    )
     command.add_argument(
         "--aiter",
         metavar="PATH[@REV]",
@@ -69,10 +72,15 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         type=seconds,
         default=60.0,
         metavar="S",
-        help="begin no random life after that (60); the sweep is never cut short",
+        help="for everything (60); what the sweep had no time for is said, and left open where nothing else ran it",
+    )
+    command.add_argument(
+        "--lives", type=number("--lives", 0), metavar="N", help="random lives at most (as many as time allows)"
     )
     command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the random lives (0)")
-    command.add_argument("--out", type=Path, metavar="DIR", help="folder for gate.json, gate.xml, gate.html, summary.md")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for gate.json, .xml, .sarif, .html, summary.md, comment.md"
+    )
     add_telling(command)
     command.add_argument("--annotate", action="store_true", help="print GitHub annotations (default under GITHUB_ACTIONS)")
 
@@ -105,6 +113,7 @@ def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
     """source: what was given, or the file in the base's tree."""
     from backend.real.frameworks.fetch import open_source
     from backend.real.frameworks.session import gate_line
+    from fuzz.gate.comment import comment
     from fuzz.gate.comparison import compared
     from fuzz.gate.gate import Stack
     from fuzz.gate.gate import run as examine
@@ -112,16 +121,20 @@ def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
     from fuzz.gate.source_report import report
     from fuzz.gate.which_aiter import which_aiter
 
+    known = Known()
+    known.require_expected(arguments.expect)
     chosen = which_aiter(source, arguments.aiter)
     before = None if arguments.base is None else Stack(arguments.base, chosen.aiter, chosen.release)
     stack = Stack(source, chosen.aiter, chosen.release)
     if arguments.only is not None:
         return _again(arguments, stack)
     change, base = examine(stack, before, plan(arguments), say)
-    known = Known()
-    found = compared(change, base, known.reference, known.is_open)
+    found = compared(change, base, known.reference, known.is_open, arguments.expect)
     made = report(found, change, base, gate_line(open_source(source)), again=_commands(arguments, found))
-    code_of_exit = tell(dataclasses.replace(made, about=(chosen.why, *made.about)), arguments)
+    made = dataclasses.replace(made, about=(chosen.why, *made.about))
+    if arguments.out is not None:
+        _write(arguments.out, "comment.md", comment(made, found, source, arguments.aiter))
+    code_of_exit = tell(made, arguments)
     say(f"{time.monotonic() - started:.0f} s")
     return code_of_exit
 
@@ -178,11 +191,13 @@ def plan(arguments: argparse.Namespace) -> GatePlan:
     from fuzz.gate.sweep import HEADS
 
     heads = tuple(arguments.heads or HEADS)
-    return GatePlan(_tensors(arguments), heads, arguments.seconds, arguments.seed, arguments.device)
+    return GatePlan(_tensors(arguments), heads, arguments.seconds, arguments.seed, arguments.device, arguments.lives)
 
 
 def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
+    if arguments.expect:
+        raise UsageError("--expect: a rule has no known faults; leave it out, or give a base")
     from backend.aiter.codefiles import open_source
     from backend.devices.registry import open_device
     from backend.path import Path as CasePath
@@ -200,11 +215,13 @@ def tell(made: Report, arguments: argparse.Namespace) -> int:
     """Prints and writes what a gate came to; its exit code."""
     from fuzz.report import render
     from fuzz.report.page.html import report_page
+    from fuzz.report.sarif import sarif
 
     print_report(arguments, made, annotate=arguments.annotate)
     if arguments.out is not None:
         _write(arguments.out, "gate.json", render.json_text(made))
         _write(arguments.out, "gate.xml", render.junit(made))
+        _write(arguments.out, "gate.sarif", sarif(made))
         _write(arguments.out, "gate.html", report_page(made))
         _write(arguments.out, "summary.md", render.markdown(made))
     return made.verdict.exit_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from backend.aiter.codefiles import open_source as open_code_source
 from backend.codec import from_plain
@@ -16,11 +17,10 @@ from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import disagreements, outcome_of
 from backend.revision.revision import host_of
-from fuzz.gate.corpus import corpus_scenarios
-from fuzz.gate.frameworks import framework_scenarios
 from fuzz.gate.gate import EVERY_RELEASE, GatePlan, Stack
 from fuzz.gate.judge import Judge
-from fuzz.gate.sweep import scenarios
+from fuzz.gate.order import everything
+from fuzz.gate.which_aiter import which_aiter
 from fuzz.verdict import Counts, Verdict
 from reprod.explain import explain
 from reprod.text import one_line
@@ -28,9 +28,7 @@ from reprod.text import one_line
 
 def swept(plan: GatePlan) -> dict[str, Scenario]:
     """What a sweep with this plan runs, by name."""
-    asked = plan.tensors, plan.heads, EVERY_RELEASE
-    every = (*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked))
-    return {scenario.name: scenario for scenario in every}
+    return {scenario.name: scenario for scenario in everything(plan.tensors, plan.heads, EVERY_RELEASE)}
 
 
 def scenario_named(name: str, plan: GatePlan) -> Scenario:
@@ -68,6 +66,15 @@ def run_again(stack: Stack, plan: GatePlan, scenario: Scenario) -> tuple[list[st
     faulty = len({each.signature for each in judged.sightings if not each.did_not_run})
     open_ = [each.message for each in judged.sightings if each.did_not_run]
     return lines, Verdict(Counts.of(judged.fates), faulty, tuple(dict.fromkeys((*open_, *judged.not_run))))
+
+
+def run_life(source: str, life: dict[str, Any], aiter: str | None = None) -> int:
+    """Prints one life of a source step by step, on the AITER that the gate takes for it; the exit code of what it showed."""
+    chosen = which_aiter(source, aiter)
+    plan = GatePlan(tensors=())
+    lines, verdict = run_again(Stack(source, chosen.aiter, chosen.release), plan, from_plain(Scenario, life, "LIFE"))
+    print("\n".join(lines))
+    return verdict.exit_code
 
 
 def _step(step: RecordedStep) -> str:

@@ -7,7 +7,7 @@ scenario, does not show it; that the base shows it elsewhere excuses nothing. Ho
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,7 +18,7 @@ from backend.real.python.outline import TextChange, text_change
 from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
-from fuzz.gate.judge import Shape, Sighting, Work
+from fuzz.gate.judge import Shape, Sighting, Work, works_of
 from fuzz.verdict import Verdict
 from reprod.reference import KnownReference
 from reprod.text import listed
@@ -31,6 +31,7 @@ class FaultStanding(StrEnum):
     FOUND = "found"  # there is no base to compare with
     BEFORE = "in the base too"
     REFUSED = "did not run"  # the file or AITER says no, and there is no base that did not
+    EXPECTED = "expected"  # by --expect
     KNOWN = "known, open"  # an entry of the corpus that nothing mends yet
 
 
@@ -90,12 +91,24 @@ Reference = Callable[[Sighting], KnownReference | None]
 
 
 def compared(
-    change: Examined, base: Examined | None, known: Reference, is_open: Callable[[KnownReference], bool]
+    change: Examined,
+    base: Examined | None,
+    known: Reference,
+    is_open: Callable[[KnownReference], bool],
+    expected: Collection[str] = (),
 ) -> Comparison:
-    """What is said of a change. is_open: whether a known fault has no remedy yet, so that nobody can be asked for one."""
+    """What is said of a change. is_open: whether a known fault has no remedy yet, so that nobody can be asked for one.
+
+    expected: signatures and entries of faults that nobody is blamed for.
+    """
     before = None if base is None else _Before(base)
 
     def standing(sighting: Sighting, reference: KnownReference | None) -> FaultStanding:
+        stands = compared_standing(sighting, reference)
+        names = {sighting.signature, "" if reference is None else reference.entry}
+        return FaultStanding.EXPECTED if stands in BLAMED and names & set(expected) else stands
+
+    def compared_standing(sighting: Sighting, reference: KnownReference | None) -> FaultStanding:
         excused = reference is not None and is_open(reference)
         if before is None and sighting.did_not_run:
             return FaultStanding.REFUSED
@@ -117,8 +130,21 @@ def compared(
     if base is not None and change.executed is not None and base.executed is not None:
         ran = change_run(change.executed, base.executed)
     idle = () if ran is None else tuple(f"changed lines that no scenario reached: {each}" for each in ran.idle)
-    verdict = Verdict(change.counts, len(blamed), (*missing, *_not_judged(change, base), *idle))
+    if not idle and ran is not None and ran.not_run and change.left_out:
+        idle = (f"changed lines that did not run, of a sweep that time was over for: {listed(ran.not_run)}",)
+    verdict = Verdict(change.counts, len(blamed), (*missing, *_left_out(change), *_not_judged(change, base), *idle))
     return Comparison(verdict, found, mended, change.decisions, _changed(change, base), ran)
+
+
+def _left_out(change: Examined) -> Iterator[str]:
+    """What a sweep was to do, that did not run at all because time was over."""
+    ran = {work for judged in change.swept for work, _ in judged.ran}
+    known = {work for judged in change.swept for work in judged.asked}
+    missing = {work: TIME_IS_OVER for each in change.left_out for work in works_of(each) if work not in ran | known}
+    yield from _in_words(missing, {work.shape for work in ran})
+
+
+TIME_IS_OVER = "time was over before it (--seconds)"
 
 
 class _Before:

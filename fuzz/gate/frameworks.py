@@ -28,12 +28,15 @@ class Life:
     """What a process must do to meet the fault; None and False: does not matter.
 
     dp_attention, paged: a backend of its with attention data parallelism, with pages of more than one token.
-    ragged: a step of this kind whose requests have different numbers of rows.
+    ragged: a step of this kind whose requests have different numbers of rows. ordinary, drafting: a backend of its of ordinary
+    attention, of the draft model.
     """
 
     dp_attention: bool = False
     paged: bool = False
     ragged: StepKind | None = None
+    ordinary: bool = False
+    drafting: bool = False
 
     def fits(self, scenario: Scenario) -> bool:
         """Whether the scenario is such a process."""
@@ -41,6 +44,8 @@ class Life:
         return (
             (not self.dp_attention or any(config.dp_attention for config in backends))
             and (not self.paged or any(config.page_size > 1 for config in backends))
+            and (not self.ordinary or any(config.kv_heads is not None for config in backends))
+            and (not self.drafting or any(config.is_draft for config in backends))
             and (self.ragged is None or any(s.kind is self.ragged and len(set(s.query_lens)) > 1 for s in steps))
         )
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from backend.aiter.codefiles import open_source as open_code_source
@@ -24,12 +25,12 @@ from backend.real.frameworks.record import DecisionRow
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
-from backend.real.python.outline import outline
+from backend.real.python.outline import outline, text_change
 from backend.revision.revision import host_of
-from fuzz.gate.corpus import corpus_scenarios
 from fuzz.gate.executed import PACKAGE, Executed
-from fuzz.gate.frameworks import Identity, framework_scenarios, identity
+from fuzz.gate.frameworks import Identity, identity
 from fuzz.gate.judge import Judge, Judged, Sighting
+from fuzz.gate.order import batches, everything, first_of_each, in_words, touched_first, what
 from fuzz.gate.scenarios import random_lives, shrink
 from fuzz.gate.sweep import HEADS, Tensors, scenarios
 from fuzz.interruption import checkpoint
@@ -59,13 +60,18 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class GatePlan:
-    """What the gate is asked to do. seconds: for everything; the sweep is never cut short. seed: of the random lives."""
+    """What the gate is asked to do.
+
+    seconds: for everything, from the start of the first child process. seed: of the random lives; lives: at most so many,
+    None: as many as time allows.
+    """
 
     tensors: tuple[Tensors, ...]
     heads: tuple[int, ...] = HEADS
     seconds: float = 60.0
     seed: int = 0
     device: str = "model"
+    lives: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Examined:
     lives of what random lives showed besides. not_run: reasons why steps of any scenario were not judged, with their number.
     executed: of the file, by all scenarios; None where nobody measured it. by_arguments: functions of AITER of which only the
     arguments were judged, with the number of calls. is_the_base: file and package are the base's, so that nothing was swept.
+    asked: scenarios of a whole sweep; left_out: those of them that time was over for.
     """
 
     label: str
@@ -95,6 +102,8 @@ class Examined:
     executed: Executed | None = None
     by_arguments: Mapping[str, int] = field(default_factory=dict)
     is_the_base: bool = False
+    asked: int = 0
+    left_out: tuple[Scenario, ...] = ()
 
 
 LAST_LIVES, COMPARISON = 0.05, 0.15
@@ -126,6 +135,8 @@ class Examination:
         self._not_run: Counter[str] = Counter()
         self._scenarios = 0
         self._random = 0
+        self.asked = everything(plan.tensors, plan.heads, EVERY_RELEASE)
+        self._done: set[Scenario] = set()
         self._decisions: tuple[DecisionRow, ...] = ()
         self._executed: set[int] = set()
         self._by_arguments: Counter[str] = Counter()
@@ -143,21 +154,38 @@ class Examination:
             worker.session.close()
         self._pool.shutdown()
 
-    def sweep(self) -> None:
-        """The constructor's decisions, the table sweep and the corpus."""
-        self._decide()
-        asked = self._plan.tensors, self._plan.heads, EVERY_RELEASE
-        everything = [*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked)]
-        for judged in self._run_all(everything):
+    def sweep(self, until: float) -> None:
+        """The constructor's decisions, then everything that is asked, until the monotonic clock says so."""
+        self.decide()
+        for batch in batches(self.asked, len(self._workers)):
+            if time.monotonic() >= until:
+                break
+            self.run(batch)
+
+    @property
+    def executed(self) -> Executed:
+        """What of the file ran so far."""
+        target = self._session.source.target
+        return Executed(target.filename, target.text, self._outline, frozenset(self._executed))
+
+    def run(self, scenarios: Sequence[Scenario]) -> None:
+        """Some of what is asked."""
+        self._done.update(scenarios)
+        for judged in self._run_all(scenarios):
             self._keep(judged)
 
-    def _decide(self) -> None:
+    def doing(self, lines: Collection[int]) -> set[str]:
+        """What scenarios do (fuzz.gate.order) that executed one of the lines."""
+        return {what(scenario) for scenario, judged in self._swept.items() if judged.executed & set(lines)}
+
+    def decide(self) -> None:
+        """What the constructor decides for each head count and KV dtype."""
         kv_dtypes = tuple(dict.fromkeys(one.kv_dtype for one in self._plan.tensors))
         self._decisions = tuple(self._session.decide(self._plan.tensors[0].arch, DECIDED_HEADS, kv_dtypes))
 
     def glance(self) -> None:
         """Decisions, and scenarios of the table until one of them ran: what is said of a source that nothing changed in."""
-        self._decide()
+        self.decide()
         for scenario in scenarios(self._plan.tensors, self._plan.heads, EVERY_RELEASE):
             (judged,) = self._run_all([scenario])
             self._keep(judged)
@@ -169,7 +197,10 @@ class Examination:
         known = {identity(each) for each in self._sightings}
         lives = random_lives(self._plan.tensors, self._plan.heads, EVERY_RELEASE, self._plan.seed)
         while time.monotonic() < until:
-            together = list(itertools.islice(lives, len(self._workers)))
+            left = len(self._workers) if self._plan.lives is None else self._plan.lives - self._random
+            together = list(itertools.islice(lives, min(left, len(self._workers))))
+            if not together:
+                return
             self._random += len(together)
             for judged in self._run_all(together):
                 for sighting in judged.sightings if judged is not None else ():
@@ -180,7 +211,6 @@ class Examination:
 
     def examined(self) -> Examined:
         """What was seen so far."""
-        target = self._session.source.target
         return Examined(
             label=self._session.source.label,
             aiter=self._session.aiter,
@@ -194,8 +224,10 @@ class Examination:
             not_run=dict(self._not_run),
             warning=self._workers[0].basis or self._session.warning,
             peak_memory=sum(worker.session.peak_memory for worker in self._workers),
-            executed=Executed(target.filename, target.text, self._outline, frozenset(self._executed)),
+            executed=self.executed,
             by_arguments=dict(self._by_arguments),
+            asked=len(self.asked),
+            left_out=tuple(each for each in self.asked if each not in self._done),
         )
 
     def try_all(self, sightings: Sequence[Sighting]) -> None:
@@ -276,14 +308,13 @@ def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Exa
     until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
     with Examination(stack, plan, workers=CORES if base is None else 1) as change:
         if base is None:
-            change.sweep()
-            say(f"swept {change.examined().scenarios} scenarios")
+            change.sweep(until)
+            say(_sweep_says(change))
             change.live(until)
             return change.examined(), None
         with Examination(base, plan, workers=1) as before, ThreadPoolExecutor(CORES) as both:
-            for done in [both.submit(change.sweep), both.submit(before.sweep)]:
-                done.result()
-            say(f"swept {change.examined().scenarios} scenarios on each side")
+            _sweep_both(change, before, both, until)
+            say(f"{_sweep_says(change)} on each side")
             for done in [both.submit(change.live, until), both.submit(before.live, until)]:
                 done.result()
             before.try_all(change.examined().sightings)
@@ -298,8 +329,34 @@ def _is_untouched(stack: Stack, base: Stack) -> bool:
     )
 
 
+def _sweep_both(change: Examination, before: Examination, both: Executor, until: float) -> None:
+    """The same scenarios on both sides: one of everything that is done, then what executed a changed line, then the rest."""
+
+    def each(action: Callable[..., None], *given: Sequence[Scenario]) -> None:
+        for done in [both.submit(action, side, *given) for side in (change, before)]:
+            done.result()
+
+    def run_until(asked: Sequence[Scenario]) -> None:
+        for batch in batches(asked, workers=1):
+            if time.monotonic() < until:
+                each(Examination.run, batch)
+
+    each(Examination.decide)
+    first = first_of_each(change.asked)
+    run_until(first)
+    differs = text_change(before.executed.text, change.executed.text)
+    touched = change.doing(differs.lines) | before.doing(differs.removed)
+    run_until(touched_first([one for one in change.asked if one not in first], touched))
+
+
+def _sweep_says(side: Examination) -> str:
+    seen = side.examined()
+    left = in_words(seen.left_out, seen.asked)
+    return f"swept {seen.scenarios} scenarios{f'; time was over before {left}' if left else ''}"
+
+
 def swept(stack: Stack, plan: GatePlan) -> Examined:
-    """What the sweep alone, without random lives, shows of one stack."""
+    """What the sweep alone, whole and without random lives, shows of one stack."""
     with Examination(stack, plan, workers=CORES) as one:
-        one.sweep()
+        one.sweep(math.inf)
         return one.examined()

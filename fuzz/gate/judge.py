@@ -62,6 +62,11 @@ class Work:
         return cls(_shape_of(config, scenario), kind, config.draft_tokens or 1, scenario.path(backend))
 
 
+def works_of(scenario: Scenario) -> Mapping[Work, None]:
+    """What a scenario's steps are to do, each once."""
+    return dict.fromkeys(Work.of(scenario, step.backend, step.kind) for step in scenario.steps)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class StepKernel:
     """A code object that a step launched. content: the git object id of its bytes, "" where they are not at hand."""
@@ -131,7 +136,7 @@ class Judged:
     @property
     def asked(self) -> Mapping[Work, None]:
         """What the scenario's steps are to do, each once."""
-        return dict.fromkeys(Work.of(self.scenario, step.backend, step.kind) for step in self.scenario.steps)
+        return works_of(self.scenario)
 
 
 class Judge:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from backend.codec import to_plain
+from backend.errors import UsageError
+from backend.findings import FindingKind
+from backend.real.frameworks.record import Says
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Sighting
 from reprod.corpus import CorpusEntry, load_corpus, shipped_corpus
@@ -24,6 +29,15 @@ class Known:
         self._frameworks = framework_faults(folder)
         self._open = {entry.id for entry in self._frameworks if not entry.mended}
         self._open |= {entry.id for entry in self._entries.values() if _is_open(entry)}
+
+    def require_expected(self, names: Sequence[str]) -> None:
+        """Raises UsageError for what is neither an entry nor a signature of a kind that the gate has."""
+        entries = [*self._entries, *(entry.id for entry in self._frameworks)]
+        kinds = {*FindingKind, *Says, "contradiction", "arguments"}
+        for name in names:
+            kind, slash, _ = name.partition("/")
+            if name not in entries and not (slash and kind in kinds):
+                raise UsageError.not_allowed("--expect", name, f"a signature (kind/...), or one of {', '.join(entries)}")
 
     def reference(self, sighting: Sighting) -> KnownReference | None:
         """The entry of the same fault: the same signature at a shape that the entry has."""

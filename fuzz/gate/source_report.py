@@ -14,6 +14,7 @@ from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.headline import headline, question_tests
 from fuzz.gate.judge import Sighting
+from fuzz.gate.order import in_words
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from reprod.case_line import case_line
 from reprod.reference import NO_REFERENCE
@@ -167,6 +168,8 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
     if examined.by_arguments:
         names = ", ".join(f"{name} {count:,}" for name, count in examined.by_arguments.items())
         yield f"  kernels not run, the arguments of their calls judged: {names}"
+    if examined.left_out:
+        yield f"  time was over before {in_words(examined.left_out, examined.asked)} (--seconds)"
     if examined.warning:
         yield f"  {examined.warning}"
     for reason, count in examined.not_run.items():

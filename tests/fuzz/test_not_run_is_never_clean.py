@@ -138,7 +138,7 @@ def test_a_source_that_does_not_run(command: str, edit: str, tmp_path: Path, cap
             if read is not None:
                 text = source.target.text.replace(old, new) if name == FILE else read[0]
                 made.writestr(name, text)
-    asked = ("--heads", "64", "--kv-dtype", "fp8", "--seconds", "1") if command == "gate" else ("--heads", "64")
+    asked = ("--heads", "64", *(("--kv-dtype", "fp8", "--seconds", "900", "--lives", "0") if command == "gate" else ()))
     assert main([command, str(wheel), *asked]) == 3
     printed = capsys.readouterr().out
     assert word in printed

@@ -145,6 +145,11 @@ def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     yield from _covered("cu_seqlens_q", q, given["q"].shape[0], "q")
     yield from _covered("kv_indptr", kv, len(indices), "kv_page_indices")
     yield from _inside("kv_page_indices", indices[: kv[-1] if kv else 0], given["k"].shape[0], "k")
+    if q and q[-1] < given["q"].shape[0]:
+        message = (
+            f"cu_seqlens_q ends at {q[-1]} of the {given['q'].shape[0]} rows of q: the rest of the output is never written"
+        )
+        yield ArgumentFault("cu_seqlens_q", message, False)
     yield from _longest("max_seqlen_q", given["max_seqlen_q"], q)
     page, last = given["k"].shape[1] if given["k"].dim() == 4 else 1, given["kv_last_page_lens"]
     if page > 1 and (last is None or last.numel() < len(q) - 1):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import inspect
 import io
 import tokenize
@@ -114,6 +115,7 @@ class TextChange:
     removed: Mapping[int, int]
 
 
+@functools.lru_cache(maxsize=2)
 def text_change(old: str, new: str) -> TextChange:
     """Of two texts that Python takes; line numbers from 1. A comment is no change, another indentation is one."""
     lines: set[int] = set()

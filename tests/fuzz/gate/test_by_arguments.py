@@ -156,6 +156,7 @@ def test_calls_that_fit_are_silent(call: OpCall) -> None:
         (unified(cu_seqlens_q=torch.tensor([0, 2], dtype=INT)), "cu_seqlens_q", False),
         (batch_prefill(kv_indptr=torch.tensor([0, 4, 7], dtype=INT)), "kv_indptr", False),
         (batch_prefill(kv_page_indices=torch.tensor([1, 2, 3, 4, 8, -1], dtype=INT)), "kv_page_indices", False),
+        (batch_prefill(cu_seqlens_q=torch.zeros(3, dtype=INT)), "cu_seqlens_q", False),
         (batch_prefill(k=torch.empty(10, 64, 1, 128)), "kv_last_page_lens", False),
         (extended(kv_indices=torch.tensor([1, 2, 3, 4, 8], dtype=INT)), "kv_indptr", False),
         (extended(max_len_extend=1), "max_len_extend", False),

@@ -14,7 +14,7 @@ from backend.real.frameworks.fetch import open_source
 from fuzz.cli import main
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
-FEW = ("--heads", "48,64", "--seconds", "1")
+FEW = ("--heads", "48,64", "--seconds", "900", "--lives", "0")
 
 
 def gate(*argv: str) -> int:
@@ -77,7 +77,7 @@ def test_later_files_have_known_open_faults_only(source: str, tmp_path: Path) ->
 def test_the_change_turned_round_is_blamed_and_shown_again_by_the_command_that_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gate(BEFORE, "--base", AFTER, "--heads", "64", "--kv-dtype", "fp8", "--seconds", "1", "--out", str(tmp_path)) == 1
+    assert gate(BEFORE, "--base", AFTER, "--kv-dtype", "fp8", *FEW, "--heads", "64", "--out", str(tmp_path)) == 1
     assert faults_of(tmp_path)["head-width", 64, "fp8"][0] == "new F1"
     out = capsys.readouterr().out
     words, again = (out[out.index("planner v1_0 plans rows of 16") :].partition("  again: aiterfuzz ")[at] for at in (0, 2))
@@ -89,6 +89,13 @@ def test_the_change_turned_round_is_blamed_and_shown_again_by_the_command_that_i
     assert "the first step that is wrong: decode" in shown
     assert "write: head-width/planner v1_0/planner folds finer, gfx950 fp8/fp8" in shown
     assert main([*command[:-1], "no such scenario"]) == 2
+
+
+def test_what_time_was_over_for_is_said_and_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(AFTER, "--base", BEFORE, "--heads", "64", "--kv-dtype", "fp8", "--seconds", "0.01", "--out", str(tmp_path)) == 3
+    printed = capsys.readouterr().out
+    assert "time was over before" in printed
+    assert "OPEN: nothing ran: 64 heads, gfx950 q fp8 KV fp8: time was over before it (--seconds)" in printed
 
 
 def test_decide_prints_the_table_and_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +200,7 @@ def test_a_source_that_is_its_base_is_not_swept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither side is swept where nothing differs, and some of it runs all the same."""
-    monkeypatch.setattr("fuzz.gate.gate.Examination.sweep", lambda self: pytest.fail("it is swept"))
+    monkeypatch.setattr("fuzz.gate.gate.Examination.sweep", lambda *_: pytest.fail("it is swept"))
     assert gate(AFTER, "--base", AFTER, "--heads", "64", "--out", str(tmp_path)) == 0
     assert "clean as the base is (file and package are its, byte for byte; not swept)" in capsys.readouterr().out
     data = json.loads((tmp_path / "gate.json").read_text())

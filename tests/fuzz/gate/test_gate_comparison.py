@@ -12,19 +12,24 @@ from xml.etree import ElementTree
 import pytest
 
 from backend.case import Arch, Case, DType
+from backend.codec import from_plain
+from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.noted_call import SourceLine
 from backend.real.python.outline import outline
 from backend.real.python.trees import ModuleSource
+from fuzz.gate.comment import comment
 from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
 from fuzz.gate.executed import Executed
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
+from fuzz.gate.known import Known
 from fuzz.gate.source_report import report
 from fuzz.report.model import Report
 from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown
+from fuzz.report.sarif import sarif
 from fuzz.verdict import Conclusion, Counts
 from reprod.reference import KnownReference
 
@@ -369,3 +374,71 @@ def test_markdown_and_json() -> None:
     }
     assert data["mended"][0]["signature"] == "gone"
     assert markdown(reported(verdict([]), base=False)).startswith("## ✅ clean: ")
+
+
+def told(
+    faults: Sequence[Sighting], base: Sequence[Sighting] | None = (), expected: Sequence[str] = ()
+) -> tuple[Report, Comparison]:
+    before = None if base is None else examined(base)
+    found = compared(examined(faults), before, lambda _: None, lambda _: False, expected)
+    return report(found, examined(faults), before), found
+
+
+def test_what_is_expected_is_nobody_s_and_what_is_not_is_blamed() -> None:
+    both = [sighting("a/x"), sighting("b/y", scenario=PARALLEL)]
+    _, found = told(both, expected=("a/x",))
+    assert {fault.signature: fault.standing for fault in found.faults} == {
+        "a/x": FaultStanding.EXPECTED,
+        "b/y": FaultStanding.NEW,
+    }
+    assert told(both, expected=("a/x", "b/y"))[1].verdict.exit_code == 0
+    assert told(both, expected=("c/z",))[1].verdict.exit_code == 1
+
+
+def test_an_expected_name_that_nothing_has_is_refused() -> None:
+    Known().require_expected(["S1", "O1", "arguments/x", "raises/NameError"])
+    for name in ("S99", "arguments", "nothing/x"):
+        with pytest.raises(UsageError, match="--expect"):
+            Known().require_expected([name])
+
+
+def test_sarif_has_a_result_for_each_fault_and_says_what_did_not_run() -> None:
+    made, _ = told([sighting("a/x")], [sighting("b/y", scenario=PARALLEL)])
+    (run,) = json.loads(sarif(made))["runs"]
+    (result,) = run["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert (result["ruleId"], result["level"]) == ("a/x", "error")
+    assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == (FILE, 402)
+    assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["a/x"]
+    assert (run["invocations"][0]["exitCode"], run["invocations"][0]["executionSuccessful"]) == (1, True)
+    in_base, _ = told([sighting("a/x")], [sighting("a/x")])
+    (excused,) = json.loads(sarif(in_base))["runs"][0]["results"]
+    assert (excused["level"], len(excused["suppressions"])) == ("note", 1)
+    moved = dataclasses.replace(sighting("a/x"), line=f"{FILE}:999")
+    fingerprints = [
+        json.loads(sarif(told([each])[0]))["runs"][0]["results"][0]["partialFingerprints"] for each in (sighting("a/x"), moved)
+    ]
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_sarif_of_an_open_question_is_no_success() -> None:
+    found = compared(examined(ran=()), None, lambda _: None, lambda _: False)
+    (run,) = json.loads(sarif(report(found, examined(ran=()), None)))["runs"]
+    (invocation,) = run["invocations"]
+    assert (invocation["executionSuccessful"], invocation["exitCode"], run["results"]) == (False, 3, [])
+    assert invocation["toolExecutionNotifications"]
+
+
+def test_a_comment_has_the_life_as_a_script_that_python_takes() -> None:
+    made, found = told([sighting("a/x", message="`` ``` <b>", scenario=dataclasses.replace(PLAIN, name="a ``` name"))])
+    text = comment(made, found, "sglang==1", None)
+    assert text.startswith("<!-- aiterfuzz gate -->")
+    assert text.count("```") == 2, "a stranger's text opens no block"
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    scope: dict[str, object] = {}
+    exec(
+        compile(script.split("raise SystemExit")[0].replace("from fuzz.gate.again import run_life", ""), "life", "exec"), scope
+    )
+    life = from_plain(Scenario, scope["LIFE"], "LIFE")
+    assert life.steps == PLAIN.steps
+    assert "```python" not in comment(*told([]), "sglang==1", None)

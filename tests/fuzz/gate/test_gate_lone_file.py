@@ -42,6 +42,6 @@ def test_an_edit_of_a_copy_is_blamed(copied: Path, capsys: pytest.CaptureFixture
     text = copied.read_text()
     assert text.count("in (32, 64, 128)") == 1
     copied.write_text(text.replace("in (32, 64, 128)", "in (32, 128)"))
-    asked = ["--base", BASE, "--heads", "64", "--kv-dtype", "fp8", "--seconds", "1", "-q"]
+    asked = ["--base", BASE, "--heads", "64", "--kv-dtype", "fp8", "--seconds", "900", "--lives", "0", "-q"]
     assert main(["gate", str(copied), *asked]) == 1
     assert "FAULTY: the change brings" in capsys.readouterr().out

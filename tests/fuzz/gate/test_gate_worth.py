@@ -55,8 +55,9 @@ def test_nine_of_ten_mutants_are_blamed() -> None:
 
 
 WHEELS = ("0.5.12.post1", "0.5.13", "0.5.23")
-HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2], "S4": ()}
-"""Releases of sglang that have each fault: S2 was mended in 0.5.13, the mode of S3 went with 0.5.14, S4 is vLLM's."""
+HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2], "S4": (), "S5": WHEELS[:2], "S6": WHEELS}
+"""Releases of sglang that have each fault: S2 was mended in 0.5.13, the mode of S3 went with 0.5.14, S4 is vLLM's, S5 went with
+0.5.23."""
 
 
 def test_framework_entries_show_where_they_say() -> None:

@@ -1,0 +1,50 @@
+"""A comment for a pull request: the headline, blamed faults in a line each, the smallest life of the worst as a script."""
+
+from __future__ import annotations
+
+import pprint
+
+from backend.codec import to_plain
+from fuzz.gate.comparison import Comparison, Fault
+from fuzz.report.model import Report
+from reprod.text import as_markdown
+
+MARK = "<!-- aiterfuzz gate -->"
+"""First line: by it a later comment replaces this one."""
+
+SHOWN = 5
+"""Faults that are listed; the report has all."""
+
+SCRIPT = '''"""Runs one life of {source} again, step by step; needs aiterfuzz, no GPU. Exit code 1: a step is wrong."""
+
+from fuzz.gate.again import run_life
+
+LIFE = {life}
+
+raise SystemExit(run_life({source!r}, LIFE, aiter={aiter!r}))
+'''
+
+
+def comment(report: Report, found: Comparison, source: str, aiter: str | None) -> str:
+    """Markdown. source, aiter: as they were given to the gate, for the script."""
+    made = [MARK, f"**{as_markdown(report.title)}**: {as_markdown(report.headline)}", ""]
+    made += [f"* {as_markdown(_line(fault))}" for fault in found.blamed[:SHOWN]]
+    if len(found.blamed) > SHOWN:
+        made.append(f"* and {len(found.blamed) - SHOWN} more")
+    made += [f"* not run: {as_markdown(each)}" for each in report.verdict.open_questions[:SHOWN]]
+    for fault in found.blamed[:1]:
+        made += ["", "<details><summary>The life that shows it, as a script</summary>", "", "```python"]
+        made += [life_script(fault, source, aiter).rstrip(), "```", "", "</details>"]
+    made += ["", f"<sub>{as_markdown(report.notice)}</sub>"]
+    return "\n".join(made) + "\n"
+
+
+def life_script(fault: Fault, source: str, aiter: str | None) -> str:
+    """The scenario in which a fault shows, as a program."""
+    life = pprint.pformat(to_plain(fault.smallest.scenario), width=110, sort_dicts=False)
+    return SCRIPT.format(source=source, aiter=aiter, life=life.replace("`", ""))
+
+
+def _line(fault: Fault) -> str:
+    where = f" ({fault.line.rpartition('/')[2]})" if fault.line else ""
+    return f"{fault.severity.name.lower()}, {fault.shape}{where}: {fault.message}"

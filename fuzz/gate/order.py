@@ -1,0 +1,50 @@
+"""What a sweep runs, and in which order: whatever time cuts off is what the change touches least. Plain data; runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from backend.real.frameworks.scenarios import Scenario
+from fuzz.gate.corpus import corpus_scenarios
+from fuzz.gate.frameworks import framework_scenarios
+from fuzz.gate.sweep import Tensors, scenarios
+
+TOGETHER = 4
+"""Scenarios that a worker runs between two looks at the clock: less than a second."""
+
+
+def everything(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> tuple[Scenario, ...]:
+    """The table sweep, the corpus and the lives of known faults of frameworks, each scenario once."""
+    asked = tensors, heads, release
+    return tuple(dict.fromkeys((*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked))))
+
+
+def what(scenario: Scenario) -> str:
+    """What a scenario does, whatever its heads and types: "verify 2 rows"."""
+    parts = scenario.name.split(", ")
+    return ", ".join(parts[: next((at for at, part in enumerate(parts) if part.endswith(" heads")), 1)])
+
+
+def first_of_each(asked: Iterable[Scenario]) -> tuple[Scenario, ...]:
+    """One scenario of everything that is done, in the order given."""
+    first: dict[str, Scenario] = {}
+    for each in asked:
+        first.setdefault(what(each), each)
+    return tuple(first.values())
+
+
+def touched_first(asked: Sequence[Scenario], touched: Collection[str]) -> tuple[Scenario, ...]:
+    """Those that do what was seen to execute a changed line before the others; the order given within both."""
+    return tuple(sorted(asked, key=lambda each: what(each) not in touched))
+
+
+def batches(asked: Sequence[Scenario], workers: int) -> Iterator[tuple[Scenario, ...]]:
+    """What is run between two looks at the clock."""
+    size = TOGETHER * workers
+    return (tuple(asked[at : at + size]) for at in range(0, len(asked), size))
+
+
+def in_words(left: Sequence[Scenario], of: int) -> str:
+    """What was left out of a sweep: "12 of 280 scenarios: verify 2 rows, long requests"; "" for nothing."""
+    names = dict.fromkeys(what(each) for each in left)
+    return f"{len(left):,} of {of:,} scenarios: {', '.join(names)}" if left else ""
