@@ -18,7 +18,7 @@ from backend.real.python.outline import TextChange, text_change
 from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
-from fuzz.gate.judge import Shape, Sighting, Work, works_of
+from fuzz.gate.judge import Shape, Sighting, Work, is_refusal, works_of
 from fuzz.verdict import Verdict
 from reprod.reference import KnownReference
 from reprod.text import listed
@@ -259,14 +259,18 @@ def _hides(new: Sighting, old: Sighting) -> bool:
 
 
 def _missing(change: Examined) -> Iterator[str]:
-    """What the sweep asks of a source and no step of it did, with the first reason."""
+    """What the sweep asks of a source and no step of it did, with the first reason.
+
+    A switch of the framework's that AITER, or the file, takes with some head counts only is no question: its refusal is told.
+    """
     asked: dict[Work, str] = {}
     for judged in change.swept:
         for work in judged.asked:
             asked.setdefault(work, "")
             asked[work] = asked[work] or judged.reasons.get(work, "")
     ran = {work for judged in change.swept for work, _ in judged.ran}
-    yield from _in_words({work: reason for work, reason in asked.items() if work not in ran}, {work.shape for work in ran})
+    missing = {work: reason for work, reason in asked.items() if work not in ran and not (work.path and is_refusal(reason))}
+    yield from _in_words(missing, {work.shape for work in ran})
 
 
 def _missing_beside(change: Examined, base: Examined, explained: set[Scenario]) -> Iterator[str]:

@@ -184,7 +184,7 @@ class Judge:
         if outcome.fate is Fate.REFUSED:
             made.fates[Fate.REFUSED] += 1
             made.sightings.append(_refused_by_aiter(made.scenario, step, outcome))
-            made.did_not(work, f"AITER refuses: {one_line(str(outcome.reason))}")
+            made.did_not(work, f"{AITER_REFUSES}: {one_line(str(outcome.reason))}")
             return
         made.ran[work, step.phase] += 1
         made.kernels.setdefault(work, set()).add(_kernel(outcome))
@@ -296,7 +296,15 @@ def _signature(says: Says, error: str) -> str:
 
 
 def _who(says: Says, error: str) -> str:
-    return f"{'AITER refuses' if says is Says.AITER else f'the file {says.value}'}: {one_line(error)}"
+    return f"{AITER_REFUSES if says is Says.AITER else f'the file {says.value}'}: {one_line(error)}"
+
+
+AITER_REFUSES = "AITER refuses"
+
+
+def is_refusal(reason: str) -> bool:
+    """Whether a reason for which a step did not run is that the file or AITER says no, not that something went wrong."""
+    return reason.startswith((f"{AITER_REFUSES}:", f"the file {Says.REFUSAL.value}:"))
 
 
 def _shape(step: RecordedStep) -> Shape:

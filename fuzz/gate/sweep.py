@@ -6,6 +6,7 @@ Scenarios are plain data; nothing here knows a framework's source or what is wro
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,6 +78,7 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
             yield _prefill(one, num_head, release)
             yield _long(one, num_head, release)
         yield _several_backends(one, heads, release)
+    yield from _several_types(tensors, heads, release)
     for one in tensors:
         for switches in SWITCHES:
             yield _switched(one, heads, release, switches)
@@ -167,9 +169,21 @@ def _several_backends(tensors: Tensors, heads: Sequence[int], release: str) -> S
     return Scenario(name, configs, steps, arch=tensors.arch, release=release)
 
 
+def _several_types(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    """Backends of two KV types in one process, built in either order: a target of fp8 beside a draft model of bf16."""
+    for one, other in itertools.permutations(tensors, 2):
+        if one.arch is not other.arch:
+            continue
+        first, second = max(heads, key=lambda each: (each == 64, each)), min(heads, key=lambda each: abs(each - 16))
+        configs = (_config(one, first, None), _config(other, second, None))
+        steps = tuple(Step(StepKind.DECODE, (300, 5), graph=graph, backend=at) for graph in (False, True) for at in (0, 1, 0))
+        name = f"backends of two types, {first}, {second} heads, {one.arch} {one.q_dtype}/{one.kv_dtype} {other.kv_dtype}"
+        yield Scenario(name, configs, steps, arch=one.arch, release=release)
+
+
 def _switched(tensors: Tensors, heads: Sequence[int], release: str, environment: Mapping[str, str]) -> Scenario:
     """One head count under some of the framework's switches: prompts, decode and verification, eager and in graphs."""
-    num_head = min(heads, key=lambda each: abs(each - 32))
+    num_head = min(heads, key=lambda each: abs(each - 16))
     plain = dataclasses.replace(_config(tensors, num_head, None), page_size=16, graph_batches=(4,))
     steps = (
         Step(StepKind.PREFILL, (40, 9), query_lens=(33, 9)),

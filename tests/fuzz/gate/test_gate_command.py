@@ -70,7 +70,8 @@ def test_later_files_have_known_open_faults_only(source: str, tmp_path: Path) ->
     found = faults_of(tmp_path)
     assert found["head-width", 48, "bf16"][0] == "known, open O1"
     assert found["buffer-too-small", 48, "fp8"][0] == "known, open S1"
-    assert all(standing.startswith("known, open") for standing, _, _ in found.values())
+    others = {kind: standing for (kind, *_), (standing, _, _) in found.items() if not standing.startswith("known, open")}
+    assert others in ({}, {"aiter-refuses": "did not run"}), "fp8 without metadata, by a switch"
     assert ("head-width", 64, "fp8") not in found
 
 
