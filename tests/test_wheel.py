@@ -20,7 +20,7 @@ SAME = [
     ["explain", "--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1"],
     ["run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--seed", "1", "--out", "r"],
     ["campaign", "--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "300", "--workers", "1", "--out", "c"],
-    ["gate", "sglang==0.5.13", "--heads", "64,48", "--seconds", "5"],
+    ["gate", "sglang==0.5.13", "--heads", "64,48", "--seconds", "900", "--lives", "0"],
     ["verify", str(ROOT / "corpus" / "findings" / "bug-head-width-v1_0-bf16-48-heads" / "repro.py")],
 ]
 """Commands whose verdict an installed wheel and a checkout must share."""
