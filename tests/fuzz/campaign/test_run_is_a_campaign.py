@@ -119,14 +119,20 @@ def test_each_run_has_a_folder_of_its_own(
         assert all(f"  {each}" in printed for each in found)  # where one stands, and no other run's
 
 
-@pytest.mark.parametrize("left", ["bug-old", "results.jsonl", "campaign.sqlite"])
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("bug-old", "this one holds bug-old"),
+        ("results.jsonl", "this one holds results.jsonl"),
+        ("campaign.sqlite", "holds a campaign already"),
+    ],
+)
 def test_a_run_writes_into_no_folder_that_holds_something(
-    left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    left: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / left).write_text("mine")
     assert main(["run", "--heads", "32", "--cases", "3", "--out", str(tmp_path)]) == 2
-    err = capsys.readouterr().err
-    assert f"this one holds {left}" in err
+    assert said in capsys.readouterr().err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
