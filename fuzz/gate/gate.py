@@ -303,7 +303,7 @@ def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Exa
     if base is not None and _is_untouched(stack, base):
         with Examination(stack, plan, workers=1) as same:
             same.glance()
-            seen = dataclasses.replace(same.examined(), is_the_base=True)
+            seen = dataclasses.replace(same.examined(), is_the_base=True, left_out=())
             return seen, seen
     until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
     with Examination(stack, plan, workers=CORES if base is None else 1) as change:

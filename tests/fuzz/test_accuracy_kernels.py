@@ -97,14 +97,16 @@ def test_rows_that_are_not_written_are_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_partial_rows_are_merged_by_their_weights() -> None:
-    """Two halves of a softmax give the whole."""
+    """Two halves of a softmax give the whole, and its log-sum-exp."""
     draw = np.random.default_rng(1)
     score, v = draw.standard_normal((1, 30)), draw.standard_normal((30, 512))
     p = np.exp(score)
     halves = [slice(0, 11), slice(11, 30)]
     partial = np.stack([p[:, h] @ v[h] / p[:, h].sum() for h in halves]).astype(np.float32)
     lse = np.log(np.stack([p[:, h].sum(axis=1) for h in halves])).astype(np.float32)
-    assert merged.merge(partial, lse) == pytest.approx(p @ v / p.sum(), abs=1e-6)
+    rows, whole = merged.merge(partial, lse)
+    assert rows == pytest.approx(p @ v / p.sum(), abs=1e-6)
+    assert whole == pytest.approx(np.log(p.sum(axis=1)), abs=1e-6)
 
 
 def test_folded_rows_come_back_where_they_were() -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import cli
 from fuzz.cli import FORMER, main, parser
 from fuzz.machine_facts import FactState
 
@@ -302,7 +301,7 @@ def test_whatever_a_command_raises_is_3(end: BaseException, monkeypatch: pytest.
         del arguments
         raise end
 
-    monkeypatch.setattr(cli.version, "run", command)
+    monkeypatch.setattr("fuzz.commands.version.run", command)
     assert main(["version"]) == 3
 
 

@@ -41,7 +41,7 @@ def test_flags_do_for_a_rule_what_they_do_for_a_file(tmp_path: Path, capsys: pyt
     """Every file and annotation; a device and a checkout that are not there are refused, not ignored."""
     rule, out = written(tmp_path, FAKE), tmp_path / "out"
     assert gate(rule, *FP8, "--out", str(out), "--annotate") == 1
-    assert sorted(path.name for path in out.iterdir()) == ["gate.html", "gate.json", "gate.xml", "summary.md"]
+    assert sorted(path.name for path in out.iterdir()) == ["gate.html", "gate.json", "gate.sarif", "gate.xml", "summary.md"]
     assert any(line.startswith("::error") for line in capsys.readouterr().out.splitlines())
     assert gate(rule, *FP8, "--device", "no-such") == 2
     assert gate(rule, *FP8, "--aiter", "/no/such") == 2

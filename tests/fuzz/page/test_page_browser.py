@@ -115,7 +115,9 @@ def clipboard(browser: headless_chromium.Browser, keep: str = "navigator.clipboa
 
 
 def allow_clipboard(browser: headless_chromium.Browser) -> None:
+    """For a page that the browser takes for the one in front, as it wants it to be."""
     browser.command("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
+    browser.command("Emulation.setFocusEmulationEnabled", {"enabled": True})
 
 
 def test_the_script_copies(browser: headless_chromium.Browser) -> None:
