@@ -312,13 +312,13 @@ def test_files_that_cannot_be_driven(changed: Change, old: str, new: str, messag
         ),
         (
             "if self.num_head == 32 or",
-            "if unified_attention or",
-            r"aiter_backend\.py:\d+ \(__init__\): aiter\..*unified_attention is unknown here",
+            "if __import__('aiter').brand_new or",
+            r"aiter_backend\.py:\d+ \(__init__\): aiter\.brand_new is unknown here",
         ),
         (
             "            mla_decode_fwd(q, k_buffer_flat, o, **kwargs)\n            return o\n",
-            "            paged_attention_ragged(q)\n            return o\n",
-            r"paged_attention_ragged .* nothing serves it",
+            "            from aiter import brand_new\n            brand_new(q)\n            return o\n",
+            r"brand_new .* nothing serves it",
         ),
     ],
 )
