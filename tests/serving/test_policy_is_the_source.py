@@ -102,6 +102,8 @@ def told(arguments: PlanArguments | DecodeArguments | None) -> dict[str, object]
     """Plain values without those that are the pool's: which rows of it a request holds, and how large it is."""
     if arguments is None:
         return None
+    if isinstance(arguments, DecodeArguments):
+        arguments = dataclasses.replace(arguments, sm_scale=arguments.softmax_scale)
     plain: dict[str, object] = to_plain(arguments)
     return {name: value for name, value in plain.items() if name not in ("kv_pages", "kv_indices", "metadata")}
 
