@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from backend.aiter.codefiles import open_source as open_code_source
 from backend.codec import from_plain
 from backend.devices.registry import open_device
 from backend.errors import UsageError
-from backend.file_text import text_of
+from backend.file_text import json_of, text_of
 from backend.real.frameworks.record import RecordedStep
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
@@ -37,9 +36,12 @@ def scenario_named(name: str, plan: GatePlan) -> Scenario:
     if found is not None:
         return found
     file, colon, number = name.rpartition(":")
-    if not (colon and file.endswith(".json") and number.isdecimal()):
+    if not (colon and file.endswith(".json") and number.isdecimal() and len(number) < 10):
         raise UsageError.not_allowed("--only", name, "a scenario as the report of the same flags names it, or gate.json:N")
-    faults = json.loads(text_of(Path(file), "a gate.json")).get("faults", [])
+    report = json_of(text_of(Path(file), "a gate.json"), file)
+    faults = report.get("faults") if isinstance(report, dict) else None
+    if not isinstance(faults, list) or not all(isinstance(each, dict) and "scenario" in each for each in faults):
+        raise UsageError(f"{file}: is no gate.json; give the one that a gate has written")
     if not 0 < int(number) <= len(faults):
         raise UsageError.not_allowed("--only", name, f"{file}:1 to {file}:{len(faults)}")
     return from_plain(Scenario, faults[int(number) - 1]["scenario"], name)
