@@ -110,8 +110,8 @@ class DisagreeingCases:
 class Agreement:
     """What an agreement run came to.
 
-    cases: launched, of which `refused` besides were not. ran: cases by device; not_run: reasons by (device, reason), by
-    ("planner", reason) for plans that are not modelled.
+    cases: launched. ran: cases by device; not_run: reasons by (device, reason), by ("planner", reason) for cases that came to
+    no launch without being refused.
     compared: by pair of devices; not_compared: by (pair, reason); differing: cases with any difference, by pair.
     found, apart: by (left, right, what); `apart` holds what is no disagreement (see Compared). faulty: cases in which a fault
     was foretold.
@@ -122,7 +122,6 @@ class Agreement:
     """
 
     cases: int = 0
-    refused: int = 0
     ran: Counter[str] = field(default_factory=Counter)
     not_run: Counter[tuple[str, str]] = field(default_factory=Counter)
     compared: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -149,15 +148,20 @@ class Agreement:
         short = (
             [f"{self.cases:,} cases were launched, and {asked.cases:,} asked for"] if self.cases < (asked.cases or 0) else []
         )
+        lost = self.unlaunched[Fate.DIED] + self.unlaunched[Fate.NOT_RUN]
+        short += [f"{lost:,} cases came to no end before any device had them"] if lost else []
         compared = max(self.compared.values(), default=0)
         different = max(self.differing.values(), default=0)
-        counts = Counts(
-            clean=compared - different,
-            faulty=different,
-            refused=self.refused,
-            not_run=self.cases - compared,
-        )
-        return Verdict(counts, len(self.found), (*short, *idle, *apart, *nowhere, *values))
+        fates = Counter({Fate.CLEAN: compared - different, Fate.FAULTY: different, Fate.NOT_RUN: self.cases - compared})
+        return Verdict(Counts.of(fates + self.unlaunched), len(self.found), (*short, *idle, *apart, *nowhere, *values))
+
+    @property
+    def unlaunched(self) -> Counter[Fate]:
+        """Cases that came to no launch, by fate."""
+        fates = Counter[Fate]()
+        for (_, fate), count in self.nowhere.items():
+            fates[fate] += count
+        return fates
 
     def _unlaunched(self) -> tuple[Counter[int], Counter[int]]:
         """Cases that came to no launch, and those of them that were refused, by heads a rank."""
@@ -170,10 +174,8 @@ class Agreement:
     def launched_nothing(self, outcome: Outcome) -> None:
         """Count a case that comes to no launch."""
         self.nowhere[outcome.case.num_head, outcome.fate] += 1
-        if outcome.fate is Fate.UNMODELLED:
-            self.not_run["planner", str(outcome.reason)] += 1
-        else:
-            self.refused += 1
+        if outcome.fate is not Fate.REFUSED:
+            self.not_run["planner", _why(outcome)] += 1
 
 
 def drawn_calls(spaces: Sequence[CaseSpace], seed: int, source: CodeSource | None) -> Iterator[Call | Outcome]:
@@ -247,13 +249,18 @@ def _cases(space: CaseSpace, seed: int) -> Iterator[Case]:
 def _observed(device: Device, made: Call, agreement: Agreement) -> Observation | None:
     try:
         outcome = judge(made, device)
-        said = str(outcome.reason)
+        said = _why(outcome)
     except CannotRunError as error:
         outcome, said = None, str(error)
     if outcome is None or outcome.observation is None:
         agreement.not_run[device.name, said.strip().splitlines()[-1]] += 1
         return None
     return outcome.observation
+
+
+def _why(outcome: Outcome) -> str:
+    """Of a case that did not come to be observed: the words of its fate, or of what took its process."""
+    return outcome.reason or (outcome.fate if outcome.cause is None else outcome.cause.message)
 
 
 def _note(case: Case, left: Observation, right: Observation, agreement: Agreement) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from backend.devices.kinds import DEVICES
+from backend.fate import Fate
 from fuzz.agree import Agreement, DisagreeingCases
 from reprod.case_line import case_line
 from reprod.text import table
@@ -14,7 +15,7 @@ def lines(agreement: Agreement, seed: int, shown: int) -> Iterator[str]:
     """The report, line by line. shown: characters of each side of a difference."""
     yield (
         f"seed {seed}: {agreement.cases:,} cases launched, {agreement.faulty:,} of them with a fault that was foretold; "
-        f"{agreement.refused:,} more refused by backend or AITER"
+        f"{agreement.unlaunched[Fate.REFUSED]:,} more refused by backend or AITER"
     )
     yield from table(
         ("device", "ran", "rows against float64", "worst error / budget of sound cases", ""),

@@ -118,9 +118,17 @@ def parser(first: str = "") -> Parser:
     return made
 
 
+AGAIN_SECONDS = 0.05
+"""After which a signal is raised again whose exception came to nobody."""
+
+
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: what it has started and its temporary folders go with it."""
+    """SIGTERM ends a command as Ctrl-C does: what it has started and its temporary folders go with it.
+
+    Python drops what is raised in a finaliser or a callback of the garbage collector, wherever a signal happens to come in;
+    the signal is then raised again.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -129,10 +137,22 @@ def _terminable() -> Iterator[None]:
         del number, frame
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def dropped(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            hook(lost)
+        elif under_way:
+            again = threading.Timer(AGAIN_SECONDS, lambda: under_way and signal.pthread_kill(main_thread, signal.SIGTERM))
+            again.daemon = True
+            again.start()
+
+    under_way, main_thread = [True], threading.get_ident()
+    before, hook = signal.signal(signal.SIGTERM, interrupt), sys.unraisablehook
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        under_way.clear()
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
 
 
@@ -173,8 +193,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     if argv is None:
         _lenient_output()
-    with _terminable():
-        return _run(argv)
+    try:
+        with _terminable():
+            return _run(argv)
+    except KeyboardInterrupt:  # before the command has begun, or as it ends
+        return _interrupted()
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -216,8 +239,7 @@ def _guarded(arguments: argparse.Namespace) -> int:
         _say(f"aiterfuzz: {said}")
         return BROKEN if of_the_disk(error) else error.exit_code
     except KeyboardInterrupt:
-        _say("aiterfuzz: interrupted")
-        return INTERRUPTED
+        return _interrupted()
     except OSError as error:
         if not of_the_disk(error):
             return _broken()
@@ -228,6 +250,11 @@ def _guarded(arguments: argparse.Namespace) -> int:
     except BaseException:  # SystemExit and GeneratorExit too: nobody else says how a command ends
         return _broken()
     return code
+
+
+def _interrupted() -> int:
+    _say("aiterfuzz: interrupted")
+    return INTERRUPTED
 
 
 def _broken() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -48,7 +49,9 @@ KEPT_VARIABLES = (
     "PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "NO_COLOR", "SGLANG_AITER_MLA_PERSIST",
 )  # fmt: skip
 KEPT_PREFIXES = ("LC_", "AITERFUZZ_", "AITER_", "TRITON_", "TORCH_", "NUMBA_", "OMP_", "MKL_", "OPENBLAS_", "VLLM_", "SGLANG_")
-"""Environment that passes; a token may have any name, so whatever is not known to be needed stays outside."""
+SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+"""Environment that passes: a token may have any name, so whatever is not known to be needed stays outside, and so does a name
+with a known prefix that speaks of a secret (VLLM_API_KEY)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,11 @@ class Fence:
     def environment(self, given: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
         """What of an environment passes, with places of its own to write to. passed: further names that do."""
         names = {*KEPT_VARIABLES, *passed}
-        kept = {name: value for name, value in given.items() if name in names or name.startswith(KEPT_PREFIXES)}
+        kept = {
+            name: value
+            for name, value in given.items()
+            if name in names or (name.startswith(KEPT_PREFIXES) and not SECRET.search(name))
+        }
         home = {"HOME": str(self.scratch), "TMPDIR": str(self.scratch)}
         return kept | home | {"NUMBA_CACHE_DIR": str(_compiled(self.scratch, given))}
 

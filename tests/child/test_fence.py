@@ -28,7 +28,7 @@ try:
     answers["network"] = True
 except OSError:
     answers["network"] = False
-answers["variables"] = sorted(name for name in os.environ if "SECRET" in name or "TOKEN" in name)
+answers["variables"] = sorted(name for name in os.environ if "SECRET" in name or "TOKEN" in name or "KEY" in name)
 answers["home"] = os.path.exists(os.path.join(HOME, "secret"))
 try:
     with socket.socket(socket.AF_UNIX) as agent:
@@ -66,6 +66,7 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GITHUB_TOKEN", "1")
     monkeypatch.setenv("MY_SECRET", "1")
+    monkeypatch.setenv("VLLM_API_KEY", "1")
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as agent:
         agent.bind(str(near / "agent"))
         agent.listen()

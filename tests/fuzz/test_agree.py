@@ -15,13 +15,16 @@ from backend.child.ends import EndKind
 from backend.codec import dumps, from_plain
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError
+from backend.fate import Fate
 from backend.observation import DeviceEnd, Numbers, Observation, Violation, ViolationKind
+from backend.outcome import reported
 from backend.path import Path as CasePath
-from fuzz.agree import Agreement, Written, compare, drawn_calls, examine
+from fuzz.agree import Agreement, AgreementAsked, Written, compare, drawn_calls, examine
 from fuzz.agree_lines import lines
 from fuzz.cli import main
 from fuzz.space import space
 from fuzz.spec import Spec
+from fuzz.verdict import Counts
 
 STORE = Violation(ViolationKind.OUT_OF_BOUNDS, "", "o", True, 4096, 5120, 1024, 1, "")
 RIGHT = Numbers(16, 0, 0, 0, None, None, None, 0.4, 0.002, None, "")
@@ -128,6 +131,21 @@ def test_what_a_device_cannot_run_is_counted_with_its_reason(sound: Call) -> Non
     assert written.seen["cdna"] is None
     assert not agreement.compared
     assert any("no such code object" in line for line in lines(agreement, 0, 100))
+
+
+def test_a_case_that_was_lost_is_neither_refused_nor_clean(sound: Call) -> None:
+    agreement, asked = Agreement(), AgreementAsked(("model", "cuda"))
+    examine(sound, [Played("model"), Played("cuda", numbers=RIGHT)], {}, agreement)
+    assert agreement.verdict(asked).exit_code == 0
+    for fate in (Fate.REFUSED, Fate.UNMODELLED):
+        agreement.launched_nothing(reported(sound.decision.case, (), "a reason", fate))
+    assert agreement.verdict(asked).exit_code == 0
+    for fate in (Fate.DIED, Fate.NOT_RUN):
+        agreement.launched_nothing(reported(sound.decision.case, (), None, fate))
+    verdict = agreement.verdict(asked)
+    assert (verdict.exit_code, verdict.counts) == (3, Counts(clean=1, refused=1, unmodelled=1, died=1, not_run=1))
+    assert agreement.not_run == {("planner", "a reason"): 1, ("planner", "died"): 1, ("planner", "not run"): 1}
+    assert "1 more refused" in next(lines(agreement, 0, 100))
 
 
 def test_what_was_seen_elsewhere_is_compared_here(sound: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from backend.child.process import ROOT
+from fuzz.cli import main
 from fuzz.interruption import Interruption, checkpoint
 
 SCRIPT = """
@@ -78,6 +80,37 @@ def test_nothing_is_left_of_a_command(tmp_path: Path, command: str, number: sign
     assert code == (3 if number != signal.SIGKILL else -9)
     if number != signal.SIGKILL:
         assert not list(temporary.glob("aiterfuzz-*")), "a temporary folder is left"
+
+
+class Dropping:
+    """Raises in a finaliser, where Python drops what is raised."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.signal)
+        time.sleep(0)
+
+    signal: signal.Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_in_where_python_drops_it_ends_a_command(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(arguments: argparse.Namespace) -> int:
+        del arguments
+        dropping = Dropping()
+        dropping.signal = number
+        del dropping
+        time.sleep(30)
+        return 0
+
+    monkeypatch.setattr("fuzz.commands.version.run", command)
+    assert main(["version"]) == 3
+
+
+def test_a_signal_before_a_command_has_begun_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzz.cli.settings_here", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["version"]) == 3
 
 
 def test_a_signal_is_remembered_until_a_step_has_ended() -> None:
