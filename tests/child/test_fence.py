@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import py_compile
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +22,7 @@ from backend.child import fence
 from backend.child.fence import Fence, FenceKind, exit_status, kind, weaker_than_promised
 from backend.child.process import ROOT
 from backend.errors import UsageError
+from backend.real.frameworks.fetch import cache_folder, open_source
 
 PROBE = """
 import json, os, socket
@@ -63,6 +67,7 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for folder in (home, near):
         folder.mkdir()
     (home / "secret").write_text("secret")
+    monkeypatch.setenv("AITERFUZZ_CACHE", str(cache_folder().absolute()))  # wheels that are fetched already
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GITHUB_TOKEN", "1")
     monkeypatch.setenv("MY_SECRET", "1")
@@ -130,11 +135,115 @@ def test_a_rule(command: list[str], probe: str, tmp_path: Path) -> None:
     folder = tmp_path / "rules"
     folder.mkdir()
     rule = "def policy(case):\n    raise SystemExit(1)\n"
-    says = probe.replace('print("ANSWERS", ', 'raise ValueError("ANSWERS " + ').replace(", flush=True", "")
-    (folder / "rule.py").write_text(says + rule)
+    (folder / "rule.py").write_text(raising(probe) + rule)
     done = command_line(folder, *command)
     said = done.stderr[done.stderr.index("ANSWERS ") :].splitlines()[0].partition("}")[0] + "}"
     assert answers(said) == REFUSED
+
+
+BASE = "sglang==0.5.13"
+ASKED = ("--base", BASE, "--heads", "64", "--kv-dtype", "fp8", "--seconds", "60", "--lives", "0")
+
+
+def backend_file(folder: Path, first: str = "", constructing: str = "pass") -> str:
+    """A copy of sglang's file that does something more when it is imported, and when its class is constructed."""
+    future, line = (
+        "from __future__ import annotations\n",
+        "self.num_head_padded = 16 if self.num_head < 16 else self.num_head\n",
+    )
+    text = open_source(BASE).target.text
+    assert future in text
+    assert line in text
+    (folder / "mine.py").write_text(
+        text.replace(future, future + first, 1).replace(line, f"{line}            {constructing}\n")
+    )
+    return "mine.py"
+
+
+def raising(probe: str) -> str:
+    return probe.replace('print("ANSWERS", ', 'raise ValueError("ANSWERS " + ').replace(", flush=True", "")
+
+
+def test_a_file_under_gate(probe: str, tmp_path: Path) -> None:
+    needs_bubblewrap()
+    folder = tmp_path / "files"
+    folder.mkdir()
+    done = command_line(folder, "gate", backend_file(folder, raising(probe)), *ASKED)
+    assert answers(done.stderr[done.stderr.index("ANSWERS ") :].partition("}")[0] + "}") == REFUSED
+    assert (done.returncode, "clean" in done.stdout) == (3, False)
+
+
+PLANTED = """
+import ctypes, importlib.util, os, sys
+ctypes.CDLL({library!r})
+spec = importlib.util.spec_from_file_location("planted", {compiled!r})
+planted = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(planted)
+"""
+LIBRARY = """
+#include <stdio.h>
+__attribute__((constructor)) static void planted(void) { FILE *mark = fopen("%s", "w"); if (mark) fclose(mark); }
+"""
+IMPORTED_BY_US = ("numpy", "torch", "psutil", "json", "sitecustomize", "usercustomize", "fuzz", "backend")
+
+
+def test_compiled_code_that_is_planted_beside_a_file_under_gate(probe: str, tmp_path: Path) -> None:
+    """What the file loads of it runs behind the fence; what has the name of something that the command needs runs nowhere."""
+    needs_bubblewrap()
+    compiler = shutil.which("cc") or pytest.skip("no C compiler to make a library with")
+    folder, mark = tmp_path / "files", tmp_path / "near" / "mark"
+    folder.mkdir()
+    (folder / "planted.c").write_text(LIBRARY % mark)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", "planted.so", "planted.c"], cwd=folder, check=True)
+    (folder / "planted.py").write_text(raising(probe))
+    py_compile.compile(str(folder / "planted.py"), str(folder / "planted.pyc"), doraise=True)
+    (folder / "marks.py").write_text(f"open({str(mark)!r}, 'w').close()")
+    for name in IMPORTED_BY_US:
+        shutil.copy(folder / "planted.so", folder / f"{name}.so")
+        py_compile.compile(str(folder / "marks.py"), str(folder / f"{name}.pyc"), doraise=True)
+        py_compile.compile(str(folder / "marks.py"), importlib.util.cache_from_source(str(folder / f"{name}.py")), doraise=True)
+    loads = PLANTED.format(library=str(folder / "planted.so"), compiled=str(folder / "planted.pyc"))
+    start = tmp_path / "start.py"  # as the installed command: where one stands is not searched for modules
+    start.write_text("import sys\nfrom fuzz.cli import main\nsys.exit(main())\n")
+    done = subprocess.run(
+        [sys.executable, str(start), "gate", backend_file(folder, loads), *ASKED],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answers(done.stderr[done.stderr.index("ANSWERS ") :].partition("}")[0] + "}") == REFUSED
+    assert done.returncode == 3
+    assert not mark.exists()
+
+
+GROWS = "import time; held = [(b'x' * (512 << 20), time.sleep(0.3)) for _ in range(18)]; time.sleep(60)"
+"""Nine gigabytes, half a one at a time, so that what looks four times a second sees it in time."""
+
+
+def test_memory_of_what_a_file_under_gate_starts(tmp_path: Path) -> None:
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {GROWS!r}], start_new_session=True)"
+    done = command_line(tmp_path, "gate", backend_file(tmp_path, constructing=starts), *ASKED)
+    assert (done.returncode, "clean" in done.stdout) == (3, False), done.stdout
+    assert "stopped at its limit of 4096 MiB" in done.stderr
+
+
+def test_memory_of_what_a_script_under_verify_starts(tmp_path: Path) -> None:
+    starts = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {GROWS!r}], start_new_session=True, env={{}})\n"
+    (tmp_path / "script.py").write_text(starts)
+    done = command_line(tmp_path, "verify", "--memory", "1024", "script.py")
+    assert done.returncode == 3, done.stdout
+    assert "stopped at its limit of 1024 MiB" in done.stdout + done.stderr
+
+
+def test_a_daemon_of_a_file_under_gate_ends_with_it(tmp_path: Path) -> None:
+    needs_bubblewrap()
+    number = time.monotonic_ns() % 10**12
+    starts = f"import subprocess; subprocess.Popen(['sleep', '602.{number}'], start_new_session=True, env={{}})"
+    done = command_line(tmp_path, "gate", backend_file(tmp_path, constructing=f"{starts}; raise ValueError('no')"), *ASKED)
+    assert (done.returncode, "ValueError: no" in done.stdout) == (1, True), done.stderr  # its base did start
+    assert not [one for one in psutil.process_iter(["cmdline"]) if f"602.{number}" in (one.info["cmdline"] or ())]
 
 
 def test_daemons_behind_the_fence_end_with_it(tmp_path: Path) -> None:
