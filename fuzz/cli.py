@@ -137,13 +137,17 @@ def _terminable() -> Iterator[None]:
         del number, frame
         raise KeyboardInterrupt
 
+    def again() -> None:
+        if under_way:
+            signal.pthread_kill(main_thread, signal.SIGTERM)
+
     def dropped(lost: sys.UnraisableHookArgs) -> None:
         if not issubclass(lost.exc_type, KeyboardInterrupt):
             hook(lost)
         elif under_way:
-            again = threading.Timer(AGAIN_SECONDS, lambda: under_way and signal.pthread_kill(main_thread, signal.SIGTERM))
-            again.daemon = True
-            again.start()
+            waiting = threading.Timer(AGAIN_SECONDS, again)
+            waiting.daemon = True
+            waiting.start()
 
     under_way, main_thread = [True], threading.get_ident()
     before, hook = signal.signal(signal.SIGTERM, interrupt), sys.unraisablehook
