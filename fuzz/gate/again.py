@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-from backend.aiter.codefiles import open_source as open_code_source
 from backend.codec import from_plain
-from backend.devices.registry import open_device
 from backend.errors import UsageError
 from backend.file_text import json_of, text_of
 from backend.real.frameworks.record import RecordedStep
 from backend.real.frameworks.scenarios import Scenario
-from backend.real.frameworks.session import SourceSession
-from backend.real.frameworks.steps import disagreements, outcome_of
-from backend.revision.revision import host_of
-from fuzz.gate.gate import EVERY_RELEASE, GatePlan, Stack
-from fuzz.gate.judge import Judge
+from backend.real.frameworks.steps import disagreements
+from fuzz.gate.gate import EVERY_RELEASE, GatePlan, Stack, StackRunner
 from fuzz.gate.order import everything
 from fuzz.gate.which_aiter import which_aiter
 from fuzz.verdict import Counts, Verdict
@@ -49,15 +43,13 @@ def scenario_named(name: str, plan: GatePlan) -> Scenario:
 
 def run_again(stack: Stack, plan: GatePlan, scenario: Scenario) -> tuple[list[str], Verdict]:
     """Lines for people, and the verdict: every step, the first that is wrong explained stage by stage, and what was found."""
-    code = open_code_source(stack.aiter) if stack.aiter is not None else None
-    host, device = host_of(code), open_device(plan.device, code)
-    with SourceSession(stack.source, aiter=stack.aiter, release=stack.release) as session:
-        recording = session.run(dataclasses.replace(scenario, release=session.release))
-    judged = Judge(device, host).judged(scenario, recording)
+    with StackRunner(stack, plan) as runner:
+        recording, judge = runner.record(scenario), runner.judge
+    judged = judge.judged(scenario, recording)
     lines = [f"scenario: {scenario.name}"]
     lines += [f"step {number}: {_step(step)}" for number, step in enumerate(recording.steps, 1)]
     for step in recording.steps:
-        outcome, wrong = outcome_of(step, device, host), disagreements(step)
+        outcome, wrong = judge.outcome(step), disagreements(step)
         if wrong or outcome.faulty:
             lines += ["", f"the first step that is wrong: {_step(step)}"]
             lines += [f"  the file: {one_line(each.message)} ({each.line})" for each in wrong]

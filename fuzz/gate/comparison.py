@@ -18,7 +18,7 @@ from backend.real.python.outline import TextChange, text_change
 from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
-from fuzz.gate.judge import Shape, Sighting, Work, is_refusal, works_of
+from fuzz.gate.judge import NotDone, Shape, Sighting, Work, works_of
 from fuzz.verdict import Verdict
 from reprod.reference import KnownReference
 from reprod.text import listed
@@ -263,13 +263,13 @@ def _missing(change: Examined) -> Iterator[str]:
 
     A switch of the framework's that AITER, or the file, takes with some head counts only is no question: its refusal is told.
     """
-    asked: dict[Work, str] = {}
+    asked: dict[Work, NotDone] = {}
     for judged in change.swept:
         for work in judged.asked:
-            asked.setdefault(work, "")
-            asked[work] = asked[work] or judged.reasons.get(work, "")
+            first = asked.get(work)
+            asked[work] = first if first is not None and first.reason else judged.not_done.get(work, NotDone())
     ran = {work for judged in change.swept for work, _ in judged.ran}
-    missing = {work: reason for work, reason in asked.items() if work not in ran and not (work.path and is_refusal(reason))}
+    missing = {work: why.reason for work, why in asked.items() if work not in ran and not (work.path and why.refused)}
     yield from _in_words(missing, {work.shape for work in ran})
 
 
@@ -281,7 +281,7 @@ def _missing_beside(change: Examined, base: Examined, explained: set[Scenario]) 
         mine = after.get(judged.scenario)
         for work, phase in judged.ran if judged.scenario not in explained else ():
             if mine is None or not mine.did(work, phase):
-                reason = "" if mine is None else mine.reasons.get(work, "")
+                reason = "" if mine is None else mine.not_done.get(work, NotDone()).reason
                 missing[work] = missing.get(work, "") or reason
     yield from _in_words(missing, {work.shape for each in change.swept for work, _ in each.ran})
 

@@ -21,7 +21,7 @@ from backend.devices.registry import open_device
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.fate import Fate
 from backend.real.frameworks.fetch import open_source
-from backend.real.frameworks.record import DecisionRow
+from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
@@ -121,7 +121,7 @@ class Examination:
     def __init__(self, stack: Stack, plan: GatePlan, workers: int) -> None:
         self._plan = plan
         self._pool = ThreadPoolExecutor(workers)
-        opening = [self._pool.submit(_Worker, stack, plan) for _ in range(workers)]
+        opening = [self._pool.submit(StackRunner, stack, plan) for _ in range(workers)]
         wait(opening)
         self._workers = [one.result() for one in opening if one.exception() is None]
         if len(self._workers) < workers:
@@ -151,7 +151,7 @@ class Examination:
     def close(self) -> None:
         """End the child processes."""
         for worker in self._workers:
-            worker.session.close()
+            worker.close()
         self._pool.shutdown()
 
     def sweep(self, until: float) -> None:
@@ -184,7 +184,11 @@ class Examination:
         self._decisions = tuple(self._session.decide(self._plan.tensors[0].arch, DECIDED_HEADS, kv_dtypes))
 
     def glance(self) -> None:
-        """Decisions, and scenarios of the table until one of them ran: what is said of a source that nothing changed in."""
+        """Decisions, and scenarios of the table until one of them ran: what is said of a source that nothing changed in.
+
+        No sweep is asked for, so that nothing of one is left out.
+        """
+        self.asked = ()
         self.decide()
         for scenario in scenarios(self._plan.tensors, self._plan.heads, EVERY_RELEASE):
             (judged,) = self._run_all([scenario])
@@ -269,8 +273,11 @@ class Examination:
         return made
 
 
-class _Worker:
-    """One child process with the source, and the judge of what it does."""
+class StackRunner:
+    """One child process with the source, and the judge of what it does; a context manager.
+
+    basis: what is to be said of AITER's host side, None for what is built in.
+    """
 
     def __init__(self, stack: Stack, plan: GatePlan) -> None:
         code = open_code_source(stack.aiter) if stack.aiter is not None else None
@@ -279,14 +286,28 @@ class _Worker:
         self.judge = Judge(open_device(plan.device, code), host)
         self.session = SourceSession(stack.source, aiter=stack.aiter, release=stack.release)
 
+    def __enter__(self) -> StackRunner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child process."""
+        self.session.close()
+
+    def record(self, scenario: Scenario) -> Recording:
+        """What the source does in a scenario, on this stack's own release; raises what SourceSession.run raises."""
+        return self.session.run(dataclasses.replace(scenario, release=self.session.release))
+
     def run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
+        """What becomes of each scenario, in their order, None where the framework has no such step."""
         return [self._run(scenario) for scenario in scenarios]
 
     def _run(self, scenario: Scenario) -> Judged | None:
         checkpoint()
-        own = dataclasses.replace(scenario, release=self.session.release)
         try:
-            return self.judge.judged(scenario, self.session.run(own))
+            return self.judge.judged(scenario, self.record(scenario))
         except NoSuchStepError:
             return None
         except CannotRunError as error:
@@ -303,7 +324,7 @@ def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Exa
     if base is not None and _is_untouched(stack, base):
         with Examination(stack, plan, workers=1) as same:
             same.glance()
-            seen = dataclasses.replace(same.examined(), is_the_base=True, left_out=())
+            seen = dataclasses.replace(same.examined(), is_the_base=True)
             return seen, seen
     until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
     with Examination(stack, plan, workers=CORES if base is None else 1) as change:

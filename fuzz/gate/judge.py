@@ -106,13 +106,22 @@ class Sighting:
         return self.severity is Severity.REFUSED
 
 
+@dataclass(frozen=True, slots=True)
+class NotDone:
+    """Why a step did not run. refused: the file or AITER says no, rather than that something went wrong."""
+
+    reason: str = ""
+    refused: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Judged:
     """What became of the steps of one scenario.
 
     ran: steps judged to their end, by what they do and in which phase. fates: of all steps; those behind a constructor that
     raised are refused, and a step that contradicts its batch is faulty. not_run: reasons of those of which nothing is known.
-    kernels: that they launched. executed: lines of the file under test that ran.
+    not_done: why steps of some work did not run, the first reason of each. kernels: that they launched. executed: lines of
+    the file under test that ran.
     """
 
     scenario: Scenario
@@ -120,7 +129,7 @@ class Judged:
     ran: Counter[tuple[Work, Phase]] = field(default_factory=Counter)
     fates: Counter[Fate] = field(default_factory=Counter)
     not_run: Counter[str] = field(default_factory=Counter)
-    reasons: dict[Work, str] = field(default_factory=dict)
+    not_done: dict[Work, NotDone] = field(default_factory=dict)
     kernels: dict[Work, set[StepKernel]] = field(default_factory=dict)
     executed: frozenset[int] = frozenset()
     by_arguments: Counter[str] = field(default_factory=Counter)
@@ -129,9 +138,9 @@ class Judged:
         """Whether a step of that work ran, in that phase or in any."""
         return any(done == work and phase in (None, at) for done, at in self.ran)
 
-    def did_not(self, work: Work, reason: str) -> None:
-        """Note why a step of some work did not run; the first reason counts."""
-        self.reasons.setdefault(work, reason)
+    def did_not(self, work: Work, reason: str, refused: bool = False) -> None:
+        """Note why a step of some work did not run; the first reason counts. refused: see NotDone."""
+        self.not_done.setdefault(work, NotDone(reason, refused))
 
     @property
     def asked(self) -> Mapping[Work, None]:
@@ -146,6 +155,10 @@ class Judge:
         self._device = device
         self._host = host
 
+    def outcome(self, step: RecordedStep) -> Outcome:
+        """What becomes of the call that a step makes."""
+        return outcome_of(step, self._device, self._host)
+
     def judged(self, scenario: Scenario, recording: Recording) -> Judged:
         """Every step that reached AITER, and those that the file or AITER ended."""
         made = Judged(scenario, executed=frozenset(recording.executed))
@@ -154,7 +167,7 @@ class Judge:
             made.sightings.append(_not_started(scenario, failed.backend, failed.error, failed.line, failed.says))
             made.fates[Fate.REFUSED] = len(scenario.steps)
             for work in made.asked:
-                made.did_not(work, _who(failed.says, failed.error))
+                made.did_not(work, _who(failed.says, failed.error), refused=failed.says.is_refusal)
             return made
         for step in recording.steps:
             self._step(made, step)
@@ -173,7 +186,7 @@ class Judge:
         return made
 
     def _step(self, made: Judged, step: RecordedStep) -> None:
-        outcome = outcome_of(step, self._device, self._host)
+        outcome = self.outcome(step)
         work = Work.of(made.scenario, step.backend, step.kind)
         if outcome.unknown:
             reason = one_line(str(outcome.reason))
@@ -184,7 +197,7 @@ class Judge:
         if outcome.fate is Fate.REFUSED:
             made.fates[Fate.REFUSED] += 1
             made.sightings.append(_refused_by_aiter(made.scenario, step, outcome))
-            made.did_not(work, f"{AITER_REFUSES}: {one_line(str(outcome.reason))}")
+            made.did_not(work, _who(Says.AITER, str(outcome.reason)), refused=True)
             return
         made.ran[work, step.phase] += 1
         made.kernels.setdefault(work, set()).add(_kernel(outcome))
@@ -262,7 +275,7 @@ def _failed(made: Judged, failed: StepFailed) -> None:
         made.did_not(work, reason)
         return
     made.fates[Fate.REFUSED] += 1
-    made.did_not(work, _who(failed.says, failed.error))
+    made.did_not(work, _who(failed.says, failed.error), refused=failed.says.is_refusal)
     made.sightings.append(
         Sighting(
             _signature(failed.says, failed.error),
@@ -296,15 +309,7 @@ def _signature(says: Says, error: str) -> str:
 
 
 def _who(says: Says, error: str) -> str:
-    return f"{AITER_REFUSES if says is Says.AITER else f'the file {says.value}'}: {one_line(error)}"
-
-
-AITER_REFUSES = "AITER refuses"
-
-
-def is_refusal(reason: str) -> bool:
-    """Whether a reason for which a step did not run is that the file or AITER says no, not that something went wrong."""
-    return reason.startswith((f"{AITER_REFUSES}:", f"the file {Says.REFUSAL.value}:"))
+    return f"{'AITER refuses' if says is Says.AITER else f'the file {says.value}'}: {one_line(error)}"
 
 
 def _shape(step: RecordedStep) -> Shape:

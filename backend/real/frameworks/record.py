@@ -157,6 +157,11 @@ class Says(StrEnum):
     CRASH = "raises"  # the file gets something wrong, or what it calls does
     AITER = "aiter-refuses"  # AITER's host code takes the call for wrong
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether somebody says no, rather than that something went wrong."""
+        return self is not Says.CRASH
+
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:

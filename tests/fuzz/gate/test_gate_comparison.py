@@ -168,6 +168,17 @@ def test_a_backend_that_does_not_start_is_a_question_without_a_base_and_blamed_w
     assert (neither.verdict.exit_code, standings(neither)) == (3, {("raises/NameError", 64): FaultStanding.BEFORE})
 
 
+@pytest.mark.parametrize(("refused", "questions"), [(True, 0), (False, 1)])
+def test_under_a_switch_a_refusal_is_no_open_question_and_a_crash_is_one(refused: bool, questions: int) -> None:
+    """Whoever notes that a step did not run says which of the two it was; the words of the reason decide nothing."""
+    switched = dataclasses.replace(PLAIN, environment=(("SGLANG_SWITCH", "1"),))
+    judged = Judged(switched)
+    (work,) = judged.asked
+    judged.did_not(work, "AITER refuses: heads", refused=refused)
+    change = dataclasses.replace(examined(), swept=(judged,))
+    assert len(compared(change, None, lambda _: None, lambda _: False).verdict.open_questions) == questions
+
+
 def test_blame_is_by_scenario() -> None:
     """The base's fault under DP attention is no excuse for plain decode."""
     found = verdict([sighting("a"), sighting("a", scenario=PARALLEL)], [sighting("a", scenario=PARALLEL)])
