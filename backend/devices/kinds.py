@@ -149,7 +149,7 @@ def _model(asked: Opening) -> Device:
     model = ModelDevice(asked.record)
     if asked.source is None:
         return model
-    from backend.devices.model_or_machine import ModelOrMachine
+    from backend.devices.model_and_machine import ModelOrMachine
 
     return ModelOrMachine(model, _cdna(asked))
 
@@ -179,7 +179,7 @@ def _rocm(asked: Opening) -> Device:
 
 
 def _both(asked: Opening) -> Device:
-    from backend.devices.both import BothDevice
+    from backend.devices.model_and_machine import BothDevice
 
     return BothDevice(asked.source, asked.record)
 

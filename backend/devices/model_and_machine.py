@@ -1,17 +1,27 @@
-"""The device `both`: model and machine code on the same Call. Where they disagree, one of them is wrong, and so are we."""
+"""Devices that have the model and the machine: one runs a Call on both and compares, one on whichever knows the kernel.
+
+Where the two disagree, one of them is wrong, and so are we.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
 
 from backend.aiter.codefiles import CodeSource
 from backend.call import Call
 from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
+from backend.devices.model.traits import traits
 from backend.observation import Disagreement, Observation
+
+if TYPE_CHECKING:
+    from backend.devices.registry import Device
 
 
 class BothDevice:
-    """See the module. source: where code objects are read, None: the installed wheel. record: keep the machine's footprints.
+    """The device `both`. source: where code objects are read, None: the installed wheel. record: keep the machine's footprints.
 
     What the machine saw is the observation, since it is the truth about the binary; every difference from the model is listed
     beside it and becomes a finding about this project.
@@ -41,6 +51,30 @@ class BothDevice:
             end=seen.end,
             disagreements=tuple(_disagreement(difference) for difference in found),
         )
+
+
+class ModelOrMachine:
+    """The device `model` where code objects are at hand: a kernel that was never measured is run by its machine code.
+
+    The model knows a kernel by the table that was drawn from its code object (backend.devices.model.traits). Of any other it
+    could say only what the contract has, which is no evidence of what the binary does. machine: the device that runs code
+    objects.
+    """
+
+    name = "model"
+
+    def __init__(self, model: ModelDevice, machine: Device) -> None:
+        self._model = model
+        self._machine = machine
+
+    def observe(self, call: Call) -> Observation:
+        """Runs the model, or the machine where it knows no better; raises what the machine raises."""
+        launch = call.launched
+        if traits(launch.blob_id).blob_id:
+            return self._model.observe(call)
+        seen = self._machine.observe(call)
+        note = f"{launch.code_object} was never measured: its machine code was run"
+        return dataclasses.replace(seen, device=self.name, notes=(note, *seen.notes))
 
 
 def _disagreement(difference: Difference) -> Disagreement:
