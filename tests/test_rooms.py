@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -250,3 +251,36 @@ def test_modules_are_short() -> None:
 
 def test_a_long_module_is_seen() -> None:
     assert too_long({"a": 499, "b": 500}) == {"b": 500}
+
+
+def lines_with(pattern: str) -> dict[str, list[str]]:
+    """Modules with the lines of theirs that the pattern finds something in."""
+    found: dict[str, list[str]] = {}
+    for path in SOURCES:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if re.search(pattern, line)]
+        if lines:
+            found[module_name(path)] = lines
+    return found
+
+
+def test_one_path_judges() -> None:
+    """Who else ran a call on a device would answer anew what AITER refuses; the others hold two devices against each other."""
+    assert set(lines_with(r"check_call\(|\.observe\(")) == {
+        "backend.path",
+        "backend.checks.check",  # where check_call is
+        "backend.devices.model_and_machine",
+        "backend.experiments.kernel_traits",
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "places"),
+    [
+        (r'release\.name ==|release == "', {}),
+        (r"def junit", {"fuzz.report.render": 1}),
+        (r"memory_info\(|memory_full_info\(|/statm|VmRSS", {"backend.child.tree": 2}),
+    ],
+)
+def test_what_is_done_in_one_place(what: str, places: dict[str, int]) -> None:
+    """A release's abilities are asked for, not its name; one JUnit writer; one reader of a process' memory."""
+    assert {module: len(lines) for module, lines in lines_with(what).items()} == places
