@@ -49,11 +49,10 @@ def _plan_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 
 def _prefill_ps(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
-    """mla_prefill_ps_asm_fwd."""
-    qo, kv, indices = (_words(given[name]) for name in ("qo_indptr", "kv_indptr", "kv_page_indices"))
+    """mla_prefill_ps_asm_fwd: prefill by the plan of get_ps_metadata_v1."""
+    qo = _words(given["qo_indptr"])
     yield from _covered("qo_indptr", qo, given["Q"].shape[0], "q")
-    yield from _covered("kv_indptr", kv, len(indices), "kv_page_indices")
-    yield from _inside("kv_page_indices", indices[: kv[-1] if kv else 0], given["K"].shape[0], "k")
+    yield from _addressed(given, _words(given["kv_indptr"]), "kv_page_indices", given["K"], "k")
     yield from _longest("max_seqlen_q", given["max_seqlen_q"], qo)
     yield from _written("output", given["output"], qo, given["Q"].shape[1] * given["V"].shape[-1])
     if given["splitLse"].numel() < given["splitData"].shape[0] * given["Q"].shape[1]:
@@ -74,10 +73,9 @@ def _reduce(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 def _prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """mla_prefill_fwd: absorbed prefill over the paged KV cache."""
-    qo, kv, indices = (_words(given[name]) for name in ("qo_indptr", "kv_indptr", "kv_indices"))
+    qo = _words(given["qo_indptr"])
     yield from _covered("qo_indptr", qo, given["q"].shape[0], "q")
-    yield from _covered("kv_indptr", kv, len(indices), "kv_indices")
-    yield from _inside("kv_indices", indices[: kv[-1] if kv else 0], given["kv_buffer"].shape[0], "kv_buffer")
+    yield from _addressed(given, _words(given["kv_indptr"]), "kv_indices", given["kv_buffer"], "kv_buffer")
     yield from _longest("max_seqlen_q", given["max_seqlen_q"], qo)
     yield from _written("o", given["o"], qo, given["q"].shape[1] * given["o"].shape[-1])
     if given["kv_last_page_lens"].numel() < len(qo) - 1:
@@ -97,13 +95,11 @@ def _varlen(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 def _paged(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """paged_attention_ragged: one q row a request, its KV pages by kv_indptr."""
-    rows, indices = given["query"].shape[0], _words(given["kv_page_indices"])
-    kv = _words(given["kv_indptr"])
+    rows, kv = given["query"].shape[0], _words(given["kv_indptr"])
     if len(kv) < rows + 1:
         yield ArgumentFault("kv_indptr", f"kv_indptr has {len(kv)} entries for {rows} requests", False)
     kv = kv[: rows + 1]
-    yield from _covered("kv_indptr", kv, len(indices), "kv_page_indices")
-    yield from _inside("kv_page_indices", indices[: kv[-1] if kv else 0], given["key_cache"].shape[0], "key_cache")
+    yield from _addressed(given, kv, "kv_page_indices", given["key_cache"], "key_cache")
     yield from _longest(
         "max_num_partitions",
         given["max_num_partitions"] * given["partition_size"],
@@ -141,10 +137,9 @@ def _unified(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """mha_batch_prefill_func: q rows by cu_seqlens_q, KV pages (of one token where k has three dimensions) by kv_indptr."""
-    q, kv, indices = (_words(given[name]) for name in ("cu_seqlens_q", "kv_indptr", "kv_page_indices"))
+    q = _words(given["cu_seqlens_q"])
     yield from _covered("cu_seqlens_q", q, given["q"].shape[0], "q")
-    yield from _covered("kv_indptr", kv, len(indices), "kv_page_indices")
-    yield from _inside("kv_page_indices", indices[: kv[-1] if kv else 0], given["k"].shape[0], "k")
+    yield from _addressed(given, _words(given["kv_indptr"]), "kv_page_indices", given["k"], "k")
     if q and q[-1] < given["q"].shape[0]:
         message = (
             f"cu_seqlens_q ends at {q[-1]} of the {given['q'].shape[0]} rows of q: the rest of the output is never written"
@@ -158,10 +153,9 @@ def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 def _extend(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """extend_attention_fwd, the framework's own: new rows by qo_indptr, what was there before by kv_indptr."""
-    qo, kv, indices = (_words(given[name]) for name in ("qo_indptr", "kv_indptr", "kv_indices"))
+    qo = _words(given["qo_indptr"])
     yield from _covered("qo_indptr", qo, given["q_extend"].shape[0], "q_extend")
-    yield from _covered("kv_indptr", kv, len(indices), "kv_indices")
-    yield from _inside("kv_indices", indices[: kv[-1] if kv else 0], given["k_buffer"].shape[0], "k_buffer")
+    yield from _addressed(given, _words(given["kv_indptr"]), "kv_indices", given["k_buffer"], "k_buffer")
     yield from _longest("max_len_extend", given["max_len_extend"], qo)
 
 
@@ -347,6 +341,13 @@ def _covered(name: str, indptr: list[int], held: int, of: str) -> Iterator[Argum
     yield from _ascending(name, indptr)
     if indptr and indptr[-1] > held:
         yield ArgumentFault(name, f"{name} ends at {indptr[-1]}, past the {held} rows of {of}", False)
+
+
+def _addressed(given: Mapping[str, Any], indptr: list[int], name: str, pool: torch.Tensor, of: str) -> Iterator[ArgumentFault]:
+    """kv_indptr covers no more indices than there are, and those that it covers name rows of the KV pool."""
+    held = _words(given[name])
+    yield from _covered("kv_indptr", indptr, len(held), name)
+    yield from _inside(name, held[: indptr[-1] if indptr else 0], pool.shape[0], of)
 
 
 def _inside(name: str, indices: list[int], rows: int, of: str) -> Iterator[ArgumentFault]:
