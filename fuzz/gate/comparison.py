@@ -30,6 +30,7 @@ class FaultStanding(StrEnum):
     NEW = "new"  # the base does not have it in the same scenario: blamed on the change
     FOUND = "found"  # there is no base to compare with
     BEFORE = "in the base too"
+    HIDDEN = "in the base too, behind another"  # of the same step, whose first fault it is not there
     REFUSED = "did not run"  # the file or AITER says no, and there is no base that did not
     EXPECTED = "expected"  # by --expect
     KNOWN = "known, open"  # an entry of the corpus that nothing mends yet
@@ -44,6 +45,7 @@ class Fault:
 
     line: FILE:LINE of the call that reaches AITER. edited: lines of the file that differ from the base's and ran where the
     smallest sighting was seen, which is where the edit decides; of lines that are gone, what stands there now.
+    hidden_by: the signature of the base's fault that comes first in the same step, where the standing is HIDDEN.
     """
 
     signature: str
@@ -57,6 +59,7 @@ class Fault:
     known: KnownReference | None
     standing: FaultStanding
     edited: tuple[int, ...] = ()
+    hidden_by: str = ""
 
     @property
     def blamed(self) -> bool:
@@ -116,9 +119,17 @@ def compared(
             return FaultStanding.KNOWN if excused else FaultStanding.FOUND
         if before.shows(sighting) or (sighting.did_not_run and not before.ran(sighting)):
             return FaultStanding.BEFORE
+        if before.hider(sighting):
+            return FaultStanding.HIDDEN
         return FaultStanding.KNOWN if excused and before.hides(sighting) else FaultStanding.NEW
 
     found = _folded(change.sightings, standing, known)
+    if before is not None:
+        hidden = FaultStanding.HIDDEN
+        found = tuple(
+            dataclasses.replace(each, hidden_by=before.hider(each.smallest)) if each.standing is hidden else each
+            for each in found
+        )
     if base is not None and change.executed is not None and base.executed is not None:
         found = tuple(_with_edits(found, change, base, text_change(base.executed.text, change.executed.text)))
     blamed = tuple(fault for fault in found if fault.blamed)
@@ -153,6 +164,7 @@ class _Before:
     def __init__(self, base: Examined) -> None:
         self._swept = {judged.scenario: judged for judged in base.swept}
         self._seen = {(whoever_shows_it(each), each.scenario) for each in base.sightings}
+        self._behind = {(whoever_shows_it(each), each.scenario): each.behind for judged in base.swept for each in judged.behind}
         self._at: dict[tuple[Scenario, Shape], list[Sighting]] = {}
         for each in base.sightings:
             self._at.setdefault((each.scenario, each.shape), []).append(each)
@@ -160,6 +172,10 @@ class _Before:
     def shows(self, sighting: Sighting) -> bool:
         """Whether the same scenario shows the same."""
         return (whoever_shows_it(sighting), sighting.scenario) in self._seen
+
+    def hider(self, sighting: Sighting) -> str:
+        """The signature of the first fault of a step of the same scenario that has the same behind it, "" for none."""
+        return self._behind.get((whoever_shows_it(sighting), sighting.scenario), "")
 
     def ran(self, sighting: Sighting) -> bool:
         """Whether what the sighting says did not run did so in the same scenario."""
@@ -232,7 +248,8 @@ def _with_edits(faults: Sequence[Fault], change: Examined, base: Examined, diffe
 
 def _mended(change: Examined, base: Examined, known: Reference) -> tuple[Fault, ...]:
     """Faults of the base that the change shows nowhere, in scenarios that it ran and in which no worse one of it hides them."""
-    after = {whoever_shows_it(each) for each in change.sightings}
+    behind = [each for judged in change.swept for each in judged.behind]
+    after = {whoever_shows_it(each) for each in (*change.sightings, *behind)}
     before = _Before(base)
     ran = {(judged.scenario, work.shape) for judged in change.swept for work, _ in judged.ran}
     new: dict[tuple[Scenario, Shape], list[Sighting]] = {}

@@ -78,10 +78,10 @@ class GatePlan:
 class Examined:
     """What one source did.
 
-    aiter: which AITER, for people. device: what its calls to AITER ran on. swept: the table, the corpus and what the other
-    side showed, each scenario once. scenarios: run in all, random ones among them. counts: steps of all of them. sightings: of
-    what was swept, and the smallest
-    lives of what random lives showed besides. not_run: reasons why steps of any scenario were not judged, with their number.
+    aiter: which AITER, for people. device: what its calls to AITER ran on. swept: the table, the corpus, what the other
+    side showed, and the smallest lives of what random lives showed besides, each scenario once. scenarios: run in all, random
+    ones among them. counts: steps of all of them. sightings: of what was swept. not_run: reasons why steps of any scenario
+    were not judged, with their number.
     executed: of the file, by all scenarios; None where nobody measured it. by_arguments: functions of AITER of which only the
     arguments were judged, with the number of calls. is_the_base: file and package are the base's, so that nothing was swept.
     asked: scenarios of a whole sweep; left_out: those of them that time was over for.
@@ -211,7 +211,7 @@ class Examination:
                     key = identity(sighting)
                     if key not in known:
                         known.add(key)
-                        self._sightings += self._smallest(sighting.scenario, key, until)
+                        self._keep(self._smallest(sighting.scenario, key, until))
 
     def examined(self) -> Examined:
         """What was seen so far."""
@@ -246,15 +246,16 @@ class Examination:
             self._swept[judged.scenario] = judged
             self._sightings += judged.sightings
 
-    def _shows(self, scenario: Scenario, key: Identity) -> list[Sighting]:
-        """Sightings of that fault in one scenario."""
-        (judged,) = self._run_all([scenario])
-        return [each for each in judged.sightings if identity(each) == key] if judged is not None else []
+    def _smallest(self, scenario: Scenario, key: Identity, until: float) -> Judged | None:
+        """The smallest life found until then that shows a fault, and all that it shows: the other side is held against it."""
 
-    def _smallest(self, scenario: Scenario, key: Identity, until: float) -> list[Sighting]:
-        """What the smallest life found until then shows of a fault."""
-        smallest = shrink(scenario, lambda candidate: time.monotonic() < until and bool(self._shows(candidate, key)))
-        return self._shows(smallest, key)
+        def shows(candidate: Scenario) -> bool:
+            (judged,) = self._run_all([candidate])
+            return judged is not None and any(identity(each) == key for each in judged.sightings)
+
+        smallest = shrink(scenario, lambda candidate: time.monotonic() < until and shows(candidate))
+        (judged,) = self._run_all([smallest])
+        return judged
 
     def _run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
         """What becomes of each scenario, in their order, None where the framework has no such step; workers take shares."""

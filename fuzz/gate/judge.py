@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,12 +10,12 @@ from dataclasses import dataclass, field
 from backend.case import Arch, Case, DType
 from backend.devices.registry import Device
 from backend.fate import Fate
-from backend.findings import Finding, Party, Severity
+from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Host
 from backend.outcome import Outcome
 from backend.real.frameworks.record import CheckedCall, Phase, RecordedStep, Recording, Says, StepFailed
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
-from backend.real.frameworks.steps import disagreements, outcome_of
+from backend.real.frameworks.steps import INDEX_TENSORS, disagreements, outcome_of, put_right
 from backend.real.noted_call import SourceLine
 from reprod.text import one_line
 
@@ -83,7 +84,8 @@ class Sighting:
     "aiter-refuses/...". severity: REFUSED for the latter. rows: query rows a request. finding: the cause, None for a
     contradiction or an exception. message: one line, free of control characters. case: the step as a Case. line: FILE:LINE of
     the call. before_steps: whether it ended the scenario before any step. contradicts: what the step passes that its batch does
-    not have, where that is so of a step with a finding: the file's own slip, which the finding follows from.
+    not have, where that is so of a step with a finding: the file's own slip, which the finding follows from. behind: the
+    signature of the first fault of the same step or call, where this is a further one of it (Judged.behind).
     """
 
     signature: str
@@ -99,6 +101,7 @@ class Sighting:
     kind: StepKind = StepKind.DECODE
     before_steps: bool = False
     contradicts: str = ""
+    behind: str = ""
 
     @property
     def did_not_run(self) -> bool:
@@ -122,6 +125,8 @@ class Judged:
     raised are refused, and a step that contradicts its batch is faulty. not_run: reasons of those of which nothing is known.
     not_done: why steps of some work did not run, the first reason of each. kernels: that they launched. executed: lines of
     the file under test that ran.
+    behind: faults that steps and calls have besides their first one and not because of it: others of what the file passes,
+    and what a step shows with the index tensors and buffers of its batch.
     """
 
     scenario: Scenario
@@ -133,6 +138,7 @@ class Judged:
     kernels: dict[Work, set[StepKernel]] = field(default_factory=dict)
     executed: frozenset[int] = frozenset()
     by_arguments: Counter[str] = field(default_factory=Counter)
+    behind: list[Sighting] = field(default_factory=list)
 
     def did(self, work: Work, phase: Phase | None = None) -> bool:
         """Whether a step of that work ran, in that phase or in any."""
@@ -204,6 +210,24 @@ class Judge:
         found = list(_faults(made.scenario, step, outcome))
         made.fates[Fate.FAULTY if found else outcome.fate] += 1
         made.sightings += found
+        if found:
+            first, behind = found[0].signature, self._behind(made.scenario, step, outcome)
+            made.behind += [dataclasses.replace(each, behind=first) for each in behind if each.signature != first]
+
+    def _behind(self, scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterator[Sighting]:
+        """What a step that is wrong has besides its first fault, and not because of it."""
+        first = outcome.cause
+        if first is not None and first.kind not in INDEX_TENSORS:
+            yield from (_fault(scenario, step, outcome, each) for each in outcome.findings if _of_arguments(each))
+            yield from _contradictions(scenario, step, outcome)
+        for right in put_right(step, first, self._device, self._host):
+            found = right.findings if right.faulty else ()
+            yield from (_fault(scenario, step, right, each) for each in found if each is right.cause or _of_arguments(each))
+
+
+def _of_arguments(found: Finding) -> bool:
+    """Whether it is about what the file passes, and so follows from nothing that is done with it."""
+    return found.party is Party.CALLER and found.kind.rank <= FindingKind.HEAD_WIDTH.rank
 
 
 def _kernel(outcome: Outcome) -> StepKernel:
@@ -214,16 +238,24 @@ def _kernel(outcome: Outcome) -> StepKernel:
 
 def _faults(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterator[Sighting]:
     """The cause of what is wrong with a step; where nothing is, how it contradicts its batch."""
-    rows, case, line = step.decode.max_seqlen_q, outcome.case, _line(step)
     found = outcome.cause if outcome.faulty else None
-    if found is not None:
-        own = "" if found.party is Party.CALLER else "; ".join(one_line(each.message) for each in disagreements(step))
-        yield Sighting(
-            *(found.signature, found.severity, _shape(step), rows, step.phase, one_line(found.message), found, case, line),
-            *(scenario, step.kind),
-            contradicts=own,
-        )
+    if found is None:
+        yield from _contradictions(scenario, step, outcome)
         return
+    own = "" if found.party is Party.CALLER else "; ".join(one_line(each.message) for each in disagreements(step))
+    yield dataclasses.replace(_fault(scenario, step, outcome, found), contradicts=own)
+
+
+def _fault(scenario: Scenario, step: RecordedStep, outcome: Outcome, found: Finding) -> Sighting:
+    rows, case, line = step.decode.max_seqlen_q, outcome.case, _line(step)
+    signature, message = found.signature, one_line(found.message)
+    return Sighting(
+        *(signature, found.severity, _shape(step), rows, step.phase, message, found, case, line, scenario, step.kind)
+    )
+
+
+def _contradictions(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterator[Sighting]:
+    rows, case, line = step.decode.max_seqlen_q, outcome.case, _line(step)
     for each in disagreements(step):
         signature, message = f"contradiction/{each.subject}", one_line(each.message)
         at = each.line or line
@@ -256,13 +288,16 @@ def _by_arguments(made: Judged, call: CheckedCall) -> None:
     made.ran[work, call.phase] += 1
     made.by_arguments[call.name] += 1
     made.fates[Fate.FAULTY if call.faults else Fate.CLEAN] += 1
-    for fault in call.faults[:1]:
+    seen = []
+    for fault in call.faults:
         severity = Severity.WRITE if fault.is_write else Severity.READ
         signature, message = f"arguments/{call.name}/{fault.subject}", one_line(fault.message)
         at = _at(call.line)
-        made.sightings.append(
+        seen.append(
             Sighting(signature, severity, work.shape, work.rows, call.phase, message, None, None, at, made.scenario, call.kind)
         )
+    made.sightings += seen[:1]
+    made.behind += [dataclasses.replace(each, behind=seen[0].signature) for each in seen[1:]]
 
 
 def _failed(made: Judged, failed: StepFailed) -> None:

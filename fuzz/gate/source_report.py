@@ -70,7 +70,7 @@ def report(
         about=(*_about(who, change), *(_about("base", base) if base is not None else ())),
         sections=(*_faults(found), *_known(found), *_executed(change)),
         explained=tuple(explained),
-        notes=(*_mended(found), *_changed(found), *_change_run(found)),
+        notes=(*_hidden(found), *_mended(found), *_changed(found), *_change_run(found)),
         tests=(*(_test(fault, gate) for fault in found.faults), *question_tests(found.verdict)),
         plain={
             "faults": [_plain_fault(fault) for fault in found.faults],
@@ -231,6 +231,13 @@ def _short_line(line: str | None) -> str:
     return f"{path.rpartition('/')[2]}:{number}"
 
 
+def _hidden(found: Comparison) -> Iterator[str]:
+    """Faults that the base has too where another comes first."""
+    for alike in _alike([fault for fault in found.faults if fault.hidden_by]):
+        fault = alike[0]
+        yield f"in the base too: {_shapes(alike)}, {_rows(fault)}: {fault.signature}; there {fault.hidden_by} comes first"
+
+
 def _mended(found: Comparison) -> Iterator[str]:
     for alike in _alike(found.mended):
         known = alike[0].known
@@ -284,6 +291,7 @@ def _plain_fault(fault: Fault) -> dict[str, Any]:
         "line": fault.line,
         "edited": list(fault.edited),
         "standing": fault.standing.value,
+        "hidden_by": fault.hidden_by,
         "blamed": fault.blamed,
         "known": to_plain(fault.known),
         "smallest": to_plain(fault.smallest.case),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, Pl
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.aiter.planners.launched import launched_plan
+from backend.aiter.sizing import sizing_of
 from backend.call import Call
 from backend.case import Case, MetadataMode
 from backend.checks.planned_for import differences
 from backend.decision import Decision
 from backend.devices.registry import Device
-from backend.findings import Severity
+from backend.findings import Finding, FindingKind, Severity
 from backend.host import Basis, BuiltIn, Doubt, Host, Part
 from backend.outcome import Outcome
 from backend.path import Path
@@ -153,6 +155,49 @@ def outcome_of(step: RecordedStep, device: Device, host: Host | None = None, bac
     Raises CannotRunError where the device lacks what it needs.
     """
     return Path(PassedBuffers(host or BuiltIn(), step), device).run_decision(decision_of(step, backend))
+
+
+INDEX_TENSORS = frozenset(
+    (FindingKind.BAD_INDPTR, FindingKind.BAD_LAST_PAGE_LEN, FindingKind.BAD_PAGE_ID, FindingKind.SHORT_SEQUENCE)
+)
+"""What is wrong with index tensors, which a batch determines to the last entry."""
+
+
+def put_right(step: RecordedStep, found: Finding | None, device: Device, host: Host | None = None) -> Iterator[Outcome]:
+    """What becomes of a step that has arguments of another batch, once they are its own; flags, splits, heads and types stay.
+
+    found: its cause, None where it only contradicts its batch. First with the batch's index tensors, and planned for them;
+    then, where its buffers are too small, with those that AITER's sizing asks for. Nothing of a step with neither fault, nor
+    of lists, which their batch does not determine.
+    """
+    if step.planning is not None and step.planning.topk > 0:
+        return
+    if found is None or found.kind in INDEX_TENSORS or found.kind is FindingKind.PLAN_MISMATCH:
+        step = _indexed(step)
+        outcome = outcome_of(step, device, host)
+        yield outcome
+        found = outcome.cause
+    too_small = found is not None and found.kind is FindingKind.BUFFER_TOO_SMALL
+    if too_small and step.planning is not None and step.sizing is not None:
+        sized = dataclasses.replace(decision_of(step), sizing=sizing_of(step.planning, step.sizing))
+        yield Path(host or BuiltIn(), device).run_decision(sized)
+
+
+def _indexed(step: RecordedStep) -> RecordedStep:
+    """The step with the index tensors of its batch, padding included, and a plan of them."""
+    decision = decision_of(step)
+    tensors: dict[str, Any] = {
+        "qo_indptr": np.cumsum((0, *decision.query_lens), dtype=np.int32),
+        "kv_indptr": np.cumsum((0, *decision.kv_lens), dtype=np.int32),
+        "kv_last_page_lens": np.ones(step.batch, np.int32),
+    }
+    padding = np.zeros(max(sum(decision.kv_lens) - step.slots.size, 0), np.int32)
+    return dataclasses.replace(
+        step,
+        planning=None if step.planning is None else dataclasses.replace(step.planning, **tensors),
+        decode=dataclasses.replace(step.decode, **tensors, kv_indices=np.concatenate((step.slots, padding))),
+        metadata_words=None,
+    )
 
 
 def disagreements(step: RecordedStep) -> tuple[StepMismatch, ...]:

@@ -126,6 +126,29 @@ def test_an_open_fault_that_a_worse_one_of_the_base_hid_is_not_the_change_s() ->
     assert standings(elsewhere) == {("open", 64): FaultStanding.NEW}
 
 
+def with_behind(side: Examined, scenario: Scenario, *behind: Sighting) -> Examined:
+    """A source of which steps of one scenario have further faults behind their first one."""
+    swept = tuple(dataclasses.replace(each, behind=list(behind)) if each.scenario == scenario else each for each in side.swept)
+    return dataclasses.replace(side, swept=swept)
+
+
+def test_a_fault_that_the_base_has_behind_another_is_not_the_change_s_and_the_other_is_named() -> None:
+    """In the same scenario only; and the base's own is mended nowhere where the change has it behind another."""
+    hidden = dataclasses.replace(sighting("deep"), behind="first")
+    base = with_behind(examined([sighting("first")]), PLAIN, hidden)
+    found = compared(examined([sighting("deep")]), base, lambda _: None, lambda _: False)
+    (fault,) = found.faults
+    assert (fault.standing, fault.hidden_by, found.verdict.exit_code) == (FaultStanding.HIDDEN, "first", 0)
+    assert "there first comes first" in "\n".join(lines(report(found, examined(), base)))
+    elsewhere = compared(examined([sighting("deep", scenario=PARALLEL)]), base, lambda _: None, lambda _: False)
+    assert standings(elsewhere) == {("deep", 64): FaultStanding.NEW}
+    other = compared(examined([sighting("deep", 48)]), base, lambda _: None, lambda _: False)
+    assert standings(other) == {("deep", 48): FaultStanding.NEW}
+    still = with_behind(examined([sighting("new")]), PLAIN, dataclasses.replace(sighting("gone"), behind="new"))
+    kept = compared(still, examined([sighting("gone", severity=Severity.WRITE)]), lambda _: None, lambda _: False)
+    assert not kept.mended
+
+
 def test_without_a_base_only_open_faults_are_excused() -> None:
     seen = [sighting("a"), sighting("b"), sighting("c")]
     known = {"a": OPEN, "b": MENDED}
@@ -378,6 +401,7 @@ def test_markdown_and_json() -> None:
         "line": f"{FILE}:402",
         "edited": [],
         "standing": "new",
+        "hidden_by": "",
         "blamed": True,
         "known": None,
         "smallest": None,

@@ -10,7 +10,7 @@ from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments,
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.call import Call
-from backend.case import Case, MetadataMode
+from backend.case import Case, DType, MetadataMode
 from backend.decision import Decision
 from backend.devices.model.device import ModelDevice
 from backend.fate import Fate
@@ -22,7 +22,7 @@ from backend.real.frameworks.steps import call_of, outcome_of
 from backend.real.noted_call import BUFFER_ROLES, PassedBuffer
 from backend.serving.policy import decide
 from backend.serving.registry import policy
-from fuzz.gate.judge import Judge
+from fuzz.gate.judge import Judge, Judged
 
 REJECTED = Case(8, (9, 40), max_seqlen_q=4, backend="direct", mode=MetadataMode.FAKE)
 """8 heads with 4 rows: v1_0 refuses to plan; its launch by itself would go through and leave rows unwritten."""
@@ -81,6 +81,55 @@ def test_a_plan_that_aiter_rejects_is_refused_for_everyone() -> None:
     judged = gate.judged(scenario, Recording("plain", (step,), ()))
     assert [sighting.did_not_run for sighting in judged.sightings] == [True]
     assert (judged.ran.total(), judged.fates) == (0, {Fate.REFUSED: 1})
+
+
+def judged(step: RecordedStep) -> Judged:
+    scenario = Scenario("plain", (BackendConfig(step.num_head),), (Step(StepKind.DECODE, (1,)),))
+    return Judge(ModelDevice()).judged(scenario, Recording("plain", (step,), ()))
+
+
+def bf16(heads: int, mode: MetadataMode) -> RecordedStep:
+    return recorded(Case(heads, (9, 700), q_dtype=DType.BF16, kv_dtype=DType.BF16, backend="direct", mode=mode))
+
+
+@pytest.mark.parametrize(
+    ("step", "behind"),
+    [
+        (bf16(80, MetadataMode.FAKE), ["head-width/planner v1_0/planner folds finer, gfx950 bf16/bf16"]),
+        (bf16(80, MetadataMode.FAST), []),
+        (bf16(32, MetadataMode.FAST), []),
+    ],
+    ids=["O1 behind it", "nothing, another mode", "nothing"],
+)
+def test_what_a_step_has_behind_index_tensors_of_another_batch(step: RecordedStep, behind: list[str]) -> None:
+    short = dataclasses.replace(step.decode, kv_indices=step.decode.kv_indices[:8])
+    made = judged(dataclasses.replace(step, decode=short))
+    assert [each.signature for each in made.sightings] == ["bad-indptr/recorded/kv_indptr/past kv_indices"]
+    assert list(dict.fromkeys(each.signature for each in made.behind)) == behind
+    assert {each.behind for each in made.behind} <= {made.sightings[0].signature}
+
+
+def test_buffers_too_small_are_behind_index_tensors() -> None:
+    """What a step has behind both is what it has with buffers that are large enough."""
+    step = bf16(80, MetadataMode.FAKE)
+    small = tuple(dataclasses.replace(each, words=min(each.words, 16)) for each in step.planning_buffers)
+    small_step = dataclasses.replace(step, planning_buffers=small, decode_buffers=small)
+    made = judged(small_step)
+    assert made.sightings[0].signature.startswith("buffer-too-small")
+    assert {each.signature.split("/")[0] for each in made.behind} == {"head-width"}
+    short = dataclasses.replace(small_step.decode, kv_indices=small_step.decode.kv_indices[:8])
+    both = judged(dataclasses.replace(small_step, decode=short))
+    assert both.sightings[0].signature.startswith("bad-indptr")
+    assert {each.signature.split("/")[0] for each in both.behind} == {"buffer-too-small", "head-width"}
+
+
+def test_a_contradiction_that_follows_from_the_first_fault_is_not_behind_it() -> None:
+    """A list that is too short does not hold the requests' rows either; one that is long enough and wrong is another fault."""
+    step = bf16(32, MetadataMode.FAST)
+    short = judged(dataclasses.replace(step, decode=dataclasses.replace(step.decode, kv_indices=step.decode.kv_indices[:8])))
+    assert not short.behind
+    wrong = judged(dataclasses.replace(step, slots=step.slots + 1))
+    assert [each.signature for each in wrong.sightings] == ["contradiction/kv_indices"]
 
 
 @pytest.mark.parametrize("mode", [None, *MetadataMode])

@@ -1,0 +1,70 @@
+"""Who is blamed between sglang 0.5.12.post1 and 0.5.13 where the one file shows a fault first that the other has mended."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from backend.case import Arch, DType
+from backend.real.frameworks.fetch import LENT, open_source
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from fuzz.gate.comparison import Comparison, FaultStanding, compared
+from fuzz.gate.gate import EVERY_RELEASE, Examination, Examined, GatePlan, Stack
+from fuzz.gate.known import Known
+from fuzz.gate.sweep import Tensors
+
+OLD, NEW = "sglang==0.5.12.post1", "sglang==0.5.13"
+BF16 = Tensors(Arch.GFX950, DType.BF16, DType.BF16)
+PLAN = GatePlan((BF16,), (80,), lives=3)
+
+
+def paged(heads: int, kv_lens: tuple[int, ...] = (400,)) -> Scenario:
+    """A replay in pages of 64, for which 0.5.12.post1 allocates too few indices (S2)."""
+    config = BackendConfig(heads, DType.BF16, DType.BF16, page_size=64, graph_batches=(1,))
+    return Scenario("paged replay", (config,), (Step(StepKind.DECODE, kv_lens, graph=True),), release=EVERY_RELEASE)
+
+
+def ran(source: str, scenario: Scenario) -> Examined:
+    with Examination(Stack(source, release=EVERY_RELEASE), PLAN, workers=1) as one:
+        one.run([scenario])
+        return one.examined()
+
+
+def beside(change: str, scenario: Scenario) -> Comparison:
+    known = Known()
+    return compared(ran(change, scenario), ran(OLD, scenario), known.reference, known.is_open)
+
+
+def test_a_fault_behind_one_that_the_change_mends_is_in_the_base_too() -> None:
+    """O1, of which only the replay's sighting is looked at: the base's replay shows S2 first."""
+    old, new = ran(OLD, paged(80)), ran(NEW, paged(80))
+    replayed = [each for each in new.sightings if each.phase == "replay"]
+    assert {each.signature.split("/")[0] for each in replayed} == {"head-width"}
+    assert {each.signature.split("/")[0] for each in old.sightings if each.phase == "replay"} == {"bad-indptr"}
+    (judged,) = old.swept
+    assert {(each.signature, each.behind.split("/")[0]) for each in judged.behind} == {(replayed[0].signature, "bad-indptr")}
+
+
+def test_the_same_fault_is_blamed_on_a_change_that_brings_it_there(tmp_path: Path) -> None:
+    """32 heads in bf16 taken out of the fast mode, in a file that mends S2 in the same step."""
+    text = open_source(NEW).target.text
+    assert text.count("in (32, 64, 128)") == 1
+    file = tmp_path / "mine.py"
+    file.write_text(text.replace("in (32, 64, 128)", "in (64, 128)"))
+    found = beside(f"{file}{LENT}{NEW}", paged(32))
+    assert [(fault.signature.split("/")[0], fault.standing) for fault in found.blamed] == [("head-width", FaultStanding.NEW)]
+    assert not beside(NEW, paged(32)).faults
+
+
+def test_the_smallest_life_of_a_fault_is_kept_with_all_that_it_shows() -> None:
+    """The other side is held against that: the third life is cut down for S2's sake and shows O1 too, which was not kept."""
+    with Examination(Stack(OLD, release=EVERY_RELEASE), PLAN, workers=1) as one:
+        one.run([paged(80, (1,))])
+        assert {each.signature.split("/")[0] for each in one.examined().sightings} == {"head-width"}
+        one.live(math.inf)
+        seen = one.examined()
+    lived = [each for each in seen.sightings if each.scenario.name == "random life"]
+    assert {each.signature.split("/")[0] for each in lived} == {"head-width", "bad-indptr"}
+    (kept,) = {each.scenario for each in lived}
+    again = ran(OLD, kept)
+    assert {each.signature for each in lived} == {each.signature for each in again.sightings}
