@@ -1,27 +1,32 @@
 """What the gate is worth: small faults planted in sglang's real backend file, and how many the gate blames on the change.
 
-    python -m benchmarks.gate_mutants [NAME ...]
+    python -m benchmarks.gate_mutants [NAME ...] [--shard I/N] [-j PROCESSES]
 
-A mutant is killed where the sweep shows a fault that the file as shipped does not have: the gate would exit 1 for it.
-Random lives come on top in a real gate and are tried here on what the sweep lets through. A name: only mutants with it.
+A mutant is killed where a scenario of the sweep shows a fault that the file as shipped does not show in it: the gate would exit
+1 for it. Random lives come on top in a real gate and are tried here on what the sweep lets through. A name: only mutants with
+it. A shard: each Nth mutant, from the Ith on, counted from 1.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from backend.devices.registry import open_device
-from backend.errors import CannotRunError
+from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
-from fuzz.gate.frameworks import Identity, framework_scenarios, identity
-from fuzz.gate.judge import Judge
+from backend.real.python.outline import text_change
+from fuzz.gate.frameworks import Identity, whoever_shows_it
+from fuzz.gate.judge import Judge, Judged
+from fuzz.gate.order import everything, first_of_each, touched_first, what
 from fuzz.gate.scenarios import random_lives
-from fuzz.gate.sweep import GFX950, HEADS, scenarios
+from fuzz.gate.sweep import GFX950, HEADS
 from reprod.text import table
 
 SOURCE = "sglang==0.5.13"
@@ -338,76 +343,95 @@ MUTANTS = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """killed: by the sweep; by_random: by random lives only. how: the fault that was blamed, or what became of it."""
+    """killed: by the sweep; by_random: by random lives only. how: the fault that was blamed, "" for none. ran: whether any of
+    its lines did; where none did, the gate leaves the question open.
+    """
 
     mutant: Mutant
     killed: bool
     by_random: bool
     how: str
     seconds: float
+    ran: bool
 
 
 class Mutation:
-    """The file as shipped, known, and each mutant held against it."""
+    """The file as shipped, and each mutant held against it, scenario by scenario."""
 
     def __init__(self, heads: Sequence[int] = HEADS, lives: int = RANDOM_LIVES) -> None:
-        self._session = SourceSession(SOURCE)
-        self._device = open_device("model", None)
+        self._shipped, self._session = SourceSession(SOURCE), SourceSession(SOURCE)
+        self._judge = Judge(open_device("model", None))
         self._original = open_source(SOURCE).target.text
         release = self._session.release
-        self._sweep = [*scenarios(GFX950, heads, release), *framework_scenarios(GFX950, heads, release)]
+        self._sweep = everything(GFX950, heads, release)
         lived = random_lives(GFX950, heads, release, seed=0)
         self._lives = [next(lived) for _ in range(lives)]
-        self._shipped: dict[Scenario, set[Identity]] = {}
+        self._known: dict[Scenario, set[Identity]] = {}
 
     def __enter__(self) -> Mutation:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._session.close()
-
-    def learn(self) -> int:
-        """Runs the file as shipped through everything; returns how many faults it shows."""
-        self._session.use(None)
-        for scenario in (*self._sweep, *self._lives):
-            self._shipped[scenario] = set(self._keys(scenario))
-        return len(set().union(*self._shipped.values()))
+        self._shipped.close()
 
     def verdict(self, mutant: Mutant) -> Verdict:
-        """Runs a mutant until something is blamed on it."""
+        """Runs a mutant until something is blamed on it, in the order in which the gate does."""
         started = time.monotonic()
-        self._session.use(mutant.text(self._original))
-        how = self._blamed(self._sweep)
-        by_random = how == "" and (how := self._blamed(self._lives)) != ""
-        return Verdict(mutant, how != "" and not by_random, by_random, how, time.monotonic() - started)
+        text = mutant.text(self._original)
+        self._session.use(text)
+        edited = text_change(self._original, text)
+        first, touched = first_of_each(self._sweep), set[str]()
+        how = self._blamed(first, edited.lines, touched)
+        rest = [each for each in self._sweep if each not in first]
+        how = how or self._blamed(touched_first(rest, touched), edited.lines, touched)
+        by_random = how == "" and (how := self._blamed(self._lives, edited.lines, touched)) != ""
+        ran = bool(touched) or not edited.lines
+        return Verdict(mutant, how != "" and not by_random, by_random, how, time.monotonic() - started, ran)
 
-    def _blamed(self, those: Sequence[Scenario]) -> str:
-        """What a gate with the shipped file as its base would blame: a fault that it shows in none of its scenarios."""
-        known = set().union(*self._shipped.values())
+    def _blamed(self, those: Sequence[Scenario], edited: frozenset[int], touched: set[str]) -> str:
+        """What a gate with the shipped file as its base would blame. touched: what executes an edited line is added to it."""
         for scenario in those:
             try:
-                for key in self._keys(scenario):
-                    if key not in known:
-                        return f"{key[0]}, {key[1]}"
+                judged = self._judged(self._session, scenario)
+            except NoSuchStepError:
+                continue
             except CannotRunError as error:
                 return f"exit 3: {error}"
+            if judged.executed & edited:
+                touched.add(what(scenario))
+            for sighting in judged.sightings:
+                if whoever_shows_it(sighting) not in self._shown(scenario):
+                    return f"{sighting.signature}, {sighting.shape}"
         return ""
 
-    def _keys(self, scenario: Scenario) -> Iterator[Identity]:
-        judge = Judge(self._device)
-        for sighting in judge.judged(scenario, self._session.run(scenario)).sightings:
-            yield identity(sighting)
+    def _shown(self, scenario: Scenario) -> set[Identity]:
+        """What the file as shipped shows in a scenario."""
+        if scenario not in self._known:
+            judged = self._judged(self._shipped, scenario)
+            self._known[scenario] = {whoever_shows_it(each) for each in (*judged.sightings, *judged.behind)}
+        return self._known[scenario]
+
+    def _judged(self, session: SourceSession, scenario: Scenario) -> Judged:
+        return self._judge.judged(scenario, session.run(scenario))
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The table and the score; 1 below what is asked for."""
-    wanted = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
-    with Mutation() as mutation:
-        print(f"{SOURCE} as shipped: {mutation.learn()} faults, not counted", flush=True)
-        made = []
-        for mutant in wanted:
-            made.append(mutation.verdict(mutant))
-            print(f"{made[-1].seconds:6.1f} s  {mutant.area}: {mutant.name}: {made[-1].how or 'survives'}", flush=True)
+    parser = argparse.ArgumentParser(prog="benchmarks.gate_mutants")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--shard", default="1/1", metavar="I/N")
+    parser.add_argument("-j", type=int, default=1, metavar="PROCESSES", dest="processes")
+    asked = parser.parse_args(arguments)
+    at, _, of = asked.shard.partition("/")
+    named = [mutant for mutant in MUTANTS if not asked.names or any(name in mutant.name for name in asked.names)]
+    wanted = named[int(at) - 1 :: int(of)]
+    made = []
+    with ProcessPoolExecutor(asked.processes) as pool:
+        for verdict in pool.map(_verdict, wanted):
+            made.append(verdict)
+            how = verdict.how or ("survives" if verdict.ran else "open: its lines did not run")
+            print(f"{verdict.seconds:6.1f} s  {verdict.mutant.area}: {verdict.mutant.name}: {how}", flush=True)
     rows = [(v.mutant.area, v.mutant.name, _outcome(v), v.how or v.mutant.survives) for v in made]
     for line in table(("area", "mutant", "", "how"), rows):
         print(line)
@@ -417,8 +441,18 @@ def main(names: Sequence[str]) -> int:
     return 0 if killed >= 0.95 * faulty else 1
 
 
+_mutation: list[Mutation] = []
+"""Of this process, which lives as long."""
+
+
+def _verdict(mutant: Mutant) -> Verdict:
+    if not _mutation:
+        _mutation.append(Mutation())
+    return _mutation[0].verdict(mutant)
+
+
 def _outcome(verdict: Verdict) -> str:
-    return "killed" if verdict.killed else "killed by chance" if verdict.by_random else "SURVIVES"
+    return "killed" if verdict.killed else "killed by chance" if verdict.by_random else "SURVIVES" if verdict.ran else "OPEN"
 
 
 if __name__ == "__main__":

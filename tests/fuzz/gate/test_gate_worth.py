@@ -40,14 +40,12 @@ def test_some_mutants_are_blamed() -> None:
     chosen = [mutant for mutant in MUTANTS if mutant.name in names]
     assert len(chosen) == len(names)
     with Mutation(heads=(8, 64), lives=0) as mutation:
-        mutation.learn()
         assert {mutant.name for mutant in chosen if not mutation.verdict(mutant).killed} == set()
 
 
 @pytest.mark.slow
 def test_nine_of_ten_mutants_are_blamed() -> None:
     with Mutation() as mutation:
-        mutation.learn()
         verdicts = [mutation.verdict(mutant) for mutant in MUTANTS]
     survivors = {v.mutant.name for v in verdicts if not (v.killed or v.by_random)}
     assert survivors == {mutant.name for mutant in MUTANTS if mutant.survives}
