@@ -11,23 +11,30 @@ import pytest
 from backend.aiter.codefiles import open_source
 from backend.case import Arch
 from backend.child.tree import Limits
+from backend.findings import FindingKind
 from backend.real.script.options import Options
 from reprod.verify import Verification, verify
 
-OP_TEST = "op_tests/test_mla_persistent.py"
-REVISION = "2988812e134a"
+PERSISTENT, NON_PERSISTENT = "test_mla_persistent.py", "test_mla.py"
 
 pytestmark = pytest.mark.checkout
 
 
-def op_test(checkout: Path, tmp_path: Path, arguments: Sequence[str]) -> Verification:
+def op_test(
+    checkout: Path,
+    tmp_path: Path,
+    arguments: Sequence[str],
+    name: str = PERSISTENT,
+    revision: str = "2988812e134a",
+    arch: Arch = Arch.GFX950,
+) -> Verification:
     pytest.importorskip("pandas", reason="AITER's op tests need pandas")
-    aiter = f"{checkout}@{REVISION}"
-    content = open_source(aiter).read(OP_TEST)
+    aiter = f"{checkout}@{revision}"
+    content = open_source(aiter).read(f"op_tests/{name}")
     assert content is not None
-    script = tmp_path / "test_mla_persistent.py"
+    script = tmp_path / name
     script.write_bytes(content)
-    return verify(script, arguments, Options(Arch.GFX950, aiter), Limits(seconds=300.0, memory=8 << 30), captured=True)
+    return verify(script, arguments, Options(arch, aiter), Limits(seconds=300.0, memory=16 << 30), captured=True)
 
 
 def comparisons(output: str) -> list[tuple[str, str]]:
@@ -55,3 +62,13 @@ def test_fp8_agrees_with_its_own_reference(aiter_checkout: Path, tmp_path: Path)
     for what in ("golden fp8 split_out_ref vs aiter_asm", "partial_out_ref vs attn_logits", "golden fp8 vs aiter_asm"):
         assert found[what] in ("passed", "warning")
     assert not done.findings
+
+
+def test_prefill_goes_before_decode_and_says_what_computed_it(aiter_checkout: Path, tmp_path: Path) -> None:
+    """In bf16 the test runs prefill first, whose kernels have no model; its decode then shows the grid of half the queries."""
+    arguments = ["-n", "32,2", "-d", "bf16", "-kvd", "bf16", "-b", "1", "-c", "21"]
+    done = op_test(aiter_checkout, tmp_path, arguments, NON_PERSISTENT, "e4048607a535", Arch.GFX942)
+    assert dict(comparisons(done.output))["torch vs  aiter_ck"] == "passed"
+    assert any("fmha_v3_varlen_fwd, calls: 1" in note for note in done.reports[0].notes)
+    assert [(seen.finding.kind, seen.finding.tensor) for seen in done.findings] == [(FindingKind.UNWRITTEN_READ, "logits")]
+    assert done.reports[0].decode_calls == 1

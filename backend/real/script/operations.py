@@ -24,6 +24,7 @@ from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_argument
 from backend.real.script import attention, machine
 from backend.real.script.hardware import Hardware
 from backend.real.script.merge import mla_reduce_v1
+from backend.real.script.prefill import Prefill
 from backend.real.script.stage1 import stage1_of
 from backend.real.script.tensors import placed
 
@@ -45,14 +46,17 @@ class ScriptOperations:
         self.device = device
         self.code = code
         self.launches = 0
+        self.prefill = Prefill()
         self._sizes = PlannerHandlers(host, release, device)
 
     def serves(self, name: str) -> bool:
-        """The operations of MLA decode."""
-        return name in (SIZING, DECODING, STAGE1, REDUCE) or name in PLANNERS
+        """The operations of MLA decode, and those of prefill."""
+        return name in (SIZING, DECODING, STAGE1, REDUCE) or name in PLANNERS or self.prefill.serves(name)
 
     def handle(self, call: OpCall) -> Any:
         """Does the operation and gives its result."""
+        if self.prefill.serves(call.name):
+            return self.prefill.handle(call)
         if call.name == SIZING:
             return self._sizes.handle(call)
         if call.name in PLANNERS:

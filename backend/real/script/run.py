@@ -84,6 +84,7 @@ class Simulation:
             notes=(
                 *([self.source.warning] if self.source.warning else []),
                 *(f"AITER refuses a call: {reason}" for reason in self.operations.refused),
+                *self.operations.prefill.notes,
             ),
             could_not_run=could_not_run,
             triton_launches=self.kernels.launches if self.kernels is not None else 0,
@@ -108,6 +109,7 @@ class Simulation:
         if self.watcher is not None:
             self.watcher.forget()
         self.operations.launches = 0
+        self.operations.prefill.calls.clear()
         if self.kernels is not None:
             self.kernels.launches = 0
 
@@ -138,6 +140,7 @@ class Simulation:
                 self.source.release, device, runs, self.source.host
             )
             watcher.found = self._found
+            self.operations.prefill.note = watcher.note
             self.hardware.on_fault += [
                 lambda fault: setattr(watcher, "after_abort", True),
                 lambda fault: self._found(),
