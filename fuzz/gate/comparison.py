@@ -74,6 +74,7 @@ class Comparison:
     verdict: conclusion and exit code, with what was asked for and did not run.
     decisions: the change's decision table; changed: rows that differ from the base's as (base, change), None without a base.
     change_run: how much of what differs from the base's file was executed; None without a base, and where nobody measured it.
+    refused: without a base, the switches under which AITER or the file refuses what it takes without them.
     """
 
     verdict: Verdict
@@ -82,6 +83,7 @@ class Comparison:
     decisions: tuple[DecisionRow, ...]
     changed: tuple[tuple[DecisionRow, DecisionRow], ...] | None
     change_run: ChangeRun | None = None
+    refused: tuple[str, ...] = ()
 
     @property
     def blamed(self) -> tuple[Fault, ...]:
@@ -144,7 +146,8 @@ def compared(
     if not idle and ran is not None and ran.not_run and change.left_out:
         idle = (f"changed lines that did not run, of a sweep that time was over for: {listed(ran.not_run)}",)
     verdict = Verdict(change.counts, len(blamed), (*missing, *_left_out(change), *_not_judged(change, base), *idle))
-    return Comparison(verdict, found, mended, change.decisions, _changed(change, base), ran)
+    refused = () if base is not None else tuple(_refused(change))
+    return Comparison(verdict, found, mended, change.decisions, _changed(change, base), ran, refused)
 
 
 def _left_out(change: Examined) -> Iterator[str]:
@@ -276,18 +279,37 @@ def _hides(new: Sighting, old: Sighting) -> bool:
 
 
 def _missing(change: Examined) -> Iterator[str]:
-    """What the sweep asks of a source and no step of it did, with the first reason.
+    """What the sweep asks of a source and no step of it did, with the first reason."""
+    ran = {work for judged in change.swept for work, _ in judged.ran}
+    missing = {work: why.reason for work, why in _not_done(change).items() if not _is_told(work, why, ran)}
+    yield from _in_words(missing, {work.shape for work in ran})
 
-    A switch of the framework's that AITER, or the file, takes with some head counts only is no question: its refusal is told.
-    """
+
+def _not_done(change: Examined) -> Mapping[Work, NotDone]:
+    """What the sweep asks of a source and no step of it did."""
     asked: dict[Work, NotDone] = {}
     for judged in change.swept:
         for work in judged.asked:
             first = asked.get(work)
             asked[work] = first if first is not None and first.reason else judged.not_done.get(work, NotDone())
     ran = {work for judged in change.swept for work, _ in judged.ran}
-    missing = {work: why.reason for work, why in asked.items() if work not in ran and not (work.path and why.refused)}
-    yield from _in_words(missing, {work.shape for work in ran})
+    return {work: why for work, why in asked.items() if work not in ran}
+
+
+def _is_told(work: Work, why: NotDone, ran: Collection[Work]) -> bool:
+    """Whether a step that did not run is no question: AITER, or the file, refuses it under a switch that nobody asked for, and
+    takes it without. The headline names the switch."""
+    return (
+        why.refused
+        and bool(work.path)
+        and any((each.shape, each.kind, each.path) == (work.shape, work.kind, "") for each in ran)
+    )
+
+
+def _refused(change: Examined) -> Iterator[str]:
+    """Switches under which something is refused that runs without them."""
+    ran = {work for judged in change.swept for work, _ in judged.ran}
+    yield from dict.fromkeys(work.path for work, why in _not_done(change).items() if _is_told(work, why, ran))
 
 
 def _missing_beside(change: Examined, base: Examined, explained: set[Scenario]) -> Iterator[str]:

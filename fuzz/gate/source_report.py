@@ -132,15 +132,16 @@ def _sentence(text: str) -> str:
 
 
 def _limits(found: Comparison, change: Examined) -> tuple[str, str]:
-    """What a clean headline says of what ran: of the file, and of the changed lines where some did not."""
+    """What a clean headline says of what ran: of the file; of the changed lines and switches where some did not."""
     if change.is_the_base:
         return "as the base is (file and package are its, byte for byte; not swept)", ""
+    refused = f"refused with {' and with '.join(found.refused)}" if found.refused else ""
     if change.executed is None:
-        return "", ""
+        return "", refused
     within, besides = change.executed.headline_says()
     ran = found.change_run
     part = f"{len(ran.lines - ran.ran):,} of {len(ran.lines):,} changed lines did not run" if ran and ran.not_run else ""
-    return within, "; ".join(each for each in (part, besides) if each)
+    return within, "; ".join(each for each in (part, refused, besides) if each)
 
 
 def _executed(change: Examined) -> Iterator[Section]:

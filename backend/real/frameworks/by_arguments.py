@@ -146,9 +146,23 @@ def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
         )
         yield ArgumentFault("cu_seqlens_q", message, False)
     yield from _longest("max_seqlen_q", given["max_seqlen_q"], q)
+    yield from _keys(given)
     page, last = given["k"].shape[1] if given["k"].dim() == 4 else 1, given["kv_last_page_lens"]
     if page > 1 and (last is None or last.numel() < len(q) - 1):
         yield ArgumentFault("kv_last_page_lens", f"pages of {page} tokens without a length of each request's last", False)
+
+
+def _keys(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """max_seqlen_k bounds no access of the kernel (csrc/py_itfs_ck/mha_batch_prefill_kernels.cu, ROCm/aiter e4048607a5): with 0
+    nothing is launched and the output zeroed, and a window as wide or wider is left out."""
+    longest, window = given["max_seqlen_k"], max(given["window_size"][:2])
+    pages = max((b - a for a, b in itertools.pairwise(_words(given["kv_indptr"]))), default=0)
+    page = given["k"].shape[1] if given["k"].dim() == 4 else 1
+    if pages and longest <= 0:
+        yield ArgumentFault("max_seqlen_k", f"max_seqlen_k is {longest}, and a request has {pages} pages: o is zeroed", False)
+    elif longest <= window < (pages - 1) * page + 1:
+        message = f"max_seqlen_k is {longest}: the window of {window} is left out, and a request has {pages} pages of {page}"
+        yield ArgumentFault("max_seqlen_k", message, False)
 
 
 def _extend(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:

@@ -123,7 +123,13 @@ def extended(**changed: object) -> OpCall:
     return OpCall("extend_attention_fwd", {**given, **changed})
 
 
-@pytest.mark.parametrize("call", [varlen(), absorbed(), planned(), paged(), unified(), batch_prefill(), extended()])
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(varlen(), absorbed(), planned(), paged(), unified(), batch_prefill(), extended()),
+        *(batch_prefill(max_seqlen_k=2), batch_prefill(max_seqlen_k=2, window_size=(1, 0))),
+    ],
+)
 def test_calls_that_fit_are_silent(call: OpCall) -> None:
     assert argument_faults(call) == ()
 
@@ -158,6 +164,8 @@ def test_calls_that_fit_are_silent(call: OpCall) -> None:
         (batch_prefill(kv_page_indices=torch.tensor([1, 2, 3, 4, 8, -1], dtype=INT)), "kv_page_indices", False),
         (batch_prefill(cu_seqlens_q=torch.zeros(3, dtype=INT)), "cu_seqlens_q", False),
         (batch_prefill(k=torch.empty(10, 64, 1, 128)), "kv_last_page_lens", False),
+        (batch_prefill(max_seqlen_k=0), "max_seqlen_k", False),
+        (batch_prefill(max_seqlen_k=2, window_size=(3, 0)), "max_seqlen_k", False),
         (extended(kv_indices=torch.tensor([1, 2, 3, 4, 8], dtype=INT)), "kv_indptr", False),
         (extended(max_len_extend=1), "max_len_extend", False),
     ],

@@ -191,15 +191,27 @@ def test_a_backend_that_does_not_start_is_a_question_without_a_base_and_blamed_w
     assert (neither.verdict.exit_code, standings(neither)) == (3, {("raises/NameError", 64): FaultStanding.BEFORE})
 
 
-@pytest.mark.parametrize(("refused", "questions"), [(True, 0), (False, 1)])
-def test_under_a_switch_a_refusal_is_no_open_question_and_a_crash_is_one(refused: bool, questions: int) -> None:
-    """Whoever notes that a step did not run says which of the two it was; the words of the reason decide nothing."""
-    switched = dataclasses.replace(PLAIN, environment=(("SGLANG_SWITCH", "1"),))
-    judged = Judged(switched)
-    (work,) = judged.asked
-    judged.did_not(work, "AITER refuses: heads", refused=refused)
-    change = dataclasses.replace(examined(), swept=(judged,))
-    assert len(compared(change, None, lambda _: None, lambda _: False).verdict.open_questions) == questions
+SWITCHED = Scenario("switched", (BackendConfig(64),), (Step(StepKind.DECODE, (1,)),), environment=(("SGLANG_X", "1"),))
+
+
+@pytest.mark.parametrize(
+    ("plain_runs", "refused", "code"),
+    [(True, True, 0), (True, False, 3), (False, True, 3)],
+    ids=["refused under the switch alone", "raised under it", "refused without it too"],
+)
+def test_a_switch_that_is_refused_is_told_where_the_same_runs_without_it(plain_runs: bool, refused: bool, code: int) -> None:
+    """Without a base. Nothing that raises, and nothing that is refused without the switch too, is clean."""
+    plain, switched = Judged(PLAIN), Judged(SWITCHED)
+    switched.did_not(Work.of(SWITCHED, 0, StepKind.DECODE), "AITER says: no kernel", refused=refused)
+    plain.ran.update({(WORK, Phase.EAGER): int(plain_runs), (OTHER_WORK, Phase.EAGER): 1})
+    if not plain_runs:
+        del plain.ran[WORK, Phase.EAGER]
+        plain.did_not(WORK, "AITER says: no kernel", refused=True)
+    side = dataclasses.replace(examined(), swept=(plain, switched))
+    found = compared(side, None, lambda _: None, lambda _: False)
+    assert found.verdict.exit_code == code
+    told = list(lines(report(found, side, None)))[-1]
+    assert ("refused with SGLANG_X=1" in told) == (code == 0)
 
 
 def test_blame_is_by_scenario() -> None:
