@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.aiter.codefiles import open_source
+from backend.aiter.release import release
 from backend.case import Arch, Case
 from backend.child.fence import Fence
 from backend.child.keeper import WATCH_SECONDS
@@ -90,7 +91,8 @@ class Verification:
             return self.lost[0]
         if not self.reports and not self.processes:
             return f"the process ended without a report (exit {self.exit_code})"
-        if not self.reports and self.exit_code in (0, EXIT_FINDINGS):  # Python's own for an exception: no finding of ours
+        nobodys = self.exit_code in (0, EXIT_FINDINGS) or self.exit_code > 128  # Python's for an exception, a signal's
+        if not self.reports and nobodys:
             return "no process of the script used torch, triton or aiter: nothing was simulated"
         if not reasons and self.exit_code == 0 and not any(_judged(report) for report in self.reports):
             return "no decode call and no kernel launch: nothing was judged"
@@ -143,6 +145,8 @@ def verify(
         raise UsageError(f"{script}: no such file; give the path of a Python script")
     if options.aiter is not None:
         open_source(options.aiter)
+    if options.release is not None:
+        release(options.release)
     started = time.monotonic()
     with Scratch("verify-") as folder, tempfile.TemporaryFile() as kept:
         options_text = json.dumps(to_plain(options) | {"reports": str(folder)})

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.errors import UsageError
+from backend.errors import CannotRunError, UsageError
 from fuzz.commands import replay
 from fuzz.commands.arguments import WHAT_IT_IS, add_aiter, number
 
@@ -227,6 +227,8 @@ def _outcome(arguments: argparse.Namespace, finding: Path) -> tuple[Outcome, Cas
     path = CasePath(host_of(source), open_device(arguments.device, source, numbers=arguments.numbers))
     with announced():
         outcome = path.run(case)
+    if outcome.unknown:
+        raise CannotRunError(f"{finding}: {outcome.reason}")
     if not outcome.faulty:
         raise UsageError(f"{finding}: {outcome.refused or 'the case shows no fault'}; give one that does")
     return outcome, path

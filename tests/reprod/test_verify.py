@@ -219,6 +219,8 @@ def test_a_process_without_a_report_says_nothing() -> None:
     [
         ("import sys; print('own'); sys.exit(7)", 7, "own"),
         ("raise ValueError('mine')", 3, "ValueError: mine"),
+        ("import os; print('own', flush=True); os.kill(os.getpid(), 9)", 3, "own"),
+        ("import os; print('own', flush=True); os.abort()", 3, "own"),
         ("import torch; torch.ones(3); raise ValueError('mine')", 1, "ValueError: mine"),
         ("import aiter; aiter.rms_norm(1, 2, 3)", 3, ""),
         ("import torch; print(int(torch.ones(3).sum()), 'and no decode call')", 3, "and no decode call"),
