@@ -106,6 +106,19 @@ def space(spec: Spec) -> CaseSpace:
     )
 
 
+def not_drawn(space: CaseSpace) -> tuple[str, ...]:
+    """What the backend's framework sends and no case of a space is, in words; told where its file can be run instead."""
+    sends, left = bounds_of(space.backend), list[str]()
+    if sends.context is not None and space.max_kv_len < sends.context:
+        left.append(f"requests of {space.max_kv_len + 1:,} to {sends.context:,} KV tokens (--max-kv-len)")
+    if sends.graphs_to is not None and space.max_batch < sends.graphs_to:
+        left.append(f"batches of {space.max_batch + 1:,} to {sends.graphs_to:,} requests (--max-batch)")
+    if not sends.sent_too:
+        return ()
+    life = "what one step leaves to the next (aiterfuzz gate runs the backend's file through a process' life)"
+    return (*left, f"batches of more than {space.max_tokens:,} KV tokens", *sends.sent_too, life)
+
+
 def _options(spec: Spec) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     """What is asked for by name, and the model's own widths where they are not the usual ones."""
     model = model_named(spec.model)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fuzz.gate.gate import GatePlan, Stack
     from fuzz.gate.sweep import Tensors
     from fuzz.report.model import Report
+    from fuzz.space import CaseSpace
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,7 +65,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     from backend.case import Arch, DType
 
     command.add_argument("--device", default="model", metavar="D", help="model (default), cdna, both, rocm, cuda")
-    command.add_argument("--arch", type=some_of("--arch", Arch), metavar="A[,A]", help="gfx950 (default), gfx942")
+    command.add_argument(
+        "--arch", type=some_of("--arch", Arch), metavar="A[,A]", help="gfx950 (default; of a rule: each it serves), gfx942"
+    )
     command.add_argument("--kv-dtype", type=some_of("--kv-dtype", DType), metavar="T[,T]", help="fp8,bf16 (default)")
     command.add_argument("--heads", type=numbers("--heads"), metavar="N[,N]", help="heads a rank (4 to 128)")
     command.add_argument(
@@ -199,6 +202,7 @@ def _policy(arguments: argparse.Namespace) -> int:
     if arguments.expect:
         raise UsageError("--expect: a rule has no known faults; leave it out, or give a base")
     from backend.aiter.codefiles import open_source
+    from backend.aiter.release import nearest_release
     from backend.devices.registry import open_device
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
@@ -206,9 +210,24 @@ def _policy(arguments: argparse.Namespace) -> int:
 
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     path = CasePath(host_of(source), open_device(arguments.device, source))
-    heads = tuple(arguments.heads or ())
-    gated = gate_policy(arguments.source, arguments.base, path, _tensors(arguments), heads, arguments.seconds, arguments.seed)
-    return tell(report(gated), arguments)
+    asked = _space(arguments, nearest_release(source).name if source is not None else None)
+    return tell(report(gate_policy(asked, arguments.base, path, arguments.seconds, arguments.seed)), arguments)
+
+
+def _space(arguments: argparse.Namespace, release: str | None) -> CaseSpace:
+    """What `run` draws for the rule, narrowed by the flags. release: of AITER; None: the default one."""
+    from backend.serving.registry import bounds_of
+    from fuzz.gate.sweep import HEADS
+    from fuzz.space import space
+    from fuzz.spec import Spec
+
+    heads = tuple(arguments.heads or (each for each in HEADS if each in bounds_of(arguments.source).heads))
+    releases = None if release is None else (release,)
+    asked = space(Spec(backend=arguments.source, heads=heads, archs=arguments.arch, releases=releases))
+    if arguments.kv_dtype is None:
+        return asked
+    wanted = arguments.kv_dtype
+    return dataclasses.replace(asked, tensor_types=tuple(types for types in asked.tensor_types if types[2] in wanted))
 
 
 def tell(made: Report, arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""A rule gated before there is a source file: random cases and the head table through it, and through the base's rule."""
+"""A rule gated before there is a source file: what a search draws for it and the head table, through it and the base's rule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from backend.case import Case
@@ -16,21 +16,23 @@ from backend.fate import Fate
 from backend.findings import worst
 from backend.outcome import Outcome
 from backend.path import STANDS_IN, Path
-from backend.serving.bounds import SGLANG
 from backend.serving.registry import named_policy
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.gate.headline import headline, question_tests
 from fuzz.gate.judge import Shape
-from fuzz.gate.sweep import HEADS, Tensors
 from fuzz.generate import chunk_cases
 from fuzz.interruption import checkpoint
 from fuzz.report.model import Code, Report, Result, Section, Test
-from fuzz.space import CaseSpace, space
-from fuzz.spec import Spec
+from fuzz.space import CaseSpace, not_drawn
 from fuzz.verdict import Counts, Verdict
 from reprod.case_line import case_line
-from reprod.shrink import shrink
+from reprod.corpus import shipped_corpus
+from reprod.known import KnownFaults
+from reprod.shrink import DEFAULT_TRIES, measure, shrink
 from reprod.text import one_line
+
+SHRINK_SECONDS = 10.0
+"""For the smallest case of one fault, which is not counted against the search's time."""
 
 HEADER = ("worst", "smallest case", "fault", "standing")
 
@@ -39,7 +41,7 @@ HEADER = ("worst", "smallest case", "fault", "standing")
 class RuleFault:
     """A fault of a rule, or a shape that it refuses and its base does not. severity: its name, in small letters.
 
-    in_base: whether the base's rule shows it for the same smallest case.
+    in_base: whether the base's rule shows it for the same smallest case. known: the corpus entry of it, "" for none.
     """
 
     signature: str
@@ -47,13 +49,14 @@ class RuleFault:
     message: str
     smallest: Case
     in_base: bool
+    known: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class GatedRule:
     """What a rule brings. cases: counts of all. refused_shapes: what of the sweep never ran, each in words.
 
-    basis: what a revision of AITER rests on, None for the built-in rules.
+    basis: what a revision of AITER rests on, None for the built-in rules. drawn_from: what cases were drawn from.
     """
 
     rule: str
@@ -62,6 +65,7 @@ class GatedRule:
     faults: tuple[RuleFault, ...]
     cases: Counts
     refused_shapes: tuple[str, ...]
+    drawn_from: CaseSpace
     basis: str | None = None
 
 
@@ -71,12 +75,13 @@ def report(gated: GatedRule) -> Report:
     file = gated.rule.partition(":")[0]
     counts, verdict = gated.cases, Verdict(gated.cases, len(blamed), gated.refused_shapes)
     place = (file, 1) if file.endswith((".py", ".toml")) else ("", 1)
+    tried_on = [f"{arch} q {q} KV {kv}" for arch, q, kv in gated.drawn_from.tensor_types]
     rows = tuple(
         (
             fault.severity,
             case_line(fault.smallest),
             Code(fault.signature),
-            "in the base too" if fault.in_base else "new" if gated.base else "found",
+            _standing(fault, gated),
         )
         for fault in gated.faults
     )
@@ -99,9 +104,10 @@ def report(gated: GatedRule) -> Report:
         about=(
             f"rule: {gated.rule}{f', against {gated.base}' if gated.base else ''}; {counts.cases:,} cases: {counts.ran:,} ran, "
             f"{counts.refused:,} refused by the rule or AITER, {counts.unjudged:,} not judged",
+            f"tried on: {', '.join(tried_on)}",
             *((gated.basis,) if gated.basis is not None else ()),
         ),
-        sections=(Section("", HEADER, rows),) if rows else (),
+        sections=(*((Section("", HEADER, rows),) if rows else ()), *_not_drawn(gated.drawn_from)),
         explained=tuple(f"{case_line(fault.smallest)}: {one_line(fault.message)}" for fault in blamed),
         notes=(),
         tests=(*tests, *question_tests(verdict)),
@@ -109,9 +115,21 @@ def report(gated: GatedRule) -> Report:
             "rule": gated.rule,
             "base": gated.base,
             "cases": counts.cases,
+            "tried_on": tried_on,
             "faults": [to_plain(fault) | {"blamed": not fault.in_base} for fault in gated.faults],
         },
     )
+
+
+def _standing(fault: RuleFault, gated: GatedRule) -> str:
+    stands = "in the base too" if fault.in_base else "new" if gated.base else "found"
+    return f"{stands} ({fault.known})" if fault.known else stands
+
+
+def _not_drawn(space: CaseSpace) -> Iterator[Section]:
+    left = not_drawn(space)
+    if left:
+        yield Section("Not drawn, though the framework sends it (flags are those of run):", (), tuple((each,) for each in left))
 
 
 @dataclass(slots=True)
@@ -124,15 +142,19 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Tally:
-    """Cases by their fate, and by shape."""
+    """Cases by their fate, and by shape. faulty: the smallest case seen of each fault."""
 
     fates: Counter[Fate] = field(default_factory=Counter)
     shapes: dict[Shape, _Seen] = field(default_factory=dict)
     stood_in: list[str] = field(default_factory=list)
+    faulty: dict[str, Case] = field(default_factory=dict)
 
     def add(self, case: Case, outcome: Outcome) -> None:
         """Counts what became of one case."""
         self.fates[outcome.fate] += 1
+        cause = outcome.cause
+        if outcome.faulty and cause is not None:
+            self.faulty[cause.signature] = min(case, self.faulty.get(cause.signature, case), key=measure)
         if outcome.unknown and (outcome.reason or "").startswith(STANDS_IN):
             self.stood_in.append(one_line(str(outcome.reason)))
         seen = self.shapes.setdefault(_shape(case), _Seen())
@@ -142,63 +164,55 @@ class _Tally:
             seen.refusal = case, one_line(str(outcome.reason or outcome.cause))
 
 
-def gate_policy(
-    rule: str,
-    base: str | None,
-    path: Path,
-    tensors: Sequence[Tensors],
-    heads: Sequence[int],
-    seconds: float,
-    seed: int,
-) -> GatedRule:
-    """Searches with the rule until time is up, each head count and tensor type first; then tries each fault on the base."""
-    for given in (rule, base):
+def gate_policy(asked: CaseSpace, base: str | None, path: Path, seconds: float, seed: int) -> GatedRule:
+    """Searches a rule's space until time is up, each head count and tensor types first; then makes each fault small and tries
+    it on the base."""
+    for given in (asked.backend, base):
         if given is not None:
             named_policy(given)
-    found: dict[str, RuleFault] = {}
     tally = _Tally()
-    chosen = tuple(heads) or tuple(h for h in HEADS if h in SGLANG.heads)
-    spaces = [_space(rule, one, chosen) for one in tensors]
+    spaces = [dataclasses.replace(asked, tensor_types=(types,)) for types in asked.tensor_types]
     for one in spaces:  # compiles what a first case has to, which is no part of the search's time
         path.run(next(_each_shape(one)))
     ends = time.monotonic() + seconds
     for number, one in enumerate(spaces):
-        for case in _each_shape(one):
+        until = time.monotonic() + max((ends - time.monotonic()) / (len(spaces) - number), 0.5)
+        first = list(_each_shape(one))
+        for at, case in enumerate(itertools.chain(first, _drawn(one, seed))):
+            if at >= len(first) and time.monotonic() >= until:
+                break
             checkpoint()
             tally.add(case, path.run(case))
-        left = max((ends - time.monotonic()) / (len(spaces) - number), 0.5)
-        until = time.monotonic() + left
-        for case in _drawn(one, seed):
-            checkpoint()
-            outcome = path.run(case)
-            tally.add(case, outcome)
-            cause = outcome.cause
-            if outcome.faulty and cause is not None and cause.signature not in found:
-                found[cause.signature] = _rule_fault(case, cause.signature, one, path, base)
-            if time.monotonic() >= until:
-                break
+    known = KnownFaults(shipped_corpus())
+    found = tuple(_rule_fault(case, signature, asked, path, base, known) for signature, case in tally.faulty.items())
     refused = [*_refused(path, base, tally)]
-    faults = (*found.values(), *(each for each in refused if isinstance(each, RuleFault)))
+    faults = (*found, *(each for each in refused if isinstance(each, RuleFault)))
     missing = tuple(each for each in refused if isinstance(each, str))
     if tally.stood_in:
         missing = (*missing, f"{len(tally.stood_in):,} cases are not judged: {tally.stood_in[0]}")
-    return GatedRule(rule, base, path.device.name, faults, Counts.of(tally.fates), missing, path.host.warning())
+    counts, basis = Counts.of(tally.fates), path.host.warning()
+    return GatedRule(asked.backend, base, path.device.name, faults, counts, missing, asked, basis)
+
+
+def _rule_fault(case: Case, signature: str, asked: CaseSpace, path: Path, base: str | None, known: KnownFaults) -> RuleFault:
+    """The fault by its smallest case, which is tried on the base's rule too."""
+    began = time.perf_counter()
+    path.run(case)
+    tries = max(1, min(DEFAULT_TRIES, int(SHRINK_SECONDS / (time.perf_counter() - began))))
+    shrunk = shrink(case, WithinSpace(path, asked), signature, tries)
+    cause, severity = shrunk.outcome.cause, worst(shrunk.outcome.findings)
+    assert cause is not None
+    assert severity is not None
+    in_base = base is not None and path.run(dataclasses.replace(shrunk.case, backend=base)).shows(signature)
+    reference = known.reference(cause, shrunk.case)
+    entry = reference.entry if reference is not None else ""
+    return RuleFault(signature, severity.name.lower(), cause.message, shrunk.case, in_base, entry)
 
 
 def _drawn(one: CaseSpace, seed: int) -> Iterator[Case]:
     """Random cases of a space, without end."""
     for chunk in itertools.count():
         yield from chunk_cases(one, seed, chunk)
-
-
-def _rule_fault(case: Case, signature: str, one: CaseSpace, path: Path, base: str | None) -> RuleFault:
-    """The fault by its smallest case, which is tried on the base's rule too."""
-    shrunk = shrink(case, WithinSpace(path, one), signature)
-    cause, severity = shrunk.outcome.cause, worst(shrunk.outcome.findings)
-    assert cause is not None
-    assert severity is not None
-    in_base = base is not None and path.run(dataclasses.replace(shrunk.case, backend=base)).shows(signature)
-    return RuleFault(signature, severity.name.lower(), cause.message, shrunk.case, in_base)
 
 
 def _refused(path: Path, base: str | None, tally: _Tally) -> Iterator[RuleFault | str]:
@@ -227,10 +241,6 @@ def _each_shape(one: CaseSpace) -> Iterator[Case]:
                 backend=one.backend,
                 mode=one.modes[0],
             )
-
-
-def _space(rule: str, tensors: Tensors, heads: tuple[int, ...]) -> CaseSpace:
-    return space(Spec(backend=rule, heads=heads, archs=(tensors.arch,), q_dtype=tensors.q_dtype, kv_dtype=tensors.kv_dtype))
 
 
 def _shape(case: Case) -> Shape:

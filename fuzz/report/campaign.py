@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from backend.serving.registry import bounds_of
 from fuzz.campaign.summary import CampaignSummary, FindingStanding, Reason, TriagedFinding
 from fuzz.report.causes import by_cause, numbered
 from fuzz.report.figures import duration, moment, rate, severity, span
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from fuzz.report.served import refusals_by_shape, served
 from fuzz.report.statement import ShapeVerdict, Statement, aiter_of, counted, named, statement
-from fuzz.space import CaseSpace
+from fuzz.space import CaseSpace, not_drawn
 from reprod.case_line import case_line
 
 REASONS_SHOWN, FINDINGS_SHOWN, SHAPES_SHOWN = 8, 30, 20
@@ -101,19 +100,8 @@ def _served(summary: CampaignSummary) -> Iterator[Section]:
 
 
 def _left_out(space: CaseSpace) -> Iterator[Section]:
-    """What the framework sends and no case was: told where its file can be run instead."""
-    sends = bounds_of(space.backend)
-    left = []
-    if sends.context is not None and space.max_kv_len < sends.context:
-        left.append(f"requests of {space.max_kv_len + 1:,} to {sends.context:,} KV tokens (--max-kv-len)")
-    if sends.graphs_to is not None and space.max_batch < sends.graphs_to:
-        left.append(f"batches of {space.max_batch + 1:,} to {sends.graphs_to:,} requests (--max-batch)")
-    if sends.sent_too:
-        left.append(f"batches of more than {space.max_tokens:,} KV tokens")
-        left += [
-            *sends.sent_too,
-            "what one step leaves to the next (aiterfuzz gate runs the backend's file through a process' life)",
-        ]
+    left = not_drawn(space)
+    if left:
         yield Section("Not drawn, though the framework sends it:", (), tuple((each,) for each in left))
 
 

@@ -17,7 +17,8 @@ from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.revision.revision import Revision, host_of
 from fuzz.gate.policy import gate_policy
-from fuzz.gate.sweep import Tensors
+from fuzz.space import space
+from fuzz.spec import Spec
 from reprod.bisect import RevisionTrials, TrialVerdict, try_revision
 
 SHAPES = tuple(
@@ -26,6 +27,7 @@ SHAPES = tuple(
         (1, 2, 4),
         (
             (Arch.GFX950, DType.FP8, DType.FP8),
+            (Arch.GFX950, DType.BF16, DType.FP8),
             (Arch.GFX950, DType.BF16, DType.BF16),
             (Arch.GFX942, DType.BF16, DType.FP8),
             (Arch.GFX942, DType.BF16, DType.BF16),
@@ -73,12 +75,12 @@ def test_run_gate_and_bisect(aiter_checkout: Path, revision: str) -> None:
         assert said(trials(revision)[0]) == said(outcome)
         if outcome.faulty and outcome.cause is not None:
             assert try_revision(revision, outcome.cause, trials, repeats=1).verdict is TrialVerdict.BAD
-    for arch, q, kv in {shape[2] for shape in SHAPES}:
-        own = CasePath(host_of(open_source(where)))
-        gated = gate_policy("sglang-27188", None, own, (Tensors(arch, q, kv),), (64, 32), 0.5, 1)
-        for fault in gated.faults:
-            outcome = path.run(fault.smallest)
-            assert (outcome.faulty, outcome.cause and outcome.cause.signature) == (True, fault.signature)
+    gated = gate_policy(space(Spec(heads=(64, 32))), None, CasePath(host_of(open_source(where))), 2.5, 1)
+    for fault in gated.faults:
+        outcome = path.run(fault.smallest)
+        assert (outcome.faulty, outcome.cause and outcome.cause.signature) == (True, fault.signature)
+    seen = {outcome.cause.signature for outcome in outcomes.values() if outcome.faulty and outcome.cause is not None}
+    assert seen <= {fault.signature for fault in gated.faults}
 
 
 @pytest.mark.checkout

@@ -21,7 +21,8 @@ from backend.path import Path as CasePath
 from backend.path import known_of
 from fuzz.cli import main
 from fuzz.gate.policy import gate_policy, report
-from fuzz.gate.sweep import Tensors
+from fuzz.space import space
+from fuzz.spec import Spec
 
 WHY = "kernels that nobody has read"
 
@@ -69,8 +70,8 @@ def test_a_fault_before_the_stand_in_stays_and_what_follows_is_marked() -> None:
 
 def test_a_gate_does_not_call_a_stand_in_clean() -> None:
     """Whatever else ran: what rests on the stand-in is an open question."""
-    tensors = (Tensors(Arch.GFX950, DType.BF16, DType.BF16),)
-    gated = gate_policy("sglang-27188", None, CasePath(StrangeReduction()), tensors, (16,), 0.0, 1)
+    asked = space(Spec(heads=(16,), archs=(Arch.GFX950,), kv_dtype=DType.BF16))
+    gated = gate_policy(asked, None, CasePath(StrangeReduction()), 0.0, 1)
     assert report(gated).verdict.exit_code != 0
     assert any(WHY in each for each in gated.refused_shapes)
 

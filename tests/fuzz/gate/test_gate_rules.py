@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from backend.case import Arch, DType
+from backend.path import Path as CasePath
 from fuzz.cli import main
+from fuzz.gate.policy import gate_policy
+from fuzz.space import space
+from fuzz.spec import Spec
 
 FP8 = ("--kv-dtype", "fp8", "--heads", "64", "--seconds", "2")
 
@@ -26,7 +31,7 @@ def written(tmp_path: Path, text: str, name: str = "rule.toml") -> str:
 
 
 def test_a_table_is_gated_like_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gate(written(tmp_path, FAST), *FP8) == 0
+    assert gate(written(tmp_path, FAST), "--base", "sglang-27188", *FP8) == 0
     assert "clean: no memory fault that the rule is to blame for" in capsys.readouterr().out
     assert gate(written(tmp_path, FAKE), *FP8, "--out", str(tmp_path)) == 1
     printed = capsys.readouterr().out
@@ -45,6 +50,23 @@ def test_flags_do_for_a_rule_what_they_do_for_a_file(tmp_path: Path, capsys: pyt
     assert any(line.startswith("::error") for line in capsys.readouterr().out.splitlines())
     assert gate(rule, *FP8, "--device", "no-such") == 2
     assert gate(rule, *FP8, "--aiter", "/no/such") == 2
+
+
+def test_a_rule_is_tried_on_all_that_run_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every GPU with all types that it is served with: O2 needs a bf16 q beside an fp8 cache. What is not drawn is said."""
+    assert gate("sglang-27188", "--heads", "64", "--seconds", "0.1", "--out", str(tmp_path)) == 1
+    data = json.loads((tmp_path / "gate.json").read_text())
+    assert data["tried_on"] == [f"{arch} q {q} KV {kv}" for arch, q, kv in space(Spec()).tensor_types]
+    assert "O2" in {fault["known"] for fault in data["faults"]}
+    assert "the caps that DP attention puts on splits" in capsys.readouterr().out
+
+
+def test_a_fault_of_the_first_case_of_a_shape_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no case that is drawn."""
+    monkeypatch.setattr("fuzz.gate.policy._drawn", lambda one, seed: iter(()))
+    asked = space(Spec(backend="sglang-before-27188", heads=(64,), archs=(Arch.GFX950,), q_dtype=DType.FP8))
+    gated = gate_policy(asked, None, CasePath(), 0.1, 0)
+    assert [fault.smallest.kv_lens for fault in gated.faults] == [(1,)]
 
 
 def test_a_fault_of_the_base_s_rule_is_not_blamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
