@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
+from backend.aiter.release import release
 from backend.decision import Decision
+
+COMMIT_DIGITS = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,6 +21,8 @@ class Call:
     the planner was given. Both None for a non-persistent call, as is plan.
     decode: decision.decode with the metadata buffers filled in.
     launch: the kernel with its kernargs, tensors and grid; a Refusal where AITER raises or has no kernel.
+    revision: of ROCm/aiter by whose text it is made, as `revision_of` of backend.aiter.codefiles names it; "" for the rules
+    of the release that the case names.
     """
 
     decision: Decision
@@ -27,6 +32,24 @@ class Call:
     plan: Plan | None
     decode: DecodeArguments
     launch: Launch | Refusal
+    revision: str = ""
+
+    @property
+    def commit(self) -> str:
+        """Which ROCm/aiter made it: a commit, or what else `revision` says."""
+        return self.revision or release(self.decision.case.release).commit
+
+    @property
+    def is_a_release_s(self) -> bool:
+        """Whether that is the built-in release that the case names, and not a revision for which it stands."""
+        return self.commit == release(self.decision.case.release).commit
+
+    @property
+    def named(self) -> str:
+        """`commit` in a line: a built-in release by its name, any other by twelve digits."""
+        if self.is_a_release_s:
+            return self.decision.case.release
+        return self.commit[:12] if len(self.commit) == COMMIT_DIGITS else self.commit
 
     @property
     def launched(self) -> Launch:

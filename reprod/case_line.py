@@ -28,15 +28,16 @@ def _in_line_order(fields: Sequence[CaseField]) -> tuple[CaseField, ...]:
 IN_LINE = _in_line_order(FIELDS)
 
 
-def case_line(case: Case) -> str:
-    """A case in one line: what every case has, then what is unusual about it."""
+def case_line(case: Case, aiter: str = "") -> str:
+    """A case in one line: what every case has, then what is unusual about it. aiter: which AITER, where the case's release
+    only stands for it."""
     parts = [
         f"{case.num_head} heads",
         f"{case.q_dtype}/{case.kv_dtype}",
         f"qlen {case.max_seqlen_q}",
         f"kv {lengths(case.kv_lens)}",
         case.arch.value,
-        case.release,
+        aiter or case.release,
     ]
     for field in IN_LINE:
         value = getattr(case, field.name)

@@ -44,7 +44,7 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None =
 
     items: work items shown from the start of the plan. memory: `layouts(outcome)` where it is known already.
     """
-    yield f"case: {case_line(outcome.case)}"
+    yield f"case: {case_line(outcome.case, outcome.call.named if outcome.call is not None else '')}"
     if outcome.decision is None:
         yield f"refused by {outcome.case.backend}: {outcome.refused}"
         return

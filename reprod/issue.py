@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Protocol
 
-from backend.aiter.release import release
 from backend.case import Arch
 from backend.codec import dumps
 from backend.devices.kinds import device_kind
@@ -145,18 +144,21 @@ def _title(outcome: Outcome) -> str:
 
 
 def _component(outcome: Outcome) -> str:
-    return f"aiter, ROCm/aiter at {release(outcome.case.release).commit}"
+    assert outcome.call is not None
+    return f"aiter, ROCm/aiter at {outcome.call.commit}"
 
 
 def _problem(outcome: Outcome, evidence: Evidence, to: Addressee) -> list[str]:
     found, notes = blame(outcome), evidence.notes
+    assert outcome.call is not None
+    smallest = case_line(outcome.case, outcome.call.named)
     cause = list(notes.cause) or [
         f"* At fault: {found.who}: {found.reason}.",
         f"* {found.verdict.value}: {_CONTRACT[found.verdict]}.",
     ]
     lines = [
         *([*notes.summary, ""] if notes.summary else []),
-        f"Smallest case: {case_line(outcome.case)}; arguments {_gives(outcome.case.backend)}. {found.sentence}",
+        f"Smallest case: {smallest}; arguments {_gives(outcome.case.backend)}. {found.sentence}",
         "",
         *cause,
         *(f"* {line}" for line in evidence.bisection),
@@ -184,7 +186,9 @@ def _part(notes: IssueNotes, heading: str, shown: str) -> list[str]:
 
 def _unchecked(outcome: Outcome, evidence: Evidence) -> str:
     further = " ".join(evidence.notes.parts.get("Not checked", ()))
-    return f"**Not checked:** ROCm/aiter after {NEWEST_CHECKED}. {further + ' ' if further else ''}Seen on {_seen_on(outcome)}."
+    assert outcome.call is not None
+    others = f"after {NEWEST_CHECKED}" if outcome.call.is_a_release_s else f"at any revision but {outcome.call.named}"
+    return f"**Not checked:** ROCm/aiter {others}. {further + ' ' if further else ''}Seen on {_seen_on(outcome)}."
 
 
 def _gives(backend: str) -> str:

@@ -15,7 +15,6 @@ from string import Template
 import numpy as np
 
 from backend.aiter.arguments import DecodeArguments
-from backend.aiter.release import release
 from backend.case import Arch, OutputType, PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
@@ -125,8 +124,9 @@ def _reach(outcome: Outcome) -> str:
 def _title(outcome: Outcome) -> str:
     assert outcome.cause is not None
     what = outcome.cause.kind.value.replace("-", " ").capitalize()
-    rules = release(outcome.case.release)
-    return f"{what} in AITER's MLA decode, ROCm/aiter {rules.commit[:12]} (here called release {rules.name})."
+    assert outcome.call is not None
+    called = f" (here called release {outcome.case.release})" if outcome.call.is_a_release_s else ""
+    return f"{what} in AITER's MLA decode, ROCm/aiter {outcome.call.commit[:12] if called else outcome.call.named}{called}."
 
 
 def _text(tags: set[str], **values: object) -> str:

@@ -90,7 +90,8 @@ def surroundings(outcome: Outcome, path: Runner) -> SweptSurroundings:
         (heads, tuple(effect(_typed(case, q, kv).replace(num_head=heads)) for q, kv in DTYPE_PAIRS)) for heads in HEADS
     )
     one_by_one = tuple(
-        SweptShape(dimension, value, *_effect(changed, cause, noting)) for dimension, value, changed in _neighbours(case)
+        SweptShape(dimension, value, *_effect(changed, cause, noting, dimension == "release"))
+        for dimension, value, changed in _neighbours(case)
     )
     return SweptSurroundings(by_heads, one_by_one, noting.ran)
 
@@ -111,11 +112,15 @@ class _Noting:
         return outcome
 
 
-def _effect(case: Case, cause: Finding, path: Runner) -> tuple[Effect, str]:
+def _effect(case: Case, cause: Finding, path: Runner, of_release: bool = False) -> tuple[Effect, str]:
+    """What a case shows. of_release: whether it must be the release that the case names which runs, and no revision."""
     try:
         outcome = path.run(case)
     except CannotRunError as error:
         return Effect.UNKNOWN, str(error)
+    made = outcome.call
+    if of_release and (outcome.case.release != case.release or (made is not None and not made.is_a_release_s)):
+        return Effect.UNKNOWN, "not tried: another AITER stands for that release"
     if outcome.unknown:
         return Effect.UNKNOWN, str(outcome.reason)
     shown = outcome.cause

@@ -234,6 +234,13 @@ def _switch(text: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def revision_of(source: CodeSource) -> str:
+    """Which ROCm/aiter a source is, wherever it lies: its commit, with the switches that are set; of files, what is known."""
+    if isinstance(source, RevisionSource):
+        return ",".join((source.commit, *(f"{name}={value}" for name, value in source.switches)))
+    return f"the work tree {Path(source.label).name}" if Path(source.label).is_dir() else source.label
+
+
 def switches_of(source: CodeSource | None) -> dict[str, str]:
     """Environment variables with which a source's host code runs."""
     return dict(source.switches) if isinstance(source, RevisionSource) else {}

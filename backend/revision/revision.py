@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import cached_property
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, SizingArguments, TargetGpu
-from backend.aiter.codefiles import CodeSource, switches_of
+from backend.aiter.codefiles import CodeSource, revision_of, switches_of
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
 from backend.aiter.release import Release, nearest_release, release
@@ -106,8 +106,10 @@ class Revision(Host):
     def call(self, decision: Decision) -> Call:
         """Everything from the revision's text; the case's release becomes the nearest one, which has the model's rules."""
         if self._built_in is not None:
-            return BuiltIn(self.source).call(self._as_built_in(decision))
-        return self._call(dataclasses.replace(decision, case=decision.case.replace(release=self._nearest)))
+            made = BuiltIn(self.source).call(self._as_built_in(decision))
+        else:
+            made = self._call(dataclasses.replace(decision, case=decision.case.replace(release=self._nearest)))
+        return dataclasses.replace(made, revision=revision_of(self.source))
 
     def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
         """Plans by the revision's text (see Host.plan), whatever release is named."""

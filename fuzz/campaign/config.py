@@ -126,6 +126,12 @@ class CampaignConfig(Spec):
         return None if self.cases is None else -(-self.cases // self.cases_a_chunk)
 
     @property
+    def revision(self) -> str:
+        """By whose text cases run, in words: "v0.1.9", "the work tree aiter"; "" for the built-in releases that they name."""
+        path, at, revision = (self.aiter or "").partition("@")
+        return revision if at else f"the work tree {Path(path).name}" if path else ""
+
+    @property
     def time_limit(self) -> float | None:
         """Seconds of running, None where only cases end it."""
         return DEFAULT_SECONDS if self.cases is None and self.seconds is None else self.seconds

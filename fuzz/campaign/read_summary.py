@@ -258,7 +258,7 @@ def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: CampaignCom
     from reprod.shrink import measure
 
     first, member = min(found, key=lambda entry: entry[0].first_seen)
-    best, _ = min(found, key=lambda entry: (not entry[0].minimal, measure(entry[0].smallest)))
+    best, of = min(found, key=lambda entry: (not entry[0].minimal, measure(entry[0].smallest)))
     known = best.known.entry if best.known is not None else best.signature
     expected = all({best.signature, known} & set(each.config.expect) for _, each in found)  # each member speaks for itself
     standing = FindingStanding.NOT_COMPARED
@@ -285,6 +285,7 @@ def _triaged(found: Sequence[tuple[FindingRow, Member]], comparison: CampaignCom
         standing=standing,
         folder=best.folder,
         origin=f"{member.seed}/{first.chunk}/{first.position}" if first.chunk >= 0 else "an earlier campaign",
+        aiter=of.config.revision,
     )
 
 

@@ -293,8 +293,9 @@ class _Session:
         types = ", ".join(f"{arch} q {q} KV {kv}" for arch, q, kv in bounds.tensor_types)
         limits = [f"{config.cases:,} cases"] if config.cases is not None else []
         limits += [f"{config.time_limit:g} s"] if config.time_limit is not None else []
+        aiter = config.revision or ", ".join(bounds.releases)
         live.say(
-            f"{config.backend}, AITER {', '.join(bounds.releases)}, heads {', '.join(map(str, bounds.heads))}, {types}; "
+            f"{config.backend}, AITER {aiter}, heads {', '.join(map(str, bounds.heads))}, {types}; "
             f"device {config.device}, seed {config.seed}, {'guided' if config.guided else 'unguided'}, {' or '.join(limits)}; "
             f"{self.workers} worker{'' if self.workers == 1 else 's'} on {self.pool.name}; sources {self.made_by.rules}; "
             f"{config.out}"

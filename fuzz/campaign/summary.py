@@ -129,7 +129,8 @@ class TriagedFinding:
     smallest case shows, causes first. known: upstream reference, None for a fault that corpus/ does not hold. expected: the
     configuration names it, so that it does not fail the campaign. folder: of its script and texts, relative to the store's
     folder; None where it is not written yet. origin: "seed/chunk/position" of the first case, which draws it again;
-    "an earlier campaign" for one that was not met in this one.
+    "an earlier campaign" for one that was not met in this one. aiter: whose text the smallest case ran by, in words; "" for
+    the built-in release that the case names.
     """
 
     signature: str
@@ -152,6 +153,7 @@ class TriagedFinding:
     standing: FindingStanding
     folder: str | None
     origin: str
+    aiter: str = ""
 
     @property
     def of_our_own(self) -> bool:

@@ -196,7 +196,8 @@ def _write_folder(arguments: argparse.Namespace, finding: Path, anew: bool) -> P
         cause, out, name = cause or finding / CAUSE, out or finding.parent, name or finding.name
         bisection = bisection or (finding / BISECTION if (finding / BISECTION).is_file() else None)
     notes = Notes(_lines(cause), _lines(bisection), arguments.ranks, to)
-    around = WholeKernels(path, outcome.case.release) if arguments.numbers else CasePath()
+    built_in = outcome.call is None or outcome.call.is_a_release_s
+    around = WholeKernels(path, outcome.case.release) if arguments.numbers else CasePath(None if built_in else path.host)
     files = finding_files(outcome, made_by, around, command=_typed(arguments, finding), notes=notes)
     if not arguments.no_verify:
         files = verified(files, outcome.case, arguments.aiter)

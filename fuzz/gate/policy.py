@@ -14,6 +14,7 @@ from backend.codec import to_plain
 from backend.devices.kinds import notice
 from backend.fate import Fate
 from backend.findings import worst
+from backend.git import path_and_revision
 from backend.outcome import Outcome
 from backend.path import STANDS_IN, Path
 from backend.serving.registry import named_policy
@@ -57,6 +58,7 @@ class GatedRule:
     """What a rule brings. cases: counts of all. refused_shapes: what of the sweep never ran, each in words.
 
     basis: what a revision of AITER rests on, None for the built-in rules. drawn_from: what cases were drawn from.
+    aiter: whose text cases ran by, "" for the release that they name.
     """
 
     rule: str
@@ -67,6 +69,7 @@ class GatedRule:
     refused_shapes: tuple[str, ...]
     drawn_from: CaseSpace
     basis: str | None = None
+    aiter: str = ""
 
 
 def report(gated: GatedRule) -> Report:
@@ -79,7 +82,7 @@ def report(gated: GatedRule) -> Report:
     rows = tuple(
         (
             fault.severity,
-            case_line(fault.smallest),
+            case_line(fault.smallest, gated.aiter),
             Code(fault.signature),
             _standing(fault, gated),
         )
@@ -88,7 +91,7 @@ def report(gated: GatedRule) -> Report:
     tests = (
         Test(
             fault.signature,
-            case_line(fault.smallest),
+            case_line(fault.smallest, gated.aiter),
             Result.SKIPPED if fault.in_base else Result.FAILURE,
             fault.message,
             place=place,
@@ -108,7 +111,7 @@ def report(gated: GatedRule) -> Report:
             *((gated.basis,) if gated.basis is not None else ()),
         ),
         sections=(*((Section("", HEADER, rows),) if rows else ()), *_not_drawn(gated.drawn_from)),
-        explained=tuple(f"{case_line(fault.smallest)}: {one_line(fault.message)}" for fault in blamed),
+        explained=tuple(f"{case_line(fault.smallest, gated.aiter)}: {one_line(fault.message)}" for fault in blamed),
         notes=(),
         tests=(*tests, *question_tests(verdict)),
         plain={
@@ -191,7 +194,8 @@ def gate_policy(asked: CaseSpace, base: str | None, path: Path, seconds: float, 
     if tally.stood_in:
         missing = (*missing, f"{len(tally.stood_in):,} cases are not judged: {tally.stood_in[0]}")
     counts, basis = Counts.of(tally.fates), path.host.warning()
-    return GatedRule(asked.backend, base, path.device.name, faults, counts, missing, asked, basis)
+    aiter = path_and_revision(path.host.label)[1]
+    return GatedRule(asked.backend, base, path.device.name, faults, counts, missing, asked, basis, aiter)
 
 
 def _rule_fault(case: Case, signature: str, asked: CaseSpace, path: Path, base: str | None, known: KnownFaults) -> RuleFault:

@@ -11,7 +11,7 @@ from fuzz.report.causes import by_cause, numbered
 from fuzz.report.figures import duration, moment, rate, severity, span
 from fuzz.report.model import Code, Report, Result, Room, Section, Test
 from fuzz.report.served import refusals_by_shape, served
-from fuzz.report.statement import ShapeVerdict, Statement, aiter_of, counted, named, statement
+from fuzz.report.statement import ShapeVerdict, Statement, aiter_named, aiter_of, counted, named, statement
 from fuzz.space import CaseSpace, not_drawn
 from reprod.case_line import case_line
 
@@ -90,7 +90,7 @@ def _served(summary: CampaignSummary) -> Iterator[Section]:
     rows = tuple(
         (
             named(row.heads, summary.members),
-            *(row.arch, row.q_dtype, row.kv_dtype, row.release),
+            *(row.arch, row.q_dtype, row.kv_dtype, aiter_named(row.release, summary.members)),
             *(row.cell(each) for each in columns),
         )
         for row in table[:SHAPES_SHOWN]
@@ -108,7 +108,11 @@ def _left_out(space: CaseSpace) -> Iterator[Section]:
 def _refused(summary: CampaignSummary) -> Iterator[Section]:
     found = refusals_by_shape(summary)
     if found:
-        rows = tuple((each.cases, each.sentence(named(each.heads, summary.members))) for each in found[:REASONS_SHOWN])
+        who = summary.members
+        rows = tuple(
+            (each.cases, each.sentence(named(each.heads, who), aiter_named(each.release, who)))
+            for each in found[:REASONS_SHOWN]
+        )
         heading = f"{summary.counts.refused:,} of {summary.counts.cases:,} cases were refused, which is not a fault"
         yield Section(heading, ("cases", "what is refused"), rows, len(found) - len(rows))
 
@@ -139,7 +143,7 @@ def _row(finding: TriagedFinding, at: str) -> tuple[object, ...]:
         str(finding.reliability),
         ", ".join(part for part in (known, standing(finding)) if part) or "-",
         Code(finding.signature),
-        case_line(finding.smallest) + ("" if finding.minimal else " (not minimal yet)"),
+        case_line(finding.smallest, finding.aiter) + ("" if finding.minimal else " (not minimal yet)"),
         _place(finding, at),
     )
 
@@ -198,7 +202,7 @@ def _test(finding: TriagedFinding) -> Test:
     text = [
         title,
         f"{severity(finding)}, {finding.count:,} cases, repeated: {finding.reliability}, {finding.standing.value}",
-        f"smallest case: {case_line(finding.smallest)}",
+        f"smallest case: {case_line(finding.smallest, finding.aiter)}",
         known,
         *(f"{each.party.value}, {each.stage}: {each.message}" for each in finding.findings),
         f"files: {finding.folder}" if finding.folder is not None else "",

@@ -52,9 +52,12 @@ class RefusedShapes:
     cases: int
     ran: int
 
-    def sentence(self, name: str) -> str:
-        """`TP2 with 5 to 8 query rows (gfx950, q fp8, KV fp8, AITER 2026-06): AITER refuses (why); a server raises`."""
-        where = f"{self.arch}, q {self.q_dtype}, KV {self.kv_dtype}, AITER {self.release}"
+    def sentence(self, name: str, aiter: str) -> str:
+        """`TP2 with 5 to 8 query rows (gfx950, q fp8, KV fp8, AITER 2026-06): AITER refuses (why); a server raises`.
+
+        name: of the shape. aiter: what stands for the release.
+        """
+        where = f"{self.arch}, q {self.q_dtype}, KV {self.kv_dtype}, AITER {aiter}"
         some = f" some, {self.ran:,} ran" if self.ran else ""
         after = "; a server raises" if self.who == AITER and ENDS_PROCESS not in self.reason else ""
         who = "AITER refuses" if self.who == AITER else "the backend's rule refuses"

@@ -169,12 +169,13 @@ def _shapes_in_words(shapes: Sequence[ShapeStatement]) -> str:
 
 
 def aiter_of(members: Sequence[Member]) -> str:
-    """By whose rules: `AITER 2026-06` (built in), `AITER@a6bb4993` (its own text), or the work tree of a checkout."""
-    found = []
-    for member in members:
-        path, at, revision = (member.config.aiter or "").partition("@")
-        found += [f"AITER@{revision}" if at else f"AITER in {path}"] if path else [f"AITER {', '.join(member.space.releases)}"]
-    return listed([*dict.fromkeys(found)])
+    """By whose rules: `AITER 2026-06` (built in), `AITER a6bb4993` (its own text), or the work tree of a checkout."""
+    return listed([*dict.fromkeys(f"AITER {member.config.revision or ', '.join(member.space.releases)}" for member in members)])
+
+
+def aiter_named(release: str, members: Sequence[Member]) -> str:
+    """What a table writes for a release that cases name: the revisions for which it stands, where it does."""
+    return listed([*dict.fromkeys(each.config.revision or release for each in members if release in each.space.releases)])
 
 
 def listed(parts: Sequence[str]) -> str:

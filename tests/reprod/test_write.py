@@ -19,10 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.codec import read_file
+from backend.decision import Decision
 from backend.errors import UsageError
 from backend.findings import Party
+from backend.host import BuiltIn
 from backend.observation import Numbers
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
@@ -174,6 +177,28 @@ def test_the_issue_tells_affected_from_unaffected_shapes() -> None:
     assert table_row(text, "requests")[0] == "**1, 2, 16, 256**"
     assert table_row(text, "release")[0] == "**2988812e134a, e4048607a535**"
     assert "2. `python repro.py --fixed`: the same batch with fast_mode=True, intra_batch_mode=False. Exit 0." in text
+
+
+class OfARevision(BuiltIn):
+    """Rules of 2026-06 that are told to be a revision's, as an evaluated one's calls are, whatever release is asked for."""
+
+    def stood_for(self, case: Case) -> Case:
+        return case.replace(release="2026-06")
+
+    def call(self, decision: Decision) -> Call:
+        return dataclasses.replace(super().call(decision), revision="f00dfeedcafe" + 28 * "0")
+
+
+def test_texts_name_the_revision_that_ran_and_no_release_that_did_not() -> None:
+    path = CasePath(OfARevision())
+    files = finding_files(path.run(FOUNDING), Fixed(), path)
+    assert f"aiter, ROCm/aiter at f00dfeedcafe{28 * '0'}" in files[ISSUE]
+    assert "Smallest case: 64 heads, fp8/fp8, qlen 1, kv [1], gfx950, f00dfeedcafe; " in files[ISSUE]
+    assert "**Not checked:** ROCm/aiter at any revision but f00dfeedcafe." in files[ISSUE]
+    assert table_row(files[ISSUE], "release") == ["", "", "", "e6015f3a6a88, 2988812e134a, e4048607a535"]
+    assert "ROCm/aiter f00dfeedcafe." in files[SCRIPT].partition("\n")[0]
+    assert "gfx950, f00dfeedcafe\n" in files[EXPLAIN]
+    assert "2026-06" not in files[ISSUE] + files[SCRIPT]
 
 
 def test_a_table_holds_valid_calls_only() -> None:

@@ -151,7 +151,7 @@ def _not_reproduced(summary: CampaignSummary) -> Markup | None:
         (
             each.message,
             str(each.reliability),
-            case_line(each.smallest),
+            case_line(each.smallest, each.aiter),
             element("code", f"{each.folder}/{CASE}") if each.folder else "–",
         )
         for each in summary.not_reproduced

@@ -91,6 +91,7 @@ def _badges(finding: TriagedFinding) -> Iterator[Markup]:
 
 def _facts(detail: Detail, ran: int) -> Markup:
     finding = detail.finding
+    unfinished = "" if finding.minimal else " (shrinking did not finish)"
     facts: list[tuple[str, Child]] = [
         ("Cases", f"{finding.count:,} ({percent(finding.count, max(ran, finding.count))} of those that ran)"),
         ("Shown again", f"{finding.reliability} times" if finding.reliability.repeats else str(finding.reliability)),
@@ -98,7 +99,7 @@ def _facts(detail: Detail, ran: int) -> Markup:
         ("Last seen", moment(finding.last_seen)),
         ("At fault", _at_fault(detail)),
         ("Known fault", _known(finding.known)),
-        ("Smallest case", case_line(finding.smallest) + ("" if finding.minimal else " (shrinking did not finish)")),
+        ("Smallest case", case_line(finding.smallest, finding.aiter) + unfinished),
     ]
     if detail.blame is not None:
         facts += [

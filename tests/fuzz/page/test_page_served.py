@@ -40,11 +40,11 @@ def test_a_refusal_is_of_a_shape() -> None:
     summary = replace(clean(), cells=(replace(cell(64, 1, 16, 38, 30), ran_as=ran, refused_as=refused),))
     first, second = refusals_by_shape(summary)
     assert (
-        first.sentence("TP2")
+        first.sentence("TP2", first.release)
         == "TP2 with 5 and 6 query rows (gfx950, q fp8, KV fp8, AITER 2026-06): AITER refuses (no such kernel); a server raises"
     )
     assert (first.cases, first.ran) == (7, 0)
-    assert second.sentence("TP2").endswith("the backend's rule refuses (too few heads)")
+    assert second.sentence("TP2", "v0.1.9").endswith("the backend's rule refuses (too few heads)")
     old, new = served(summary)
     assert (old.cell(1), old.cell(5)) == ("refused", "")
     assert (new.cell(4), new.cell(5)) == ("30", "refused")
