@@ -343,12 +343,8 @@ def _not_judged(change: Examined, base: Examined | None) -> Iterator[str]:
     """What this project has no model of, where it has one of what the base does instead."""
     known = base.not_run if base is not None else {}
     for reason, count in change.not_run.items():
-        if reason not in known and not reason.startswith(OTHER_KERNEL):
+        if reason not in known:
             yield f"{count:,} step{'' if count == 1 else 's'} not judged: {reason}"
-
-
-OTHER_KERNEL = "mla_decode_fwd is not called"
-"""How the reason begins of a step that takes another path of the backend's: said, and missing only where nothing else ran."""
 
 
 def _changed(change: Examined, base: Examined | None) -> tuple[tuple[DecisionRow, DecisionRow], ...] | None:

@@ -11,7 +11,7 @@ from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.host import Host
 from backend.outcome import Outcome
-from backend.real.frameworks.record import Recording, Says, StepFailed
+from backend.real.frameworks.record import Recording, Says
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import outcome_of
@@ -111,8 +111,8 @@ def verdict(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Verdict:
 def _row(session: SourceSession, device: Device, arch: Arch, num_head: int, kv_dtype: DType, host: Host | None) -> Decided:
     plain = session.run(_probe(arch, session.release, num_head, kv_dtype, None))
     failed = plain.not_started or next((each for each in plain.failed if each.step >= 0), None)
-    if isinstance(failed, StepFailed) and failed.other_kernel is not None:
-        said = f"unknown: {one_line(failed.error)}"
+    if failed is None and not plain.steps and plain.checked:
+        said = f"unknown: it calls {plain.checked[0].name}, of which the arguments alone are judged"
         return Decided(num_head, arch, kv_dtype, "", None, None, "", "", said, Fate.NOT_RUN)
     if failed is not None or not plain.steps:
         error, says = (one_line(failed.error), failed.says) if failed is not None else ("no step reached AITER", Says.CRASH)

@@ -301,14 +301,8 @@ def _by_arguments(made: Judged, call: CheckedCall) -> None:
 
 
 def _failed(made: Judged, failed: StepFailed) -> None:
-    """A step without a judged call: it calls another kernel, which is not judged here, or an exception ended it."""
+    """A step without a judged call, or that an exception ended."""
     work = Work.of(made.scenario, failed.backend, failed.kind)
-    if failed.other_kernel is not None:
-        reason = one_line(failed.error)
-        made.fates[Fate.NOT_RUN] += 1
-        made.not_run[reason] += 1
-        made.did_not(work, reason)
-        return
     made.fates[Fate.REFUSED] += 1
     made.did_not(work, _who(failed.says, failed.error), refused=failed.says.is_refusal)
     made.sightings.append(

@@ -170,15 +170,21 @@ def _several_backends(tensors: Tensors, heads: Sequence[int], release: str) -> S
 
 
 def _several_types(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
-    """Backends of two KV types in one process, built in either order: a target of fp8 beside a draft model of bf16."""
+    """Backends of two KV types in one process, built in either order: a target of fp8 beside a draft model of bf16.
+
+    Of 96 heads, whose buffers have other sizes for each type, too.
+    """
+    few, many, folded = (min(heads, key=lambda each: abs(each - wanted)) for wanted in (16, 64, 96))
     for one, other in itertools.permutations(tensors, 2):
         if one.arch is not other.arch:
             continue
-        first, second = max(heads, key=lambda each: (each == 64, each)), min(heads, key=lambda each: abs(each - 16))
-        configs = (_config(one, first, None), _config(other, second, None))
-        steps = tuple(Step(StepKind.DECODE, (300, 5), graph=graph, backend=at) for graph in (False, True) for at in (0, 1, 0))
-        name = f"backends of two types, {first}, {second} heads, {one.arch} {one.q_dtype}/{one.kv_dtype} {other.kv_dtype}"
-        yield Scenario(name, configs, steps, arch=one.arch, release=release)
+        for first, second in dict.fromkeys(((many, few), (folded, folded))):
+            configs = (_config(one, first, None), _config(other, second, None))
+            steps = tuple(
+                Step(StepKind.DECODE, (300, 5), graph=graph, backend=at) for graph in (False, True) for at in (0, 1, 0)
+            )
+            name = f"backends of two types, {first}, {second} heads, {one.arch} {one.q_dtype}/{one.kv_dtype} {other.kv_dtype}"
+            yield Scenario(name, configs, steps, arch=one.arch, release=release)
 
 
 def _switched(tensors: Tensors, heads: Sequence[int], release: str, environment: Mapping[str, str]) -> Scenario:

@@ -92,6 +92,30 @@ def test_speculative_verification(session: SourceSession) -> None:
     assert step.decode.max_seqlen_q == 3
 
 
+@pytest.mark.parametrize(("kv", "whole"), [(FP8, "mla_prefill_ps_asm_fwd"), (BF16, "flash_attn_varlen_func")])
+def test_prompts_whole_and_behind_what_is_cached_of_them(session: SourceSession, kv: DType, whole: str) -> None:
+    """A request of one row is decoded first, as the scheduler orders them; the others' kernels are judged by arguments."""
+    steps = Step(StepKind.PREFILL, (1, 300, 77)), Step(StepKind.PREFILL, (400, 9), query_lens=(33, 9))
+    recording = session.run(Scenario("prompts", (BackendConfig(16, kv, kv),), steps))
+    assert not recording.failed
+    (decoded,) = recording.steps
+    assert (decoded.kv_lens, decoded.query_lens, decoded.kind) == ((1,), (1,), StepKind.PREFILL)
+    assert not any(each.faults for each in recording.checked)
+    names = [{each.name for each in recording.checked if each.step == at} for at in (0, 1)]
+    assert whole in names[0]
+    assert {"flash_attn_varlen_func", "gather_and_maybe_dequant_cache"} <= names[1]
+
+
+def test_few_heads_in_bf16_are_decoded_by_gluon_where_aiter_has_it(session: SourceSession) -> None:
+    recording = session.run(eager_decode(8, (17, 400), BF16))
+    assert recording.refused is None
+    assert not recording.failed
+    assert not recording.steps
+    assert {each.name for each in recording.checked} <= {"mla_gluon", "mla_decode_gluon"}
+    assert recording.checked
+    assert not any(each.faults for each in recording.checked)
+
+
 def test_steps_that_vllm_does_not_have(session: SourceSession) -> None:
     scenario = Scenario("x", (BackendConfig(64, draft_tokens=2),), (Step(StepKind.DRAFT_EXTEND, (5,)),))
     with pytest.raises(NoSuchStepError, match="no step of the kind draft_extend; allowed: decode, target_verify"):

@@ -173,7 +173,57 @@ def _extend(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     yield from _longest("max_len_extend", given["max_len_extend"], qo)
 
 
+def _gather(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """gather_and_maybe_dequant_cache, vLLM's own: cached rows of each request, by its block table from seq_starts on, one
+    behind the other into dst."""
+    ends, table, cache = _words(given["cu_seq_lens"]), host(given["block_table"]).tolist(), given["src_cache"]
+    yield from _ascending("cu_seq_lens", ends)
+    if ends and max(ends[-1], given["num_tokens"]) > given["dst"].shape[0]:
+        rows = max(ends[-1], given["num_tokens"])
+        yield ArgumentFault("dst", f"dst has {given['dst'].shape[0]} rows, {rows} are gathered", True)
+    starts = _words(given["seq_starts"]) if given["seq_starts"] is not None else [0] * len(table)
+    for row, start, (begin, end) in zip(table, starts, itertools.pairwise(ends), strict=False):
+        wanted = math.ceil((start + end - begin) / cache.shape[1])
+        if wanted > len(row):
+            yield ArgumentFault("block_table", f"block_table has {len(row)} pages a request, {wanted} are gathered", False)
+        yield from _inside("block_table", row[:wanted], cache.shape[0], "src_cache")
+
+
+def _gluon(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """mla_gluon and mla_decode_gluon: decode for few heads, kv_c of one row a token; a page table with lengths (use_2d_view) or
+    kv_indices with kv_indptr. q of [requests, heads, 512], or [requests, queries, heads, 512]."""
+    q, table, ends, rows = given["q_nope"], host(given["page_table"]), _words(given["seq_info"]), given["kv_c"].shape[0]
+    batch = q.shape[0]
+    if len(ends) < batch + (not given["use_2d_view"]):
+        yield ArgumentFault("seq_info", f"seq_info has {len(ends)} entries for {batch} requests", False)
+    elif given["use_2d_view"]:
+        for row, length in zip(table.tolist(), ends, strict=False):
+            if length > len(row):
+                yield ArgumentFault("page_table", f"page_table has {len(row)} tokens a request, one has {length}", False)
+            yield from _inside("page_table", row[:length], rows, "kv_c")
+    else:
+        held = table.view(-1).tolist()
+        yield from _covered("seq_info", ends[: batch + 1], len(held), "page_table")
+        yield from _inside("page_table", held[: ends[batch]], rows, "kv_c")
+    if given["q_pe"] is not None and given["q_pe"].shape[:-1] != q.shape[:-1]:
+        message = f"q_pe has rows of {tuple(given['q_pe'].shape[:-1])}, q_nope of {tuple(q.shape[:-1])}"
+        yield ArgumentFault("q_pe", message, False)
+    yield from _written("o", given["o"], [0, math.prod(q.shape[:-1])], q.shape[-1])
+
+
+_GLUON = "q_nope q_pe kv_c o page_table seq_info sm_scale"
+_GLUON_DEFAULTS: dict[str, Any] = {
+    "k_pe": None,
+    "kv_pe_offset": 512,
+    "use_2d_view": True,
+    "kv_scale": 1.0,
+    "min_kv_seq_len": 1,
+    "return_lse": False,
+}
+
 SIGNATURES: dict[str, inspect.Signature] = {
+    "mla_gluon": _signature(_GLUON, **_GLUON_DEFAULTS, has_pe=True, attn_sink=None),
+    "mla_decode_gluon": _signature(_GLUON, **_GLUON_DEFAULTS),
     "paged_attention_ragged": _signature(
         "out workspace_buffer query key_cache value_cache scale kv_indptr kv_page_indices kv_last_page_lens block_size "
         "max_num_partitions alibi_slopes kv_cache_dtype kv_cache_layout logits_soft_cap k_scale v_scale",
@@ -270,8 +320,12 @@ OWN_KERNELS: dict[str, inspect.Signature] = {
         sm_scale=None,
         logit_cap=0.0,
     ),
+    "gather_and_maybe_dequant_cache": _signature(
+        "src_cache dst block_table cu_seq_lens token_to_seq num_tokens kv_cache_dtype scale",
+        seq_starts=None,
+    ),
 }
-"""The same for attention kernels of sglang's own, as 0.5.23 calls them."""
+"""The same for kernels of the frameworks' own: sglang's attention as 0.5.23 calls it, vLLM's cache as 0.33.0."""
 
 REDUCE = "mla_reduce_v1"
 """Decode reaches it too, from AITER's own Python; then it is the handlers'. 2026-08 added an argument in the middle."""
@@ -285,12 +339,18 @@ CHECKS: dict[str, Check] = {
     "unified_attention": _unified,
     "mha_batch_prefill_func": _batch_prefill,
     "flash_attn_varlen_fp8_pertensor_func": _varlen,
+    "mla_gluon": _gluon,
+    "mla_decode_gluon": _gluon,
     "extend_attention_fwd": _extend,
+    "gather_and_maybe_dequant_cache": _gather,
     REDUCE: _reduce,
 }
 
 GIVE_OUTPUT = frozenset({"flash_attn_varlen_func", "flash_attn_varlen_fp8_pertensor_func", "mha_batch_prefill_func"})
 """Functions that allocate their output."""
+
+GLUON = frozenset({"mla_gluon", "mla_decode_gluon"})
+"""Functions that return the output they are given, and its log-sum-exp or None."""
 
 
 def is_checked(call: OpCall) -> bool:
@@ -303,14 +363,14 @@ def argument_faults(call: OpCall) -> tuple[ArgumentFault, ...]:
     return tuple(CHECKS[call.name](call.arguments))
 
 
-INDICES = ("kv_page_indices", "kv_indices")
+INDICES = ("kv_page_indices", "kv_indices", "page_table")
 
 
 def as_addresses(given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a captured call: index tensors reach as far as the memory that they lie in, whatever view was captured."""
     made = dict(given)
     for name in INDICES:
-        if name in made:
+        if name in made and made[name].dim() == 1:
             indices = host(made[name])
             held = indices.untyped_storage().nbytes() // indices.element_size() - indices.storage_offset()
             made[name] = indices.as_strided((held,), (1,))
@@ -321,6 +381,8 @@ def result_of(call: OpCall) -> Any:
     """What the call gives its caller: the output's shape, its content never written; a plan in which no request is split."""
     if call.name == "get_ps_metadata_v1":
         _fill_plan(call.arguments)
+    if call.name in GLUON:
+        return call.arguments["o"], None
     if call.name not in GIVE_OUTPUT:
         return None
     q, v = call.arguments["q"], call.arguments["v"]

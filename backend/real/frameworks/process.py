@@ -42,16 +42,14 @@ CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "AITER_")
 """Environment variables that steer the frameworks; what the user's shell has set of them is taken away for the run."""
 
 OPTIONAL_MODULES = {
-    "aiter.ops.triton.gluon.mla_gluon": "mla_gluon",
-    "aiter.ops.triton.gluon.mla_decode_gluon": "mla_decode_gluon",
+    "aiter.ops.triton.gluon.mla_gluon": "2026-08",
+    "aiter.ops.triton.gluon.mla_decode_gluon": "2026-06",
+    "aiter.ops.triton.fusions.fused_mla_prefill_qkv_fp8": "",
 }
-"""Modules of AITER that backends probe for, with the function they want of it: another decode kernel for few heads.
+"""Modules of AITER that backends do without where it lacks them: decode for few heads, prompts in one launch.
 
-Absent unless the tree in use has them; where it has, the function is an operation that leaves the metadata alone.
+Absent unless the tree in use has them; of what is built in, the release that has each.
 """
-
-
-_ANY_ARGUMENTS = inspect.signature(lambda *args, **kwargs: None)
 
 
 @dataclass(slots=True)
@@ -65,16 +63,15 @@ class OperationLog:
     inner: Handlers
     file: str = ""
     captured: list[OpCall] | None = None
-    others: list[str] = field(default_factory=list)
     splits: int | None = None
     by_arguments: list[tuple[str, tuple[ArgumentFault, ...], SourceLine | None]] = field(default_factory=list)
 
     def serves(self, name: str) -> bool:
-        """As the inner handlers, the optional decode kernels, and calls of which the arguments are looked at."""
-        return self.inner.serves(name) or name in OPTIONAL_MODULES.values() or name in CHECKS
+        """As the inner handlers, and calls of which the arguments are looked at."""
+        return self.inner.serves(name) or name in CHECKS
 
     def handle(self, call: OpCall) -> Any:
-        """Keep it while capturing, then as the inner handlers; an optional kernel's name is noted in `others`."""
+        """Keep it while capturing, then as the inner handlers."""
         if self.captured is not None:
             self.captured.append(call)
         if call.name == STAGE_1:
@@ -83,9 +80,6 @@ class OperationLog:
 
     def do(self, call: OpCall) -> Any:
         """Do an operation without keeping it."""
-        if call.name in OPTIONAL_MODULES.values():
-            self.others.append(call.name)
-            return None
         if is_checked(call):
             self.by_arguments.append((call.name, argument_faults(call), line_in(self.file)))
             return result_of(call)
@@ -141,11 +135,9 @@ def process(
         gpu = stack.enter_context(VirtualGpu(facts))
         guard = stack.enter_context(interpreted(gpu.allocations, measured=source.target.filename))
         watcher = CallWatcher(gpu.allocations, source.target.filename, lambda: log.splits)
-        present = {name for name in OPTIONAL_MODULES if aiter.tree is not None and aiter.tree.index(name) is not None}
-        optional = {OPTIONAL_MODULES[name]: operation(OPTIONAL_MODULES[name], _ANY_ARGUMENTS, log) for name in present}
-        absent = frozenset(OPTIONAL_MODULES) - present
+        absent = frozenset(name for name in OPTIONAL_MODULES if not _has(aiter, name))
         stand_in = [name for name in SIGNATURES if name != REDUCE or aiter.tree is None]
-        optional |= {name: operation(name, SIGNATURES[name], log) for name in stand_in}
+        optional = {name: operation(name, SIGNATURES[name], log) for name in stand_in}
         own = {name: operation(name, signature, log) for name, signature in OWN_KERNELS.items()}
         roots = [Root(source.framework.name, source.tree, {**fakes, **own}), *extra_roots]
         roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent)
@@ -156,6 +148,10 @@ def process(
                 yield Process(source, device, gpu, guard, watcher, log, packages, module)
         finally:
             watcher.decodes.clear()
+
+
+def _has(aiter: AiterSource, optional: str) -> bool:
+    return aiter.tree.index(optional) is not None if aiter.tree is not None else OPTIONAL_MODULES[optional] == aiter.release
 
 
 def _executed(source: BackendSource, packages: VirtualPackages) -> LazyModule:

@@ -178,8 +178,7 @@ class StepFailed:
     """A step that ends with an exception, or that never reaches mla_decode_fwd.
 
     kind: what the step does; backend: which of the scenario's backends it was for.
-    other_kernel: the attention kernel that it calls instead (another path of the backend's, not a fault); None for an
-    exception, or where no kernel is called. says: whose answer the exception is.
+    says: whose answer the exception is.
     """
 
     scenario: str
@@ -189,7 +188,6 @@ class StepFailed:
     backend: int
     error: str
     line: SourceLine | None
-    other_kernel: str | None = None
     says: Says = Says.CRASH
 
 

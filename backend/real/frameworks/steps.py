@@ -62,7 +62,7 @@ def decision_of(step: RecordedStep, backend: str = RECORDED) -> Decision:
         max_batch=step.sizing.batch if step.sizing is not None else None,
     )
     padding = 0 if not step.kv_lens else step.padded
-    padded_rows = np.diff(step.decode.qo_indptr)[-padding:].tolist() if padding else []
+    padded_rows = _rows_of_padding(step, padding)
     query_lens = step.query_lens or (step.decode.max_seqlen_q,) * step.padded
     topk = max(step.planning.topk, 0) if step.planning is not None and step.persistent else 0
     if topk:
@@ -80,6 +80,12 @@ def decision_of(step: RecordedStep, backend: str = RECORDED) -> Decision:
         planning=step.planning if step.persistent else None,
         decode=dataclasses.replace(step.decode, metadata=None, kv_indices=_used_indices(step)),
     )
+
+
+def _rows_of_padding(step: RecordedStep, padding: int) -> list[int]:
+    """q rows of each padded request, by qo_indptr; none where it ends before them or descends, which a finding says."""
+    passed = np.diff(step.decode.qo_indptr)[len(step.kv_lens) :].tolist()
+    return [max(rows, 0) for rows in (*passed, *(0,) * padding)[:padding]]
 
 
 class PassedBuffers(Host):

@@ -1,8 +1,9 @@
 """Drives vLLM's real `rocm_aiter_mla.py`: AiterMLAMetadataBuilder plans a batch, AiterMLAImpl runs it.
 
 The driver plays the model runner: it owns block table, KV cache and the graph's input buffers. vLLM's own operator
-registry (torch.ops.vllm) leads to the implementing functions of the same source. A step is a decode of one row a request,
-or of `draft_tokens` rows (speculative verification); the other kinds of sglang's are not vLLM's.
+registry (torch.ops.vllm) leads to the implementing functions of the same source. A step is a decode of one row a request, of
+`draft_tokens` rows (speculative verification), or a batch of prompts, in which requests of one row are decoded first; the other
+kinds of sglang's are not vLLM's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ from backend.real.python.poison import Declared
 BUILDER_CLASS = "AiterMLAMetadataBuilder"
 IMPL_CLASS = "AiterMLAImpl"
 
-KINDS = (StepKind.DECODE, StepKind.TARGET_VERIFY)
+KINDS = (StepKind.DECODE, StepKind.TARGET_VERIFY, StepKind.PREFILL)
+
+PROMPTS = "vllm.v1.attention.backends.mla.prefill.aiter_flash_attn"
+"""The module, from 0.25 on, whose AiterFlashAttnPrefillBackend runs prompts."""
 
 
 class VllmDriver:
@@ -54,6 +58,8 @@ class VllmDriver:
         for step in scenario.steps:
             if step.kind not in KINDS:
                 raise NoSuchStepError(f"vLLM has no step of the kind {step.kind.value}; allowed: {', '.join(KINDS)}")
+        if any(step.kind is StepKind.PREFILL for step in scenario.steps) and self.source.tree.index(PROMPTS) is None:
+            raise NoSuchStepError(f"prompts of this vLLM are not driven: it has no {PROMPTS}; leave prefill out")
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         state = VllmState(scenario)
         wanted = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MLA": "1", **(environment or {})}
@@ -108,6 +114,17 @@ class BuiltBackend:
     layer: Any
     kv_cache: torch.Tensor
     table: np.ndarray[Any, np.dtype[np.int64]]
+
+
+class _Decompression:
+    """kv_b_proj: from rows of kv_lora_rank to `width` elements, those without position and the values of every head."""
+
+    def __init__(self, width: int) -> None:
+        self.weight = torch.empty(0, dtype=torch.bfloat16)
+        self._width = width
+
+    def __call__(self, rows: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.empty((rows.shape[0], self._width), dtype=torch.bfloat16, device="cuda"), None
 
 
 class _Run:
@@ -165,6 +182,9 @@ class _Run:
             "vllm_config": vllm_config,
             "device": torch.device("cuda", 0),
         }
+        (attention,) = vllm_config.compilation_config.static_forward_context.values()
+        if self.running.source.tree.index(PROMPTS) is not None:
+            attention.prefill_backend = self._prompts(config, vllm_config)
         builder = call_by_name(names[BUILDER_CLASS], known, f"{BUILDER_CLASS}.__init__")
         impl = names[IMPL_CLASS](**self._impl_arguments(config))
         impl.dcp_world_size = 1
@@ -176,6 +196,19 @@ class _Run:
         layer = Declared("layer", _q_scale=one, _k_scale=one, _v_scale=one, _q_scale_float=1.0, _k_scale_float=1.0)
         table = stride * (1 + np.arange(rows, dtype=np.int64)[:, None]) + np.arange(stride)
         return BuiltBackend(builder, impl, layer, cache, table)
+
+    def _prompts(self, config: BackendConfig, vllm_config: Declared) -> Any:
+        """vLLM's own backend of prompts: flash_attn_varlen_func of AITER."""
+        module = importlib.import_module(PROMPTS)
+        return module.AiterFlashAttnPrefillBackend(
+            num_heads=config.num_head,
+            scale=QK_HEAD_DIM**-0.5,
+            kv_lora_rank=V_HEAD_DIM,
+            qk_nope_head_dim=QK_NOPE_HEAD_DIM,
+            qk_rope_head_dim=QK_HEAD_DIM - V_HEAD_DIM,
+            v_head_dim=QK_NOPE_HEAD_DIM,
+            vllm_config=vllm_config,
+        )
 
     def _impl_arguments(self, config: BackendConfig) -> dict[str, Any]:
         rope = QK_HEAD_DIM - V_HEAD_DIM
@@ -196,7 +229,7 @@ class _Run:
             "qk_rope_head_dim": rope,
             "qk_head_dim": QK_NOPE_HEAD_DIM + rope,
             "v_head_dim": QK_NOPE_HEAD_DIM,
-            "kv_b_proj": Declared("kv_b_proj"),
+            "kv_b_proj": _Decompression(config.num_head * 2 * QK_NOPE_HEAD_DIM),
         }
 
     def _rows_a_request(self, which: int, kind: StepKind) -> int:
@@ -217,6 +250,9 @@ class _Run:
         return torch.from_numpy((self.backends[which].table[:count, ::page] // page).astype(np.int32))
 
     def _step(self, at: int, step: Step) -> None:
+        if step.kind is StepKind.PREFILL:
+            self._prefill(at, step)
+            return
         which, each = step.backend, self._rows_a_request(step.backend, step.kind)
         added = each if step.kind is StepKind.TARGET_VERIFY else 0
         kv_lens = tuple(length + added for length in step.kv_lens)
@@ -235,7 +271,46 @@ class _Run:
         )
         metadata = built.builder.build(0, common)
         self._forward(which, metadata, count * each)
-        self._record(at, which, Phase.EAGER, step.kind, self.recorder.taken(), kv_lens, each, 0)
+        self._record(at, which, Phase.EAGER, step.kind, self.recorder.taken(), kv_lens, (each,) * count, 0)
+
+    def _prefill(self, at: int, step: Step) -> None:
+        """Prompts, whole or behind what is cached of them; requests of few rows come first, as vLLM's scheduler orders them."""
+        which, built = step.backend, self.backends[step.backend]
+        shortest_first = sorted(zip(step.query_lens or step.kv_lens, step.kv_lens, strict=True), key=lambda each: each[0])
+        rows, kv_lens = zip(*shortest_first, strict=True)
+        common = self._common(
+            query_start_loc=torch.tensor(np.cumsum((0, *rows)), dtype=torch.int32).to("cuda"),
+            seq_lens=torch.tensor(kv_lens, dtype=torch.int32, device="cuda"),
+            block_table=self._blocks(which, len(rows)).to("cuda"),
+            slot_mapping=torch.zeros(sum(rows), dtype=torch.int64, device="cuda"),
+            each=max(rows),
+            longest=max(kv_lens),
+        )
+        metadata = built.builder.build(0, common)
+        decoded, tokens = metadata.num_decodes, metadata.num_decode_tokens
+        if decoded:
+            self._forward(which, metadata, tokens)
+        if decoded < len(rows):
+            self._forward_prompts(which, metadata, sum(rows) - tokens)
+        decodes = self.recorder.taken()
+        self._record(at, which, Phase.EAGER, step.kind, decodes, kv_lens[:decoded], rows[:decoded], 0)
+
+    def _forward_prompts(self, which: int, metadata: Any, tokens: int) -> None:
+        config, built = self.scenario.backends[which], self.backends[which]
+
+        def rows(*shape: int) -> torch.Tensor:
+            return torch.empty((tokens, *shape), dtype=torch.bfloat16, device="cuda")
+
+        rope = QK_HEAD_DIM - V_HEAD_DIM
+        built.impl.forward_mha(
+            rows(config.num_head, QK_NOPE_HEAD_DIM + rope),
+            rows(V_HEAD_DIM),
+            rows(1, rope),
+            built.kv_cache,
+            metadata,
+            built.layer._k_scale,
+            rows(config.num_head * QK_NOPE_HEAD_DIM),
+        )
 
     def _common(
         self,
@@ -246,7 +321,8 @@ class _Run:
         each: int,
         longest: int,
     ) -> Any:
-        """The release's own CommonAttentionMetadata, with those of its fields that a decode batch has."""
+        """The release's own CommonAttentionMetadata, with those of its fields that a batch has. each: rows of the longest."""
+        rows = torch.diff(query_start_loc.cpu())
         declared = self.running.module.CommonAttentionMetadata
         known = {
             "query_start_loc": query_start_loc,
@@ -255,8 +331,8 @@ class _Run:
             "seq_lens_cpu": seq_lens.cpu(),
             "_seq_lens_cpu": seq_lens.cpu(),
             "seq_lens_cpu_upper_bound": seq_lens.cpu(),
-            "num_computed_tokens_cpu": seq_lens.cpu() - each,
-            "_num_computed_tokens_cpu": seq_lens.cpu() - each,
+            "num_computed_tokens_cpu": seq_lens.cpu() - rows,
+            "_num_computed_tokens_cpu": seq_lens.cpu() - rows,
             "num_reqs": int(seq_lens.shape[0]),
             "num_actual_tokens": int(slot_mapping.shape[0]),
             "max_query_len": each,
@@ -295,7 +371,7 @@ class _Run:
             self._forward(which, metadata, batch * each)
         decodes = self.recorder.taken()
         inputs.graphs.append(CapturedGraph(batch, decodes, operations))
-        self._record(-1, which, Phase.CAPTURE, kind, decodes, (), each, batch)
+        self._record(-1, which, Phase.CAPTURE, kind, decodes, (), (), batch)
 
     def _replay(self, at: int, which: int, kind: StepKind, kv_lens: tuple[int, ...], each: int) -> None:
         inputs, count = self.graphs[which, kind], len(kv_lens)
@@ -311,7 +387,7 @@ class _Run:
         self.backends[which].builder.build(0, self._graph_common(which, kind, graph.batch, max(kv_lens)))
         for operation in graph.operations:
             self.running.operations.replay(operation)
-        self._record(at, which, Phase.REPLAY, kind, graph.decodes, kv_lens, each, graph.batch - count)
+        self._record(at, which, Phase.REPLAY, kind, graph.decodes, kv_lens, (each,) * count, graph.batch - count)
 
     def _record(
         self,
@@ -321,7 +397,7 @@ class _Run:
         kind: StepKind,
         decodes: list[DecodeSeen],
         kv_lens: tuple[int, ...],
-        each: int,
+        rows: tuple[int, ...],
         padded: int,
     ) -> None:
         """vLLM pads with empty requests; what the backend makes of one is read off the call (nothing, or its q rows)."""
@@ -330,7 +406,7 @@ class _Run:
         def truth(call: int) -> Truth:
             ends = words_read(decodes[call].call.arguments["kv_indptr"])
             fill = int(ends[-1] - ends[-2]) if padded and ends.size > 1 else 0
-            return Truth(kind, kv_lens, (each,) * len(kv_lens), padded, fill, slots)
+            return Truth(kind, kv_lens, rows, padded, fill, slots)
 
         self.recorder.record(at, which, phase, kind, decodes, truth)
 

@@ -5,6 +5,7 @@ Nothing here decides anything.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +93,10 @@ class VllmState:
                 "current_workspace_manager()",
                 get_simultaneous=lambda *specs: [torch.empty(s, dtype=d, device="cuda") for s, d in specs],
             ),
+            "gpu_sync_allowed": contextlib.nullcontext,
+            "PIN_MEMORY": False,
+            "async_tensor_h2d": lambda data, device=None, dtype=None: torch.as_tensor(data, dtype=dtype).to(device),
+            "merge_attn_states": lambda **tensors: None,
             "triton": triton,
             "tl": triton.language,
             "HAS_TRITON": True,

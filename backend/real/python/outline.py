@@ -78,7 +78,8 @@ def _own_lines(code: CodeType, functions: list[FunctionLines]) -> set[int]:
 
 
 def _calls(tree: ast.Module, package: str) -> Iterator[PackageCall]:
-    """Calls of names that are imported from the package, and of attributes of its modules."""
+    """Calls of names that are imported from the package, of attributes of its modules, and of attributes that hold such a
+    name or are called like one (`self.decode = decode`, `operators.decode(...)`)."""
     names: dict[str, str] = {}
     modules: set[str] = set()
     for node in ast.walk(tree):
@@ -86,14 +87,18 @@ def _calls(tree: ast.Module, package: str) -> Iterator[PackageCall]:
             names |= {alias.asname or alias.name: alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
             modules |= {alias.asname or package for alias in node.names if _is_below(alias.name, package)}
+    held = {name: name for name in names.values()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in names:
+            held |= {target.attr: names[node.value.id] for target in node.targets if isinstance(target, ast.Attribute)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         called = node.func.value if isinstance(node.func, ast.Subscript) else node.func
         if isinstance(called, ast.Name) and called.id in names:
             yield PackageCall(node.lineno, names[called.id])
-        elif isinstance(called, ast.Attribute) and _root(called) in modules:
-            yield PackageCall(node.lineno, called.attr)
+        elif isinstance(called, ast.Attribute) and (_root(called) in modules or called.attr in held):
+            yield PackageCall(node.lineno, held.get(called.attr, called.attr))
 
 
 def _is_below(module: str, package: str) -> bool:

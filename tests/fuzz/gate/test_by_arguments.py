@@ -123,9 +123,44 @@ def extended(**changed: object) -> OpCall:
     return OpCall("extend_attention_fwd", {**given, **changed})
 
 
+def gathered(**changed: object) -> OpCall:
+    """Two requests of four and two cached tokens, pages of 2."""
+    given: dict[str, object] = {
+        **dict.fromkeys(OWN_KERNELS["gather_and_maybe_dequant_cache"].parameters),
+        "src_cache": torch.empty(5, 2, 576),
+        "dst": torch.empty(6, 576),
+        "block_table": torch.tensor([[1, 2], [4, 99]], dtype=INT),
+        "cu_seq_lens": torch.tensor([0, 4, 6], dtype=INT),
+        "num_tokens": 6,
+        "seq_starts": torch.tensor([0, 0], dtype=INT),
+    }
+    return OpCall("gather_and_maybe_dequant_cache", {**given, **changed})
+
+
+def gluon(**changed: object) -> OpCall:
+    """Two requests of two and one tokens, four heads."""
+    given: dict[str, object] = {
+        "q_nope": torch.empty(2, 4, 512),
+        "q_pe": torch.empty(2, 4, 64),
+        "kv_c": torch.empty(9, 576),
+        "o": torch.empty(2, 4, 512),
+        "page_table": torch.tensor([7, 8, 3], dtype=INT),
+        "seq_info": torch.tensor([0, 2, 3], dtype=INT),
+        "sm_scale": 1.0,
+        "use_2d_view": False,
+    }
+    bound = SIGNATURES["mla_gluon"].bind(**{**given, **changed})
+    bound.apply_defaults()
+    return OpCall("mla_gluon", dict(bound.arguments))
+
+
+TABLE = torch.tensor([[7, 8], [3, 99]], dtype=INT)
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        *(gathered(), gluon(), gluon(use_2d_view=True, page_table=TABLE, seq_info=torch.tensor([2, 1], dtype=INT))),
         *(varlen(), absorbed(), planned(), paged(), unified(), batch_prefill(), extended()),
         *(batch_prefill(max_seqlen_k=2), batch_prefill(max_seqlen_k=2, window_size=(1, 0))),
     ],
@@ -168,6 +203,16 @@ def test_calls_that_fit_are_silent(call: OpCall) -> None:
         (batch_prefill(max_seqlen_k=2, window_size=(3, 0)), "max_seqlen_k", False),
         (extended(kv_indices=torch.tensor([1, 2, 3, 4, 8], dtype=INT)), "kv_indptr", False),
         (extended(max_len_extend=1), "max_len_extend", False),
+        (gathered(dst=torch.empty(5, 576)), "dst", True),
+        (gathered(num_tokens=7), "dst", True),
+        (gathered(seq_starts=torch.tensor([1, 0], dtype=INT)), "block_table", False),
+        (gathered(src_cache=torch.empty(4, 2, 576)), "block_table", False),
+        (gluon(seq_info=torch.tensor([0, 2], dtype=INT)), "seq_info", False),
+        (gluon(seq_info=torch.tensor([0, 2, 4], dtype=INT)), "seq_info", False),
+        (gluon(kv_c=torch.empty(8, 576)), "page_table", False),
+        (gluon(o=torch.empty(1, 4, 512)), "o", True),
+        (gluon(q_pe=torch.empty(1, 4, 64)), "q_pe", False),
+        (gluon(use_2d_view=True, page_table=TABLE, seq_info=torch.tensor([3, 1], dtype=INT)), "page_table", False),
     ],
 )
 def test_an_argument_that_does_not_fit_is_named(call: OpCall, subject: str, is_write: bool) -> None:

@@ -59,6 +59,25 @@ def ran(text: str, *called: str) -> Executed:
     return Executed(target.filename, text, outline(target, "aiter"), frozenset(executed))
 
 
+def test_calls_by_an_attribute_count_where_it_holds_a_name_of_the_package_or_is_called_like_one() -> None:
+    text = textwrap.dedent("""\
+        class Backend:
+            def __init__(self):
+                from aiter import prefill, reduce as merge
+
+                self._run, self.other = prefill, open
+                self._prefill = prefill
+
+            def forward(self):
+                self._prefill(1)
+                operators.reduce(2)
+                self.other(3)
+                self.merge(4)
+        """)
+    found = outline(source(text), "aiter")
+    assert [(each.name, each.line) for each in found.calls] == [("prefill", 9), ("reduce", 10)]
+
+
 def test_lines_functions_and_calls_of_a_file_that_ran_in_part() -> None:
     found = ran(BASE, "run(True)")
     assert [(each.name, each.line) for each in found.outline.calls] == [("mla_decode_fwd", 6), ("other", 9), ("plan", 14)]

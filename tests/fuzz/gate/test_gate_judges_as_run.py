@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments, TargetGpu
@@ -121,6 +122,16 @@ def test_buffers_too_small_are_behind_index_tensors() -> None:
     both = judged(dataclasses.replace(small_step, decode=short))
     assert both.sightings[0].signature.startswith("bad-indptr")
     assert {each.signature.split("/")[0] for each in both.behind} == {"buffer-too-small", "head-width"}
+
+
+@pytest.mark.parametrize("ends", [(0, 1, 0), (0, 1)], ids=["descends", "ends before the padding"])
+def test_padded_rows_of_a_qo_indptr_that_makes_no_sense_are_judged(ends: tuple[int, ...]) -> None:
+    """int64 entries read as words descend; a judge that fell over said nothing."""
+    step = bf16(32, MetadataMode.FAST)
+    decode = dataclasses.replace(step.decode, qo_indptr=np.asarray(ends, np.int32))
+    padded = dataclasses.replace(step, kv_lens=(9,), query_lens=(1,), padded=1, padded_kv_len=700, slots=step.slots[:9])
+    made = judged(dataclasses.replace(padded, decode=decode))
+    assert made.sightings[0].signature.split("/")[0] in ("bad-indptr", "plan-mismatch")
 
 
 def test_a_contradiction_that_follows_from_the_first_fault_is_not_behind_it() -> None:
