@@ -30,22 +30,23 @@ def _form(word: str, pattern: str, **says: str) -> Form:
 
 
 _VERSION = r"v?\d+(?:\.\d+)+[\w.+!-]*"
-_SYMBOL = r"[A-Za-z_.$][\w.$]*"
+_SYMBOL = r"[A-Za-z_.$][\w.$]*(?:::[A-Za-z_~][\w.$]*)*"
+"""Of a kernel, mangled or as c++filt has it."""
 
 FAULTS = (
     _form(
-        "memory access fault",
-        r"Memory access fault by GPU.*?on address (?P<fault_address>0x[0-9a-f]+|\(nil\))"
+        "fault by gpu",
+        r"fault by GPU.*?on address (?P<fault_address>0x[0-9a-f]+|\(nil\))"
         r"(?:\.?\s*Reason:\s*(?P<fault_reason>[^.]+))?",
     ),
-    _form("memory access fault", r"Memory access fault by GPU(?!.*on address)", fault_reason="not in the line"),
-    _form("memory fault error", r"Memory Fault Error.*?kernel:\s*(?P<faulting_kernel>[\w.$]+)"),
+    _form("fault by gpu", r"fault by GPU(?!.*on address)", fault_reason="not in the line"),
+    _form("memory fault error", rf"Memory Fault Error.*?kernel:\s*(?P<faulting_kernel>{_SYMBOL})"),
     _form("page fault", r"\[?(?:gfxhub|mmhub)\d*\]?.*?(?P<page_fault>(?:no-)?retry page fault|page fault)"),
     _form("in page starting at", r"in page starting at address (?P<fault_address>0x[0-9a-f]+)"),
     _form("hsa_status_error", r"(?P<queue_error>HSA_STATUS_ERROR_\w+)"),
     _form("aborting with", r"Queue (?:at )?\S* ?aborting with (?P<queue_error>[^.]*)"),
     _form("illegal memory access", r"(?P<queue_error>an illegal memory access was encountered)"),
-    _form("kernel name", rf"Kernel Name:\s*(?P<faulting_kernel>{_SYMBOL})"),
+    _form("kernel name", rf"Kernel Name:\s*(?:void\s+)?(?P<faulting_kernel>{_SYMBOL})"),
     _form("swq", r"grid\s*=\s*\[(?P<grid>[\d, ]+)\]"),
     _form("dispatch header", r"grid\s*=\s*\[(?P<grid>[\d, ]+)\]"),
     _form("kernel_code_entry", rf"kernel_code_entry=(?P<code_entry>0x[0-9a-f]+)(?:\s*<(?P<faulting_kernel>{_SYMBOL})[^>]*>)?"),

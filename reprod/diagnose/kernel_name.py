@@ -50,7 +50,7 @@ def plain(name: str) -> str:
     found = _MANGLED.search(bare)
     if found is not None:
         return found["rest"][: int(found["length"])] if len(found["length"]) < 4 else bare
-    return re.sub(r"^(?:void )?aiter::", "", bare).split("(")[0]
+    return re.sub(r"^(?:void )?(?:\w+::)*", "", bare).split("(")[0]
 
 
 def is_decode(name: str) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import html
+import json
 import re
 import sys
 import time
@@ -33,8 +35,21 @@ READ_SECONDS = 60.0
 
 _PIECE = 1 << 20
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|[\x00-\x08\x0e-\x1f\x7f]")
-"""ANSI sequences (colours, titles) and further control characters."""
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|[\x00-\x08\x0e-\x1f\x7f]"
+    r"|(?:#033|\\(?:u001b|x1b|e|033)|\^\[)\[[0-9;]*[A-Za-z]",
+    re.IGNORECASE,
+)
+"""ANSI sequences (colours, titles), also as syslog, JSON, Python and `cat -v` spell them, and further control characters."""
+
+_MAYBE_ESCAPED = ("#033[", "1b[", "033[", "\\e[", "^[[")
+"""What stands in a printable line that has such a spelling."""
+
+_OF_A_PAGE = ("&lt;", "&gt;", "&quot;", "&#")
+"""What stands in a line that was copied out of a web page's source."""
+
+MESSAGE_KEYS = ("log", "MESSAGE", "message", "msg", "textPayload", "text", "body", "line")
+"""Of a line that is a JSON object: where docker, journald, fluentd and structured loggers have the text."""
 
 _QUOTED = 160
 
@@ -63,7 +78,7 @@ def read_logs(paths: Sequence[Path], seconds: float = READ_SECONDS) -> LogFacts:
     for place, path in enumerate(paths):
         name = "stdin" if str(path) == "-" else path.name
         until = started + seconds * (place + 1) / len(paths)
-        for number, text in enumerate(_lines(path, name, notes, until), 1):
+        for number, text in _messages(_lines(path, name, notes, until)):
             lines += 1
             for topic, value in reader.facts_of(text):
                 kept.setdefault(topic, _Kept()).add((value, name, number, text[:_QUOTED]))
@@ -79,6 +94,44 @@ def read_logs(paths: Sequence[Path], seconds: float = READ_SECONDS) -> LogFacts:
         for value, name, number, text in (*each.first, *each.last)
     ]
     return LogFacts(tuple(sorted(found, key=lambda fact: (order.get(fact.file, 0), fact.line))), tuple(notes), lines)
+
+
+def _messages(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
+    """(line number, text) of each line; of one that is a JSON object the text inside, as many lines as it has.
+
+    docker cuts a long line into several records, of which the last one alone ends with a line feed.
+    """
+    held = ""
+    for number, line in enumerate(lines, 1):
+        text = _message(line) if line.startswith("{") else None
+        if text is None:
+            yield number, line
+            continue
+        held += text[0]
+        if text[1] and len(held) < LONGEST_LINE:
+            continue
+        for each in held.splitlines():
+            yield number, _cleaned(each)
+        held = ""
+    if held:
+        yield number, _cleaned(held)
+
+
+def _message(line: str) -> tuple[str, bool] | None:
+    """(text of a JSON record, whether the next one goes on with it); None for a line that is no such record."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    key = next((key for key in MESSAGE_KEYS if key in record), None) if isinstance(record, dict) else None
+    if key is None:
+        return None
+    text = record[key]
+    if isinstance(text, list) and all(isinstance(each, int) and 0 <= each < 256 for each in text):
+        text = bytes(text).decode("utf-8", "replace")  # journald, where a text holds control characters
+    if not isinstance(text, str):
+        return None
+    return text, key == "log" and "stream" in record and not text.endswith("\n")
 
 
 def _lines(path: Path, name: str, notes: list[str], until: float) -> Iterator[str]:
@@ -163,4 +216,7 @@ def _decoder(first: bytes) -> codecs.IncrementalDecoder:
 
 def _cleaned(line: str) -> str:
     line = line[:LONGEST_LINE]
-    return line if line.isprintable() else _ESCAPES.sub("", line)
+    if any(each in line for each in _OF_A_PAGE):
+        line = html.unescape(line)
+    plain = line.isprintable() and not any(each in line for each in _MAYBE_ESCAPED)
+    return line if plain else _ESCAPES.sub("", line)

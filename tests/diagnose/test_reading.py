@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import html
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,15 @@ def summary(facts: LogFacts) -> list[tuple[Topic, str, int]]:
     return [(fact.topic, fact.value, fact.line) for fact in facts.found]
 
 
+def records(text: str, key: str, **others: str) -> bytes:
+    """Each line as a JSON object: docker's with its line feed, journald's as bytes, since it is coloured."""
+    made = []
+    for line in text.splitlines():
+        told: object = f"{line}\n" if key == "log" else list(f"\x1b[1m{line}\x1b[0m".encode()) if key == "MESSAGE" else line
+        made.append(json.dumps({key: told, **others}))
+    return "\n".join(made).encode()
+
+
 WAYS = {
     "utf-8 with a mark": lambda text: text.encode("utf-8-sig"),
     "utf-16": lambda text: text.encode("utf-16"),
@@ -44,6 +55,13 @@ WAYS = {
     "coloured": lambda text: (
         text.replace("aiter]", "\x1b[36maiter\x1b[0m]").replace("Memory", "\x1b[1;31mMem\x1b[0mory").encode()
     ),
+    "colours spelt out": lambda text: (
+        text.replace("aiter]", r"\x1b[36maiter#033[0m]").replace("Memory", "^[[31mMem^[[0mory").encode()
+    ),
+    "docker's records": lambda text: records(text, "log", stream="stderr"),
+    "journald's bytes": lambda text: records(text, "MESSAGE", _HOSTNAME="n7"),
+    "a structured logger's": lambda text: records(text, "message", level="info"),
+    "out of a page's source": lambda text: html.escape(f"<1>{text}").encode(),
     "gzipped": lambda text: gzip.compress(text.encode()),
     "beside other bytes": lambda text: b"\xff\xfe\xfd caf\xe9\n".replace(b"\xff\xfe", b"\x80\x81") + text.encode(),
 }
@@ -55,6 +73,34 @@ def test_a_log_says_the_same_however_it_is_written(tmp_path: Path, way: str) -> 
     plainly = {(fact.topic, fact.value) for fact in read(tmp_path, text.encode()).found}
     assert (Topic.FAULT_ADDRESS, "0x7f1c5d200000") in plainly
     assert {(fact.topic, fact.value) for fact in read(tmp_path, WAYS[way](text)).found} == plainly
+
+
+def test_a_line_that_docker_cut_is_one_line(tmp_path: Path) -> None:
+    parts = (FAULT[:70], FAULT[70:90], FAULT[90:] + "\n", "next\n")
+    content = "\n".join(json.dumps({"log": part, "stream": "stderr"}) for part in parts)
+    assert (Topic.FAULT_ADDRESS, "0x7f1c5d200000", 3) in summary(read(tmp_path, content.encode()))
+
+
+@pytest.mark.parametrize(
+    "line", ['{"log": 5, "stream": "x"}', '{"MESSAGE": [300]}', "{" * 5000, '{"other": "x"}', "{", "{}", "[1]"]
+)
+def test_a_line_that_only_looks_like_a_record_is_read_as_it_stands(tmp_path: Path, line: str) -> None:
+    facts = read(tmp_path, f"{line}\n{FAULT}".encode())
+    assert (facts.lines, facts.value(Topic.FAULT_ADDRESS)) == (2, "0x7f1c5d200000")
+
+
+@pytest.mark.parametrize(
+    "name", ["aiter::mla_a8w8_qh16_ps", "void aiter::mla_a8w8_qh16_ps(KernelArgs)", "_ZN5aiter16mla_a8w8_qh16_psE"]
+)
+def test_a_kernel_is_the_same_mangled_or_not(tmp_path: Path, name: str) -> None:
+    found = read(tmp_path, f"Kernel Name: {name}\n".encode()).value(Topic.FAULTING_KERNEL)
+    assert found is not None
+    assert plain(found) == "mla_a8w8_qh16_ps"
+
+
+def test_a_fault_line_that_is_cut_at_either_end_is_one(tmp_path: Path) -> None:
+    assert read(tmp_path, FAULT[10:].encode()).value(Topic.FAULT_ADDRESS) == "0x7f1c5d200000"
+    assert read(tmp_path, FAULT[:45].encode()).value(Topic.FAULT_REASON) == "not in the line"
 
 
 def test_a_folded_line_says_all_that_it_holds(tmp_path: Path) -> None:
