@@ -80,6 +80,10 @@ def backends_of(evidence: LogEvidence) -> tuple[tuple[str, int], ...]:
     return (*sorted(rated, key=lambda each: -each[1]), ("direct", -1 if evidence.framework else 0))
 
 
+REPEATED_TO = 16
+"""Heads that sglang (num_head_padded) and vLLM (AiterMLAHelper._AITER_MIN_MLA_HEADS) make of fewer, mostly."""
+
+
 def candidates(evidence: LogEvidence, kernel: NamedKernel | None, release: str) -> Iterator[Candidate]:
     """Cases of one release, the likeliest first. kernel: named by the log, None where none is."""
     batches = evidence.batches or BATCHES
@@ -102,7 +106,7 @@ def _shapes(
     if not keys:
         pairs = [(q, kv) for q, kv in pairs if evidence.kv_dtype in (None, kv) and evidence.q_dtype in (None, q)]
     ratios = [key.gqa_ratio for key in keys if key.gqa_ratio]
-    heads = [evidence.heads] if evidence.heads is not None else [*dict.fromkeys([*ratios, *HEADS])]
+    heads = _heads(evidence) or [*dict.fromkeys([*ratios, *HEADS])]
     queries = {key.max_seqlen_q for key in keys}
     rows = (
         [evidence.rows]
@@ -116,6 +120,13 @@ def _shapes(
     if queries == {1} and evidence.rows is None:
         rows = [1, 2]
     return archs, [n for n in heads if 1 <= n <= 128], pairs, rows
+
+
+def _heads(evidence: LogEvidence) -> list[int]:
+    """Of a rank, by the log: as the model has them, or as a framework repeats fewer than the kernels' usual 16; [] not said."""
+    if evidence.heads is None:
+        return []
+    return [evidence.heads, REPEATED_TO] if evidence.framework and evidence.heads < REPEATED_TO else [evidence.heads]
 
 
 def _is_pair(q: str, kv: str, pair: tuple[DType, DType]) -> bool:
@@ -211,7 +222,7 @@ def agrees(case: Case, evidence: LogEvidence) -> bool:
     )
     if any(said is not None and said != has for said, has in wanted):
         return False
-    if evidence.heads is not None and case.num_head != evidence.heads:
+    if evidence.heads is not None and case.num_head not in _heads(evidence):
         return False
     if evidence.rows is not None and case.max_seqlen_q not in ((evidence.rows, 1) if evidence.framework else (evidence.rows,)):
         return False
