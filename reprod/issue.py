@@ -32,7 +32,7 @@ class Context(Protocol):
 
     @property
     def project(self) -> str:
-        """Version of aiterfuzz."""
+        """The version of aiterfuzz."""
 
     @property
     def rules(self) -> str:
@@ -40,7 +40,7 @@ class Context(Protocol):
 
     @property
     def python(self) -> str:
-        """Version of Python."""
+        """The version of Python."""
 
     @property
     def versions(self) -> Mapping[str, str]:

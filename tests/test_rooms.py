@@ -284,3 +284,23 @@ def test_one_path_judges() -> None:
 def test_what_is_done_in_one_place(what: str, places: dict[str, int]) -> None:
     """A release's abilities are asked for, not its name; one JUnit writer; one reader of a process' memory."""
     assert {module: len(lines) for module, lines in lines_with(what).items()} == places
+
+
+def short_docstrings(tree: ast.AST) -> list[str]:
+    """Names of what the outside may use whose docstring is no sentence: under four words."""
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+        for text in (ast.get_docstring(node),)
+        if text is not None and len(text.split()) < 4
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_docstrings_are_sentences(path: Path) -> None:
+    assert short_docstrings(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+def test_a_docstring_that_is_no_sentence_is_seen() -> None:
+    assert short_docstrings(ast.parse('def f():\n    """As above."""\nclass A:\n    """The way back to text."""\n')) == ["f"]

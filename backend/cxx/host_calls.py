@@ -45,7 +45,7 @@ class HostCalls(HostValues):
         self._classes: dict[int, tuple[str, Record]] = {}
 
     def statement(self, node: Node) -> None:
-        """Writes one statement."""
+        """Writes one statement of the lowered function."""
         raise NotImplementedError
 
     def function(self, declaration: Declaration, bound: dict[str, Any]) -> tuple[str, Any]:

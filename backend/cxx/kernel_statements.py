@@ -216,7 +216,7 @@ class KernelStatements(KernelCalls):
     # Statements
 
     def statement(self, node: Node) -> None:
-        """Lowers one statement."""
+        """Lowers one statement of a kernel."""
         method = getattr(self, f"_{node.type}", None)
         if method is None:
             raise self.unknown(node, f"the statement ({node.type})")

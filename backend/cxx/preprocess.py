@@ -83,7 +83,7 @@ class _Preprocessor:
 
     @property
     def line(self) -> int:
-        """Where it is."""
+        """Where it is, a line of its file."""
         return self._line
 
     def run(self, text: str) -> str:

@@ -18,7 +18,7 @@ fault fits that could not be run here; 2 for wrong usage."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "diagnose",
         help="say what a log of a crash tells: kernel, cause, shrunk case, script",

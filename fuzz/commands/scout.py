@@ -21,7 +21,7 @@ that was asked for did not run."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declares the command."""
+    """Declares the command and its flags."""
     command = commands.add_parser(
         "scout",
         help="judge a new AITER by what a backend sends it",

@@ -85,7 +85,7 @@ class ChangeRun:
     not_run: tuple[str, ...]
 
     def says(self) -> str:
-        """One line."""
+        """One line on the changed lines."""
         if not self.lines and not self.idle:
             return "no line with code is changed, beside lines that are gone"
         left = f"; not run: {listed(self.not_run)}" if self.not_run else ""
@@ -125,7 +125,7 @@ def _in_words(name: str, lines: list[int]) -> str:
 
 
 def _ranges(lines: list[int]) -> Iterator[str]:
-    """12-15, 20."""
+    """Lines as people write them: 12-15, 20."""
     start = last = lines[0]
     for line in [*lines[1:], None]:
         if line is not None and line == last + 1:
@@ -137,5 +137,5 @@ def _ranges(lines: list[int]) -> Iterator[str]:
 
 
 def _short(name: str) -> str:
-    """Without its class."""
+    """A function's name without its class."""
     return name.rpartition(".")[2]

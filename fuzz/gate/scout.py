@@ -112,7 +112,7 @@ class ScoutedCommit:
         return tuple(dict.fromkeys(f"{fault.signature} ({fault.shape.tensors})" for fault in self.found.blamed))
 
     def cells(self) -> tuple[object, ...]:
-        """For a table."""
+        """The commit's row of the table, under RANGE_HEADER."""
         open_ = len(self.found.verdict.open_questions)
         says = self.found.verdict.conclusion.value + (f", {open_} open" if open_ else "")
         mended = len({fault.signature for fault in self.found.mended})
@@ -134,7 +134,7 @@ def telling(scouted: Sequence[ScoutedCommit]) -> ScoutedCommit:
 
 
 def plain_range(scouted: Sequence[ScoutedCommit]) -> list[dict[str, object]]:
-    """Plain data."""
+    """The commits as plain data, for gate.json."""
     return [
         {
             "commit": each.commit.name,

@@ -79,7 +79,7 @@ class LogFact:
 
     @property
     def where(self) -> str:
-        """`FILE:LINE`."""
+        """The place as `FILE:LINE`."""
         return f"{self.file}:{self.line}"
 
 

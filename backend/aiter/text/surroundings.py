@@ -203,7 +203,7 @@ class DeviceProperties:
 
 
 class StringStream:
-    """std::stringstream, written to."""
+    """A std::stringstream that is written to."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -214,7 +214,7 @@ class StringStream:
         return self
 
     def str(self) -> str:
-        """What was written."""
+        """What was written so far."""
         return self._text
 
 

@@ -83,7 +83,7 @@ class ConvertEight(IntEnum):
 
 
 class ConvertDouble(IntEnum):
-    """fp64 to one dword."""
+    """Conversions of fp64 to one dword."""
 
     V_CVT_F32_F64 = 0
     V_CVT_I32_F64 = auto()
@@ -91,7 +91,7 @@ class ConvertDouble(IntEnum):
 
 
 class ConvertPair(IntEnum):
-    """8-bit floats to two fp32."""
+    """Conversions of two 8-bit floats to two fp32."""
 
     V_CVT_PK_F32_FP8 = 0
     V_CVT_PK_F32_BF8 = auto()
@@ -100,7 +100,7 @@ class ConvertPair(IntEnum):
 
 
 class ConvertToDouble(IntEnum):
-    """One dword to fp64."""
+    """Conversions of one dword to fp64."""
 
     V_CVT_F64_F32 = 0
     V_CVT_F64_I32 = auto()
@@ -198,7 +198,7 @@ def half_to_zero(value: Any) -> int:
 
 @handler
 def convert(wave: int, record: int, context: int) -> None:
-    """Instructions of `Convert`."""
+    """Runs the instructions of `Convert`."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, floats, signed = rows_of(wave), float_rows_of(wave), signed_rows_of(wave)
@@ -264,7 +264,7 @@ def plain_lane(opcode: int, x: Any, y: Any, keep: Any, saturate: bool) -> int:
 
 @handler
 def convert_double(wave: int, record: int, context: int) -> None:
-    """Instructions of `ConvertDouble`."""
+    """Runs the instructions of `ConvertDouble`."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_pair(wave, fields[at.SOURCE_0], 0)
     for lane in range(at.LANES):
@@ -274,7 +274,7 @@ def convert_double(wave: int, record: int, context: int) -> None:
 
 @inlined
 def from_double_lane(opcode: int, value: Any) -> Any:
-    """fp64 to one dword."""
+    """The dword that one fp64 is converted to."""
     if opcode == ConvertDouble.V_CVT_F32_F64:
         return float_bits(np.float32(value))
     if opcode == ConvertDouble.V_CVT_I32_F64:
@@ -284,7 +284,7 @@ def from_double_lane(opcode: int, value: Any) -> Any:
 
 @handler
 def convert_to_double(wave: int, record: int, context: int) -> None:
-    """Instructions of `ConvertToDouble`."""
+    """Runs the instructions of `ConvertToDouble`."""
     fields, rows, floats, signed = record_of(record), rows_of(wave), float_rows_of(wave), signed_rows_of(wave)
     opcode = fields[at.OPCODE]
     a = source_row(wave, fields[at.SOURCE_0], 0)
@@ -376,7 +376,7 @@ def widened_lane(x: int, scale: Any, e5m2: bool, to_bf16: bool, saturate: bool) 
 
 @handler
 def convert_pair(wave: int, record: int, context: int) -> None:
-    """Instructions of `ConvertPair`."""
+    """Runs the instructions of `ConvertPair`."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, floats = rows_of(wave), float_rows_of(wave)

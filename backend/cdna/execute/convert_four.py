@@ -44,7 +44,7 @@ class FromFour(IntEnum):
 
 
 class FromFourPair(IntEnum):
-    """Two fp32."""
+    """Two 4-bit floats of one byte as two fp32."""
 
     V_CVT_SCALEF32_PK_F32_FP4 = 0
 

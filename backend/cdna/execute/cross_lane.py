@@ -36,7 +36,7 @@ def first_lane(mask: Any) -> int:
 
 @inlined
 def swap(rows: Any, row_a: int, lane_a: int, row_b: int, lane_b: int) -> None:
-    """Exchange two lanes."""
+    """Exchange the data of two lanes."""
     kept = rows[row_a, lane_a]
     rows[row_a, lane_a] = rows[row_b, lane_b]
     rows[row_b, lane_b] = kept

@@ -27,7 +27,7 @@ from backend.cdna.execute.lanes import (
 )
 from backend.cdna.execute.native import handler, inlined
 from backend.cdna.execute.races import note_lds_read, note_lds_write
-from backend.cdna.execute.transfer import access_bytes, load_lanes, redirect, store_lanes
+from backend.cdna.execute.transfer import access_bytes, load_lanes, private_address, redirect, store_lanes
 
 ONE = np.uint64(1)
 HIGH = np.uint64(32)
@@ -69,8 +69,6 @@ def place_in_apertures(wave: int, record: int, context_address: int, lanes: Any,
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
     host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
-    private = context[at.CTX_SCRATCH_BYTES]
-    mine = context[at.CTX_SCRATCH] + np.int64(scalars[at.WAVE_INDEX]) * at.LANES * private
     in_lds, in_private = np.uint64(0), np.uint64(0)
     for lane in range(at.LANES):
         bit = ONE << np.uint64(lane)
@@ -78,7 +76,7 @@ def place_in_apertures(wave: int, record: int, context_address: int, lanes: Any,
             continue
         place = np.int64(addresses[lane] & np.uint64(0xFFFF_FFFF))
         if np.int64(addresses[lane] >> HIGH) == PRIVATE:
-            host[lane] = np.uint64(mine + lane * private + place)
+            host[lane] = private_address(context, scalars, lane, place)
             in_private |= bit
         elif place + size <= context[at.CTX_LDS_BYTES]:
             host[lane] = np.uint64(context[at.CTX_LDS] + place)

@@ -108,13 +108,13 @@ def smaller(a: Any, b: Any, ieee: bool) -> Any:
 
 @inlined
 def ieee_mode(scalars: Any) -> bool:
-    """MODE.IEEE."""
+    """Whether the IEEE bit of MODE is set."""
     return (scalars[at.MODE] >> np.uint32(IEEE_BIT)) & np.uint32(1) != np.uint32(0)
 
 
 @inlined
 def larger_double(x: Any, y: Any, ieee: bool) -> Any:
-    """`larger` of float64."""
+    """What `larger` gives, of two float64."""
     if ieee and (double_signals(x) or double_signals(y)):
         return quieted_double(x if double_signals(x) else y)
     if x == y:
@@ -126,7 +126,7 @@ def larger_double(x: Any, y: Any, ieee: bool) -> Any:
 
 @inlined
 def smaller_double(x: Any, y: Any, ieee: bool) -> Any:
-    """`smaller` of float64."""
+    """What `smaller` gives, of two float64."""
     if ieee and (double_signals(x) or double_signals(y)):
         return quieted_double(x if double_signals(x) else y)
     if x == y:

@@ -36,6 +36,7 @@ from backend.cdna.execute.transfer import (
     access_bytes,
     deliver,
     load_lanes,
+    private_address,
     redirect,
     redirect_lanes,
     store_lanes,
@@ -360,7 +361,6 @@ def scratch_access(wave: int, record: int, context_address: int) -> None:
     host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
     width, count = fields[at.OPCODE] & 15, fields[at.COUNT] & 0xFF
     size, limit = access_bytes(width, count), context[at.CTX_SCRATCH_BYTES]
-    mine = context[at.CTX_SCRATCH] + np.int64(scalars[at.WAVE_INDEX]) * at.LANES * limit
     base = np.int64(fields[at.IMMEDIATE])
     if fields[at.SOURCE_1] >= 0:
         base += np.int64(scalars[fields[at.SOURCE_1]])
@@ -370,7 +370,7 @@ def scratch_access(wave: int, record: int, context_address: int) -> None:
             context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
             scalars[at.STATUS] = at.STATUS_UNMODELLED
             return
-        host[lane] = np.uint64(mine + lane * limit + offset)
+        host[lane] = private_address(context, scalars, lane, offset)
     if fields[at.OPCODE] >> 4 == Direction.STORE:
         redirect(context, exec_mask, context[at.CTX_SINK_BLOCK])
         store_lanes(wave, context, width, count, fields[at.DESTINATION])

@@ -29,7 +29,7 @@ FP16_OVERFLOW_BIT = 23  # MODE
 
 
 class Half(IntEnum):
-    """fp16 arithmetic."""
+    """Arithmetic on one fp16 number, up to three sources."""
 
     V_ADD_F16 = 0
     V_SUB_F16 = auto()
@@ -83,7 +83,7 @@ def double_to_half(value: Any, saturate: bool) -> int:
 
 @inlined
 def half_overflow_saturates(scalars: Any) -> bool:
-    """MODE.FP16_OVFL."""
+    """Whether the FP16_OVFL bit of MODE is set."""
     return (scalars[at.MODE] >> np.uint32(FP16_OVERFLOW_BIT)) & np.uint32(1) != np.uint32(0)
 
 

@@ -25,55 +25,55 @@ ALL_LANES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 @inlined
 def scalars_of(wave: int) -> Any:
-    """uint32 [SCALARS]."""
+    """The wave's scalar registers and state, uint32 [SCALARS]."""
     return view_u32(wave, (at.SCALARS,))
 
 
 @inlined
 def rows_of(wave: int) -> Any:
-    """uint32 [ROWS, 64]."""
+    """The wave's vector registers, uint32 [ROWS, 64]."""
     return view_u32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def signed_rows_of(wave: int) -> Any:
-    """The rows as int32."""
+    """The wave's vector registers as int32."""
     return view_i32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def float_rows_of(wave: int) -> Any:
-    """The rows as float32."""
+    """The wave's vector registers as float32."""
     return view_f32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def record_of(record: int) -> Any:
-    """int32 [RECORD_WORDS]."""
+    """The words of an encoded instruction, int32 [RECORD_WORDS]."""
     return view_i32(record, (at.RECORD_WORDS,))
 
 
 @inlined
 def context_of(context: int) -> Any:
-    """int64 [CONTEXT_WORDS]."""
+    """The words of a context, int64 [CONTEXT_WORDS]."""
     return view_i64(context, (at.CONTEXT_WORDS,))
 
 
 @inlined
 def words_at(address: int, count: int) -> Any:
-    """int64 [count]."""
+    """The words at an address, int64 [count]."""
     return view_i64(address, (count,))
 
 
 @inlined
 def unsigned_words_at(address: int, count: int) -> Any:
-    """uint64 [count]."""
+    """The words at an address, uint64 [count]."""
     return view_u64(address, (count,))
 
 
 @inlined
 def bytes_at(address: int, count: int) -> Any:
-    """uint8 [count]."""
+    """The bytes at an address, uint8 [count]."""
     return view_u8(address, (count,))
 
 

@@ -89,7 +89,7 @@ def small_float(code: int, exponent_bits: int, fraction_bits: int, bias: int) ->
 
 @inlined
 def fp4_value(code: int) -> Any:
-    """e2m1."""
+    """The value of a 4-bit float (e2m1)."""
     return small_float(code, 2, 1, 1)
 
 

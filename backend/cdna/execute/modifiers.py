@@ -139,7 +139,7 @@ def spread(wave: int, code: int, slot: int, dwords: int) -> None:
 
 @inlined
 def copy_rows(rows: Any, target: int, source: int, count: int) -> None:
-    """Copy whole rows."""
+    """Copy whole vector registers, all lanes."""
     for index in range(count):
         for lane in range(at.LANES):
             rows[target + index, lane] = rows[source + index, lane]

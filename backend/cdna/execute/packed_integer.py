@@ -17,7 +17,7 @@ R = at.RESULT_ROWS
 
 
 class PackedInteger(IntEnum):
-    """Signed ones first."""
+    """Arithmetic on both 16-bit halves of a dword."""
 
     V_PK_MAD_I16 = 0
     V_PK_ADD_I16 = auto()
@@ -36,9 +36,22 @@ class PackedInteger(IntEnum):
 
 
 @inlined
+def is_signed(opcode: int) -> bool:
+    """Whether an instruction of `PackedInteger` takes its sources for signed numbers."""
+    return (
+        opcode == PackedInteger.V_PK_MAD_I16
+        or opcode == PackedInteger.V_PK_ADD_I16
+        or opcode == PackedInteger.V_PK_SUB_I16
+        or opcode == PackedInteger.V_PK_MAX_I16
+        or opcode == PackedInteger.V_PK_MIN_I16
+        or opcode == PackedInteger.V_PK_ASHRREV_I16
+    )
+
+
+@inlined
 def packed_integer_part(opcode: int, x: int, y: int, z: int, saturates: bool) -> int:
     """One half: 16 bits of each source, and of the result."""
-    signed = opcode <= PackedInteger.V_PK_ASHRREV_I16
+    signed = is_signed(opcode)
     if signed:
         x, y, z = (x ^ 0x8000) - 0x8000, (y ^ 0x8000) - 0x8000, (z ^ 0x8000) - 0x8000
     if opcode == PackedInteger.V_PK_ADD_I16 or opcode == PackedInteger.V_PK_ADD_U16:

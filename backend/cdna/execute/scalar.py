@@ -16,7 +16,7 @@ from backend.cdna.execute.native import handler, inlined
 
 
 class Plain(IntEnum):
-    """SCC stays as it is."""
+    """Instructions that leave SCC as it is."""
 
     S_MOV_B32 = 0
     S_CMOV_B32 = auto()
@@ -40,7 +40,7 @@ class Plain(IntEnum):
 
 
 class Arithmetic(IntEnum):
-    """SCC is a carry, an overflow or the choice made."""
+    """Instructions whose SCC is a carry, an overflow or the choice made."""
 
     S_ADD_U32 = 0
     S_SUB_U32 = auto()
@@ -59,7 +59,7 @@ class Arithmetic(IntEnum):
 
 
 class Logic(IntEnum):
-    """SCC is "the result is not zero"."""
+    """Instructions whose SCC is "the result is not zero"."""
 
     S_AND_B32 = 0
     S_OR_B32 = auto()
@@ -84,7 +84,7 @@ class Logic(IntEnum):
 
 
 class Compare(IntEnum):
-    """SCC is the result."""
+    """Instructions whose only result is SCC."""
 
     S_CMP_EQ_I32 = 0
     S_CMP_LG_I32 = auto()
@@ -103,7 +103,7 @@ class Compare(IntEnum):
 
 
 class State(IntEnum):
-    """State that changes what later instructions do."""
+    """Instructions that set state which changes what later ones do."""
 
     S_GETREG_B32 = 0
     S_SETREG_B32 = auto()
@@ -388,7 +388,7 @@ def operands(wave: int, record: int) -> tuple[int, int, int, int]:
 
 @handler
 def scalar_plain(wave: int, record: int, context: int) -> None:
-    """Instructions of `Plain`."""
+    """Runs the instructions of `Plain`."""
     scalars, fields = scalars_of(wave), record_of(record)
     opcode, destination = fields[at.OPCODE], fields[at.DESTINATION]
     a, b, x, y = operands(wave, record)
@@ -405,7 +405,7 @@ def scalar_plain(wave: int, record: int, context: int) -> None:
 
 @handler
 def scalar_arithmetic(wave: int, record: int, context: int) -> None:
-    """Instructions of `Arithmetic`."""
+    """Runs the instructions of `Arithmetic`."""
     scalars, fields = scalars_of(wave), record_of(record)
     a, b, x, y = operands(wave, record)
     scalars[fields[at.DESTINATION]] = np.uint32(arithmetic(scalars, fields[at.OPCODE], a, b, x, y))
@@ -413,7 +413,7 @@ def scalar_arithmetic(wave: int, record: int, context: int) -> None:
 
 @handler
 def scalar_logic(wave: int, record: int, context: int) -> None:
-    """Instructions of `Logic`."""
+    """Runs the instructions of `Logic`."""
     scalars, fields = scalars_of(wave), record_of(record)
     a, b, x, y = operands(wave, record)
     scalars[fields[at.DESTINATION]] = np.uint32(logic(scalars, fields[at.OPCODE], a, b, x, y))
@@ -421,7 +421,7 @@ def scalar_logic(wave: int, record: int, context: int) -> None:
 
 @handler
 def scalar_compare(wave: int, record: int, context: int) -> None:
-    """Instructions of `Compare`."""
+    """Runs the instructions of `Compare`."""
     a, b, x, y = operands(wave, record)
     scalars_of(wave)[at.SCC] = np.uint32(1 if compare(record_of(record)[at.OPCODE], a, b, x, y) else 0)
 

@@ -14,7 +14,7 @@ from backend.cdna.execute.scalar import count_ones, leading_zeros, lowest_one, q
 
 
 class Plain64(IntEnum):
-    """SCC stays as it is."""
+    """Instructions of 64 bits that leave SCC as it is."""
 
     S_MOV_B64 = 0
     S_CMOV_B64 = auto()
@@ -31,7 +31,7 @@ class Plain64(IntEnum):
 
 
 class Logic64(IntEnum):
-    """SCC is "the result is not zero"."""
+    """Instructions of 64 bits whose SCC is "the result is not zero"."""
 
     S_NOT_B64 = 0
     S_AND_B64 = auto()
@@ -59,7 +59,7 @@ class Count64(IntEnum):
 
 
 class Compare64(IntEnum):
-    """SCC is the result."""
+    """Comparisons of 64 bits, whose only result is SCC."""
 
     S_CMP_EQ_U64 = 0
     S_CMP_LG_U64 = auto()
@@ -160,7 +160,7 @@ def operands64(wave: int, record: int) -> tuple[Any, Any]:
 
 @handler
 def scalar_logic64(wave: int, record: int, context: int) -> None:
-    """Instructions of `Logic64`."""
+    """Runs the instructions of `Logic64`."""
     scalars, fields = scalars_of(wave), record_of(record)
     a, b = operands64(wave, record)
     result = logic64(fields[at.OPCODE], a, b)
@@ -170,7 +170,7 @@ def scalar_logic64(wave: int, record: int, context: int) -> None:
 
 @handler
 def scalar_exec64(wave: int, record: int, context: int) -> None:
-    """Instructions of `Exec64`."""
+    """Runs the instructions of `Exec64`."""
     scalars, fields = scalars_of(wave), record_of(record)
     opcode = fields[at.OPCODE]
     a, _ = operands64(wave, record)
@@ -184,7 +184,7 @@ def scalar_exec64(wave: int, record: int, context: int) -> None:
 
 @handler
 def scalar_count64(wave: int, record: int, context: int) -> None:
-    """Instructions of `Count64`."""
+    """Runs the instructions of `Count64`."""
     scalars, fields = scalars_of(wave), record_of(record)
     a, _ = operands64(wave, record)
     count = count_ones(a if fields[at.OPCODE] == Count64.S_BCNT1_I32_B64 else ~a)
@@ -194,7 +194,7 @@ def scalar_count64(wave: int, record: int, context: int) -> None:
 
 @handler
 def scalar_compare64(wave: int, record: int, context: int) -> None:
-    """Instructions of `Compare64`."""
+    """Runs the instructions of `Compare64`."""
     opcode = record_of(record)[at.OPCODE]
     a, b = operands64(wave, record)
     bit = (a >> (b & np.uint64(63))) & np.uint64(1)
@@ -209,7 +209,7 @@ def scalar_compare64(wave: int, record: int, context: int) -> None:
 
 @handler
 def scalar_plain64(wave: int, record: int, context: int) -> None:
-    """Instructions of `Plain64`."""
+    """Runs the instructions of `Plain64`."""
     scalars, fields = scalars_of(wave), record_of(record)
     opcode, destination = fields[at.OPCODE], fields[at.DESTINATION]
     a, b = operands64(wave, record)

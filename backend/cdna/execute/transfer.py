@@ -44,9 +44,16 @@ def access_bytes(width: int, dwords: int) -> int:
     """Bytes of one lane's access."""
     if width == Width.DWORDS:
         return 4 * dwords
-    if width >= Width.SHORT_D16 or width == Width.USHORT or width == Width.SSHORT:
+    if width == Width.USHORT or width == Width.SSHORT or width == Width.SHORT_D16 or width == Width.SHORT_D16_HI:
         return 2
     return 1
+
+
+@inlined
+def private_address(context: Any, scalars: Any, lane: int, offset: int) -> Any:
+    """The host address of a byte of a lane's private segment, by its offset there in bytes; the caller holds it within."""
+    segment = np.int64(scalars[at.WAVE_INDEX]) * at.LANES + lane
+    return np.uint64(context[at.CTX_SCRATCH] + segment * context[at.CTX_SCRATCH_BYTES] + offset)
 
 
 @inlined

@@ -34,7 +34,7 @@ NAN64 = np.uint64(0xFFF8_0000_0000_0000).view(np.float64)
 
 
 class Double(IntEnum):
-    """fp64 from one fp64."""
+    """Functions of one fp64 that give an fp64."""
 
     V_TRUNC_F64 = 0
     V_CEIL_F64 = auto()
@@ -109,7 +109,7 @@ def nearest_even(x: Any) -> Any:
 
 @inlined
 def double_function(opcode: int, x: Any) -> Any:
-    """Instructions of `Double`."""
+    """What an instruction of `Double` gives for one lane."""
     if x != x:
         return quieted_double(x)
     if opcode == Double.V_TRUNC_F64:
@@ -135,7 +135,7 @@ def double_function(opcode: int, x: Any) -> Any:
 
 @handler
 def double_unary(wave: int, record: int, context: int) -> None:
-    """Instructions of `Double`."""
+    """Runs the instructions of `Double`."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_pair(wave, fields[at.SOURCE_0], 0)
     for lane in range(at.LANES):
@@ -145,7 +145,7 @@ def double_unary(wave: int, record: int, context: int) -> None:
 
 @handler
 def double_scaled(wave: int, record: int, context: int) -> None:
-    """Instructions of `DoubleScaled`."""
+    """Runs the instructions of `DoubleScaled`."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_pair(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
@@ -185,7 +185,7 @@ def is_denormal64(x: Any) -> bool:
 
 @inlined
 def div_scale64(value: Any, denominator: Any, numerator: Any) -> tuple[Any, bool]:
-    """V_DIV_SCALE_F64 (ISA document)."""
+    """V_DIV_SCALE_F64 (ISA document): as div_scale, in float64."""
     if numerator == 0 or denominator == 0:
         return NAN64, False
     up, down = math.ldexp(value, 128), math.ldexp(value, -128)

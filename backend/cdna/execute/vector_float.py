@@ -62,7 +62,7 @@ from backend.cdna.execute.native import (
 
 
 class VectorFloat(IntEnum):
-    """fp32, up to two sources."""
+    """Instructions on fp32 with up to two sources."""
 
     V_ADD_F32 = 0
     V_SUB_F32 = auto()
@@ -88,7 +88,7 @@ class VectorFloat(IntEnum):
 
 
 class Float3(IntEnum):
-    """fp32, three sources."""
+    """Instructions on fp32 with three sources."""
 
     V_FMA_F32 = 0
     V_MAX3_F32 = auto()
@@ -116,7 +116,7 @@ class FloatPair(IntEnum):
 
 @handler
 def float_alu(wave: int, record: int, context: int) -> None:
-    """Instructions of `VectorFloat`."""
+    """Runs the instructions of `VectorFloat`."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = float_rows_of(wave)
@@ -266,7 +266,7 @@ def ternary_float_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
 
 @handler
 def float_pair(wave: int, record: int, context: int) -> None:
-    """Instructions of `FloatPair`."""
+    """Runs the instructions of `FloatPair`."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = float_rows_of(wave)

@@ -68,7 +68,7 @@ class Bits(IntEnum):
 
 
 class Short(IntEnum):
-    """16-bit arithmetic."""
+    """Arithmetic on 16-bit integers, up to two sources."""
 
     V_ADD_U16 = 0
     V_SUB_U16 = auto()
@@ -121,7 +121,7 @@ def signed24(value: Any) -> int:
 
 @inlined
 def low_half(value: Any) -> int:
-    """The lowest 16 bits."""
+    """The lowest 16 bits, unsigned."""
     return np.int64(value) & 0xFFFF
 
 
@@ -133,7 +133,7 @@ def signed_half(value: Any) -> int:
 
 @handler
 def vector_alu(wave: int, record: int, context: int) -> None:
-    """Instructions of `Vector`."""
+    """Runs the instructions of `Vector`."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, signed = rows_of(wave), signed_rows_of(wave)
@@ -215,7 +215,7 @@ def vector_alu(wave: int, record: int, context: int) -> None:
 
 @handler
 def vector_bits(wave: int, record: int, context: int) -> None:
-    """Instructions of `Bits`."""
+    """Runs the instructions of `Bits`."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
@@ -226,7 +226,7 @@ def vector_bits(wave: int, record: int, context: int) -> None:
 
 @handler
 def vector_short(wave: int, record: int, context: int) -> None:
-    """Instructions of `Short`."""
+    """Runs the instructions of `Short`."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)

@@ -60,7 +60,7 @@ class HalfFunction(IntEnum):
 
 
 class Half3(IntEnum):
-    """fp16 from three fp16."""
+    """Instructions on fp16 with three sources."""
 
     V_MIN3_F16 = 0
     V_MAX3_F16 = auto()
@@ -195,7 +195,7 @@ def half_function_lane(opcode: int, x: Any, saturate: bool) -> int:
 
 @handler
 def half_function(wave: int, record: int, context: int) -> None:
-    """Instructions of `HalfFunction`."""
+    """Runs the instructions of `HalfFunction`."""
     fields, rows = record_of(record), rows_of(wave)
     saturate = half_overflow_saturates(scalars_of(wave))
     a = source_row(wave, fields[at.SOURCE_0], 0)
@@ -207,7 +207,7 @@ def half_function(wave: int, record: int, context: int) -> None:
 
 @inlined
 def half_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
-    """V_DIV_FIXUP_F16 (ISA document)."""
+    """V_DIV_FIXUP_F16 (ISA document): as div_fixup, of fp16."""
     if numerator != numerator:
         return numerator
     if denominator != denominator:
@@ -239,7 +239,7 @@ def half3_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
 
 @handler
 def half3(wave: int, record: int, context: int) -> None:
-    """Instructions of `Half3`."""
+    """Runs the instructions of `Half3`."""
     fields, rows = record_of(record), rows_of(wave)
     ieee = ieee_mode(scalars_of(wave))
     a = source_row(wave, fields[at.SOURCE_0], 0)
@@ -373,7 +373,7 @@ def saturated(opcode: int, x: int, y: int) -> int:
 
 @handler
 def saturating(wave: int, record: int, context: int) -> None:
-    """Instructions of `Saturating`."""
+    """Runs the instructions of `Saturating`."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
@@ -384,7 +384,7 @@ def saturating(wave: int, record: int, context: int) -> None:
 
 @inlined
 def packing_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
-    """Instructions of `Packing`."""
+    """What an instruction of `Packing` gives for one lane."""
     if opcode == Packing.V_CVT_PK_I16_I32:
         a, b = np.int64(np.int32(x)), np.int64(np.int32(y))
         low, high = clipped(a, -32768, 32767) & 0xFFFF, clipped(b, -32768, 32767) & 0xFFFF
@@ -406,7 +406,7 @@ def packing_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
 
 @handler
 def packing(wave: int, record: int, context: int) -> None:
-    """Instructions of `Packing`."""
+    """Runs the instructions of `Packing`."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_row(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)

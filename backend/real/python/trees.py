@@ -88,7 +88,7 @@ class FolderTree:
         return None
 
     def contents(self, package: str) -> dict[str, str]:
-        """Of the files as they lie there."""
+        """Ids of the files as they lie there."""
         files = [file for file in (self.root / package).rglob("*.py") if file.is_file()]
         return {file.relative_to(self.root).as_posix(): blob_id(file.read_bytes()) for file in files}
 
@@ -122,7 +122,7 @@ class WheelTree:
         return None
 
     def contents(self, package: str) -> dict[str, str]:
-        """Of its members."""
+        """Ids of the archive's members."""
         names = [name for name in self._names if name.startswith(f"{package}/")]
         return {name: blob_id(self._archive.read(name)) for name in names}
 
@@ -188,7 +188,7 @@ class GitTree:
         return None if content is None else content.decode("utf-8", "replace")
 
     def contents(self, package: str) -> dict[str, str]:
-        """As the commit lists them."""
+        """Ids as the commit lists them."""
         return {name: self._ids[name] for name in self._names if name.startswith(f"{package}/")}
 
 

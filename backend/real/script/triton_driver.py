@@ -65,7 +65,7 @@ class TritonDriver:
         return GPUTarget("hip", self._arch.value, WAVE)
 
     def get_current_device(self) -> int:
-        """The first one."""
+        """The first device, which is the only one."""
         return 0
 
     def set_current_device(self, device: int) -> None:
@@ -94,7 +94,7 @@ class TritonDriver:
         return torch.cuda
 
     def get_benchmarker(self) -> Callable[..., Any]:
-        """See `benchmarked`."""
+        """The function that Triton measures a kernel with."""
         return benchmarked
 
     def get_empty_cache_for_benchmark(self) -> Any:
@@ -104,7 +104,7 @@ class TritonDriver:
         return torch.empty(1, dtype=torch.int, device="cuda")
 
     def clear_cache(self, cache: Any) -> None:
-        """Nothing to clear."""
+        """Does nothing: there is no cache of a GPU."""
 
     def map_python_to_cpp_type(self, ty: str) -> str:
         """As Triton's AMD backend does it."""
