@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 
 if TYPE_CHECKING:  # whoever reads of violations needs no planners
     from backend.call import Call

@@ -16,7 +16,7 @@ from backend.aiter.codefiles import CodeSource
 from backend.call import Call
 from backend.case import Case
 from backend.checks.check import check
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.kinds import device_kind
 from backend.devices.registry import Device

@@ -167,9 +167,9 @@ class CorpusEntry:
     life: LifeOfFind | None = None
 
     @property
-    def told(self) -> str:
+    def titled(self) -> str:
         """The title, and how a find of our own stands upstream, where anybody there knows of it."""
-        return f"{self.title} ({self.life.told})" if self.life is not None and self.life.is_upstream else self.title
+        return f"{self.title} ({self.life.standing})" if self.life is not None and self.life.is_upstream else self.title
 
     def sides(self) -> Iterator[tuple[str, Side]]:
         """All sides with where they stand in the file, the faulty ones first."""

@@ -238,7 +238,7 @@ def _additional(outcome: Outcome, evidence: Evidence, context: Context) -> list[
     device = outcome.observation.device if outcome.observation is not None else context.device
     lines = [f"Found by aiterfuzz {context.project} on device {device}, code objects: {_source(context)}."]
     if evidence.known is not None:
-        lines.append(f"Known to it as {evidence.known.told}.")
+        lines.append(f"Known to it as {evidence.known.titled}.")
     lines += [f"Note: {warning.replace(context.source or _source(context), _source(context))}." for warning in context.warnings]
     return [f"* {line}" for line in lines]
 
@@ -254,7 +254,7 @@ def made_by_lines(outcome: Outcome, evidence: Evidence, context: Context) -> lis
     unused = {"amd-aiter"} if context.source is not None and not context.source.startswith("amd-aiter") else set()
     versions = ", ".join(f"{name} {version}" for name, version in sorted(context.versions.items()) if name not in unused)
     seed = "unknown" if evidence.seed is None else evidence.seed
-    known = "in no entry of the corpus" if evidence.known is None else evidence.known.told
+    known = "in no entry of the corpus" if evidence.known is None else evidence.known.titled
     return [
         "",
         f"known: {known}",

@@ -56,4 +56,4 @@ def _is_known_at(entry: CorpusEntry, case: Case) -> bool:
 def _reference_of(entry: CorpusEntry) -> KnownReference:
     """A find of our own that was filed has its issue for a reference, before any other."""
     filed = (entry.life.issue,) if entry.life is not None and entry.life.issue else ()
-    return KnownReference(entry.id, entry.told, tuple(dict.fromkeys((*filed, *entry.references))))
+    return KnownReference(entry.id, entry.titled, tuple(dict.fromkeys((*filed, *entry.references))))

@@ -37,7 +37,7 @@ class LifeOfFind:
     release: str = ""
 
     @property
-    def told(self) -> str:
+    def standing(self) -> str:
         """In a few words: "filed as ROCm/aiter#1", "mended by 1234abc"."""
         parts = [self.stage.value]
         if self.issue:

@@ -19,7 +19,7 @@ from backend.findings import Finding
 from backend.git import git
 from backend.outcome import Outcome
 from backend.path import Path
-from backend.serving.pins import Pin, pins
+from backend.serving.frameworks import Pin, pins
 from reprod.corpus import CorpusEntry, Expected, OpenPaths, ReplayStatus, Side, replay
 from reprod.text import markdown_table, table
 

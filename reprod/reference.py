@@ -14,7 +14,7 @@ class KnownReference:
     references: tuple[str, ...]
 
     @property
-    def told(self) -> str:
+    def titled(self) -> str:
         """The entry with its title and its public references."""
         return f"{self.entry}, {self.title}: {', '.join(self.references) or NO_REFERENCE}"
 

@@ -28,8 +28,7 @@ from backend.codec import from_plain, to_plain
 from backend.errors import UsageError
 from backend.git import folders_of
 from backend.real.script import start
-from backend.real.script.options import Options
-from backend.real.script.report import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, ScriptReport, SeenFinding
+from backend.real.script.messages import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, Options, ScriptReport, SeenFinding
 from backend.real.script.simulated import VARIABLE
 
 DEFAULT_LIMITS = Limits(seconds=600.0, memory=8 << 30)

@@ -25,8 +25,6 @@ GPU."""
 DEFAULT_POISON = 0xFF
 """Repeated it is NaN as fp8, bf16 and fp32 and -1 as an index: whatever is made of it shows."""
 
-SECOND_POISON = 0x5A
-
 
 @dataclass(frozen=True, slots=True)
 class Paging:
@@ -290,7 +288,6 @@ class RegionTable:
     regions: tuple[Region, ...]
     touched_read: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     touched_write: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    touch_bytes: dict[str, int] = field(default_factory=dict)
     pages_touched: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     keep: list[NDArray[np.generic]] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""Rows of final_lse that nobody writes, told from what the launched code object loads of its arguments.
+"""Rows of final_lse that nobody writes: by what the launched code object loads, and where a rank holds no token of a request.
 
 A row that is split gets its log-sum-exp from the second stage; one that is not must get it from the kernel, which can only
 write it where it loads ptr_LSEP. Without metadata and with one split some calls have no second stage. Which kernels load it
@@ -6,6 +6,8 @@ is a table drawn from their disassembly (backend/aiter/kernarg_reads.py).
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from backend.aiter.kernarg_reads import kernarg_reads
 from backend.aiter.launch import Refusal
@@ -65,3 +67,30 @@ def _loads_lse_pointer(blob_id: str | None) -> bool:
         return blob_id is None or LSE_POINTER in kernarg_reads(blob_id).kernargs
     except UnmodelledError:
         return True
+
+
+def check_rank_without_tokens(call: Call) -> list[Finding]:
+    """One finding for all rows of requests of which a rank of a context-parallel group holds no token, where lse is asked for.
+
+    Such a partial result must weigh nothing where the ranks' results are merged by their log-sum-exp: o 0 and lse -inf (AITER's
+    op_tests/test_mla_persistent_round_robin.py calls it the contract of kernel and merge; a kernel leaves that of a row from
+    which all of the rank's tokens are hidden). A request without tokens gets no work item, so that neither stage writes its
+    rows.
+    """
+    decision, decode = call.decision, call.decode
+    if isinstance(call.launch, Refusal) or decode.g_kv_indptr is None or not decode.return_lse or call.plan is None:
+        return []
+    held, of_all = np.asarray(decision.kv_lens), np.diff(decode.g_kv_indptr)
+    empty = np.flatnonzero((held == 0) & (of_all > 0))
+    if not len(empty) or call.plan.rejected:
+        return []
+    rows = int(np.asarray(decision.query_lens)[empty].sum())
+    first = int(empty[0])
+    message = (
+        f"rank {decode.cp_rank} of {decode.cp_world_size} holds none of the {int(of_all[first])} tokens of request {first}: "
+        f"{rows} rows of o and final_lse, which it returns to be merged, are written by nobody, where they should be 0 and -inf"
+    )
+    kind = FindingKind.ROW_NOT_WRITTEN
+    figures: dict[str, int | str] = {"rows": rows, "request": first, "requests": len(empty)}
+    subject = "rank without tokens"
+    return [Finding(kind, kind.severity, Party.LAUNCHER, "mla_decode_fwd", "final_lse", message, figures, subject)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.findings import Finding, FindingKind, Party
 from backend.observation import DeviceEnd, Disagreement, Observation, ViolationKind
 

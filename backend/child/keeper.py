@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backend.child.ends import EndKind, ProcessEnd, last_line, process_end
 from backend.child.messages import ReportKind, line
 from backend.child.process import ChildProcess
+from backend.child.process_end import EndKind, ProcessEnd, last_line, process_end
 from backend.child.tree import Limits
 from backend.errors import CannotRunError
 

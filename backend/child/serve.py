@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from backend.child.ends import EndKind
 from backend.child.messages import Payload, ReportKind, error_mark, line
+from backend.child.process_end import EndKind
 
 RANKS_VARIABLE = "AITERFUZZ_RANKS"
 """Set (to the number of ranks) where a child waits for the others before each launch."""

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from backend import errors
-from backend.child.ends import EndKind, ProcessEnd, last_line
 from backend.child.keeper import Keeper
 from backend.child.messages import Payload, ReportKind
+from backend.child.process_end import EndKind, ProcessEnd, last_line
 from backend.child.serve import Reporter, serve
 from backend.child.tree import Limits
 from backend.codec import from_plain, to_plain

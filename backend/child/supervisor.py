@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.child.ends import EndKind, FaultLine, death_of, fault_in
 from backend.child.keeper import Keeper
 from backend.child.messages import Range, ReportKind, Task, error_mark, ranges_of
+from backend.child.process_end import EndKind, FaultLine, death_of, fault_in
 from backend.child.serve import RANKS_VARIABLE
 from backend.child.tree import Limits
 

@@ -18,8 +18,8 @@ from typing import IO, Any
 
 import psutil
 
-from backend.child.ends import EndKind
 from backend.child.fence import Fence, exit_status
+from backend.child.process_end import EndKind
 
 GUARDIAN = Path(__file__).with_name("guardian.py")
 

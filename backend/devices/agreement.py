@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.call import Call
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.devices.accesses import subtract
 from backend.devices.model.kernargs import reads_of
 from backend.devices.model.traits import Backward, KernelTraits, traits

@@ -20,7 +20,7 @@ from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.checks.check import check
 from backend.checks.coverage import check_coverage
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.decision import Decision
 from backend.devices.cuda.device import CudaDevice
 from backend.errors import AiterfuzzError, CannotRunError

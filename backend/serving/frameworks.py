@@ -1,8 +1,15 @@
-"""Serving frameworks whose own backend file can be run: one row each. Knows neither their code nor how it is driven."""
+"""Serving frameworks whose own backend file can be run, one row each, and which AITER each release of them is built with.
+
+The latter stands in pins.csv, a row a release, each with its source. Knows neither checkouts nor the frameworks' code nor how
+it is driven; a revision here is a name that a history of ROCm/aiter may or may not have.
+"""
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +57,47 @@ FRAMEWORKS = {
     )
 }
 """By name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One release. framework: its package. release: as on PyPI, or a series of releases (0.15).
+
+    date: when it was published, "" where nobody noted it. aiter: a commit (40 hexadecimal digits) or tag of ROCm/aiter.
+    source: the change that set it. doubt: what else it may be built with, "" for nothing.
+    """
+
+    framework: str
+    release: str
+    date: str
+    aiter: str
+    source: str
+    doubt: str
+
+    def __str__(self) -> str:
+        doubt = f", or perhaps {self.doubt}" if self.doubt else ""
+        return f"{self.framework} {self.release} pins {self.short} by {self.source}{doubt}"
+
+    @property
+    def short(self) -> str:
+        """The revision as people write it: a tag, or the first digits of a commit."""
+        return self.aiter[:9] if len(self.aiter) == 40 else self.aiter
+
+
+@cache
+def pins() -> tuple[Pin, ...]:
+    """All of them: sglang's, then vLLM's, oldest first."""
+    text = resources.files("backend.serving").joinpath("pins.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    found = tuple(Pin(**row) for row in rows)
+    assert {pin.framework for pin in found} <= set(FRAMEWORKS)
+    return found
+
+
+def pin_of(framework: str, release: str) -> Pin | None:
+    """The pin of a release, else that of its series; None where none is known.
+
+    0.15.1 is of series 0.15, and 0.5.15.post1 of 0.5.15; 0.5.13 is not of 0.5.1.
+    """
+    fitting = [pin for pin in pins() if pin.framework == framework and f"{release}.".startswith(f"{pin.release}.")]
+    return max(fitting, key=lambda pin: len(pin.release), default=None)

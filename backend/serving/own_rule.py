@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from backend.case import Case, DType, MetadataMode
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.child.service import Child
 from backend.child.tree import Limits
 from backend.errors import AiterfuzzError, RuleFailedError, RuleLostError, UsageError

@@ -17,8 +17,8 @@ from typing import Any
 from backend.aiter.codefiles import CodeSource, open_source
 from backend.case import Case
 from backend.checks.numerics import death_once
-from backend.child.ends import EndKind
 from backend.child.messages import Payload, ReportKind
+from backend.child.process_end import EndKind
 from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
 from backend.devices.kinds import device_kind

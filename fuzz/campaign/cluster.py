@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.child.scratch import Scratch
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.messages import WorkerSetup

@@ -13,8 +13,8 @@ from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from backend.child.ends import EndKind
 from backend.child.process import ChildProcess
+from backend.child.process_end import EndKind
 from backend.errors import UsageError
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.worker import Seen, Worker

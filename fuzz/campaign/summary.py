@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backend.case import Case
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.findings import Finding, FindingKind, Party, Severity
 from fuzz.campaign.config import CampaignConfig
 from fuzz.provenance import Provenance

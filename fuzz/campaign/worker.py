@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from backend.case import Case
-from backend.child.ends import EndKind, ProcessEnd
 from backend.child.keeper import Keeper, NotStartedError
 from backend.child.messages import ReportKind
 from backend.child.process import ChildProcess
+from backend.child.process_end import EndKind, ProcessEnd
 from backend.child.scratch import Scratch
 from backend.child.tree import Limits
 from backend.codec import from_plain, to_plain
@@ -182,7 +182,7 @@ class CaseSupervisor:
                     elif position in struck:
                         again[position] = {AGAIN_AFTER: "other cases of its chunk, twice"}
                 if dead.keys() <= again.keys():
-                    report = self._told(ChunkReport.from_message(answer.report), named, struck, again)
+                    report = self._with_deaths(ChunkReport.from_message(answer.report), named, struck, again)
                     return ChunkDone(report, tuple(_loss(loss, named) for loss in losses))
                 for position in dead.keys() - again.keys():
                     struck[position] = dead.pop(position)
@@ -205,7 +205,7 @@ class CaseSupervisor:
         """Whether it takes its process along, at one of as many tries as a finding is repeated."""
         return any(self.run(case).fate is Fate.DIED for _ in range(max(1, self.setup.repeats)))
 
-    def _told(
+    def _with_deaths(
         self,
         report: ChunkReport,
         named: Mapping[int, Case],

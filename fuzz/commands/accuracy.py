@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import UsageError
 from fuzz.commands.arguments import add_aiter, number, one_of, seconds
 from fuzz.commands.flags import add_case_flags, given_case_fields
+from fuzz.commands.printing import concluded
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
@@ -89,10 +90,7 @@ def kernels(arguments: argparse.Namespace) -> int:
         )
         arguments.out.write_text("".join(dumps(line) + "\n" for line in plain), encoding="utf-8")
     print("\n".join(lines(found, rounding, arguments.device)))
-    come_to = verdict(found)
-    for question in come_to.open_questions:
-        print(f"open: {question}")
-    return come_to.exit_code
+    return concluded(verdict(found))
 
 
 def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) -> Callable[[ServingChoice], Measured]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import UsageError
 from fuzz.commands.arguments import add_aiter, names, number, seconds
 from fuzz.commands.flags import add_flags, given
+from fuzz.commands.printing import concluded
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
@@ -102,10 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.recorded is None:
         cases = None if arguments.seconds is not None else arguments.cases
         asked = dataclasses.replace(asked, cases=cases, backends=tuple(arguments.backends), spec=Spec(**given(arguments, Spec)))
-    verdict = agreement.verdict(asked)
-    for question in verdict.open_questions:
-        print(f"open: {question}", file=sys.stderr)
-    return verdict.exit_code
+    return concluded(agreement.verdict(asked))
 
 
 def _examined(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
 from fuzz.commands.arguments import WHAT_IT_IS, number
+from fuzz.commands.printing import concluded
 
 if TYPE_CHECKING:
     from backend.case import Case
@@ -129,10 +129,7 @@ def _named(trials: Sequence[Trial], missing: str) -> int:
     """The exit code of a search whose answer names one revision, or of which something is missing; that is said."""
     from fuzz.verdict import Counts, Verdict
 
-    verdict = Verdict(Counts(clean=len(trials)), missing=(missing,) if missing else ())
-    for question in verdict.open_questions:
-        print(f"open: {question}", file=sys.stderr)
-    return verdict.exit_code
+    return concluded(Verdict(Counts(clean=len(trials)), missing=(missing,) if missing else ()))
 
 
 def _say(trial: Trial, known: dict[str, Commit]) -> None:

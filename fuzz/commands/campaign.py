@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
 from fuzz.commands.flags import add_flags, given
-from fuzz.commands.telling import add_telling, print_report
+from fuzz.commands.printing import add_amounts, print_report
 
 if TYPE_CHECKING:
     from fuzz.campaign.config import CampaignConfig
@@ -51,7 +51,7 @@ def add_config_flags(command: argparse.ArgumentParser) -> None:
     """A flag for each field of the configuration, explained as there."""
     from fuzz.campaign.config import CampaignConfig
 
-    add_telling(command)
+    add_amounts(command)
     command.add_argument("--config", type=Path, metavar="FILE.toml", help="fields of the configuration")
     command.add_argument("--print-config", action="store_true", help="print the configuration as TOML, and do no more")
     add_flags(command.add_argument_group("fields of the configuration"), CampaignConfig)

@@ -143,7 +143,7 @@ def mark(arguments: argparse.Namespace) -> int:
         files[0].write_text(entry_text(dataclasses.replace(entry, life=life)), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{files[0]}: cannot be written ({error.strerror or error})") from error
-    print(f"{entry.id}: {life.told}")
+    print(f"{entry.id}: {life.standing}")
     return 0
 
 

@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         _write(arguments.out, done, lines)
         print(f"written: {arguments.out}")
-    told = Counts(clean=1) if done.refusal is not None else Counts(not_run=1)
-    return Verdict(Counts(faulty=1) if done.shown else told, blamed=int(done.shown)).exit_code
+    unshown = Counts(clean=1) if done.refusal is not None else Counts(not_run=1)
+    return Verdict(Counts(faulty=1) if done.shown else unshown, blamed=int(done.shown)).exit_code
 
 
 def _write(folder: Path, done: Diagnosis, lines: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
 from fuzz.commands.arguments import names, number, numbers, seconds, some_of
-from fuzz.commands.telling import add_telling, print_report
+from fuzz.commands.printing import add_amounts, print_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for gate.json, .xml, .sarif, .html, summary.md, comment.md"
     )
-    add_telling(command)
+    add_amounts(command)
     command.add_argument("--annotate", action="store_true", help="print GitHub annotations (default under GITHUB_ACTIONS)")
 
 

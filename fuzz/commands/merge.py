@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fuzz.commands.printing import add_amounts
 from fuzz.commands.report import write_entries
-from fuzz.commands.telling import add_telling
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="a campaign's folder, or its campaign.sqlite")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the merged store")
     command.add_argument("--corpus", type=Path, metavar="DIR", help="write each finding there as a corpus entry")
-    add_telling(command)
+    add_amounts(command)
     command.set_defaults(command=run)
 
 

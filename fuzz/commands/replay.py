@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
+from fuzz.commands.printing import concluded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             found, missing = _matrix(entries, paths, arguments.markdown)
         else:
             found, missing = _replayed(entries, paths), []
-    return _told(_verdict(found, missing))
+    return concluded(_verdict(found, missing))
 
 
 def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
@@ -109,7 +109,7 @@ def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
                 f"{f'found  {cause.signature}' if cause is not None else said}  {case_line(outcome.case)}  {each}", flush=True
             )
     counts = Counts.of(fates)
-    return _told(Verdict(counts, counts.faulty + counts.died, tuple(missing)))
+    return concluded(Verdict(counts, counts.faulty + counts.died, tuple(missing)))
 
 
 def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Column) -> int:
@@ -130,7 +130,7 @@ def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Colum
     silent = found.count(MatrixCell.SILENT) + found.count(MatrixCell.FIXED)
     unknown = [each for each in found if each in (MatrixCell.CANNOT_RUN, MatrixCell.PLANTED)]
     counts = Counts(clean=silent, faulty=faulty, refused=found.count(MatrixCell.REFUSED), not_run=len(unknown))
-    return _told(Verdict(counts, faulty, (f"{len(unknown)} entries do not run at {column.name}",) if unknown else ()))
+    return concluded(Verdict(counts, faulty, (f"{len(unknown)} entries do not run at {column.name}",) if unknown else ()))
 
 
 def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths) -> list[ReplayStatus]:
@@ -176,10 +176,3 @@ def _verdict(found: Sequence[ReplayStatus], missing: Sequence[str]) -> Verdict:
     changed, idle = found.count(ReplayStatus.CHANGED), found.count(ReplayStatus.CANNOT_RUN)
     counts = Counts(clean=len(found) - changed - idle, faulty=changed, not_run=idle)
     return Verdict(counts, changed, (*missing, *((f"{idle} entries do not run",) if idle else ())))
-
-
-def _told(verdict: Verdict) -> int:
-    """Its exit code; what is open is said."""
-    for question in verdict.open_questions:
-        print(f"open: {question}", file=sys.stderr)
-    return verdict.exit_code

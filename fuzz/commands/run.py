@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuzz.commands.flags import add_flags, given
-from fuzz.commands.telling import add_telling, print_report
+from fuzz.commands.printing import add_amounts, print_report
 
 if TYPE_CHECKING:
     from backend.child.process import ChildProcess
@@ -44,7 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=EPILOG,
     )
     add_flags(command, CampaignConfig, WITHOUT, {"cases": DEFAULT_CASES, "out": f"{DEFAULT_ROOT}/<time>, or one that is new"})
-    add_telling(command)
+    add_amounts(command)
     command.add_argument("--verify", action="store_true", help="run each script on the simulated GPU (some seconds each)")
     command.set_defaults(command=run)
 

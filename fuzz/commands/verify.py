@@ -95,7 +95,7 @@ _HEAD = 1 << 16
 def run(arguments: argparse.Namespace) -> int:
     """Runs the script; its findings follow what it prints."""
     from backend.child.tree import Limits
-    from backend.real.script.options import Options
+    from backend.real.script.messages import Options
     from fuzz.fence_line import say_what_the_fence_lacks
     from fuzz.interruption import Interruption
     from reprod.folder import SCRIPT

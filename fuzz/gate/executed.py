@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from backend.real.python.outline import FunctionLines, Outline, PackageCall, text_change
+from backend.real.python.outline import Outline, PackageCall, text_change
 from reprod.text import listed
 
 PACKAGE = "aiter"
@@ -28,12 +28,6 @@ class Executed:
     def percent(self) -> int:
         """Whole per cent of the executable lines, rounded down: 100 means all."""
         return 100 * len(self.lines & self.outline.lines) // max(len(self.outline.lines), 1)
-
-    @property
-    def functions_not_run(self) -> tuple[FunctionLines, ...]:
-        """Those of which no line ran, the longest first."""
-        idle = [each for each in self.outline.functions if each.lines and not each.lines & self.lines]
-        return tuple(sorted(idle, key=lambda each: (-len(each.lines), each.first)))
 
     @property
     def calls_not_run(self) -> tuple[PackageCall, ...]:

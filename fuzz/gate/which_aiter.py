@@ -13,7 +13,7 @@ from backend.case import RELEASES
 from backend.errors import UsageError
 from backend.git import path_and_revision
 from backend.real.frameworks.fetch import BackendSource, open_source
-from backend.serving.pins import Pin, pin_of
+from backend.serving.frameworks import Pin, pin_of
 
 NEWEST = RELEASES[-1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from backend.aiter.kernels import describe_key
 from backend.case import Case
@@ -16,9 +16,9 @@ from reprod.diagnose.facts import LogFact, Topic
 from reprod.diagnose.kernel_name import plain
 from reprod.text import lengths, listed, one_line
 
-CAUSES_TOLD = 4
+MOST_CAUSES = 4
 
-SHAPES_TOLD = 5
+MOST_SHAPES = 5
 
 LINES_QUOTED = 6
 
@@ -141,14 +141,16 @@ def _kernel(done: Diagnosis) -> Iterator[str]:
         yield from (f"    {shape}" for shape in _shapes(reaching.values()))
 
 
-def _shapes(cases: object) -> list[str]:
-    told: dict[str, None] = {}
-    for case in cases:  # type: ignore[attr-defined]
-        mode = f", {case.mode}" if case.mode is not None else ""
-        told[f"{case.num_head} heads, q {case.q_dtype}, KV {case.kv_dtype}, {case.max_seqlen_q} rows, {case.backend}{mode}"] = (
-            None
-        )
-    return list(told)[:SHAPES_TOLD]
+def _shapes(cases: Iterable[Case]) -> list[str]:
+    """Kinds of shapes in words, each once, the first few."""
+    kinds = dict.fromkeys(_kind(case) for case in cases)
+    return list(kinds)[:MOST_SHAPES]
+
+
+def _kind(case: Case) -> str:
+    mode = f", {case.mode}" if case.mode is not None else ""
+    types = f"q {case.q_dtype}, KV {case.kv_dtype}"
+    return f"{case.num_head} heads, {types}, {case.max_seqlen_q} rows, {case.backend}{mode}"
 
 
 def _places(done: Diagnosis) -> Iterator[str]:
@@ -180,13 +182,13 @@ def _causes(done: Diagnosis) -> Iterator[str]:
         yield f"cause: refused, no memory fault: {one_line(reason)}"
         yield f"  {count} of {done.found.tried:,} shapes tried are refused so, such as {case_line(case)}"
         return
-    told = done.causes[:CAUSES_TOLD]
+    shown = done.causes[:MOST_CAUSES]
     yield f"causes that fit, best first ({len(done.causes)}; {done.found.tried:,} shapes tried" + (
         f", {done.found.by_code} by machine code):" if done.found.by_code else "):"
     )
-    for place, cause in enumerate(told, 1):
+    for place, cause in enumerate(shown, 1):
         yield from _cause(place, cause)
-    yield from (f"  to tell them apart: {line}" for line in telling_apart(told))
+    yield from (f"  to tell them apart: {line}" for line in telling_apart(shown))
 
 
 def _cause(place: int, cause: Cause) -> Iterator[str]:
@@ -220,8 +222,8 @@ def _shrunk(done: Diagnosis) -> Iterator[str]:
         return
     yield ""
     case: Case = outcome.case
-    told = "" if done.best is None else f" (of {done.best.tried:,} tried{'' if done.best.minimal else ', time ended'})"
-    yield f"smallest case of the first{told}: {case_line(case)}, {case.backend}"
+    limits = "" if done.best is None else f" (of {done.best.tried:,} tried{'' if done.best.minimal else ', time ended'})"
+    yield f"smallest case of the first{limits}: {case_line(case)}, {case.backend}"
     if done.seen is not None:
         yield from (line if place == 0 else f"  {line}" for place, line in enumerate(done.seen.lines))
     elif done.script:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from backend.child.ends import EndKind
 from backend.child.messages import Task
+from backend.child.process_end import EndKind
 from backend.child.supervisor import RANK_VARIABLE, Ranks, Supervisor
 from backend.child.tree import Limits
 from backend.errors import CannotRunError
 
 CHILD = """
     import os, sys, time
-    from backend.child.ends import failure_of
+    from backend.child.process_end import failure_of
     from backend.child.serve import serve
 
     class Worker:

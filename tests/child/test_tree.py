@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from backend.child import tree as tree_module
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.child.service import Child
 from backend.child.tree import Limits, ProcessTree
 from backend.errors import CannotRunError

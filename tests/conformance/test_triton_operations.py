@@ -13,7 +13,7 @@ import pytest
 from backend.case import Arch
 from backend.child.tree import Limits
 from backend.findings import FindingKind
-from backend.real.script.options import Options
+from backend.real.script.messages import Options
 from reprod.verify import Verification, verify
 
 SCRIPT = Path(__file__).parent / "scripts" / "aiter_triton_ops.py"

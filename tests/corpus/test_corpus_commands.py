@@ -161,7 +161,7 @@ def test_a_mark_is_written_into_the_entry_and_told(tmp_path: Path, capsys: pytes
     file.write_text((CORPUS / file.name).read_text(encoding="utf-8"), encoding="utf-8")
     mark = ["corpus", "mark", "O3", "--corpus", str(corpus)]
     assert main([*mark, "filed", "--issue", "ROCm/aiter#1"]) == 0
-    assert load_entry(file).told.endswith(" (filed as ROCm/aiter#1)")
+    assert load_entry(file).titled.endswith(" (filed as ROCm/aiter#1)")
     seventeen = Case(16, (17,), q_dtype=DType.BF16, arch=Arch.GFX942, backend="sglang-27188", release="2026-08")
     cause = CasePath().run(seventeen).cause
     assert cause is not None

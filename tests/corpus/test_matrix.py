@@ -10,7 +10,7 @@ import pytest
 
 from backend.case import RELEASES
 from backend.findings import Finding, FindingKind, Party, Severity
-from backend.serving.pins import pins
+from backend.serving.frameworks import pins
 from fuzz.cli import main
 from fuzz.commands.replay import DOCUMENT_COMMAND
 from reprod.corpus import CorpusEntry, Expected, OpenPaths, ReplayStatus, load_corpus

@@ -16,7 +16,7 @@ from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
 from backend.cdna.decode.text import assembly_text
 from backend.cdna.machine import Machine
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.decision import Decision
 from backend.devices.cdna import address_space as spaces
 from backend.devices.cdna.device import CdnaDevice, instruction_limit, machine_of

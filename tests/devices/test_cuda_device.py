@@ -20,10 +20,10 @@ pytest.importorskip("triton")
 from backend.call import Call
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
 from backend.checks.check import check
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.codec import from_plain, to_plain
 from backend.decision import Decision
-from backend.devices.child.observed import NOT_HARDWARE
+from backend.devices.child.device import NOT_HARDWARE
 from backend.devices.cuda import CudaDevice
 from backend.devices.cuda.device import kept_bytecode
 from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of

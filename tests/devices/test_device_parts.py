@@ -13,7 +13,7 @@ from backend.aiter.tensors import ElementType, TensorSpec
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.cdna.bitmap import marked_runs
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.decision import Decision
 from backend.devices import outputs, unread_tokens
 from backend.devices.accesses import NOTHING, Accesses, Planes, bounds, footprint_of, merge, subtract

@@ -17,12 +17,12 @@ from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.checks.check import check
 from backend.checks.numerics import death_once
-from backend.child.ends import EndKind
 from backend.child.messages import Task
+from backend.child.process_end import EndKind
 from backend.child.supervisor import Ended
 from backend.child.tree import Limits
 from backend.decision import Decision
-from backend.devices.child.observed import NOT_HARDWARE
+from backend.devices.child.device import NOT_HARDWARE
 from backend.devices.registry import open_device
 from backend.devices.rocm import RocmDevice
 from backend.errors import CannotRunError

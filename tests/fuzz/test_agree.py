@@ -11,7 +11,7 @@ import pytest
 from backend.call import Call
 from backend.case import Case, MetadataMode
 from backend.checks.check import check_call
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.codec import dumps, from_plain
 from backend.devices.registry import open_device
 from backend.errors import CannotRunError

@@ -12,7 +12,7 @@ from backend.aiter.codefiles import open_source
 from backend.case import Arch
 from backend.child.tree import Limits
 from backend.findings import FindingKind
-from backend.real.script.options import Options
+from backend.real.script.messages import Options
 from reprod.verify import Verification, verify
 
 PERSISTENT, NON_PERSISTENT = "test_mla_persistent.py", "test_mla.py"

@@ -13,8 +13,7 @@ from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
-from backend.real.script.options import Options
-from backend.real.script.report import HardwareAbort, ScriptReport, SeenFinding
+from backend.real.script.messages import HardwareAbort, Options, ScriptReport, SeenFinding
 from fuzz.cli import main
 from reprod.fix import fix_of
 from reprod.folder import SCRIPT

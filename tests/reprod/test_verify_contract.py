@@ -9,8 +9,7 @@ import pytest
 from backend.case import Arch
 from backend.child.tree import Limits
 from backend.findings import FindingKind, Party
-from backend.real.script.options import Options
-from backend.real.script.report import ScriptReport
+from backend.real.script.messages import Options, ScriptReport
 from reprod.verify import Verification, verification_lines, verify
 
 PREAMBLE = """

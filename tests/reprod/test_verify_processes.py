@@ -10,7 +10,7 @@ import pytest
 from backend.case import Arch, Case
 from backend.child.tree import Limits
 from backend.path import Path as CasePath
-from backend.real.script.options import Options
+from backend.real.script.messages import Options
 from reprod.script import script_text
 from reprod.verify import Verification, verify
 from reprod.write import SCRIPT

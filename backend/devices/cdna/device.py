@@ -29,7 +29,7 @@ from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace, Region
 from backend.cdna.record import RecordOptions
 from backend.cdna.result import BadAccess, MachineEnd, Mode, RunResult, Schedule
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.devices import coverage, outputs, second_stage, unread_tokens
 from backend.devices.cdna import address_space as spaces
 from backend.devices.cdna.address_origin import explainer

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from backend.child.ends import place
 from backend.child.messages import Range
+from backend.child.process_end import place
 from backend.errors import CannotRunError
 from backend.observation import Violation, ViolationKind
 

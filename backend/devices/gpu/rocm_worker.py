@@ -19,8 +19,8 @@ import torch
 
 from backend.aiter.arguments import DecodeArguments
 from backend.case import Arch, DType, OutputType
-from backend.child.ends import EndKind, failure_of
 from backend.child.messages import Payload
+from backend.child.process_end import EndKind, failure_of
 from backend.child.serve import Reporter, serve
 from backend.child.supervisor import RANK_VARIABLE
 from backend.codec import from_plain

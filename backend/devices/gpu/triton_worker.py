@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from backend.child.ends import EndKind, failure_of
 from backend.child.messages import Payload
+from backend.child.process_end import EndKind, failure_of
 from backend.child.serve import RANKS_VARIABLE, Reporter, serve
 from backend.child.supervisor import RANK_VARIABLE
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.call import Call
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.devices import coverage, outputs, second_stage
 from backend.devices.accesses import Accesses, bounds, footprint_of, union
 from backend.devices.model import kernargs, non_persistent, pages, persistent

@@ -47,10 +47,6 @@ class Outline:
     functions: tuple[FunctionLines, ...]
     calls: tuple[PackageCall, ...]
 
-    def function_of(self, line: int) -> str:
-        """The function whose body has the line, "" at the module's or a class's own level."""
-        return next((each.name for each in self.functions if line in each.lines), "")
-
 
 def outline(source: ModuleSource, package: str) -> Outline:
     """Of a module that compiles; CannotRunError names file and line of a syntax error."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backend.real.device_memory import NULL_PAGE, Bytes, DeviceMemory, UnmappedError
-from backend.real.script.report import HardwareAbort
+from backend.real.script.messages import HardwareAbort
 
 PAGE = 4096
 """ROCm names the page, not the byte."""

@@ -27,9 +27,8 @@ from backend.real.device_memory import DeviceMemory
 from backend.real.handlers import AiterEndsProcess, AiterRefuses
 from backend.real.python.modules import VirtualPackages
 from backend.real.script.hardware import Hardware, silence_after
+from backend.real.script.messages import Options, ScriptReport
 from backend.real.script.operations import ScriptOperations
-from backend.real.script.options import Options
-from backend.real.script.report import ScriptReport
 from backend.real.script.triton_driver import TritonDriver, driven
 from backend.real.script.triton_kernels import TritonKernels
 from backend.real.script.watch import ScriptWatcher

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from backend.real.script.run import Simulation
 
 VARIABLE = "AITERFUZZ_SIMULATION"
-"""JSON of backend.real.script.options.Options; inherited by whatever a script starts."""
+"""JSON of backend.real.script.messages.Options; inherited by whatever a script starts."""
 
 SIMULATED = ("torch", "triton", "aiter")
 """Packages whose import begins the simulation."""
 
 EXIT_CANNOT_RUN, EXIT_ABORTED = 3, 134
-"""As in backend.real.script.report, which is not imported before it is needed."""
+"""As in backend.real.script.messages, which is not imported before it is needed."""
 
 _IGNORES_ENVIRONMENT = re.compile(r"python[\d.]*(?:\s+-\w+)*?\s+-\w*[IES]")
 """A Python that reads no PYTHONPATH, or imports no sitecustomize: it cannot be reached."""
@@ -92,7 +92,7 @@ class SimulatedProcess:
         self.tell()
         from backend.codec import from_plain
         from backend.real.python.poison import Undecidable
-        from backend.real.script.options import Options
+        from backend.real.script.messages import Options
         from backend.real.script.run import Simulation
 
         Undecidable.listener = self.notice

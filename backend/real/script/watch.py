@@ -23,7 +23,7 @@ from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
 from backend.real.frameworks.steps import outcome_of
 from backend.real.observe import DECODING_ROLES, CallWatcher, DecodeSeen, decode_arguments, words_read
-from backend.real.script.report import SeenFinding
+from backend.real.script.messages import SeenFinding
 from backend.real.torch_shim import host
 
 SCRIPT = "script"

@@ -16,7 +16,7 @@ from undisturbed import labels, outcomes, reports
 
 from backend.call import Call
 from backend.case import Case, DType
-from backend.child.ends import EndKind
+from backend.child.process_end import EndKind
 from backend.codec import dumps, from_plain
 from backend.devices.model.device import ModelDevice
 from backend.errors import UsageError

@@ -11,8 +11,7 @@ import pytest
 from backend.errors import UsageError
 from backend.git import git
 from backend.real.frameworks.fetch import open_source
-from backend.serving.frameworks import FRAMEWORKS
-from backend.serving.pins import pin_of, pins
+from backend.serving.frameworks import FRAMEWORKS, pin_of, pins
 from fuzz.gate.which_aiter import NEWEST, which_aiter
 
 

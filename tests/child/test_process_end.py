@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from backend.child.ends import EndKind, death_of, failure_of, fault_in, place
 from backend.child.messages import Range
+from backend.child.process_end import EndKind, death_of, failure_of, fault_in, place
 
 NOT_PRESENT = "Page not present or supervisor privilege"
 
