@@ -41,7 +41,7 @@ class Measured:
 def verdict(found: Sequence[Measured]) -> Verdict:
     """Of all choices of a shape: wrong ones are blamed; what AITER takes and what gave no numbers is missing."""
     ran = [each.kernel for each in found if each.kernel is not None]
-    wrong = sum(not _within(numbers) for numbers in ran)
+    wrong = sum(not within(numbers) for numbers in ran)
     missing = [each for each in found if each.kernel is None and (each.choice.call is not None or each.choice.unknown)]
     counts = Counts(clean=len(ran) - wrong, faulty=wrong, not_run=len(missing), refused=len(found) - len(ran) - len(missing))
     lines = (
@@ -57,7 +57,7 @@ def on_machine(choice: ServingChoice, shape: Case, source: CodeSource | None, se
 
     try:
         found = _on_machine(choice, shape, source or installed_wheel(), seed, Schedule.ROUND_ROBIN)
-        if found.kernel is not None and not _within(found.kernel):
+        if found.kernel is not None and not within(found.kernel):
             return _on_machine(choice, shape, source or installed_wheel(), seed, Schedule.TIMED)
     except (CannotRunError, UnmodelledError) as error:
         return Measured(choice, failed=str(error))
@@ -155,5 +155,6 @@ def _exact(inputs: UnroundedInputs, shape: Case, request: int, begin: int, end: 
     return out
 
 
-def _within(numbers: Numbers) -> bool:
+def within(numbers: Numbers) -> bool:
+    """Whether every row is there, and within what rounding alone may do."""
     return not numbers.not_a_number + numbers.unwritten + numbers.outside

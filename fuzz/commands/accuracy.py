@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import UsageError
 from fuzz.commands.arguments import add_aiter, number, one_of, seconds
 from fuzz.commands.flags import add_case_flags, given_case_fields
-from fuzz.commands.printing import concluded
+from fuzz.commands.printing import add_amounts, print_report
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
@@ -60,6 +60,7 @@ def _add_kernels(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add_aiter(part)
     part.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the numbers in q and KV (0)")
     part.add_argument("--out", type=Path, metavar="FILE", help="every choice with its figures, as JSON lines")
+    add_amounts(part)
     part.set_defaults(command=kernels)
 
 
@@ -69,9 +70,9 @@ def kernels(arguments: argparse.Namespace) -> int:
     from backend.codec import dumps
     from backend.devices.kinds import device_kind
     from fuzz.accuracy.choices import TYPES, choices
-    from fuzz.accuracy.lines import lines
-    from fuzz.accuracy.measure import measured, rounding_alone, verdict
+    from fuzz.accuracy.measure import measured, rounding_alone
     from fuzz.compiling import announced
+    from fuzz.report.accuracy import plain, report
     from reprod.folder import prepare_file
 
     prepare_file("--out", arguments.out)
@@ -83,14 +84,10 @@ def kernels(arguments: argparse.Namespace) -> int:
     on_machine = device_kind(arguments.device).runs_code_objects
     rounding = {types: rounding_alone(shape, *types, arguments.seed) for types in TYPES} if on_machine else {}
     if arguments.out is not None:
-        plain = (
-            {"case": each.choice.case, "groups": each.choice.groups, "kernel": each.choice.kernel, "how": each.how}
-            | {"failed": each.failed, "numbers": each.kernel, "whole": each.whole}
-            for each in found
-        )
-        arguments.out.write_text("".join(dumps(line) + "\n" for line in plain), encoding="utf-8")
-    print("\n".join(lines(found, rounding, arguments.device)))
-    return concluded(verdict(found))
+        arguments.out.write_text("".join(dumps(plain(each)) + "\n" for each in found), encoding="utf-8")
+    made = report(found, rounding, arguments.device)
+    print_report(arguments, made)
+    return made.verdict.exit_code
 
 
 def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) -> Callable[[ServingChoice], Measured]:

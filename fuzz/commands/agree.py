@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import UsageError
 from fuzz.commands.arguments import add_aiter, names, number, seconds
 from fuzz.commands.flags import add_flags, given
-from fuzz.commands.printing import concluded
+from fuzz.commands.printing import add_amounts, print_report
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
@@ -66,6 +66,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--recorded", type=Path, metavar="FILE", help="such a file of another machine: its cases, its devices too"
     )
+    add_amounts(command)
     command.set_defaults(command=run)
 
 
@@ -75,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.codec import dumps
     from backend.devices.registry import open_device
     from fuzz.agree import Agreement, AgreementAsked
-    from fuzz.agree_lines import lines
     from fuzz.compiling import announced
+    from fuzz.report.agreement import report
     from fuzz.spec import Spec
     from reprod.folder import prepare_file
 
@@ -98,12 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
                 print(dumps(written), file=out)
             if agreement.cases % 50 == 0:
                 print(f"{agreement.cases} cases", file=sys.stderr)
-    print("\n".join(lines(agreement, arguments.seed, SHOWN)))
     asked = AgreementAsked(tuple(device.name for device in devices))
     if arguments.recorded is None:
         cases = None if arguments.seconds is not None else arguments.cases
         asked = dataclasses.replace(asked, cases=cases, backends=tuple(arguments.backends), spec=Spec(**given(arguments, Spec)))
-    return concluded(agreement.verdict(asked))
+    made = report(agreement, asked, arguments.seed, SHOWN)
+    print_report(arguments, made)
+    return made.verdict.exit_code
 
 
 def _examined(

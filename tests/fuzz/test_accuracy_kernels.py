@@ -165,7 +165,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = tmp_path / "accuracy.jsonl"
     assert main(["accuracy", "kernels", "--kv-lens", "40", "--cus", "4", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "not run on hardware" in printed
+    assert "(Not run on hardware: a simulation on the CPU.)" in printed
+    assert "kernel choices within their error budgets" in printed
     assert "bf16 against fp8 KV with fp8 q, fast" in printed
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     ran = [row for row in rows if row["numbers"] is not None]

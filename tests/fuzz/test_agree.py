@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ from backend.observation import DeviceEnd, Numbers, Observation, Violation, Viol
 from backend.outcome import reported
 from backend.path import Path as CasePath
 from fuzz.agree import Agreement, AgreementAsked, Written, compare, drawn_calls, examine
-from fuzz.agree_lines import lines
 from fuzz.cli import main
+from fuzz.report import render
+from fuzz.report.agreement import report
 from fuzz.space import space
 from fuzz.spec import Spec
 from fuzz.verdict import Counts
@@ -29,6 +31,10 @@ from fuzz.verdict import Counts
 STORE = Violation(ViolationKind.OUT_OF_BOUNDS, "", "o", True, 4096, 5120, 1024, 1, "")
 RIGHT = Numbers(16, 0, 0, 0, None, None, None, 0.4, 0.002, None, "")
 WRONG = dataclasses.replace(RIGHT, outside=3, first_outside=(0, 1), worst=9.0)
+
+
+def lines(agreement: Agreement) -> Iterator[str]:
+    return render.lines(report(agreement, AgreementAsked(("model", "cuda")), seed=0, shown=100))
 
 
 class Played:
@@ -130,7 +136,7 @@ def test_what_a_device_cannot_run_is_counted_with_its_reason(sound: Call) -> Non
     assert agreement.not_run == {("cdna", "no such code object"): 1}
     assert written.seen["cdna"] is None
     assert not agreement.compared
-    assert any("no such code object" in line for line in lines(agreement, 0, 100))
+    assert any("no such code object" in line for line in lines(agreement))
 
 
 def test_a_case_that_was_lost_is_neither_refused_nor_clean(sound: Call) -> None:
@@ -145,7 +151,7 @@ def test_a_case_that_was_lost_is_neither_refused_nor_clean(sound: Call) -> None:
     verdict = agreement.verdict(asked)
     assert (verdict.exit_code, verdict.counts) == (3, Counts(clean=1, refused=1, unmodelled=1, died=1, not_run=1))
     assert agreement.not_run == {("planner", "a reason"): 1, ("planner", "died"): 1, ("planner", "not run"): 1}
-    assert "1 more refused" in next(lines(agreement, 0, 100))
+    assert "1 more refused" in next(lines(agreement))
 
 
 def test_what_was_seen_elsewhere_is_compared_here(sound: Call) -> None:
@@ -156,7 +162,18 @@ def test_what_was_seen_elsewhere_is_compared_here(sound: Call) -> None:
     examine(sound, [Played("cdna")], {"cuda": back.seen["cuda"]}, agreement)
     assert set(agreement.found) == {("cdna", "cuda", "result"), ("cdna", "cuda", "write of o, out of bounds")}
     assert agreement.rows["cuda"] == 16
-    assert any("Not run on AMD hardware" in line for line in lines(agreement, 0, 100))
+    assert any("Not run on AMD hardware" in line for line in lines(agreement))
+
+
+def test_a_difference_is_in_every_form_of_the_report(sound: Call) -> None:
+    agreement = Agreement()
+    examine(sound, [Played("model"), Played("cuda", (STORE,), numbers=RIGHT)], {}, agreement)
+    made = report(agreement, AgreementAsked(("model", "cuda")), seed=0, shown=100)
+    assert list(render.lines(made))[-1].startswith("devices disagree on 1 thing (")
+    plain = json.loads(render.json_text(made))
+    assert (plain["verdict"], plain["exit_code"], plain["ran"]) == ("faulty", 1, {"model": 1, "cuda": 1})
+    assert [each["what"] for each in plain["found"]] == ["write of o, out of bounds"]
+    assert 'failures="1"' in render.junit(made)
 
 
 def test_cases_are_a_function_of_space_and_seed() -> None:
@@ -178,7 +195,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert (code == 0) is ("no two devices disagree" in printed)
     assert "4 cases launched" in printed
-    assert printed.count("Not run on hardware") == 2
+    assert printed.count("Not run on hardware") == 3
     written = [from_plain(Written, json.loads(line)) for line in out.read_text().splitlines()]
     assert len(written) == 4
     assert all(set(one.seen) == {"model", "cdna"} for one in written)
