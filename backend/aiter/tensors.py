@@ -56,3 +56,11 @@ class TensorSpec(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of the logical tensor."""
         return prod(self.shape) * self.dtype.itemsize
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a tensor whose elements follow one another, in elements."""
+    strides = [1] * len(shape)
+    for dim in range(len(shape) - 2, -1, -1):
+        strides[dim] = strides[dim + 1] * max(1, shape[dim + 1])
+    return tuple(strides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from backend.aiter.tensors import contiguous_strides
 from backend.errors import CannotRunError
 
 ITEM_SIZES = {
@@ -142,11 +143,3 @@ def check_extents(method: str, shape: tuple[Any, ...]) -> None:
                 f"TypeError: {method}(): argument 'size' failed to unpack the object at pos {place + 1} "
                 f'with error "type must be tuple of ints,but got {kind}"'
             )
-
-
-def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a tensor whose elements follow one another."""
-    strides = [1] * len(shape)
-    for dim in range(len(shape) - 2, -1, -1):
-        strides[dim] = strides[dim + 1] * max(1, shape[dim + 1])
-    return tuple(strides)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backend.aiter.tensors import contiguous_strides
 from backend.case import Arch
 from backend.cxx.host_values import Class, Surroundings
 from backend.cxx.kernel_calls import Builtin, lane_number, shuffle, shuffle_up, wave_size, wave_sum
@@ -183,14 +184,6 @@ class Tensor:
         """Whether its elements follow one another."""
         expected = contiguous_strides(self.shape)
         return all(extent == 1 or own == other for extent, own, other in zip(self.shape, self.strides, expected, strict=True))
-
-
-def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a tensor whose elements follow one another."""
-    strides = [1] * len(shape)
-    for dim in range(len(shape) - 2, -1, -1):
-        strides[dim] = strides[dim + 1] * max(1, shape[dim + 1])
-    return tuple(strides)
 
 
 class DeviceProperties:
