@@ -155,7 +155,7 @@ class _Writer(KernelStatements):
             return Aggregate(of, {name: self._flattened(f"{path}.{name}", inner, node) for name, inner, _ in listed})
         if isinstance(of, (Int, Float)):
             value = self._scalar(path, of, node)
-            return Variable(value.code, (path,), of, False, False, None, -1, constant=True)
+            return Variable(value.code, (path,), of, varying=False, crossing=False, mask=None, phase=-1, constant=True)
         raise self.unknown(node, f"a kernel's argument of type {of},")
 
     def shared_space(self, node: Node) -> int:

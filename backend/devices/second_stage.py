@@ -145,7 +145,16 @@ def _capacity(call: Call, merged: MergedRows) -> Violation:
     tile = int(merged.over_capacity[0])
     why = f"reduce tile {tile} has more partial rows than the {stage.max_splits} that its LDS has room for"
     return Violation(
-        ViolationKind.CAPACITY, stage.kind.value, "reduce_partial_map", False, 0, 0, 0, len(merged.over_capacity), why, tile
+        ViolationKind.CAPACITY,
+        stage.kind.value,
+        "reduce_partial_map",
+        is_write=False,
+        first_offset=0,
+        end_offset=0,
+        extent=0,
+        count=len(merged.over_capacity),
+        why=why,
+        work_item_index=tile,
     )
 
 

@@ -51,7 +51,17 @@ def _probe(num_head: int, kv_dtype: DType, draft_tokens: int | None, arch: Arch,
 def _row(num_head: int, kv_dtype: DType, plain: Recording, speculative: Recording) -> DecisionRow:
     refused = plain.refused or (plain.failed[0].error if plain.failed else None)
     if refused is not None or not plain.steps:
-        return DecisionRow(num_head, kv_dtype, False, False, False, None, None, None, refused or "no step was recorded")
+        return DecisionRow(
+            num_head=num_head,
+            kv_dtype=kv_dtype,
+            persistent=False,
+            fast_mode=False,
+            intra_batch_mode=False,
+            splits=None,
+            splits_speculative=None,
+            num_head_kernel=None,
+            refused=refused or "no step was recorded",
+        )
     step = plain.steps[0]
     return DecisionRow(
         num_head=num_head,
