@@ -18,7 +18,7 @@ from backend.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class LanguageModel:
     """heads: query heads, all ranks together. kv_lora_rank, qk_rope_head_dim: elements of a KV token."""
 
     name: str
@@ -28,19 +28,19 @@ class Model:
 
 
 MODELS = (
-    Model("deepseek-r1", 128),
-    Model("deepseek-v3.2", 128),
-    Model("kimi-k2", 64),
-    Model("kimi-k3", 96),
-    Model("kimi-linear", 32),
-    Model("glm-5", 64),
-    Model("glm-5.3-flash", 64, qk_rope_head_dim=0),  # rope-free: rows of 512 (vllm#53963)
+    LanguageModel("deepseek-r1", 128),
+    LanguageModel("deepseek-v3.2", 128),
+    LanguageModel("kimi-k2", 64),
+    LanguageModel("kimi-k3", 96),
+    LanguageModel("kimi-linear", 32),
+    LanguageModel("glm-5", 64),
+    LanguageModel("glm-5.3-flash", 64, qk_rope_head_dim=0),  # rope-free: rows of 512 (vllm#53963)
 )
 
 MODEL_NAMES = ", ".join(model.name for model in MODELS)
 
 
-def model_named(name: str) -> Model:
+def model_named(name: str) -> LanguageModel:
     """The model of that name; raises UsageError for an unknown one."""
     for model in MODELS:
         if model.name == name:

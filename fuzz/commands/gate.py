@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fuzz.gate.comparison import Comparison, Fault
     from fuzz.gate.gate import GatePlan, Stack
     from fuzz.gate.sweep import Tensors
-    from fuzz.report.model import Report
+    from fuzz.report.report import Report
     from fuzz.space import CaseSpace
 
 

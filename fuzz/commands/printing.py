@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fuzz.report.model import Report
+    from fuzz.report.report import Report
     from fuzz.verdict import Verdict
 
 

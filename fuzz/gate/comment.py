@@ -6,7 +6,7 @@ import pprint
 
 from backend.codec import to_plain
 from fuzz.gate.comparison import Comparison, Fault
-from fuzz.report.model import Report
+from fuzz.report.report import Report
 from reprod.text import as_markdown
 
 MARK = "<!-- aiterfuzz gate -->"

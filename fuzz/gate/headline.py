@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fuzz.report.model import Result, Test
+from fuzz.report.report import Result, Test
 from fuzz.verdict import Conclusion, Verdict
 from reprod.text import one_line
 

@@ -23,7 +23,7 @@ from fuzz.gate.headline import headline, question_tests
 from fuzz.gate.judge import Shape
 from fuzz.generate import chunk_cases
 from fuzz.interruption import checkpoint
-from fuzz.report.model import Code, Report, Result, Section, Test
+from fuzz.report.report import Code, Report, Result, Section, Test
 from fuzz.space import CaseSpace, not_drawn
 from fuzz.verdict import Counts, Verdict
 from reprod.case_line import case_line

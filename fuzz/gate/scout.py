@@ -16,7 +16,7 @@ from fuzz.gate.comparison import Comparison
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Sighting, StepKernel, Work
 from fuzz.gate.source_report import report
-from fuzz.report.model import Code, Report, Section
+from fuzz.report.report import Code, Report, Section
 from fuzz.verdict import Conclusion
 from reprod.history import Commit
 from reprod.text import listed

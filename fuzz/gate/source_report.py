@@ -15,7 +15,7 @@ from fuzz.gate.gate import Examined
 from fuzz.gate.headline import headline, question_tests
 from fuzz.gate.judge import Sighting
 from fuzz.gate.order import in_words
-from fuzz.report.model import Code, Report, Result, Room, Section, Test
+from fuzz.report.report import Code, Report, Result, Room, Section, Test
 from reprod.case_line import case_line
 from reprod.reference import NO_REFERENCE
 from reprod.text import listed, one_line

@@ -9,7 +9,7 @@ from backend.devices.kinds import device_kind
 from backend.observation import Numbers
 from fuzz.accuracy.choices import pairs
 from fuzz.accuracy.measure import Measured, verdict, within
-from fuzz.report.model import Report, Result, Section, Test
+from fuzz.report.report import Report, Result, Section, Test
 
 Types = tuple[DType, DType]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from backend.devices.kinds import DEVICES
 from backend.fate import Fate
 from fuzz.agree import Agreement, AgreementAsked, DisagreeingCases
-from fuzz.report.model import Report, Result, Section, Test
+from fuzz.report.report import Report, Result, Section, Test
 from reprod.case_line import case_line
 
 DIFFERENCE = ("left", "right", "what", "cases", "left saw", "right saw", "first case")

@@ -9,7 +9,7 @@ from pathlib import Path
 from fuzz.campaign.summary import CampaignSummary, FindingStanding, Reason, TriagedFinding
 from fuzz.report.causes import by_cause, numbered
 from fuzz.report.figures import duration, moment, rate, severity, span
-from fuzz.report.model import Code, Report, Result, Room, Section, Test
+from fuzz.report.report import Code, Report, Result, Room, Section, Test
 from fuzz.report.served import refusals_by_shape, served
 from fuzz.report.statement import ShapeVerdict, Statement, aiter_named, aiter_of, counted, named, statement
 from fuzz.space import CaseSpace, not_drawn

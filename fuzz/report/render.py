@@ -13,7 +13,7 @@ from enum import Enum, auto
 from xml.etree import ElementTree
 
 from backend.codec import to_plain
-from fuzz.report.model import Code, Report, Result, Room, Section
+from fuzz.report.report import Code, Report, Result, Room, Section
 from fuzz.verdict import Conclusion
 from reprod.text import as_code, as_markdown, markdown_table, one_line, table
 

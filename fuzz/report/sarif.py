@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 from typing import Any
 
-from fuzz.report.model import Report, Result, Test
+from fuzz.report.report import Report, Result, Test
 from fuzz.verdict import Conclusion
 from reprod.text import one_line
 

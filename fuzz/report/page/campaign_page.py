@@ -8,7 +8,6 @@ from pathlib import Path
 from fuzz.campaign.config import config_lines
 from fuzz.campaign.summary import CampaignSummary, Loss, Member
 from fuzz.report.figures import duration, moment, percent, rate, severity
-from fuzz.report.model import Report
 from fuzz.report.page.cards import card, copyable, index
 from fuzz.report.page.charts import bar, charts
 from fuzz.report.page.confirmation import confirmation
@@ -16,6 +15,7 @@ from fuzz.report.page.detail import Detail
 from fuzz.report.page.heat import heat_map, legend
 from fuzz.report.page.html import PageSection, page
 from fuzz.report.page.markup import Child, Markup, element, join, table
+from fuzz.report.report import Report
 from fuzz.report.statement import Statement
 from fuzz.verdict import Conclusion
 from reprod.case_line import case_line

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from fuzz.report.model import Code, Report, Section
 from fuzz.report.page.bars import hatches
 from fuzz.report.page.markup import Child, Markup, element, join, table
+from fuzz.report.report import Code, Report, Section
 from fuzz.verdict import Conclusion
 
 TONES = {Conclusion.CLEAN: ("good", "✓"), Conclusion.FAULTY: ("bad", "✗"), Conclusion.OPEN: ("fair", "?")}

@@ -27,8 +27,8 @@ from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
 from fuzz.gate.known import Known
 from fuzz.gate.source_report import report
-from fuzz.report.model import Report
 from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown
+from fuzz.report.report import Report
 from fuzz.report.sarif import sarif
 from fuzz.verdict import Conclusion, Counts
 from reprod.reference import KnownReference

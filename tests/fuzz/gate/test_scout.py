@@ -20,8 +20,8 @@ from fuzz.gate.comparison import FaultStanding, compared
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, StepKernel, Work
 from fuzz.gate.scout import scout_report
-from fuzz.report.model import Report
 from fuzz.report.render import json_text, lines
+from fuzz.report.report import Report
 from fuzz.verdict import Counts
 
 SHAPE = Shape(48, Arch.GFX950, DType.FP8, DType.FP8)
