@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fuzz.commands.arguments import numbers, some_of
 
 if TYPE_CHECKING:
-    from fuzz.gate.decide import Decided
+    from fuzz.report.report import Report
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,19 +34,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table; the exit code of its verdict."""
     from backend.codec import to_plain
+    from fuzz.report import render
     from reprod.folder import prepare_file
 
     prepare_file("--json", arguments.json)
-    rows, said, code_of_exit = table(arguments)
-    print("\n".join(said))
+    made = table(arguments)
+    print("\n".join(render.lines(made)))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(to_plain(rows), indent=1) + "\n", encoding="utf-8")
-    return code_of_exit
+        arguments.json.write_text(json.dumps(to_plain(made.plain["rows"]), indent=1) + "\n", encoding="utf-8")
+    return made.verdict.exit_code
 
 
-def table(arguments: argparse.Namespace) -> tuple[list[Decided], list[str], int]:
-    """The rows of the source, what is said of them in lines, and the exit code; of `source`, `base`, `aiter`, `arch`, `heads`
-    and `kv_dtype`."""
+def table(arguments: argparse.Namespace) -> Report:
+    """The decision table as a report, by `source`, `base`, `aiter`, `arch`, `heads` and `kv_dtype`."""
     from concurrent.futures import ThreadPoolExecutor
 
     from backend.aiter.codefiles import open_source
@@ -56,7 +56,7 @@ def table(arguments: argparse.Namespace) -> tuple[list[Decided], list[str], int]
     from backend.real.frameworks.session import SourceSession
     from backend.revision.revision import host_of
     from fuzz.compiling import announced
-    from fuzz.gate.decide import decide, lines, verdict
+    from fuzz.gate.decide import Decided, decide, report
     from fuzz.gate.which_aiter import which_aiter
 
     chosen = which_aiter(arguments.source, arguments.aiter)
@@ -71,8 +71,6 @@ def table(arguments: argparse.Namespace) -> tuple[list[Decided], list[str], int]
 
     with announced(), ThreadPoolExecutor(2) as pool:
         change, *base = pool.map(rows, [arguments.source, *([arguments.base] if arguments.base else [])])
-    said = [chosen.why, *lines(change, base[0] if base else None)]
     basis = host.warning() if code is not None else None
-    found = verdict(change, base[0] if base else None)
-    said += [*([basis] if basis is not None else []), *(f"open: {question}" for question in found.open_questions)]
-    return change, said, found.exit_code
+    about = [chosen.why, *([basis] if basis is not None else [])]
+    return report(arguments.source, change, base[0] if base else None, about, device.name)

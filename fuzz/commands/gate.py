@@ -144,16 +144,13 @@ def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
 
 def _table(arguments: argparse.Namespace) -> int:
     """The decision table alone."""
-    import json
-
-    from backend.codec import to_plain
     from fuzz.commands.decide import table
 
     if _is_policy(arguments.source):
         raise UsageError(f"--table: given {arguments.source}, which is a rule; a table is made of a backend's own file")
-    rows, said, code_of_exit = table(arguments)
-    print(json.dumps(to_plain(rows), indent=1) if arguments.json else "\n".join(said))
-    return code_of_exit
+    made = table(arguments)
+    print_report(arguments, made)
+    return made.verdict.exit_code
 
 
 def _again(arguments: argparse.Namespace, stack: Stack) -> int:

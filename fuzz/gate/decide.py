@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.case import Arch, DType
+from backend.devices.kinds import notice
 from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.host import Host
@@ -15,8 +16,9 @@ from backend.real.frameworks.record import Recording, Says
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import outcome_of
-from fuzz.verdict import Counts, Verdict
-from reprod.text import one_line, table
+from fuzz.report.report import Report, Result, Section, Test
+from fuzz.verdict import Conclusion, Counts, Verdict
+from reprod.text import one_line
 
 KV_LENS = (33, 1)
 DRAFT_TOKENS = 2
@@ -73,23 +75,48 @@ def decide(
     return [_row(session, device, arch, h, kv, host) for h in heads for kv in kv_dtypes]
 
 
-def lines(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Iterator[str]:
-    """The table; with a base, only the rows that differ, both of them."""
+def report(source: str, rows: Sequence[Decided], base: Sequence[Decided] | None, about: Sequence[str], device: str) -> Report:
+    """The table; with a base, only the rows that differ, both of them. about: which AITER, and what it rests on."""
+    found = verdict(rows, base)
+    return Report(
+        title=f"aiterfuzz gate {source} --table",
+        verdict=found,
+        headline=_headline(found, len(rows)),
+        notice=notice(device),
+        about=tuple(about),
+        sections=(_section(rows, base),),
+        explained=(),
+        notes=LEGEND,
+        tests=tuple(_test(row) for row in rows),
+        plain={"rows": rows} if base is None else {"rows": rows, "base": base},
+    )
+
+
+def _headline(found: Verdict, rows: int) -> str:
+    if found.blamed:
+        return f"at fault: {found.blamed} of {rows} rows"
+    if found.conclusion is Conclusion.OPEN:
+        return "not all of it ran; no row that did is at fault"
+    return f"none of {rows} rows is at fault"
+
+
+def _section(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Section:
     if base is None:
-        yield from table(HEADER, [row.cells() for row in rows])
-        yield from LEGEND
-        return
+        return Section("", HEADER, tuple(row.cells() for row in rows))
     before = {(row.num_head, row.arch, row.kv_dtype): row for row in base}
     shown = []
     for row in rows:
         old = before.get((row.num_head, row.arch, row.kv_dtype))
         if old is not None and old != row:
             shown += [("base", *old.cells()), ("change", *row.cells())]
-    if not shown:
-        yield "no decision differs from the base's"
-        return
-    yield from table(("", *HEADER), shown)
-    yield from LEGEND
+    return Section("", ("", *HEADER), tuple(shown)) if shown else Section("no decision differs from the base's", (), ())
+
+
+def _test(row: Decided) -> Test:
+    name = f"{row.num_head} heads, {row.arch} KV {row.kv_dtype}"
+    if row.fate is Fate.FAULTY:
+        return Test(name, "decide", Result.FAILURE, row.safe)
+    return Test(name, "decide", Result.PASSED if row.fate is Fate.CLEAN else Result.SKIPPED, row.safe)
 
 
 def verdict(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Verdict:

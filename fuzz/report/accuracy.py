@@ -10,6 +10,7 @@ from backend.observation import Numbers
 from fuzz.accuracy.choices import pairs
 from fuzz.accuracy.measure import Measured, verdict, within
 from fuzz.report.report import Report, Result, Section, Test
+from fuzz.verdict import Conclusion, Verdict
 
 Types = tuple[DType, DType]
 
@@ -28,15 +29,10 @@ NOTES = (
 def report(found: Sequence[Measured], rounding: Mapping[Types, Numbers], device: str) -> Report:
     """For people and machines. rounding: by types of q and KV, the error of rounding alone; empty where nobody measured it."""
     come_to, ran = verdict(found), [one for one in found if one.kernel is not None]
-    wrong = come_to.blamed
     return Report(
         title="aiterfuzz selftest accuracy kernels",
         verdict=come_to,
-        headline=(
-            f"{wrong} of {len(ran)} kernel choices leave{'s' if wrong == 1 else ''} the error budget"
-            if wrong
-            else f"{len(ran)} kernel choices within their error budgets"
-        ),
+        headline=_headline(come_to, len(ran)),
         notice=device_kind(device).witness.notice,
         about=(),
         sections=tuple(_sections(found, rounding)),
@@ -45,6 +41,13 @@ def report(found: Sequence[Measured], rounding: Mapping[Types, Numbers], device:
         tests=tuple(_tests(found)),
         plain={"choices": [plain(one) for one in found]},
     )
+
+
+def _headline(verdict: Verdict, ran: int) -> str:
+    if verdict.blamed:
+        return f"of {ran} kernel choices outside of the error budget: {verdict.blamed}"
+    within = f"{ran} kernel choices within their error budgets"
+    return f"not all of it ran; {within}" if verdict.conclusion is Conclusion.OPEN else within
 
 
 def plain(one: Measured) -> dict[str, object]:

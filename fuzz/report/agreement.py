@@ -8,6 +8,7 @@ from backend.devices.kinds import DEVICES
 from backend.fate import Fate
 from fuzz.agree import Agreement, AgreementAsked, DisagreeingCases
 from fuzz.report.report import Report, Result, Section, Test
+from fuzz.verdict import Conclusion, Verdict
 from reprod.case_line import case_line
 
 DIFFERENCE = ("left", "right", "what", "cases", "left saw", "right saw", "first case")
@@ -17,12 +18,12 @@ Found = Mapping[tuple[str, str, str], DisagreeingCases]
 
 def report(agreement: Agreement, asked: AgreementAsked, seed: int, shown: int) -> Report:
     """For people and machines. seed: of the cases; shown: characters of each side of a difference."""
-    count = len(agreement.found)
+    verdict = agreement.verdict(asked)
     notices = dict.fromkeys(DEVICES[name].witness.notice for name in agreement.ran if name in DEVICES)
     return Report(
         title="aiterfuzz selftest agree",
-        verdict=agreement.verdict(asked),
-        headline=f"devices disagree on {count} thing{'' if count == 1 else 's'}" if count else "no two devices disagree",
+        verdict=verdict,
+        headline=_headline(verdict),
         notice=" ".join(notices),
         about=(
             f"seed {seed}: {agreement.cases:,} cases launched, {agreement.faulty:,} of them with a fault that was foretold; "
@@ -42,6 +43,14 @@ def report(agreement: Agreement, asked: AgreementAsked, seed: int, shown: int) -
             "apart": _plain(agreement.apart),
         },
     )
+
+
+def _headline(verdict: Verdict) -> str:
+    if verdict.blamed:
+        return f"devices disagree on {verdict.blamed} thing{'' if verdict.blamed == 1 else 's'}"
+    if verdict.conclusion is Conclusion.OPEN:
+        return "not all of it ran; no two devices disagree in what did"
+    return "no two devices disagree"
 
 
 def _sections(agreement: Agreement, shown: int) -> Iterator[Section]:

@@ -149,6 +149,7 @@ def test_a_case_that_was_lost_is_neither_refused_nor_clean(sound: Call) -> None:
     for fate in (Fate.DIED, Fate.NOT_RUN):
         agreement.launched_nothing(reported(sound.decision.case, (), None, fate))
     verdict = agreement.verdict(asked)
+    assert list(lines(agreement))[-1].startswith("not all of it ran; no two devices disagree in what did (")
     assert (verdict.exit_code, verdict.counts) == (3, Counts(clean=1, refused=1, unmodelled=1, died=1, not_run=1))
     assert agreement.not_run == {("planner", "a reason"): 1, ("planner", "died"): 1, ("planner", "not run"): 1}
     assert "1 more refused" in next(lines(agreement))
