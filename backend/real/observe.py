@@ -208,7 +208,8 @@ def plan_arguments(given: Mapping[str, Any]) -> PlanArguments:
     """PlanArguments of a call, index tensors by their present content."""
     _require_modelled(PLANNING, given, {"mla_version": 0, "num_heads_k": 1})
     for side in ("q", "kv"):
-        _require_modelled(PLANNING, given, {f"dtype_{side}_rope": given.get(f"dtype_{side}_nope")})
+        if given.get(f"dtype_{side}_rope") is not None:  # None: as the part without rope
+            _require_modelled(PLANNING, given, {f"dtype_{side}_rope": given.get(f"dtype_{side}_nope")})
     last_page_lens = given.get("kv_last_page_lens")
     qo_indptr = words_read(given["seqlens_qo_indptr"])
     return PlanArguments(

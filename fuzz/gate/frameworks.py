@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
+from backend.case import Arch
 from backend.codec import read_file
 from backend.errors import UsageError
 from backend.real.frameworks.scenarios import Scenario, StepKind
@@ -27,6 +28,7 @@ FOLDER = "frameworks"
 class Life:
     """What a process must do to meet the fault; None and False: does not matter.
 
+    arch: the GPU that it runs on.
     dp_attention, paged: a backend of its with attention data parallelism, with pages of more than one token.
     ragged: a step of this kind whose requests have different numbers of rows. ordinary, drafting: a backend of its of ordinary
     attention, of the draft model.
@@ -37,6 +39,7 @@ class Life:
     ragged: StepKind | None = None
     ordinary: bool = False
     drafting: bool = False
+    arch: Arch | None = None
 
     def fits(self, scenario: Scenario) -> bool:
         """Whether the scenario is such a process."""
@@ -46,6 +49,7 @@ class Life:
             and (not self.paged or any(config.page_size > 1 for config in backends))
             and (not self.ordinary or any(config.kv_heads is not None for config in backends))
             and (not self.drafting or any(config.is_draft for config in backends))
+            and self.arch in (None, scenario.arch)
             and (self.ragged is None or any(s.kind is self.ragged and len(set(s.query_lens)) > 1 for s in steps))
         )
 

@@ -185,6 +185,13 @@ def test_what_is_not_modelled_is_refused_in_the_words_of_its_row(call: str, para
         READ[call](GIVEN[call]() | {parameter: STRANGE[parameter]})
 
 
+def test_the_part_with_rope_is_of_the_type_of_the_part_without_where_nobody_names_it() -> None:
+    """As AITER's own op test of e4048607a535 calls it (aiter/ops/attention.py: None is the matching NoPE dtype)."""
+    given = GIVEN[PLANNING]() | {"dtype_q_nope": torch.bfloat16, "dtype_kv_nope": torch.float8_e4m3fn}
+    read = [plan_arguments(given | each) for each in ({}, {"dtype_q_rope": None, "dtype_kv_rope": None})]
+    assert [(each.q_dtype, each.kv_dtype) for each in read] == [(DType.BF16, DType.FP8)] * 2
+
+
 def test_every_parameter_that_is_not_varied_says_why_and_all_but_one_are_refused() -> None:
     not_varied = [
         (call, name, row[2]) for call, of_call in rows().items() for name, row in of_call.items() if row[0] == NOT_VARIED

@@ -173,3 +173,21 @@ def test_a_launcher_that_aborts_ends_the_script(tmp_path: Path) -> None:
     done = run(tmp_path, "refused(lambda: decode(two, kv, planned(two, kv), q_scale=None))\nprint('still here')")
     assert (done.exit_code, "still here" in done.output) == (134, False)
     assert "requires q_scale and kv_scale" in done.output
+
+
+def test_a_call_that_cannot_be_followed_is_no_result_whatever_the_script_makes_of_it(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+work, buffers = planned(two, kv), None
+decode(two, kv, work)
+try:
+    aiter.get_mla_metadata_v1(two, kv, two[1:], 16, 1, True, work[0], work[2], work[1], *work[3:], kv_granularity=16,
+                              max_seqlen_qo=1, uni_seqlen_qo=1, dtype_q_nope=dtypes.fp8, dtype_q_rope=torch.bfloat16)
+except Exception:
+    pass
+""",
+        "2026-08",
+    )
+    assert done.code == 3
+    assert "dtype_q_rope" in str(done.could_not_run)

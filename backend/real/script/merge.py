@@ -63,6 +63,8 @@ def _merged(
 ) -> tuple[Floats, Floats]:
     """One row of o [heads, 512] and its log-sum-exp [heads], from its partial rows."""
     size = heads * V_HEAD_DIM * FLOAT32
+    if not rows:  # 0 / 0
+        return np.full((heads, V_HEAD_DIM), np.nan, np.float32), np.full(heads, np.nan, np.float32)
     values, weights = np.empty((len(rows), heads, V_HEAD_DIM), np.float32), np.empty((len(rows), heads), np.float32)
     for place, row in enumerate(rows):
         at = row * size

@@ -138,7 +138,7 @@ class Simulation:
             self.watcher = watcher = ScriptWatcher(gpu.allocations, "").judge_with(
                 self.source.release, device, runs, self.source.host
             )
-            watcher.found = self._found
+            watcher.found, watcher.notice = self._found, self._notice
             self.operations.prefill.note = watcher.note
             self.hardware.on_fault += [
                 lambda fault: setattr(watcher, "after_abort", True),

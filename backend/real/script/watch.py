@@ -32,7 +32,7 @@ SCRIPT = "script"
 class ScriptWatcher(CallWatcher):
     """Observer of the public calls that judges each decode call as it is made. after_abort: set when hardware has aborted.
 
-    found: called when there is a finding that was not there before.
+    found: called when there is a finding that was not there before. notice: with why a call cannot be followed, which ends it.
     """
 
     def judge_with(self, release: str, device: TargetGpu, runs: Device, host: Host) -> ScriptWatcher:
@@ -43,6 +43,7 @@ class ScriptWatcher(CallWatcher):
         self.seen: dict[str, SeenFinding] = {}
         self.not_judged: list[str] = []
         self.found: Callable[[], None] = lambda: None
+        self.notice: Callable[[str], None] = lambda why: None
         return self
 
     def forget(self) -> None:
@@ -53,7 +54,11 @@ class ScriptWatcher(CallWatcher):
 
     def entered(self, call: OpCall) -> None:
         """Judge a decode call before it changes anything."""
-        super().entered(call)
+        try:
+            super().entered(call)
+        except AiterfuzzError as error:
+            self.notice(str(error))
+            raise
         if call.name == DECODING:
             seen = self.decodes.pop()
             self.calls += 1

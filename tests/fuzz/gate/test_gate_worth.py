@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.case import Arch
 from backend.devices.registry import open_device
 from backend.errors import NoSuchStepError, UsageError
 from backend.real.frameworks.fetch import open_source
@@ -53,7 +54,7 @@ def test_nine_of_ten_mutants_are_blamed() -> None:
 
 
 WHEELS = ("0.5.12.post1", "0.5.13", "0.5.23")
-HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2], "S4": (), "S5": WHEELS[:2], "S6": WHEELS}
+HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2], "S4": (), "S5": WHEELS[:2], "S6": WHEELS, "S7": WHEELS}
 """Releases of sglang that have each fault: S2 was mended in 0.5.13, the mode of S3 went with 0.5.14, S4 is vLLM's, S5 went with
 0.5.23."""
 
@@ -99,6 +100,15 @@ def test_an_entry_is_a_fault_of_its_own_kind_of_life_only() -> None:
     assert splits.is_it(blank)
     assert not splits.is_it(dataclasses.replace(blank, scenario=alone))
     assert not splits.is_it(dataclasses.replace(blank, signature="buffer-too-small/recorded/sized for another batch"))
+
+
+def test_an_entry_of_one_gpu_is_none_on_another() -> None:
+    (pieces,) = [entry for entry in framework_faults(shipped_corpus()) if entry.id == "S7"]
+    there = pieces.scenarios[0]
+    elsewhere = dataclasses.replace(there, arch=Arch.GFX950)
+    blank = Sighting("planner-overrun/planner v1_0/work_info_set/past the end", *(None,) * 8, there)  # type: ignore[arg-type]
+    assert pieces.is_it(blank)
+    assert not pieces.is_it(dataclasses.replace(blank, scenario=elsewhere))
 
 
 def test_a_broken_entry_is_named(tmp_path: Path) -> None:
