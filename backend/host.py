@@ -17,7 +17,7 @@ from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
 from backend.aiter.release import release
-from backend.aiter.sizing import buffer_sizes, refusal, sizing_of
+from backend.aiter.sizing import buffer_sizes, sizing_of
 from backend.call import Call
 from backend.case import Case
 from backend.decision import Decision
@@ -147,11 +147,11 @@ class BuiltIn(Host):
         needed: BufferSizes | None = None
         planned: Plan | None = None
         if decision.sizing is not None and decision.planning is not None:
-            reason = refusal(rules, device, decision.sizing)
-            if reason is not None:
-                refused = Refusal("get_mla_metadata_info_v1", reason)
+            sized = rules.sizing(device, decision.sizing)
+            if isinstance(sized, str):
+                refused = Refusal("get_mla_metadata_info_v1", sized)
                 return Call(decision, device, None, None, None, decision.decode, refused)
-            allocated = buffer_sizes(rules, device, decision.sizing)
+            allocated = sized
             wanted = sizing_of(decision.planning, decision.sizing)
             needed = allocated if wanted == decision.sizing else buffer_sizes(rules, device, wanted)
             planned = plan(rules, device, decision.planning, allocated)

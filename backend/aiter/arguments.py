@@ -131,7 +131,7 @@ class DecodeArguments:
 
     def option(self, name: str, default: object) -> object:
         """The value of a keyword argument; `default` is AITER's own."""
-        return dict(self.options).get(name, default)
+        return next((value for given, value in self.options if given == name), default)
 
     @property
     def page_bytes(self) -> int:

@@ -45,8 +45,10 @@ def row_space(call: Call) -> RowSpace:
     starts = np.cumsum(pages) - pages if not decision.topk else np.arange(len(kv_lens), dtype=np.int64) * decision.topk
     rows_of = query_lens * launch.fold
     request = np.repeat(np.arange(len(kv_lens)), rows_of)
-    token = (np.arange(len(request)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of)) % query_lens[request]
-    visible = decision.visible()[(np.cumsum(query_lens) - query_lens)[request] + token]
+    visible = decision.visible()
+    if launch.fold > 1:
+        token = (np.arange(len(request)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of)) % query_lens[request]
+        visible = visible[(np.cumsum(query_lens) - query_lens)[request] + token]
     begin = starts[request]
     least = begin + (visible + page - 1) // page
     most = begin + pages[request]

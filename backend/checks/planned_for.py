@@ -36,7 +36,7 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
         ("qo_indptr", planning.qo_indptr, decode.qo_indptr),
         ("kv_indptr", planning.kv_indptr, decode.kv_indptr),
     ):
-        if not np.array_equal(_with_work(planned), _with_work(used)):
+        if planned is not used and not np.array_equal(_with_work(planned), _with_work(used)):
             yield PlannedOtherwise(name, f"planned with {name} {some(planned)}, decoded with {some(used)}")
     if planning.num_heads_per_head_k != decode.num_head:
         yield PlannedOtherwise("num_head", f"planned for {planning.num_heads_per_head_k} heads, decoded with {decode.num_head}")
@@ -48,9 +48,12 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
     if planning.is_cp_round_robin != (decode.g_kv_indptr is not None):
         given, for_decode = planning.is_cp_round_robin, "with" if decode.g_kv_indptr is not None else "without"
         yield PlannedOtherwise("is_cp_round_robin", f"planned with is_cp_round_robin {given}, decoded {for_decode} g_kv_indptr")
-    rows = np.diff(planning.qo_indptr) if planning.topk < 0 else np.zeros(0)  # lists: each row is planned by itself
-    if planning.uni_seqlen_qo > 0 and len(rows) and (rows != planning.uni_seqlen_qo).any():
-        at = int(np.argmax(rows != planning.uni_seqlen_qo))
+    if planning.uni_seqlen_qo <= 0 or planning.topk >= 0:  # lists: each row is planned by itself
+        return
+    rows = planning.qo_indptr[1:] - planning.qo_indptr[:-1]
+    differ = rows != planning.uni_seqlen_qo
+    if differ.any():
+        at = int(np.argmax(differ))
         message = f"planned with uni_seqlen_qo {planning.uni_seqlen_qo}, and qo_indptr gives request {at} {rows[at]} rows"
         yield PlannedOtherwise("uni_seqlen_qo", message)
 

@@ -218,8 +218,10 @@ def assemble(case: Case, choice: Choice) -> Decision:
 
 def of_rank(lengths: tuple[int, ...], case: Case) -> tuple[int, ...]:
     """Tokens of each request that the case's rank holds, of all its tokens: every cp_world_size-th, from token cp_rank on."""
-    world = case.cp_world_size or 1
-    return tuple(max(length - case.cp_rank + world - 1, 0) // world for length in lengths)
+    world, rank = case.cp_world_size or 1, case.cp_rank
+    if (world, rank) == (1, 0):
+        return lengths
+    return tuple(max(length - rank + world - 1, 0) // world for length in lengths)
 
 
 def _captured_splits(case: Case, choice: Choice) -> int | None:

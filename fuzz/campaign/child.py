@@ -1,4 +1,4 @@
-"""The process that runs cases: `python -m fuzz.campaign.child`, with its setup as the first task.
+"""The process that runs cases (fuzz.campaign.case_process starts it), with its setup as the first task.
 
 It may die of any case; its supervisor (fuzz.campaign.worker) reads the slot and starts another. Knows neither Ray nor the
 store.
@@ -7,6 +7,7 @@ store.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import tempfile
 from collections.abc import Mapping
@@ -204,7 +205,9 @@ def _host(source: CodeSource | None) -> Host:
 
 
 def main() -> None:
-    """Serves until its supervisor is gone."""
+    """Serves until its supervisor is gone. What is imported by then is looked at by no garbage collection."""
+    gc.freeze()
+    gc.enable()
     with contextlib.suppress(OSError):
         # Of all processes on the machine, the one that runs cases is the one to go when memory ends.
         FilePath("/proc/self/oom_score_adj").write_text("900")
@@ -213,7 +216,3 @@ def main() -> None:
     # announced on its standard error, which its supervisor reads; what a first case compiles is no part of its time
     with announced(), noticed(child.pause, child.resume):
         serve(lambda: child)
-
-
-if __name__ == "__main__":
-    main()

@@ -54,7 +54,11 @@ def planner_for(fast_mode: bool, intra_batch_mode: bool) -> PlannerName:
 
 
 def plan(release: Release, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
-    """What get_mla_metadata_v1 of `release` does to buffers of `allocated` words; raises what `plan_by_rules` raises."""
+    """What get_mla_metadata_v1 of `release` does to buffers of `allocated` words.
+
+    Raises UsageError for what no caller can hand over (no sequence, arrays that are not int32), and what
+    `plan_by_rules` raises.
+    """
     _check_usage(arguments)
     return release.planners(device, arguments, allocated)
 
@@ -65,11 +69,9 @@ def plan_by_rules(
     """The same by the rules of a built-in release.
 
     compiled: False runs the same planner as plain Python, which is some hundred times slower.
-    Raises UsageError for what no caller can hand over (no sequence, arrays that are not int32), UnmodelledError where
-    hardware's answer is not known: local memory beyond its end in the ragged v1_2, a v1_1 whose sort hands out its own padding
-    (only with negative KV lengths).
+    Raises UnmodelledError where hardware's answer is not known: local memory beyond its end in the ragged v1_2, a v1_1 whose
+    sort hands out its own padding (only with negative KV lengths).
     """
-    _check_usage(arguments)
     planner = planner_for(arguments.fast_mode, arguments.intra_batch_mode)
     launch = _not_launched(planners, arguments) or _launch(planners, planner, device, arguments, allocated)
     if isinstance(launch, str):

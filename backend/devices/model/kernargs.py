@@ -60,10 +60,11 @@ def fixed(call: Call, known: KernelTraits, idle: bool) -> list[Accesses]:
 
 def through_null(call: Call, idle: bool) -> list[Accesses]:
     """Reads of a scale that the kernel asks for and the launcher has left null. idle: as of `fixed`."""
-    passed = {kernarg.name: kernarg.value for kernarg in call.launched.kernargs}
     pointer, zero = _SCALES["kv_scale"], np.zeros(1, np.int64)
-    asked = pointer in reads_of(call).kernargs and call.decode.kv_dtype is DType.FP8 and not idle
-    return [Accesses("", False, zero, zero + FLOAT32, None, pointer)] if asked and passed.get(pointer) == 0 else []
+    if idle or call.decode.kv_dtype is not DType.FP8 or pointer not in reads_of(call).kernargs:
+        return []
+    is_null = any(kernarg.name == pointer and kernarg.value == 0 for kernarg in call.launched.kernargs)
+    return [Accesses("", False, zero, zero + FLOAT32, None, pointer)] if is_null else []
 
 
 def _read(tensor: str, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64], why: str) -> Accesses:
