@@ -60,7 +60,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.set_defaults(command=run)
 
 
-def add_flags(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser, default_seconds: float = 60.0) -> None:
     """What every examination of a source can be asked for."""
     from backend.case import Arch, DType
 
@@ -73,9 +73,10 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seconds",
         type=seconds,
-        default=60.0,
+        default=default_seconds,
         metavar="S",
-        help="for everything (60); what the sweep had no time for is said, and left open where nothing else ran it",
+        help=f"for everything ({default_seconds:g}); what the sweep had no time for is said, and left open where nothing else "
+        "ran it",
     )
     command.add_argument(
         "--lives", type=number("--lives", 0), metavar="N", help="random lives at most (as many as time allows)"

@@ -20,6 +20,11 @@ Exit codes: 0 the candidate brings no fault, 1 it brings one, or refuses what ra
 that was asked for did not run."""
 
 
+SECONDS = 160.0
+"""By default: a whole sweep of sglang on two revisions is some two minutes of processor time, and the planner of one that was
+never seen is compiled first."""
+
+
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
     command = commands.add_parser(
@@ -35,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--base-aiter", metavar="PATH[@REV]", help="what it is compared with (the one that SOURCE is built with; of a range, A)"
     )
-    add_flags(command)
+    add_flags(command, SECONDS)
     command.set_defaults(command=run)
 
 

@@ -115,6 +115,18 @@ def test_kernels_of_the_second_stage_that_nobody_has_read(
 
 
 @pytest.mark.checkout
+def test_a_run_that_rests_on_a_stand_in_claims_nothing(
+    edited: Callable[[str, str, str, str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not clean, no fault, no issue: it could not be run."""
+    unread = edited("v0.1.14", "csrc/kernels/mla/reduce.cu", "num_splits > 1", "num_splits > 2")
+    types = ("--archs", "gfx950", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--query-rows", "1")
+    assert main(["run", "--aiter", unread, "--heads", "16", *types, "--cases", "30", "--out", str(tmp_path / "out")]) == 3
+    assert "which is no claim" in capsys.readouterr().out
+    assert not [*tmp_path.rglob("issue.md")]
+
+
+@pytest.mark.checkout
 def test_a_planner_that_cannot_be_read_names_its_line(
     edited: Callable[[str, str, str, str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
