@@ -340,10 +340,11 @@ def aiter_roots(
     num_cu: int,
     fakes: Mapping[str, Any] | None = None,
     absent: frozenset[str] = frozenset(),
+    modules: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Root]:
     """Owned roots `aiter` and `csrc` (AITER's own package of C++ interfaces, next to it in a checkout).
 
-    fakes: further stand-ins by bare name, in front of AITER's own.
+    fakes: further stand-ins by bare name, in front of AITER's own; modules: in front of both, of one module by its full name.
     """
     replaced: dict[str, Any] = {
         "compile_ops": _compile_ops(handlers),
@@ -366,7 +367,15 @@ def aiter_roots(
     replaced.update(fakes or {})
     wrappers = {name: functools.partial(observed, observer=observer) for name in (SIZING, PLANNING, DECODING)}
     return [
-        Root("aiter", source.tree, replaced, {"aiter.mla": {}}, refuse_calls=True, absent=absent, wrappers=wrappers),
+        Root(
+            "aiter",
+            source.tree,
+            replaced,
+            {"aiter.mla": {}, **(modules or {})},
+            refuse_calls=True,
+            absent=absent,
+            wrappers=wrappers,
+        ),
         Root("csrc", source.tree, refuse_calls=True),
     ]
 

@@ -101,6 +101,9 @@ class PlannerHandlers:
         if call.name in (DECODING, STAGE_1):
             check_logit_cap(call.arguments)
             self._check_scales(call)
+        if call.name == DECODING and call.arguments.get("return_lse"):
+            q = call.arguments["q"]
+            return None, torch.empty(q.shape[:2], dtype=torch.float32, device="cuda")
         return None
 
     def _check_scales(self, call: OpCall) -> None:

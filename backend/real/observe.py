@@ -189,8 +189,6 @@ def words_read(tensor: torch.Tensor, at_least: int = 0) -> Int32Array:
 def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:
     """SizingArguments of a call, whichever release declares it."""
     splits = given.get("num_kv_splits")
-    if given.get("max_split_per_batch") is not None:
-        _require_modelled(SIZING, given, {"max_split_per_batch": -1})
     return SizingArguments(
         batch=int(given["batch_size"]),
         max_seqlen_q=int(given["max_seqlen_qo"]),
@@ -201,6 +199,7 @@ def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:
         fast_mode=bool(given["fast_mode"]),
         num_kv_splits=None if splits is None else int(splits),
         intra_batch_mode=bool(given.get("intra_batch_mode", False)),
+        max_split_per_batch=int(given.get("max_split_per_batch", -1)),
     )
 
 

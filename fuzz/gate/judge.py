@@ -12,6 +12,7 @@ from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Host
+from backend.observation import Observation
 from backend.outcome import Outcome
 from backend.real.frameworks.record import CheckedCall, Phase, RecordedStep, Recording, Says, StepFailed
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
@@ -205,8 +206,11 @@ class Judge:
             made.sightings.append(_refused_by_aiter(made.scenario, step, outcome))
             made.did_not(work, _who(Says.AITER, str(outcome.reason)), refused=True)
             return
-        made.ran[work, step.phase] += 1
-        made.kernels.setdefault(work, set()).add(_kernel(outcome))
+        if outcome.observation is None:  # AITER refuses it too, once memory is overwritten
+            made.did_not(work, f"AITER refuses: {one_line(str(outcome.refused))}", refused=True)
+        else:
+            made.ran[work, step.phase] += 1
+            made.kernels.setdefault(work, set()).add(_kernel(outcome.observation))
         found = list(_faults(made.scenario, step, outcome))
         made.fates[Fate.FAULTY if found else outcome.fate] += 1
         made.sightings += found
@@ -230,9 +234,8 @@ def _of_arguments(found: Finding) -> bool:
     return found.party is Party.CALLER and found.kind.rank <= FindingKind.HEAD_WIDTH.rank
 
 
-def _kernel(outcome: Outcome) -> StepKernel:
-    assert outcome.observation is not None
-    launch = outcome.observation.call.launched
+def _kernel(observation: Observation) -> StepKernel:
+    launch = observation.call.launched
     return StepKernel(launch.code_object, launch.blob_id or "")
 
 
@@ -346,7 +349,7 @@ def _shape(step: RecordedStep) -> Shape:
 
 
 def _shape_of(config: BackendConfig, scenario: Scenario) -> Shape:
-    return Shape(config.num_head, scenario.arch, config.q_dtype, config.kv_dtype)
+    return Shape(config.decoded_heads, scenario.arch, config.q_dtype, config.kv_dtype)
 
 
 def _line(step: RecordedStep) -> str | None:

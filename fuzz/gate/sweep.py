@@ -80,6 +80,8 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
         yield _several_backends(one, heads, release)
     yield from _several_types(tensors, heads, release)
     for one in tensors:
+        yield from _alike(one, heads, release)
+        yield _context_parallel(one, heads, release)
         for switches in SWITCHES:
             yield _switched(one, heads, release, switches)
         for environment, page_size, head_dim in ORDINARY:
@@ -185,6 +187,41 @@ def _several_types(tensors: Sequence[Tensors], heads: Sequence[int], release: st
             )
             name = f"backends of two types, {first}, {second} heads, {one.arch} {one.q_dtype}/{one.kv_dtype} {other.kv_dtype}"
             yield Scenario(name, configs, steps, arch=one.arch, release=release)
+
+
+ALIKE = ((400, 17, 33), (400, 33, 17), (400, 40, 10), (17, 400, 33), (400, 17, 33))
+"""Batches of one size, one sum and one longest request, each of which needs a plan of its own."""
+
+
+def _alike(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    """Steps one behind the other that a plan kept by size, sum or longest request would serve: heads of each planner."""
+    for num_head in dict.fromkeys(min(heads, key=lambda each: abs(each - wanted)) for wanted in (16, 64)):
+        configs = _config(tensors, num_head, None), _config(tensors, num_head, 2)
+        kinds = StepKind.DECODE, StepKind.TARGET_VERIFY
+        steps = tuple(
+            Step(kind, lens, graph=graph, backend=at)
+            for at, kind in enumerate(kinds)
+            for graph in (False, True)
+            for lens in (ALIKE if graph else ALIKE[:2])
+        )
+        yield Scenario(_name("batches alike", tensors, num_head), configs, steps, arch=tensors.arch, release=release)
+
+
+def _context_parallel(tensors: Tensors, heads: Sequence[int], release: str) -> Scenario:
+    """A rank of two that share the KV cache: decode, then verification of as many rows as its kernels take, and of fewer."""
+    num_head = min(heads, key=lambda each: abs(each - 16))
+    plain = dataclasses.replace(_config(tensors, num_head, None), context_parallel=2, max_requests=8, graph_batches=(4,))
+    steps = (
+        Step(StepKind.DECODE, (17, 400)),
+        Step(StepKind.DECODE, (9, 33, 700), graph=True),
+        Step(StepKind.TARGET_VERIFY, (17, 400), backend=1),
+        Step(StepKind.TARGET_VERIFY, (9, 33, 700), graph=True, backend=1),
+        Step(StepKind.TARGET_VERIFY, (17, 40), backend=2),
+        Step(StepKind.TARGET_VERIFY, (9, 33, 70), graph=True, backend=2),
+    )
+    backends = plain, dataclasses.replace(plain, draft_tokens=4), dataclasses.replace(plain, draft_tokens=2)
+    name = _name("context parallel", tensors, num_head)
+    return Scenario(name, backends, steps, arch=tensors.arch, release=release)
 
 
 def _switched(tensors: Tensors, heads: Sequence[int], release: str, environment: Mapping[str, str]) -> Scenario:

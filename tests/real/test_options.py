@@ -192,12 +192,17 @@ def test_the_part_with_rope_is_of_the_type_of_the_part_without_where_nobody_name
     assert [(each.q_dtype, each.kv_dtype) for each in read] == [(DType.BF16, DType.FP8)] * 2
 
 
-def test_every_parameter_that_is_not_varied_says_why_and_all_but_one_are_refused() -> None:
+def test_the_split_cap_of_sizing_is_taken_as_it_is_given() -> None:
+    given = GIVEN[SIZING]()
+    assert (sizing_arguments(given).max_split_per_batch, sizing_arguments({**given, **STRANGE}).max_split_per_batch) == (-1, 4)
+
+
+def test_every_parameter_that_is_not_varied_says_why_and_all_but_two_are_refused_or_taken() -> None:
     not_varied = [
         (call, name, row[2]) for call, of_call in rows().items() for name, row in of_call.items() if row[0] == NOT_VARIED
     ]
     assert all(remark for _, _, remark in not_varied)
-    assert [name for _, name, remark in not_varied if not words(remark)] == ["return_logits"]
+    assert [name for _, name, remark in not_varied if not words(remark)] == ["max_split_per_batch", "return_logits"]
 
 
 def test_a_cap_of_the_logits_is_refused_in_aiters_words() -> None:

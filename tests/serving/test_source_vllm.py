@@ -116,9 +116,43 @@ def test_few_heads_in_bf16_are_decoded_by_gluon_where_aiter_has_it(session: Sour
     assert not any(each.faults for each in recording.checked)
 
 
+def test_a_rank_of_two_decodes_what_it_holds_with_the_heads_of_both() -> None:
+    """Verification of 4 rows takes a kernel for such ranks, of 2 rows AITER's Triton one, which is judged by arguments."""
+    plain = BackendConfig(64, max_requests=8, graph_batches=(4,), context_parallel=2)
+    configs = plain, *(dataclasses.replace(plain, draft_tokens=drafts) for drafts in (4, 2))
+    kinds = StepKind.DECODE, StepKind.TARGET_VERIFY, StepKind.TARGET_VERIFY
+    steps = tuple(Step(kind, (17, 41), backend=at) for at, kind in enumerate(kinds))
+    with SourceSession(source() or "", release="2026-08") as newest:
+        try:
+            recording = newest.run(Scenario("ranks", configs, steps, release="2026-08"))
+        except NoSuchStepError:
+            pytest.skip("a vLLM whose backend serves no context-parallel ranks")
+    assert not recording.failed
+    decoded, verified = recording.steps
+    assert (decoded.kv_lens, decoded.decode.num_head, decoded.decode.return_lse) == ((8, 20), 128, True)
+    assert (verified.kv_lens, verified.decode.cp_world_size, verified.decode.cp_rank) == ((10, 22), 2, 1)
+    assert verified.decode.g_kv_indptr is not None
+    assert verified.decode.g_kv_indptr.tolist() == [0, 21, 66]
+    (segmented,) = recording.checked
+    assert (segmented.name, segmented.faults) == ("triton mla_decode_fwd", ())
+
+
+def test_what_the_class_of_the_backend_does_not_serve_is_refused_by_it() -> None:
+    named = source() or ""
+    with SourceSession(named) as own:
+        text = own.source.target.text
+        edited = text.replace("return invalid_reasons", 'return [*invalid_reasons, "nothing goes"]')
+        if edited == text:
+            pytest.skip("a vLLM without validate_configuration in this file")
+        own.use(edited)
+        refused = own.run(eager_decode(16, (17,))).not_started
+    assert refused is not None
+    assert (refused.says.is_refusal, "nothing goes" in refused.error) == (True, True)
+
+
 def test_steps_that_vllm_does_not_have(session: SourceSession) -> None:
     scenario = Scenario("x", (BackendConfig(64, draft_tokens=2),), (Step(StepKind.DRAFT_EXTEND, (5,)),))
-    with pytest.raises(NoSuchStepError, match="no step of the kind draft_extend; allowed: decode, target_verify"):
+    with pytest.raises(NoSuchStepError, match="no step of the kind draft_extend; allowed: decode, target_verify, prefill"):
         session.run(scenario)
 
 

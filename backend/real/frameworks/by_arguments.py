@@ -126,13 +126,31 @@ def _unified(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     yield from _written("out", given["out"], q[: batch + 1], given["q"].shape[1] * given["v"].shape[-1])
     if table.shape[0] < batch:
         yield ArgumentFault("block_table", f"block_table has {table.shape[0]} rows for {batch} requests", False)
+    yield from _paged_by("block_table", table, lens, page, pages, "k")
+
+
+def _segmented(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """mla_decode_fwd of aiter/ops/triton/attention/mla.py, which returns partial results: one q row and one row of the table
+    for each length."""
+    q, lens, table = _words(given["cu_seqlens_q"]), _words(given["seqused_k"]), host(given["block_tables"])
+    cache, rows = given["kv_buffer"], len(lens)
+    if len(q) < rows + 1:
+        yield ArgumentFault("cu_seqlens_q", f"cu_seqlens_q has {len(q)} entries for {rows} rows", False)
+    yield from _covered("cu_seqlens_q", q[: rows + 1], given["q"].shape[0], "q")
+    if max(lens, default=0) > given["max_seqlen_kv"]:
+        yield ArgumentFault("max_seqlen_kv", f"max_seqlen_kv is {given['max_seqlen_kv']}, a row has {max(lens)} tokens", False)
+    if table.shape[0] < rows:
+        yield ArgumentFault("block_tables", f"block_tables has {table.shape[0]} rows for {rows}", False)
+    yield from _paged_by("block_tables", table, lens, cache.shape[1], cache.shape[0], "kv_buffer")
+
+
+def _paged_by(name: str, table: torch.Tensor, lens: list[int], page: int, pages: int, of: str) -> Iterator[ArgumentFault]:
+    """Rows of a page table name as many pages of the pool as their lengths need."""
     for row, length in zip(table.tolist(), lens, strict=False):
         wanted = math.ceil(length / page)
         if wanted > len(row):
-            yield ArgumentFault(
-                "block_table", f"block_table has {len(row)} pages a request, {length} tokens need {wanted}", False
-            )
-        yield from _inside("block_table", row[:wanted], pages, "k")
+            yield ArgumentFault(name, f"{name} has {len(row)} pages a request, {length} tokens need {wanted}", False)
+        yield from _inside(name, row[:wanted], pages, of)
 
 
 def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
@@ -176,17 +194,14 @@ def _extend(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 def _gather(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """gather_and_maybe_dequant_cache, vLLM's own: cached rows of each request, by its block table from seq_starts on, one
     behind the other into dst."""
-    ends, table, cache = _words(given["cu_seq_lens"]), host(given["block_table"]).tolist(), given["src_cache"]
+    ends, table, cache = _words(given["cu_seq_lens"]), host(given["block_table"]), given["src_cache"]
     yield from _ascending("cu_seq_lens", ends)
     if ends and max(ends[-1], given["num_tokens"]) > given["dst"].shape[0]:
         rows = max(ends[-1], given["num_tokens"])
         yield ArgumentFault("dst", f"dst has {given['dst'].shape[0]} rows, {rows} are gathered", True)
     starts = _words(given["seq_starts"]) if given["seq_starts"] is not None else [0] * len(table)
-    for row, start, (begin, end) in zip(table, starts, itertools.pairwise(ends), strict=False):
-        wanted = math.ceil((start + end - begin) / cache.shape[1])
-        if wanted > len(row):
-            yield ArgumentFault("block_table", f"block_table has {len(row)} pages a request, {wanted} are gathered", False)
-        yield from _inside("block_table", row[:wanted], cache.shape[0], "src_cache")
+    lens = [start + end - begin for start, (begin, end) in zip(starts, itertools.pairwise(ends), strict=False)]
+    yield from _paged_by("block_table", table, lens, cache.shape[1], cache.shape[0], "src_cache")
 
 
 def _gluon(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
@@ -211,6 +226,12 @@ def _gluon(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     yield from _written("o", given["o"], [0, math.prod(q.shape[:-1])], q.shape[-1])
 
 
+SEGMENTED = "triton mla_decode_fwd"
+"""How a function is told from the one of the same name in aiter/mla.py."""
+
+SEGMENTS = 4
+"""Partial results a row that stand for what it returns; the real number follows from the shape."""
+
 _GLUON = "q_nope q_pe kv_c o page_table seq_info sm_scale"
 _GLUON_DEFAULTS: dict[str, Any] = {
     "k_pe": None,
@@ -222,6 +243,14 @@ _GLUON_DEFAULTS: dict[str, Any] = {
 }
 
 SIGNATURES: dict[str, inspect.Signature] = {
+    SEGMENTED: _signature(
+        "q kv_buffer out cu_seqlens_q seqused_k max_seqlen_kv block_tables softmax_scale kv_lora_rank qk_rope_head_dim causal "
+        "q_descale kv_descale",
+        q_scales=None,
+        out_scale=None,
+        shuffled_kv_cache=False,
+        skip_reduce=False,
+    ),
     "mla_gluon": _signature(_GLUON, **_GLUON_DEFAULTS, has_pe=True, attn_sink=None),
     "mla_decode_gluon": _signature(_GLUON, **_GLUON_DEFAULTS),
     "paged_attention_ragged": _signature(
@@ -339,6 +368,7 @@ CHECKS: dict[str, Check] = {
     "unified_attention": _unified,
     "mha_batch_prefill_func": _batch_prefill,
     "flash_attn_varlen_fp8_pertensor_func": _varlen,
+    SEGMENTED: _segmented,
     "mla_gluon": _gluon,
     "mla_decode_gluon": _gluon,
     "extend_attention_fwd": _extend,
@@ -381,6 +411,11 @@ def result_of(call: OpCall) -> Any:
     """What the call gives its caller: the output's shape, its content never written; a plan in which no request is split."""
     if call.name == "get_ps_metadata_v1":
         _fill_plan(call.arguments)
+    if call.name == SEGMENTED:
+        rows, heads = call.arguments["q"].shape[:2]
+        each = (rows, heads, SEGMENTS)
+        shapes = (*each, call.arguments["kv_lora_rank"]), each, each
+        return tuple(torch.empty(shape, dtype=torch.float32, device="cuda") for shape in shapes)
     if call.name in GLUON:
         return call.arguments["o"], None
     if call.name not in GIVE_OUTPUT:

@@ -22,6 +22,7 @@ from backend.real.frameworks.by_arguments import (
     CHECKS,
     OWN_KERNELS,
     REDUCE,
+    SEGMENTED,
     SIGNATURES,
     argument_faults,
     as_addresses,
@@ -41,9 +42,12 @@ from backend.real.triton_shim import KernelGuard, interpreted
 CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "AITER_")
 """Environment variables that steer the frameworks; what the user's shell has set of them is taken away for the run."""
 
+SEGMENTED_MODULE = "aiter.ops.triton.attention.mla"
+
 OPTIONAL_MODULES = {
     "aiter.ops.triton.gluon.mla_gluon": "2026-08",
     "aiter.ops.triton.gluon.mla_decode_gluon": "2026-06",
+    SEGMENTED_MODULE: "2026-08",
     "aiter.ops.triton.fusions.fused_mla_prefill_qkv_fp8": "",
 }
 """Modules of AITER that backends do without where it lacks them: decode for few heads, prompts in one launch.
@@ -140,7 +144,8 @@ def process(
         optional = {name: operation(name, SIGNATURES[name], log) for name in stand_in}
         own = {name: operation(name, signature, log) for name, signature in OWN_KERNELS.items()}
         roots = [Root(source.framework.name, source.tree, {**fakes, **own}), *extra_roots]
-        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent)
+        segmented = {} if SEGMENTED_MODULE in absent else {SEGMENTED_MODULE: {"mla_decode_fwd": optional[SEGMENTED]}}
+        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent, segmented)
         packages = stack.enter_context(VirtualPackages(roots))
         try:
             with undecided(source, packages):

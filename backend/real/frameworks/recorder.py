@@ -129,7 +129,7 @@ class Recorder:
             backend=backend,
             release=self.scenario.release,
             device=self.running.device,
-            num_head=self.scenario.backends[backend].num_head,
+            num_head=self.scenario.backends[backend].decoded_heads,
             kv_lens=truth.kv_lens,
             query_lens=truth.query_lens,
             padded=truth.padded,
@@ -150,6 +150,10 @@ class Recorder:
         )
 
 
+class NotSelectedError(Exception):
+    """The class of a backend says that it does not serve what it is asked for."""
+
+
 def _in_words(error: BaseException) -> str:
     """Type and message; AITER's own words are its message alone."""
     return str(error) if isinstance(error, SAYS_NO) else f"{type(error).__name__}: {error}"
@@ -158,4 +162,4 @@ def _in_words(error: BaseException) -> str:
 def _says(error: BaseException, file: str) -> Says:
     if isinstance(error, SAYS_NO):
         return Says.AITER
-    return Says.REFUSAL if refuses(error, file) else Says.CRASH
+    return Says.REFUSAL if isinstance(error, NotSelectedError) or refuses(error, file) else Says.CRASH

@@ -37,6 +37,7 @@ class BackendConfig:
     graph_batches: batch sizes that are captured, None: no graphs. dp_attention: attention data parallelism is on.
     is_draft: the draft model's backend (skip_prefill). kv_heads: None for MLA; else the key heads of a model of ordinary
     attention (MHA, GQA), with keys and values of head_dim elements; only the arguments of its calls are judged.
+    context_parallel: ranks that share the KV cache token by token; this is the last, and each decodes with all their heads.
     """
 
     num_head: int
@@ -50,6 +51,7 @@ class BackendConfig:
     is_draft: bool = False
     kv_heads: int | None = None
     head_dim: int = 128
+    context_parallel: int = 1
 
     def __post_init__(self) -> None:
         _require("num_head", self.num_head, 1 <= self.num_head <= 1024, "1..1024")
@@ -59,12 +61,22 @@ class BackendConfig:
         fits = self.kv_heads is None or (self.kv_heads >= 1 and self.num_head % self.kv_heads == 0)
         _require("kv_heads", self.kv_heads, fits, f"null, or a divisor of num_head={self.num_head}")
         _require("head_dim", self.head_dim, self.head_dim in (64, 128, 256), "64, 128, 256")
+        _require("context_parallel", self.context_parallel, 1 <= self.context_parallel <= 64, "1..64")
         _require("graph_batches", self.graph_batches, all(b >= 1 for b in self.graph_batches), "batch sizes >= 1")
 
     @property
     def max_batch(self) -> int:
         """Batch that graph buffers are sized for."""
         return max(self.graph_batches, default=0)
+
+    @property
+    def decoded_heads(self) -> int:
+        """Heads of q in a decode: those of all ranks of its context-parallel group."""
+        return self.num_head * self.context_parallel
+
+    def held(self, kv_lens: tuple[int, ...]) -> tuple[int, ...]:
+        """KV tokens of each request that this rank holds: every context_parallel'th, dealt from the first rank on."""
+        return tuple(length // self.context_parallel for length in kv_lens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +140,12 @@ class Scenario:
         """Which of the file's paths a backend takes besides the usual one, in words; "" for that one."""
         config = self.backends[backend]
         attention = "" if config.kv_heads is None else f"ordinary attention, {config.kv_heads} key heads of {config.head_dim}"
-        return ", ".join(each for each in (attention, *("=".join(pair) for pair in self.environment)) if each)
+        ranks = (
+            ""
+            if config.context_parallel == 1
+            else f"context parallel, rank {config.context_parallel - 1} of {config.context_parallel}"
+        )
+        return ", ".join(each for each in (attention, ranks, *("=".join(pair) for pair in self.environment)) if each)
 
 
 def _require(field: str, given: object, holds: bool, allowed: str) -> None:

@@ -95,6 +95,8 @@ class SglangDriver:
 
     def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
         """Run a scenario in a fresh process; `environment`: SGLANG_ and AITER_ variables to set."""
+        if any(config.context_parallel > 1 for config in scenario.backends):
+            raise NoSuchStepError("context-parallel ranks of sglang are not driven; leave context_parallel out")
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         state = SglangState(scenario)
         with process(self.source, self.aiter, device, handlers, state.fakes(), environment or {}, _other_roots()) as running:

@@ -25,7 +25,7 @@ from backend.real.aiter_ops import AiterSource, Handlers
 from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.process import CapturedGraph, Process, call_by_name, first_method, process
 from backend.real.frameworks.record import Phase, Recording
-from backend.real.frameworks.recorder import NotCaptured, Recorder, Truth
+from backend.real.frameworks.recorder import NotCaptured, NotSelectedError, Recorder, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.vllm_objects import QK_NOPE_HEAD_DIM, VllmState
 from backend.real.handlers import AiterEndsProcess
@@ -35,6 +35,7 @@ from backend.real.python.poison import Declared
 
 BUILDER_CLASS = "AiterMLAMetadataBuilder"
 IMPL_CLASS = "AiterMLAImpl"
+BACKEND_CLASS = "AiterMLABackend"
 
 KINDS = (StepKind.DECODE, StepKind.TARGET_VERIFY, StepKind.PREFILL)
 
@@ -163,6 +164,7 @@ class _Run:
 
     def _build(self, config: BackendConfig) -> BuiltBackend:
         names = self.running.module._names
+        self._select(names.get(BACKEND_CLASS), config)
         for needed in (BUILDER_CLASS, IMPL_CLASS):
             if needed not in names:
                 raise CannotRunError(f"{self.running.source.target.filename}: has no class {needed}")
@@ -185,9 +187,13 @@ class _Run:
         (attention,) = vllm_config.compilation_config.static_forward_context.values()
         if self.running.source.tree.index(PROMPTS) is not None:
             attention.prefill_backend = self._prompts(config, vllm_config)
+        if config.context_parallel > 1:
+            attention.dcp_manager = self.running.module.MLADCPManager()
         builder = call_by_name(names[BUILDER_CLASS], known, f"{BUILDER_CLASS}.__init__")
         impl = names[IMPL_CLASS](**self._impl_arguments(config))
-        impl.dcp_world_size = 1
+        if config.context_parallel > 1 and not impl.can_return_lse_for_decode:
+            raise NoSuchStepError(f"{IMPL_CLASS} of this vLLM serves no context-parallel ranks; leave context_parallel out")
+        impl.dcp_world_size = config.context_parallel
         stride = -(-self.state.context // config.page_size) * config.page_size
         rows = max(config.max_requests, config.max_batch)
         blocks = (rows + 1) * stride // config.page_size
@@ -196,6 +202,25 @@ class _Run:
         layer = Declared("layer", _q_scale=one, _k_scale=one, _v_scale=one, _q_scale_float=1.0, _k_scale_float=1.0)
         table = stride * (1 + np.arange(rows, dtype=np.int64)[:, None]) + np.arange(stride)
         return BuiltBackend(builder, impl, layer, cache, table)
+
+    def _select(self, backend: Any, config: BackendConfig) -> None:
+        """As vLLM takes a backend that is asked for by name: its class says why it does not serve a configuration."""
+        if not hasattr(backend, "validate_configuration"):
+            return
+        known = {
+            "head_size": QK_HEAD_DIM,
+            "dtype": torch.bfloat16,
+            "kv_cache_dtype": "fp8" if config.kv_dtype is DType.FP8 else "auto",
+            "block_size": config.page_size,
+            "use_mla": True,
+            **dict.fromkeys(("has_sink", "use_sparse", "use_mm_prefix", "use_per_head_quant_scales"), False),
+            "device_capability": self.running.module.current_platform.get_device_capability(),
+            "attn_type": "decoder",
+            "use_dcp": config.context_parallel > 1,
+        }
+        reasons = call_by_name(backend.validate_configuration, known, f"{BACKEND_CLASS}.validate_configuration")
+        if reasons:
+            raise NotSelectedError(f"{backend.get_name()} is not valid for this configuration: {', '.join(reasons)}")
 
     def _prompts(self, config: BackendConfig, vllm_config: Declared) -> Any:
         """vLLM's own backend of prompts: flash_attn_varlen_func of AITER."""
@@ -268,6 +293,7 @@ class _Run:
             slot_mapping=torch.zeros(count * each, dtype=torch.int64, device="cuda"),
             each=each,
             longest=max(kv_lens),
+            parallel=self.scenario.backends[which].context_parallel,
         )
         metadata = built.builder.build(0, common)
         self._forward(which, metadata, count * each)
@@ -320,6 +346,7 @@ class _Run:
         slot_mapping: torch.Tensor,
         each: int,
         longest: int,
+        parallel: int = 1,
     ) -> Any:
         """The release's own CommonAttentionMetadata, with those of its fields that a batch has. each: rows of the longest."""
         rows = torch.diff(query_start_loc.cpu())
@@ -333,6 +360,7 @@ class _Run:
             "seq_lens_cpu_upper_bound": seq_lens.cpu(),
             "num_computed_tokens_cpu": seq_lens.cpu() - rows,
             "_num_computed_tokens_cpu": seq_lens.cpu() - rows,
+            "dcp_local_seq_lens": seq_lens // parallel,
             "num_reqs": int(seq_lens.shape[0]),
             "num_actual_tokens": int(slot_mapping.shape[0]),
             "max_query_len": each,
@@ -346,7 +374,7 @@ class _Run:
 
     def _forward(self, which: int, metadata: Any, tokens: int) -> None:
         config, built = self.scenario.backends[which], self.backends[which]
-        q = torch.empty((tokens, config.num_head, QK_HEAD_DIM), dtype=self.state.dtype(config.q_dtype), device="cuda")
+        q = torch.empty((tokens, config.decoded_heads, QK_HEAD_DIM), dtype=self.state.dtype(config.q_dtype), device="cuda")
         known = {"q": q, "kv_c_and_k_pe_cache": built.kv_cache, "attn_metadata": metadata, "layer": built.layer}
         name = first_method(built.impl, ("forward_mqa", "_forward_decode"), IMPL_CLASS)
         call_by_name(getattr(built.impl, name), known, f"{IMPL_CLASS}.{name}")
@@ -360,6 +388,7 @@ class _Run:
             slot_mapping=inputs.slot_mapping[: batch * each],
             each=each,
             longest=longest,
+            parallel=self.scenario.backends[which].context_parallel,
         )
 
     def _capture(self, which: int, kind: StepKind, batch: int) -> None:
@@ -401,6 +430,7 @@ class _Run:
         padded: int,
     ) -> None:
         """vLLM pads with empty requests; what the backend makes of one is read off the call (nothing, or its q rows)."""
+        kv_lens = self.scenario.backends[which].held(kv_lens)
         slots = self._slots(which, kv_lens)
 
         def truth(call: int) -> Truth:

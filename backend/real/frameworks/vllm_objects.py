@@ -87,7 +87,10 @@ class VllmState:
             "get_current_vllm_config": self.vllm_config,
             "get_current_vllm_config_or_none": self.vllm_config,
             "get_num_attention_heads_from_layers": lambda vllm_config, layer_names: self.config.num_head,
-            "get_dcp_group": lambda: Declared("get_dcp_group()", world_size=1, rank_in_group=0),
+            "get_dcp_group": lambda: Declared(
+                "get_dcp_group()", world_size=self.config.context_parallel, rank_in_group=self.config.context_parallel - 1
+            ),
+            "MLADCPManager": type("MLADCPManager", (), {"init_kv_gather": lambda self, workspace, rows: None}),
             "backend_supports_prefill_query_quantization": lambda *args, **kwargs: False,
             "current_workspace_manager": lambda: Declared(
                 "current_workspace_manager()",
@@ -138,7 +141,7 @@ class VllmState:
         )
         parallel = Declared(
             "parallel_config",
-            decode_context_parallel_size=1,
+            decode_context_parallel_size=config.context_parallel,
             prefill_context_parallel_size=1,
             cp_kv_cache_interleave_size=1,
             dcp_kv_cache_interleave_size=1,

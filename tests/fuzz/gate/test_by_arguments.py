@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backend.real.aiter_ops import OpCall
-from backend.real.frameworks.by_arguments import CHECKS, OWN_KERNELS, SIGNATURES, argument_faults, as_addresses
+from backend.real.frameworks.by_arguments import CHECKS, OWN_KERNELS, SEGMENTED, SIGNATURES, argument_faults, as_addresses
 
 INT = torch.int32
 
@@ -154,13 +154,32 @@ def gluon(**changed: object) -> OpCall:
     return OpCall("mla_gluon", dict(bound.arguments))
 
 
+def segmented(**changed: object) -> OpCall:
+    """Two rows of 17 and 16 tokens on pages of 16."""
+    given: dict[str, object] = {
+        **dict.fromkeys(SIGNATURES[SEGMENTED].parameters),
+        "q": torch.empty(2, 4, 576),
+        "kv_buffer": torch.empty(5, 16, 1, 576),
+        "cu_seqlens_q": torch.tensor([0, 1, 2], dtype=INT),
+        "seqused_k": torch.tensor([17, 16], dtype=INT),
+        "max_seqlen_kv": 17,
+        "block_tables": torch.tensor([[1, 2], [4, 99]], dtype=INT),
+    }
+    return OpCall(SEGMENTED, {**given, **changed})
+
+
 TABLE = torch.tensor([[7, 8], [3, 99]], dtype=INT)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        *(gathered(), gluon(), gluon(use_2d_view=True, page_table=TABLE, seq_info=torch.tensor([2, 1], dtype=INT))),
+        *(
+            segmented(),
+            gathered(),
+            gluon(),
+            gluon(use_2d_view=True, page_table=TABLE, seq_info=torch.tensor([2, 1], dtype=INT)),
+        ),
         *(varlen(), absorbed(), planned(), paged(), unified(), batch_prefill(), extended()),
         *(batch_prefill(max_seqlen_k=2), batch_prefill(max_seqlen_k=2, window_size=(1, 0))),
     ],
@@ -203,6 +222,10 @@ def test_calls_that_fit_are_silent(call: OpCall) -> None:
         (batch_prefill(max_seqlen_k=2, window_size=(3, 0)), "max_seqlen_k", False),
         (extended(kv_indices=torch.tensor([1, 2, 3, 4, 8], dtype=INT)), "kv_indptr", False),
         (extended(max_len_extend=1), "max_len_extend", False),
+        (segmented(max_seqlen_kv=16), "max_seqlen_kv", False),
+        (segmented(seqused_k=torch.tensor([17, 17], dtype=INT)), "block_tables", False),
+        (segmented(block_tables=torch.tensor([[1, 2]], dtype=INT)), "block_tables", False),
+        (segmented(cu_seqlens_q=torch.tensor([0, 1], dtype=INT)), "cu_seqlens_q", False),
         (gathered(dst=torch.empty(5, 576)), "dst", True),
         (gathered(num_tokens=7), "dst", True),
         (gathered(seq_starts=torch.tensor([1, 0], dtype=INT)), "block_table", False),
