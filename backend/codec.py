@@ -56,6 +56,14 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
     return result
 
 
+def replaced(value: T, plain: Mapping[str, Any], where: str) -> T:
+    """A copy of a dataclass with some of its fields from JSON values; UsageError names the field that does not fit."""
+    fields = _known_fields(type(value), plain, where)
+    changes = {name: _read(fields[name][0], each, f"{where}.{name}") for name, each in plain.items()}
+    changed: T = dataclasses.replace(value, **changes)  # type: ignore[type-var]
+    return changed
+
+
 def dumps(value: Any) -> str:
     """One line of JSON, keys in field order."""
     return json.dumps(to_plain(value), separators=(", ", ": "))
@@ -113,16 +121,22 @@ def _origin(kind: Any) -> Any:
 
 def _read_dataclass(kind: type, plain: Any, where: str) -> Any:
     given = _expect(dict, plain, where, "an object")
-    fields = _fields(kind)
-    unknown = sorted(set(given) - set(fields))
-    if unknown:
-        raise UsageError.not_allowed(f"{where}: unknown field", unknown[0], ", ".join(fields))
+    fields = _known_fields(kind, given, where)
     missing = [name for name, (_, required) in fields.items() if required and name not in given]
     if missing:
         raise UsageError(
             f"{where}: field {missing[0]!r} is missing; needed: {', '.join(n for n, (_, r) in fields.items() if r)}"
         )
     return kind(**{name: _read(fields[name][0], value, f"{where}.{name}") for name, value in given.items()})
+
+
+def _known_fields(kind: type, given: Mapping[str, Any], where: str) -> dict[str, tuple[Any, bool]]:
+    """The fields of a dataclass; raises UsageError where something is given that is none of them."""
+    fields = _fields(kind)
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        raise UsageError.not_allowed(f"{where}: unknown field", unknown[0], ", ".join(fields))
+    return fields
 
 
 def _read_union(kind: Any, plain: Any, where: str) -> Any:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.aiter.codefiles import CodeSource, open_source
 from backend.case import RELEASES, Case
-from backend.codec import from_plain, read_file, to_plain
+from backend.codec import read_file, replaced, to_plain
 from backend.devices.kinds import DEVICES, NumbersKind
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
@@ -135,7 +135,6 @@ class Side:
 
     def cases(self) -> Iterator[Case]:
         """Every combination at every release; raises UsageError where one is not a valid Case."""
-        plain = to_plain(self.case)
         for release, *values in itertools.product(self.releases, *self.over.values()):
             changed = dict(zip(self.over, values, strict=True))
             if "batch" in changed or "kv_len" in changed:
@@ -143,7 +142,7 @@ class Side:
                 if type(batch) is not int or not 1 <= batch <= MOST_BATCH:
                     raise UsageError.not_allowed("batch", batch, f"1..{MOST_BATCH}")
                 changed["kv_lens"] = [length] * batch
-            yield from_plain(Case, plain | to_plain(changed) | {"release": release}, "case")
+            yield replaced(self.case, to_plain(changed) | {"release": release}, "case")
 
 
 @dataclass(frozen=True, slots=True)
