@@ -42,11 +42,8 @@ _ESCAPES = re.compile(
 )
 """ANSI sequences (colours, titles), also as syslog, JSON, Python and `cat -v` spell them, and further control characters."""
 
-_MAYBE_ESCAPED = ("#033[", "1b[", "033[", "\\e[", "^[[")
-"""What stands in a printable line that has such a spelling."""
-
-_OF_A_PAGE = ("&lt;", "&gt;", "&quot;", "&#")
-"""What stands in a line that was copied out of a web page's source."""
+_SPELT = ("#033[", "1b[", "033[", "\\e[", "^[[", "&lt;", "&gt;", "&quot;", "&#")
+"""What stands in a text that has a spelling of an escape, or was copied out of a web page's source."""
 
 MESSAGE_KEYS = ("log", "MESSAGE", "message", "msg", "textPayload", "text", "body", "line")
 """Of a line that is a JSON object: where docker, journald, fluentd and structured loggers have the text."""
@@ -165,11 +162,13 @@ def _split(file: IO[bytes], name: str, notes: list[str], until: float) -> Iterat
     rest, cut, late = "", 0, False
     piece = first
     while piece:
-        parts = re.split(r"\r\n|\n|\r", rest + decoder.decode(piece))
+        text = rest + decoder.decode(piece)
+        spelt = any(each in text for each in _SPELT)  # once for thousands of lines, most of which have none
+        parts = re.split(r"\r\n|\n|\r", text)
         rest = parts.pop()
         for part in parts:
             cut += len(part) > LONGEST_LINE
-            yield _cleaned(part)
+            yield _cleaned(part, spelt)
         if len(rest) > 2 * LONGEST_LINE:  # one line that never ends: its beginning is kept, so that memory stays bounded
             rest = rest[: LONGEST_LINE + 1]
         if not late and time.monotonic() > until:
@@ -214,9 +213,9 @@ def _decoder(first: bytes) -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder(encoding)(errors="replace")
 
 
-def _cleaned(line: str) -> str:
+def _cleaned(line: str, spelt: bool = True) -> str:
+    """A line without what is not its text. spelt: whether it may hold spellings of _SPELT."""
     line = line[:LONGEST_LINE]
-    if any(each in line for each in _OF_A_PAGE):
+    if spelt and "&" in line:
         line = html.unescape(line)
-    plain = line.isprintable() and not any(each in line for each in _MAYBE_ESCAPED)
-    return line if plain else _ESCAPES.sub("", line)
+    return line if line.isprintable() and not (spelt and "[" in line) else _ESCAPES.sub("", line)
