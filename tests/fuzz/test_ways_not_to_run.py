@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
+import psutil
 import pytest
-from each_command import LEAVES, not_run, typed
+from each_command import LEAVES, WORKS, not_run, typed
 
 from backend.serving import own_rule
 from fuzz.cli import main
@@ -362,3 +367,44 @@ def test_it_is_never_clean(
     code, line = (2, line.line) if isinstance(line, Usage) else (3, line)
     assert isinstance(line, str)
     not_run(main(typed(command, line, places, tmp_path)), capfd.readouterr(), (code,))
+
+
+SHORT = sorted(set(LEAVES) - {"scout", "campaign", "nightly", "version", "rule new", "selftest accuracy kernels", "decide"})
+"""Commands that come to an end here, in a second, and do something that takes time."""
+
+
+class Middle:
+    """Sends this process a signal at the so manieth call of a function in this thread. calls: made so far."""
+
+    def __init__(self, at: int, number: signal.Signals) -> None:
+        self.calls, self._at, self._number = 0, at, number
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        self.calls += event == "call"
+        if event == "call" and self.calls == self._at:
+            sys.setprofile(None)
+            os.kill(os.getpid(), self._number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("command", SHORT)
+def test_a_signal_in_the_middle_is_3(
+    command: str, number: signal.Signals, places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is when the signal comes in, which is after half of what it called the time before."""
+    monkeypatch.chdir(tmp_path)
+    before, at, code = psutil.Process().children(recursive=True), sys.maxsize, 0
+    for attempt in range(9):  # the first one counts; what is imported and compiled in it is not called in the next
+        middle = Middle(at, number)
+        words = typed(command, WORKS[command], places, tmp_path / f"{attempt}")
+        sys.setprofile(middle)
+        try:
+            code = main(words)
+        finally:
+            sys.setprofile(None)
+        if middle.calls >= at:
+            break
+        at = middle.calls // 2
+    assert middle.calls == at
+    assert code == 3
+    assert not [one for one in psutil.Process().children(recursive=True) if one not in before]
