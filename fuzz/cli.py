@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -20,10 +21,11 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from backend.errors import AiterfuzzError, UsageError, of_the_disk
 from fuzz.commands.settings import OWN, SHARED, settings_here, with_settings
+from reprod.text import commands_nobody, for_a_terminal, one_line
 
 COMMANDS = (
     "run",
@@ -182,21 +184,41 @@ class _LenientPipe(io.RawIOBase):
         return len(data)
 
 
-def _lenient_output() -> None:
+class _Plain(io.TextIOWrapper):
+    """What a command prints: nothing in it commands a terminal, whoever wrote it, and no character ends the command."""
+
+    def __init__(self, raw: BinaryIO, like: io.TextIOWrapper) -> None:
+        through = like.write_through
+        super().__init__(raw, like.encoding, "backslashreplace", line_buffering=like.line_buffering, write_through=through)
+
+    def write(self, text: str) -> int:
+        return super().write(for_a_terminal(text))
+
+
+def _plain_output() -> None:
     """Where standard output is a pipe, its reader's leaving raises nothing; where it is closed, it goes nowhere."""
-    out = sys.stdout
+    out, errors = sys.stdout, sys.stderr
     if out is None:
         sys.stdout = io.StringIO()
-    elif isinstance(out, io.TextIOWrapper) and stat.S_ISFIFO(os.fstat(out.fileno()).st_mode):
+    elif isinstance(out, io.TextIOWrapper):
         out.flush()
-        raw = io.BufferedWriter(_LenientPipe(out.fileno()))
-        sys.stdout = io.TextIOWrapper(raw, out.encoding, out.errors, write_through=out.write_through)
+        pipe = stat.S_ISFIFO(os.fstat(out.fileno()).st_mode)
+        sys.stdout = _Plain(io.BufferedWriter(_LenientPipe(out.fileno())) if pipe else out.buffer, out)
+    if isinstance(errors, io.TextIOWrapper):
+        sys.stderr = _Plain(errors.buffer, errors)
+
+
+def _require_plain(typed: Sequence[str]) -> None:
+    """Raises UsageError for what cannot stand in a line of output, which repeats names; a script's own arguments may be so."""
+    for word in itertools.takewhile(lambda each: each != "--", typed):
+        if not commands_nobody(word):
+            raise UsageError.not_allowed("what is typed", word, "text that can be printed, in one line", "rename it")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     if argv is None:
-        _lenient_output()
+        _plain_output()
     try:
         with _terminable():
             return _run(argv)
@@ -213,15 +235,16 @@ def _run(argv: Sequence[str] | None) -> int:
             argcomplete.autocomplete(parser())
         settings = settings_here()
         made = parser(typed[0] if typed and settings is None else "")
-        arguments = made.parse_args(with_settings(typed, made, settings))
+        words = with_settings(typed, made, settings)
+        _require_plain(words)
+        arguments = made.parse_args(words)
         arguments.typed = shlex.join(typed)
         if argv is None and getattr(arguments, "with_ray", False):
             from fuzz.own_process import in_own_process
 
             return in_own_process(lambda: _guarded(arguments))
     except AiterfuzzError as error:
-        _say(f"aiterfuzz: {error}")
-        return error.exit_code
+        return _complained(error)
     return _guarded(arguments)
 
 
@@ -237,11 +260,7 @@ def _guarded(arguments: argparse.Namespace) -> int:
         code: int = arguments.command(arguments)
         sys.stdout.flush()
     except AiterfuzzError as error:
-        from reprod.text import one_line
-
-        said = one_line("; ".join((str(error), *getattr(error, "__notes__", ()))))
-        _say(f"aiterfuzz: {said}")
-        return BROKEN if of_the_disk(error) else error.exit_code
+        return _complained(error)
     except KeyboardInterrupt:
         return _interrupted()
     except OSError as error:
@@ -254,6 +273,13 @@ def _guarded(arguments: argparse.Namespace) -> int:
     except BaseException:  # SystemExit and GeneratorExit too: nobody else says how a command ends
         return _broken()
     return code
+
+
+def _complained(error: AiterfuzzError) -> int:
+    """One line of what a person can mend; what it repeats (a name, a stranger's words) commands nobody."""
+    said = one_line("; ".join((str(error), *getattr(error, "__notes__", ()))))
+    _say(f"aiterfuzz: {said}")
+    return BROKEN if of_the_disk(error) else error.exit_code
 
 
 def _interrupted() -> int:

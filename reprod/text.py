@@ -40,6 +40,16 @@ def one_line(text: str) -> str:
     return _UNSEEN.sub("\ufffd", " ".join(text.split())).replace("##[", "# #[")
 
 
+def commands_nobody(text: str) -> bool:
+    """Whether a text, a name that a person types or that a store holds, can stand in a line of output as it is."""
+    return not _UNSEEN.search(text) and "##[" not in text and len(text.splitlines()) < 2
+
+
+def for_a_terminal(text: str) -> str:
+    """Lines of output in which no character commands the terminal; tabs and line breaks are left."""
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in "\n\t" else "\ufffd", text)
+
+
 def as_markdown(text: str) -> str:
     """A stranger's text within Markdown, and in a cell of a table of it: no markup, no HTML, one line."""
     return re.sub(r"([\\*_\[\]#~|])", r"\\\1", one_line(text)).translate(_ENTITIES)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from backend.devices.kinds import DEVICES, device_kind
 from backend.errors import UsageError
 from fuzz.spec import Spec, explained, explanations
+from reprod.text import commands_nobody
 
 if TYPE_CHECKING:
     from fuzz.space import CaseSpace
@@ -94,6 +95,8 @@ class CampaignConfig(Spec):
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             _require(each.name, value, type(value) is not int or value < 1 << 63, "a number of 63 bits")
+        plain = commands_nobody(self.backend)
+        _require("backend", self.backend, plain, "a name that can be printed, in one line; rename its file")
         _require("chunk_cases", self.chunk_cases, self.chunk_cases <= 65_535, "at most 65535")
         ranked = [name for name, kind in DEVICES.items() if kind.takes_ranks]
         _require("ranks", self.ranks, self.ranks == 1 or self.device in ranked, f"1, or more on device {' or '.join(ranked)}")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import UsageError
+from reprod.text import one_line
 
 VARIABLE = "AITERFUZZ_CONFIG"
 OWN, SHARED = "aiterfuzz.toml", "pyproject.toml"
@@ -42,7 +43,7 @@ def with_settings(typed: Sequence[str], parser: argparse.ArgumentParser, found: 
     file, table = found
     flags = _flags(file, table, path, parser, command)
     if flags:
-        print(f"flags of {file}: {shlex.join(flags)}", file=sys.stderr)
+        print(one_line(f"flags of {file}: {shlex.join(flags)}"), file=sys.stderr)
     return [*path, *flags, *typed[len(path) :]]
 
 

@@ -21,3 +21,8 @@ def test_a_shape_of_which_no_case_ran_is_named_with_what_became_of_them(drawn: i
     assert list(never_ran(Spec("sglang-27188", shapes=("tp2",)), {}, {64: drawn}, {64: refused})) == [
         f"no case of TP2 (64 heads) ran: {said}"
     ]
+
+
+def test_a_value_is_asked_for_whether_or_not_a_shape_is_named() -> None:
+    spec = Spec("sglang-27188", releases=("2025-11", "2026-06"))
+    assert list(never_ran(spec, {64: ["release 2026-06"]}, {}, {})) == ["no case with release 2025-11 ran"]
