@@ -14,8 +14,13 @@ MOST_BYTES = 1 << 28
 
 
 def text_of(path: Path, wanted: str) -> str:
-    """The text of a file; raises UsageError for one that cannot be read, is too long or not UTF-8. wanted: what to give."""
+    """The text of a file; raises UsageError for one that cannot be read, is too long or not UTF-8. wanted: what to give.
+
+    A pipe is none: one that lies in somebody's folder would be waited for without end.
+    """
     try:
+        if path.is_fifo():
+            raise UsageError(f"{path}: a pipe, and is not read; give {wanted}")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from backend.codec import dumps, from_plain
 from backend.errors import CannotRunError, UsageError
+from backend.file_text import text_of
 from fuzz.accuracy.server import Api, NoAnswerError, Server
 
 SHOTS = 5
@@ -43,10 +44,7 @@ class Question:
 
 def read_questions(path: Path) -> tuple[Question, ...]:
     """All questions of a file; UsageError names file and line of what is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); give GSM8K's own test.jsonl") from error
+    text = text_of(path, "GSM8K's own test.jsonl")
     questions = tuple(_question(line, index, path) for index, line in enumerate(text.splitlines()) if line.strip())
     if not questions:
         raise UsageError(f"{path}: holds no question; give GSM8K's own test.jsonl")

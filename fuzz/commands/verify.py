@@ -80,10 +80,12 @@ def _split_at_dashes(command: argparse.ArgumentParser) -> None:
 
 def wanted_arch(script: Path) -> Arch:
     """The GPU that a script of ours is for, by its constant; MI355X for any other text."""
+    if not script.is_file():  # said where the script is run; a pipe would be waited for
+        return Arch.GFX950
     try:
         with script.open("rb") as file:
             head = file.read(_HEAD).decode("utf-8", "replace")
-    except OSError:  # said where the script is run
+    except OSError:
         return Arch.GFX950
     found = re.search(r"^WANTED_ARCH = \"(\w+)\"", head, re.MULTILINE)
     return next((arch for arch in Arch if found is not None and arch.value == found[1]), Arch.GFX950)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -140,6 +141,9 @@ def made_places(root: Path) -> dict[str, str]:
     assert line in text
     (root / "killed_file.py").write_text(text.replace(line, f"{line}            import os; os.kill(os.getpid(), 9)\n"))
     made["killed_file"] = str(root / "killed_file.py")
+    (root / "piped").mkdir()
+    for name in ("case.json", "rule.py", "campaign.sqlite"):
+        os.mkfifo(root / "piped" / name)
     shutil.copytree(root / "repository", root / "torn")
     for piece in (root / "torn" / ".git" / "objects").rglob("*"):
         if piece.is_file():
@@ -148,7 +152,7 @@ def made_places(root: Path) -> dict[str, str]:
     shutil.copytree(root / "store", root / "damaged")
     with (root / "damaged" / "campaign.sqlite").open("r+b") as file:
         file.truncate(5000)
-    return made | {name: str(root / name) for name in ("damaged", "torn")}
+    return made | {name: str(root / name) for name in ("damaged", "piped", "torn")}
 
 
 def typed(command: str, line: str, places: Mapping[str, str], tmp_path: Path) -> list[str]:

@@ -292,6 +292,24 @@ MATRIX: dict[str, dict[str, Cell]] = {
         "doctor": NO_INPUT,
         "version": NO_INPUT,
     },
+    "what is given is a pipe, to which nobody writes": {
+        **{
+            name: Usage(line.replace("{refused_case}", "{piped}"))
+            for name, line in of_cases("refused_case").items()
+            if isinstance(line, str)
+        },
+        "campaign": Usage("--config {piped}/case.json"),
+        "nightly": Usage("--config {piped}/case.json"),
+        "report": Usage("{piped}"),
+        "merge": Usage("{piped} --out {out}"),
+        "diagnose": Usage("{piped}/case.json"),
+        "gate": Usage("{piped}/campaign.sqlite"),
+        "decide": Usage("{piped}/case.json"),
+        "run": Usage("--backend {piped}/rule.py --cases 1"),
+        "selftest agree": Usage("--devices model,cdna --recorded {piped}/case.json"),
+        "selftest accuracy gsm8k": Usage("--url http://127.0.0.1:9 --data {piped}/case.json --out {out}/answers"),
+        "verify": Usage("{piped}/rule.py"),
+    },
     "the disk is full": {
         **dict.fromkeys(
             ("corpus add", "corpus mark", "corpus nightly-test", "corpus write", "gate", "merge", "report", "rule new", "run"),
@@ -321,6 +339,7 @@ ELSE = {
     "a case would take gigabytes or minutes": NO_WORK,
     "time is over before anything ran": NO_TIME,
     "the checkout cannot be read": NO_CHECKOUT,
+    "what is given is a pipe, to which nobody writes": NO_INPUT,
     "the disk is full": NO_FILE,
 }
 """What a command says that is not named in a way, by the flags that it has not."""

@@ -173,6 +173,24 @@ def test_a_copy_that_contradicts_another_is_refused(sound: Path, tmp_path: Path)
         merge([sound, forged], tmp_path / "out")
 
 
+def test_a_sound_copy_that_tells_of_other_outcomes_is_refused(tmp_path: Path) -> None:
+    """Each store is sound, and its rule had the same name; what holds the rule's content says that it is one campaign."""
+    rule, folders = tmp_path / "rule.py", [tmp_path / "first", tmp_path / "second"]
+    for folder, behind in zip(folders, ("sglang-27188", "sglang-before-27188"), strict=True):
+        rule.write_text(
+            f"from backend.serving.backends import BACKENDS\ndef policy(case):\n    return BACKENDS[{behind!r}].rule(case)\n"
+        )
+        asked = ["--backend", str(rule), "--heads", "64", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--query-rows", "1"]
+        main(["run", *asked, "--cases", "9", "--out", str(folder)])
+    assert [load_summary(folder).counts.faulty > 0 for folder in folders] == [False, True]
+    with sqlite3.connect(folders[0] / FILE_NAME) as db:
+        ((identity,),) = db.execute("SELECT identity FROM campaigns").fetchall()
+    forged = edited(folders[1], tmp_path / "forged", f"UPDATE campaigns SET identity = '{identity}'", signed=True)
+    assert load_summary(forged).counts == load_summary(folders[1]).counts
+    with pytest.raises(UsageError, match="contradicts another copy of the same campaign"):
+        merge([folders[0], forged], tmp_path / "out")
+
+
 def test_links_and_pipes_are_not_followed(sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     private = tmp_path / "private"
     private.mkdir()
