@@ -106,7 +106,7 @@ class Examined:
     left_out: tuple[Scenario, ...] = ()
 
 
-LAST_LIVES, COMPARISON = 0.05, 0.15
+LAST_LIVES, COMPARISON = 0.05, 0.1
 """Shares of the time that are kept: for lives under way at its end; with a base, for trying on each side what the other
 showed."""
 
