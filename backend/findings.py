@@ -129,6 +129,22 @@ class FindingKind(RowedKind):
         ),
         advice="plan again from the index tensors, query rows and heads that the decode call gets",
     )
+    STREAM_RACE = KindRow(  # two streams access the same bytes, one of them writing, with no order between them
+        name="stream-race",
+        severities=(Severity.SILENT,),
+        title="Two streams access a tensor without an order",
+        symptom="runs beside work of another stream on the same tensor",
+        reason="the caller hands work to two streams, and neither waits for the other",
+        advice="record an event behind the first work and let the second stream wait for it (wait_stream, wait_event)",
+    )
+    FREED_UNDER_GRAPH = KindRow(  # a replay uses a tensor that was freed after the capture
+        name="freed-under-graph",
+        severities=(Severity.READ, Severity.WRITE),
+        title="A captured graph's tensor was freed",
+        symptom="is replayed on tensors that were freed",
+        reason="a graph holds addresses and keeps no tensor alive; the caller let go of one that it was captured with",
+        advice="keep what a graph was captured with for as long as it is replayed, and write new content into it",
+    )
     PLAN_DROPPED = KindRow(  # mla_decode_fwd launches another kernel than the one that the plan is for
         name="plan-dropped",
         severities=(Severity.READ,),

@@ -34,6 +34,7 @@ from backend.real.python.modules import Root
 from backend.real.python.poison import Undecidable
 from backend.real.python.slicing import IndexedTree
 from backend.real.python.trees import FolderTree, GitTree, Tree
+from backend.real.theirs import says
 from backend.revision.revision import host_of
 
 
@@ -231,7 +232,7 @@ def bind(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs:
     try:
         bound = signature.bind(*args, **given)
     except TypeError as error:
-        raise TypeError(f"{name}{signature}: {error}; this release of AITER declares it so") from error
+        says(TypeError(f"{name}{signature}: {error}; this release of AITER declares it so"))
     bound.apply_defaults()
     return OpCall(name, dict(bound.arguments), ignored)
 

@@ -3,7 +3,7 @@
 Sources: c10/cuda/CUDACachingAllocator.cpp (round_size, get_allocation_size, should_split, get_free_block, free_block,
 try_allocate_expandable_block) and c10/core/AllocatorConfig.h, whose constants are below, both of PyTorch 2.x with the default
 PYTORCH_CUDA_ALLOC_CONF (2.13 lets large_segment_size be set; 20 MiB is its default); libhsakmt/src/fmm.c
-(mmap_aperture_allocate_aligned) for what lies between two segments. Left out: streams (one is used), roundup_power2_divisions,
+(mmap_aperture_allocate_aligned) for what lies between two segments. Left out: roundup_power2_divisions,
 max_split_size, garbage collection and giving segments back to the driver.
 """
 

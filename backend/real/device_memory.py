@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from backend.errors import CannotRunError
 from backend.real.allocator import Block, CachingAllocator, ProcessAddresses, Segment
+from backend.real.theirs import says
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -47,27 +48,34 @@ class Mapped:
 
 
 class DeviceMemory:
-    """All memory of one GPU in one process. `capacity`: bytes that may be allocated; beyond, MemoryError as from the driver."""
+    """All memory of one GPU in one process. `capacity`: bytes that may be allocated; beyond, MemoryError as from the driver.
+
+    pool: what is allocated now comes from; torch gives each stream blocks of its own, and each graph.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.pool: object = 0
         self.allocated = 0
         self.peak = 0
         self._space = ProcessAddresses()
-        self._allocator = CachingAllocator(self._space)
+        self._allocators: dict[object, CachingAllocator] = {}
         self._mapped: list[Mapped] = []  # by base
         self._mmap = _libc_mmap()
 
     def allocate(self, nbytes: int) -> Any:
         """A buffer of `nbytes` (at least 1) for torch.frombuffer or numpy; its block is given back when nobody holds it."""
         if self.allocated + nbytes > self.capacity:
-            raise MemoryError(f"HIP out of memory: {nbytes} bytes asked for, {self.allocated} of {self.capacity} in use")
-        block = self._allocator.allocate(nbytes)
+            says(MemoryError(f"HIP out of memory: {nbytes} bytes asked for, {self.allocated} of {self.capacity} in use"))
+        if self.pool not in self._allocators:
+            self._allocators[self.pool] = CachingAllocator(self._space)
+        allocator = self._allocators[self.pool]
+        block = allocator.allocate(nbytes)
         self._map_new_segments()
         buffer = (ctypes.c_ubyte * nbytes).from_address(block.address)
         self.allocated += block.size
         self.peak = max(self.peak, self.allocated)
-        weakref.finalize(buffer, self._free, block, nbytes).atexit = False
+        weakref.finalize(buffer, self._free, allocator, block, nbytes).atexit = False
         return buffer
 
     def segments(self) -> tuple[Mapped, ...]:
@@ -114,9 +122,9 @@ class DeviceMemory:
             self._mapped.append(Mapped(segment, np.ctypeslib.as_array(memory)))
         self._mapped.sort(key=lambda mapped: mapped.segment.base)
 
-    def _free(self, block: Block, nbytes: int) -> None:
+    def _free(self, allocator: CachingAllocator, block: Block, nbytes: int) -> None:
         self.allocated -= block.size
-        self._allocator.free(block, nbytes)
+        allocator.free(block, nbytes)
 
 
 def _libc_mmap() -> Any:

@@ -17,7 +17,7 @@ import bisect
 import contextlib
 import mmap
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
 from backend.real.device_memory import DeviceMemory
+from backend.real.happened import HappenedEvent, HappenedStream
+from backend.real.theirs import done_by, says
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
@@ -159,7 +161,7 @@ class CudaTensor(torch.Tensor):
 
     def numpy(self, *args: Any, **kwargs: Any) -> Any:
         """Refused, as torch refuses it for a cuda tensor."""
-        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+        says(TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first."))
 
 
 def host(tensor: torch.Tensor) -> torch.Tensor:
@@ -194,14 +196,14 @@ class VirtualGpu(TorchFunctionMode):
         """Send the call to the CPU and give the result the side that the caller asked for."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in _ACCESSORS:
-            return func(*args, **kwargs)
+        if name in ACCESSORS:
+            return done_by(func, *args, **kwargs)
         if name == "cuda" and args and isinstance(args[0], torch.Tensor):
             return self._on_gpu(args[0])
         wanted, args, kwargs = self._rewrite(name, args, kwargs)
-        result = self._reserved(name, wanted, args, kwargs) if name in _EMPTIES else None
+        result = self._reserved(name, wanted, args, kwargs) if name in EMPTIES else None
         if result is None:
-            result = func(*args, **kwargs)
+            result = done_by(func, *args, **kwargs)
         if wanted == "cpu":
             moved = _map(result, host)
             return moved.clone() if name == "to" and moved.data_ptr() == args[0].data_ptr() and _on_gpu(args[0]) else moved
@@ -279,11 +281,11 @@ class VirtualGpu(TorchFunctionMode):
     def _note(self, name: str, result: CudaTensor, args: tuple[Any, ...]) -> None:
         """Note a storage that the call made, and fill fresh integer memory."""
         address = result.untyped_storage().data_ptr()
-        if name in _FACTORIES or name in _EMPTIES:
+        if name in _FACTORIES or name in EMPTIES:
             self.allocations.made(result)
-            if name in _EMPTIES and not result.is_floating_point() and result.numel():
+            if name in EMPTIES and not result.is_floating_point() and result.numel():
                 host(result).reshape(-1).view(torch.uint8).fill_(UNWRITTEN_BYTE)
-            elif name in _EMPTIES and self.memory is not None and result.untyped_storage().nbytes() < RESERVED_ONLY_BYTES:
+            elif name in EMPTIES and self.memory is not None and result.untyped_storage().nbytes() < RESERVED_ONLY_BYTES:
                 _bytes_of(result).fill_(NAN_BYTE)
             return
         if name in _VIEWS_AND_INPLACE or name.endswith("_"):
@@ -338,7 +340,6 @@ class VirtualGpu(TorchFunctionMode):
             "get_device_name": lambda device=None: facts.name,
             "get_device_capability": lambda device=None: (properties.major, properties.minor),
             "get_arch_list": lambda: [facts.arch],
-            "synchronize": lambda device=None: None,
             "empty_cache": lambda: None,
             "mem_get_info": lambda device=None: (facts.memory - self._allocated(), facts.memory),
             "memory_allocated": lambda device=None: self._allocated(),
@@ -348,13 +349,8 @@ class VirtualGpu(TorchFunctionMode):
             "reset_peak_memory_stats": lambda device=None: None,
             "manual_seed": lambda seed: None,
             "manual_seed_all": lambda seed: None,
-            "is_current_stream_capturing": lambda: self.capturing,
-            "current_stream": lambda device=None: _Stream(),
-            "default_stream": lambda device=None: _Stream(),
-            "stream": lambda stream: contextlib.nullcontext(),
             "device": lambda device: contextlib.nullcontext(),
-            "Stream": _Stream,
-            "Event": _Event,
+            **self.stream_names(),
         }
         for name, value in gpu.items():
             self._replace(torch.cuda, name, value)
@@ -363,6 +359,18 @@ class VirtualGpu(TorchFunctionMode):
         self._replace(torch, "compile", lambda fn=None, *args, **kwargs: fn if fn is not None else (lambda f: f))
         self._replace(torch, "set_default_device", self._set_default_device)
         self._replace(torch, "get_default_device", lambda: self._default_device or torch.device("cpu"))
+
+    def stream_names(self) -> Mapping[str, Any]:
+        """What torch.cuda has of streams and graphs: everything has already happened on each of them."""
+        return {
+            "is_current_stream_capturing": lambda: self.capturing,
+            "synchronize": lambda device=None: None,
+            "current_stream": lambda device=None: HappenedStream(),
+            "default_stream": lambda device=None: HappenedStream(),
+            "stream": lambda stream: contextlib.nullcontext(),
+            "Stream": HappenedStream,
+            "Event": HappenedEvent,
+        }
 
     def _allocated(self) -> int:
         return self.memory.allocated if self.memory is not None else 0
@@ -377,45 +385,6 @@ class VirtualGpu(TorchFunctionMode):
         before = getattr(owner, name)
         setattr(owner, name, value)
         self._patches.callback(setattr, owner, name, before)
-
-
-class _Stream:
-    """A stream on which everything has already happened."""
-
-    cuda_stream = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name in ("synchronize", "wait_stream", "wait_event", "record_event"):
-            return lambda *args, **kwargs: None
-        raise AttributeError(name)
-
-    def query(self) -> bool:
-        """Says that nothing is pending."""
-        return True
-
-
-class _Event:
-    """An event that has happened; elapsed_time is 1 ms, so that rates computed from it are finite."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def record(self, *args: Any) -> None:
-        """Does nothing: there is nothing to record."""
-
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
-
-    def query(self) -> bool:
-        """Says that it has happened."""
-        return True
-
-    def elapsed_time(self, other: _Event) -> float:
-        """Milliseconds; there is no clock here."""
-        return 1.0
 
 
 def reserve(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -470,10 +439,10 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_ACCESSORS = _words("__get__ __set__ size dim stride numel data_ptr untyped_storage element_size item")
+ACCESSORS = _words("__get__ __set__ size dim stride numel data_ptr untyped_storage element_size item")
 """Calls that make no tensor: answered at once, they are most of the traffic."""
 
-_EMPTIES = _words("empty empty_like new_empty empty_strided new_empty_strided")
+EMPTIES = _words("empty empty_like new_empty empty_strided new_empty_strided")
 
 _FACTORIES = _words(
     """zeros ones full arange tensor rand randn randint randperm eye linspace logspace as_tensor from_numpy scalar_tensor

@@ -6,13 +6,14 @@ It ships as no code object (it is compiled on the user's machine). Which rows it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from backend.aiter.arguments import TargetGpu
-from backend.aiter.reduction import reduce_stage, reduced_rows
+from backend.aiter.reduction import SecondStage, reduce_stage, reduced_rows
 from backend.aiter.release import Release
 from backend.case import V_HEAD_DIM
 from backend.real.handlers import AiterChecks
@@ -24,38 +25,58 @@ FLOAT32 = 4
 STAGE = "mla_reduce_v1"
 
 
-def mla_reduce_v1(hardware: Hardware, release: Release, device: TargetGpu, given: Mapping[str, Any]) -> None:
-    """Do the operation. Raises RuntimeError where AITER raises."""
-    partial, lse = placed("logits", given["partial_output"]), placed("attn_lse", given["partial_lse"])
-    output = placed("o", given["final_output"])
-    final_lse = None if given.get("final_lse") is None else placed("final_lse", given["final_lse"])
-    heads = output.shape[-2]
-    max_splits = max(device.num_cu, int(given.get("num_kv_splits") or 0))
-    indptr, final_map, partial_map = (_words(hardware, given[f"reduce_{name}"], name) for name in _MAPS)
-    qlen = int(given.get("max_seqlen_q") or 1)
-    o_dtype, stores_lse = output_type(output.dtype), final_lse is not None
-    stage = reduce_stage(release, device, heads, len(indptr) - 1, max_splits, qlen, stores_lse, output.shape[-1], o_dtype)
-    if stage.refusal is not None:
-        raise AiterChecks(stage.refusal)
-    rows = reduced_rows(stage, indptr, final_map, partial_map)
-    begin_of: dict[int, list[int]] = {}
-    for owner, begin in zip(rows.partial_owner.tolist(), rows.partial_begin.tolist(), strict=True):
-        begin_of.setdefault(owner, []).append(begin)
-    for tile, first, end in zip(rows.output_owner.tolist(), rows.output_begin.tolist(), rows.output_end.tolist(), strict=True):
-        for query in range(end - first):
-            sources = [begin + query for begin in begin_of.get(tile, [])]
-            merged, total = _merged(hardware, partial, lse, heads, sources, tile)
-            _store(hardware, output, first + query, raw(merged, output.dtype), tile)
-            if final_lse is not None:
-                _store(hardware, final_lse, first + query, raw(total, torch.float32), tile)
+@dataclass(frozen=True, slots=True, eq=False)
+class MergeCall:
+    """One call as its launcher makes it of the tensors that it is given: what they hold is read when it runs."""
+
+    stage: SecondStage
+    partial: PlacedTensor
+    lse: PlacedTensor
+    output: PlacedTensor
+    final_lse: PlacedTensor | None
+    maps: tuple[PlacedTensor, PlacedTensor, PlacedTensor]
+
+    @classmethod
+    def of(cls, release: Release, device: TargetGpu, given: Mapping[str, Any]) -> MergeCall:
+        """Of the call's arguments. Raises AiterChecks where AITER raises."""
+        final_lse = None if given.get("final_lse") is None else placed("final_lse", given["final_lse"])
+        output = placed("o", given["final_output"])
+        indptr, final, partial = (placed(f"reduce_{name}", given[f"reduce_{name}"]) for name in _MAPS)
+        stage = reduce_stage(
+            release,
+            device,
+            output.shape[-2],
+            indptr.nbytes // 4 - 1,
+            max(device.num_cu, int(given.get("num_kv_splits") or 0)),
+            int(given.get("max_seqlen_q") or 1),
+            final_lse is not None,
+            output.shape[-1],
+            output_type(output.dtype),
+        )
+        if stage.refusal is not None:
+            raise AiterChecks(stage.refusal)
+        logits, lse = placed("logits", given["partial_output"]), placed("attn_lse", given["partial_lse"])
+        return cls(stage, logits, lse, output, final_lse, (indptr, final, partial))
+
+    def run(self, hardware: Hardware) -> None:
+        """Merges."""
+        output, heads = self.output, self.output.shape[-2]
+        words = [hardware.read(at.address, at.nbytes, f"{STAGE} reads {at.name}").view(np.int32) for at in self.maps]
+        rows = reduced_rows(self.stage, *words)
+        begin_of: dict[int, list[int]] = {}
+        for owner, begin in zip(rows.partial_owner.tolist(), rows.partial_begin.tolist(), strict=True):
+            begin_of.setdefault(owner, []).append(begin)
+        tiles = (rows.output_owner.tolist(), rows.output_begin.tolist(), rows.output_end.tolist())
+        for tile, first, end in zip(*tiles, strict=True):
+            for query in range(end - first):
+                sources = [begin + query for begin in begin_of.get(tile, [])]
+                merged, total = _merged(hardware, self.partial, self.lse, heads, sources, tile)
+                _store(hardware, output, first + query, raw(merged, output.dtype), tile)
+                if self.final_lse is not None:
+                    _store(hardware, self.final_lse, first + query, raw(total, torch.float32), tile)
 
 
 _MAPS = ("indptr", "final_map", "partial_map")
-
-
-def _words(hardware: Hardware, tensor: torch.Tensor, name: str) -> Any:
-    at = placed(f"reduce_{name}", tensor)
-    return hardware.read(at.address, at.nbytes, f"{STAGE} reads {at.name}").view(np.int32)
 
 
 def _merged(

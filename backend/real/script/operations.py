@@ -6,7 +6,8 @@ attention.py otherwise; the reduction is merge.py. Without AITER's own Python ml
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,20 @@ from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
+from backend.errors import UnmodelledError
 from backend.host import Host
-from backend.real.aiter_ops import DECODING, SIZING, OpCall
-from backend.real.handlers import PLANNERS, PlannerHandlers, check_logit_cap, failed_check
+from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
+from backend.real.handlers import PLANNERS, STAGE_1, PlannerHandlers, check_logit_cap, failed_check
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
 from backend.real.script import attention, machine
+from backend.real.script.accesses import REDUCE
 from backend.real.script.hardware import Hardware
-from backend.real.script.merge import mla_reduce_v1
+from backend.real.script.merge import MergeCall
 from backend.real.script.prefill import Prefill
-from backend.real.script.stage1 import stage1_of
+from backend.real.script.stage1 import Stage1, stage1_of
 from backend.real.script.tensors import placed
+from backend.real.script.timeline import Access, GpuWork
 
-STAGE1, REDUCE = "mla_decode_stage1_asm_fwd", "mla_reduce_v1"
 INT32 = 4
 
 
@@ -36,7 +39,8 @@ class ScriptOperations:
     """Handlers (backend.real.aiter_ops) for one AITER, device and GPU memory.
 
     host: AITER's host side. release: the built-in one that decides where the host is none of its own. code: where code objects
-    are, None: stage 1 in numbers. launches: stage-1 launches done.
+    are, None: stage 1 in numbers. launches: stage-1 launches done. do: has work done, at once or when a graph is replayed;
+    accesses: what a call reads and writes. captures: whether a graph is captured now.
     """
 
     def __init__(self, hardware: Hardware, host: Host, release: str, device: TargetGpu, code: CodeSource | None) -> None:
@@ -47,25 +51,33 @@ class ScriptOperations:
         self.code = code
         self.launches = 0
         self.prefill = Prefill()
+        self.do: Callable[[GpuWork], Any] = lambda work: work.run(work.given)
+        self.accesses: Callable[[str, Mapping[str, Any]], Sequence[Access]] = lambda name, given: ()
+        self.captures: Callable[[], bool] = lambda: False
         self._sizes = PlannerHandlers(host, release, device)
 
     def serves(self, name: str) -> bool:
         """The operations of MLA decode, and those of prefill."""
-        return name in (SIZING, DECODING, STAGE1, REDUCE) or name in PLANNERS or self.prefill.serves(name)
+        return name in (SIZING, DECODING, STAGE_1, REDUCE) or name in PLANNERS or self.prefill.serves(name)
 
     def handle(self, call: OpCall) -> Any:
         """Does the operation and gives its result."""
         if self.prefill.serves(call.name):
+            if self.captures():
+                raise UnmodelledError(f"{call.name} in a graph's capture: only operations of decode are replayed")
             return self.prefill.handle(call)
         if call.name == SIZING:
             return self._sizes.handle(call)
         if call.name in PLANNERS:
-            return self._plan(call.arguments)
-        if call.name == STAGE1:
+            return self._have_done(PLANNING, call.arguments, self._plan)
+        if call.name == STAGE_1:
             return self._stage1(call.arguments)
         if call.name == REDUCE:
-            return mla_reduce_v1(self.hardware, self.release, self.device, call.arguments)
+            return self._reduce(call.arguments)
         return self._decode(call.arguments)
+
+    def _have_done(self, name: str, given: Mapping[str, Any], run: Callable[[Mapping[str, Any]], None]) -> None:
+        self.do(GpuWork(name, given, functools.partial(self.accesses, name), run))
 
     def _plan(self, given: Mapping[str, Any]) -> None:
         tensors = {role: placed(role, given[name]) for name, role in PLANNING_ROLES.items() if given.get(name) is not None}
@@ -99,11 +111,18 @@ class ScriptOperations:
     def _stage1(self, given: Mapping[str, Any]) -> None:
         launcher = self.host.launcher(has_rules=given.get("g_kv_indptr") is None)
         made = stage1_of(self.release, self.device, self.code, given, launcher)
+        self._have_done(STAGE_1, given, lambda _: self._launch(made))
+
+    def _launch(self, made: Stage1) -> None:
         self.launches += 1
         if self.code is None:
             attention.run(self.hardware, made)
         else:
             machine.run(self.hardware, self.code, self.device.arch, made)
+
+    def _reduce(self, given: Mapping[str, Any]) -> None:
+        reduction = MergeCall.of(self.release, self.device, given)
+        self._have_done(REDUCE, given, lambda _: reduction.run(self.hardware))
 
     def _decode(self, given: Mapping[str, Any]) -> tuple[Any, Any]:
         """mla_decode_fwd by this project's fold and launch rules: (logits, final_lse or None)."""
@@ -131,7 +150,7 @@ class ScriptOperations:
             maps = {name: given[name] for name in ("reduce_indptr", "reduce_final_map", "reduce_partial_map")}
             reduced = {"partial_output": logits, "partial_lse": lse, "final_output": o, "final_lse": final_lse, **maps}
             reduced |= {"max_seqlen_q": made.max_seqlen_q, "num_kv_splits": given.get("num_kv_splits")}
-            mla_reduce_v1(self.hardware, self.release, self.device, reduced)
+            self._reduce(reduced)
         if made.q_copied:
             given["o"].copy_(_unfolded(o, made, given["o"].shape))
         return logits, final_lse if final_lse is None else _unfolded(final_lse, made, given["o"].shape[:2])

@@ -7,6 +7,7 @@ abort shows nothing more. Knows nothing of processes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import sys
@@ -26,13 +27,16 @@ from backend.real.aiter_ops import AiterSource, OpCall, aiter_roots, open_aiter
 from backend.real.device_memory import DeviceMemory
 from backend.real.handlers import AiterEndsProcess, AiterRefuses
 from backend.real.python.modules import VirtualPackages
+from backend.real.script.accesses import accesses_of
+from backend.real.script.gpu import ScriptGpu
 from backend.real.script.hardware import Hardware, silence_after
 from backend.real.script.messages import Options, ScriptReport
 from backend.real.script.operations import ScriptOperations
 from backend.real.script.triton_driver import TritonDriver, driven
 from backend.real.script.triton_kernels import TritonKernels
 from backend.real.script.watch import ScriptWatcher
-from backend.real.torch_shim import GpuFacts, VirtualGpu
+from backend.real.theirs import error_of_ours, says
+from backend.real.torch_shim import GpuFacts
 
 NAMES = {Arch.GFX942: "AMD Instinct MI300X", Arch.GFX950: "AMD Instinct MI355X"}
 MEMORY = {Arch.GFX942: 192 << 30, Arch.GFX950: 288 << 30}
@@ -54,7 +58,7 @@ class Simulation:
         self.options = options
         self._found, self._notice = found, notice
         self._stack = contextlib.ExitStack()
-        self.gpu: VirtualGpu | None = None
+        self.gpu: ScriptGpu | None = None
         self.device = TargetGpu(options.arch, options.num_cu or NUM_CU[options.arch])
         self.memory = DeviceMemory(MEMORY[options.arch])
         self.hardware = Hardware(self.memory, options.node + _first_visible())
@@ -140,12 +144,16 @@ class Simulation:
             )
             watcher.found, watcher.notice = self._found, self._notice
             self.operations.prefill.note = watcher.note
+            watcher.timeline, self.operations.do = gpu.timeline, gpu.timeline.do
+            self.operations.accesses = functools.partial(accesses_of, gpu.access)
+            gpu.timeline.unordered, gpu.gone = watcher.unordered, watcher.gone  # type: ignore[method-assign]
+            self.operations.captures = lambda: gpu.timeline.capture is not None
             self.hardware.on_fault += [
                 lambda fault: setattr(watcher, "after_abort", True),
                 lambda fault: self._found(),
                 silence_after,
             ]
-            self.kernels = kernels = TritonKernels(gpu.allocations, self.hardware, watcher.note, self._notice)
+            self.kernels = kernels = TritonKernels(gpu, self.hardware, watcher.note, self._notice)
             stack.enter_context(driven(TritonDriver(options.arch, device.num_cu, kernels.launch)))
             fakes = {"run_perftest": _run_perftest}
             roots = aiter_roots(self.source, self.operations, watcher, options.arch, device.num_cu, fakes)
@@ -224,13 +232,16 @@ class _Noticing(ScriptOperations):
         except AiterRefuses as refused:
             self.refused[str(refused)] = None
             kind = AssertionError if isinstance(refused, AssertionError) else RuntimeError
-            raise kind(str(refused)) from None
+            theirs = kind(str(refused))
         except Exception as error:
-            self.notice(f"{call.name}: an error of aiterfuzz itself ({type(error).__name__}: {error})")
+            ours = error_of_ours(error)
+            if ours is not None:
+                self.notice(f"{call.name}: {ours}")
             raise
+        return says(theirs)
 
 
-class _NoticingGpu(VirtualGpu):
+class _NoticingGpu(ScriptGpu):
     """Notices what torch's own operations do wrong, as the operations of AITER are noticed."""
 
     notice: Callable[[str], None]
@@ -241,4 +252,9 @@ class _NoticingGpu(VirtualGpu):
             return super().__torch_function__(func, types, args, kwargs)
         except AiterfuzzError as error:
             self.notice(str(error))
+            raise
+        except Exception as error:
+            ours = error_of_ours(error)
+            if ours is not None:
+                self.notice(f"torch's {getattr(func, '__name__', func)}: {ours}")
             raise

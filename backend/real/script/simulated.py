@@ -155,12 +155,21 @@ def _tell_of_the_end(process: SimulatedProcess) -> None:
     shown = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+        _notice_ours(process, error)
         if process.could_not_run is not None and process.could_not_run == str(error):
             print(f"aiterfuzz: cannot be simulated: {error}", file=sys.stderr)
         else:
             shown(kind, error, trace)
 
     sys.excepthook = show
+    of_thread = threading.excepthook
+
+    def show_of_thread(arguments: Any) -> None:
+        if arguments.exc_value is not None:
+            _notice_ours(process, arguments.exc_value)
+        of_thread(arguments)
+
+    threading.excepthook = show_of_thread
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.exec":
@@ -172,6 +181,16 @@ def _tell_of_the_end(process: SimulatedProcess) -> None:
             _check_flags(process, os.fsdecode(arguments[0]))
 
     sys.addaudithook(audit)
+
+
+def _notice_ours(process: SimulatedProcess, error: BaseException) -> None:
+    """An exception that nobody caught and that is no one's but ours: the run says nothing of the script."""
+    if process.simulation is not None:
+        from backend.real.theirs import error_of_ours
+
+        ours = error_of_ours(error) if isinstance(error, Exception) else None
+        if ours is not None:
+            process.notice(ours)
 
 
 def _reach_threads(process: SimulatedProcess) -> None:

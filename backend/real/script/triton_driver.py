@@ -17,6 +17,7 @@ from backend.case import Arch
 from backend.cdna.code_object import Kernel, load_code_object
 from backend.cdna.machine import LDS_BYTES
 from backend.errors import CannotRunError
+from backend.real.theirs import says
 
 MAX_THREADS = 1024
 """Work-items of a workgroup (hipDeviceProp_t.maxThreadsPerBlock of both GPUs)."""
@@ -230,7 +231,7 @@ def _value(value: Any) -> int | float:
     if not hasattr(value, "data_ptr"):
         return value  # type: ignore[no-any-return]
     if not getattr(value, "is_cuda", True):
-        raise ValueError("Pointer argument cannot be accessed from Triton (cpu tensor?)")
+        says(ValueError("Pointer argument cannot be accessed from Triton (cpu tensor?)"))
     address: int = value.data_ptr()
     return address
 

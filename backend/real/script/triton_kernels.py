@@ -7,8 +7,10 @@ or in a tensor of 64-bit integers (tables of pointers). Knows nothing of Triton;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +18,16 @@ import torch
 from backend.cdna.code_object import Kernel
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace, Paging
+from backend.cdna.record import RecordOptions
 from backend.cdna.result import AccessKind, BadAccess, MachineEnd, Mode, RunResult
 from backend.errors import AiterfuzzError, CannotRunError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.real.device_memory import Mapped
+from backend.real.script.gpu import ScriptGpu
 from backend.real.script.hardware import Hardware
+from backend.real.script.timeline import Access, GpuWork
 from backend.real.script.triton_driver import TritonLaunch
-from backend.real.torch_shim import Allocations, host
+from backend.real.torch_shim import host
 
 JUDGED_ELSEWHERE = frozenset({"_fwd_kernel_stage2_asm"})
 """The merge of AITER's decode: the second stage of a decode call, whose accesses the devices judge."""
@@ -44,25 +49,28 @@ class TritonKernels:
     """Runs launches, and counts them. found: told of each finding. notice: told why something could not be run."""
 
     def __init__(
-        self,
-        allocations: Allocations,
-        hardware: Hardware,
-        found: Callable[[Finding], None],
-        notice: Callable[[str], None],
+        self, gpu: ScriptGpu, hardware: Hardware, found: Callable[[Finding], None], notice: Callable[[str], None]
     ) -> None:
-        self._allocations = allocations
+        self._gpu = gpu
         self._hardware = hardware
         self._found = found
         self._notice = notice
         self.launches = 0
 
     def launch(self, launch: TritonLaunch) -> None:
-        """Runs a launch to its end. Raises what the machine raises for what it has no model of, once it has been noticed."""
-        try:
-            self._run(launch)
-        except AiterfuzzError as error:
-            self._notice(f"Triton kernel {launch.name}: {error}")
-            raise
+        """Runs a launch to its end, at once or when a graph is replayed. Raises what the machine raises for what it has no
+        model of, once it has been noticed."""
+
+        bare = dataclasses.replace(launch, tensors=())  # a graph that is captured keeps no tensor alive
+
+        def run(given: Mapping[str, Any]) -> None:
+            try:
+                self._run(dataclasses.replace(bare, tensors=tuple(given["tensors"])))
+            except AiterfuzzError as error:
+                self._notice(f"Triton kernel {bare.name}: {error}")
+                raise
+
+        self._gpu.timeline.do(GpuWork(f"Triton kernel {launch.name}", {"tensors": list(launch.tensors)}, lambda given: (), run))
 
     def _run(self, launch: TritonLaunch) -> None:
         self.launches += 1
@@ -71,13 +79,28 @@ class TritonKernels:
         for mapped in self._hardware.memory.segments():
             _add_segment(space, mapped, extents)
         asked = MachineLaunch(launch.grid, (launch.threads, 1, 1), launch.kernarg, dynamic_lds=launch.lds)
-        result = _machine(launch.kernel).run(asked, space, Mode.FULL, max_instructions=INSTRUCTION_LIMIT)
+        tensors = [(name, tensor) for name, tensor in launch.tensors if isinstance(tensor, torch.Tensor) and tensor.numel()]
+        own = frozenset(f"{begin:#x}" for begin, end in _joined(extents, 0, 1 << 63))
+        record = RecordOptions(touched=own)
+        result = _machine(launch.kernel).run(asked, space, Mode.FULL, record=record, max_instructions=INSTRUCTION_LIMIT)
+        accesses = [each for name, tensor in tensors for each in self._accesses(name, tensor, result)]
+        self._gpu.timeline.did(f"Triton kernel {launch.name}", accesses, self._gpu.timeline.current)
         if launch.name not in JUDGED_ELSEWHERE:
             self._tell(launch.name, result, extents)
         for bad in result.bad_accesses:
             self._abort_where_unmapped(launch.name, bad)
         if result.outcome is MachineEnd.LIMIT:
             raise CannotRunError(f"not at its end after {result.executed} wave instructions (a hang, or it waits for another)")
+
+    def _accesses(self, name: str, tensor: torch.Tensor, result: RunResult) -> Iterator[Access]:
+        """What the launch read and wrote of a tensor: what was touched of the region that it lies in."""
+        start, count = host(tensor).data_ptr(), host(tensor).untyped_storage().nbytes()
+        for touched, is_write in ((result.log.touched_read, False), (result.log.touched_write, True)):
+            for region, stretches in touched.items():
+                ranges = stretches + int(region, 16)
+                ranges = ranges[(ranges[:, 1] > start) & (ranges[:, 0] < start + count)]
+                if len(ranges):
+                    yield self._gpu.access(tensor, is_write, name, ranges)
 
     def _extents(self, launch: TritonLaunch) -> Iterator[Extent]:
         """Where the kernel's own tensors lie."""
@@ -93,7 +116,7 @@ class TritonKernels:
             if plain.dtype in (torch.int64, torch.uint64) and plain.numel() <= TABLE_LIMIT:
                 addresses |= set(plain.reshape(-1).tolist())
         for address in addresses:
-            known = self._allocations.before(address) if address > 0 else None
+            known = self._gpu.allocations.before(address) if address > 0 else None
             if known is not None and address < known.address + known.nbytes:
                 yield known.address, known.address + known.nbytes, f"the allocation at {known.address:#x}"
 

@@ -18,12 +18,15 @@ from backend.errors import AiterfuzzError
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Host
-from backend.real.aiter_ops import DECODING, OpCall
+from backend.real.aiter_ops import DECODING, SIZING, OpCall
 from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
 from backend.real.frameworks.steps import outcome_of
 from backend.real.observe import DECODING_ROLES, CallWatcher, DecodeSeen, decode_arguments, words_read
+from backend.real.script.graphs import FreedAccess
 from backend.real.script.messages import SeenFinding
+from backend.real.script.timeline import Done, GpuWork, Timeline
+from backend.real.theirs import error_of_ours
 from backend.real.torch_shim import host
 
 SCRIPT = "script"
@@ -33,6 +36,7 @@ class ScriptWatcher(CallWatcher):
     """Observer of the public calls that judges each decode call as it is made. after_abort: set when hardware has aborted.
 
     found: called when there is a finding that was not there before. notice: with why a call cannot be followed, which ends it.
+    timeline: has work done, at once or in a replay.
     """
 
     def judge_with(self, release: str, device: TargetGpu, runs: Device, host: Host) -> ScriptWatcher:
@@ -44,6 +48,7 @@ class ScriptWatcher(CallWatcher):
         self.not_judged: list[str] = []
         self.found: Callable[[], None] = lambda: None
         self.notice: Callable[[str], None] = lambda why: None
+        self.timeline = Timeline()
         return self
 
     def forget(self) -> None:
@@ -53,16 +58,50 @@ class ScriptWatcher(CallWatcher):
         self.not_judged.clear()
 
     def entered(self, call: OpCall) -> None:
-        """Judge a decode call before it changes anything."""
-        try:
-            super().entered(call)
-        except AiterfuzzError as error:
-            self.notice(str(error))
-            raise
-        if call.name == DECODING:
-            seen = self.decodes.pop()
-            self.calls += 1
-            self._judge(seen)
+        """Judge a decode call before it changes anything; of a captured one, each replay."""
+        name, ignored, replayed = call.name, call.ignored, self.timeline.capture is not None
+
+        def enter(given: Mapping[str, Any]) -> None:
+            try:
+                super(ScriptWatcher, self).entered(OpCall(name, dict(given), ignored))
+            except AiterfuzzError as error:
+                self.notice(str(error))
+                raise
+            if name == DECODING:
+                seen = self.decodes.pop()
+                self.calls += 1
+                self._judge(seen, replayed)
+
+        if name == SIZING:
+            enter(call.arguments)
+        else:
+            self.timeline.do(GpuWork(name, call.arguments, lambda given: (), enter))
+
+    def unordered(self, first: Done, second: Done) -> None:
+        """Keep that two accesses to the same bytes have no order."""
+        writer, other = (first, second) if first.access.is_write else (second, first)
+        tensor = writer.access.tensor or other.access.tensor
+        verb = "writes" if other.access.is_write else "reads"
+        message = (
+            f"{writer.what} writes {tensor or 'a tensor'} on stream {writer.stream}, and {other.what} {verb} it on stream "
+            f"{other.stream}: no event or synchronization orders the two, and which comes first is left to chance"
+        )
+        kind = FindingKind.STREAM_RACE
+        between = f"{writer.what} and {other.what}"
+        self.note(Finding(kind, kind.severity, Party.CALLER, SCRIPT, tensor, message, discriminator=between))
+
+    def gone(self, found: FreedAccess) -> None:
+        """Keep that a graph's replay uses a tensor that was freed after the capture."""
+        kind = FindingKind.FREED_UNDER_GRAPH
+        verb = "writes" if found.is_write else "reads"
+        whose = "nobody's" if found.now is None else f"that of another tensor of {found.now.nbytes:,} bytes, allocated since"
+        message = (
+            f"the replay's {found.what} {verb} {found.tensor} {found.was.shape}, which was captured at "
+            f"{found.was.storage.address:#x} and freed since: the memory is {whose}"
+        )
+        severity = Severity.WRITE if found.is_write else Severity.READ
+        evidence = {"address": found.was.storage.address, "nbytes": found.was.storage.nbytes}
+        self.note(Finding(kind, severity, Party.CALLER, SCRIPT, found.tensor, message, evidence, found.what))
 
     def note(self, finding: Finding) -> None:
         """Keep a finding, or count it where it was made before."""
@@ -74,7 +113,7 @@ class ScriptWatcher(CallWatcher):
         else:
             self.seen[finding.signature] = SeenFinding(before.finding, before.calls + 1, before.after_abort)
 
-    def _judge(self, seen: DecodeSeen) -> None:
+    def _judge(self, seen: DecodeSeen, replayed: bool) -> None:
         on_host = [name for name, value in seen.call.arguments.items() if torch.is_tensor(value) and not value.is_cuda]
         for name in on_host:
             kind = FindingKind.HOST_TENSOR
@@ -83,9 +122,12 @@ class ScriptWatcher(CallWatcher):
         if on_host:
             return
         try:
-            outcome = outcome_of(self._step(seen), self.runs, self.host, SCRIPT)
+            outcome = outcome_of(self._step(seen, replayed), self.runs, self.host, SCRIPT)
         except AiterfuzzError as error:
             self._not_judged(str(error))
+            return
+        except Exception as error:
+            self._not_judged(error_of_ours(error) or f"{type(error).__name__}: {error}")
             return
         if outcome.fate is Fate.UNMODELLED:
             self._not_judged(str(outcome.reason))
@@ -99,16 +141,16 @@ class ScriptWatcher(CallWatcher):
     def _not_judged(self, why: str) -> None:
         self.not_judged.append(f"mla_decode_fwd call {self.calls} is not judged byte by byte: {why}")
 
-    def _step(self, seen: DecodeSeen) -> RecordedStep:
+    def _step(self, seen: DecodeSeen, replayed: bool) -> RecordedStep:
         given = seen.call.arguments
-        decode = decode_arguments(given)
+        decode = decode_arguments(given, replayed)
         buffers = self.decode_buffers(seen)
         plan, sizing = self.plan_of(buffers), self.sizing_of(buffers)
         return RecordedStep(
             scenario=SCRIPT,
             step=0,
             call=self.calls,
-            phase=Phase.EAGER,
+            phase=Phase.REPLAY if replayed else Phase.EAGER,
             kind=StepKind.DECODE,
             backend=0,
             release=self.release,
