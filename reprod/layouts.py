@@ -106,12 +106,16 @@ class Layouts:
 
 
 def layouts(outcome: Outcome, seed: int = 0, draws: int = DRAWS) -> Layouts | None:
-    """The shares of an outcome; None where no access leaves a tensor."""
-    strays, call = tuple(strays_of(outcome)), outcome.call
-    if not strays or call is None:
+    """The shares of an outcome; None where no access leaves a tensor. Of what torch does not allocate (a kernel's arguments)
+    nothing is said."""
+    call = outcome.call
+    if call is None:
         return None
     sizes = tensor_bytes(call)
     aliases = {} if isinstance(call.launch, Refusal) else call.launch.aliases
+    strays = tuple(s for s in strays_of(outcome) if s.null or aliases.get(s.tensor, s.tensor) in sizes)
+    if not strays:
+        return None
     placed = tuple(Stray(aliases.get(s.tensor, s.tensor), s.is_write, s.begin, s.end, s.null) for s in strays)
     return Layouts(seed, strays, tuple(share(placed, sizes, setting, seed, draws) for setting in Setting))
 

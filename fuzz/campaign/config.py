@@ -187,6 +187,16 @@ def config_of(given: Mapping[str, Any], where: str = "campaign") -> CampaignConf
     return from_plain(CampaignConfig, dict(given), where)
 
 
+def of_its_release(config: CampaignConfig) -> CampaignConfig:
+    """The configuration for the built-in release nearest to its code source, where there is one and no release is named."""
+    if config.aiter is None or config.releases:
+        return config
+    from backend.aiter.codefiles import open_source
+    from backend.aiter.release import nearest_release
+
+    return dataclasses.replace(config, releases=(nearest_release(open_source(config.aiter)).name,))
+
+
 def config_lines(config: CampaignConfig) -> Iterator[str]:
     """The configuration as TOML that `read_config` takes, each field under its explanation; those without a value commented."""
     from backend.codec import to_plain

@@ -88,17 +88,18 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.case is not None:
         return _print_case(arguments.case, config.out)
+    from fuzz.campaign.config import of_its_release
     from fuzz.campaign.session import begin, resume
 
     if arguments.resume:
         changes = {name: getattr(config, name) for name in fields if name != "out"}
         return searched(resume(Path(config.out), changes), config.out, arguments)
-    return searched(begin(config), config.out, arguments)
+    return searched(begin(of_its_release(config)), config.out, arguments)
 
 
 def night_of(arguments: argparse.Namespace) -> int:
     """Runs the night's campaign; prints what it came to."""
-    from fuzz.campaign.config import config_lines
+    from fuzz.campaign.config import config_lines, of_its_release
     from fuzz.campaign.session import night
 
     given = given_fields(arguments)
@@ -108,7 +109,7 @@ def night_of(arguments: argparse.Namespace) -> int:
         defaults = dict(NIGHT)
     if "cases" in given:
         defaults.pop("seconds")
-    config = config_from({"out": NIGHTS} | defaults | given)
+    config = of_its_release(config_from({"out": NIGHTS} | defaults | given))
     if arguments.print_config:
         print("\n".join(config_lines(config)))
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import itertools
 import time
 from pathlib import Path
@@ -90,16 +89,10 @@ def _new_folder() -> str:
 
 def _config(arguments: argparse.Namespace) -> CampaignConfig:
     """What was asked for; of the release nearest to the code source where none is named."""
-    from fuzz.campaign.config import CampaignConfig
+    from fuzz.campaign.config import CampaignConfig, of_its_release
 
     fields = given(arguments, CampaignConfig) | {"verify": arguments.verify}
     fields.setdefault("out", _new_folder())
     if "cases" not in fields and "seconds" not in fields:
         fields["cases"] = DEFAULT_CASES
-    config = CampaignConfig(**fields)
-    if config.aiter is None or config.releases:
-        return config
-    from backend.aiter.codefiles import open_source
-    from backend.aiter.release import nearest_release
-
-    return dataclasses.replace(config, releases=(nearest_release(open_source(config.aiter)).name,))
+    return of_its_release(CampaignConfig(**fields))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from itertools import pairwise
 
@@ -157,6 +158,17 @@ def test_accesses_of_the_founding_fault() -> None:
 
 def test_nothing_outside_is_no_layout() -> None:
     assert layouts(CasePath().run(Case(num_head=64, kv_lens=(1,)))) is None
+
+
+def test_of_what_torch_does_not_allocate_nothing_is_said() -> None:
+    """A wild access is told by what lies nearest, which may be the kernel's arguments."""
+    outcome = CasePath().run(FOUNDING)
+    assert outcome.observation is not None
+    wild = tuple(dataclasses.replace(each, tensor="kernarg") for each in outcome.observation.violations)
+    observed = dataclasses.replace(outcome, observation=dataclasses.replace(outcome.observation, violations=wild))
+    found = layouts(observed, draws=2)
+    assert found is not None
+    assert {stray.tensor for stray in found.strays} == {"reduce_indptr", "reduce_final_map"}
 
 
 def test_percent_never_rounds_to_none_or_all() -> None:
