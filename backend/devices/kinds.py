@@ -240,7 +240,8 @@ _ROWS = (
                 "loops that do not end",
             ),
             blind=(
-                "instructions that addresses do not depend on are left out: no number is computed unless --numbers asks for it",
+                "instructions that addresses do not depend on are left out: no number is computed but of the first case of "
+                "each kind in a search, and where --numbers asks for it",
                 "caches, timing and the order between workgroups are not those of a GPU",
                 _SECOND_STAGE,
             ),

@@ -10,7 +10,7 @@ import contextlib
 import gc
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -23,8 +23,9 @@ from backend.child.process_end import EndKind
 from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
 from backend.devices.kinds import device_kind
-from backend.devices.registry import open_device
+from backend.devices.whole_where_new import WholeWhereNew, open_searching
 from backend.errors import AiterfuzzError, RuleLostError
+from backend.findings import FindingKind
 from backend.host import BuiltIn, Host
 from backend.outcome import Outcome, reported
 from backend.path import Path
@@ -54,6 +55,19 @@ ALONE = 1 << 40
 """Chunk that the slot names while a single case runs."""
 
 
+BY_NUMBERS = frozenset({FindingKind.NUMERICS, FindingKind.NOT_A_NUMBER})
+"""Kinds of finding that a slice cannot show: looking into another one runs no kernel whole."""
+
+
+class _Everything:
+    def __contains__(self, identifier: object) -> bool:
+        return True
+
+
+EVERYTHING = _Everything()
+"""What has been reached where nothing is to be run whole."""
+
+
 class CampaignChild:
     """Runs what it is told: chunks, single cases, the texts of a finding."""
 
@@ -65,6 +79,7 @@ class CampaignChild:
         self._maker: Maker | None = None
         self._frozen = {0: Frozen()}
         self._seen: set[str] = set()
+        self._by_numbers = True
 
     def pause(self) -> None:
         """What follows, up to `resume`, is no part of the case that runs."""
@@ -100,7 +115,9 @@ class CampaignChild:
             case Investigate(case, signature, command):
                 from fuzz.campaign.investigation import Investigation  # once there is a finding
 
+                self._by_numbers = signature.split("/", 1)[0] in BY_NUMBERS
                 answer = Investigation(self._ready[0], _Alone(self), signature, command).run(case)
+                self._by_numbers = True
         return dict(to_plain(answer))
 
     def _take(self, setup: WorkerSetup) -> Ready:
@@ -111,7 +128,7 @@ class CampaignChild:
             source = None if setup.aiter is None else open_source(setup.aiter)
             # Of devices without ranks, the script alone has so many processes.
             ranks = setup.ranks if device_kind(setup.device).takes_ranks else 1
-            device = open_device(setup.device, source, ranks=ranks, numbers=setup.numbers)
+            device = open_searching(setup.device, source, ranks, setup.numbers)
             self._path = Path(_host(source), device)
         except AiterfuzzError as error:
             return Ready(str(error))
@@ -138,6 +155,8 @@ class CampaignChild:
         dead = {each.position: died(cases[each.position], setup.device, each.how, each.discriminator) for each in task.dead}
         safe = Safe(path, setup.device)
 
+        self._begin(frozen.hits)
+
         def seen(shown: Shown) -> None:
             if shown.signature not in self._seen:
                 self._seen.add(shown.signature)
@@ -151,9 +170,15 @@ class CampaignChild:
             return ChunkRan({}, (), str(lost))
         return ChunkRan(report.to_message(), tuple((position, cases[position]) for position in task.name))
 
+    def _begin(self, known: Container[int]) -> None:
+        """What is run next is new where `known` lacks it, whatever this process ran before."""
+        if self._path is not None and isinstance(self._path.device, WholeWhereNew):
+            self._path.device.begin(known)
+
     def case(self, case: Case, device: str | None = None) -> CaseRan:
-        """What is said of a case that is run alone. device: another than that of the setup."""
+        """What is said of a case that is run alone, whole where it can be. device: another than that of the setup."""
         setup, path, _, slot = self._ready
+        self._begin(() if self._by_numbers else EVERYTHING)
         if device is not None:
             if device not in self._others:
                 self._others[device] = Path(path.host, device)
@@ -172,6 +197,7 @@ class CampaignChild:
         from reprod.write import Notes, cause_of, finding_files
 
         setup, path, _, slot = self._ready
+        self._begin(() if self._by_numbers else EVERYTHING)
         slot.note(ALONE, 1)
         outcome = path.run(case)
         files = finding_files(outcome, setup.made_by, path, setup.seed, command, Notes(ranks=setup.ranks))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from backend.aiter.codefiles import open_source as open_code_source
 from backend.case import RELEASES
-from backend.devices.registry import open_device
+from backend.devices.whole_where_new import open_searching
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.fate import Fate
 from backend.real.frameworks.fetch import open_source
@@ -284,7 +284,7 @@ class StackRunner:
         code = open_code_source(stack.aiter) if stack.aiter is not None else None
         host = host_of(code)
         self.basis = host.warning()
-        self.judge = Judge(open_device(plan.device, code), host)
+        self.judge = Judge(open_searching(plan.device, code), host)
         self.session = SourceSession(stack.source, aiter=stack.aiter, release=stack.release)
 
     def __enter__(self) -> StackRunner:
