@@ -11,7 +11,7 @@ from test_campaign_engine import open_store
 
 from backend.case import Arch, DType, MetadataMode
 from backend.errors import UsageError
-from fuzz.campaign.config import IDENTITY, CampaignConfig, config_lines, config_of, read_config
+from fuzz.campaign.config import IDENTITY, CampaignConfig, config_lines, config_of, of_its_release, read_config
 from fuzz.campaign.session import absolute, changed
 from fuzz.cli import main, parser
 from fuzz.spec import explanations
@@ -135,3 +135,11 @@ def test_what_can_never_be_met_is_not_expected(tmp_path: Path, capsys: pytest.Ca
         assert wrong in said
         assert "F1" in said
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.checkout
+def test_a_campaign_of_a_checkout_is_of_the_release_nearest_to_it(aiter_checkout: Path) -> None:
+    config = CampaignConfig(aiter=f"{aiter_checkout}@e4048607a5")
+    assert of_its_release(config).releases == ("2026-08",)
+    named = dataclasses.replace(config, releases=("2026-06",))
+    assert of_its_release(named) == named
