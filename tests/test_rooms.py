@@ -270,6 +270,7 @@ def test_one_path_judges() -> None:
         "backend.path",
         "backend.checks.check",  # where check_call is
         "backend.devices.model_and_machine",
+        "backend.devices.whole_where_new",
         "backend.experiments.kernel_traits",
     }
 

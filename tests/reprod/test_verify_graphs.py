@@ -171,7 +171,7 @@ with torch.cuda.stream(side):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x.item()", "not permitted when stream is capturing"),
+        ("x.sum().item()", "not permitted when stream is capturing"),
         ("torch.cuda.synchronize()", "not permitted when stream is capturing"),
         ("x[x > 0]", "not permitted when stream is capturing"),
         ("torch.tensor([1], device='cuda')", "not permitted when stream is capturing"),

@@ -59,7 +59,7 @@ class MergeCall:
         return cls(stage, logits, lse, output, final_lse, (indptr, final, partial))
 
     def run(self, hardware: Hardware) -> None:
-        """Merges."""
+        """Merges the partial rows into o, by what the maps hold now."""
         output, heads = self.output, self.output.shape[-2]
         words = [hardware.read(at.address, at.nbytes, f"{STAGE} reads {at.name}").view(np.int32) for at in self.maps]
         rows = reduced_rows(self.stage, *words)

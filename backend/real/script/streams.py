@@ -80,7 +80,7 @@ class Stream:
 
     @property
     def cuda_stream(self) -> int:
-        """Its handle."""
+        """The handle that the runtime knows it by."""
         return 0 if self.stream_id == DEFAULT else HANDLES + 64 * self.stream_id
 
     def wait_stream(self, stream: Stream) -> None:
