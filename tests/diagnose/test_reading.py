@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import html
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def records(text: str, key: str, **others: str) -> bytes:
     return "\n".join(made).encode()
 
 
-WAYS = {
+WAYS: Mapping[str, Callable[[str], bytes]] = {
     "utf-8 with a mark": lambda text: text.encode("utf-8-sig"),
     "utf-16": lambda text: text.encode("utf-16"),
     "utf-16 without a mark": lambda text: text.encode("utf-16-le"),
