@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from backend.codec import to_plain
@@ -276,9 +277,15 @@ def _whole(row: DecisionRow) -> str:
 
 def _place(fault: Fault, gate: SourceLine | None) -> tuple[str, int]:
     if gate is not None and not fault.edited and fault.signature.startswith("head-width"):
-        return gate.file, gate.line
+        return _from_here(gate.file), gate.line
     file, _, line = (_decided_at(fault) or "").rpartition(":")
-    return (file, int(line)) if file and line.isdigit() else ("", 1)
+    return (_from_here(file), int(line)) if file and line.isdigit() else ("", 1)
+
+
+def _from_here(file: str) -> str:
+    """A file below the working directory as a path from there, as annotations and code scanning take it."""
+    path = Path(file)
+    return path.relative_to(Path.cwd()).as_posix() if path.is_absolute() and path.is_relative_to(Path.cwd()) else file
 
 
 def _plain_fault(fault: Fault) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -466,6 +467,16 @@ def test_sarif_has_a_result_for_each_fault_and_says_what_did_not_run() -> None:
         json.loads(sarif(told([each])[0]))["runs"][0]["results"][0]["partialFingerprints"] for each in (sighting("a/x"), moved)
     ]
     assert fingerprints[0] == fingerprints[1]
+
+
+def test_a_file_below_the_working_directory_is_named_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file, named in ((str(tmp_path / "head" / "a.py"), "head/a.py"), ("/elsewhere/a.py", "/elsewhere/a.py")):
+        made, _ = told([dataclasses.replace(sighting("a/x"), line=f"{file}:7")])
+        (result,) = json.loads(sarif(made))["runs"][0]["results"]
+        assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == named
+        (annotation,) = annotation_lines(made)
+        assert f"file={named},line=7" in annotation
 
 
 def test_sarif_of_an_open_question_is_no_success() -> None:
