@@ -155,7 +155,7 @@ MATRIX: dict[str, dict[str, Cell]] = {
         "report": "{halved}",
         "merge": "{halved} {store} --out {out}",
         "decide": Never("what the file itself refuses is the answer of that row"),
-        "gate": "{half} --heads 16,64 --kv-dtype fp8 --seconds 0.3",
+        "gate": "{half} --heads 16,64 --arch gfx950 --kv-dtype fp8 --seconds 0.3",
         "scout": NO_AITER_HERE,
         "selftest agree": "--devices model,cdna --backends {half} --heads 16,64 --cases 2 --max-batch 1 --max-kv 16 "
         "--q-dtype fp8 --kv-dtype fp8 --query-rows 1",

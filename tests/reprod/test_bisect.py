@@ -286,7 +286,7 @@ def test_history_is_checked(aiter_checkout: Path, capsys: pytest.CaptureFixture[
     entry = str(Path(__file__).parents[2] / "corpus" / "F1-head-gate-64.json")
     checkout = ["--aiter", str(aiter_checkout)]
     assert main(["bisect", entry, *checkout, "--good", "5e4c537c6b", "--bad", "6416c6f512^"]) == 0
-    assert "planner-overrun/planner v1_0/reduce_indptr" in capsys.readouterr().out
+    assert "first bad: ce27de0132 (2026-03-26, Add LSE output support for MLA decode" in capsys.readouterr().out
     assert main(["bisect", entry, *checkout, "--good", "unheard-of", "--bad", "6416c6f512"]) == 2
     assert main(["bisect", entry, *checkout, "--good", "6416c6f512"]) == 2
     assert "--bad missing" in capsys.readouterr().err
