@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
+import select
 import subprocess
 from pathlib import Path
 
@@ -51,6 +53,12 @@ ENVIRONMENT = {
     "LC_ALL": "C",  # its complaints are read
 }
 
+MOST_SECONDS = 30
+"""For one answer; the longest, a framework's history, takes a few. A pipe in place of a file is waited for without end."""
+
+MOST_MEMORY = 1 << 30
+"""Bytes that git may allocate; packs are mapped and do not count. A device in place of a file is read until memory is full."""
+
 ANOTHER_S = "dubious ownership"
 """Git's words about a repository of another user."""
 
@@ -58,10 +66,13 @@ ANOTHER_S = "dubious ownership"
 def git(repository: str | Path, *arguments: str) -> bytes | None:
     """What git prints about a checkout or a bare repository; None where it says no.
 
-    Raises CannotRunError where git is not installed or the repository is another user's.
+    Raises CannotRunError where git is not installed, does not answer within MOST_SECONDS, or the repository is another user's.
     """
     done = _git(repository, arguments)
-    output, complaint = done.communicate()
+    try:
+        output, complaint = done.communicate(timeout=MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise _no_answer(repository, done) from None
     if done.returncode != 0 and ANOTHER_S in complaint.decode(errors="replace"):
         raise CannotRunError(
             f"{repository}: this repository belongs to another user, whose configuration git would follow; if you trust it: "
@@ -99,7 +110,10 @@ class ObjectReader:
         self._process: subprocess.Popen[bytes] | None = None
 
     def read(self, name: str) -> bytes | None:
-        """Content of an object by any name that git has for it (commit:path); None where the repository lacks it."""
+        """Content of an object by any name that git has for it (commit:path); None where the repository lacks it.
+
+        Raises CannotRunError as `git` does.
+        """
         if "\n" in name:
             return None
         if self._process is None:
@@ -112,6 +126,10 @@ class ObjectReader:
             process.stdin.flush()
         except BrokenPipeError:
             return None
+        answer = select.poll()
+        answer.register(process.stdout, select.POLLIN)
+        if not answer.poll(MOST_SECONDS * 1000):
+            raise _no_answer(self._repository, process)
         head = process.stdout.readline().split()
         if len(head) != 3 or not head[2].isdigit():
             return None  # "NAME missing", "NAME ambiguous", or an end
@@ -128,7 +146,7 @@ def _git(repository: str | Path, arguments: tuple[str, ...], stdin: int = subpro
     settings = [word for name, value in OFF.items() for word in ("-c", f"{name}={value}")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["git", "--no-pager", "--no-replace-objects", *settings, "-C", str(repository), *arguments],
             stdin=stdin,
             stdout=subprocess.PIPE,
@@ -137,3 +155,17 @@ def _git(repository: str | Path, arguments: tuple[str, ...], stdin: int = subpro
         )
     except FileNotFoundError:
         raise CannotRunError("git is not installed; it is needed to read a checkout at a revision") from None
+    if hasattr(resource, "prlimit"):  # Linux alone has it
+        with contextlib.suppress(OSError):  # it has ended already, or less is allowed
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+    return process
+
+
+def _no_answer(repository: str | Path, process: subprocess.Popen[bytes]) -> CannotRunError:
+    """Ends a process of git that waits for something; what to say of it."""
+    process.kill()
+    process.communicate()
+    return CannotRunError(
+        f"{repository}: git has not answered in {MOST_SECONDS} s; where one of its files is a pipe or a device it never will, "
+        "and this finds it: find PATH/.git -not -type f -not -type d"
+    )

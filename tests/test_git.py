@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from backend.aiter.codefiles import open_source
 from backend.errors import AiterfuzzError, CannotRunError
-from backend.git import ENVIRONMENT, OFF, ObjectReader, git, git_folder, path_and_revision
+from backend.git import ENVIRONMENT, MOST_MEMORY, OFF, ObjectReader, git, git_folder, path_and_revision
 from backend.real.python.trees import GitTree
 from fuzz.cli import main
 from reprod.history import commit, commits_between, is_before
@@ -147,6 +148,42 @@ def test_a_repository_of_another_user_is_refused_with_what_to_do(honest: Path) -
     for asked in (lambda: open_source(f"{honest}@HEAD"), lambda: commit(str(honest), "HEAD"), lambda: GitTree(honest, "HEAD")):
         with pytest.raises(CannotRunError, match=r"belongs to another user.*safe\.directory"):
             asked()
+
+
+OF_A_REPOSITORY = "HEAD config packed-refs refs/heads/main objects/info/alternates commondir shallow info/grafts"
+
+
+@pytest.mark.parametrize("name", OF_A_REPOSITORY.split())
+def test_git_is_not_waited_for_without_end(honest: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe in place of a file: whoever opens it waits for somebody who writes."""
+    place = honest / ".git" / name
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    monkeypatch.setattr("backend.git.MOST_SECONDS", 1)
+    with pytest.raises(CannotRunError, match="git has not answered"):
+        open_source(f"{honest}@HEAD")
+
+
+def test_an_object_is_not_waited_for_without_end(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = ObjectReader(honest)
+    name = run(honest, "rev-parse", "HEAD~1:aiter/mla.py")
+    place = honest / ".git" / "objects" / name[:2] / name[2:]
+    place.unlink()
+    os.mkfifo(place)
+    assert reader.read("HEAD:aiter/mla.py") == b"x = 1\nx = 1\n"
+    monkeypatch.setattr("backend.git.MOST_SECONDS", 1)
+    with pytest.raises(CannotRunError, match="git has not answered"):
+        reader.read(name)
+
+
+def test_git_does_not_fill_the_memory(honest: Path) -> None:
+    """A device in place of a file: git reads until nothing is left."""
+    (honest / ".git" / "objects" / "info" / "alternates").symlink_to("/dev/zero")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with pytest.raises(AiterfuzzError):
+        open_source(f"{honest}@HEAD")
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(before, (MOST_MEMORY >> 10) + (64 << 10))
 
 
 def test_path_and_revision_are_told_apart_everywhere_alike(tmp_path: Path) -> None:
