@@ -199,6 +199,8 @@ def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
     if arguments.expect:
         raise UsageError("--expect: a rule has no known faults; leave it out, or give a base")
+    if arguments.only is not None:
+        raise UsageError("--only: a rule has no scenarios; leave it out, and see one case with `aiterfuzz explain`")
     from backend.aiter.codefiles import open_source
     from backend.aiter.release import nearest_release
     from backend.devices.registry import open_device

@@ -231,26 +231,50 @@ def test_an_edited_rule_is_another_campaign(
     assert "is not what this campaign was begun with" in one_complaint(capsys.readouterr().err)
 
 
-def test_an_edited_checkout_is_another_campaign(tmp_path: Path) -> None:
+CHECKOUT = {
+    "csrc/py_itfs_cu/asm_mla.cu": b"// the launcher",
+    "hsa/gfx950/mla/mla_asm.csv": b"qType,co_name\nfp8,a.co\n",
+    "hsa/gfx950/mla/a.co": b"machine code",
+    "hsa/gfx950/mla/other.co": b"of which no table speaks",
+}
+DECIDES = list(CHECKOUT)[:3]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for name, content in CHECKOUT.items():
+        path = tmp_path / "aiter" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "aiter"
+
+
+def test_an_edited_checkout_is_another_campaign(checkout: Path) -> None:
     """Host sources, kernel tables and the code objects that these name decide what comes of a case."""
-    files = {
-        "csrc/py_itfs_cu/asm_mla.cu": b"// the launcher",
-        "hsa/gfx950/mla/mla_asm.csv": b"qType,co_name\nfp8,a.co\n",
-        "hsa/gfx950/mla/a.co": b"machine code",
-        "hsa/gfx950/mla/other.co": b"of which no table speaks",
-    }
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    source = FolderSource("a checkout", (("", str(tmp_path)),))
+    source = FolderSource("a checkout", (("", str(checkout)),))
     begun = dataclasses.replace(MADE_BY, contents=contents_of(source))
     assert len(begun.contents) == 3
     require_same_content(begun, dataclasses.replace(MADE_BY, contents=contents_of(source)))
-    for name in list(files)[:3]:
-        (tmp_path / name).write_bytes(files[name] + b" ")
+    for name in DECIDES:
+        (checkout / name).write_bytes(CHECKOUT[name] + b" ")
         with pytest.raises(UsageError, match=f"{name} is not what this campaign was begun with"):
             require_same_content(begun, dataclasses.replace(MADE_BY, contents=contents_of(source)))
-        (tmp_path / name).write_bytes(files[name])
+        (checkout / name).write_bytes(CHECKOUT[name])
+
+
+def test_a_campaign_does_not_go_on_with_an_edited_checkout(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever came of its cases: here none could run, the machine code being none."""
+    out = str(tmp_path / "out")
+    space = ["--heads", "16", "--q-dtype", "fp8", "--kv-dtype", "fp8"]
+    assert main(["run", *space, "--cases", "3", "--aiter", str(checkout), "--out", out]) == 3
+    for name in DECIDES:
+        capsys.readouterr()
+        (checkout / name).write_bytes(CHECKOUT[name] + b" ")
+        assert main(["campaign", "--resume", "--out", out, "--cases", "9"]) == 2
+        assert f"{name} is not what this campaign was begun with" in one_complaint(capsys.readouterr().err)
+        (checkout / name).write_bytes(CHECKOUT[name])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from complaints import one_complaint
 
 from backend.case import Arch, DType
 from backend.path import Path as CasePath
@@ -50,6 +51,14 @@ def test_flags_do_for_a_rule_what_they_do_for_a_file(tmp_path: Path, capsys: pyt
     assert any(line.startswith("::error") for line in capsys.readouterr().out.splitlines())
     assert gate(rule, *FP8, "--device", "no-such") == 2
     assert gate(rule, *FP8, "--aiter", "/no/such") == 2
+
+
+@pytest.mark.parametrize("flag", [["--expect", "O2"], ["--only", "64 heads"], ["--table"]], ids=lambda flag: flag[0])
+def test_what_a_rule_has_nothing_to_do_with_is_refused(
+    flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gate(written(tmp_path, FAKE), *FP8, *flag) == 2
+    assert one_complaint(capsys.readouterr().err).startswith(f"aiterfuzz: {flag[0]}: ")
 
 
 def test_a_rule_is_tried_on_all_that_run_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,13 @@ def test_nothing_ran() -> None:
     said = statement(base)
     assert [s.verdict for s in said.shapes] == [ShapeVerdict.NOTHING_RAN] * 2
     assert said.shapes[0].batch is None
+    assert said.headline == "Incomplete: less ran than was asked for: no case ran"
+
+
+def test_a_shape_that_never_ran_is_in_the_headline_of_what_was_found_on_another() -> None:
+    never = "no case of TP8 (16 heads) ran"
+    said = statement(replace(faulty(founding_finding()), doubts=(never,), never_ran=(never,)))
+    assert said.headline == f"1 memory fault found on TP2; {never}"
 
 
 def test_limits_name_what_is_missing() -> None:
