@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,19 @@ def text_of(path: Path, wanted: str) -> str:
 
 
 def json_of(text: str, where: str) -> Any:
-    """The JSON value of a text; raises UsageError for whatever the parser does not take, be it deep nesting or long numbers."""
+    """The JSON value of a text; raises UsageError for what the parser does not take, be it deep nesting or long numbers, and
+    for a key that an object has twice: of two readers each may take another one.
+    """
+
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        whole = dict(pairs)
+        if len(whole) < len(pairs):
+            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise UsageError(f"{where}: {twice[:80]!r} stands twice in one object; leave one of them")
+        return whole
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_of)
     except json.JSONDecodeError as error:
         raise UsageError(f"{where}: not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     except (ValueError, RecursionError) as error:

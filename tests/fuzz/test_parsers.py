@@ -74,7 +74,7 @@ def entry(name: str) -> dict[str, Any]:
     return dict(json.loads(next(path for path in ENTRIES if path.name.startswith(f"{name}-")).read_text()))
 
 
-JSON = {
+JSON: dict[str, tuple[Callable[[Path], object], Callable[[], Any], str]] = {
     "case": (lambda path: read_file(Case, path), lambda: CASE, "case.json"),
     "finding": (given_case, lambda: CASE, "case.json"),
     "entry": (load_entry, lambda: entry("F1"), "F1-x.json"),
@@ -143,6 +143,19 @@ def test_what_is_no_such_file_is_one_line(name: str, content: bytes, tmp_path: P
     read, _, file = TEXTS[name]
     (tmp_path / file).write_bytes(content)
     assert accepts(read, tmp_path / file) is (name == "configuration" and content == b"")
+
+
+@pytest.mark.parametrize("name", sorted(JSON))
+def test_a_key_twice_is_one_line(name: str, tmp_path: Path) -> None:
+    """Of two readers one takes the first and one the last: a case that is judged could be another one than is shown."""
+    read, make, file = JSON[name]
+    first, *_ = make()
+    text = json.dumps(make())
+    (tmp_path / file).write_text(text)
+    assert accepts(read, tmp_path / file)
+    (tmp_path / file).write_text(f"{{{json.dumps(first)}: 1, {text[1:]}")
+    with pytest.raises(UsageError, match="twice"):
+        read(tmp_path / file)
 
 
 @pytest.mark.parametrize(
