@@ -192,6 +192,7 @@ def test_a_campaign_goes_on_from_another_folder_and_under_another_name(address: 
 
     ran([*common, "--out", "c"], tmp_path)
     ran(["--resume", "--out", "../c", "--cases", "80"], tmp_path / "elsewhere")
+    assert Path(load_summary(tmp_path / "c").members[0].config.out).is_absolute(), "workers run elsewhere"
     (tmp_path / "c").rename(tmp_path / "moved")
     ran(["--resume", "--out", str(tmp_path / "moved"), "--cases", "120"], tmp_path / "elsewhere")
     wanted = CampaignConfig(heads=(32,), q_dtype=DType.FP8, kv_dtype=DType.FP8, cases=120, chunk_cases=20)
