@@ -306,13 +306,16 @@ class ScriptVerdict:
     @property
     def shows(self) -> bool:
         """Whether the script, as it prints and ends, goes wrong as found and, where it has a remedy, right with that."""
-        return self._right_when_fixed and any(run.exit_code in (EXIT_FINDINGS, EXIT_ABORTED) for run in self._as_found)
+        wrong = (run for run in self._as_found if run.exit_code in (EXIT_FINDINGS, EXIT_ABORTED))
+        return self._right_when_fixed and any(_exception(run) is None for run in wrong)
 
     @property
     def in_words(self) -> str:
         """The verdict in words."""
         if self.shows:
             return "shows what it is for"
+        if any(_exception(run) is not None for run in self._as_found):
+            return "ends by an exception, which shows nothing"
         if self._right_when_fixed and any(run.findings for run in self._as_found):
             return "goes wrong, which only a look at each byte shows here: the script itself ends well"
         if any(run.stopped is not None for run in self.runs):
@@ -350,6 +353,8 @@ def _result(run: Verification) -> str:
     wrong = _wrong_result(run.output)
     if wrong is not None:
         parts.append(f"the script's comparison with its reference fails ({wrong})")
+    if (exception := _exception(run)) is not None:
+        parts.append(f"by an exception ({exception})")
     none = "no finding" if wrong is None else "no finding byte by byte"
     parts.append(f"{_counted(len(run.findings))} byte by byte" if run.findings else none)
     return ", ".join(parts) + (f"; simulated: {run.faults[0]}" if run.faults else "")
@@ -363,6 +368,18 @@ def _wrong_result(output: str) -> str | None:
     """The first difference that a script of ours printed, None where its comparison did not fail."""
     _, found, after = output.partition(f"\n{WRONG_RESULT}\n")
     return after.splitlines()[0].strip() if found and after else None
+
+
+def _exception(run: Verification) -> str | None:
+    """The exception by which a script of ours ended before it had compared anything, as Python prints it; None without one."""
+    _, found, after = run.output.partition("Traceback (most recent call last):\n")
+    if run.exit_code != EXIT_FINDINGS or not found or any(said in run.output for said in CAME_TO_ITS_END):
+        return None
+    return next((line.strip() for line in after.splitlines() if line and not line.startswith(" ")), None)
+
+
+CAME_TO_ITS_END = ("FAULTY\n", "FAILED (failures=")
+"""What a script of ours, or unittest, prints of a comparison that failed; an exception ends the process with the same code."""
 
 
 def _revision(label: str) -> str:

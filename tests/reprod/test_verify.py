@@ -172,6 +172,13 @@ def test_what_a_verdict_asks_for() -> None:
     assert not ScriptVerdict(SCRIPT, (wrong, noticed)).shows
     assert not ScriptVerdict(SCRIPT, (ended(code=2), right)).shows
     assert "the script itself ends well" in ScriptVerdict(SCRIPT, (unnoticed, right)).in_words
+    broken = ended(
+        code=1, findings=True, output="Traceback (most recent call last):\n  File 'x', line 1\nTypeError: no such call\n"
+    )
+    assert not ScriptVerdict(SCRIPT, (broken,)).shows  # a process that ends by an exception has the same code
+    assert "ends by an exception, which shows nothing" in ScriptVerdict(SCRIPT, (broken,)).lines[0]
+    assert "exit 1, by an exception (TypeError: no such call), 1 finding" in ScriptVerdict(SCRIPT, (broken,)).lines[1]
+    assert ScriptVerdict(SCRIPT, (dataclasses.replace(broken, output=f"{broken.output}FAULTY\n"),)).shows
     assert "does NOT" in ScriptVerdict(SCRIPT, (ended(code=0), right)).in_words
     stopped = dataclasses.replace(ended(code=137), reports=(), stopped="stopped at its limit of 5 s")
     assert ScriptVerdict(SCRIPT, (stopped,)).in_words == "was stopped before it could show what it is for"

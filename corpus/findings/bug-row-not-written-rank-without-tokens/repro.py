@@ -182,7 +182,7 @@ def make_inputs(memory):
     return inputs, q.cpu().to(torch.float64), tokens
 
 
-def held(tokens):
+def on_this_rank(tokens):
     """How many of a request's first tokens this rank holds."""
     return max(tokens - CP_RANK + CP_WORLD_SIZE - 1, 0) // CP_WORLD_SIZE
 
@@ -288,7 +288,7 @@ def reference(q, tokens):
     for rows, length, whole in zip(QUERY_LENS, KV_LENS, TOKENS_OF_ALL_RANKS, strict=True):
         kv = tokens[token : token + length]
         for r in range(rows):
-            seen = kv[: held(whole - rows + r + 1)]
+            seen = kv[: on_this_rank(whole - rows + r + 1)]
             if len(seen):
                 scores = q[row, ::HEAD_REPEAT] @ seen.T * SM_SCALE
                 weights = torch.exp(scores - scores.amax(dim=1, keepdim=True))
@@ -324,11 +324,13 @@ def compare_lse(lse, q, tokens):
     wrong, nan, row, token = 0, 0, 0, 0
     for rows, length, whole in zip(QUERY_LENS, KV_LENS, TOKENS_OF_ALL_RANKS, strict=True):
         for r in range(rows):
-            seen = tokens[token : token + held(whole - rows + r + 1)]
+            seen = tokens[token : token + on_this_rank(whole - rows + r + 1)]
             if len(seen):
                 exact = torch.logsumexp(q[row, ::HEAD_REPEAT] @ seen.T * SM_SCALE, dim=1)
                 nan += bool(lse[row].isnan().any())
                 wrong += bool(((lse[row] - exact).abs() > LSE_TOLERANCE).any())
+            elif (lse[row] != -torch.inf).any():
+                wrong += 1
             row += 1
         token += (length + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
     lines = []

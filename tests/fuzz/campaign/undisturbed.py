@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backend.devices.whole_where_new import WholeWhereNew, open_searching
 from backend.path import Path
 from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, run_chunk
@@ -17,12 +18,15 @@ def reports(config: CampaignConfig) -> list[ChunkReport]:
     named_policy(config.backend)
     maker = Maker(config.space(), config.seed, config.cases_a_chunk)
     guide = Guide(config.generation_chunks, config.guided)
-    path = Safe(Path(device=config.device), config.device)
+    device = open_searching(config.device)
+    path = Safe(Path(device=device), config.device)
     found = []
     assert config.chunk_limit is not None
     for chunk in range(config.chunk_limit):
         frozen = guide.frozen(chunk)
         assert frozen is not None
+        if isinstance(device, WholeWhereNew):
+            device.begin(frozen.hits)
         report = run_chunk(chunk, maker.cases(chunk, frozen), path, frozen, lambda chunk, position: None)
         guide.take(StoredChunk(chunk, report.reached, report.kept))
         found.append(report)
