@@ -5,12 +5,14 @@ Knows nothing of what the files say, and imports nothing slow.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from backend.case import Case
@@ -87,6 +89,25 @@ def prepare_folder(folder: Path) -> None:
         probe.unlink()
     except (OSError, ValueError) as error:
         raise unwritable("--out", folder, error, "folder") from error
+
+
+@contextlib.contextmanager
+def one_writer(folder: Path | None) -> Iterator[None]:
+    """That nobody else who asks so writes in a folder (None: none) meanwhile; raises UsageError where somebody does."""
+    if folder is None:
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"--out: {folder}: another command is writing there; wait, or give another folder") from error
+        except OSError:
+            pass  # a file system that has no such locks
+        yield
+    finally:
+        os.close(held)
 
 
 def unwritable(flag: str, path: Path, error: OSError | ValueError, what: str) -> AiterfuzzError:

@@ -91,16 +91,22 @@ def add_flags(command: argparse.ArgumentParser, default_seconds: float = 60.0) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Gates a source; 1 where something is blamed on it."""
-    from fuzz.compiling import announced as compiling
     from fuzz.fence_line import say_what_the_fence_lacks
-    from fuzz.interruption import Interruption
+    from reprod.folder import one_writer
 
     started = time.monotonic()
     check(arguments)
     say_what_the_fence_lacks()
     if arguments.table:
         return _table(arguments)
+    with one_writer(arguments.out):
+        return _gate(arguments, started)
+
+
+def _gate(arguments: argparse.Namespace, started: float) -> int:
     from backend.real.frameworks.fetch import LENT, lies_alone
+    from fuzz.compiling import announced as compiling
+    from fuzz.interruption import Interruption
 
     if arguments.base is not None and lies_alone(arguments.source):
         say(f"{arguments.source} lies in no package: all around it is the base's")

@@ -13,6 +13,7 @@ import pytest
 
 from backend.real.frameworks.fetch import open_source
 from fuzz.cli import main
+from reprod.folder import one_writer
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
 FEW = ("--heads", "48,64", "--seconds", "900", "--lives", "0")
@@ -213,3 +214,12 @@ def test_a_source_that_is_its_base_is_not_swept(
     data = json.loads((tmp_path / "gate.json").read_text())
     assert data["change"]["scenarios"] == 1
     assert data["change"]["counts"]["clean"] + data["change"]["counts"]["faulty"] > 0
+
+
+def test_two_gates_do_not_mix_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with one_writer(tmp_path):
+        assert gate(AFTER, "--base", AFTER, "--heads", "64", "--out", str(tmp_path)) == 2
+    assert "another command is writing there" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    with one_writer(tmp_path), one_writer(None):
+        pass
