@@ -24,6 +24,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("checkout", metavar="CHECKOUT", help="checkout or bare repository of ROCm/aiter")
     command.add_argument("range", nargs="?", metavar="A..B", help="commits; default from the newest built-in release to HEAD")
     command.add_argument("--all", action="store_true", help="list every commit, not only those that change something")
+    command.add_argument(
+        "--finds",
+        action="store_true",
+        help="run the known faults at the first and the last commit too, and say which of them the range mends or brings",
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="write all commits there as well")
     command.set_defaults(command=run)
 
@@ -51,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
             if each.changed:
                 print(f"    changed: {', '.join(each.changed)}")
     _summary(taken)
+    if arguments.finds:
+        tell_finds(arguments.checkout, taken[0].commit.name, taken[-1].commit.name)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([_plain(each) for each in taken], indent=1) + "\n", encoding="utf-8")
     return 0
@@ -64,6 +71,30 @@ def _summary(taken: list[Taken]) -> None:
     for part in PARTS:
         count = sum(all(one.part != part for one in each.stands_in) for each in taken)
         print(f"    {part}: {count} ({100 * count / len(taken):.1f} %)")
+
+
+def tell_finds(checkout: str, first: str, last: str) -> None:
+    """Prints how known faults stand at the first and at the last commit, where one is found at one end only."""
+    from fuzz.compiling import announced
+    from reprod.corpus import OpenPaths, load_corpus, shipped_corpus
+    from reprod.matrix import Column, MatrixCell, matrix
+
+    columns, folder = (Column(first[:10], first), Column(last[:10], last)), shipped_corpus()
+    with announced():
+        rows = matrix(load_corpus(folder), OpenPaths(checkout), columns, replays=False)
+    changed = [row for row in rows if MatrixCell.FOUND in row.cells and row.cells[0] is not row.cells[1]]
+    for row in changed:
+        before, after = row.cells
+        good, bad = (last, first) if before is MatrixCell.FOUND else (first, last)
+        (file,) = folder.glob(f"{row.entry.id}-*.json")
+        print(f"{row.entry.id}, {row.entry.title}: {before} at {columns[0].name}, {after} at {columns[1].name}")
+        print(f"    which commit: aiterfuzz bisect {file} --aiter {checkout} --good {good[:10]} --bad {bad[:10]}")
+        if after is MatrixCell.FIXED:
+            print(f"    then: aiterfuzz corpus mark {row.entry.id} mended --commit THAT_COMMIT")
+    unknown = sum(MatrixCell.CANNOT_RUN in row.cells for row in rows)
+    print(
+        f"known faults: {len(rows)} tried at both ends; {len(changed)} found at one of them only, {unknown} do not run at one"
+    )
 
 
 def _plain(taken: Taken) -> dict[str, object]:

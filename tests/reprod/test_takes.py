@@ -16,6 +16,7 @@ from backend.errors import UsageError
 from backend.host import Basis
 from backend.revision.assess import PARTS, assess
 from fuzz.cli import main
+from fuzz.commands.takes import tell_finds
 from reprod.takes import commits_of, takes
 
 PARAMETERS = "batch_size, max_seqlen_qo, num_head_qo, q_dtype, kv_dtype, is_sparse, fast_mode=True, num_kv_splits=32"
@@ -109,3 +110,26 @@ def test_a_range_of_a_checkout(aiter_checkout: Path) -> None:
     assert first.changed == ()
     assert "asm_mla.cu: mla_decode_stage1_asm_fwd" in second.changed
     assert {each.partition(": ")[0] for each in second.changed} == {"asm_mla.cu"}
+
+
+@pytest.mark.checkout
+def test_known_faults_that_a_range_brings_or_mends(aiter_checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With #4521 came O11, whose kernel for 64 heads is another one, and O18's kernels; what stands as before is left out."""
+    assert main(["takes", str(aiter_checkout), "ca1c24a9dd^..ca1c24a9dd", "--finds"]) == 0
+    printed = capsys.readouterr().out
+    told = [line for line in printed.splitlines() if line.endswith(" found at ca1c24a9dd")]
+    assert [line.split(",")[0] for line in told] == ["O11", "O18"]
+    assert "silent at aded0f8401" in told[0]
+    assert "--good aded0f8401 --bad ca1c24a9dd" in printed
+    assert "corpus mark" not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.checkout
+def test_known_faults_that_a_release_mends(aiter_checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """F6: 2026-08's kernel multiplies page ids in full."""
+    tell_finds(str(aiter_checkout), release("2026-06").commit, release("2026-08").commit)
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = [at for at, line in enumerate(lines) if line.startswith("F6, ")]
+    assert "found at 2988812e13, fixed at e4048607a5" in lines[at]
+    assert lines[at + 2] == "    then: aiterfuzz corpus mark F6 mended --commit THAT_COMMIT"
