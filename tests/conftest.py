@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from fuzz.campaign.cluster import only_with_a_token
 
 CHECKOUT_VARIABLE = "AITERFUZZ_AITER_CHECKOUT"
 SLOW_VARIABLE = "AITERFUZZ_SLOW"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A background job of a shell is begun so, and all that it starts; a terminal's Ctrl-C is what tests send.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
