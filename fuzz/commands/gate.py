@@ -207,6 +207,8 @@ def _policy(arguments: argparse.Namespace) -> int:
         raise UsageError("--expect: a rule has no known faults; leave it out, or give a base")
     if arguments.only is not None:
         raise UsageError("--only: a rule has no scenarios; leave it out, and see one case with `aiterfuzz explain`")
+    if arguments.lives is not None:
+        raise UsageError("--lives: a rule has no lives, and the cases that it is tried on end with --seconds; leave it out")
     from backend.aiter.codefiles import open_source
     from backend.aiter.release import nearest_release
     from backend.devices.registry import open_device

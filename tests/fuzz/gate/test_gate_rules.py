@@ -53,7 +53,9 @@ def test_flags_do_for_a_rule_what_they_do_for_a_file(tmp_path: Path, capsys: pyt
     assert gate(rule, *FP8, "--aiter", "/no/such") == 2
 
 
-@pytest.mark.parametrize("flag", [["--expect", "O2"], ["--only", "64 heads"], ["--table"]], ids=lambda flag: flag[0])
+@pytest.mark.parametrize(
+    "flag", [["--expect", "O2"], ["--only", "64 heads"], ["--lives", "0"], ["--table"]], ids=lambda flag: flag[0]
+)
 def test_what_a_rule_has_nothing_to_do_with_is_refused(
     flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
