@@ -144,7 +144,9 @@ class Agreement:
             f"nothing that {a} and {b} saw was compared" for a, b in pairs if not self.compared[a, b] + self.compared[b, a]
         ]
         nowhere = [f"no case of backend {name} was launched" for name in asked.backends if name not in self.backends]
-        values = () if asked.spec is None or not self.cases else never_ran(asked.spec, self.reached, *self._unlaunched())
+        values = (
+            () if asked.spec is None or not self.cases else never_ran(asked.spec, self.reached, *self._unlaunched_of_heads())
+        )
         short = (
             [f"{self.cases:,} cases were launched, and {asked.cases:,} asked for"] if self.cases < (asked.cases or 0) else []
         )
@@ -163,7 +165,7 @@ class Agreement:
             fates[fate] += count
         return fates
 
-    def _unlaunched(self) -> tuple[Counter[int], Counter[int]]:
+    def _unlaunched_of_heads(self) -> tuple[Counter[int], Counter[int]]:
         """Cases that came to no launch, and those of them that were refused, by heads a rank."""
         drawn, refused = Counter[int](), Counter[int]()
         for (heads, fate), count in self.nowhere.items():

@@ -80,6 +80,8 @@ WITH_DATA = ("aiter/ops/triton",)
 SIZING = "get_mla_metadata_info_v1"
 PLANNING = "get_mla_metadata_v1"
 DECODING = "mla_decode_fwd"
+REDUCE = "mla_reduce_v1"
+"""Decode reaches it from AITER's own Python, and so do callers of the prefill kernel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,13 +18,13 @@ from backend.aiter.sizing import buffer_sizes, refusal
 from backend.case import DType
 from backend.fate import ENDS_PROCESS
 from backend.host import BuiltIn, Host
-from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
+from backend.real.aiter_ops import DECODING, PLANNING, REDUCE, SIZING, OpCall
 from backend.real.observe import PLANNING_ROLES, element_type, plan_arguments, sizing_arguments
 from backend.real.torch_shim import host
 
 STAGE_1 = "mla_decode_stage1_asm_fwd"
 
-SILENT = frozenset({DECODING, STAGE_1, "mla_reduce_v1", "_fwd_kernel_stage2_asm"})
+SILENT = frozenset({DECODING, STAGE_1, REDUCE, "_fwd_kernel_stage2_asm"})
 """Operations that read metadata and write outputs only; their results steer nothing in a backend's host code."""
 
 

@@ -116,8 +116,10 @@ class CampaignChild:
                 from fuzz.campaign.investigation import Investigation  # once there is a finding
 
                 self._by_numbers = signature.split("/", 1)[0] in BY_NUMBERS
-                answer = Investigation(self._ready[0], _Alone(self), signature, command).run(case)
-                self._by_numbers = True
+                try:
+                    answer = Investigation(self._ready[0], _Alone(self), signature, command).run(case)
+                finally:
+                    self._by_numbers = True
         return dict(to_plain(answer))
 
     def _take(self, setup: WorkerSetup) -> Ready:

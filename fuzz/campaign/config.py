@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.devices.kinds import DEVICES, device_kind
 from backend.errors import UsageError
+from backend.git import path_and_revision
 from fuzz.spec import Spec, explained, explanations
 from reprod.text import commands_nobody
 
@@ -131,8 +132,8 @@ class CampaignConfig(Spec):
     @property
     def revision(self) -> str:
         """By whose text cases run, in words: "v0.1.9", "the work tree aiter"; "" for the built-in releases that they name."""
-        path, at, revision = (self.aiter or "").partition("@")
-        return revision if at else f"the work tree {Path(path).name}" if path else ""
+        path, revision = path_and_revision(self.aiter or "")
+        return revision or (f"the work tree {Path(path).name}" if path else "")
 
     @property
     def time_limit(self) -> float | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError, of_the_disk
 from backend.findings import FindingKind
+from backend.git import path_and_revision
 from fuzz.campaign.collaborators import Log, NoLog
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
@@ -224,8 +225,8 @@ def absolute(config: CampaignConfig) -> CampaignConfig:
     if file.endswith(".py"):
         changes["backend"] = f"{Path(file).absolute()}{colon}{function}"
     if config.aiter is not None:
-        checkout, at, revision = config.aiter.partition("@")
-        changes["aiter"] = f"{Path(checkout).absolute()}{at}{revision}"
+        checkout, revision = path_and_revision(config.aiter)
+        changes["aiter"] = f"{Path(checkout).absolute()}{'@' if revision else ''}{revision}"
     return config.replace(**changes)
 
 

@@ -207,7 +207,7 @@ class Judge:
             made.did_not(work, _who(Says.AITER, str(outcome.reason)), refused=True)
             return
         if outcome.observation is None:  # AITER refuses it too, once memory is overwritten
-            made.did_not(work, f"AITER refuses: {one_line(str(outcome.refused))}", refused=True)
+            made.did_not(work, _who(Says.AITER, str(outcome.refused)), refused=True)
         else:
             made.ran[work, step.phase] += 1
             made.kernels.setdefault(work, set()).add(_kernel(outcome.observation))

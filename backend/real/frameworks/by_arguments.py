@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from backend.real.aiter_ops import OpCall
+from backend.real.aiter_ops import REDUCE, OpCall
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.torch_shim import host
 
@@ -302,7 +302,7 @@ SIGNATURES: dict[str, inspect.Signature] = {
         softmax_scale=None,
         sink_ptr=None,
     ),
-    "mla_reduce_v1": inspect.signature(lambda *args: None),
+    REDUCE: inspect.signature(lambda *args: None),  # 2026-08 added an argument in the middle
     "get_ps_metadata_v1": _signature(
         "seqlens_qo_indptr pages_kv_indptr context_lens gqa_ratio num_heads_k work_metadata_ptrs work_indptr work_info "
         "reduce_indptr reduce_final_map reduce_partial_map",
@@ -356,9 +356,6 @@ OWN_KERNELS: dict[str, inspect.Signature] = {
 }
 """The same for kernels of the frameworks' own: sglang's attention as 0.5.23 calls it, vLLM's cache as 0.33.0."""
 
-REDUCE = "mla_reduce_v1"
-"""Decode reaches it too, from AITER's own Python; then it is the handlers'. 2026-08 added an argument in the middle."""
-
 CHECKS: dict[str, Check] = {
     "get_ps_metadata_v1": _plan_prefill,
     "mla_prefill_ps_asm_fwd": _prefill_ps,
@@ -384,7 +381,7 @@ GLUON = frozenset({"mla_gluon", "mla_decode_gluon"})
 
 
 def is_checked(call: OpCall) -> bool:
-    """Whether a call is judged by its arguments alone."""
+    """Whether a call is judged by its arguments alone; the reduction that decode reaches is the handlers'."""
     return call.name in CHECKS and (call.name != REDUCE or "args" in call.arguments)
 
 

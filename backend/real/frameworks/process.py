@@ -17,11 +17,10 @@ from typing import Any
 
 from backend.aiter.arguments import TargetGpu
 from backend.errors import CannotRunError
-from backend.real.aiter_ops import AiterSource, Handlers, OpCall, aiter_roots, operation
+from backend.real.aiter_ops import REDUCE, AiterSource, Handlers, OpCall, aiter_roots, operation
 from backend.real.frameworks.by_arguments import (
     CHECKS,
     OWN_KERNELS,
-    REDUCE,
     SEGMENTED,
     SIGNATURES,
     argument_faults,

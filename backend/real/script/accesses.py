@@ -11,14 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from backend.real.aiter_ops import PLANNING
+from backend.real.aiter_ops import PLANNING, REDUCE
 from backend.real.handlers import STAGE_1
 from backend.real.observe import PLANNING_ROLES, words_read
 from backend.real.script.stage1 import ROLES
 from backend.real.script.timeline import Access, Ranges
 from backend.real.torch_shim import host
-
-REDUCE = "mla_reduce_v1"
 
 WRITTEN = {
     PLANNING: frozenset(PLANNING_ROLES),

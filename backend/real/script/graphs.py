@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from backend.errors import UnmodelledError
 from backend.real.device_memory import DeviceMemory
-from backend.real.script.timeline import DEFAULT, Clock, GpuWork, Timeline
+from backend.real.script.timeline import DEFAULT, Clock, GpuWork, Timeline, join
 from backend.real.theirs import says
 from backend.real.torch_shim import Allocation, Allocations, CudaTensor, host
 
@@ -114,9 +114,7 @@ class GraphRecording:
     def wait(self, stream: int, key: int) -> None:
         """A stream waits for an event of the capture, and is part of it from then on."""
         self.timeline.captures[stream] = self
-        clock = self._clocks.setdefault(stream, {})
-        for other, count in self._points[key].items():
-            clock[other] = max(count, clock.get(other, 0))
+        join(self._clocks.setdefault(stream, {}), self._points[key])
         self._steps.append(_Wait(key, stream))
 
     def close(self) -> None:

@@ -16,13 +16,13 @@ from backend.aiter.arguments import TargetGpu
 from backend.aiter.reduction import SecondStage, reduce_stage, reduced_rows
 from backend.aiter.release import Release
 from backend.case import V_HEAD_DIM
+from backend.real.aiter_ops import REDUCE
 from backend.real.handlers import AiterChecks
 from backend.real.observe import output_type
 from backend.real.script.hardware import Hardware
 from backend.real.script.tensors import Floats, PlacedTensor, placed, raw
 
 FLOAT32 = 4
-STAGE = "mla_reduce_v1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +61,7 @@ class MergeCall:
     def run(self, hardware: Hardware) -> None:
         """Merges the partial rows into o, by what the maps hold now."""
         output, heads = self.output, self.output.shape[-2]
-        words = [hardware.read(at.address, at.nbytes, f"{STAGE} reads {at.name}").view(np.int32) for at in self.maps]
+        words = [hardware.read(at.address, at.nbytes, f"{REDUCE} reads {at.name}").view(np.int32) for at in self.maps]
         rows = reduced_rows(self.stage, *words)
         begin_of: dict[int, list[int]] = {}
         for owner, begin in zip(rows.partial_owner.tolist(), rows.partial_begin.tolist(), strict=True):
@@ -89,10 +89,10 @@ def _merged(
     values, weights = np.empty((len(rows), heads, V_HEAD_DIM), np.float32), np.empty((len(rows), heads), np.float32)
     for place, row in enumerate(rows):
         at = row * size
-        why = f"{STAGE}, reduce tile {tile}, reads partial row {row}: {partial.offset(at)}"
+        why = f"{REDUCE}, reduce tile {tile}, reads partial row {row}: {partial.offset(at)}"
         values[place] = hardware.read(partial.address + at, size, why).view(np.float32).reshape(heads, V_HEAD_DIM)
         at = row * heads * FLOAT32
-        why = f"{STAGE}, reduce tile {tile}, reads the log-sum-exp of partial row {row}: {lse.offset(at)}"
+        why = f"{REDUCE}, reduce tile {tile}, reads the log-sum-exp of partial row {row}: {lse.offset(at)}"
         weights[place] = hardware.read(lse.address + at, heads * FLOAT32, why).view(np.float32)
     with np.errstate(all="ignore"):  # what nobody wrote is NaN, and shows
         highest = weights.max(axis=0)
@@ -104,5 +104,5 @@ def _merged(
 
 def _store(hardware: Hardware, target: PlacedTensor, row: int, content: Any, tile: int) -> None:
     at = row * content.size
-    why = f"{STAGE}, reduce tile {tile}, writes row {row} of {target.name}: {target.offset(at)}"
+    why = f"{REDUCE}, reduce tile {tile}, writes row {row} of {target.name}: {target.offset(at)}"
     hardware.write(target.address + at, content, why)

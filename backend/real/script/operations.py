@@ -20,11 +20,10 @@ from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
 from backend.errors import UnmodelledError
 from backend.host import Host
-from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
+from backend.real.aiter_ops import DECODING, PLANNING, REDUCE, SIZING, OpCall
 from backend.real.handlers import PLANNERS, STAGE_1, PlannerHandlers, check_logit_cap, failed_check
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
 from backend.real.script import attention, machine
-from backend.real.script.accesses import REDUCE
 from backend.real.script.hardware import Hardware
 from backend.real.script.merge import MergeCall
 from backend.real.script.prefill import Prefill

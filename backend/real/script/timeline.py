@@ -125,7 +125,7 @@ class Timeline:
     def did(self, what: str, accesses: Sequence[Access], stream: int) -> None:
         """A stream's next piece of work, and what it accesses."""
         clock = self._clocks[stream]
-        _join(clock, self._host)
+        join(clock, self._host)
         clock[stream] = clock.get(stream, 0) + 1
         for access in accesses:
             if len(access.ranges):
@@ -134,17 +134,17 @@ class Timeline:
     def point(self, stream: int) -> Clock:
         """What a stream has done and waited for up to now: an event's content."""
         clock = self._clocks[stream]
-        _join(clock, self._host)
+        join(clock, self._host)
         return dict(clock)
 
     def wait(self, stream: int, point: Clock) -> None:
         """A stream's later work follows what the point holds."""
-        _join(self._clocks[stream], point)
+        join(self._clocks[stream], point)
 
     def host_waits(self, point: Clock | None = None) -> None:
         """The host has waited for a point, None: for everything; what it asks for from now on follows that."""
         for each in self._clocks.values() if point is None else (point,):
-            _join(self._host, each)
+            join(self._host, each)
 
     def has_happened(self, point: Clock) -> bool:
         """Whether the host is known to have waited for the point."""
@@ -199,7 +199,8 @@ class _Storage:
     kept_for: set[int] = field(default_factory=set)
 
 
-def _join(clock: Clock, other: Clock) -> None:
+def join(clock: Clock, other: Clock) -> None:
+    """Makes a clock follow another one too."""
     for stream, count in other.items():
         if count > clock.get(stream, 0):
             clock[stream] = count
