@@ -153,15 +153,15 @@ class BuiltIn(Host):
                 return Call(decision, device, None, None, None, decision.decode, refused)
             allocated = sized
             wanted = sizing_of(decision.planning, decision.sizing)
-            needed = allocated if wanted == decision.sizing else buffer_sizes(rules, device, wanted)
-            planned = plan(rules, device, decision.planning, allocated)
+            needed = allocated if wanted == decision.sizing else buffer_sizes(rules.sizing, device, wanted)
+            planned = plan(rules.planners, device, decision.planning, allocated)
         decode = dataclasses.replace(decision.decode, metadata=allocated)
         launched = launch(rules, device, decode, self.source)
         return Call(decision, device, allocated, needed, planned, decode, launched)
 
     def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
         """Plans by the rules of a release (see Host.plan)."""
-        return plan(release(rules), device, planning, allocated)
+        return plan(release(rules).planners, device, planning, allocated)
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """Launches by the release's rules (see Host.launch)."""

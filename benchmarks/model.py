@@ -19,7 +19,8 @@ from itertools import islice
 from backend.aiter.arguments import BufferSizes, PlanArguments, TargetGpu
 from backend.aiter.planners import plan, run, v1_0, v1_1, v1_2
 from backend.aiter.planners.memory import plain_python
-from backend.aiter.release import Release, release
+from backend.aiter.planning import Planning
+from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes
 from backend.case import Case, DType, MetadataMode
 from backend.decision import Refused
@@ -106,14 +107,14 @@ def planner_ratios() -> None:
         print(f"planner of {mode.value} mode: {fast * 1e6:,.0f} us compiled, {slow * 1e6:,.0f} us in Python, {ratio}")
 
 
-def planning_of(case: Case) -> tuple[Release, TargetGpu, PlanArguments, BufferSizes] | None:
+def planning_of(case: Case) -> tuple[Planning, TargetGpu, PlanArguments, BufferSizes] | None:
     """The planner's call for a case of a direct caller; None where AITER has none."""
     decision = decide(direct, case)
     if isinstance(decision, Refused) or decision.planning is None or decision.sizing is None:
         return None
     device = TargetGpu(case.arch, case.compute_units)
     rules = release(case.release)
-    return rules, device, decision.planning, buffer_sizes(rules, device, decision.sizing)
+    return rules.planners, device, decision.planning, buffer_sizes(rules.sizing, device, decision.sizing)
 
 
 def main() -> int:

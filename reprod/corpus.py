@@ -29,7 +29,7 @@ from reprod.life import LifeOfFind
 from reprod.shrink import Runner
 
 if TYPE_CHECKING:
-    from backend.devices.registry import Device
+    from backend.devices.device import Device
     from backend.path import Path
 
 Figure = int | str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,12 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The source of a module, read once for all tests here."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import; `from a import b` counts as a.b."""
     for node in ast.walk(tree):
@@ -94,7 +101,7 @@ def is_in(name: str, room: str) -> bool:
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_imports_keep_to_the_rooms(path: Path) -> None:
-    name, tree = module_name(path), ast.parse(path.read_text(encoding="utf-8"))
+    name, tree = module_name(path), parsed(path)
     complaints = []
     for line, imported in imports(tree):
         for room, forbidden in FORBIDDEN.items():
@@ -109,7 +116,7 @@ def test_imports_keep_to_the_rooms(path: Path) -> None:
 
 def test_heavy_packages_are_imported_where_they_are_used() -> None:
     """Nothing outside HEAVY_ROOMS loads a heavy package on import, not even through a module of a heavy room."""
-    eager = {module_name(path): set(eager_imports(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+    eager = {module_name(path): set(eager_imports(parsed(path))) for path in SOURCES}
     heavy: set[str] = set()
     grown = True
     while grown:
@@ -125,7 +132,7 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if module_name(p).startswith(COMMAND_LINE)], ids=module_name)
 def test_the_command_line_imports_nothing_slow(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     ours = [name for _, name in eager_imports(tree) if name.split(".")[0] in ("backend", "fuzz", "reprod")]
     quick = ("backend.errors", "backend.case", "fuzz.cli", "fuzz.commands", "reprod.text")
     slow = [name for name in ours if not name.startswith(quick)]
@@ -148,7 +155,7 @@ def public_classes() -> dict[str, list[str]]:
     """Modules by the name of each public class at their top."""
     found: dict[str, list[str]] = {}
     for path in SOURCES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(module_name(path))
     return found
@@ -159,23 +166,14 @@ def test_no_two_classes_have_one_name() -> None:
     assert {name: modules for name, modules in public_classes().items() if len(modules) > 1} == {}
 
 
-def running_imports(node: ast.AST) -> Iterator[tuple[int, str]]:
-    """Imports that run, when the module is imported or later: not those under `if TYPE_CHECKING`."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        if isinstance(child, (ast.Import, ast.ImportFrom)):
-            yield from imports(child)
-        yield from running_imports(child)
-
-
+@cache
 def module_graph() -> dict[str, set[str]]:
-    """Module -> the modules of ours that it imports when it runs, inside of functions too; what only types need is left out."""
+    """Module -> the modules of ours that it imports: at its top, inside of functions, and for types only."""
     names = {module_name(path) for path in SOURCES}
     graph: dict[str, set[str]] = {}
     for path in SOURCES:
         found = set()
-        for _, imported in running_imports(ast.parse(path.read_text(encoding="utf-8"))):
+        for _, imported in imports(parsed(path)):
             while imported and imported not in names:
                 imported = imported.rpartition(".")[0]
             found.add(imported)
@@ -301,7 +299,7 @@ def short_docstrings(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_docstrings_are_sentences(path: Path) -> None:
-    assert short_docstrings(ast.parse(path.read_text(encoding="utf-8"))) == []
+    assert short_docstrings(parsed(path)) == []
 
 
 def test_a_docstring_that_is_no_sentence_is_seen() -> None:

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from backend.aiter.arguments import TargetGpu
 from backend.case import Arch, DType
-
-if TYPE_CHECKING:
-    from backend.aiter.release import Release
 
 FOLDED_HEADS = 16
 """Heads of each group that a row is folded into."""
@@ -51,18 +48,18 @@ FoldRule = Callable[[DecodeHeads], FoldedHeads | None]
 
 @lru_cache(maxsize=4096)
 def fold_heads(
-    release: Release, device: TargetGpu, q_dtype: DType, kv_dtype: DType, num_head: int, max_seqlen_q: int, persistent: bool
+    rule: FoldRule, device: TargetGpu, q_dtype: DType, kv_dtype: DType, num_head: int, max_seqlen_q: int, persistent: bool
 ) -> FoldedHeads | None:
-    """The fold of a call; None where mla_decode_fwd asserts instead. Non-persistent calls are never folded.
+    """The fold of a call by a release's rule; None where mla_decode_fwd asserts instead. Non-persistent calls are never folded.
 
     The paths behind AITER_ENABLE_EXPERIMENTAL (HipKittens kernels) are off, as by default.
     """
     if not persistent:
         return FoldedHeads(True, 1, num_head)
-    return release.fold(DecodeHeads(device.arch, q_dtype, kv_dtype, num_head, max_seqlen_q))
+    return rule(DecodeHeads(device.arch, q_dtype, kv_dtype, num_head, max_seqlen_q))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class NativeOrFolded:
     """The rule of a built-in release: what has a kernel of its own is native, of the rest some are folded.
 

@@ -167,7 +167,7 @@ def _splits(release: Release, device: TargetGpu, arguments: DecodeArguments, bat
         max_seqlen_q=arguments.max_seqlen_q,
         q_dtype=arguments.q_dtype,
     )
-    return choose_splits(release, asked)
+    return choose_splits(release.splits, asked)
 
 
 def _folds_ragged(release: Release, device: TargetGpu, arguments: DecodeArguments) -> bool:
@@ -176,7 +176,7 @@ def _folds_ragged(release: Release, device: TargetGpu, arguments: DecodeArgument
     The last dimension of the reshape is inferred, so that what is left over may go into it: scrambled, but accepted.
     """
     folded = fold_heads(
-        release, device, arguments.q_dtype, arguments.kv_dtype, arguments.num_head, arguments.max_seqlen_q, persistent=True
+        release.fold, device, arguments.q_dtype, arguments.kv_dtype, arguments.num_head, arguments.max_seqlen_q, persistent=True
     )
     return folded is None or not folded.copied or _reshapes(arguments, arguments.qk_head_dim)
 
@@ -243,7 +243,7 @@ def _plan(
     if shape.intra_batch_mode and not release.has_v1_0:
         return Refusal("mla_decode_fwd", f"release {release.name} has no argument intra_batch_mode")
     if folded is None:
-        folded = fold_heads(release, device, shape.q_dtype, shape.kv_dtype, heads, queries, shape.persistent)
+        folded = fold_heads(release.fold, device, shape.q_dtype, shape.kv_dtype, heads, queries, shape.persistent)
     if folded is None:
         return Refusal("mla_decode_fwd", f"asserts: {heads} heads and max_seqlen_q {queries} are not supported")
     key = KernelKey(

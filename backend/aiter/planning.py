@@ -9,14 +9,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.aiter.arguments import BufferSizes, PlanArguments, TargetGpu
+import numpy as np
+
+from backend.aiter.arguments import BufferSizes, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.planner_rules import PlannerRules
+from backend.errors import UsageError
 
 if TYPE_CHECKING:
     from backend.aiter.planners.result import Plan
 
 Planning = Callable[[TargetGpu, PlanArguments, BufferSizes], "Plan"]
 """What get_mla_metadata_v1 does to buffers of these sizes."""
+
+
+def plan(planning: Planning, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
+    """What get_mla_metadata_v1 does by `planning` to buffers of `allocated` words.
+
+    Raises UsageError for what no caller can hand over (no sequence, arrays that are not int32), and what
+    `planning` raises.
+    """
+    _check_usage(arguments)
+    return planning(device, arguments, allocated)
+
+
+def _check_usage(arguments: PlanArguments) -> None:
+    for name in ("qo_indptr", "kv_indptr", "kv_last_page_lens"):
+        values: Int32Array = getattr(arguments, name)
+        if values.dtype != np.int32 or values.ndim != 1 or not values.flags.c_contiguous:
+            raise UsageError.not_allowed(name, f"{values.dtype} of shape {values.shape}", "contiguous int32, one dimension")
+    if arguments.kv_indptr.size < 2 or arguments.qo_indptr.size < 2:
+        raise UsageError.not_allowed("indptr", arguments.kv_indptr.size, "at least one sequence (two entries)")
+    if arguments.kv_granularity < 1 or arguments.page_size < 1:
+        raise UsageError.not_allowed("kv_granularity, page_size", (arguments.kv_granularity, arguments.page_size), ">= 1")
 
 
 @dataclass(frozen=True, slots=True)

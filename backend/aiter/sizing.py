@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from backend.aiter.arguments import BufferSizes, PlanArguments, SizingArguments, TargetGpu
 from backend.case import Arch, DType
 from backend.errors import AiterfuzzError
-
-if TYPE_CHECKING:
-    from backend.aiter.release import Release
 
 WORK_ITEM_WORDS = 8
 """int32 words of a work item."""
@@ -29,9 +25,9 @@ Sizing = Callable[[TargetGpu, SizingArguments], BufferSizes | str]
 """What get_mla_metadata_info_v1 answers: words of each buffer, or why it raises."""
 
 
-def refusal(release: Release, device: TargetGpu, arguments: SizingArguments) -> str | None:
+def refusal(sizing: Sizing, device: TargetGpu, arguments: SizingArguments) -> str | None:
     """Why get_mla_metadata_info_v1 raises on these arguments; None where it answers."""
-    answer = release.sizing(device, arguments)
+    answer = sizing(device, arguments)
     return answer if isinstance(answer, str) else None
 
 
@@ -50,9 +46,9 @@ def sizing_of(planning: PlanArguments, given: SizingArguments) -> SizingArgument
     )
 
 
-def buffer_sizes(release: Release, device: TargetGpu, arguments: SizingArguments) -> BufferSizes:
+def buffer_sizes(sizing: Sizing, device: TargetGpu, arguments: SizingArguments) -> BufferSizes:
     """Words of each buffer by AITER's rule; raises SizingRefusedError where AITER raises (see `refusal`)."""
-    answer = release.sizing(device, arguments)
+    answer = sizing(device, arguments)
     if isinstance(answer, str):
         raise SizingRefusedError(answer)
     return answer

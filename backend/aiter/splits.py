@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from backend.case import DType
-
-if TYPE_CHECKING:
-    from backend.aiter.release import Release
 
 SPLIT_OVERHEAD = 84.1
 """What one more split costs, in KV tokens of work (AITER's own constant)."""
@@ -41,9 +38,9 @@ SplitRule = Callable[[SplitsAsked], int | str]
 
 
 @lru_cache(maxsize=16384)
-def choose_splits(release: Release, asked: SplitsAsked) -> int | str:
-    """KV splits, or why AITER raises."""
-    return release.splits(asked)
+def choose_splits(rule: SplitRule, asked: SplitsAsked) -> int | str:
+    """KV splits by a release's rule, or why AITER raises."""
+    return rule(asked)
 
 
 class SecondCap(Enum):
@@ -54,7 +51,7 @@ class SecondCap(Enum):
     INTEGER = "by an integer"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SplitSearch:
     """get_meta_param of a built-in release, as what it differs by. It is called like the function (see `SplitRule`).
 

@@ -14,7 +14,7 @@ from backend.errors import UsageError
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
-    from backend.devices.registry import Device
+    from backend.devices.device import Device
 
 
 class Ground(StrEnum):

@@ -17,7 +17,7 @@ from backend.devices.model.traits import traits
 from backend.observation import Disagreement, Observation
 
 if TYPE_CHECKING:
-    from backend.devices.registry import Device
+    from backend.devices.device import Device
 
 
 class BothDevice:

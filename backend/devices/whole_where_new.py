@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from backend.aiter.codefiles import CodeSource
 from backend.call import Call
 from backend.devices import coverage
+from backend.devices.device import Device
 from backend.devices.kinds import DEVICES, NumbersKind
-from backend.devices.registry import Device, open_device
+from backend.devices.registry import open_device
 from backend.observation import Observation
 
 MOST_SCORES = 1 << 18

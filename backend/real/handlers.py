@@ -120,10 +120,10 @@ class PlannerHandlers:
 
     def _sizes(self, call: OpCall) -> tuple[Any, ...]:
         arguments = sizing_arguments(call.arguments)
-        reason = refusal(release(self.release), self.device, arguments)
+        reason = refusal(release(self.release).sizing, self.device, arguments)
         if reason is not None:
             raise AiterAsserts(f"get_mla_metadata_info_v1: {reason}")
-        sizes = buffer_sizes(release(self.release), self.device, arguments)
+        sizes = buffer_sizes(release(self.release).sizing, self.device, arguments)
         return (
             (2, torch.uint64),
             (sizes.work_indptr, torch.int32),

@@ -326,7 +326,7 @@ def captured_splits(release: str, device: TargetGpu, seen: DecodeSeen) -> int | 
         max_seqlen_q=int(given["max_seqlen_q"]),
         q_dtype=element_type(q.dtype),
     )
-    chosen = choose_splits(named(release), asked)
+    chosen = choose_splits(named(release).splits, asked)
     return None if isinstance(chosen, str) else chosen
 
 

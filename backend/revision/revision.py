@@ -218,14 +218,14 @@ class Revision(Host):
     def _plan(self, mode: MetadataMode, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
         same = self._same_planner(mode)
         if same is not None:
-            return plan(same, device, arguments, allocated)
+            return plan(same.planners, device, arguments, allocated)
         try:
             return self._planners.plan(device, arguments, allocated, Switches(self._environment, {}))
         except CxxError as error:
             if not self.guesses:
                 raise UnmodelledError(f"{self.source.label}: planner: {error}") from error
             self._stood_in[Part.PLANNER, mode] = f"planned as {self._nearest} does: {error}"
-            return plan(release(self._nearest), device, arguments, allocated)
+            return plan(release(self._nearest).planners, device, arguments, allocated)
 
     def _launch(self, mode: MetadataMode, device: TargetGpu, decode: DecodeArguments) -> Launch | Refusal:
         rules = release(self._nearest)

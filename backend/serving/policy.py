@@ -237,7 +237,7 @@ def _captured_splits(case: Case, choice: Choice) -> int | None:
         max_seqlen_q=case.max_seqlen_q,
         q_dtype=case.q_dtype,
     )
-    chosen = choose_splits(release(case.release), asked)
+    chosen = choose_splits(release(case.release).splits, asked)
     return None if isinstance(chosen, str) else chosen
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from backend.aiter.codefiles import CodeSource, installed_wheel
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Case, DType
 from backend.codec import from_plain
-from backend.devices.registry import Device
+from backend.devices.device import Device
 from backend.errors import CannotRunError, UnmodelledError
 from backend.observation import Numbers
 from backend.path import judge

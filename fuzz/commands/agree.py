@@ -17,7 +17,7 @@ from fuzz.commands.printing import add_amounts, print_report
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
-    from backend.devices.registry import Device
+    from backend.devices.device import Device
     from fuzz.agree import Agreement, Written
     from fuzz.space import CaseSpace
 

@@ -14,7 +14,7 @@ from fuzz.commands.flags import add_case_flags, given_case_fields
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
     from backend.case import Case
-    from backend.devices.registry import Device
+    from backend.devices.device import Device
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

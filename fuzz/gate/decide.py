@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.case import Arch, DType
+from backend.devices.device import Device
 from backend.devices.kinds import notice
-from backend.devices.registry import Device
 from backend.fate import Fate
 from backend.host import Host
 from backend.outcome import Outcome

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from backend.case import Arch, Case, DType
-from backend.devices.registry import Device
+from backend.devices.device import Device
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Host

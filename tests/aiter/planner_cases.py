@@ -74,7 +74,7 @@ def sizing(arguments: PlanArguments, **changes: Any) -> SizingArguments:
 def planned(release: str, device: TargetGpu, arguments: PlanArguments) -> Plan:
     """Size by AITER's rule, then plan."""
     rules = named(release)
-    return plan(rules, device, arguments, buffer_sizes(rules, device, sizing(arguments)))
+    return plan(rules.planners, device, arguments, buffer_sizes(rules.sizing, device, sizing(arguments)))
 
 
 class Recorded:

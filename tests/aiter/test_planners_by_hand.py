@@ -224,8 +224,8 @@ def test_greedy_sort_with_negative_costs_is_not_guessed() -> None:
 def test_buffers_of_a_smaller_batch_are_overrun() -> None:
     """vllm#41016: sized for 16 sequences, planned for 32."""
     call = planning(V1_2, 16, [1] * 32)
-    small = buffer_sizes(named("2026-06"), MI355X, sizing(call, batch=16))
-    (overrun,) = plan(named("2026-06"), MI355X, call, small).overruns
+    small = buffer_sizes(named("2026-06").sizing, MI355X, sizing(call, batch=16))
+    (overrun,) = plan(named("2026-06").planners, MI355X, call, small).overruns
     assert (overrun.buffer, overrun.first_word, overrun.last_word) == ("reduce_indptr", 17, 32)
 
 
@@ -287,7 +287,7 @@ def test_planner_by_flags() -> None:
     ],
 )
 def test_what_aiter_refuses(release: str, call: Any, reason: str) -> None:
-    got = plan(named(release), MI300X, call, BufferSizes(305, 800, 100, 200, 100))
+    got = plan(named(release).planners, MI300X, call, BufferSizes(305, 800, 100, 200, 100))
     assert got.rejected is not None
     assert reason in got.rejected
     assert got.overruns == ()
@@ -306,16 +306,18 @@ def test_what_aiter_refuses(release: str, call: Any, reason: str) -> None:
 )
 def test_misuse_is_a_usage_error(call: Any) -> None:
     with pytest.raises(UsageError, match="given"):
-        plan(named("2026-06"), MI355X, call, BufferSizes(257, 800, 100, 200, 100))
+        plan(named("2026-06").planners, MI355X, call, BufferSizes(257, 800, 100, 200, 100))
 
 
 def test_what_hardware_would_do_is_not_guessed() -> None:
     call = planning(V1_2, 16, [1] * 20000, queries=2, uni_seqlen_qo=-1)
     with pytest.raises(UnmodelledError, match="local memory"):
-        plan(named("2026-06"), MI300X, call, BufferSizes(305, 800, 100, 200, 100))
+        plan(named("2026-06").planners, MI300X, call, BufferSizes(305, 800, 100, 200, 100))
 
 
 def planned_with_splits(heads: int, kv_lens: list[int], splits: int) -> Any:
     """v1_0 with a cap that its sizing call cannot have been given."""
     call = planning(V1_0, heads, kv_lens, max_split_per_batch=splits)
-    return plan(named("2026-06"), MI355X, call, buffer_sizes(named("2026-06"), MI355X, sizing(call, num_kv_splits=64)))
+    return plan(
+        named("2026-06").planners, MI355X, call, buffer_sizes(named("2026-06").sizing, MI355X, sizing(call, num_kv_splits=64))
+    )

@@ -45,7 +45,7 @@ def test_recorded_calls_are_reproduced(file: str, calls: int) -> None:
     seen = 0
     for number, call in enumerate(recorded(file)):
         seen += 1
-        found = differences(call, plan(call.release, call.device, call.arguments, call.allocated))
+        found = differences(call, plan(call.release.planners, call.device, call.arguments, call.allocated))
         if found:
             wrong.append((number, call.release.name, str(call.planner), found))
     assert seen == calls
@@ -56,7 +56,7 @@ def test_recorded_buffers_are_sized_alike() -> None:
     for call in recorded(GOLDEN):
         if not call.rejected:
             cap = call.arguments.max_split_per_batch
-            got = buffer_sizes(call.release, call.device, sizing(call.arguments, max_split_per_batch=cap))
+            got = buffer_sizes(call.release.sizing, call.device, sizing(call.arguments, max_split_per_batch=cap))
             assert got == call.allocated, call.arguments
 
 
@@ -73,6 +73,6 @@ def test_plain_python_gives_the_same() -> None:
             assert isinstance(planning, BuiltInPlanning)
             plain = plan_by_rules(planning.rules, call.device, call.arguments, call.allocated, compiled=False)
             assert differences(call, plain) == []
-            assert plain.branches == plan(call.release, call.device, call.arguments, call.allocated).branches
+            assert plain.branches == plan(call.release.planners, call.device, call.arguments, call.allocated).branches
     assert set(budget.values()) == {8}
     assert len(budget) == 8

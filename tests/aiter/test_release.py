@@ -51,10 +51,10 @@ def test_every_rule_of_a_made_up_release_is_asked() -> None:
     made_up = dataclasses.replace(
         known, name="made up", sizing=sized, planners=planned, fold=folded, splits=lambda asked: asked.batch + 6
     )
-    assert buffer_sizes(made_up, MI355X, sizing(CALL)) is sizes
-    assert refusal(made_up, MI355X, sizing(CALL, batch=3)) == "a batch of 3"
-    assert plan(made_up, MI355X, CALL, sizes).rejected == "made up"
-    assert choose_splits(made_up, ASKED) == 7
+    assert buffer_sizes(made_up.sizing, MI355X, sizing(CALL)) is sizes
+    assert refusal(made_up.sizing, MI355X, sizing(CALL, batch=3)) == "a batch of 3"
+    assert plan(made_up.planners, MI355X, CALL, sizes).rejected == "made up"
+    assert choose_splits(made_up.splits, ASKED) == 7
     made, built_in = (launch(each, MI355X, decoding(sizes)) for each in (made_up, known))
     assert isinstance(made, Launch)
     assert isinstance(built_in, Launch)

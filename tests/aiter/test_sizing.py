@@ -20,7 +20,7 @@ def arguments(batch: int, queries: int, heads: int, dtype: Any = FP8, **changes:
 
 
 def tiles(release: str, device: TargetGpu, given: SizingArguments) -> int:
-    return (buffer_sizes(named(release), device, given).reduce_indptr - 1) // given.batch
+    return (buffer_sizes(named(release).sizing, device, given).reduce_indptr - 1) // given.batch
 
 
 @pytest.mark.parametrize(
@@ -60,26 +60,28 @@ def test_mixed_dtypes_are_not_native_but_2025_11_asks_the_kv_dtype_only() -> Non
 def test_fake_mode_of_the_founding_case() -> None:
     """B sequences of one tile, 64 pieces each: not four, as v1_0 plans them."""
     given_arguments = arguments(7, 1, 64, intra_batch_mode=True)
-    assert buffer_sizes(named("2026-06"), MI355X, given_arguments) == BufferSizes(257, 8 * 7 * 64, 8, 14, 7 * 64)
+    assert buffer_sizes(named("2026-06").sizing, MI355X, given_arguments) == BufferSizes(257, 8 * 7 * 64, 8, 14, 7 * 64)
 
 
 def test_fast_mode() -> None:
     """(B + CU - 1) items a tile, and as many partial tiles up to 2 (CU - 1); 2025-11 counts the tiles of the batch."""
     given_arguments = arguments(300, 2, 96, BF16, fast_mode=True)
-    assert buffer_sizes(named("2026-06"), MI355X, given_arguments) == BufferSizes(257, 8 * 555 * 2, 601, 1200, 510 * 2)
-    assert buffer_sizes(named("2025-11"), MI355X, given_arguments) == BufferSizes(257, 8 * (3600 + 255), 3601, 7200, 510 * 12)
+    assert buffer_sizes(named("2026-06").sizing, MI355X, given_arguments) == BufferSizes(257, 8 * 555 * 2, 601, 1200, 510 * 2)
+    assert buffer_sizes(named("2025-11").sizing, MI355X, given_arguments) == BufferSizes(
+        257, 8 * (3600 + 255), 3601, 7200, 510 * 12
+    )
 
 
 def test_greedy_mode() -> None:
-    assert buffer_sizes(named("2026-06"), MI355X, arguments(2, 1, 48)) == BufferSizes(257, 8 * 6 * 256, 7, 12, 6 * 256)
+    assert buffer_sizes(named("2026-06").sizing, MI355X, arguments(2, 1, 48)) == BufferSizes(257, 8 * 6 * 256, 7, 12, 6 * 256)
 
 
 def test_split_cap_of_2026_08() -> None:
     """max_split_per_batch widens the partial map to tiles + min(CU, cap * batch); nothing else, and nothing before."""
     capped = arguments(64, 1, 16, fast_mode=True, max_split_per_batch=4)
     small = TargetGpu(MI355X.arch, 20)
-    assert buffer_sizes(named("2026-08"), small, capped).reduce_partial_map == 64 + 20
-    assert buffer_sizes(named("2026-06"), small, capped).reduce_partial_map == 38
+    assert buffer_sizes(named("2026-08").sizing, small, capped).reduce_partial_map == 64 + 20
+    assert buffer_sizes(named("2026-06").sizing, small, capped).reduce_partial_map == 38
 
 
 @given(st.integers(1, 300), st.integers(1, 8), st.sampled_from([16, 32, 64, 96, 128]), st.booleans())
@@ -87,7 +89,7 @@ def test_sparse_rows_are_sequences_of_one_query(batch: int, queries: int, heads:
     sparse = arguments(batch, queries, heads, is_sparse=True, fast_mode=fast)
     plain = arguments(batch * queries, 1, heads, fast_mode=fast)
     for release in ("2026-06", "2026-08"):
-        assert buffer_sizes(named(release), MI355X, sparse) == buffer_sizes(named(release), MI355X, plain)
+        assert buffer_sizes(named(release).sizing, MI355X, sparse) == buffer_sizes(named(release).sizing, MI355X, plain)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,6 @@ def test_sparse_rows_are_sequences_of_one_query(batch: int, queries: int, heads:
     ],
 )
 def test_what_aiter_refuses(release: str, given_arguments: SizingArguments, reason: str) -> None:
-    assert reason in (refusal(named(release), MI355X, given_arguments) or "")
+    assert reason in (refusal(named(release).sizing, MI355X, given_arguments) or "")
     with pytest.raises(SizingRefusedError, match=reason):
-        buffer_sizes(named(release), MI355X, given_arguments)
+        buffer_sizes(named(release).sizing, MI355X, given_arguments)

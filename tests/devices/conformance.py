@@ -13,8 +13,8 @@ import numpy as np
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.codec import to_plain
+from backend.devices.device import Device
 from backend.devices.kinds import DeviceKind, NumbersKind
-from backend.devices.registry import Device
 from backend.observation import Observation, ViolationKind
 from backend.path import Path
 

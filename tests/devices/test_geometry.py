@@ -7,7 +7,7 @@ import pytest
 from backend.aiter.codefiles import installed_wheel
 from backend.case import Case, DType, MetadataMode
 from backend.devices.cdna.device import CdnaDevice
-from backend.devices.registry import Device
+from backend.devices.device import Device
 from backend.host import BuiltIn
 from backend.observation import ViolationKind
 from backend.path import Outcome

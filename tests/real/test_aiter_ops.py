@@ -93,7 +93,7 @@ def test_the_wheel_s_own_python_runs(gpu: VirtualGpu) -> None:
         for batch, queries, heads in ((1, 1, 16), (7, 2, 128), (300, 4, 32)):
             given = aiter.get_mla_metadata_info_v1(batch, queries, heads, aiter.dtypes.fp8, aiter.dtypes.fp8, False, True)
             expected = buffer_sizes(
-                named("2025-11"),
+                named("2025-11").sizing,
                 TargetGpu(Arch.GFX950, 256),
                 SizingArguments(batch, queries, heads, DType.FP8, DType.FP8, False, True, None, False),
             )

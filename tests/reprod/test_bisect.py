@@ -190,7 +190,7 @@ def test_sizing_and_fold_executed_are_those_that_are_built_in(aiter_checkout: Pa
             answer = rules.sizing(device, arguments)
             built_in = None if isinstance(answer, str) else answer
             assert sizes_or_none(sizing, device, arguments) == built_in
-        folded = fold_heads(rules, device, q, kv, heads, qlen, True)
+        folded = fold_heads(rules.fold, device, q, kv, heads, qlen, True)
         built_in_fold = None if folded is None else (7 * qlen * folded.fold, folded.heads_in_kernel, qlen)
         assert stage1_or_none(decode, device, decode_arguments(heads, qlen, q, kv)) == built_in_fold
         compared += 1

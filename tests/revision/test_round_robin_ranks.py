@@ -41,7 +41,7 @@ def test_recorded_calls() -> None:
     assert asked
     for line in asked:
         allocated = BufferSizes(**line["allocated"])
-        made = plan(release("2026-08"), recordings.device(line["args"]), recordings.plan_arguments(line), allocated)
+        made = plan(release("2026-08").planners, recordings.device(line["args"]), recordings.plan_arguments(line), allocated)
         for name, buffer in made.buffers.items():
             pairs = zip(buffer.image.tolist(), buffer.marks.tolist(), strict=True)
             found = {buffer.first + place: word for place, (word, mark) in enumerate(pairs) if mark}
@@ -51,14 +51,14 @@ def test_recorded_calls() -> None:
 def test_a_rank_keeps_its_tokens_for_every_tile() -> None:
     """Sixteen query rows of 16 heads are two tiles; the first would leave out a token without the argument."""
     given = arguments(16, 16, DType.FP8, causal=True)
-    made = plan(release("2026-08"), MI355X, given, SIZES)
-    other = plan(release("2026-08"), MI355X, dataclasses.replace(given, is_cp_round_robin=False), SIZES)
+    made = plan(release("2026-08").planners, MI355X, given, SIZES)
+    other = plan(release("2026-08").planners, MI355X, dataclasses.replace(given, is_cp_round_robin=False), SIZES)
     assert not made.work_items[:, 6][made.work_items[:, 5] == 700].any()
     assert words(made) != words(other)
 
 
 def test_earlier_releases_have_no_such_argument() -> None:
-    made = plan(release("2026-06"), MI355X, arguments(16, 1, DType.FP8, causal=True), SIZES)
+    made = plan(release("2026-06").planners, MI355X, arguments(16, 1, DType.FP8, causal=True), SIZES)
     assert made.rejected == "get_mla_metadata_v1 has no argument is_cp_round_robin"
 
 
@@ -73,4 +73,4 @@ def test_built_in_as_its_text(aiter_checkout: Path, heads: int, queries: int, dt
     planners = Planners(lambda path: content.decode() if (content := source.read(path)) is not None else None)
     given = arguments(heads, queries, dtype, causal=causal, topk=topk)
     evaluated = planners.plan(MI355X, given, SIZES, Switches({}, {}))
-    assert words(plan(release("2026-08"), MI355X, given, SIZES)) == words(evaluated)
+    assert words(plan(release("2026-08").planners, MI355X, given, SIZES)) == words(evaluated)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,7 @@ from backend.aiter.planners.v1_2 import FastTask, plan_v1_2
 from backend.aiter.planners.v1_2_first import plan_v1_2_first
 from backend.aiter.planners.v1_2_parallel import plan_v1_2_parallel
 from backend.cxx.arithmetic import Marks
-from backend.errors import UnmodelledError, UsageError
-
-if TYPE_CHECKING:
-    from backend.aiter.release import Release
+from backend.errors import UnmodelledError
 
 _PLANNED_HEADS = "only supports #heads in [16, 128], or (#head, uni_seqlen_qo) = (16*N, 1) where N is in [2, 8)"
 
@@ -53,20 +50,10 @@ def planner_for(fast_mode: bool, intra_batch_mode: bool) -> PlannerName:
     return PlannerName.V1_0 if intra_batch_mode else PlannerName.V1_1
 
 
-def plan(release: Release, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes) -> Plan:
-    """What get_mla_metadata_v1 of `release` does to buffers of `allocated` words.
-
-    Raises UsageError for what no caller can hand over (no sequence, arrays that are not int32), and what
-    `plan_by_rules` raises.
-    """
-    _check_usage(arguments)
-    return release.planners(device, arguments, allocated)
-
-
 def plan_by_rules(
     planners: PlannerRules, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes, *, compiled: bool = True
 ) -> Plan:
-    """The same by the rules of a built-in release.
+    """What get_mla_metadata_v1 does by the rules of a built-in release.
 
     compiled: False runs the same planner as plain Python, which is some hundred times slower.
     Raises UnmodelledError where hardware's answer is not known: local memory beyond its end in the ragged v1_2, a v1_1 whose
@@ -97,17 +84,6 @@ def plan_by_rules(
 
 
 _plain = cache(plain_python)
-
-
-def _check_usage(arguments: PlanArguments) -> None:
-    for name in ("qo_indptr", "kv_indptr", "kv_last_page_lens"):
-        values: Int32Array = getattr(arguments, name)
-        if values.dtype != np.int32 or values.ndim != 1 or not values.flags.c_contiguous:
-            raise UsageError.not_allowed(name, f"{values.dtype} of shape {values.shape}", "contiguous int32, one dimension")
-    if arguments.kv_indptr.size < 2 or arguments.qo_indptr.size < 2:
-        raise UsageError.not_allowed("indptr", arguments.kv_indptr.size, "at least one sequence (two entries)")
-    if arguments.kv_granularity < 1 or arguments.page_size < 1:
-        raise UsageError.not_allowed("kv_granularity, page_size", (arguments.kv_granularity, arguments.page_size), ">= 1")
 
 
 def _not_launched(planners: PlannerRules, arguments: PlanArguments) -> str | None:

@@ -22,7 +22,7 @@ from backend.call import Call
 from backend.case import Case, MetadataMode
 from backend.checks.planned_for import differences
 from backend.decision import Decision
-from backend.devices.registry import Device
+from backend.devices.device import Device
 from backend.findings import Finding, FindingKind, Severity
 from backend.host import Basis, BuiltIn, Doubt, Host, Part
 from backend.outcome import Outcome

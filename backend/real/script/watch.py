@@ -13,7 +13,7 @@ import torch
 
 from backend.aiter.arguments import DecodeArguments, Int32Array, TargetGpu
 from backend.aiter.launch import Launch
-from backend.devices.registry import Device
+from backend.devices.device import Device
 from backend.errors import AiterfuzzError
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
