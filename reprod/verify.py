@@ -268,9 +268,18 @@ def verification_lines(done: Verification) -> Iterator[str]:
     if done.exit_code != done.code:
         yield f"exit {done.code} (the script itself ends with {done.exit_code})"
     elif done.exit_code and not findings and not done.faults and done.could_not_run is None:
-        yield f"exit {done.code}, by the script itself: what it printed says why"
+        yield f"exit {done.code}, {_by_whom(done)}"
     else:
         yield f"exit {done.code}"
+
+
+def _by_whom(done: Verification) -> str:
+    """Who ended a script that did not end well: AITER, by a refusal that it did not outlive, or itself."""
+    refused = next((report for report in done.reports if report.refused_by_aiter is not None), None)
+    if refused is None:
+        return "by the script itself: what it printed says why"
+    who = "" if refused is done.reports[0] else f" of process {refused.pid}"
+    return f"by AITER's refusal{who}: {refused.refused_by_aiter}"
 
 
 def _counted(findings: int) -> str:

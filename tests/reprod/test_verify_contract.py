@@ -120,6 +120,8 @@ def test_a_planner_that_aborts_ends_the_script(release: str, tmp_path: Path) -> 
     (said,) = [note for note in report.notes if note.startswith("AITER refuses a call")]
     assert ("ends the process" in said) == (release == "2026-08")
     assert done.could_not_run is None
+    last = list(verification_lines(done))[-1]
+    assert last.startswith("exit 0" if release == "2026-06" else "exit 134, by AITER's refusal: get_mla_metadata_v1: ")
 
 
 def test_a_launcher_that_aborts_ends_the_script(tmp_path: Path) -> None:
@@ -127,6 +129,24 @@ def test_a_launcher_that_aborts_ends_the_script(tmp_path: Path) -> None:
     done = run(tmp_path, "refused(lambda: decode(two, kv, planned(two, kv), q_scale=None))\nprint('still here')")
     assert (done.exit_code, "still here" in done.output) == (134, False)
     assert "requires q_scale and kv_scale" in done.output
+    last = list(verification_lines(done))[-1]
+    assert last.startswith("exit 134, by AITER's refusal: ")
+    assert "requires q_scale and kv_scale" in last
+
+
+@pytest.mark.parametrize(
+    ("text", "by_aiter"),
+    [
+        ("decode(two, kv, planned(two, kv), o_type=torch.float32)", True),
+        ("refused(lambda: decode(two, kv, planned(two, kv), o_type=torch.float32)); raise ValueError('mine')", False),
+    ],
+)
+def test_an_exception_of_aiters_that_nobody_catches_is_told_as_aiters(text: str, by_aiter: bool, tmp_path: Path) -> None:
+    done = run(tmp_path, text)
+    last = list(verification_lines(done))[-1]
+    assert done.exit_code == 1
+    assert ("by AITER's refusal: kn_mla_reduce_v1 doesn't support output type Float." in last) == by_aiter, done.output
+    assert ("by the script itself" in last) == (not by_aiter)
 
 
 def test_a_call_that_cannot_be_followed_is_no_result_whatever_the_script_makes_of_it(tmp_path: Path) -> None:

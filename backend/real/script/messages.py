@@ -61,7 +61,7 @@ class ScriptReport:
     fault: None where hardware would not abort. findings: byte-exact ones too, causes first. decode_calls: of mla_decode_fwd.
     launches: of stage-1 kernels; triton_launches: of Triton kernels. notes: what is not as on hardware.
     could_not_run: why the run says nothing, None: it does. not_judged: of each decode call that ran and that neither model nor
-    machine can follow byte by byte, why.
+    machine can follow byte by byte, why. refused_by_aiter: the refusal that ended the process, in AITER's words, None: none.
     """
 
     pid: int
@@ -77,3 +77,4 @@ class ScriptReport:
     could_not_run: str | None
     triton_launches: int = 0
     not_judged: tuple[str, ...] = ()
+    refused_by_aiter: str | None = None

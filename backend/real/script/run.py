@@ -69,6 +69,7 @@ class Simulation:
         self.operations.refused = {}
         self.watcher: ScriptWatcher | None = None
         self.kernels: TritonKernels | None = None
+        self.uncaught: str | None = None
 
     def report(self, could_not_run: str | None) -> ScriptReport:
         """What is known now. could_not_run: why the process says nothing, None: it does."""
@@ -92,6 +93,7 @@ class Simulation:
             could_not_run=could_not_run,
             triton_launches=self.kernels.launches if self.kernels is not None else 0,
             not_judged=tuple(self.watcher.not_judged) if self.watcher is not None else (),
+            refused_by_aiter=self.uncaught if self.uncaught in self.operations.refused else self.operations.ended_by,
         )
 
     @property
@@ -216,6 +218,7 @@ class _Noticing(ScriptOperations):
     notice: Callable[[str], None]
     tell: Callable[..., None]
     refused: dict[str, None]
+    ended_by: str | None = None
 
     def handle(self, call: OpCall) -> Any:
         """Does the operation and gives its result."""
@@ -226,6 +229,7 @@ class _Noticing(ScriptOperations):
             raise
         except AiterEndsProcess as ended:
             self.refused[str(ended)] = None
+            self.ended_by = str(ended)
             self.tell(ended=True)
             print(ended, file=sys.stderr, flush=True)
             os._exit(ended.status)

@@ -156,6 +156,8 @@ def _tell_of_the_end(process: SimulatedProcess) -> None:
 
     def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
         _notice_ours(process, error)
+        if process.simulation is not None:
+            process.simulation.uncaught = str(error)
         if process.could_not_run is not None and process.could_not_run == str(error):
             print(f"aiterfuzz: cannot be simulated: {error}", file=sys.stderr)
         else:
