@@ -185,7 +185,11 @@ _COMMENTS: Mapping[str, str] = {
 
 
 def _constant_lines(outcome: Outcome, decision: Decision, fix: Fix | None) -> Iterator[str]:
+    assert outcome.call is not None
     constants = _constants(decision)
+    commit = outcome.call.commit
+    shown = commit[:12] if re.match("[0-9a-f]{40}", commit) else commit
+    yield f'AITER_COMMIT = "{shown}"  # of ROCm/aiter, with which this was found'
     yield from _case_lines(decision)
     if fix is not None:
         yield "FIXED = {  # for --fixed"

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import torch
 
-from backend.aiter.codefiles import installed_wheel, open_source, unrelated_aiter
+from backend.aiter.codefiles import installed_wheel, open_source, revision_of, unrelated_aiter
 from backend.aiter.release import PublicCalls, nearest_release
 from backend.aiter.release import release as release_named
 from backend.errors import CannotRunError
@@ -299,6 +299,12 @@ class AiterSource:
     label: str
     host: Host
     warning: str | None = None
+
+    @property
+    def commit(self) -> str:
+        """Of ROCm/aiter, or what else its source says; that of the built-in rules where they are what runs."""
+        source = self.host.source
+        return release_named(self.release).commit if source is None or isinstance(self.host, BuiltIn) else revision_of(source)
 
 
 def open_aiter(text: str | None, release: str | None = None) -> AiterSource:

@@ -110,6 +110,16 @@ def test_founding_fault_by_machine_code(script: Path, aiter_checkout: Path) -> N
     holds_the_founding_fault(script, options, "machine")
 
 
+OF_ANOTHER = f"        the finding was made with ROCm/aiter {REVISION_2026_06}: another one neither shows nor refutes it\n"
+
+
+@pytest.mark.parametrize(("release", "said"), [("2026-06", False), ("2026-08", True)])
+def test_a_script_says_where_another_aiter_runs_than_it_was_found_with(script: Path, release: str, said: bool) -> None:
+    done = run(script, "--fixed", options=dataclasses.replace(BUILT_IN, release=release))
+    assert (OF_ANOTHER in done.output) == said
+    assert "\naiter   unknown, commit not a git checkout, /virtual/" in done.output
+
+
 def test_one_of_two_ranks_dies(outcome: Outcome, tmp_path: Path) -> None:
     """aiter#3496's setting: the same step in two processes, whose memory is laid out differently."""
     script = written(tmp_path, script_text(outcome, fix_of(outcome, CasePath()), "script.py", ranks=2))

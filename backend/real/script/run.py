@@ -197,7 +197,7 @@ def _named(source: AiterSource) -> Iterator[None]:
     """aiter says which revision it is: not that of an installed wheel whose Python does not run."""
     import aiter
 
-    aiter.__file__ = f"/virtual/{source.label.replace('/', '_')}/aiter/__init__.py"
+    aiter.__file__ = f"/virtual/{source.label.replace('/', '_')}, {source.commit}/aiter/__init__.py"
     version = importlib.metadata.version
 
     def version_here(name: str) -> str:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 
 # ---- the case -------------------------------------------------------------------------------------------------------
+AITER_COMMIT = "e4048607a535"  # of ROCm/aiter, with which this was found
 WANTED_ARCH = "gfx950"
 NUM_CU = 256
 MODEL_HEADS = 8  # query heads of this rank
@@ -101,6 +102,8 @@ def print_environment():
     print(f"python  {platform.python_version()}, {platform.platform()}")
     print(f"torch   {torch.__version__}, HIP {torch.version.hip}")
     print(f"aiter   {aiter_version()}")
+    if AITER_COMMIT not in aiter_version():
+        print(f"        the finding was made with ROCm/aiter {AITER_COMMIT}: another one neither shows nor refutes it")
     print(f"GPU     {GPU.name}, {ARCH}, {GPU.multi_processor_count} compute units")
     if GPU.multi_processor_count != NUM_CU:
         print(f"        the finding was made for {NUM_CU} compute units: the plan differs in detail here")
