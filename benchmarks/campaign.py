@@ -4,7 +4,7 @@
 
 Distribution: chunks through Ray, a supervisor and a process of its own, against the same chunks in a plain loop of one process.
 Scaling: two workers against one. Both are meaningful on an idle machine with two cores or more; the load is printed.
-Guidance: cases and seconds until each fault is met, guided against drawn afresh throughout by the same Hypothesis strategies,
+Guidance: cases and seconds until each fault is met, guided against drawn afresh throughout,
 over several seeds, with a search that did not meet a fault counted as having needed all of what both searches had; first on the
 model, then with the machine code of the installed wheel. Ratios are geometric means over faults and seeds.
 """

@@ -15,7 +15,7 @@ from backend.aiter.codefiles import CodeSource, code_path, kernel_csv
 from backend.aiter.release import Release, fingerprint, release, unknown_fingerprint_warning
 from backend.case import Arch
 
-PACKAGES = ("numpy", "numba", "hypothesis", "amd-aiter", "torch", "triton", "ray")
+PACKAGES = ("numpy", "numba", "amd-aiter", "torch", "triton", "ray")
 """Distributions whose versions can change a result or a rate."""
 
 ROOMS = ("backend", "fuzz", "reprod")

@@ -1,8 +1,8 @@
-"""Hypothesis strategies for cases: valid by construction, dense where planners, kernels and their callers change their minds.
+"""How a case is chosen: valid by construction, dense where planners, kernels and their callers change their minds.
 
 A case is about ten choices whatever its batch, because a batch is drawn as a pattern (all equal, one long and the rest
-short, a ramp, ...) and not request by request: a choice costs Hypothesis 15 us. Lists stand simplest first, so that
-Hypothesis shrinks towards plain decode of one short request. Knows the Case and the space, not what runs a case.
+short, a ramp, ...) and not request by request. Each choice is an index below a count, and lists stand simplest first: the
+choice of 0 throughout is plain decode of one short request. Knows the Case and the space, not what runs a case.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, TypeVar
 
-from hypothesis import strategies as st
-
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, Case, MetadataMode, PageOrder, keep_below
 from backend.serving.bounds import AllocatedFor, TensorTypes
 from fuzz.space import CaseSpace
 
 T = TypeVar("T")
 
-Draw = Callable[[st.SearchStrategy[int]], int]
+Draw = Callable[[int], int]
+"""Chooses an index from 0 below a count, which is at least 1."""
 
 WARP_AND_PACKING = (1, 2, 4, 8, 16, 32, 64, 128)
 """KV granularities, pages, kernel tiles and packed query rows are all powers of two up to 128."""
@@ -66,33 +65,19 @@ FOLDS = (1, 2, 3, 4, 5, 6, 7, 8)
 """Groups of 16 heads that planners fold a request into, so that batch x fold is what meets the number of CUs."""
 
 
-@lru_cache(maxsize=4096)
-def below(count: int) -> st.SearchStrategy[int]:
-    """An index into `count` entries, uniform (st.integers prefers the ends of a range).
-
-    Strategies are made once, because making one costs more than drawing from it.
-    """
-    return st.sampled_from(range(count))
-
-
-def cases(space: CaseSpace) -> st.SearchStrategy[Case]:
-    """Cases of a space."""
-    return _cases(_Tables.of(space))
-
-
-@st.composite
-def _cases(draw: Draw, tables: _Tables) -> Case:
+def chosen_case(draw: Draw, tables: Tables) -> Case:
+    """A case of the space that these are the tables of."""
     space = tables.space
-    release, heads, (arch, q_dtype, kv_dtype), page_size, mode = _pick(draw, tables.shapes)
-    rows = _pick(draw, tables.rows)
-    batch = _pick(draw, tables.batches)
+    release, heads, (arch, q_dtype, kv_dtype), page_size, mode = pick(draw, tables.shapes)
+    rows = pick(draw, tables.rows)
+    batch = pick(draw, tables.batches)
     kv_lens = _lengths(draw, tables, batch, rows)
-    graph_batch = _pick(draw, tables.graphs_from(batch)) if space.graphs else None
-    num_cu = _pick(draw, COMPUTE_UNITS[arch])
-    options: dict[str, Any] = {name: _pick(draw, values) for name, values in space.options}
+    graph_batch = pick(draw, tables.graphs_from(batch)) if space.graphs else None
+    num_cu = pick(draw, COMPUTE_UNITS[arch])
+    options: dict[str, Any] = {name: pick(draw, values) for name, values in space.options}
     keep_below(options)
     latent, rope = options.get("kv_lora_rank", V_HEAD_DIM), options.get("qk_rope_head_dim", QK_HEAD_DIM - V_HEAD_DIM)
-    first_page, page_order = _pick(draw, pool_starts(page_size * (latent + rope) * kv_dtype.itemsize, space.far_pools))
+    first_page, page_order = pick(draw, pool_starts(page_size * (latent + rope) * kv_dtype.itemsize, space.far_pools))
     return Case(
         num_head=heads,
         kv_lens=kv_lens,
@@ -115,7 +100,7 @@ def _cases(draw: Draw, tables: _Tables) -> Case:
 
 
 @dataclass(frozen=True)
-class _Tables:
+class Tables:
     """What the choices of a space index, computed once a space."""
 
     space: CaseSpace
@@ -124,7 +109,7 @@ class _Tables:
     batches: tuple[int, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, space: CaseSpace) -> _Tables:
+    def of(cls, space: CaseSpace) -> Tables:
         shapes = tuple(product(space.releases, space.heads, space.tensor_types, space.page_sizes, space.modes))
         rows = tuple(n for n in space.query_rows for _ in range(ROWS_WEIGHT.get(n, 1)))
         return cls(space, shapes, rows, batches(space.max_batch))
@@ -171,20 +156,21 @@ def pool_starts(page_bytes: int, far: bool) -> tuple[tuple[int, PageOrder], ...]
     return (*sequential, (0, PageOrder.REVERSED), *starts)
 
 
-def _pick(draw: Draw, entries: Sequence[T]) -> T:
-    return entries[draw(below(len(entries)))] if len(entries) > 1 else entries[0]
+def pick(draw: Draw, entries: Sequence[T]) -> T:
+    """One of the entries; of a single one nothing is chosen."""
+    return entries[draw(len(entries))] if len(entries) > 1 else entries[0]
 
 
-def _lengths(draw: Draw, tables: _Tables, batch: int, rows: int) -> tuple[int, ...]:
+def _lengths(draw: Draw, tables: Tables, batch: int, rows: int) -> tuple[int, ...]:
     """KV tokens of every request by one of PATTERNS, each length at least the request's own rows (0 where empty is allowed)."""
     space = tables.space
     longest = min(space.max_kv_len, space.max_tokens // batch)
-    pattern = _pick(draw, PATTERNS)
+    pattern = pick(draw, PATTERNS)
     main = _length(draw, rows, longest)
     if batch == 1 and not space.empty_requests:
         return (main,)
     other = _length(draw, rows, longest)
-    salt = draw(below(256))
+    salt = draw(256)
     lens = pattern(batch, main, other, salt)
     if space.empty_requests and salt % 4 == 3:
         lens = tuple(0 if (i + salt) % (2 + salt % 5) == 0 else n for i, n in enumerate(lens))
@@ -193,8 +179,8 @@ def _lengths(draw: Draw, tables: _Tables, batch: int, rows: int) -> tuple[int, .
 
 def _length(draw: Draw, rows: int, longest: int) -> int:
     """A length in [rows, longest], near an edge; short edges come as often as long ones although they are fewer."""
-    edge = LENGTH_EDGES[draw(below(bisect_right(LENGTH_EDGES, longest)))]
-    return min(max(edge + _pick(draw, OFFSETS), rows), longest)
+    edge = pick(draw, LENGTH_EDGES[: bisect_right(LENGTH_EDGES, longest)])
+    return min(max(edge + pick(draw, OFFSETS), rows), longest)
 
 
 Pattern = Callable[[int, int, int, int], tuple[int, ...]]
@@ -243,7 +229,7 @@ PATTERNS: tuple[Pattern, ...] = (all_equal, one_apart, ramp, two_blocks, alterna
 
 def _query_lens(draw: Draw, rows: int, batch: int) -> tuple[int, ...] | None:
     """Uniform rows, or rows between 1 and the most that differ between requests."""
-    salt = draw(below(32))
+    salt = draw(32)
     if salt < 16:
         return None
     return tuple(1 + (i * (2 * salt + 1) + salt) % rows for i in range(batch))
@@ -257,4 +243,4 @@ def _max_batch(draw: Draw, space: CaseSpace, batch: int, graph_batch: int | None
     choices = [None, None, run, 2 * run]
     if space.allocation is AllocatedFor.MAX_BATCH:
         choices.append(batch)
-    return choices[draw(below(len(choices)))]
+    return pick(draw, choices)

@@ -24,11 +24,10 @@ This module knows parents and cases; not workers, and not where any of it is kep
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from random import Random
 
 from backend.case import Case
@@ -36,7 +35,7 @@ from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.features import cost, names_fault
 from fuzz.campaign.mutate import Mutator, pick
 from fuzz.campaign.report import Parent
-from fuzz.generate import BUNDLE, chunk_cases
+from fuzz.generate import chunk_cases, drawn_cases, generator
 from fuzz.space import CaseSpace
 
 FRESH = 0.25
@@ -49,9 +48,6 @@ kernels are drawn alike, that parents are sound ones, and that there are crossin
 
 FAMILY = 0.7
 """Share of the crossings that take the rest from the parent of a fault, where one is known."""
-
-FEW = 1 + BUNDLE
-"""Cases of a chunk that are drawn before the others: as many as Hypothesis draws in two steps."""
 
 
 class Maker:
@@ -66,23 +62,18 @@ class Maker:
 
     def cases(self, chunk: int, frozen: Frozen) -> list[Case]:
         """The cases of a chunk, those drawn afresh first."""
+        return list(self.drawn(chunk, frozen))
+
+    def drawn(self, chunk: int, frozen: Frozen) -> Iterator[Case]:
+        """The same, each made when it is asked for: the first fault need not wait for the last case."""
         if not frozen.parent_of:
-            return chunk_cases(self.space, self.seed, chunk, self.count)
+            return islice(drawn_cases(self.space, self.seed, chunk), self.count)
         if self._wheel is None or self._wheel.frozen is not frozen:
             self._wheel = _Wheel(frozen)
         wheel = self._wheel
         fresh = chunk_cases(self.space, self.seed, chunk, max(1, int(self.count * FRESH)))
-        digest = hashlib.sha256(f"{self.seed}/{chunk}/bred".encode()).digest()
-        random = Random(int.from_bytes(digest[:8], "little"))
-        return fresh + [self._bred(wheel, fresh, random) for _ in range(self.count - len(fresh))]
-
-    def drawn(self, chunk: int, frozen: Frozen) -> Iterator[Case]:
-        """The same, of which a few are there at once: the first chunk's first fault need not wait for all to be drawn."""
-        few: list[Case] = []
-        if not frozen.parent_of:
-            few = chunk_cases(self.space, self.seed, chunk, min(FEW, self.count))
-            yield from few
-        yield from self.cases(chunk, frozen)[len(few) :]
+        random = generator(f"{self.seed}/{chunk}/bred")
+        return chain(fresh, (self._bred(wheel, fresh, random) for _ in range(self.count - len(fresh))))
 
     def _bred(self, wheel: _Wheel, fresh: Sequence[Case], random: Random) -> Case:
         parent = wheel.parent(random)

@@ -6,18 +6,17 @@ Sequences are plain data, so that a seed gives the same ones in any process and 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-
-from hypothesis import strategies as st
+from itertools import count
 
 from backend.errors import UsageError
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.gate.sweep import MAX_REQUESTS, Tensors
-from fuzz.generate import examples
+from fuzz.generate import generator, uniform
+from fuzz.strategies import Draw, pick
 
-CHUNK = 20
-"""Scenarios a draw: one takes the CPU for a tenth of a second, so a budget of seconds stays exact enough."""
+CHUNK = 19
+"""Scenarios by one generator."""
 
 KV_EDGES = (1, 15, 16, 17, 20, 33, 64, 195, 197, 400, 1000, 5000)
 """Lengths around kv_granularity, tiles, the 196 tokens of a split, and some that split widely."""
@@ -27,52 +26,46 @@ MAX_STEPS = 6
 CAPTURES = ((), (1,), (1, 4, 8), (2, 16), (32, 64))
 
 
-@st.composite
-def lives(draw: st.DrawFn, tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Scenario:
+def life(draw: Draw, tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Scenario:
     """One process: one or two backends, up to MAX_STEPS steps in any order."""
-    one = draw(st.sampled_from(tensors))
-    configs = tuple(draw(_config(one, heads)) for _ in range(draw(st.sampled_from((1, 1, 2)))))
-    steps = tuple(draw(_step(configs)) for _ in range(draw(st.integers(1, MAX_STEPS))))
+    one = pick(draw, tensors)
+    configs = tuple(_config(draw, one, heads) for _ in range(pick(draw, (1, 1, 2))))
+    steps = tuple(_step(draw, configs) for _ in range(1 + draw(MAX_STEPS)))
     return Scenario("random life", configs, steps, arch=one.arch, release=release)
 
 
-@st.composite
-def _config(draw: st.DrawFn, tensors: Tensors, heads: Sequence[int]) -> BackendConfig:
+def _config(draw: Draw, tensors: Tensors, heads: Sequence[int]) -> BackendConfig:
     return BackendConfig(
-        draw(st.sampled_from(heads)),
+        pick(draw, heads),
         tensors.kv_dtype,
         tensors.q_dtype,
-        page_size=draw(st.sampled_from((1, 1, 1, 16, 64))),
-        draft_tokens=draw(st.sampled_from((None, None, 2, 3, 4))),
+        page_size=pick(draw, (1, 1, 1, 16, 64)),
+        draft_tokens=pick(draw, (None, None, 2, 3, 4)),
         max_requests=MAX_REQUESTS,
-        graph_batches=draw(st.sampled_from(CAPTURES)),
-        dp_attention=draw(st.booleans()),
+        graph_batches=pick(draw, CAPTURES),
+        dp_attention=pick(draw, (True, False)),
     )
 
 
-@st.composite
-def _step(draw: st.DrawFn, configs: Sequence[BackendConfig]) -> Step:
-    index = draw(st.integers(0, len(configs) - 1))
+def _step(draw: Draw, configs: Sequence[BackendConfig]) -> Step:
+    index = draw(len(configs))
     config = configs[index]
     speculative = config.draft_tokens is not None
-    kind = draw(st.sampled_from((StepKind.TARGET_VERIFY, StepKind.DRAFT_EXTEND) if speculative else (StepKind.DECODE,)))
-    graph = config.max_batch > 0 and kind is not StepKind.DRAFT_EXTEND and draw(st.booleans())
-    batch = draw(st.integers(1, min(config.max_batch, 16) if graph else 16))
+    kind = pick(draw, (StepKind.TARGET_VERIFY, StepKind.DRAFT_EXTEND) if speculative else (StepKind.DECODE,))
+    graph = config.max_batch > 0 and kind is not StepKind.DRAFT_EXTEND and pick(draw, (True, False))
+    batch = 1 + draw(min(config.max_batch, 16) if graph else 16)
     least = config.draft_tokens or 1
-    edge = draw(st.sampled_from(KV_EDGES))
-    spread = draw(st.sampled_from((0, 0, 1, 37)))
+    edge = pick(draw, KV_EDGES)
+    spread = pick(draw, (0, 0, 1, 37))
     lengths = tuple(max(least, edge + spread * i) for i in range(batch))
     return Step(kind, lengths, graph=graph, backend=index)
 
 
 def random_lives(tensors: Sequence[Tensors], heads: Sequence[int], release: str, seed: int) -> Iterator[Scenario]:
     """Scenarios without end, the same for the same arguments."""
-    strategy = lives(tensors, heads, release)
-    chunk = 0
-    while True:
-        digest = hashlib.sha256(f"gate/{seed}/{chunk}".encode()).digest()
-        yield from examples(strategy, CHUNK, int.from_bytes(digest[:8], "little"))
-        chunk += 1
+    for chunk in count():
+        draw = uniform(generator(f"gate/{seed}/{chunk}"))
+        yield from (life(draw, tensors, heads, release) for _ in range(CHUNK))
 
 
 def shrink(scenario: Scenario, shows: Callable[[Scenario], bool], budget: int = 200) -> Scenario:

@@ -1,51 +1,71 @@
-"""Examples depend on the seed alone: not on what is imported, not on the process."""
+"""Cases depend on the space and the seed alone: not on what is imported, not on the process, not on how many are asked for."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+from itertools import islice
 
 import pytest
-from hypothesis import strategies as st
 
-from fuzz.generate import examples
+from backend.codec import dumps
+from fuzz.generate import chunk_cases, drawn_cases, generator, simplest, uniform
+from fuzz.space import space
+from fuzz.spec import Spec
+from fuzz.strategies import pick
 
-PAIRS = st.tuples(st.sampled_from(range(1000)), st.sampled_from(range(1 << 20)))
+SPACE = space(Spec("direct"))
 
 
-def test_one_seed_gives_the_same_examples_and_another_seed_others() -> None:
-    first = examples(PAIRS, 50, 7)
-    assert examples(PAIRS, 50, 7) == first
-    assert examples(PAIRS, 50, 8) != first
+def test_one_seed_gives_the_same_cases_and_another_seed_or_chunk_others() -> None:
+    first = chunk_cases(SPACE, 7, 0, 50)
+    assert chunk_cases(SPACE, 7, 0, 50) == first
     assert len(set(first)) > 40
+    for others in (chunk_cases(SPACE, 8, 0, 50), chunk_cases(SPACE, 7, 1, 50)):
+        assert others[0] == first[0]  # the simplest
+        assert not set(others[1:]) & set(first[1:])
+
+
+@pytest.mark.parametrize(
+    ("backend", "digest"), [("direct", "8b695f306fbf2634"), ("sglang-27188", "78d1cf669a5161cd"), ("vllm", "05c764eb47462102")]
+)
+def test_a_seed_gives_the_cases_that_it_gave_before(backend: str, digest: str) -> None:
+    """Of what stores hold, seeds and positions are all that is left of most cases."""
+    cases = [case for chunk in range(2) for case in chunk_cases(space(Spec(backend)), 11, chunk, 60)]
+    assert hashlib.sha256("".join(map(dumps, cases)).encode()).hexdigest()[:16] == digest
 
 
 def test_another_process_with_other_modules_gives_the_same() -> None:
     program = (
-        "import email.mime.text, backend.case, fuzz.space\n"
-        "from hypothesis import strategies as st\nfrom fuzz.generate import examples\n"
-        "print(examples(st.tuples(st.sampled_from(range(1000)), st.sampled_from(range(1 << 20))), 50, 7))"
+        "import email.mime.text\nfrom backend.codec import dumps\nfrom fuzz.generate import chunk_cases\n"
+        "from fuzz.space import space\nfrom fuzz.spec import Spec\n"
+        "print(*map(dumps, chunk_cases(space(Spec('direct')), 7, 3, 50)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(examples(PAIRS, 50, 7))
+    assert done.stdout.strip() == " ".join(map(dumps, chunk_cases(SPACE, 7, 3, 50)))
 
 
-def test_there_are_as_many_as_asked_for_the_simplest_first() -> None:
-    drawn = examples(st.sampled_from(range(5)), 100, 0)
-    assert len(drawn) == 100  # a small space repeats itself
-    assert drawn[0] == 0
-    assert set(drawn) == {0, 1, 2, 3, 4}
+def test_a_case_is_made_when_it_is_asked_for_and_the_same_however_many_are() -> None:
+    assert list(islice(drawn_cases(SPACE, 7, 3), 10)) == chunk_cases(SPACE, 7, 3, 50)[:10]
+
+
+def test_a_small_space_repeats_itself() -> None:
+    few = space(Spec("sglang-27188", heads=(32,), max_batch=1, max_kv_len=8))
+    cases = chunk_cases(few, 0, 0, 500)
+    assert len(cases) == 500
+    assert len(set(cases)) < 400
 
 
 def test_choices_are_spread_evenly() -> None:
-    drawn = examples(st.tuples(*[st.sampled_from(range(10))] * 3), 900, 1)
-    for position in range(3):
-        counts = [sum(example[position] == value for example in drawn) for value in range(10)]
-        assert min(counts) >= 60
-        assert max(counts) <= 130  # 90 expected, 9.5 of standard deviation
+    draw = uniform(generator("even"))
+    drawn = [draw(10) for _ in range(900)]
+    counts = [drawn.count(value) for value in range(10)]
+    assert min(counts) >= 60
+    assert max(counts) <= 130  # 90 expected, 9.5 of standard deviation
 
 
-def test_a_strategy_that_draws_what_is_not_served_is_an_error() -> None:
-    with pytest.raises(ExceptionGroup) as raised:
-        examples(st.floats(), 5, 0)
-    assert raised.group_contains(NotImplementedError, match="draws a float")
+def test_a_choice_of_one_takes_no_number() -> None:
+    one, other = uniform(generator("some")), uniform(generator("some"))
+    assert [pick(one, "a"), pick(one, range(1000))] == ["a", pick(other, range(1000))]
+    assert pick(simplest, "abc") == "a"
