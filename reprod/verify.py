@@ -170,7 +170,7 @@ def verify(
         kept.seek(0)
         output = kept.read().decode(errors="replace")
         code = status if status >= 0 else 128 - status
-        records = _records(folder)
+        records = records_of(folder)
         reports = tuple(record.report for record in records if record.report is not None)
         lost = (*(record.lost for record in records if record.lost is not None), *strangers)
         seconds = time.monotonic() - started
@@ -236,8 +236,8 @@ class ProcessRecord:
         return None
 
 
-def _records(folder: Path) -> tuple[ProcessRecord, ...]:
-    """Of all processes, in the order of their starts."""
+def records_of(folder: Path) -> tuple[ProcessRecord, ...]:
+    """What all processes told into the folder of their reports, in the order of their starts."""
     found = []
     for file in sorted(folder.glob("*.jsonl")):
         lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

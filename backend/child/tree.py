@@ -133,10 +133,13 @@ class ProcessTree:
         found = []
         for process in _processes(self.process.pid):
             with contextlib.suppress(psutil.Error):
-                outside = process.name().startswith(program) and variable not in process.environ()
-                command = " ".join(process.cmdline())
-                if outside and command:  # nothing can be read of one that is just ending, its environment neither
-                    found.append(f"process {process.pid} ({command[:200]}) runs outside of the simulation")
+                if not process.name().startswith(program):
+                    continue
+                before = process.cmdline()
+                outside = variable not in process.environ()
+                # Of one that is just beginning its program, or ending, nothing can be read, its environment neither.
+                if outside and before and process.cmdline() == before:
+                    found.append(f"process {process.pid} ({' '.join(before)[:200]}) runs outside of the simulation")
         return found
 
     def offence(self, limits: Limits) -> Offence | None:

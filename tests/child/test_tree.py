@@ -159,20 +159,22 @@ def test_no_such_command() -> None:
 
 
 class Seen:
-    """What psutil reads of a process whose environment lacks what is looked for."""
+    """What psutil reads of a process whose environment lacks what is looked for. commands: before it is read, and after."""
 
     pid = 7
 
-    def __init__(self, command: list[str]) -> None:
-        self.cmdline = lambda: command
+    def __init__(self, *commands: list[str]) -> None:
+        self.cmdline = iter(commands).__next__
         self.name = lambda: "python3"
         self.environ = dict[str, str]
 
 
-def test_a_process_that_is_just_ending_runs_outside_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be read of it any more, its environment neither."""
+def test_a_process_that_is_just_beginning_or_ending_runs_outside_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between exec and its first instruction, and at its end, nothing can be read of it: its environment seems empty."""
     tree = ProcessTree(["true"], {})
     tree.close()
-    monkeypatch.setattr(tree_module, "_processes", lambda root: [Seen([]), Seen(["python3", "x.py"])])
+    script = ["python3", "x.py"]
+    seen = [Seen([], script), Seen(script, []), Seen(["python3", "before.py"], script), Seen(script, script)]
+    monkeypatch.setattr(tree_module, "_processes", lambda root: seen)
     (outside,) = tree.without("MARKED", "python")
     assert "x.py" in outside

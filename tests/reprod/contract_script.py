@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import runpy
+import sys
 from pathlib import Path
 
 from backend.case import Arch
-from backend.child.tree import Limits
+from backend.codec import to_plain
+from backend.real.script import simulated
 from backend.real.script.messages import Options
-from reprod.verify import Verification, verify
+from reprod.verify import Verification, records_of
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["backend.real.script.run", "backend.devices.model.device", __name__])
 
 PREAMBLE = """
 import sys
@@ -50,6 +59,56 @@ two, kv = indptr(1, 1), indptr(700, 500)
 
 
 def run(tmp_path: Path, text: str, release: str = "2026-06") -> Verification:
-    file = tmp_path / "script.py"
+    """`verify` of a script that begins with PREAMBLE, in a fork of a process that has imported all that a simulation needs.
+
+    That is two seconds of each script. How a script's process is started, fenced and watched is what test_verify.py and
+    test_verify_processes.py ask.
+    """
+    file, reports, printed = tmp_path / "script.py", tmp_path / "reports", tmp_path / "printed.txt"
     file.write_text(PREAMBLE + text, encoding="utf-8")
-    return verify(file, (), Options(Arch.GFX950, release=release), Limits(seconds=300.0, memory=8 << 30), captured=True)
+    reports.mkdir(exist_ok=True)
+    for report in reports.iterdir():
+        report.unlink()
+    options = json.dumps(to_plain(Options(Arch.GFX950, release=release)) | {"reports": str(reports)})
+    process = _FORKS.Process(target=_run, args=(file, options, printed))
+    process.start()
+    process.join(300)
+    stopped = None if process.exitcode is not None else "stopped at its limit of 300 s"
+    process.kill()
+    process.join()
+    records = records_of(reports)
+    return Verification(
+        arguments=(),
+        exit_code=process.exitcode or 0,
+        reports=tuple(record.report for record in records if record.report is not None),
+        output=printed.read_text(encoding="utf-8", errors="replace"),
+        stopped=stopped,
+        seconds=0.0,
+        processes=len(records),
+        lost=tuple(record.lost for record in records if record.lost is not None),
+    )
+
+
+def _run(file: Path, options: str, printed: Path) -> None:
+    """What `python FILE` does in a process of a script."""
+    output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ[simulated.VARIABLE] = options
+    simulated.begin()
+    _begin_simulation()
+    try:
+        runpy.run_path(str(file), run_name="__main__")
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        os._exit(1)
+    os._exit(0)
+
+
+def _begin_simulation() -> None:
+    """What the first import of torch does, which this process has imported already."""
+    starter = sys.meta_path[0]
+    spec = starter.find_spec("torch", None)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(sys.modules["torch"])

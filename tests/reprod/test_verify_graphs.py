@@ -71,6 +71,12 @@ def test_a_graph_that_keeps_the_contract_is_silent(tmp_path: Path) -> None:
     assert done.reports[0].decode_calls == 5
 
 
+def test_an_operation_loads_no_compiler(tmp_path: Path) -> None:
+    """torch imports its own, half of a script's start, to leave out of it what stands in for the GPU; nothing compiles here."""
+    done = run(tmp_path, "import sys\nassert float(ONE + 1) == 2\nassert 'torch._dynamo' not in sys.modules")
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize("where", ["eager", "replayed"])
 def test_metadata_written_on_another_stream_without_an_edge(tmp_path: Path, where: str) -> None:
     run_it = {"eager": "attend(*given, qo, kv, buffers)", "replayed": "graph.replay()"}[where]

@@ -43,8 +43,8 @@ FAULTY = {
     "fork": "if os.fork() == 0:\n    quiet()\n    os._exit(0)\nos.wait()",
     "fork after torch": "import torch\nif os.fork() == 0:\n    quiet()\n    os._exit(0)\nos.wait()",
     "fork that ends as Python does": "if os.fork() == 0:\n    quiet()\n    sys.exit(0)\nos.wait()",
-    "daemon": "if os.fork() == 0:\n    os.setsid()\n    if os.fork():\n        os._exit(0)\n    quiet()\n    os._exit(0)\n"
-    "os.wait()\ntime.sleep(15)",
+    "daemon": "ended, held = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n    if os.fork():\n        os._exit(0)\n"
+    "    quiet()\n    os._exit(0)\nos.wait()\nos.close(held)\nos.read(ended, 1)",
     "multiprocessing fork": "p = multiprocessing.get_context('fork').Process(target=main)\np.start()\np.join()",
     "multiprocessing spawn": "p = multiprocessing.get_context('spawn').Process(target=main)\np.start()\np.join()",
     "multiprocessing forkserver": "p = multiprocessing.get_context('forkserver').Process(target=main)\np.start()\np.join()",
@@ -55,7 +55,8 @@ FAULTY = {
     "with ProcessPoolExecutor(1) as some:\n    some.submit(quiet).result()",
     "thread": "t = threading.Thread(target=main)\nt.start()\nt.join()",
     "thread after torch": "import torch\nt = threading.Thread(target=main)\nt.start()\nt.join()",
-    "thread of another kind": "import torch, _thread\n_thread.start_new_thread(main, ())\ntime.sleep(15)",
+    "thread of another kind": "import torch, _thread\nover = threading.Event()\ndef run():\n    try:\n        main()\n"
+    "    finally:\n        over.set()\n_thread.start_new_thread(run, ())\nover.wait()",
     "thread executor": "from concurrent.futures import ThreadPoolExecutor\n"
     "with ThreadPoolExecutor(1) as some:\n    some.submit(quiet).result()",
     "shell": "os.system(' '.join(RUN))",
@@ -104,7 +105,33 @@ def run(folder: Path, repro: Path, body: str) -> Verification:
     return verify(script, (), options, Limits(seconds=200.0, memory=8 << 30), captured=True)
 
 
-@pytest.mark.parametrize("name", FAULTY)
+AS_ANOTHER = {
+    "pool": "multiprocessing spawn",
+    "torch spawn": "multiprocessing spawn",
+    "multiprocessing fork": "fork",
+    "executor": "fork",
+    "fork that ends as Python does": "fork",
+    "thread executor": "thread",
+    "shell by name": "shell",
+    "shell of subprocess": "shell",
+    "unbuffered": "no environment",
+    "torchrun": "no environment",
+    "isolated in a shell": "isolated",
+    "no model, in multiprocessing": "no model, in a child",
+}
+"""Ways that come down to another one of the same kind, which is always run: these are for slow runs."""
+
+
+def ways(each: dict[str, str]) -> list[object]:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in AS_ANOTHER else name for name in each]
+
+
+def test_each_kind_is_run() -> None:
+    assert set(AS_ANOTHER.values()) <= (FAULTY | OUT_OF_REACH).keys() - AS_ANOTHER.keys()
+    assert AS_ANOTHER.keys() <= (FAULTY | OUT_OF_REACH).keys()
+
+
+@pytest.mark.parametrize("name", ways(FAULTY))
 def test_a_fault_is_the_run_s_in_whatever_process_it_is(tmp_path: Path, repro: Path, name: str) -> None:
     done = run(tmp_path, repro, FAULTY[name])
     found = {(seen.finding.stage.partition(" ")[0], seen.finding.tensor) for seen in done.findings}
@@ -112,7 +139,7 @@ def test_a_fault_is_the_run_s_in_whatever_process_it_is(tmp_path: Path, repro: P
     assert done.code == (3 if name == "killed afterwards" else 1), done.could_not_run
 
 
-@pytest.mark.parametrize("name", OUT_OF_REACH)
+@pytest.mark.parametrize("name", ways(OUT_OF_REACH))
 def test_what_is_out_of_reach_could_not_run(tmp_path: Path, repro: Path, name: str) -> None:
     done = run(tmp_path, repro, OUT_OF_REACH[name])
     assert done.code == 3, done.output

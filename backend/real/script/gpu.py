@@ -172,6 +172,11 @@ class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._memory, self._is_kept = memory, is_kept
         self._before: list[tuple[int, Any]] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keeps torch from importing its compiler, half of a script's start, to say that it is not to compile this."""
+        return False
+
     def undo(self) -> None:
         """Puts back what a captured operation has overwritten: it is only kept, not done."""
         for address, content in reversed(self._before):
