@@ -173,6 +173,11 @@ class Machine:
             raise UsageError.not_allowed("work-items of a workgroup", items, f"up to {kernel.max_workgroup_size}")
         if len(launch.kernarg) == 0:
             raise UsageError.not_allowed("kernarg bytes", 0, "at least 1")
+        if kernel.lds_size > LDS_BYTES[kernel.arch]:
+            raise UnmodelledError(
+                f"kernel {kernel.name}: its descriptor asks for {kernel.lds_size:,} bytes of LDS, and {kernel.arch} has "
+                f"{LDS_BYTES[kernel.arch]:,}: no GPU launches it, and what HIP answers to that has no model"
+            )
         lds = kernel.lds_size + launch.dynamic_lds
         if lds > LDS_BYTES[kernel.arch]:
             raise UsageError.not_allowed("LDS bytes", lds, f"up to {LDS_BYTES[kernel.arch]} on {kernel.arch}")

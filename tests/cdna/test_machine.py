@@ -501,6 +501,13 @@ def test_launches_that_a_kernel_does_not_allow() -> None:
             machine.run(launch, AddressSpace(), Mode.FULL)
 
 
+def test_a_kernel_that_asks_for_more_lds_than_a_gpu_has_has_no_model() -> None:
+    """The code object is at fault and not the caller: 8 heads on gfx942 were shipped so until aiter#3128."""
+    machine = Machine(kernel("gfx942", lds=163_840), compile_program(code(END), "gfx942"))
+    with pytest.raises(UnmodelledError, match="asks for 163,840 bytes of LDS, and gfx942 has 65,536"):
+        machine.run(MachineLaunch((1, 1, 1), WAVE, bytes(8)), AddressSpace(), Mode.FULL)
+
+
 @pytest.mark.parametrize("slow_path", [False, True])
 def test_touched_bytes(slow_path: bool) -> None:
     space = AddressSpace()
