@@ -77,6 +77,7 @@ def kernel_csv(source: CodeSource, arch: Arch) -> str | None:
         ) from error
 
 
+@lru_cache(maxsize=512)
 def blob_id(content: bytes) -> str:
     """Git's object id of a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

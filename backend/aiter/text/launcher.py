@@ -212,12 +212,12 @@ class Launcher:
 
     def dtype(self, name: str, arch: Arch) -> Any:
         """A dtype as the launcher's tensors have it; name: as in TORCH_DTYPES."""
-        return dtype_as(name, arch, self._enumerators if self.aiter_tensors else None)
+        return dtype_as(name, arch, self._dtypes if self.aiter_tensors else None)
 
     @cached_property
-    def _enumerators(self) -> list[str]:
+    def _dtypes(self) -> list[str]:
         assert self.module
-        return list(self.unit.enumerators)
+        return dtype_names(self.unit.enumerators)
 
     @cached_property
     def _tables(self) -> dict[Arch, list[dict[str, str]]]:
@@ -265,7 +265,7 @@ class Launcher:
                     "KernelMap": _KernelMap,
                     "cfg_mla_asm": self.table(arch),
                     "log2f": log2f,
-                    "dtype_text": lambda number: dtype_names(self._enumerators)[number],
+                    "dtype_text": lambda number: self._dtypes[number],
                 }
                 self._functions[key] = host_functions(self.module, names)[ENTRY]
             return self._functions[key]

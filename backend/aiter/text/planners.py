@@ -28,6 +28,7 @@ from backend.aiter.text.surroundings import (
     Tensor,
     checks_abort,
     dtype_as,
+    dtype_names,
     python_names,
     surroundings,
 )
@@ -134,7 +135,7 @@ class _Module:
         self.unit: Unit = parse_unit(files, (*MACROS, f"__{arch.value}__ 1"))
         self.host: HostModule = lower_host(self.unit, [ENTRY], surroundings())
         self.parameters = self.host.parameters[ENTRY]
-        self.aiter_tensors = "aiter_tensor_t" in (read(ENTRY_FILE) or "")
+        self._dtypes = dtype_names(self.unit.enumerators) if "aiter_tensor_t" in (read(ENTRY_FILE) or "") else None
         self.aborts = checks_abort("".join(text for _, text in files), read(COMMON_FILE) or "")
         self.arch = arch
         self._kernels: dict[int, LoweredKernel] = {}
@@ -203,13 +204,13 @@ class _Module:
         return self._kernels[number]
 
     def _dtype(self, dtype: DType, arch: Arch) -> Any:
-        return dtype_as(dtype.value, arch, self.unit.enumerators if self.aiter_tensors else None)
+        return dtype_as(dtype.value, arch, self._dtypes)
 
     def _given(
         self, device: TargetGpu, arguments: PlanArguments, allocated: BufferSizes, more: Mapping[str, Any]
     ) -> list[Any] | str:
         """Arguments of the entry by its own parameters; why a caller cannot hand over one that the revision lacks."""
-        int32 = dtype_as("i32", device.arch, self.unit.enumerators if self.aiter_tensors else None)
+        int32 = dtype_as("i32", device.arch, self._dtypes)
 
         def tensor(name: str, words: int) -> Tensor:
             shape = (words // 8, 8) if name == "work_info_set" else (words // 2, 2) if name == "reduce_final_map" else (words,)

@@ -124,8 +124,8 @@ class Reduction:
     def _given(self, value: Any, arch: Arch) -> Any:
         if not isinstance(value, Tensor):
             return value
-        enumerators = self._unit.enumerators if self._aiter_tensors else None
-        return Tensor(value.name, value.shape, dtype_as(value.given_dtype, arch, enumerators), value.itemsize_, value.strides)
+        dtype = dtype_as(value.given_dtype, arch, self._dtypes if self._aiter_tensors else None)
+        return Tensor(value.name, value.shape, dtype, value.itemsize_, value.strides)
 
     @cached_property
     def _text(self) -> str:
@@ -149,6 +149,10 @@ class Reduction:
         return parse_unit([*files, (REDUCTION_FILE.rpartition("/")[2], self._text)], MACROS)
 
     @cached_property
+    def _dtypes(self) -> list[str]:
+        return dtype_names(self._unit.enumerators)
+
+    @cached_property
     def _module(self) -> HostModule:
         return lower_host(self._unit, [ENTRY], surroundings())
 
@@ -158,7 +162,7 @@ class Reduction:
             names = python_names(device.arch, device.num_cu, {})
             names |= {
                 "launch_kernel": self._launch,
-                "dtype_text": lambda dtype: dtype_names(self._unit.enumerators)[dtype] if isinstance(dtype, int) else dtype,
+                "dtype_text": lambda dtype: self._dtypes[dtype] if isinstance(dtype, int) else dtype,
             }
             self._functions[key] = host_functions(self._module, names)[ENTRY]
         return self._functions[key]

@@ -5,7 +5,7 @@ Written for backend.cxx, which knows nothing of AITER. Nothing here decides anyt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,13 +112,13 @@ def dtype_names(enumerators: Iterable[str]) -> list[str]:
     return [each.removeprefix(_DTYPE_PREFIX) for each in enumerators if each.startswith(_DTYPE_PREFIX)]
 
 
-def dtype_as(name: str, arch: Arch, enumerators: Iterable[str] | None) -> Any:
+def dtype_as(name: str, arch: Arch, numbered: Sequence[str] | None) -> Any:
     """A dtype as a revision's code has it. name: as in TORCH_DTYPES.
 
-    enumerators: of a unit that takes AITER's tensors, None for one that takes torch's.
+    numbered: `dtype_names` of a unit that takes AITER's tensors, None for one that takes torch's.
     """
-    if enumerators is not None:
-        return dtype_names(enumerators).index(name)
+    if numbered is not None:
+        return numbered.index(name)
     return "fp8 fnuz" if name == "fp8" and arch is Arch.GFX942 else name
 
 
