@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
+from backend.aiter.kernarg_reads import kernarg_reads
 from backend.aiter.launch import Refusal
+from backend.aiter.release import nearest_release
 from backend.case import Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision
 from backend.devices.agreement import differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import RowRule, traits_table
+from backend.experiments.kernel_traits import LaunchedKernel, fitting_calls, loaded
 from backend.experiments.probes import ReachedKernel, made_of, random_case, reached
 from backend.host import BuiltIn
 from backend.serving.policy import decide
@@ -60,6 +63,38 @@ def test_checkout_kernels(release: str, aiter_checkout: Path) -> None:
     source = open_source(f"{aiter_checkout}@{REVISIONS[release]}")
     found = [line for kernel in reached(release, source).values() for line in disagreements(kernel, source, seed=2)]
     assert found == []
+
+
+PINNED = {
+    "v0.1.10.post3": "sglang 0.5.9, vLLM 0.19.1",
+    "32e1e6d76988e4fbc67cabd9eb72a45a3c6a1bab": "sglang 0.5.12.post1",
+    "d9e5ef7ce08ee7045d583aed768cff41aa9210fe": "sglang 0.5.17",
+}
+"""Revisions that launch code objects of their own, and who is built with them."""
+
+
+@pytest.mark.checkout
+@pytest.mark.slow
+@pytest.mark.parametrize("revision", sorted(PINNED))
+def test_kernels_of_no_built_in_release(revision: str, aiter_checkout: Path) -> None:
+    source = open_source(f"{aiter_checkout}@{revision}")
+    built_in = {blob for release in ("2025-11", "2026-06", "2026-08") for blob in reached(release)}
+    launched = reached(nearest_release(source).name, source)
+    own = [kernel for blob, kernel in launched.items() if blob in traits_table() and blob not in built_in]
+    assert len(own) >= 3
+    assert [line for kernel in own for line in disagreements(kernel, source, seed=3)] == []
+
+
+@pytest.mark.parametrize("blob", sorted(reached("2025-11"))[::6])
+def test_what_a_kernel_reads_of_its_arguments_is_seen_in_a_few_runs(blob: str) -> None:
+    """The table of the built-in releases was read from disassembly; a kernel of another revision's is measured so."""
+    kernel, source = reached("2025-11")[blob], installed_wheel()
+    device = CdnaDevice(source, record=True, explained=False)
+    calls = [(device, call) for call in fitting_calls(LaunchedKernel(kernel, source))[:5]]
+    seen, known = loaded(kernel, calls), kernarg_reads(blob)
+    passed = {kernarg.name for kernarg in calls[0][1].launched.kernargs}
+    assert seen.kernargs == known.kernargs & passed
+    assert seen.work_item == known.work_item
 
 
 def test_every_kernel_that_a_release_launches_was_measured() -> None:

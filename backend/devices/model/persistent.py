@@ -77,7 +77,7 @@ def stage1(call: Call, known: KernelTraits, done: PieceRows) -> Planes:
     """All accesses of the kernel except those of the KV pool's pages (see pages.py), with the item as source."""
     plan, launch = call.plan, call.launched
     assert plan is not None
-    items, heads = plan.work_items, launch.heads_in_kernel
+    items, heads = plan.work_items, launch.s_mqa if known.rows_of_s_mqa else launch.heads_in_kernel
     reads = reads_of(call)
     first, last = _read_words(reads.work_item)
     q_head = QK_HEAD_DIM * call.decode.q_dtype.itemsize

@@ -99,6 +99,7 @@ class KernelTraits:
     skipped. backward: see Backward.
     token_bytes: bytes of a token that are read. tile: KV positions that are fetched at a time; positions past the end of the
     work are clamped to page 0, which is fetched. ahead: a further tile is fetched always.
+    rows_of_s_mqa: of a persistent kernel: a query has as many packed rows as s_MQA says, not as q has heads.
     paging: see KernelPaging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
     Non-persistent kernels only: q_by_request, rows_by_request: rows of q read and rows written for request b begin at b *
     max_seqlen_q, not at qo_indptr[b]. q_by_stride: a row of q is as long as s_Q_Bs says, not as in the kernel's code.
@@ -136,6 +137,7 @@ class KernelTraits:
     reads_last_page_lens: bool = False
     reads_qo_indptr: bool = True
     low_words: str = ""
+    rows_of_s_mqa: bool = False
 
     def bytes_of_token(self, itemsize: int) -> int:
         """Bytes of a token that are read; a kernel that was never measured reads them all. itemsize: of the pool's elements."""
