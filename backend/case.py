@@ -88,7 +88,8 @@ class Case:
     """One batch of MLA decode, as a serving backend would meet it. What each field means stands in its row.
 
     kv_lens has one entry a request, at least one request, each in [0, MAX_KV_LEN]; query_lens as many, each in
-    [1, max_seqlen_q]; graph_batch is at least as large as the batch. The pool of KV pages ends with the last page held.
+    [0, max_seqlen_q] and not all of them 0; graph_batch is at least as large as the batch. The pool of KV pages ends with
+    the last page held.
     Raises UsageError for a value that is not allowed.
     """
 
@@ -112,7 +113,11 @@ class Case:
         shrunk=None,
     )
     query_lens: tuple[int, ...] | None = row(
-        None, "rows of each request where they differ (ragged)", word="rows", special=True, shrunk=None
+        None,
+        "rows of each request where they differ (ragged), 0 of one that has none in this step",
+        word="rows",
+        special=True,
+        shrunk=None,
     )
     page_size: int = row(
         1,
@@ -238,8 +243,9 @@ class Case:
         _require("kv_lens", self.kv_lens, batch >= 1, "one length a request, at least one request")
         _require("kv_lens", self.kv_lens, all(0 <= n <= MAX_KV_LEN for n in self.kv_lens), f"lengths in 0..{MAX_KV_LEN}")
         if self.query_lens is not None:
-            fits = len(self.query_lens) == batch and all(1 <= n <= self.max_seqlen_q for n in self.query_lens)
-            _require("query_lens", self.query_lens, fits, f"{batch} entries in 1..max_seqlen_q={self.max_seqlen_q}")
+            fits = len(self.query_lens) == batch and all(0 <= n <= self.max_seqlen_q for n in self.query_lens)
+            allowed = f"{batch} entries in 0..max_seqlen_q={self.max_seqlen_q}, not all of them 0"
+            _require("query_lens", self.query_lens, fits and any(self.query_lens), allowed)
         for name, limit in _BELOW:
             most = max(getattr(self, limit) - 1, 0)
             _require(name, getattr(self, name), getattr(self, name) <= most, f"0..{most}, with {limit} {getattr(self, limit)}")

@@ -82,7 +82,7 @@ def chosen_case(draw: Draw, tables: Tables) -> Case:
         num_head=heads,
         kv_lens=kv_lens,
         max_seqlen_q=rows,
-        query_lens=_query_lens(draw, rows, batch) if space.ragged_rows and rows > 1 else None,
+        query_lens=_query_lens(draw, space, rows, batch) if space.ragged_rows and rows > 1 else None,
         page_size=page_size,
         q_dtype=q_dtype,
         kv_dtype=kv_dtype,
@@ -227,12 +227,15 @@ def scattered(batch: int, main: int, other: int, salt: int) -> tuple[int, ...]:
 PATTERNS: tuple[Pattern, ...] = (all_equal, one_apart, ramp, two_blocks, alternating, scattered)
 
 
-def _query_lens(draw: Draw, rows: int, batch: int) -> tuple[int, ...] | None:
-    """Uniform rows, or rows between 1 and the most that differ between requests."""
+def _query_lens(draw: Draw, space: CaseSpace, rows: int, batch: int) -> tuple[int, ...] | None:
+    """Uniform rows, or rows between 1 and the most that differ between requests; of some none where a request may be empty."""
     salt = draw(32)
     if salt < 16:
         return None
-    return tuple(1 + (i * (2 * salt + 1) + salt) % rows for i in range(batch))
+    lens = tuple(1 + (i * (2 * salt + 1) + salt) % rows for i in range(batch))
+    if space.empty_requests and salt % 4 == 3:
+        lens = tuple(0 if (i + salt) % (2 + salt % 5) == 0 else n for i, n in enumerate(lens))
+    return lens if any(lens) else None
 
 
 def _max_batch(draw: Draw, space: CaseSpace, batch: int, graph_batch: int | None) -> int | None:

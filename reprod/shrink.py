@@ -310,7 +310,9 @@ PASSES: tuple[Callable[[Case], Iterator[Case]], ...] = (
 
 def _keep(case: Case, indices: list[int]) -> Case:
     query_lens = case.query_lens and tuple(case.query_lens[i] for i in indices)
-    return case.replace(kv_lens=tuple(case.kv_lens[i] for i in indices), query_lens=query_lens)
+    return case.replace(
+        kv_lens=tuple(case.kv_lens[i] for i in indices), query_lens=query_lens if any(query_lens or ()) else None
+    )
 
 
 def _with(values: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:

@@ -32,7 +32,8 @@ class ServedBounds:
     """Bounds of what a backend sends.
 
     heads: per rank. query_rows: rows a request, plain decode being 1. page_sizes: of the KV pool.
-    empty_requests: whether a request may hold no KV token. ragged_rows: whether rows may differ between requests.
+    empty_requests: whether a request may hold no KV token, or, where rows are ragged, have no row. ragged_rows: whether rows
+    may differ between requests.
     graphs: whether it replays captured graphs with padding. allocation: what its buffers are sized for.
     modes: metadata modes to force; (None,) where the backend decides.
     far_pools: whether the KV pool may pass 4 GiB, where the page addresses of most kernels wrap (aiter#4341): known of the

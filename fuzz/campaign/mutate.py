@@ -122,7 +122,8 @@ class Mutator:
         batch = len(lens)
         if fields["query_lens"] is not None:
             known = fields["query_lens"]
-            fields["query_lens"] = tuple(min(known[i % len(known)], rows) for i in range(batch)) if rows > 1 else None
+            fitted = tuple(min(known[i % len(known)], rows) for i in range(batch))
+            fields["query_lens"] = fitted if rows > 1 and any(fitted) else None
         keep_below(fields)
         if fields["num_cu"] not in COMPUTE_UNITS[fields["arch"]]:
             fields["num_cu"] = 0
@@ -240,7 +241,8 @@ class Mutator:
         if fields["query_lens"] is not None or rows == 1:
             fields["query_lens"] = None
             return
-        fields["query_lens"] = tuple(1 + int(random.random() * rows) for _ in fields["kv_lens"])
+        least = 0 if self.space.empty_requests else 1
+        fields["query_lens"] = tuple(int(least + random.random() * (rows + 1 - least)) for _ in fields["kv_lens"])
 
     def _pool(self, fields: Fields, random: Random, other: Draw) -> None:
         if fields["first_page"] or fields["page_order"] is not PageOrder.SEQUENTIAL:

@@ -30,12 +30,13 @@ NAMES = ["work_meta_data", "work_indptr", "work_info_set", "reduce_indptr", "red
 def indptr(*lengths):
     return torch.tensor([0, *lengths], device="cuda").cumsum(0).to(torch.int32)
 
-def planned(qo, kv, rows=1, buffers=None):
+def planned(qo, kv, rows=1, buffers=None, uniform=None):
     sizes = aiter.get_mla_metadata_info_v1(len(qo) - 1, rows, 16, dtypes.fp8, dtypes.fp8, is_sparse=False, fast_mode=True)
     buffers = buffers or [torch.empty(size, dtype=kind, device="cuda") for size, kind in sizes]
     last = torch.ones(len(qo) - 1, dtype=torch.int32, device="cuda")
     aiter.get_mla_metadata_v1(qo, kv, last, 16, 1, True, buffers[0], buffers[2], buffers[1], *buffers[3:], kv_granularity=16,
-                              max_seqlen_qo=rows, uni_seqlen_qo=rows, fast_mode=True, dtype_q=dtypes.fp8, dtype_kv=dtypes.fp8)
+                              max_seqlen_qo=rows, uni_seqlen_qo=uniform or rows, fast_mode=True, dtype_q=dtypes.fp8,
+                              dtype_kv=dtypes.fp8)
     return buffers
 
 def decode(qo, kv, buffers, o_type=torch.bfloat16, last=None, indices=None, **given):

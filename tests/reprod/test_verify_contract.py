@@ -13,7 +13,8 @@ from tests.reprod.contract_script import run
 
 
 def test_what_keeps_the_contract_is_silent(tmp_path: Path) -> None:
-    """Among it: a plan that is made again in the same buffers, and one that was copied; what AITER refuses runs nowhere."""
+    """Among it: a plan that is made again in the same buffers, and one that was copied; what AITER refuses runs nowhere; a
+    request without a row."""
     done = run(
         tmp_path,
         """
@@ -26,6 +27,8 @@ for copy, each in zip(copies[1:], buffers[1:]):
 copies[0].copy_(torch.tensor([copies[1].data_ptr(), copies[2].data_ptr()], dtype=torch.uint64))
 decode(two, kv, copies)
 refused(lambda: decode(two, kv, buffers, o_type=torch.float32))
+some, of_three = indptr(1, 0, 1), indptr(700, 300, 500)
+decode(some, of_three, planned(some, of_three, uniform=-1))
 """,
     )
     assert (done.code, done.findings) == (0, ()), done.output

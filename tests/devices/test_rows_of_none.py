@@ -1,0 +1,73 @@
+"""Requests that have no query row in a step: what comes of them, by model and machine code; drawn, mutated, made smaller."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from backend.aiter.codefiles import installed_wheel
+from backend.call import Call
+from backend.case import Case, MetadataMode
+from backend.devices.agreement import differences
+from backend.devices.cdna.device import CdnaDevice
+from backend.devices.model.device import ModelDevice
+from backend.errors import UsageError
+from backend.fate import Fate
+from backend.host import BuiltIn
+from backend.path import Path
+from fuzz.campaign.mutate import Mutator
+from fuzz.generate import chunk_cases
+from fuzz.space import space
+from fuzz.spec import Spec
+from reprod.script import script_text
+from reprod.shrink import measure, steps
+
+SOME = Case(16, (40, 20, 70, 5), 2, query_lens=(2, 0, 2, 1), release="2025-11", backend="direct", mode=MetadataMode.FAST)
+
+
+@pytest.mark.parametrize("mode", [MetadataMode.FAST, MetadataMode.GREEDY])
+@pytest.mark.parametrize("query_lens", [(2, 0, 2, 1), (0, 0, 2, 2), (2, 2, 0, 0), (0, 1, 0, 0)])
+def test_model_and_machine_see_the_same_of_them(mode: MetadataMode, query_lens: tuple[int, ...]) -> None:
+    host = BuiltIn(installed_wheel())
+    call = Path(host).call(SOME.replace(mode=mode, query_lens=query_lens, num_cu=8))
+    assert isinstance(call, Call)
+    assert call.decode.q_rows == sum(query_lens)
+    assert rows_sent(call) == query_lens
+    seen = CdnaDevice(installed_wheel(), record=True).observe(call)
+    assert differences(seen, ModelDevice(record=True).observe(call)) == []
+
+
+def rows_sent(call: Call) -> tuple[int, ...]:
+    """Rows of each request, by the tensor that AITER gets."""
+    starts = call.decode.qo_indptr.tolist()
+    return tuple(end - begin for begin, end in itertools.pairwise(starts))
+
+
+def test_their_numbers_are_attention() -> None:
+    device = CdnaDevice(installed_wheel(), numbers=True)
+    outcome = Path(BuiltIn(installed_wheel()), device).run(SOME.replace(query_lens=(2, 0, 2, 2)))  # others: entry F8
+    assert (outcome.fate, outcome.findings) == (Fate.CLEAN, ())
+
+
+def test_a_batch_without_any_row_is_no_case() -> None:
+    with pytest.raises(UsageError, match="not all of them 0"):
+        SOME.replace(query_lens=(0, 0, 0, 0))
+
+
+def test_they_are_drawn_mutated_and_made_smaller() -> None:
+    asked = space(Spec(backend="direct", query_rows=(2, 4)))
+    cases = chunk_cases(asked, 1, 0, 300)
+    assert any(case.query_lens is not None and 0 in case.query_lens for case in cases)
+    framework = chunk_cases(space(Spec(backend="vllm")), 1, 0, 300)
+    assert not any(case.query_lens is not None and 0 in case.query_lens for case in framework)
+    mutator, chance = Mutator(asked), random.Random(3)
+    assert any(0 in (mutator.mutate(case, lambda: SOME, chance).query_lens or ()) for case in cases)
+    tried = list(steps(SOME))
+    assert {case.query_lens for case in tried} >= {None, (2, 2, 1), (1, 0, 1, 1)}
+    assert all(measure(case) < measure(SOME) for case in tried)
+
+
+def test_the_script_hands_them_over() -> None:
+    assert "QUERY_LENS = [2, 0, 2, 1]" in script_text(Path().run(SOME), None)
