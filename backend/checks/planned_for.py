@@ -32,11 +32,10 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
     Element types are left out: backends tell the planner a type that q does not have, and where it matters the head widths
     differ, which is a finding of its own.
     """
-    for name, planned, used in (
-        ("qo_indptr", planning.qo_indptr, decode.qo_indptr),
-        ("kv_indptr", planning.kv_indptr, decode.kv_indptr),
-    ):
-        if planned is not used and not np.array_equal(_with_work(planned), _with_work(used)):
+    planned_work, work = (_with_work(each.qo_indptr, each.kv_indptr) for each in (planning, decode))
+    for name, planned, used in zip(("qo_indptr", "kv_indptr"), planned_work, work, strict=True):
+        if not np.array_equal(planned, used):
+            planned, used = getattr(planning, name), getattr(decode, name)
             yield PlannedOtherwise(name, f"planned with {name} {some(planned)}, decoded with {some(used)}")
     if planning.num_heads_per_head_k != decode.num_head:
         yield PlannedOtherwise("num_head", f"planned for {planning.num_heads_per_head_k} heads, decoded with {decode.num_head}")
@@ -58,10 +57,10 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
         yield PlannedOtherwise("uni_seqlen_qo", message)
 
 
-def _with_work(indptr: Int32Array) -> Int32Array:
-    """An indptr without the empty requests at its end, which a graph's tensors may have more of."""
-    filled = np.flatnonzero(np.diff(indptr))
-    return indptr[: int(filled[-1]) + 2] if len(filled) else indptr[:1]
+def _with_work(*indptrs: Int32Array) -> tuple[Int32Array, ...]:
+    """Indptrs without the requests at their end without q rows or KV tokens, of which a graph's tensors may have more."""
+    filled = np.flatnonzero(np.logical_and.reduce([np.diff(each)[: min(map(len, indptrs)) - 1] != 0 for each in indptrs]))
+    return tuple(each[: int(filled[-1]) + 2 if len(filled) else 1] for each in indptrs)
 
 
 def some(values: Int32Array) -> str:

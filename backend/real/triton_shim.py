@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 import types
@@ -46,11 +47,15 @@ class StrayAccess:
 
 @dataclass(slots=True)
 class KernelGuard:
-    """Watches the interpreter's accesses; `strays` fills up while kernels run."""
+    """Watches the interpreter's accesses; `strays` fills up while kernels run.
+
+    launched: is told of each launch how to do it again.
+    """
 
     allocations: Allocations
     strays: list[StrayAccess] = field(default_factory=list)
     kernel: str = ""
+    launched: Callable[[Callable[[], Any]], None] = lambda again: None
 
     def enter_kernel(self, name: str, tensors: list[torch.Tensor]) -> None:
         """A kernel starts on these tensors, whose allocations must be known."""
@@ -115,6 +120,7 @@ def interpreted(
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         guard.enter_kernel(self.fn.__name__, [a for a in (*args, *kwargs.values()) if isinstance(a, CudaTensor)])
+        guard.launched(functools.partial(call, self, *args, **kwargs))
         if self.fn.__code__.co_filename == measured:
             return saved["__call__"](self, *args, **kwargs)
         return _untraced(saved["__call__"], self, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Serving frameworks whose own backend file can be run, one row each, and which AITER each release of them is built with.
+"""Serving frameworks' own backend files that can be run, one row each, and which AITER each release of them is built with.
 
 The latter stands in pins.csv, a row a release, each with its source. Knows neither checkouts nor the frameworks' code nor how
 it is driven; a revision here is a name that a history of ROCm/aiter may or may not have.
@@ -7,14 +7,14 @@ it is driven; a revision here is a name that a history of ROCm/aiter may or may 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """One framework. name: of its package, and of its distribution on PyPI.
+    """One file of a framework. name: of its package, and of its distribution on PyPI.
 
     module: the file under test. backend_class: what that file must define. is_large_wheel: hundreds of megabytes of binaries
     around a few of Python: read by ranges where pip can. image: where its repository says what its image for ROCm is made of,
@@ -34,29 +34,41 @@ class Framework:
         """The file under test, from where the package is."""
         return self.module.replace(".", "/") + ".py"
 
+    def is_called(self, name: str) -> bool:
+        """Whether a person means this file: by its name, or by more of its path."""
+        return f"/{self.file}".endswith(f"/{name}")
 
-FRAMEWORKS = {
-    each.name: each
-    for each in (
-        Framework(
-            name="sglang",
-            module="sglang.srt.layers.attention.aiter_backend",
-            backend_class="AiterAttnBackend",
-            is_large_wheel=False,
-            image="docker/rocm.Dockerfile",
-            driver="backend.real.frameworks.sglang:SglangDriver",
-        ),
-        Framework(
-            name="vllm",
-            module="vllm.v1.attention.backends.mla.rocm_aiter_mla",
-            backend_class="AiterMLAImpl",
-            is_large_wheel=True,
-            image="docker/Dockerfile.rocm_base",
-            driver="backend.real.frameworks.vllm:VllmDriver",
-        ),
-    )
-}
-"""By name."""
+
+SGLANG = Framework(
+    name="sglang",
+    module="sglang.srt.layers.attention.aiter_backend",
+    backend_class="AiterAttnBackend",
+    is_large_wheel=False,
+    image="docker/rocm.Dockerfile",
+    driver="backend.real.frameworks.sglang:SglangDriver",
+)
+
+VLLM = Framework(
+    name="vllm",
+    module="vllm.v1.attention.backends.mla.rocm_aiter_mla",
+    backend_class="AiterMLAImpl",
+    is_large_wheel=True,
+    image="docker/Dockerfile.rocm_base",
+    driver="backend.real.frameworks.vllm:VllmDriver",
+)
+
+VLLM_SPARSE = replace(
+    VLLM,
+    module="vllm.v1.attention.backends.mla.rocm_aiter_mla_sparse",
+    backend_class="ROCMAiterMLASparseImpl",
+    driver="backend.real.frameworks.vllm_sparse:VllmSparseDriver",
+)
+
+TARGETS = (SGLANG, VLLM, VLLM_SPARSE)
+"""Every file that can be run, of each framework the usual one first."""
+
+FRAMEWORKS = {each.name: each for each in (SGLANG, VLLM)}
+"""The usual file of each, by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ def table(arguments: argparse.Namespace) -> Report:
     from backend.aiter.codefiles import open_source
     from backend.case import Arch
     from backend.devices.registry import open_device
+    from backend.real.frameworks.fetch import same_file_of
     from backend.real.frameworks.scenarios import HEADS, KV_DTYPES
     from backend.real.frameworks.session import SourceSession
     from backend.revision.revision import host_of
@@ -69,8 +70,9 @@ def table(arguments: argparse.Namespace) -> Report:
             asked = heads, arguments.kv_dtype or KV_DTYPES, host
             return [row for arch in archs for row in decide(session, device, arch, *asked)]
 
+    base = [same_file_of(arguments.base, arguments.source)] if arguments.base else []
     with announced(), ThreadPoolExecutor(2) as pool:
-        change, *base = pool.map(rows, [arguments.source, *([arguments.base] if arguments.base else [])])
+        change, *before = pool.map(rows, [arguments.source, *base])
     basis = host.warning() if code is not None else None
     about = [chosen.why, *([basis] if basis is not None else [])]
-    return report(arguments.source, change, base[0] if base else None, about, device.name)
+    return report(arguments.source, change, before[0] if before else None, about, device.name)

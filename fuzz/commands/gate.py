@@ -30,9 +30,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "gate",
         help="judge a backend change by its own source file",
         description="Runs the real attention backend of a source tree, wheel or release (sglang==X, vllm==X, PATH, "
-        "PATH@REVISION) on a GPU that isn't there: every decision of its constructor, eager steps, graphs, speculation, "
-        "then random lives until time is up. A rule of your own (rule.py[:name], module:name or rule.toml) is gated the "
-        "same way. Exits 1 for a memory fault that the base does not have.",
+        "PATH@REVISION; with :NAME.py another of its backend files) on a GPU that isn't there: every decision of its "
+        "constructor, eager steps, graphs, speculation, then random lives until time is up. A rule of your own "
+        "(rule.py[:name], module:name or rule.toml) is gated the same way. Exits 1 for a memory fault that the base does not "
+        "have.",
     )
     command.add_argument("source", metavar="SOURCE", help="the change")
     command.add_argument("--base", metavar="SOURCE", help="what it is compared with; only what the base lacks is blamed")
@@ -121,7 +122,7 @@ STOPPING = "stopping after the step at hand; once more stops at once"
 
 def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
     """source: what was given, or the file in the base's tree."""
-    from backend.real.frameworks.fetch import open_source
+    from backend.real.frameworks.fetch import open_source, same_file_of
     from backend.real.frameworks.session import gate_line
     from fuzz.gate.comment import comment
     from fuzz.gate.comparison import compared
@@ -134,7 +135,7 @@ def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
     known = Known()
     known.require_expected(arguments.expect)
     chosen = which_aiter(source, arguments.aiter)
-    before = None if arguments.base is None else Stack(arguments.base, chosen.aiter, chosen.release)
+    before = None if arguments.base is None else Stack(same_file_of(arguments.base, source), chosen.aiter, chosen.release)
     stack = Stack(source, chosen.aiter, chosen.release)
     if arguments.only is not None:
         return _again(arguments, stack)
@@ -256,14 +257,17 @@ def tell(made: Report, arguments: argparse.Namespace) -> int:
 
 def _is_policy(source: str) -> bool:
     """Whether the source is a rule: a registered backend, module:name, a .toml table, or a .py file that is no backend's."""
+    from backend.real.frameworks.fetch import named_file
     from backend.serving.backends import BACKENDS
-    from backend.serving.frameworks import FRAMEWORKS
+    from backend.serving.frameworks import TARGETS
 
+    if named_file(source)[1]:
+        return False
     path = source.partition(":")[0]
     if source in BACKENDS or path.endswith(".toml"):
         return True
     if path.endswith(".py"):
-        return Path(path).name not in {Path(framework.file).name for framework in FRAMEWORKS.values()}
+        return Path(path).name not in {Path(target.file).name for target in TARGETS}
     return ":" in source and not Path(source).exists()
 
 

@@ -80,6 +80,7 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
         yield _several_backends(one, heads, release)
     yield from _several_types(tensors, heads, release)
     for one in tensors:
+        yield from _lists(one, heads, release)
         yield _alike(one, heads, release)
         yield _context_parallel(one, heads, release)
         for switches in SWITCHES:
@@ -187,6 +188,29 @@ def _several_types(tensors: Sequence[Tensors], heads: Sequence[int], release: st
             )
             name = f"backends of two types, {first}, {second} heads, {one.arch} {one.q_dtype}/{one.kv_dtype} {other.kv_dtype}"
             yield Scenario(name, configs, steps, arch=one.arch, release=release)
+
+
+TOPK = 2048
+"""Tokens that a row of sparse attention attends to at most (backend/real/frameworks); requests around it in length."""
+
+
+def _lists(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    """Requests of one token less than a list, of as many and of one more, decoded, verified, and as prompts behind a prefix."""
+    num_head = min(heads, key=lambda each: abs(each - 32))
+    around = (1, TOPK - 1, TOPK, TOPK + 1)
+    for draft_tokens in (None, 2):
+        kind, lens = (StepKind.DECODE, around) if draft_tokens is None else (StepKind.TARGET_VERIFY, around[1:])
+        plain = dataclasses.replace(_config(tensors, num_head, draft_tokens), page_size=16, graph_batches=(1, 4))
+        steps = Step(kind, lens), Step(kind, lens[1:], graph=True), Step(kind, (9,), graph=True)
+        name = _name(f"{kind.value} around a list of {TOPK}", tensors, num_head)
+        yield Scenario(name, (plain,), steps, arch=tensors.arch, release=release)
+    prompts = (
+        Step(StepKind.PREFILL, (TOPK + 30, 33, 1), query_lens=(10, 3, 1)),
+        Step(StepKind.PREFILL, (TOPK + 1, TOPK + 30), query_lens=(2, 3)),
+    )
+    name = _name(f"prefill around a list of {TOPK}", tensors, num_head)
+    config = dataclasses.replace(_config(tensors, num_head, None), page_size=16, graph_batches=())
+    yield Scenario(name, (config,), prompts, arch=tensors.arch, release=release)
 
 
 ALIKE = ((400, 17, 33), (400, 33, 17), (400, 40, 10), (17, 400, 33), (400, 17, 33))

@@ -13,6 +13,7 @@ from backend.aiter.planners.launched import launched_plan
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode, OutputType
 from backend.checks.coverage import check_coverage
+from backend.checks.planned_for import differences
 from backend.decision import Decision
 from backend.fate import Fate
 from backend.findings import FindingKind, Party
@@ -65,6 +66,18 @@ def test_what_only_pads_an_indptr_is_no_other_call(queries: int) -> None:
 
     case = BASE.replace(max_seqlen_q=queries)
     assert FindingKind.PLAN_MISMATCH not in {f.kind for f in judge(planned_as(padded, case), Path().device).findings}
+
+
+def test_rows_without_tokens_at_the_end_need_no_plan() -> None:
+    """Padding of a graph in which each row is a request: the real ones are planned, all are launched; tokens need a plan."""
+    padded = decided(BASE.replace(kv_lens=(*BASE.kv_lens, 0)))
+    assert padded.planning is not None
+    shorter = dataclasses.replace(
+        padded.planning, **{name: getattr(padded.planning, name)[:-1] for name in ("qo_indptr", "kv_indptr")}
+    )
+    assert not list(differences(shorter, padded.decode))
+    with_tokens = dataclasses.replace(padded.decode, kv_indptr=indptr(*BASE.kv_lens, 1))
+    assert [each.subject for each in differences(shorter, with_tokens)] == ["qo_indptr", "kv_indptr"]
 
 
 def launched_with(made: Call, edit: Callable[[dict[str, np.ndarray]], None]) -> Call:

@@ -7,6 +7,7 @@ Nothing is installed, nothing of it is imported.
   PATH                         a folder with the package in it (a checkout, its `python` folder, an unpacked wheel), a .whl,
                                or the backend file itself inside such a folder
   PATH@REVISION                a revision of a git repository, bare or not
+  ANY OF THESE:NAME.py         the same, another of its backend files under test (sglang==0.5.23:dsa_backend.py)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from backend.errors import CannotRunError, UsageError
 from backend.git import path_and_revision
 from backend.real.python.slicing import IndexedTree
 from backend.real.python.trees import FolderTree, GitTree, ModuleSource, Tree, WheelTree, module_source
-from backend.serving.frameworks import FRAMEWORKS, Framework
+from backend.serving.frameworks import FRAMEWORKS, TARGETS, Framework
 
 FETCH_SECONDS = 600
 """A wheel of 400 MB over a slow line takes minutes; longer than this is a line that hangs."""
@@ -89,42 +90,70 @@ def lies_alone(given: str) -> bool:
     file = Path(given)
     if file.suffix != ".py" or not file.is_file():
         return False
+    return _defined_in(file) is not None and _package_of(file.resolve()) is None
+
+
+def _defined_in(file: Path) -> Framework | None:
+    """Whose backend file it is, by the class that it defines."""
     text = file.read_text(encoding="utf-8", errors="replace")
-    classes = [framework.backend_class for framework in FRAMEWORKS.values()]
-    if not any(re.search(rf"^class {name}\b", text, re.MULTILINE) for name in classes):
-        return False
-    return _package_of(file.resolve()) is None
+    return next((each for each in TARGETS if re.search(rf"^class {each.backend_class}\b", text, re.MULTILINE)), None)
 
 
-def _in_a_lent_tree(given: str, file: Path, tree: BackendSource) -> BackendSource:
+def _in_a_lent_tree(given: str, file: Path, tree: str) -> BackendSource:
     """The file in the place of the one that the tree has."""
-    if not re.search(rf"^class {tree.framework.backend_class}\b", text := file.read_text(encoding="utf-8"), re.MULTILINE):
-        raise CannotRunError(f"{given}: {file} has no class {tree.framework.backend_class}, and is no file of that framework")
-    return dataclasses.replace(with_text(tree, text), given=given)
+    place, asked = named_file(tree)
+    defined = _defined_in(file)
+    lender = open_source(tree if asked or defined is None else f"{place}:{defined.file}")
+    if defined is not lender.framework:
+        raise CannotRunError(f"{given}: {file} has no class {lender.framework.backend_class}, and is no file of that framework")
+    return dataclasses.replace(with_text(lender, file.read_text(encoding="utf-8")), given=given)
+
+
+def named_file(given: str) -> tuple[str, str]:
+    """SOURCE[:NAME.py] in its two parts, "" for no name. What is there is a path, whatever characters it has.
+
+    UsageError where no backend file that can be run is called so.
+    """
+    place, colon, name = given.rpartition(":")
+    if not colon or not name.endswith(".py") or Path(given).exists():
+        return given, ""
+    if not any(target.is_called(name) for target in TARGETS):
+        raise UsageError.not_allowed("file of a backend", name, ", ".join(target.file for target in TARGETS))
+    return place, name
+
+
+def same_file_of(base: str, change: str) -> str:
+    """The base with the file of the change under test, where it names none of its own."""
+    framework = open_source(change).framework
+    return base if named_file(base)[1] or framework in FRAMEWORKS.values() else f"{base}:{framework.file}"
 
 
 def open_source(given: str) -> BackendSource:
     """Open what a person named; UsageError for a form that is not understood, CannotRunError for what is not to be had."""
     file, lent, tree = given.partition(LENT)
     if lent:
-        return _in_a_lent_tree(given, Path(file), open_source(tree))
-    pinned = re.fullmatch(r"([A-Za-z0-9_-]+)==([A-Za-z0-9.+!_-]+)", given)
+        return _in_a_lent_tree(given, Path(file), tree)
+    place, name = named_file(given)
+    pinned = re.fullmatch(r"([A-Za-z0-9_-]+)==([A-Za-z0-9.+!_-]+)", place)
     if pinned is not None:
         framework, version = FRAMEWORKS.get(pinned[1].lower()), pinned[2]
         if framework is None:
             raise UsageError.not_allowed("source", given, " or ".join(f"{name}==VERSION" for name in FRAMEWORKS))
-        return _with_target(given, framework, WheelTree(fetched_wheel(framework, version)))
-    path, revision = path_and_revision(given)
+        asked = next((target for target in TARGETS if target.name == framework.name and target.is_called(name)), None)
+        if name and asked is None:
+            raise UsageError.not_allowed(f"file of {framework.name}", name, _files(framework.name))
+        return _with_target(given, asked if asked is not None else framework, WheelTree(fetched_wheel(framework, version)))
+    path, revision = path_and_revision(place)
     where = Path(path)
     if not where.exists():
         raise UsageError(f"{given}: no such file or folder; give a checkout, a wheel, PATH@REVISION or sglang==VERSION")
     if revision:
-        return _in_one_of(given, [GitTree(where, revision, prefix) for prefix in PREFIXES])
+        return _in_one_of(given, [GitTree(where, revision, prefix) for prefix in PREFIXES], name)
     if where.suffix == ".whl":
-        return _in_one_of(given, [WheelTree(where)])
+        return _in_one_of(given, [WheelTree(where)], name)
     if where.is_file():
         return _single_file(given, where.resolve())
-    return _in_one_of(given, [FolderTree(where / prefix) for prefix in PREFIXES])
+    return _in_one_of(given, [FolderTree(where / prefix) for prefix in PREFIXES], name)
 
 
 def with_text(source: BackendSource, text: str, filename: str | None = None) -> BackendSource:
@@ -176,12 +205,18 @@ def _whole_wheel(framework: str, version: str, scratch: Path) -> Path:
     return arrived[0]
 
 
-def _in_one_of(given: str, trees: list[Tree]) -> BackendSource:
+def _files(framework: str) -> str:
+    return ", ".join(target.file for target in TARGETS if target.name == framework)
+
+
+def _in_one_of(given: str, trees: list[Tree], name: str) -> BackendSource:
+    """name: of the file under test, "" for the usual one."""
+    asked = [target for target in TARGETS if target.is_called(name)] if name else list(FRAMEWORKS.values())
     for tree in trees:
-        for framework in FRAMEWORKS.values():
+        for framework in asked:
             if module_source(tree, framework.module) is not None:
                 return _with_target(given, framework, tree)
-    wanted = " or ".join(framework.file for framework in FRAMEWORKS.values())
+    wanted = " or ".join(framework.file for framework in asked)
     raise UsageError(f"{given}: holds no {wanted}; give the folder that has the package in it, or its checkout")
 
 
@@ -194,7 +229,7 @@ def _with_target(given: str, framework: Framework, tree: Tree) -> BackendSource:
 
 def _package_of(file: Path) -> tuple[Framework, Path] | None:
     """The framework whose backend file it is where it lies, and the folder with the package in it."""
-    for framework in FRAMEWORKS.values():
+    for framework in TARGETS:
         parts = framework.module.split(".")
         if file.name == f"{parts[-1]}.py" and len(file.parents) >= len(parts):
             root = file.parents[len(parts) - 1]
@@ -208,5 +243,5 @@ def _single_file(given: str, file: Path) -> BackendSource:
     if (found := _package_of(file)) is not None:
         framework, root = found
         return _with_target(given, framework, FolderTree(root))
-    names = ", ".join(framework.file for framework in FRAMEWORKS.values())
+    names = ", ".join(framework.file for framework in TARGETS)
     raise UsageError(f"{given}: does not lie in its package ({names}); give the whole tree, or put the file into one")

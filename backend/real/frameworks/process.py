@@ -55,6 +55,10 @@ Absent unless the tree in use has them; of what is built in, the release that ha
 """
 
 
+CapturedOperation = OpCall | Callable[[], Any]
+"""A call into AITER, or how to launch one of the framework's own Triton kernels again."""
+
+
 @dataclass(slots=True)
 class OperationLog:
     """Handlers in front of handlers: while a graph is captured, operations are kept, so that a replay does them again.
@@ -65,7 +69,7 @@ class OperationLog:
 
     inner: Handlers
     file: str = ""
-    captured: list[OpCall] | None = None
+    captured: list[CapturedOperation] | None = None
     splits: int | None = None
     by_arguments: list[tuple[str, tuple[ArgumentFault, ...], SourceLine | None]] = field(default_factory=list)
 
@@ -88,12 +92,20 @@ class OperationLog:
             return result_of(call)
         return self.inner.handle(call)
 
-    def replay(self, call: OpCall) -> None:
+    def launched(self, again: Callable[[], Any]) -> None:
+        """A Triton kernel was launched: kept while capturing."""
+        if self.captured is not None:
+            self.captured.append(again)
+
+    def replay(self, call: CapturedOperation) -> None:
         """Do a captured operation again: its kernel has the address of what it was given, not the end that a view of it had."""
+        if not isinstance(call, OpCall):
+            call()
+            return
         self.do(dataclasses.replace(call, arguments=as_addresses(call.arguments)) if is_checked(call) else call)
 
     @contextlib.contextmanager
-    def capture(self) -> Iterator[list[OpCall]]:
+    def capture(self) -> Iterator[list[CapturedOperation]]:
         """Collect the operations done inside."""
         self.captured = []
         try:
@@ -137,6 +149,7 @@ def process(
         stack.enter_context(_environment(environment))
         gpu = stack.enter_context(VirtualGpu(facts))
         guard = stack.enter_context(interpreted(gpu.allocations, measured=source.target.filename))
+        guard.launched = log.launched
         watcher = CallWatcher(gpu.allocations, source.target.filename, lambda: log.splits)
         absent = frozenset(name for name in OPTIONAL_MODULES if not _has(aiter, name))
         stand_in = [name for name in SIGNATURES if name != REDUCE or aiter.tree is None]
@@ -235,7 +248,7 @@ class CapturedGraph:
 
     batch: int
     decodes: list[DecodeSeen]
-    operations: list[OpCall] = field(default_factory=list)
+    operations: list[CapturedOperation] = field(default_factory=list)
 
 
 @contextlib.contextmanager

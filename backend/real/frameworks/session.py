@@ -16,12 +16,12 @@ from backend.child.service import Child
 from backend.child.tree import Limits
 from backend.errors import CannotRunError
 from backend.git import folders_of
-from backend.real.frameworks.fetch import BackendSource, cache_folder, from_here, open_source, with_text
+from backend.real.frameworks.fetch import BackendSource, cache_folder, from_here, named_file, open_source, with_text
 from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, Scenario
 from backend.real.noted_call import SourceLine
 from backend.real.python.slicing import parse
-from backend.serving.frameworks import FRAMEWORKS
+from backend.serving.frameworks import TARGETS
 
 WORKER = "backend.real.frameworks.worker:ScenarioWorker"
 
@@ -98,9 +98,10 @@ class SourceSession:
 
 def _readable(source: str, aiter: str | None) -> tuple[Path, ...]:
     """What a child that runs the source must see."""
+    source = named_file(source)[0]
     found = [cache_folder(), *(() if aiter is None else folders_of(aiter)), *folders_of(source)]
     file = Path(source).resolve()
-    known = {each.module.partition(".")[0] for each in FRAMEWORKS.values()}
+    known = {each.module.partition(".")[0] for each in TARGETS}
     if file.is_file():
         packages = [folder.parent for folder in file.parents if folder.name in known]
         found.append(packages[-1] if packages else file.parent)

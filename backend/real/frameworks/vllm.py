@@ -33,10 +33,6 @@ from backend.real.observe import DecodeSeen, words_read
 from backend.real.python.modules import Root
 from backend.real.python.poison import Declared
 
-BUILDER_CLASS = "AiterMLAMetadataBuilder"
-IMPL_CLASS = "AiterMLAImpl"
-BACKEND_CLASS = "AiterMLABackend"
-
 KINDS = (StepKind.DECODE, StepKind.TARGET_VERIFY, StepKind.PREFILL)
 
 PROMPTS = "vllm.v1.attention.backends.mla.prefill.aiter_flash_attn"
@@ -50,6 +46,14 @@ class VllmDriver:
         self.source = source
         self.aiter = aiter
 
+    def state(self, scenario: Scenario) -> VllmState:
+        """What stands for the rest of vLLM; raises NoSuchStepError for a scenario that the file has no part in."""
+        return VllmState(scenario)
+
+    def life(self, running: Process, scenario: Scenario, state: VllmState) -> VllmRun:
+        """A scenario in the process that was started for it."""
+        return VllmRun(running, scenario, state)
+
     def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
         """Run a scenario in a fresh process; `environment`: VLLM_ and AITER_ variables to set."""
         if any(config.kv_heads is not None for config in scenario.backends):
@@ -62,13 +66,13 @@ class VllmDriver:
         if any(step.kind is StepKind.PREFILL for step in scenario.steps) and self.source.tree.index(PROMPTS) is None:
             raise NoSuchStepError(f"prompts of this vLLM are not driven: it has no {PROMPTS}; leave prefill out")
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
-        state = VllmState(scenario)
+        state = self.state(scenario)
         wanted = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MLA": "1", **(environment or {})}
         with (
             process(self.source, self.aiter, device, handlers, state.fakes(), wanted, _other_roots()) as running,
             _operators(),
         ):
-            return _Run(running, scenario, state).everything()
+            return self.life(running, scenario, state).everything()
 
 
 def _other_roots() -> list[Root]:
@@ -128,8 +132,13 @@ class _Decompression:
         return torch.empty((rows.shape[0], self._width), dtype=torch.bfloat16, device="cuda"), None
 
 
-class _Run:
-    """One scenario in one process."""
+class VllmRun:
+    """One scenario in one process. What other files of vLLM's do otherwise is a method of its own."""
+
+    builder_class = "AiterMLAMetadataBuilder"
+    impl_class = "AiterMLAImpl"
+    backend_class = "AiterMLABackend"
+    is_sparse = False
 
     def __init__(self, running: Process, scenario: Scenario, state: VllmState) -> None:
         self.running = running
@@ -164,8 +173,8 @@ class _Run:
 
     def _build(self, config: BackendConfig) -> BuiltBackend:
         names = self.running.module._names
-        self._select(names.get(BACKEND_CLASS), config)
-        for needed in (BUILDER_CLASS, IMPL_CLASS):
+        self._select(names.get(self.backend_class), config)
+        for needed in (self.builder_class, self.impl_class):
             if needed not in names:
                 raise CannotRunError(f"{self.running.source.target.filename}: has no class {needed}")
         vllm_config = self.state.vllm_config()
@@ -189,19 +198,24 @@ class _Run:
             attention.prefill_backend = self._prompts(config, vllm_config)
         if config.context_parallel > 1:
             attention.dcp_manager = self.running.module.MLADCPManager()
-        builder = call_by_name(names[BUILDER_CLASS], known, f"{BUILDER_CLASS}.__init__")
-        impl = names[IMPL_CLASS](**self._impl_arguments(config))
+        impl = attention.impl = names[self.impl_class](**self._impl_arguments(config))
+        builder = call_by_name(names[self.builder_class], known, f"{self.builder_class}.__init__")
         if config.context_parallel > 1 and not impl.can_return_lse_for_decode:
-            raise NoSuchStepError(f"{IMPL_CLASS} of this vLLM serves no context-parallel ranks; leave context_parallel out")
+            raise NoSuchStepError(
+                f"{self.impl_class} of this vLLM serves no context-parallel ranks; leave context_parallel out"
+            )
         impl.dcp_world_size = config.context_parallel
         stride = -(-self.state.context // config.page_size) * config.page_size
         rows = max(config.max_requests, config.max_batch)
         blocks = (rows + 1) * stride // config.page_size
         cache = torch.empty((blocks, config.page_size, QK_HEAD_DIM), dtype=self.state.dtype(config.kv_dtype), device="cuda")
-        one = torch.ones(1, dtype=torch.float32, device="cuda")
-        layer = Declared("layer", _q_scale=one, _k_scale=one, _v_scale=one, _q_scale_float=1.0, _k_scale_float=1.0)
+        layer = Declared("layer", **self._layer_attributes(config))
         table = stride * (1 + np.arange(rows, dtype=np.int64)[:, None]) + np.arange(stride)
         return BuiltBackend(builder, impl, layer, cache, table)
+
+    def _layer_attributes(self, config: BackendConfig) -> dict[str, Any]:
+        one = torch.ones(1, dtype=torch.float32, device="cuda")
+        return {"_q_scale": one, "_k_scale": one, "_v_scale": one, "_q_scale_float": 1.0, "_k_scale_float": 1.0}
 
     def _select(self, backend: Any, config: BackendConfig) -> None:
         """As vLLM takes a backend that is asked for by name: its class says why it does not serve a configuration."""
@@ -213,12 +227,13 @@ class _Run:
             "kv_cache_dtype": "fp8" if config.kv_dtype is DType.FP8 else "auto",
             "block_size": config.page_size,
             "use_mla": True,
-            **dict.fromkeys(("has_sink", "use_sparse", "use_mm_prefix", "use_per_head_quant_scales"), False),
+            **dict.fromkeys(("has_sink", "use_mm_prefix", "use_per_head_quant_scales"), False),
+            "use_sparse": self.is_sparse,
             "device_capability": self.running.module.current_platform.get_device_capability(),
             "attn_type": "decoder",
             "use_dcp": config.context_parallel > 1,
         }
-        reasons = call_by_name(backend.validate_configuration, known, f"{BACKEND_CLASS}.validate_configuration")
+        reasons = call_by_name(backend.validate_configuration, known, f"{self.backend_class}.validate_configuration")
         if reasons:
             raise NotSelectedError(f"{backend.get_name()} is not valid for this configuration: {', '.join(reasons)}")
 
@@ -313,13 +328,19 @@ class _Run:
             longest=max(kv_lens),
         )
         metadata = built.builder.build(0, common)
-        decoded, tokens = metadata.num_decodes, metadata.num_decode_tokens
+        decoded = self._absorbed(metadata, len(rows))
+        tokens = sum(rows[:decoded])
         if decoded:
             self._forward(which, metadata, tokens)
         if decoded < len(rows):
             self._forward_prompts(which, metadata, sum(rows) - tokens)
         decodes = self.recorder.taken()
         self._record(at, which, Phase.EAGER, step.kind, decodes, kv_lens[:decoded], rows[:decoded], 0)
+
+    def _absorbed(self, metadata: Any, requests: int) -> int:
+        """Requests, the first of a batch, that go through the latent cache as decode does; the others' keys are expanded."""
+        decodes: int = metadata.num_decodes
+        return decodes
 
     def _forward_prompts(self, which: int, metadata: Any, tokens: int) -> None:
         config, built = self.scenario.backends[which], self.backends[which]
@@ -374,10 +395,15 @@ class _Run:
 
     def _forward(self, which: int, metadata: Any, tokens: int) -> None:
         config, built = self.scenario.backends[which], self.backends[which]
-        q = torch.empty((tokens, config.decoded_heads, QK_HEAD_DIM), dtype=self.state.dtype(config.q_dtype), device="cuda")
+        q = self._queries(config, tokens)
         known = {"q": q, "kv_c_and_k_pe_cache": built.kv_cache, "attn_metadata": metadata, "layer": built.layer}
-        name = first_method(built.impl, ("forward_mqa", "_forward_decode"), IMPL_CLASS)
-        call_by_name(getattr(built.impl, name), known, f"{IMPL_CLASS}.{name}")
+        name = first_method(built.impl, ("forward_mqa", "_forward_decode"), self.impl_class)
+        call_by_name(getattr(built.impl, name), known, f"{self.impl_class}.{name}")
+
+    def _queries(self, config: BackendConfig, tokens: int) -> Any:
+        """q of a decode, as the layer hands it over."""
+        shape = tokens, config.decoded_heads, QK_HEAD_DIM
+        return torch.empty(shape, dtype=self.state.dtype(config.q_dtype), device="cuda")
 
     def _graph_common(self, which: int, kind: StepKind, batch: int, longest: int) -> Any:
         inputs, each = self.graphs[which, kind], self._rows_a_request(which, kind)

@@ -68,6 +68,7 @@ class VllmState:
             num_compute_units=lambda device_id=0: num_cu,
             dispatch_key="CUDA",
             device_type="cuda",
+            is_device_capability_family=lambda capability, device_id=0: capability // 10 == 9,
             get_device_capability=lambda device_id=0: SimpleNamespace(major=9, minor=5 if is_gfx950 else 4),
         )
         return {

@@ -74,13 +74,17 @@ def _own_lines(code: CodeType, functions: list[FunctionLines]) -> set[int]:
 
 
 def _calls(tree: ast.Module, package: str) -> Iterator[PackageCall]:
-    """Calls of names that are imported from the package, of attributes of its modules, and of attributes that hold such a
-    name or are called like one (`self.decode = decode`, `operators.decode(...)`)."""
+    """Calls of names that are imported from the package, of attributes of its modules, of what a module named after it offers
+    (`from vllm._aiter_ops import operators`), and of attributes that hold such a name or are called like one (`self.decode =
+    decode`, `operators.decode(...)`)."""
     names: dict[str, str] = {}
     modules: set[str] = set()
+    offering: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and _is_below(node.module or "", package) and not node.level:
             names |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").endswith(f".{_OFFERS.format(package)}"):
+            offering |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
             modules |= {alias.asname or package for alias in node.names if _is_below(alias.name, package)}
     held = {name: name for name in names.values()}
@@ -95,6 +99,17 @@ def _calls(tree: ast.Module, package: str) -> Iterator[PackageCall]:
             yield PackageCall(node.lineno, names[called.id])
         elif isinstance(called, ast.Attribute) and (_root(called) in modules or called.attr in held):
             yield PackageCall(node.lineno, held.get(called.attr, called.attr))
+        elif isinstance(called, ast.Attribute) and _root(called) in offering and not _asks(called.attr):
+            yield PackageCall(node.lineno, called.attr)
+
+
+_OFFERS = "_{}_ops"
+"""Name of vLLM's module in front of the package."""
+
+
+def _asks(name: str) -> bool:
+    """Whether a function says what there is, and runs nothing of the package (is_enabled, mla_decode_supports_...)."""
+    return name.startswith("is_") or "_supports_" in name
 
 
 def _is_below(module: str, package: str) -> bool:

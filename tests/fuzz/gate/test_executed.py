@@ -78,6 +78,18 @@ def test_calls_by_an_attribute_count_where_it_holds_a_name_of_the_package_or_is_
     assert [(each.name, each.line) for each in found.calls] == [("prefill", 9), ("reduce", 10)]
 
 
+def test_calls_of_a_module_in_front_of_the_package_count_but_not_its_questions() -> None:
+    text = textwrap.dedent("""\
+        from vllm._aiter_ops import rocm_aiter_ops as operators
+        from vllm._custom_ops import others
+
+        if operators.is_enabled() and operators.mla_decode_supports_qlen(2):
+            operators.mla_decode_fwd_lse(1)
+            others.quantise(2)
+        """)
+    assert [(each.name, each.line) for each in outline(source(text), "aiter").calls] == [("mla_decode_fwd_lse", 5)]
+
+
 def test_lines_functions_and_calls_of_a_file_that_ran_in_part() -> None:
     found = ran(BASE, "run(True)")
     assert [(each.name, each.line) for each in found.outline.calls] == [("mla_decode_fwd", 6), ("other", 9), ("plan", 14)]
