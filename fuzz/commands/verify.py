@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backend.case import Arch
 from backend.errors import UsageError
@@ -37,9 +37,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--arch", type=read_arch, metavar="A", help="gfx950 (MI355X), gfx942 (MI300X); the script's WANTED_ARCH, else gfx950"
     )
     add_aiter(command)
-    command.add_argument("--release", metavar="R", help="AITER release without a checkout: 2025-11, 2026-06 (default), 2026-08")
     command.add_argument(
-        "--num-cu", type=number("--num-cu", 1), default=0, metavar="N", help="compute units (all of the GPU's)"
+        "--release",
+        metavar="R",
+        help="AITER release without a checkout: 2025-11, 2026-06, 2026-08; the script's AITER_COMMIT, else 2026-06",
+    )
+    command.add_argument(
+        "--num-cu",
+        type=number("--num-cu", 1),
+        default=0,
+        metavar="N",
+        help="compute units (the script's NUM_CU, else all of the GPU's)",
     )
     command.add_argument(
         "--node", type=number("--node", 0), default=1, metavar="N", help="of the first GPU in fault messages (1)"
@@ -78,18 +86,39 @@ def _split_at_dashes(command: argparse.ArgumentParser) -> None:
     command.parse_known_args = parse_known_args  # type: ignore[method-assign, assignment]
 
 
-def wanted_arch(script: Path) -> Arch:
-    """The GPU that a script of ours is for, by its constant; MI355X for any other text."""
-    if not script.is_file():  # said where the script is run; a pipe would be waited for
-        return Arch.GFX950
+class Stated(NamedTuple):
+    """What a script of ours says by its constants that it is for. release: the built-in one of its AITER; None: it is none.
+
+    Any other text is for all of an MI355X, and names no AITER. num_cu: 0 for all of the GPU's.
+    """
+
+    arch: Arch = Arch.GFX950
+    num_cu: int = 0
+    release: str | None = None
+
+
+def stated(script: Path) -> Stated:
+    """By the first 64 KiB of a script; what is no file, or cannot be read, is said where the script is run."""
+    from backend.aiter.release import release
+    from backend.case import RELEASES
+
+    if not script.is_file():  # a pipe would be waited for
+        return Stated()
     try:
         with script.open("rb") as file:
             head = file.read(_HEAD).decode("utf-8", "replace")
     except OSError:
-        return Arch.GFX950
-    found = re.search(r"^WANTED_ARCH = \"(\w+)\"", head, re.MULTILINE)
-    return next((arch for arch in Arch if found is not None and arch.value == found[1]), Arch.GFX950)
+        return Stated()
+    said = dict(re.findall(r"^(WANTED_ARCH|NUM_CU|AITER_COMMIT) = \"?(\w+)", head, re.MULTILINE))
+    arch = next((arch for arch in Arch if arch.value == said.get("WANTED_ARCH")), Arch.GFX950)
+    num_cu = said.get("NUM_CU", "0")
+    commit = said.get("AITER_COMMIT", "")
+    named = next((name for name in RELEASES if len(commit) >= _DIGITS and release(name).commit.startswith(commit)), None)
+    return Stated(arch, int(num_cu) if num_cu.isdecimal() else 0, named)
 
+
+_DIGITS = 12
+"""Of a commit, as scripts of ours name one."""
 
 _HEAD = 1 << 16
 
@@ -106,8 +135,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.aiter is not None and arguments.release is not None:
         raise UsageError("verify: --aiter is a revision and --release a built-in one; give one of them")
     script = arguments.script / SCRIPT if arguments.script.is_dir() else arguments.script
-    arch = arguments.arch or wanted_arch(script)
-    options = Options(arch, arguments.aiter, arguments.release, arguments.num_cu, arguments.node)
+    said = stated(script)
+    release = arguments.release or (said.release if arguments.aiter is None else None)
+    arch = arguments.arch or said.arch
+    num_cu = arguments.num_cu or (said.num_cu if arch is said.arch else 0)
+    options = Options(arch, arguments.aiter, release, num_cu, arguments.node)
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * MIB)
     say_what_the_fence_lacks()
     with Interruption() as interruption:

@@ -15,6 +15,7 @@ from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.real.script.messages import HardwareAbort, Options, ScriptReport, SeenFinding
 from fuzz.cli import main
+from fuzz.commands.verify import Stated, stated
 from reprod.fix import fix_of
 from reprod.folder import SCRIPT
 from reprod.script import script_text
@@ -262,6 +263,26 @@ def test_no_script_and_no_checkout(tmp_path: Path) -> None:
     script = written(tmp_path, "")
     with pytest.raises(UsageError):
         run(script, options=Options(Arch.GFX950, aiter=f"{tmp_path}/absent@main"))
+
+
+def test_a_finding_is_verified_with_the_gpu_and_the_aiter_that_it_names(
+    outcome: Outcome, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a script does not name stays as the help says, and a flag comes first."""
+    newer = CasePath().run(FOUNDING.replace(release="2026-08", arch=Arch.GFX942, num_cu=80))
+    assert stated(written(tmp_path, script_text(newer, None))) == Stated(Arch.GFX942, 80, "2026-08")
+    assert stated(written(tmp_path, script_text(outcome, None))) == Stated(Arch.GFX950, 256, "2026-06")
+    for text in ("", 'AITER_COMMIT = ""\nNUM_CU = many\nWANTED_ARCH = "gfx90a"\n', 'AITER_COMMIT = "ffffffffffff"\n'):
+        assert stated(written(tmp_path, text)) == Stated()
+    named = 'WANTED_ARCH = "gfx942"\nNUM_CU = 80\nAITER_COMMIT = "e4048607a535"\n'
+    script = str(written(tmp_path, f"{named}import torch\ntorch.cuda.get_device_properties(0)\n"))
+    for flags, said in (
+        ((), "MI300X (gfx942, 80 CUs), aiter: built-in rules of release 2026-08;"),
+        (("--num-cu", "40", "--release", "2026-06"), "MI300X (gfx942, 40 CUs), aiter: built-in rules of release 2026-06;"),
+        (("--arch", "gfx950"), "MI355X (gfx950, 256 CUs), aiter: built-in rules of release 2026-08;"),
+    ):
+        assert main(["verify", *flags, script]) == 3  # it launches nothing
+        assert f"simulated {said}" in capfd.readouterr().out
 
 
 def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
