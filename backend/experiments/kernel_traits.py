@@ -125,9 +125,12 @@ def measure(launched: Sequence[LaunchedKernel]) -> tuple[KernelTraits, list[Diff
     observed = [device.observe(call) for device, call in calls if not incomparable(call, guess)]
     ends = _backward(calls) if kernel.persistent else known.backward
     fewest, known = min(((_wrong(observed, each), each) for each in _first_guesses(known, ends)), key=lambda tried: tried[0])
-    for group in (PERSISTENT if kernel.persistent else NON_PERSISTENT) * PASSES:
-        if fewest:
-            known, fewest = _best(known, group, observed, fewest)
+    for _ in range(PASSES):
+        before = fewest
+        for group in PERSISTENT if kernel.persistent else NON_PERSISTENT:
+            known, fewest = _best(known, group, observed, fewest) if fewest else (known, 0)
+        if fewest in (0, before):
+            break
     return known, [difference for seen in observed for difference in compared(seen, known)]
 
 
