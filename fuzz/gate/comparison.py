@@ -73,7 +73,8 @@ class Comparison:
 
     verdict: conclusion and exit code, with what was asked for and did not run.
     decisions: the change's decision table; changed: rows that differ from the base's as (base, change), None without a base.
-    change_run: how much of what differs from the base's file was executed; None without a base, and where nobody measured it.
+    change_run: how much of what differs from the base's file was executed; None without a base, where nobody measured it,
+    and where the file is the base's.
     refused: without a base, the switches under which AITER or the file refuses what it takes without them.
     """
 
@@ -140,8 +141,9 @@ def compared(
     explained = {each.scenario for each in change.sightings if (each.signature, each.shape) in of_blamed}
     missing = _missing(change) if base is None else _missing_beside(change, base, explained)
     ran = None
-    if base is not None and change.executed is not None and base.executed is not None:
-        ran = change_run(change.executed, base.executed)
+    measured, there = change.executed, base.executed if base is not None else None
+    if measured is not None and there is not None and measured.text != there.text:
+        ran = change_run(measured, there)
     idle = () if ran is None else tuple(f"changed lines that no scenario reached: {each}" for each in ran.idle)
     if not idle and ran is not None and ran.not_run and change.left_out:
         idle = (f"changed lines that did not run, of a sweep that time was over for: {listed(ran.not_run)}",)

@@ -9,6 +9,7 @@ from typing import Any
 from backend.codec import to_plain
 from backend.devices.kinds import notice
 from backend.findings import Party, Severity
+from backend.git import path_and_revision
 from backend.real.frameworks.record import DecisionRow
 from backend.real.noted_call import SourceLine
 from fuzz.gate.comparison import Comparison, Fault
@@ -60,7 +61,7 @@ def report(
     again: Again = lambda _: "",
 ) -> Report:
     """gate: the line of the file that decides for the fast planner, None where there is none. who: what is judged."""
-    explained = [line for alike in _alike(found.blamed) for line in _explained(alike, again)]
+    explained = [line for alike in _alike(found.blamed) for line in _explained(alike, again, _revision(change))]
     subject, has = (f"{who} brings", f"the {who} brings") if base is not None else ("source is to blame for", "the source has")
     rest = sum(not fault.blamed and not fault.smallest.did_not_run for fault in found.faults)
     return Report(
@@ -99,8 +100,14 @@ def _known(found: Comparison) -> Iterator[Section]:
         yield Section("Known faults:", ("", "what", "where"), rows)
 
 
-def _explained(alike: Sequence[Fault], again: Again) -> Iterator[str]:
-    """What is wrong, whose doing it is and what follows, where it is decided, and how to see it again."""
+def _revision(examined: Examined) -> str:
+    """Which AITER a case is of, where it is none of the built-in releases."""
+    revision = path_and_revision(examined.aiter)[1]
+    return revision[:9] if len(revision) == 40 else revision
+
+
+def _explained(alike: Sequence[Fault], again: Again, aiter: str) -> Iterator[str]:
+    """What is wrong, whose doing it is and what follows, where it is decided, and how to see it again. aiter: see case_line."""
     fault = alike[0]
     seen = fault.smallest
     own = f"; the step itself is wrong: {seen.contradicts}" if seen.contradicts else ""
@@ -112,7 +119,7 @@ def _explained(alike: Sequence[Fault], again: Again) -> Iterator[str]:
         one = len(fault.edited) == 1
         yield f"  changed line{'' if one else 's'} that ran there: {lines}{more}; the call: {_short_line(fault.line)}"
     if seen.case is not None:
-        yield f"  smallest: {case_line(seen.case)}; {seen.scenario.name}"
+        yield f"  smallest: {case_line(seen.case, aiter)}; {seen.scenario.name}"
     if command := again(fault):
         yield f"  again: {command}"
 

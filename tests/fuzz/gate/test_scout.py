@@ -15,8 +15,11 @@ from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.real.frameworks.record import Phase
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.python.outline import outline
+from backend.real.python.trees import ModuleSource
 from fuzz.cli import main
 from fuzz.gate.comparison import FaultStanding, compared
+from fuzz.gate.executed import Executed
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, StepKernel, Work
 from fuzz.gate.scout import scout_report
@@ -68,6 +71,17 @@ def test_what_the_candidate_brings_is_blamed_on_it() -> None:
     assert "FAULTY: the candidate brings 1 fault" in text
     assert "base: pinned" in text
     assert "every kernel is the same code" in text
+    assert "smallest: 48 heads, fp8/fp8, qlen 1, kv [1], gfx950, x;" in text  # the candidate's name, not a release's
+
+
+def test_nothing_is_said_of_changed_lines_of_a_file_that_stays() -> None:
+    text = "def run():\n    return 1\n"
+    module = ModuleSource("pack.backend", text, "backend.py", False)
+    ran = Executed(module.filename, text, outline(module, "aiter"), frozenset((1, 2)))
+    sides = [dataclasses.replace(examined(kernels={SHAPE: OLD}), executed=ran) for _ in range(2)]
+    made = scouted(*sides)
+    assert made.verdict.exit_code == 0
+    assert not [line for line in lines(made) if "changed" in line]
 
 
 @pytest.mark.parametrize("kind", [FindingKind.OUT_OF_BOUNDS_READ, FindingKind.NO_KERNEL])
