@@ -36,6 +36,7 @@ from backend.devices.model.device import ModelDevice
 from backend.devices.model.kernargs import reads_of
 from backend.devices.model.traits import (
     COLUMNS,
+    HALF_MENDED,
     Backward,
     KernelPaging,
     KernelTraits,
@@ -71,7 +72,7 @@ _ROWS: Group = {
     "final_lse_rows": _RULES,
 }
 _KV: tuple[Group, ...] = (
-    {"paging": tuple(KernelPaging), "token_bytes": (576, 1152, 608), "page_bits": (64, 32, 24)},
+    {"paging": tuple(KernelPaging), "token_bytes": (576, 1152, 608), "page_bits": (64, 32, 24, HALF_MENDED)},
     {"ahead": (False, True)},
 )
 _TILES = (64, 16, 32, 128, 256)

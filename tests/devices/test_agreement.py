@@ -21,7 +21,7 @@ from backend.decision import Decision
 from backend.devices.agreement import differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
-from backend.devices.model.traits import RowRule, traits_table
+from backend.devices.model.traits import HALF_MENDED, RowRule, traits_table
 from backend.experiments.kernel_traits import LaunchedKernel, fitting_calls, loaded
 from backend.experiments.probes import ReachedKernel, made_of, random_case, reached
 from backend.host import BuiltIn
@@ -111,6 +111,20 @@ def test_pages_across_a_multiple_of_4_gib(times: int) -> None:
     made = BuiltIn(installed_wheel()).call(decide(policy("direct"), case))
     machine = CdnaDevice(installed_wheel(), record=True, explained=False).observe(made)
     assert differences(machine, ModelDevice(record=True).observe(made)) == []
+
+
+def test_a_product_of_which_the_low_half_alone_takes_24_bits_of_a_page() -> None:
+    """Code objects of AITER d9e5ef7ce0: high half of all bits, low half of 24 of the page: here (2^24 + 5) * 1152 =
+    0x480001680, of which 5 * 1152 = 0x1680 is the low half then."""
+    case = Case(16, (3,), q_dtype=DType.BF16, kv_dtype=DType.BF16, release="2026-06", backend="direct",
+                mode=MetadataMode.FAST, first_page=(1 << 24) + 5)  # fmt: skip
+    decision = decide(policy("direct"), case)
+    assert isinstance(decision, Decision)
+    made = BuiltIn().call(decision)
+    for bits, address in ((HALF_MENDED, 0x400001680), (64, None)):
+        known = replace(traits_table()[made.launched.blob_id or ""], page_bits=bits)
+        found = [each for each in ModelDevice(known=known).observe(made).violations if each.tensor == "kv_buffer"]
+        assert [f"is read at {address}, not at" in each.why for each in found] == [True] * (address is not None)
 
 
 def test_a_wrong_trait_is_noticed() -> None:

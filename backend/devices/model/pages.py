@@ -12,7 +12,7 @@ from backend.aiter.arguments import Int32Array
 from backend.call import Call
 from backend.devices import unread_tokens
 from backend.devices.accesses import Accesses, merge, out_of_bounds
-from backend.devices.model.traits import KernelPaging, KernelTraits
+from backend.devices.model.traits import HALF_MENDED, KernelPaging, KernelTraits
 from backend.observation import ByteRanges, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
@@ -69,8 +69,8 @@ def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     if unread_tokens.may_differ(call) or wide or known.paging is KernelPaging.TOKEN or not len(decode.kv_indices):
         return False
     lowest, highest = int(decode.kv_indices.min()), int(decode.kv_indices.max())
-    limit = 1 << 24 if known.page_bits == 24 else 1 << 62
-    if known.page_bits < 64:
+    limit = 1 << 24 if known.page_bits in (24, HALF_MENDED) else 1 << 62
+    if known.page_bits <= 32:
         limit = min(limit, WRAP // decode.page_bytes)
     inside = lowest >= 0 and highest < min(decode.kv_pages, limit)
     return inside and _within_requests(work.begin, work.end, call.decision.list_indptr, len(decode.kv_indices))
@@ -131,7 +131,7 @@ def _expand(  # type: ignore[no-untyped-def]
         if end[i] > begin[i]:
             total += end[i] - begin[i] + 2 * tile + 1
     # A read across 2^32 is two: the descriptor refuses its last load before, and those after wrap to the pool's beginning.
-    ranges = np.empty((2, total if page_bits == 64 else 2 * total), np.int64)
+    ranges = np.empty((2, 2 * total if page_bits <= 32 else total), np.int64)
     first, last = ranges[0], ranges[1]
     foreign = np.zeros(6, np.int64)
     at = 0
@@ -165,10 +165,12 @@ def _expand(  # type: ignore[no-untyped-def]
                 product = ((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF)
             elif page_bits == 32:
                 product = product & np.int64(0xFFFFFFFF)
+            elif page_bits == HALF_MENDED:
+                product = (product >> 32 << 32) + (((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF))
             byte = product + (place % page_size * token_stride if by_token else 0)
             behind = byte + (wide * page_size if by_page else wide)
             first[at], last[at] = byte, behind
-            if page_bits < 64 and behind > WRAP:
+            if page_bits <= 32 and behind > WRAP:
                 last[at] = WRAP - LOAD
                 at += 1
                 first[at], last[at] = 0, behind - WRAP
@@ -192,7 +194,9 @@ def _foreign(call: Call, known: KernelTraits, reads: Int64Array) -> Violation:
     stride = call.decode.page_bytes
     why = f"{_why(known)}: entry {entry} of kv_indices, page {page}, is read at {byte}"
     if (known.page_bits < 64 and page * stride >= WRAP) or page >= 1 << 24:
-        why += f", not at page_id * s_Bs = {page * stride}: the product keeps {known.page_bits} bits"
+        half = known.page_bits == HALF_MENDED
+        keeps = "its low half takes 24 bits of the page id" if half else f"the product keeps {known.page_bits} bits"
+        why += f", not at page_id * s_Bs = {page * stride}: {keeps}"
     items = call.plan.work_items if call.plan is not None and call.launched.persistent else None
     return Violation(
         ViolationKind.FOREIGN_PAGE,

@@ -19,6 +19,9 @@ from backend.errors import CannotRunError
 
 UNLIMITED = 1 << 30
 
+HALF_MENDED = 56
+"""See KernelTraits.page_bits: v_mul_u32_u24 left for the low half of a product whose high half is v_mul_hi_u32's."""
+
 
 class KernelPaging(StrEnum):
     """What a kernel takes a KV position of its work for."""
@@ -100,7 +103,8 @@ class KernelTraits:
     token_bytes: bytes of a token that are read. tile: KV positions that are fetched at a time; positions past the end of the
     work are clamped to page 0, which is fetched. ahead: a further tile is fetched always.
     rows_of_s_mqa: of a persistent kernel: a query has as many packed rows as s_MQA says, not as q has heads.
-    paging: see KernelPaging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product).
+    paging: see KernelPaging. page_bits: bits that page_id * stride keeps (32; 24: of the page id, and 32 of the product;
+    HALF_MENDED: all, but the low 32 are worked out from 24 bits of the page id).
     Non-persistent kernels only: q_by_request, rows_by_request: rows of q read and rows written for request b begin at b *
     max_seqlen_q, not at qo_indptr[b]. q_by_stride: a row of q is as long as s_Q_Bs says, not as in the kernel's code.
     x_rows: packed rows from one workgroup to the next in x, 0: as the launcher counts them (sub_q). causal: a tile's KV ends
