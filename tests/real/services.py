@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 
@@ -33,6 +34,34 @@ class Kernels:
                 "neighbour": pool.tolist().count(-7),
                 "strays": [(s.kernel, s.is_write, s.lanes, s.past_end) for s in guard.strays],
             }
+
+    def again(self, kernel: str, launches: str) -> list[dict[str, Any]]:
+        """Launches of one kernel with one memo, each on a virtual GPU of its own: how each ends, and whether it was taken over.
+
+        launches: JSON, of each `words` to read, `asked` of them, and `room` words to write; with `shift`, they are those read
+        from there on. `scale`: a global of the module.
+        """
+        import torch
+
+        from backend.real.launch_memo import LaunchMemo
+        from backend.real.torch_shim import GpuFacts, VirtualGpu, host
+        from backend.real.triton_shim import interpreted
+
+        memo, made = LaunchMemo(), []
+        for each in json.loads(launches):
+            self.kernels.SCALE = each.get("scale", 3)
+            before = memo.taken
+            with VirtualGpu(GpuFacts("gfx950", 256)) as gpu, interpreted(gpu.allocations, memo=memo) as guard:
+                source = torch.tensor(each["words"], dtype=torch.int32, device="cuda")
+                target = torch.zeros(each["room"], dtype=torch.int32, device="cuda")
+                if "shift" in each:
+                    target = source[each["shift"] :]
+                address = source.data_ptr() & 0xFFFFFFFF
+                getattr(self.kernels, kernel)[(1,)](source, target, each["asked"], BLOCK=16)
+                strays = [(s.kernel, s.is_write, s.lanes, s.past_end) for s in guard.strays]
+                left = host(target).tolist()
+            made.append({"target": left, "strays": strays, "taken": memo.taken > before, "address": address})
+        return made
 
     def measure(self, own_file: bool) -> dict[str, Any]:
         """Which lines coverage.py sees of a launch's kernel and behind it. own_file: the kernel's file is the measured one."""

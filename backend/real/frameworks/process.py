@@ -31,6 +31,7 @@ from backend.real.frameworks.by_arguments import (
 from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.handlers import STAGE_1
+from backend.real.launch_memo import LaunchMemo
 from backend.real.noted_call import SourceLine
 from backend.real.observe import CallWatcher, DecodeSeen, line_in
 from backend.real.python.modules import LazyModule, Root, VirtualPackages
@@ -57,6 +58,9 @@ Absent unless the tree in use has them; of what is built in, the release that ha
 
 CapturedOperation = OpCall | Callable[[], Any]
 """A call into AITER, or how to launch one of the framework's own Triton kernels again."""
+
+LAUNCHES = LaunchMemo()
+"""The frameworks' own kernels, over all scenarios that this process runs: most differ in heads and types, unseen by them."""
 
 
 @dataclass(slots=True)
@@ -148,7 +152,7 @@ def process(
         stack.callback(_collect)
         stack.enter_context(_environment(environment))
         gpu = stack.enter_context(VirtualGpu(facts))
-        guard = stack.enter_context(interpreted(gpu.allocations, measured=source.target.filename))
+        guard = stack.enter_context(interpreted(gpu.allocations, measured=source.target.filename, memo=LAUNCHES))
         guard.launched = log.launched
         watcher = CallWatcher(gpu.allocations, source.target.filename, lambda: log.splits)
         absent = frozenset(name for name in OPTIONAL_MODULES if not _has(aiter, name))
