@@ -52,6 +52,8 @@ class Kernels:
             self.kernels.SCALE = each.get("scale", 3)
             before = memo.taken
             with VirtualGpu(GpuFacts("gfx950", 256)) as gpu, interpreted(gpu.allocations, memo=memo) as guard:
+                told: list[Any] = []
+                guard.launched = told.append
                 source = torch.tensor(each["words"], dtype=torch.int32, device="cuda")
                 target = torch.zeros(each["room"], dtype=torch.int32, device="cuda")
                 if "shift" in each:
@@ -60,7 +62,7 @@ class Kernels:
                 getattr(self.kernels, kernel)[(1,)](source, target, each["asked"], BLOCK=16)
                 strays = [(s.kernel, s.is_write, s.lanes, s.past_end) for s in guard.strays]
                 left = host(target).tolist()
-            made.append({"target": left, "strays": strays, "taken": memo.taken > before, "address": address})
+            made.append({"target": left, "strays": strays, "taken": memo.taken > before, "told": len(told), "address": address})
         return made
 
     def measure(self, own_file: bool) -> dict[str, Any]:

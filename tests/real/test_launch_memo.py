@@ -38,6 +38,7 @@ def test_the_same_again_is_taken_over(child: Child) -> None:
     seen = second(child, "copy_words", WHOLE, WHOLE)
     assert seen["taken"]
     assert seen["target"] == WORDS
+    assert seen["told"] == 1  # so that a graph that captures it launches it again
 
 
 def test_words_that_nobody_reads_may_differ(child: Child) -> None:
