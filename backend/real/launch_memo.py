@@ -32,7 +32,7 @@ class Unknowable(Exception):  # noqa: N818 - not an error: the launch is run
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Bytes:
     """Bytes one behind the other. tensor: the first argument in their storage; offset: bytes from where it points."""
 
     tensor: int
@@ -41,11 +41,11 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class PastLaunch:
     """What a launch read, shortest first, and what it left."""
 
-    reads: tuple[Run, ...]
-    writes: tuple[Run, ...]
+    reads: tuple[Bytes, ...]
+    writes: tuple[Bytes, ...]
 
     @property
     def nbytes(self) -> int:
@@ -54,7 +54,7 @@ class Remembered:
 
 
 @dataclass(slots=True)
-class Accesses:
+class TouchedBytes:
     """Bytes that a launch under way touches, as (first addresses, bytes of each). is_simple: they are all it goes by."""
 
     reads: list[tuple[Any, int]] = field(default_factory=list)
@@ -79,7 +79,7 @@ class LaunchInputs:
 class LaunchMemo:
     """Launches of one process, whatever virtual GPU they ran on."""
 
-    launches: dict[Any, list[Remembered]] = field(default_factory=dict)
+    launches: dict[Any, list[PastLaunch]] = field(default_factory=dict)
     nbytes: int = 0
     taken: int = 0
 
@@ -102,7 +102,7 @@ class LaunchMemo:
                 return True
         return False
 
-    def keep(self, given: LaunchInputs, seen: Accesses) -> None:
+    def keep(self, given: LaunchInputs, seen: TouchedBytes) -> None:
         """Remember a launch that has ended, where it went by what is compared alone."""
         if not seen.is_simple:
             return
@@ -110,7 +110,7 @@ class LaunchMemo:
         if _meet(reads, writes):
             return
         try:
-            kept = Remembered(tuple(sorted(_runs(reads, given), key=lambda run: len(run.content))), tuple(_runs(writes, given)))
+            kept = PastLaunch(tuple(sorted(_runs(reads, given), key=lambda run: len(run.content))), tuple(_runs(writes, given)))
         except Unknowable:
             return
         if self.nbytes + kept.nbytes > MOST_BYTES:
@@ -205,18 +205,18 @@ def _meet(some: Any, others: Any) -> bool:
     return bool((others[at[inside], 0] < some[inside, 1]).any())
 
 
-def _runs(spans: Any, given: LaunchInputs) -> Iterator[Run]:
+def _runs(spans: Any, given: LaunchInputs) -> Iterator[Bytes]:
     """The bytes of spans as they are now; Unknowable where one is in no storage of an argument."""
     for begin, end in spans.tolist():
         for tensor, (pointer, storage) in given.pointers.items():
             if storage.address <= begin and end <= storage.address + storage.nbytes:
-                yield Run(tensor, begin - pointer, ctypes.string_at(begin, end - begin))
+                yield Bytes(tensor, begin - pointer, ctypes.string_at(begin, end - begin))
                 break
         else:
             raise Unknowable
 
 
-def _fits(known: Remembered, given: LaunchInputs) -> bool:
+def _fits(known: PastLaunch, given: LaunchInputs) -> bool:
     """Whether all that a launch touched would lie in the storages of these arguments."""
     for run in (*known.reads, *known.writes):
         pointer, storage = given.pointers[run.tensor]
@@ -226,5 +226,5 @@ def _fits(known: Remembered, given: LaunchInputs) -> bool:
     return True
 
 
-def _held(run: Run, given: LaunchInputs) -> bytes:
+def _held(run: Bytes, given: LaunchInputs) -> bytes:
     return ctypes.string_at(given.pointers[run.tensor][0] + run.offset, len(run.content))

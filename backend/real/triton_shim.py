@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from backend.errors import CannotRunError
-from backend.real.launch_memo import Accesses, LaunchMemo
+from backend.real.launch_memo import LaunchMemo, TouchedBytes
 from backend.real.torch_shim import Allocations, CudaTensor, host
 
 NOT_SIMPLE = ("create_atomic_cas", "create_atomic_rmw", "create_int_to_ptr", "create_ptr_to_int")
@@ -60,11 +60,11 @@ class KernelGuard:
     strays: list[StrayAccess] = field(default_factory=list)
     kernel: str = ""
     launched: Callable[[Callable[[], Any]], None] = lambda again: None
-    accesses: Accesses = field(default_factory=Accesses)
+    accesses: TouchedBytes = field(default_factory=TouchedBytes)
 
     def enter_kernel(self, name: str, tensors: list[torch.Tensor]) -> None:
         """A kernel starts on these tensors, whose allocations must be known."""
-        self.kernel, self.accesses = name, Accesses()
+        self.kernel, self.accesses = name, TouchedBytes()
         for tensor in tensors:
             self.allocations.of(tensor)
 
