@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fuzz.campaign.cluster import only_with_a_token
+from tests.compiled import MACHINE, PLANNERS
 
 CHECKOUT_VARIABLE = "AITERFUZZ_AITER_CHECKOUT"
 SLOW_VARIABLE = "AITERFUZZ_SLOW"
@@ -17,6 +21,18 @@ SLOW_VARIABLE = "AITERFUZZ_SLOW"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A background job of a shell is begun so, and all that it starts; a terminal's Ctrl-C is what tests send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where several workers begin, what most of them need is compiled before (tests/compiled.py)."""
+    if not session.config.getoption("numprocesses", None) or session.config.getoption("collectonly"):
+        return
+    with contextlib.ExitStack() as stack:
+        whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        for part in (*PLANNERS, *([MACHINE] if whole else [])):
+            command = [sys.executable, "-m", "tests.compiled", part]
+            stack.enter_context(subprocess.Popen(command, cwd=session.config.rootpath))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
