@@ -241,6 +241,14 @@ class FindingKind(RowedKind):
         reason="sizes and arguments hold, and the plan gives a row tokens that are not its request's",
         advice="bound the planner's pieces by the request's own tokens",
     )
+    BACKWARD_ITEM = KindRow(  # a work item whose rows or tokens end before they begin, and a kernel that follows it
+        name="backward-item",
+        severities=(Severity.WRITE, Severity.READ, Severity.SILENT),
+        title="A work item ends before it begins",
+        symptom="plans work that ends before it begins",
+        reason="sizes and arguments hold, and the plan has a work item that ends before it begins, which the kernel follows",
+        advice="let the planner end an item no earlier than it begins, and hand out no row before the first",
+    )
     SPLIT_CAP = KindRow(  # more pieces than the reduction can hold
         name="split-cap",
         severities=(Severity.READ,),

@@ -8,7 +8,7 @@ from backend.checks.coverage import check_coverage
 from backend.checks.lse import check_final_lse, check_rank_without_tokens
 from backend.checks.memory import check_violations
 from backend.checks.numerics import check_disagreements, check_end, check_numbers
-from backend.checks.plan import check_pieces, check_planner_memory, check_rejected
+from backend.checks.plan import check_backward_items, check_pieces, check_planner_memory, check_rejected
 from backend.checks.planned_for import blamed, check_output_type, check_plan_is_used, check_planned_for
 from backend.findings import Finding, in_causal_order
 from backend.observation import Observation
@@ -37,6 +37,7 @@ def check(observation: Observation) -> tuple[Finding, ...]:
     call = observation.call
     findings = [finding for one in _CALL_CHECKS for finding in one(call)]
     findings += check_coverage(call)
+    findings += check_backward_items(observation)
     findings += check_final_lse(call)
     findings += check_rank_without_tokens(call)
     findings += check_violations(observation)

@@ -8,7 +8,9 @@ import numpy as np
 
 from backend.call import Call
 from backend.checks.contract import WORDS_PER_ROW
-from backend.findings import Finding, FindingKind, Party
+from backend.child.process_end import EndKind
+from backend.findings import Finding, FindingKind, Party, Severity
+from backend.observation import Observation
 
 Figures = dict[str, int | str]
 
@@ -53,6 +55,31 @@ def check_pieces(call: Call) -> list[Finding]:
     figures: Figures = {"work_item": at, "tokens": int(tokens[at]), "rows": int(rows[at]), "count": int(short.sum())}
     kind, party = FindingKind.SHORT_PIECE, Party.CALLER if plan.edited else Party.PLANNER
     return [Finding(kind, kind.severity, party, plan.stage, "work_info_set", message, figures)]
+
+
+def check_backward_items(observation: Observation) -> list[Finding]:
+    """An item whose rows or tokens end before they begin, where the kernel follows it.
+
+    Rows of such a range are rows before the tensors. Tokens of one are none to most kernels, which is no fault; others count
+    on until they wrap, and do not come back or read on the way.
+    """
+    plan, device_end = observation.call.plan, observation.end
+    if plan is None or not observation.call.launched.persistent or not len(plan.work_items):
+        return []
+    items = plan.work_items
+    rows, tokens = (items[:, 2] < 0) | (items[:, 3] < items[:, 2]), items[:, 5] < items[:, 4]
+    read = any(seen.work_item_index is not None and tokens[seen.work_item_index] for seen in observation.violations)
+    hangs = device_end is not None and device_end.kind is EndKind.HANG
+    followed = rows | tokens if read or hangs else rows
+    if not followed.any():
+        return []
+    at = int(np.argmax(followed))
+    what, begin, end = ("rows", *items[at, 2:4]) if rows[at] else ("KV positions", *items[at, 4:6])
+    message = f"work item {at} is of {what} [{begin}, {end}), and {observation.call.launched.code_object} follows it"
+    kind, party = FindingKind.BACKWARD_ITEM, Party.CALLER if plan.edited else Party.PLANNER
+    severity = Severity.WRITE if rows[at] else Severity.READ if read else Severity.SILENT
+    figures: Figures = {"work_item": at, "begin": int(begin), "end": int(end), "count": int(followed.sum())}
+    return [Finding(kind, severity, party, plan.stage, "work_info_set", message, figures, what)]
 
 
 def _request_length(call: Call, first_row: np.ndarray) -> np.ndarray:

@@ -130,7 +130,7 @@ def blamed(findings: Sequence[Finding]) -> list[Finding]:
     return [dataclasses.replace(found, party=broken.party) if _follows(found, broken) else found for found in findings]
 
 
-_CONTRACT = (FindingKind.PLAN_MISMATCH, FindingKind.PLAN_DROPPED, FindingKind.WRONG_TYPE)
+_CONTRACT = (FindingKind.PLAN_MISMATCH, FindingKind.PLAN_DROPPED, FindingKind.WRONG_TYPE, FindingKind.BACKWARD_ITEM)
 _OF_THE_PLANNER = (FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ)
 """What a planner does to its own arguments, whoever uses its plan."""
 

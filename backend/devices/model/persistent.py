@@ -17,7 +17,7 @@ from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.devices.accesses import BF16, FLOAT32, INT32, ITEM_BYTES, Planes
 from backend.devices.model.kernargs import reads_of
-from backend.devices.model.traits import Backward, KernelPaging, KernelTraits
+from backend.devices.model.traits import UNLIMITED, Backward, KernelPaging, KernelTraits
 
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -162,19 +162,31 @@ def _ranges(
         packed = (items[i, 3] - q0) * heads
         for rule in range(5):
             count[rule] = min(max(packed, limits[rule, 0]), limits[rule, 1])
+            if packed < 0 and limits[rule, 1] < UNLIMITED:  # taken for a number without a sign; the others were never measured
+                count[rule] = limits[rule, 1]
+        if packed < 0 and limits[0, 1] < UNLIMITED:
+            packed = UNLIMITED
         row = q0 * heads
-        begin[1, i] = row * q_head
-        end[1, i] = (row + count[0]) * q_head
+        begin[1, i] = _offset(row * q_head)
+        end[1, i] = begin[1, i] + count[0] * q_head
         if count[0] < packed:
-            end[1, i] = min(end[1, i] + q_slack, (row + packed) * q_head)
+            end[1, i] = min(end[1, i] + q_slack, begin[1, i] + packed * q_head)
         begin[2, i] = np.int64(items[i, 4]) // page * INT32
         end[2, i] = ((np.int64(items[i, 5]) - 1) // page + 1) * INT32
         if loc < 0:
-            begin[3, i], end[3, i] = row * V_HEAD_DIM * BF16, (row + count[1]) * V_HEAD_DIM * BF16
+            begin[3, i] = _offset(row * V_HEAD_DIM * BF16)
+            end[3, i] = begin[3, i] + count[1] * V_HEAD_DIM * BF16
             if stores_final_lse:
-                begin[4, i], end[4, i] = row * FLOAT32, (row + count[2]) * FLOAT32
+                begin[4, i] = _offset(row * FLOAT32)
+                end[4, i] = begin[4, i] + count[2] * FLOAT32
         else:
             row = loc * heads
             begin[5, i], end[5, i] = row * V_HEAD_DIM * FLOAT32, (row + count[3]) * V_HEAD_DIM * FLOAT32
             begin[6, i], end[6, i] = row * FLOAT32, (row + count[4]) * FLOAT32
     return begin, end
+
+
+@njit(cache=True, nogil=True)
+def _offset(offset: int) -> int:
+    """A byte offset as kernels add it to a pointer: of a row before the first they add 32 bits without a sign."""
+    return offset & 0xFFFFFFFF if offset < 0 else offset
