@@ -13,6 +13,7 @@ import numpy as np
 
 from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments
 from backend.aiter.launch import Refusal
+from backend.aiter.planners.result import EDITED
 from backend.call import Call
 from backend.case import OutputType
 from backend.findings import Finding, FindingKind, Party, Severity, in_causal_order
@@ -57,6 +58,13 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
         yield PlannedOtherwise("uni_seqlen_qo", message)
 
 
+def _other_lists(planning: PlanArguments, entries: int) -> Iterator[PlannedOtherwise]:
+    """Lists of so many entries of kv_indices, for which another length was planned, or all tokens."""
+    if entries and planning.topk != entries:
+        message = f"planned with topk {planning.topk}, decoded with lists of {entries} entries"
+        yield PlannedOtherwise("topk", message)
+
+
 def _with_work(*indptrs: Int32Array) -> tuple[Int32Array, ...]:
     """Indptrs without the requests at their end without q rows or KV tokens, of which a graph's tensors may have more."""
     filled = np.flatnonzero(np.logical_and.reduce([np.diff(each)[: min(map(len, indptrs)) - 1] != 0 for each in indptrs]))
@@ -76,7 +84,7 @@ def check_planned_for(call: Call) -> list[Finding]:
         return []
     if call.plan.edited:
         return []  # refreshed for this call, or not: its rows tell (coverage.py)
-    found = list(differences(planning, call.decode))
+    found = [*differences(planning, call.decode), *_other_lists(planning, call.decision.topk)]
     if not found:
         return []
     kind = FindingKind.PLAN_MISMATCH
@@ -124,7 +132,7 @@ def _stores_into_o(call: Call) -> bool:
 
 def blamed(findings: Sequence[Finding]) -> list[Finding]:
     """The findings, what follows from a broken contract put on who broke it: planner, kernel and merge do as they are told."""
-    broken = next((found for found in in_causal_order(findings) if found.kind in _CONTRACT), None)
+    broken = next((each for each in in_causal_order(findings) if each.kind in _CONTRACT or each.stage == EDITED), None)
     if broken is None:
         return list(findings)
     return [dataclasses.replace(found, party=broken.party) if _follows(found, broken) else found for found in findings]

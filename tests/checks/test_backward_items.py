@@ -18,7 +18,7 @@ from backend.host import BuiltIn
 from backend.path import Path
 
 BF16 = {"q_dtype": DType.BF16, "kv_dtype": DType.BF16}
-EMPTY = Case(16, (0, 33), 5, release="2026-08", backend="direct", mode=MetadataMode.FAST, **BF16)
+EMPTY = Case(16, (0, 33), 5, release="2026-08", backend="direct", mode=MetadataMode.FAST).replace(**BF16)
 NOT_FIXED = Case(16, (40, 20), 2, query_lens=(2, 2), release="2026-08", backend="direct", mode=MetadataMode.FAKE, num_cu=8)
 
 

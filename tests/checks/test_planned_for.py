@@ -80,6 +80,28 @@ def test_rows_without_tokens_at_the_end_need_no_plan() -> None:
     assert [each.subject for each in differences(shorter, with_tokens)] == ["qo_indptr", "kv_indptr"]
 
 
+@pytest.mark.parametrize("topk", [-1, 32])
+def test_lists_for_which_something_else_was_planned(topk: int) -> None:
+    """All tokens of a request, as a dense layer's plan has them, or lists of another length."""
+    lists = BASE.replace(topk=64, release="2026-08")
+    outcome = judge(planned_as(lambda p: dataclasses.replace(p, topk=topk), lists), Path().device)
+    assert outcome.cause is not None
+    assert (outcome.cause.kind, outcome.cause.discriminator) == (FindingKind.PLAN_MISMATCH, "topk")
+    assert {found.party for found in outcome.findings} == {Party.CALLER}
+    assert judge(planned_as(lambda planning: planning, lists), Path().device).findings == ()
+
+
+def test_a_plan_of_another_element_type_is_the_callers() -> None:
+    """Heads that are taken whole in fp8 are folded where the planner is told of a bf16 q (entry O2)."""
+    whole = Case(32, (40, 20), backend="direct", mode=MetadataMode.FAST, release="2026-08")
+    told = planned_as(lambda p: dataclasses.replace(p, q_dtype=DType.BF16), whole)
+    outcome = judge(told, Path().device)
+    assert outcome.cause is not None
+    assert (outcome.cause.kind, outcome.cause.party) == (FindingKind.HEAD_WIDTH, Party.CALLER)
+    sixteen = planned_as(lambda p: dataclasses.replace(p, q_dtype=DType.BF16), whole.replace(num_head=16))
+    assert judge(sixteen, Path().device).findings == ()
+
+
 def launched_with(made: Call, edit: Callable[[dict[str, np.ndarray]], None]) -> Call:
     """The call after somebody wrote into its metadata buffers."""
     assert made.plan is not None
@@ -100,6 +122,15 @@ def test_metadata_that_was_edited_is_what_is_judged() -> None:
     found = check_coverage(launched_with(made, longer))
     assert {(f.kind, f.party) for f in found} >= {(FindingKind.COVERED_TWICE, Party.CALLER)}
     assert {f.stage for f in found} == {"metadata, not as planned"}
+
+
+def test_what_follows_from_edited_metadata_is_the_callers() -> None:
+    def beyond(words: dict[str, np.ndarray]) -> None:
+        words["work_info_set"][4:6] += 4000  # KV of the first work item, past kv_indices
+
+    found = judge(launched_with(planned_as(lambda planning: planning), beyond), Path().device).findings
+    assert {each.kind for each in found} >= {FindingKind.BEYOND_SEQUENCE, FindingKind.OUT_OF_BOUNDS_READ}
+    assert {each.party for each in found} == {Party.CALLER}
 
 
 def test_a_plan_that_was_refreshed_for_the_call_is_of_the_call() -> None:

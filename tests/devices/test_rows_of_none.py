@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path as FilePath
 
 import pytest
 
-from backend.aiter.codefiles import installed_wheel
+from backend.aiter.codefiles import installed_wheel, open_source
 from backend.call import Call
-from backend.case import Case, MetadataMode
+from backend.case import Case, DType, MetadataMode
 from backend.devices.agreement import differences
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
 from backend.errors import UsageError
 from backend.fate import Fate
+from backend.findings import FindingKind
 from backend.host import BuiltIn
 from backend.path import Path
 from fuzz.campaign.mutate import Mutator
@@ -49,6 +51,18 @@ def test_their_numbers_are_attention() -> None:
     device = CdnaDevice(installed_wheel(), numbers=True)
     outcome = Path(BuiltIn(installed_wheel()), device).run(SOME.replace(query_lens=(2, 0, 2, 2)))  # others: entry F8
     assert (outcome.fate, outcome.findings) == (Fate.CLEAN, ())
+
+
+def test_rows_that_a_fold_leaves_over_have_numbers_too(aiter_checkout: FilePath) -> None:
+    """mla_decode_fwd's reshape infers its last dimension, into which they go."""
+    left_over = SOME.replace(num_head=32, kv_lens=(40, 20), query_lens=(1, 2), q_dtype=DType.BF16, release="2026-08")
+    source = open_source(f"{aiter_checkout}@e4048607a5")
+    outcome = Path(BuiltIn(source), CdnaDevice(source, numbers=True)).run(left_over)
+    assert outcome.observation is not None
+    assert outcome.observation.numbers is not None
+    assert outcome.observation.numbers.compared == 3 * 32
+    assert outcome.cause is not None
+    assert outcome.cause.kind is FindingKind.PLANNER_READ
 
 
 def test_a_batch_without_any_row_is_no_case() -> None:

@@ -25,6 +25,10 @@ class PlannerName(StrEnum):
     V1_2 = "v1_2"  # fast_mode: sequences laid end to end and cut into equal shares
 
 
+EDITED = "metadata, not as planned"
+"""Stage of a finding in metadata that somebody wrote over after it was planned."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Overrun:
     """One run of words written outside of a buffer.
@@ -150,7 +154,7 @@ class Plan:
     @property
     def stage(self) -> str:
         """Who made it, for findings."""
-        return "metadata, not as planned" if self.edited else f"planner {self.planner}"
+        return EDITED if self.edited else f"planner {self.planner}"
 
     @property
     def overruns(self) -> tuple[Overrun, ...]:

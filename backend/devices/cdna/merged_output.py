@@ -48,10 +48,12 @@ def outputs(call: Call, space: AddressSpace) -> MergedOutputs:
         o[row], written[row] = merged, True
         if lse is not None and merged_lse is not None and call.launched.second_stage.stores_lse:
             lse[row] = merged_lse
+    unwritten: BoolArray = np.any(~unfolded(call, np.broadcast_to(written[..., None], o.shape)), axis=-1)
+    returned = call.decode.return_lse and call.launched.raises_afterwards is None
     return MergedOutputs(
         bf16_values(unfolded(call, o)),
-        ~unfolded(call, written[..., None]).squeeze(-1),
-        None if lse is None or not call.decode.return_lse else unfolded(call, lse[..., None]).squeeze(-1),
+        unwritten,
+        unfolded(call, lse[..., None]).squeeze(-1) if lse is not None and returned else None,
     )
 
 
@@ -86,7 +88,7 @@ def folded(call: Call, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     launch, heads = call.launched, call.launched.heads_in_kernel
     if not launch.q_copied:
         return rows.reshape(-1, heads, rows.shape[-1])
-    split = rows.reshape(-1, launch.max_seqlen_q, launch.fold, heads, rows.shape[-1])
+    split = rows.reshape(_groups(call), launch.max_seqlen_q, launch.fold, heads, -1)
     return split.transpose(0, 2, 1, 3, 4).reshape(-1, heads, rows.shape[-1])
 
 
@@ -94,9 +96,14 @@ def unfolded(call: Call, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[rows, heads, n] of stage 1 as [queries, model heads, n]: undoes `folded`."""
     launch, heads = call.launched, call.launched.heads_in_kernel
     if launch.q_copied:
-        split = rows.reshape(-1, launch.fold, launch.max_seqlen_q, heads, rows.shape[-1])
-        rows = split.transpose(0, 2, 1, 3, 4)
+        split = rows.reshape(_groups(call), launch.fold, launch.max_seqlen_q, heads, -1)
+        return split.transpose(0, 2, 1, 3, 4).reshape(-1, heads * launch.fold, rows.shape[-1])
     return rows.reshape(-1, heads * launch.fold, rows.shape[-1])
+
+
+def _groups(call: Call) -> int:
+    """The first dimension of mla_decode_fwd's rearrangement, whose last one is inferred: rows that are left over go into it."""
+    return call.decode.q_rows // call.launched.max_seqlen_q
 
 
 def bf16_values(raw: Bits) -> Doubles:

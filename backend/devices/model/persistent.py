@@ -187,6 +187,6 @@ def _ranges(
 
 
 @njit(cache=True, nogil=True)
-def _offset(offset: int) -> int:
+def _offset(offset: np.int64) -> np.int64:
     """A byte offset as kernels add it to a pointer: of a row before the first they add 32 bits without a sign."""
     return offset & 0xFFFFFFFF if offset < 0 else offset
