@@ -63,6 +63,7 @@ def test_rows_of_a_planner_that_takes_minus_one_for_a_count() -> None:
     assert Path().run(NOT_FIXED.replace(mode=MetadataMode.FAST)).fate is Fate.CLEAN
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize("changes", [{}, {**BF16, "max_seqlen_q": 1, "query_lens": (1, 1)}, {**BF16, "num_head": 64}], ids=str)
 def test_model_and_machine_see_the_same_of_rows_before_the_first(changes: dict[str, object], aiter_checkout: FilePath) -> None:
     source = open_source(f"{aiter_checkout}@e4048607a5")

@@ -53,6 +53,7 @@ def test_their_numbers_are_attention() -> None:
     assert (outcome.fate, outcome.findings) == (Fate.CLEAN, ())
 
 
+@pytest.mark.checkout
 def test_rows_that_a_fold_leaves_over_have_numbers_too(aiter_checkout: FilePath) -> None:
     """mla_decode_fwd's reshape infers its last dimension, into which they go."""
     left_over = SOME.replace(num_head=32, kv_lens=(40, 20), query_lens=(1, 2), q_dtype=DType.BF16, release="2026-08")
