@@ -235,6 +235,14 @@ class Case:
     qk_rope_head_dim: int = row(
         QK_HEAD_DIM - V_HEAD_DIM, "rope elements behind the latent ones; 0: rope-free", least=0, most=256, of_model=True
     )
+    padded_heads: int = row(
+        0,
+        "query heads that AITER is told of at least: a model's fewer ones (12, say) are padded with heads that nobody reads",
+        least=0,
+        most=1024,
+        steps=(0, *HEAD_COUNTS),
+        word="padded to heads",
+    )
 
     def __post_init__(self) -> None:
         for name, check in _LIMITED:

@@ -91,13 +91,17 @@ class _Settled:
 
 def _settled(case: Case, choice: Choice) -> _Settled:
     return _Settled(
-        num_head=_either(choice.num_head, case.num_head),
+        num_head=_heads(case, choice),
         sizing_batch=_either(choice.sizing_batch, case.max_batch or case.graph_batch or case.batch),
         sizing_max_seqlen_q=_either(choice.sizing_max_seqlen_q, case.max_seqlen_q),
         metadata_q_dtype=_either(choice.metadata_q_dtype, case.q_dtype),
         metadata_kv_dtype=_either(choice.metadata_kv_dtype, case.kv_dtype),
         padding_kv_len=_either(choice.padding_kv_len, case.max_seqlen_q),
     )
+
+
+def _heads(case: Case, choice: Choice) -> int:
+    return max(_either(choice.num_head, case.num_head), case.padded_heads)
 
 
 T = TypeVar("T")
@@ -233,7 +237,7 @@ def _captured_splits(case: Case, choice: Choice) -> int | None:
         requested=choice.max_split_per_batch,
         batch=case.graph_batch or case.batch,
         total_kv=choice.captured_index_entries,
-        num_head=_either(choice.num_head, case.num_head),
+        num_head=_heads(case, choice),
         max_seqlen_q=case.max_seqlen_q,
         q_dtype=case.q_dtype,
     )

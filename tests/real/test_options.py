@@ -84,6 +84,7 @@ OTHER: Mapping[str, Any] = {
     "o_dtype": OutputType.FP16,
     "kv_lora_rank": 256,
     "qk_rope_head_dim": 0,
+    "padded_heads": 48,
 }
 """Another value of each field that a row names; cp_rank needs a group and is tried with one."""
 

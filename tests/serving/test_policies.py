@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from itertools import product
+from pathlib import Path as FilePath
 
 import pytest
 
 from backend.case import Case, DType, MetadataMode
 from backend.decision import Decision, Refused
 from backend.errors import UsageError
+from backend.fate import Fate
+from backend.path import Path
 from backend.serving.backends import BACKENDS
 from backend.serving.own_rule import OwnRule
 from backend.serving.policy import decide
 from backend.serving.registry import named_policy, policy
+from fuzz.generate import chunk_cases
+from fuzz.space import space
+from fuzz.spec import Spec
+from reprod.shrink import steps
 
 NON_PS, FAKE, FAST = MetadataMode.NON_PERSISTENT, MetadataMode.FAKE, MetadataMode.FAST
 
@@ -74,6 +81,34 @@ def test_graph_padding_rows_carry_the_fill() -> None:
     assert after.sizing.batch == 4
 
 
+@pytest.mark.parametrize("heads", [1, 3, 8, 12, 15])
+@pytest.mark.parametrize("mode", [FAST, FAKE, NON_PS])
+def test_heads_that_a_direct_caller_pads(heads: int, mode: MetadataMode) -> None:
+    """AITER is told of 16 in all three calls, and refuses twelve in its words."""
+    padded = Case(heads, (40, 7), backend="direct", mode=mode, padded_heads=16, release="2026-08")
+    decision = decided(padded)
+    told = [decision.decode.num_head]
+    if decision.sizing is not None and decision.planning is not None:
+        told += [decision.sizing.num_head, decision.planning.num_heads_per_head_k]
+    assert set(told) == {16}
+    assert Path().run(padded).fate is Path().run(padded.replace(num_head=16, padded_heads=0)).fate is Fate.CLEAN
+    assert decided(padded.replace(num_head=48)).decode.num_head == 48  # it is a least
+    if heads == 12:
+        assert Path().run(padded.replace(padded_heads=0)).fate is Fate.REFUSED
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang-27188"])
+def test_a_framework_pads_by_its_own_rule(name: str) -> None:
+    assert isinstance(decide(policy(name), Case(16, (40,), backend=name, padded_heads=32)), Refused)
+
+
+def test_padded_heads_are_drawn_by_their_flag_and_made_smaller() -> None:
+    drawn = chunk_cases(space(Spec(backend="direct", heads=(12, 48), padded_heads=(0, 16, 64))), 1, 0, 120)
+    assert {(case.num_head, case.padded_heads) for case in drawn} == set(product((12, 48), (0, 16, 64)))
+    tried = {case.padded_heads for case in steps(Case(12, (40,), backend="direct", padded_heads=64))}
+    assert {0, 16, 48} <= tried
+
+
 def test_vllm_hands_no_metadata_below_16_heads() -> None:
     assert decided(Case(num_head=8, kv_lens=(9,), q_dtype=DType.BF16, kv_dtype=DType.BF16, backend="vllm")).mode is NON_PS
 
@@ -96,7 +131,7 @@ other = 3
 """
 
 
-def test_own_policy_from_a_file(tmp_path: Path) -> None:
+def test_own_policy_from_a_file(tmp_path: FilePath) -> None:
     file = tmp_path / "mine.py"
     file.write_text(OWN_POLICY)
     case = Case(num_head=16, kv_lens=(9,), backend=str(file))
@@ -129,7 +164,7 @@ def test_unknown_backends_say_what_is_allowed(name: str, told: str) -> None:
         named_policy(name)
 
 
-def test_policy_file_that_raises_is_named(tmp_path: Path) -> None:
+def test_policy_file_that_raises_is_named(tmp_path: FilePath) -> None:
     file = tmp_path / "broken.py"
     file.write_text("1 / 0")
     with pytest.raises(UsageError, match="ZeroDivisionError"):
