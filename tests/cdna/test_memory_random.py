@@ -28,6 +28,12 @@ FAMILIES = [case for case in CASES if case[0] in ("SMEM", "DS", "MUBUF", "FLAT")
 SIZE = 3001
 """Bytes of the regions: no multiple of a dword, so that accesses end across the edge."""
 
+EDGES = np.array([edge - before for edge in (0, SIZE // 2, SIZE) for before in range(17)])
+"""Where accesses of each width end at an edge or just across it: of a region, and of the descriptors that `aim` makes."""
+
+WORDS, AIMS = 4, 3
+"""Random words for each opcode and architecture, and how many addresses each is run with."""
+
 
 def space(seed: int) -> AddressSpace:
     """A writable region, a read-only one, one that nobody wrote and one without data; the same for the same seed."""
@@ -45,6 +51,7 @@ def aim(state: WaveState, instruction: Instruction, space: AddressSpace, rng: np
     """Point the instruction's address operands near a region."""
     region = space[rng.choice(["input", "output", "blank", "pool"])]
     near = rng.integers(-40, SIZE + 40, 64)
+    near[rng.permutation(64)[:8]] = rng.choice(EDGES, 8)
     if is_atomic(instruction):
         near = near // 8 * 8
     elif rng.random() < 0.5:
@@ -130,10 +137,10 @@ def test_random_memory_instructions_agree_with_the_reference(
     rng = np.random.default_rng(len(family))
     chosen = random.Random(7)
     tried = judged = 0
-    for instruction in instructions(table, make, arch, f"{family} {arch} memory"):
+    for instruction in instructions(table, make, arch, f"{family} {arch} memory", WORDS):
         if instruction.format is Format.FLAT or not (instruction.sources or instruction.destinations):
             continue
-        for _ in range(3):
+        for _ in range(AIMS):
             tried += 1
             seed = chosen.randrange(1 << 30)
             mine, theirs = space(seed), space(seed)
