@@ -3,8 +3,8 @@
 What an interpreted kernel does follows from its code and what its globals are, the grid, the arguments that are no tensors,
 which tensors share a storage and how far apart they are, and the bytes that it reads. All of that is compared, the bytes
 one by one in memory as it is now, so that an answer out of the memo is the one that running gives. Not kept are launches
-that run out of bounds, read what they write, use atomics or take addresses for numbers, raise, or whose kernel somebody
-measures. This module knows no framework.
+that run out of bounds, read what they write, use atomics or take addresses for numbers, or raise. This module knows no
+framework.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class Bytes:
 
 @dataclass(frozen=True, slots=True)
 class PastLaunch:
-    """What a launch read, shortest first, and what it left."""
+    """What a launch read, shortest first, and what it left. lines: see TouchedBytes."""
 
     reads: tuple[Bytes, ...]
     writes: tuple[Bytes, ...]
+    lines: frozenset[int]
 
     @property
     def nbytes(self) -> int:
@@ -55,11 +56,15 @@ class PastLaunch:
 
 @dataclass(slots=True)
 class TouchedBytes:
-    """Bytes that a launch under way touches, as (first addresses, bytes of each). is_simple: they are all it goes by."""
+    """Bytes that a launch under way touches, as (first addresses, bytes of each).
+
+    is_simple: they are all it goes by. lines: of the measured file that it ran; none of a kernel of another one.
+    """
 
     reads: list[tuple[Any, int]] = field(default_factory=list)
     writes: list[tuple[Any, int]] = field(default_factory=list)
     is_simple: bool = True
+    lines: set[int] = field(default_factory=set)
 
     def note(self, addresses: Any, nbytes: int, is_write: bool) -> None:
         """Lanes of one load or store, all inside."""
@@ -92,15 +97,15 @@ class LaunchMemo:
         except Unknowable:
             return None
 
-    def recall(self, given: LaunchInputs) -> bool:
-        """Leave what a launch with the same inputs left; False where none is known."""
+    def recall(self, given: LaunchInputs) -> PastLaunch | None:
+        """Leave what a launch with the same inputs left, and say which; None where none is known."""
         for known in self.launches.get(given.key, ()):
             if _fits(known, given) and all(_held(run, given) == run.content for run in known.reads):
                 for run in known.writes:
                     ctypes.memmove(given.pointers[run.tensor][0] + run.offset, run.content, len(run.content))
                 self.taken += 1
-                return True
-        return False
+                return known
+        return None
 
     def keep(self, given: LaunchInputs, seen: TouchedBytes) -> None:
         """Remember a launch that has ended, where it went by what is compared alone."""
@@ -110,7 +115,8 @@ class LaunchMemo:
         if _meet(reads, writes):
             return
         try:
-            kept = PastLaunch(tuple(sorted(_runs(reads, given), key=lambda run: len(run.content))), tuple(_runs(writes, given)))
+            shortest = tuple(sorted(_runs(reads, given), key=lambda run: len(run.content)))
+            kept = PastLaunch(shortest, tuple(_runs(writes, given)), frozenset(seen.lines))
         except Unknowable:
             return
         if self.nbytes + kept.nbytes > MOST_BYTES:
@@ -157,7 +163,7 @@ def _function(function: Any, within: tuple[Any, ...] = ()) -> Any:
     annotated = tuple((name, repr(kind)) for name, kind in function.__annotations__.items())
     defaults = _plain(function.__defaults__), tuple((k, _plain(v)) for k, v in (function.__kwdefaults__ or {}).items())
     named = tuple((name, _global(function, name, within)) for name in _names(function.__code__))
-    return function.__code__, annotated, defaults, named
+    return function.__code__, function.__code__.co_filename, annotated, defaults, named
 
 
 def _global(function: Any, name: str, within: tuple[Any, ...]) -> Any:

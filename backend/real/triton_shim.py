@@ -53,7 +53,7 @@ class StrayAccess:
 class KernelGuard:
     """Watches the interpreter's accesses; `strays` fills up while kernels run, `accesses` has those of the last one.
 
-    launched: is told of each launch how to do it again.
+    launched: is told of each launch how to do it again. lines: of the measured file that its kernels ran.
     """
 
     allocations: Allocations
@@ -61,6 +61,7 @@ class KernelGuard:
     kernel: str = ""
     launched: Callable[[Callable[[], Any]], None] = lambda again: None
     accesses: TouchedBytes = field(default_factory=TouchedBytes)
+    lines: set[int] = field(default_factory=set)
 
     def enter_kernel(self, name: str, tensors: list[torch.Tensor]) -> None:
         """A kernel starts on these tensors, whose allocations must be known."""
@@ -117,8 +118,8 @@ def interpreted(
 
     Without the interpreter's overflow checks, which a compiled kernel does not have either (they cost a fifth of the time).
     The interpreter's versions of Triton's functions are in place until the end, not put there and taken away by each launch.
-    measured: a trace function (coverage.py's) sees kernels of this file alone: it doubles the time of all others.
-    memo: what launches left, for those that are the same again; kernels of the measured file always run.
+    measured: a file whose kernels' lines are noted. No other trace function (coverage.py's) sees a kernel: it doubles the time.
+    memo: what launches left, for those that are the same again.
     """
     require_interpreter()
     from triton.runtime import interpreter
@@ -133,21 +134,23 @@ def interpreted(
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         guard.enter_kernel(self.fn.__name__, [a for a in (*args, *kwargs.values()) if isinstance(a, CudaTensor)])
-        if self.fn.__code__.co_filename == measured:
-            return saved["__call__"](self, *args, **kwargs)
-        return _untraced(saved["__call__"], self, *args, **kwargs)
+        file = self.fn.__code__.co_filename
+        tracer = _line_tracer(file, guard.accesses.lines) if file == measured else None
+        try:
+            return _traced_by(tracer, saved["__call__"], self, *args, **kwargs)
+        finally:
+            guard.lines |= guard.accesses.lines
 
-    def launch(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        given = None
+    def launch(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
         guard.launched(functools.partial(launch, self, *args, grid=grid, warmup=warmup, **kwargs))
-        if memo is not None and not warmup and self.fn.__code__.co_filename != measured:
-            given = memo.inputs(self, grid, args, kwargs, allocations)
-        if memo is None or given is None:
-            return run(self, *args, grid=grid, warmup=warmup, **kwargs)
-        if not memo.recall(given):
-            run(self, *args, grid=grid, warmup=warmup, **kwargs)
+        given = None if memo is None or warmup else memo.inputs(self, grid, args, kwargs, allocations)
+        known = None if memo is None or given is None else memo.recall(given)
+        if known is not None:
+            guard.lines |= known.lines
+            return
+        run(self, *args, grid=grid, warmup=warmup, **kwargs)
+        if memo is not None and given is not None:
             memo.keep(given, guard.accesses)
-        return None
 
     def in_place(self: Any, args: Any, kwargs: Any) -> Any:
         return [_plain(a) for a in args], {key: _plain(value) for key, value in kwargs.items()}
@@ -199,15 +202,26 @@ def interpreted(
             setattr(builder, name, value)
 
 
-def _untraced(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run it without this thread's trace function. One that is written in C is itself again from the next call on."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
+def _traced_by(tracer: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run it with another trace function than this thread's. One that is written in C is itself again from the next call on."""
+    before = sys.gettrace()
+    sys.settrace(tracer)
     try:
         return run(*args, **kwargs)
     finally:
-        sys.settrace(tracer)
+        sys.settrace(before)
         _be_seen()
+
+
+def _line_tracer(file: str, lines: set[int]) -> Any:
+    """A trace function that notes the lines of a file that run."""
+
+    def line(frame: types.FrameType, event: str, arg: Any) -> Any:
+        if event == "line":
+            lines.add(frame.f_lineno)
+        return line
+
+    return lambda frame, event, arg: line if frame.f_code.co_filename == file else None
 
 
 def _be_seen() -> None:

@@ -66,11 +66,15 @@ class Kernels:
         return made
 
     def measure(self, own_file: bool) -> dict[str, Any]:
-        """Which lines coverage.py sees of a launch's kernel and behind it. own_file: the kernel's file is the measured one."""
+        """Which lines are seen of a kernel that runs and of one that is taken over; by coverage.py, of it and behind it.
+
+        own_file: the kernel's file is the measured one.
+        """
         import coverage
         import torch
         import triton.language as tl
 
+        from backend.real.launch_memo import LaunchMemo
         from backend.real.torch_shim import GpuFacts, VirtualGpu
         from backend.real.triton_shim import interpreted
 
@@ -78,24 +82,30 @@ class Kernels:
         measuring = coverage.Coverage(data_file=None, config_file=False, include=[kernels, __file__], messages=False)
         with (
             VirtualGpu(GpuFacts("gfx950", 256)) as gpu,
-            interpreted(gpu.allocations, measured=kernels if own_file else None),
+            interpreted(gpu.allocations, measured=kernels if own_file else None, memo=LaunchMemo()) as guard,
         ):
             words = torch.zeros(8, dtype=torch.int32, device="cuda")
+            other = torch.zeros(8, dtype=torch.int32, device="cuda")
             measuring.start()
-            line = self._launch(words)
+            line = self._launch(words, other)
             measuring.stop()
+            ran = sorted(guard.lines)
+            guard.lines.clear()
+            self._launch(words, other)
         data = measuring.get_data()
         seen = data.lines(__file__) or []
         return {
-            "of_kernel": len(data.lines(kernels) or []),
+            "traced": len(data.lines(kernels) or []),
+            "of_kernel": ran,
+            "taken_over": sorted(guard.lines),
             "behind": line in seen,
             "restored": tl.load is load,
         }
 
-    def _launch(self, words: Any) -> int:
+    def _launch(self, words: Any, other: Any) -> int:
         import inspect
 
-        self.kernels.copy_words[(2,)](words, words, 8, BLOCK=8)
+        self.kernels.copy_words[(2,)](words, other, 8, BLOCK=8)
         return inspect.currentframe().f_lineno  # type: ignore[union-attr]
 
 

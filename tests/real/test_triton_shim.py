@@ -39,10 +39,13 @@ def test_load_past_the_end_gives_other(child: Child) -> None:
     assert seen["strays"] == [["copy_words", False, 10, 0]]
 
 
-def test_kernels_of_other_files_are_not_measured_and_what_launches_them_is(child: Child) -> None:
+def test_lines_of_kernels_of_the_measured_file_are_noted_and_nobody_traces_them(child: Child) -> None:
     other, own = child.request("measure", own_file=False), child.request("measure", own_file=True)
-    assert other["of_kernel"] == 0
-    assert own["of_kernel"] > 0
+    assert other["of_kernel"] == other["taken_over"] == []
+    kernel = (Path(__file__).parent / "kernels_under_test.py").read_text().splitlines()
+    body = kernel.index("    offset = tl.arange(0, BLOCK)") + 1
+    assert own["of_kernel"] == own["taken_over"] == list(range(body, body + 5))
+    assert other["traced"] == own["traced"] == 0
     assert other["behind"]
     assert own["behind"]
 

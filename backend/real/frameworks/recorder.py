@@ -52,16 +52,21 @@ class Recorder:
     checked: list[CheckedCall] = field(default_factory=list)
 
     def recording(self) -> Recording:
-        """Gives what was collected so far."""
-        called = tuple(self.running.packages.called)
-        checked = tuple(self.checked)
-        return Recording(self.scenario.name, tuple(self.steps), tuple(self.failed), unknown_calls=called, checked=checked)
+        """Gives what was collected so far; executed are the lines of kernels alone."""
+        return Recording(
+            self.scenario.name,
+            tuple(self.steps),
+            tuple(self.failed),
+            unknown_calls=tuple(self.running.packages.called),
+            executed=tuple(sorted(self.running.guard.lines)),
+            checked=tuple(self.checked),
+        )
 
     def refusal(self, backend: int, error: BaseException) -> Recording:
         """The recording of a constructor that raises. backend: which one of the scenario."""
         file = self.running.source.target.filename
         failed = NotStarted(_in_words(error), backend, line_of(error, file), _says(error, file))
-        return Recording(self.scenario.name, (), (), failed)
+        return Recording(self.scenario.name, (), (), failed, executed=tuple(sorted(self.running.guard.lines)))
 
     def guarded(self, step: int, phase: Phase, backend: int, kind: StepKind, action: Callable[..., None], *args: Any) -> None:
         """Do a step of a kind for a backend; an exception of the file's own is part of the observation."""

@@ -43,7 +43,7 @@ class ExecutedLines:
             self._coverage.stop()
         data = self._coverage.get_data()
         lines = {line for file in data.measured_files() for line in data.lines(file) or ()}
-        self._coverage.erase()
+        data.erase()
         return made, tuple(sorted(lines))
 
 
@@ -83,4 +83,4 @@ class ScenarioWorker:
         handlers = PlannerHandlers(self.aiter.host, self.aiter.release, device)
         wanted = {**dict(scenario.environment), **environment}
         made, lines = self.executed.during(lambda: self.driver.run(scenario, handlers, wanted))
-        return dataclasses.replace(made, executed=lines)
+        return dataclasses.replace(made, executed=tuple(sorted({*made.executed, *lines})))
