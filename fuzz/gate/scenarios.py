@@ -93,7 +93,7 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
         yield from _valid(scenario, steps=steps[:i] + steps[i + 1 :])
     yield from _fewer_backends(scenario)
     for i, step in enumerate(steps):
-        for lens in _shorter(step.kv_lens):
+        for lens in _shorter(step.kv_lens, _least(step, scenario.backends[step.backend])):
             changed = dataclasses.replace(step, kv_lens=lens, query_lens=step.query_lens[: len(lens)])
             yield from _valid(scenario, steps=(*steps[:i], changed, *steps[i + 1 :]))
         if step.graph:
@@ -113,14 +113,19 @@ def _fewer_backends(scenario: Scenario) -> Iterator[Scenario]:
             yield from _valid(scenario, backends=kept, steps=moved)
 
 
-def _shorter(lens: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def _least(step: Step, config: BackendConfig) -> int:
+    """KV tokens that a request has at least: in a draft extension those of the step's own rows, which are among them."""
+    return max(step.query_lens or (config.draft_tokens or 1,)) if step.kind is StepKind.DRAFT_EXTEND else 1
+
+
+def _shorter(lens: tuple[int, ...], least: int) -> Iterator[tuple[int, ...]]:
     if len(lens) > 1:
         yield lens[: len(lens) // 2]
         yield lens[1:]
         yield lens[:-1]
     for i, length in enumerate(lens):
-        for smaller in dict.fromkeys((1, length // 2, length - 1)):
-            if 1 <= smaller < length:
+        for smaller in dict.fromkeys((least, length // 2, length - 1)):
+            if least <= smaller < length:
                 yield (*lens[:i], smaller, *lens[i + 1 :])
 
 

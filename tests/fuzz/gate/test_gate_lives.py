@@ -79,8 +79,18 @@ def test_a_planted_fault_shrinks_to_the_minimum(seed: int) -> None:
     (config,) = smallest.backends
     assert (config.dp_attention, config.page_size) == (True, 1)
     eager, replay = smallest.steps
-    assert (eager.kv_lens, eager.graph) == ((1,), False)
+    least = config.draft_tokens if eager.kind is StepKind.DRAFT_EXTEND else 1
+    assert (eager.kv_lens, eager.graph) == ((least,), False)
     assert (replay.kv_lens, replay.graph) == ((20, 20, 20), True)
+
+
+def test_a_draft_extension_is_not_shrunk_below_its_own_rows() -> None:
+    """A request with fewer tokens than the step has rows is what no server has, and a fault of its own."""
+    config = BackendConfig(48, draft_tokens=3)
+    for asked, left in (((), (3,)), ((2, 1), (2,))):
+        life = Scenario("extend", (config,), (Step(StepKind.DRAFT_EXTEND, (40, 9), query_lens=asked),))
+        smallest = shrink(life, lambda each: bool(each.steps) and each.backends[0].draft_tokens == 3)
+        assert smallest.steps[0].kv_lens == left
 
 
 def test_shrinking_keeps_to_its_budget() -> None:
