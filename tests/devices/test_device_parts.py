@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.aiter.tensors import ElementType, TensorSpec
@@ -18,8 +18,9 @@ from backend.decision import Decision
 from backend.devices import outputs, unread_tokens
 from backend.devices.accesses import NOTHING, Accesses, Planes, bounds, footprint_of, merge, subtract
 from backend.devices.agreement import Difference, differences, incomparable
+from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import COLUMNS, KernelTraits, RowRule, from_row, to_row, traits_table
-from backend.errors import CannotRunError
+from backend.errors import CannotRunError, UnmodelledError
 from backend.experiments.probes import backward
 from backend.host import BuiltIn
 from backend.observation import DeviceEnd, Footprint, Observation, Violation, ViolationKind
@@ -55,6 +56,7 @@ def test_subtract_leaves_the_bytes_of_the_left_side_only(left: np.ndarray, right
     assert (rest[1:, 0] > rest[:-1, 1]).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
 def test_marked_runs_are_the_set_bits(bits: list[bool]) -> None:
     bitmap = np.packbits(np.array(bits, np.bool_), bitorder="little")
@@ -189,3 +191,18 @@ def test_plans_that_lead_anywhere_are_not_compared() -> None:
     assert "rows end before they begin" in (incomparable(empty) or "")
     assert backward(launched).plan.work_items[0, 5] < backward(launched).plan.work_items[0, 4]  # type: ignore[union-attr]
     assert subtract(NOTHING, NOTHING).shape == (0, 2)
+
+
+def test_a_plan_of_more_work_than_is_followed_has_no_model() -> None:
+    """As planners make one of memory that is nobody's: 25 million items were met (v0.1.14, a request without queries)."""
+    launched = made(kv_lens=(4096,), num_cu=1)
+    plan = launched.plan
+    assert plan is not None
+    buffer = plan.buffers["work_info_set"]
+    count = 1 << 15
+    many = dataclasses.replace(
+        buffer, allocated=8 * count, image=np.tile(buffer.image[:8], count), marks=np.ones(8 * count, np.uint8)
+    )
+    endless = dataclasses.replace(launched, plan=dataclasses.replace(plan, buffers={**plan.buffers, "work_info_set": many}))
+    with pytest.raises(UnmodelledError, match=r"a plan of 32,768 work items with 138,\d+,\d+ KV positions"):
+        ModelDevice().observe(endless)

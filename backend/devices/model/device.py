@@ -18,6 +18,7 @@ from backend.devices.accesses import Accesses, bounds, footprint_of, union
 from backend.devices.model import kernargs, non_persistent, pages, persistent
 from backend.devices.model.pages import Stretches
 from backend.devices.model.traits import KernelTraits, traits
+from backend.errors import UnmodelledError
 from backend.observation import DeviceEnd, Footprint, Observation, Violation
 
 Int64Array = npt.NDArray[np.int64]
@@ -35,9 +36,13 @@ class ModelDevice:
         self._known = known
 
     def observe(self, call: Call) -> Observation:
-        """What the call's stages touch, and which of it breaks the memory contract."""
+        """What the call's stages touch, and which of it breaks the memory contract.
+
+        Raises UnmodelledError for a plan with more work than is followed here, as one that is made of memory that is nobody's.
+        """
         launch = call.launched
         known = self._known if self._known is not None else traits(launch.blob_id)
+        _require_bounded(call, known)
         merged = second_stage.run(call, self._record)
         seen = _persistent(call, known) if launch.persistent else _non_persistent(call, known)
         null = bounds(kernargs.through_null(call, seen.idle), launch.tensors, launch.code_object, None)
@@ -53,6 +58,23 @@ class ModelDevice:
             footprints[launch.code_object] = _footprint(call, known, seen)
         notes = () if known.blob_id else (f"{launch.code_object} was never measured: its accesses are taken from the contract",)
         return Observation(call, self.name, tuple(violations), footprints, coverage.of_call(call), notes=notes, end=seen.end)
+
+
+_FEW_ITEMS, _MOST_POSITIONS = 1 << 14, 1 << 27
+"""Work items that are never too many; KV positions of all items, with the tiles beside them: 4 GiB of addresses."""
+
+
+def _require_bounded(call: Call, known: KernelTraits) -> None:
+    if call.plan is None or len(call.plan.work_items) <= _FEW_ITEMS:
+        return
+    items = call.plan.work_items
+    lengths = items[:, 5].astype(np.int64) - items[:, 4]
+    positions = int(lengths.clip(min=0).sum()) + 2 * known.tile * len(items)
+    if positions > _MOST_POSITIONS:
+        raise UnmodelledError(
+            f"too much work: a plan of {len(items):,} work items with {positions:,} KV positions; up to {_MOST_POSITIONS:,} "
+            "are followed"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
