@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuzz.gate.comparison import Comparison, Fault
-    from fuzz.gate.gate import GatePlan, Stack
+    from fuzz.gate.gate import Examined, GatePlan, Stack
+    from fuzz.gate.judge import Sighting
     from fuzz.gate.sweep import Tensors
     from fuzz.report.report import Report
     from fuzz.space import CaseSpace
@@ -139,8 +140,15 @@ def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
     stack = Stack(source, chosen.aiter, chosen.release)
     if arguments.only is not None:
         return _again(arguments, stack)
-    change, base = examine(stack, before, plan(arguments), say)
-    found = compared(change, base, known.reference, known.is_open, arguments.expect)
+
+    def judged(change: Examined, base: Examined | None) -> Comparison:
+        return compared(change, base, known.reference, known.is_open, arguments.expect)
+
+    def blamed(change: Examined, base: Examined | None) -> list[Sighting]:
+        return [fault.smallest for fault in judged(change, base).blamed]
+
+    change, base = examine(stack, before, plan(arguments), say, blamed)
+    found = judged(change, base)
     made = report(found, change, base, gate_line(open_source(source)), again=_commands(arguments, found))
     made = dataclasses.replace(made, about=(chosen.why, *made.about))
     if arguments.out is not None:

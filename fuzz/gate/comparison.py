@@ -357,8 +357,9 @@ def _changed(change: Examined, base: Examined | None) -> tuple[tuple[DecisionRow
     return tuple((old, new) for old, new in pairs if old is not None and old != new)
 
 
-def _size(sighting: Sighting) -> tuple[int, int, int]:
-    case = sighting.case
+def _size(sighting: Sighting) -> tuple[int, ...]:
+    """By which sightings of one fault are ordered: the case, then the life up to it."""
+    case, steps = sighting.case, sighting.scenario.steps
     tokens = sum(case.kv_lens) if case is not None else 0
     batch = len(case.kv_lens) if case is not None else 0
-    return batch, sighting.rows, tokens
+    return batch, sighting.rows, tokens, len(steps), len(sighting.scenario.backends), sum(sum(step.kv_lens) for step in steps)

@@ -38,6 +38,9 @@ from fuzz.verdict import Counts
 
 Say = Callable[[str], None]
 
+Blamed = Callable[["Examined", "Examined | None"], Sequence[Sighting]]
+"""What a change is blamed for beside its base, worst first: of each fault the sighting in its smallest life."""
+
 EVERY_RELEASE = RELEASES[-1]
 """Written in the scenarios of both sides, which are one scenario whatever AITER they run on; each runs it on its own."""
 
@@ -241,6 +244,12 @@ class Examination:
                 (judged,) = self._run_all([scenario])
                 self._keep(judged)
 
+    def alone(self, scenario: Scenario) -> Examined:
+        """What one scenario shows, which is not kept."""
+        made = [judged for judged in self._run_all([scenario]) if judged is not None]
+        sightings = tuple(sighting for judged in made for sighting in judged.sightings)
+        return dataclasses.replace(self.examined(), swept=tuple(made), sightings=sightings, executed=None)
+
     def _keep(self, judged: Judged | None) -> None:
         if judged is not None and judged.scenario not in self._swept:
             self._swept[judged.scenario] = judged
@@ -317,10 +326,13 @@ class StackRunner:
             return self.judge.not_driven(scenario, str(error))
 
 
-def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Examined, Examined | None]:
+def run(
+    stack: Stack, base: Stack | None, plan: GatePlan, say: Say, blamed: Blamed = lambda change, base: ()
+) -> tuple[Examined, Examined | None]:
     """Examines a change and, where there is one, its base. What one of them shows is tried on the other too.
 
-    Either may be the change: the source, or the AITER below it.
+    Either may be the change: the source, or the AITER below it. blamed: then the worst fault of the sweep is shown in the
+    smallest life that time allows to find.
     """
     if base is not None and _is_untouched(stack, base):
         with Examination(stack, plan, workers=1) as same:
@@ -328,15 +340,17 @@ def run(stack: Stack, base: Stack | None, plan: GatePlan, say: Say) -> tuple[Exa
             seen = dataclasses.replace(same.examined(), is_the_base=True)
             return seen, seen
     until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
-    with Examination(stack, plan, workers=CORES if base is None else 1) as change:
+    with Examination(stack, plan, workers=CORES if base is None else 1) as change, ThreadPoolExecutor(CORES) as both:
         if base is None:
             change.sweep(until)
             say(_sweep_says(change))
+            cut_down((change,), both, blamed, until)
             change.live(until)
             return change.examined(), None
-        with Examination(base, plan, workers=1) as before, ThreadPoolExecutor(CORES) as both:
+        with Examination(base, plan, workers=1) as before:
             _sweep_both(change, before, both, until)
             say(f"{_sweep_says(change)} on each side")
+            cut_down((change, before), both, blamed, until + COMPARISON / 2 * plan.seconds)
             for done in [both.submit(change.live, until), both.submit(before.live, until)]:
                 done.result()
             before.try_all(change.examined().sightings)
@@ -369,6 +383,30 @@ def _sweep_both(change: Examination, before: Examination, both: Executor, until:
     differs = text_change(before.executed.text, change.executed.text)
     touched = change.doing(differs.lines) | before.doing(differs.removed)
     run_until(touched_first([one for one in change.asked if one not in first], touched))
+
+
+def cut_down(sides: Sequence[Examination], both: Executor, blamed: Blamed, until: float) -> None:
+    """The worst fault in the smallest life found until then in which it is still the change's, which both sides keep.
+
+    sides: the change and, where there is one, its base.
+    """
+
+    def blames(seen: Sequence[Examined]) -> Sequence[Sighting]:
+        return blamed(seen[0], seen[1] if len(seen) > 1 else None)
+
+    worst = next(iter(blames([side.examined() for side in sides])), None)
+    if worst is None:
+        return
+
+    def shows(candidate: Scenario) -> bool:
+        if time.monotonic() >= until:
+            return False
+        there = blames(list(both.map(lambda side: side.alone(candidate), sides)))
+        return any(identity(each) == identity(worst) for each in there)
+
+    smallest = shrink(worst.scenario, shows)
+    for side in sides if smallest != worst.scenario else ():
+        side.run([smallest])
 
 
 def _sweep_says(side: Examination) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from backend.case import Arch, DType
 from backend.real.frameworks.fetch import LENT, open_source
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.gate.comparison import Comparison, FaultStanding, compared
-from fuzz.gate.gate import EVERY_RELEASE, Examination, Examined, GatePlan, Stack
+from fuzz.gate.gate import EVERY_RELEASE, Examination, Examined, GatePlan, Stack, cut_down
+from fuzz.gate.judge import Sighting
 from fuzz.gate.known import Known
 from fuzz.gate.sweep import Tensors
 
@@ -45,13 +47,18 @@ def test_a_fault_behind_one_that_the_change_mends_is_in_the_base_too() -> None:
     assert {(each.signature, each.behind.split("/")[0]) for each in judged.behind} == {(replayed[0].signature, "bad-indptr")}
 
 
-def test_the_same_fault_is_blamed_on_a_change_that_brings_it_there(tmp_path: Path) -> None:
-    """32 heads in bf16 taken out of the fast mode, in a file that mends S2 in the same step."""
+def without_32_heads(folder: Path) -> str:
+    """0.5.13 with 32 heads in bf16 taken out of the fast mode."""
     text = open_source(NEW).target.text
     assert text.count("in (32, 64, 128)") == 1
-    file = tmp_path / "mine.py"
+    file = folder / "mine.py"
     file.write_text(text.replace("in (32, 64, 128)", "in (64, 128)"))
-    found = beside(f"{file}{LENT}{NEW}", paged(32))
+    return f"{file}{LENT}{NEW}"
+
+
+def test_the_same_fault_is_blamed_on_a_change_that_brings_it_there(tmp_path: Path) -> None:
+    """In a file that mends S2 in the same step."""
+    found = beside(without_32_heads(tmp_path), paged(32))
     assert [(fault.signature.split("/")[0], fault.standing) for fault in found.blamed] == [("head-width", FaultStanding.NEW)]
     assert not beside(NEW, paged(32)).faults
 
@@ -68,3 +75,36 @@ def test_the_smallest_life_of_a_fault_is_kept_with_all_that_it_shows() -> None:
     (kept,) = {each.scenario for each in lived}
     again = ran(OLD, kept)
     assert {each.signature for each in lived} == {each.signature for each in again.sightings}
+
+
+def blamed(change: Examined, base: Examined | None) -> list[Sighting]:
+    known = Known()
+    return [fault.smallest for fault in compared(change, base, known.reference, known.is_open).blamed]
+
+
+def test_the_worst_fault_of_a_sweep_is_cut_down_while_there_is_time_and_only_as_far_as_the_change_is_to_blame(
+    tmp_path: Path,
+) -> None:
+    """What a comment has as a script."""
+    config = BackendConfig(32, DType.BF16, DType.BF16, page_size=64)
+    steps = tuple(Step(StepKind.DECODE, lens, backend=at) for at, lens in ((1, (9,)), (0, (90, 30)), (1, (5, 7))))
+    life = Scenario("several things", (config, config), steps, release=EVERY_RELEASE)
+    change, base = Stack(without_32_heads(tmp_path), release=EVERY_RELEASE), Stack(NEW, release=EVERY_RELEASE)
+    with (
+        ThreadPoolExecutor(2) as both,
+        Examination(change, PLAN, workers=1) as mine,
+        Examination(base, PLAN, workers=1) as theirs,
+    ):
+        for side in (mine, theirs):
+            side.run([life])
+        cut_down((mine, theirs), both, blamed, until=0.0)
+        assert [each.scenario for each in mine.examined().swept] == [life]
+        cut_down((mine, theirs), both, blamed, until=math.inf)
+        seen, before = mine.examined(), theirs.examined()
+    (_, smallest), (_, beside_it) = ([each.scenario for each in side.swept] for side in (seen, before))
+    assert beside_it == smallest
+    assert smallest.steps == (Step(StepKind.DECODE, (1,)),)
+    assert smallest.backends == (BackendConfig(32, DType.BF16, DType.BF16),)
+    (worst,) = blamed(seen, before)
+    assert worst.scenario == smallest
+    assert worst.signature.startswith("head-width")
