@@ -146,10 +146,6 @@ class Timeline:
         for each in self._clocks.values() if point is None else (point,):
             join(self._host, each)
 
-    def has_happened(self, point: Clock) -> bool:
-        """Whether the host is known to have waited for the point."""
-        return all(self._host.get(stream, 0) >= count for stream, count in point.items())
-
     def allocated(self, allocation: Allocation) -> None:
         """Memory is used for another storage: what was done to those that lay there before counts for this one too."""
         begin, end = allocation.address, allocation.address + allocation.nbytes

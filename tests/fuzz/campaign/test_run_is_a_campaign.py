@@ -30,7 +30,7 @@ def smallest(store: Path) -> dict[str, Case]:
     return {finding.signature: finding.smallest for finding in load_summary(store).findings}
 
 
-@pytest.mark.parametrize("cases", ["60", "1000"])
+@pytest.mark.parametrize("cases", ["60", pytest.param("1000", marks=pytest.mark.slow)])
 def test_both_find_the_same(cases: str, tmp_path: Path) -> None:
     flags = ["--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", cases, "--seed", "3"]
     assert main(["run", *flags, "--out", str(tmp_path / "run")]) == 1

@@ -15,7 +15,7 @@ from fuzz.gate.policy import gate_policy
 from fuzz.space import space
 from fuzz.spec import Spec
 
-FP8 = ("--kv-dtype", "fp8", "--heads", "64", "--seconds", "2")
+FP8 = ("--kv-dtype", "fp8", "--heads", "64", "--seconds", "0.3")
 
 FAST = '[fp8]\ndefault = "fake"\n64 = "fast"\n'
 FAKE = '[fp8]\ndefault = "fake"\n'
