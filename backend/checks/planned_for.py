@@ -33,6 +33,10 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
     Element types are left out: backends tell the planner a type that q does not have, and where it matters the head widths
     differ, which is a finding of its own.
     """
+    batch = len(planning.qo_indptr) - 1
+    if np.diff(planning.kv_indptr[batch:]).any():
+        message = f"planned with kv_indptr of {len(planning.kv_indptr) - 1} requests, qo_indptr has {batch}"
+        yield PlannedOtherwise("requests of kv_indptr", message)
     planned_work, work = (_with_work(each.qo_indptr, each.kv_indptr) for each in (planning, decode))
     for name, planned, used in zip(("qo_indptr", "kv_indptr"), planned_work, work, strict=True):
         if not np.array_equal(planned, used):

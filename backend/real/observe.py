@@ -5,6 +5,7 @@ Knows nothing of the framework that makes the calls.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -91,11 +92,20 @@ class CallWatcher:
             self.sizings.append(SizingSeen(sizing_arguments(call.arguments), line))
         elif call.name == PLANNING:
             buffers = self._buffers(call.arguments, PLANNING_ROLES)
-            seen = PlanSeen(plan_arguments(call.arguments), buffers, line, call.ignored)
-            for buffer in buffers:
-                self._filled[buffer.tag] = seen
+            self._plan(PlanSeen(plan_arguments(call.arguments), buffers, line, call.ignored))
         elif call.name == DECODING:
             self.decodes.append(DecodeSeen(call, line))
+
+    def planned_again(self, operation: OpCall) -> None:
+        """A replay plans by a captured operation, with what its tensors hold now."""
+        buffers = self._buffers(operation.arguments, PLANNING_ROLES)
+        seen = self.plan_of(buffers)
+        if seen is not None:
+            self._plan(dataclasses.replace(seen, arguments=plan_arguments(operation.arguments), buffers=buffers))
+
+    def _plan(self, seen: PlanSeen) -> None:
+        for buffer in seen.buffers:
+            self._filled[buffer.tag] = seen
 
     def left(self, call: OpCall, result: Any) -> None:
         """Of a decode call, the splits that were made of it."""
@@ -261,7 +271,8 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
             "a page size that is its own is modelled"
         )
     splits = given.get("num_kv_splits")
-    kv_indptr = words_read(given["kv_indptr"])
+    qo_indptr = words_read(given["qo_indptr"])
+    kv_indptr = words_read(given["kv_indptr"])[: qo_indptr.size]  # the batch is qo_indptr's (aiter/mla.py)
     reach = int(kv_indptr[-1]) if replayed and kv_indptr.size else 0
     return DecodeArguments(
         q_rows=int(q.shape[0]),
@@ -270,7 +281,7 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         page_size=int(kv.shape[1]),
         q_dtype=element_type(q.dtype),
         kv_dtype=element_type(kv.dtype),
-        qo_indptr=words_read(given["qo_indptr"]),
+        qo_indptr=qo_indptr,
         kv_indptr=kv_indptr,
         kv_indices=words_read(given["kv_indices"], reach),
         kv_last_page_lens=words_read(given["kv_last_page_lens"]),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import mmap
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -164,6 +165,22 @@ class CudaTensor(torch.Tensor):
         says(TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first."))
 
 
+def _gpu_tensors(value: Any) -> list[CudaTensor]:
+    """Tensors on the GPU that a call gave or was given: one, or some of a sequence."""
+    return [each for each in (value if isinstance(value, (tuple, list)) else (value,)) if isinstance(each, CudaTensor)]
+
+
+def _again(func: Any, args: Arguments, kwargs: Keywords, result: Any) -> None:
+    """The call once more; what it makes goes to where it made it before."""
+    with torch._C.DisableTorchFunction():
+        made = func(*args, **kwargs)
+        new = made if isinstance(made, (tuple, list)) else (made,)
+        old = result if isinstance(result, (tuple, list)) else (result,)
+        for before, now in zip(old, new, strict=True):
+            if isinstance(before, CudaTensor) and before.data_ptr() != now.data_ptr():
+                before.copy_(now)
+
+
 def host(tensor: torch.Tensor) -> torch.Tensor:
     """The plain CPU tensor on the same memory, for handlers and records."""
     with torch._C.DisableTorchFunctionSubclass():
@@ -171,7 +188,10 @@ def host(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class VirtualGpu(TorchFunctionMode):
-    """Context in which torch sees the described GPU. Not re-entrant; everything patched is put back on leaving."""
+    """Context in which torch sees the described GPU. Not re-entrant; everything patched is put back on leaving.
+
+    launched: where somebody set it, told of each call that writes memory of the GPU how to do it again, into the same memory.
+    """
 
     def __init__(self, facts: GpuFacts, memory: DeviceMemory | None = None) -> None:
         super().__init__()
@@ -179,6 +199,7 @@ class VirtualGpu(TorchFunctionMode):
         self.memory = memory
         self.allocations = Allocations()
         self.capturing = False
+        self.launched: Callable[[Callable[[], None]], None] | None = None
         self._default_device: torch.device | None = None
         self._patches = contextlib.ExitStack()
 
@@ -213,6 +234,8 @@ class VirtualGpu(TorchFunctionMode):
             self._move_all(result)
         if isinstance(result, CudaTensor):
             self._note(name, result, args)
+        if self.launched is not None and name not in EMPTIES and (_gpu_tensors(result) or _gpu_tensors(args[:1])):
+            self.launched(functools.partial(_again, func, args, kwargs, result))
         return result
 
     def _move_all(self, result: Any) -> None:

@@ -48,6 +48,13 @@ SGLANG = Framework(
     driver="backend.real.frameworks.sglang:SglangDriver",
 )
 
+SGLANG_DSA = replace(
+    SGLANG,
+    module="sglang.srt.layers.attention.dsa_backend",
+    backend_class="DeepseekSparseAttnBackend",
+    driver="backend.real.frameworks.sglang_dsa:SglangDsaDriver",
+)
+
 VLLM = Framework(
     name="vllm",
     module="vllm.v1.attention.backends.mla.rocm_aiter_mla",
@@ -64,7 +71,7 @@ VLLM_SPARSE = replace(
     driver="backend.real.frameworks.vllm_sparse:VllmSparseDriver",
 )
 
-TARGETS = (SGLANG, VLLM, VLLM_SPARSE)
+TARGETS = (SGLANG, SGLANG_DSA, VLLM, VLLM_SPARSE)
 """Every file that can be run, of each framework the usual one first."""
 
 FRAMEWORKS = {each.name: each for each in (SGLANG, VLLM)}

@@ -8,10 +8,14 @@ pack their lists end to end and do not name topk when planning make plain calls 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from backend.decision import Decision
+
+TOPK = 2048
+"""Tokens that a row attends to at most in the models that are served (index_topk of DeepSeek-V3.2 and GLM-5)."""
 
 UNUSED = -1
 """What the entries of a list hold that no token is chosen for."""
@@ -43,3 +47,12 @@ def chosen_tokens(length: int, topk: int) -> np.ndarray:
     """The tokens of a request of `length` that a row's list names, ascending and spread evenly: [min(length, topk)] int64."""
     count = min(length, topk)
     return np.arange(count, dtype=np.int64) * length // max(count, 1)
+
+
+def lists_of_rows(kv_lens: Sequence[int], query_lens: Sequence[int], topk: int = TOPK) -> list[np.ndarray]:
+    """The tokens that each row attends to, by position in its request, request by request: of those that the row sees.
+
+    kv_lens, query_lens: tokens and q rows of each request; its last row sees all of its tokens, each before one less.
+    """
+    pairs = zip(kv_lens, query_lens, strict=True)
+    return [chosen_tokens(length - count + row + 1, topk) for length, count in pairs for row in range(count)]

@@ -59,7 +59,8 @@ class FrameworkFault:
     """One known fault: a sighting in a fitting life with one of the signatures `shows`, where `*` stands for any characters.
 
     mended: the first release without it, "" while it is open. about: what is wrong, in lines. scenarios: run by every gate;
-    their tensors and heads decide which gates; each must show the fault in a source that has it.
+    their tensors and heads decide which gates; each must show the fault in a source that has it. file: the name of the file
+    that has the fault, "" where the life says enough.
     """
 
     id: str
@@ -70,10 +71,14 @@ class FrameworkFault:
     shows: tuple[str, ...]
     life: Life
     scenarios: tuple[Scenario, ...]
+    file: str = ""
 
     def is_it(self, sighting: Sighting) -> bool:
         """Whether a sighting is this fault."""
-        return self.life.fits(sighting.scenario) and any(fnmatchcase(sighting.signature, shown) for shown in self.shows)
+        here = not self.file or f"/{self.file}:" in (sighting.line or "")
+        return (
+            here and self.life.fits(sighting.scenario) and any(fnmatchcase(sighting.signature, shown) for shown in self.shows)
+        )
 
     def reference(self) -> KnownReference:
         """As other rooms refer to it."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from backend.case import Arch, DType
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.serving.sparse import TOPK
 
 HEADS = (4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
 
@@ -34,6 +35,11 @@ SWITCHES: tuple[dict[str, str], ...] = (
     {"SGLANG_AITER_MLA_DECODE_BACKEND": "gluon", "SGLANG_AITER_MLA_VERIFY_BACKEND": "gluon", "SGLANG_AITER_MLA_GLUON": "1"},
 )
 """Variables of sglang's under which its MLA takes other paths."""
+
+KERNELS: tuple[dict[str, str], ...] = tuple(
+    {"dsa_prefill_backend": each, "dsa_decode_backend": each} for each in ("aiter", "tilelang", "triton")
+)
+"""Server arguments of sglang's by which its DSA backend takes other kernels than those that a step has of itself."""
 
 ORDINARY: tuple[tuple[dict[str, str], int, int], ...] = (
     ({}, 1, 128),
@@ -83,6 +89,8 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
         yield from _lists(one, heads, release)
         yield _alike(one, heads, release)
         yield _context_parallel(one, heads, release)
+        for flags in KERNELS:
+            yield _by_kernels(one, heads, release, flags)
         for switches in SWITCHES:
             yield _switched(one, heads, release, switches)
         for environment, page_size, head_dim in ORDINARY:
@@ -190,13 +198,9 @@ def _several_types(tensors: Sequence[Tensors], heads: Sequence[int], release: st
             yield Scenario(name, configs, steps, arch=one.arch, release=release)
 
 
-TOPK = 2048
-"""Tokens that a row of sparse attention attends to at most (backend/real/frameworks); requests around it in length."""
-
-
 def _lists(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Scenario]:
     """Requests of one token less than a list, of as many and of one more, decoded, verified, and as prompts behind a prefix."""
-    num_head = min(heads, key=lambda each: abs(each - 32))
+    num_head = min(heads, key=lambda each: abs(each - 16))
     around = (1, TOPK - 1, TOPK, TOPK + 1)
     for draft_tokens in (None, 2):
         kind, lens = (StepKind.DECODE, around) if draft_tokens is None else (StepKind.TARGET_VERIFY, around[1:])
@@ -204,6 +208,10 @@ def _lists(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Sce
         steps = Step(kind, lens), Step(kind, lens[1:], graph=True), Step(kind, (9,), graph=True)
         name = _name(f"{kind.value} around a list of {TOPK}", tensors, num_head)
         yield Scenario(name, (plain,), steps, arch=tensors.arch, release=release)
+    config = dataclasses.replace(_config(tensors, num_head, 6), is_draft=True, page_size=16, graph_batches=(4,))
+    drafts = tuple(Step(StepKind.MULTI_STEP_DRAFT, around[2:], graph=graph) for graph in (False, True))
+    name = _name(f"draft model of 5 steps around a list of {TOPK}", tensors, num_head)
+    yield Scenario(name, (config,), drafts, arch=tensors.arch, release=release)
     prompts = (
         Step(StepKind.PREFILL, (TOPK + 30, 33, 1), query_lens=(10, 3, 1)),
         Step(StepKind.PREFILL, (TOPK + 1, TOPK + 30), query_lens=(2, 3)),
@@ -265,6 +273,26 @@ def _switched(tensors: Tensors, heads: Sequence[int], release: str, environment:
     switches = tuple(environment.items())
     name = _name(" ".join("=".join(each) for each in switches), tensors, num_head)
     return Scenario(name, backends, steps, arch=tensors.arch, release=release, environment=switches)
+
+
+def _by_kernels(tensors: Tensors, heads: Sequence[int], release: str, flags: Mapping[str, str]) -> Scenario:
+    """One head count by chosen kernels, lists of positions instead of KV rows: prompts by lists, decode and verification."""
+    num_head = min(heads, key=lambda each: abs(each - 16))
+    plain = dataclasses.replace(_config(tensors, num_head, None), page_size=16, graph_batches=(4,))
+    steps = (
+        Step(StepKind.PREFILL, (TOPK + 9, 40), query_lens=(3, 9)),
+        Step(StepKind.DECODE, (17, 400)),
+        Step(StepKind.DECODE, (1, 33), graph=True),
+        Step(StepKind.TARGET_VERIFY, (17, 400), backend=1),
+        Step(StepKind.DRAFT_EXTEND, (60, 70), backend=1),
+        Step(StepKind.DRAFT_EXTEND, (9, 33), graph=True, backend=1),
+    )
+    backends = plain, dataclasses.replace(plain, draft_tokens=4)
+    name = _name(" ".join("=".join(each) for each in flags.items()), tensors, num_head)
+    environment = (("SGLANG_DSA_FUSE_TOPK", "0"),)
+    return Scenario(
+        name, backends, steps, arch=tensors.arch, release=release, environment=environment, flags=tuple(flags.items())
+    )
 
 
 def _ordinary(

@@ -102,6 +102,19 @@ def test_a_plan_of_another_element_type_is_the_callers() -> None:
     assert judge(sixteen, Path().device).findings == ()
 
 
+def test_a_plan_of_more_requests_than_there_are_is_the_callers() -> None:
+    """kv_indptr of a whole pool: zeros behind the batch, by which v1_2 counts its requests."""
+    made = planned_as(lambda p: dataclasses.replace(p, kv_indptr=np.append(p.kv_indptr, np.zeros(3, np.int32))))
+    outcome = judge(made, Path().device)
+    first = outcome.cause
+    assert first is not None
+    assert (first.kind, first.party, first.discriminator) == (
+        FindingKind.PLAN_MISMATCH,
+        Party.CALLER,
+        "requests of kv_indptr",
+    )
+
+
 def launched_with(made: Call, edit: Callable[[dict[str, np.ndarray]], None]) -> Call:
     """The call after somebody wrote into its metadata buffers."""
     assert made.plan is not None

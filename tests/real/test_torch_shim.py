@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -161,3 +161,20 @@ def test_everything_is_put_back() -> None:
         1 / 0  # noqa: B018
     assert (torch.cuda.is_available, torch.version.hip, torch.compile, torch.cuda.Event) == before
     assert not torch.zeros(1).is_cuda
+
+
+def test_what_the_gpu_did_can_be_done_again_into_the_same_memory(gpu: VirtualGpu) -> None:
+    """As a graph's replay: results are where later operations of the capture read them, and writes in place go there again."""
+    lists = torch.tensor([[3, -1], [4, 5]], device="cuda")
+    ends = torch.zeros(3, dtype=torch.int32, device="cuda")
+    kept: list[Callable[[], None]] = []
+    gpu.launched = kept.append
+    counts = (lists != -1).sum(dim=1)
+    ends[1:] = torch.cumsum(counts, dim=0)
+    longest, at = counts.max(dim=0)
+    gpu.launched = None
+    lists.copy_(torch.tensor([[1, 2], [-1, -1]]))
+    assert (counts.tolist(), ends.tolist(), longest.item()) == ([1, 2], [0, 1, 3], 2)
+    for again in kept:
+        again()
+    assert (counts.tolist(), ends.tolist(), longest.item(), at.item()) == ([2, 0], [0, 2, 2], 2, 0)

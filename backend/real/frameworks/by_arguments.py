@@ -17,24 +17,28 @@ from typing import Any
 import torch
 
 from backend.real.aiter_ops import REDUCE, OpCall
+from backend.real.frameworks.argument_parts import (
+    addressed,
+    ascending,
+    covered,
+    inside,
+    longest,
+    paged_by,
+    signature,
+    words,
+    written,
+)
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.torch_shim import host
 
 Check = Callable[[Mapping[str, Any]], Iterator[ArgumentFault]]
 
 
-def _signature(names: str, **defaults: Any) -> inspect.Signature:
-    """Required parameters by name, then those with a default."""
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    required = [inspect.Parameter(name, kind) for name in names.split()]
-    return inspect.Signature([*required, *(inspect.Parameter(key, kind, default=value) for key, value in defaults.items())])
-
-
 def _plan_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """get_ps_metadata_v1 writes into the buffers that get_ps_metadata_info_v1 gives the sizes of."""
-    qo, kv, lens = (_words(given[name]) for name in ("seqlens_qo_indptr", "pages_kv_indptr", "context_lens"))
-    yield from _ascending("seqlens_qo_indptr", qo)
-    yield from _ascending("pages_kv_indptr", kv)
+    qo, kv, lens = (words(given[name]) for name in ("seqlens_qo_indptr", "pages_kv_indptr", "context_lens"))
+    yield from ascending("seqlens_qo_indptr", qo)
+    yield from ascending("pages_kv_indptr", kv)
     batch = len(qo) - 1
     if len(kv) != batch + 1:
         yield ArgumentFault("pages_kv_indptr", f"pages_kv_indptr has {len(kv)} entries for {batch} requests", False)
@@ -50,11 +54,11 @@ def _plan_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 def _prefill_ps(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """mla_prefill_ps_asm_fwd: prefill by the plan of get_ps_metadata_v1."""
-    qo = _words(given["qo_indptr"])
-    yield from _covered("qo_indptr", qo, given["Q"].shape[0], "q")
-    yield from _addressed(given, _words(given["kv_indptr"]), "kv_page_indices", given["K"], "k")
-    yield from _longest("max_seqlen_q", given["max_seqlen_q"], qo)
-    yield from _written("output", given["output"], qo, given["Q"].shape[1] * given["V"].shape[-1])
+    qo = words(given["qo_indptr"])
+    yield from covered("qo_indptr", qo, given["Q"].shape[0], "q")
+    yield from addressed(given, words(given["kv_indptr"]), "kv_page_indices", given["K"], "k")
+    yield from longest("max_seqlen_q", given["max_seqlen_q"], qo)
+    yield from written("output", given["output"], qo, given["Q"].shape[1] * given["V"].shape[-1])
     if given["splitLse"].numel() < given["splitData"].shape[0] * given["Q"].shape[1]:
         yield ArgumentFault("splitLse", "splitLse holds fewer rows than splitData", True)
 
@@ -73,39 +77,39 @@ def _reduce(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 def _prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """mla_prefill_fwd: absorbed prefill over the paged KV cache."""
-    qo = _words(given["qo_indptr"])
-    yield from _covered("qo_indptr", qo, given["q"].shape[0], "q")
-    yield from _addressed(given, _words(given["kv_indptr"]), "kv_indices", given["kv_buffer"], "kv_buffer")
-    yield from _longest("max_seqlen_q", given["max_seqlen_q"], qo)
-    yield from _written("o", given["o"], qo, given["q"].shape[1] * given["o"].shape[-1])
+    qo = words(given["qo_indptr"])
+    yield from covered("qo_indptr", qo, given["q"].shape[0], "q")
+    yield from addressed(given, words(given["kv_indptr"]), "kv_indices", given["kv_buffer"], "kv_buffer")
+    yield from longest("max_seqlen_q", given["max_seqlen_q"], qo)
+    yield from written("o", given["o"], qo, given["q"].shape[1] * given["o"].shape[-1])
     if given["kv_last_page_lens"].numel() < len(qo) - 1:
         yield ArgumentFault("kv_last_page_lens", "kv_last_page_lens has fewer entries than there are requests", False)
 
 
 def _varlen(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """flash_attn_varlen_func: rows of q, k and v, request by request."""
-    q, k = _words(given["cu_seqlens_q"]), _words(given["cu_seqlens_k"])
-    yield from _covered("cu_seqlens_q", q, given["q"].shape[0], "q")
-    yield from _covered("cu_seqlens_k", k, given["k"].shape[0], "k")
+    q, k = words(given["cu_seqlens_q"]), words(given["cu_seqlens_k"])
+    yield from covered("cu_seqlens_q", q, given["q"].shape[0], "q")
+    yield from covered("cu_seqlens_k", k, given["k"].shape[0], "k")
     if given["v"].shape[0] != given["k"].shape[0]:
         yield ArgumentFault("v", f"v has {given['v'].shape[0]} rows, k {given['k'].shape[0]}", False)
-    yield from _longest("max_seqlen_q", given["max_seqlen_q"], q)
-    yield from _longest("max_seqlen_k", given["max_seqlen_k"], k)
+    yield from longest("max_seqlen_q", given["max_seqlen_q"], q)
+    yield from longest("max_seqlen_k", given["max_seqlen_k"], k)
 
 
 def _paged(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """paged_attention_ragged: one q row a request, its KV pages by kv_indptr."""
-    rows, kv = given["query"].shape[0], _words(given["kv_indptr"])
+    rows, kv = given["query"].shape[0], words(given["kv_indptr"])
     if len(kv) < rows + 1:
         yield ArgumentFault("kv_indptr", f"kv_indptr has {len(kv)} entries for {rows} requests", False)
     kv = kv[: rows + 1]
-    yield from _addressed(given, kv, "kv_page_indices", given["key_cache"], "key_cache")
-    yield from _longest(
+    yield from addressed(given, kv, "kv_page_indices", given["key_cache"], "key_cache")
+    yield from longest(
         "max_num_partitions",
         given["max_num_partitions"] * given["partition_size"],
         [each * given["block_size"] for each in kv],
     )
-    yield from _written("out", given["out"], [0, rows], given["query"].shape[1] * given["value_cache"].shape[-1])
+    yield from written("out", given["out"], [0, rows], given["query"].shape[1] * given["value_cache"].shape[-1])
     if given["kv_last_page_lens"].numel() < rows:
         yield ArgumentFault("kv_last_page_lens", f"kv_last_page_lens has fewer entries than the {rows} requests", False)
     heads, partitions = given["query"].shape[1], given["max_num_partitions"]
@@ -117,53 +121,44 @@ def _paged(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 def _unified(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """unified_attention: q rows by cu_seqlens_q, KV pages by a table of one row a request."""
-    q, lens, table = _words(given["cu_seqlens_q"]), _words(given["seqused_k"]), host(given["block_table"])
+    q, lens, table = words(given["cu_seqlens_q"]), words(given["seqused_k"]), host(given["block_table"])
     batch, page, pages = len(lens), given["k"].shape[1], given["k"].shape[0]
     if len(q) < batch + 1:
         yield ArgumentFault("cu_seqlens_q", f"cu_seqlens_q has {len(q)} entries for {batch} requests", False)
-    yield from _covered("cu_seqlens_q", q[: batch + 1], given["q"].shape[0], "q")
-    yield from _longest("max_seqlen_q", given["max_seqlen_q"], q[: batch + 1])
-    yield from _written("out", given["out"], q[: batch + 1], given["q"].shape[1] * given["v"].shape[-1])
+    yield from covered("cu_seqlens_q", q[: batch + 1], given["q"].shape[0], "q")
+    yield from longest("max_seqlen_q", given["max_seqlen_q"], q[: batch + 1])
+    yield from written("out", given["out"], q[: batch + 1], given["q"].shape[1] * given["v"].shape[-1])
     if table.shape[0] < batch:
         yield ArgumentFault("block_table", f"block_table has {table.shape[0]} rows for {batch} requests", False)
-    yield from _paged_by("block_table", table, lens, page, pages, "k")
+    yield from paged_by("block_table", table, lens, page, pages, "k")
 
 
 def _segmented(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """mla_decode_fwd of aiter/ops/triton/attention/mla.py, which returns partial results: one q row and one row of the table
     for each length."""
-    q, lens, table = _words(given["cu_seqlens_q"]), _words(given["seqused_k"]), host(given["block_tables"])
+    q, lens, table = words(given["cu_seqlens_q"]), words(given["seqused_k"]), host(given["block_tables"])
     cache, rows = given["kv_buffer"], len(lens)
     if len(q) < rows + 1:
         yield ArgumentFault("cu_seqlens_q", f"cu_seqlens_q has {len(q)} entries for {rows} rows", False)
-    yield from _covered("cu_seqlens_q", q[: rows + 1], given["q"].shape[0], "q")
+    yield from covered("cu_seqlens_q", q[: rows + 1], given["q"].shape[0], "q")
     if max(lens, default=0) > given["max_seqlen_kv"]:
         yield ArgumentFault("max_seqlen_kv", f"max_seqlen_kv is {given['max_seqlen_kv']}, a row has {max(lens)} tokens", False)
     if table.shape[0] < rows:
         yield ArgumentFault("block_tables", f"block_tables has {table.shape[0]} rows for {rows}", False)
-    yield from _paged_by("block_tables", table, lens, cache.shape[1], cache.shape[0], "kv_buffer")
-
-
-def _paged_by(name: str, table: torch.Tensor, lens: list[int], page: int, pages: int, of: str) -> Iterator[ArgumentFault]:
-    """Rows of a page table name as many pages of the pool as their lengths need."""
-    for row, length in zip(table.tolist(), lens, strict=False):
-        wanted = math.ceil(length / page)
-        if wanted > len(row):
-            yield ArgumentFault(name, f"{name} has {len(row)} pages a request, {length} tokens need {wanted}", False)
-        yield from _inside(name, row[:wanted], pages, of)
+    yield from paged_by("block_tables", table, lens, cache.shape[1], cache.shape[0], "kv_buffer")
 
 
 def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """mha_batch_prefill_func: q rows by cu_seqlens_q, KV pages (of one token where k has three dimensions) by kv_indptr."""
-    q = _words(given["cu_seqlens_q"])
-    yield from _covered("cu_seqlens_q", q, given["q"].shape[0], "q")
-    yield from _addressed(given, _words(given["kv_indptr"]), "kv_page_indices", given["k"], "k")
+    q = words(given["cu_seqlens_q"])
+    yield from covered("cu_seqlens_q", q, given["q"].shape[0], "q")
+    yield from addressed(given, words(given["kv_indptr"]), "kv_page_indices", given["k"], "k")
     if q and q[-1] < given["q"].shape[0]:
         message = (
             f"cu_seqlens_q ends at {q[-1]} of the {given['q'].shape[0]} rows of q: the rest of the output is never written"
         )
         yield ArgumentFault("cu_seqlens_q", message, False)
-    yield from _longest("max_seqlen_q", given["max_seqlen_q"], q)
+    yield from longest("max_seqlen_q", given["max_seqlen_q"], q)
     yield from _keys(given)
     page, last = given["k"].shape[1] if given["k"].dim() == 4 else 1, given["kv_last_page_lens"]
     if page > 1 and (last is None or last.numel() < len(q) - 1):
@@ -174,7 +169,7 @@ def _keys(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """max_seqlen_k bounds no access of the kernel (csrc/py_itfs_ck/mha_batch_prefill_kernels.cu, ROCm/aiter e4048607a5): with 0
     nothing is launched and the output zeroed, and a window as wide or wider is left out."""
     longest, window = given["max_seqlen_k"], max(given["window_size"][:2])
-    pages = max((b - a for a, b in itertools.pairwise(_words(given["kv_indptr"]))), default=0)
+    pages = max((b - a for a, b in itertools.pairwise(words(given["kv_indptr"]))), default=0)
     page = given["k"].shape[1] if given["k"].dim() == 4 else 1
     if pages and longest <= 0:
         yield ArgumentFault("max_seqlen_k", f"max_seqlen_k is {longest}, and a request has {pages} pages: o is zeroed", False)
@@ -185,29 +180,29 @@ def _keys(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
 
 def _extend(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """extend_attention_fwd, the framework's own: new rows by qo_indptr, what was there before by kv_indptr."""
-    qo = _words(given["qo_indptr"])
-    yield from _covered("qo_indptr", qo, given["q_extend"].shape[0], "q_extend")
-    yield from _addressed(given, _words(given["kv_indptr"]), "kv_indices", given["k_buffer"], "k_buffer")
-    yield from _longest("max_len_extend", given["max_len_extend"], qo)
+    qo = words(given["qo_indptr"])
+    yield from covered("qo_indptr", qo, given["q_extend"].shape[0], "q_extend")
+    yield from addressed(given, words(given["kv_indptr"]), "kv_indices", given["k_buffer"], "k_buffer")
+    yield from longest("max_len_extend", given["max_len_extend"], qo)
 
 
 def _gather(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """gather_and_maybe_dequant_cache, vLLM's own: cached rows of each request, by its block table from seq_starts on, one
     behind the other into dst."""
-    ends, table, cache = _words(given["cu_seq_lens"]), host(given["block_table"]), given["src_cache"]
-    yield from _ascending("cu_seq_lens", ends)
+    ends, table, cache = words(given["cu_seq_lens"]), host(given["block_table"]), given["src_cache"]
+    yield from ascending("cu_seq_lens", ends)
     if ends and max(ends[-1], given["num_tokens"]) > given["dst"].shape[0]:
         rows = max(ends[-1], given["num_tokens"])
         yield ArgumentFault("dst", f"dst has {given['dst'].shape[0]} rows, {rows} are gathered", True)
-    starts = _words(given["seq_starts"]) if given["seq_starts"] is not None else [0] * len(table)
+    starts = words(given["seq_starts"]) if given["seq_starts"] is not None else [0] * len(table)
     lens = [start + end - begin for start, (begin, end) in zip(starts, itertools.pairwise(ends), strict=False)]
-    yield from _paged_by("block_table", table, lens, cache.shape[1], cache.shape[0], "src_cache")
+    yield from paged_by("block_table", table, lens, cache.shape[1], cache.shape[0], "src_cache")
 
 
 def _gluon(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """mla_gluon and mla_decode_gluon: decode for few heads, kv_c of one row a token; a page table with lengths (use_2d_view) or
     kv_indices with kv_indptr. q of [requests, heads, 512], or [requests, queries, heads, 512]."""
-    q, table, ends, rows = given["q_nope"], host(given["page_table"]), _words(given["seq_info"]), given["kv_c"].shape[0]
+    q, table, ends, rows = given["q_nope"], host(given["page_table"]), words(given["seq_info"]), given["kv_c"].shape[0]
     batch = q.shape[0]
     if len(ends) < batch + (not given["use_2d_view"]):
         yield ArgumentFault("seq_info", f"seq_info has {len(ends)} entries for {batch} requests", False)
@@ -215,15 +210,38 @@ def _gluon(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
         for row, length in zip(table.tolist(), ends, strict=False):
             if length > len(row):
                 yield ArgumentFault("page_table", f"page_table has {len(row)} tokens a request, one has {length}", False)
-            yield from _inside("page_table", row[:length], rows, "kv_c")
+            yield from inside("page_table", row[:length], rows, "kv_c")
     else:
         held = table.view(-1).tolist()
-        yield from _covered("seq_info", ends[: batch + 1], len(held), "page_table")
-        yield from _inside("page_table", held[: ends[batch]], rows, "kv_c")
+        yield from covered("seq_info", ends[: batch + 1], len(held), "page_table")
+        yield from inside("page_table", held[: ends[batch]], rows, "kv_c")
     if given["q_pe"] is not None and given["q_pe"].shape[:-1] != q.shape[:-1]:
         message = f"q_pe has rows of {tuple(given['q_pe'].shape[:-1])}, q_nope of {tuple(q.shape[:-1])}"
         yield ArgumentFault("q_pe", message, False)
-    yield from _written("o", given["o"], [0, math.prod(q.shape[:-1])], q.shape[-1])
+    yield from written("o", given["o"], [0, math.prod(q.shape[:-1])], q.shape[-1])
+
+
+def _listed(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """Sparse attention by a list of KV rows for each q row, -1 behind its end: [rows, 1, entries]."""
+    q = given["q"] if "q" in given else given["q_nope"]
+    lists = host(given["indices"])
+    if lists.shape[0] != q.shape[0]:
+        yield ArgumentFault("indices", f"indices has {lists.shape[0]} lists for {q.shape[0]} rows of q", False)
+    yield from inside("indices", [each for each in words(given["indices"]) if each != -1], given["kv"].shape[0], "kv")
+
+
+def _packed(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """Sparse attention by lists end to end: q row r has the KV rows of indices from indptr[r] to indptr[r + 1]."""
+    indptr, names = ("kv_indptr", "kv_indices") if "kv_indptr" in given else ("ragged_indptr", "ragged_indices")
+    kv, out = (given[name] for name in (("kv_buffer", "out") if "kv_buffer" in given else ("kv", "output")))
+    q, ends, held = given["q"], words(given[indptr]), words(given[names])
+    if len(ends) < q.shape[0] + 1:
+        yield ArgumentFault(indptr, f"{indptr} has {len(ends)} entries for {q.shape[0]} rows of q", False)
+    ends = ends[: q.shape[0] + 1]
+    yield from covered(indptr, ends, len(held), names)
+    yield from inside(names, held[: ends[-1]], kv.shape[0], "kv")
+    if out is not None:
+        yield from written("o", out, [0, q.shape[0]], q.shape[1] * out.shape[-1])
 
 
 SEGMENTED = "triton mla_decode_fwd"
@@ -243,7 +261,7 @@ _GLUON_DEFAULTS: dict[str, Any] = {
 }
 
 SIGNATURES: dict[str, inspect.Signature] = {
-    SEGMENTED: _signature(
+    SEGMENTED: signature(
         "q kv_buffer out cu_seqlens_q seqused_k max_seqlen_kv block_tables softmax_scale kv_lora_rank qk_rope_head_dim causal "
         "q_descale kv_descale",
         q_scales=None,
@@ -251,16 +269,30 @@ SIGNATURES: dict[str, inspect.Signature] = {
         shuffled_kv_cache=False,
         skip_reduce=False,
     ),
-    "mla_gluon": _signature(_GLUON, **_GLUON_DEFAULTS, has_pe=True, attn_sink=None),
-    "mla_decode_gluon": _signature(_GLUON, **_GLUON_DEFAULTS),
-    "paged_attention_ragged": _signature(
+    "sparse_mla_fwd": signature(
+        "q kv_buffer kv_indptr kv_indices sm_scale",
+        kv_scale=None,
+        kv_lora_rank=512,
+        qk_rope_head_dim=64,
+        has_invalid=True,
+        dot_precision="bf16",
+        q_scale=None,
+        out=None,
+        attn_sink=None,
+        extra_kv=None,
+        extra_indptr=None,
+        extra_indices=None,
+    ),
+    "mla_gluon": signature(_GLUON, **_GLUON_DEFAULTS, has_pe=True, attn_sink=None),
+    "mla_decode_gluon": signature(_GLUON, **_GLUON_DEFAULTS),
+    "paged_attention_ragged": signature(
         "out workspace_buffer query key_cache value_cache scale kv_indptr kv_page_indices kv_last_page_lens block_size "
         "max_num_partitions alibi_slopes kv_cache_dtype kv_cache_layout logits_soft_cap k_scale v_scale",
         fp8_out_scale=None,
         partition_size=256,
         mtp=1,
     ),
-    "unified_attention": _signature(
+    "unified_attention": signature(
         "q k v out cu_seqlens_q max_seqlen_q seqused_k max_seqlen_k softmax_scale causal window_size block_table softcap "
         "q_descale k_descale v_descale",
         q_scales=None,
@@ -271,7 +303,7 @@ SIGNATURES: dict[str, inspect.Signature] = {
         shuffled_kv_cache=False,
         skip_reduce=False,
     ),
-    "mha_batch_prefill_func": _signature(
+    "mha_batch_prefill_func": signature(
         "q k v cu_seqlens_q kv_indptr kv_page_indices max_seqlen_q max_seqlen_k",
         dropout_p=0.0,
         softmax_scale=None,
@@ -293,7 +325,7 @@ SIGNATURES: dict[str, inspect.Signature] = {
         sink_ptr=None,
         sink_size=0,
     ),
-    "flash_attn_varlen_fp8_pertensor_func": _signature(
+    "flash_attn_varlen_fp8_pertensor_func": signature(
         "q k v q_descale k_descale v_descale cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
         min_seqlen_q=0,
         logits_soft_cap=0.0,
@@ -303,7 +335,7 @@ SIGNATURES: dict[str, inspect.Signature] = {
         sink_ptr=None,
     ),
     REDUCE: inspect.signature(lambda *args: None),  # 2026-08 added an argument in the middle
-    "get_ps_metadata_v1": _signature(
+    "get_ps_metadata_v1": signature(
         "seqlens_qo_indptr pages_kv_indptr context_lens gqa_ratio num_heads_k work_metadata_ptrs work_indptr work_info "
         "reduce_indptr reduce_final_map reduce_partial_map",
         qhead_granularity=1,
@@ -313,20 +345,20 @@ SIGNATURES: dict[str, inspect.Signature] = {
         is_causal=True,
         need_lse=False,
     ),
-    "mla_prefill_ps_asm_fwd": _signature(
+    "mla_prefill_ps_asm_fwd": signature(
         "Q K V qo_indptr kv_indptr kv_page_indices work_indptr work_info_set max_seqlen_q softmax_scale is_causal splitData "
         "splitLse output",
         q_scale=None,
         k_scale=None,
         v_scale=None,
     ),
-    "mla_prefill_fwd": _signature(
+    "mla_prefill_fwd": signature(
         "q kv_buffer o qo_indptr kv_indptr kv_indices kv_last_page_lens max_seqlen_q",
         sm_scale=None,
         logit_cap=0.0,
         num_kv_splits=None,
     ),
-    "flash_attn_varlen_func": _signature(
+    "flash_attn_varlen_func": signature(
         "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
         min_seqlen_q=0,
         dropout_p=0.0,
@@ -341,7 +373,7 @@ SIGNATURES: dict[str, inspect.Signature] = {
 """What stands for AITER's own function of the name."""
 
 OWN_KERNELS: dict[str, inspect.Signature] = {
-    "extend_attention_fwd": _signature(
+    "extend_attention_fwd": signature(
         "q_extend k_extend v_extend o_extend k_buffer v_buffer qo_indptr kv_indptr kv_indices custom_mask is_causal "
         "mask_indptr max_len_extend",
         k_scale=1.0,
@@ -349,12 +381,26 @@ OWN_KERNELS: dict[str, inspect.Signature] = {
         sm_scale=None,
         logit_cap=0.0,
     ),
-    "gather_and_maybe_dequant_cache": _signature(
+    "triton_sparse_mla_fwd": signature("q_nope q_rope kv indices sm_scale", d_v=512, topk_length=None, max_topk_length=None),
+    "triton_sparse_mla_decode_splitk": signature("q_nope q_rope kv indices sm_scale", d_v=512, kv_splits=None, workspace=None),
+    "tilelang_sparse_fwd": signature("q kv indices sm_scale", d_v=512),
+    "rocm_sparse_attn_prefill": signature(
+        "q kv indices topk_length scale head_dim nope_head_dim rope_head_dim attn_sink output",
+        ragged_indices=None,
+        ragged_indptr=None,
+    ),
+    "rocm_sparse_attn_decode_bf16": signature(
+        "q kv scale head_dim nope_head_dim rope_head_dim attn_sink output ragged_indices ragged_indptr num_splits"
+    ),
+    "gather_and_maybe_dequant_cache": signature(
         "src_cache dst block_table cu_seq_lens token_to_seq num_tokens kv_cache_dtype scale",
         seq_starts=None,
     ),
 }
-"""The same for kernels of the frameworks' own: sglang's attention as 0.5.23 calls it, vLLM's cache as 0.33.0."""
+"""The same for kernels of the frameworks' own: sglang's attention as 0.5.23 calls it, vLLM's attention and cache as 0.33.0."""
+
+BY_LISTS = frozenset({"triton_sparse_mla_fwd", "triton_sparse_mla_decode_splitk", "tilelang_sparse_fwd"})
+"""Functions of sglang's that return o of [1, rows, heads, d_v]."""
 
 CHECKS: dict[str, Check] = {
     "get_ps_metadata_v1": _plan_prefill,
@@ -371,6 +417,10 @@ CHECKS: dict[str, Check] = {
     "extend_attention_fwd": _extend,
     "gather_and_maybe_dequant_cache": _gather,
     REDUCE: _reduce,
+    "sparse_mla_fwd": _packed,
+    "rocm_sparse_attn_prefill": _packed,
+    "rocm_sparse_attn_decode_bf16": _packed,
+    **dict.fromkeys(BY_LISTS, _listed),
 }
 
 GIVE_OUTPUT = frozenset({"flash_attn_varlen_func", "flash_attn_varlen_fp8_pertensor_func", "mha_batch_prefill_func"})
@@ -415,6 +465,9 @@ def result_of(call: OpCall) -> Any:
         return tuple(torch.empty(shape, dtype=torch.float32, device="cuda") for shape in shapes)
     if call.name in GLUON:
         return call.arguments["o"], None
+    if call.name in BY_LISTS:
+        q = call.arguments["q"] if "q" in call.arguments else call.arguments["q_nope"]
+        return torch.empty((1, *q.shape[:-1], call.arguments["d_v"]), dtype=torch.bfloat16, device="cuda")
     if call.name not in GIVE_OUTPUT:
         return None
     q, v = call.arguments["q"], call.arguments["v"]
@@ -430,47 +483,6 @@ def _fill_plan(given: Mapping[str, Any]) -> None:
         given[name].zero_()
     if given["need_lse"]:
         tile = given["qlen_granularity"]
-        tiles = sum(math.ceil((b - a) / tile) for a, b in itertools.pairwise(_words(given["seqlens_qo_indptr"])))
+        tiles = sum(math.ceil((b - a) / tile) for a, b in itertools.pairwise(words(given["seqlens_qo_indptr"])))
         host(given["reduce_indptr"]).copy_(torch.arange(given["reduce_indptr"].numel()).clamp(max=tiles))
         host(given["reduce_partial_map"]).copy_(tile * torch.arange(given["reduce_partial_map"].numel()).clamp(max=tiles - 1))
-
-
-def _words(tensor: torch.Tensor) -> list[int]:
-    words: list[int] = host(tensor).view(-1).tolist()
-    return words
-
-
-def _ascending(name: str, indptr: list[int]) -> Iterator[ArgumentFault]:
-    if not indptr or indptr[0] != 0 or any(a > b for a, b in itertools.pairwise(indptr)):
-        yield ArgumentFault(name, f"{name} does not begin at 0 and ascend", False)
-
-
-def _covered(name: str, indptr: list[int], held: int, of: str) -> Iterator[ArgumentFault]:
-    yield from _ascending(name, indptr)
-    if indptr and indptr[-1] > held:
-        yield ArgumentFault(name, f"{name} ends at {indptr[-1]}, past the {held} rows of {of}", False)
-
-
-def _addressed(given: Mapping[str, Any], indptr: list[int], name: str, pool: torch.Tensor, of: str) -> Iterator[ArgumentFault]:
-    """kv_indptr covers no more indices than there are, and those that it covers name rows of the KV pool."""
-    held = _words(given[name])
-    yield from _covered("kv_indptr", indptr, len(held), name)
-    yield from _inside(name, held[: indptr[-1] if indptr else 0], pool.shape[0], of)
-
-
-def _inside(name: str, indices: list[int], rows: int, of: str) -> Iterator[ArgumentFault]:
-    stray = next((each for each in indices if not 0 <= each < rows), None)
-    if stray is not None:
-        yield ArgumentFault(name, f"{name} names row {stray} of {of}, which has {rows}", False)
-
-
-def _longest(name: str, given: int, indptr: list[int]) -> Iterator[ArgumentFault]:
-    longest = max((b - a for a, b in itertools.pairwise(indptr)), default=0)
-    if given < longest:
-        yield ArgumentFault(name, f"{name} is {given}, the longest request has {longest} rows", False)
-
-
-def _written(name: str, tensor: torch.Tensor, indptr: list[int], row: int) -> Iterator[ArgumentFault]:
-    needed = (indptr[-1] if indptr else 0) * row
-    if tensor.numel() < needed:
-        yield ArgumentFault(name, f"{name} has {tensor.numel()} elements, the requests' rows are {needed}", True)

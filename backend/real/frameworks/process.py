@@ -30,7 +30,7 @@ from backend.real.frameworks.by_arguments import (
 )
 from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.record import ArgumentFault
-from backend.real.handlers import STAGE_1
+from backend.real.handlers import PLANNERS, STAGE_1
 from backend.real.launch_memo import LaunchMemo
 from backend.real.noted_call import SourceLine
 from backend.real.observe import CallWatcher, DecodeSeen, line_in
@@ -57,7 +57,7 @@ Absent unless the tree in use has them; of what is built in, the release that ha
 
 
 CapturedOperation = OpCall | Callable[[], Any]
-"""A call into AITER, or how to launch one of the framework's own Triton kernels again."""
+"""A call into AITER, or how to do again what torch or a Triton kernel of the framework's own does."""
 
 LAUNCHES = LaunchMemo()
 """The frameworks' own kernels, over all scenarios that this process runs: most differ in heads and types, unseen by them."""
@@ -67,6 +67,7 @@ LAUNCHES = LaunchMemo()
 class OperationLog:
     """Handlers in front of handlers: while a graph is captured, operations are kept, so that a replay does them again.
 
+    planned: told of a planning operation that a replay does.
     splits: KV splits that AITER's own Python handed to stage 1 last, None where none of it runs. file: under test.
     by_arguments: calls of kernels that are not run here, with what is wrong with their arguments and where they were made.
     """
@@ -76,6 +77,8 @@ class OperationLog:
     captured: list[CapturedOperation] | None = None
     splits: int | None = None
     by_arguments: list[tuple[str, tuple[ArgumentFault, ...], SourceLine | None]] = field(default_factory=list)
+    planned: Callable[[OpCall], None] = lambda call: None
+    _serving: bool = False
 
     def serves(self, name: str) -> bool:
         """As the inner handlers, and calls of which the arguments are looked at."""
@@ -90,15 +93,22 @@ class OperationLog:
         return self.do(call)
 
     def do(self, call: OpCall) -> Any:
-        """Do an operation without keeping it."""
+        """Do an operation without keeping it, nor what its handler does."""
+        self._serving = True
+        try:
+            return self._do(call)
+        finally:
+            self._serving = False
+
+    def _do(self, call: OpCall) -> Any:
         if is_checked(call):
             self.by_arguments.append((call.name, argument_faults(call), line_in(self.file)))
             return result_of(call)
         return self.inner.handle(call)
 
     def launched(self, again: Callable[[], Any]) -> None:
-        """A Triton kernel was launched: kept while capturing."""
-        if self.captured is not None:
+        """The GPU was given something else to do: kept while capturing."""
+        if self.captured is not None and not self._serving:
             self.captured.append(again)
 
     def replay(self, call: CapturedOperation) -> None:
@@ -106,6 +116,8 @@ class OperationLog:
         if not isinstance(call, OpCall):
             call()
             return
+        if call.name in PLANNERS:
+            self.planned(call)
         self.do(dataclasses.replace(call, arguments=as_addresses(call.arguments)) if is_checked(call) else call)
 
     @contextlib.contextmanager
@@ -153,8 +165,9 @@ def process(
         stack.enter_context(_environment(environment))
         gpu = stack.enter_context(VirtualGpu(facts))
         guard = stack.enter_context(interpreted(gpu.allocations, measured=source.target.filename, memo=LAUNCHES))
-        guard.launched = log.launched
+        guard.launched = gpu.launched = log.launched
         watcher = CallWatcher(gpu.allocations, source.target.filename, lambda: log.splits)
+        log.planned = watcher.planned_again
         absent = frozenset(name for name in OPTIONAL_MODULES if not _has(aiter, name))
         stand_in = [name for name in SIGNATURES if name != REDUCE or aiter.tree is None]
         optional = {name: operation(name, SIGNATURES[name], log) for name in stand_in}

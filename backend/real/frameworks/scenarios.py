@@ -106,7 +106,8 @@ class Step:
 class Scenario:
     """A process's life: backends built in order, then steps. release: AITER's; num_cu 0 means the whole GPU.
 
-    environment: the framework's own variables that are set, by name and value.
+    environment: the framework's own variables that are set, by name and value. flags: so its server arguments that choose
+    kernels.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Scenario:
     num_cu: int = 0
     release: str = "2026-06"
     environment: tuple[tuple[str, str], ...] = ()
+    flags: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _require("backends", self.backends, len(self.backends) >= 1, "at least one")
@@ -145,7 +147,9 @@ class Scenario:
             if config.context_parallel == 1
             else f"context parallel, rank {config.context_parallel - 1} of {config.context_parallel}"
         )
-        return ", ".join(each for each in (attention, ranks, *("=".join(pair) for pair in self.environment)) if each)
+        return ", ".join(
+            each for each in (attention, ranks, *("=".join(pair) for pair in (*self.environment, *self.flags))) if each
+        )
 
 
 def _require(field: str, given: object, holds: bool, allowed: str) -> None:

@@ -12,7 +12,6 @@ import functools
 import importlib
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,14 +25,18 @@ from backend.real.frameworks.process import CapturedGraph, Process, call_by_name
 from backend.real.frameworks.record import Phase, Recording
 from backend.real.frameworks.recorder import NotCaptured, Recorder, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
-from backend.real.frameworks.sglang_objects import RequestPool, SglangState, model_runner
+from backend.real.frameworks.sglang_objects import (
+    Batch,
+    ForwardTensors,
+    RequestPool,
+    SglangGraphInputs,
+    SglangState,
+    model_runner,
+)
 from backend.real.handlers import AiterEndsProcess
 from backend.real.observe import DecodeSeen
 from backend.real.python.modules import Root
 from backend.real.python.poison import Declared
-
-BACKEND_CLASS = "AiterAttnBackend"
-DRAFT_CLASS = "AiterMultiStepDraftBackend"
 
 CONTEXT_SLACK = 64
 """KV tokens that the model's context has beyond the longest request of a scenario."""
@@ -48,44 +51,6 @@ FORWARD_MODES = {
 """Names of sglang's ForwardMode for a step, newest first."""
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
-    """A batch as the driver knows it.
-
-    seq_lens: what sglang calls so (target_verify: without the draft tokens). kv_lens, query_lens: what is attended to.
-    rows: rows of the request pool.
-    """
-
-    kind: StepKind
-    seq_lens: tuple[int, ...]
-    kv_lens: tuple[int, ...]
-    query_lens: tuple[int, ...]
-    rows: tuple[int, ...]
-
-
-@dataclass(slots=True, eq=False)
-class ForwardTensors:
-    """Per-request tensors of a forward pass: its own, or slices of a graph's inputs."""
-
-    req_pool_indices: torch.Tensor
-    seq_lens: torch.Tensor
-    seq_lens_cpu: torch.Tensor
-    seq_lens_sum: int
-    positions: torch.Tensor
-
-
-@dataclass(slots=True, eq=False)
-class SglangGraphInputs:
-    """Tensors that graphs of one kind are captured on; replays write into them, and leave what they do not write."""
-
-    req_pool_indices: torch.Tensor
-    seq_lens: torch.Tensor
-    seq_lens_cpu: torch.Tensor
-    positions: torch.Tensor
-    fill: int
-    graphs: list[CapturedGraph] = field(default_factory=list)
-
-
 class SglangDriver:
     """Runs scenarios against one source; parsed definitions are kept between them."""
 
@@ -93,14 +58,24 @@ class SglangDriver:
         self.source = source
         self.aiter = aiter
 
+    def state(self, scenario: Scenario) -> SglangState:
+        """What stands for the rest of sglang; raises NoSuchStepError for a scenario that the file has no part in."""
+        if scenario.flags:
+            raise NoSuchStepError("no server argument chooses kernels of sglang's aiter backend; leave flags out")
+        return SglangState(scenario)
+
+    def life(self, running: Process, scenario: Scenario, state: SglangState) -> SglangRun:
+        """A scenario in the process that was started for it."""
+        return SglangRun(running, scenario, state)
+
     def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
         """Run a scenario in a fresh process; `environment`: SGLANG_ and AITER_ variables to set."""
         if any(config.context_parallel > 1 for config in scenario.backends):
             raise NoSuchStepError("context-parallel ranks of sglang are not driven; leave context_parallel out")
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
-        state = SglangState(scenario)
+        state = self.state(scenario)
         with process(self.source, self.aiter, device, handlers, state.fakes(), environment or {}, _other_roots()) as running:
-            return _Run(running, scenario, state).everything()
+            return self.life(running, scenario, state).everything()
 
 
 def _other_roots() -> list[Root]:
@@ -108,8 +83,11 @@ def _other_roots() -> list[Root]:
     return [Root(name, None) for name in ("sgl_kernel", "flashinfer", "vllm")]
 
 
-class _Run:
-    """One scenario in one process."""
+class SglangRun:
+    """One scenario in one process. What other files of sglang's do otherwise is a method of its own."""
+
+    backend_class = "AiterAttnBackend"
+    draft_class = "AiterMultiStepDraftBackend"
 
     def __init__(self, running: Process, scenario: Scenario, state: SglangState) -> None:
         self.running = running
@@ -143,19 +121,28 @@ class _Run:
 
     def _build(self, at: int) -> Any:
         config = self.state.config = self.scenario.backends[at]
-        name = DRAFT_CLASS if config.is_draft else BACKEND_CLASS
+        name = self.draft_class if config.is_draft else self.backend_class
         namespace = self.running.module._names
         if name not in namespace:
-            raise CannotRunError(f"{self.running.source.target.filename}: has no class {name}; is it sglang's aiter backend?")
+            raise CannotRunError(f"{self.running.source.target.filename}: has no class {name}; is it that backend of sglang's?")
         spec = self.state.speculation()
-        architectures = self.running.module.AttentionArch
         known = {
-            "model_runner": model_runner(self.state, self.pools[at], architectures, self.running.packages.probes),
+            "model_runner": self._model_runner(at),
             "skip_prefill": False,
             "topk": 1,
             "speculative_num_steps": spec["speculative_num_steps"],
         }
         return call_by_name(namespace[name], known, f"{name}.__init__")
+
+    def _model_runner(self, at: int) -> Declared:
+        return model_runner(self.state, self.pools[at], self.running.module.AttentionArch, self.running.packages.probes)
+
+    def _index(self, which: int, batch: Batch, padded: int = 0) -> None:
+        """What the model does for a batch before its attention, its padding included."""
+
+    def _indexed(self, tokens: int) -> dict[str, Any]:
+        """What it hands its attention besides, for as many q rows."""
+        return {}
 
     def _batch(self, at: int, step: Step) -> Batch:
         """Give the requests their KV rows, as the framework's allocator would have."""
@@ -184,6 +171,7 @@ class _Run:
 
     def _eager(self, at: int, which: int, batch: Batch) -> None:
         backend = self.backends[which]
+        self._index(which, batch)
         tensors = ForwardTensors(
             req_pool_indices=torch.tensor(batch.rows, dtype=torch.int64, device="cuda"),
             seq_lens=torch.tensor(batch.seq_lens, dtype=torch.int64, device="cuda"),
@@ -201,16 +189,22 @@ class _Run:
             self._forward(one, which, batch.kind, sum(batch.query_lens), forward_batch)
         self._record(at, which, Phase.EAGER, batch, self.recorder.taken(), padded=0, fill=0)
 
-    def _prefill(self, at: int, which: int, batch: Batch, forward_batch: Any) -> None:
-        """A prefill as sglang's MLA layers make it: heads of 192 and 128; behind a prefix of a bf16 cache, absorbed too."""
+    @staticmethod
+    def _prompts(batch: Batch, forward_batch: Any) -> list[int]:
+        """Tells a forward pass of prompts how many rows and how many cached tokens each has; the latter."""
         prefix = [kv - rows for kv, rows in zip(batch.kv_lens, batch.query_lens, strict=True)]
         forward_batch.extend_seq_lens = torch.tensor(batch.query_lens, dtype=torch.int32, device="cuda")
         forward_batch.extend_seq_lens_cpu = list(batch.query_lens)
         forward_batch.extend_prefix_lens = torch.tensor(prefix, dtype=torch.int32, device="cuda")
         forward_batch.extend_prefix_lens_cpu = prefix
+        return prefix
+
+    def _prefill(self, at: int, which: int, batch: Batch, forward_batch: Any) -> None:
+        """A prefill as sglang's MLA layers make it: heads of 192 and 128; behind a prefix of a bf16 cache, absorbed too."""
+        prefix = self._prompts(batch, forward_batch)
         backend, config, pool = self.backends[which], self.scenario.backends[which], self.pools[which]
         backend.init_forward_metadata(forward_batch)
-        tokens, name = sum(batch.query_lens), f"{BACKEND_CLASS}.forward_extend"
+        tokens, name = sum(batch.query_lens), f"{self.backend_class}.forward_extend"
         absorbed = any(prefix) and config.kv_dtype is DType.BF16
         layers = (pool.prefill_layer, pool.layer) if absorbed else (pool.prefill_layer,)
         for layer in layers if config.kv_heads is None else (pool.layer,):
@@ -245,7 +239,7 @@ class _Run:
             k = torch.empty((rows, layer.tp_k_head_num, layer.qk_head_dim), dtype=torch.bfloat16, device="cuda")
             v = k[..., : layer.v_head_dim]
             known = {"q": q, "k": k, "v": v, "layer": layer, "forward_batch": forward_batch, "save_kv_cache": False}
-            call_by_name(backend.forward_extend, known, f"{BACKEND_CLASS}.forward_extend")
+            call_by_name(backend.forward_extend, known, f"{self.backend_class}.forward_extend")
 
     def _forward(self, backend: Any, which: int, kind: StepKind, tokens: int, forward_batch: Any) -> Any:
         config, layer = self.scenario.backends[which], self.pools[which].layer
@@ -259,9 +253,10 @@ class _Run:
             "layer": layer,
             "forward_batch": forward_batch,
             "save_kv_cache": False,
+            **self._indexed(tokens),
         }
         name = "forward_decode" if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else "forward_extend"
-        return call_by_name(getattr(backend, name), known, f"{BACKEND_CLASS}.{name}")
+        return call_by_name(getattr(backend, name), known, f"{self.backend_class}.{name}")
 
     def _forward_batch(self, which: int, kind: StepKind, tensors: ForwardTensors, query_lens: tuple[int, ...]) -> Any:
         """The release's own ForwardBatch, with those of its fields that a decode step has."""
@@ -347,7 +342,7 @@ class _Run:
             each = max(self._rows_a_request(which, kind) for kind in kinds)
             known = {"max_bs": config.max_batch, "max_num_tokens": config.max_batch * each}
             failed = len(self.recorder.failed)
-            method, name = self.backends[which].init_cuda_graph_state, f"{BACKEND_CLASS}.init_cuda_graph_state"
+            method, name = self.backends[which].init_cuda_graph_state, f"{self.backend_class}.init_cuda_graph_state"
             self.recorder.guarded(-1, Phase.CAPTURE, which, kinds[0], call_by_name, method, known, name)
             for kind in kinds if len(self.recorder.failed) == failed else ():
                 self.recorder.guarded(-1, Phase.CAPTURE, which, kind, self._capture_kind, which, kind)
@@ -380,6 +375,8 @@ class _Run:
     def _capture_one(self, which: int, kind: StepKind, inputs: SglangGraphInputs, batch: int) -> None:
         backend = self.backends[which]
         each = self._rows_a_request(which, kind)
+        nobody = Batch(kind, (), (), (), ())
+        self._index(which, nobody, padded=batch)
         forward_batch = self._graph_batch(which, kind, inputs, batch, batch * inputs.fill)
         self._graph_metadata(backend, kind, forward_batch, batch, in_capture=True)
         inner = backend.attn_backends if kind is StepKind.MULTI_STEP_DRAFT else [backend]
@@ -389,7 +386,6 @@ class _Run:
         decodes = self.recorder.taken()
         inputs.graphs.append(CapturedGraph(batch, decodes, operations))
         added = each if kind is StepKind.TARGET_VERIFY else 0
-        nobody = Batch(kind, (), (), (), ())
         self._record(-1, which, Phase.CAPTURE, nobody, decodes, padded=batch, fill=inputs.fill + added)
 
     def _graph_batch(
@@ -415,7 +411,7 @@ class _Run:
     def _graph_metadata(self, backend: Any, kind: StepKind, forward_batch: Any, batch: int, in_capture: bool) -> None:
         """The release's metadata method for capture or replay: one of two older ones, or the newer pair."""
         older = "init_forward_metadata_capture_cuda_graph" if in_capture else "init_forward_metadata_replay_cuda_graph"
-        name = first_method(backend, ("init_forward_metadata_out_graph", older), BACKEND_CLASS)
+        name = first_method(backend, ("init_forward_metadata_out_graph", older), self.backend_class)
         known = {
             "forward_batch": forward_batch,
             "in_capture": in_capture,
@@ -429,7 +425,7 @@ class _Run:
             "forward_mode": forward_batch.forward_mode,
             "spec_info": forward_batch.spec_info,
         }
-        call_by_name(getattr(backend, name), known, f"{BACKEND_CLASS}.{name}")
+        call_by_name(getattr(backend, name), known, f"{self.backend_class}.{name}")
         if name == "init_forward_metadata_out_graph":
             backend.init_forward_metadata_in_graph(forward_batch)
 
@@ -451,6 +447,7 @@ class _Run:
         total = sum(batch.seq_lens) + (graph.batch - count) * inputs.fill
         forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total, batch.query_lens)
         self._graph_metadata(self.backends[which], batch.kind, forward_batch, graph.batch, in_capture=False)
+        self._index(which, batch, padded=graph.batch - count)
         for operation in graph.operations:
             self.running.operations.replay(operation)
         added = batch.query_lens[0] if batch.kind is StepKind.TARGET_VERIFY else 0

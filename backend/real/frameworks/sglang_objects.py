@@ -5,6 +5,7 @@ Declared objects and plain functions, by the names that sglang's code uses. Noth
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,47 @@ import torch
 
 from backend.aiter.arguments import Int32Array
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
-from backend.real.frameworks.scenarios import BackendConfig, Scenario
+from backend.real.frameworks.process import CapturedGraph
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
 from backend.real.python.poison import Declared
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """A batch as the driver knows it.
+
+    seq_lens: what sglang calls so (target_verify: without the draft tokens). kv_lens, query_lens: what is attended to.
+    rows: rows of the request pool.
+    """
+
+    kind: StepKind
+    seq_lens: tuple[int, ...]
+    kv_lens: tuple[int, ...]
+    query_lens: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class ForwardTensors:
+    """Per-request tensors of a forward pass: its own, or slices of a graph's inputs."""
+
+    req_pool_indices: torch.Tensor
+    seq_lens: torch.Tensor
+    seq_lens_cpu: torch.Tensor
+    seq_lens_sum: int
+    positions: torch.Tensor
+
+
+@dataclass(slots=True, eq=False)
+class SglangGraphInputs:
+    """Tensors that graphs of one kind are captured on; replays write into them, and leave what they do not write."""
+
+    req_pool_indices: torch.Tensor
+    seq_lens: torch.Tensor
+    seq_lens_cpu: torch.Tensor
+    positions: torch.Tensor
+    fill: int
+    graphs: list[CapturedGraph] = field(default_factory=list)
 
 
 class SglangState:
@@ -31,6 +71,8 @@ class SglangState:
     def fakes(self) -> dict[str, Any]:
         """By bare name: what sglang's code asks of its process."""
         is_gfx950 = self.scenario.arch is Arch.GFX950
+        ranks: dict[str, Any] = dict.fromkeys(("attn_tp_size", "attn_dcp_size", "attn_cp_size", "tp_size"), 1)
+        ranks |= dict.fromkeys(("attn_tp_rank", "attn_dcp_rank", "tp_rank"), 0)
         return {
             "fp8_dtype": self.fp8,
             "is_fp8_fnuz": lambda: not is_gfx950,
@@ -38,9 +80,7 @@ class SglangState:
             "get_attention_tp_size": lambda: 1,
             "get_attention_tp_rank": lambda: 0,
             "is_dp_attention_enabled": lambda: self.config.dp_attention,
-            "get_parallel": lambda: Declared(
-                "get_parallel()", attn_tp_size=1, attn_tp_rank=0, attn_dcp_size=1, attn_dcp_rank=0, tp_size=1, tp_rank=0
-            ),
+            "get_parallel": lambda: Declared("get_parallel()", **ranks),
             "get_schedule": lambda: Declared("get_schedule()", page_size=self.config.page_size),
             "get_spec": lambda: Declared("get_spec()", **self.speculation()),
             "get_global_server_args": self.server_args,

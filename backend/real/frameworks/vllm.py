@@ -58,6 +58,8 @@ class VllmDriver:
         """Run a scenario in a fresh process; `environment`: VLLM_ and AITER_ variables to set."""
         if any(config.kv_heads is not None for config in scenario.backends):
             raise NoSuchStepError("vLLM's MLA backend has no ordinary attention; leave kv_heads out")
+        if scenario.flags:
+            raise NoSuchStepError("no server argument chooses kernels of vLLM's MLA backends; leave flags out")
         if any(name.startswith("SGLANG_") for name, _ in scenario.environment):
             raise NoSuchStepError("vLLM reads no variable of sglang's; leave environment out")
         for step in scenario.steps:

@@ -22,10 +22,7 @@ from backend.real.frameworks.vllm import VllmDriver, VllmRun
 from backend.real.frameworks.vllm_objects import VllmState
 from backend.real.observe import DecodeSeen
 from backend.real.python.poison import Declared
-from backend.serving.sparse import UNUSED, chosen_tokens
-
-TOPK = 2048
-"""Tokens that a row attends to at most (index_topk of DeepSeek-V3.2 and GLM-5)."""
+from backend.serving.sparse import TOPK, UNUSED, lists_of_rows
 
 
 class _NoGroups:
@@ -117,7 +114,7 @@ class SparseRun(VllmRun):
     def _common(self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """The batch, and the lists that the indexer chooses for its rows."""
         rows = torch.diff(query_start_loc.cpu()).tolist()
-        for at, chosen in enumerate(_lists(tuple(seq_lens.tolist()), tuple(rows))):
+        for at, chosen in enumerate(lists_of_rows(tuple(seq_lens.tolist()), tuple(rows))):
             self.lists[at] = UNUSED
             self.lists[at, : len(chosen)] = torch.from_numpy(chosen.astype(np.int32))
         return super()._common(query_start_loc, seq_lens, *args, **kwargs)
@@ -138,16 +135,10 @@ class SparseRun(VllmRun):
         if phase is Phase.CAPTURE:  # requests that have their own rows for a context, in block 0
             kv_lens = rows = (each,) * padded
             table, padded = np.tile(np.arange(each) % self.scenario.backends[which].page_size, (len(rows), 1)), 0
-        lists = _lists(kv_lens, rows)
+        lists = lists_of_rows(kv_lens, rows)
         requests = np.repeat(np.arange(len(rows)), rows)
         slots = [table[request, chosen] for request, chosen in zip(requests, lists, strict=True)]
         joined: Int32Array = np.concatenate(slots).astype(np.int32) if slots else np.empty(0, np.int32)
         lens = tuple(map(len, lists))
         truth = Truth(kind, lens, (1,) * len(lens), padded * each, 0, joined)
         self.recorder.record(at, which, phase, kind, decodes, lambda call: truth)
-
-
-def _lists(kv_lens: tuple[int, ...], rows: tuple[int, ...]) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
-    """The tokens that each row attends to, by position in its request: of those that it sees, TOPK at most."""
-    pairs = zip(kv_lens, rows, strict=True)
-    return [chosen_tokens(length - count + row + 1, TOPK) for length, count in pairs for row in range(count)]

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from backend.real.aiter_ops import OpCall
-from backend.real.frameworks.by_arguments import CHECKS, OWN_KERNELS, SEGMENTED, SIGNATURES, argument_faults, as_addresses
+from backend.real.frameworks.by_arguments import (
+    CHECKS,
+    OWN_KERNELS,
+    SEGMENTED,
+    SIGNATURES,
+    argument_faults,
+    as_addresses,
+    result_of,
+)
+from backend.real.torch_shim import GpuFacts, VirtualGpu
 
 INT = torch.int32
 
@@ -255,3 +264,57 @@ def test_a_replayed_call_reaches_as_far_as_the_memory_of_its_indices() -> None:
     assert [each.subject for each in argument_faults(replayed)] == ["kv_page_indices"]
     words[5] = 9
     assert argument_faults(replayed) == ()
+
+
+def listed(name: str = "triton_sparse_mla_fwd", **changed: object) -> OpCall:
+    """Two rows, one of which attends to three KV rows and one to one."""
+    parts = {"q_nope": torch.empty(2, 4, 512), "q_rope": torch.empty(2, 4, 64)}
+    given: dict[str, object] = {
+        **({"q": torch.empty(2, 4, 576)} if name == "tilelang_sparse_fwd" else parts),
+        "kv": torch.empty(10, 1, 576),
+        "indices": torch.tensor([[[1, 2, 9]], [[0, -1, -1]]], dtype=INT),
+        "sm_scale": 1.0,
+        **changed,
+    }
+    bound = OWN_KERNELS[name].bind(**given)
+    bound.apply_defaults()
+    return OpCall(name, dict(bound.arguments))
+
+
+def packed(**changed: object) -> OpCall:
+    given: dict[str, object] = {
+        "q": torch.empty(2, 4, 576),
+        "kv_buffer": torch.empty(10, 1, 1, 576),
+        "kv_indptr": torch.tensor([0, 3, 4], dtype=INT),
+        "kv_indices": torch.tensor([1, 2, 9, 0], dtype=INT),
+        "sm_scale": 1.0,
+        "out": torch.empty(2, 4, 512),
+        **changed,
+    }
+    return OpCall("sparse_mla_fwd", dict(SIGNATURES["sparse_mla_fwd"].bind(**given).arguments))
+
+
+@pytest.mark.parametrize("name", ["triton_sparse_mla_fwd", "triton_sparse_mla_decode_splitk", "tilelang_sparse_fwd"])
+def test_lists_that_fit_their_rows_and_what_comes_of_them(name: str) -> None:
+    assert argument_faults(listed(name)) == ()
+    with VirtualGpu(GpuFacts("gfx950", 256, "AMD Instinct MI355X")):
+        assert result_of(listed(name)).shape == (1, 2, 4, 512)
+    beyond = torch.tensor([[[1, 2, 10]], [[0, -1, -2]]], dtype=INT)
+    messages = [fault.message for fault in argument_faults(listed(name, indices=beyond))]
+    assert messages == ["indices names row 10 of kv, which has 10"]
+    (one,) = argument_faults(listed(name, indices=beyond[:1, :, :2]))
+    assert one.message == "indices has 1 lists for 2 rows of q"
+
+
+@pytest.mark.parametrize(
+    ("changed", "subject", "is_write"),
+    [
+        ({"kv_indptr": torch.tensor([0, 3], dtype=INT)}, "kv_indptr", False),
+        ({"kv_indptr": torch.tensor([0, 3, 5], dtype=INT)}, "kv_indptr", False),
+        ({"kv_indices": torch.tensor([1, 2, 9, 10], dtype=INT)}, "kv_indices", False),
+        ({"out": torch.empty(1, 4, 512)}, "o", True),
+    ],
+)
+def test_lists_end_to_end(changed: dict[str, object], subject: str, is_write: bool) -> None:
+    assert argument_faults(packed()) == ()
+    assert {(fault.subject, fault.is_write) for fault in argument_faults(packed(**changed))} == {(subject, is_write)}

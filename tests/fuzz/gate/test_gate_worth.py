@@ -54,9 +54,19 @@ def test_nine_of_ten_mutants_are_blamed() -> None:
 
 
 WHEELS = ("0.5.12.post1", "0.5.13", "0.5.23")
-HAVE = {"S1": WHEELS, "S2": WHEELS[:1], "S3": WHEELS[:2], "S4": (), "S5": WHEELS[:2], "S6": WHEELS, "S7": WHEELS}
+HAVE = {
+    "S1": WHEELS,
+    "S2": WHEELS[:1],
+    "S3": WHEELS[:2],
+    "S4": (),
+    "S5": WHEELS[:2],
+    "S6": WHEELS,
+    "S7": WHEELS,
+    "S8": (),
+    "S9": (),
+}
 """Releases of sglang that have each fault: S2 was mended in 0.5.13, the mode of S3 went with 0.5.14, S4 is vLLM's, S5 went with
-0.5.23."""
+0.5.23; S8 and S9 are of another file."""
 
 
 def test_framework_entries_show_where_they_say() -> None:
@@ -111,15 +121,22 @@ def test_an_entry_of_one_gpu_is_none_on_another() -> None:
     assert not pieces.is_it(dataclasses.replace(blank, scenario=elsewhere))
 
 
+def test_an_entry_of_one_file_is_none_in_another() -> None:
+    (pool,) = [entry for entry in framework_faults(shipped_corpus()) if entry.id == "S8"]
+    shown = Sighting("plan-mismatch/recorded/requests of kv_indptr", *(None,) * 8, pool.scenarios[0])  # type: ignore[arg-type]
+    for line, expected in (("tree/dsa_backend.py:888", True), ("tree/aiter_backend.py:888", False), (None, False)):
+        assert pool.is_it(dataclasses.replace(shown, line=line)) is expected
+
+
 def test_a_broken_entry_is_named(tmp_path: Path) -> None:
     corpus = shipped_corpus()
     assert corpus is not None
     (tmp_path / "frameworks").mkdir()
     text = (corpus / "frameworks" / "S1-splits-of-a-smaller-batch.json").read_text()
-    (tmp_path / "frameworks" / "S9-other.json").write_text(text)
-    with pytest.raises(UsageError, match=r"S9-other\.json: id"):
+    (tmp_path / "frameworks" / "S99-other.json").write_text(text)
+    with pytest.raises(UsageError, match=r"S99-other\.json: id"):
         framework_faults(tmp_path)
-    (tmp_path / "frameworks" / "S9-other.json").unlink()
+    (tmp_path / "frameworks" / "S99-other.json").unlink()
     wrong = text.replace('"graph_batches": [40, 64], "dp_attention": true', '"graph_batches": [40, 64]')
     (tmp_path / "frameworks" / "S1-x.json").write_text(wrong)
     with pytest.raises(UsageError, match=r"S1-x\.json: scenarios"):
