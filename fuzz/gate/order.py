@@ -7,16 +7,18 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from backend.real.frameworks.scenarios import Scenario
 from fuzz.gate.corpus import corpus_scenarios
 from fuzz.gate.frameworks import framework_scenarios
-from fuzz.gate.sweep import Tensors, scenarios
+from fuzz.gate.sweep import Tensors, by_kernels, scenarios
 
 TOGETHER = 4
 """Scenarios that a worker runs between two looks at the clock: less than a second."""
 
 
 def everything(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> tuple[Scenario, ...]:
-    """The table sweep, the corpus and the lives of known faults of frameworks, each scenario once."""
+    """The table sweep, chosen kernels, the corpus and the lives of known faults of frameworks, each scenario once."""
     asked = tensors, heads, release
-    return tuple(dict.fromkeys((*scenarios(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked))))
+    return tuple(
+        dict.fromkeys((*scenarios(*asked), *by_kernels(*asked), *corpus_scenarios(*asked), *framework_scenarios(*asked)))
+    )
 
 
 def what(scenario: Scenario) -> str:

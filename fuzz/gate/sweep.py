@@ -89,12 +89,17 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
         yield from _lists(one, heads, release)
         yield _alike(one, heads, release)
         yield _context_parallel(one, heads, release)
-        for flags in KERNELS:
-            yield _by_kernels(one, heads, release, flags)
         for switches in SWITCHES:
             yield _switched(one, heads, release, switches)
         for environment, page_size, head_dim in ORDINARY:
             yield from _ordinary(one, heads, release, environment, page_size, head_dim)
+
+
+def by_kernels(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    """What a server argument of the framework changes."""
+    for one in tensors:
+        for flags in KERNELS:
+            yield _by_kernels(one, heads, release, flags)
 
 
 def _config(tensors: Tensors, num_head: int, draft_tokens: int | None, dp_attention: bool = False) -> BackendConfig:
@@ -199,26 +204,27 @@ def _several_types(tensors: Sequence[Tensors], heads: Sequence[int], release: st
 
 
 def _lists(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Scenario]:
-    """Requests of one token less than a list, of as many and of one more, decoded, verified, and as prompts behind a prefix."""
+    """Requests of one token less than a list, of as many and of one more: decode, verification, prompts behind a prefix; then
+    a draft model of more steps than sglang copies its metadata to at once."""
     num_head = min(heads, key=lambda each: abs(each - 16))
-    around = (1, TOPK - 1, TOPK, TOPK + 1)
-    for draft_tokens in (None, 2):
-        kind, lens = (StepKind.DECODE, around) if draft_tokens is None else (StepKind.TARGET_VERIFY, around[1:])
-        plain = dataclasses.replace(_config(tensors, num_head, draft_tokens), page_size=16, graph_batches=(1, 4))
-        steps = Step(kind, lens), Step(kind, lens[1:], graph=True), Step(kind, (9,), graph=True)
-        name = _name(f"{kind.value} around a list of {TOPK}", tensors, num_head)
-        yield Scenario(name, (plain,), steps, arch=tensors.arch, release=release)
-    config = dataclasses.replace(_config(tensors, num_head, 6), is_draft=True, page_size=16, graph_batches=(4,))
-    drafts = tuple(Step(StepKind.MULTI_STEP_DRAFT, around[2:], graph=graph) for graph in (False, True))
-    name = _name(f"draft model of 5 steps around a list of {TOPK}", tensors, num_head)
-    yield Scenario(name, (config,), drafts, arch=tensors.arch, release=release)
-    prompts = (
+    plain = dataclasses.replace(_config(tensors, num_head, None), page_size=16, graph_batches=(1, 4))
+    around = (TOPK - 1, TOPK, TOPK + 1)
+    steps = (
+        Step(StepKind.DECODE, (1, *around)),
+        Step(StepKind.DECODE, around, graph=True),
+        Step(StepKind.DECODE, (9,), graph=True),
+        Step(StepKind.TARGET_VERIFY, around, backend=1),
+        Step(StepKind.TARGET_VERIFY, around[1:], graph=True, backend=1),
         Step(StepKind.PREFILL, (TOPK + 30, 33, 1), query_lens=(10, 3, 1)),
         Step(StepKind.PREFILL, (TOPK + 1, TOPK + 30), query_lens=(2, 3)),
     )
-    name = _name(f"prefill around a list of {TOPK}", tensors, num_head)
-    config = dataclasses.replace(_config(tensors, num_head, None), page_size=16, graph_batches=())
-    yield Scenario(name, (config,), prompts, arch=tensors.arch, release=release)
+    backends = plain, dataclasses.replace(plain, draft_tokens=2)
+    name = _name(f"around a list of {TOPK}", tensors, num_head)
+    yield Scenario(name, backends, steps, arch=tensors.arch, release=release)
+    config = dataclasses.replace(_config(tensors, num_head, 6), is_draft=True, page_size=16, graph_batches=(4,))
+    drafts = tuple(Step(StepKind.MULTI_STEP_DRAFT, around[1:], graph=graph) for graph in (False, True))
+    name = _name("draft model of 5 steps", tensors, num_head)
+    yield Scenario(name, (config,), drafts, arch=tensors.arch, release=release)
 
 
 ALIKE = ((400, 17, 33), (400, 33, 17), (400, 40, 10), (17, 400, 33), (400, 17, 33))
