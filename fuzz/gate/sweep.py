@@ -36,8 +36,9 @@ SWITCHES: tuple[dict[str, str], ...] = (
 )
 """Variables of sglang's under which its MLA takes other paths."""
 
-KERNELS: tuple[dict[str, str], ...] = tuple(
-    {"dsa_prefill_backend": each, "dsa_decode_backend": each} for each in ("aiter", "tilelang", "triton")
+KERNELS: tuple[dict[str, str], ...] = (
+    {"dsa_prefill_backend": "aiter", "dsa_decode_backend": "aiter"},
+    {"dsa_prefill_backend": "tilelang", "dsa_decode_backend": "triton"},
 )
 """Server arguments of sglang's by which its DSA backend takes other kernels than those that a step has of itself."""
 
@@ -86,7 +87,8 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
         yield _several_backends(one, heads, release)
     yield from _several_types(tensors, heads, release)
     for one in tensors:
-        yield from _lists(one, heads, release)
+        for num_head in _near(heads, 16, 64):
+            yield _lists(one, num_head, release)
         yield _alike(one, heads, release)
         yield _context_parallel(one, heads, release)
         for switches in SWITCHES:
@@ -99,7 +101,8 @@ def by_kernels(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -
     """What a server argument of the framework changes."""
     for one in tensors:
         for flags in KERNELS:
-            yield _by_kernels(one, heads, release, flags)
+            for num_head in _near(heads, 8, 16):
+                yield _by_kernels(one, num_head, release, flags)
 
 
 def _config(tensors: Tensors, num_head: int, draft_tokens: int | None, dp_attention: bool = False) -> BackendConfig:
@@ -203,10 +206,13 @@ def _several_types(tensors: Sequence[Tensors], heads: Sequence[int], release: st
             yield Scenario(name, configs, steps, arch=one.arch, release=release)
 
 
-def _lists(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Scenario]:
-    """Requests of one token less than a list, of as many and of one more: decode, verification, prompts behind a prefix; then
-    a draft model of more steps than sglang copies its metadata to at once."""
-    num_head = min(heads, key=lambda each: abs(each - 16))
+def _near(heads: Sequence[int], *wanted: int) -> tuple[int, ...]:
+    """Of the heads, those nearest to each that is wanted, once."""
+    return tuple(dict.fromkeys(min(heads, key=lambda each: abs(each - one)) for one in wanted))
+
+
+def _lists(tensors: Tensors, num_head: int, release: str) -> Scenario:
+    """Requests of one token less than a list, of as many and of one more: decode, verification, prompts behind a prefix."""
     plain = dataclasses.replace(_config(tensors, num_head, None), page_size=16, graph_batches=(1, 4))
     around = (TOPK - 1, TOPK, TOPK + 1)
     steps = (
@@ -220,11 +226,7 @@ def _lists(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Sce
     )
     backends = plain, dataclasses.replace(plain, draft_tokens=2)
     name = _name(f"around a list of {TOPK}", tensors, num_head)
-    yield Scenario(name, backends, steps, arch=tensors.arch, release=release)
-    config = dataclasses.replace(_config(tensors, num_head, 6), is_draft=True, page_size=16, graph_batches=(4,))
-    drafts = tuple(Step(StepKind.MULTI_STEP_DRAFT, around[1:], graph=graph) for graph in (False, True))
-    name = _name("draft model of 5 steps", tensors, num_head)
-    yield Scenario(name, (config,), drafts, arch=tensors.arch, release=release)
+    return Scenario(name, backends, steps, arch=tensors.arch, release=release)
 
 
 ALIKE = ((400, 17, 33), (400, 33, 17), (400, 40, 10), (17, 400, 33), (400, 17, 33))
@@ -281,11 +283,11 @@ def _switched(tensors: Tensors, heads: Sequence[int], release: str, environment:
     return Scenario(name, backends, steps, arch=tensors.arch, release=release, environment=switches)
 
 
-def _by_kernels(tensors: Tensors, heads: Sequence[int], release: str, flags: Mapping[str, str]) -> Scenario:
-    """One head count by chosen kernels, lists of positions instead of KV rows: prompts by lists, decode and verification."""
-    num_head = min(heads, key=lambda each: abs(each - 16))
+def _by_kernels(tensors: Tensors, num_head: int, release: str, flags: Mapping[str, str]) -> Scenario:
+    """One head count by chosen kernels, lists of positions instead of KV rows: prompts by lists, decode, verification; of
+    AITER's, a draft model of more steps than sglang copies its metadata to at once too."""
     plain = dataclasses.replace(_config(tensors, num_head, None), page_size=16, graph_batches=(4,))
-    steps = (
+    steps: tuple[Step, ...] = (
         Step(StepKind.PREFILL, (TOPK + 9, 40), query_lens=(3, 9)),
         Step(StepKind.DECODE, (17, 400)),
         Step(StepKind.DECODE, (1, 33), graph=True),
@@ -293,7 +295,9 @@ def _by_kernels(tensors: Tensors, heads: Sequence[int], release: str, flags: Map
         Step(StepKind.DRAFT_EXTEND, (60, 70), backend=1),
         Step(StepKind.DRAFT_EXTEND, (9, 33), graph=True, backend=1),
     )
-    backends = plain, dataclasses.replace(plain, draft_tokens=4)
+    if "aiter" in flags.values():
+        steps += tuple(Step(StepKind.MULTI_STEP_DRAFT, (TOPK, 9), graph=graph, backend=2) for graph in (False, True))
+    backends = plain, dataclasses.replace(plain, draft_tokens=4), dataclasses.replace(plain, draft_tokens=6, is_draft=True)
     name = _name(" ".join("=".join(each) for each in flags.items()), tensors, num_head)
     environment = (("SGLANG_DSA_FUSE_TOPK", "0"),)
     return Scenario(

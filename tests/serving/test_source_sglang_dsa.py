@@ -128,7 +128,7 @@ def test_every_call_is_reached_and_other_kernels_are_judged_by_their_arguments(s
     wanted = list(by_kernels(GFX950, (8,), "2026-08"))
     lines: set[int] = set()
     names: set[str] = set()
-    for scenario in wanted[:3]:
+    for scenario in wanted[:2]:
         recording = session.run(scenario)
         assert (recording.refused, recording.failed) == (None, ()), scenario.name
         assert not any(call.faults for call in recording.checked)
@@ -138,7 +138,7 @@ def test_every_call_is_reached_and_other_kernels_are_judged_by_their_arguments(s
     target = session.source.target
     ran = Executed(target.filename, target.text, outline(target, PACKAGE), frozenset(lines))
     assert {each.name for each in ran.calls_not_run} == {"flash_attn_varlen_func"}
-    assert ran.percent >= 40
+    assert ran.percent >= 45
 
 
 SLIPS = {
