@@ -20,7 +20,7 @@ from backend.devices.registry import open_device
 from backend.observation import Observation
 
 MOST_SCORES = 1 << 18
-"""Query rows times heads times KV tokens of a call that is run whole: about a second, the comparison in float64 included."""
+"""Query rows times heads times KV tokens of a call that is run whole: some seconds, the comparison in float64 included."""
 
 
 class WholeWhereNew:
