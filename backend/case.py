@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from backend.case_fields import CaseField, fields_of, limited, row
@@ -278,6 +279,11 @@ class Case:
         """Query rows of each request."""
         return self.query_lens if self.query_lens is not None else (self.max_seqlen_q,) * self.batch
 
+    def options(self) -> tuple[CaseField, ...]:
+        """The ordinary fields that are not neutral, in their order."""
+        values = _ordinary_values(self)
+        return () if values == _NEUTRAL else tuple(e for e, value in zip(ORDINARY, values, strict=True) if value != e.neutral)
+
     def with_field(self, name: str, value: object) -> Case:
         """A copy with one field changed, and what must stay below it brought there."""
         changes: dict[str, Any] = {name: value, **{each: getattr(self, each) for each, limit in _BELOW if limit == name}}
@@ -306,6 +312,9 @@ FIELDS: tuple[CaseField, ...] = fields_of(Case)
 
 ORDINARY: tuple[CaseField, ...] = tuple(each for each in FIELDS if each.ordinary)
 """Those that are drawn by themselves, over the values that a specification names."""
+
+_ordinary_values = attrgetter(*(each.name for each in ORDINARY))
+_NEUTRAL = tuple(each.neutral for each in ORDINARY)
 
 _LIMITED = limited(FIELDS)
 _BELOW = tuple((each.name, each.below) for each in FIELDS if each.below)

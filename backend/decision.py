@@ -6,6 +6,7 @@ A policy makes it from a Case (backend/serving); a recording of a real backend f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, 
 from backend.case import Case, MetadataMode
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: what is derived is kept
 class Decision:
     """The three calls of one decode step and what the backend knows of the batch.
 
@@ -37,6 +38,16 @@ class Decision:
     decode: DecodeArguments
     topk: int = 0
 
+    @cached_property
+    def tokens(self) -> npt.NDArray[np.int64]:
+        """kv_lens as an array: [batch] int64."""
+        return np.asarray(self.kv_lens, np.int64)
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """query_lens as an array: [batch] int64."""
+        return np.asarray(self.query_lens, np.int64)
+
     @property
     def list_indptr(self) -> Int32Array:
         """Where the pages of each request begin in kv_indices: [requests + 1] or as many as the caller's kv_indptr has.
@@ -47,19 +58,21 @@ class Decision:
             return self.decode.kv_indptr
         return np.arange(len(self.kv_lens) + 1, dtype=np.int32) * np.int32(self.topk)
 
-    def visible(self) -> npt.NDArray[np.int64]:
+    def visible(self, fold: int = 1) -> npt.NDArray[np.int64]:
         """How many tokens of its request each query row sees, from the first on: [rows] of all requests, one after the other.
+
+        fold: how many times each request's rows stand there, one time after the other.
 
         Under the causal mask row r of n sees all but the last n - 1 - r. A rank of a context-parallel group sees of the tokens
         that it holds those that are not behind the row's own place among all tokens.
         """
-        decode, rows = self.decode, self.query_lens
+        decode, rows, tokens = self.decode, np.repeat(self.rows, fold), np.repeat(self.tokens, fold)
         if not decode.option("causal", default=True):
-            return np.repeat(np.asarray(self.kv_lens, np.int64), rows)
+            return np.repeat(tokens, rows)
         if decode.g_kv_indptr is None:
-            return seen_under_mask(self.kv_lens, rows)
-        seen = seen_under_mask(np.diff(decode.g_kv_indptr), rows)
-        return np.clip((seen - 1 - decode.cp_rank) // decode.cp_world_size + 1, 0, np.repeat(self.kv_lens, rows))
+            return seen_under_mask(tokens, rows)
+        seen = seen_under_mask(np.repeat(np.diff(decode.g_kv_indptr), fold), rows)
+        return np.clip((seen - 1 - decode.cp_rank) // decode.cp_world_size + 1, 0, np.repeat(tokens, rows))
 
     @property
     def held_pages(self) -> Int32Array:
@@ -68,7 +81,7 @@ class Decision:
         if not self.topk:
             return indices[: max(int(self.decode.kv_indptr[-1]), 0)]
         place = np.arange(len(indices)) % self.topk
-        return indices[place < np.repeat(self.kv_lens, self.topk)[: len(indices)]]
+        return indices[place < np.repeat(self.tokens, self.topk)[: len(indices)]]
 
 
 def seen_under_mask(tokens: npt.ArrayLike, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -5,7 +5,6 @@ A host knows no device and no check. backend.revision has the one that executes 
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -155,7 +154,7 @@ class BuiltIn(Host):
             wanted = sizing_of(decision.planning, decision.sizing)
             needed = allocated if wanted == decision.sizing else buffer_sizes(rules.sizing, device, wanted)
             planned = plan(rules.planners, device, decision.planning, allocated)
-        decode = dataclasses.replace(decision.decode, metadata=allocated)
+        decode = decision.decode.with_metadata(allocated)
         launched = launch(rules, device, decode, self.source)
         return Call(decision, device, allocated, needed, planned, decode, launched)
 

@@ -91,7 +91,7 @@ def _sized(decision: Decision) -> Decision:
 
 
 def _last_pages(decision: Decision) -> Decision:
-    lens = np.asarray(decision.kv_lens, np.int64)
+    lens = decision.tokens
     page = decision.decode.page_size
     last = np.where(lens > 0, lens - (_pages(decision) - 1) * page, 1).astype(np.int32)
     planning = decision.planning and dataclasses.replace(decision.planning, kv_last_page_lens=last)

@@ -7,6 +7,7 @@ and must not be written to by whoever receives them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,7 @@ class PlanArguments:
         return MetadataMode.FAKE if self.intra_batch_mode else MetadataMode.GREEDY
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: what is derived is kept
 class DecodeArguments:
     """Arguments of `aiter.mla.mla_decode_fwd`, tensors by shape and dtype, index tensors by content.
 
@@ -123,6 +124,17 @@ class DecodeArguments:
     cp_world_size: int = 1
     cp_rank: int = 0
     sm_scale: float | None = None
+
+    def with_metadata(self, metadata: BufferSizes | None) -> DecodeArguments:
+        """The same call with metadata tensors of these sizes; as dataclasses.replace, in a tenth of its time."""
+        made = object.__new__(DecodeArguments)
+        made.__dict__.update(self.__dict__, metadata=metadata)
+        return made
+
+    @cached_property
+    def named_pages(self) -> tuple[int, int]:
+        """The lowest and the highest entry of kv_indices, which has one at least."""
+        return int(self.kv_indices.min()), int(self.kv_indices.max())
 
     @property
     def softmax_scale(self) -> float:

@@ -144,7 +144,8 @@ def _page_ids(call: Call) -> Iterator[Finding]:
     held = call.decision.held_pages
     if not len(held):
         return
-    low, high = int(held.min()), int(held.max())
+    all_held = len(held) == len(decode.kv_indices)
+    low, high = decode.named_pages if all_held else (int(held.min()), int(held.max()))
     if low < 0 or high >= decode.kv_pages:
         message = f"kv_indices holds page ids {low}..{high}, the pool has {decode.kv_pages} pages"
         figures: dict[str, int | str] = {"lowest": low, "highest": high, "pages": decode.kv_pages}

@@ -38,20 +38,14 @@ class RowSpace:
 def row_space(call: Call) -> RowSpace:
     """Rows of the launched kernel; folded rows of a request lie as [fold group, query position] (mla_decode_fwd)."""
     launch, decision, decode = call.launched, call.decision, call.decode
-    query_lens = np.asarray(decision.query_lens, np.int64)
-    kv_lens = np.asarray(decision.kv_lens, np.int64)
+    kv_lens = decision.tokens
     page = decode.page_size
     pages = (kv_lens + page - 1) // page
     starts = np.cumsum(pages) - pages if not decision.topk else np.arange(len(kv_lens), dtype=np.int64) * decision.topk
-    rows_of = query_lens * launch.fold
-    request = np.repeat(np.arange(len(kv_lens)), rows_of)
-    visible = decision.visible()
-    if launch.fold > 1:
-        token = (np.arange(len(request)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of)) % query_lens[request]
-        visible = visible[(np.cumsum(query_lens) - query_lens)[request] + token]
-    begin = starts[request]
-    least = begin + (visible + page - 1) // page
-    most = begin + pages[request]
+    rows_of = decision.rows * launch.fold
+    begin = np.repeat(starts, rows_of)
+    least = begin + (decision.visible(launch.fold) + page - 1) // page
+    most = begin + np.repeat(pages, rows_of)
     return RowSpace(begin, least, most)
 
 

@@ -80,11 +80,11 @@ def check_rank_without_tokens(call: Call) -> list[Finding]:
     decision, decode = call.decision, call.decode
     if isinstance(call.launch, Refusal) or decode.g_kv_indptr is None or not decode.return_lse or call.plan is None:
         return []
-    held, of_all = np.asarray(decision.kv_lens), np.diff(decode.g_kv_indptr)
+    held, of_all = decision.tokens, np.diff(decode.g_kv_indptr)
     empty = np.flatnonzero((held == 0) & (of_all > 0))
     if not len(empty) or call.plan.rejected:
         return []
-    rows = int(np.asarray(decision.query_lens)[empty].sum())
+    rows = int(decision.rows[empty].sum())
     first = int(empty[0])
     message = (
         f"rank {decode.cp_rank} of {decode.cp_world_size} holds none of the {int(of_all[first])} tokens of request {first}: "

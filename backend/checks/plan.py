@@ -86,9 +86,9 @@ def _request_length(call: Call, first_row: np.ndarray) -> np.ndarray:
     """KV tokens of the request whose rows an item begins with: an empty request begins in kv_indptr where the next one does."""
     assert call.plan is not None
     decision = call.decision
-    ends = np.cumsum(np.asarray(decision.query_lens, np.int64) * call.plan.fold)
+    ends = np.cumsum(decision.rows * call.plan.fold)
     request = np.searchsorted(ends, first_row, side="right")
-    return np.asarray(decision.kv_lens, np.int64)[np.clip(request, 0, len(ends) - 1)]
+    return decision.tokens[np.clip(request, 0, len(ends) - 1)]
 
 
 def _overruns(call: Call) -> Iterator[Finding]:

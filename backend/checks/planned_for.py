@@ -34,14 +34,15 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
     differ, which is a finding of its own.
     """
     batch = len(planning.qo_indptr) - 1
-    if np.diff(planning.kv_indptr[batch:]).any():
+    if len(planning.kv_indptr) > batch + 1 and np.diff(planning.kv_indptr[batch:]).any():
         message = f"planned with kv_indptr of {len(planning.kv_indptr) - 1} requests, qo_indptr has {batch}"
         yield PlannedOtherwise("requests of kv_indptr", message)
-    planned_work, work = (_with_work(each.qo_indptr, each.kv_indptr) for each in (planning, decode))
-    for name, planned, used in zip(("qo_indptr", "kv_indptr"), planned_work, work, strict=True):
-        if not np.array_equal(planned, used):
-            planned, used = getattr(planning, name), getattr(decode, name)
-            yield PlannedOtherwise(name, f"planned with {name} {some(planned)}, decoded with {some(used)}")
+    if planning.qo_indptr is not decode.qo_indptr or planning.kv_indptr is not decode.kv_indptr:
+        planned_work, work = (_with_work(each.qo_indptr, each.kv_indptr) for each in (planning, decode))
+        for name, planned, used in zip(("qo_indptr", "kv_indptr"), planned_work, work, strict=True):
+            if not np.array_equal(planned, used):
+                planned, used = getattr(planning, name), getattr(decode, name)
+                yield PlannedOtherwise(name, f"planned with {name} {some(planned)}, decoded with {some(used)}")
     if planning.num_heads_per_head_k != decode.num_head:
         yield PlannedOtherwise("num_head", f"planned for {planning.num_heads_per_head_k} heads, decoded with {decode.num_head}")
     if planning.max_seqlen_qo != decode.max_seqlen_q:
@@ -136,7 +137,7 @@ def _stores_into_o(call: Call) -> bool:
 
 def blamed(findings: Sequence[Finding]) -> list[Finding]:
     """The findings, what follows from a broken contract put on who broke it: planner, kernel and merge do as they are told."""
-    broken = next((each for each in in_causal_order(findings) if each.kind in _CONTRACT or each.stage == EDITED), None)
+    broken = next(iter(in_causal_order([each for each in findings if each.kind in _CONTRACT or each.stage == EDITED])), None)
     if broken is None:
         return list(findings)
     return [dataclasses.replace(found, party=broken.party) if _follows(found, broken) else found for found in findings]

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-import psutil
+from typing import IO, TYPE_CHECKING, Any
 
 from backend.child.fence import Fence, exit_status
 from backend.child.process_end import EndKind
+
+if TYPE_CHECKING:
+    import psutil
 
 GUARDIAN = Path(__file__).with_name("guardian.py")
 
@@ -130,6 +131,8 @@ class ProcessTree:
 
     def without(self, variable: str, program: str) -> list[str]:
         """Command lines of the tree's processes of a program (the beginning of its name) that lack an environment variable."""
+        import psutil
+
         found = []
         for process in _processes(self.process.pid):
             with contextlib.suppress(psutil.Error):
@@ -158,6 +161,8 @@ class ProcessTree:
 
 
 def _processes(root: int) -> list[psutil.Process]:
+    import psutil  # a tree is looked at while it runs; its start need not wait for that
+
     try:
         top = psutil.Process(root)
         return [top, *top.children(recursive=True)]
@@ -167,6 +172,8 @@ def _processes(root: int) -> list[psutil.Process]:
 
 def _memory(process: psutil.Process, what: str) -> int:
     """Bytes of a process, resident ("rss") or with its share of shared pages ("pss"); 0 where it has just ended."""
+    import psutil
+
     try:
         if what == "pss":
             with contextlib.suppress(psutil.AccessDenied):

@@ -168,8 +168,9 @@ def merge(begin: Int64Array, end: Int64Array) -> ByteRanges:
     """Sorted union of the ranges [begin, end)."""
     if not len(begin):
         return np.zeros((0, 2), np.int64)
-    order = np.argsort(begin, kind="stable")
-    begin, end = begin[order], end[order]
+    if (begin[1:] < begin[:-1]).any():
+        order = np.argsort(begin, kind="stable")
+        begin, end = begin[order], end[order]
     reach = np.maximum.accumulate(end)
     starts = np.flatnonzero(np.concatenate(([True], begin[1:] > reach[:-1])))
     stops = np.concatenate((starts[1:] - 1, [len(begin) - 1]))

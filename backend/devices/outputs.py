@@ -24,7 +24,7 @@ def unwritten(call: Call, begin: Int64Array, end: Int64Array, merged: BoolArray)
     """
     launch = call.launched
     heads = launch.heads_in_kernel
-    needed = np.repeat(np.asarray(call.decision.kv_lens) > 0, np.asarray(call.decision.query_lens) * launch.fold)
+    needed = np.repeat(call.decision.tokens > 0, call.decision.rows * launch.fold)
     count, row = _unwritten(begin, end, merged, needed, heads, launch.v_head_dim * BF16)
     if not count:
         return None

@@ -20,7 +20,7 @@ def may_differ(call: Call) -> bool:
 def unread(call: Call, read: ByteRanges) -> Violation | None:
     """Tokens of the requests whose bytes a kernel has not all read. read: bytes of the pool that it has read."""
     decode = call.decode
-    kv_lens = np.asarray(call.decision.kv_lens, np.int64)
+    kv_lens = call.decision.tokens
     token_bytes = decode.qk_head_dim * decode.kv_dtype.itemsize
     count, request, token, byte = _unread(
         decode.kv_indices, call.decision.list_indptr, kv_lens, decode.page_size, token_bytes, decode.kv_pages,

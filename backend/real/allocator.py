@@ -78,16 +78,20 @@ class BlockPool:
         self._space = space
         self._is_small = is_small
         self._expandable = expandable
+        # should_split: what is left over in a large block of its own segment stays with it up to 1 MiB
+        self._least_rest = MIN_BLOCK if is_small or expandable else SMALL_SIZE + 1
         self._free: list[tuple[int, int, Block]] = []  # in order; no two have one address, so blocks are never compared
         self._last: Block | None = None  # of an expandable segment: the block at its end
 
     def allocate(self, size: int) -> Block:
         """A block for `size` bytes, which are a multiple of MIN_BLOCK."""
-        block = self._best_fit(size)
-        if block is None:
+        at = bisect_left(self._free, (size,))
+        if at < len(self._free):
+            block = self._free.pop(at)[2]
+        else:
             block = self._extended(size) if self._expandable else self._new_segment(size)
         block.is_used = True
-        if self._splits(block.size - size):
+        if block.size - size >= self._least_rest:
             self._split(block, size)
         return block
 
@@ -102,14 +106,6 @@ class BlockPool:
         if self._last is not None and self._last.end == block.end:
             self._last = block
         self._remember(block)
-
-    def _splits(self, remaining: int) -> bool:
-        """should_split: what is left over in a large block of its own segment stays with it up to 1 MiB."""
-        return remaining >= MIN_BLOCK if self._is_small or self._expandable else remaining > SMALL_SIZE
-
-    def _best_fit(self, size: int) -> Block | None:
-        at = bisect_left(self._free, (size,))
-        return self._free.pop(at)[2] if at < len(self._free) else None
 
     def _new_segment(self, size: int) -> Block:
         segment = self._space.map(segment_size(size))

@@ -206,7 +206,7 @@ class Revision(Host):
                 refusal = Refusal("get_mla_metadata_info_v1", str(refused))
                 return Call(decision, device, None, None, None, decision.decode, refusal)
             planned = self._plan(decision.mode, device, decision.planning, allocated)
-        decode = dataclasses.replace(decision.decode, metadata=allocated)
+        decode = decision.decode.with_metadata(allocated)
         return Call(decision, device, allocated, needed, planned, decode, self._launch(decision.mode, device, decode))
 
     def _sizes(self, device: TargetGpu, arguments: SizingArguments) -> BufferSizes:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, SizingArguments
 from backend.aiter.release import release
 from backend.aiter.splits import SplitsAsked, choose_splits
-from backend.case import ORDINARY, Case, DType, MetadataMode, PageOrder
+from backend.case import Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision, Refused
 from backend.serving.sparse import UNUSED, with_lists
 from backend.serving.work import require_feasible
@@ -77,8 +77,7 @@ class Choice:
     captured_index_entries: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Settled:
+class _Settled(NamedTuple):
     """What a choice comes to for its case where it leaves something as the case has it; the names are a Choice's."""
 
     num_head: int
@@ -119,8 +118,8 @@ def refuse_options(case: Case, framework: str, reasons: Mapping[str, str]) -> No
 
     reasons: by field of a Case, why not; a field without one is refused in general words.
     """
-    for field in ORDINARY:
-        if not field.of_model and getattr(case, field.name) != field.neutral:
+    for field in case.options():
+        if not field.of_model:
             general = f"{framework} leaves it at {field.neutral}"
             raise CaseRefused(f"{field.name}: {reasons.get(field.name, general)}")
 
@@ -134,19 +133,18 @@ def decide(policy: Policy, case: Case) -> Decision | Refused:
     settled = _settled(case, choice)
     sized_for = max(settled.sizing_batch * settled.sizing_max_seqlen_q, settled.num_head, choice.max_split_per_batch or 0)
     require_feasible(case, choice.kernel_page_size, settled.padding_kv_len, sized_for)
-    return assemble(case, choice)
+    return _assembled(case, choice, settled)
 
 
-def assemble(case: Case, choice: Choice) -> Decision:
+def _assembled(case: Case, choice: Choice, settled: _Settled) -> Decision:
     """Builds the index tensors of the batch and AITER's three calls from a choice."""
-    settled = _settled(case, choice)
     padding = (case.graph_batch or case.batch) - case.batch
     whole_lens = case.kv_lens + (settled.padding_kv_len,) * padding
     kv_lens = of_rank(whole_lens, case)
     query_lens = case.rows() + (case.max_seqlen_q,) * padding
     page = choice.kernel_page_size
     lens = np.asarray(kv_lens, np.int64)
-    pages = (lens + (page - 1)) // page
+    pages = lens if page == 1 else (lens + (page - 1)) // page
     qo_indptr = _indptr(np.asarray(query_lens, np.int64))
     kv_indptr = _indptr(pages)
     if choice.index_batch is not None and choice.index_batch + 1 < len(kv_indptr):
@@ -178,11 +176,7 @@ def assemble(case: Case, choice: Choice) -> Decision:
         cp_world_size=case.cp_world_size or 1,
         cp_rank=case.cp_rank,
         sm_scale=None if case.sm_scale == 100 else case.sm_scale / 100 * case.qk_head_dim**-0.5,
-        options=tuple(
-            (field.argument, getattr(case, field.name))
-            for field in ORDINARY
-            if field.argument and getattr(case, field.name) != field.neutral
-        ),
+        options=tuple((field.argument, getattr(case, field.name)) for field in case.options() if field.argument),
     )
     if choice.mode is MetadataMode.NON_PERSISTENT:
         return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, None, None, decode)
@@ -247,7 +241,7 @@ def _captured_splits(case: Case, choice: Choice) -> int | None:
 
 def _indptr(counts: np.ndarray) -> Int32Array:
     indptr = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=indptr[1:])
+    indptr[1:] = counts.cumsum()  # a third of the time of a sum into int32
     return indptr
 
 
@@ -278,4 +272,6 @@ def _iota(count: int) -> Int32Array:
 def _last_page_lens(lens: np.ndarray, pages: np.ndarray, page: int, rule: LastPageLens) -> Int32Array:
     if rule is LastPageLens.WHOLE_SEQUENCE:
         return lens.astype(np.int32)
+    if page == 1:
+        return np.ones(len(lens), np.int32)
     return np.where(pages > 0, lens - (pages - 1) * page, min(1, page)).astype(np.int32)

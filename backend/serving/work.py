@@ -25,7 +25,11 @@ def require_feasible(case: Case, page: int, padding_kv_len: int, sized_for: int)
     page: tokens of a page as the kernel sees it; lists of a sparse case count with the pages. padding_kv_len: tokens of a
     padding row. sized_for: rows that buffers are sized for, or what else a rule chooses that grows them.
     """
-    padding = (case.graph_batch or case.batch) - case.batch
+    batch, longest = case.graph_batch or case.batch, max(max(case.kv_lens), padding_kv_len)
+    most_rows = batch * case.max_seqlen_q
+    if batch * -(-longest // page) + most_rows * case.topk <= MOST_ENTRIES and max(most_rows, sized_for) <= MOST_ROWS:
+        return  # it would do if all were as long as the longest
+    padding = batch - case.batch
     rows = sum(case.rows()) + padding * case.max_seqlen_q
     entries = sum(-(-length // page) for length in case.kv_lens) + padding * -(-padding_kv_len // page) + rows * case.topk
     rows = max(rows, sized_for)

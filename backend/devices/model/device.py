@@ -111,7 +111,7 @@ def _persistent(call: Call, known: KernelTraits) -> _Stage1:
     violations = []
     if not planes.inside(launch.tensors):
         violations = bounds(planes.accesses(), launch.tensors, launch.code_object, every)
-    items = every[run].astype(np.int64)
+    items = (every if len(run) == len(every) else every[run]).astype(np.int64)
     work = Stretches(run, items[:, 4], items[:, 5], (items[:, 5] - items[:, 4]) % known.tile)
     end = None
     if done.hang is not None:

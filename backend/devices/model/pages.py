@@ -68,7 +68,7 @@ def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     wide = known.bytes_of_token(decode.kv_dtype.itemsize) > decode.qk_head_dim * decode.kv_dtype.itemsize
     if unread_tokens.may_differ(call) or wide or known.paging is KernelPaging.TOKEN or not len(decode.kv_indices):
         return False
-    lowest, highest = int(decode.kv_indices.min()), int(decode.kv_indices.max())
+    lowest, highest = decode.named_pages
     limit = 1 << 24 if known.page_bits in (24, HALF_MENDED) else 1 << 62
     if known.page_bits <= 32:
         limit = min(limit, WRAP // decode.page_bytes)

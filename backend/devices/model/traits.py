@@ -148,6 +148,9 @@ class KernelTraits:
         return self.token_bytes or QK_HEAD_DIM * itemsize
 
 
+UNMEASURED = KernelTraits()
+"""Of a code object that was not measured."""
+
 COLUMNS = tuple(field.name for field in fields(KernelTraits))
 
 _READERS: dict[str, Callable[[str], object]] = {
@@ -189,4 +192,4 @@ def traits_table() -> dict[str, KernelTraits]:
 
 def traits(blob_id: str | None) -> KernelTraits:
     """The traits of a code object; defaults where it was not measured."""
-    return traits_table().get(blob_id or "", KernelTraits())
+    return traits_table().get(blob_id or "", UNMEASURED)

@@ -133,7 +133,7 @@ class PassedBuffers(Host):
         if given == made.allocated == passed:
             return made
         planned = self._host.plan(decision.case.release, made.device, step.planning, given)
-        decode = dataclasses.replace(made.decode, metadata=passed)
+        decode = made.decode.with_metadata(passed)
         launched = self._host.launch(decision, decode)
         return dataclasses.replace(made, allocated=given, plan=planned, decode=decode, launch=launched)
 
@@ -143,7 +143,7 @@ class PassedBuffers(Host):
         given = _sizes(step.planning_buffers or step.decode_buffers)
         planning = decision.planning
         planned = None if planning is None else self._host.plan(decision.case.release, made.device, planning, given)
-        decode = dataclasses.replace(made.decode, metadata=step.decode.metadata)
+        decode = made.decode.with_metadata(step.decode.metadata)
         launched = self._host.launch(decision, decode)
         heads = 0 if isinstance(launched, Refusal) else launched.heads_in_kernel
         plan = launched_plan(planned, words, heads)
