@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fuzz.campaign.cluster import only_with_a_token
 from tests.compiled import MACHINE, PLANNERS
 
 CHECKOUT_VARIABLE = "AITERFUZZ_AITER_CHECKOUT"
 SLOW_VARIABLE = "AITERFUZZ_SLOW"
+
+settings.register_profile("aiterfuzz", deadline=None)  # a first example compiles, and machines have other work
+settings.load_profile("aiterfuzz")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A background job of a shell is begun so, and all that it starts; a terminal's Ctrl-C is what tests send.
