@@ -4,9 +4,8 @@ With fast_mode=False, intra_batch_mode=True, planner v1_0 plans rows of 16 heads
 kernel mla_a8w8_qh64_qseqlen1_gqaratio64_v3_ps.co takes rows of 64.
 Needs torch and aiter, nothing else. Run it on a gfx950 GPU:
 
-    python repro.py                # red zones around every tensor: an overrun inside mapped memory shows too (exit 1)
-    python repro.py --layout edge  # tensors end where their allocation ends: an overrun may hit an unmapped page (exit 134)
-    python repro.py --fixed        # fast_mode=True, intra_batch_mode=False
+    python repro.py          # red zones around every tensor: an overrun inside mapped memory shows too (exit 1)
+    python repro.py --fixed  # fast_mode=True, intra_batch_mode=False
 
 Exit code: 0 right result and no red zone touched; 1 wrong result or a red zone touched; 134 the runtime aborted on a memory
 fault; 3 could not run here.
@@ -20,6 +19,7 @@ import subprocess
 import sys
 
 # ---- the case -------------------------------------------------------------------------------------------------------
+AITER_COMMIT = "2988812e134a"  # of ROCm/aiter, with which this was found
 WANTED_ARCH = "gfx950"
 NUM_CU = 256
 MODEL_HEADS = 64  # query heads of this rank
@@ -73,7 +73,6 @@ V_HEAD_DIM = 512  # V is the first 512 of a KV token
 SM_SCALE = QK_HEAD_DIM**-0.5
 POISON = 0xFF  # NaN in bf16, float32 and fp8 e4m3fn; -1 as int32
 BESIDE_OUTPUT = 0xA5  # around what the kernel only writes: it may well store a NaN, which POISON would hide
-PAGE = 2 << 20  # bytes; what the driver maps at a time
 MARGIN = 3.0  # times the error that rounding alone makes, before a result counts as wrong
 
 EXIT_FINE, EXIT_WRONG, EXIT_CANNOT_RUN = 0, 1, 3
@@ -121,6 +120,8 @@ def print_environment():
     print(f"python  {platform.python_version()}, {platform.platform()}")
     print(f"torch   {torch.__version__}, HIP {torch.version.hip}")
     print(f"aiter   {aiter_version()}")
+    if AITER_COMMIT not in aiter_version():
+        print(f"        the finding was made with ROCm/aiter {AITER_COMMIT}: another one neither shows nor refutes it")
     print(f"GPU     {GPU.name}, {ARCH}, {GPU.multi_processor_count} compute units")
     if GPU.multi_processor_count != NUM_CU:
         print(f"        the finding was made for {NUM_CU} compute units: the plan differs in detail here")
@@ -129,20 +130,15 @@ def print_environment():
 class Memory:
     """Tensors full of POISON as slices of larger allocations, so that what is written around them can be seen."""
 
-    def __init__(self, layout):
-        self.layout = layout
+    def __init__(self):
         self.blocks = []
 
     def empty(self, name, shape, dtype, around=RED_ZONE, beside=POISON):
         size = dtype.itemsize
         for extent in shape:
             size *= extent
-        if self.layout == "edge":  # the last byte of the tensor is the last byte of whole pages of its own
-            total = (size + PAGE - 1) // PAGE * PAGE
-            start = total - size
-        else:
-            total = around + (size + 255) // 256 * 256 + around
-            start = around
+        total = around + (size + 255) // 256 * 256 + around
+        start = around
         block = torch.full((total,), beside, dtype=torch.uint8, device="cuda")
         block[start : start + size] = POISON
         self.blocks.append((name, block, start, size, beside))
@@ -314,14 +310,13 @@ def compare(shown, exact, rounded):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layout", choices=("guarded", "edge"), default="guarded")
     parser.add_argument("--fixed", action="store_true", help="with the arguments of the fix")
     arguments = parser.parse_args()
     if arguments.fixed:
         globals().update(FIXED)
     print_environment()
     print(EXPECTATION, end="")
-    memory = Memory(arguments.layout)
+    memory = Memory()
     inputs, q, tokens = make_inputs(memory)
     metadata = make_metadata(memory, inputs)
     planner_wrote = memory.touched()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import shutil
 import sqlite3
 import time
@@ -111,9 +112,7 @@ def require_unused(folder: Path) -> None:
     except OSError:  # it is not there, or what is wrong with it is said where it is made
         return
     if FILE_NAME in held:
-        raise UsageError(
-            f"{folder}: holds a campaign already; go on with `aiterfuzz campaign --resume --out ...`, or give another --out"
-        )
+        raise UsageError(f"{folder}: holds a campaign already; go on with {resume_command(folder)}, or give another --out")
     if held:
         raise UsageError.not_allowed("--out", str(folder), f"a folder that is new or empty: this one holds {held[0]}")
 
@@ -268,7 +267,8 @@ class _Session:
                 store.fail(error, reason)
                 raise
         if reason.startswith("no worker left"):
-            raise CannotRunError(f"{reason}; what was found so far is in {store.path.parent}, go on with --resume")
+            folder = store.path.parent
+            raise CannotRunError(f"{reason}; what was found so far is in {folder}, go on with {resume_command(folder)}")
         shutil.rmtree(store.path.parent / RUNNING, ignore_errors=True)  # nothing runs, so no slot names a case
 
     def _setup(self) -> WorkerSetup:
@@ -314,8 +314,14 @@ def full_disk_is_one_line(folder: Path) -> Iterator[None]:
         if not of_the_disk(error):
             raise
         raise CannotRunError(
-            f"{folder}: cannot be written to ({error}); what was announced is kept: make room, and go on with --resume"
+            f"{folder}: cannot be written to ({error}); what was announced is kept: make room, and go on with "
+            f"{resume_command(folder)}"
         ) from error
+
+
+def resume_command(folder: Path) -> str:
+    """What goes on with the store of a folder, a campaign's or a run's."""
+    return f"`aiterfuzz campaign --resume --out {shlex.quote(str(folder))}`"
 
 
 def _name_unfinished(store: Store, engine: Engine, live: Live) -> None:

@@ -106,16 +106,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _gate(arguments: argparse.Namespace, started: float) -> int:
-    from backend.real.frameworks.fetch import LENT, lies_alone
     from fuzz.compiling import announced as compiling
     from fuzz.interruption import Interruption
 
-    if arguments.base is not None and lies_alone(arguments.source):
-        say(f"{arguments.source} lies in no package: all around it is the base's")
-        with Interruption(STOPPING):
-            return _source(arguments, started, f"{arguments.source}{LENT}{arguments.base}")
     with compiling(), Interruption(STOPPING):
-        return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started, arguments.source)
+        return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started, _placed(arguments))
+
+
+def _placed(arguments: argparse.Namespace) -> str:
+    """The source, or, of a file that lies in no package, the file in the base's tree."""
+    from backend.real.frameworks.fetch import LENT, lies_alone
+
+    if arguments.base is None or not lies_alone(arguments.source):
+        return str(arguments.source)
+    say(f"{arguments.source} lies in no package: all around it is the base's")
+    return f"{arguments.source}{LENT}{arguments.base}"
 
 
 STOPPING = "stopping after the step at hand; once more stops at once"
@@ -162,6 +167,7 @@ def _table(arguments: argparse.Namespace) -> int:
     """The decision table alone."""
     from fuzz.commands.decide import table
 
+    arguments.source = _placed(arguments)
     if _is_policy(arguments.source):
         raise UsageError(f"--table: given {arguments.source}, which is a rule; a table is made of a backend's own file")
     made = table(arguments)

@@ -1,6 +1,6 @@
 """A finding's folder: its files, its texts against golden ones, and that it is written whole or not at all.
 
-Golden texts are in tests/data/golden/founding. After a wanted change of wording:
+Golden texts are those of examples/finding. After a wanted change of wording:
 
     AITERFUZZ_WRITE_GOLDEN=1 pytest tests/reprod/test_write.py
 
@@ -40,7 +40,7 @@ from reprod.issue_notes import issue_notes
 from reprod.shrink import shrink
 from reprod.write import Notes, cause_of, finding_files, write_finding
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "founding"
+GOLDEN = Path(__file__).parents[2] / "examples" / "finding"
 
 REWRITE = "AITERFUZZ_WRITE_GOLDEN"
 
@@ -51,13 +51,13 @@ FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 class Fixed:
     """A context that is the same on every machine."""
 
-    project: str = "0.0.0"
+    project: str = "0.1.0"
     rules: str = "0123456789ab"
     python: str = "3.11"
-    versions: dict[str, str] = field(default_factory=lambda: {"numpy": "2.4", "amd-aiter": "0.1.7"})
+    versions: dict[str, str] = field(default_factory=lambda: {"numpy": "2.4.6", "amd-aiter": "0.1.7.post2.dev18"})
     device: str = "model"
     source: str | None = None
-    warnings: tuple[str, ...] = ("a fingerprint is unknown",)
+    warnings: tuple[str, ...] = ()
 
 
 def outcome_of(case: Case) -> Outcome:
@@ -66,14 +66,22 @@ def outcome_of(case: Case) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("name", [EXPLAIN, SCRIPT, ISSUE, REQUEST])
+@pytest.mark.parametrize("name", [CASE, EXPLAIN, SCRIPT, ISSUE, REQUEST])
 def test_golden(name: str) -> None:
-    text = finding_files(outcome_of(FOUNDING), Fixed(), seed=7, command="aiterfuzz run --seed 7")[name]
+    text = finding_files(
+        outcome_of(FOUNDING), Fixed(), seed=0, command="aiterfuzz run --backend sglang-before-27188 --shapes tp2"
+    )[name]
     file = GOLDEN / name
     if os.environ.get(REWRITE):
         GOLDEN.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     assert text == file.read_text(encoding="utf-8"), f"wanted? then {REWRITE}=1 writes it anew"
+
+
+def test_what_provenance_warns_of_stands_in_the_issue() -> None:
+    warned = "a fingerprint is unknown"
+    texts = [finding_files(outcome_of(FOUNDING), Fixed(warnings=given))[ISSUE] for given in ((), (warned,))]
+    assert [warned in text for text in texts] == [False, True]
 
 
 def test_the_founding_fault_shrinks_to_one_request_of_one_token() -> None:

@@ -244,4 +244,7 @@ def _single_file(given: str, file: Path) -> BackendSource:
         framework, root = found
         return _with_target(given, framework, FolderTree(root))
     names = ", ".join(framework.file for framework in TARGETS)
-    raise UsageError(f"{given}: does not lie in its package ({names}); give the whole tree, or put the file into one")
+    raise UsageError(
+        f"{given}: does not lie in its package ({names}); give the whole tree, put the file into one, or give a changed file a "
+        "--base that is one"
+    )

@@ -45,3 +45,12 @@ def test_an_edit_of_a_copy_is_blamed(copied: Path, capsys: pytest.CaptureFixture
     asked = ["--base", BASE, "--heads", "64", "--kv-dtype", "fp8", "--seconds", "900", "--lives", "0", "-q"]
     assert main(["gate", str(copied), *asked]) == 1
     assert "FAULTY: the change brings" in capsys.readouterr().out
+
+
+def test_the_table_of_a_copy_shows_what_it_decides_otherwise(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copied.write_text(copied.read_text().replace("in (32, 64, 128)", "in (32, 128)"))
+    asked = ["--table", "--base", BASE, "--heads", "64,128", "--kv-dtype", "fp8"]
+    assert main(["gate", str(copied), *asked]) == 1
+    told = capsys.readouterr().out
+    assert " 64 " in told
+    assert " 128 " not in told
