@@ -3,8 +3,9 @@
 What an interpreted kernel does follows from its code and what its globals are, the grid, the arguments that are no tensors,
 which tensors share a storage and how far apart they are, and the bytes that it reads. All of that is compared, the bytes
 one by one in memory as it is now, so that an answer out of the memo is the one that running gives. Not kept are launches
-that run out of bounds, read what they write, use atomics or take addresses for numbers, or raise. This module knows no
-framework.
+that run out of bounds, read what they write, use atomics or take addresses for numbers, or raise. An access of one argument's
+that lands in another's storage, with none between the two, is taken for one that was meant: it leaves what it left where the
+two lay as they did then. This module knows no framework.
 """
 
 from __future__ import annotations
