@@ -235,7 +235,8 @@ def _plain(value: Any) -> Any:
 def _narrowed(guard: KernelGuard, ptrs: Any, mask: Any, is_write: bool) -> Any:
     """The mask without the lanes that lie outside; the same object where all lie inside."""
     nbytes = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
-    active = mask.data if mask.data.shape == ptrs.data.shape else np.broadcast_to(mask.data, ptrs.data.shape)
+    truth = mask.data.astype(bool, copy=False)  # the interpreter computes some masks in integers, which would index
+    active = truth if truth.shape == ptrs.data.shape else np.broadcast_to(truth, ptrs.data.shape)
     kept = guard.inside(ptrs.data, nbytes, active, is_write)
     if kept is active:
         return mask

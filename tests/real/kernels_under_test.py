@@ -15,6 +15,16 @@ def copy_words(source, target, asked, BLOCK: tl.constexpr):  # type: ignore[no-u
         tl.store(target + start + offset, words, mask=inside)
 
 
+@triton.jit
+def copy_a_row(source, target, asked, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """The interpreter has this mask in integers."""
+    offset = tl.arange(0, BLOCK)
+    for start in range(0, asked, BLOCK):
+        inside = (tl.program_id(0) < 1) & (start + offset < asked)
+        words = tl.load(source + start + offset, mask=inside, other=0)
+        tl.store(target + start + offset, words, mask=inside)
+
+
 SCALE = 3
 
 

@@ -17,7 +17,7 @@ class Kernels:
 
         self.kernels = kernels_under_test
 
-    def copy(self, length: int, asked: int, room: int) -> dict[str, Any]:
+    def copy(self, length: int, asked: int, room: int, kernel: str = "copy_words") -> dict[str, Any]:
         """Copy `asked` words from a tensor of `length` into one of `room`; neighbours must stay as they were."""
         import torch
 
@@ -28,7 +28,7 @@ class Kernels:
             source = torch.arange(length, dtype=torch.int32, device="cuda")
             pool = torch.full((room + 64,), -7, dtype=torch.int32)
             target = torch.empty(room, dtype=torch.int32, device="cuda").fill_(-1)
-            self.kernels.copy_words[(1,)](source, target, asked, BLOCK=64)
+            getattr(self.kernels, kernel)[(1,)](source, target, asked, BLOCK=64)
             return {
                 "target": host(target).tolist(),
                 "neighbour": pool.tolist().count(-7),

@@ -34,8 +34,9 @@ def launched(child: Child, kernel: str, *launches: dict[str, Any]) -> Any:
     return child.request("again", kernel=kernel, launches=json.dumps(launches))
 
 
-def test_the_same_again_is_taken_over(child: Child) -> None:
-    seen = second(child, "copy_words", WHOLE, WHOLE)
+@pytest.mark.parametrize("kernel", ["copy_words", "copy_a_row"])
+def test_the_same_again_is_taken_over(child: Child, kernel: str) -> None:
+    seen = second(child, kernel, WHOLE, WHOLE)
     assert seen["taken"]
     assert seen["target"] == WORDS
     assert seen["told"] == 1  # so that a graph that captures it launches it again

@@ -20,23 +20,29 @@ def child() -> Iterator[Child]:
             yield opened
 
 
-def test_in_bounds(child: Child) -> None:
-    seen = child.request("copy", length=100, asked=100, room=100)
+KERNELS = pytest.mark.parametrize("kernel", ["copy_words", "copy_a_row"])
+
+
+@KERNELS
+def test_in_bounds(child: Child, kernel: str) -> None:
+    seen = child.request("copy", length=100, asked=100, room=100, kernel=kernel)
     assert seen["target"] == list(range(100))
     assert seen["strays"] == []
 
 
-def test_store_past_the_end_is_noted_and_not_done(child: Child) -> None:
-    seen = child.request("copy", length=100, asked=100, room=70)
+@KERNELS
+def test_store_past_the_end_is_noted_and_not_done(child: Child, kernel: str) -> None:
+    seen = child.request("copy", length=100, asked=100, room=70, kernel=kernel)
     assert seen["target"] == list(range(70))
     assert seen["neighbour"] == 70 + 64
-    assert seen["strays"] == [["copy_words", True, 30, 0]]
+    assert seen["strays"] == [[kernel, True, 30, 0]]
 
 
-def test_load_past_the_end_gives_other(child: Child) -> None:
-    seen = child.request("copy", length=10, asked=20, room=20)
+@KERNELS
+def test_load_past_the_end_gives_other(child: Child, kernel: str) -> None:
+    seen = child.request("copy", length=10, asked=20, room=20, kernel=kernel)
     assert seen["target"] == [*range(10), *[0] * 10]
-    assert seen["strays"] == [["copy_words", False, 10, 0]]
+    assert seen["strays"] == [[kernel, False, 10, 0]]
 
 
 def test_lines_of_kernels_of_the_measured_file_are_noted_and_nobody_traces_them(child: Child) -> None:
