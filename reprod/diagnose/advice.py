@@ -34,7 +34,7 @@ def next_time(done: Diagnosis) -> Iterator[str]:
         yield "the framework and its version, and the server's command line with every argument"
     elif not evidence.framework_version:
         yield f"{evidence.framework}'s version (`pip show {evidence.framework}`)"
-    if evidence.arch is None and done.arch is None:
+    if evidence.arch is None and len(done.archs) > 1:
         yield "the GPU (`rocminfo | grep gfx`)"
     if evidence.heads is None and done.kernel is None:
         yield "model and ranks (tensor and data parallel), which give the heads of a rank"

@@ -157,6 +157,8 @@ def _by_shape(candidate: Candidate, evidence: LogEvidence) -> Iterator[tuple[int
         yield candidate.rule, "needs a caller of AITER other than the framework in the log"
     if evidence.batches and tuple(case.kv_lens) in evidence.batches:
         yield 1, "with the batch in the log"
+    if evidence.batches and 0 in case.kv_lens and not any(0 in batch for batch in evidence.batches):
+        yield -5, "needs a request without tokens, and the batch in the log has none"
     if evidence.heads is not None and case.num_head == evidence.heads:
         yield 1, f"with the {case.num_head} heads a rank that the log leads to"
     if evidence.replayed and case.graph_batch is not None:

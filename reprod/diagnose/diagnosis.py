@@ -31,10 +31,10 @@ from reprod.verify import ScriptVerdict, verdict
 class Diagnosis:
     """Everything that a log came to.
 
-    kernel: of MLA decode, that the log names; arch: on which it was looked up. cannot_tell: why nothing can be said of a cause,
-    "" where something can. causes: best first, those not run among them. refusal: (reason, shapes, a case) of AITER or the
-    backend in the log's words. best: the first cause shrunk. script, seen: it, and what running it came to.
-    stand_in: rules that are not the revision's own, "" for none.
+    kernel: of MLA decode, that the log names; arch: on which it was looked up; archs: all that have it, and that are tried.
+    cannot_tell: why nothing can be said of a cause, "" where something can. causes: best first, those not run among them.
+    refusal: (reason, shapes, a case) of AITER or the backend in the log's words. best: the first cause shrunk. script, seen:
+    it, and what running it came to. stand_in: rules that are not the revision's own, "" for none.
     """
 
     facts: LogFacts
@@ -46,6 +46,7 @@ class Diagnosis:
     causes: list[Cause] = field(default_factory=list)
     places: tuple[CodePlace, ...] = ()
     refusal: tuple[str, int, Case] | None = None
+    archs: tuple[Arch, ...] = ()
     cannot_tell: str = ""
     best: ShrinkResult | None = None
     script: str = ""
@@ -85,7 +86,7 @@ def diagnose(
     evidence = evidence_of(facts)
     revision = revision_of(evidence, checkout)
     done = Diagnosis(facts, evidence, revision)
-    done.arch, done.kernel = _kernel(evidence, revision)
+    done.archs, done.arch, done.kernel = _kernel(evidence, revision)
     done.cannot_tell = _hopeless(done)
     if not done.cannot_tell:
         left = max(1.0, seconds - (time.monotonic() - started))
@@ -94,13 +95,15 @@ def diagnose(
     return done
 
 
-def _kernel(evidence: LogEvidence, revision: LoggedRevision) -> tuple[Arch | None, NamedKernel | None]:
-    """The first suspect, on the architecture that has it."""
+def _kernel(evidence: LogEvidence, revision: LoggedRevision) -> tuple[tuple[Arch, ...], Arch | None, NamedKernel | None]:
+    """The architectures that have the first suspect, or that of the log; one of them; the kernel there."""
+    archs = (evidence.arch,) if evidence.arch is not None else tuple(reversed(Arch))
     if not evidence.suspects:
-        return evidence.arch, None
-    archs = [evidence.arch] if evidence.arch is not None else list(reversed(Arch))
+        return archs, evidence.arch, None
     looked_up = [(arch, named_kernel(evidence.suspects[0].name, revision.tables(arch))) for arch in archs]
-    return next(((arch, kernel) for arch, kernel in looked_up if kernel.label), (evidence.arch, looked_up[0][1]))
+    having = [(arch, kernel) for arch, kernel in looked_up if kernel.label]
+    arch, kernel = having[0] if having else (evidence.arch, looked_up[0][1])
+    return tuple(arch for arch, _ in having) or archs, arch, kernel
 
 
 def _hopeless(done: Diagnosis) -> str:

@@ -49,9 +49,17 @@ def _read(done: Diagnosis) -> Iterator[str]:
         yield "  not known to be the files that ran: what follows holds for this one"
     if done.stand_in:
         yield f"  {done.stand_in}"
-    yield f"GPU: {done.arch or evidence.arch or 'not in the log'}"
+    yield f"GPU: {_gpu(done)}"
     known = tuple(_known(done))
     yield f"shape: {', '.join(known) if known else 'nothing in the log'}"
+
+
+def _gpu(done: Diagnosis) -> str:
+    if done.evidence.arch is not None:
+        return done.evidence.arch
+    if done.arch is not None and len(done.archs) == 1:
+        return f"{done.arch}, the only one that has the kernel"
+    return f"not in the log: {' and '.join(sorted(done.archs))} are tried" if not done.cannot_tell else "not in the log"
 
 
 QUOTED = (

@@ -95,8 +95,8 @@ class Search:
                     self.found.stopped = True
                     break
                 self._try(candidate)
-            if self._causes or self.found.stopped:
-                break
+            if self.found.stopped or any(cause.candidate.rule >= 0 for cause in self._causes.values()):
+                break  # a fault that only another caller brings does not end the search for the framework's own
         if self.revision.source is not None:
             self._by_code()
         self._weigh_quiet_framework()

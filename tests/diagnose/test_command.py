@@ -25,6 +25,23 @@ def test_exit_codes(log: str, code: int, capsys: pytest.CaptureFixture[str]) -> 
     assert (code == 2) == printed.err.startswith("aiterfuzz: LOG: given")
 
 
+@pytest.mark.parametrize(("gpu", "said"), [("", "not in the log: gfx942 and gfx950 are tried"), ("gfx950\n", "gfx950")])
+def test_a_gpu_that_the_log_does_not_name_is_asked_for(
+    gpu: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both GPUs have a kernel of this name."""
+    log = tmp_path / "server.log"
+    kernel = "mla_a8w8_qh64_qseqlen1_gqaratio64_v3_ps"
+    log.write_text(
+        f"[aiter] LoadKernel: {kernel}.co GetFunction: _ZN5aiter39{kernel}E Success\n{gpu}"
+        "Memory access fault by GPU node-3 (Agent handle: 0x55c0d1e8f2a0) on address 0x7f3a1c600000. Reason: Unknown.\n"
+    )
+    assert main(["diagnose", "--no-script", str(log), "--seconds", "20"]) in (0, 1)
+    told = capsys.readouterr().out
+    assert f"\nGPU: {said}\n" in told
+    assert ("  the GPU (`rocminfo | grep gfx`)\n" in told) == (not gpu)
+
+
 @pytest.mark.slow
 def test_the_founding_log_comes_to_a_script_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", str(LOGS / "founding.log"), "--out", str(tmp_path), "--seconds", "300"]) == 1
