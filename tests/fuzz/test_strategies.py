@@ -14,9 +14,10 @@ from backend.serving.backends import BACKENDS
 from backend.serving.policy import Choice
 from backend.serving.registry import policy
 from fuzz.generate import chunk_cases
+from fuzz.hypothesis_cases import cases
 from fuzz.space import space
 from fuzz.spec import Spec
-from fuzz.strategies import PATTERNS, Pattern, Tables, chosen_case
+from fuzz.strategies import PATTERNS, Pattern
 
 
 def drawn(spec: Spec, chunks: int = 8) -> list[Case]:
@@ -36,7 +37,7 @@ def test_cases_keep_to_their_space(data: st.DataObject) -> None:
     batch = data.draw(st.integers(1, 40))
     backend, longest = data.draw(st.sampled_from(sorted(BACKENDS))), data.draw(st.integers(8, 5000))
     bounds = space(Spec(backend, max_batch=batch, max_kv_len=longest))
-    case = chosen_case(lambda count: data.draw(st.integers(0, count - 1)), Tables.of(bounds))
+    case = data.draw(cases(bounds))
     assert bounds.holds(case)
     assert case.batch <= batch
     assert sum(case.kv_lens) <= bounds.max_tokens
