@@ -46,5 +46,5 @@ def life_script(fault: Fault, source: str, aiter: str | None) -> str:
 
 
 def _line(fault: Fault) -> str:
-    where = f" ({fault.line.rpartition('/')[2]})" if fault.line else ""
+    where = f" ({fault.decided_at.rpartition('/')[2]})" if fault.decided_at else ""
     return f"{fault.severity.name.lower()}, {fault.shape}{where}: {fault.message}"

@@ -66,6 +66,13 @@ class Fault:
         """Whether it fails the gate."""
         return self.standing in BLAMED
 
+    @property
+    def decided_at(self) -> str | None:
+        """FILE:LINE of the change that ran there, or of the call where nothing was compared."""
+        if not self.edited or self.line is None:
+            return self.line
+        return f"{self.line.rpartition(':')[0]}:{self.edited[0]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

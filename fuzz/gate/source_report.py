@@ -218,15 +218,8 @@ def _cells(fault: Fault) -> tuple[object, ...]:
         " ".join(fault.phases),
         Code(fault.signature),
         f"{fault.standing.value}{known}",
-        _short_line(_decided_at(fault)),
+        _short_line(fault.decided_at),
     )
-
-
-def _decided_at(fault: Fault) -> str | None:
-    """FILE:LINE of the change that ran there, or of the call where nothing was compared."""
-    if not fault.edited or fault.line is None:
-        return fault.line
-    return f"{fault.line.rpartition(':')[0]}:{fault.edited[0]}"
 
 
 def _rows(fault: Fault) -> str:
@@ -285,7 +278,7 @@ def _whole(row: DecisionRow) -> str:
 def _place(fault: Fault, gate: SourceLine | None) -> tuple[str, int]:
     if gate is not None and not fault.edited and fault.signature.startswith("head-width"):
         return _from_here(gate.file), gate.line
-    file, _, line = (_decided_at(fault) or "").rpartition(":")
+    file, _, line = (fault.decided_at or "").rpartition(":")
     return (_from_here(file), int(line)) if file and line.isdigit() else ("", 1)
 
 

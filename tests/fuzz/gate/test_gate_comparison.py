@@ -500,3 +500,12 @@ def test_a_comment_has_the_life_as_a_script_that_python_takes() -> None:
     life = from_plain(Scenario, scope["LIFE"], "LIFE")
     assert life.steps == PLAIN.steps
     assert "```python" not in comment(*told([]), "sglang==1", None)
+
+
+def test_a_comment_points_at_the_line_which_decides() -> None:
+    made, found = told([sighting("a/x")])
+    fault = dataclasses.replace(found.blamed[0], line="/tree/backend.py:434", edited=(312, 320))
+    edited = dataclasses.replace(found, faults=(fault,))
+    assert "(backend.py:312)" in comment(made, edited, "sglang==1", None)
+    unedited = dataclasses.replace(found, faults=(dataclasses.replace(fault, edited=()),))
+    assert "(backend.py:434)" in comment(made, unedited, "sglang==1", None)
