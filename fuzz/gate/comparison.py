@@ -19,6 +19,7 @@ from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import NotDone, Shape, Sighting, Work, works_of
+from fuzz.gate.order import decided_otherwise
 from fuzz.verdict import Verdict
 from reprod.reference import KnownReference
 from reprod.text import listed
@@ -156,7 +157,8 @@ def compared(
         idle = (f"changed lines that did not run, of a sweep that time was over for: {listed(ran.not_run)}",)
     verdict = Verdict(change.counts, len(blamed), (*missing, *_left_out(change), *_not_judged(change, base), *idle))
     refused = () if base is not None else tuple(_refused(change))
-    return Comparison(verdict, found, mended, change.decisions, _changed(change, base), ran, refused)
+    changed = None if base is None else decided_otherwise(change.decisions, base.decisions)
+    return Comparison(verdict, found, mended, change.decisions, changed, ran, refused)
 
 
 def _left_out(change: Examined) -> Iterator[str]:
@@ -354,14 +356,6 @@ def _not_judged(change: Examined, base: Examined | None) -> Iterator[str]:
     for reason, count in change.not_run.items():
         if reason not in known:
             yield f"{count:,} step{'' if count == 1 else 's'} not judged: {reason}"
-
-
-def _changed(change: Examined, base: Examined | None) -> tuple[tuple[DecisionRow, DecisionRow], ...] | None:
-    if base is None:
-        return None
-    earlier = {(row.num_head, row.kv_dtype): row for row in base.decisions}
-    pairs = ((earlier.get((row.num_head, row.kv_dtype)), row) for row in change.decisions)
-    return tuple((old, new) for old, new in pairs if old is not None and old != new)
 
 
 def _size(sighting: Sighting) -> tuple[int, ...]:

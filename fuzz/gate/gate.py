@@ -30,7 +30,16 @@ from backend.revision.revision import host_of
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.frameworks import Identity, identity
 from fuzz.gate.judge import Judge, Judged, Sighting
-from fuzz.gate.order import batches, everything, first_of_each, in_words, touched_first, what
+from fuzz.gate.order import (
+    batches,
+    decided_otherwise,
+    everything,
+    first_of_each,
+    in_words,
+    otherwise_first,
+    touched_first,
+    what,
+)
 from fuzz.gate.scenarios import random_lives, shrink
 from fuzz.gate.sweep import HEADS, Tensors, scenarios
 from fuzz.interruption import checkpoint
@@ -180,6 +189,11 @@ class Examination:
     def doing(self, lines: Collection[int]) -> set[str]:
         """What scenarios do (fuzz.gate.order) that executed one of the lines."""
         return {what(scenario) for scenario, judged in self._swept.items() if judged.executed & set(lines)}
+
+    @property
+    def decided(self) -> tuple[DecisionRow, ...]:
+        """What the constructor decides, once it was asked."""
+        return self._decisions
 
     def decide(self) -> None:
         """What the constructor decides for each head count and KV dtype."""
@@ -366,7 +380,10 @@ def _is_untouched(stack: Stack, base: Stack) -> bool:
 
 
 def _sweep_both(change: Examination, before: Examination, both: Executor, until: float) -> None:
-    """The same scenarios on both sides: one of everything that is done, then what executed a changed line, then the rest."""
+    """The same scenarios on both sides: one of everything that is done, then what executed a changed line, then the rest.
+
+    In each of the three, shapes that the two sides decide otherwise come first.
+    """
 
     def each(action: Callable[..., None], *given: Sequence[Scenario]) -> None:
         for done in [both.submit(action, side, *given) for side in (change, before)]:
@@ -378,11 +395,13 @@ def _sweep_both(change: Examination, before: Examination, both: Executor, until:
                 each(Examination.run, batch)
 
     each(Examination.decide)
-    first = first_of_each(change.asked)
+    otherwise = decided_otherwise(change.decided, before.decided)
+    asked = otherwise_first(change.asked, {(row.num_head, row.kv_dtype) for _, row in otherwise})
+    first = first_of_each(asked)
     run_until(first)
     differs = text_change(before.executed.text, change.executed.text)
     touched = change.doing(differs.lines) | before.doing(differs.removed)
-    run_until(touched_first([one for one in change.asked if one not in first], touched))
+    run_until(touched_first([one for one in asked if one not in first], touched))
 
 
 def cut_down(sides: Sequence[Examination], both: Executor, blamed: Blamed, until: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from backend.case import DType
+from backend.real.frameworks.record import DecisionRow
 from backend.real.frameworks.scenarios import Scenario
 from fuzz.gate.corpus import corpus_scenarios
 from fuzz.gate.frameworks import framework_scenarios
@@ -38,6 +40,20 @@ def first_of_each(asked: Iterable[Scenario]) -> tuple[Scenario, ...]:
 def touched_first(asked: Sequence[Scenario], touched: Collection[str]) -> tuple[Scenario, ...]:
     """Those that do what was seen to execute a changed line before the others; the order given within both."""
     return tuple(sorted(asked, key=lambda each: what(each) not in touched))
+
+
+def decided_otherwise(
+    change: Iterable[DecisionRow], base: Iterable[DecisionRow]
+) -> tuple[tuple[DecisionRow, DecisionRow], ...]:
+    """Rows of the decision table that differ, as (base, change); a shape that one of them lacks is left out."""
+    earlier = {(row.num_head, row.kv_dtype): row for row in base}
+    pairs = ((earlier.get((row.num_head, row.kv_dtype)), row) for row in change)
+    return tuple((old, new) for old, new in pairs if old is not None and old != new)
+
+
+def otherwise_first(asked: Sequence[Scenario], shapes: Collection[tuple[int, DType]]) -> tuple[Scenario, ...]:
+    """Those with a backend of a shape (heads, type of KV) that is decided otherwise, then the rest; each in the order given."""
+    return tuple(sorted(asked, key=lambda each: not any((one.num_head, one.kv_dtype) in shapes for one in each.backends)))
 
 
 def batches(asked: Sequence[Scenario], workers: int) -> Iterator[tuple[Scenario, ...]]:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from fuzz.gate.order import batches, everything, first_of_each, in_words, touched_first, what
+import dataclasses
+
+from backend.case import DType
+from backend.real.frameworks.record import DecisionRow
+from fuzz.gate.order import (
+    batches,
+    decided_otherwise,
+    everything,
+    first_of_each,
+    in_words,
+    otherwise_first,
+    touched_first,
+    what,
+)
 from fuzz.gate.sweep import GFX950, HEADS
 
 ASKED = everything(GFX950, HEADS, "2026-08")
@@ -22,6 +35,21 @@ def test_what_touches_the_change_comes_first_and_nothing_is_lost() -> None:
     kinds = [what(each) == "prefill" for each in ordered]
     assert kinds == sorted(kinds, reverse=True)
     assert touched_first(ASKED, ()) == ASKED
+
+
+def test_shapes_that_are_decided_otherwise_stand_for_what_is_done() -> None:
+    """An edit of the constructor's gate is executed by all; the shapes that it turns are what time is spent on."""
+    rows = [DecisionRow(heads, DType.FP8, True, True, False, 1, None, None) for heads in (16, 64)]
+    turned = [rows[0], dataclasses.replace(rows[1], fast_mode=False)]
+    assert decided_otherwise(turned, rows) == ((rows[1], turned[1]),)
+    assert decided_otherwise(rows, rows) == decided_otherwise(rows, ()) == ()
+    ordered = otherwise_first(ASKED, {(64, DType.FP8)})
+    assert sorted(ordered, key=ASKED.index) == list(ASKED)
+    first = first_of_each(ordered)
+    assert {what(each) for each in first} == {what(each) for each in ASKED}
+    (decode,) = [each for each in first if what(each) == "decode"]
+    assert [(one.num_head, one.kv_dtype) for one in decode.backends] == [(64, DType.FP8)]
+    assert otherwise_first(ASKED, ()) == ASKED
 
 
 def test_batches_are_the_whole_in_order() -> None:
