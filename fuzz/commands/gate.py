@@ -109,8 +109,9 @@ def _gate(arguments: argparse.Namespace, started: float) -> int:
     from fuzz.compiling import announced as compiling
     from fuzz.interruption import Interruption
 
+    source = _placed(arguments)
     with compiling(), Interruption(STOPPING):
-        return _policy(arguments) if _is_policy(arguments.source) else _source(arguments, started, _placed(arguments))
+        return _policy(arguments) if _is_policy(source) else _source(arguments, started, source)
 
 
 def _placed(arguments: argparse.Namespace) -> str:
