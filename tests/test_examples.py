@@ -13,7 +13,7 @@ from backend.decision import Decision, Refused
 from backend.path import Path as CasePath
 from backend.serving.policy import decide
 from backend.serving.registry import named_policy
-from reprod.folder import CASE, EXPLAIN, ISSUE, SCRIPT
+from reprod.folder import CASE, EXPLAIN, SCRIPT
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -42,6 +42,6 @@ def test_a_finding() -> None:
     folder = EXAMPLES / "finding"
     cause = CasePath().run(read_file(Case, folder / CASE)).cause
     assert cause is not None
-    assert cause.signature in (folder / ISSUE).read_text(encoding="utf-8")
+    assert cause.signature in (folder / EXPLAIN).read_text(encoding="utf-8")
     assert (folder / EXPLAIN).read_text(encoding="utf-8").startswith("case: 64 heads, fp8/fp8, qlen 1, kv [1]")
     compile((folder / SCRIPT).read_text(encoding="utf-8"), SCRIPT, "exec")

@@ -15,6 +15,9 @@ _FIRST_BEFORE, _FIRST_AFTER = 1024, 1 << 15
 _MOST_WORDS = 1 << 29
 """2 GiB of int32: a kernel that writes farther is not followed."""
 
+_MOST_STRAYS = 1 << 22
+"""Reads of what nobody wrote that are noted; a kernel that makes more is not followed."""
+
 _STRAY_READS = 1024
 
 Kernel = Callable[..., int]
@@ -86,6 +89,11 @@ class Spaces:
         """
         spans = self.spans.tolist()
         grown = False
+        if self.strays[0, 0] > _MOST_STRAYS:
+            seen = int(self.strays[0, 0])
+            raise UnmodelledError(
+                f"a kernel reads {seen} words that nobody wrote, more than the {_MOST_STRAYS} that are followed"
+            )
         if self.strays[0, 0] >= len(self.strays):
             self.strays = np.zeros((2 * int(self.strays[0, 0]) + 1, 2), np.int64)
             grown = True

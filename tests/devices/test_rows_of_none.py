@@ -11,10 +11,11 @@ import pytest
 from backend.aiter.codefiles import installed_wheel, open_source
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
+from backend.cxx.memory import Spaces
 from backend.devices.agreement import differences
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
-from backend.errors import UsageError
+from backend.errors import UnmodelledError, UsageError
 from backend.fate import Fate
 from backend.findings import FindingKind
 from backend.host import BuiltIn
@@ -64,6 +65,21 @@ def test_rows_that_a_fold_leaves_over_have_numbers_too(aiter_checkout: FilePath)
     assert outcome.observation.numbers.compared == 3 * 32
     assert outcome.cause is not None
     assert outcome.cause.kind is FindingKind.PLANNER_READ
+
+
+@pytest.mark.parametrize(("num_head", "fate"), [(32, Fate.CLEAN), (64, Fate.CLEAN), (96, Fate.UNMODELLED)])
+def test_a_plan_cut_in_tiles_never_gets_past_a_request_of_none(num_head: int, fate: Fate) -> None:
+    """96 heads are cut, one query a tile. The planner gave out work until memory was over."""
+    outcome = Path().run(SOME.replace(num_head=num_head, release="2026-08"))
+    assert outcome.fate is fate
+    assert ("a request of no query row has no tile" in str(outcome.reason)) == (fate is Fate.UNMODELLED)
+
+
+def test_stray_reads_without_end_are_not_followed() -> None:
+    spaces = Spaces([0], [16])
+    spaces.strays[0, 0] = 1 << 30
+    with pytest.raises(UnmodelledError, match="reads 1073741824 words that nobody wrote"):
+        spaces.grown()
 
 
 def test_a_batch_without_any_row_is_no_case() -> None:

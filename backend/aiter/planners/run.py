@@ -21,7 +21,7 @@ from backend.aiter.planners.memory import ARRAY_NAMES, BUFFER_NAMES, plain_pytho
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.planners.v1_0 import EvenTask, plan_v1_0
 from backend.aiter.planners.v1_1 import GreedyTask, plan_v1_1
-from backend.aiter.planners.v1_2 import FastTask, plan_v1_2
+from backend.aiter.planners.v1_2 import ENDLESS, FastTask, plan_v1_2
 from backend.aiter.planners.v1_2_first import plan_v1_2_first
 from backend.aiter.planners.v1_2_parallel import plan_v1_2_parallel
 from backend.cxx.arithmetic import Marks
@@ -56,8 +56,8 @@ def plan_by_rules(
     """What get_mla_metadata_v1 does by the rules of a built-in release.
 
     compiled: False runs the same planner as plain Python, which is some hundred times slower.
-    Raises UnmodelledError where hardware's answer is not known: local memory beyond its end in the ragged v1_2, a v1_1 whose
-    sort hands out its own padding (only with negative KV lengths).
+    Raises UnmodelledError where hardware's answer is not known: local memory beyond its end in the ragged v1_2, and a request
+    of no query row there that is cut in tiles; a v1_1 whose sort hands out its own padding (only with negative KV lengths).
     """
     planner = planner_for(arguments.fast_mode, arguments.intra_batch_mode)
     launch = _not_launched(planners, arguments) or _launch(planners, planner, device, arguments, allocated)
@@ -66,6 +66,11 @@ def plan_by_rules(
     kernel = launch.kernel if compiled else _plain(launch.kernel)
     arena = thread_arena()
     branches = arena.plan(kernel, launch.arguments)
+    if branches == ENDLESS:
+        raise UnmodelledError(
+            f"planner {planner}: a request of no query row has no tile, and the planner never gets past it; what it gives out "
+            "until its compute units are full goes by memory that nobody wrote"
+        )
     if branches < 0:
         raise UnmodelledError(f"planner {planner}: its sort hands out a row that does not exist ({launch.rows} rows)")
     reads = tuple(StrayRead(ARRAY_NAMES[array], index) for array, index in arena.stray_reads())

@@ -30,6 +30,9 @@ from backend.aiter.planners.memory import (
 )
 from backend.cxx.arithmetic import POISON, Marks, Table, Words, clear, divide, i32, note_stray_read, remainder, store
 
+ENDLESS = -2
+"""Of plan_v1_2: a request without query rows in a plan that is cut in tiles. It has none, so none of them is its last."""
+
 _WAVE = 64
 
 
@@ -212,7 +215,7 @@ def plan_v1_2(
     kv_last_page_lens: Words,
     task: FastTask,
 ) -> int:
-    """Run the planner; returns the branches taken. task.heads: after folding; task.topk: in pages."""
+    """Run the planner; returns the branches taken, or ENDLESS. task.heads: after folding; task.topk: in pages."""
     clear(words, written, spans, strays)
     branches = 0
     rows, overhead, page_size, sparse = task.rows, task.overhead, task.page_size, task.topk >= 0
@@ -247,6 +250,8 @@ def plan_v1_2(
             entry = divide(row, task.sparse_queries)
             queries = task.uniform_queries if task.uniform_queries > 0 else lengths[rows + entry]
             tiles = query_tiles(task, queries)
+            if task.cuts_queries and tiles == 0:
+                return ENDLESS
             tile_queries = divide_up(queries, tiles)
             left = kv_blocks(task, tokens) - done_blocks
             takes_rest = room >= left + overhead or glued
