@@ -55,8 +55,9 @@ FAULTY = {
     "with ProcessPoolExecutor(1) as some:\n    some.submit(quiet).result()",
     "thread": "t = threading.Thread(target=main)\nt.start()\nt.join()",
     "thread after torch": "import torch\nt = threading.Thread(target=main)\nt.start()\nt.join()",
-    "thread of another kind": "import torch, _thread\nover = threading.Event()\ndef run():\n    try:\n        main()\n"
-    "    finally:\n        over.set()\n_thread.start_new_thread(run, ())\nover.wait()",
+    "thread of another kind": "import torch, _thread, time\nover = threading.Event()\ndef run():\n    try:\n        main()\n"
+    "    finally:\n        over.set()\n_thread.start_new_thread(run, ())\nover.wait()\n"
+    "while _thread._count():\n    time.sleep(0.01)  # Python's own end, with torch on the stack of a thread, aborts",
     "thread executor": "from concurrent.futures import ThreadPoolExecutor\n"
     "with ThreadPoolExecutor(1) as some:\n    some.submit(quiet).result()",
     "shell": "os.system(' '.join(RUN))",
