@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +11,6 @@ from backend.child.service import Child
 
 WORDS = [5, 6, 7, 8]
 WHOLE = {"words": WORDS, "asked": 4, "room": 4}
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        with Child("services:Kernels", {}, environment={"TRITON_INTERPRET": "1"}) as opened:
-            yield opened
 
 
 def second(child: Child, kernel: str, first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

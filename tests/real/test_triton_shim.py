@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,6 @@ import pytest
 from backend.child.service import Child
 
 GUARD = 0xA5A5A5A5
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        with Child("services:Kernels", {}, environment={"TRITON_INTERPRET": "1"}) as opened:
-            yield opened
 
 
 KERNELS = pytest.mark.parametrize("kernel", ["copy_words", "copy_a_row"])

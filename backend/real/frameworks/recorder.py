@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from backend.aiter.arguments import Int32Array
 from backend.errors import CannotRunError
@@ -24,6 +26,8 @@ from backend.real.frameworks.scenarios import Scenario, StepKind
 from backend.real.handlers import SAYS_NO, AiterEndsProcess
 from backend.real.observe import DecodeSeen, captured_splits, decode_arguments
 
+Positions = np.ndarray[Any, np.dtype[np.int64]]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
@@ -35,6 +39,19 @@ class Truth:
     padded: int
     padded_kv_len: int
     slots: Int32Array
+
+    @classmethod
+    def of_rows(
+        cls, kind: StepKind, requests: Iterable[int], lists: Sequence[Positions], table: Positions, padded: int, fill: int
+    ) -> Truth:
+        """A batch whose q rows attend to lists: to AITER each row is a request of one row, with as many tokens as its list.
+
+        requests: row of `table` of each q row; lists: of each q row, tokens by position in its request; table: the slot of each
+        token of each request. padded: rows of padding, of `fill` tokens each.
+        """
+        slots = [table[request, chosen] for request, chosen in zip(requests, lists, strict=True)]
+        joined: Int32Array = np.concatenate(slots).astype(np.int32) if slots else np.empty(0, np.int32)
+        return cls(kind, tuple(map(len, lists)), (1,) * len(lists), padded, fill, joined)
 
 
 class NotCaptured(Exception):  # noqa: N818 - not an error: the capture's own failure has been recorded

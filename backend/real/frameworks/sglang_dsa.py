@@ -16,7 +16,7 @@ from backend.case import QK_HEAD_DIM, DType
 from backend.errors import NoSuchStepError
 from backend.real.frameworks.process import Process, call_by_name
 from backend.real.frameworks.record import Phase
-from backend.real.frameworks.recorder import Truth
+from backend.real.frameworks.recorder import Positions, Truth
 from backend.real.frameworks.scenarios import Scenario, StepKind
 from backend.real.frameworks.sglang import SglangDriver, SglangRun
 from backend.real.frameworks.sglang_objects import PREFILL_HEAD_DIM, Batch, ForwardTensors, SglangState
@@ -111,7 +111,7 @@ class DsaRun(SglangRun):
         runner: Declared = made
         return runner
 
-    def _lists(self, batch: Batch) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+    def _lists(self, batch: Batch) -> list[Positions]:
         """The tokens of each q row by position in its request."""
         return lists_of_rows(batch.kv_lens, batch.query_lens)
 
@@ -171,10 +171,7 @@ class DsaRun(SglangRun):
         self, at: int, which: int, phase: Phase, batch: Batch, decodes: list[DecodeSeen], padded: int, fill: int
     ) -> None:
         """Each q row as a request of one row, and padding as many rows as a request has."""
-        requests, table, lists = np.repeat(batch.rows, batch.query_lens), self.pools[which].table, self._lists(batch)
-        slots = [table[request, chosen] for request, chosen in zip(requests, lists, strict=True)]
-        joined = np.concatenate(slots).astype(np.int32) if slots else np.empty(0, np.int32)
-        lens = tuple(map(len, lists))
+        requests, table = np.repeat(batch.rows, batch.query_lens), self.pools[which].table
         padding = padded * self._rows_a_request(which, batch.kind)
-        truth = Truth(batch.kind, lens, (1,) * len(lens), padding, 1 if padding else 0, joined)
+        truth = Truth.of_rows(batch.kind, requests, self._lists(batch), table, padding, 1 if padding else 0)
         self.recorder.record(at, which, phase, batch.kind, decodes, lambda call: truth)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import Int32Array
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.errors import NoSuchStepError
 from backend.real.frameworks.process import Process
@@ -135,10 +134,6 @@ class SparseRun(VllmRun):
         if phase is Phase.CAPTURE:  # requests that have their own rows for a context, in block 0
             kv_lens = rows = (each,) * padded
             table, padded = np.tile(np.arange(each) % self.scenario.backends[which].page_size, (len(rows), 1)), 0
-        lists = lists_of_rows(kv_lens, rows)
         requests = np.repeat(np.arange(len(rows)), rows)
-        slots = [table[request, chosen] for request, chosen in zip(requests, lists, strict=True)]
-        joined: Int32Array = np.concatenate(slots).astype(np.int32) if slots else np.empty(0, np.int32)
-        lens = tuple(map(len, lists))
-        truth = Truth(kind, lens, (1,) * len(lens), padded * each, 0, joined)
+        truth = Truth.of_rows(kind, requests, lists_of_rows(kv_lens, rows), table, padded * each, 0)
         self.recorder.record(at, which, phase, kind, decodes, lambda call: truth)
