@@ -54,3 +54,11 @@ def noticed(begins: Callable[[], None], ends: Callable[[], None]) -> Iterator[No
 
     with event.install_listener("numba:compile", Listener()):
         yield
+
+
+def made_ready() -> None:
+    """Has numba register all that compiled code may use, which it would do at the first call: a tenth of a second."""
+    from numba.core.registry import cpu_target
+
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()

@@ -49,7 +49,7 @@ from fuzz.campaign.messages import (
 from fuzz.campaign.outcomes import died
 from fuzz.campaign.present_case import Slot
 from fuzz.campaign.report import Shown
-from fuzz.compiling import announced, noticed
+from fuzz.compiling import announced, made_ready, noticed
 
 ALONE = 1 << 40
 """Chunk that the slot names while a single case runs."""
@@ -234,6 +234,7 @@ def _host(source: CodeSource | None) -> Host:
 
 def main() -> None:
     """Serves until its supervisor is gone. What is imported by then is looked at by no garbage collection."""
+    made_ready()  # while its supervisor is not ready either
     gc.freeze()
     gc.enable()
     with contextlib.suppress(OSError):
