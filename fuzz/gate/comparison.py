@@ -15,6 +15,7 @@ from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.python.outline import TextChange, text_change
+from fuzz.gate.corpus import is_of_corpus
 from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
@@ -84,6 +85,8 @@ class Comparison:
     change_run: how much of what differs from the base's file was executed; None without a base, where nobody measured it,
     and where the file is the base's.
     refused: without a base, the switches under which AITER or the file refuses what it takes without them.
+    not_its: without a base, what a case of the corpus alone asks for and AITER or the file refuses, in words: what the file is
+    asked for is the table's, so that it leaves no question open.
     """
 
     verdict: Verdict
@@ -93,6 +96,7 @@ class Comparison:
     changed: tuple[tuple[DecisionRow, DecisionRow], ...] | None
     change_run: ChangeRun | None = None
     refused: tuple[str, ...] = ()
+    not_its: tuple[str, ...] = ()
 
     @property
     def blamed(self) -> tuple[Fault, ...]:
@@ -157,16 +161,16 @@ def compared(
         idle = (f"changed lines that did not run, of a sweep that time was over for: {listed(ran.not_run)}",)
     verdict = Verdict(change.counts, len(blamed), (*missing, *_left_out(change), *_not_judged(change, base), *idle))
     refused = () if base is not None else tuple(_refused(change))
+    not_its = () if base is not None else tuple(_not_its(change))
     changed = None if base is None else decided_otherwise(change.decisions, base.decisions)
-    return Comparison(verdict, found, mended, change.decisions, changed, ran, refused)
+    return Comparison(verdict, found, mended, change.decisions, changed, ran, refused, not_its)
 
 
 def _left_out(change: Examined) -> Iterator[str]:
     """What a sweep was to do, that did not run at all because time was over."""
-    ran = {work for judged in change.swept for work, _ in judged.ran}
-    known = {work for judged in change.swept for work in judged.asked}
-    missing = {work: TIME_IS_OVER for each in change.left_out for work in works_of(each) if work not in ran | known}
-    yield from _in_words(missing, {work.shape for work in ran})
+    known = {*change.ran, *(work for judged in change.swept for work in judged.asked)}
+    missing = {work: TIME_IS_OVER for each in change.left_out for work in works_of(each) if work not in known}
+    yield from _in_words(missing, {work.shape for work in change.ran})
 
 
 TIME_IS_OVER = "time was over before it (--seconds)"
@@ -291,8 +295,12 @@ def _hides(new: Sighting, old: Sighting) -> bool:
 
 def _missing(change: Examined) -> Iterator[str]:
     """What the sweep asks of a source and no step of it did, with the first reason."""
-    ran = {work for judged in change.swept for work, _ in judged.ran}
-    missing = {work: why.reason for work, why in _not_done(change).items() if not _is_told(work, why, ran)}
+    ran, asked = change.ran, _asked_by_the_table(change)
+    missing = {
+        work: why.reason
+        for work, why in _not_done(change).items()
+        if not (_is_told(work, why, ran) or _is_beside(work, why, asked))
+    }
     yield from _in_words(missing, {work.shape for work in ran})
 
 
@@ -303,8 +311,7 @@ def _not_done(change: Examined) -> Mapping[Work, NotDone]:
         for work in judged.asked:
             first = asked.get(work)
             asked[work] = first if first is not None and first.reason else judged.not_done.get(work, NotDone())
-    ran = {work for judged in change.swept for work, _ in judged.ran}
-    return {work: why for work, why in asked.items() if work not in ran}
+    return {work: why for work, why in asked.items() if work not in change.ran}
 
 
 def _is_told(work: Work, why: NotDone, ran: Collection[Work]) -> bool:
@@ -319,8 +326,25 @@ def _is_told(work: Work, why: NotDone, ran: Collection[Work]) -> bool:
 
 def _refused(change: Examined) -> Iterator[str]:
     """Switches under which something is refused that runs without them."""
-    ran = {work for judged in change.swept for work, _ in judged.ran}
-    yield from dict.fromkeys(work.path for work, why in _not_done(change).items() if _is_told(work, why, ran))
+    yield from dict.fromkeys(work.path for work, why in _not_done(change).items() if _is_told(work, why, change.ran))
+
+
+def _is_beside(work: Work, why: NotDone, asked: Collection[Work]) -> bool:
+    """Whether it was refused and is asked by cases of the corpus alone, for the fault that they had where it ran."""
+    return why.refused and work not in asked
+
+
+def _asked_by_the_table(change: Examined) -> set[Work]:
+    """What all but the cases of the corpus ask, also where time was over before it."""
+    every = (*(judged.scenario for judged in change.swept), *change.left_out)
+    return {work for scenario in every if not is_of_corpus(scenario) for work in works_of(scenario)}
+
+
+def _not_its(change: Examined) -> Iterator[str]:
+    """What cases of the corpus alone ask for and was refused."""
+    asked = _asked_by_the_table(change)
+    refused = {work: why.reason for work, why in _not_done(change).items() if _is_beside(work, why, asked)}
+    yield from _in_words(refused, {work.shape for work in change.ran})
 
 
 def _missing_beside(change: Examined, base: Examined, explained: set[Scenario]) -> Iterator[str]:
@@ -333,7 +357,7 @@ def _missing_beside(change: Examined, base: Examined, explained: set[Scenario]) 
             if mine is None or not mine.did(work, phase):
                 reason = "" if mine is None else mine.not_done.get(work, NotDone()).reason
                 missing[work] = missing.get(work, "") or reason
-    yield from _in_words(missing, {work.shape for each in change.swept for work, _ in each.ran})
+    yield from _in_words(missing, {work.shape for work in change.ran})
 
 
 def _in_words(missing: Mapping[Work, str], running: set[Shape]) -> Iterator[str]:

@@ -18,6 +18,10 @@ MAX_TOKENS = 200_000
 """KV tokens of a scenario's pool; a longer case says nothing more of a backend's own rule."""
 
 
+NAMED = "corpus "
+"""How the name of a scenario begins that is a case of the corpus."""
+
+
 def corpus_scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
     """One scenario for each distinct case of the corpus that fits what is being gated."""
     seen: set[Scenario] = set()
@@ -26,6 +30,11 @@ def corpus_scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: 
             if scenario not in seen:
                 seen.add(scenario)
                 yield scenario
+
+
+def is_of_corpus(scenario: Scenario) -> bool:
+    """Whether it is a case of the corpus, which may ask for what the table has nothing of (48 heads with 5 rows)."""
+    return scenario.name.startswith(NAMED)
 
 
 def _of_entry(entry: CorpusEntry, tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
@@ -54,6 +63,6 @@ def _scenario(name: str, case: Case, release: str) -> Scenario | None:
         )
         kind = StepKind.DECODE if drafts is None else StepKind.TARGET_VERIFY
         step = Step(kind, lens, graph=graph)
-        return Scenario(f"corpus {name}", (config,), (step,), arch=case.arch, release=release)
+        return Scenario(f"{NAMED}{name}", (config,), (step,), arch=case.arch, release=release)
     except UsageError:
         return None

@@ -29,7 +29,7 @@ from backend.real.python.outline import outline, text_change
 from backend.revision.revision import host_of
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.frameworks import Identity, identity
-from fuzz.gate.judge import Judge, Judged, Sighting
+from fuzz.gate.judge import Judge, Judged, Sighting, Work
 from fuzz.gate.order import (
     batches,
     decided_otherwise,
@@ -96,7 +96,7 @@ class Examined:
     were not judged, with their number.
     executed: of the file, by all scenarios; None where nobody measured it. by_arguments: functions of AITER of which only the
     arguments were judged, with the number of calls. is_the_base: file and package are the base's, so that nothing was swept.
-    asked: scenarios of a whole sweep; left_out: those of them that time was over for.
+    asked: scenarios of a whole sweep; left_out: those of them that time was over for; swept_in: seconds that the others took.
     """
 
     label: str
@@ -116,6 +116,12 @@ class Examined:
     is_the_base: bool = False
     asked: int = 0
     left_out: tuple[Scenario, ...] = ()
+    swept_in: float = 0.0
+
+    @property
+    def ran(self) -> set[Work]:
+        """What steps of what was swept did."""
+        return {work for judged in self.swept for work, _ in judged.ran}
 
 
 LAST_LIVES, COMPARISON = 0.05, 0.1
@@ -149,6 +155,7 @@ class Examination:
         self._random = 0
         self.asked = everything(plan.tensors, plan.heads, EVERY_RELEASE)
         self._done: set[Scenario] = set()
+        self._swept_in = 0.0
         self._decisions: tuple[DecisionRow, ...] = ()
         self._executed: set[int] = set()
         self._by_arguments: Counter[str] = Counter()
@@ -182,9 +189,11 @@ class Examination:
 
     def run(self, scenarios: Sequence[Scenario]) -> None:
         """Some of what is asked."""
+        began = time.monotonic()
         self._done.update(scenarios)
         for judged in self._run_all(scenarios):
             self._keep(judged)
+        self._swept_in += time.monotonic() - began
 
     def doing(self, lines: Collection[int]) -> set[str]:
         """What scenarios do (fuzz.gate.order) that executed one of the lines."""
@@ -249,6 +258,7 @@ class Examination:
             by_arguments=dict(self._by_arguments),
             asked=len(self.asked),
             left_out=tuple(each for each in self.asked if each not in self._done),
+            swept_in=self._swept_in,
         )
 
     def try_all(self, sightings: Sequence[Sighting]) -> None:

@@ -17,11 +17,11 @@ def headline(verdict: Verdict, subject: str, has: str, rest: int, limits: tuple[
     """
     count, questions = verdict.blamed, verdict.open_questions
     if count:
-        left = f"; not all of it ran: {len(questions)} open, listed above" if questions else ""
+        left = f"; not all of it ran: {len(questions)} open" if questions else ""
         return f"FAULTY: {has} {count} fault{'' if count == 1 else 's'}{left}"
     kept = f"; {rest} known or in the base too" if rest else ""
     if verdict.conclusion is Conclusion.OPEN:
-        more = f" (and {len(questions) - 1} more, listed above)" if len(questions) > 1 else ""
+        more = f" (and {len(questions) - 1} more)" if len(questions) > 1 else ""
         said = f"not run: {one_line(questions[0])}{more}; no fault in what did run"
         return f"OPEN: {said if verdict.counts.ran else f'nothing ran: {one_line(questions[0])}{more}'}{kept}"
     within, besides = limits

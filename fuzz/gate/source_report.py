@@ -72,7 +72,7 @@ def report(
         about=(*_about(who, change), *(_about("base", base) if base is not None else ())),
         sections=(*_faults(found), *_known(found), *_executed(change)),
         explained=tuple(explained),
-        notes=(*_hidden(found), *_mended(found), *_changed(found), *_change_run(found)),
+        notes=(*_refusals(found), *_hidden(found), *_mended(found), *_changed(found), *_change_run(found)),
         tests=(*(_test(fault, gate) for fault in found.faults), *question_tests(found.verdict)),
         plain={
             "faults": [_plain_fault(fault) for fault in found.faults],
@@ -178,11 +178,18 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
         names = ", ".join(f"{name} {count:,}" for name, count in examined.by_arguments.items())
         yield f"  kernels not run, the arguments of their calls judged: {names}"
     if examined.left_out:
-        yield f"  time was over before {in_words(examined.left_out, examined.asked)} (--seconds)"
+        left = in_words(examined.left_out, examined.asked)
+        yield f"  time was over before {left} (--seconds{_enough(examined)})"
     if examined.warning:
         yield f"  {examined.warning}"
     for reason, count in examined.not_run.items():
         yield f"  {count:,} not judged: {reason}"
+
+
+def _enough(examined: Examined) -> str:
+    """How much time would have been enough, at the pace of what ran."""
+    done = examined.asked - len(examined.left_out)
+    return f": about {examined.swept_in * examined.asked / done:.0f} for all of them at the pace of the others" if done else ""
 
 
 def _test(fault: Fault, gate: SourceLine | None) -> Test:
@@ -231,6 +238,18 @@ def _short_line(line: str | None) -> str:
         return ""
     path, _, number = line.rpartition(":")
     return f"{path.rpartition('/')[2]}:{number}"
+
+
+def _refusals(found: Comparison) -> Iterator[str]:
+    """What did not run and nobody is blamed for: of which step, and who says no in which words. A shape may run in others."""
+    for alike in _alike([fault for fault in found.faults if fault.smallest.did_not_run and not fault.blamed]):
+        fault = alike[0]
+        seen = fault.smallest
+        step = "" if seen.before_steps else f", {seen.kind.value}"
+        where = f'{_shapes(alike)}, {_rows(fault)}{step}, in "{seen.scenario.name}"'
+        yield f"refused ({fault.standing.value}): {where}: {fault.message}"
+    for each in found.not_its:
+        yield f"refused, and asked by a case of the corpus alone, which the file need not run: {each}"
 
 
 def _hidden(found: Comparison) -> Iterator[str]:

@@ -305,6 +305,11 @@ def _by_kernels(tensors: Tensors, num_head: int, release: str, flags: Mapping[st
     )
 
 
+def _key_heads(num_head: int) -> int:
+    """Key heads for 8 query heads or more each: a divisor of any number of them."""
+    return next(each for each in range(max(num_head // 8, 1), 0, -1) if num_head % each == 0)
+
+
 def _ordinary(
     tensors: Tensors, heads: Sequence[int], release: str, environment: Mapping[str, str], page_size: int, head_dim: int
 ) -> Iterator[Scenario]:
@@ -313,7 +318,7 @@ def _ordinary(
     plain = dataclasses.replace(
         _config(tensors, num_head, None),
         page_size=page_size,
-        kv_heads=max(num_head // 8, 1),
+        kv_heads=_key_heads(num_head),
         head_dim=head_dim,
         max_requests=8,
         graph_batches=(1, 4),

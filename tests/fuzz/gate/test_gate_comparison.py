@@ -215,6 +215,54 @@ def test_a_switch_that_is_refused_is_told_where_the_same_runs_without_it(plain_r
     assert ("refused with SGLANG_X=1" in told) == (code == 0)
 
 
+FIVE_ROWS = Scenario("corpus O11", (BackendConfig(48, draft_tokens=5),), (Step(StepKind.TARGET_VERIFY, (1,)),))
+
+
+@pytest.mark.parametrize(
+    ("who", "refused", "code"),
+    [("corpus O11", True, 0), ("corpus O11", False, 3), ("verify 5 rows", True, 3)],
+    ids=["asked by the corpus alone", "raised there", "asked by the table"],
+)
+def test_what_only_a_case_of_the_corpus_asks_may_be_refused(who: str, refused: bool, code: int) -> None:
+    """Without a base: the fault that the case is kept for cannot be met there. What ran in the base stays blamed."""
+    asked = Judged(dataclasses.replace(FIVE_ROWS, name=who))
+    work = Work.of(asked.scenario, 0, StepKind.TARGET_VERIFY)
+    asked.did_not(work, "AITER refuses: no kernel", refused=refused)
+    side = dataclasses.replace(examined(), swept=(*examined().swept, asked))
+    found = compared(side, None, lambda _: None, lambda _: False)
+    assert found.verdict.exit_code == code
+    told = [line for line in lines(report(found, side, None)) if "target_verify of 5 rows: AITER refuses: no kernel" in line]
+    assert [line.startswith("refused, and asked by a case of the corpus alone") for line in told[:1]] == [code == 0]
+    there = Judged(asked.scenario)
+    there.ran.update({(work, Phase.EAGER): 1})
+    beside = compared(side, dataclasses.replace(examined(), swept=(*examined().swept, there)), lambda _: None, lambda _: False)
+    assert beside.verdict.exit_code == 3
+
+
+def test_a_case_of_the_corpus_asks_what_the_table_does_too() -> None:
+    """It is the table's then, also where time was over before the table's own scenario."""
+    asked = Judged(FIVE_ROWS)
+    asked.did_not(Work.of(FIVE_ROWS, 0, StepKind.TARGET_VERIFY), "AITER refuses: no kernel", refused=True)
+    left = dataclasses.replace(FIVE_ROWS, name="verify 5 rows")
+    side = dataclasses.replace(examined(), swept=(*examined().swept, asked), asked=4, left_out=(left,), swept_in=9.0)
+    found = compared(side, None, lambda _: None, lambda _: False)
+    assert found.verdict.exit_code == 3
+    (cut,) = [line for line in lines(report(found, side, None)) if "time was over before" in line]
+    assert "1 of 4 scenarios: verify 5 rows (--seconds: about 12 for all of them at the pace of the others)" in cut
+
+
+def test_a_refusal_that_the_base_has_too_names_its_step_and_whose_words_they_are() -> None:
+    """64 heads run; what is refused is one step of them, which "refused, 64 heads" alone does not say."""
+    told = dataclasses.replace(
+        sighting("aiter-refuses/no-kernel", severity=Severity.REFUSED, message="no kernel"), scenario=PLAIN
+    )
+    for base, standing in (([told], "in the base too"), (None, "did not run")):
+        found = verdict([told], base)
+        made = list(lines(reported(found, base is not None)))
+        wanted = f'refused ({standing}): 64 heads, gfx950 q fp8 KV fp8, 1 row a request, decode, in "plain": no kernel'
+        assert wanted in made
+
+
 def test_blame_is_by_scenario() -> None:
     """The base's fault under DP attention is no excuse for plain decode."""
     found = verdict([sighting("a"), sighting("a", scenario=PARALLEL)], [sighting("a", scenario=PARALLEL)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from backend.case import DType
 from backend.real.frameworks.record import DecisionRow
 from fuzz.gate.order import (
@@ -27,6 +29,13 @@ def test_the_first_of_each_has_everything_that_is_done() -> None:
     assert len({what(each) for each in first}) == len(first) < len(ASKED) / 4
     assert {"decode", "verify 2 rows", "prefill", "draft model"} <= {what(each) for each in first}
     assert not any("heads" in what(each) and "draft" not in what(each) for each in ASKED if not each.name.startswith("S"))
+
+
+@pytest.mark.parametrize("num_head", [1, 7, 65, 127, 1024])
+def test_any_number_of_heads_can_be_asked_for(num_head: int) -> None:
+    """Those of ordinary attention are a multiple of its key heads."""
+    asked = everything(GFX950, (num_head,), "2026-08")
+    assert {each.num_head for scenario in asked for each in scenario.backends} == {num_head}
 
 
 def test_what_touches_the_change_comes_first_and_nothing_is_lost() -> None:
