@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ WATCH_SECONDS = 0.25
 """Between two looks at the memory and the number of processes of a tree, each of which reads all of /proc."""
 
 
+MOST_STARVED = 9
+"""How many times as long as it was given a child may wait for a processor besides: many of its own may keep it waiting."""
+
+
 class NotStartedError(CannotRunError):
     """The child ended before it could take tasks, or took too long. how, said: as of ProcessEnd."""
 
@@ -30,9 +35,31 @@ class NotStartedError(CannotRunError):
         self.said = said
 
 
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """So many seconds of a child's own time from now on: what it waits for a processor, as on a loaded machine, is not its."""
+
+    keeper: Keeper
+    seconds: float
+    began: float
+    starved: float
+
+    @property
+    def at(self) -> float:
+        """When it is over, by time.monotonic(), as far as is known now: later where the child has waited meanwhile."""
+        waited = min(self.keeper.starved - self.starved, MOST_STARVED * self.seconds)
+        return self.began + self.seconds + waited
+
+    @property
+    def over(self) -> bool:
+        """Whether it has passed."""
+        return time.monotonic() >= self.at
+
+
 class Keeper:
     """A child that has said hello. facts: what it said then.
 
+    starved: seconds that it was seen to wait for a processor: of its processes the one that waited longest, look by look.
     command, variables, readable: as of ChildProcess. process: one that was started with them already, None to start one now;
     whatever comes of it, the keeper closes it. Raises NotStartedError where it does not come up within limits.start.
     """
@@ -49,6 +76,8 @@ class Keeper:
         self._inbox: deque[dict[str, Any]] = deque()
         self._killed: ProcessEnd | None = None
         self._looked = time.monotonic()
+        self._waits: Mapping[int, float] = {}
+        self.starved = 0.0
         self.process = ChildProcess(command, variables or {}, readable) if process is None else process
         try:
             self.facts = self._greeting(command)
@@ -68,12 +97,16 @@ class Keeper:
         while not self._inbox:
             now = time.monotonic()
             if now - self._looked >= WATCH_SECONDS:
+                self._watch(now - self._looked)
                 self._looked = now
-                self._watch()
             self._inbox.extend(self.process.reports(min(deadline, now + WATCH_SECONDS)))
             if not self._inbox and (self.process.status is not None or time.monotonic() >= deadline):
                 return None
         return self._inbox.popleft()
+
+    def deadline(self, seconds: float) -> Deadline:
+        """So many seconds of the child's own time from now on."""
+        return Deadline(self, seconds, time.monotonic(), self.starved)
 
     @property
     def end(self) -> ProcessEnd | None:
@@ -93,13 +126,20 @@ class Keeper:
         """Ends the child and all that it started, and releases what was kept for it."""
         self.process.close()
 
-    def _watch(self) -> None:
+    def _watch(self, elapsed: float) -> None:
+        waits = self.process.tree.waits()
+        more = max((waited - self._waits.get(pid, 0.0) for pid, waited in waits.items()), default=0.0)
+        self._waits = waits
+        self.starved += min(more, elapsed)
         offence = self.process.tree.offence(self.limits)
         if offence is not None:
             self.kill(offence.kind, offence.how, offence.kind.value)
 
     def _greeting(self, command: Sequence[str]) -> Mapping[str, Any]:
-        hello = self.next(time.monotonic() + self.limits.start)
+        deadline = self.deadline(self.limits.start)
+        hello = None
+        while hello is None and self.end is None and not deadline.over:
+            hello = self.next(deadline.at)
         if hello is not None and hello["say"] == ReportKind.HELLO:
             facts: Mapping[str, Any] = hello["facts"]
             return facts

@@ -14,7 +14,6 @@ import inspect
 import math
 import re
 import sys
-import time
 import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -112,14 +111,15 @@ class Child:
             raise CannotRunError(f"{self.service}: the child process has ended; {self._last_words()}")
         self._asked += 1
         keeper.post({"task": self._asked, "payload": payload})
-        deadline = time.monotonic() + seconds
+        deadline = keeper.deadline(seconds)
         while True:
-            message = keeper.next(deadline)
+            message = keeper.next(deadline.at)
             if message is None:
                 if keeper.end is not None:
                     raise CannotRunError(f"{self.service}.{method}: {self._end_in_words(keeper.end)}; {self._last_words()}")
-                keeper.kill(EndKind.HANG, f"stopped at its limit of {seconds:g} s", EndKind.HANG.value)
-                deadline = math.inf
+                if deadline.over:
+                    keeper.kill(EndKind.HANG, f"stopped at its limit of {seconds:g} s", EndKind.HANG.value)
+                    deadline = keeper.deadline(math.inf)
             elif message["say"] == ReportKind.DONE and message.get("task") == self._asked:
                 return self._value(method, message.get("result"))
 

@@ -216,7 +216,7 @@ class _Attended:
         self._keeper = Keeper(command, variables, limits)
         self._limits = limits
         self._ranges: tuple[Range, ...] = ()
-        self._began = time.monotonic()
+        self._deadline = self._keeper.deadline(limits.seconds)
         self._reported: str | None = None
         self.ready = False
         self.facts = self._keeper.facts
@@ -237,12 +237,12 @@ class _Attended:
 
     def finish(self, task: Task) -> Ended:
         """Waits for the task's end; kills the child when it takes too long."""
-        self._began = time.monotonic()
+        self._deadline = self._keeper.deadline(self._limits.seconds)
         while True:
-            ended = self._attend(task, self._began + self._limits.seconds, stops_at_ready=False)
+            ended = self._attend(task, self._deadline.at, stops_at_ready=False)
             if ended is not None:
                 return ended
-            if time.monotonic() >= self._began + self._limits.seconds:
+            if self._deadline.over:
                 how = f"no end within {self._limits.seconds:g} s; killed"
                 self._keeper.kill(EndKind.HANG, how, EndKind.HANG.value)
                 return self._end(task, death=EndKind.HANG, message=how)
@@ -254,7 +254,8 @@ class _Attended:
                 return None if self._keeper.end is None else self._dead(task)
             word = message["say"]
             if word == ReportKind.STARTED:
-                self._began, self._ranges, self._reported, self.ready = time.monotonic(), (), None, False
+                self._deadline = self._keeper.deadline(self._limits.seconds)
+                self._ranges, self._reported, self.ready = (), None, False
             elif word == ReportKind.RANGES:
                 self._ranges = ranges_of(message)
             elif word == ReportKind.READY:
@@ -282,6 +283,6 @@ class _Attended:
     def _end(
         self, task: Task, result: Mapping[str, Any] | None = None, death: EndKind | None = None, message: str = ""
     ) -> Ended:
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._deadline.began
         fault = fault_in(message) if death is EndKind.MEMORY_FAULT else None
         return Ended(task.id, result, death, message, fault, self._ranges, seconds)

@@ -32,7 +32,8 @@ END_SECONDS = 10.0
 class Limits:
     """Of a child with all the processes that it starts.
 
-    start: seconds until it can take tasks (torch imported, a GPU's context made). seconds: of one task, compilation included.
+    start: seconds until it can take tasks (torch imported, a GPU's context made). seconds: of one task, compilation included;
+    both without those that it waits for a processor (backend.child.keeper.Deadline).
     memory: resident bytes of the whole tree, None for any. processes: of the whole tree.
     """
 
@@ -128,6 +129,14 @@ class ProcessTree:
         memory = sum(_memory(process, "rss") for process in found)
         self.peak_memory = max(self.peak_memory, memory)
         return Usage(memory, len(found))
+
+    def waits(self) -> dict[int, float]:
+        """By process: seconds that its main thread, ready to run, waited for a processor; none where Linux does not say."""
+        found = {}
+        for process in _processes(self.process.pid):
+            with contextlib.suppress(OSError, IndexError, ValueError):  # it has just ended, or there is no such file
+                found[process.pid] = int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1]) / 1e9
+        return found
 
     def without(self, variable: str, program: str) -> list[str]:
         """Command lines of the tree's processes of a program (the beginning of its name) that lack an environment variable."""

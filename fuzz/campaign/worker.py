@@ -296,7 +296,7 @@ class CaseSupervisor:
         keeper = child.keeper
         child.tasks += 1
         keeper.post({"task": child.tasks, "payload": to_plain(task)})
-        last, since = At(-1, -1, -1), time.monotonic()
+        last, deadline = At(-1, -1, -1), keeper.deadline(IDLE_SECONDS)
         while True:
             message = keeper.next(time.monotonic() + POLL)
             if message is not None:
@@ -311,12 +311,11 @@ class CaseSupervisor:
             self._say_compiling(keeper.process.errors)
             if keeper.end is not None:
                 return self._ended(keeper.end)
-            at, now = read_slot(self.slot), time.monotonic()
+            at = read_slot(self.slot)
             if at != last:
-                last, since = at, now
-            limit = self.setup.seconds_a_case if at.running else IDLE_SECONDS
-            if now - since > limit:
-                keeper.kill(EndKind.HANG, f"did not come back within {limit:g} s", HANGS)
+                last, deadline = at, keeper.deadline(self.setup.seconds_a_case if at.running else IDLE_SECONDS)
+            if deadline.over:
+                keeper.kill(EndKind.HANG, f"did not come back within {deadline.seconds:g} s", HANGS)
 
     def _say_compiling(self, errors: str) -> None:
         """Passes on, once, what a first start is busy with."""

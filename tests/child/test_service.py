@@ -58,6 +58,24 @@ def test_time_limit() -> None:
         child.request("sleep", seconds=60)
 
 
+def test_a_wait_for_a_processor_is_not_the_childs_time() -> None:
+    """It runs for less than it was given, which takes longer than that by the clock: a loaded machine makes nothing hang."""
+    with Child("plain_services:Plain", {}, Limits(seconds=1.0)) as child:
+        assert child.request("beside", float, others=9, seconds=0.4) > 1.0
+
+
+def test_there_is_an_end_to_waiting() -> None:
+    """What a child starts itself may keep it from its processor for ever."""
+    with Child("plain_services:Plain", {}, Limits(seconds=20.0)) as child:
+        deadline = child._keeper.deadline(20.0)
+        began = deadline.began + 20.0
+        assert deadline.at == began
+        child._keeper.starved += 7.0
+        assert deadline.at == pytest.approx(began + 7.0)
+        child._keeper.starved += 1e9
+        assert deadline.at == pytest.approx(began + 9 * 20.0)
+
+
 def test_memory_limit() -> None:
     with (
         Child("plain_services:Plain", {}, Limits(seconds=30, memory=200 << 20)) as child,

@@ -107,7 +107,7 @@ def test_a_slot_outlives_what_wrote_it(tmp_path: Path) -> None:
 )
 def test_the_case_that_did_it_is_named_and_the_others_go_on(slot: Path, name: str, kind: LossKind, discriminator: str) -> None:
     calm = outcomes(config("calm"))[0]
-    supervisor = CaseSupervisor(order(name, seconds_a_case=6.0 if name == "hangs" else 60.0), slot)
+    supervisor = CaseSupervisor(order(name, seconds_a_case=3.0 if name == "hangs" else 60.0), slot)
     try:
         done = supervisor.chunk(0, 0, None)
     finally:
