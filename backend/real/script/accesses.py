@@ -1,4 +1,4 @@
-"""What AITER's operations of MLA decode read and write of the tensors that they are given, by parameter.
+"""What AITER's operations of MLA decode and prefill read and write of the tensors that they are given, by parameter.
 
 Index tensors and metadata count whole; of the KV pool those pages that kv_indices names between the ends of kv_indptr.
 """
@@ -14,6 +14,7 @@ import torch
 from backend.real.aiter_ops import PLANNING, REDUCE
 from backend.real.handlers import STAGE_1
 from backend.real.observe import PLANNING_ROLES, words_read
+from backend.real.script import prefill
 from backend.real.script.stage1 import ROLES
 from backend.real.script.timeline import Access, Ranges
 from backend.real.torch_shim import host
@@ -22,11 +23,14 @@ WRITTEN = {
     PLANNING: frozenset(PLANNING_ROLES),
     STAGE_1: frozenset({"splitData", "splitLse", "output", "lse"}),
     REDUCE: frozenset({"final_output", "final_lse"}),
+    **prefill.WRITTEN,
 }
 """By operation, the parameters that it writes."""
 
 PLACES = {"partial_output": "logits", "partial_lse": "attn_lse", "final_output": "o"}
 """Parameter of mla_reduce_v1 -> tensor, as ROLES says it of stage 1."""
+
+_DECODE_ROLES = {**PLACES, **ROLES, **PLANNING_ROLES}
 
 
 class Accessing(Protocol):
@@ -39,11 +43,12 @@ class Accessing(Protocol):
 def accesses_of(access: Accessing, operation: str, given: Mapping[str, Any]) -> Sequence[Access]:
     """Of one call, by its present content."""
     found = []
+    roles = prefill.OPERATIONS[operation] if prefill.Prefill.serves(operation) else _DECODE_ROLES
     for name, value in given.items():
         if not torch.is_tensor(value) or not value.is_cuda:
             continue
         ranges = _pages(given) if name == "KV" else None
-        role = PLANNING_ROLES.get(name) or ROLES.get(name) or PLACES.get(name, name)
+        role = roles.get(name, name)
         found.append(access(value, name in WRITTEN[operation], role, ranges))
     return found
 

@@ -18,7 +18,6 @@ from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
-from backend.errors import UnmodelledError
 from backend.host import Host
 from backend.real.aiter_ops import DECODING, PLANNING, REDUCE, SIZING, OpCall
 from backend.real.handlers import PLANNERS, STAGE_1, PlannerHandlers, check_logit_cap, failed_check
@@ -39,7 +38,7 @@ class ScriptOperations:
 
     host: AITER's host side. release: the built-in one that decides where the host is none of its own. code: where code objects
     are, None: stage 1 in numbers. launches: stage-1 launches done. do: has work done, at once or when a graph is replayed;
-    accesses: what a call reads and writes. captures: whether a graph is captured now.
+    accesses: what a call reads and writes.
     """
 
     def __init__(self, hardware: Hardware, host: Host, release: str, device: TargetGpu, code: CodeSource | None) -> None:
@@ -50,9 +49,9 @@ class ScriptOperations:
         self.code = code
         self.launches = 0
         self.prefill = Prefill()
+        self.prefill.have_done = self._have_done
         self.do: Callable[[GpuWork], Any] = lambda work: work.run(work.given)
         self.accesses: Callable[[str, Mapping[str, Any]], Sequence[Access]] = lambda name, given: ()
-        self.captures: Callable[[], bool] = lambda: False
         self._sizes = PlannerHandlers(host, release, device)
 
     def serves(self, name: str) -> bool:
@@ -62,8 +61,6 @@ class ScriptOperations:
     def handle(self, call: OpCall) -> Any:
         """Does the operation and gives its result."""
         if self.prefill.serves(call.name):
-            if self.captures():
-                raise UnmodelledError(f"{call.name} in a graph's capture: only operations of decode are replayed")
             return self.prefill.handle(call)
         if call.name == SIZING:
             return self._sizes.handle(call)

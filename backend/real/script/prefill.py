@@ -7,6 +7,7 @@ aiter/ops/attention.py). What an argument asks for beside plain or causal attent
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -35,6 +36,14 @@ OPERATIONS: Mapping[str, Mapping[str, str]] = {
 }
 """Compiled operation -> its arguments by the names that AITER's public functions of the kind have for them."""
 
+WRITTEN: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(OPERATIONS, frozenset({"out", "lse"})),
+    ABSORBED: frozenset({"splitData", "splitLse"}),
+}
+"""By operation, what it writes."""
+
+Tensors = Mapping[str, Any]
+
 OFF: Mapping[str, tuple[Any, ...]] = {
     "dropout_p": (0.0,),
     "logits_soft_cap": (0.0,),
@@ -48,11 +57,15 @@ OFF: Mapping[str, tuple[Any, ...]] = {
 
 
 class Prefill:
-    """Does the operations of prefill. calls: how many, by operation. note: called with what is wrong with their arguments."""
+    """Does the operations of prefill. calls: how many, by operation. note: called with what is wrong with their arguments.
+
+    have_done: has work done on tensors, by name, at once or when a graph is replayed; given the operation's name.
+    """
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.note: Callable[[Finding], None] = lambda finding: None
+        self.have_done: Callable[[str, Tensors, Callable[[Tensors], None]], None] = lambda name, given, run: run(given)
 
     @staticmethod
     def serves(name: str) -> bool:
@@ -71,17 +84,29 @@ class Prefill:
     def handle(self, call: OpCall) -> Any:
         """Does the operation and gives its result. Where its arguments do not fit, that is found, and nothing is written."""
         self.calls[call.name] += 1
+        if call.name == ABSORBED:
+            self.have_done(call.name, call.arguments, functools.partial(self._run, call.name))
+            return None
         given = {OPERATIONS[call.name].get(name, name): value for name, value in call.arguments.items()}
-        if call.name != ABSORBED:
+        with torch._C.DisableTorchFunction():  # nothing that the script's GPU does
             _refuse_other(given)
-        faults = list(CHECKS["mla_prefill_fwd" if call.name == ABSORBED else "flash_attn_varlen_func"](given))
+        out, lse = _outputs(given)
+        self.have_done(call.name, {**given, "out": out, "lse": lse}, functools.partial(self._run, call.name))
+        empty = given["q"].new_empty((0,)), torch.empty((2,), dtype=torch.int64, device="cuda")
+        return None if call.name == OPUS else (out, lse, *empty)
+
+    def _run(self, name: str, arguments: Tensors) -> None:
+        given = {OPERATIONS[name].get(each, each): value for each, value in arguments.items()}
+        with torch._C.DisableTorchFunction():  # on the CPU, whatever the script has made the default device
+            self._checked(name, given)
+
+    def _checked(self, name: str, given: Tensors) -> None:
+        faults = list(CHECKS["mla_prefill_fwd" if name == ABSORBED else "flash_attn_varlen_func"](given))
         for fault in faults:
             kind = FindingKind.OUT_OF_BOUNDS_WRITE if fault.is_write else FindingKind.OUT_OF_BOUNDS_READ
-            self.note(Finding(kind, kind.severity, Party.CALLER, call.name, fault.subject, fault.message))
-        if call.name == ABSORBED:
-            return _run_absorbed(given, not faults)
-        made = _run_varlen(given, not faults)
-        return None if call.name == OPUS else made
+            self.note(Finding(kind, kind.severity, Party.CALLER, name, fault.subject, fault.message))
+        if not faults:
+            (_run_absorbed if name == ABSORBED else _run_varlen)(given)
 
 
 def _refuse_other(given: Mapping[str, Any]) -> None:
@@ -97,29 +122,27 @@ def _refuse_other(given: Mapping[str, Any]) -> None:
             )
 
 
-def _run_varlen(given: Mapping[str, Any], fits: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """q [rows, heads, width] against k and v [tokens, KV heads, ...]: (out, log-sum-exp [heads, rows], two that stay empty)."""
-    q, k, v = (given[name] for name in "qkv")
-    out = given["out"] if given.get("out") is not None else q.new_empty((*q.shape[:-1], v.shape[-1]))
+def _outputs(given: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows [rows, heads, width of v], the caller's where it gives them, and their log-sum-exp [heads, rows] in float32."""
+    q, out = given["q"], given.get("out")
     lse = torch.empty((q.shape[1], q.shape[0]), dtype=torch.float32, device="cuda")
-    if fits:
-        ends = zip(_pieces(given["cu_seqlens_q"]), _pieces(given["cu_seqlens_k"]), strict=True)
-        for rows, tokens in ends:
-            result, total = _attention(
-                host(q)[rows], host(k)[tokens], host(v)[tokens], given["softmax_scale"], given["is_causal"]
-            )
-            host(out)[rows] = result.to(host(out).dtype)
-            host(lse)[:, rows] = total
-    return out, lse, q.new_empty((0,)), torch.empty((2,), dtype=torch.int64, device="cuda")
+    return q.new_empty((*q.shape[:-1], given["v"].shape[-1])) if out is None else out, lse
 
 
-def _run_absorbed(given: Mapping[str, Any], fits: bool) -> None:
+def _run_varlen(given: Mapping[str, Any]) -> None:
+    """q [rows, heads, width] against k and v [tokens, KV heads, ...]. Fills out and lse."""
+    q, k, v, out, lse = (host(given[name]) for name in ("q", "k", "v", "out", "lse"))
+    for rows, tokens in zip(_pieces(given["cu_seqlens_q"]), _pieces(given["cu_seqlens_k"]), strict=True):
+        result, total = _attention(q[rows], k[tokens], v[tokens], given["softmax_scale"], given["is_causal"])
+        out[rows] = result.to(out.dtype)
+        lse[:, rows] = total
+
+
+def _run_absorbed(given: Mapping[str, Any]) -> None:
     """q [rows, heads, 576] against pages [1 token, 1 head, 576], V its first columns; causal. Fills o and splitLse."""
     pool, o, width = host(given["kv_buffer"]), host(given["o"]), given["o"].shape[-1]
     if pool.shape[1] != 1:
         raise UnmodelledError(f"{ABSORBED} with pages of {pool.shape[1]} tokens: only those of 1 have a reference")
-    if not fits:
-        return
     indices = host(given["kv_indices"])
     for rows, pages in zip(_pieces(given["qo_indptr"]), _pieces(given["kv_indptr"]), strict=True):
         kv = pool[indices[pages].long(), 0]
@@ -141,13 +164,12 @@ def _attention(
 
     A row that sees no token is 0, its log-sum-exp -inf. Heads of q share those of k and v in groups.
     """
-    with torch._C.DisableTorchFunction():  # on the CPU, whatever the script has made the default device
-        group = q.shape[1] // k.shape[1]
-        q, k, v = q.float(), k.float().repeat_interleave(group, 1), v.float().repeat_interleave(group, 1)
-        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
-        if causal:
-            seen = torch.ones(q.shape[0], k.shape[0], dtype=torch.bool).tril(k.shape[0] - q.shape[0])
-            scores = scores.masked_fill(~seen, -torch.inf)
-        total = scores.logsumexp(-1)
-        weights = (scores - total.clamp(min=torch.finfo(torch.float32).min)[..., None]).exp()
-        return torch.einsum("hqk,khd->qhd", weights, v), total
+    group = q.shape[1] // k.shape[1]
+    q, k, v = q.float(), k.float().repeat_interleave(group, 1), v.float().repeat_interleave(group, 1)
+    scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+    if causal:
+        seen = torch.ones(q.shape[0], k.shape[0], dtype=torch.bool).tril(k.shape[0] - q.shape[0])
+        scores = scores.masked_fill(~seen, -torch.inf)
+    total = scores.logsumexp(-1)
+    weights = (scores - total.clamp(min=torch.finfo(torch.float32).min)[..., None]).exp()
+    return torch.einsum("hqk,khd->qhd", weights, v), total

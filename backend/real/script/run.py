@@ -149,7 +149,6 @@ class Simulation:
             watcher.timeline, self.operations.do = gpu.timeline, gpu.timeline.do
             self.operations.accesses = functools.partial(accesses_of, gpu.access)
             gpu.timeline.unordered, gpu.gone = watcher.unordered, watcher.gone  # type: ignore[method-assign]
-            self.operations.captures = lambda: gpu.timeline.capture is not None
             self.hardware.on_fault += [
                 lambda fault: setattr(watcher, "after_abort", True),
                 lambda fault: self._found(),
