@@ -270,11 +270,32 @@ def shipped_corpus() -> FilePath:
     return folder
 
 
+def entry_file(folder: FilePath, entry_id: str) -> FilePath | None:
+    """The file of a folder's entry by its id (`F1`, `f1`), None where the folder has none of that id."""
+    ids = {file.stem.split("-")[0].casefold(): file for file in folder.glob("*.json")}
+    return ids.get(entry_id.casefold())
+
+
+def meant(path: FilePath) -> FilePath:
+    """The file of the known fault whose id was given instead of a path (`F1`); a path as it is.
+
+    Raises UsageError for the id of a framework's fault, which is a life of a process and no case.
+    """
+    if path.exists() or len(path.parts) != 1:
+        return path
+    if entry_file(shipped_corpus() / "frameworks", path.name) is not None:
+        raise UsageError(f"{path}: a fault of a framework's steps, which has no case; `aiterfuzz gate SOURCE` runs them")
+    return entry_file(shipped_corpus(), path.name) or path
+
+
 def load_corpus(path: FilePath) -> tuple[CorpusEntry, ...]:
-    """The entries of a folder (every *.json directly in it), or of one file, in the order of their ids.
+    """The entries of a folder (every *.json directly in it), of one file, or of a known fault's id, in the order of their ids.
 
     Raises UsageError naming file and field for a broken entry, two entries of one id, or no entry at all.
     """
+    path = meant(path)
+    if not path.exists():
+        raise UsageError.not_allowed("corpus", str(path), "a folder of entries, one entry's file, or a known fault's id, as F1")
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise UsageError.not_allowed("corpus", str(path), "a folder with *.json entries, or one such file")

@@ -17,7 +17,7 @@ from backend.errors import UsageError
 from backend.file_text import json_of, text_of
 from backend.outcome import Outcome
 from reprod.blame import blame
-from reprod.corpus import CorpusEntry, Expected, Side, load_entry
+from reprod.corpus import CorpusEntry, Expected, Side, load_entry, meant
 from reprod.folder import CASE
 
 
@@ -94,10 +94,12 @@ LINE = 120
 
 
 def given_case(path: Path) -> Case:
-    """The case of a path; of a corpus entry, the first case of its first side. Raises UsageError naming the path."""
-    file = path / CASE if path.is_dir() else path
+    """The case of a path; of a corpus entry, or a known fault's id, the first case of its first side. Raises UsageError naming
+    the path.
+    """
+    file = path / CASE if path.is_dir() else meant(path)
     if not file.is_file():
-        allowed = f"a case's file, a finding's folder (with {CASE} in it) or a corpus entry"
+        allowed = f"a case's file, a finding's folder (with {CASE} in it), a corpus entry or a known fault's id, as F1"
         raise UsageError.not_allowed("finding", str(path), allowed)
     return _first(file) if _is_entry(file) else read_file(Case, file)
 

@@ -124,25 +124,25 @@ def mark(arguments: argparse.Namespace) -> int:
     """Rewrites the entry's file with its life."""
     import dataclasses
 
-    from reprod.corpus import load_corpus, load_entry
+    from reprod.corpus import entry_file, load_corpus, load_entry
     from reprod.entry import entry_text
     from reprod.life import LifeOfFind, LifeStage
 
     stages = {stage.value.replace("'", "").replace(" ", "-"): stage for stage in LifeStage}
     if arguments.stage not in stages:
         raise UsageError.not_allowed("STAGE", arguments.stage, ", ".join(stages))
-    files = [file for file in sorted(arguments.corpus.glob("*.json")) if file.stem.split("-")[0] == arguments.id]
-    if not files:
+    file = entry_file(arguments.corpus, arguments.id)
+    if file is None:
         known = ", ".join(entry.id for entry in load_corpus(arguments.corpus))
         raise UsageError.not_allowed("ID", arguments.id, known)
-    entry = load_entry(files[0])
+    entry = load_entry(file)
     issue = arguments.issue or (entry.life.issue if entry.life is not None else "")
     life = LifeOfFind(stages[arguments.stage], issue, arguments.commit, arguments.release)
     life.check(arguments.id)
     try:
-        files[0].write_text(entry_text(dataclasses.replace(entry, life=life)), encoding="utf-8")
+        file.write_text(entry_text(dataclasses.replace(entry, life=life)), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{files[0]}: cannot be written ({error.strerror or error})") from error
+        raise UsageError(f"{file}: cannot be written ({error.strerror or error})") from error
     print(f"{entry.id}: {life.standing}")
     return 0
 

@@ -26,16 +26,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "replay",
         help="run known faults and controls again",
-        description="Runs each entry of a corpus on its faulty and on its fixed side; at one revision of AITER, where --aiter "
-        "names one, the first case of each. Of a finding its case. Exits 1 where an entry has changed, where a "
-        "finding shows a fault, or a fault is found at that revision.",
+        description="Runs each entry of a corpus on its faulty and on its fixed side: what an entry records is expected, so "
+        "that it exits 0 where every entry stands as recorded, and 1 where one has changed. Of a finding (nothing is expected "
+        "of its case), and of entries at one revision of AITER (--aiter PATH@REV), it exits 1 where a fault is found.",
     )
     command.add_argument(
         "corpus",
         nargs="*",
         type=Path,
         metavar="CORPUS",
-        help="folder of entries, one entry's file (all that come with aiterfuzz), or a finding's folder or case.json",
+        help="folder of entries, one entry's file, or a known fault's id, as F1 (all that come with aiterfuzz); or a finding's "
+        "folder or case.json",
     )
     command.add_argument(
         "--aiter",
@@ -141,7 +142,8 @@ def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths) -> list[ReplaySt
         found.append(verdict.status)
         reason = f"  ({verdict.reason})" if verdict.reason else ""
         print(f"{verdict.entry:5} {verdict.status.value:10} {verdict.title}{reason}", flush=True)
-    print(", ".join(f"{found.count(status)} {status.value}" for status in ReplayStatus if status in found))
+    counted = ", ".join(f"{found.count(status)} {status.value}" for status in ReplayStatus if status in found)
+    print(counted if {ReplayStatus.CHANGED, ReplayStatus.CANNOT_RUN} & {*found} else f"{counted}: all as recorded")
     return found
 
 

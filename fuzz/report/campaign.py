@@ -159,9 +159,10 @@ def standing(finding: TriagedFinding) -> str:
 
 
 def _in_words(group: Sequence[TriagedFinding]) -> str:
-    """A fault, and under what other signatures it shows."""
+    """A fault, what it is known as and what passes it over, and under what other signatures it shows."""
     finding, *others = group
-    upstream = f" (known as {finding.known.where})" if finding.known is not None else ""
+    known = finding.known
+    upstream = f" (known as {known.where}; --expect {known.entry} passes it over)" if known is not None else ""
     shows_too = f"; shows as {', '.join(each.signature for each in others)} too" if others else ""
     return f"{finding.kind.row.title}: {finding.message}{upstream}{shows_too}"
 

@@ -61,6 +61,11 @@ class ShapeStatement:
     signatures: tuple[str, ...]
 
     @property
+    def judged(self) -> int:
+        """Cases that were judged to their end, those too that went wrong before they reached a kernel."""
+        return self.clean + self.faulty
+
+    @property
     def name(self) -> str:
         """The shape in words: `TP2 (64 heads)`."""
         return f"{self.label} ({self.num_head} heads)" if self.label else f"{self.num_head} heads"
@@ -73,11 +78,11 @@ class ShapeStatement:
             case ShapeVerdict.CONFIRMED:
                 return f"no memory fault on {self.name} in {clean}"
             case ShapeVerdict.WRONG_RESULTS:
-                return f"wrong results on {self.name}: {self.faulty:,} of {self.ran:,} cases, no memory fault in any"
+                return f"wrong results on {self.name}: {self.faulty:,} of {self.judged:,} cases, no memory fault in any"
             case ShapeVerdict.UNKNOWN:
                 return f"no memory fault on {self.name} in {clean}; {self.faulty:,} more fail otherwise or lose their process"
             case ShapeVerdict.FAULTY:
-                return f"memory fault on {self.name}: {self.faulty:,} of {self.ran:,} cases are faulty"
+                return f"memory fault on {self.name}: {self.faulty:,} of {self.judged:,} cases are faulty"
             case ShapeVerdict.NOTHING_RAN:
                 return f"nothing ran on {self.name}: it confirms nothing"
 

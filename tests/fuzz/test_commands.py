@@ -213,11 +213,28 @@ def test_replay_says_found_silent_and_changed(tmp_path: Path, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert "F1    found" in printed
     assert "C2    silent" in printed
+    assert printed.endswith("1 found, 1 silent: all as recorded\n")
     entry = json.loads(next(corpus.glob("F1-*.json")).read_text())
     entry["faulty"][0]["case"]["backend"] = "sglang-27188"  # nothing to be found any more
     (tmp_path / "F1.json").write_text(json.dumps(entry))
     assert main(["replay", str(tmp_path)]) == 1
     assert "changed" in capsys.readouterr().out
+
+
+def test_a_known_fault_is_named_by_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["replay", "f1"]) == 0
+    assert capsys.readouterr().out.startswith("F1    found")
+    assert main(["explain", "F1"]) == 1
+    assert "head-width" in capsys.readouterr().out
+    assert main(["replay", "F99"]) == 2
+    assert "given 'F99'" in capsys.readouterr().err
+    assert main(["replay", "S1"]) == 2
+    assert "aiterfuzz gate SOURCE" in capsys.readouterr().err
+    (tmp_path / "F1").mkdir()
+    assert main(["replay", "F1"]) == 2, "a folder of that name is what was given"
 
 
 def test_version_names_what_matters(capsys: pytest.CaptureFixture[str]) -> None:

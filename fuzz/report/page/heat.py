@@ -67,7 +67,7 @@ def legend(most: int) -> Markup:
     steps = [element("span", element("i", class_=f"key h{shade}"), label, class_="entry") for shade, label in _steps(most)]
     return element(
         "p",
-        element("span", "Cases that ran: ", class_="entry"),
+        element("span", "Cases that reached a kernel: ", class_="entry"),
         *steps,
         element("span", element("i", class_="key h2 faulty"), "with faults", class_="entry"),
         element("span", element("i", class_="key refused"), "all refused", class_="entry"),
@@ -110,8 +110,10 @@ def _field(cell: CoverageCell | None, batch: Span, length: Span, most: int) -> M
         return element(
             "td", element("span", f"{where}: not drawn", class_="sr"), class_="none", data_text=f"{where}: not drawn"
         )
-    classes = f"h{shade_of(cell.ran, most)}" + (" faulty" if cell.faulty else "") + ("" if cell.ran else " refused")
-    counts = f"{where}: {cell.cases:,} cases, {cell.ran:,} ran" + (f", {cell.faulty:,} faulty" if cell.faulty else "")
+    classes = f"h{shade_of(cell.ran, most)}" + (" faulty" if cell.faulty else "" if cell.ran else " refused")
+    counts = f"{where}: {cell.cases:,} cases, {cell.ran:,} reached a kernel" + (
+        f", {cell.faulty:,} faulty" if cell.faulty else ""
+    )
     more = [counts, *_more("kernels", cell.kernels, KERNELS_NAMED)]
     more += _more("refused", {reason.text: reason.cases for reason in cell.refused}, REASONS_NAMED)
     return element("td", element("span", counts, class_="sr"), class_=classes, data_text="\n".join(more))

@@ -143,7 +143,7 @@ def test_the_script_copies_where_pages_have_no_clipboard(browser: headless_chrom
 def test_the_map_tells_of_a_field_by_pointer_and_by_keys(browser: headless_chromium.Browser) -> None:
     browser.click("table.heat tbody td.faulty")
     readout = "return document.getElementById('map-64-readout').textContent"
-    assert browser.run(readout).startswith("batch 1, KV 16..31: 300 cases, 300 ran, 83 faulty")
+    assert browser.run(readout).startswith("batch 1, KV 16..31: 300 cases, 300 reached a kernel, 83 faulty")
     browser.press("\ue014")  # arrow right
     assert browser.run(readout) == "batch 1, KV 32..63: not drawn"
     browser.press("\ue015")  # arrow down

@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_summaries import HOSTILE, REFUSED, clean, everything, faulty, founding_finding, member
+from made_summaries import HOSTILE, REFUSED, cell, clean, everything, faulty, founding_finding, member
 
 from fuzz.campaign.summary import CampaignSummary
 from fuzz.report.campaign import campaign_report
 from fuzz.report.page.campaign_page import SECTIONS, campaign_page
 from fuzz.report.page.detail import details
-from fuzz.report.page.heat import SHADES, shade_of
+from fuzz.report.page.heat import SHADES, heat_map, shade_of
 from fuzz.report.statement import statement
 
 SCRIPT = "import torch\nprint('<&> \"quoted\"')\n"
@@ -180,11 +181,23 @@ def test_what_is_new_gone_and_lost_is_told(bad_night: ElementTree.Element) -> No
 def test_the_map_says_in_words_what_it_shades(bad_night: ElementTree.Element) -> None:
     tp2, tp4 = bad_night.findall(".//table[@class='heat']")
     told_of = {cell.get("data-text", "").partition("\n")[0]: cell.get("class") for cell in tp2.iter("td")}
-    assert told_of["batch 1, KV 16..31: 300 cases, 300 ran, 83 faulty"] == f"h{shade_of(300, 400)} faulty"
+    assert told_of["batch 1, KV 16..31: 300 cases, 300 reached a kernel, 83 faulty"] == f"h{shade_of(300, 400)} faulty"
     assert told_of["batch 1, KV 1: not drawn"] == "none"
     # Batch 1..256 by powers of two, KV 1..65,536: 9 x 17 fields, the ones that nothing was drawn of included.
     assert len(told_of) == 9 * 17
     assert len(list(tp4.iter("td"))) == 9 * 17
+
+
+def test_a_field_of_faults_alone_is_not_one_of_refusals() -> None:
+    """The planner leaves its buffers and AITER refuses afterwards: faulty, and no kernel was reached."""
+    base = clean()
+    field = replace(cell(64, 1, 16, 300, 0, 300, "x"), refused=())
+    summary = replace(base, cells=(base.cells[0], field, base.cells[2]))
+    (shape,) = (shape for shape in statement(summary).shapes if shape.num_head == 64)
+    told_of = {
+        td.get("data-text"): td.get("class") for td in ElementTree.fromstring(heat_map(shape, summary.cells, 400)).iter("td")
+    }
+    assert told_of["batch 1, KV 16..31: 300 cases, 0 reached a kernel, 300 faulty"] == "h0 faulty"
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 400, 1_000_000])

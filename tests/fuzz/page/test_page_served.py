@@ -75,3 +75,12 @@ def test_what_is_asked_for_is_not_left_out(tmp_path: Path, capsys: pytest.Captur
     assert "draft extension" in said
     assert "--max-kv-len" not in said
     assert "--max-batch" not in said
+
+
+def test_a_known_fault_says_what_passes_it_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a first run of the fixed rule meets: a bf16 q over fp8 KV is O2, and 1 says nothing new."""
+    flags = ["run", "--shapes", "tp2", "--archs", "gfx950", "--q-dtype", "bf16", "--kv-dtype", "fp8", "--cases", "20"]
+    assert main([*flags, "--out", str(tmp_path / "first")]) == 1
+    assert "(known as O2: no public reference; --expect O2 passes it over)" in capsys.readouterr().out
+    assert main([*flags, "--expect", "O2", "--out", str(tmp_path / "again")]) == 0
+    assert "Nothing but 1 expected fault on TP2" in capsys.readouterr().out

@@ -84,6 +84,8 @@ def test_a_fault_before_a_refusal_is_not_clean_either() -> None:
     base = clean()
     cells = (cell(32, 1, 16, 400, 400), replace(cell(64, 1, 16, 300, 290, 10, "x"), refused=()), base.cells[2])
     assert statement(replace(base, cells=cells)).shapes[0].clean == 490
+    cells = (cell(32, 1, 16, 400, 400), replace(cell(64, 1, 16, 300, 100, 200, "x"), refused=()))
+    assert statement(replace(base, cells=cells)).shapes[0].sentence.endswith(": 200 of 300 cases are faulty")
 
 
 def test_expected_faults_do_not_make_the_headline() -> None:
