@@ -10,7 +10,7 @@ from typing import TypeVar
 from backend.case import Arch
 from backend.errors import UsageError
 
-WHAT_IT_IS = "a finding's folder, its case.json, a corpus entry, or a known fault's id, as F1"
+WHAT_IT_IS = "a finding's folder, its case.json, a corpus entry or its id (F1)"
 
 PRODUCTS = {"mi300x": Arch.GFX942, "mi325x": Arch.GFX942, "mi350x": Arch.GFX950, "mi355x": Arch.GFX950}
 """GPUs by the names that they are sold under, for whoever does not have the architecture's at hand."""

@@ -115,7 +115,7 @@ def test_explain_of_a_broken_file(
 
 
 def test_explain_of_impossible_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "give a finding's folder, its case.json, or a corpus entry, or at least --heads and --kv-lens" in complaint(
+    assert "give a finding's folder, its case.json, a corpus entry or its id (F1), or at least --heads and --kv-lens" in complaint(
         capsys, "explain"
     )
     assert "at least --kv-lens" in complaint(capsys, "explain", "--heads", "64")
