@@ -75,7 +75,7 @@ def loop_seconds(config: CampaignConfig, chunks: Sequence[int]) -> float:
     path = Safe(CasePath(config.device), config.device)
     begin = time.perf_counter()
     for chunk in chunks:
-        run_chunk(chunk, maker.cases(chunk, Frozen()), path, Frozen(), lambda chunk, position: None, keep=False)
+        run_chunk(chunk, maker.cases(chunk, Frozen()), path, Frozen(), keep=False)
     return time.perf_counter() - begin
 
 
@@ -193,7 +193,7 @@ def search(config: CampaignConfig, cases: float, seconds: float) -> Searched:
         chunk = done // config.cases_a_chunk
         frozen = guide.frozen(chunk)
         assert frozen is not None
-        report = run_chunk(chunk, maker.cases(chunk, frozen), path, frozen, lambda chunk, position: None)
+        report = run_chunk(chunk, maker.cases(chunk, frozen), path, frozen)
         guide.take(StoredChunk(chunk, report.reached, report.kept))
         for shown in report.shown:
             met.setdefault(shown.signature, Met(done + shown.position + 1, time.perf_counter() - begin))

@@ -14,7 +14,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from itertools import islice
 
 from backend.aiter.arguments import BufferSizes, PlanArguments, TargetGpu
 from backend.aiter.planners import plan, run, v1_0, v1_1, v1_2
@@ -27,7 +26,8 @@ from backend.decision import Refused
 from backend.path import Path
 from backend.serving.direct import direct
 from backend.serving.policy import decide
-from fuzz.campaign.chunks import drawn_chunks
+from fuzz.campaign.best_cases import Frozen
+from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace, space
@@ -74,7 +74,9 @@ def rates(path: Path, what: str, bounds: CaseSpace) -> None:
 def _searched(bounds: CaseSpace, path: Path) -> None:
     """CHUNKS chunks with each fault shrunk when it is met first."""
     known: set[str] = set()
-    for report in islice(drawn_chunks(bounds, path, "model", 0), CHUNKS):
+    safe = Safe(path, "model")
+    for chunk in range(CHUNKS):
+        report = run_chunk(chunk, chunk_cases(bounds, 0, chunk), safe, Frozen(), keep=False)
         for shown in report.shown:
             if shown.signature not in known:
                 known.add(shown.signature)

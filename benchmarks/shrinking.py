@@ -19,10 +19,12 @@ from backend.devices.kinds import DEVICES
 from backend.outcome import Outcome
 from backend.path import Path
 from fuzz.campaign import investigation
-from fuzz.campaign.chunks import Safe, drawn_chunks
+from fuzz.campaign.best_cases import Frozen
+from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.investigation import Investigated, Investigation
 from fuzz.campaign.messages import WorkerSetup
+from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
 from reprod.case_line import case_line
 from reprod.write import finding_files
@@ -71,10 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = parser.parse_args(argv).cases
     investigation.SHRINK_SECONDS = UNLIMITED
     here = Here()
-    chunks = drawn_chunks(SETUP.space, here.paths[HELPED.name], HELPED.name, CONFIG.seed, CONFIG.cases_a_chunk)
+    safe, count = Safe(here.paths[HELPED.name], HELPED.name), CONFIG.cases_a_chunk
     first: dict[str, Case] = {}
-    for _ in range(-(-cases // CONFIG.cases_a_chunk)):
-        for shown in next(chunks).shown:
+    for chunk in range(-(-cases // count)):
+        drawn = chunk_cases(SETUP.space, CONFIG.seed, chunk, count)
+        for shown in run_chunk(chunk, drawn, safe, Frozen(), keep=False).shown:
             first.setdefault(shown.signature, shown.case)
     spent = {True: 0.0, False: 0.0}
     for signature, case in first.items():

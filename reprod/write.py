@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from backend.codec import dumps
 from backend.errors import UsageError
@@ -16,7 +15,7 @@ from reprod.addressees import AITER, Addressee, addressee_of
 from reprod.corpus import shipped_corpus
 from reprod.explain import explain_text
 from reprod.fix import fix_of
-from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT, folder_name, write_folder
+from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT
 from reprod.issue import Context, Evidence, issue_text, made_by_lines, request_text
 from reprod.issue_notes import issue_notes
 from reprod.known import KnownFaults
@@ -42,29 +41,6 @@ class Notes:
 NO_NOTES = Notes()
 
 Verify = Callable[[Mapping[str, str]], Mapping[str, str]]
-
-
-def write_finding(
-    outcome: Outcome,
-    folder: Path,
-    context: Context,
-    path: CasePath | None = None,
-    seed: int | None = None,
-    command: str = "",
-    notes: Notes = NO_NOTES,
-    verify: Verify | None = None,
-) -> Path:
-    """Writes the folder of an outcome below `folder`, which is made if it is not there; returns its path.
-
-    path: runs the sweep around the case and tries remedies; None: device model. verify: runs the scripts and adds to the texts
-    what they were seen to do (reprod.verify.verified); None: nothing is run. A folder of the same name, which is of the
-    same fault and case, is replaced. Raises UsageError where the outcome shows no finding or `folder` cannot be written to;
-    nothing is left then.
-    """
-    files = finding_files(outcome, context, path, seed, command, notes)
-    if verify is not None:
-        files = verify(files)
-    return write_folder(folder, folder_name(cause_of(outcome).signature, outcome.case), files)
 
 
 def finding_files(

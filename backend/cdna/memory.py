@@ -95,12 +95,6 @@ class Region:
             self._packed_allowed = np.ascontiguousarray(packed)
         return self._packed_allowed
 
-    def written_bytes(self) -> NDArray[np.bool_]:
-        """Which bytes have been written: bool [size]. All of them where that is not looked for."""
-        if self.written is None:
-            return np.ones(self.size, np.bool_)
-        return np.unpackbits(self.written, count=self.size, bitorder="little").view(np.bool_)
-
 
 class AddressSpace:
     """Regions in one 48-bit address space.
@@ -211,18 +205,6 @@ class AddressSpace:
         if region.contents is None or offset < 0 or offset + size > region.size + region.spill:
             return None
         return int.from_bytes(region.contents[offset : offset + size].tobytes(), "little")
-
-    def poison_again(self, poison: int) -> None:
-        """Give everything nobody wrote another value, and forget what was written to blank regions.
-
-        Two runs whose results differ under two poisons have used what nobody wrote.
-        """
-        self.poison = poison
-        for region in self._regions:
-            if region.written is not None:
-                region.written[:] = 0
-                if region.contents is not None:
-                    region.contents[:] = poison
 
     def _insert(self, region: Region, base: int | None) -> Region:
         if region.size < 0:

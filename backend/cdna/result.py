@@ -204,28 +204,6 @@ class RunResult:
             for row in self.raw_races
         )
 
-    @cached_property
-    def equivalent_instructions(self) -> int:
-        """Wave instructions that a full run of the same launch executes; `executed` in full mode of a run that ended."""
-        from backend.cdna.flow import FlowGraph
-
-        graph = FlowGraph.of(self.program.instructions)
-        taken: dict[int, int] = {}
-        passed: dict[int, int] = {}
-        for record in np.nonzero(self.branch_counts.any(axis=1))[0]:
-            original = int(self.program.originals[record])
-            target = self.program.instructions[original].sources[0].value
-            passed[original] = int(self.branch_counts[record, 0])
-            taken[target] = taken.get(target, 0) + int(self.branch_counts[record, 1])
-        total, entering = 0, self.waves
-        for block in graph.blocks:
-            count = entering + taken.get(self._pc(block.first), 0)
-            total += count * (block.end - block.first)
-            last = self.program.instructions[block.end - 1]
-            falls_through = "branch" not in last.mnemonic and last.mnemonic != "s_endpgm"
-            entering = count if falls_through else passed.get(block.end - 1, 0)
-        return total
-
     def _pc(self, original: int) -> int:
         return self.program.instructions[original].pc
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count as numbers
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path as FilePath
 from traceback import extract_tb
 from typing import TYPE_CHECKING
@@ -36,8 +35,6 @@ from fuzz.campaign.report import (
     cell_of,
     refused_as,
 )
-from fuzz.generate import CHUNK, chunk_cases
-from fuzz.space import CaseSpace
 
 if TYPE_CHECKING:
     from reprod.shrink import Runner
@@ -89,7 +86,7 @@ def run_chunk(
     cases: Iterable[Case],
     path: Safe,
     frozen: Frozen,
-    note: Note,
+    note: Note = lambda chunk, position: None,
     dead: Mapping[int, Outcome] | None = None,
     keep: bool = True,
     seen: Callable[[Shown], None] = lambda shown: None,
@@ -112,13 +109,6 @@ def run_chunk(
             raise RuleLostError(f"{path.why_lost}; after {position + 1:,} cases it is not asked any more")
     note(-1, -1)
     return tally.report(chunk, time.perf_counter() - begin)
-
-
-def drawn_chunks(space: CaseSpace, path: Runner, device: str, seed: int, count: int = CHUNK) -> Iterator[ChunkReport]:
-    """Chunks 0, 1, 2, ... of a seed without guidance, each run in this process when it is asked for."""
-    safe = Safe(path, device)
-    for chunk in numbers():
-        yield run_chunk(chunk, chunk_cases(space, seed, chunk, count), safe, Frozen(), lambda *_: None, keep=False)
 
 
 class _Tally:

@@ -19,7 +19,6 @@ from fuzz.campaign.frozen_states import Guide, case_at
 from fuzz.campaign.report import CellCounts, Label, bucket_end
 from fuzz.campaign.soundness import damage_is_one_line, require_sound
 from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path
-from fuzz.campaign.store_blobs import unpack_codes
 from fuzz.campaign.summary import (
     CampaignComparison,
     CampaignSummary,
@@ -64,19 +63,6 @@ def load_summary(given: Path) -> CampaignSummary:
             db.execute("BEGIN")  # one state throughout, while the campaign writes on
             require_sound(db)
             return _summary(db)
-    finally:
-        db.close()
-
-
-def read_outcomes(given: Path) -> dict[tuple[str, int], list[Label]]:
-    """What became of every case: labels in the order of positions, by (identity of the campaign, chunk)."""
-    path = store_path(given)
-    db = connect(path)
-    try:
-        with damage_is_one_line(path):
-            labels = {n: Label(Fate(fate), text) for n, fate, text in db.execute("SELECT number, fate, text FROM labels")}
-            rows = db.execute("SELECT identity, chunk, codes FROM chunks JOIN campaigns ON campaigns.number = chunks.campaign")
-            return {(identity, chunk): [labels[code] for code in unpack_codes(blob).tolist()] for identity, chunk, blob in rows}
     finally:
         db.close()
 

@@ -23,6 +23,7 @@ from backend.cdna.code_object import load_code_object
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.result import MachineEnd, Mode
+from tests.run_facts import written_bytes
 
 HEAD_DIM, ROWS_OF_A_TILE, BLOCK = 128, 256, 512
 """Of the hd128 kernels: ts_qo of fmha_fwd.csv, and bdx."""
@@ -93,7 +94,7 @@ def test_attention_forward_is_float64_s_to_what_bf16_allows(
     result = Machine(kernel).run(MachineLaunch(grid, (BLOCK, 1, 1), kernarg), space, Mode.FULL)
     assert result.outcome is MachineEnd.DONE
     assert result.bad_accesses == ()
-    assert o.written_bytes().all()
+    assert written_bytes(o).all()
     assert o.contents is not None
     assert lse.contents is not None
     wanted, wanted_lse = attention(number(q), number(k), number(v), causal)

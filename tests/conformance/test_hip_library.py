@@ -23,6 +23,7 @@ from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.result import MachineEnd, Mode
 from benchmarks.code_objects import missing
+from tests.run_facts import written_bytes
 
 VARIABLE = "AITERFUZZ_BITSANDBYTES"
 pytestmark = [
@@ -125,7 +126,7 @@ def test_quantised_and_back(arch: str, kind: str, block: int, count: int, bits: 
         arguments = struct.pack("<QQQQii", code.base, out.base, absmax.base, target.base, block // 2, count)
     launch(back, space, -(-count // per_group), 64, arguments)
     assert target.contents is not None
-    assert target.written_bytes().all()
+    assert written_bytes(target).all()
     wanted = to_type((book[codes] * np.repeat(scales, block)[:count]).astype(np.float32), kind)
     got = target.contents.view(source.dtype)
     assert np.array_equal(got, wanted)

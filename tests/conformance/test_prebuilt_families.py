@@ -24,6 +24,7 @@ from backend.cdna.code_object import load_code_object
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace, Region
 from backend.cdna.result import MachineEnd, Mode
+from tests.run_facts import written_bytes
 
 pytestmark = [pytest.mark.checkout, pytest.mark.slow, pytest.mark.parametrize("arch", ["gfx942", "gfx950"])]
 
@@ -57,7 +58,7 @@ def launch(
     assert result.outcome is MachineEnd.DONE
     assert {bad.region for bad in result.bad_accesses} == prefetched
     assert not any(bad.is_write for bad in result.bad_accesses)
-    assert all(output.written_bytes().all() for output in outputs)
+    assert all(written_bytes(output).all() for output in outputs)
 
 
 def content(region: Region, kind: type[np.generic], *shape: int) -> NDArray[np.generic]:

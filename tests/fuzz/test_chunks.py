@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 
 from backend.case import Case
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome, reported, unmodelled
-from fuzz.campaign.chunks import drawn_chunks
+from fuzz.campaign.best_cases import Frozen
+from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.campaign.report import ChunkReport, Label
 from fuzz.generate import CHUNK, chunk_cases
@@ -48,7 +48,8 @@ def two_faults(case: Case) -> FindingKind | str | None:
 
 
 def ran(path: FakePath, seed: int = 0, chunks: int = 2) -> list[ChunkReport]:
-    return list(islice(drawn_chunks(SPACE, path, "model", seed), chunks))
+    safe = Safe(path, "model")
+    return [run_chunk(chunk, chunk_cases(SPACE, seed, chunk), safe, Frozen(), keep=False) for chunk in range(chunks)]
 
 
 def test_a_seed_gives_the_same_cases_and_chunks_stand_alone() -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path as FilePath
 from types import ModuleType
 from typing import Any
@@ -18,10 +17,11 @@ from backend.fate import Fate
 from backend.path import Path
 from backend.serving.backends import BACKENDS
 from backend.serving.policy import Choice, Policy
-from fuzz.campaign.chunks import drawn_chunks
+from fuzz.campaign.best_cases import Frozen
+from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.campaign.report import ChunkReport
-from fuzz.generate import CHUNK
+from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
 from reprod.shrink import ShrinkResult, shrink
@@ -69,7 +69,9 @@ def first_fault(spec: Spec, kind: str, cases: int, seed: int) -> ShrinkResult | 
 def _chunks(bounds: CaseSpace, cases: int, seed: int) -> Iterator[ChunkReport]:
     """Chunks of at most CHUNK cases, until there were so many cases."""
     count = min(cases, CHUNK)
-    return islice(drawn_chunks(bounds, PATH, "model", seed, count), -(-cases // count))
+    path = Safe(PATH, "model")
+    for chunk in range(-(-cases // count)):
+        yield run_chunk(chunk, chunk_cases(bounds, seed, chunk, count), path, Frozen(), keep=False)
 
 
 def use_rule(monkeypatch: pytest.MonkeyPatch, backend: str, rule: Policy) -> None:

@@ -34,11 +34,11 @@ from reprod import write
 from reprod.addressees import addressee
 from reprod.blame import blame
 from reprod.explain import explain_text
-from reprod.folder import CASE, EXPLAIN, ISSUE, REQUEST, SCRIPT, folder_name
+from reprod.folder import CASE, EXPLAIN, ISSUE, REQUEST, SCRIPT, folder_name, write_folder
 from reprod.issue import MOST_LINES, NEWEST_CHECKED
 from reprod.issue_notes import issue_notes
 from reprod.shrink import shrink
-from reprod.write import Notes, cause_of, finding_files, write_finding
+from reprod.write import Notes, cause_of, finding_files
 
 GOLDEN = Path(__file__).parents[2] / "examples" / "finding"
 
@@ -64,6 +64,12 @@ def outcome_of(case: Case) -> Outcome:
     outcome = CasePath().run(case)
     assert outcome.findings
     return outcome
+
+
+def written(outcome: Outcome, parent: Path, context: Fixed) -> Path:
+    """The folder of an outcome's finding, written below `parent`."""
+    files = finding_files(outcome, context)
+    return write_folder(parent, folder_name(cause_of(outcome).signature, outcome.case), files)
 
 
 @pytest.mark.parametrize("name", [CASE, EXPLAIN, SCRIPT, ISSUE, REQUEST])
@@ -98,7 +104,7 @@ def test_the_founding_fault_shrinks_to_one_request_of_one_token() -> None:
 
 def test_the_folder_holds_files_that_hold_together(tmp_path: Path) -> None:
     outcome = outcome_of(FOUNDING)
-    folder = write_finding(outcome, tmp_path / "new" / "findings", Fixed())
+    folder = written(outcome, tmp_path / "new" / "findings", Fixed())
     assert re.fullmatch(r"bug-head-width-planner-v1_0-[0-9a-f]{8}", folder.name)
     assert sorted(path.name for path in folder.iterdir()) == sorted([CASE, EXPLAIN, SCRIPT, ISSUE, REQUEST])
     assert list(folder.parent.iterdir()) == [folder]
@@ -330,9 +336,9 @@ def test_dtypes_told_to_the_metadata_alone_are_blamed_and_not_the_flags() -> Non
 
 def test_the_same_finding_replaces_its_folder(tmp_path: Path) -> None:
     outcome = outcome_of(FOUNDING)
-    first = write_finding(outcome, tmp_path, Fixed(project="1"))
+    first = written(outcome, tmp_path, Fixed(project="1"))
     (first / "left over").write_text("x", encoding="utf-8")
-    second = write_finding(outcome, tmp_path, Fixed(project="2"))
+    second = written(outcome, tmp_path, Fixed(project="2"))
     assert first == second
     assert not (second / "left over").exists()
     assert "aiterfuzz 2 " in (second / ISSUE).read_text(encoding="utf-8")
@@ -344,35 +350,35 @@ def test_the_same_finding_replaces_its_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot be written"):
-        write_finding(outcome_of(FOUNDING), tmp_path / "file" / "below", Fixed())
+        written(outcome_of(FOUNDING), tmp_path / "file" / "below", Fixed())
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
 def test_nothing_is_left_of_a_write_that_fails(nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full at the nth file; an earlier folder of the same finding stays as it was."""
-    kept = write_finding(outcome_of(FOUNDING), tmp_path, Fixed(project="1"))
-    written: list[str] = []
+    kept = written(outcome_of(FOUNDING), tmp_path, Fixed(project="1"))
+    names: list[str] = []
     real = Path.write_text
 
     def full(self: Path, text: str, encoding: str | None = None) -> int:
-        written.append(self.name)
-        if len(written) == nth:
+        names.append(self.name)
+        if len(names) == nth:
             raise OSError(28, "No space left on device")
         return real(self, text, encoding=encoding)
 
     monkeypatch.setattr(write.Path, "write_text", full)
     with pytest.raises(UsageError, match="No space left on device"):
-        write_finding(outcome_of(FOUNDING), tmp_path, Fixed(project="2"))
+        written(outcome_of(FOUNDING), tmp_path, Fixed(project="2"))
     assert list(tmp_path.iterdir()) == [kept]
     assert "aiterfuzz 1 " in (kept / ISSUE).read_text(encoding="utf-8")
 
 
 def test_an_outcome_without_a_finding_has_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="shows no finding"):
-        write_finding(CasePath().run(Case(num_head=64, kv_lens=(1,))), tmp_path / "none", Fixed())
+        written(CasePath().run(Case(num_head=64, kv_lens=(1,))), tmp_path / "none", Fixed())
     with pytest.raises(UsageError, match="12 heads"):
-        write_finding(CasePath().run(Case(num_head=12, kv_lens=(1,))), tmp_path / "none", Fixed())
+        written(CasePath().run(Case(num_head=12, kv_lens=(1,))), tmp_path / "none", Fixed())
     assert not (tmp_path / "none").exists()
 
 

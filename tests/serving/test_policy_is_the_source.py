@@ -18,12 +18,13 @@ from backend.codec import to_plain
 from backend.decision import Decision
 from backend.host import BuiltIn
 from backend.real.frameworks.record import Phase, RecordedStep
-from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, graph_decode
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import disagreements
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 from backend.serving.sglang import AiterMlaBackend
+from tests.scenes import graph_decode
 
 FP8, BF16 = DType.FP8, DType.BF16
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"

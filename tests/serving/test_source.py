@@ -20,9 +20,10 @@ from backend.codec import from_plain, to_plain
 from backend.errors import CannotRunError, UsageError
 from backend.real.frameworks.fetch import _single_file, _whole_wheel, open_source
 from backend.real.frameworks.record import Phase, RecordedStep, Recording
-from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, data_parallel, eager_decode, graph_decode
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession, decision_table, gate_line
 from backend.real.noted_call import BUFFER_ROLES
+from tests.scenes import data_parallel, eager_decode, graph_decode
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
 WHEELS = (BEFORE, AFTER, LATEST)

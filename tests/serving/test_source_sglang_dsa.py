@@ -15,7 +15,7 @@ from backend.errors import NoSuchStepError
 from backend.findings import Party
 from backend.real.frameworks.fetch import cache_folder
 from backend.real.frameworks.record import Phase
-from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, graph_decode
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.python.outline import outline
 from fuzz.gate.executed import PACKAGE, Executed
@@ -23,6 +23,7 @@ from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Judge, Judged
 from fuzz.gate.sweep import GFX950, by_kernels
 from reprod.corpus import shipped_corpus
+from tests.scenes import graph_decode
 
 FP8, BF16 = DType.FP8, DType.BF16
 RELEASE = "sglang==0.5.23"

@@ -13,11 +13,13 @@ from backend.codec import from_plain, to_plain
 from backend.decision import Decision
 from backend.devices.registry import open_device
 from backend.findings import FindingKind
+from backend.host import BuiltIn
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.record import Phase, RecordedStep
-from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, graph_decode
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
-from backend.real.frameworks.steps import call_of, decision_of, disagreements
+from backend.real.frameworks.steps import RECORDED, PassedBuffers, decision_of, disagreements
+from tests.scenes import graph_decode
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
 FP8, BF16 = DType.FP8, DType.BF16
@@ -32,7 +34,7 @@ def sessions() -> Iterator[dict[str, SourceSession]]:
 
 
 def findings(step: RecordedStep) -> set[FindingKind]:
-    made = call_of(step)
+    made = PassedBuffers(BuiltIn(), step).call(decision_of(step, RECORDED))
     if isinstance(made.launch, Refusal):
         return {finding.kind for finding in check_call(made)}
     return {finding.kind for finding in check(open_device("model", None).observe(made))}

@@ -19,10 +19,11 @@ from backend.decision import Decision
 from backend.errors import NoSuchStepError
 from backend.real.frameworks.fetch import cache_folder
 from backend.real.frameworks.record import Phase, RecordedStep
-from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, eager_decode, graph_decode
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.serving.policy import decide
 from backend.serving.registry import policy
+from tests.scenes import eager_decode, graph_decode
 
 FP8, BF16 = DType.FP8, DType.BF16
 

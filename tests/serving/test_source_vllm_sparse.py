@@ -12,11 +12,12 @@ from backend.errors import NoSuchStepError
 from backend.findings import Party
 from backend.real.frameworks.fetch import cache_folder
 from backend.real.frameworks.record import Phase
-from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind, eager_decode, graph_decode
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.python.outline import outline
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.judge import Judge, Judged
+from tests.scenes import eager_decode, graph_decode
 
 FP8, BF16 = DType.FP8, DType.BF16
 RELEASE = "vllm==0.33.0"

@@ -150,11 +150,6 @@ class PassedBuffers(Host):
         return dataclasses.replace(made, allocated=given, plan=plan, decode=decode, launch=launched)
 
 
-def call_of(step: RecordedStep, host: Host | None = None, backend: str = RECORDED) -> Call:
-    """The Call with the buffers that the planner and the decode call were really given. host: None: what is built in."""
-    return PassedBuffers(host or BuiltIn(), step).call(decision_of(step, backend))
-
-
 def outcome_of(step: RecordedStep, device: Device, host: Host | None = None, backend: str = RECORDED) -> Outcome:
     """What becomes of a recorded step, by the one judge. host: AITER's host side, None: what is built in.
 

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from stored_outcomes import stored
 from undisturbed import labels, outcomes, reports
 
 from backend.call import Call
@@ -34,7 +35,7 @@ from fuzz.campaign.investigation import Investigated
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.present_case import Slot
 from fuzz.campaign.progress import Status
-from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
+from fuzz.campaign.read_summary import load_summary, read_case
 from fuzz.campaign.report import ChunkReport, Label, Shown
 from fuzz.campaign.session import to_retry
 from fuzz.campaign.store import FILE_NAME, Store, environment
@@ -185,10 +186,6 @@ def session(
         return reason
     finally:
         store.close()
-
-
-def stored(folder: Path) -> dict[int, list[Any]]:
-    return {chunk: found for (_, chunk), found in read_outcomes(folder).items()}
 
 
 @pytest.mark.parametrize(("workers", "seed"), [(1, 0), (2, 1), (3, 2), (3, 3)])
@@ -517,8 +514,7 @@ def test_a_death_that_its_device_did_not_see_again_changes_nothing_but_is_told(t
     """Labels, map and what guidance is made from are those of an undisturbed campaign; the death is repeated like any other."""
     cases = chunk_cases(CALM.space(), 0, 0, 10)
     calm, disturbed = (
-        run_chunk(0, cases, Safe(CasePath(None, DiesOnce(victim)), "cuda"), Frozen(), lambda chunk, position: None)
-        for victim in (None, cases[4])
+        run_chunk(0, cases, Safe(CasePath(None, DiesOnce(victim)), "cuda"), Frozen()) for victim in (None, cases[4])
     )
     assert labels(disturbed) == labels(calm)
     assert disturbed.reached.ids.tolist() == calm.reached.ids.tolist()

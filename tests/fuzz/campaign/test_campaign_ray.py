@@ -15,6 +15,7 @@ from random import Random
 import pytest
 from disturbed import Soak, start
 from ray_nodes import ray_nodes
+from stored_outcomes import stored
 from undisturbed import outcomes
 from weather import everywhere
 
@@ -22,7 +23,7 @@ from backend.case import DType
 from backend.errors import CannotRunError, UsageError
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.read_summary import load_summary, read_case, read_outcomes
+from fuzz.campaign.read_summary import load_summary, read_case
 from fuzz.campaign.summary import LossKind
 from fuzz.verdict import Conclusion
 
@@ -56,10 +57,6 @@ def campaign(arguments: Sequence[str], folder: Path, command: str = "campaign") 
         return process.wait(LIMIT), log.read_text()
     finally:
         process.kill()
-
-
-def stored(folder: Path) -> dict[int, list[object]]:
-    return {chunk: found for (_, chunk), found in read_outcomes(folder).items()}  # type: ignore[misc]
 
 
 def test_the_founding_fault_is_one_entry_known_and_expected_and_nothing_to_compare_another_rule_with(

@@ -14,7 +14,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from test_campaign_engine import CONFIG, MADE_BY, FakeCluster, NothingKnown, Silent, open_store, order, session, stored
+from stored_outcomes import read_outcomes, stored
+from test_campaign_engine import CONFIG, MADE_BY, FakeCluster, NothingKnown, Silent, open_store, order, session
 from undisturbed import labels, reports
 
 from backend.case import Case
@@ -247,7 +248,7 @@ def test_merged_campaigns_add_up(tmp_path: Path, done: dict[int, ChunkReport]) -
     campaign(tmp_path / "a", "one", [done[0], done[1], done[2]])
     campaign(tmp_path / "b", "two", [done[7], done[3], done[5]], seed=7)
     path = merge([tmp_path / "a", tmp_path / "b" / FILE_NAME], tmp_path / "out")
-    found = _outcomes(path)
+    found = read_outcomes(path)
     wanted = {("one", chunk): labels(done[chunk]) for chunk in (0, 1, 2)} | {
         ("two", chunk): labels(done[chunk]) for chunk in (3, 5, 7)
     }
@@ -286,12 +287,6 @@ def test_what_one_member_expects_excuses_no_other(tmp_path: Path, done: dict[int
         folder = tmp_path / f"out-{'-'.join(expecting)}"
         merge([tmp_path / "a", tmp_path / "b"], folder)
         assert all(finding.is_blamed is blamed for finding in load_summary(folder).findings if finding.signature in both)
-
-
-def _outcomes(path: Path) -> dict[tuple[str, int], list[object]]:
-    from fuzz.campaign.read_summary import read_outcomes
-
-    return read_outcomes(path)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("order", [("short", "long"), ("long", "short")])

@@ -14,11 +14,12 @@ from random import Random
 
 import pytest
 from disturbed import CLOCK, ENDING, Soak
+from stored_outcomes import stored
 from undisturbed import outcomes
 from weather import everywhere
 
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.read_summary import load_summary, read_outcomes
+from fuzz.campaign.read_summary import load_summary
 
 SECONDS = float(os.environ.get("AITERFUZZ_CHAOS_SECONDS", "600"))
 SEED = int(os.environ.get("AITERFUZZ_CHAOS_SEED", "1"))
@@ -61,7 +62,7 @@ def _compared(soak: Soak, config: CampaignConfig, code: int) -> None:
     assert summary.complete, said
     assert not summary.lost_chunks
     wanted = outcomes(config)
-    found = {chunk: labels for (_, chunk), labels in read_outcomes(soak.folder).items()}
+    found = stored(soak.folder)
     # A child that was killed twice at the same case is told of; the case has its outcome all the same.
     assert len(summary.not_reproduced) <= sum(kill.startswith(("child", "stopped")) for kill in soak.kills) // 2
     assert found == wanted

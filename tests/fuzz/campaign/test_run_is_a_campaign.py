@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from complaints import one_complaint
+from stored_outcomes import stored
 from undisturbed import outcomes
 from weather import everywhere
 
 from backend.case import Case
 from backend.errors import UsageError
 from fuzz.campaign.pool import Local
-from fuzz.campaign.read_summary import load_summary, read_outcomes
+from fuzz.campaign.read_summary import load_summary
 from fuzz.cli import main
 
 BROKEN_RULES = {
@@ -37,9 +38,7 @@ def test_both_find_the_same(cases: str, tmp_path: Path) -> None:
     assert main(["run", *flags, "--out", str(tmp_path / "run")]) == 1
     assert main(["campaign", *flags, "--workers", "1", "--no-verify", "--out", str(tmp_path / "campaign")]) == 1
     assert smallest(tmp_path / "run") == smallest(tmp_path / "campaign")
-    ran, campaigned = (
-        {chunk: labels for (_, chunk), labels in read_outcomes(tmp_path / name).items()} for name in ("run", "campaign")
-    )
+    ran, campaigned = (stored(tmp_path / name) for name in ("run", "campaign"))
     assert ran == campaigned == outcomes(load_summary(tmp_path / "run").members[0].config)
     assert load_summary(tmp_path / "run").counts.cases == int(cases)
     # A page is made of a run as of any campaign.

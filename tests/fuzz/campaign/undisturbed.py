@@ -27,7 +27,7 @@ def reports(config: CampaignConfig) -> list[ChunkReport]:
         assert frozen is not None
         if isinstance(device, WholeWhereNew):
             device.begin(frozen.hits)
-        report = run_chunk(chunk, maker.cases(chunk, frozen), path, frozen, lambda chunk, position: None)
+        report = run_chunk(chunk, maker.cases(chunk, frozen), path, frozen)
         guide.take(StoredChunk(chunk, report.reached, report.kept))
         found.append(report)
     return found

@@ -9,9 +9,9 @@ import pytest
 
 from backend.codec import to_plain
 from backend.errors import UsageError
-from backend.real.frameworks.scenarios import eager_decode
 from fuzz.gate.again import scenario_named
 from fuzz.gate.gate import GatePlan
+from tests.scenes import eager_decode
 
 PLAN = GatePlan(tensors=())
 

@@ -19,7 +19,7 @@ from backend.host import BuiltIn
 from backend.path import Path, judge
 from backend.real.frameworks.record import Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
-from backend.real.frameworks.steps import call_of, outcome_of
+from backend.real.frameworks.steps import RECORDED, PassedBuffers, decision_of, outcome_of
 from backend.real.noted_call import BUFFER_ROLES, PassedBuffer
 from backend.serving.policy import decide
 from backend.serving.registry import policy
@@ -185,7 +185,7 @@ def test_a_recorded_step_goes_through_the_host_with_the_buffers_that_were_passed
         step, planning_buffers=passed, decode_buffers=passed, decode=dataclasses.replace(step.decode, metadata=metadata)
     )
     host = Asked()
-    made = call_of(step, host)
+    made = PassedBuffers(host, step).call(decision_of(step, RECORDED))
     assert host.planned == [(case.release, made.device, metadata)]
     assert [each.metadata for each in host.launched] == [metadata]
     assert made.plan is not None
