@@ -265,8 +265,7 @@ def test_one_path_judges() -> None:
     assert set(lines_with(r"check_call\(|\.observe\(")) == {
         "backend.path",
         "backend.checks.check",  # where check_call is
-        "backend.devices.model_and_machine",
-        "backend.devices.whole_where_new",
+        "backend.devices.two_devices",
         "backend.experiments.kernel_traits",
     }
 

@@ -20,10 +20,10 @@ from backend.cdna.effects import AGPR, SKIPPED_FORMATS, VECTOR_FORMATS, VGPR, un
 from backend.cdna.encode import Constants, Encoded, NotModelledError, encode
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.modifiers import modified
-from backend.cdna.execute.timing_costs import issue_cost
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Dpp, Format, Instruction, Modifiers, OperandKind
 from backend.cdna.slice import Action, slice_kernel
+from backend.cdna.timing import issue_cost
 from backend.errors import UnmodelledError
 
 _SELECT_DWORD = 6

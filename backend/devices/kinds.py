@@ -6,7 +6,7 @@ Everything that is said or decided by a device's name is here. Opening one impor
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
@@ -149,7 +149,7 @@ def _model(asked: Opening) -> Device:
     model = ModelDevice(asked.record)
     if asked.source is None:
         return model
-    from backend.devices.model_and_machine import ModelOrMachine
+    from backend.devices.two_devices import ModelOrMachine
 
     return ModelOrMachine(model, _cdna(asked))
 
@@ -179,9 +179,10 @@ def _rocm(asked: Opening) -> Device:
 
 
 def _both(asked: Opening) -> Device:
-    from backend.devices.model_and_machine import BothDevice
+    from backend.devices.two_devices import BothDevice
 
-    return BothDevice(asked.source, asked.record)
+    each = replace(asked, record=True)
+    return BothDevice(_cdna(each), _model(replace(each, source=None)), asked.record)
 
 
 _SECOND_STAGE = "the second stage (mla_reduce_v1, Triton merge) is followed by its rules: it ships as no code object"

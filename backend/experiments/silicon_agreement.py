@@ -2,14 +2,19 @@
 
 `python -m backend.experiments.silicon_agreement write FILE` on a machine with a GPU keeps what it computed;
 `python -m backend.experiments.silicon_agreement compare FILE` anywhere runs the same kernels as CDNA code objects and compares.
+What differs beyond rounding is an error of the machine, of the compiler or of the kernel. Slow: full mode executes every
+instruction.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +22,81 @@ import torch
 
 from backend.call import Call
 from backend.case import V_HEAD_DIM, Arch, DType
+from backend.cdna.code_object import load_code_object
+from backend.cdna.machine import Machine, MachineLaunch
+from backend.cdna.memory import AddressSpace
+from backend.cdna.result import BadAccess, Mode, Schedule
+from backend.devices.cuda.compile import Compiled, Variant, compiled_for, grid_for, kernels_for, scalars_for, variant_for
 from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
 from backend.devices.gpu.decode import Decode
+from backend.devices.gpu.values import is_fnuz
 from backend.devices.registry import open_device
 from backend.experiments.gpu_selftest import well_formed_calls
 from backend.path import judge
+
+WRITTEN = ("o", "logits", "attn_lse", "final_lse")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Simulated:
+    """decode: holds the outputs (`outputs`, `comparison`). bad: accesses outside of tensors or to what may not be written."""
+
+    decode: Decode
+    bad: tuple[BadAccess, ...]
+    instructions: int
+
+
+def simulate(kernel_run: KernelRun, arch: Arch, schedule: Schedule = Schedule.ROUND_ROBIN) -> Simulated:
+    """Runs stage 1 and the merge of a run. Raises UnmodelledError where the machine has no model of an instruction."""
+    decode = Decode(kernel_run, torch.device("cpu"), separate=True, fnuz=is_fnuz(arch))
+    space = AddressSpace()
+    addresses: dict[str, int] = {}
+    for name, _, size in decode.memory.ranges():
+        array = decode.memory.tensor(name, torch.uint8).numpy()
+        addresses[name] = space.add_array(name, array, writable=name in WRITTEN).base
+        assert size == array.size
+    variant = variant_for(kernel_run, arch)
+    bad: list[BadAccess] = []
+    instructions = 0
+    for kernel in kernels_for(kernel_run):
+        made = compiled_for(arch, kernel, variant)
+        result = _run(kernel_run, kernel, variant, made, addresses, space, schedule)
+        bad += result.bad_accesses
+        instructions += result.executed
+    return Simulated(decode, tuple(bad), instructions)
+
+
+def _run(
+    kernel_run: KernelRun,
+    kernel: str,
+    variant: Variant,
+    made: Compiled,
+    addresses: Mapping[str, int],
+    space: AddressSpace,
+    schedule: Schedule,
+) -> Any:
+    machine = Machine(load_code_object(made.code_object).kernel(made.symbol))
+    launch = MachineLaunch(
+        grid=grid_for(kernel_run, kernel, variant),
+        block=(made.threads, 1, 1),
+        kernarg=kernarg_bytes(made, addresses, scalars_for(kernel_run, variant)),
+        dynamic_lds=made.lds,
+    )
+    return machine.run(launch, space, Mode.FULL, schedule)
+
+
+def kernarg_bytes(made: Compiled, addresses: Mapping[str, int], scalars: Mapping[str, int | float]) -> bytes:
+    """The argument segment; a tensor that the launch does not have, and what the runtime fills in, are null."""
+    segment = bytearray(made.segment)
+    for argument in made.kernargs:
+        kind, _, name = argument.value.partition(" ")
+        if kind == "tensor":
+            struct.pack_into("<Q", segment, argument.offset, addresses.get(name, 0))
+        elif kind == "scalar":
+            value = scalars[name]
+            struct.pack_into("<f" if isinstance(value, float) else "<i", segment, argument.offset, value)
+    return bytes(segment)
+
 
 Bits = npt.NDArray[np.int16]
 
@@ -76,7 +151,7 @@ def write(path: str, count: int, seed: int) -> int:
 
 def compare(path: str) -> int:
     """Runs the runs on the machine; 1 where rows differ beyond rounding or the machine saw a bad access."""
-    from backend.devices.gpu.simulate import simulate
+    from backend.experiments.silicon_agreement import simulate
 
     kept = np.load(path)
     differences: list[float] = []

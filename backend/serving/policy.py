@@ -2,7 +2,8 @@
 
 A policy answers one question: for this case, which flags and sizes does the backend hand to AITER? It is a function
 `(Case) -> Choice` that raises `CaseRefused` for what the backend does not take. Everything that follows from the
-batch alone (index tensors, padding rows) is built here, the same way for every policy.
+batch alone (index tensors, padding rows) is built here, the same way for every policy; what would take gigabytes or minutes to
+build is not modelled, which is known before anything of it is.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from backend.aiter.release import release
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.case import Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision, Refused
+from backend.errors import UnmodelledError
 from backend.serving.sparse import UNUSED, with_lists
-from backend.serving.work import require_feasible
 
 OWN_RULE_ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a Case that returns a Choice) or rule.toml"
 """How a rule is named that is not built in."""
@@ -275,3 +276,36 @@ def _last_page_lens(lens: np.ndarray, pages: np.ndarray, page: int, rule: LastPa
     if page == 1:
         return np.ones(len(lens), np.int32)
     return np.where(pages > 0, lens - (pages - 1) * page, min(1, page)).astype(np.int32)
+
+
+MOST_ENTRIES = 1 << 27
+"""Of the index tensors: 2.7 GB, and some ten seconds. A batch of 32 requests of MAX_KV_LEN tokens has as many."""
+
+MOST_ROWS = 1 << 22
+"""Query rows, padding included."""
+
+BYTES_AN_ENTRY, BYTES_A_ROW = 21, 400
+"""Resident at the most, measured on the device model."""
+
+
+def require_feasible(case: Case, page: int, padding_kv_len: int, sized_for: int) -> None:
+    """Raises UnmodelledError, with an estimate, for what would take gigabytes or minutes to run.
+
+    page: tokens of a page as the kernel sees it; lists of a sparse case count with the pages. padding_kv_len: tokens of a
+    padding row. sized_for: rows that buffers are sized for, or what else a rule chooses that grows them.
+    """
+    batch, longest = case.graph_batch or case.batch, max(max(case.kv_lens), padding_kv_len)
+    most_rows = batch * case.max_seqlen_q
+    if batch * -(-longest // page) + most_rows * case.topk <= MOST_ENTRIES and max(most_rows, sized_for) <= MOST_ROWS:
+        return  # it would do if all were as long as the longest
+    padding = batch - case.batch
+    rows = sum(case.rows()) + padding * case.max_seqlen_q
+    entries = sum(-(-length // page) for length in case.kv_lens) + padding * -(-padding_kv_len // page) + rows * case.topk
+    rows = max(rows, sized_for)
+    if entries <= MOST_ENTRIES and rows <= MOST_ROWS:
+        return
+    gigabytes = (entries * BYTES_AN_ENTRY + rows * BYTES_A_ROW) / 1e9
+    raise UnmodelledError(
+        f"too much work: {entries:,} pages of {page:,} tokens and {rows:,} rows would take about {gigabytes:,.1f} GB; up to "
+        f"{MOST_ENTRIES:,} pages and {MOST_ROWS:,} rows are run: give fewer or shorter requests, or larger pages"
+    )

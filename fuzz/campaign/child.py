@@ -23,7 +23,8 @@ from backend.child.process_end import EndKind
 from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
 from backend.devices.kinds import device_kind
-from backend.devices.whole_where_new import WholeWhereNew, open_searching
+from backend.devices.registry import open_searching
+from backend.devices.two_devices import WholeWhereNew
 from backend.errors import AiterfuzzError, RuleLostError
 from backend.findings import FindingKind
 from backend.host import BuiltIn, Host

@@ -183,8 +183,8 @@ def _write_folder(arguments: argparse.Namespace, finding: Path, anew: bool) -> P
     from fuzz.provenance import provenance
     from reprod.addressees import addressee
     from reprod.folder import BISECTION, CAUSE, folder_name, write_folder
+    from reprod.sweep import WholeKernels
     from reprod.verify import verified
-    from reprod.whole_kernels import WholeKernels
     from reprod.write import Notes, cause_of, finding_files
 
     outcome, path = _outcome(arguments, finding)

@@ -258,13 +258,12 @@ def tell(made: Report, arguments: argparse.Namespace) -> int:
     """Prints and writes what a gate came to; its exit code."""
     from fuzz.report import render
     from fuzz.report.page.html import report_page
-    from fuzz.report.sarif import sarif
 
     print_report(arguments, made, annotate=arguments.annotate)
     if arguments.out is not None:
         _write(arguments.out, "gate.json", render.json_text(made))
         _write(arguments.out, "gate.xml", render.junit(made))
-        _write(arguments.out, "gate.sarif", sarif(made))
+        _write(arguments.out, "gate.sarif", render.sarif(made))
         _write(arguments.out, "gate.html", report_page(made))
         _write(arguments.out, "summary.md", render.markdown(made))
     return made.verdict.exit_code

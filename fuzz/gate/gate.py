@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from backend.aiter.codefiles import open_source as open_code_source
 from backend.case import RELEASES
-from backend.devices.whole_where_new import open_searching
+from backend.devices.registry import open_searching
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.fate import Fate
 from backend.real.frameworks.fetch import open_source

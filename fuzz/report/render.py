@@ -1,19 +1,22 @@
-"""A Report as text for a terminal, Markdown for a CI job's page, annotations, JUnit XML and JSON; the HTML is in page/.
+"""A Report as text for a terminal, Markdown for a CI job's page, annotations, JUnit XML, JSON and SARIF; the HTML is in page/.
 
 Nothing here decides what is clean. Every text of a stranger is folded (reprod.text) on its way out.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import json
 import os
 import re
 from collections.abc import Iterator
 from enum import Enum, auto
+from typing import Any
 from xml.etree import ElementTree
 
 from backend.codec import to_plain
-from fuzz.report.report import Code, Report, Result, Room, Section
+from fuzz.report.report import Code, Report, Result, Room, Section, Test
 from fuzz.verdict import Conclusion
 from reprod.text import as_code, as_markdown, markdown_table, one_line, table
 
@@ -161,3 +164,52 @@ def _property(text: str) -> str:
 
 def _data(text: str) -> str:
     return one_line(text).replace("%", "%25")
+
+
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+LEVELS = {Result.FAILURE: "error", Result.SKIPPED: "note"}
+"""Of results: a fault that is blamed, one that nobody is blamed for. A test that passed is none."""
+
+
+def sarif(report: Report) -> str:
+    """The text of a .sarif file."""
+    shown = [test for test in report.tests if test.result in LEVELS]
+    rules = dict.fromkeys(test.name for test in shown)
+    notices = [{"level": "warning", "message": {"text": one_line(each)}} for each in report.verdict.open_questions]
+    run = {
+        "tool": {
+            "driver": {
+                "name": "aiterfuzz",
+                "version": importlib.metadata.version("aiterfuzz"),
+                "rules": [{"id": name, "shortDescription": {"text": name}} for name in rules],
+            }
+        },
+        "invocations": [
+            {
+                "executionSuccessful": report.verdict.conclusion is not Conclusion.OPEN,
+                "exitCode": report.verdict.exit_code,
+                "toolExecutionNotifications": notices,
+            }
+        ],
+        "results": [_result(test) for test in shown],
+        "properties": {"headline": one_line(report.headline), "notice": report.notice},
+    }
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _result(test: Test) -> dict[str, Any]:
+    """A fault; its fingerprint is of what it is and where it shows, not of the line, which moves."""
+    file, line = test.place
+    place = {"physicalLocation": {"artifactLocation": {"uri": file}, "region": {"startLine": line}}}
+    fingerprint = hashlib.sha256(f"{test.name}\n{test.classname}".encode()).hexdigest()
+    made = {
+        "ruleId": test.name,
+        "level": LEVELS[test.result],
+        "message": {"text": one_line(f"{test.classname}: {test.message}")},
+        "locations": [place] if file else [],
+        "partialFingerprints": {"fault/v1": fingerprint},
+    }
+    if test.result is Result.SKIPPED:
+        made["suppressions"] = [{"kind": "external", "justification": one_line(test.text)}]
+    return made

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from llvm_oracle import disassemble_one, without_zero_offset
 
-from backend.cdna.decode import decode, decode_one, memory_tables, scalar_tables, vector_tables
+from backend.cdna.decode import decode, decode_one, memory, scalar_tables, vector_tables
 from backend.cdna.decode.tables import Opcode
 from backend.cdna.decode.text import assembly_text
 from backend.cdna.decode.vector import vop3_opcode
@@ -188,7 +188,7 @@ def scaled(fields: Fields, number: int) -> Words:
 
 
 def local(fields: Fields, number: int) -> Words:
-    opcode = memory_tables.DS[number]
+    opcode = memory.DS[number]
     sources = sum(fields.register() << (8 * place) for place in range(len(opcode.sources)))
     destination = fields.register() << 24 if opcode.destinations else 0
     offset = fields.rarely(16, 0.6) if opcode.sources else 0
@@ -196,7 +196,7 @@ def local(fields: Fields, number: int) -> Words:
 
 
 def buffer(fields: Fields, number: int) -> Words:
-    if "n" in memory_tables.MUBUF[number].flags:
+    if "n" in memory.MUBUF[number].flags:
         return [0xE0000000 | number << 18 | fields.bits(2) << 14 | fields.bits(1) << 17, 0]
     modes = fields.bits(2)
     to_lds = fields.rarely(1)
@@ -215,7 +215,7 @@ def buffer(fields: Fields, number: int) -> Words:
 
 
 def flat(fields: Fields, number: int) -> Words:
-    opcode = memory_tables.FLAT[number]
+    opcode = memory.FLAT[number]
     segment = fields.random.choice((0, 1, 2, 2))
     sve = fields.bits(1) if segment == 1 else 0
     sc0 = fields.rarely(1)
@@ -240,9 +240,9 @@ CASES: list[Case] = [
     ("VOP3P", vector_tables.VOP3P, vop3p),
     ("MAI", vector_tables.MAI, mai),
     ("scaled MAI", SCALED, scaled),
-    ("DS", memory_tables.DS, local),
-    ("MUBUF", memory_tables.MUBUF, buffer),
-    ("FLAT", memory_tables.FLAT, flat),
+    ("DS", memory.DS, local),
+    ("MUBUF", memory.MUBUF, buffer),
+    ("FLAT", memory.FLAT, flat),
 ]
 EXTENSIONS = ("VOP1 SDWA", "VOP2 SDWA", "VOPC SDWA", "VOP1 DPP", "VOP2 DPP")
 """Forms that not every opcode of the table has."""

@@ -6,12 +6,11 @@ import pytest
 from code_object_files import triton_files, wheel_file, wheel_files
 from listing import listing
 
-from backend.cdna.bounds import UNKNOWN, Bounds
 from backend.cdna.code_object import load_code_object
 from backend.cdna.decode import decode
 from backend.cdna.effects import VGPR, address_operands, effects, operand_units
 from backend.cdna.flow import FlowGraph, defs, unit_name, units, uses
-from backend.cdna.gpr_index import effects_in_place
+from backend.cdna.gpr_index import UNKNOWN, Bounds, effects_in_place
 from backend.errors import UnmodelledError
 
 VECTOR = "exec_lo exec_hi mode gpr_index"

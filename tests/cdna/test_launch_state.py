@@ -16,8 +16,7 @@ from backend.cdna.effects import effects
 from backend.cdna.execute.layout import APERTURES
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Format, Instruction, Operand, OperandKind
-from backend.cdna.launch_state import with_hidden_arguments
-from backend.cdna.machine import Machine, MachineLaunch
+from backend.cdna.machine import Machine, MachineLaunch, with_hidden_arguments
 from backend.cdna.memory import AddressSpace
 from backend.cdna.program import IMAGE_BASE, compile_program
 from backend.cdna.result import AccessKind, Mode, RunResult, Schedule

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backend.aiter.arguments import PlanArguments
-from backend.aiter.planners.launched import launched_plan
+from backend.aiter.planners.result import launched_plan
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode, OutputType
 from backend.checks.coverage import check_coverage

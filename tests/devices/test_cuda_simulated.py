@@ -12,8 +12,7 @@ from backend.case import Arch, Case, DType, MetadataMode  # noqa: E402
 from backend.decision import Decision  # noqa: E402
 from backend.devices.cuda.compile import compiled_for  # noqa: E402
 from backend.devices.cuda.kernel_run import kernel_run_of  # noqa: E402
-from backend.devices.gpu.simulate import kernarg_bytes, simulate  # noqa: E402
-from backend.experiments.silicon_agreement import ALLOWED, difference  # noqa: E402
+from backend.experiments.silicon_agreement import ALLOWED, difference, kernarg_bytes, simulate  # noqa: E402  # noqa: E402
 from backend.host import BuiltIn  # noqa: E402
 from backend.serving.policy import decide  # noqa: E402
 from backend.serving.registry import policy  # noqa: E402

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backend.aiter.tensors import ElementType, TensorSpec
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
-from backend.cdna.bitmap import marked_runs
+from backend.cdna.record import marked_runs
 from backend.child.process_end import EndKind
 from backend.decision import Decision
 from backend.devices import outputs, unread_tokens

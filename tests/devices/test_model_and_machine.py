@@ -16,8 +16,8 @@ from backend.devices.agreement import incomparable
 from backend.devices.kinds import device_kind
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import RowRule, traits
-from backend.devices.model_and_machine import BothDevice, ModelOrMachine
 from backend.devices.registry import open_device
+from backend.devices.two_devices import BothDevice, ModelOrMachine
 from backend.errors import UnmodelledError
 from backend.fate import Fate
 from backend.findings import FindingKind, Party

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from backend.case import Case
-from backend.devices.registry import open_device
-from backend.devices.whole_where_new import WholeWhereNew, open_searching, ran_whole
+from backend.devices.registry import open_device, open_searching
+from backend.devices.two_devices import WholeWhereNew, ran_whole
 from backend.path import Path
 
 pytest.importorskip("torch")

@@ -14,7 +14,7 @@ from backend.aiter.codefiles import installed_wheel
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.result import Schedule
 from backend.devices.cdna import merged_output as merged
-from fuzz.accuracy import machine, measure
+from fuzz.accuracy import measure
 from fuzz.accuracy.choices import ServingChoice, choices, pairs
 from fuzz.accuracy.measure import Measured, on_machine, rounding_alone
 from fuzz.cli import main
@@ -67,12 +67,12 @@ def test_the_whole_error_is_that_of_kernel_and_rounding_together(fp8: Measured) 
 
 def test_a_kernel_that_reads_other_numbers_leaves_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement can fail: one request is given the other's tokens."""
-    pool = machine._pool
+    pool = measure._pool
 
-    def mixed(made: object, inputs: machine.UnroundedInputs) -> object:
-        return pool(made, machine.UnroundedInputs(inputs.q, (inputs.kv[0], inputs.kv[0][:9])))  # type: ignore[arg-type]
+    def mixed(made: object, inputs: measure.UnroundedInputs) -> object:
+        return pool(made, measure.UnroundedInputs(inputs.q, (inputs.kv[0], inputs.kv[0][:9])))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(machine, "_pool", mixed)
+    monkeypatch.setattr(measure, "_pool", mixed)
     found = on_machine(choice(SHAPE, MetadataMode.FAST, FP8, FP8), SHAPE, None, 0)
     assert found.kernel is not None
     assert found.kernel.outside == 16
@@ -81,7 +81,7 @@ def test_a_kernel_that_reads_other_numbers_leaves_its_budget(monkeypatch: pytest
 
 
 def test_rows_that_are_not_written_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = machine.outputs
+    outputs = measure.outputs
 
     def lost(made: object, space: object) -> merged.Outputs:
         left = outputs(made, space)  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def test_rows_that_are_not_written_are_told(monkeypatch: pytest.MonkeyPatch) -> 
         left.unwritten[0, 3] = True
         return left
 
-    monkeypatch.setattr(machine, "outputs", lost)
+    monkeypatch.setattr(measure, "outputs", lost)
     case = choice(SHAPE, MetadataMode.FAST, FP8, FP8)
     found = measure._on_machine(case, SHAPE, installed_wheel(), 0, Schedule.ROUND_ROBIN)
     assert found.kernel is not None
@@ -129,7 +129,7 @@ def test_folded_rows_come_back_where_they_were() -> None:
 @pytest.mark.parametrize("arch", list(Arch))
 def test_rounding_is_to_the_nearest(dtype: DType, arch: Arch) -> None:
     values = np.random.default_rng(0).standard_normal(1000)
-    rounded = machine.rounded(values, dtype, arch)
+    rounded = measure.rounded(values, dtype, arch)
     relative = np.abs(rounded - values) / np.abs(values)
     roundoff = 2.0**-4 if dtype is FP8 else 2.0**-8
     assert relative[np.abs(values) > 0.1].max() <= roundoff * 1.001

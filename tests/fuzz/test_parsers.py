@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from backend.case import Case
 from backend.codec import read_file, to_plain
 from backend.errors import AiterfuzzError, UsageError
-from backend.serving.head_table import read_head_table
-from backend.serving.registry import named_policy
+from backend.serving.registry import named_policy, read_head_table
 from fuzz.campaign.config import CampaignConfig, config_lines, read_config
 from fuzz.cli import main
 from reprod.corpus import load_entry

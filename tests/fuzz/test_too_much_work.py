@@ -9,7 +9,7 @@ import pytest
 
 from backend.case import MAX_KV_LEN, Case
 from backend.errors import UnmodelledError
-from backend.serving.work import MOST_ENTRIES, MOST_ROWS, require_feasible
+from backend.serving.policy import MOST_ENTRIES, MOST_ROWS, require_feasible
 from fuzz.cli import main
 
 HUGE = {

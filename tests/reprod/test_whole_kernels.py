@@ -7,7 +7,7 @@ import pytest
 from backend.case import Case
 from backend.errors import CannotRunError
 from backend.path import Path
-from reprod.whole_kernels import MAX_TOKENS, WholeKernels
+from reprod.sweep import MAX_TOKENS, WholeKernels
 
 CASE = Case(num_head=16, kv_lens=(MAX_TOKENS,), release="2026-08", backend="direct")
 

@@ -5,6 +5,7 @@ Source: get_mla_metadata_v1 in csrc/kernels/mla/metadata.cu and the host functio
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ from backend.aiter import planner_rules as rules
 from backend.aiter.arguments import BufferSizes, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.fold import FOLDED_HEADS
 from backend.aiter.planner_rules import FastRules, FirstFastRules, PlannerRules
-from backend.aiter.planners.arena import thread_arena
 from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.memory import ARRAY_NAMES, BUFFER_NAMES, plain_python
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
@@ -25,7 +25,61 @@ from backend.aiter.planners.v1_2 import ENDLESS, FastTask, plan_v1_2
 from backend.aiter.planners.v1_2_first import plan_v1_2_first
 from backend.aiter.planners.v1_2_parallel import plan_v1_2_parallel
 from backend.cxx.arithmetic import Marks
+from backend.cxx.memory import Spaces
 from backend.errors import UnmodelledError
+
+_WORDS_BEFORE = 4096
+_WORDS_AFTER = (8192, 1 << 19, 1 << 16, 1 << 17, 1 << 17)
+"""First windows, in the order of BUFFER_NAMES: a batch of 64 fits with room to spare (about 4 MiB in all)."""
+
+Kernel = Callable[..., int]
+
+
+class Arena(Spaces):
+    """The five buffers of a planner; see memory.py. Planners of one thread share them: allocated once, grown when a planner
+    writes farther than they reach."""
+
+    def __init__(self) -> None:
+        super().__init__([_WORDS_BEFORE] * len(_WORDS_AFTER), _WORDS_AFTER)
+
+    def plan(self, kernel: Kernel, arguments: tuple[Any, ...]) -> int:
+        """Let `kernel` clear the buffers and write, by (words, written, spans, strays, *arguments); returns what it returns.
+
+        Runs it again with more memory as long as it wrote or noted past what there is.
+        """
+        while True:
+            branches = kernel(self.words, self.written, self.spans, self.strays, *arguments)
+            if not self.grown():
+                return branches
+
+    def collect(self, allocated: BufferSizes) -> dict[str, PlannedBuffer]:
+        """Copy out what the last planner left."""
+        sizes = (
+            allocated.work_indptr,
+            allocated.work_info_set,
+            allocated.reduce_indptr,
+            allocated.reduce_final_map,
+            allocated.reduce_partial_map,
+        )
+        buffers = {}
+        for name, size, (origin, _, _, low, high) in zip(BUFFER_NAMES, sizes, self.spans.tolist(), strict=True):
+            if low > high:
+                low, high = 0, -1
+            begin, end = origin + low, origin + high + 1
+            buffers[name] = PlannedBuffer(name, size, low, self.words[begin:end].copy(), self.written[begin:end].copy())
+        return buffers
+
+
+_LOCAL = threading.local()
+
+
+def thread_arena() -> Arena:
+    """The calling thread's arena."""
+    arena: Arena | None = getattr(_LOCAL, "arena", None)
+    if arena is None:
+        arena = _LOCAL.arena = Arena()
+    return arena
+
 
 _PLANNED_HEADS = "only supports #heads in [16, 128], or (#head, uni_seqlen_qo) = (16*N, 1) where N is in [2, 8)"
 

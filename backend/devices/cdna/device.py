@@ -23,18 +23,17 @@ import numpy.typing as npt
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_code
 from backend.call import Call
 from backend.case import Arch, OutputType
-from backend.cdna.bitmap import marked_runs
 from backend.cdna.code_object import Kernel, load_code_object
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace, Region
-from backend.cdna.record import RecordOptions
+from backend.cdna.record import RecordOptions, marked_runs
 from backend.cdna.result import BadAccess, MachineEnd, Mode, RunResult, Schedule
 from backend.child.process_end import EndKind
-from backend.devices import coverage, outputs, second_stage, unread_tokens
+from backend.devices import outputs, second_stage, unread_tokens
 from backend.devices.cdna import address_space as spaces
 from backend.devices.cdna.address_origin import explainer
-from backend.devices.cdna.hazards import FULL_OVER_SLICE, hazards
-from backend.devices.cdna.violations import Explain, footprint, violations
+from backend.devices.cdna.violations import FULL_OVER_SLICE, Explain, footprint, hazards, violations
+from backend.devices.device import coverage_identifier, coverage_of
 from backend.devices.second_stage import SecondStageRun
 from backend.errors import CannotRunError, UnmodelledError
 from backend.observation import ByteRanges, DeviceEnd, Footprint, Numbers, Observation, Violation
@@ -122,7 +121,7 @@ class CdnaDevice:
             self.name,
             tuple(found),
             {**footprints, **merged.footprints},
-            coverage.of_call(call) | {coverage.identifier(launch.code_object, *edge) for edge in result.edges.tolist()},
+            coverage_of(call) | {coverage_identifier(launch.code_object, *edge) for edge in result.edges.tolist()},
             schedule=str(result.schedule),
             notes=(f"{result.executed} wave instructions of {executed}", SECOND_STAGE_NOTE, *row_notes, *hazardous),
             numbers=numbers,

@@ -1,4 +1,8 @@
-"""What the machine recorded of one launch, in the words of an Observation."""
+"""What the machine recorded of one launch, in the words of an Observation.
+
+Hazards are told apart from what is wrong with memory: they are the kernel author's, not the caller's. Everything is executed for
+them, LDS included, so that a launch takes ten times as long.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backend.call import Call
-from backend.cdna.memory import Region, distance
-from backend.cdna.result import AccessKind, AccessTotal, BadAccess, RunResult
+from backend.cdna.decode import decode
+from backend.cdna.hazards import wait_hazards
+from backend.cdna.machine import Machine, MachineLaunch
+from backend.cdna.memory import AddressSpace, Region, distance
+from backend.cdna.record import RecordOptions
+from backend.cdna.result import AccessKind, AccessTotal, BadAccess, Mode, RunResult
 from backend.observation import Footprint, Violation, ViolationKind
 
 _KINDS = {
@@ -96,3 +104,32 @@ def footprint(result: RunResult) -> Footprint:
     log = result.log
     reads = {name: ranges for name, ranges in log.touched_read.items() if len(ranges)}
     return Footprint(reads, {name: ranges for name, ranges in log.touched_write.items() if len(ranges)})
+
+
+FULL_OVER_SLICE = 16
+"""Instructions of a full run for one of the slice, at most: the smallest slice keeps 7 % of its kernel."""
+
+
+def hazards(machine: Machine, launch: MachineLaunch, space: AddressSpace, limit: int) -> tuple[str, ...]:
+    """What was found, a line each: LDS races of all workgroups, missing waits of the first workgroup's waves.
+
+    limit: wave instructions of a workgroup's slice after which the launch is taken for a hang.
+    """
+    record = RecordOptions(hazards=True)
+    result = machine.run(launch, space, Mode.FULL, record=record, max_instructions=FULL_OVER_SLICE * limit)
+    found = [
+        f"LDS race, {race.kind}: pc {race.producer_pc:#x} and pc {race.consumer_pc:#x} at LDS byte {race.address}, "
+        f"workgroup {race.workgroup}, {race.times} times, no barrier between"
+        for race in result.races
+    ]
+    instructions = decode(machine.kernel.text, machine.kernel.arch)
+    for wave in range(launch.waves):
+        traced = machine.trace(launch, space, 0, wave, Mode.FULL, max_instructions=FULL_OVER_SLICE * limit)
+        for each in wait_hazards(instructions, traced.trace.tolist()):
+            line = (
+                f"missing wait, {each.register} {each.kind.value}: load at pc {each.producer_pc:#x}, used at pc "
+                f"{each.consumer_pc:#x}; {each.counter}({each.threshold}) before it would do"
+            )
+            if line not in found:
+                found.append(line)
+    return tuple(found)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from backend.call import Call
 from backend.child.process_end import EndKind
-from backend.devices import coverage, outputs, second_stage
+from backend.devices import outputs, second_stage
 from backend.devices.accesses import Accesses, bounds, footprint_of, union
+from backend.devices.device import coverage_of
 from backend.devices.model import kernargs, non_persistent, pages, persistent
 from backend.devices.model.pages import Stretches
 from backend.devices.model.traits import KernelTraits, traits
@@ -57,7 +58,7 @@ class ModelDevice:
         if self._record:
             footprints[launch.code_object] = _footprint(call, known, seen)
         notes = () if known.blob_id else (f"{launch.code_object} was never measured: its accesses are taken from the contract",)
-        return Observation(call, self.name, tuple(violations), footprints, coverage.of_call(call), notes=notes, end=seen.end)
+        return Observation(call, self.name, tuple(violations), footprints, coverage_of(call), notes=notes, end=seen.end)
 
 
 _FEW_ITEMS, _MOST_POSITIONS = 1 << 14, 1 << 27

@@ -16,7 +16,7 @@ import numpy as np
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
-from backend.aiter.planners.launched import launched_plan
+from backend.aiter.planners.result import launched_plan
 from backend.aiter.sizing import sizing_of
 from backend.call import Call
 from backend.case import Case, MetadataMode

@@ -1,4 +1,7 @@
-"""The sections of a campaign's page in their order; what is drawn in them is made beside its subject."""
+"""The sections of a campaign's page in their order; what is drawn in them is made beside its subject.
+
+The confirmation stands here: what is signed off shape by shape, of exactly what, and what it leaves out.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,14 @@ from pathlib import Path
 
 from fuzz.campaign.config import config_lines
 from fuzz.campaign.summary import CampaignSummary, Loss, Member
-from fuzz.report.figures import duration, moment, percent, rate, severity
+from fuzz.report.figures import duration, moment, percent, rate, severity, span
 from fuzz.report.page.cards import card, copyable, index
-from fuzz.report.page.charts import bar, charts
-from fuzz.report.page.confirmation import confirmation
+from fuzz.report.page.charts import bar, charts, heat_map, legend
 from fuzz.report.page.detail import Detail
-from fuzz.report.page.heat import heat_map, legend
 from fuzz.report.page.html import PageSection, page
 from fuzz.report.page.markup import Child, Markup, element, join, table
 from fuzz.report.report import Report
-from fuzz.report.statement import Statement
+from fuzz.report.statement import ShapeStatement, ShapeVerdict, Statement, refusals
 from fuzz.verdict import Conclusion
 from reprod.case_line import case_line
 from reprod.folder import CASE
@@ -223,3 +224,64 @@ def _resources(amounts: Mapping[str, float]) -> str:
     return ", ".join(
         f"{name} {amount / 2**30:,.1f} GiB" if "memory" in name else f"{name} {amount:g}" for name, amount in amounts.items()
     )
+
+
+def confirmation(said: Statement) -> Markup:
+    return join(
+        element("p", said.notice, class_="notice"),
+        table(
+            ("shape", "verdict", "clean cases", "faulty", "drawn", "batch that ran", "longest KV that ran"),
+            [_statement_row(shape) for shape in said.shapes],
+            "What is confirmed, shape by shape",
+            "statement stack",
+        ),
+        _scope_table(said),
+        element("h3", "What was looked at"),
+        element(
+            "ul",
+            (
+                element(
+                    "li",
+                    element("strong", scope.device),
+                    f": {scope.witness.ran}. Reports ",
+                    "; ".join(scope.witness.sees),
+                    ".",
+                )
+                for scope in {scope.device: scope for scope in said.scopes}.values()
+            ),
+        ),
+        element("h3", "What this does not cover"),
+        element("ul", (element("li", limit) for limit in said.not_covered), class_="limits"),
+        _refusals(said.shapes),
+    )
+
+
+def _statement_row(shape: ShapeStatement) -> Sequence[Child]:
+    good = {ShapeVerdict.CONFIRMED: "good", ShapeVerdict.FAULTY: "bad"}.get(shape.verdict, "fair")
+    return (
+        shape.name,
+        element("span", shape.verdict.value, class_=f"badge {good}"),
+        shape.clean,
+        shape.faulty,
+        shape.cases,
+        span(shape.batch),
+        span(shape.kv_len),
+    )
+
+
+def _scope_table(said: Statement) -> Markup:
+    names = list(dict.fromkeys(name for scope in said.scopes for name in scope.drawn_from))
+    many = len(said.scopes) > 1
+    header = ("cases drawn from", *(f"campaign {scope.identity[:8]}" if many else "" for scope in said.scopes))
+    rows: list[Sequence[Child]] = [(name, *(scope.drawn_from.get(name, "–") for scope in said.scopes)) for name in names]
+    rows.append(("device", *(f"{scope.device}: {scope.witness.notice}" for scope in said.scopes)))
+    return table(header, rows, "Exactly what it covers", "scope-of")
+
+
+def _refusals(shapes: Sequence[ShapeStatement]) -> Markup | None:
+    reasons = refusals(shapes)
+    if not reasons:
+        return None
+    rows: list[Sequence[Child]] = [(text, *(counts.get(shape.num_head, 0) for shape in shapes)) for text, counts in reasons]
+    header = ("reason", *(shape.label or f"{shape.num_head} heads" for shape in shapes))
+    return join(element("h3", "Refused shapes"), table(header, rows, "Cases refused before any kernel, by reason", "reasons"))

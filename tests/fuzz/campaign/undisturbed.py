@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from backend.devices.whole_where_new import WholeWhereNew, open_searching
+from backend.devices.registry import open_searching
+from backend.devices.two_devices import WholeWhereNew
 from backend.path import Path
 from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, run_chunk

@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from fuzz.report.sarif import sarif
 
 from backend.case import Arch, Case, DType
 from backend.codec import from_plain
@@ -30,7 +31,6 @@ from fuzz.gate.known import Known
 from fuzz.gate.source_report import report
 from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown
 from fuzz.report.report import Report
-from fuzz.report.sarif import sarif
 from fuzz.verdict import Conclusion, Counts
 from reprod.reference import KnownReference
 

@@ -17,8 +17,8 @@ from made_summaries import HOSTILE, REFUSED, cell, clean, everything, faulty, fo
 from fuzz.campaign.summary import CampaignSummary
 from fuzz.report.campaign import campaign_report
 from fuzz.report.page.campaign_page import SECTIONS, campaign_page
+from fuzz.report.page.charts import SHADES, heat_map, shade_of
 from fuzz.report.page.detail import details
-from fuzz.report.page.heat import SHADES, heat_map, shade_of
 from fuzz.report.statement import statement
 
 SCRIPT = "import torch\nprint('<&> \"quoted\"')\n"
