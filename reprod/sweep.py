@@ -177,7 +177,8 @@ MAX_TOKENS = 512
 class WholeKernels(Path):
     """The path of one release's code objects, for what ends within seconds.
 
-    A finding of numbers shows where outputs are compared, which the model does not do; its neighbours run as the case itself did.
+    A finding of numbers shows where outputs are compared, which the model does not do; its neighbours run as the case itself
+    did.
 
     run raises CannotRunError for cases of another release, whose code objects are not at hand, and of more than MAX_TOKENS
     tokens.

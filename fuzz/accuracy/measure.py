@@ -1,8 +1,8 @@
 """Error of each choice of a shape against float64 attention, measured on one device; what is compared with what.
 
-Numbers come from machine code: a call's code object run in full on the simulated CDNA machine. Inputs are normal numbers rounded
-to the types of q and KV, the same ones for every choice of a shape. Stage 2 ships as no code object: its rule is followed in
-float32 (backend/devices/cdna/merged_output.py), and results say so.
+Numbers come from machine code: a call's code object run in full on the simulated CDNA machine. Inputs are normal numbers
+rounded to the types of q and KV, the same ones for every choice of a shape. Stage 2 ships as no code object: its rule is
+followed in float32 (backend/devices/cdna/merged_output.py), and results say so.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 A row is a word that a line must hold (which is looked for first, as most lines hold none), and a pattern whose groups are
 named after topics. The forms are those of ROCR, amdgpu's kernel driver, HIP's queue dump, the ROCm debug agent, rocgdb on a
-GPU core dump, AITER, sglang, vLLM, pip and docker. A setting is one row with every name under which it is met: a server's command
-line, its arguments as it prints them, a configuration, a test's own print. Values are taken as they stand; what they mean is
-evidence.py's.
+GPU core dump, AITER, sglang, vLLM, pip and docker. A setting is one row with every name under which it is met: a server's
+command line, its arguments as it prints them, a configuration, a test's own print. Values are taken as they stand; what they
+mean is evidence.py's.
 """
 
 from __future__ import annotations

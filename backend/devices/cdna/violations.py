@@ -1,7 +1,7 @@
 """What the machine recorded of one launch, in the words of an Observation.
 
-Hazards are told apart from what is wrong with memory: they are the kernel author's, not the caller's. Everything is executed for
-them, LDS included, so that a launch takes ten times as long.
+Hazards are told apart from what is wrong with memory: they are the kernel author's, not the caller's. Everything is executed
+for them, LDS included, so that a launch takes ten times as long.
 """
 
 from __future__ import annotations
