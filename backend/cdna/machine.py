@@ -44,6 +44,11 @@ DEFAULT_LIMIT = 2_000_000_000
 """Wave instructions of a workgroup after which it is taken for a hang."""
 
 _KERNARG, _KERNARG_POINTER, _PACKET = "kernarg", "kernarg pointer", "dispatch packet"
+_GETPC = "s_getpc_b64"
+_PACKET_FORMAT = struct.Struct("<HHHHHHIIIIIQQQQ")
+_KERNEL_DISPATCH = 2 | 1 << 8 | 1 << 9 | 1 << 11
+"""Header of the packet: its type, and barriers and fences as runtimes set them."""
+Grid = tuple[int, int, int]
 _IEEE_BIT, _DX10_CLAMP_BIT, _FP16_OVERFLOW_BIT = 9, 8, 23
 
 
@@ -343,13 +348,6 @@ def _stale(program: Program, original: int) -> UnmodelledError:
     )
 
 
-Grid = tuple[int, int, int]
-_GETPC = "s_getpc_b64"
-_PACKET = struct.Struct("<HHHHHHIIIIIQQQQ")
-_KERNEL_DISPATCH = 2 | 1 << 8 | 1 << 9 | 1 << 11
-"""Header of the packet: its type, and barriers and fences as runtimes set them."""
-
-
 def _hidden(argument: Argument, grid: Grid, block: Grid, dynamic_lds: int) -> int | None:
     """Value of a hidden argument, None for what stays as it was given."""
     kind = argument.kind.removeprefix("hidden_")
@@ -387,7 +385,7 @@ def dispatch_packet(kernel: Kernel, kernarg_address: int, grid: Grid, block: Gri
     items = [count * size for count, size in zip(grid, block, strict=True)]
     lds = kernel.lds_size + dynamic_lds
     private = kernel.private_segment_size
-    packet = _PACKET.pack(
+    packet = _PACKET_FORMAT.pack(
         _KERNEL_DISPATCH, 3, *block, 0, *items, private, lds, IMAGE_BASE + kernel.entry, kernarg_address, 0, 0
     )
     return np.frombuffer(packet, np.uint8).copy()
