@@ -11,7 +11,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from fuzz.report.sarif import sarif
 
 from backend.case import Arch, Case, DType
 from backend.codec import from_plain
@@ -29,7 +28,7 @@ from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
 from fuzz.gate.known import Known
 from fuzz.gate.source_report import report
-from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown
+from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown, sarif
 from fuzz.report.report import Report
 from fuzz.verdict import Conclusion, Counts
 from reprod.reference import KnownReference
