@@ -55,7 +55,8 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
         yield PlannedOtherwise("is_cp_round_robin", f"planned with is_cp_round_robin {given}, decoded {for_decode} g_kv_indptr")
     if planning.uni_seqlen_qo <= 0 or planning.topk >= 0:  # lists: each row is planned by itself
         return
-    rows = planning.qo_indptr[1:] - planning.qo_indptr[:-1]
+    held = decode.q_rows >= batch * planning.uni_seqlen_qo  # rows for the planned work of requests at the end that have none
+    rows = np.diff(_with_work(planning.qo_indptr, planning.kv_indptr)[0] if held else planning.qo_indptr)
     differ = rows != planning.uni_seqlen_qo
     if differ.any():
         at = int(np.argmax(differ))

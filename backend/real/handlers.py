@@ -101,10 +101,14 @@ class PlannerHandlers:
         if call.name in (DECODING, STAGE_1):
             check_logit_cap(call.arguments)
             self._check_scales(call)
-        if call.name == DECODING and call.arguments.get("return_lse"):
-            q = call.arguments["q"]
-            return None, torch.empty(q.shape[:2], dtype=torch.float32, device="cuda")
-        return None
+        return self._decoded(call) if call.name == DECODING else None
+
+    @staticmethod
+    def _decoded(call: OpCall) -> tuple[None, torch.Tensor | None]:
+        """Partial results, which nobody looks at, and the log-sum-exp of each row and head where it is asked for."""
+        if not call.arguments.get("return_lse"):
+            return None, None
+        return None, torch.empty(call.arguments["q"].shape[:2], dtype=torch.float32, device="cuda")
 
     def _check_scales(self, call: OpCall) -> None:
         """asm_mla.cu, mla_decode_stage1_asm_fwd: where q is fp8, both scales are handed to the kernel."""

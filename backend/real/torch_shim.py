@@ -221,6 +221,8 @@ class VirtualGpu(TorchFunctionMode):
             return done_by(func, *args, **kwargs)
         if name == "cuda" and args and isinstance(args[0], torch.Tensor):
             return self._on_gpu(args[0])
+        if name == "pin_memory":
+            return args[0]
         wanted, args, kwargs = self._rewrite(name, args, kwargs)
         result = self._reserved(name, wanted, args, kwargs) if name in EMPTIES else None
         if result is None:
@@ -422,7 +424,7 @@ def reserve(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 def _side(device: Any) -> str:
-    return "cuda" if torch.device(device).type == "cuda" else "cpu"
+    return "cuda" if type(device) is int or torch.device(device).type == "cuda" else "cpu"
 
 
 def _on_gpu(tensor: Any) -> bool:

@@ -66,6 +66,13 @@ def test_caller_contract(changes: dict[str, object], kind: FindingKind, told: st
     assert any(told in finding.message for finding in found), [finding.message for finding in found]
 
 
+@pytest.mark.parametrize(("last", "bad"), [(0, False), (1, False), (-1, True), (2, True)])
+def test_a_request_without_pages_has_no_last_one(last: int, bad: bool) -> None:
+    empty = CLEAN.replace(kv_lens=(5, 300, 0), max_seqlen_q=1, backend="direct", mode=MetadataMode.FAST)
+    found = kinds(made(empty, kv_last_page_lens=ints(1, 1, last)))
+    assert (FindingKind.BAD_LAST_PAGE_LEN in found) is bad
+
+
 @pytest.mark.parametrize(
     ("field", "value", "short"),
     [("batch", 2, "reduce_indptr"), ("max_seqlen_q", 1, "reduce_indptr"), ("num_head", 16, "work_info_set")],

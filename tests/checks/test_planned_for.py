@@ -80,6 +80,20 @@ def test_rows_without_tokens_at_the_end_need_no_plan() -> None:
     assert [each.subject for each in differences(shorter, with_tokens)] == ["qo_indptr", "kv_indptr"]
 
 
+def test_rows_of_padding_may_be_planned_where_q_has_them() -> None:
+    """uni_seqlen_qo gives each request as many rows; at the end of a graph's batch qo_indptr gives it none."""
+    decode = decided(BASE.replace(kv_lens=(*BASE.kv_lens, 0))).decode
+    decode = dataclasses.replace(decode, qo_indptr=indptr(1, 1, 1, 0))
+    planning = decided(BASE).planning
+    assert planning is not None
+    planning = dataclasses.replace(planning, uni_seqlen_qo=1, qo_indptr=decode.qo_indptr, kv_indptr=decode.kv_indptr)
+    assert not list(differences(planning, decode))
+    for without in ({"q_rows": 3}, {"qo_indptr": indptr(1, 0, 1, 1)}):
+        shorter = dataclasses.replace(decode, **without)
+        seen = differences(dataclasses.replace(planning, qo_indptr=shorter.qo_indptr), shorter)
+        assert [each.subject for each in seen] == ["uni_seqlen_qo"]
+
+
 @pytest.mark.parametrize("topk", [-1, 32])
 def test_lists_for_which_something_else_was_planned(topk: int) -> None:
     """All tokens of a request, as a dense layer's plan has them, or lists of another length."""

@@ -40,6 +40,12 @@ def test_what_is_made_on_the_cpu_stays_there(gpu: VirtualGpu) -> None:
     assert (made.tolist(), int(made[2]), made.sum().item()) == ([0, 1, 2], 2, 3)
 
 
+def test_a_number_is_a_device_of_the_gpu_and_pinned_memory_is_memory(gpu: VirtualGpu) -> None:
+    made = torch.ones(2)
+    assert made.to(torch.cuda.current_device(), non_blocking=True).is_cuda
+    assert made.pin_memory().tolist() == [1, 1]
+
+
 def test_a_copy_to_the_cpu_is_a_copy(gpu: VirtualGpu) -> None:
     made = torch.zeros(2, device="cuda")
     copies = made.cpu(), made.to("cpu"), made.to(device="cpu")

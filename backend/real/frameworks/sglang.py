@@ -21,9 +21,10 @@ from backend.case import NUM_CU, DType
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.aiter_ops import AiterSource, Handlers
 from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.framework_run import FrameworkRun
 from backend.real.frameworks.process import CapturedGraph, Process, call_by_name, first_method, process
 from backend.real.frameworks.record import Phase, Recording
-from backend.real.frameworks.recorder import NotCaptured, Recorder, Truth
+from backend.real.frameworks.recorder import NotCaptured, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.sglang_objects import (
     Batch,
@@ -33,7 +34,6 @@ from backend.real.frameworks.sglang_objects import (
     SglangState,
     model_runner,
 )
-from backend.real.handlers import AiterEndsProcess
 from backend.real.observe import DecodeSeen
 from backend.real.python.modules import Root
 from backend.real.python.poison import Declared
@@ -83,44 +83,29 @@ def _other_roots() -> list[Root]:
     return [Root(name, None) for name in ("sgl_kernel", "flashinfer", "vllm")]
 
 
-class SglangRun:
+class SglangRun(FrameworkRun):
     """One scenario in one process. What other files of sglang's do otherwise is a method of its own."""
 
     backend_class = "AiterAttnBackend"
     draft_class = "AiterMultiStepDraftBackend"
 
     def __init__(self, running: Process, scenario: Scenario, state: SglangState) -> None:
-        self.running = running
-        self.scenario = scenario
+        super().__init__(running, scenario)
         self.state = state
-        self.recorder = Recorder(running, scenario)
         self.modes = running.module.ForwardMode
         longest = max((max(step.kv_lens) + (self._config(step).draft_tokens or 0) for step in scenario.steps), default=1)
         self.context = longest + CONTEXT_SLACK
         self.pools = [RequestPool(config, self.context, state.dtype(config.kv_dtype)) for config in scenario.backends]
-        self.backends: list[Any] = []
         self.graphs: dict[tuple[int, StepKind], SglangGraphInputs] = {}
 
     def _config(self, step: Step) -> BackendConfig:
         return self.scenario.backends[step.backend]
 
-    def everything(self) -> Recording:
-        """Build, capture, step; a constructor that raises ends it as refused."""
-        for at in range(len(self.scenario.backends)):
-            try:
-                self.backends.append(self._build(at))
-            except CannotRunError:
-                raise
-            except (Exception, AiterEndsProcess) as error:
-                return self.recorder.refusal(len(self.backends), error)
-        self._capture_all()
-        for at, step in enumerate(self.scenario.steps):
-            phase = Phase.REPLAY if step.graph else Phase.EAGER
-            self.recorder.guarded(at, phase, step.backend, step.kind, self._step, at, step)
-        return self.recorder.recording()
+    def _turn_to(self, config: BackendConfig) -> None:
+        self.state.config = config
 
     def _build(self, at: int) -> Any:
-        config = self.state.config = self.scenario.backends[at]
+        config = self.scenario.backends[at]
         name = self.draft_class if config.is_draft else self.backend_class
         namespace = self.running.module._names
         if name not in namespace:
@@ -162,7 +147,6 @@ class SglangRun:
         return Batch(step.kind, step.kv_lens, kv_lens, query_lens, rows)
 
     def _step(self, at: int, step: Step) -> None:
-        self.state.config = self.scenario.backends[step.backend]
         batch = self._batch(step.backend, step)
         if step.graph:
             self._replay(at, step.backend, batch)

@@ -23,12 +23,12 @@ from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.aiter_ops import AiterSource, Handlers
 from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.framework_run import FrameworkRun
 from backend.real.frameworks.process import CapturedGraph, Process, call_by_name, first_method, process
 from backend.real.frameworks.record import Phase, Recording
-from backend.real.frameworks.recorder import NotCaptured, NotSelectedError, Recorder, Truth
+from backend.real.frameworks.recorder import NotCaptured, NotSelectedError, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.vllm_objects import QK_NOPE_HEAD_DIM, VllmState
-from backend.real.handlers import AiterEndsProcess
 from backend.real.observe import DecodeSeen, words_read
 from backend.real.python.modules import Root
 from backend.real.python.poison import Declared
@@ -134,7 +134,7 @@ class _Decompression:
         return torch.empty((rows.shape[0], self._width), dtype=torch.bfloat16, device="cuda"), None
 
 
-class VllmRun:
+class VllmRun(FrameworkRun):
     """One scenario in one process. What other files of vLLM's do otherwise is a method of its own."""
 
     builder_class = "AiterMLAMetadataBuilder"
@@ -143,23 +143,14 @@ class VllmRun:
     is_sparse = False
 
     def __init__(self, running: Process, scenario: Scenario, state: VllmState) -> None:
-        self.running = running
-        self.scenario = scenario
+        super().__init__(running, scenario)
         self.state = state
-        self.recorder = Recorder(running, scenario)
-        self.backends: list[BuiltBackend] = []
         self.graphs: dict[tuple[int, StepKind], VllmGraphInputs] = {}
 
-    def everything(self) -> Recording:
-        """Build, capture, step; a constructor that raises ends it as refused."""
-        for config in self.scenario.backends:
-            self.state.config = config
-            try:
-                self.backends.append(self._build(config))
-            except CannotRunError:
-                raise
-            except (Exception, AiterEndsProcess) as error:
-                return self.recorder.refusal(len(self.backends), error)
+    def _turn_to(self, config: BackendConfig) -> None:
+        self.state.config = config
+
+    def _capture_all(self) -> None:
         for which, config in enumerate(self.scenario.backends):
             kinds = dict.fromkeys(s.kind for s in self.scenario.steps if s.backend == which and s.graph)
             for kind in kinds:
@@ -167,13 +158,9 @@ class VllmRun:
                 self.graphs[which, kind] = self._inputs(which, config, kind)
                 for batch in sorted(set(config.graph_batches), reverse=True):
                     self.recorder.guarded(-1, Phase.CAPTURE, which, kind, self._capture, which, kind, batch)
-        for at, step in enumerate(self.scenario.steps):
-            self.state.config = self.scenario.backends[step.backend]
-            phase = Phase.REPLAY if step.graph else Phase.EAGER
-            self.recorder.guarded(at, phase, step.backend, step.kind, self._step, at, step)
-        return self.recorder.recording()
 
-    def _build(self, config: BackendConfig) -> BuiltBackend:
+    def _build(self, at: int) -> BuiltBackend:
+        config = self.scenario.backends[at]
         names = self.running.module._names
         self._select(names.get(self.backend_class), config)
         for needed in (self.builder_class, self.impl_class):

@@ -30,7 +30,7 @@ class ExecutedLines:
 
     def __init__(self, target: ModuleSource) -> None:
         path = target.name.replace(".", "/")
-        wanted = [f"**/{path}.py"]
+        wanted = [f"**/{path}.py", f"**/*:{path}.py"]  # the latter: at the root of a git revision
         self._coverage = coverage.Coverage(data_file=None, config_file=False, include=wanted, messages=False)
         self._coverage.set_option("run:disable_warnings", ["no-data-collected", "module-not-measured"])
 
