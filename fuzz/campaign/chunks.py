@@ -134,7 +134,7 @@ class _Tally:
         cell.cases += 1
         if outcome.unknown:
             return
-        if outcome.observation is not None:
+        if outcome.observation is not None and label.fate is not Fate.REFUSED:
             cell.ran += 1
             cell.kernels[outcome.observation.call.launched.code_object] += 1
             cell.ran_as[CallShape.of(case).text] += 1
@@ -142,6 +142,8 @@ class _Tally:
         if label.fate in (Fate.FAULTY, Fate.DIED):
             cell.faulty += 1
             cell.signatures[label.text] += 1
+            if outcome.observation is None and label.fate is Fate.FAULTY:
+                cell.stopped_as[CallShape.of(case).text] += 1
             if label.text not in self._shown:
                 cause = outcome.cause
                 assert cause is not None

@@ -217,6 +217,7 @@ def _cells(db: sqlite3.Connection, weather: Container[str]) -> Iterator[Coverage
             once,
             dict(counts.ran_as),
             dict(counts.refused_as),
+            dict(counts.stopped_as),
         )
 
 

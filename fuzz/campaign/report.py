@@ -124,8 +124,10 @@ CellKey = tuple[int, int, int]
 class CellCounts:
     """Figures of one field of the map, to be added up.
 
-    ran: cases that reached a kernel; ran_as: how many of them as each CallShape. refused: by reason; refused_as: the same by
-    `refused_as`, with the shape and who refuses. signatures: with counts. facts: those that ran by fact (fuzz.asked).
+    ran: cases that reached a kernel and were not refused behind it; ran_as: how many of them as each CallShape. refused: by
+    reason; refused_as: the same by `refused_as`, with the shape and who refuses. signatures: with counts. facts: those that ran
+    by fact (fuzz.asked). stopped_as: faulty cases that reached no kernel, as each CallShape: a planner left its buffers, and
+    the launcher refused.
     """
 
     cases: int = 0
@@ -137,6 +139,7 @@ class CellCounts:
     ran_as: Counter[str] = field(default_factory=Counter)
     refused_as: Counter[str] = field(default_factory=Counter)
     facts: Counter[str] = field(default_factory=Counter)
+    stopped_as: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: CellCounts) -> None:
         """Adds the figures of another field of the same key."""
@@ -149,18 +152,22 @@ class CellCounts:
         self.ran_as.update(other.ran_as)
         self.refused_as.update(other.refused_as)
         self.facts.update(other.facts)
+        self.stopped_as.update(other.stopped_as)
 
     def to_row(self) -> list[Any]:
         """Gives the fields as JSON values, in their order."""
-        counters = (self.kernels, self.refused, self.signatures, self.ran_as, self.refused_as, self.facts)
+        counters = (
+            *(self.kernels, self.refused, self.signatures),
+            *(self.ran_as, self.refused_as, self.facts, self.stopped_as),
+        )
         return [self.cases, self.ran, self.faulty, *(dict(counter) for counter in counters)]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> CellCounts:
         """The figures of a row that `to_row` made; raises ValueError or TypeError for any other."""
         cases, ran, faulty, *counters = row
-        kernels, refused, signatures, ran_as, refused_as, facts = (Counter(dict(counter)) for counter in counters)
-        return cls(cases, ran, faulty, kernels, refused, signatures, ran_as, refused_as, facts)
+        kernels, refused, signatures, ran_as, refused_as, facts, stopped_as = (Counter(dict(counter)) for counter in counters)
+        return cls(cases, ran, faulty, kernels, refused, signatures, ran_as, refused_as, facts, stopped_as)
 
 
 def bucket(value: int) -> int:

@@ -48,7 +48,7 @@ LOCK_NAME = ".lock"
 FINDINGS = "findings"
 """Folder of the findings' folders, beside the file."""
 
-VERSION = 5
+VERSION = 6
 """Of the tables and of what guidance keeps in them; a store of another version is refused."""
 
 COMMIT_SECONDS = 1.0

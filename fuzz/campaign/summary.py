@@ -59,10 +59,11 @@ class Sample:
 class CoverageCell:
     """One field of the coverage map.
 
-    batch: requests of the case as it was drawn. kv_len: KV tokens of its longest request. cases: all of them; ran: those that
-    reached a kernel; faulty: those that showed a fault, died ones included. kernels: code objects launched, with cases.
+    batch: requests of the case as it was drawn. kv_len: KV tokens of its longest request. cases: all of them; ran: those
+    that reached a kernel and were not refused behind it; faulty: those that showed a fault, died ones included. kernels: code
+    objects launched, with cases.
     refused: reasons. signatures: of the findings met here. not_reproduced: cases whose death did not come again; they are not
-    among the faulty ones. ran_as, refused_as: cases by shape, as in CellCounts.
+    among the faulty ones. ran_as, refused_as, stopped_as: cases by shape, as in CellCounts.
     """
 
     num_head: int
@@ -77,6 +78,7 @@ class CoverageCell:
     not_reproduced: int = 0
     ran_as: Mapping[str, int] = field(default_factory=dict)
     refused_as: Mapping[str, int] = field(default_factory=dict)
+    stopped_as: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,11 +271,11 @@ def tell(made: Report, arguments: argparse.Namespace) -> int:
 
 def _is_policy(source: str) -> bool:
     """Whether the source is a rule: a registered backend, module:name, a .toml table, or a .py file that is no backend's."""
-    from backend.real.frameworks.fetch import named_file
+    from backend.real.frameworks.fetch import lies_alone, named_file
     from backend.serving.backends import BACKENDS
     from backend.serving.frameworks import TARGETS
 
-    if named_file(source)[1]:
+    if named_file(source)[1] or lies_alone(source):
         return False
     path = source.partition(":")[0]
     if source in BACKENDS or path.endswith(".toml"):

@@ -85,7 +85,7 @@ def _sections(summary: CampaignSummary, said: Statement, at: str) -> Iterator[Se
 def _served(summary: CampaignSummary) -> Iterator[Section]:
     """The table of heads by types by query rows."""
     table = served(summary)
-    columns = sorted({rows for row in table for rows in (*row.ran, *row.refused)})
+    columns = sorted({rows for row in table for rows in (*row.ran, *row.refused, *row.stopped)})
     header = ("cases that ran", "GPU", "q", "KV", "AITER", *(f"{rows} row{'' if rows == 1 else 's'}" for rows in columns))
     rows = tuple(
         (

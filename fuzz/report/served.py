@@ -18,7 +18,7 @@ Key = tuple[int, str, str, str, str]
 class ServedRow:
     """Cases of one number of heads and one combination of types, by query rows a request; its first fields are those of Key.
 
-    ran: that reached a kernel; refused: that AITER or the backend refused.
+    ran: that reached a kernel; refused: that AITER or the backend refused; stopped: faulty, and reached no kernel.
     """
 
     heads: int
@@ -28,13 +28,14 @@ class ServedRow:
     kv_dtype: str
     ran: Mapping[int, int]
     refused: Mapping[int, int]
+    stopped: Mapping[int, int]
 
     def cell(self, rows: int) -> str:
-        """`1,234`, `refused`, `1,234 and 5 refused`, or nothing where no case was drawn."""
-        ran, refused = self.ran.get(rows, 0), self.refused.get(rows, 0)
-        if ran and refused:
-            return f"{ran:,} and {refused:,} refused"
-        return f"{ran:,}" if ran else "refused" if refused else ""
+        """`1,234`, `refused`, `1,234 and 5 refused`, `faulty`, or nothing where no case was drawn."""
+        ran, refused, stopped = (counts.get(rows, 0) for counts in (self.ran, self.refused, self.stopped))
+        parts = [(ran, ""), (refused, "refused"), (stopped, "faulty before any kernel")]
+        said = [f"{count:,} {what}".rstrip() for count, what in parts if count]
+        return "refused" if refused and len(said) == 1 else " and ".join(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,17 @@ def served(summary: CampaignSummary) -> tuple[ServedRow, ...]:
     """A row for each number of heads and combination of types of which a case was drawn, most heads first."""
     ran: dict[Key, Counter[int]] = {}
     refused: dict[Key, Counter[int]] = {}
+    stopped: dict[Key, Counter[int]] = {}
     for cell in summary.cells:
         for name, count in cell.ran_as.items():
             _count(ran, cell.num_head, CallShape.read(name), count)
         for name, count in cell.refused_as.items():
             _count(refused, cell.num_head, read_refused_as(name)[0], count)
-    keys = sorted(ran.keys() | refused.keys(), key=lambda key: (-key[0], key[1:]))
-    return tuple(ServedRow(*key, dict(ran.get(key, {})), dict(refused.get(key, {}))) for key in keys)
+        for name, count in cell.stopped_as.items():
+            _count(stopped, cell.num_head, CallShape.read(name), count)
+    fates = (ran, refused, stopped)
+    keys = sorted({key for counts in fates for key in counts}, key=lambda key: (-key[0], key[1:]))
+    return tuple(ServedRow(*key, *(dict(counts.get(key, {})) for counts in fates)) for key in keys)
 
 
 def refusals_by_shape(summary: CampaignSummary) -> tuple[RefusedShapes, ...]:

@@ -250,6 +250,8 @@ def test_the_summary_adds_up(tmp_path: Path, done: dict[int, ChunkReport]) -> No
     assert summary.samples[-1].features == summary.features == len({f for r in done.values() for f in r.reached.ids.tolist()})
     assert all(str(finding.reliability) == "3 of 3" and finding.folder == "findings/bug-x" for finding in summary.findings)
     assert sum(cell.ran for cell in summary.cells) == sum(summary.kernels.values())
+    by_shape = [(*cell.ran_as.values(), *cell.refused_as.values(), *cell.stopped_as.values()) for cell in summary.cells]
+    assert sum(map(sum, by_shape)) == counts.clean + counts.faulty + counts.refused, "each case is counted once"
 
 
 def test_a_lost_worker_is_replaced_and_its_chunks_go_to_others(tmp_path: Path, done: dict[int, ChunkReport]) -> None:

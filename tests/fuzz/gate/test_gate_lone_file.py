@@ -29,6 +29,12 @@ def test_a_copy_is_told_from_a_rule_and_from_a_file_in_its_package(copied: Path)
     assert [lies_alone(str(file)) for file in (copied, rule, package)] == [True, False, False]
 
 
+def test_a_copy_without_a_base_is_no_rule_and_says_what_it_lacks(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--table"]):
+        assert main(["gate", str(copied), *more]) == 2
+        assert "give a changed file a --base" in capsys.readouterr().err
+
+
 def test_the_base_lends_what_is_around_it(copied: Path) -> None:
     copied.write_text(copied.read_text() + "# edited\n")
     opened = open_source(f"{copied}{LENT}{BASE}")

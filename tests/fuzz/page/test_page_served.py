@@ -50,6 +50,14 @@ def test_a_refusal_is_of_a_shape() -> None:
     assert (new.cell(4), new.cell(5)) == ("30", "refused")
 
 
+def test_a_shape_that_goes_wrong_before_any_kernel_was_drawn_and_is_counted_once() -> None:
+    """A planner leaves its buffers, and then AITER refuses: faulty, neither among what ran nor among what was refused."""
+    shape = "2026-06 gfx950 fp8 fp8"
+    counts = {"ran_as": {f"{shape} 4": 30}, "refused_as": {}, "stopped_as": {f"{shape} 4": 2, f"{shape} 6": 1_000}}
+    (row,) = served(replace(clean(), cells=(replace(cell(64, 1, 16, 1_032, 30), **counts),)))
+    assert [row.cell(rows) for rows in (4, 5, 6)] == ["30 and 2 faulty before any kernel", "", "1,000 faulty before any kernel"]
+
+
 def test_a_run_tells_what_ran_what_is_refused_and_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--shapes", "tp2", "--archs", "gfx950", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--cases", "150"]
     assert main(["run", *flags, "--out", str(tmp_path)]) == 0
