@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from backend.errors import UsageError
 from fuzz.commands.arguments import WHAT_IT_IS, add_aiter, number
 from fuzz.commands.flags import add_case_flags, given_case_fields
+from fuzz.commands.printing import add_json
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
     from backend.case import Case
     from backend.devices.device import Device
+    from backend.outcome import Outcome
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,12 +42,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--device", default="model", metavar="D", help="model (default); see aiterfuzz version")
     command.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="on N GPUs at once (rocm, cuda)")
     add_aiter(command)
+    add_json(command)
     command.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the explanation; 1 where the case shows a fault, 3 where it did not run."""
     from backend.aiter.codefiles import open_source
+    from backend.codec import dumps
     from backend.devices.kinds import notice
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
@@ -58,17 +62,33 @@ def run(arguments: argparse.Namespace) -> int:
     path = CasePath(host_of(source), _device(arguments, source))
     with announced():
         outcome = path.run(case)
-    for line in explain(outcome, arguments.items):
-        print(line)
-    if source is not None and outcome.decision is not None:
-        print(f"rests on {path.host.label}: " + bases_line(path.host.bases(outcome.decision)))
-    print(notice(path.device.name))
+    if arguments.json:
+        print(dumps(_plain(outcome, notice(path.device.name))))
+    else:
+        for line in explain(outcome, arguments.items):
+            print(line)
+        if source is not None and outcome.decision is not None:
+            print(f"rests on {path.host.label}: " + bases_line(path.host.bases(outcome.decision)))
+        print(notice(path.device.name))
     if outcome.faulty:
         return 1
     if outcome.observation is not None:
         return 0
     print(f"aiterfuzz: did not run: {one_line(str(outcome.reason))}", file=sys.stderr)
     return 3
+
+
+def _plain(outcome: Outcome, notice: str) -> dict[str, object]:
+    """What became of the case, as JSON has it; cause: signature of the finding that explains the others, null for none."""
+    cause = outcome.cause if outcome.faulty else None
+    return {
+        "case": outcome.case,
+        "fate": outcome.fate,
+        "reason": outcome.reason,
+        "cause": cause.signature if cause is not None else None,
+        "findings": outcome.findings,
+        "notice": notice,
+    }
 
 
 def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:

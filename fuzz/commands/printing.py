@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,33 @@ def print_report(arguments: argparse.Namespace, report: Report, after: Sequence[
         return
     amount = render.Amount.QUIET if arguments.quiet else render.Amount.ALL if arguments.verbose else render.Amount.USUAL
     print("\n".join((*render.printed(report, annotate, amount), *(() if arguments.quiet else after))))
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """`--json` of a command that prints no Report."""
+    command.add_argument("--json", action="store_true", help="print what it comes to as JSON and nothing else")
+
+
+class Rows:
+    """What a command without a Report says: a line at a time as it comes, or one JSON array at the end."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._rows: list[Mapping[str, object]] = []
+
+    def add(self, line: str, row: Mapping[str, object]) -> None:
+        """Prints the line, or keeps the row, whose values are JSON's."""
+        if self._as_json:
+            self._rows.append(row)
+        else:
+            print(line, flush=True)
+
+    def end(self, line: str = "") -> None:
+        """Prints a last line, or the rows."""
+        if self._as_json:
+            print(json.dumps(self._rows, indent=2))
+        elif line:
+            print(line)
 
 
 def concluded(verdict: Verdict) -> int:

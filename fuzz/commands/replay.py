@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.printing import concluded
+from fuzz.commands.printing import Rows, add_json, concluded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="write that matrix, and the one of what frameworks ship, as a document",
     )
+    add_json(command)
     command.set_defaults(command=run)
 
 
@@ -63,9 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
     from reprod.folder import prepare_file
     from reprod.matrix import Column
 
+    told = Rows(arguments.json)
+    if arguments.json and (arguments.matrix or arguments.markdown is not None):
+        raise UsageError("replay: a matrix has no JSON; leave out --json, or --matrix and --markdown")
     findings = [path for path in arguments.corpus if is_finding(path)]
     if findings:
-        return _findings(findings, arguments)
+        return _findings(findings, arguments, told)
     prepare_file("--markdown", arguments.markdown)
     entries = [entry for path in arguments.corpus or [shipped_corpus()] for entry in load_corpus(path)]
     checkout, revision = (None, "") if arguments.aiter is None else path_and_revision(arguments.aiter)
@@ -74,15 +78,15 @@ def run(arguments: argparse.Namespace) -> int:
     paths = OpenPaths(checkout)
     with announced():
         if revision:
-            return _at_revision(entries, paths, Column(revision, revision))
+            return _at_revision(entries, paths, Column(revision, revision), told)
         if arguments.matrix or arguments.markdown is not None:
             found, missing = _matrix(entries, paths, arguments.markdown)
         else:
-            found, missing = _replayed(entries, paths), []
+            found, missing = _replayed(entries, paths, told), []
     return concluded(_verdict(found, missing))
 
 
-def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
+def _findings(paths: Sequence[Path], arguments: argparse.Namespace, told: Rows) -> int:
     """The case of each finding; 1 where one shows a fault, 3 where none does and one did not run."""
     from backend.aiter.codefiles import open_source
     from backend.path import Path as CasePath
@@ -106,14 +110,17 @@ def _findings(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
                 missing.append(f"{each}: {outcome.reason}")
             cause = outcome.cause
             said = "silent" if cause is None and outcome.observation is not None else str(outcome.reason)
-            print(
-                f"{f'found  {cause.signature}' if cause is not None else said}  {case_line(outcome.case)}  {each}", flush=True
+            signature = cause.signature if cause is not None else None
+            told.add(
+                f"{f'found  {signature}' if cause is not None else said}  {case_line(outcome.case)}  {each}",
+                {"finding": str(each), "fate": outcome.fate.value, "reason": outcome.reason, "signature": signature},
             )
+    told.end()
     counts = Counts.of(fates)
     return concluded(Verdict(counts, counts.faulty + counts.died, tuple(missing)))
 
 
-def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Column) -> int:
+def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Column, told: Rows) -> int:
     """Each entry at one revision; 1 where a fault is found, 3 where none is and something could not run."""
     from backend.aiter.codefiles import open_source
     from fuzz.verdict import Counts, Verdict
@@ -124,9 +131,10 @@ def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Colum
     for entry in entries:
         (row,) = matrix([entry], paths, (column,), replays=False)
         found.append(row.cells[0])
-        print(f"{entry.id:5} {row.cells[0].value:15} {entry.title}", flush=True)
+        cell = row.cells[0].value
+        told.add(f"{entry.id:5} {cell:15} {entry.title}", {"entry": entry.id, "title": entry.title, "status": cell})
     counted = ", ".join(f"{found.count(cell)} {cell.value}" for cell in MatrixCell if cell in found)
-    print(f"at {paths.checkout}@{column.revision}: {counted}")
+    told.end(f"at {paths.checkout}@{column.revision}: {counted}")
     faulty = found.count(MatrixCell.FOUND) + found.count(MatrixCell.OTHER)
     silent = found.count(MatrixCell.SILENT) + found.count(MatrixCell.FIXED)
     unknown = [each for each in found if each in (MatrixCell.CANNOT_RUN, MatrixCell.PLANTED)]
@@ -134,16 +142,19 @@ def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Colum
     return concluded(Verdict(counts, faulty, (f"{len(unknown)} entries do not run at {column.name}",) if unknown else ()))
 
 
-def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths) -> list[ReplayStatus]:
+def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths, told: Rows) -> list[ReplayStatus]:
     from reprod.corpus import ReplayStatus, replay_all
 
     found: list[ReplayStatus] = []
     for verdict in replay_all(entries, paths):
         found.append(verdict.status)
         reason = f"  ({verdict.reason})" if verdict.reason else ""
-        print(f"{verdict.entry:5} {verdict.status.value:10} {verdict.title}{reason}", flush=True)
+        told.add(
+            f"{verdict.entry:5} {verdict.status.value:10} {verdict.title}{reason}",
+            {"entry": verdict.entry, "title": verdict.title, "status": verdict.status.value, "reason": verdict.reason},
+        )
     counted = ", ".join(f"{found.count(status)} {status.value}" for status in ReplayStatus if status in found)
-    print(counted if {ReplayStatus.CHANGED, ReplayStatus.CANNOT_RUN} & {*found} else f"{counted}: all as recorded")
+    told.end(counted if {ReplayStatus.CHANGED, ReplayStatus.CANNOT_RUN} & {*found} else f"{counted}: all as recorded")
     return found
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
+
+from fuzz.commands.printing import add_json
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
     command = commands.add_parser("version", help="versions, releases of AITER and where code objects are")
+    add_json(command)
     command.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints version, devices and releases."""
-    del arguments
     from backend.aiter.codefiles import installed_wheel
     from backend.aiter.release import release
     from backend.case import RELEASES
@@ -39,6 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         "backends": ", ".join(BACKENDS),
         "devices": ", ".join(DEVICES),
     }
+    if arguments.json:
+        print(json.dumps(lines, indent=2))
+        return 0
     for what, value in lines.items():
         print(f"{what:13} {value}")
     return 0

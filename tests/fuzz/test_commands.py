@@ -221,6 +221,28 @@ def test_replay_says_found_silent_and_changed(tmp_path: Path, capsys: pytest.Cap
     assert "changed" in capsys.readouterr().out
 
 
+def test_explain_and_replay_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    finding = Path(__file__).parents[2] / "examples" / "finding"
+
+    def told(*arguments: str) -> Any:
+        return main([*arguments, "--json"]), json.loads(capsys.readouterr().out)
+
+    cause = "head-width/planner v1_0/planner folds finer, gfx950 fp8/fp8"
+    code, shown = told("explain", str(finding))
+    assert (code, shown["fate"], shown["cause"]) == (1, "faulty", cause)
+    assert from_plain(Case, shown["case"]) == read_file(Case, finding / "case.json")
+    assert "head-width" in {found["kind"] for found in shown["findings"]}
+    code, shown = told("explain", "--heads", "64", "--kv-lens", "9", "--qlen", "6")
+    assert (code, shown["fate"], shown["cause"]) == (3, "refused", None)
+    assert "qSeqLen" in shown["reason"]
+    code, rows = told("replay", str(finding))
+    assert (code, [(row["fate"], row["signature"]) for row in rows]) == (1, [("faulty", cause)])
+    code, rows = told("replay", "F1")
+    assert (code, [(row["entry"], row["status"]) for row in rows]) == (0, [("F1", "found")])
+    assert main(["replay", "F1", "--matrix", "--json"]) == 2
+    assert "leave out --json" in capsys.readouterr().err
+
+
 def test_a_known_fault_is_named_by_its_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +262,8 @@ def test_a_known_fault_is_named_by_its_id(
 def test_version_names_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     printed = capsys.readouterr().out
+    assert main(["version", "--json"]) == 0
+    assert all(f"{what} " in printed and value in printed for what, value in json.loads(capsys.readouterr().out).items())
     for part in ("2988812e134a", "sglang-before-27188", "model", "numba"):
         assert part in printed
 
