@@ -64,6 +64,12 @@ class Planes:
             if (end > begin).any()
         ]
 
+    def written(self, tensor: str) -> ByteRanges:
+        """Bytes of a tensor that are written, sorted, disjoint and not touching."""
+        of = [plane for plane, (name, is_write, _) in enumerate(self.tensors) if name == tensor and is_write]
+        begin, end = self.begin[of].ravel(), self.end[of].ravel()
+        return merge(begin[end > begin], end[end > begin])
+
     def inside(self, tensors: Mapping[str, TensorSpec]) -> bool:
         """Whether nothing leaves its tensor."""
         sizes = np.array([tensors[name].nbytes if name in tensors else 0 for name, _, _ in self.tensors], np.int64)
@@ -164,38 +170,40 @@ def union(accesses: Sequence[Accesses]) -> ByteRanges:
     return merge(begin[end > begin], end[end > begin])
 
 
+@numba.njit(cache=True, nogil=True)
 def merge(begin: Int64Array, end: Int64Array) -> ByteRanges:
     """Sorted union of the ranges [begin, end)."""
-    if not len(begin):
-        return np.zeros((0, 2), np.int64)
+    found = np.empty((len(begin), 2), np.int64)
     if (begin[1:] < begin[:-1]).any():
-        order = np.argsort(begin, kind="stable")
+        order = np.argsort(begin, kind="mergesort")
         begin, end = begin[order], end[order]
-    reach = np.maximum.accumulate(end)
-    starts = np.flatnonzero(np.concatenate(([True], begin[1:] > reach[:-1])))
-    stops = np.concatenate((starts[1:] - 1, [len(begin) - 1]))
-    return np.stack((begin[starts], reach[stops]), axis=1)
+    count = 0
+    for i in range(len(begin)):
+        if count and begin[i] <= found[count - 1, 1]:
+            found[count - 1, 1] = max(found[count - 1, 1], end[i])
+        else:
+            found[count, 0], found[count, 1] = begin[i], end[i]
+            count += 1
+    return found[:count]
 
 
+@numba.njit(cache=True, nogil=True)
 def subtract(left: ByteRanges, right: ByteRanges) -> ByteRanges:
-    """The bytes of `left` that are not in `right`; both sorted and disjoint."""
-    if not len(left):
-        return NOTHING
-    edges = np.unique(np.concatenate((left.ravel(), right.ravel())))
-    begin, end = edges[:-1], edges[1:]
-    kept = _covers(left, begin) & ~_covers(right, begin)
-    pieces = np.stack((begin[kept], end[kept]), axis=1)
-    if not len(pieces):
-        return NOTHING
-    starts = np.flatnonzero(np.concatenate(([True], pieces[1:, 0] > pieces[:-1, 1])))
-    stops = np.concatenate((starts[1:] - 1, [len(pieces) - 1]))
-    return np.stack((pieces[starts, 0], pieces[stops, 1]), axis=1)
-
-
-def _covers(ranges: ByteRanges, at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether each byte lies in one of the ranges."""
-    if not len(ranges):
-        return np.zeros(len(at), np.bool_)
-    place = np.searchsorted(ranges[:, 0], at, side="right") - 1
-    covered: npt.NDArray[np.bool_] = (place >= 0) & (at < ranges[np.maximum(place, 0), 1])
-    return covered
+    """The bytes of `left` that are not in `right`; both sorted, disjoint and not touching, as what is returned."""
+    rest = np.empty((len(left) + len(right), 2), np.int64)
+    count = first = 0
+    for i in range(len(left)):
+        at, end = left[i, 0], left[i, 1]
+        while first < len(right) and right[first, 1] <= at:
+            first += 1
+        k = first
+        while k < len(right) and right[k, 0] < end:
+            if right[k, 0] > at:
+                rest[count, 0], rest[count, 1] = at, right[k, 0]
+                count += 1
+            at = max(at, right[k, 1])
+            k += 1
+        if at < end:
+            rest[count, 0], rest[count, 1] = at, end
+            count += 1
+    return rest[:count]

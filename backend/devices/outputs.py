@@ -5,6 +5,8 @@ The same for every device.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -36,19 +38,22 @@ def unwritten(call: Call, begin: Int64Array, end: Int64Array, merged: BoolArray)
     return Violation(ViolationKind.NO_OUTPUT, launch.code_object, "o", True, row * size, (row + 1) * size, 0, count, why)
 
 
-def unwritten_partials(call: Call, written: ByteRanges, read: ByteRanges) -> Violation | None:
-    """Bytes of logits that the merge after a non-persistent launch reads and stage 1 has not written; both sorted and disjoint.
+def unwritten_partials(
+    call: Call, written: Callable[[str], ByteRanges], partials: Mapping[str, ByteRanges]
+) -> Violation | None:
+    """Bytes of logits, or else of attn_lse, that are merged and that stage 1 has not written.
 
-    After a persistent launch the plan tells (second_stage.py).
+    partials: what is merged by tensor; written: what stage 1 has written of a tensor; both sorted and disjoint.
     """
-    missing = subtract(read, written)
-    if not len(missing):
-        return None
-    begin, end = int(missing[0, 0]), int(missing[-1, 1])
-    total = int((missing[:, 1] - missing[:, 0]).sum())
-    why = f"partial rows that no workgroup writes are merged: {total} bytes from logits + {begin} on"
-    stage = call.launched.code_object
-    return Violation(ViolationKind.UNWRITTEN, stage, "logits", True, begin, end, 0, len(missing), why)
+    for tensor, read in partials.items():
+        missing = subtract(read, written(tensor)) if len(read) else read
+        if len(missing):
+            begin, end = int(missing[0, 0]), int(missing[-1, 1])
+            total = int((missing[:, 1] - missing[:, 0]).sum())
+            why = f"partial rows that no workgroup writes are merged: {total} bytes from {tensor} + {begin} on"
+            stage = call.launched.code_object
+            return Violation(ViolationKind.UNWRITTEN, stage, tensor, True, begin, end, 0, len(missing), why)
+    return None
 
 
 @njit(cache=True, nogil=True)

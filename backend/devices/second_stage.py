@@ -16,25 +16,29 @@ import numpy.typing as npt
 
 from backend.aiter.reduction import MergedRows, SecondStageKind, reduced_rows, split_rows
 from backend.call import Call
-from backend.devices.accesses import BF16, FLOAT32, INT32, NOTHING, Accesses, bounds, footprint_of, union
+from backend.devices.accesses import BF16, FLOAT32, INT32, Accesses, bounds, footprint_of, union
 from backend.observation import ByteRanges, Footprint, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
 
 _UNWRITTEN, _MISPLACED, _LOST = 0, 1, 2
 
+PARTIALS = ("logits", "attn_lse")
+"""What stage 1 leaves for a merge."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SecondStageRun:
     """What the second stage did. rows: of o that it writes, bool [rows of the launch]; footprints: only where asked for.
 
-    partials: bytes of logits that a merge after a non-persistent launch reads.
+    partials: bytes of logits and of attn_lse that are merged, which stage 1 must have written; empty where the metadata alone
+    is wrong already, or nothing is merged.
     """
 
     violations: tuple[Violation, ...]
     rows: npt.NDArray[np.bool_]
     footprints: Mapping[str, Footprint]
-    partials: ByteRanges
+    partials: Mapping[str, ByteRanges]
 
 
 def run(call: Call, record: bool) -> SecondStageRun:
@@ -43,7 +47,7 @@ def run(call: Call, record: bool) -> SecondStageRun:
     stage = launch.second_stage
     rows = np.zeros(call.decode.q_rows * launch.fold, np.bool_)
     if stage.kind is SecondStageKind.NONE or stage.refusal is not None:
-        return SecondStageRun((), rows, {}, NOTHING)
+        return SecondStageRun((), rows, {}, {})
     merged = merged_rows(call)
     touched = _accesses(call, merged)
     tensors = {**launch.tensors, **stage.tensors}
@@ -52,9 +56,9 @@ def run(call: Call, record: bool) -> SecondStageRun:
         found += _consistency_of(call, merged)
     _mark(merged.output_begin, merged.output_end, rows)
     footprints = {stage.kind.value: footprint_of(touched, tensors)} if record else {}
-    partials = NOTHING
-    if stage.kind is SecondStageKind.TRITON:
-        partials = union([one for one in touched if one.tensor == "logits"])
+    partials = {}
+    if stage.kind is SecondStageKind.TRITON or not found:
+        partials = {name: union([one for one in touched if one.tensor == name]) for name in PARTIALS}
     return SecondStageRun(tuple(found), rows, footprints, partials)
 
 

@@ -185,9 +185,10 @@ def _watched(call: Call) -> frozenset[str]:
 def _left_undone(call: Call, space: AddressSpace, result: RunResult, merged: SecondStageRun) -> list[Violation]:
     """Rows of o and of the merge's input that nobody writes, tokens of the pool that nobody reads."""
     written = _written(space["o"])
-    found = [outputs.unwritten(call, written[:, 0], written[:, 1], merged.rows)]
-    if len(merged.partials):
-        found.append(outputs.unwritten_partials(call, _written(space["logits"]), merged.partials))
+    found = [
+        outputs.unwritten(call, written[:, 0], written[:, 1], merged.rows),
+        outputs.unwritten_partials(call, lambda tensor: _written(space[tensor]), merged.partials),
+    ]
     if unread_tokens.may_differ(call):
         found.append(unread_tokens.unread(call, result.log.touched_read["kv_buffer"]))
     return [violation for violation in found if violation is not None]

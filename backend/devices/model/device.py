@@ -20,7 +20,7 @@ from backend.devices.model import kernargs, non_persistent, pages, persistent
 from backend.devices.model.pages import Stretches
 from backend.devices.model.traits import KernelTraits, traits
 from backend.errors import UnmodelledError
-from backend.observation import DeviceEnd, Footprint, Observation, Violation
+from backend.observation import ByteRanges, DeviceEnd, Footprint, Observation, Violation
 
 Int64Array = npt.NDArray[np.int64]
 _NOTHING = np.zeros(0, np.int64)
@@ -49,10 +49,10 @@ class ModelDevice:
         null = bounds(kernargs.through_null(call, seen.idle), launch.tensors, launch.code_object, None)
         violations = [*seen.violations, *null, *pages.violations(call, known, seen.work), *merged.violations]
         if seen.end is None:
-            missing = [outputs.unwritten(call, *seen.writes_of_o, merged.rows)]
-            if len(merged.partials):
-                written = union([one for one in seen.accesses() if one.is_write and one.tensor == "logits"])
-                missing.append(outputs.unwritten_partials(call, written, merged.partials))
+            missing = [
+                outputs.unwritten(call, *seen.writes_of_o, merged.rows),
+                outputs.unwritten_partials(call, seen.written, merged.partials),
+            ]
             violations += [violation for violation in missing if violation is not None]
         footprints = dict(merged.footprints)
         if self._record:
@@ -82,10 +82,11 @@ def _require_bounded(call: Call, known: KernelTraits) -> None:
 class _Stage1:
     """What stage 1 does. accesses: all but those of the pool's pages, made when asked for; writes_of_o: begins, ends in bytes.
 
-    idle: no workgroup has work.
+    written: bytes of a tensor that are written, sorted and disjoint; idle: no workgroup has work.
     """
 
     accesses: Callable[[], list[Accesses]]
+    written: Callable[[str], ByteRanges]
     violations: list[Violation]
     work: Stretches
     writes_of_o: tuple[Int64Array, Int64Array]
@@ -100,7 +101,11 @@ def _non_persistent(call: Call, known: KernelTraits) -> _Stage1:
     live = groups.splits > 0
     work = Stretches(groups.request[live], groups.kv_begin[live], groups.kv_end[live], groups.padded[live])
     o = next(((one.begin, one.end) for one in touched if one.is_write and one.tensor == "o"), (_NOTHING, _NOTHING))
-    return _Stage1(lambda: touched, bounds(touched, launch.tensors, launch.code_object, None), work, o, False, None)
+
+    def written(tensor: str) -> ByteRanges:
+        return union([one for one in touched if one.is_write and one.tensor == tensor])
+
+    return _Stage1(lambda: touched, written, bounds(touched, launch.tensors, launch.code_object, None), work, o, False, None)
 
 
 def _persistent(call: Call, known: KernelTraits) -> _Stage1:
@@ -120,7 +125,9 @@ def _persistent(call: Call, known: KernelTraits) -> _Stage1:
         message = f"work item {done.hang} covers [{item[4]}, {item[5]}): {launch.code_object} never comes to its end"
         end = DeviceEnd(EndKind.HANG, message)
     o = persistent.PLANE_OF_O
-    return _Stage1(planes.accesses, violations, work, (planes.begin[o], planes.end[o]), not len(done.state), end)
+    return _Stage1(
+        planes.accesses, planes.written, violations, work, (planes.begin[o], planes.end[o]), not len(done.state), end
+    )
 
 
 def _footprint(call: Call, known: KernelTraits, seen: _Stage1) -> Footprint:
