@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from backend.aiter.planners.memory import SHARED_MEMORY
 from backend.call import Call
 from backend.checks.contract import WORDS_PER_ROW
 from backend.child.process_end import EndKind
@@ -124,6 +125,7 @@ def _reads(call: Call) -> Iterator[Finding]:
         first, count = seen.get(read.array, (read.index, 0))
         seen[read.array] = (first, count + 1)
     for name, (first, count) in seen.items():
-        message = f"reads {name}[{first}] past its end ({count} such reads)"
+        what = "before it is stored" if name == SHARED_MEMORY else "past its end"
+        message = f"reads {name}[{first}] {what} ({count} such reads)"
         kind = FindingKind.PLANNER_READ
         yield Finding(kind, kind.severity, Party.PLANNER, stage, name, message, {"index": first, "count": count})

@@ -200,7 +200,7 @@ def test_paged_plan_with_folded_heads_reads_past_last_page_lens() -> None:
 def test_ragged_query_splitting_reads_lengths_before_they_are_stored() -> None:
     call = planning(V1_2, 128, [100, 100], query_lens=[1, 2], queries=2, uni_seqlen_qo=-1)
     plan = planned("2026-06", MI355X, call)
-    assert plan.reads_past_end == (StrayRead("lds query lengths", 0), StrayRead("lds query lengths", 1))
+    assert plan.reads_past_end == (StrayRead("shared memory", 0), StrayRead("shared memory", 1))
 
 
 def test_last_page_lens_shorter_than_the_batch() -> None:

@@ -76,6 +76,6 @@ def test_log_sum_exps_are_held_against_the_merge_too() -> None:
     whole = second_stage.run(call, record=False).partials
     assert set(whole) == {"logits", "attn_lse"}
     assert outputs.unwritten_partials(call, whole.__getitem__, whole) is None
-    missing = outputs.unwritten_partials(call, (whole | {"attn_lse": NOTHING}).__getitem__, whole)
+    missing = outputs.unwritten_partials(call, {**whole, "attn_lse": NOTHING}.__getitem__, whole)
     assert missing is not None
     assert (missing.kind, missing.tensor, missing.first_offset) == (ViolationKind.UNWRITTEN, "attn_lse", 0)

@@ -22,9 +22,12 @@ from backend.cxx.arithmetic import FIRST, HIGH, LIMIT, LOW, ORIGIN, POISON, Mark
 WORK_INDPTR, WORK_INFO, REDUCE_INDPTR, REDUCE_FINAL_MAP, REDUCE_PARTIAL_MAP = range(5)
 BUFFER_NAMES = ("work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
 
+SHARED_MEMORY = "shared memory"
+"""What a planner keeps in LDS; a stray read of it is of an entry that is not stored yet."""
+
 # What a stray read was made from, first column of a row of `strays`.
 QO_INDPTR, KV_INDPTR, KV_LAST_PAGE_LENS, LDS_QUERY_LENGTHS = range(4)
-ARRAY_NAMES = ("qo_indptr", "kv_indptr", "kv_last_page_lens", "lds query lengths")
+ARRAY_NAMES = ("qo_indptr", "kv_indptr", "kv_last_page_lens", SHARED_MEMORY)
 
 WORK_ITEM_WORDS = 8
 

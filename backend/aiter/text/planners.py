@@ -14,7 +14,7 @@ import numpy as np
 
 from backend.aiter.arguments import BufferSizes, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.planners.branches import Branch
-from backend.aiter.planners.memory import BUFFER_NAMES
+from backend.aiter.planners.memory import BUFFER_NAMES, SHARED_MEMORY
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.text.surroundings import (
     COMMON_FILE,
@@ -37,7 +37,7 @@ from backend.cxx.arithmetic import Marks
 from backend.cxx.errors import CxxError, HostTrap
 from backend.cxx.host import HostModule, lower_host
 from backend.cxx.host_runtime import CheckFailedError
-from backend.cxx.kernel import SHARED, LoweredKernel, lower_kernel
+from backend.cxx.kernel import LoweredKernel, lower_kernel
 from backend.cxx.memory import Spaces
 from backend.cxx.module import compiled_kernel, host_functions, local_at
 from backend.cxx.syntax import Unit, parse_unit
@@ -291,7 +291,7 @@ class _Module:
         for name in BUFFER_NAMES:
             low, words, written = spaces.left(tensors.index(name)) if name in tensors else _NOTHING
             buffers[name] = PlannedBuffer(name, getattr(allocated, name), low, words, written)
-        names = [*tensors, SHARED]
+        names = [*tensors, SHARED_MEMORY]
         reads = tuple(StrayRead(names[space] or "?", word) for space, word in spaces.stray_reads())
         heads = arguments.num_heads_per_head_k * arguments.num_heads_k
         sequences = arguments.kv_indptr.size - 1
