@@ -79,6 +79,14 @@ def test_the_image_is_made_of_what_the_wheel_is_made_of() -> None:
     assert not [name for name in names if not (ROOT / name).exists()]
 
 
+def test_what_the_image_runs_ends_well(tmp_path: Path) -> None:
+    """A RUN that exits 1, as a search does that finds something, ends the build of the image."""
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    (run,) = re.findall(r"^RUN aiterfuzz (.*) --out \S+ ", text, re.MULTILINE)
+    done = _command(ROOT, tmp_path, *run.split(), "--out", str(tmp_path / "first"))
+    assert done.returncode == 0, done.stdout
+
+
 def test_an_installed_wheel_knows_what_a_checkout_knows(installed: Path, tmp_path: Path) -> None:
     here, there = (_command(sources, tmp_path, "version") for sources in (ROOT, installed))
     assert here.returncode == there.returncode == 0, there.stderr

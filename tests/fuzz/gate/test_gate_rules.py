@@ -14,11 +14,20 @@ from fuzz.cli import main
 from fuzz.gate.policy import gate_policy
 from fuzz.space import space
 from fuzz.spec import Spec
+from tests.compiled import PLANNERS
+from tests.compiled import main as compiled
 
 FP8 = ("--kv-dtype", "fp8", "--heads", "64", "--seconds", "0.3")
 
 FAST = '[fp8]\ndefault = "fake"\n64 = "fast"\n'
 FAKE = '[fp8]\ndefault = "fake"\n'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """A gate of a fraction of a second has no time to compile planners."""
+    for part in PLANNERS:
+        compiled(part)
 
 
 def gate(rule: str, *argv: str) -> int:
