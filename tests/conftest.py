@@ -1,4 +1,4 @@
-"""What all tests share: slow tests and tests that need a checkout of ROCm/aiter say why they are skipped."""
+"""What all tests share: how they are spread over the cores, and why slow tests and those that need a checkout are skipped."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Where several workers begin, what most of them need is compiled before (tests/compiled.py)."""
+    """Where several workers begin, what most of them need is compiled before (tests/compiled.py), and that is said."""
     if not session.config.getoption("numprocesses", None) or session.config.getoption("collectonly"):
         return
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    reporter.write_line("compiled code is looked up, or made once, before the workers begin (tests/compiled.py)")
     with contextlib.ExitStack() as stack:
         whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
         for part in (*PLANNERS, *([MACHINE] if whole else [])):
@@ -39,7 +41,39 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             stack.enter_context(subprocess.Popen(command, cwd=session.config.rootpath))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: a sixth of the time a worker waits for a process that it started to end, to stop or to answer."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+LONGEST = ("fuzz/campaign", "fuzz/gate", "reprod", "child", "fuzz", "cdna", "devices", "quality")
+"""Folders with tests that take seconds, the longest first; of all others a worker does a hundred in one."""
+
+
+def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Equal shares one after the other, as workers begin with them: each whole files of LONGEST, then short tests.
+
+    A worker that is done takes over the last tests of another (xdist's worksteal), but never the next two: those are short.
+    """
+    tests = Path(__file__).parent
+    files: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path.relative_to(tests).as_posix(), []).append(item)
+    ranks = {file: next((at for at, folder in enumerate(LONGEST) if file.startswith(f"{folder}/")), -1) for file in files}
+    long = sorted((file for file in files if ranks[file] >= 0), key=lambda file: ranks[file])
+    short = [item for file in files if ranks[file] < 0 for item in files[file]]
+    shares = [[item for file in long[at::workers] for item in files[file]] for at in range(workers)]
+    for share in shares:
+        left = max(0, -(-len(items) // workers) - len(share))
+        share += short[:left]
+        del short[:left]
+    return [item for share in shares for item in share] + short
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ordered = longest_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    assert len(set(ordered)) == len(items), "a test would be lost"
+    items[:] = ordered
     checkout = os.environ.get(CHECKOUT_VARIABLE, "")
     no_checkout = pytest.mark.skip(reason=f"needs a checkout of ROCm/aiter: set {CHECKOUT_VARIABLE} to its path")
     too_slow = pytest.mark.skip(reason=f"slow: set {SLOW_VARIABLE}=1 to run it")

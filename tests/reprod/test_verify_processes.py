@@ -112,13 +112,17 @@ AS_ANOTHER = {
     "multiprocessing fork": "fork",
     "executor": "fork",
     "fork that ends as Python does": "fork",
+    "swallowed": "its exit code lost",
     "thread executor": "thread",
+    "thread after torch": "thread of another kind",
     "shell by name": "shell",
     "shell of subprocess": "shell",
     "unbuffered": "no environment",
     "torchrun": "no environment",
     "isolated in a shell": "isolated",
+    "exec without an environment": "spawned without an environment",
     "no model, in multiprocessing": "no model, in a child",
+    "no model, in a thread": "no model, swallowed",
 }
 """Ways that come down to another one of the same kind, which is always run: these are for slow runs."""
 

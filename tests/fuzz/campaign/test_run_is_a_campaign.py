@@ -84,7 +84,7 @@ def test_a_case_that_kills_its_process_is_named_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever a device may do: here the process is killed at its 8th case, and again when that is run alone."""
-    flags = ["--heads", "32", "--cases", "12", "--repeats", "1", "--shrink-tries", "5", "--out", str(tmp_path)]
+    flags = ["--heads", "32", "--cases", "12", "--repeats", "1", "--shrink-tries", "1", "--out", str(tmp_path)]
     with everywhere():
         assert main(["run", "--backend", "weather-kills_at_its_eighth", *flags]) == 1
     assert "died/device model/SIGKILL" in capsys.readouterr().out

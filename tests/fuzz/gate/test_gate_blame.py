@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ def paged(heads: int, kv_lens: tuple[int, ...] = (400,)) -> Scenario:
     return Scenario("paged replay", (config,), (Step(StepKind.DECODE, kv_lens, graph=True),), release=EVERY_RELEASE)
 
 
+@functools.cache
 def ran(source: str, scenario: Scenario) -> Examined:
     with Examination(Stack(source, release=EVERY_RELEASE), PLAN, workers=1) as one:
         one.run([scenario])
