@@ -1,11 +1,13 @@
 """The one JSON codec: frozen dataclasses to plain JSON values and back, strictly.
 
 Reading refuses unknown fields, missing fields and wrong types with a UsageError that names the place; nothing is guessed.
-int32 arrays become lists of ints. A union of dataclasses is told apart by its field names.
+int32 arrays become lists of ints; packed, for a pipe, a text of their bytes (base64, little-endian). A union of dataclasses
+is told apart by its field names.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import json
@@ -27,8 +29,11 @@ PLAIN = frozenset((bool, int, float, str))
 """What a JSON value may be as it is. Asked for first, as most values of a message are one of them."""
 
 
-def to_plain(value: Any) -> Any:
-    """JSON value of a dataclass tree: dicts, lists, str, int, float, bool, None."""
+def to_plain(value: Any, *, packed: bool = False) -> Any:
+    """JSON value of a dataclass tree: dicts, lists, str, int, float, bool, None.
+
+    packed: int32 arrays as a text, which takes a tenth of the time to write and to read; `from_plain` takes both.
+    """
     if type(value) in PLAIN or value is None:
         return value
     if isinstance(value, Enum):
@@ -38,13 +43,13 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return _packed(value) if packed and value.dtype == np.int32 and value.ndim == 1 else value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_plain(getattr(value, f.name), packed=packed) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(to_plain(key)): to_plain(item) for key, item in value.items()}
+        return {str(to_plain(key)): to_plain(item, packed=packed) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [to_plain(item) for item in value]
+        return [to_plain(item, packed=packed) for item in value]
     if isinstance(value, (frozenset, set)):
         return sorted(to_plain(item) for item in value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
@@ -92,7 +97,7 @@ def _read(kind: Any, plain: Any, where: str) -> Any:
     if origin is tuple:
         return _read_tuple(kind, plain, where)
     if origin is np.ndarray or kind is np.ndarray:
-        return np.asarray(_expect(list, plain, where, "a list of integers"), np.int32)
+        return _unpacked(plain, where) if type(plain) is str else _array(plain, where)
     if origin is not None and issubclass(origin, Mapping):
         item = typing.get_args(kind)[1]
         return {key: _read(item, value, f"{where}.{key}") for key, value in _expect(dict, plain, where, "an object").items()}
@@ -110,6 +115,21 @@ def _read(kind: Any, plain: Any, where: str) -> Any:
     if kind is float and type(plain) is int:
         return float(plain)
     return _expect(kind, plain, where, getattr(kind, "__name__", str(kind)))
+
+
+def _packed(array: Any) -> str:
+    return base64.b64encode(array.astype("<i4").tobytes()).decode()
+
+
+def _unpacked(text: str, where: str) -> Any:
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), "<i4").astype(np.int32)
+    except ValueError as error:
+        raise UsageError(f"{where}: is no text of whole int32 words in base64 ({error})") from None
+
+
+def _array(plain: Any, where: str) -> Any:
+    return np.asarray(_expect(list, plain, where, "a list of integers"), np.int32)
 
 
 def _origin(kind: Any) -> Any:

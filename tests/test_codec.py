@@ -98,3 +98,36 @@ def test_an_array_s_type_may_have_a_name_of_its_own() -> None:
     read = from_plain(holder, {"words": [1, -2]})
     assert read.words.dtype == np.int32
     assert read.words.tolist() == [1, -2]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Words:
+    """Two arrays, one by a name."""
+
+    words: np.ndarray[Any, np.dtype[np.int32]]
+    named: dict[str, np.ndarray[Any, np.dtype[np.int32]]]
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=40))
+def test_packed_arrays_are_a_text_that_reads_as_the_list_does(words: list[int]) -> None:
+    every = np.asarray(words, np.int32)
+    for given_array in (every, every[::2]):
+        plain = json.loads(json.dumps(to_plain(Words(given_array, {"a": given_array}), packed=True)))
+        assert type(plain["words"]) is type(plain["named"]["a"]) is str
+        for form in (plain, to_plain(Words(given_array, {"a": given_array}))):
+            read = from_plain(Words, form)
+            assert read.words.dtype == np.int32
+            assert read.words.flags.writeable
+            assert read.words.tolist() == read.named["a"].tolist() == given_array.tolist()
+
+
+def test_other_arrays_are_lists_however_they_are_asked_for() -> None:
+    """Bytes of int32 are what a text of an array means: of no other type, and of no shape."""
+    assert to_plain(np.asarray([1 << 40]), packed=True) == [1 << 40]
+    assert to_plain(np.zeros((1, 2), np.int32), packed=True) == [[0, 0]]
+
+
+@pytest.mark.parametrize("text", ["AAAA", "A", "AAAAAA==\n", "....", "é"])
+def test_a_text_that_is_no_array_is_refused_by_its_place(text: str) -> None:
+    with pytest.raises(UsageError, match=r"words\.words: is no text of whole int32 words"):
+        from_plain(Words, {"words": text, "named": {}})

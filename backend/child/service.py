@@ -176,7 +176,8 @@ class ServiceWorker:
                 opened = getattr(importlib.import_module(module), name)
                 self._service = _called(opened, payload["arguments"])
                 return {"value": None}
-            return {"value": to_plain(_called(getattr(self._service, payload["method"]), payload["arguments"]))}
+            answer = _called(getattr(self._service, payload["method"]), payload["arguments"])
+            return {"value": to_plain(answer, packed=True)}
         except AiterfuzzError as error:
             name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
             return {"error": name, "text": str(error)}

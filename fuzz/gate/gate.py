@@ -11,9 +11,10 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from threading import Lock
 
 from backend.aiter.codefiles import open_source as open_code_source
 from backend.case import RELEASES
@@ -23,10 +24,11 @@ from backend.fate import Fate
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
-from backend.real.frameworks.scenarios import Scenario
+from backend.real.frameworks.scenarios import Scenario, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.python.outline import outline, text_change
 from backend.revision.revision import host_of
+from fuzz.gate.compiled import compile_once
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.frameworks import Identity, identity
 from fuzz.gate.judge import Judge, Judged, Sighting, Work
@@ -124,6 +126,24 @@ class Examined:
         return {work for judged in self.swept for work, _ in judged.ran}
 
 
+class Turns:
+    """Batches for several sides, each at its own pace: whoever comes to one first looks at the clock for all of them."""
+
+    def __init__(self, every: Sequence[Sequence[Scenario]], until: float) -> None:
+        self._every = every
+        self._until = until
+        self._begun = 0
+        self._lock = Lock()
+
+    def __iter__(self) -> Iterator[Sequence[Scenario]]:
+        for at, batch in enumerate(self._every):
+            with self._lock:
+                if at == self._begun and time.monotonic() >= self._until:
+                    return
+                self._begun = max(self._begun, at + 1)
+            yield batch
+
+
 LAST_LIVES, COMPARISON = 0.05, 0.1
 """Shares of the time that are kept: for lives under way at its end; with a base, for trying on each side what the other
 showed."""
@@ -195,6 +215,11 @@ class Examination:
             self._keep(judged)
         self._swept_in += time.monotonic() - began
 
+    def run_in_turn(self, turns: Turns) -> None:
+        """The batches that time is left for, which the other side runs too."""
+        for batch in turns:
+            self.run(batch)
+
     def doing(self, lines: Collection[int]) -> set[str]:
         """What scenarios do (fuzz.gate.order) that executed one of the lines."""
         return {what(scenario) for scenario, judged in self._swept.items() if judged.executed & set(lines)}
@@ -212,11 +237,12 @@ class Examination:
     def glance(self) -> None:
         """Decisions, and scenarios of the table until one of them ran: what is said of a source that nothing changed in.
 
-        No sweep is asked for, so that nothing of one is left out.
+        No sweep is asked for, so that nothing of one is left out. Prompts come first: no planner has to be compiled for them.
         """
         self.asked = ()
         self.decide()
-        for scenario in scenarios(self._plan.tensors, self._plan.heads, EVERY_RELEASE):
+        every = scenarios(self._plan.tensors, self._plan.heads, EVERY_RELEASE)
+        for scenario in sorted(every, key=lambda each: any(step.kind is not StepKind.PREFILL for step in each.steps)):
             (judged,) = self._run_all([scenario])
             self._keep(judged)
             if judged is not None and judged.ran:
@@ -319,6 +345,7 @@ class StackRunner:
         self.basis = host.warning()
         self.judge = Judge(open_searching(plan.device, code), host)
         self.session = SourceSession(stack.source, aiter=stack.aiter, release=stack.release)
+        self._child = ThreadPoolExecutor(1)
 
     def __enter__(self) -> StackRunner:
         return self
@@ -329,19 +356,27 @@ class StackRunner:
     def close(self) -> None:
         """End the child process."""
         self.session.close()
+        self._child.shutdown(cancel_futures=True)
 
     def record(self, scenario: Scenario) -> Recording:
         """What the source does in a scenario, on this stack's own release; raises what SourceSession.run raises."""
         return self.session.run(dataclasses.replace(scenario, release=self.session.release))
 
     def run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
-        """What becomes of each scenario, in their order, None where the framework has no such step."""
-        return [self._run(scenario) for scenario in scenarios]
+        """What becomes of each scenario, in their order, None where the framework has no such step.
 
-    def _run(self, scenario: Scenario) -> Judged | None:
+        The child is at the next one while this process judges.
+        """
+        recordings = [self._child.submit(self.record, scenario) for scenario in scenarios]
+        try:
+            return [self._judged(*each) for each in zip(scenarios, recordings, strict=True)]
+        finally:
+            wait([each for each in recordings if not each.cancel()])
+
+    def _judged(self, scenario: Scenario, recording: Future[Recording]) -> Judged | None:
         checkpoint()
         try:
-            return self.judge.judged(scenario, self.record(scenario))
+            return self.judge.judged(scenario, recording.result())
         except NoSuchStepError:
             return None
         except CannotRunError as error:
@@ -364,6 +399,8 @@ def run(
             seen = dataclasses.replace(same.examined(), is_the_base=True)
             return seen, seen
     until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
+    for each in dict.fromkeys((one.aiter, one.release) for one in (stack, base) if one is not None):
+        compile_once(*each)
     with Examination(stack, plan, workers=CORES if base is None else 1) as change, ThreadPoolExecutor(CORES) as both:
         if base is None:
             change.sweep(until)
@@ -395,14 +432,12 @@ def _sweep_both(change: Examination, before: Examination, both: Executor, until:
     In each of the three, shapes that the two sides decide otherwise come first.
     """
 
-    def each(action: Callable[..., None], *given: Sequence[Scenario]) -> None:
+    def each(action: Callable[..., None], *given: Turns) -> None:
         for done in [both.submit(action, side, *given) for side in (change, before)]:
             done.result()
 
     def run_until(asked: Sequence[Scenario]) -> None:
-        for batch in batches(asked, workers=1):
-            if time.monotonic() < until:
-                each(Examination.run, batch)
+        each(Examination.run_in_turn, Turns(tuple(batches(asked, workers=1)), until))
 
     each(Examination.decide)
     otherwise = decided_otherwise(change.decided, before.decided)
