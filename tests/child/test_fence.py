@@ -241,7 +241,8 @@ def test_a_daemon_of_a_file_under_gate_ends_with_it(tmp_path: Path) -> None:
     needs_bubblewrap()
     number = time.monotonic_ns() % 10**12
     starts = f"import subprocess; subprocess.Popen(['sleep', '602.{number}'], start_new_session=True, env={{}})"
-    done = command_line(tmp_path, "gate", backend_file(tmp_path, constructing=f"{starts}; raise ValueError('no')"), *ASKED)
+    file = backend_file(tmp_path, constructing=f"{starts}; raise ValueError('no')")
+    done = command_line(tmp_path, "gate", file, "--table", "--base", BASE, "--heads", "64", "--kv-dtype", "fp8")
     assert (done.returncode, "ValueError: no" in done.stdout) == (1, True), done.stderr  # its base did start
     assert not [one for one in psutil.process_iter(["cmdline"]) if f"602.{number}" in (one.info["cmdline"] or ())]
 

@@ -371,7 +371,14 @@ def test_the_matrix_is_whole() -> None:
 TYPED = [(way, command) for way in MATRIX for command in LEAVES if isinstance(cell(way, command), str | Usage)]
 
 
-@pytest.mark.parametrize(("way", "command"), TYPED, ids=[f"{way}-{command}" for way, command in TYPED])
+AS_RUN_DOES = {("a device is not there", command) for command in ("explain", "corpus write", "selftest accuracy kernels")}
+"""For slow runs: the device is opened as `run` opens it, which imports torch to be told that there is no GPU."""
+
+
+@pytest.mark.parametrize(
+    ("way", "command"),
+    [pytest.param(*row, id="-".join(row), marks=pytest.mark.slow if row in AS_RUN_DOES else ()) for row in TYPED],
+)
 def test_it_is_never_clean(
     way: str,
     command: str,
