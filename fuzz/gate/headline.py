@@ -1,11 +1,12 @@
-"""What the gate of a source and the gate of a rule say in one way: the headline, and a test for each open question."""
+"""What the gate of a source and the gate of a rule say in one way: headline, known faults, a test for each open question."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from fuzz.report.report import Result, Test
+from fuzz.report.report import Result, Section, Test
 from fuzz.verdict import Conclusion, Verdict
+from reprod.reference import NO_REFERENCE, KnownReference
 from reprod.text import one_line
 
 
@@ -35,3 +36,11 @@ def question_tests(verdict: Verdict) -> Iterator[Test]:
         yield Test(question.partition(":")[0], "gate", Result.ERROR, question)
     if verdict.conclusion is Conclusion.CLEAN:
         yield Test("no fault to blame the source for", "gate")
+
+
+def what_ids_stand_for(known: Iterable[KnownReference | None]) -> Iterator[Section]:
+    """The ids of a table of faults by title and public references; nothing where it has none. None: a fault nobody knows."""
+    entries = {each.entry: each for each in known if each is not None}
+    if entries:
+        rows = tuple((each.entry, each.title, ", ".join(each.references) or NO_REFERENCE) for each in entries.values())
+        yield Section("Known faults:", ("", "what", "where"), rows)

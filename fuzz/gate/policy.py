@@ -19,7 +19,7 @@ from backend.outcome import Outcome
 from backend.path import STANDS_IN, Path
 from backend.serving.registry import named_policy
 from fuzz.campaign.outcomes import WithinSpace
-from fuzz.gate.headline import headline, question_tests
+from fuzz.gate.headline import headline, question_tests, what_ids_stand_for
 from fuzz.gate.judge import Shape
 from fuzz.generate import chunk_cases
 from fuzz.interruption import checkpoint
@@ -29,6 +29,7 @@ from fuzz.verdict import Counts, Verdict
 from reprod.case_line import case_line
 from reprod.corpus import shipped_corpus
 from reprod.known import KnownFaults
+from reprod.reference import KnownReference
 from reprod.shrink import DEFAULT_TRIES, measure, shrink
 from reprod.text import one_line
 
@@ -42,7 +43,7 @@ HEADER = ("worst", "smallest case", "fault", "standing")
 class RuleFault:
     """A fault of a rule, or a shape that it refuses and its base does not. severity: its name, in small letters.
 
-    in_base: whether the base's rule shows it for the same smallest case. known: the corpus entry of it, "" for none.
+    in_base: whether the base's rule shows it for the same smallest case. known: the corpus entry of it, None for none.
     """
 
     signature: str
@@ -50,7 +51,7 @@ class RuleFault:
     message: str
     smallest: Case
     in_base: bool
-    known: str = ""
+    known: KnownReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,11 @@ def report(gated: GatedRule) -> Report:
             f"tried on: {', '.join(tried_on)}",
             *((gated.basis,) if gated.basis is not None else ()),
         ),
-        sections=(*((Section("", HEADER, rows),) if rows else ()), *_not_drawn(gated.drawn_from)),
+        sections=(
+            *((Section("", HEADER, rows),) if rows else ()),
+            *what_ids_stand_for(fault.known for fault in gated.faults),
+            *_not_drawn(gated.drawn_from),
+        ),
         explained=tuple(f"{case_line(fault.smallest, gated.aiter)}: {one_line(fault.message)}" for fault in blamed),
         notes=(),
         tests=(*tests, *question_tests(verdict)),
@@ -126,7 +131,7 @@ def report(gated: GatedRule) -> Report:
 
 def _standing(fault: RuleFault, gated: GatedRule) -> str:
     stands = "in the base too" if fault.in_base else "new" if gated.base else "found"
-    return f"{stands} ({fault.known})" if fault.known else stands
+    return f"{stands} ({fault.known.entry})" if fault.known is not None else stands
 
 
 def _not_drawn(space: CaseSpace) -> Iterator[Section]:
@@ -209,8 +214,7 @@ def _rule_fault(case: Case, signature: str, asked: CaseSpace, path: Path, base: 
     assert severity is not None
     in_base = base is not None and path.run(dataclasses.replace(shrunk.case, backend=base)).shows(signature)
     reference = known.reference(cause, shrunk.case)
-    entry = reference.entry if reference is not None else ""
-    return RuleFault(signature, severity.name.lower(), cause.message, shrunk.case, in_base, entry)
+    return RuleFault(signature, severity.name.lower(), cause.message, shrunk.case, in_base, reference)
 
 
 def _drawn(one: CaseSpace, seed: int) -> Iterator[Case]:

@@ -14,12 +14,11 @@ from backend.real.frameworks.record import DecisionRow
 from backend.real.noted_call import SourceLine
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
-from fuzz.gate.headline import headline, question_tests
+from fuzz.gate.headline import headline, question_tests, what_ids_stand_for
 from fuzz.gate.judge import Sighting
 from fuzz.gate.order import in_words
 from fuzz.report.report import Code, Report, Result, Room, Section, Test
 from reprod.case_line import case_line
-from reprod.reference import NO_REFERENCE
 from reprod.text import listed, one_line
 
 HEADER = ("worst", "shape", "rows", "phases", "fault", "standing", "line")
@@ -70,7 +69,11 @@ def report(
         headline=headline(found.verdict, subject, has, rest, _limits(found, change)),
         notice=notice(change.device),
         about=(*_about(who, change), *(_about("base", base) if base is not None else ())),
-        sections=(*_faults(found), *_known(found), *_executed(change)),
+        sections=(
+            *_faults(found),
+            *what_ids_stand_for(each.known for each in (*found.faults, *found.mended)),
+            *_executed(change),
+        ),
         explained=tuple(explained),
         notes=(*_refusals(found), *_hidden(found), *_mended(found), *_changed(found), *_change_run(found)),
         tests=(*(_test(fault, gate) for fault in found.faults), *question_tests(found.verdict)),
@@ -90,14 +93,6 @@ def report(
 def _faults(found: Comparison) -> Iterator[Section]:
     if found.faults:
         yield Section("", HEADER, tuple(_rows_of(found.faults)))
-
-
-def _known(found: Comparison) -> Iterator[Section]:
-    """What the ids in the table stand for."""
-    known = {each.known.entry: each.known for each in (*found.faults, *found.mended) if each.known is not None}
-    if known:
-        rows = tuple((each.entry, each.title, ", ".join(each.references) or NO_REFERENCE) for each in known.values())
-        yield Section("Known faults:", ("", "what", "where"), rows)
 
 
 def _revision(examined: Examined) -> str:

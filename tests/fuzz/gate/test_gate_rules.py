@@ -77,8 +77,10 @@ def test_a_rule_is_tried_on_all_that_run_draws(tmp_path: Path, capsys: pytest.Ca
     assert gate("sglang-27188", "--heads", "64", "--seconds", "0.1", "--out", str(tmp_path)) == 1
     data = json.loads((tmp_path / "gate.json").read_text())
     assert data["tried_on"] == [f"{arch} q {q} KV {kv}" for arch, q, kv in space(Spec()).tensor_types]
-    assert "O2" in {fault["known"] for fault in data["faults"]}
-    assert "the caps that DP attention puts on splits" in capsys.readouterr().out
+    assert "O2" in {fault["known"]["entry"] for fault in data["faults"] if fault["known"]}
+    said = capsys.readouterr().out
+    assert "the caps that DP attention puts on splits" in said
+    assert "O2  Metadata planned for an fp8 q that is bf16" in said
 
 
 def test_a_fault_of_the_first_case_of_a_shape_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
