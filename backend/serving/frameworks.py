@@ -14,7 +14,7 @@ from importlib import resources
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """One file of a framework. name: of its package, and of its distribution on PyPI.
+    """One file of a framework. name: of its package, and of its distribution on PyPI where it is in FRAMEWORKS.
 
     module: the file under test. backend_class: what that file must define. is_large_wheel: hundreds of megabytes of binaries
     around a few of Python: read by ranges where pip can. image: where its repository says what its image for ROCm is made of,
@@ -71,11 +71,25 @@ VLLM_SPARSE = replace(
     driver="backend.real.frameworks.vllm_sparse:VllmSparseDriver",
 )
 
-TARGETS = (SGLANG, SGLANG_DSA, VLLM, VLLM_SPARSE)
+ATOM = Framework(
+    name="atom",
+    module="atom.model_ops.attentions.aiter_mla",
+    backend_class="AiterMLAMetadataBuilder",
+    is_large_wheel=False,
+    image="docker/Dockerfile",
+    driver="backend.real.frameworks.atom:AtomDriver",
+)
+
+ATOM_LAYER = replace(ATOM, module="atom.model_ops.attention_mla", backend_class="MLAAttention")
+
+TARGETS = (SGLANG, SGLANG_DSA, VLLM, VLLM_SPARSE, ATOM, ATOM_LAYER)
 """Every file that can be run, of each framework the usual one first."""
 
 FRAMEWORKS = {each.name: each for each in (SGLANG, VLLM)}
-"""The usual file of each, by name."""
+"""The usual file of each that is released on PyPI under its name, by that name."""
+
+USUAL = (*FRAMEWORKS.values(), ATOM)
+"""The usual file of each framework: what a tree that names no file means."""
 
 
 @dataclass(frozen=True, slots=True)

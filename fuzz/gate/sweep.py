@@ -42,6 +42,9 @@ KERNELS: tuple[dict[str, str], ...] = (
 )
 """Server arguments of sglang's by which its DSA backend takes other kernels than those that a step has of itself."""
 
+INDEXER = {"index_topk": str(TOPK)}
+"""What tells the driver of a file that serves models with an indexer and without one, ATOM's, that the model has one."""
+
 ORDINARY: tuple[tuple[dict[str, str], int, int], ...] = (
     ({}, 1, 128),
     ({"SGLANG_USE_AITER_UNIFIED_ATTN": "1"}, 16, 256),
@@ -98,11 +101,14 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
 
 
 def by_kernels(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Iterator[Scenario]:
-    """What a server argument of the framework changes."""
+    """What a server argument of the framework changes, or a model of another kind."""
     for one in tensors:
         for flags in KERNELS:
             for num_head in _near(heads, 8, 16):
                 yield _by_kernels(one, num_head, release, flags)
+        for num_head in _near(heads, 8, 16):
+            lists = _lists(one, num_head, release)
+            yield dataclasses.replace(lists, name=f"a model with an indexer, {lists.name}", flags=tuple(INDEXER.items()))
 
 
 def _config(tensors: Tensors, num_head: int, draft_tokens: int | None, dp_attention: bool = False) -> BackendConfig:

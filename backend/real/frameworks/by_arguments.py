@@ -28,6 +28,7 @@ from backend.real.frameworks.argument_parts import (
     words,
     written,
 )
+from backend.real.frameworks.cache_arguments import CACHE_CHECKS, CACHE_SIGNATURES
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.torch_shim import host
 
@@ -261,6 +262,7 @@ _GLUON_DEFAULTS: dict[str, Any] = {
 }
 
 SIGNATURES: dict[str, inspect.Signature] = {
+    **CACHE_SIGNATURES,
     SEGMENTED: signature(
         "q kv_buffer out cu_seqlens_q seqused_k max_seqlen_kv block_tables softmax_scale kv_lora_rank qk_rope_head_dim causal "
         "q_descale kv_descale",
@@ -421,6 +423,7 @@ CHECKS: dict[str, Check] = {
     "rocm_sparse_attn_prefill": _packed,
     "rocm_sparse_attn_decode_bf16": _packed,
     **dict.fromkeys(BY_LISTS, _listed),
+    **CACHE_CHECKS,
 }
 
 GIVE_OUTPUT = frozenset({"flash_attn_varlen_func", "flash_attn_varlen_fp8_pertensor_func", "mha_batch_prefill_func"})

@@ -25,7 +25,7 @@ from backend.errors import CannotRunError, UsageError
 from backend.git import path_and_revision
 from backend.real.python.slicing import IndexedTree
 from backend.real.python.trees import FolderTree, GitTree, ModuleSource, Tree, WheelTree, module_source
-from backend.serving.frameworks import FRAMEWORKS, TARGETS, Framework
+from backend.serving.frameworks import FRAMEWORKS, TARGETS, USUAL, Framework
 
 FETCH_SECONDS = 600
 """A wheel of 400 MB over a slow line takes minutes; longer than this is a line that hangs."""
@@ -125,7 +125,7 @@ def named_file(given: str) -> tuple[str, str]:
 def same_file_of(base: str, change: str) -> str:
     """The base with the file of the change under test, where it names none of its own."""
     framework = open_source(change).framework
-    return base if named_file(base)[1] or framework in FRAMEWORKS.values() else f"{base}:{framework.file}"
+    return base if named_file(base)[1] or framework in USUAL else f"{base}:{framework.file}"
 
 
 def open_source(given: str) -> BackendSource:
@@ -211,7 +211,7 @@ def _files(framework: str) -> str:
 
 def _in_one_of(given: str, trees: list[Tree], name: str) -> BackendSource:
     """name: of the file under test, "" for the usual one."""
-    asked = [target for target in TARGETS if target.is_called(name)] if name else list(FRAMEWORKS.values())
+    asked = [target for target in TARGETS if target.is_called(name)] if name else list(USUAL)
     for tree in trees:
         for framework in asked:
             if module_source(tree, framework.module) is not None:

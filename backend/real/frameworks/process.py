@@ -39,7 +39,7 @@ from backend.real.python.poison import Undecidable
 from backend.real.torch_shim import GpuFacts, VirtualGpu
 from backend.real.triton_shim import KernelGuard, interpreted
 
-CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "AITER_")
+CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "ATOM_", "AITER_")
 """Environment variables that steer the frameworks; what the user's shell has set of them is taken away for the run."""
 
 SEGMENTED_MODULE = "aiter.ops.triton.attention.mla"
@@ -153,10 +153,12 @@ def process(
     fakes: Mapping[str, Any],
     environment: Mapping[str, str],
     extra_roots: Sequence[Root] = (),
+    of_aiter: Mapping[str, Any] | None = None,
 ) -> Iterator[Process]:
     """Start a process in which the file under test has been executed; ends with everything torn down.
 
-    fakes: values by bare name for the framework's package. CannotRunError where the file needs what nobody declared.
+    fakes: values by bare name for the framework's package; of_aiter: the same for AITER's, of what steers no attention.
+    CannotRunError where the file needs what nobody declared.
     """
     facts = GpuFacts(device.arch.value, device.num_cu)
     log = OperationLog(handlers, source.target.filename)
@@ -174,7 +176,8 @@ def process(
         own = {name: operation(name, signature, log) for name, signature in OWN_KERNELS.items()}
         roots = [Root(source.framework.name, source.tree, {**fakes, **own}), *extra_roots]
         segmented = {} if SEGMENTED_MODULE in absent else {SEGMENTED_MODULE: {"mla_decode_fwd": optional[SEGMENTED]}}
-        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, optional, absent, segmented)
+        known = {**optional, **(of_aiter or {})}
+        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, known, absent, segmented)
         packages = stack.enter_context(VirtualPackages(roots))
         try:
             with undecided(source, packages):

@@ -1,0 +1,255 @@
+"""ATOM's MLA backend: a small tree of its shape everywhere, its own files where AITERFUZZ_ATOM_CHECKOUT names a repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_atom import BUILDER, LAYER, small_atom
+
+from backend.case import DType
+from backend.devices.registry import open_device
+from backend.errors import NoSuchStepError
+from backend.findings import Party
+from backend.real.frameworks.fetch import open_source
+from backend.real.frameworks.record import Phase
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.session import SourceSession
+from backend.real.python.outline import outline
+from backend.serving.frameworks import ATOM, ATOM_LAYER
+from fuzz.gate.executed import PACKAGE, Executed
+from fuzz.gate.judge import Judge, Judged
+
+RELEASE, TOPK = "2026-08", 2048
+CHECKOUT = os.environ.get("AITERFUZZ_ATOM_CHECKOUT", "")
+real = pytest.mark.skipif(not CHECKOUT, reason="AITERFUZZ_ATOM_CHECKOUT names no repository of ATOM")
+
+PLAIN = BackendConfig(16, page_size=16, max_requests=8, graph_batches=(4,))
+DRAFTING = dataclasses.replace(PLAIN, draft_tokens=4)
+
+
+def life(name: str, config: BackendConfig, *steps: Step, lists: bool = False) -> Scenario:
+    flags = (("index_topk", str(TOPK)),) if lists else ()
+    return Scenario(name, (config,), steps, release=RELEASE, flags=flags)
+
+
+DECODE = life(
+    "decode",
+    PLAIN,
+    *(Step(StepKind.DECODE, lens) for lens in ((400, 17, 33), (400, 33, 17))),
+    *(Step(StepKind.DECODE, lens, graph=True) for lens in ((400, 33, 17), (5, 7))),
+)
+VERIFY = life("verify", DRAFTING, Step(StepKind.TARGET_VERIFY, (400, 17, 33)), Step(StepKind.TARGET_VERIFY, (9,), graph=True))
+PROMPTS = life(
+    "prompts", PLAIN, Step(StepKind.PREFILL, (1, 300, 77)), Step(StepKind.PREFILL, (400, 9, 200), query_lens=(33, 9, 150))
+)
+LISTS = life(
+    "lists", PLAIN, Step(StepKind.DECODE, (1, TOPK + 1)), Step(StepKind.DECODE, (TOPK, TOPK - 1), graph=True), lists=True
+)
+VERIFIED_LISTS = life(
+    "verified lists",
+    dataclasses.replace(PLAIN, draft_tokens=2),
+    Step(StepKind.TARGET_VERIFY, (TOPK - 1, 9)),
+    Step(StepKind.TARGET_VERIFY, (TOPK, 9, 17), graph=True),
+    Step(StepKind.PREFILL, (TOPK + 30, 33, 1), query_lens=(10, 3, 1)),
+    lists=True,
+)
+
+
+def judged(session: SourceSession, scenario: Scenario) -> Judged:
+    return Judge(open_device("model", None)).judged(scenario, session.run(scenario))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SourceSession]:
+    with SourceSession(str(small_atom(tmp_path_factory.mktemp("tree"))), release=RELEASE) as opened:
+        yield opened
+
+
+def test_a_tree_of_atom_means_its_builder_and_either_file_is_named(tmp_path: Path) -> None:
+    tree = small_atom(tmp_path)
+    assert open_source(str(tree)).framework is ATOM
+    for given in (tree / LAYER, f"{tree}:attention_mla.py"):
+        assert open_source(str(given)).framework is ATOM_LAYER
+
+
+def test_decode_verification_and_graphs_that_pad(small: SourceSession) -> None:
+    for scenario in (DECODE, VERIFY):
+        recording = small.run(scenario)
+        assert (recording.refused, recording.failed, recording.unknown_calls) == (None, (), ())
+        assert recording.executed
+        assert all(step.decode.kv_indices[: step.slots.size].tolist() == step.slots.tolist() for step in recording.steps)
+        last = recording.steps[-1]
+        assert (last.phase, last.planning is not None, last.batch - last.padded) == (Phase.REPLAY, True, len(last.kv_lens))
+        assert (last.padded, last.padded_kv_len, last.query_lens[0]) == (4 - len(last.kv_lens), 0, last.decode.max_seqlen_q)
+        made = Judge(open_device("model", None)).judged(scenario, recording)
+        assert (made.sightings, dict(made.not_run)) == ([], {})
+    assert recording.steps[-1].kv_lens == (13,)  # the one draft that was rejected before is not among them
+
+
+SMALL_SLIPS = {
+    "sized for a request": ("model_runner.max_bs, self.rows", "1, self.rows", "buffer-too-small"),
+    "padding keeps old ends": ("ends[len(lens) + 1 : bs + 1] = ends[len(lens)]", "pass", "bad-indptr/recorded/kv_indptr"),
+    "rejected drafts forgotten": ("lens -= self.runner", "lens -= 0 * self.runner", "beyond-sequence"),
+    "rows before": ("kept.astype(np.int32)", "np.roll(kept, 1).astype(np.int32)", "contradiction/kv_indices"),
+    "planned for one row": ("max_seqlen_qo=self.rows, uni", "max_seqlen_qo=1, uni", "plan-mismatch/recorded/max_seqlen_q"),
+}
+
+
+@pytest.mark.parametrize("slip", SMALL_SLIPS)
+def test_a_slip_in_the_builder_is_seen(small: SourceSession, slip: str) -> None:
+    _seen(small, (DECODE, VERIFY), *SMALL_SLIPS[slip])
+
+
+def _seen(session: SourceSession, scenarios: tuple[Scenario, ...], old: str, new: str, signature: str) -> None:
+    """Once old is new, the signature is seen in one of the scenarios, and whatever else is seen is the file's doing too."""
+    text = session.source.target.text
+    assert text.count(old) == 1
+    session.use(text.replace(old, new))
+    try:
+        seen = [each for scenario in scenarios for each in judged(session, scenario).sightings]
+    finally:
+        session.use(None)
+    assert any(each.signature.startswith(signature) for each in seen), [each.signature for each in seen]
+    for each in seen:
+        callers = each.finding is None or each.finding.party is Party.CALLER
+        assert callers or each.contradicts or each.did_not_run, each.message
+
+
+def test_what_a_small_atom_refuses_is_its_refusal(small: SourceSession) -> None:
+    (failed,) = small.run(PROMPTS).failed[:1]
+    assert (failed.error, failed.says.is_refusal) == ("ValueError: no prompts in a small ATOM", True)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "words"),
+    [
+        (life("drafts", DRAFTING, Step(StepKind.DRAFT_EXTEND, (9,))), "draft_extend of ATOM is not driven"),
+        (life("rows", DRAFTING, Step(StepKind.DECODE, (9,))), "decodes all of its rows"),
+        (dataclasses.replace(DECODE, flags=(("dsa_decode_backend", "aiter"),)), "flag index_topk=2048 alone"),
+        (dataclasses.replace(DECODE, environment=(("SGLANG_AITER_MLA_PERSIST", "0"),)), "no variable of other frameworks"),
+        (dataclasses.replace(LISTS, backends=(dataclasses.replace(PLAIN, context_parallel=2),)), "model with an indexer"),
+        (dataclasses.replace(DECODE, backends=(dataclasses.replace(PLAIN, kv_heads=2),)), "no ordinary attention"),
+    ],
+)
+def test_what_atom_has_no_part_in(small: SourceSession, scenario: Scenario, words: str) -> None:
+    with pytest.raises(NoSuchStepError, match=words):
+        small.run(scenario)
+
+
+@pytest.fixture(scope="module")
+def builder() -> Iterator[SourceSession]:
+    with SourceSession(f"{CHECKOUT}:{BUILDER}", release=RELEASE) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def layer() -> Iterator[SourceSession]:
+    with SourceSession(f"{CHECKOUT}:{LAYER}", release=RELEASE) as opened:
+        yield opened
+
+
+@real
+@pytest.mark.parametrize("kv", [DType.FP8, DType.BF16])
+def test_what_the_builder_does_with_16_heads_is_sound(builder: SourceSession, kv: DType) -> None:
+    for scenario in (DECODE, VERIFY, PROMPTS, LISTS, VERIFIED_LISTS):
+        scenario = dataclasses.replace(scenario, backends=(dataclasses.replace(scenario.backends[0], kv_dtype=kv),))
+        recording = builder.run(scenario)
+        assert (recording.refused, recording.failed, recording.unknown_calls) == (None, (), ())
+        assert not Judge(open_device("model", None)).judged(scenario, recording).sightings
+        assert {step.q_dtype_name for step in recording.steps} == {step.kv_dtype_name for step in recording.steps}
+
+
+@real
+def test_at_least_half_of_the_builder_runs(builder: SourceSession) -> None:
+    ranks = dataclasses.replace(PLAIN, context_parallel=2)
+    shared = life("ranks", ranks, Step(StepKind.DECODE, (17, 400)), Step(StepKind.PREFILL, (400, 9), query_lens=(33, 9)))
+    verified = life("ranks", dataclasses.replace(ranks, draft_tokens=4), Step(StepKind.TARGET_VERIFY, (9, 33), graph=True))
+    lines: set[int] = set()
+    for scenario in (DECODE, PROMPTS, LISTS, VERIFIED_LISTS, shared, verified):
+        recording = builder.run(scenario)
+        assert (recording.refused, recording.failed, recording.unknown_calls) == (None, (), ())
+        lines |= set(recording.executed)
+    target = builder.source.target
+    assert Executed(target.filename, target.text, outline(target, PACKAGE), frozenset(lines)).percent >= 50
+
+
+@real
+def test_padding_of_no_tokens_is_planned_backwards_where_heads_are_folded_by_rows(builder: SourceSession) -> None:
+    """Entry O20, which ATOM's graphs of verification meet in capture and in every replay that pads."""
+    wide = dataclasses.replace(VERIFY, backends=(dataclasses.replace(DRAFTING, num_head=128),))
+    seen = {(each.phase, each.signature) for each in judged(builder, wide).sightings}
+    backward = "backward-item/planner v1_2/work_info_set/KV positions"
+    assert seen == {(Phase.CAPTURE, backward), (Phase.REPLAY, backward)}
+
+
+BUILDERS_SLIPS = {
+    "stale plan": (
+        "        if only_update:\n            decode_update",
+        '        if getattr(self, "_for", None) == (bs, max_q_len):\n            pass\n'
+        '        elif setattr(self, "_for", (bs, max_q_len)) or only_update:\n            decode_update',
+        "plan-mismatch/recorded/kv_indptr",
+    ),
+    "padding keeps old ends": (
+        '        var["kv_indptr"].np[scheduled_bs + 1 : bs + 1] = sum_blocks\n',
+        "",
+        "bad-indptr/recorded/kv_indptr/not monotonic",
+    ),
+    "sized for a request": (
+        "get_mla_metadata_info_v1(\n            self.max_bs,\n            max_seqlen_qo,",
+        "get_mla_metadata_info_v1(\n            1,\n            max_seqlen_qo,",
+        "buffer-too-small/recorded/sized for another batch, num_kv_splits",
+    ),
+    "rejected drafts forgotten": (
+        "context_lens -= num_rejected",
+        "context_lens -= 0 * num_rejected",
+        "beyond-sequence/planner",
+    ),
+    "tables of the batch before": (
+        '        self.prepare_block_tables(batch)\n        var["kv_indptr"]',
+        '        var["kv_indptr"]',
+        "contradiction/kv_indices",
+    ),
+    "more than a chunk": (
+        "seq_hi = np.minimum(seq_offsets[1 : bs + 1], g_end)",
+        "seq_hi = seq_offsets[1 : bs + 1]",
+        "arguments/gather_kv_b_proj/kv_indptr",
+    ),
+    "all tokens planned for lists": (
+        "use_sparse_meta = self.is_sparse and (max_q_len == 1 or sparse_decode)",
+        "use_sparse_meta = False",
+        "plan-mismatch/recorded/kv_indptr",
+    ),
+}
+
+
+@real
+@pytest.mark.parametrize("slip", BUILDERS_SLIPS)
+def test_a_slip_in_atoms_builder_is_blamed_on_it(builder: SourceSession, slip: str) -> None:
+    _seen(builder, (DECODE, VERIFY, PROMPTS, LISTS), *BUILDERS_SLIPS[slip])
+
+
+LAYERS_SLIPS = {
+    "no scales": (
+        "q_scale=self._q_scale,\n                kv_scale=self._k_scale,\n                return_lse",
+        "q_scale=None,\n                kv_scale=None,\n                return_lse",
+        "aiter-refuses/mla_decode_stage1_asm_fwd",
+    ),
+    "another buffer": (
+        "work_indptr = attn_metadata.work_indptr",
+        "work_indptr = attn_metadata.reduce_indptr",
+        "contradiction/work_indptr",
+    ),
+    "heads not repeated": ("return q.repeat_interleave(self.head_repeat_factor, dim=1)", "return q", "aiter-refuses/no-kernel"),
+}
+
+
+@real
+@pytest.mark.parametrize("slip", LAYERS_SLIPS)
+def test_a_slip_in_atoms_layer_is_blamed_on_it(layer: SourceSession, slip: str) -> None:
+    few = dataclasses.replace(DECODE, backends=(dataclasses.replace(PLAIN, num_head=8),))
+    assert not judged(layer, few).sightings
+    _seen(layer, (few,), *LAYERS_SLIPS[slip])
