@@ -53,7 +53,7 @@ def compile_once(aiter: str | None, release: str | None) -> None:
 @contextlib.contextmanager
 def _ended(program: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Python process that is gone afterwards."""
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL, stdout=sys.stderr) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
             yield process
         finally:
