@@ -1,8 +1,8 @@
 """Each limit of memory to the byte: an access that ends at it is within, one that passes it by a byte is not.
 
-Random accesses seldom end just there (test_memory_random.py aims some at it). Here the lanes of a wave walk across each limit, at
-both of its ends, so that whoever moves one by a byte, in the fast path or the slow one, is found out by name. What is expected is
-the limit's own definition: `0 <= place` and `place + size <= limit`.
+Random accesses seldom end just there (test_memory_random.py aims some at it). Here the lanes of a wave walk across each limit,
+at both of its ends, so that whoever moves one by a byte, in the fast path or the slow one, is found out by name. What is
+expected is the limit's own definition: `0 <= place` and `place + size <= limit`.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ LANES = np.arange(64, dtype=np.int64)
 Places = NDArray[np.int64]
 
 
-def walks(limit: int, size: int, unit: int = 1) -> Iterator[Places]:
-    """Where 64 accesses of `size` bytes begin: across either end of a memory of `limit` bytes, and wholly within, to the unit."""
-    for first in (-32 * unit, limit - 32 * unit):
-        yield first + LANES * unit
-    for short in (-unit, 0, unit):
-        yield short + LANES * unit
-        yield limit - size - 63 * unit + short + LANES * unit
+def walks(limit: int, size: int) -> Iterator[Places]:
+    """Where 64 accesses of `size` bytes begin: across either end of a memory of `limit` bytes, and wholly within, to the byte."""
+    for first in (-32, limit - 32):
+        yield first + LANES
+    for short in (-1, 0, 1):
+        yield short + LANES
+        yield limit - size - 63 + short + LANES
 
 
 def outside(places: Places, size: int, limit: int) -> set[int]:

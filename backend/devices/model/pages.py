@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,7 @@ LOAD = 16
 """Bytes of the widest load; a descriptor of 2^32 - 1 bytes refuses the one that would reach 2^32."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stretches:
+class Stretches(NamedTuple):
     """The KV positions that stage 1 works on, one stretch for each piece of work.
 
     source: work item or request; begin, end: positions, [n] int64, end exclusive; padded: not 0 where positions past the end of
@@ -88,50 +87,87 @@ def _within_requests(begin: Int64Array, end: Int64Array, indptr: Int32Array, ent
     return True
 
 
+class _Pool(NamedTuple):
+    """The KV pool and who may read what of it. indices, indptr: the lists of pages; pages: of the pool.
+
+    page_size: tokens of a page; stride: its bytes.
+    """
+
+    indices: Int32Array
+    indptr: Int32Array
+    pages: int
+    page_size: int
+    stride: int
+
+
+class _Reader(NamedTuple):
+    """How a kernel reads, from its traits. wide: bytes of a token that it reads; by_page, by_token: what an entry of kv_indices
+    is looked up for, neither: a position's page of one token."""
+
+    wide: int
+    tile: int
+    ahead: bool
+    by_page: bool
+    by_token: bool
+    page_bits: int
+
+
 def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array, Int64Array]:
     """Byte ranges that are read, [2, n], and what is told of reads of somebody else's pages: see _expand."""
-    decode = call.decode
-    stride = decode.page_bytes
-    wide = known.bytes_of_token(decode.kv_dtype.itemsize)
-    found: tuple[Int64Array, Int64Array] = _expand(
-        work.source, work.begin, work.end, work.padded, decode.kv_indices, call.decision.list_indptr, decode.kv_pages,
-        decode.page_size,
-        stride, stride // decode.page_size, wide, known.tile, known.ahead, known.paging is KernelPaging.PAGE,
-        known.paging is KernelPaging.TOKEN, known.page_bits,
-    )  # fmt: skip
+    decode, paging = call.decode, known.paging
+    pool = _Pool(decode.kv_indices, call.decision.list_indptr, decode.kv_pages, decode.page_size, decode.page_bytes)
+    reader = _Reader(
+        known.bytes_of_token(decode.kv_dtype.itemsize),
+        known.tile,
+        known.ahead,
+        paging is KernelPaging.PAGE,
+        paging is KernelPaging.TOKEN,
+        known.page_bits,
+    )
+    found: tuple[Int64Array, Int64Array] = _expand(work, pool, reader)
     return found
 
 
 @njit(cache=True, nogil=True)
-def _expand(  # type: ignore[no-untyped-def]
-    source,
-    begin,
-    end,
-    padded,
-    indices,
-    indptr,
-    pages,
-    page_size,
-    stride,
-    token_stride,
-    wide,
-    tile,
-    ahead,
-    by_page,
-    by_token,
-    page_bits,
-):
+def _page_begins(page: int, stride: int, page_bits: int) -> int:
+    """The byte that a kernel takes a page to begin at: of the product page * stride it may keep some bits alone."""
+    product = page * stride
+    if page_bits == 24:
+        return int(((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF))
+    if page_bits == 32:
+        return int(product & np.int64(0xFFFFFFFF))
+    if page_bits == HALF_MENDED:
+        return int((product >> 32 << 32) + (((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF)))
+    return product
+
+
+@njit(cache=True, nogil=True)
+def _positions(length: int, padded: int, page_size: int, reader: _Reader) -> int:
+    """Positions that a kernel fetches for a stretch of `length`, those past its end included."""
+    if reader.by_token:
+        return ((length + reader.tile - 1) // reader.tile + (1 if reader.ahead else 0)) * reader.tile
+    if reader.by_page:
+        # Entries past the end of the work are clamped to the last one, except in the first tile.
+        return length + (1 if length * page_size < reader.tile else 0)
+    return length + (1 if reader.ahead or padded else 0)
+
+
+@njit(cache=True, nogil=True)
+def _expand(work: Stretches, pool: _Pool, reader: _Reader) -> tuple[Int64Array, Int64Array]:
     """One range for each position, clamped ones included, once for each stretch.
 
     Foreign reads, [6]: source, entry of kv_indices, page id and byte of the first; the highest byte that one begins at; how
     many. Entries past the last one of the work are clamped to page 0, which counts as everybody's.
     """
+    begin, end, indices, stride, wide = work.begin, work.end, pool.indices, pool.stride, reader.wide
+    token_stride = stride // pool.page_size
+    per_entry = pool.page_size if reader.by_token else 1
     total = 0
     for i in range(len(begin)):
         if end[i] > begin[i]:
-            total += end[i] - begin[i] + 2 * tile + 1
+            total += end[i] - begin[i] + 2 * reader.tile + 1
     # A read across 2^32 is two: the descriptor refuses its last load before, and those after wrap to the pool's beginning.
-    ranges = np.empty((2, 2 * total if page_bits <= 32 else total), np.int64)
+    ranges = np.empty((2, 2 * total if reader.page_bits <= 32 else total), np.int64)
     first, last = ranges[0], ranges[1]
     foreign = np.zeros(6, np.int64)
     at = 0
@@ -139,50 +175,37 @@ def _expand(  # type: ignore[no-untyped-def]
         length = end[i] - begin[i]
         if length <= 0:
             continue
-        request = np.searchsorted(indptr, begin[i], side="right") - 1
+        request = np.searchsorted(pool.indptr, begin[i], side="right") - 1
         mine_begin, mine_end = np.int64(-1), np.int64(-1)
-        if 0 <= request < len(indptr) - 1:
-            mine_begin, mine_end = np.int64(indptr[request]), np.int64(indptr[request + 1])
+        if 0 <= request < len(pool.indptr) - 1:
+            mine_begin, mine_end = np.int64(pool.indptr[request]), np.int64(pool.indptr[request + 1])
         mine = np.sort(indices[max(mine_begin, 0) : max(mine_end, 0)]) if wide > token_stride else indices[:0]
-        per_entry = page_size if by_token else 1
         last_entry = (end[i] - 1) // per_entry
-        positions = length + (1 if ahead or padded[i] else 0)
-        if by_page:
-            # Entries past the end of the work are clamped to the last one, except in the first tile.
-            positions = length + (1 if length * page_size < tile else 0)
-        if by_token:
-            positions = ((length + tile - 1) // tile + (1 if ahead else 0)) * tile
-        for place in range(positions):
-            entry = begin[i] // per_entry + place // per_entry if by_token else begin[i] + place
+        for place in range(_positions(length, work.padded[i], pool.page_size, reader)):
+            entry = begin[i] // per_entry + place // per_entry if reader.by_token else begin[i] + place
             clamped = entry > last_entry
             page = np.int64(0)
             if not clamped:
                 if entry < 0 or entry >= len(indices):
                     continue  # an index that nobody wrote leads anywhere
                 page = np.int64(indices[entry])
-            product = page * stride
-            if page_bits == 24:
-                product = ((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF)
-            elif page_bits == 32:
-                product = product & np.int64(0xFFFFFFFF)
-            elif page_bits == HALF_MENDED:
-                product = (product >> 32 << 32) + (((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF))
-            byte = product + (place % page_size * token_stride if by_token else 0)
-            behind = byte + (wide * page_size if by_page else wide)
+            page_byte = _page_begins(page, stride, reader.page_bits)
+            byte = page_byte + (place % pool.page_size * token_stride if reader.by_token else 0)
+            behind = byte + (wide * pool.page_size if reader.by_page else wide)
             first[at], last[at] = byte, behind
-            if page_bits <= 32 and behind > WRAP:
+            if reader.page_bits <= 32 and behind > WRAP:
                 last[at] = WRAP - LOAD
                 at += 1
                 first[at], last[at] = 0, behind - WRAP
             at += 1
             wrong = not clamped and (entry < mine_begin or entry >= mine_end) and page != 0
             # Wider than the token: it ends in the next page.
-            if wide > token_stride and byte % stride + wide > stride and page + 1 < pages:
+            if wide > token_stride and byte % stride + wide > stride and page + 1 < pool.pages:
                 after = np.searchsorted(mine, page + 1)
                 wrong = wrong or after == len(mine) or mine[after] != page + 1
-            if wrong or product != page * stride:
+            if wrong or page_byte != page * stride:
                 if foreign[5] == 0:
-                    foreign[0], foreign[1], foreign[2], foreign[3] = source[i], entry, page, byte
+                    foreign[0], foreign[1], foreign[2], foreign[3] = work.source[i], entry, page, byte
                 foreign[4] = max(foreign[4], byte)
                 foreign[5] += 1
     return ranges[:, :at], foreign
