@@ -74,14 +74,18 @@ def kv_blocks(task: FastTask, tokens: int) -> int:
 
 
 @inlined
+def packed_tiles(task: FastTask, queries: int) -> int:
+    """Tiles that a row is cut into along its queries, (head, query) rows packed."""
+    return (i32(queries * task.heads) + (1 << task.packed_log2) - 1) >> task.packed_log2 if task.cuts_queries else 1
+
+
+@inlined
 def query_tiles(task: FastTask, queries: int) -> int:
-    """Tiles that a row is cut into along its queries."""
-    if not task.cuts_queries:
-        return 1
-    packed_rows = 1 << task.packed_log2
-    if 2 * task.heads > packed_rows:
-        return queries  # only one query fits, and ceil(packed / packed_rows) would be too few for 96 or 112 heads
-    return (i32(queries * task.heads) + packed_rows - 1) >> task.packed_log2
+    """The same from 2026-06 on: where two queries are more than a tile, one fits, and packing would give too few for 96 or 112
+    heads."""
+    if task.cuts_queries and 2 * task.heads > 1 << task.packed_log2:
+        return queries
+    return packed_tiles(task, queries)
 
 
 @inlined
@@ -131,9 +135,12 @@ def first_kv_end(strays: Table, lengths: Table, kv_indptr: Words, task: FastTask
 
 
 @inlined
-def next_in_sequence(task: FastTask, row_in_sequence: int) -> int:
-    """Position of the next row in its group of rows_per_sequence rows."""
-    return 0 if row_in_sequence == task.rows_per_sequence - 1 else row_in_sequence + 1
+def next_row(task: FastTask, lengths: Table, row: int, in_sequence: int, kv_begin: int, kv_end: int) -> tuple[int, int, int]:
+    """Position of `row` in its group of rows_per_sequence rows, and its KV; those of the row before are given."""
+    if in_sequence < task.rows_per_sequence - 1 or row >= task.rows:
+        return in_sequence + 1, kv_begin, kv_end
+    begin = kv_begin + task.topk if task.topk >= 0 else kv_end
+    return 0, begin, begin + lengths[row]
 
 
 @inlined
@@ -148,17 +155,58 @@ def causal_distance(task: FastTask, tile: int, tiles: int, q_begin: int) -> int:
 
 
 @inlined
-def query_span(
-    strays: Table, qo_indptr: Words, task: FastTask, row: int, entry: int, tile: int, tile_queries: int
-) -> tuple[int, int]:
-    """Query rows [begin, end) of a tile. entry: of qo_indptr, where lengths are read from it: the row, not its sequence."""
+def query_rows(strays: Table, qo_indptr: Words, task: FastTask, row: int, entry: int) -> tuple[int, int]:
+    """Query rows [begin, end) of a row. entry: of qo_indptr, where they are read from it: the row, not its sequence."""
     if task.uniform_queries > 0:
-        first, limit = task.uniform_queries * row, task.uniform_queries * (row + 1)
-    else:
-        first = load(qo_indptr, entry, strays, QO_INDPTR)
-        limit = load(qo_indptr, entry + 1, strays, QO_INDPTR)
-    begin = first + tile * tile_queries
-    return begin, min(begin + tile_queries, limit)
+        return task.uniform_queries * row, task.uniform_queries * (row + 1)
+    return load(qo_indptr, entry, strays, QO_INDPTR), load(qo_indptr, entry + 1, strays, QO_INDPTR)
+
+
+class Tile(NamedTuple):
+    """A tile of a row that is being planned.
+
+    sequence: whose KV it is, as a work item says it. tiles: of the row. rows: query rows of a whole tile; q_begin, q_end: those
+    of this one, end exclusive.
+    """
+
+    row: int
+    sequence: int
+    number: int
+    tiles: int
+    rows: int
+    q_begin: int
+    q_end: int
+
+
+@inlined
+def open_plan(words: Words, written: Marks, spans: Table, task: FastTask, blocks: int) -> tuple[int, int]:
+    """Begin both index lists; the blocks that a compute unit takes, overhead included, and the branches taken."""
+    store(words, written, spans, REDUCE_INDPTR, 0, 0)
+    store(words, written, spans, WORK_INDPTR, 0, 0)
+    branches = Branch.DIVISION_BY_ZERO.value if task.shares == 0 else 0
+    return divide_up(blocks, task.shares) + task.overhead, branches
+
+
+@inlined
+def queries_of(task: FastTask, lengths: Table, row: int) -> int:
+    """Query rows of a planned row; `lengths` as measure_row left it."""
+    return task.uniform_queries if task.uniform_queries > 0 else lengths[task.rows + divide(row, task.sparse_queries)]
+
+
+@inlined
+def tile_of(strays: Table, qo_indptr: Words, task: FastTask, row: int, number: int, queries: int, tiles: int) -> Tile:
+    """Tile `number` of the `tiles` that a row of `queries` query rows is cut into."""
+    entry, rows = divide(row, task.sparse_queries), divide_up(queries, tiles)
+    first, limit = query_rows(strays, qo_indptr, task, row, entry)
+    begin = first + number * rows
+    sequence = divide(entry, task.rows_per_sequence) if task.topk >= 0 else row
+    return Tile(row, sequence, number, tiles, rows, begin, min(begin + rows, limit))
+
+
+@inlined
+def ran_out(task: FastTask, row: int) -> int:
+    """The branch of a plan that ends at `row`, for want of compute units where that is not behind the last."""
+    return Branch.ROWS_LEFT_OVER.value if row < task.rows else 0
 
 
 @inlined
@@ -184,24 +232,69 @@ def offset_in_tokens(strays: Table, kv_last_page_lens: Words, sequence: int, end
 
 
 @inlined
+def end_and_offset(
+    strays: Table,
+    kv_last_page_lens: Words,
+    task: FastTask,
+    tile: Tile,
+    begin: int,
+    length: int,
+    kv_end: int,
+    takes_rest: bool,
+    glued: bool,
+) -> tuple[int, int, bool, int]:
+    """Where a piece of at most `length` tokens ends, its kv_offset, whether it is too short to be recorded, the branches."""
+    if task.page_size != 1:
+        end = min(begin + length, kv_end)
+        offset = offset_in_tokens(strays, kv_last_page_lens, tile.sequence, end, kv_end, task.page_size)
+        return end, offset, False, Branch.PAGED.value
+    distance = causal_distance(task, tile.number, tile.tiles, tile.q_begin)
+    end, too_short, branches = piece_end(begin, length, kv_end, distance, takes_rest, glued, task.tail_threshold)
+    offset = kv_end - end
+    if task.topk >= 0 and task.rows_per_sequence == 1:
+        offset += task.sparse_queries - 1 - remainder(tile.row, task.sparse_queries)
+    return end, offset, too_short, branches | (Branch.CAUSAL_TRIM.value if distance > 0 else 0)
+
+
+@inlined
+def row_branches(pieces: int, tokens: int) -> int:
+    """The branches of what is done. pieces: that were recorded before the last; tokens: KV tokens of its row."""
+    return (Branch.SPLIT.value if pieces > 0 else Branch.UNSPLIT.value) | (Branch.EMPTY_SEQUENCE.value if tokens == 0 else 0)
+
+
+@inlined
+def cut_branches(tile: Tile) -> int:
+    """The branches of a tile that is done, where its row is cut into several."""
+    shorter = Branch.SHORTER_LAST_TILE.value if tile.q_end - tile.q_begin < tile.rows else 0
+    return Branch.SEVERAL_QUERY_TILES.value | shorter if tile.tiles > 1 else 0
+
+
+@inlined
 def write_reduction(
-    words: Words,
-    written: Marks,
-    spans: Table,
-    tile: int,
-    q_begin: int,
-    q_end: int,
-    first_entry: int,
-    entries: int,
-    last_partial: int,
-    tile_queries: int,
+    words: Words, written: Marks, spans: Table, number: int, tile: Tile, first: int, entries: int, last_partial: int, apart: int
 ) -> None:
-    """A split tile's entries: where its rows end up, and the partial rows of its pieces, which follow one another."""
-    store(words, written, spans, REDUCE_FINAL_MAP, 2 * tile, q_begin)
-    store(words, written, spans, REDUCE_FINAL_MAP, 2 * tile + 1, q_end)
+    """A split tile's entries: where its rows end up, and the partial rows of its pieces, `apart` rows from each other.
+
+    number: of the tile among all; first: of its `entries` entries; last_partial: the partial row of the last piece.
+    """
+    store(words, written, spans, REDUCE_FINAL_MAP, 2 * number, tile.q_begin)
+    store(words, written, spans, REDUCE_FINAL_MAP, 2 * number + 1, tile.q_end)
     for entry in range(entries):
-        place = last_partial - (entries - 1 - entry) * tile_queries
-        store(words, written, spans, REDUCE_PARTIAL_MAP, first_entry + entry, place)
+        row = last_partial - (entries - 1 - entry) * apart
+        store(words, written, spans, REDUCE_PARTIAL_MAP, first + entry, row)
+
+
+@inlined
+def finish_tile(
+    words: Words, written: Marks, spans: Table, number: int, tile: Tile, pieces: int, reduced: int, partial: int
+) -> tuple[int, int]:
+    """The entries of a tile whose last piece, behind `pieces` others, is recorded; entries and partial rows there are then."""
+    if pieces > 0:
+        write_reduction(words, written, spans, number, tile, reduced, pieces + 1, partial, tile.rows)
+        partial += tile.rows
+        reduced += pieces + 1
+    store(words, written, spans, REDUCE_INDPTR, number + 1, reduced)
+    return reduced, partial
 
 
 @compiled
@@ -217,26 +310,19 @@ def plan_v1_2(
 ) -> int:
     """Run the planner; returns the branches taken, or ENDLESS. task.heads: after folding; task.topk: in pages."""
     clear(words, written, spans, strays)
-    branches = 0
-    rows, overhead, page_size, sparse = task.rows, task.overhead, task.page_size, task.topk >= 0
+    rows, overhead = task.rows, task.overhead
     lengths = np.empty(2 * rows, np.int64)  # KV tokens of each row, then query rows of each row
-    granularity = 1 << task.granularity_log2
     blocks_of_all = measure_rows(strays, lengths, qo_indptr, kv_indptr, task)
-    store(words, written, spans, REDUCE_INDPTR, 0, 0)
-    store(words, written, spans, WORK_INDPTR, 0, 0)
-    if task.shares == 0:
-        branches |= Branch.DIVISION_BY_ZERO
-    payload = divide_up(blocks_of_all, task.shares) + overhead
+    payload, branches = open_plan(words, written, spans, task, blocks_of_all)
 
     row = 0
     row_in_sequence = 0  # position of row in its group of rows_per_sequence rows
-    tile = 0
+    number = 0  # of the tile that is next, within its row
     done_blocks = 0
     pieces = 0  # pieces of this tile recorded so far
     glued = False
     kv_begin = 0
     kv_end = first_kv_end(strays, lengths, kv_indptr, task)
-    tokens = kv_end - kv_begin
     items = 0
     partial = 0
     tiles_done = 0
@@ -247,74 +333,49 @@ def plan_v1_2(
         if row >= rows:
             branches |= Branch.COMPUTE_UNITS_LEFT_IDLE
         while row < rows:
-            entry = divide(row, task.sparse_queries)
-            queries = task.uniform_queries if task.uniform_queries > 0 else lengths[rows + entry]
+            queries = queries_of(task, lengths, row)
             tiles = query_tiles(task, queries)
             if task.cuts_queries and tiles == 0:
                 return ENDLESS
-            tile_queries = divide_up(queries, tiles)
-            left = kv_blocks(task, tokens) - done_blocks
+            left = kv_blocks(task, kv_end - kv_begin) - done_blocks
             takes_rest = room >= left + overhead or glued
             if not takes_rest and room <= overhead:
                 branches |= Branch.NO_ROOM
                 break
             taken = left if takes_rest else room - overhead
 
-            q_begin, q_end = query_span(strays, qo_indptr, task, row, entry, tile, tile_queries)
-            sequence = divide(entry, task.rows_per_sequence) if sparse else row
-            begin = kv_begin + done_blocks * granularity
-            if page_size == 1:
-                distance = causal_distance(task, tile, tiles, q_begin)
-                end, too_short, taken_branch = piece_end(
-                    begin, taken * granularity, kv_end, distance, takes_rest, glued, task.tail_threshold
-                )
-                branches |= taken_branch | (Branch.CAUSAL_TRIM if distance > 0 else 0)
-                if too_short:
-                    glued = True
-                    continue  # this compute unit takes the remainder as well, in the next turn
-                offset = kv_end - end
-                if sparse and task.rows_per_sequence == 1:
-                    offset += task.sparse_queries - 1 - remainder(row, task.sparse_queries)
-            else:
-                branches |= Branch.PAGED
-                end = min(begin + taken * granularity, kv_end)
-                offset = offset_in_tokens(strays, kv_last_page_lens, sequence, end, kv_end, page_size)
+            tile = tile_of(strays, qo_indptr, task, row, number, queries, tiles)
+            begin = kv_begin + (done_blocks << task.granularity_log2)
+            end, offset, too_short, taken_branches = end_and_offset(
+                strays, kv_last_page_lens, task, tile, begin, taken << task.granularity_log2, kv_end, takes_rest, glued
+            )
+            branches |= taken_branches
+            if too_short:
+                glued = True
+                continue  # this compute unit takes the remainder as well, in the next turn
             branches |= Branch.NO_WORK_LEFT_TO_TAKE if end <= begin else 0
             place = -1 if takes_rest and pieces == 0 else partial
-            store_work_item(words, written, spans, items, WorkItem(sequence, place, q_begin, q_end, begin, end, offset))
+            item = WorkItem(tile.sequence, place, tile.q_begin, tile.q_end, begin, end, offset)
+            store_work_item(words, written, spans, items, item)
             items += 1
             if not takes_rest:
-                partial += tile_queries
+                partial += tile.rows
                 done_blocks += taken
                 pieces += 1
                 break
 
-            branches |= (Branch.SPLIT if pieces > 0 else Branch.UNSPLIT) | (Branch.EMPTY_SEQUENCE if tokens == 0 else 0)
-            if tiles > 1:
-                branches |= Branch.SEVERAL_QUERY_TILES | (Branch.SHORTER_LAST_TILE if q_end - q_begin < tile_queries else 0)
-            if pieces > 0:
-                write_reduction(words, written, spans, tiles_done, q_begin, q_end, reduced, pieces + 1, partial, tile_queries)
-                partial += tile_queries
-                reduced += pieces + 1
-            store(words, written, spans, REDUCE_INDPTR, tiles_done + 1, reduced)
+            branches |= row_branches(pieces, kv_end - kv_begin) | cut_branches(tile)
+            reduced, partial = finish_tile(words, written, spans, tiles_done, tile, pieces, reduced, partial)
             tiles_done += 1
             room -= left + overhead
             done_blocks = 0
-            tile = 0 if tile == tiles - 1 else tile + 1
-            if not task.cuts_queries or tile == 0:
+            number = 0 if number == tiles - 1 else number + 1
+            if not task.cuts_queries or number == 0:
                 row += 1
-                row_in_sequence = next_in_sequence(task, row_in_sequence)
-                if row >= rows:
-                    break  # pieces and glued stay, as in the kernel: nothing reads them any more
-                if row_in_sequence == 0:
-                    tokens = lengths[row]
-                    kv_begin = kv_begin + task.topk if sparse else kv_end
-                    kv_end = kv_begin + tokens
+                row_in_sequence, kv_begin, kv_end = next_row(task, lengths, row, row_in_sequence, kv_begin, kv_end)
             pieces = 0
             glued = False
         store(words, written, spans, WORK_INDPTR, unit + 1, items)
 
-    if row < rows:
-        branches |= Branch.ROWS_LEFT_OVER
     store_range(words, written, spans, REDUCE_INDPTR, tiles_done, task.reduce_indptr_words, reduced)
-    return branches
+    return branches | ran_out(task, row)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.memory import (
     KV_INDPTR,
-    QO_INDPTR,
     REDUCE_FINAL_MAP,
     REDUCE_INDPTR,
     REDUCE_PARTIAL_MAP,
@@ -22,7 +21,7 @@ from backend.aiter.planners.memory import (
     store_range,
     store_work_item,
 )
-from backend.aiter.planners.v1_2 import FastTask, kv_blocks
+from backend.aiter.planners.v1_2 import FastTask, kv_blocks, open_plan, query_rows
 from backend.cxx.arithmetic import Marks, Table, Words, clear, i32, store
 
 
@@ -32,22 +31,17 @@ def plan_v1_2_parallel(
 ) -> int:
     """Run the planner; returns the branches taken."""
     clear(words, written, spans, strays)
-    branches = Branch.PARALLEL.value
-    rows, uniform_queries, overhead = task.rows, task.uniform_queries, task.overhead
-    compute_units = task.compute_units
+    rows, overhead, compute_units = task.rows, task.overhead, task.compute_units
     granularity = 1 << task.granularity_log2
     start = load(kv_indptr, 0, strays, KV_INDPTR)
     blocks_of_all = 0
     for row in range(rows):
         tokens = load(kv_indptr, row + 1, strays, KV_INDPTR) - load(kv_indptr, row, strays, KV_INDPTR)
         blocks_of_all = i32(blocks_of_all + kv_blocks(task, tokens) + overhead)
-    if task.shares == 0:
-        branches |= Branch.DIVISION_BY_ZERO
-    payload = divide_up(blocks_of_all, task.shares) + overhead
+    payload, branches = open_plan(words, written, spans, task, blocks_of_all)
+    branches |= Branch.PARALLEL
     share = payload - overhead  # blocks that a compute unit of its own takes
 
-    store(words, written, spans, REDUCE_INDPTR, 0, 0)
-    store(words, written, spans, WORK_INDPTR, 0, 0)
     unit = 0
     room = payload
     items = 0
@@ -58,11 +52,7 @@ def plan_v1_2_parallel(
         begin = load(kv_indptr, row, strays, KV_INDPTR) - start
         end = load(kv_indptr, row + 1, strays, KV_INDPTR) - start
         blocks = kv_blocks(task, end - begin)
-        q_begin = uniform_queries * row
-        q_end = uniform_queries * (row + 1)
-        if uniform_queries <= 0:
-            q_begin = load(qo_indptr, row, strays, QO_INDPTR)
-            q_end = load(qo_indptr, row + 1, strays, QO_INDPTR)
+        q_begin, q_end = query_rows(strays, qo_indptr, task, row, row)
         branches |= Branch.EMPTY_SEQUENCE if end == begin else 0
 
         fits = blocks + overhead <= room
