@@ -14,7 +14,7 @@ import functools
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,9 @@ NOT_SIMPLE = ("create_atomic_cas", "create_atomic_rmw", "create_int_to_ptr", "cr
 
 MAX_STRAYS = 1000
 """Stray accesses kept; a wrong kernel makes one for every program and block."""
+
+Change = tuple[Any, str, Any]
+"""An attribute with another value: owner, name, value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,6 @@ def interpreted(
     """Triton kernels launched inside run on the virtual GPU's memory, guarded. guard: None: one that drops stray accesses.
 
     Without the interpreter's overflow checks, which a compiled kernel does not have either (they cost a fifth of the time).
-    The interpreter's versions of Triton's functions are in place until the end, not put there and taken away by each launch.
     measured: a file whose kernels' lines are noted. No other trace function (coverage.py's) sees a kernel: it doubles the time.
     memo: what launches left, for those that are the same again.
     """
@@ -125,21 +127,74 @@ def interpreted(
     from triton.runtime import interpreter
 
     guard = guard if guard is not None else KernelGuard(allocations)
-    executor, builder = interpreter.GridExecutor, type(interpreter.interpreter_builder)
-    options = interpreter.interpreter_builder.options
-    interpreter.interpreter_builder.options = dataclasses.replace(options, sanitize_overflow=False)
-    saved = {name: getattr(executor, name) for name in ("__call__", "_init_args_hst", "_restore_args_dev")}
-    saved_access = {name: getattr(builder, name) for name in ("create_masked_load", "create_masked_store", *NOT_SIMPLE)}
-    run = interpreter.InterpretedFunction.run
+    builder = interpreter.interpreter_builder
+    unchecked = (builder, "options", dataclasses.replace(builder.options, sanitize_overflow=False))
+    changes = (unchecked, *_kernels(interpreter, guard, measured), *_launches(interpreter, guard, allocations, memo))
+    with _replaced((*changes, *_accesses(type(builder), guard))), _patched_once(interpreter):
+        yield guard
+
+
+@contextlib.contextmanager
+def _replaced(changes: Sequence[Change]) -> Iterator[None]:
+    """Attributes of Triton's with other values, until the end."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+@contextlib.contextmanager
+def _patched_once(interpreter: types.ModuleType) -> Iterator[None]:
+    """The interpreter's versions of Triton's functions stay in place until the end, not put there and taken away by each launch."""
+    patched: dict[frozenset[int], Any] = {}
+    patch = interpreter._patch_lang
+
+    def once(fn: Any) -> Any:
+        seen = frozenset(id(each) for each in fn.__globals__.values() if isinstance(each, types.ModuleType))
+        if seen not in patched:
+            patched[seen] = patch(fn)
+        return interpreter._LangPatchScope()
+
+    with _replaced([(interpreter, "_patch_lang", once)]):
+        try:
+            yield
+        finally:
+            for scope in reversed(patched.values()):
+                scope.restore()
+
+
+def _kernels(interpreter: types.ModuleType, guard: KernelGuard, measured: str | None) -> Iterator[Change]:
+    """A kernel's run: on the tensors' own memory, and traced where its lines are measured."""
+    executor = interpreter.GridExecutor
+    run = executor.__call__
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         guard.enter_kernel(self.fn.__name__, [a for a in (*args, *kwargs.values()) if isinstance(a, CudaTensor)])
         file = self.fn.__code__.co_filename
         tracer = _line_tracer(file, guard.accesses.lines) if file == measured else None
         try:
-            return _traced_by(tracer, saved["__call__"], self, *args, **kwargs)
+            return _traced_by(tracer, run, self, *args, **kwargs)
         finally:
             guard.lines |= guard.accesses.lines
+
+    def in_place(self: Any, args: Any, kwargs: Any) -> Any:
+        return [_plain(a) for a in args], {key: _plain(value) for key, value in kwargs.items()}
+
+    yield executor, "__call__", call
+    yield executor, "_init_args_hst", in_place
+    yield executor, "_restore_args_dev", lambda self, *args: None
+
+
+def _launches(
+    interpreter: types.ModuleType, guard: KernelGuard, allocations: Allocations, memo: LaunchMemo | None
+) -> Iterator[Change]:
+    """A launch: noted, and not run where the memo knows what it leaves."""
+    function = interpreter.InterpretedFunction
+    run = function.run
 
     def launch(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
         guard.launched(functools.partial(launch, self, *args, grid=grid, warmup=warmup, **kwargs))
@@ -152,54 +207,30 @@ def interpreted(
         if memo is not None and given is not None:
             memo.keep(given, guard.accesses)
 
-    def in_place(self: Any, args: Any, kwargs: Any) -> Any:
-        return [_plain(a) for a in args], {key: _plain(value) for key, value in kwargs.items()}
+    yield function, "run", launch
+
+
+def _accesses(builder: Any, guard: KernelGuard) -> Iterator[Change]:
+    """Loads and stores, of the lanes alone that lie in an allocation; what else touches memory is noted as not simple."""
+    masked_load, masked_store = builder.create_masked_load, builder.create_masked_store
 
     def load(self: Any, ptrs: Any, mask: Any, other: Any, *rest: Any) -> Any:
-        return saved_access["create_masked_load"](self, ptrs, _narrowed(guard, ptrs, mask, False), other, *rest)
+        return masked_load(self, ptrs, _narrowed(guard, ptrs, mask, False), other, *rest)
 
     def store(self: Any, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        return saved_access["create_masked_store"](self, ptrs, value, _narrowed(guard, ptrs, mask, True), *rest)
+        return masked_store(self, ptrs, value, _narrowed(guard, ptrs, mask, True), *rest)
 
-    def not_simple(name: str) -> Callable[..., Any]:
+    def not_simple(does: Callable[..., Any]) -> Callable[..., Any]:
         def done(self: Any, *args: Any) -> Any:
             guard.accesses.is_simple = False
-            return saved_access[name](self, *args)
+            return does(self, *args)
 
         return done
 
-    patched: dict[frozenset[int], Any] = {}
-    patch = interpreter._patch_lang
-
-    def patch_once(fn: Any) -> Any:
-        seen = frozenset(id(each) for each in fn.__globals__.values() if isinstance(each, types.ModuleType))
-        if seen not in patched:
-            patched[seen] = patch(fn)
-        return interpreter._LangPatchScope()
-
-    changes: list[tuple[Any, str, Any]] = [
-        (interpreter, "_patch_lang", patch_once),
-        (executor, "__call__", call),
-        (executor, "_init_args_hst", in_place),
-        (executor, "_restore_args_dev", lambda self, *args: None),
-        (builder, "create_masked_load", load),
-        (builder, "create_masked_store", store),
-        *((builder, name, not_simple(name)) for name in NOT_SIMPLE),
-        (interpreter.InterpretedFunction, "run", launch),
-    ]
-    for owner, name, value in changes:
-        setattr(owner, name, value)
-    try:
-        yield guard
-    finally:
-        for scope in reversed(patched.values()):
-            scope.restore()
-        interpreter._patch_lang, interpreter.InterpretedFunction.run = patch, run
-        interpreter.interpreter_builder.options = options
-        for name, value in saved.items():
-            setattr(executor, name, value)
-        for name, value in saved_access.items():
-            setattr(builder, name, value)
+    yield builder, "create_masked_load", load
+    yield builder, "create_masked_store", store
+    for name in NOT_SIMPLE:
+        yield builder, name, not_simple(getattr(builder, name))
 
 
 def _traced_by(tracer: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
