@@ -149,7 +149,7 @@ def _replaced(changes: Sequence[Change]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _patched_once(interpreter: types.ModuleType) -> Iterator[None]:
-    """The interpreter's versions of Triton's functions stay in place until the end, not put there and taken away by each launch."""
+    """The interpreter's versions of Triton's functions stay until the end, not put there and taken away by each launch."""
     patched: dict[frozenset[int], Any] = {}
     patch = interpreter._patch_lang
 

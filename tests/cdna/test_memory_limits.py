@@ -41,7 +41,7 @@ Places = NDArray[np.int64]
 
 
 def walks(limit: int, size: int) -> Iterator[Places]:
-    """Where 64 accesses of `size` bytes begin: across either end of a memory of `limit` bytes, and wholly within, to the byte."""
+    """Where 64 accesses of `size` bytes begin: across either end of a memory of `limit` bytes, and just within it."""
     for first in (-32, limit - 32):
         yield first + LANES
     for short in (-1, 0, 1):

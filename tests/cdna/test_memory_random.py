@@ -28,8 +28,8 @@ FAMILIES = [case for case in CASES if case[0] in ("SMEM", "DS", "MUBUF", "FLAT")
 SIZE = 3001
 """Bytes of the regions: no multiple of a dword, so that accesses end across the edge."""
 
-EDGES = np.array([edge - before for edge in (0, SIZE // 2, SIZE) for before in range(17)])
-"""Where accesses of each width end at an edge or just across it: of a region, and of the descriptors that `aim` makes."""
+BEFORE_AN_EDGE = 17
+"""Where accesses of each width end at an edge or just across it: of a region, of the descriptors that `aim` makes, of LDS."""
 
 WORDS, AIMS = 4, 3
 """Random words for each opcode and architecture, and how many addresses each is run with."""
@@ -48,29 +48,18 @@ def space(seed: int) -> AddressSpace:
 
 
 def aim(state: WaveState, instruction: Instruction, space: AddressSpace, rng: np.random.Generator) -> None:
-    """Point the instruction's address operands near a region."""
+    """Point the instruction's address operands near a region: with all that it adds itself some lanes end at an edge."""
     region = space[rng.choice(["input", "output", "blank", "pool"])]
-    near = rng.integers(-40, SIZE + 40, 64)
-    near[rng.permutation(64)[:8]] = rng.choice(EDGES, 8)
-    if is_atomic(instruction):
-        near = near // 8 * 8
-    elif rng.random() < 0.5:
-        near = near // 4 * 4
-    if rng.random() < 0.4 and not is_atomic(instruction):
-        near = rng.integers(0, SIZE - 64) + np.arange(64) * 4 % (SIZE // 2)
+    added = added_by_itself(state, instruction, rng)
+    near = places(LDS_BYTES if instruction.format is Format.DS else SIZE, is_atomic(instruction), rng) - added
     operands = instruction.sources
     if instruction.format is Format.DS:
-        _set_rows(
-            state,
-            instruction,
-            0,
-            rng.integers(-8, LDS_BYTES + 8, 64) & (-8 if is_atomic(instruction) else -1) if rng.random() < 0.3 else near,
-        )
+        _set_rows(state, instruction, 0, near)
         return
     if instruction.format is Format.SMEM:
         base = region.base + int(near[0])
         descriptor = operands[0] if "load" in instruction.mnemonic else operands[1]
-        _set_scalars(state, descriptor.index, base, descriptor.count, int(rng.integers(0, SIZE)))
+        _set_scalars(state, descriptor.index, base, descriptor.count, max(0, (added & ~3) + int(rng.integers(-8, 72))))
         return
     if instruction.format is Format.SCRATCH:
         state.vectors[:] = rng.integers(0, SCRATCH_BYTES // 2, (512, 64), np.uint32)
@@ -80,7 +69,7 @@ def aim(state: WaveState, instruction: Instruction, space: AddressSpace, rng: np
     if instruction.format is Format.MUBUF:
         vaddr, descriptor = operands[-3], operands[-2]
         if vaddr.kind is not OperandKind.OFF:
-            _set_rows(state, instruction, len(operands) - 3, np.abs(near))
+            _set_rows(state, instruction, len(operands) - 3, near)
         _set_scalars(state, descriptor.index, region.base | 4 << 48, 4, int(rng.choice([SIZE, SIZE // 2, 0xFFFFFFF0])))
         return
     if operands[-1].kind is OperandKind.OFF:
@@ -88,8 +77,38 @@ def aim(state: WaveState, instruction: Instruction, space: AddressSpace, rng: np
         addresses = region.base + near
         place[0], place[1] = addresses & 0xFFFFFFFF, addresses >> 32
     else:
-        _set_rows(state, instruction, 0, np.abs(near))
-        _set_scalars(state, 106 if operands[-1].kind is OperandKind.VCC else operands[-1].index, region.base, 2, 0)
+        lowest = int(near.min())
+        _set_rows(state, instruction, 0, near - lowest)
+        _set_scalars(state, 106 if operands[-1].kind is OperandKind.VCC else operands[-1].index, region.base + lowest, 2, 0)
+
+
+def places(limit: int, aligned: bool, rng: np.random.Generator) -> np.ndarray:
+    """Where the lanes' accesses begin in a memory of `limit` bytes: anywhere, some across its end or beginning, or in a row."""
+    if rng.random() < 0.4 and not aligned:
+        return rng.integers(0, limit - 64) + np.arange(64) * 4 % (limit // 2)
+    near = rng.integers(-40, limit + 40, 64)
+    edges = rng.choice([0, limit // 2, limit], 8) - rng.integers(0, BEFORE_AN_EDGE, 8)
+    near[rng.permutation(64)[:8]] = edges
+    if aligned:
+        return near // 8 * 8
+    return near // 4 * 4 if rng.random() < 0.5 else near
+
+
+def added_by_itself(state: WaveState, instruction: Instruction, rng: np.random.Generator) -> int:
+    """Bytes that are added to the address that `aim` sets: the offset field, and the scalar offset, which is made small."""
+    modifiers, added = instruction.modifiers, instruction.modifiers.offset
+    if re.search("(read|write)2", instruction.mnemonic):
+        unit = (8 if "b64" in instruction.mnemonic else 4) * (64 if "st64" in instruction.mnemonic else 1)
+        return int(rng.choice([modifiers.offset0, modifiers.offset1])) * unit
+    if instruction.format not in (Format.SMEM, Format.MUBUF):
+        return added
+    scalar = instruction.sources[-1]
+    if scalar.kind is OperandKind.CONSTANT:
+        return added + scalar.value
+    if scalar.kind is OperandKind.SGPR and scalar.count == 1:
+        state.scalars[scalar.index] = rng.integers(0, 64)
+        return added + int(state.scalars[scalar.index])
+    return added
 
 
 def is_atomic(instruction: Instruction) -> bool:

@@ -181,7 +181,7 @@ def _expand(work: Stretches, pool: _Pool, reader: _Reader) -> tuple[Int64Array, 
             mine_begin, mine_end = np.int64(pool.indptr[request]), np.int64(pool.indptr[request + 1])
         mine = np.sort(indices[max(mine_begin, 0) : max(mine_end, 0)]) if wide > token_stride else indices[:0]
         last_entry = (end[i] - 1) // per_entry
-        for place in range(_positions(length, work.padded[i], pool.page_size, reader)):
+        for place in range(_positions(int(length), int(work.padded[i]), pool.page_size, reader)):
             entry = begin[i] // per_entry + place // per_entry if reader.by_token else begin[i] + place
             clamped = entry > last_entry
             page = np.int64(0)
@@ -189,7 +189,7 @@ def _expand(work: Stretches, pool: _Pool, reader: _Reader) -> tuple[Int64Array, 
                 if entry < 0 or entry >= len(indices):
                     continue  # an index that nobody wrote leads anywhere
                 page = np.int64(indices[entry])
-            page_byte = _page_begins(page, stride, reader.page_bits)
+            page_byte = _page_begins(int(page), stride, reader.page_bits)
             byte = page_byte + (place % pool.page_size * token_stride if reader.by_token else 0)
             behind = byte + (wide * pool.page_size if reader.by_page else wide)
             first[at], last[at] = byte, behind
