@@ -40,7 +40,8 @@ class KindRow:
     name: as it is stored and shown. severities: what a finding of it can be, the usual one first.
     title: a heading of a page. symptom: completes "MLA decode ..." in the title of an issue. reason: why the party is at fault.
     advice: what would put it right; {party} stands for the party at fault.
-    takes_its_process: whether a process was lost, and nothing is said of memory.
+    takes_its_process: whether a process was lost, and nothing is said of memory. by_numbers: whether numbers alone show it, so
+    that a run of addresses cannot.
     """
 
     name: str
@@ -50,6 +51,7 @@ class KindRow:
     reason: str
     advice: str
     takes_its_process: bool = False
+    by_numbers: bool = False
 
 
 class RowedKind(StrEnum):
@@ -358,6 +360,7 @@ class FindingKind(RowedKind):
         symptom="gives wrong numbers",
         reason="what it is given and what it accesses hold, and what it computes is not attention over the tokens of each row",
         advice="mend the kernel, or refuse the call",
+        by_numbers=True,
     )
     NOT_A_NUMBER = KindRow(
         name="not-a-number",
@@ -366,6 +369,7 @@ class FindingKind(RowedKind):
         symptom="gives NaN",
         reason="what it is given is finite, and what it computes is a NaN or an infinity",
         advice="keep the kernel from dividing by a sum over no tokens, or refuse the call",
+        by_numbers=True,
     )
     HANG = KindRow(
         name="hang",
@@ -393,6 +397,10 @@ class FindingKind(RowedKind):
         reason="two devices of aiterfuzz disagree",
         advice="report it to aiterfuzz",
     )
+
+
+BY_NUMBERS = tuple(kind for kind in FindingKind if kind.row.by_numbers)
+"""Kinds that numbers alone show."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, MetadataMode
 from backend.errors import UsageError
-from backend.findings import Finding, FindingKind, Party, Severity
+from backend.findings import BY_NUMBERS, Finding, FindingKind, Party, Severity
 from backend.observation import ViolationKind
 from backend.outcome import Outcome
 from reprod.text import listed
@@ -161,7 +161,7 @@ def symptom(outcome: Outcome) -> str:
 
 _OVERRUNS = (FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.OUT_OF_BOUNDS_READ)
 
-_BY_WIDTH = (*_OVERRUNS, FindingKind.FOREIGN_PAGE, FindingKind.NUMERICS, FindingKind.NOT_A_NUMBER, FindingKind.ROW_NOT_WRITTEN)
+_BY_WIDTH = (*_OVERRUNS, FindingKind.FOREIGN_PAGE, FindingKind.ROW_NOT_WRITTEN, *BY_NUMBERS)
 """What a kernel does to rows of another width than its own."""
 
 _LEAVING = (*_OVERRUNS, FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ, FindingKind.NULL_POINTER)

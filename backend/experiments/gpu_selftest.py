@@ -24,7 +24,7 @@ from backend.child.process_end import EndKind
 from backend.decision import Decision
 from backend.devices.cuda.device import CudaDevice
 from backend.errors import AiterfuzzError, CannotRunError
-from backend.findings import FindingKind, Severity
+from backend.findings import BY_NUMBERS, FindingKind, Severity
 from backend.host import BuiltIn
 from backend.observation import Observation
 from backend.outcome import Outcome
@@ -93,13 +93,7 @@ def _call_of(case: Case) -> Call | Outcome:
     return Path().launched(case)
 
 
-_SEEN_ON_THE_GPU = {
-    FindingKind.OUT_OF_BOUNDS_WRITE,
-    FindingKind.MEMORY_FAULT,
-    FindingKind.NUMERICS,
-    FindingKind.NOT_A_NUMBER,
-    FindingKind.ROW_NOT_WRITTEN,
-}
+_SEEN_ON_THE_GPU = {FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.MEMORY_FAULT, FindingKind.ROW_NOT_WRITTEN, *BY_NUMBERS}
 """Kinds that come from the run and not from the plan alone."""
 
 

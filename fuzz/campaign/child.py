@@ -26,7 +26,7 @@ from backend.devices.kinds import device_kind
 from backend.devices.registry import open_searching
 from backend.devices.two_devices import WholeWhereNew
 from backend.errors import AiterfuzzError, RuleLostError
-from backend.findings import FindingKind
+from backend.findings import BY_NUMBERS
 from backend.host import BuiltIn, Host
 from backend.outcome import Outcome, reported
 from backend.path import Path
@@ -54,10 +54,6 @@ from fuzz.compiling import announced, made_ready, noticed
 
 ALONE = 1 << 40
 """Chunk that the slot names while a single case runs."""
-
-
-BY_NUMBERS = frozenset({FindingKind.NUMERICS, FindingKind.NOT_A_NUMBER})
-"""Kinds of finding that a slice cannot show: looking into another one runs no kernel whole."""
 
 
 class _Everything:

@@ -149,13 +149,15 @@ def _add_gsm8k(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     part.add_argument("--retries", type=number("--retries", 0), default=4, metavar="N", help="after the first try (4)")
     part.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's key")
     part.add_argument("--out", type=Path, default=Path("gsm8k.jsonl"), metavar="FILE", help="answers (gsm8k.jsonl)")
+    add_amounts(part)
     part.set_defaults(command=gsm8k)
 
 
 def gsm8k(arguments: argparse.Namespace) -> int:
     """Asks the questions; prints what the answers say."""
     from fuzz.accuracy.gsm8k import SHOTS, Answer, AnswerFile, Asked, ask_all, fingerprint, read_questions
-    from fuzz.accuracy.verdict import lines, read_baseline
+    from fuzz.accuracy.verdict import read_baseline
+    from fuzz.report.gsm8k import report
 
     server = _server(arguments)
     every = read_questions(arguments.data)
@@ -174,15 +176,10 @@ def gsm8k(arguments: argparse.Namespace) -> int:
             if count % 50 == 0:
                 print(f"{count} of {len(missing)}", file=sys.stderr)
         answers = list(file.answers.values())
-    print(f"GSM8K, {model} at {arguments.url} ({server.api}), {len(shots)} shots, temperature 0; answers: {arguments.out}")
-    if not answers:
-        print("no question got an answer", file=sys.stderr)
-        return 3
-    lost = len(questions) - len(answers)
-    print("\n".join(lines(answers, lost, arguments.threshold, baseline)))
-    if lost:
-        return 3
-    return int(sum(answer.right for answer in answers) < arguments.threshold * len(answers))
+    about = f"GSM8K, {model} at {arguments.url} ({server.api}), {len(shots)} shots, temperature 0; answers: {arguments.out}"
+    made = report(answers, len(questions) - len(answers), arguments.threshold, baseline, about)
+    print_report(arguments, made)
+    return made.verdict.exit_code
 
 
 def _server(arguments: argparse.Namespace) -> Server:

@@ -151,7 +151,8 @@ def compared(
     mended = () if base is None else _mended(change, base, known)
     of_blamed = {(fault.signature, fault.shape) for fault in blamed}
     explained = {each.scenario for each in change.sightings if (each.signature, each.shape) in of_blamed}
-    missing = _missing(change) if base is None else _missing_beside(change, base, explained)
+    alone = _alone(change) if base is None else _Alone()
+    missing = alone.missing if base is None else tuple(_missing_beside(change, base, explained))
     ran = None
     measured, there = change.executed, base.executed if base is not None else None
     if measured is not None and there is not None and measured.text != there.text:
@@ -160,10 +161,8 @@ def compared(
     if not idle and ran is not None and ran.not_run and change.left_out:
         idle = (f"changed lines that did not run, of a sweep that time was over for: {listed(ran.not_run)}",)
     verdict = Verdict(change.counts, len(blamed), (*missing, *_left_out(change), *_not_judged(change, base), *idle))
-    refused = () if base is not None else tuple(_refused(change))
-    not_its = () if base is not None else tuple(_not_its(change))
     changed = None if base is None else decided_otherwise(change.decisions, base.decisions)
-    return Comparison(verdict, found, mended, change.decisions, changed, ran, refused, not_its)
+    return Comparison(verdict, found, mended, change.decisions, changed, ran, alone.refused, alone.not_its)
 
 
 def _left_out(change: Examined) -> Iterator[str]:
@@ -293,15 +292,31 @@ def _hides(new: Sighting, old: Sighting) -> bool:
     return new.did_not_run or new.severity >= old.severity or old.finding is None
 
 
-def _missing(change: Examined) -> Iterator[str]:
-    """What the sweep asks of a source and no step of it did, with the first reason."""
-    ran, asked = change.ran, _asked_by_the_table(change)
-    missing = {
-        work: why.reason
-        for work, why in _not_done(change).items()
-        if not (_is_told(work, why, ran) or _is_beside(work, why, asked))
-    }
-    yield from _in_words(missing, {work.shape for work in ran})
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """What the sweep asks of a source without a base and no step of it did.
+
+    missing: in words, with the first reason. refused: switches under which something is refused that runs without them; the
+    headline names them. not_its: what cases of the corpus alone ask for and was refused, for the fault that they had where it
+    ran.
+    """
+
+    missing: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    not_its: tuple[str, ...] = ()
+
+
+def _alone(change: Examined) -> _Alone:
+    undone, running = _not_done(change), {work.shape for work in change.ran}
+    without_switch = {(work.shape, work.kind) for work in change.ran if not work.path}
+    every = (*(judged.scenario for judged in change.swept), *change.left_out)  # also where time was over before it
+    asked = {work for scenario in every if not is_of_corpus(scenario) for work in works_of(scenario)}
+    under_switch = {w for w, why in undone.items() if why.refused and w.path and (w.shape, w.kind) in without_switch}
+    of_corpus = {work for work, why in undone.items() if why.refused and work not in asked}
+    missing = {work: why.reason for work, why in undone.items() if work not in under_switch | of_corpus}
+    not_its = {work: why.reason for work, why in undone.items() if work in of_corpus}
+    refused = dict.fromkeys(work.path for work in undone if work in under_switch)
+    return _Alone(tuple(_in_words(missing, running)), tuple(refused), tuple(_in_words(not_its, running)))
 
 
 def _not_done(change: Examined) -> Mapping[Work, NotDone]:
@@ -312,39 +327,6 @@ def _not_done(change: Examined) -> Mapping[Work, NotDone]:
             first = asked.get(work)
             asked[work] = first if first is not None and first.reason else judged.not_done.get(work, NotDone())
     return {work: why for work, why in asked.items() if work not in change.ran}
-
-
-def _is_told(work: Work, why: NotDone, ran: Collection[Work]) -> bool:
-    """Whether a step that did not run is no question: AITER, or the file, refuses it under a switch that nobody asked for, and
-    takes it without. The headline names the switch."""
-    return (
-        why.refused
-        and bool(work.path)
-        and any((each.shape, each.kind, each.path) == (work.shape, work.kind, "") for each in ran)
-    )
-
-
-def _refused(change: Examined) -> Iterator[str]:
-    """Switches under which something is refused that runs without them."""
-    yield from dict.fromkeys(work.path for work, why in _not_done(change).items() if _is_told(work, why, change.ran))
-
-
-def _is_beside(work: Work, why: NotDone, asked: Collection[Work]) -> bool:
-    """Whether it was refused and is asked by cases of the corpus alone, for the fault that they had where it ran."""
-    return why.refused and work not in asked
-
-
-def _asked_by_the_table(change: Examined) -> set[Work]:
-    """What all but the cases of the corpus ask, also where time was over before it."""
-    every = (*(judged.scenario for judged in change.swept), *change.left_out)
-    return {work for scenario in every if not is_of_corpus(scenario) for work in works_of(scenario)}
-
-
-def _not_its(change: Examined) -> Iterator[str]:
-    """What cases of the corpus alone ask for and was refused."""
-    asked = _asked_by_the_table(change)
-    refused = {work: why.reason for work, why in _not_done(change).items() if _is_beside(work, why, asked)}
-    yield from _in_words(refused, {work.shape for work in change.ran})
 
 
 def _missing_beside(change: Examined, base: Examined, explained: set[Scenario]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The Report: what any search or gate says of itself. Data only; render.py and page/ give it its forms.
 
-Makers: campaign.py (run, campaign, nightly), agreement.py, accuracy.py, fuzz.gate.source_report and fuzz.gate.policy. Texts in
-it may be a stranger's; whoever renders folds them.
+Makers: campaign.py (run, campaign, nightly), agreement.py, accuracy.py, gsm8k.py, fuzz.gate.source_report, fuzz.gate.policy.
+Texts in it may be a stranger's; whoever renders folds them.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backend.case import Case
-from backend.findings import Finding, FindingKind, Severity
+from backend.findings import BY_NUMBERS, Finding, FindingKind, Severity
 from backend.outcome import Outcome
 from reprod.blame import leaves_tensors, only_through_null
 from reprod.corpus import CorpusEntry
@@ -25,8 +25,7 @@ SILENT = (
     FindingKind.UNWRITTEN_READ,
     FindingKind.MISPLACED_ROW,
     FindingKind.FOREIGN_PAGE,
-    FindingKind.NUMERICS,
-    FindingKind.NOT_A_NUMBER,
+    *BY_NUMBERS,
     FindingKind.SHORT_PIECE,
     FindingKind.HEAD_WIDTH,
     FindingKind.BEYOND_SEQUENCE,

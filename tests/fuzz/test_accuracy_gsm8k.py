@@ -57,6 +57,15 @@ def test_the_known_error_rate_comes_out(data: Path, capsys: pytest.CaptureFixtur
     assert sum(server.tries.values()) == 40
 
 
+def test_the_result_is_a_report_like_any_other(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with table_server(answers(wrong=4)) as server:
+        assert main(command(server.url, data, "--threshold", "0.91", "--json")) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verdict"], told["exit_code"], told["right"], told["asked"]) == ("faulty", 1, 36, 40)
+    assert told["counts"]["clean"] == 36
+    assert told["not_run"] == []
+
+
 def test_what_is_asked(data: Path) -> None:
     with table_server(answers(wrong=0)) as server:
         assert main(command(server.url, data, "--questions", "3")) == 0
