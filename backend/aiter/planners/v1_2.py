@@ -162,7 +162,7 @@ def query_rows(strays: Table, qo_indptr: Words, task: FastTask, row: int, entry:
     return load(qo_indptr, entry, strays, QO_INDPTR), load(qo_indptr, entry + 1, strays, QO_INDPTR)
 
 
-class Tile(NamedTuple):
+class QueryTile(NamedTuple):
     """A tile of a row that is being planned.
 
     sequence: whose KV it is, as a work item says it. tiles: of the row. rows: query rows of a whole tile; q_begin, q_end: those
@@ -194,13 +194,13 @@ def queries_of(task: FastTask, lengths: Table, row: int) -> int:
 
 
 @inlined
-def tile_of(strays: Table, qo_indptr: Words, task: FastTask, row: int, number: int, queries: int, tiles: int) -> Tile:
-    """Tile `number` of the `tiles` that a row of `queries` query rows is cut into."""
+def tile_of(strays: Table, qo_indptr: Words, task: FastTask, row: int, number: int, queries: int, tiles: int) -> QueryTile:
+    """QueryTile `number` of the `tiles` that a row of `queries` query rows is cut into."""
     entry, rows = divide(row, task.sparse_queries), divide_up(queries, tiles)
     first, limit = query_rows(strays, qo_indptr, task, row, entry)
     begin = first + number * rows
     sequence = divide(entry, task.rows_per_sequence) if task.topk >= 0 else row
-    return Tile(row, sequence, number, tiles, rows, begin, min(begin + rows, limit))
+    return QueryTile(row, sequence, number, tiles, rows, begin, min(begin + rows, limit))
 
 
 @inlined
@@ -236,7 +236,7 @@ def end_and_offset(
     strays: Table,
     kv_last_page_lens: Words,
     task: FastTask,
-    tile: Tile,
+    tile: QueryTile,
     begin: int,
     length: int,
     kv_end: int,
@@ -263,7 +263,7 @@ def row_branches(pieces: int, tokens: int) -> int:
 
 
 @inlined
-def cut_branches(tile: Tile) -> int:
+def cut_branches(tile: QueryTile) -> int:
     """The branches of a tile that is done, where its row is cut into several."""
     shorter = Branch.SHORTER_LAST_TILE.value if tile.q_end - tile.q_begin < tile.rows else 0
     return Branch.SEVERAL_QUERY_TILES.value | shorter if tile.tiles > 1 else 0
@@ -271,7 +271,15 @@ def cut_branches(tile: Tile) -> int:
 
 @inlined
 def write_reduction(
-    words: Words, written: Marks, spans: Table, number: int, tile: Tile, first: int, entries: int, last_partial: int, apart: int
+    words: Words,
+    written: Marks,
+    spans: Table,
+    number: int,
+    tile: QueryTile,
+    first: int,
+    entries: int,
+    last_partial: int,
+    apart: int,
 ) -> None:
     """A split tile's entries: where its rows end up, and the partial rows of its pieces, `apart` rows from each other.
 
@@ -286,7 +294,7 @@ def write_reduction(
 
 @inlined
 def finish_tile(
-    words: Words, written: Marks, spans: Table, number: int, tile: Tile, pieces: int, reduced: int, partial: int
+    words: Words, written: Marks, spans: Table, number: int, tile: QueryTile, pieces: int, reduced: int, partial: int
 ) -> tuple[int, int]:
     """The entries of a tile whose last piece, behind `pieces` others, is recorded; entries and partial rows there are then."""
     if pieces > 0:
