@@ -31,6 +31,6 @@ def test_every_case_has_an_outcome(backend: str, release: str) -> None:
 
 @pytest.mark.parametrize("backend", ["sglang-before-27188", "direct"])
 def test_a_signature_names_the_fault_and_not_the_batch(backend: str) -> None:
-    """As many cases again of the same space bring few new names."""
-    first, second = ({f.signature for f in findings(backend, "2026-06", chunk)} for chunk in (1, 2))
-    assert len(second - first) <= len(first) / 4
+    """As many cases again bring few findings of a new name; names that tell batches apart would make nearly all new."""
+    first, second = ([f.signature for f in findings(backend, "2026-06", chunk)] for chunk in (1, 2))
+    assert sum(signature not in set(first) for signature in second) <= len(second) / 5
