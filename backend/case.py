@@ -244,6 +244,27 @@ class Case:
         steps=(0, *HEAD_COUNTS),
         word="padded to heads",
     )
+    q_gap: int = row(
+        0,
+        "elements between the rows of q that are not its own, as in a view of a larger tensor; AITER takes q without any",
+        least=0,
+        most=65536,
+        word="gaps in q",
+    )
+    o_gap: int = row(
+        0,
+        "elements between the rows of o that are not its own; a kernel that writes o itself knows nothing of them",
+        least=0,
+        most=65536,
+        word="gaps in o",
+    )
+    kv_gap: int = row(
+        0,
+        "elements between the pages of the pool that are not its own, as where the pages of several layers alternate",
+        least=0,
+        most=65536,
+        word="gaps in the pool",
+    )
 
     def __post_init__(self) -> None:
         for name, check in _LIMITED:

@@ -12,6 +12,7 @@ import numpy as np
 
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
+from backend.aiter.tensors import TensorSpec
 from backend.call import Call
 from backend.checks.memory import ABOUT_ROWS
 from backend.decision import Decision
@@ -155,7 +156,7 @@ def _launch(launch: Launch | Refusal) -> Iterator[str]:
         f"  {kind}, {launch.heads_in_kernel} heads in the kernel (fold {launch.fold}), "
         f"grid {launch.grid}, block {launch.block}, {launch.sub_q} q rows a tile; then {launch.second_stage.kind.value}"
     )
-    rows = [(name, str(list(spec.shape)), spec.dtype.value, spec.nbytes) for name, spec in launch.tensors.items()]
+    rows = [(name, _shape(spec), spec.dtype.value, spec.nbytes) for name, spec in launch.tensors.items()]
     yield from table(("tensor", "shape", "type", "bytes"), rows)
     yield "  kernel arguments:"
     yield from table(
@@ -163,6 +164,10 @@ def _launch(launch: Launch | Refusal) -> Iterator[str]:
         [(f"0x{each.offset:03x}", each.name, _kernarg(each.name, each.value)) for each in launch.kernargs],
         indent="    ",
     )
+
+
+def _shape(spec: TensorSpec) -> str:
+    return f"{list(spec.shape)}{f', gaps of {spec.gap}' if spec.gap else ''}"
 
 
 def _kernarg(name: str, value: int | float | str | None) -> str:

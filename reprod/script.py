@@ -107,11 +107,20 @@ def _tags(outcome: Outcome, decision: Decision) -> set[str]:
         "all tokens" if not decision.topk else "sparse",
         "q_scale" if decision.decode.q_scale else "no q_scale",
         "kv_scale" if decision.decode.kv_scale else "no kv_scale",
-        "bf16 output" if decision.decode.o_dtype is OutputType.BF16 else "other output",
+        *_output_tags(decision.decode),
+        "q with gaps" if decision.decode.q_gap else "q without gaps",
+        "pool with gaps" if decision.decode.kv_gap else "pool without gaps",
+        "gaps" if decision.decode.q_gap or decision.decode.o_gap or decision.decode.kv_gap else "no gaps",
         "spare indices" if decision.case.spare_indices else "no spare indices",
         "options" if decision.decode.options else "no options",
         "usual scale" if decision.decode.sm_scale is None else "other scale",
     }
+
+
+def _output_tags(decode: DecodeArguments) -> tuple[str, str]:
+    """Of its type and of how it is made."""
+    of_type = "bf16 output" if decode.o_dtype is OutputType.BF16 else "other output"
+    return of_type, "o with gaps" if decode.o_gap else f"whole {of_type}"
 
 
 def _reach(outcome: Outcome) -> str:
@@ -179,6 +188,9 @@ _COMMENTS: Mapping[str, str] = {
     "KV_LENS": "tokens of each request",
     "QUERY_LENS": "q rows of each request",
     "FIRST_PAGE": "first physical page held; the pool ends with the last",
+    "Q_GAP": "elements between the rows of q that are not its own",
+    "O_GAP": "elements between the rows of o that are not its own",
+    "KV_GAP": "elements between the pages of the pool that are not its own",
     "OPTIONS": "further arguments of mla_decode_fwd",
     "METADATA_Q_DTYPE": "what the metadata calls are told",
 }
@@ -242,7 +254,8 @@ def _constants(decision: Decision) -> dict[str, str]:
         "KV_LAST_PAGE_LENS": lengths([int(length) for length in decode.kv_last_page_lens]),
         "Q_DTYPE": f'"{decode.q_dtype}"',
         "KV_DTYPE": f'"{decode.kv_dtype}"',
-        **({} if decode.o_dtype is OutputType.BF16 else {"O_DTYPE": f'"{decode.o_dtype}"'}),
+        **({} if decode.o_dtype is OutputType.BF16 and not decode.o_gap else {"O_DTYPE": f'"{decode.o_dtype}"'}),
+        **_gaps(decode),
         "NUM_KV_SPLITS": decode.num_kv_splits,
         "INTRA_BATCH_MODE": decode.intra_batch_mode,
     }
@@ -267,6 +280,11 @@ def _constants(decision: Decision) -> dict[str, str]:
 
 MOST_RED_ZONE = 16
 """MiB: a wild index reaches gibibytes far, and a zone on both sides of a dozen tensors must fit a GPU that others use too."""
+
+
+def _gaps(decode: DecodeArguments) -> dict[str, object]:
+    """Of tensors that are views."""
+    return {name.upper(): gap for name in ("q_gap", "o_gap", "kv_gap") if (gap := getattr(decode, name))}
 
 
 def _group(decode: DecodeArguments) -> dict[str, object]:

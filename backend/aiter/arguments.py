@@ -88,7 +88,8 @@ class DecodeArguments:
     """Arguments of `aiter.mla.mla_decode_fwd`, tensors by shape and dtype, index tensors by content.
 
     q: [q_rows, num_head, qk_head_dim] of q_dtype; o: [q_rows, num_head, v_head_dim] of o_dtype;
-    kv_buffer: [kv_pages, page_size, 1, qk_head_dim] of kv_dtype.
+    kv_buffer: [kv_pages, page_size, 1, qk_head_dim] of kv_dtype. q_gap, o_gap, kv_gap: elements between their rows or pages
+    that are not theirs (views of larger tensors).
     metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
     num_kv_splits: None lets AITER choose. page_size: second dimension of kv_buffer.
     q_scale, kv_scale: whether they are handed over; where no type is fp8 it makes no difference.
@@ -124,6 +125,9 @@ class DecodeArguments:
     cp_world_size: int = 1
     cp_rank: int = 0
     sm_scale: float | None = None
+    q_gap: int = 0
+    o_gap: int = 0
+    kv_gap: int = 0
 
     def with_metadata(self, metadata: BufferSizes | None) -> DecodeArguments:
         """The same call with metadata tensors of these sizes; as dataclasses.replace, in a tenth of its time."""
@@ -147,8 +151,13 @@ class DecodeArguments:
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of a page of the pool, s_Bs of the kernel; of a pool without pages too."""
-        return self.page_size * self.qk_head_dim * self.kv_dtype.itemsize
+        """Bytes from page to page of the pool, s_Bs of the kernel; of a pool without pages too."""
+        return (self.page_size * self.qk_head_dim + self.kv_gap) * self.kv_dtype.itemsize
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token of the pool."""
+        return self.qk_head_dim * self.kv_dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)

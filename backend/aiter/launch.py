@@ -22,7 +22,7 @@ from backend.aiter.kernels import KernelChoice, NoKernel, TableKey, choose_kerne
 from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_stage
 from backend.aiter.release import PublicCalls, Release
 from backend.aiter.splits import SplitsAsked, choose_splits
-from backend.aiter.tensors import ELEMENT_OF, ELEMENT_OF_OUTPUT, ElementType, TensorSpec
+from backend.aiter.tensors import ELEMENT_OF, ELEMENT_OF_OUTPUT, NO_VIEW, ElementType, TensorSpec
 from backend.case import Arch, DType
 from backend.errors import UnmodelledError
 
@@ -148,6 +148,9 @@ def launch(
         cp_world_size=arguments.cp_world_size,
         cp_rank=arguments.cp_rank,
         scale=arguments.softmax_scale,
+        page_bytes=arguments.page_bytes,
+        q_is_apart=arguments.q_gap > 0 and arguments.q_rows > 1,
+        o_is_apart=arguments.o_gap > 0 and arguments.q_rows > 1,
     )
     plan = _plan(release, device, source, shape, folded)
     if isinstance(plan, Refusal):
@@ -220,6 +223,9 @@ class _Shape(NamedTuple):
     cp_world_size: int
     cp_rank: int
     scale: float
+    page_bytes: int
+    q_is_apart: bool
+    o_is_apart: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +252,8 @@ def _plan(
         folded = fold_heads(release.fold, device, shape.q_dtype, shape.kv_dtype, heads, queries, shape.persistent)
     if folded is None:
         return Refusal("mla_decode_fwd", f"asserts: {heads} heads and max_seqlen_q {queries} are not supported")
+    if folded.fold > 1 and (shape.o_is_apart or (shape.q_is_apart and not folded.copied)):
+        return Refusal("mla_decode_fwd", f"RuntimeError: {NO_VIEW}")
     key = KernelKey(
         q_dtype=shape.q_dtype,
         kv_dtype=shape.kv_dtype,
@@ -268,6 +276,8 @@ def _plan(
     if shape.round_robin and not 0 <= shape.cp_rank < shape.cp_world_size:
         reason = "cp_rank must be in [0, cp_world_size) when g_kv_indptr is provided"
         return Refusal("mla_decode_stage1_asm_fwd", reason, ends_process=ends)
+    if shape.q_is_apart and not folded.copied:
+        return Refusal("mla_decode_stage1_asm_fwd", "only support Q.is_contiguous() for now", ends_process=ends)
     missing = _missing_scale(release, shape)
     if missing is not None:
         return Refusal("mla_decode_stage1_asm_fwd", missing, ends_process=ends)
@@ -275,7 +285,12 @@ def _plan(
     if isinstance(kernel, NoKernel):
         return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key, ends_process=ends)
     values = kernarg_values(release, key, kernel, shape.page_size, shape.splits, shape.qk_head_dim)
-    values |= {"s_cp_world_size": max(shape.cp_world_size, 1), "s_cp_rank": max(shape.cp_rank, 0), "scalar": shape.scale}
+    values |= {
+        "s_Bs": shape.page_bytes,
+        "s_cp_world_size": max(shape.cp_world_size, 1),
+        "s_cp_rank": max(shape.cp_rank, 0),
+        "scalar": shape.scale,
+    }
     if shape.kv_dtype is DType.FP8 and shape.q_dtype is not DType.FP8 and not shape.kv_scale:
         values["ptr_KVSCALE"] = 0  # the launcher leaves it null, and no kernel asks
     return _Plan(
@@ -429,9 +444,10 @@ _SCALE = TensorSpec((1,), ElementType.F32)
 def _add_call_tensors(tensors: dict[str, TensorSpec], arguments: DecodeArguments, rows: int, heads: int) -> None:
     """The caller's tensors, as viewed by the kernel, in mla_decode_fwd's order."""
     tensors["q"] = TensorSpec((rows, heads, arguments.qk_head_dim), ELEMENT_OF[arguments.q_dtype])
-    tensors["o"] = TensorSpec((rows, heads, arguments.v_head_dim), ELEMENT_OF_OUTPUT[arguments.o_dtype])
+    o_gap = arguments.o_gap if arguments.q_rows > 1 else 0
+    tensors["o"] = TensorSpec((rows, heads, arguments.v_head_dim), ELEMENT_OF_OUTPUT[arguments.o_dtype], o_gap)
     pool = (arguments.kv_pages, arguments.page_size, 1, arguments.qk_head_dim)
-    tensors["kv_buffer"] = TensorSpec(pool, ELEMENT_OF[arguments.kv_dtype])
+    tensors["kv_buffer"] = TensorSpec(pool, ELEMENT_OF[arguments.kv_dtype], arguments.kv_gap if arguments.kv_pages > 1 else 0)
     tensors["qo_indptr"] = TensorSpec((len(arguments.qo_indptr),), ElementType.I32)
     tensors["kv_indptr"] = TensorSpec((len(arguments.kv_indptr),), ElementType.I32)
     tensors["kv_indices"] = TensorSpec((len(arguments.kv_indices),), ElementType.I32)

@@ -9,7 +9,7 @@ from backend.checks.lse import check_final_lse, check_rank_without_tokens
 from backend.checks.memory import check_violations
 from backend.checks.numerics import check_disagreements, check_end, check_numbers
 from backend.checks.plan import check_backward_items, check_pieces, check_planner_memory, check_rejected
-from backend.checks.planned_for import blamed, check_output_type, check_plan_is_used, check_planned_for
+from backend.checks.planned_for import blamed, check_output_type, check_plan_is_used, check_planned_for, check_view_of_o
 from backend.findings import Finding, in_causal_order
 from backend.observation import Observation
 
@@ -19,6 +19,7 @@ _CALL_CHECKS = (
     check_planned_for,
     check_plan_is_used,
     check_output_type,
+    check_view_of_o,
     check_head_width,
     check_rejected,
     check_kernel_exists,

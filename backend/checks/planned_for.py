@@ -117,7 +117,7 @@ def check_plan_is_used(call: Call) -> list[Finding]:
 def check_output_type(call: Call) -> list[Finding]:
     """An output of another type than bf16 into which the kernel itself stores."""
     launch, given = call.launch, call.decode.o_dtype
-    if isinstance(launch, Refusal) or given is OutputType.BF16 or not _stores_into_o(call):
+    if isinstance(launch, Refusal) or given is OutputType.BF16 or not stores_into_o(call):
         return []
     kind = FindingKind.WRONG_TYPE
     severity = Severity.WRITE if given is OutputType.FP8 else Severity.SILENT
@@ -125,15 +125,28 @@ def check_output_type(call: Call) -> list[Finding]:
     return [Finding(kind, severity, Party.CALLER, call.decision.case.backend, "o", message, {"type": given.value}, given.value)]
 
 
-def _stores_into_o(call: Call) -> bool:
-    """Whether stage 1 writes rows of o, not only partial rows."""
+def check_view_of_o(call: Call) -> list[Finding]:
+    """An output whose rows lie apart, into which the kernel itself stores: it is told the address alone."""
+    launch, decode = call.launch, call.decode
+    if isinstance(launch, Refusal) or not launch.tensors["o"].gap or not stores_into_o(call, behind=1):
+        return []
+    kind = FindingKind.VIEW_WITH_GAPS
+    message = (
+        f"o is a view with {decode.o_gap} elements between its rows, and {launch.code_object} stores row after row without any"
+    )
+    figures: dict[str, int | str] = {"gap": decode.o_gap, "rows": decode.q_rows}
+    return [Finding(kind, Severity.WRITE, Party.CALLER, call.decision.case.backend, "o", message, figures)]
+
+
+def stores_into_o(call: Call, behind: int = 0) -> bool:
+    """Whether stage 1 writes rows of o, not only partial rows. behind: how many of the first rows do not count."""
     if not call.launched.persistent:
         return call.launched.second_stage.logits_is_o
     plan = call.plan
     if plan is None or plan.rejected:
         return False
     items = plan.work_items
-    return bool(((items[:, 1] < 0) & (items[:, 5] > items[:, 4])).any())
+    return bool(((items[:, 1] < 0) & (items[:, 5] > items[:, 4]) & (items[:, 3] > behind)).any())
 
 
 def blamed(findings: Sequence[Finding]) -> list[Finding]:
@@ -144,13 +157,14 @@ def blamed(findings: Sequence[Finding]) -> list[Finding]:
     return [dataclasses.replace(found, party=broken.party) if _follows(found, broken) else found for found in findings]
 
 
-_CONTRACT = (FindingKind.PLAN_MISMATCH, FindingKind.PLAN_DROPPED, FindingKind.WRONG_TYPE, FindingKind.BACKWARD_ITEM)
+_OF_THE_OUTPUT = (FindingKind.WRONG_TYPE, FindingKind.VIEW_WITH_GAPS)
+_CONTRACT = (FindingKind.PLAN_MISMATCH, FindingKind.PLAN_DROPPED, FindingKind.BACKWARD_ITEM, *_OF_THE_OUTPUT)
 _OF_THE_PLANNER = (FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ)
 """What a planner does to its own arguments, whoever uses its plan."""
 
 
 def _follows(found: Finding, broken: Finding) -> bool:
-    """Whether a finding is explained: by a plan of another call, or (of the output alone) by its type."""
+    """Whether a finding is explained: by a plan of another call, or (of the output alone) by its type or its gaps."""
     if found.party not in (Party.PLANNER, Party.KERNEL, Party.REDUCTION) or found.kind in _OF_THE_PLANNER:
         return False
-    return found.tensor == "o" or broken.kind is not FindingKind.WRONG_TYPE
+    return found.tensor == "o" or broken.kind not in _OF_THE_OUTPUT

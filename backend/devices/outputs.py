@@ -27,10 +27,10 @@ def unwritten(call: Call, begin: Int64Array, end: Int64Array, merged: BoolArray)
     launch = call.launched
     heads = launch.heads_in_kernel
     needed = np.repeat(call.decision.tokens > 0, call.decision.rows * launch.fold)
-    count, row = _unwritten(begin, end, merged, needed, heads, launch.v_head_dim * BF16)
+    size = launch.tensors["o"].gap * BF16 + heads * launch.v_head_dim * BF16
+    count, row = _unwritten(begin, end, merged, needed, heads, launch.v_head_dim * BF16, size)
     if not count:
         return None
-    size = heads * launch.v_head_dim * BF16
     of = f"of o ({heads} heads)"
     why = f"row {row} {of} is written by nobody"
     if count > 1:
@@ -58,14 +58,15 @@ def unwritten_partials(
 
 @njit(cache=True, nogil=True)
 def _unwritten(
-    begin: Int64Array, end: Int64Array, merged: BoolArray, needed: BoolArray, heads: int, head_bytes: int
+    begin: Int64Array, end: Int64Array, merged: BoolArray, needed: BoolArray, heads: int, head_bytes: int, row_bytes: int
 ) -> tuple[int, int]:
-    """How many needed rows are not written, and the first of them."""
+    """How many needed rows are not written whole, and the first of them. row_bytes: from row to row."""
     written = np.zeros(len(needed) * heads, np.uint8)
     for i in range(len(begin)):
-        # Kernels write whole heads; what of one head is missing would be seen as out of order, not here.
-        for head in range(max(begin[i], 0) // head_bytes, min(end[i] // head_bytes, len(written))):
-            written[head] = 1
+        for row in range(max(begin[i], 0) // row_bytes, min(-(-end[i] // row_bytes), len(needed))):
+            first, last = begin[i] - row * row_bytes, end[i] - row * row_bytes
+            for head in range(-(-max(first, 0) // head_bytes), min(last // head_bytes, heads)):
+                written[row * heads + head] = 1
     count, first = 0, -1
     for row in range(len(needed)):
         if not needed[row] or (row < len(merged) and merged[row]):

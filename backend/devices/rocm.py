@@ -15,6 +15,7 @@ from backend.child.supervisor import Ended
 from backend.child.tree import Limits
 from backend.codec import to_plain
 from backend.devices.child.device import ChildDevice
+from backend.errors import UnmodelledError
 from backend.observation import Violation
 
 WORKER = "backend.devices.gpu.rocm_worker"
@@ -42,6 +43,8 @@ class RocmDevice(ChildDevice):
         return self
 
     def _payload(self, call: Call) -> Payload:
+        if call.decode.q_gap or call.decode.o_gap or call.decode.kv_gap:
+            raise UnmodelledError("device rocm: given views with gaps between rows; its tensors are made without")
         return {"decision": to_plain(call.decision), "seed": self._seed}
 
     def _violations(self, call: Call, ended: Ended) -> Iterator[Violation]:

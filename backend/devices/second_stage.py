@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.aiter.reduction import MergedRows, SecondStageKind, reduced_rows, split_rows
+from backend.aiter.tensors import TensorSpec
 from backend.call import Call
 from backend.devices.accesses import BF16, FLOAT32, INT32, Accesses, bounds, footprint_of, union
 from backend.observation import ByteRanges, Footprint, Violation, ViolationKind
@@ -89,7 +90,7 @@ def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:
         return []
     heads = stage.num_head
     partial_row = heads * call.launched.v_head_dim * (BF16 if merged.copies_bf16 else FLOAT32)
-    o_row, lse_row = heads * call.launched.v_head_dim * call.launched.tensors["o"].dtype.itemsize, heads * FLOAT32
+    lse_row = heads * FLOAT32
     owner, begin, end = merged.partial_owner, merged.partial_begin, merged.partial_end
     by_map = stage.kind is SecondStageKind.REDUCE
     row, out = ("reduce_partial_map[p]", "reduce_final_map[t][0]") if by_map else ("token * splits + s", "token")
@@ -97,7 +98,7 @@ def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:
     if not merged.copies_bf16:
         found.append(Accesses("attn_lse", False, begin * lse_row, end * lse_row, owner, f"attn_lse + ({row}) * heads * 4"))
     owner, begin, end = merged.output_owner, merged.output_begin, merged.output_end
-    found.append(Accesses("o", True, begin * o_row, end * o_row, owner, f"o + {out} * row"))
+    found.append(Accesses("o", True, *_rows_of_o(call.launched.tensors["o"], merged), f"o + {out} * row"))
     if stage.stores_lse and not merged.copies_bf16:
         found.append(Accesses("final_lse", True, begin * lse_row, end * lse_row, owner, f"final_lse + {out} * heads * 4"))
     outside = merged.partial_map_outside
@@ -110,6 +111,16 @@ def _accesses(call: Call, merged: MergedRows) -> list[Accesses]:
             Accesses("reduce_final_map", False, begin, begin + 2 * INT32, merged.final_map_outside, "reduce_final_map + t * 8")
         )
     return found
+
+
+def _rows_of_o(o: TensorSpec, merged: MergedRows) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Begin, end and owner of what is written of o, whose strides the second stage is given: of rows with gaps one by one."""
+    owner, begin, end = merged.output_owner, merged.output_begin, merged.output_end
+    if not o.gap:
+        return begin * o.row_bytes, end * o.row_bytes, owner
+    rows = np.concatenate([np.arange(first, last, dtype=np.int64) for first, last in zip(begin, end, strict=True)] or [begin])
+    first = rows * o.row_bytes
+    return first, first + o.row_bytes - o.gap * o.dtype.itemsize, np.repeat(owner, end - begin)
 
 
 def _consistency_of(call: Call, merged: MergedRows) -> list[Violation]:

@@ -21,10 +21,10 @@ def unread(call: Call, read: ByteRanges) -> Violation | None:
     """Tokens of the requests whose bytes a kernel has not all read. read: bytes of the pool that it has read."""
     decode = call.decode
     kv_lens = call.decision.tokens
-    token_bytes = decode.qk_head_dim * decode.kv_dtype.itemsize
+    token_bytes = decode.token_bytes
     count, request, token, byte = _unread(
-        decode.kv_indices, call.decision.list_indptr, kv_lens, decode.page_size, token_bytes, decode.kv_pages,
-        np.ascontiguousarray(read[:, 0]), np.ascontiguousarray(read[:, 1]),
+        decode.kv_indices, call.decision.list_indptr, kv_lens, decode.page_size, decode.page_bytes, token_bytes,
+        decode.kv_pages, np.ascontiguousarray(read[:, 0]), np.ascontiguousarray(read[:, 1]),
     )  # fmt: skip
     if not count:
         return None
@@ -37,7 +37,7 @@ def unread(call: Call, read: ByteRanges) -> Violation | None:
 
 
 @njit(cache=True, nogil=True)
-def _unread(indices, indptr, kv_lens, page_size, token_bytes, pages, read_begin, read_end):  # type: ignore[no-untyped-def]
+def _unread(indices, indptr, kv_lens, page_size, page_bytes, token_bytes, pages, read_begin, read_end):  # type: ignore[no-untyped-def]
     """How many tokens are not read whole, and request, token and first byte of the first of them.
 
     read_begin, read_end: bytes that are read, as sorted ranges that do not touch each other.
@@ -51,7 +51,7 @@ def _unread(indices, indptr, kv_lens, page_size, token_bytes, pages, read_begin,
             entry += 1
             held = min(page_size, kv_lens[request] - token)
             if 0 <= page < pages:
-                begin = page * page_size * token_bytes
+                begin = page * page_bytes
                 stop = begin + held * token_bytes
                 at = max(np.searchsorted(read_begin, begin, side="right") - 1, 0)
                 place = np.int64(0)  # tokens of the page before it are accounted for

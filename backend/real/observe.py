@@ -17,6 +17,7 @@ import torch
 from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, PlanArguments, SizingArguments, TargetGpu
 from backend.aiter.release import release as named
 from backend.aiter.splits import SplitsAsked, choose_splits
+from backend.aiter.tensors import gap_between_rows
 from backend.case import FIELDS, DType, OutputType
 from backend.errors import UnmodelledError
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
@@ -299,12 +300,20 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         cp_world_size=int(given.get("cp_world_size", 1)),
         cp_rank=int(given.get("cp_rank", 0)),
         sm_scale=None if given.get("sm_scale") is None else float(given["sm_scale"]),
+        q_gap=_gap(q),
+        o_gap=_gap(given["o"]),
+        kv_gap=_gap(kv),
         options=tuple(
             (field.argument, given[field.argument])
             for field in FIELDS
             if field.argument and given.get(field.argument, field.neutral) != field.neutral
         ),
     )
+
+
+def _gap(tensor: torch.Tensor) -> int:
+    """Elements between the rows of a tensor that are not its own; 0 for one that is laid out in no such way."""
+    return gap_between_rows(tuple(tensor.shape), tuple(tensor.stride())) or 0
 
 
 def _require_modelled(function: str, given: Mapping[str, Any], alone: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from backend.aiter.arguments import DecodeArguments, TargetGpu
+from backend.aiter.tensors import contiguous_strides
 from backend.revision.host_code import DECODE, defined, namespace_of
 from backend.revision.tensors import HostCodeError, RefusedByHostCode, ShapedTensor
 
@@ -149,9 +150,9 @@ def _given(arguments: DecodeArguments) -> dict[str, Any]:
     heads, rows = arguments.num_head, arguments.q_rows
     kv_shape = (arguments.kv_pages, arguments.page_size, 1, arguments.qk_head_dim)
     given: dict[str, Any] = {
-        "q": ShapedTensor((rows, heads, arguments.qk_head_dim), arguments.q_dtype.value, "q"),
-        "kv_buffer": ShapedTensor(kv_shape, arguments.kv_dtype.value, "kv_buffer"),
-        "o": ShapedTensor((rows, heads, arguments.v_head_dim), arguments.o_dtype.value, "o"),
+        "q": _view((rows, heads, arguments.qk_head_dim), arguments.q_dtype.value, "q", arguments.q_gap),
+        "kv_buffer": _view(kv_shape, arguments.kv_dtype.value, "kv_buffer", arguments.kv_gap),
+        "o": _view((rows, heads, arguments.v_head_dim), arguments.o_dtype.value, "o", arguments.o_gap),
         "qo_indptr": ShapedTensor((len(arguments.qo_indptr),), "int32", "qo_indptr"),
         "kv_indptr": ShapedTensor((len(arguments.kv_indptr),), "int32", "kv_indptr"),
         "kv_indices": ShapedTensor((len(arguments.kv_indices),), "int32", "kv_indices"),
@@ -182,6 +183,12 @@ def _given(arguments: DecodeArguments) -> dict[str, Any]:
             "reduce_partial_map": ShapedTensor((sizes.reduce_partial_map,), "int32", "reduce_partial_map"),
         }
     return given
+
+
+def _view(shape: tuple[int, ...], dtype: str, name: str, gap: int) -> ShapedTensor:
+    """A tensor with so many elements that are not its own between its rows."""
+    first, *others = contiguous_strides(shape)
+    return ShapedTensor(shape, dtype, name, (first + gap, *others))
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,7 @@ from backend.aiter.kernargs import Kernarg
 from backend.aiter.launch import Launch, Refusal
 from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_stage
 from backend.aiter.release import Release
-from backend.aiter.tensors import ElementType, TensorSpec
+from backend.aiter.tensors import ElementType, TensorSpec, gap_between_rows
 from backend.aiter.text.launcher import ENTRY, Launched, Launcher
 from backend.aiter.text.reduction import REDUCTION_FILE, Reduction
 from backend.aiter.text.surroundings import NotLaunched, Tensor
@@ -233,4 +233,7 @@ def _reduction_tensor(arguments: DecodeArguments, name: str) -> TensorSpec:
 
 
 def _spec(tensor: ShapedTensor) -> TensorSpec:
-    return TensorSpec(tensor.shape, _ELEMENTS.get(tensor.dtype) or ElementType(tensor.dtype))
+    gap = gap_between_rows(tensor.shape, tensor.strides)
+    if gap is None:
+        raise CannotRunError(f"tensor {tensor.name}: given strides {tensor.strides} for shape {tensor.shape}: no model of it")
+    return TensorSpec(tensor.shape, _ELEMENTS.get(tensor.dtype) or ElementType(tensor.dtype), gap)

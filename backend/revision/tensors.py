@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from backend.aiter.tensors import contiguous_strides
+from backend.aiter.tensors import NO_VIEW, contiguous_strides, viewed_strides
 from backend.errors import CannotRunError
 
 ITEM_SIZES = {
@@ -78,15 +78,17 @@ class ShapedTensor:
     def view(self, *shape: Any) -> ShapedTensor:
         """The same elements in another shape; one extent may be -1. Raises RefusedByHostCode as torch raises."""
         wanted = self._wanted("view", shape)
-        if not self.is_contiguous():
-            raise RefusedByHostCode("RuntimeError: view size is not compatible with input tensor's size and stride")
-        return self._made(wanted, contiguous_strides(wanted))
+        strides = viewed_strides(self.shape, self.strides, wanted)
+        if strides is None:
+            raise RefusedByHostCode(f"RuntimeError: {NO_VIEW}")
+        return self._made(wanted, strides)
 
     def reshape(self, *shape: Any) -> ShapedTensor:
-        """A view where the elements follow one another, a copy of them otherwise."""
+        """A view where one can be, a copy of the elements otherwise."""
         wanted = self._wanted("reshape", shape)
-        made = self._made(wanted, contiguous_strides(wanted))
-        made.copied = self.copied or not self.is_contiguous()
+        strides = viewed_strides(self.shape, self.strides, wanted)
+        made = self._made(wanted, contiguous_strides(wanted) if strides is None else strides)
+        made.copied = self.copied or strides is None
         return made
 
     def permute(self, *dims: int) -> ShapedTensor:

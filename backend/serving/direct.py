@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.case import Case, MetadataMode
+from backend.case import QK_HEAD_DIM, Case, MetadataMode
 from backend.serving.policy import CaseRefused, Choice
 
 
@@ -15,6 +15,10 @@ def direct(case: Case) -> Choice:
         )
     if case.cp_world_size and (case.page_size > 1 or case.topk):
         raise CaseRefused("cp_world_size: tokens are dealt to ranks one by one, so a page holds one, and no list names them")
+    if case.kv_gap and case.qk_head_dim != QK_HEAD_DIM:
+        raise CaseRefused(
+            f"kv_gap: what kernels made for rows of {QK_HEAD_DIM} read of a gap behind shorter ones is not told from the page"
+        )
     splits = {MetadataMode.FAKE: DIRECT_FAKE_SPLITS}.get(mode)
     return Choice(
         mode=mode,

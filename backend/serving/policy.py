@@ -178,6 +178,9 @@ def _assembled(case: Case, choice: Choice, settled: _Settled) -> Decision:
         cp_rank=case.cp_rank,
         sm_scale=None if case.sm_scale == 100 else case.sm_scale / 100 * case.qk_head_dim**-0.5,
         options=tuple((field.argument, getattr(case, field.name)) for field in case.options() if field.argument),
+        q_gap=case.q_gap,
+        o_gap=case.o_gap,
+        kv_gap=case.kv_gap,
     )
     if choice.mode is MetadataMode.NON_PERSISTENT:
         return Decision(case, choice.mode, kv_lens, query_lens, choice.head_repeat, None, None, decode)

@@ -85,6 +85,9 @@ OTHER: Mapping[str, Any] = {
     "kv_lora_rank": 256,
     "qk_rope_head_dim": 0,
     "padded_heads": 48,
+    "q_gap": 64,
+    "o_gap": 64,
+    "kv_gap": 64,
 }
 """Another value of each field that a row names; cp_rank needs a group and is tried with one."""
 

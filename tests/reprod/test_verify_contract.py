@@ -68,26 +68,66 @@ def test_a_tensor_on_the_cpu_is_named(tmp_path: Path) -> None:
     assert [(seen.finding.kind, seen.finding.tensor) for seen in done.findings] == [(FindingKind.HOST_TENSOR, "kv_indices")]
 
 
-@pytest.mark.parametrize("which", ["q", "o", "pool"])
-def test_views_with_gaps_are_named(tmp_path: Path, which: str) -> None:
-    """Rows with room between them: of o nothing tells the kernel, of q this one does not ask. Such a call is not run."""
-    done = run(
-        tmp_path,
-        f"""
-buffers = planned(two, kv)
-made = {{"q": ((2, 16, 576), dtypes.fp8), "pool": ((4096, 1, 1, 576), dtypes.fp8), "o": ((2, 16, 512), torch.bfloat16)}}
-shape, kind = made["{which}"]
-gaps = {{"{which}": torch.zeros(shape[0] * 2, *shape[1:], device="cuda").to(kind)[::2]}}
-dense = {{name: torch.zeros(shape, device="cuda").to(kind) for name, (shape, kind) in made.items()}}
-indices, last = torch.arange(4096, dtype=torch.int32, device="cuda"), torch.ones(2, dtype=torch.int32, device="cuda")
-for given in (dense, dense | gaps):
+VIEWS = """
+kinds = {"q": dtypes.fp8, "pool": dtypes.fp8, "o": torch.bfloat16}
+dense = {"q": torch.randn(2, 16, 576, device="cuda"), "pool": torch.randn(800, 1, 1, 576, device="cuda"),
+         "o": torch.zeros(2, 16, 512, device="cuda")}
+dense = {name: tensor.to(kinds[name]) for name, tensor in dense.items()}
+indices, last = torch.arange(800, dtype=torch.int32, device="cuda"), torch.ones(2, dtype=torch.int32, device="cuda")
+
+def apart(tensor):
+    return torch.zeros(len(tensor) * 2, *tensor.shape[1:], device="cuda").to(tensor.dtype)[::2].copy_(tensor)
+
+def sliced(tensor):
+    return torch.zeros(*tensor.shape[:-1], 640, device="cuda").to(tensor.dtype)[..., : tensor.shape[-1]].copy_(tensor)
+
+def attend(kv, **views):
+    given = dense | views
     mla_decode_fwd(given["q"], given["pool"], given["o"], two, kv, indices, last, 1, sm_scale=0.04, q_scale=ONE, kv_scale=ONE,
-                   **dict(zip(NAMES, buffers)))
-""",
-    )
-    named = [] if which == "pool" else [(FindingKind.VIEW_WITH_GAPS, which, Party.CALLER)]  # pages may lie apart
-    assert [(seen.finding.kind, seen.finding.tensor, seen.finding.party) for seen in done.findings] == named, done.output
-    assert done.code == 3
+                   **dict(zip(NAMES, planned(two, kv))))
+    return given["o"]
+
+SHORT, SPLIT = indptr(7, 5), indptr(500, 300)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("same(SHORT, o=apart(dense['o']))", {(FindingKind.VIEW_WITH_GAPS, "o"), (FindingKind.ROW_NOT_WRITTEN, "o")}),
+        ("same(SPLIT, o=apart(dense['o']))", set()),  # the merge is given strides
+        ("same(SPLIT, pool=apart(dense['pool']))", set()),  # the launcher passes the stride of pages
+        ("same(SHORT, pool=sliced(dense['pool']))", set()),
+    ],
+)
+def test_views_are_run_as_aiter_runs_them(text: str, kinds: set[tuple[FindingKind, str]], tmp_path: Path) -> None:
+    """Wrong where the kernel itself stores rows of o, whose stride it is not told, and nowhere else."""
+    compared = """
+def same(kv, **views):
+    expected, shown = attend(kv).clone(), attend(kv, **views)
+    print("the same", torch.equal(expected, shown))
+
+"""
+    done = run(tmp_path, VIEWS + compared + text)
+    assert done.could_not_run is None, done.output
+    assert {(seen.finding.kind, seen.finding.tensor) for seen in done.findings} == kinds, done.output
+    assert {seen.finding.party for seen in done.findings} == ({Party.CALLER} if kinds else set())
+    assert f"the same {not kinds}" in done.output
+
+
+@pytest.mark.parametrize("view", ["apart", "sliced"])
+def test_q_as_a_view_is_refused_by_aiter(view: str, tmp_path: Path) -> None:
+    done = run(tmp_path, VIEWS + f"attend(SHORT, q={view}(dense['q']))")
+    assert done.code not in (0, 3)
+    assert "only support Q.is_contiguous() for now" in done.output
+    assert done.findings == ()
+
+
+def test_an_output_whose_heads_lie_apart_is_named_and_not_run(tmp_path: Path) -> None:
+    done = run(tmp_path, VIEWS + "attend(SHORT, o=sliced(dense['o']))")
+    assert [(seen.finding.kind, seen.finding.tensor, seen.finding.party) for seen in done.findings] == [
+        (FindingKind.VIEW_WITH_GAPS, "o", Party.CALLER)
+    ]
     assert "allowed: contiguous" in done.output
 
 

@@ -16,6 +16,7 @@ from numba import njit
 
 from backend.aiter.launch import kernarg_bytes
 from backend.aiter.planners.result import PlannedBuffer
+from backend.aiter.tensors import TensorSpec
 from backend.call import Call
 from backend.cdna.memory import AddressSpace, Paging, Queue
 from backend.devices.accesses import INT32, ITEM_BYTES
@@ -52,7 +53,7 @@ def build(call: Call, values: Mapping[str, npt.NDArray[Any]] | None = None) -> t
             continue  # work_meta_data holds the addresses of two others and comes last
         paging = _paging(call) if name == "kv_buffer" else None
         if values is not None and name in values:
-            given = np.ascontiguousarray(values[name])
+            given = _with_gaps(np.ascontiguousarray(values[name]), spec)
             assert given.nbytes == spec.nbytes, name
             space.add_array(name, given, paging=paging)
         elif name in planned:
@@ -71,6 +72,16 @@ def build(call: Call, values: Mapping[str, npt.NDArray[Any]] | None = None) -> t
         space.add_array("work_meta_data", pointers)
     addresses = {region.name: region.base for region in space}
     return space, kernarg_bytes(launch, addresses)
+
+
+def _with_gaps(given: npt.NDArray[Any], spec: TensorSpec) -> npt.NDArray[Any]:
+    """The elements as they lie where rows have gaps between them, which hold NaN."""
+    if not spec.gap or not given.nbytes:
+        return given
+    rows = given.reshape(spec.shape[0], -1).view(np.uint8)
+    apart = np.full((spec.shape[0], spec.row_bytes), 0xFF, np.uint8)
+    apart[:, : rows.shape[1]] = rows
+    return apart.reshape(-1)[: spec.nbytes]
 
 
 def _with_overrun(buffer: PlannedBuffer) -> Int32Array:

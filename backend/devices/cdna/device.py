@@ -172,6 +172,8 @@ def _numbers(call: Call, ran: _Launched, inputs: Inputs) -> tuple[Numbers | None
         return None, (f"no numbers: AITER raises after stage 1 ({raised})",)
     if call.decode.o_dtype is not OutputType.BF16:
         return None, (f"no numbers: o is {call.decode.o_dtype}",)
+    if call.launched.tensors["o"].gap:
+        return None, ("no numbers: o is a view with gaps",)
     if ran.result.outcome is MachineEnd.LIMIT:
         return None, ("no numbers: the launch is not at its end",)
     return judge(call, ran.space, inputs), partial_row_notes(call, ran.space)

@@ -111,10 +111,12 @@ def kernel_run_of(call: Call, seed: int = 0) -> KernelRun:
         or not (decode.q_scale and decode.kv_scale)
         or decode.o_dtype is not OutputType.BF16
         or decision.topk
+        or launch.tensors["o"].gap
+        or launch.tensors["kv_buffer"].gap
     ):
         raise UnmodelledError(
             f"our own kernel is for rows of {QK_HEAD_DIM} and {V_HEAD_DIM} under the causal mask, with scales, o in "
-            "bf16 and all tokens of a request, on no rank of a group, by the usual softmax scale"
+            "bf16 and all tokens of a request, on no rank of a group, by the usual softmax scale, without gaps between rows"
         )
     stage = launch.second_stage
     words = {name: Words.of(getattr(decode, name)) for name in INDEX_TENSORS}

@@ -64,7 +64,7 @@ def footprint(call: Call, known: KernelTraits, work: Stretches) -> ByteRanges:
 def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     """Whether every page that the work names is read where it lies, by whom it belongs to, so that nothing can be wrong."""
     decode = call.decode
-    wide = known.bytes_of_token(decode.kv_dtype.itemsize) > decode.qk_head_dim * decode.kv_dtype.itemsize
+    wide = known.bytes_of_token(decode.kv_dtype.itemsize) > decode.token_bytes
     if unread_tokens.may_differ(call) or wide or known.paging is KernelPaging.TOKEN or not len(decode.kv_indices):
         return False
     lowest, highest = decode.named_pages
@@ -90,7 +90,7 @@ def _within_requests(begin: Int64Array, end: Int64Array, indptr: Int32Array, ent
 class _Pool(NamedTuple):
     """The KV pool and who may read what of it. indices, indptr: the lists of pages; pages: of the pool.
 
-    page_size: tokens of a page; stride: its bytes.
+    page_size: tokens of a page; stride: bytes from page to page; token: of a token.
     """
 
     indices: Int32Array
@@ -98,6 +98,7 @@ class _Pool(NamedTuple):
     pages: int
     page_size: int
     stride: int
+    token: int
 
 
 class _Reader(NamedTuple):
@@ -115,7 +116,8 @@ class _Reader(NamedTuple):
 def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array, Int64Array]:
     """Byte ranges that are read, [2, n], and what is told of reads of somebody else's pages: see _expand."""
     decode, paging = call.decode, known.paging
-    pool = _Pool(decode.kv_indices, call.decision.list_indptr, decode.kv_pages, decode.page_size, decode.page_bytes)
+    size, stride, token = decode.page_size, decode.page_bytes, decode.token_bytes
+    pool = _Pool(decode.kv_indices, call.decision.list_indptr, decode.kv_pages, size, stride, token)
     reader = _Reader(
         known.bytes_of_token(decode.kv_dtype.itemsize),
         known.tile,
@@ -160,7 +162,7 @@ def _expand(work: Stretches, pool: _Pool, reader: _Reader) -> tuple[Int64Array, 
     many. Entries past the last one of the work are clamped to page 0, which counts as everybody's.
     """
     begin, end, indices, stride, wide = work.begin, work.end, pool.indices, pool.stride, reader.wide
-    token_stride = stride // pool.page_size
+    token_stride = pool.token
     per_entry = pool.page_size if reader.by_token else 1
     total = 0
     for i in range(len(begin)):

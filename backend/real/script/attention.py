@@ -7,6 +7,7 @@ the contract (tiles, prefetches) is the model's to say (backend/devices/model), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,7 +78,11 @@ def _non_persistent(hardware: Hardware, launch: Stage1) -> None:
         if not launch.causal:
             rows = [launch.max_seqlen_q - 1] * len(rows)
         o, lse = _attention(q, kv, rows, launch.max_seqlen_q, 0, _scale(hardware, launch))
-        _store(hardware, tensors["o"], q_begin, launch.heads * V_HEAD_DIM * 2, raw(o, torch.bfloat16), by)
+        row = launch.heads * V_HEAD_DIM * 2
+        apart = row if tensors["logits"].address == tensors["o"].address else tensors["o"].row_bytes  # of the merge, by strides
+        for place, content in enumerate(raw(o, torch.bfloat16).reshape(-1, row)):
+            why = f"{by} writes row {q_begin + place} of o: {tensors['o'].offset((q_begin + place) * apart)}"
+            hardware.write(tensors["o"].address + (q_begin + place) * apart, content, why)
         if "final_lse" in tensors:
             _store(hardware, tensors["final_lse"], q_begin, launch.heads * 4, raw(lse, torch.float32), by)
 
@@ -108,8 +113,8 @@ def _tokens(hardware: Hardware, launch: Stage1, begin: int, end: int, behind: in
     tensors, page_size = launch.tensors, launch.page_size
     indices, pool = tensors["kv_indices"], tensors["kv_buffer"]
     pages = hardware.ints(indices.address + INT32 * begin, end - begin, f"{by} reads {indices.offset(INT32 * begin)}")
-    size = pool.nbytes // max(pool.shape[0], 1)
-    content = [hardware.read(pool.address + p * size, size, f"{by} reads page {p}: {pool.offset(p * size)}") for p in pages]
+    size, apart = math.prod(pool.shape[1:]) * pool.dtype.itemsize, pool.row_bytes
+    content = [hardware.read(pool.address + p * apart, size, f"{by} reads page {p}: {pool.offset(p * apart)}") for p in pages]
     tokens = floats(np.concatenate(content), pool.dtype).reshape(-1, QK_HEAD_DIM)
     if page_size > 1 and behind == 0:
         starts = hardware.ints(tensors["kv_indptr"].address, tensors["kv_indptr"].shape[0])

@@ -71,9 +71,9 @@ class MergeCall:
             for query in range(end - first):
                 sources = [begin + query for begin in begin_of.get(tile, [])]
                 merged, total = _merged(hardware, self.partial, self.lse, heads, sources, tile)
-                _store(hardware, output, first + query, raw(merged, output.dtype), tile)
+                _store(hardware, output, (first + query) * output.row_bytes, raw(merged, output.dtype), tile)
                 if self.final_lse is not None:
-                    _store(hardware, self.final_lse, first + query, raw(total, torch.float32), tile)
+                    _store(hardware, self.final_lse, (first + query) * heads * FLOAT32, raw(total, torch.float32), tile)
 
 
 _MAPS = ("indptr", "final_map", "partial_map")
@@ -102,7 +102,6 @@ def _merged(
         return merged, highest + np.log(total)
 
 
-def _store(hardware: Hardware, target: PlacedTensor, row: int, content: Any, tile: int) -> None:
-    at = row * content.size
-    why = f"{REDUCE}, reduce tile {tile}, writes row {row} of {target.name}: {target.offset(at)}"
+def _store(hardware: Hardware, target: PlacedTensor, at: int, content: Any, tile: int) -> None:
+    why = f"{REDUCE}, reduce tile {tile}, writes a row of {target.name}: {target.offset(at)}"
     hardware.write(target.address + at, content, why)

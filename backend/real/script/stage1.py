@@ -93,8 +93,11 @@ def stage1_of(
     Raises AiterChecks where AITER's launcher raises, AiterEndsProcess where it ends the process, UnmodelledError for what has
     no rules here.
     """
+    by_text = None if own is None else _by_text(own, device, given)
+    if by_text is None and not host(given["Q"]).is_contiguous():
+        raise failed_check(f"{ENTRY}:only support Q.is_contiguous() for now", release.launcher.checks_end_process)
     tensors = {role: placed(role, given[name]) for name, role in ROLES.items() if given.get(name) is not None}
-    launched = _by_rules(release, device, source, given, tensors) if own is None else _by_text(own, device, given)
+    launched = _by_rules(release, device, source, given, tensors) if by_text is None else by_text
     return Stage1(
         symbol=launched.symbol,
         code_object=launched.code_object,
@@ -189,7 +192,7 @@ def _by_rules(
     values = kernarg_values(release, key, kernel, _page_size(given), splits, q.shape[-1])
     values = {name: 0 if isinstance(value, str) and value not in tensors else value for name, value in values.items()}
     values["scalar"] = float(given["softmax_scale"])
-    values["s_Bs"] = kv.nbytes // max(kv.shape[0], 1)
+    values["s_Bs"] = kv.row_bytes
     if persistent:
         grid = (tensors["work_indptr"].shape[0] - 1, 1, 1)
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from backend.aiter.tensors import gap_between_rows
 from backend.errors import UnmodelledError
 from backend.real.device_memory import Bytes
 from backend.real.torch_shim import host
@@ -20,13 +21,15 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class PlacedTensor:
-    """One tensor argument of a kernel. nbytes: of the logical tensor, which is contiguous."""
+    """One tensor argument of a kernel. nbytes: from its first byte to behind its last; row_bytes: from one of its rows, which
+    are contiguous, to the next."""
 
     name: str
     address: int
     nbytes: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    row_bytes: int
 
     def offset(self, begin: int) -> str:
         """A byte offset from its start in words."""
@@ -36,13 +39,16 @@ class PlacedTensor:
 
 
 def placed(name: str, tensor: torch.Tensor) -> PlacedTensor:
-    """Where a tensor lies; UnmodelledError for one that is not contiguous, which AITER's launchers do not take either."""
+    """Where a tensor lies; UnmodelledError for one whose rows are not contiguous, or not one behind the other."""
     plain = host(tensor)
-    if not plain.is_contiguous():
-        raise UnmodelledError(
-            f"tensor {name}: given strides {plain.stride()} for shape {tuple(plain.shape)}; allowed: contiguous"
-        )
-    return PlacedTensor(name, plain.data_ptr(), plain.numel() * plain.element_size(), tuple(plain.shape), plain.dtype)
+    shape = tuple(plain.shape)
+    gap = gap_between_rows(shape, tuple(plain.stride()))
+    if gap is None:
+        raise UnmodelledError(f"tensor {name}: given strides {plain.stride()} for shape {shape}; allowed: contiguous rows")
+    row = plain.numel() // shape[0] if shape and shape[0] else 0
+    size = plain.numel() + (gap * (shape[0] - 1) if gap else 0)
+    item = plain.element_size()
+    return PlacedTensor(name, plain.data_ptr(), size * item, shape, plain.dtype, (row + gap) * item)
 
 
 def floats(raw: Bytes, dtype: torch.dtype) -> Floats:

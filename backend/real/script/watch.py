@@ -13,6 +13,9 @@ import torch
 
 from backend.aiter.arguments import DecodeArguments, Int32Array, TargetGpu
 from backend.aiter.launch import Launch
+from backend.aiter.tensors import gap_between_rows
+from backend.call import Call
+from backend.checks.planned_for import stores_into_o
 from backend.devices.device import Device
 from backend.errors import AiterfuzzError
 from backend.fate import Fate
@@ -132,7 +135,7 @@ class ScriptWatcher(CallWatcher):
         if outcome.fate is Fate.UNMODELLED:
             self._not_judged(str(outcome.reason))
         if outcome.call is not None and isinstance(outcome.call.launch, Launch):
-            for finding in _views_with_gaps(seen.call.arguments, outcome.call.launch):
+            for finding in _views_with_gaps(seen.call.arguments, outcome.call):
                 self.note(finding)
         for finding in outcome.findings:
             if finding.severity is not Severity.REFUSED:
@@ -175,23 +178,21 @@ class ScriptWatcher(CallWatcher):
         )
 
 
-def _views_with_gaps(given: Mapping[str, Any], launch: Launch) -> Iterator[Finding]:
-    """Of q, o and the pool, those that do not lie as the kernel takes them to.
+def _views_with_gaps(given: Mapping[str, Any], call: Call) -> Iterator[Finding]:
+    """Of o and the pool, those whose rows or pages are no stretches of memory, where the kernel takes them to be.
 
-    mla_decode_fwd copies q where it rearranges it; the launcher passes the stride of q's rows, which kernels without a plan may
-    use, and that of pages; of o it passes none.
+    Rows and pages that lie apart are judged with the call (backend/checks/planned_for.py); q's AITER looks at itself.
     """
-    if launch.q_copied:
-        return
-    for name in ("q", "o", "kv_buffer"):
+    for name in ("o", "kv_buffer"):
         tensor = host(given[name])
-        strided = name == "kv_buffer" or (name == "q" and not launch.persistent)
-        if (tensor[0] if strided and len(tensor) else tensor).is_contiguous():
+        if gap_between_rows(tuple(tensor.shape), tuple(tensor.stride())) is not None or (
+            name == "o" and not stores_into_o(call)
+        ):
             continue
         kind, severity = FindingKind.VIEW_WITH_GAPS, Severity.WRITE if name == "o" else Severity.READ
         message = (
-            f"mla_decode_fwd gets {name} {tuple(tensor.shape)} with strides {tensor.stride()}; {launch.code_object} takes its "
-            "rows to lie one behind the other"
+            f"mla_decode_fwd gets {name} {tuple(tensor.shape)} with strides {tensor.stride()}; {call.launched.code_object} "
+            "takes its rows to lie one behind the other"
         )
         yield Finding(kind, severity, Party.CALLER, SCRIPT, name, message)
 
