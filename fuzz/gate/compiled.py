@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -19,8 +20,13 @@ from backend.errors import AiterfuzzError
 from backend.path import Path
 from backend.revision.revision import host_of
 from fuzz.compiling import noticed
+from fuzz.interruption import checkpoint
 
 COMMAND = "import sys; sys.path[:] = {path!r}; from fuzz.gate.compiled import compile_rest; compile_rest(*{of!r})"
+
+
+BETWEEN = 0.05
+"""Seconds between two looks at the process beside, and at whether somebody wants all of this to stop."""
 
 
 class CompiledPart(StrEnum):
@@ -45,8 +51,9 @@ def compile_once(aiter: str | None, release: str | None) -> None:
 
         with noticed(begins, lambda: None):
             _compile(CompiledPart.FAST, aiter, release)
-        for other in beside:
-            other.wait()
+        while any(other.poll() is None for other in beside):
+            checkpoint()
+            time.sleep(BETWEEN)
         compile_rest(aiter, release)
 
 
@@ -72,6 +79,7 @@ def _compile(part: CompiledPart, aiter: str | None, release: str | None) -> None
         path = Path(host_of(source))
         named = release or (nearest_release(source).name if source is not None else RELEASES[-1])
         for case in _cases(part, named):
+            checkpoint()
             with contextlib.suppress(AiterfuzzError):
                 path.call(case) if part is CompiledPart.FAST else path.run(case)
 
