@@ -7,6 +7,8 @@ each child compiles the planners for itself, and this process does so once more 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import subprocess
 import sys
 import time
@@ -85,18 +87,11 @@ def _compile(part: CompiledPart, aiter: str | None, release: str | None) -> None
 
 
 def _cases(part: CompiledPart, release: str) -> Iterator[Case]:
-    """Steps as the table sweep has them: short and long requests, of one and of four rows."""
+    """Steps as the table sweep has them: short and long requests, of one and of four rows; then one in pages of 16 tokens,
+    each of which is looked at."""
     modes = (MetadataMode.FAST,) if part is CompiledPart.FAST else (MetadataMode.FAKE, MetadataMode.NON_PERSISTENT)
-    for mode in modes:
-        for dtype in (DType.FP8, DType.BF16):
-            for rows in (1, 4):
-                yield Case(
-                    num_head=16,
-                    kv_lens=(5000, 17, 33),
-                    max_seqlen_q=rows,
-                    q_dtype=dtype,
-                    kv_dtype=dtype,
-                    backend="direct",
-                    mode=mode,
-                    release=release,
-                )
+    plain = Case(num_head=16, kv_lens=(5000, 17, 33), backend="direct", release=release)
+    for mode, dtype, rows in itertools.product(modes, (DType.FP8, DType.BF16), (1, 4)):
+        yield dataclasses.replace(plain, mode=mode, q_dtype=dtype, kv_dtype=dtype, max_seqlen_q=rows)
+    if part is CompiledPart.REST:
+        yield dataclasses.replace(plain, mode=MetadataMode.FAKE, page_size=16)
