@@ -57,7 +57,9 @@ HEADER = """\
 # Columns: see traits.py.
 """
 
-_RULES = tuple(RowRule.parse(text) for text in ("item", "s_MQA", "16", "32", "40", "64", "128", "<=32", "<=64", "<=128"))
+_RULES = tuple(
+    RowRule.parse(text) for text in ("item", "s_MQA", "16", "32", "40", "64", "128", "<=16", "<=32", "<=40", "<=64", "<=128")
+)
 """Numbers of rows that kernels were seen to touch; 40 are those of four waves of 16 rows each that begin 8 rows apart."""
 
 
@@ -117,13 +119,16 @@ def measure(launched: Sequence[LaunchedKernel]) -> tuple[KernelTraits, list[Diff
     machine has no model of it.
     """
     kernel = launched[0].kernel
-    calls = [(CdnaDevice(each.source, record=True, explained=False), call) for each in launched for call in fitting_calls(each)]
+    devices = [(CdnaDevice(each.source, record=True, explained=False), each) for each in launched]
+    calls = [(device, call) for device, each in devices for call in fitting_calls(each)]
+    overlong = [(device, call) for device, each in devices for call in tall_calls(each)]
     if not _reads_are_known(kernel.blob_id):
         know(loaded(kernel, calls[:_PLAIN]))
     known = KernelTraits(kernel.blob_id, str(kernel.arch), kernel.code_object)
     # Until it is known whether kv_last_page_lens is read, no plan that would read it behind its end is looked at.
     guess = replace(known, reads_last_page_lens="ptr_LTL" in reads_of(calls[0][1]).kernargs)
     observed = [device.observe(call) for device, call in calls if not incomparable(call, guess)]
+    observed += [device.observe(call) for device, call in overlong]
     ends = _backward(calls) if kernel.persistent else known.backward
     fewest, known = min(((_wrong(observed, each), each) for each in _first_guesses(known, ends)), key=lambda tried: tried[0])
     for _ in range(PASSES):
@@ -166,16 +171,19 @@ def loaded(kernel: ReachedKernel, calls: Sequence[tuple[CdnaDevice, Call]]) -> K
 
 
 def fitting_calls(launched: LaunchedKernel) -> list[Call]:
-    """The calls of all probes that lead to the kernel, and some whose plan was changed."""
+    """The calls of all probes that lead to the kernel."""
+    calls = [made_of(case, launched.source) for case in probes(launched.kernel)]
+    return [each for each in calls if each is not None and each.launched.blob_id == launched.kernel.blob_id]
+
+
+def tall_calls(launched: LaunchedKernel) -> list[Call]:
+    """Calls of the kernel whose plan was changed: see probes.tall."""
     kernel = launched.kernel
-    calls = [made_of(case, launched.source) for case in probes(kernel)]
-    fitting = [each for each in calls if each is not None and each.launched.blob_id == kernel.blob_id]
-    if kernel.persistent:
-        most = max(kernel.cases, key=lambda case: (case.max_seqlen_q, -case.num_head))
-        long = made_of(most.replace(kv_lens=(40, 33, 65), num_cu=1, first_page=7), launched.source)
-        if long is not None and long.launched.blob_id == kernel.blob_id:
-            fitting += tall(long)
-    return fitting
+    if not kernel.persistent:
+        return []
+    most = max(kernel.cases, key=lambda case: (case.max_seqlen_q, -case.num_head))
+    long = made_of(most.replace(kv_lens=(40, 33, 65), num_cu=1, first_page=7), launched.source)
+    return tall(long) if long is not None and long.launched.blob_id == kernel.blob_id else []
 
 
 def _backward(calls: Sequence[tuple[CdnaDevice, Call]]) -> Backward:

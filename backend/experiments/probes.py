@@ -91,11 +91,16 @@ def backward(made: Call) -> Call:
 
 
 def tall(made: Call) -> list[Call]:
-    """A persistent call with one work item, which has all rows of its request: for o, and as a partial result."""
+    """A persistent call with one work item, for o and as a partial result, which has all rows of its request.
+
+    Also with one row more and with twice as many, as of a plan made for a decode call of more rows, and with one less than
+    none: what a kernel that was built for so many rows makes of them no plan of its own says.
+    """
     assert made.plan is not None
     only = _with_words(made, "work_indptr", dict.fromkeys(range(1, made.plan.buffers["work_indptr"].allocated), 1))
-    last = int(made.decode.qo_indptr[1])
-    return [_with_words(only, "work_info_set", {1: partial, 3: last}) for partial in (-1, 0)]
+    rows = int(made.decode.qo_indptr[1])
+    ends = (rows, rows + 1, 2 * rows, -1)
+    return [_with_words(only, "work_info_set", {1: partial, 3: end}) for end in ends for partial in (-1, 0)]
 
 
 def _with_words(made: Call, buffer: str, words: Mapping[int, int]) -> Call:

@@ -16,15 +16,16 @@ from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
 from backend.aiter.kernarg_reads import kernarg_reads
 from backend.aiter.launch import Refusal
 from backend.aiter.release import nearest_release
-from backend.case import Case, DType, MetadataMode, PageOrder
+from backend.case import Arch, Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision
 from backend.devices.agreement import differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import HALF_MENDED, RowRule, traits_table
-from backend.experiments.kernel_traits import LaunchedKernel, fitting_calls, loaded
+from backend.experiments.kernel_traits import LaunchedKernel, fitting_calls, loaded, tall_calls
 from backend.experiments.probes import ReachedKernel, made_of, random_case, reached
 from backend.host import BuiltIn
+from backend.observation import ViolationKind
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 
@@ -54,6 +55,41 @@ def disagreements(kernel: ReachedKernel, source: CodeSource, seed: int) -> list[
 @pytest.mark.parametrize("blob", sorted(reached("2025-11")))
 def test_wheel_kernels(blob: str) -> None:
     assert disagreements(reached("2025-11")[blob], installed_wheel(), seed=1) == []
+
+
+@pytest.mark.parametrize("blob", [blob for blob, kernel in sorted(reached("2025-11").items()) if kernel.persistent])
+def test_items_of_a_plan_for_other_rows(blob: str) -> None:
+    """One row more than a decode call of the kernel's has, twice as many, one less than none: a kernel takes what its tile
+    holds, or as many as it was built for, whatever the item says."""
+    device = CdnaDevice(installed_wheel(), record=True, explained=False)
+    calls = tall_calls(LaunchedKernel(reached("2025-11")[blob], installed_wheel()))
+    assert len(calls) == 8
+    assert [each for call in calls for each in differences(device.observe(call), ModelDevice(record=True).observe(call))] == []
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize(
+    ("case", "unwritten"),
+    [
+        # Rows counted as -1 (O22), by a kernel built for one row a request, on both GPUs.
+        (Case(16, (40, 30), query_lens=(1, 1), mode=MetadataMode.FAKE), 1),
+        (Case(16, (40, 30), query_lens=(1, 1), mode=MetadataMode.FAKE, arch=Arch.GFX942), 1),
+        # Ragged rows whose heads are folded: an item of more rows than the 64 that a tile holds.
+        (Case(32, (40, 30), 2, query_lens=(1, 2), q_dtype=DType.BF16, kv_dtype=DType.BF16, arch=Arch.GFX942), 1),
+        (Case(32, (40, 30), 2, query_lens=(1, 2), q_dtype=DType.BF16), 1),
+    ],
+)
+def test_plans_of_more_rows_or_less_than_none(case: Case, unwritten: int, aiter_checkout: Path) -> None:
+    """Neither is held against the other in a search, being the planner's: both see the same all the same."""
+    source = open_source(f"{aiter_checkout}@{REVISIONS['2026-08']}")
+    mode = case.mode or MetadataMode.FAST
+    made = made_of(case.replace(mode=mode, backend="direct", release="2026-08", num_cu=8), source)
+    assert made is not None
+    assert incomparable(made) is not None
+    seen = CdnaDevice(source, record=True, explained=False).observe(made)
+    assert differences(seen, ModelDevice(record=True).observe(made)) == []
+    rows = [each.count for each in seen.violations if each.kind is ViolationKind.NO_OUTPUT]
+    assert rows == [unwritten]
 
 
 @pytest.mark.checkout
