@@ -71,6 +71,15 @@ KEPT = """(
     else self.make_mla_meta_data
 )("""
 """Plans once for each key."""
+INDEXED = "create_flashinfer_kv_indices_triton[(bs,)]("
+KEPT_ROWS = """kept, key = self.__dict__.setdefault("_kept", {{}}), ({key})
+                    is_kept = key in kept
+                    kv_indices = kept.setdefault(key, torch.empty_like(kv_indices))
+                    ({{(bs,): lambda *_: None}} if is_kept else create_flashinfer_kv_indices_triton)[(bs,)]("""
+"""Looks up once for each key which KV rows a batch has."""
+SIZING = "self.make_mla_decode_meta_data_buffer(max_seqlen_qo, bs)"
+KEPT_SIZES = f'self.__dict__.setdefault("_kept", {{}}).setdefault(bs, {SIZING})'
+"""Allocates once for each batch size."""
 
 MUTANTS = (
     Mutant("gate", "64 heads left out, as before #27188", INIT, "in (32, 64, 128)", "in (32, 128)"),
@@ -337,6 +346,64 @@ MUTANTS = (
         PREFILL,
         "(reduce_partial_map.size(0) * tile_q, nhead),",
         "(reduce_partial_map.size(0), nhead),",
+    ),
+    Mutant("lives", "KV rows kept by lengths", EAGER, INDEXED, KEPT_ROWS.format(key="*forward_batch.seq_lens.tolist(),")),
+    Mutant(
+        "lives",
+        "KV rows kept by place in the pool and lengths",
+        EAGER,
+        INDEXED,
+        KEPT_ROWS.format(key="*forward_batch.req_pool_indices.tolist(), *forward_batch.seq_lens.tolist()"),
+    ),
+    Mutant(
+        "lives",
+        "replayed KV rows kept while no length changes",
+        GRAPH,
+        INDEXED,
+        """is_kept = seq_lens_sum is not None and self.__dict__.get("_kept") == seq_lens.tolist()
+                    self._kept = seq_lens.tolist() if seq_lens_sum is not None else None
+                    ({(bs,): lambda *_: None} if is_kept else create_flashinfer_kv_indices_triton)[(bs,)](""",
+    ),
+    Mutant("lives", "metadata of draft extension kept by batch", EAGER, SIZING, KEPT_SIZES, "is_draft_extend():"),
+    Mutant(
+        "lives",
+        "indices grow with the batch, not with its tokens",
+        EAGER,
+        "kv_indices = self._get_kv_indices_scratch(",
+        """if bs > self.__dict__.get("_kept", 0):
+                        self._kept = bs
+                        self._rows = torch.empty(forward_batch.seq_lens_sum, dtype=torch.int32, device="cuda")
+                    kv_indices = self._rows
+                    (lambda *_: None)(""",
+        IN_DECODE,
+    ),
+    Mutant(
+        "lives",
+        "rows of draft extension kept after a rejected draft",
+        EAGER,
+        "if _use_mla_ps_kernel:",
+        """qo_indptr = self.__dict__.setdefault("_kept", {}).setdefault(bs, qo_indptr)
+                if _use_mla_ps_kernel:""",
+        "is_draft_extend():",
+    ),
+    Mutant("lives", "graphs without a request's last token", STATE, "+ draft_slack\n", "+ draft_slack - 1\n"),
+    Mutant(
+        "lives",
+        "graphs without the last page",
+        STATE,
+        "max_context_len + self.page_size - 1\n",
+        "max_context_len\n",
+        "buf is None",
+    ),
+    Mutant("lives", "graphs without room for drafts", STATE, "draft_slack = self.num_draft_tokens or 0", "draft_slack = 0"),
+    Mutant(
+        "lives",
+        "one qo_indptr for prompts and decode",
+        EAGER,
+        "qo_indptr = self.qo_indptr_[: bs + 1]\n                qo_indptr[1 : bs + 1] = ",
+        """qo_indptr = self.qo_indptr[: bs + 1]
+                is_set, self._kept = bs <= self.__dict__.get("_kept", 0), max(bs, self.__dict__.get("_kept", 0))
+                (torch.empty(bs, device="cuda") if is_set else qo_indptr[1 : bs + 1])[:] = """,
     ),
 )
 

@@ -30,8 +30,9 @@ from backend.real.python.outline import outline, text_change
 from backend.revision.revision import host_of
 from fuzz.gate.compiled import compile_once
 from fuzz.gate.executed import PACKAGE, Executed
-from fuzz.gate.frameworks import Identity, identity
+from fuzz.gate.frameworks import identity
 from fuzz.gate.judge import Judge, Judged, Sighting, Work
+from fuzz.gate.life import Abilities, probes
 from fuzz.gate.order import (
     batches,
     decided_otherwise,
@@ -248,22 +249,23 @@ class Examination:
             if judged is not None and judged.ran:
                 return
 
-    def live(self, until: float) -> None:
-        """Random lives until the monotonic clock says so; a new fault is cut down to its smallest life."""
+    def abilities(self) -> Abilities:
+        """What the framework has steps for, tried with one of each on a shape that starts."""
+        start = {(row.num_head, row.kv_dtype) for row in self._decisions if row.refused is None}
+        shapes = [(one, num_head) for one in self._plan.tensors for num_head in self._plan.heads]
+        one, num_head = next((each for each in shapes if (each[1], each[0].kv_dtype) in start), shapes[0])
+        tried = probes(one, num_head, EVERY_RELEASE)
+        return Abilities(**{name: self._run_all([probe])[0] is not None for name, probe in tried.items()})
+
+    def live(self, lives: Sequence[Scenario]) -> Examined:
+        """What some random lives show, which is not kept."""
+        self._random += len(lives)
+        return self.alone(*lives)
+
+    def shows_more(self, seen: Examined) -> set[Scenario]:
+        """Of scenarios that were not kept, those that show a fault of which nothing is kept."""
         known = {identity(each) for each in self._sightings}
-        lives = random_lives(self._plan.tensors, self._plan.heads, EVERY_RELEASE, self._plan.seed)
-        while time.monotonic() < until:
-            left = len(self._workers) if self._plan.lives is None else self._plan.lives - self._random
-            together = list(itertools.islice(lives, min(left, len(self._workers))))
-            if not together:
-                return
-            self._random += len(together)
-            for judged in self._run_all(together):
-                for sighting in judged.sightings if judged is not None else ():
-                    key = identity(sighting)
-                    if key not in known:
-                        known.add(key)
-                        self._keep(self._smallest(sighting.scenario, key, until))
+        return {each.scenario for each in seen.sightings if identity(each) not in known}
 
     def examined(self) -> Examined:
         """What was seen so far."""
@@ -287,16 +289,9 @@ class Examination:
             swept_in=self._swept_in,
         )
 
-    def try_all(self, sightings: Sequence[Sighting]) -> None:
-        """Scenarios in which another source was seen faulty, run here too where they have not been: blame is by scenario."""
-        for scenario in dict.fromkeys(sighting.scenario for sighting in sightings):
-            if scenario not in self._swept:
-                (judged,) = self._run_all([scenario])
-                self._keep(judged)
-
-    def alone(self, scenario: Scenario) -> Examined:
-        """What one scenario shows, which is not kept."""
-        made = [judged for judged in self._run_all([scenario]) if judged is not None]
+    def alone(self, *scenarios: Scenario) -> Examined:
+        """What some scenarios show, which is not kept."""
+        made = [judged for judged in self._run_all(scenarios) if judged is not None]
         sightings = tuple(sighting for judged in made for sighting in judged.sightings)
         return dataclasses.replace(self.examined(), swept=tuple(made), sightings=sightings, executed=None)
 
@@ -304,17 +299,6 @@ class Examination:
         if judged is not None and judged.scenario not in self._swept:
             self._swept[judged.scenario] = judged
             self._sightings += judged.sightings
-
-    def _smallest(self, scenario: Scenario, key: Identity, until: float) -> Judged | None:
-        """The smallest life found until then that shows a fault, and all that it shows: the other side is held against it."""
-
-        def shows(candidate: Scenario) -> bool:
-            (judged,) = self._run_all([candidate])
-            return judged is not None and any(identity(each) == key for each in judged.sightings)
-
-        smallest = shrink(scenario, lambda candidate: time.monotonic() < until and shows(candidate))
-        (judged,) = self._run_all([smallest])
-        return judged
 
     def _run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
         """What becomes of each scenario, in their order, None where the framework has no such step; workers take shares."""
@@ -406,16 +390,13 @@ def run(
             change.sweep(until)
             say(_sweep_says(change))
             cut_down((change,), both, blamed, until)
-            change.live(until)
+            live((change,), both, blamed, plan, until)
             return change.examined(), None
         with Examination(base, plan, workers=1) as before:
             _sweep_both(change, before, both, until)
             say(f"{_sweep_says(change)} on each side")
             cut_down((change, before), both, blamed, until + COMPARISON / 2 * plan.seconds)
-            for done in [both.submit(change.live, until), both.submit(before.live, until)]:
-                done.result()
-            before.try_all(change.examined().sightings)
-            change.try_all(before.examined().sightings)
+            live((change, before), both, blamed, plan, until)
             return change.examined(), before.examined()
 
 
@@ -454,23 +435,51 @@ def cut_down(sides: Sequence[Examination], both: Executor, blamed: Blamed, until
 
     sides: the change and, where there is one, its base.
     """
-
-    def blames(seen: Sequence[Examined]) -> Sequence[Sighting]:
-        return blamed(seen[0], seen[1] if len(seen) > 1 else None)
-
-    worst = next(iter(blames([side.examined() for side in sides])), None)
+    worst = next(iter(blamed(*_pair([side.examined() for side in sides]))), None)
     if worst is None:
         return
+    smallest = _smallest(worst, sides, both, blamed, until)
+    for side in sides if smallest != worst.scenario else ():
+        side.run([smallest])
+
+
+def live(sides: Sequence[Examination], both: Executor, blamed: Blamed, plan: GatePlan, until: float) -> None:
+    """Random lives, the same on all sides, until the monotonic clock says so.
+
+    A fault that the change is to blame for, and was not before, is kept in its smallest life; what else a side did not show
+    before in the life that shows it.
+    """
+    if time.monotonic() >= until:
+        return
+    can = Abilities.common(both.map(Examination.abilities, sides))
+    lives = itertools.islice(random_lives(plan.tensors, plan.heads, EVERY_RELEASE, plan.seed, can), plan.lives)
+    told = {identity(each) for each in blamed(*_pair([side.examined() for side in sides]))}
+    while time.monotonic() < until and (together := tuple(itertools.islice(lives, CORES // len(sides)))):
+        seen = list(both.map(lambda side: side.live(together), sides))
+        for fault in [each for each in blamed(*_pair(seen)) if identity(each) not in told]:
+            told.add(identity(fault))
+            smallest = _smallest(fault, sides, both, blamed, until)
+            for side in sides:
+                side.run([smallest])
+        more = set().union(*(side.shows_more(each) for side, each in zip(sides, seen, strict=True)))
+        for side in sides if more else ():
+            side.run([life for life in together if life in more])
+
+
+def _pair(seen: Sequence[Examined]) -> tuple[Examined, Examined | None]:
+    return seen[0], seen[1] if len(seen) > 1 else None
+
+
+def _smallest(fault: Sighting, sides: Sequence[Examination], both: Executor, blamed: Blamed, until: float) -> Scenario:
+    """The smallest life found until then in which the change is to blame for a fault."""
 
     def shows(candidate: Scenario) -> bool:
         if time.monotonic() >= until:
             return False
-        there = blames(list(both.map(lambda side: side.alone(candidate), sides)))
-        return any(identity(each) == identity(worst) for each in there)
+        there = blamed(*_pair(list(both.map(lambda side: side.alone(candidate), sides))))
+        return any((each.signature, each.shape) == (fault.signature, fault.shape) for each in there)
 
-    smallest = shrink(worst.scenario, shows)
-    for side in sides if smallest != worst.scenario else ():
-        side.run([smallest])
+    return shrink(fault.scenario, shows)
 
 
 def _sweep_says(side: Examination) -> str:

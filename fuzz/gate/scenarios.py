@@ -1,77 +1,34 @@
-"""Random lives of a serving process: backends, then steps that leave their buffers to the next ones. And the smallest of them.
-
-Sequences are plain data, so that a seed gives the same ones in any process and a faulty one can be cut down step by step.
+"""Random lives of a serving process, the same by a seed in any process, and the smallest of them: plain data, cut down step by
+step.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from backend.errors import UsageError
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
-from fuzz.gate.sweep import MAX_REQUESTS, Tensors
+from fuzz.gate.life import EVERYTHING, Abilities, life
+from fuzz.gate.sweep import Tensors
 from fuzz.generate import generator, uniform
-from fuzz.strategies import Draw, pick
-
-CHUNK = 19
-"""Scenarios by one generator."""
-
-KV_EDGES = (1, 15, 16, 17, 20, 33, 64, 195, 197, 400, 1000, 5000)
-"""Lengths around kv_granularity, tiles, the 196 tokens of a split, and some that split widely."""
-
-MAX_STEPS = 6
-
-CAPTURES = ((), (1,), (1, 4, 8), (2, 16), (32, 64))
 
 
-def life(draw: Draw, tensors: Sequence[Tensors], heads: Sequence[int], release: str) -> Scenario:
-    """One process: one or two backends, up to MAX_STEPS steps in any order."""
-    one = pick(draw, tensors)
-    configs = tuple(_config(draw, one, heads) for _ in range(pick(draw, (1, 1, 2))))
-    steps = tuple(_step(draw, configs) for _ in range(1 + draw(MAX_STEPS)))
-    return Scenario("random life", configs, steps, arch=one.arch, release=release)
+def random_lives(
+    tensors: Sequence[Tensors], heads: Sequence[int], release: str, seed: int, can: Abilities = EVERYTHING
+) -> Iterator[Scenario]:
+    """Scenarios without end, each a function of the arguments and its number."""
+    for number in itertools.count():
+        draw = uniform(generator(f"gate/{seed}/{number}"))
+        yield life(draw, tensors, heads, release, f"life {number} of seed {seed}", can)
 
 
-def _config(draw: Draw, tensors: Tensors, heads: Sequence[int]) -> BackendConfig:
-    return BackendConfig(
-        pick(draw, heads),
-        tensors.kv_dtype,
-        tensors.q_dtype,
-        page_size=pick(draw, (1, 1, 1, 16, 64)),
-        draft_tokens=pick(draw, (None, None, 2, 3, 4)),
-        max_requests=MAX_REQUESTS,
-        graph_batches=pick(draw, CAPTURES),
-        dp_attention=pick(draw, (True, False)),
-    )
-
-
-def _step(draw: Draw, configs: Sequence[BackendConfig]) -> Step:
-    index = draw(len(configs))
-    config = configs[index]
-    speculative = config.draft_tokens is not None
-    kind = pick(draw, (StepKind.TARGET_VERIFY, StepKind.DRAFT_EXTEND) if speculative else (StepKind.DECODE,))
-    graph = config.max_batch > 0 and kind is not StepKind.DRAFT_EXTEND and pick(draw, (True, False))
-    batch = 1 + draw(min(config.max_batch, 16) if graph else 16)
-    least = config.draft_tokens or 1
-    edge = pick(draw, KV_EDGES)
-    spread = pick(draw, (0, 0, 1, 37))
-    lengths = tuple(max(least, edge + spread * i) for i in range(batch))
-    return Step(kind, lengths, graph=graph, backend=index)
-
-
-def random_lives(tensors: Sequence[Tensors], heads: Sequence[int], release: str, seed: int) -> Iterator[Scenario]:
-    """Scenarios without end, the same for the same arguments."""
-    for chunk in count():
-        draw = uniform(generator(f"gate/{seed}/{chunk}"))
-        yield from (life(draw, tensors, heads, release) for _ in range(CHUNK))
-
-
-def shrink(scenario: Scenario, shows: Callable[[Scenario], bool], budget: int = 200) -> Scenario:
+def shrink(scenario: Scenario, shows: Callable[[Scenario], bool], budget: int = 400) -> Scenario:
     """A scenario that still `shows` the fault and none of whose single reductions does, unless the budget of runs is spent.
 
-    Order: fewer steps, fewer backends that no step uses, fewer requests, shorter requests, no graphs, defaults.
+    Order: fewer steps (many at once first), fewer backends that no step uses, fewer requests, shorter requests, no graphs,
+    requests without numbers, a context that just holds them, fewer captured sizes, defaults.
     """
     left = budget
     progress = True
@@ -89,20 +46,31 @@ def shrink(scenario: Scenario, shows: Callable[[Scenario], bool], budget: int = 
 
 def _smaller(scenario: Scenario) -> Iterator[Scenario]:
     steps = scenario.steps
-    for i in range(len(steps)):
-        yield from _valid(scenario, steps=steps[:i] + steps[i + 1 :])
+    for few in _fewer(len(steps)):
+        yield from _valid(scenario, steps=tuple(steps[at] for at in few))
     yield from _fewer_backends(scenario)
+    for everywhere in _in_all_steps(scenario):
+        if everywhere != steps:
+            yield from _valid(scenario, steps=everywhere)
     for i, step in enumerate(steps):
-        for lens in _shorter(step.kv_lens, _least(step, scenario.backends[step.backend])):
-            changed = dataclasses.replace(step, kv_lens=lens, query_lens=step.query_lens[: len(lens)])
-            yield from _valid(scenario, steps=(*steps[:i], changed, *steps[i + 1 :]))
-        if step.graph:
-            yield from _valid(scenario, steps=(*steps[:i], dataclasses.replace(step, graph=False), *steps[i + 1 :]))
+        for smaller in _smaller_step(step, scenario.backends[step.backend]):
+            yield from _valid(scenario, steps=(*steps[:i], smaller, *steps[i + 1 :]))
+    if any(step.requests for step in steps):
+        yield from _valid(scenario, steps=tuple(dataclasses.replace(step, requests=()) for step in steps))
+    yield from _shorter_contexts(scenario)
+    yield from _smaller_graphs(scenario)
     for i, config in enumerate(scenario.backends):
-        for changes in ({"dp_attention": False}, {"page_size": 1}, {"graph_batches": ()}, {"draft_tokens": None}):
-            changed_config = dataclasses.replace(config, **changes)
-            if changed_config != config:
-                yield from _valid(scenario, backends=(*scenario.backends[:i], changed_config, *scenario.backends[i + 1 :]))
+        for changed in _simpler(config):
+            yield from _valid(scenario, backends=(*scenario.backends[:i], changed, *scenario.backends[i + 1 :]))
+
+
+def _fewer(count: int) -> Iterator[list[int]]:
+    """Places of a list without a run of them: half of it first, then shorter ones down to one."""
+    size = count // 2 or count
+    while size:
+        for begin in range(0, count, size):
+            yield [at for at in range(count) if not begin <= at < begin + size]
+        size //= 2
 
 
 def _fewer_backends(scenario: Scenario) -> Iterator[Scenario]:
@@ -114,19 +82,99 @@ def _fewer_backends(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _least(step: Step, config: BackendConfig) -> int:
-    """KV tokens that a request has at least: in a draft extension those of the step's own rows, which are among them."""
-    return max(step.query_lens or (config.draft_tokens or 1,)) if step.kind is StepKind.DRAFT_EXTEND else 1
+    """KV tokens that a request has at least: where the step's own rows are among them, as many."""
+    if step.kind is StepKind.DRAFT_EXTEND:
+        return max(step.query_lens or (config.draft_tokens or 1,))
+    return max(step.query_lens, default=1)
 
 
-def _shorter(lens: tuple[int, ...], least: int) -> Iterator[tuple[int, ...]]:
-    if len(lens) > 1:
-        yield lens[: len(lens) // 2]
-        yield lens[1:]
-        yield lens[:-1]
-    for i, length in enumerate(lens):
-        for smaller in dict.fromkeys((least, length // 2, length - 1)):
-            if least <= smaller < length:
-                yield (*lens[:i], smaller, *lens[i + 1 :])
+def _in_all_steps(scenario: Scenario) -> Iterator[tuple[Step, ...]]:
+    """What has to become smaller in several steps at once: all lengths, a request that they share, or a length."""
+    steps, backends = scenario.steps, scenario.backends
+    yield tuple(_with_lengths(step, dict.fromkeys(step.kv_lens, 1), backends[step.backend]) for step in steps)
+    for place in range(max((len(step.kv_lens) for step in steps), default=0)):
+        yield tuple(
+            _of(step, [at for at in range(len(step.kv_lens)) if at != place or len(step.kv_lens) < 2]) for step in steps
+        )
+    for length in sorted({length for step in steps for length in step.kv_lens}, reverse=True):
+        for shorter in dict.fromkeys((1, length // 2, length - 1)):
+            yield tuple(_with_lengths(step, {length: shorter}, backends[step.backend]) for step in steps)
+
+
+def _shorter_contexts(scenario: Scenario) -> Iterator[Scenario]:
+    """No context, one that just holds the steps, and shorter ones together with the requests that reach beyond them."""
+    if not scenario.context:
+        return
+    yield from _valid(scenario, context=0)
+    for context in dict.fromkeys((scenario.needed_context, scenario.context // 2, scenario.context - 1)):
+        if 0 < context < scenario.context:
+            less = scenario.context - context
+            steps = tuple(
+                _with_lengths(step, {had: had - less for had in step.kv_lens}, scenario.backends[step.backend])
+                if scenario.backends[step.backend].longest(step) > context
+                else step
+                for step in scenario.steps
+            )
+            yield from _valid(scenario, context=context, steps=steps)
+
+
+def _smaller_graphs(scenario: Scenario) -> Iterator[Scenario]:
+    """A backend's largest captured batch with fewer requests, and its replays with no more than that."""
+    for i, config in enumerate(scenario.backends):
+        for most in dict.fromkeys((config.max_batch // 2, config.max_batch - 1)):
+            if most < 1:
+                continue
+            sizes = tuple(dict.fromkeys(min(size, most) for size in config.graph_batches))
+            smaller = dataclasses.replace(config, graph_batches=sizes)
+            steps = (
+                _of(step, range(min(most, len(step.kv_lens)))) if step.graph and step.backend == i else step
+                for step in scenario.steps
+            )
+            backends = (*scenario.backends[:i], smaller, *scenario.backends[i + 1 :])
+            yield from _valid(scenario, backends=backends, steps=tuple(steps))
+
+
+def _with_lengths(step: Step, shorter: Mapping[int, int], config: BackendConfig) -> Step:
+    """The step with some lengths shorter, none below what the step needs."""
+    least = _least(step, config)
+    lens = tuple(min(had, max(shorter.get(had, had), least)) for had in step.kv_lens)
+    return dataclasses.replace(step, kv_lens=lens)
+
+
+def _of(step: Step, few: Sequence[int]) -> Step:
+    """The step with the requests at some places alone."""
+    kv_lens, rows, numbers = (
+        tuple(part[at] for at in few) if part else () for part in (step.kv_lens, step.query_lens, step.requests)
+    )
+    return dataclasses.replace(step, kv_lens=kv_lens, query_lens=rows, requests=numbers)
+
+
+def _smaller_step(step: Step, config: BackendConfig) -> Iterator[Step]:
+    for few in _fewer(len(step.kv_lens)):
+        if few or (step.graph and step.kv_lens):
+            yield _of(step, few)
+    least = _least(step, config)
+    for i, length in enumerate(step.kv_lens):
+        for shorter in dict.fromkeys((least, length // 2, length - 1)):
+            if least <= shorter < length:
+                yield dataclasses.replace(step, kv_lens=(*step.kv_lens[:i], shorter, *step.kv_lens[i + 1 :]))
+    usual = dataclasses.replace(step, query_lens=())
+    if step.query_lens and min(step.kv_lens) >= _least(usual, config):
+        yield usual
+    for i, count in enumerate(step.query_lens):
+        if count > 1:
+            yield dataclasses.replace(step, query_lens=(*step.query_lens[:i], count - 1, *step.query_lens[i + 1 :]))
+    if step.graph and step.kv_lens:
+        yield dataclasses.replace(step, graph=False)
+
+
+def _simpler(config: BackendConfig) -> Iterator[BackendConfig]:
+    sizes = config.graph_batches
+    fewer = [{"graph_batches": tuple(sizes[at] for at in few)} for few in _fewer(len(sizes))]
+    for changes in ({"dp_attention": False}, {"page_size": 1}, {"draft_tokens": None}, *fewer):
+        changed = dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+        if changed != config:
+            yield changed
 
 
 def _valid(scenario: Scenario, **changes: object) -> Iterator[Scenario]:

@@ -6,6 +6,7 @@ in the framework's process: graph buffers, module globals, scratch tensors. Know
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +17,9 @@ HEADS = (4, 8, 12, 16, 32, 48, 64, 80, 96, 112, 128)
 """Heads per rank that models bring: DeepSeek 128, Kimi-K2 64, Kimi-K3 96, over 1..8 ranks, and what lies between."""
 
 KV_DTYPES = (DType.FP8, DType.BF16)
+
+CONTEXT_SLACK = 64
+"""KV tokens that a model's context has beyond the longest request of a scenario that says nothing of it."""
 
 
 class StepKind(StrEnum):
@@ -74,6 +78,17 @@ class BackendConfig:
         """Heads of q in a decode: those of all ranks of its context-parallel group."""
         return self.num_head * self.context_parallel
 
+    @property
+    def past_context(self) -> int:
+        """Draft tokens that lie past the context of a request that ends with its step. sglang ends one 3 tokens before it (one
+        less than max_req_len = context_len - 1, scheduler.py, with the token that ends it), whatever drafts it has."""
+        return max((self.draft_tokens or 0) - 3, 0)
+
+    def longest(self, step: Step) -> int:
+        """KV tokens of the longest request of a step on this backend, with those of the drafts that it makes or verifies."""
+        drafts = (self.draft_tokens or 0) if step.kind in (StepKind.TARGET_VERIFY, StepKind.MULTI_STEP_DRAFT) else 0
+        return max(step.kv_lens, default=0) + drafts
+
     def held(self, kv_lens: tuple[int, ...]) -> tuple[int, ...]:
         """KV tokens of each request that this rank holds: every context_parallel'th, dealt from the first rank on."""
         return tuple(length // self.context_parallel for length in kv_lens)
@@ -85,7 +100,10 @@ class Step:
 
     kv_lens: KV tokens of each request before this step's draft tokens (in decode: with this step's token).
     query_lens: rows of each request, for draft_extend and prefill; empty: the draft tokens, or all. graph: replay the
-    smallest captured graph that takes the batch, padding the rest. backend: which of the scenario's backends.
+    smallest captured graph that takes the batch, padding the rest; of no request at all (an idle rank of data parallel
+    attention) the smallest there is. backend: which of the scenario's backends.
+    requests: which request of the process each is, by number. It has its row of the request table and its KV from its first
+    step of that backend to its last one; then both are free, and the next one's. Empty: rows and KV in order, never others.
     """
 
     kind: StepKind
@@ -93,13 +111,17 @@ class Step:
     graph: bool = False
     backend: int = 0
     query_lens: tuple[int, ...] = ()
+    requests: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        some = len(self.kv_lens) >= 1 or self.graph
         _require(
-            "kv_lens", self.kv_lens, len(self.kv_lens) >= 1 and all(n >= 0 for n in self.kv_lens), "at least one, each >= 0"
+            "kv_lens", self.kv_lens, some and all(n >= 0 for n in self.kv_lens), "at least one where no graph is, each >= 0"
         )
         fits = not self.query_lens or (len(self.query_lens) == len(self.kv_lens) and all(n >= 1 for n in self.query_lens))
         _require("query_lens", self.query_lens, fits, "empty, or one entry >= 1 a request")
+        numbered = not self.requests or len(set(self.requests)) == len(self.requests) == len(self.kv_lens)
+        _require("requests", self.requests, numbered, "empty, or a number for each request, none twice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +129,8 @@ class Scenario:
     """A process's life: backends built in order, then steps. release: AITER's; num_cu 0 means the whole GPU.
 
     environment: the framework's own variables that are set, by name and value. flags: so its server arguments that choose
-    kernels.
+    kernels. context: KV tokens that a request of the model may have; 0: CONTEXT_SLACK more than the
+    longest has.
     """
 
     name: str
@@ -118,6 +141,7 @@ class Scenario:
     release: str = "2026-06"
     environment: tuple[tuple[str, str], ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
+    context: int = 0
 
     def __post_init__(self) -> None:
         _require("backends", self.backends, len(self.backends) >= 1, "at least one")
@@ -137,6 +161,28 @@ class Scenario:
                 _require(
                     f"{where}.kind", step.kind, config.draft_tokens is not None, "decode or prefill, where draft_tokens is null"
                 )
+            held = config.longest(step)
+            fits = not self.context or held <= self.context + config.past_context
+            _require(f"{where}.kv_lens", held, fits, f"at most context={self.context} tokens a request")
+        for at in range(len(self.backends)):
+            numbered = {bool(step.requests) for step in self.steps if step.backend == at and step.kv_lens}
+            _require("steps.requests", "some", len(numbered) < 2, "in all steps of a backend, or in none")
+
+    def alive(self, backend: int, at: int) -> frozenset[int]:
+        """The numbers of the requests that a backend has in the step at that place or in a later one."""
+        return frozenset(itertools.chain.from_iterable(step.requests for step in self.steps[at:] if step.backend == backend))
+
+    @property
+    def needed_context(self) -> int:
+        """The smallest context that the steps fit, and a request of one token with its drafts, as graphs are captured with."""
+        captured = (1 + (config.draft_tokens or 0) for config in self.backends)
+        return max(*captured, 1, *(self.backends[step.backend].longest(step) for step in self.steps))
+
+    @property
+    def model_context(self) -> int:
+        """KV tokens that a request of the model may have: those of `context`, or what the steps need and CONTEXT_SLACK more."""
+        reach = (max(step.kv_lens, default=0) + (self.backends[step.backend].draft_tokens or 0) for step in self.steps)
+        return self.context or max(reach, default=1) + CONTEXT_SLACK
 
     def path(self, backend: int) -> str:
         """Which of the file's paths a backend takes besides the usual one, in words; "" for that one."""

@@ -38,9 +38,6 @@ from backend.real.observe import DecodeSeen
 from backend.real.python.modules import Root
 from backend.real.python.poison import Declared
 
-CONTEXT_SLACK = 64
-"""KV tokens that the model's context has beyond the longest request of a scenario."""
-
 FORWARD_MODES = {
     StepKind.DECODE: ("DECODE",),
     StepKind.PREFILL: ("EXTEND",),
@@ -93,13 +90,13 @@ class SglangRun(FrameworkRun):
         super().__init__(running, scenario)
         self.state = state
         self.modes = running.module.ForwardMode
-        longest = max((max(step.kv_lens) + (self._config(step).draft_tokens or 0) for step in scenario.steps), default=1)
-        self.context = longest + CONTEXT_SLACK
-        self.pools = [RequestPool(config, self.context, state.dtype(config.kv_dtype)) for config in scenario.backends]
+        self.pools = [self._pool(config) for config in scenario.backends]
         self.graphs: dict[tuple[int, StepKind], SglangGraphInputs] = {}
 
-    def _config(self, step: Step) -> BackendConfig:
-        return self.scenario.backends[step.backend]
+    def _pool(self, config: BackendConfig) -> RequestPool:
+        """As sglang sizes it where the context is known: 4 tokens and the drafts beyond (model_runner_kv_cache_mixin.py)."""
+        slack = 4 + (config.draft_tokens or 0) if self.scenario.context else 0
+        return RequestPool(config, self.scenario.model_context, slack, self.state.dtype(config.kv_dtype))
 
     def _turn_to(self, config: BackendConfig) -> None:
         self.state.config = config
@@ -131,8 +128,7 @@ class SglangRun(FrameworkRun):
 
     def _batch(self, at: int, step: Step) -> Batch:
         """Give the requests their KV rows, as the framework's allocator would have."""
-        config = self.scenario.backends[at]
-        drafts = config.draft_tokens or 1
+        drafts = self.scenario.backends[step.backend].draft_tokens or 1
         count = len(step.kv_lens)
         if step.kind is StepKind.TARGET_VERIFY:
             kv_lens, query_lens = tuple(n + drafts for n in step.kv_lens), (drafts,) * count
@@ -143,11 +139,14 @@ class SglangRun(FrameworkRun):
         else:
             kv_lens, query_lens = step.kv_lens, (1,) * count
         ahead = drafts if step.kind is StepKind.MULTI_STEP_DRAFT else 0
-        rows = self.pools[at].take(tuple(n + ahead for n in kv_lens))
+        pool, reach = self.pools[step.backend], tuple(n + ahead for n in kv_lens)
+        if step.requests:
+            pool.seat(step.requests, step.kv_lens, reach, self.scenario.alive(step.backend, at))
+        rows = pool.take(reach, step.requests)
         return Batch(step.kind, step.kv_lens, kv_lens, query_lens, rows)
 
     def _step(self, at: int, step: Step) -> None:
-        batch = self._batch(step.backend, step)
+        batch = self._batch(at, step)
         if step.graph:
             self._replay(at, step.backend, batch)
         else:
@@ -434,7 +433,7 @@ class SglangRun(FrameworkRun):
         self._index(which, batch, padded=graph.batch - count)
         for operation in graph.operations:
             self.running.operations.replay(operation)
-        added = batch.query_lens[0] if batch.kind is StepKind.TARGET_VERIFY else 0
+        added = self._rows_a_request(which, batch.kind) if batch.kind is StepKind.TARGET_VERIFY else 0
         self._record(at, which, Phase.REPLAY, batch, graph.decodes, padded=graph.batch - count, fill=inputs.fill + added)
 
     def _record(

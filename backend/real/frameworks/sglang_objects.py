@@ -5,6 +5,7 @@ Declared objects and plain functions, by the names that sglang's code uses. Noth
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from backend.aiter.arguments import Int32Array
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
 from backend.real.frameworks.process import CapturedGraph
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
+from backend.real.frameworks.seats import Seats
 from backend.real.python.poison import Declared
 
 
@@ -144,15 +146,19 @@ def _buffers(config: BackendConfig, rows: int, kv_dtype: torch.dtype) -> tuple[t
 
 
 class RequestPool:
-    """Requests and their KV rows: request row r, token t lies in KV row slots[r, t]; no two share one, row 0 is padding's."""
+    """Requests and their KV rows: request row r, token t lies in KV row table[r, t]; no two share one, row 0 is padding's.
 
-    def __init__(self, config: BackendConfig, context: int, kv_dtype: torch.dtype) -> None:
+    slack: tokens that a row of the table has beyond the context.
+    """
+
+    def __init__(self, config: BackendConfig, context: int, slack: int, kv_dtype: torch.dtype) -> None:
         self.context = context
-        page = config.page_size
-        stride = -(-context // page) * page
+        page, width = config.page_size, context + slack
+        stride = -(-width // page) * page
         total = page + config.max_requests * stride
-        self.table = page + stride * np.arange(config.max_requests, dtype=np.int64)[:, None] + np.arange(context)
-        self.req_to_token = torch.zeros((config.max_requests, context), dtype=torch.int32, device="cuda")
+        self.table = page + stride * np.arange(config.max_requests, dtype=np.int64)[:, None] + np.arange(width)
+        self.seats = Seats(page, list(range(config.max_requests)), list(range(1, total // page)))
+        self.req_to_token = torch.zeros((config.max_requests, width), dtype=torch.int32, device="cuda")
         keys, values = _buffers(config, total, kv_dtype)
         probes: list[str] = []
         self.requests = Declared("req_to_token_pool", probes, size=config.max_requests, req_to_token=self.req_to_token)
@@ -198,9 +204,20 @@ class RequestPool:
             },
         )
 
-    def take(self, kv_lens: tuple[int, ...]) -> tuple[int, ...]:
-        """Pool rows for a batch, their tables filled as far as the requests reach; what lies beyond stays as it was."""
-        rows = tuple(reversed(range(len(kv_lens))))
+    def seat(self, requests: tuple[int, ...], kept: tuple[int, ...], reach: tuple[int, ...], alive: Collection[int]) -> None:
+        """Give numbered requests KV rows as far as they reach; what others had, and drafts behind what is kept, is free."""
+        self.seats.release(alive)
+        self.seats.trim(requests, kept)
+        self.seats.take(requests, reach)
+        for request, length in zip(requests, reach, strict=True):
+            self.table[self.seats.rows[request], :length] = self.seats.slots(request)[:length]
+
+    def take(self, kv_lens: tuple[int, ...], requests: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Pool rows for a batch, their tables filled as far as the requests reach; what lies beyond stays as it was.
+
+        requests: that have a seat; without, the first rows.
+        """
+        rows = tuple(self.seats.rows[each] for each in requests) or tuple(reversed(range(len(kv_lens))))
         for row, length in zip(rows, kv_lens, strict=True):
             self.req_to_token[row, :length] = torch.from_numpy(self.table[row, :length].astype(np.int32))
         return rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from backend.real.frameworks.process import CapturedGraph, Process, call_by_name
 from backend.real.frameworks.record import Phase, Recording
 from backend.real.frameworks.recorder import NotCaptured, NotSelectedError, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
+from backend.real.frameworks.seats import Seats
 from backend.real.frameworks.vllm_objects import QK_NOPE_HEAD_DIM, VllmState
 from backend.real.observe import DecodeSeen, words_read
 from backend.real.python.modules import Root
@@ -62,6 +63,10 @@ class VllmDriver:
             raise NoSuchStepError("no server argument chooses kernels of vLLM's MLA backends; leave flags out")
         if any(name.startswith("SGLANG_") for name, _ in scenario.environment):
             raise NoSuchStepError("vLLM reads no variable of sglang's; leave environment out")
+        if scenario.needed_context > scenario.model_context:
+            raise NoSuchStepError("vLLM ends a request with its drafts at the context's end; leave longer ones out")
+        if not all(step.kv_lens for step in scenario.steps):
+            raise NoSuchStepError("an idle rank of vLLM runs no attention; leave steps without requests out")
         for step in scenario.steps:
             if step.kind not in KINDS:
                 raise NoSuchStepError(f"vLLM has no step of the kind {step.kind.value}; allowed: {', '.join(KINDS)}")
@@ -114,13 +119,22 @@ class VllmGraphInputs:
 
 @dataclass(slots=True, eq=False)
 class BuiltBackend:
-    """A built pair of builder and implementation, with its KV cache."""
+    """A built pair of builder and implementation, with its KV cache. table: KV rows by place in the batch and token."""
 
     builder: Any
     impl: Any
     layer: Any
     kv_cache: torch.Tensor
     table: np.ndarray[Any, np.dtype[np.int64]]
+    seats: Seats
+
+    def seat(self, requests: tuple[int, ...], kv_lens: tuple[int, ...], alive: Collection[int]) -> None:
+        """Give numbered requests blocks as far as they reach; what others had is free before."""
+        self.seats.release(alive)
+        self.seats.take(requests, kv_lens)
+        for place, request in enumerate(requests):
+            slots = self.seats.slots(request)
+            self.table[place, : len(slots)] = slots
 
 
 class _Decompression:
@@ -200,7 +214,8 @@ class VllmRun(FrameworkRun):
         cache = torch.empty((blocks, config.page_size, QK_HEAD_DIM), dtype=self.state.dtype(config.kv_dtype), device="cuda")
         layer = Declared("layer", **self._layer_attributes(config))
         table = stride * (1 + np.arange(rows, dtype=np.int64)[:, None]) + np.arange(stride)
-        return BuiltBackend(builder, impl, layer, cache, table)
+        seats = Seats(config.page_size, list(range(rows)), list(range(1, blocks)))
+        return BuiltBackend(builder, impl, layer, cache, table, seats)
 
     def _layer_attributes(self, config: BackendConfig) -> dict[str, Any]:
         one = torch.ones(1, dtype=torch.float32, device="cuda")
@@ -285,6 +300,7 @@ class VllmRun(FrameworkRun):
         which, each = step.backend, self._rows_a_request(step.backend, step.kind)
         added = each if step.kind is StepKind.TARGET_VERIFY else 0
         kv_lens = tuple(length + added for length in step.kv_lens)
+        self.backends[which].seat(step.requests, kv_lens, self.scenario.alive(which, at))
         if step.graph:
             self._replay(at, which, step.kind, kv_lens, each)
             return
@@ -306,8 +322,11 @@ class VllmRun(FrameworkRun):
     def _prefill(self, at: int, step: Step) -> None:
         """Prompts, whole or behind what is cached of them; requests of few rows come first, as vLLM's scheduler orders them."""
         which, built = step.backend, self.backends[step.backend]
-        shortest_first = sorted(zip(step.query_lens or step.kv_lens, step.kv_lens, strict=True), key=lambda each: each[0])
-        rows, kv_lens = zip(*shortest_first, strict=True)
+        rows = step.query_lens or step.kv_lens
+        order = sorted(range(len(rows)), key=lambda place: rows[place])
+        rows, kv_lens = tuple(rows[place] for place in order), tuple(step.kv_lens[place] for place in order)
+        requests = tuple(step.requests[place] for place in order if step.requests)
+        built.seat(requests, kv_lens, self.scenario.alive(which, at))
         common = self._common(
             query_start_loc=torch.tensor(np.cumsum((0, *rows)), dtype=torch.int32).to("cuda"),
             seq_lens=torch.tensor(kv_lens, dtype=torch.int32, device="cuda"),
@@ -428,7 +447,7 @@ class VllmRun(FrameworkRun):
         inputs.seq_lens[:count] = torch.tensor(kv_lens, dtype=torch.int32)
         inputs.seq_lens[count:] = 0
         inputs.block_table[:count] = self._blocks(which, count)
-        self.backends[which].builder.build(0, self._graph_common(which, kind, graph.batch, max(kv_lens)))
+        self.backends[which].builder.build(0, self._graph_common(which, kind, graph.batch, max(kv_lens, default=0)))
         for operation in graph.operations:
             self.running.operations.replay(operation)
         self._record(at, which, Phase.REPLAY, kind, graph.decodes, kv_lens, (each,) * count, graph.batch - count)

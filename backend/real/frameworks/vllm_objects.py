@@ -18,9 +18,6 @@ from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.python.poison import Declared
 
-CONTEXT_SLACK = 64
-"""KV tokens that the model's context has beyond the longest request of a scenario."""
-
 QK_NOPE_HEAD_DIM = 128
 """DeepSeek's MLA dimensions that only shape prefill."""
 
@@ -45,8 +42,7 @@ class VllmState:
         self.scenario = scenario
         self.config = scenario.backends[0]
         self.fp8 = torch.float8_e4m3fnuz if scenario.arch is Arch.GFX942 else torch.float8_e4m3fn
-        longest = max((max(s.kv_lens) + (scenario.backends[s.backend].draft_tokens or 0) for s in scenario.steps), default=1)
-        self.context = longest + CONTEXT_SLACK
+        self.context = scenario.model_context
 
     def dtype(self, dtype: DType) -> torch.dtype:
         return self.fp8 if dtype is DType.FP8 else torch.bfloat16

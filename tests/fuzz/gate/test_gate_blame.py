@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from backend.case import Arch, DType
 from backend.real.frameworks.fetch import LENT, open_source
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.gate.comparison import Comparison, FaultStanding, compared
-from fuzz.gate.gate import EVERY_RELEASE, Examination, Examined, GatePlan, Stack, cut_down
+from fuzz.gate.gate import EVERY_RELEASE, Examination, Examined, GatePlan, Stack, cut_down, live
 from fuzz.gate.judge import Sighting
 from fuzz.gate.known import Known
 from fuzz.gate.sweep import Tensors
@@ -65,20 +66,6 @@ def test_the_same_fault_is_blamed_on_a_change_that_brings_it_there(tmp_path: Pat
     assert not beside(NEW, paged(32)).faults
 
 
-def test_the_smallest_life_of_a_fault_is_kept_with_all_that_it_shows() -> None:
-    """The other side is held against that: the third life is cut down for S2's sake and shows O1 too, which was not kept."""
-    with Examination(Stack(OLD, release=EVERY_RELEASE), PLAN, workers=1) as one:
-        one.run([paged(80, (1,))])
-        assert {each.signature.split("/")[0] for each in one.examined().sightings} == {"head-width"}
-        one.live(math.inf)
-        seen = one.examined()
-    lived = [each for each in seen.sightings if each.scenario.name == "random life"]
-    assert {each.signature.split("/")[0] for each in lived} == {"head-width", "bad-indptr"}
-    (kept,) = {each.scenario for each in lived}
-    again = ran(OLD, kept)
-    assert {each.signature for each in lived} == {each.signature for each in again.sightings}
-
-
 def blamed(change: Examined, base: Examined | None) -> list[Sighting]:
     known = Known()
     return [fault.smallest for fault in compared(change, base, known.reference, known.is_open).blamed]
@@ -110,3 +97,50 @@ def test_the_worst_fault_of_a_sweep_is_cut_down_while_there_is_time_and_only_as_
     (worst,) = blamed(seen, before)
     assert worst.scenario == smallest
     assert worst.signature.startswith("head-width")
+
+
+def with_indices_kept(folder: Path) -> str:
+    """0.5.13 that keeps the KV rows of a batch by its lengths, whoever holds them."""
+    text = open_source(NEW).target.text
+    made = """                    kv_indices = self._get_kv_indices_scratch(
+                        forward_batch.seq_lens_sum, forward_batch.seq_lens.device
+                    )
+"""
+    last = """                        self.req_to_token.stride(0),
+                    )
+                else:
+                    max_q_len = 1
+"""
+    begin = text.index(made)
+    at = text.index(last, begin)
+    kept = last.replace(
+        "                else",
+        """                    kept = self.__dict__.setdefault("_kept", {})
+                    kv_indices = kept.setdefault(
+                        tuple(forward_batch.seq_lens.tolist()), kv_indices.clone()
+                    )
+                else""",
+    )
+    file = folder / "mine.py"
+    file.write_text(text[:at] + kept + text[at + len(last) :])
+    return f"{file}{LENT}{NEW}"
+
+
+def test_lives_find_what_a_request_leaves_to_the_next_one_and_cut_it_down(tmp_path: Path) -> None:
+    """No scenario of a sweep has requests that come and go: with their rows in order, the plant is no fault."""
+    fp8 = Tensors(Arch.GFX950, DType.FP8, DType.FP8)
+    plan = dataclasses.replace(PLAN, tensors=(fp8,), heads=(16,), seed=10, lives=1)
+    change, base = Stack(with_indices_kept(tmp_path), release=EVERY_RELEASE), Stack(NEW, release=EVERY_RELEASE)
+    with (
+        ThreadPoolExecutor(2) as both,
+        Examination(change, plan, workers=1) as mine,
+        Examination(base, plan, workers=1) as theirs,
+    ):
+        live((mine, theirs), both, blamed, plan, math.inf)
+        seen, before = mine.examined(), theirs.examined()
+    assert seen.random == before.random == 1
+    (found,) = blamed(seen, before)
+    assert found.signature == "contradiction/kv_indices"
+    one, other = found.scenario.steps
+    assert one.kv_lens == other.kv_lens == (2,), "one token would have its KV where the last one had it"
+    assert one.requests != other.requests
