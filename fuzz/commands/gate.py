@@ -85,7 +85,7 @@ def add_flags(command: argparse.ArgumentParser, default_seconds: float = 60.0) -
     )
     command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the random lives (0)")
     command.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for gate.json, .xml, .sarif, .html, summary.md, comment.md"
+        "--out", type=Path, metavar="DIR", help="folder for gate.json, .xml, .sarif, .html, summary.md, comment.md, life.py"
     )
     add_amounts(command)
     command.add_argument("--annotate", action="store_true", help="print GitHub annotations (default under GITHUB_ACTIONS)")
@@ -131,7 +131,7 @@ def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
     """source: what was given, or the file in the base's tree."""
     from backend.real.frameworks.fetch import open_source, same_file_of
     from backend.real.frameworks.session import gate_line
-    from fuzz.gate.comment import comment
+    from fuzz.gate.comment import comment, life_script
     from fuzz.gate.comparison import compared
     from fuzz.gate.gate import Stack
     from fuzz.gate.gate import run as examine
@@ -158,7 +158,9 @@ def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
     made = report(found, change, base, gate_line(open_source(source)), again=_commands(arguments, found))
     made = dataclasses.replace(made, about=(chosen.why, *made.about))
     if arguments.out is not None:
-        _write(arguments.out, "comment.md", comment(made, found, source, arguments.aiter))
+        _write(arguments.out, "comment.md", comment(made, found, source, arguments.aiter, arguments.out))
+        for fault in found.blamed[:1]:
+            _write(arguments.out, "life.py", life_script(fault, source, arguments.aiter, arguments.out))
     code_of_exit = tell(made, arguments)
     say(f"{time.monotonic() - started:.0f} s")
     return code_of_exit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,13 @@ def run_again(stack: Stack, plan: GatePlan, scenario: Scenario) -> tuple[list[st
     return lines, Verdict(Counts.of(judged.fates), faulty, tuple(dict.fromkeys((*open_, *judged.not_run))))
 
 
-def run_life(source: str, life: dict[str, Any], aiter: str | None = None) -> int:
-    """Prints one life of a source step by step, on the AITER that the gate takes for it; the exit code of what it showed."""
+def run_life(source: str, life: dict[str, Any], aiter: str | None = None, beside: str | None = None) -> int:
+    """Prints one life of a source step by step, on the AITER that the gate takes for it; the exit code of what it showed.
+
+    beside: a file whose folder source and aiter are named from; None: from where the process is.
+    """
+    if beside is not None:
+        os.chdir(Path(beside).absolute().parent)
     chosen = which_aiter(source, aiter)
     plan = GatePlan(tensors=())
     lines, verdict = run_again(Stack(source, chosen.aiter, chosen.release), plan, from_plain(Scenario, life, "LIFE"))

@@ -85,6 +85,15 @@ LENT = " in the tree of "
 """Between a file that lies in no package and the source whose package gives the rest."""
 
 
+def seen_from(folder: Path, given: str) -> str:
+    """What was given, as it is named in a folder: paths that are relative are relative to it."""
+    for path, mark, rest in ((given, "", ""), given.partition(LENT), given.rpartition("@"), given.partition(":")):
+        if path and Path(path).exists():
+            named = path if Path(path).is_absolute() else os.path.relpath(path, folder)
+            return f"{named}{mark}{seen_from(folder, rest) if mark == LENT else rest}"
+    return given
+
+
 def lies_alone(given: str) -> bool:
     """Whether it is a copied file of a framework's backend, which lies in no package: by its name, or by what it defines."""
     file = Path(given)

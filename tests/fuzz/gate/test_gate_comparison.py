@@ -6,8 +6,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -16,15 +18,16 @@ from backend.case import Arch, Case, DType
 from backend.codec import from_plain
 from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
+from backend.real.frameworks.fetch import LENT, from_here
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.noted_call import SourceLine
 from backend.real.python.outline import outline
 from backend.real.python.trees import ModuleSource
-from fuzz.gate.comment import comment
+from fuzz.gate.comment import comment, life_script
 from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
 from fuzz.gate.executed import Executed
-from fuzz.gate.gate import Examined
+from fuzz.gate.gate import Examined, Stack
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
 from fuzz.gate.known import Known
 from fuzz.gate.source_report import report
@@ -547,6 +550,35 @@ def test_a_comment_has_the_life_as_a_script_that_python_takes() -> None:
     life = from_plain(Scenario, scope["LIFE"], "LIFE")
     assert life.steps == PLAIN.steps
     assert "```python" not in comment(*told([]), "sglang==1", None)
+
+
+@pytest.mark.parametrize("given", ["head/mine.py", f"head/mine.py{LENT}sglang==1", "head@v1", "sglang==1"])
+def test_the_script_of_a_life_runs_from_any_folder(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names files from where it lies itself: beside the report, which is not where the gate was run."""
+    file, out, elsewhere = tmp_path / "head" / "mine.py", tmp_path / "reports" / "gate", tmp_path / "elsewhere"
+    for folder in (file.parent, out, elsewhere):
+        folder.mkdir(parents=True)
+    file.write_text("pass")
+    monkeypatch.chdir(tmp_path)
+    _, found = told([sighting("a/x")])
+    script = out / "life.py"
+    script.write_text(life_script(found.blamed[0], given, "head@v2", Path("reports/gate")))
+    ran: list[str] = []
+
+    def again(stack: Stack, plan: object, life: Scenario) -> tuple[list[str], SimpleNamespace]:
+        assert life.steps == PLAIN.steps
+        ran.extend(from_here(each) for each in (*stack.source.split(LENT), str(stack.aiter)))
+        return [], SimpleNamespace(exit_code=1)
+
+    monkeypatch.setattr("fuzz.gate.again.run_again", again)
+    monkeypatch.setattr("fuzz.gate.again.which_aiter", lambda source, aiter: SimpleNamespace(aiter=aiter, release=None))
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script))
+    assert ended.value.code == 1
+    monkeypatch.chdir(tmp_path)
+    place = re.compile(r"/reports/gate/\.\./\.\.")
+    assert [place.sub("", each) for each in ran] == [from_here(each) for each in (*given.split(LENT), "head@v2")]
 
 
 def test_a_comment_points_at_the_line_which_decides() -> None:
