@@ -73,7 +73,7 @@ def probes(tensors: Tensors, num_head: int, release: str) -> dict[str, Scenario]
 
 
 @dataclass(slots=True)
-class Server:
+class ServingProcess:
     """A process under way. tokens: of each running request, by its number, in their order of arrival. chunked: the request of
     which only a part of the prompt was taken, with its tokens so far and in all. last: tokens before the last round."""
 
@@ -131,7 +131,7 @@ class Server:
             self.tokens[request] = whole
 
     def grow(self) -> None:
-        """Some more requests."""
+        """Some more requests arrive, and all take a step."""
         least = min(len(self.tokens) + 1, self.largest)
         count = pick(self.draw, (1, least, self.largest))
         free = self.largest + LARGEST_EAGER - len(self.tokens)
@@ -228,19 +228,23 @@ class Server:
         return min(max(pick(self.draw, edges), 1), self.room)
 
 
-TRANSITIONS: tuple[Callable[[Server], None], ...] = (
-    Server.round,
-    Server.grow,
-    Server.shrink,
-    Server.replace,
-    Server.preempt,
-    Server.goes_on,
-    Server.goes_on,
-    Server.idle,
+TRANSITIONS: tuple[Callable[[ServingProcess], None], ...] = (
+    ServingProcess.round,
+    ServingProcess.grow,
+    ServingProcess.shrink,
+    ServingProcess.replace,
+    ServingProcess.preempt,
+    ServingProcess.goes_on,
+    ServingProcess.goes_on,
+    ServingProcess.idle,
 )
 """What a scheduler may do next."""
 
-ALWAYS: tuple[Callable[[Server], None], ...] = (Server.fill_largest, Server.fill_pages, Server.replace)
+ALWAYS: tuple[Callable[[ServingProcess], None], ...] = (
+    ServingProcess.fill_largest,
+    ServingProcess.fill_pages,
+    ServingProcess.replace,
+)
 """What happens in every life: the largest captured batch, with the whole context each; the last page, and the one behind it; a
 batch like the one before."""
 
@@ -263,17 +267,17 @@ def life(
     context = pick(draw, CONTEXTS)
     brings_prompts = can.prompts and draw(3) > 0
     can = dataclasses.replace(can, prompts=brings_prompts)
-    server = Server(draw, (target, *_draft_models(draw, target, one, tensors, can)), context, can)
-    server.arrive([server._length()])
+    process = ServingProcess(draw, (target, *_draft_models(draw, target, one, tensors, can)), context, can)
+    process.arrive([process._length()])
     always = list(ALWAYS)
     while always:
         for _ in range(draw(MOST_TRANSITIONS + 1)):
-            pick(draw, TRANSITIONS)(server)
-        always.pop(draw(len(always)))(server)
-    server.shrink()
+            pick(draw, TRANSITIONS)(process)
+        always.pop(draw(len(always)))(process)
+    process.shrink()
     for _ in range(draw(MOST_TRANSITIONS + 1)):
-        pick(draw, TRANSITIONS)(server)
-    return Scenario(name, server.backends, tuple(server.steps), arch=one.arch, release=release, context=context)
+        pick(draw, TRANSITIONS)(process)
+    return Scenario(name, process.backends, tuple(process.steps), arch=one.arch, release=release, context=context)
 
 
 def _draft_models(
