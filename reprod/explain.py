@@ -22,8 +22,7 @@ from backend.observation import Numbers, Observation, Violation, ViolationKind
 from backend.outcome import Outcome
 from reprod.blame import blame
 from reprod.case_line import case_line
-from reprod.layout_text import HEADER, assumptions, by_access, rows
-from reprod.layouts import Layouts, layouts
+from reprod.layouts import HEADER, Layouts, assumptions, by_access, layouts, rows
 from reprod.text import lengths, shown, table
 
 ITEMS_SHOWN = 12

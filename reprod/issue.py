@@ -1,14 +1,17 @@
 """The text of an issue: what a maintainer needs to believe it, see it and mend it, on a page. It is written and never posted.
 
-Which shapes are affected is one table of a screen: a row for each thing that differs, values by what they show. What layouts of
-memory make of it, the plan's figures, the signature and how it was found stand in explain.txt. What is not known here (the
-machine with the GPU) is left clearly to fill in.
+Which shapes are affected is one table of a screen: a row for each thing that differs, values by what they show. What a person
+adds, read off the sources, is cause.md in its parts: a first paragraph says in plain words what goes wrong; a list below it
+gives the cause with file, function and line; headings of the second level (`## Op test`) begin the other parts, each of which
+may be absent. What layouts of memory make of it, the plan's figures, the signature and how it was found stand in explain.txt.
+What is not known here (the machine with the GPU) is left clearly to fill in.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Protocol
 
@@ -23,10 +26,53 @@ from reprod.addressees import AITER, Addressee, IssueBody, addressee_of
 from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, shows_unwritten_memory, symptom
 from reprod.case_line import case_line
 from reprod.fix import Fix
-from reprod.issue_notes import NO_ISSUE_NOTES, IssueNotes
 from reprod.reference import KnownReference
 from reprod.sweep import DTYPE_PAIRS, Effect, SweptSurroundings
 from reprod.text import listed, markdown_table
+
+PARTS = ("Op test", "Who meets it", "References", "Suggested change", "Not checked")
+"""Headings that cause.md may have, in the order in which an issue tells them."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssueNotes:
+    """cause.md. summary: the first paragraph, () where it is a list. cause: what follows it. parts: by heading, in PARTS."""
+
+    summary: tuple[str, ...] = ()
+    cause: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+NO_ISSUE_NOTES = IssueNotes()
+
+
+def issue_notes(lines: Sequence[str]) -> IssueNotes:
+    """The parts of a cause.md; raises UsageError for a heading that is none of PARTS."""
+    parts: dict[str, list[str]] = {"": []}
+    current = ""
+    for line in lines:
+        if line.startswith("## "):
+            current = line[3:].strip()
+            if current not in PARTS:
+                raise UsageError.not_allowed("cause.md: heading", current, ", ".join(PARTS))
+            parts[current] = []
+        else:
+            parts[current].append(line)
+    head = _bare(parts.pop(""))
+    summary = list(itertools.takewhile(lambda line: line.strip(), head))
+    if summary and summary[0].startswith(("*", "-", "#")):
+        summary = []
+    return IssueNotes(
+        tuple(summary), tuple(_bare(head[len(summary) :])), {name: tuple(_bare(text)) for name, text in parts.items()}
+    )
+
+
+def _bare(lines: Sequence[str]) -> list[str]:
+    """Without empty lines at both ends."""
+    text = list(itertools.dropwhile(lambda line: not line.strip(), lines))
+    while text and not text[-1].strip():
+        text.pop()
+    return text
 
 
 class Context(Protocol):

@@ -16,8 +16,7 @@ from reprod.corpus import shipped_corpus
 from reprod.explain import explain_text
 from reprod.fix import fix_of
 from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT
-from reprod.issue import Context, Evidence, issue_text, made_by_lines, request_text
-from reprod.issue_notes import issue_notes
+from reprod.issue import Context, Evidence, issue_notes, issue_text, made_by_lines, request_text
 from reprod.known import KnownFaults
 from reprod.layouts import layouts
 from reprod.script import script_text

@@ -1,16 +1,21 @@
 """The kernel argument segment of AITER's MLA decode kernels: each field in a slot of 16 bytes of its own.
 
 Source: struct KernelArgs of csrc/py_itfs_cu/asm_mla.cu. This module knows the layout and how to pack it, not what a call puts
-into it (launch.py).
+into it (launch.py), and which of its fields, and of a work item's, each code object reads, as data (tables/kernarg_reads.csv):
+two kernels of one name differ from release to release, so the key is the content, the git object id of the code object.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
-from backend.errors import UsageError
+from backend.aiter.release import read_table
+from backend.case import Arch
+from backend.errors import UnmodelledError, UsageError
 
 SLOT = 16
 """Bytes of a slot: a field of 4 or 8 bytes, then padding."""
@@ -80,3 +85,46 @@ def pack(kernargs: tuple[Kernarg, ...], addresses: Mapping[str, int], unset: int
         else:
             struct.pack_into("<Q" if size == 8 else "<I", segment, offset, value)
     return bytes(segment)
+
+
+TABLE = "kernarg_reads.csv"
+
+WORK_ITEM_FIELDS = ("batch", "partial_loc", "q_begin", "q_end", "kv_begin", "kv_end", "kv_offset", "pad")
+"""The int32 words of a work item in order (MlaWorkInfo of csrc/include/mla.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernargReads:
+    """What one code object reads. kernargs: names of backend.aiter.kernargs.FIELDS; work_item: names of WORK_ITEM_FIELDS (empty
+    for a kernel without work items). code_object: file name under which it is, or was, in hsa/<arch>/mla."""
+
+    blob_id: str
+    arch: Arch
+    code_object: str
+    kernargs: frozenset[str]
+    work_item: frozenset[str]
+
+
+def kernarg_reads(blob_id: str) -> KernargReads:
+    """What the code object of that git object id reads; raises UnmodelledError for one that is not in the table."""
+    found = _all().get(blob_id)
+    if found is None:
+        raise UnmodelledError(
+            f"code object {blob_id}: which kernargs it reads is not known; known are those of kernarg_reads.csv"
+        )
+    return found
+
+
+def know(reads: KernargReads) -> None:
+    """Takes that for what its code object reads from here on, in this process: for who measures one that is in no table yet."""
+    _all()[reads.blob_id] = reads
+
+
+@cache
+def _all() -> dict[str, KernargReads]:
+    entries = {}
+    for row in read_table(TABLE):
+        words = frozenset(WORK_ITEM_FIELDS[int(byte) // 4] for byte in row["work_item_bytes"].split())
+        reads = frozenset(row["kernargs"].split())
+        entries[row["blob_id"]] = KernargReads(row["blob_id"], Arch(row["arch"]), row["code_object"], reads, words)
+    return entries

@@ -2,14 +2,14 @@
 
 A row that is split gets its log-sum-exp from the second stage; one that is not must get it from the kernel, which can only
 write it where it loads ptr_LSEP. Without metadata and with one split some calls have no second stage. Which kernels load it
-is a table drawn from their disassembly (backend/aiter/kernarg_reads.py).
+is a table drawn from their disassembly (backend/aiter/kernargs.py).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from backend.aiter.kernarg_reads import kernarg_reads
+from backend.aiter.kernargs import kernarg_reads
 from backend.aiter.launch import Refusal
 from backend.aiter.reduction import SecondStageKind
 from backend.call import Call

@@ -14,7 +14,7 @@ from backend.child.messages import Payload
 from backend.child.supervisor import Ended
 from backend.child.tree import Limits
 from backend.codec import to_plain
-from backend.devices.child.device import ChildDevice
+from backend.devices.child_device import ChildDevice
 from backend.errors import UnmodelledError
 from backend.observation import Violation
 

@@ -23,8 +23,8 @@ from typing import Any
 
 from backend.aiter import kernargs
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
-from backend.aiter.kernarg_reads import TABLE as READS
-from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS, KernargReads, kernarg_reads, know
+from backend.aiter.kernargs import TABLE as READS
+from backend.aiter.kernargs import WORK_ITEM_FIELDS, KernargReads, kernarg_reads, know
 from backend.aiter.release import nearest_release, release
 from backend.call import Call
 from backend.case import RELEASES

@@ -72,7 +72,7 @@ def kernels(arguments: argparse.Namespace) -> int:
     from fuzz.accuracy.choices import TYPES, choices
     from fuzz.accuracy.measure import measured, rounding_alone
     from fuzz.compiling import announced
-    from fuzz.report.accuracy import plain, report
+    from fuzz.report.accuracy import figures_of, report
     from reprod.folder import prepare_file
 
     prepare_file("--out", arguments.out)
@@ -84,7 +84,7 @@ def kernels(arguments: argparse.Namespace) -> int:
     on_machine = device_kind(arguments.device).runs_code_objects
     rounding = {types: rounding_alone(shape, *types, arguments.seed) for types in TYPES} if on_machine else {}
     if arguments.out is not None:
-        arguments.out.write_text("".join(dumps(plain(each)) + "\n" for each in found), encoding="utf-8")
+        arguments.out.write_text("".join(dumps(figures_of(each)) + "\n" for each in found), encoding="utf-8")
     made = report(found, rounding, arguments.device)
     print_report(arguments, made)
     return made.verdict.exit_code

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     made = table(arguments)
     print("\n".join(render.lines(made)))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(to_plain(made.plain["rows"]), indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(to_plain(made.data["rows"]), indent=1) + "\n", encoding="utf-8")
     return made.verdict.exit_code
 
 

@@ -88,7 +88,7 @@ def report(source: str, rows: Sequence[Decided], base: Sequence[Decided] | None,
         explained=(),
         notes=LEGEND,
         tests=tuple(_test(row) for row in rows),
-        plain={"rows": rows} if base is None else {"rows": rows, "base": base},
+        data={"rows": rows} if base is None else {"rows": rows, "base": base},
     )
 
 

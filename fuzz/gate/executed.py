@@ -57,7 +57,7 @@ class Executed:
         said = f"not run: {', '.join(missing[:NAMED])}{more}" if missing else ""
         return f"in the {self.percent} % of the file that ran", said
 
-    def plain(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, Any]:
         """For programs: every function with its lines, and every call."""
         calls = [{"line": each.line, "name": each.name, "ran": each.line in self.lines} for each in self.outline.calls]
         functions = [

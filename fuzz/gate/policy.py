@@ -119,7 +119,7 @@ def report(gated: GatedRule) -> Report:
         explained=tuple(f"{case_line(fault.smallest, gated.aiter)}: {one_line(fault.message)}" for fault in blamed),
         notes=(),
         tests=(*tests, *question_tests(verdict)),
-        plain={
+        data={
             "rule": gated.rule,
             "base": gated.base,
             "cases": counts.cases,

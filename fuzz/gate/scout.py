@@ -76,11 +76,11 @@ def scout_report(
         sections.append(Section("Kernels that differ from the base's:", KERNEL_HEADER, tuple(_kernel_rows(kernels))))
     notes = made.notes if kernels else (*made.notes, "every kernel is the same code as the base's")
     plain = {
-        **made.plain,
+        **made.data,
         "kernels": [_plain(each) for each in kernels],
         "taken_now": [{"shape": to_plain(each.shape), "rows": each.rows, "before": each.message} for each in taken],
     }
-    return dataclasses.replace(made, title=title, about=(*why, *made.about), sections=tuple(sections), notes=notes, plain=plain)
+    return dataclasses.replace(made, title=title, about=(*why, *made.about), sections=tuple(sections), notes=notes, data=plain)
 
 
 KERNEL_HEADER = ("base", "candidate", "tensors", "heads by what they do")
@@ -94,8 +94,8 @@ def with_range(made: Report, scouted: Sequence[ScoutedCommit]) -> Report:
     said = f"first bad commit: {bad.commit}: {'; '.join(bad.brings)}" if bad is not None else "no commit brings a fault"
     rows = tuple(each.cells() for each in scouted)
     table = Section("Commit by commit, against the base:", RANGE_HEADER, rows)
-    plain = {**made.plain, "commits": plain_range(scouted)}
-    return dataclasses.replace(made, sections=(*made.sections, table), notes=(*made.notes, said + rest), plain=plain)
+    plain = {**made.data, "commits": plain_range(scouted)}
+    return dataclasses.replace(made, sections=(*made.sections, table), notes=(*made.notes, said + rest), data=plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,10 +77,10 @@ def report(
         explained=tuple(explained),
         notes=(*_refusals(found), *_hidden(found), *_mended(found), *_changed(found), *_change_run(found)),
         tests=(*(_test(fault, gate) for fault in found.faults), *question_tests(found.verdict)),
-        plain={
+        data={
             "faults": [_plain_fault(fault) for fault in found.faults],
             "mended": [_plain_fault(fault) for fault in found.mended],
-            "executed": None if change.executed is None else change.executed.plain(),
+            "executed": None if change.executed is None else change.executed.as_data(),
             "changed_lines": None if found.change_run is None else to_plain(found.change_run),
             "decisions": to_plain(found.decisions),
             "changed": to_plain(found.changed),

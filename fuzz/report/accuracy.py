@@ -39,7 +39,7 @@ def report(found: Sequence[Measured], rounding: Mapping[Types, Numbers], device:
         explained=(),
         notes=NOTES,
         tests=tuple(_tests(found)),
-        plain={"choices": [plain(one) for one in found]},
+        data={"choices": [figures_of(one) for one in found]},
     )
 
 
@@ -50,7 +50,7 @@ def _headline(verdict: Verdict, ran: int) -> str:
     return f"not all of it ran; {within}" if verdict.conclusion is Conclusion.OPEN else within
 
 
-def plain(one: Measured) -> dict[str, object]:
+def figures_of(one: Measured) -> dict[str, object]:
     """A choice with its figures, as JSON holds them; without numbers where it `failed`."""
     choice = one.choice
     named = {"case": choice.case, "groups": choice.groups, "kernel": choice.kernel, "how": one.how}

@@ -33,7 +33,7 @@ def report(agreement: Agreement, asked: AgreementAsked, seed: int, shown: int) -
         explained=(),
         notes=(),
         tests=tuple(_tests(agreement)),
-        plain={
+        data={
             "seed": seed,
             "cases": agreement.cases,
             "ran": agreement.ran,

@@ -37,7 +37,7 @@ def campaign_report(summary: CampaignSummary, said: Statement | None = None, at:
         explained=tuple(_in_words(group) for group in by_cause(summary.findings)[:FINDINGS_SHOWN] if group[0].is_blamed),
         notes=(),
         tests=tuple(replace(test, classname=title.replace(".", "_")) for test in _tests(summary, said)),
-        plain={"findings": summary.findings},
+        data={"findings": summary.findings},
         seconds=summary.seconds,
         began=moment(member.created).replace(" UTC", ":00Z").replace(" ", "T"),
     )

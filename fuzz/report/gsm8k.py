@@ -26,7 +26,7 @@ def report(answers: Sequence[Answer], lost: int, threshold: float, baseline: Bas
         explained=(),
         notes=(),
         tests=(Test("threshold", "gsm8k", Result.ERROR if lost else Result.FAILURE if missed else Result.PASSED, headline),),
-        plain={"right": right, "asked": asked, "threshold": threshold},
+        data={"right": right, "asked": asked, "threshold": threshold},
     )
 
 

@@ -92,7 +92,7 @@ def json_text(report: Report) -> str:
         "headline": report.headline,
         "counts": verdict.counts,
         "not_run": [one_line(each) for each in verdict.open_questions],
-        **report.plain,
+        **report.data,
     }
     made = (f"{json.dumps(name)}: {json.dumps(to_plain(value), allow_nan=False)}" for name, value in parts.items())
     return "{\n" + ",\n".join(made) + "\n}\n"

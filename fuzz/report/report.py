@@ -72,7 +72,7 @@ class Report:
     """What a run came to.
 
     title: names the JUnit suite. headline: one sentence, without the notice. notice: what the device is worth. about: what was
-    examined, one line each. explained: faults in words; notes: what else is said, one line each. plain: what only programs
+    examined, one line each. explained: faults in words; notes: what else is said, one line each. data: what only programs
     read, besides what the verdict says. seconds: of running time; began: ISO 8601, "" for not said.
     """
 
@@ -85,6 +85,6 @@ class Report:
     explained: tuple[str, ...]
     notes: tuple[str, ...]
     tests: tuple[Test, ...]
-    plain: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     began: str = ""

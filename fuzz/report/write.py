@@ -53,7 +53,7 @@ def report_of(summary: CampaignSummary, root: Path, out: Path) -> WrittenPage:
     plain = {"format": FORMAT, "statement": said, "summary": summary, "findings": [_plain(detail) for detail in found]}
     texts = {
         PAGE: campaign_page(report, summary, said, found, out),
-        JSON: json_text(replace(report, plain=plain)),
+        JSON: json_text(replace(report, data=plain)),
         JUNIT: junit(report),
         MARKDOWN: markdown(report),
     }

@@ -17,8 +17,8 @@ from reprod.diagnose.causes import Cause, of_same_signature
 from reprod.diagnose.code_place import CodePlace, places
 from reprod.diagnose.evidence import Ending, LogEvidence, evidence_of, is_other_family, last_loaded
 from reprod.diagnose.facts import LogFacts
-from reprod.diagnose.kernel_name import NamedKernel, family, named_kernel, plain
-from reprod.diagnose.reading import read_logs
+from reprod.diagnose.kernel_name import NamedKernel, bare_name, family, named_kernel
+from reprod.diagnose.log_lines import read_logs
 from reprod.diagnose.revision_of_log import LoggedRevision, revision_of
 from reprod.diagnose.search import Found, Search, explaining_refusal
 from reprod.fix import fix_of
@@ -118,7 +118,7 @@ def _hopeless(done: Diagnosis) -> str:
         )
     last = last_loaded(facts)
     if last is not None and family(last.value) is not None and not evidence.is_mla and not evidence.suspects:
-        return f"the kernel loaded last is {plain(last.value)} ({family(last.value)}), and none of MLA decode is named"
+        return f"the kernel loaded last is {bare_name(last.value)} ({family(last.value)}), and none of MLA decode is named"
     if evidence.is_mla is False:
         return f"the model is {evidence.model}, whose attention is not MLA: no kernel of MLA decode runs for it"
     if evidence.suspects:

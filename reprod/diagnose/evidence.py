@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from backend.case import MAX_KV_LEN, Arch, DType
 from reprod.diagnose.facts import LogFact, LogFacts, Topic
-from reprod.diagnose.kernel_name import family, is_decode, plain
+from reprod.diagnose.kernel_name import bare_name, family, is_decode
 
 
 class Ending(StrEnum):
@@ -203,11 +203,11 @@ def _ending(facts: LogFacts) -> Ending:
 def _suspects(facts: LogFacts) -> tuple[tuple[Suspect, ...], tuple[Suspect, ...]]:
     """Kernels of MLA decode, and others that the fault names."""
     fault = facts.first(Topic.FAULT_ADDRESS) or facts.first(Topic.QUEUE_ERROR)
-    named = [Suspect(plain(fact.value), "the fault names it", fact) for fact in facts.of(Topic.FAULTING_KERNEL)]
+    named = [Suspect(bare_name(fact.value), "the fault names it", fact) for fact in facts.of(Topic.FAULTING_KERNEL)]
     loaded = [fact for fact in facts.of(Topic.KERNEL, Topic.KERNEL_FILE) if is_decode(fact.value)]
     before = [fact for fact in loaded if fault is None or fact.file != fault.file or fact.line <= fault.line]
-    latest = [Suspect(plain(fact.value), "loaded last before the fault", fact) for fact in reversed(before)][:2]
-    rest = [Suspect(plain(fact.value), "loaded", fact) for fact in reversed(loaded)]
+    latest = [Suspect(bare_name(fact.value), "loaded last before the fault", fact) for fact in reversed(before)][:2]
+    rest = [Suspect(bare_name(fact.value), "loaded", fact) for fact in reversed(loaded)]
     first = latest[:1] if fault is not None else []
     ours = [suspect for suspect in named if is_decode(suspect.name)]
     chosen: dict[str, Suspect] = {}

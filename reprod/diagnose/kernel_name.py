@@ -41,10 +41,10 @@ class NamedKernel:
 
     def is_code_object(self, code_object: str) -> bool:
         """Whether a launched code object is this kernel."""
-        return code_object in self.code_objects or plain(code_object) == self.name
+        return code_object in self.code_objects or bare_name(code_object) == self.name
 
 
-def plain(name: str) -> str:
+def bare_name(name: str) -> str:
     """A symbol or file name without mangling, path, parameter list and ending."""
     bare = name.rsplit("/", 1)[-1].removesuffix(".co").removesuffix(".kd")
     found = _MANGLED.search(bare)
@@ -55,25 +55,25 @@ def plain(name: str) -> str:
 
 def is_decode(name: str) -> bool:
     """Whether a name is of a kernel of MLA decode's first stage."""
-    bare = plain(name)
+    bare = bare_name(name)
     return bool(re.match(r"mla_", bare, re.IGNORECASE)) and family(bare) is None and "metadata" not in bare
 
 
 def family(name: str) -> str | None:
     """The family of a kernel that is not of MLA decode's first stage, None where no pattern fits."""
-    bare = plain(name)
+    bare = bare_name(name)
     return next((what for what, pattern in FAMILIES.items() if re.search(pattern, bare, re.IGNORECASE)), None)
 
 
 def named_kernel(name: str, tables: Iterable[KernelTable]) -> NamedKernel:
     """The kernel of a name: its rows in the first table that has it, what its name spells where none has."""
-    bare = plain(name)
+    bare = bare_name(name)
     for table in tables:
         rows = [
             (key, row)
             for key, several in table.rows.items()
             for row in several
-            if bare in (plain(row.symbol), plain(row.code_object))
+            if bare in (bare_name(row.symbol), bare_name(row.code_object))
         ]
         if rows:
             files = tuple(dict.fromkeys(row.code_object for _, row in rows))

@@ -13,7 +13,7 @@ from reprod.diagnose.causes import Cause
 from reprod.diagnose.diagnosis import Diagnosis
 from reprod.diagnose.evidence import Ending
 from reprod.diagnose.facts import LogFact, Topic
-from reprod.diagnose.kernel_name import plain
+from reprod.diagnose.kernel_name import bare_name
 from reprod.text import lengths, listed, one_line
 
 MOST_CAUSES = 4
@@ -128,7 +128,7 @@ def _kernel(done: Diagnosis) -> Iterator[str]:
     yield ""
     kernel, evidence = done.kernel, done.evidence
     if kernel is None:
-        others = listed([plain(suspect.name) for suspect in evidence.others]) if evidence.others else ""
+        others = listed([bare_name(suspect.name) for suspect in evidence.others]) if evidence.others else ""
         yield f"kernel: {'not of MLA decode: ' + one_line(others) if others else 'none of MLA decode in the log'}"
         return
     yield f"kernel: {one_line(kernel.name)} ({evidence.suspects[0].by}, {evidence.suspects[0].fact.where})"

@@ -11,7 +11,7 @@ import pytest
 
 from backend.aiter.arguments import TargetGpu
 from backend.aiter.codefiles import FolderSource, blob_id, code_path, installed_wheel, kernel_csv, open_code, open_source
-from backend.aiter.kernarg_reads import kernarg_reads
+from backend.aiter.kernargs import kernarg_reads
 from backend.aiter.kernel_rules import KernelKey
 from backend.aiter.kernels import (
     KernelChoice,

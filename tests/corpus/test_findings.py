@@ -19,8 +19,7 @@ from backend.path import Path as CasePath
 from reprod.corpus import load_corpus
 from reprod.fix import fix_of
 from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT
-from reprod.issue import MOST_LINES
-from reprod.issue_notes import issue_notes
+from reprod.issue import MOST_LINES, issue_notes
 from reprod.life import LifeStage
 from reprod.script import script_text
 from reprod.verify import verdicts

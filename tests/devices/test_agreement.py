@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
-from backend.aiter.kernarg_reads import kernarg_reads
+from backend.aiter.kernargs import kernarg_reads
 from backend.aiter.launch import Refusal
 from backend.aiter.release import nearest_release
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder

@@ -23,7 +23,7 @@ from backend.checks.check import check
 from backend.child.process_end import EndKind
 from backend.codec import from_plain, to_plain
 from backend.decision import Decision
-from backend.devices.child.device import NOT_HARDWARE
+from backend.devices.child_device import NOT_HARDWARE
 from backend.devices.cuda import CudaDevice
 from backend.devices.cuda.device import kept_bytecode
 from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of

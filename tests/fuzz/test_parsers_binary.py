@@ -28,7 +28,7 @@ from backend.cdna.code_object import load_code_object
 from backend.cxx.syntax import parse_unit
 from backend.errors import AiterfuzzError
 from fuzz.commands.agree import _read
-from reprod.diagnose.reading import read_logs
+from reprod.diagnose.log_lines import read_logs
 
 ROOT = Path(__file__).parents[2]
 BOUNDED = settings(max_examples=100, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -241,7 +241,7 @@ MATRIX: dict[str, dict[str, Cell]] = {
         "run": "--seconds 0.000001 --heads 64",
         "campaign": AS_RUN,
         "nightly": AS_RUN,
-        "diagnose": Held("diagnose/test_reading.py::test_the_end_is_read_when_time_is_over"),
+        "diagnose": Held("diagnose/test_log_lines.py::test_the_end_is_read_when_time_is_over"),
         "gate": "sglang==0.5.13 --heads 16 --seconds 0.000001",
         "scout": NO_AITER_HERE,
         "selftest agree": "--devices model,cdna --seconds 0.000001",

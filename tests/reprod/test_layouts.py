@@ -11,8 +11,7 @@ import pytest
 from backend.case import Case
 from backend.path import Path as CasePath
 from backend.real.allocator import GAP, MIB, CachingAllocator, ProcessAddresses
-from reprod.layout_text import percent
-from reprod.layouts import Setting, Stray, lay_out, layouts, share, strays_of, tensor_bytes
+from reprod.layouts import Setting, Stray, lay_out, layouts, percent, share, strays_of, tensor_bytes
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 

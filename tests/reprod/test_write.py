@@ -35,8 +35,7 @@ from reprod.addressees import addressee
 from reprod.blame import blame
 from reprod.explain import explain_text
 from reprod.folder import CASE, EXPLAIN, ISSUE, REQUEST, SCRIPT, folder_name, write_folder
-from reprod.issue import MOST_LINES, NEWEST_CHECKED
-from reprod.issue_notes import issue_notes
+from reprod.issue import MOST_LINES, NEWEST_CHECKED, issue_notes
 from reprod.shrink import shrink
 from reprod.write import Notes, cause_of, finding_files
 

@@ -15,7 +15,7 @@ import pytest
 
 from backend.aiter.arguments import BufferSizes, PlanArguments, TargetGpu
 from backend.aiter.codefiles import open_source
-from backend.aiter.kernarg_reads import kernarg_reads
+from backend.aiter.kernargs import kernarg_reads
 from backend.aiter.planners import Plan
 from backend.call import Call
 from backend.case import Arch, Case, DType

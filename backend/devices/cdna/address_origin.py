@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS
-from backend.aiter.kernargs import FIELDS, SLOT
+from backend.aiter.kernargs import FIELDS, SLOT, WORK_ITEM_FIELDS
 from backend.cdna.evaluation import LaunchValues
 from backend.cdna.expression import KERNARG, ExpressionNames, RecordLayout
 from backend.cdna.machine import Machine, MachineLaunch

@@ -19,7 +19,7 @@ from backend.child.scratch import Scratch
 from backend.child.supervisor import Ended
 from backend.child.tree import Limits
 from backend.codec import to_plain
-from backend.devices.child.device import ChildDevice
+from backend.devices.child_device import ChildDevice
 from backend.devices.cuda import sanitizer
 from backend.devices.cuda.kernel_run import kernel_run_of, tensor_sizes
 from backend.observation import Violation, ViolationKind

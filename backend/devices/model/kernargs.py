@@ -7,8 +7,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS, KernargReads, kernarg_reads
-from backend.aiter.kernargs import Kernarg
+from backend.aiter.kernargs import WORK_ITEM_FIELDS, Kernarg, KernargReads, kernarg_reads
 from backend.call import Call
 from backend.case import DType
 from backend.devices.accesses import FLOAT32, INT32, Accesses

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from backend.aiter.kernarg_reads import WORK_ITEM_FIELDS
+from backend.aiter.kernargs import WORK_ITEM_FIELDS
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.devices.accesses import BF16, FLOAT32, INT32, ITEM_BYTES, Planes

@@ -16,7 +16,7 @@ from fuzz.report.page.detail import Detail
 from fuzz.report.page.markup import Child, Markup, element, join, table
 from reprod.case_line import case_line
 from reprod.folder import CASE
-from reprod.layout_text import HEADER, assumptions, rows
+from reprod.layouts import HEADER, assumptions, rows
 from reprod.reference import NO_REFERENCE, KnownReference
 
 UPSTREAM = "https://github.com/{}/issues/{}"

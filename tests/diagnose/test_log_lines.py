@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from backend.case import Arch, DType
 from backend.errors import UsageError
-from reprod.diagnose import reading
+from reprod.diagnose import log_lines
 from reprod.diagnose.evidence import Ending, evidence_of
 from reprod.diagnose.facts import LogFact, LogFacts, Topic
 from reprod.diagnose.forms import LineReader
 from reprod.diagnose.kernel_name import family, is_decode, plain
-from reprod.diagnose.reading import LONGEST_LINE, MOST_FACTS, read_logs
+from reprod.diagnose.log_lines import LONGEST_LINE, MOST_FACTS, read_logs
 
 FAULT = "Memory access fault by GPU node-3 (Agent handle: 0x3a5c) on address 0x7f1c5d200000. Reason: Unknown."
 LOAD = (
@@ -136,8 +136,8 @@ def test_of_many_facts_the_first_and_the_last_are_kept(tmp_path: Path) -> None:
 
 def test_the_end_is_read_when_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The crash stands at the end of a log that nobody has the time to read whole."""
-    monkeypatch.setattr(reading, "TAIL", 1 << 12)
-    monkeypatch.setattr(reading, "_PIECE", 1 << 12)
+    monkeypatch.setattr(log_lines, "TAIL", 1 << 12)
+    monkeypatch.setattr(log_lines, "_PIECE", 1 << 12)
     facts = read(tmp_path, b"INFO 10.2.3.4 GET /health 200 OK, all is well\n" * 1_000 + FAULT.encode(), seconds=0.0)
     assert facts.value(Topic.FAULT_ADDRESS) == "0x7f1c5d200000"
     assert facts.lines < 500
