@@ -18,7 +18,7 @@ from reprod.diagnose import log_lines
 from reprod.diagnose.evidence import Ending, evidence_of
 from reprod.diagnose.facts import LogFact, LogFacts, Topic
 from reprod.diagnose.forms import LineReader
-from reprod.diagnose.kernel_name import family, is_decode, plain
+from reprod.diagnose.kernel_name import bare_name, family, is_decode
 from reprod.diagnose.log_lines import LONGEST_LINE, MOST_FACTS, read_logs
 
 FAULT = "Memory access fault by GPU node-3 (Agent handle: 0x3a5c) on address 0x7f1c5d200000. Reason: Unknown."
@@ -96,7 +96,7 @@ def test_a_line_that_only_looks_like_a_record_is_read_as_it_stands(tmp_path: Pat
 def test_a_kernel_is_the_same_mangled_or_not(tmp_path: Path, name: str) -> None:
     found = read(tmp_path, f"Kernel Name: {name}\n".encode()).value(Topic.FAULTING_KERNEL)
     assert found is not None
-    assert plain(found) == "mla_a8w8_qh16_ps"
+    assert bare_name(found) == "mla_a8w8_qh16_ps"
 
 
 def test_a_fault_line_that_is_cut_at_either_end_is_one(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_the_driver_says_whether_it_was_a_write(tmp_path: Path) -> None:
 
 
 def test_names_of_kernels() -> None:
-    assert plain("_ZN5aiter36mla_a8w8_qh16_qseqlen1_gqaratio16_psE") == "mla_a8w8_qh16_qseqlen1_gqaratio16_ps"
+    assert bare_name("_ZN5aiter36mla_a8w8_qh16_qseqlen1_gqaratio16_psE") == "mla_a8w8_qh16_qseqlen1_gqaratio16_ps"
     assert is_decode("MLA_A16W16_1TG_4W_32mx1_16nx1_Coex0_Msk1_QH16.co")
     assert not is_decode("mla_pfl_bf16_a16w16_causal_subQ128_mqa128.co")
     assert not is_decode("kn_get_mla_metadata_v1_2")
