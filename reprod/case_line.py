@@ -44,3 +44,17 @@ def case_line(case: Case, aiter: str = "") -> str:
         if value != field.neutral:
             parts.append(field.in_line(lengths(value) if isinstance(value, tuple) else value))
     return ", ".join(parts)
+
+
+def case_flags(case: Case) -> list[str]:
+    """The words by which `aiterfuzz explain` is given a case: a flag for each field that is not neutral, and its value."""
+    words: list[str] = []
+    for field in FIELDS:
+        value = getattr(case, field.name)
+        if value == field.neutral:
+            continue
+        if isinstance(value, bool):
+            words.append(field.flag if value else field.flag.replace("--", "--no-", 1))
+        else:
+            words += [field.flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words

@@ -233,11 +233,14 @@ def _policy(arguments: argparse.Namespace) -> int:
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
     from fuzz.gate.policy import gate_policy, report
+    from reprod.case_line import case_flags
 
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     path = CasePath(host_of(source), open_device(arguments.device, source))
     asked = _space(arguments, nearest_release(source).name if source is not None else None)
-    return tell(report(gate_policy(asked, arguments.base, path, arguments.seconds, arguments.seed)), arguments)
+    gated = gate_policy(asked, arguments.base, path, arguments.seconds, arguments.seed)
+    on = ["--device", arguments.device, *(["--aiter", arguments.aiter] if arguments.aiter is not None else [])]
+    return tell(report(gated, lambda case: shlex.join(["aiterfuzz", "explain", *case_flags(case), *on])), arguments)
 
 
 def _space(arguments: argparse.Namespace, release: str | None) -> CaseSpace:

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from backend.case import Case
@@ -73,8 +73,8 @@ class GatedRule:
     aiter: str = ""
 
 
-def report(gated: GatedRule) -> Report:
-    """For people and machines."""
+def report(gated: GatedRule, again: Callable[[Case], str] = lambda _: "") -> Report:
+    """For people and machines. again: the command that shows a case again, "" for none."""
     blamed = [fault for fault in gated.faults if not fault.in_base]
     file = gated.rule.partition(":")[0]
     counts, verdict = gated.cases, Verdict(gated.cases, len(blamed), gated.refused_shapes)
@@ -116,7 +116,7 @@ def report(gated: GatedRule) -> Report:
             *what_ids_stand_for(fault.known for fault in gated.faults),
             *_not_drawn(gated.drawn_from),
         ),
-        explained=tuple(f"{case_line(fault.smallest, gated.aiter)}: {one_line(fault.message)}" for fault in blamed),
+        explained=tuple(line for fault in blamed for line in _explained(fault, gated.aiter, again(fault.smallest))),
         notes=(),
         tests=(*tests, *question_tests(verdict)),
         data={
@@ -127,6 +127,12 @@ def report(gated: GatedRule) -> Report:
             "faults": [to_plain(fault) | {"blamed": not fault.in_base} for fault in gated.faults],
         },
     )
+
+
+def _explained(fault: RuleFault, aiter: str, command: str) -> Iterator[str]:
+    yield f"{case_line(fault.smallest, aiter)}: {one_line(fault.message)}"
+    if command:
+        yield f"  again: {command}"
 
 
 def _standing(fault: RuleFault, gated: GatedRule) -> str:

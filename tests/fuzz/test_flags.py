@@ -7,12 +7,15 @@ import dataclasses
 
 import pytest
 
-from backend.case import Arch, DType, MetadataMode
+from backend.case import Arch, Case, DType, MetadataMode
 from backend.errors import UsageError
 from fuzz.campaign.config import CampaignConfig
 from fuzz.cli import parser
-from fuzz.commands.flags import add_flags, given
+from fuzz.commands.flags import add_flags, given, given_case_fields
+from fuzz.generate import chunk_cases
+from fuzz.space import space
 from fuzz.spec import Spec, explained
+from reprod.case_line import case_flags
 
 FORMERLY = {
     "--release": ("2025-11", "releases", ("2025-11",)),
@@ -81,3 +84,11 @@ def test_a_help_that_gives_the_commands_own_default() -> None:
     add_flags(command, Spec, without=("backend",), defaults={"max_batch": 16})
     assert "requests of a case at most (16)" in " ".join(command.format_help().split())
     assert "--backend" not in command.format_help()
+
+
+@pytest.mark.parametrize("backend", ["sglang-27188", "vllm", "direct"])
+def test_explain_is_told_a_case_by_flags(backend: str) -> None:
+    cases = chunk_cases(space(Spec(backend=backend, max_batch=8, max_kv_len=500)), 0, 0, 300)
+    for case in cases:
+        told = parsed("explain", *case_flags(case))
+        assert Case(**given_case_fields(told)) == case

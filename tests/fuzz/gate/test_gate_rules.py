@@ -46,6 +46,9 @@ def test_a_table_is_gated_like_a_source(tmp_path: Path, capsys: pytest.CaptureFi
     assert gate(written(tmp_path, FAKE), *FP8, "--out", str(tmp_path)) == 1
     printed = capsys.readouterr().out
     assert "head-width/planner v1_0" in printed
+    again = next(line.split()[2:] for line in printed.splitlines() if line.startswith("  again: aiterfuzz explain "))
+    assert main(again) == 1
+    assert "head-width" in capsys.readouterr().out
     data = json.loads((tmp_path / "gate.json").read_text())
     assert data["verdict"] == "faulty"
     assert data["faults"][0]["smallest"]["num_head"] == 64
