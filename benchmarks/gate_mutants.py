@@ -22,7 +22,7 @@ from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
 from backend.real.python.outline import text_change
-from fuzz.gate.frameworks import Identity, whoever_shows_it
+from fuzz.gate.comparison import Before
 from fuzz.gate.judge import Judge, Judged
 from fuzz.gate.order import everything, first_of_each, touched_first, what
 from fuzz.gate.scenarios import random_lives
@@ -433,7 +433,7 @@ class Mutation:
         self._sweep = everything(GFX950, heads, release)
         lived = random_lives(GFX950, heads, release, seed=0)
         self._lives = [next(lived) for _ in range(lives)]
-        self._known: dict[Scenario, set[Identity]] = {}
+        self._known: dict[Scenario, Before] = {}
 
     def __enter__(self) -> Mutation:
         return self
@@ -468,15 +468,16 @@ class Mutation:
             if judged.executed & edited:
                 touched.add(what(scenario))
             for sighting in judged.sightings:
-                if whoever_shows_it(sighting) not in self._shown(scenario):
+                before = self._before(scenario)
+                if not (before.shows(sighting) or before.hider(sighting)):
                     return f"{sighting.signature}, {sighting.shape}"
         return ""
 
-    def _shown(self, scenario: Scenario) -> set[Identity]:
+    def _before(self, scenario: Scenario) -> Before:
         """What the file as shipped shows in a scenario."""
         if scenario not in self._known:
             judged = self._judged(self._shipped, scenario)
-            self._known[scenario] = {whoever_shows_it(each) for each in (*judged.sightings, *judged.behind)}
+            self._known[scenario] = Before([judged], judged.sightings)
         return self._known[scenario]
 
     def _judged(self, session: SourceSession, scenario: Scenario) -> Judged:

@@ -1,7 +1,8 @@
 """Base and change beside each other: what the change brings, what it mends, what was there before and what is known.
 
 A fault of a source is a signature at a shape. Blame is by scenario: a fault is the change's where the base, in the same
-scenario, does not show it; that the base shows it elsewhere excuses nothing. How many steps showed it is only evidence.
+scenario, does not show it; that the base shows it elsewhere excuses nothing, nor where its steps of the same kind and phase
+were all right. How many steps showed it is only evidence.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fuzz.gate.corpus import is_of_corpus
 from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
-from fuzz.gate.judge import NotDone, Shape, Sighting, Work, works_of
+from fuzz.gate.judge import Judged, NotDone, Shape, Sighting, Work, works_of
 from fuzz.gate.order import decided_otherwise
 from fuzz.verdict import Verdict
 from reprod.reference import KnownReference
@@ -119,7 +120,7 @@ def compared(
 
     expected: signatures and entries of faults that nobody is blamed for.
     """
-    before = None if base is None else _Before(base)
+    before = None if base is None else Before(base.swept, base.sightings)
 
     def standing(sighting: Sighting, reference: KnownReference | None) -> FaultStanding:
         stands = compared_standing(sighting, reference)
@@ -175,20 +176,28 @@ def _left_out(change: Examined) -> Iterator[str]:
 TIME_IS_OVER = "time was over before it (--seconds)"
 
 
-class _Before:
-    """What the base shows, by scenario."""
+class Before:
+    """What the base shows, by scenario. sightings: of what was swept."""
 
-    def __init__(self, base: Examined) -> None:
-        self._swept = {judged.scenario: judged for judged in base.swept}
-        self._seen = {(whoever_shows_it(each), each.scenario) for each in base.sightings}
-        self._behind = {(whoever_shows_it(each), each.scenario): each.behind for judged in base.swept for each in judged.behind}
+    def __init__(self, swept: Iterable[Judged], sightings: Iterable[Sighting]) -> None:
+        self._swept = {judged.scenario: judged for judged in swept}
+        every = [each for judged in self._swept.values() for each in judged.behind]
+        self._behind = {(whoever_shows_it(each), each.scenario): each.behind for each in every}
+        self._seen: set[tuple[Identity, Scenario]] = set()
         self._at: dict[tuple[Scenario, Shape], list[Sighting]] = {}
-        for each in base.sightings:
+        for each in sightings:
+            self._seen.add((whoever_shows_it(each), each.scenario))
             self._at.setdefault((each.scenario, each.shape), []).append(each)
 
     def shows(self, sighting: Sighting) -> bool:
-        """Whether the same scenario shows the same."""
-        return (whoever_shows_it(sighting), sighting.scenario) in self._seen
+        """Whether the same scenario shows the same, and not where what shows it now ran without any fault."""
+        return (whoever_shows_it(sighting), sighting.scenario) in self._seen and not self._was_right(sighting)
+
+    def _was_right(self, sighting: Sighting) -> bool:
+        """Whether steps of the same kind and phase ran in the scenario, and nothing was wrong with one of them."""
+        step = sighting.kind, sighting.phase
+        there = self._at.get((sighting.scenario, sighting.shape), ())
+        return self.ran(sighting) and not any((each.kind, each.phase) == step or each.before_steps for each in there)
 
     def hider(self, sighting: Sighting) -> str:
         """The signature of the first fault of a step of the same scenario that has the same behind it, "" for none."""
@@ -267,7 +276,7 @@ def _mended(change: Examined, base: Examined, known: Reference) -> tuple[Fault, 
     """Faults of the base that the change shows nowhere, in scenarios that it ran and in which no worse one of it hides them."""
     behind = [each for judged in change.swept for each in judged.behind]
     after = {whoever_shows_it(each) for each in (*change.sightings, *behind)}
-    before = _Before(base)
+    before = Before(base.swept, base.sightings)
     ran = {(judged.scenario, work.shape) for judged in change.swept for work, _ in judged.ran}
     new: dict[tuple[Scenario, Shape], list[Sighting]] = {}
     for each in change.sightings:

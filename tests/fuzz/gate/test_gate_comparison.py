@@ -265,6 +265,21 @@ def test_a_refusal_that_the_base_has_too_names_its_step_and_whose_words_they_are
         assert wanted in made
 
 
+def test_a_fault_of_replays_excuses_none_of_eager_steps_that_ran_without_one() -> None:
+    """In one scenario. Where the base's steps of that kind and phase have another fault, or did not run, it is excused."""
+    eager, replay = sighting("a"), sighting("a", phase=Phase.REPLAY)
+    assert standings(verdict([eager, replay], [replay])) == {("a", 64): FaultStanding.NEW}
+    assert standings(verdict([replay], [eager, replay])) == {("a", 64): FaultStanding.BEFORE}
+    other = sighting("b", severity=Severity.SILENT)
+    assert standings(verdict([eager, replay], [replay, other])) == {("a", 64): FaultStanding.BEFORE}
+    base = examined([replay])
+    for judged in base.swept:
+        for work in (WORK, OTHER_WORK):
+            del judged.ran[work, Phase.EAGER]
+    found = compared(examined([eager, replay]), base, lambda _: None, lambda _: False)
+    assert standings(found) == {("a", 64): FaultStanding.BEFORE}
+
+
 def test_blame_is_by_scenario() -> None:
     """The base's fault under DP attention is no excuse for plain decode."""
     found = verdict([sighting("a"), sighting("a", scenario=PARALLEL)], [sighting("a", scenario=PARALLEL)])
