@@ -240,7 +240,7 @@ def test_threads_do_not_share_a_machine() -> None:
         (here, again), (there, _) = mine(), other.submit(mine).result()
     assert here is again
     assert here is not there
-    assert here.kernel is there.kernel
+    assert here.kernel == there.kernel
 
 
 def test_a_code_object_that_the_source_lacks_is_named(tmp_path: Path) -> None:

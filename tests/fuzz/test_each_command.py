@@ -133,6 +133,7 @@ def test_whatever_a_command_raises_is_3(end: BaseException, monkeypatch: pytest.
         raise end
 
     monkeypatch.setattr("fuzz.commands.version.run", command)
+    monkeypatch.setattr("sys.stdout", io.StringIO())  # pytest's own would be turned to nowhere by an error of the disk
     assert main(["version"]) == 3
 
 
