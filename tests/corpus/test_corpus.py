@@ -278,7 +278,9 @@ def test_broken_json_two_of_an_id_and_no_entry_at_all(tmp_path: Path) -> None:
     (tmp_path / "F3-two.json").write_text(text[:-20], encoding="utf-8")
     with pytest.raises(UsageError, match=r"F3-two\.json: not JSON"):
         load_corpus(tmp_path)
-    with pytest.raises(UsageError, match=r"absent\.json'; allowed: a folder of entries, one entry's file, or a known fault's id"):
+    with pytest.raises(
+        UsageError, match=r"absent\.json'; allowed: a folder of entries, one entry's file, or a known fault's id"
+    ):
         load_corpus(tmp_path / "absent.json")
 
 
