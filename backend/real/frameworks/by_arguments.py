@@ -192,6 +192,8 @@ def _gather(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     behind the other into dst."""
     ends, table, cache = words(given["cu_seq_lens"]), host(given["block_table"]), given["src_cache"]
     yield from ascending("cu_seq_lens", ends)
+    if len(ends) <= given["batch_size"]:
+        yield ArgumentFault("cu_seq_lens", f"cu_seq_lens has {len(ends)} entries for {given['batch_size']} requests", False)
     if ends and max(ends[-1], given["num_tokens"]) > given["dst"].shape[0]:
         rows = max(ends[-1], given["num_tokens"])
         yield ArgumentFault("dst", f"dst has {given['dst'].shape[0]} rows, {rows} are gathered", True)
@@ -394,8 +396,11 @@ OWN_KERNELS: dict[str, inspect.Signature] = {
     "rocm_sparse_attn_decode_bf16": signature(
         "q kv scale head_dim nope_head_dim rope_head_dim attn_sink output ragged_indices ragged_indptr num_splits"
     ),
-    "gather_and_maybe_dequant_cache": signature(
-        "src_cache dst block_table cu_seq_lens token_to_seq num_tokens kv_cache_dtype scale",
+    "gather_and_maybe_dequant_cache": signature(  # batch_size: in releases before token_to_seq
+        "src_cache dst block_table cu_seq_lens kv_cache_dtype scale",
+        token_to_seq=None,
+        num_tokens=0,
+        batch_size=0,
         seq_starts=None,
     ),
 }

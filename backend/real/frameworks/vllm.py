@@ -39,6 +39,12 @@ KINDS = (StepKind.DECODE, StepKind.TARGET_VERIFY, StepKind.PREFILL)
 PROMPTS = "vllm.v1.attention.backends.mla.prefill.aiter_flash_attn"
 """The module, from 0.25 on, whose AiterFlashAttnPrefillBackend runs prompts."""
 
+OLD_OPERATORS = "vllm.attention.ops.rocm_aiter_mla"
+"""The module that older releases register the operator of decode in."""
+
+COMMON = ("vllm.v1.attention.backend", "vllm.v1.attention.backends.utils")
+"""Modules that define CommonAttentionMetadata, newest first."""
+
 
 class VllmDriver:
     """Runs scenarios against one source; parsed definitions are kept between them."""
@@ -70,14 +76,12 @@ class VllmDriver:
         for step in scenario.steps:
             if step.kind not in KINDS:
                 raise NoSuchStepError(f"vLLM has no step of the kind {step.kind.value}; allowed: {', '.join(KINDS)}")
-        if any(step.kind is StepKind.PREFILL for step in scenario.steps) and self.source.tree.index(PROMPTS) is None:
-            raise NoSuchStepError(f"prompts of this vLLM are not driven: it has no {PROMPTS}; leave prefill out")
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         state = self.state(scenario)
         wanted = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MLA": "1", **(environment or {})}
         with (
             process(self.source, self.aiter, device, handlers, state.fakes(), wanted, _other_roots()) as running,
-            _operators(),
+            _operators(self.source),
         ):
             return self.life(running, scenario, state).everything()
 
@@ -88,11 +92,15 @@ def _other_roots() -> list[Root]:
 
 
 @contextlib.contextmanager
-def _operators() -> Iterator[None]:
-    """torch.ops.vllm.NAME as vLLM registers it: the function _NAME_impl of vllm/_aiter_ops.py."""
+def _operators(source: BackendSource) -> Iterator[None]:
+    """torch.ops.vllm.NAME as vLLM registers it: the function _NAME_impl of vllm/_aiter_ops.py, in older releases the one of
+    OLD_OPERATORS, whose name has no rocm_aiter_."""
+    is_old = source.tree.index(OLD_OPERATORS) is not None
 
     class Operators:
         def __getattr__(self, name: str) -> Any:
+            if is_old:
+                return getattr(importlib.import_module(OLD_OPERATORS), f"{name.removeprefix('rocm_aiter_')}_impl")
             return getattr(importlib.import_module("vllm._aiter_ops"), f"_{name}_impl")
 
     before = torch.ops.__dict__.get("vllm")
@@ -203,7 +211,12 @@ class VllmRun(FrameworkRun):
             attention.dcp_manager = self.running.module.MLADCPManager()
         impl = attention.impl = names[self.impl_class](**self._impl_arguments(config))
         builder = call_by_name(names[self.builder_class], known, f"{self.builder_class}.__init__")
-        if config.context_parallel > 1 and not impl.can_return_lse_for_decode:
+        rows, decoded = config.draft_tokens or 1, getattr(builder, "reorder_batch_threshold", None)
+        if decoded is not None and rows > decoded:
+            raise NoSuchStepError(
+                f"{self.builder_class} of this vLLM decodes {decoded} row(s) a request; leave draft_tokens out"
+            )
+        if config.context_parallel > 1 and not getattr(impl, "can_return_lse_for_decode", False):
             raise NoSuchStepError(
                 f"{self.impl_class} of this vLLM serves no context-parallel ranks; leave context_parallel out"
             )
@@ -357,15 +370,17 @@ class VllmRun(FrameworkRun):
             return torch.empty((tokens, *shape), dtype=torch.bfloat16, device="cuda")
 
         rope = QK_HEAD_DIM - V_HEAD_DIM
-        built.impl.forward_mha(
-            rows(config.num_head, QK_NOPE_HEAD_DIM + rope),
-            rows(V_HEAD_DIM),
-            rows(1, rope),
-            built.kv_cache,
-            metadata,
-            built.layer._k_scale,
-            rows(config.num_head * QK_NOPE_HEAD_DIM),
-        )
+        known = {
+            "q": rows(config.num_head, QK_NOPE_HEAD_DIM + rope),
+            "kv_c_normed": rows(V_HEAD_DIM),
+            "k_pe": rows(1, rope),
+            "kv_c_and_k_pe_cache": built.kv_cache,
+            "attn_metadata": metadata,
+            "k_scale": built.layer._k_scale,
+            "output": rows(config.num_head * QK_NOPE_HEAD_DIM),
+        }
+        name = first_method(built.impl, ("forward_mha", "_forward_prefill"), self.impl_class)
+        call_by_name(getattr(built.impl, name), known, f"{self.impl_class}.{name}")
 
     def _common(
         self,
@@ -379,7 +394,9 @@ class VllmRun(FrameworkRun):
     ) -> Any:
         """The release's own CommonAttentionMetadata, with those of its fields that a batch has. each: rows of the longest."""
         rows = torch.diff(query_start_loc.cpu())
-        declared = self.running.module.CommonAttentionMetadata
+        declared = next(
+            found for each in COMMON if isinstance(found := importlib.import_module(each).CommonAttentionMetadata, type)
+        )
         known = {
             "query_start_loc": query_start_loc,
             "query_start_loc_cpu": query_start_loc.cpu(),

@@ -64,6 +64,7 @@ class VllmState:
             num_compute_units=lambda device_id=0: num_cu,
             dispatch_key="CUDA",
             device_type="cuda",
+            is_device_capability=lambda capability, device_id=0: capability == (95 if is_gfx950 else 94),
             is_device_capability_family=lambda capability, device_id=0: capability // 10 == 9,
             get_device_capability=lambda device_id=0: SimpleNamespace(major=9, minor=5 if is_gfx950 else 4),
         )
@@ -80,6 +81,10 @@ class VllmState:
             "IS_AITER_FOUND": True,
             "init_logger": lambda name: _Logger(logging.getLogger(name), {}),
             "has_flashinfer": lambda: False,
+            "get_flash_attn_version": lambda *args, **kwargs: None,
+            "is_vllm_fa": False,
+            "_DecodeConcatQuantFP8": lambda **options: Declared("_DecodeConcatQuantFP8()"),
+            "GroupShape": type("GroupShape", (), {"PER_TENSOR": (-1, -1), "PER_TOKEN": (1, -1)}),
             "has_nvidia_artifactory": lambda: False,
             "get_current_vllm_config": self.vllm_config,
             "get_current_vllm_config_or_none": self.vllm_config,
