@@ -95,8 +95,11 @@ def test_a_person_s_rule_is_run(folder: Path) -> None:
     assert (folder / "MARK").exists()
 
 
-def test_a_store_s_rule_is_run_by_nobody_but_who_names_it(folder: Path) -> None:
-    flags = ("--backend", "marks.py", "--shapes", "tp2", "--cases", "100", "--workers", "1", "--no-verify", "--out", "store")
+@pytest.mark.parametrize("goes_on", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_store_s_rule_is_run_by_nobody_but_who_names_it(goes_on: bool, folder: Path) -> None:
+    """goes_on: then it is named, as where the campaign began."""
+    flags = ("--backend", "marks.py", "--shapes", "tp2", "--cases", "30", "--workers", "1", "--no-verify", "--out", "store")
+    flags += ("--chunk-cases", "10", "--repeats", "1", "--shrink-tries", "5")
     begun = aiterfuzz(folder, "campaign", *flags)
     assert begun.returncode == 1, begun.stderr
     assert (folder / "MARK").exists()
@@ -112,6 +115,8 @@ def test_a_store_s_rule_is_run_by_nobody_but_who_names_it(folder: Path) -> None:
         assert "Traceback" not in done.stderr
     assert done.returncode == 2
     assert "is not run; give --backend" in done.stderr
-    resumed = aiterfuzz(folder, "campaign", "--resume", "--out", "store", "--backend", "marks.py", "--cases", "200")
+    if not goes_on:
+        return
+    resumed = aiterfuzz(folder, "campaign", "--resume", "--out", "store", "--backend", "marks.py", "--cases", "40")
     assert resumed.returncode == 1, resumed.stderr
     assert (folder / "MARK").exists()
