@@ -1,7 +1,8 @@
 """Which findings are known, by the entries of a corpus.
 
 An entry is the same fault as a finding where its first expectation holds of the finding's cause, figures included; failing
-that, where a side of it has the same signature. Runs nothing, since a replay holds the signatures; knows no store.
+that, where a side of it has the same signature. What a kernel does to rows of a width that is not in its code is another fault
+than what it does to its own. Runs nothing, since a replay holds the signatures; knows no store.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from backend.case import Case
-from backend.findings import Finding
+from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Case
+from backend.findings import Finding, Party
 from reprod.corpus import CorpusEntry, load_corpus
 from reprod.life import LifeStage
 from reprod.reference import KnownReference
@@ -34,12 +35,18 @@ class KnownFaults:
             entry
             for entry in self._entries
             if _is_known_at(entry, case)
-            and any(side.expect[0].matches(cause) for side in entry.faulty if side.expect[0].figures)
+            and any(
+                side.expect[0].matches(cause) and _same_width(cause, side.case, case)
+                for side in entry.faulty
+                if side.expect[0].figures
+            )
         ]
         if len(exact) == 1:
             return _reference_of(exact[0])
         same = [
-            (entry, side.case) for entry, side in self._sides if side.signature == cause.signature and _is_known_at(entry, case)
+            (entry, side.case)
+            for entry, side in self._sides
+            if side.signature == cause.signature and _is_known_at(entry, case) and _same_width(cause, side.case, case)
         ]
         if not same:
             return _reference_of(exact[0]) if exact else None
@@ -51,6 +58,15 @@ def _is_known_at(entry: CorpusEntry, case: Case) -> bool:
     """Whether meeting the fault is no news: not where a release is said to mend it, nor of what was no fault."""
     life = entry.life
     return life is None or not (life.is_mended_at(case.release) or life.stage is LifeStage.INVALID)
+
+
+def _same_width(cause: Finding, one: Case, other: Case) -> bool:
+    """Whether a kernel's fault is of rows that it is made for in both cases, or in neither."""
+    return cause.party is not Party.KERNEL or _made_for(one) == _made_for(other)
+
+
+def _made_for(case: Case) -> bool:
+    return (case.qk_head_dim, case.kv_lora_rank) == (QK_HEAD_DIM, V_HEAD_DIM)
 
 
 def _reference_of(entry: CorpusEntry) -> KnownReference:

@@ -52,7 +52,9 @@ def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reac
     lse = (False, True) if release_of(release).has_return_lse else (False,)
     modes = (MetadataMode.FAST, MetadataMode.NON_PERSISTENT)
     groups = (0, 2) if release_of(release).public_calls is PublicCalls.CONTEXT_PARALLEL else (0,)
-    for world, arch, heads, queries, q, kv, mode, asks in product(groups, Arch, HEADS, QUERIES, DType, DType, modes, lse):
+    masks = (True, False) if release_of(release).public_calls is PublicCalls.CONTEXT_PARALLEL else (True,)
+    asked = product(groups, masks, Arch, HEADS, QUERIES, DType, DType, modes, lse)
+    for world, causal, arch, heads, queries, q, kv, mode, asks in asked:
         if world and mode is MetadataMode.NON_PERSISTENT:
             continue  # AITER has no such kernel
         case = Case(
@@ -66,6 +68,7 @@ def reached(release: str, source: CodeSource | None = None) -> Mapping[str, Reac
             backend="direct",
             mode=mode,
             return_lse=asks,
+            causal=causal,
             cp_world_size=world,
         )
         made = made_of(case, source)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.case import Arch, Case, DType
+from backend.case import Arch, Case, DType, MetadataMode
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.path import Path as CasePath
 from reprod.corpus import shipped_corpus
@@ -46,6 +46,27 @@ def test_another_fault_is_not(known: KnownFaults) -> None:
     case = Case(16, (17,), arch=Arch.GFX942, q_dtype=DType.BF16, kv_dtype=DType.FP8, backend="sglang-before-27188")
     unknown = Finding(FindingKind.ROW_NOT_WRITTEN, Severity.SILENT, Party.KERNEL, "some kernel", "o", "made up")
     assert known.reference(unknown, case) is None
+
+
+ROW_OF_TWO = Case(
+    16, (40, 20), 2, query_lens=(2, 1), backend="direct", mode=MetadataMode.FAST, release="2026-08", arch=Arch.GFX942
+)
+
+
+@pytest.mark.parametrize(
+    ("case", "entry"),
+    [(ROW_OF_TWO, "O32"), (ROW_OF_TWO.replace(query_lens=None, qk_rope_head_dim=0), "O12")],
+)
+def test_rows_that_a_kernel_is_not_made_for_are_another_fault_at_the_same_place(
+    known: KnownFaults, case: Case, entry: str
+) -> None:
+    """The same kernel reads past q in both: of a request with fewer rows, and of rows of 512."""
+    cause = CasePath().run(case).cause
+    assert cause is not None
+    assert cause.signature == "out-of-bounds-read/mla_a8w8_qh16_qseqlen2_gqaratio16_ps.co/q"
+    reference = known.reference(cause, case)
+    assert reference is not None
+    assert reference.entry == entry
 
 
 def test_the_repository_finds_its_own_corpus() -> None:
