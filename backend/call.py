@@ -9,8 +9,7 @@ from backend.aiter.launch import Launch, Refusal
 from backend.aiter.planners import Plan
 from backend.aiter.release import release
 from backend.decision import Decision
-
-COMMIT_DIGITS = 40
+from backend.git import shortened
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +48,7 @@ class Call:
         """`commit` in a line: a built-in release by its name, any other by twelve digits."""
         if self.is_a_release_s:
             return self.decision.case.release
-        return self.commit[:12] if len(self.commit) == COMMIT_DIGITS else self.commit
+        return shortened(self.commit)
 
     @property
     def launched(self) -> Launch:

@@ -53,6 +53,9 @@ ENVIRONMENT = {
     "LC_ALL": "C",  # its complaints are read
 }
 
+COMMIT_DIGITS = 40
+"""Of a whole commit's name."""
+
 MOST_SECONDS = 30
 """For one answer; the longest, a framework's history, takes a few. A pipe in place of a file is waited for without end."""
 
@@ -61,6 +64,11 @@ MOST_MEMORY = 1 << 30
 
 ANOTHER_S = "dubious ownership"
 """Git's words about a repository of another user."""
+
+
+def shortened(revision: str, digits: int = 12) -> str:
+    """A commit by its first digits, as people write it; what else names a revision (a tag, a folder) stands whole."""
+    return revision[:digits] if len(revision) == COMMIT_DIGITS else revision
 
 
 def git(repository: str | Path, *arguments: str) -> bytes | None:

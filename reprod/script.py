@@ -18,6 +18,7 @@ from backend.aiter.arguments import DecodeArguments
 from backend.case import Arch, OutputType, PageOrder
 from backend.decision import Decision
 from backend.errors import UsageError
+from backend.git import shortened
 from backend.outcome import Outcome
 from reprod.blame import blame, leaves_tensors, only_through_null, shows_unwritten_memory
 from reprod.fix import Fix
@@ -135,7 +136,7 @@ def _title(outcome: Outcome) -> str:
     what = outcome.cause.kind.value.replace("-", " ").capitalize()
     assert outcome.call is not None
     called = f" (here called release {outcome.case.release})" if outcome.call.is_a_release_s else ""
-    return f"{what} in AITER's MLA decode, ROCm/aiter {outcome.call.commit[:12] if called else outcome.call.named}{called}."
+    return f"{what} in AITER's MLA decode, ROCm/aiter {shortened(outcome.call.commit)}{called}."
 
 
 def _text(tags: set[str], **values: object) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
+from backend.git import shortened
+
 
 @dataclass(frozen=True, slots=True)
 class Framework:
@@ -114,7 +116,7 @@ class Pin:
     @property
     def short(self) -> str:
         """The revision as people write it: a tag, or the first digits of a commit."""
-        return self.aiter[:9] if len(self.aiter) == 40 else self.aiter
+        return shortened(self.aiter, 9)
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 from backend.codec import to_plain
 from backend.devices.kinds import notice
 from backend.findings import Party, Severity
-from backend.git import path_and_revision
+from backend.git import path_and_revision, shortened
 from backend.real.frameworks.record import DecisionRow
 from backend.real.noted_call import SourceLine
 from fuzz.gate.comparison import Comparison, Fault
@@ -97,8 +97,7 @@ def _faults(found: Comparison) -> Iterator[Section]:
 
 def _revision(examined: Examined) -> str:
     """Which AITER a case is of, where it is none of the built-in releases."""
-    revision = path_and_revision(examined.aiter)[1]
-    return revision[:9] if len(revision) == 40 else revision
+    return shortened(path_and_revision(examined.aiter)[1], 9)
 
 
 def _explained(alike: Sequence[Fault], again: Again, aiter: str) -> Iterator[str]:
