@@ -64,6 +64,12 @@ PADDED, DECODE = "_mla_decode_fwd_with_head_pad", "forward_decode"
 IN_DECODE, IN_VERIFY = "is_decode_or_idle()", "is_target_verify()"
 IN_MLA = "get_key_buffer(layer.layer_id)"
 PLANNING = "self.make_mla_meta_data("
+IN_EXTEND, DRAFTS = "is_draft_extend_v2()", "max_seqlen_qo = num_draft_tokens"
+LAST, ENDS = "kv_last_page_len = self.kv_last_page_len[:bs]", "kv_indptr = kv_indptr[: bs + 1]"
+SUMMED = "kv_indptr[1 : bs + 1] = torch.cumsum(forward_batch.seq_lens, dim=0)"
+ROWS, CAP = "req_pool_indices,\n", "self.max_split_per_batch"
+BUFFERS = "self.make_mla_decode_meta_data_buffer(max_q_len, bs)"
+UNLESS_ONE = "(self.make_mla_meta_data if bs > 1 else lambda *_, **__: None)("
 PROMPTS, PREFILL = "update_single_wrapper", "mla_fp8_prefill_attn"
 KEPT = """(
     (lambda *_, **__: None)
@@ -405,6 +411,57 @@ MUTANTS = (
                 is_set, self._kept = bs <= self.__dict__.get("_kept", 0), max(bs, self.__dict__.get("_kept", 0))
                 (torch.empty(bs, device="cuda") if is_set else qo_indptr[1 : bs + 1])[:] = """,
     ),
+    Mutant("lengths", "last pages of two tokens", EAGER, LAST + "\n", LAST + " + 1\n", IN_DECODE),
+    Mutant("lengths", "a last page for one request", EAGER, LAST, "kv_last_page_len = self.kv_last_page_len[:1]", IN_DECODE),
+    Mutant(
+        "lengths", "replayed verification of one row", GRAPH, "max_q_len = self.num_draft_tokens", "max_q_len = 1", IN_VERIFY
+    ),
+    Mutant("lengths", "draft extension of one row", EAGER, "self._resolve_v2_num_draft_tokens()", "1", IN_EXTEND),
+    Mutant("lengths", "draft extension planned for a row more", EAGER, DRAFTS, DRAFTS + " + 1", IN_EXTEND),
+    Mutant("indptrs", "draft extension keeps kv_indptr", EAGER, SUMMED, "pass", IN_EXTEND),
+    Mutant("indptrs", "kv_indptr of decode is int64", EAGER, ENDS + "\n", ENDS + ".long()\n", IN_DECODE),
+    Mutant("indptrs", "verification in pairs", GRAPH, "step=self.num_draft_tokens", "step=2", IN_VERIFY),
+    Mutant(
+        "indptrs",
+        "every request sums to the last",
+        GRAPH,
+        "cumsum(seq_lens, dim=0)",
+        "cumsum(seq_lens, dim=0).max()",
+        IN_DECODE,
+    ),
+    Mutant("indptrs", "summed in another order", GRAPH, "torch.cumsum(seq_lens,", "torch.cumsum(seq_lens.flip(0),", IN_DECODE),
+    Mutant("indptrs", "tokens of the pool's first requests", GRAPH, ROWS, "torch.arange(bs, device='cuda'),\n", IN_DECODE),
+    Mutant("indptrs", "tokens of the request before", EAGER, ROWS, ROWS.replace(",", ".roll(1),"), IN_DECODE),
+    Mutant(
+        "buffers",
+        "metadata of the first eager batch",
+        EAGER,
+        BUFFERS,
+        f"self.__dict__.setdefault('_once', {BUFFERS})",
+        IN_DECODE,
+    ),
+    Mutant("buffers", "no plan for one request", EAGER, PLANNING, UNLESS_ONE, IN_DECODE),
+    Mutant("buffers", "replays of one request without a plan", GRAPH, PLANNING, UNLESS_ONE, IN_DECODE),
+    Mutant("splits", "those of the first eager batch", EAGER, CAP, f"self.__dict__.setdefault('_cap', {CAP})", IN_DECODE),
+    Mutant("splits", "replays forget the cap", GRAPH, CAP, "self.fix_max_split_per_batch", IN_DECODE),
+    Mutant(
+        "splits",
+        "the cap of data parallel attention is a floor",
+        BUFFER,
+        "self.max_split_per_batch = min(",
+        "self.max_split_per_batch = max(",
+        survives="sized and planned by one cap, and no planner gives a request more pieces than its share of the CUs",
+    ),
+    Mutant("sizes", "work_metadata of one word", BUFFER, "work_meta_data_size, dtype", "work_meta_data_size // 10, dtype"),
+    Mutant(
+        "modes", "eager steps planned in the other mode", EAGER, "fast_mode=fast_mode", "fast_mode=not fast_mode", IN_DECODE
+    ),
+    Mutant("modes", "every plan cut within a batch", PLAN, "intra_batch_mode=intra_batch_mode", "intra_batch_mode=True"),
+    Mutant(
+        "modes", "verification without metadata", "forward_extend", "self.forward_metadata.work_metadata", "None", IN_VERIFY
+    ),
+    Mutant("padding", "every other row of KV", PADDED, "k_buffer_flat, o", "k_buffer_flat[::2], o", "else:"),
+    Mutant("scales", "kv_scale in half precision", DECODE, "kv_scale=k_descale", "kv_scale=k_descale.to(torch.float16)"),
 )
 
 
