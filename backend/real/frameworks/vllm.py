@@ -137,7 +137,10 @@ class BuiltBackend:
     seats: Seats
 
     def seat(self, requests: tuple[int, ...], kv_lens: tuple[int, ...], alive: Collection[int]) -> None:
-        """Give numbered requests blocks as far as they reach; what others had is free before."""
+        """Give numbered requests blocks as far as they reach; what others had is free before. requests: none are numbered where
+        it is empty, and the table stays as it is."""
+        if not requests:
+            return
         self.seats.release(alive)
         self.seats.take(requests, kv_lens)
         for place, request in enumerate(requests):
