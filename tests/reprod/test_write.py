@@ -30,7 +30,6 @@ from backend.observation import Numbers
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from backend.serving.policy import Policy
-from reprod import write
 from reprod.addressees import addressee
 from reprod.blame import blame
 from reprod.explain import explain_text
@@ -366,7 +365,7 @@ def test_nothing_is_left_of_a_write_that_fails(nth: int, tmp_path: Path, monkeyp
             raise OSError(28, "No space left on device")
         return real(self, text, encoding=encoding)
 
-    monkeypatch.setattr(write.Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UsageError, match="No space left on device"):
         written(outcome_of(FOUNDING), tmp_path, Fixed(project="2"))
     assert list(tmp_path.iterdir()) == [kept]
