@@ -39,6 +39,7 @@ from fuzz.gate.order import (
     everything,
     first_of_each,
     in_words,
+    likely_first,
     otherwise_first,
     touched_first,
     what,
@@ -221,9 +222,9 @@ class Examination:
         for batch in turns:
             self.run(batch)
 
-    def doing(self, lines: Collection[int]) -> set[str]:
-        """What scenarios do (fuzz.gate.order) that executed one of the lines."""
-        return {what(scenario) for scenario, judged in self._swept.items() if judged.executed & set(lines)}
+    def doing(self, lines: Collection[int]) -> dict[Scenario, bool]:
+        """The scenarios that are kept, and whether each executed one of the lines."""
+        return {scenario: not judged.executed.isdisjoint(lines) for scenario, judged in self._swept.items()}
 
     @property
     def decided(self) -> tuple[DecisionRow, ...]:
@@ -257,11 +258,6 @@ class Examination:
         tried = probes(one, num_head, EVERY_RELEASE)
         return Abilities(**{name: self._run_all([probe])[0] is not None for name, probe in tried.items()})
 
-    def live(self, lives: Sequence[Scenario]) -> Examined:
-        """What some random lives show, which is not kept."""
-        self._random += len(lives)
-        return self.alone(*lives)
-
     def shows_more(self, seen: Examined) -> set[Scenario]:
         """Of scenarios that were not kept, those that show a fault of which nothing is kept."""
         known = {identity(each) for each in self._sightings}
@@ -289,8 +285,9 @@ class Examination:
             swept_in=self._swept_in,
         )
 
-    def alone(self, *scenarios: Scenario) -> Examined:
+    def alone(self, *scenarios: Scenario, are_random: bool = False) -> Examined:
         """What some scenarios show, which is not kept."""
+        self._random += len(scenarios) if are_random else 0
         made = [judged for judged in self._run_all(scenarios) if judged is not None]
         sightings = tuple(sighting for judged in made for sighting in judged.sightings)
         return dataclasses.replace(self.examined(), swept=tuple(made), sightings=sightings, executed=None)
@@ -425,9 +422,15 @@ def _sweep_both(change: Examination, before: Examination, both: Executor, until:
     asked = otherwise_first(change.asked, {(row.num_head, row.kv_dtype) for _, row in otherwise})
     first = first_of_each(asked)
     run_until(first)
-    differs = text_change(before.executed.text, change.executed.text)
-    touched = change.doing(differs.lines) | before.doing(differs.removed)
+    touched = {what(scenario) for scenario, did in _touching(change, before).items() if did}
     run_until(touched_first([one for one in asked if one not in first], touched))
+
+
+def _touching(change: Examination, before: Examination) -> dict[Scenario, bool]:
+    """The scenarios that are kept, and whether each executed a changed line on either side."""
+    differs = text_change(before.executed.text, change.executed.text)
+    new, old = change.doing(differs.lines), before.doing(differs.removed)
+    return {each: new.get(each, False) or old.get(each, False) for each in new | old}
 
 
 def cut_down(sides: Sequence[Examination], both: Executor, blamed: Blamed, until: float) -> None:
@@ -444,7 +447,7 @@ def cut_down(sides: Sequence[Examination], both: Executor, blamed: Blamed, until
 
 
 def live(sides: Sequence[Examination], both: Executor, blamed: Blamed, plan: GatePlan, until: float) -> None:
-    """Random lives, the same on all sides, until the monotonic clock says so.
+    """Random lives, the same on all sides, until the monotonic clock says so; what may execute changed lines first.
 
     A fault that the change is to blame for, and was not before, is kept in its smallest life; what else a side did not show
     before in the life that shows it.
@@ -452,10 +455,11 @@ def live(sides: Sequence[Examination], both: Executor, blamed: Blamed, plan: Gat
     if time.monotonic() >= until:
         return
     can = Abilities.common(both.map(Examination.abilities, sides))
-    lives = itertools.islice(random_lives(plan.tensors, plan.heads, EVERY_RELEASE, plan.seed, can), plan.lives)
+    drawn = itertools.islice(random_lives(plan.tensors, plan.heads, EVERY_RELEASE, plan.seed, can), plan.lives)
+    lives = likely_first(drawn, _touching(*sides) if len(sides) > 1 else {})
     told = {identity(each) for each in blamed(*_pair([side.examined() for side in sides]))}
     while time.monotonic() < until and (together := tuple(itertools.islice(lives, CORES // len(sides)))):
-        seen = list(both.map(lambda side: side.live(together), sides))
+        seen = list(both.map(lambda side: side.alone(*together, are_random=True), sides))
         for fault in [each for each in blamed(*_pair(seen)) if identity(each) not in told]:
             told.add(identity(fault))
             smallest = _smallest(fault, sides, both, blamed, until)

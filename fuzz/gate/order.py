@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from backend.case import DType
 from backend.real.frameworks.record import DecisionRow
@@ -40,6 +42,39 @@ def first_of_each(asked: Iterable[Scenario]) -> tuple[Scenario, ...]:
 def touched_first(asked: Sequence[Scenario], touched: Collection[str]) -> tuple[Scenario, ...]:
     """Those that do what was seen to execute a changed line before the others; the order given within both."""
     return tuple(sorted(asked, key=lambda each: what(each) not in touched))
+
+
+AHEAD = 40
+"""Random lives that are put into an order at a time."""
+
+
+def likely_first(lives: Iterable[Scenario], ran: Mapping[Scenario, bool]) -> Iterator[Scenario]:
+    """Those first, of each AHEAD, that do most of what has executed changed lines. ran: scenarios, and whether they did."""
+    seen, touched = Counter[Trait](), Counter[Trait]()
+    for scenario, did in ran.items():
+        seen.update(_traits(scenario))
+        touched.update(_traits(scenario) if did else ())
+
+    def unlikely(life: Scenario) -> float:
+        return -sum(touched[trait] / seen[trait] for trait in sorted(_traits(life), key=repr) if touched[trait])
+
+    rest = iter(lives)
+    while ahead := list(itertools.islice(rest, AHEAD)):
+        yield from sorted(ahead, key=unlikely)
+
+
+Trait = tuple[str, object]
+"""What is done or set, and how."""
+
+
+def _traits(scenario: Scenario) -> set[Trait]:
+    """What decides which lines of a backend run."""
+    used = {(step.backend, step.kind, step.graph) for step in scenario.steps}
+    made: set[Trait] = {("step", (kind, graph)) for _, kind, graph in used}
+    for config in (scenario.backends[at] for at, _, _ in used):
+        made |= {("pages", config.page_size > 1), ("rows", config.draft_tokens), ("parallel", config.dp_attention)}
+        made |= {("shape", (config.num_head, config.kv_dtype)), ("ordinary", config.kv_heads is not None)}
+    return made
 
 
 def decided_otherwise(

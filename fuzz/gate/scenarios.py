@@ -115,7 +115,8 @@ def _shorter_contexts(scenario: Scenario) -> Iterator[Scenario]:
                 else step
                 for step in scenario.steps
             )
-            yield from _valid(scenario, context=context, steps=steps)
+            made = _valid(scenario, context=context, steps=steps)
+            yield from (one for one in made if one.needed_context <= context + max(each.past_context for each in one.backends))
 
 
 def _smaller_graphs(scenario: Scenario) -> Iterator[Scenario]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 
 from backend.case import DType
 from backend.real.frameworks.record import DecisionRow
 from fuzz.gate.order import (
+    AHEAD,
     batches,
     decided_otherwise,
     everything,
     first_of_each,
     in_words,
+    likely_first,
     otherwise_first,
     touched_first,
     what,
 )
+from fuzz.gate.scenarios import random_lives
 from fuzz.gate.sweep import GFX950, HEADS, scenarios
 
 ASKED = everything(GFX950, HEADS, "2026-08")
@@ -62,6 +66,19 @@ def test_shapes_that_are_decided_otherwise_stand_for_what_is_done() -> None:
     (decode,) = [each for each in first if what(each) == "decode"]
     assert [(one.num_head, one.kv_dtype) for one in decode.backends] == [(64, DType.FP8)]
     assert otherwise_first(ASKED, ()) == ASKED
+
+
+def test_lives_that_do_what_touches_the_change_come_first_and_none_is_lost() -> None:
+    """The change is in what data parallel attention does: of each AHEAD lives, those first that have it."""
+    lives = list(itertools.islice(random_lives(GFX950, HEADS, "2026-08", 0), 2 * AHEAD))
+    ran = {each: any(one.dp_attention for one in each.backends) for each in ASKED}
+    ordered = list(likely_first(lives, ran))
+    assert set(ordered[:AHEAD]) == set(lives[:AHEAD])
+    assert set(ordered[AHEAD:]) == set(lives[AHEAD:])
+    parallel = [any(one.dp_attention for one in each.backends) for each in ordered[:AHEAD]]
+    assert 0 < sum(parallel) < AHEAD
+    assert parallel == sorted(parallel, reverse=True)
+    assert list(likely_first(lives, dict.fromkeys(ASKED, False))) == list(likely_first(lives, {})) == lives
 
 
 def test_batches_are_the_whole_in_order() -> None:
