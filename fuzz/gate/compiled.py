@@ -87,11 +87,8 @@ def _compile(part: CompiledPart, aiter: str | None, release: str | None) -> None
 
 
 def _cases(part: CompiledPart, release: str) -> Iterator[Case]:
-    """Steps as the table sweep has them: short and long requests, of one and of four rows; then one in pages of 16 tokens,
-    each of which is looked at."""
+    """Steps as the table sweep has them: short and long requests, of one and of four rows."""
     modes = (MetadataMode.FAST,) if part is CompiledPart.FAST else (MetadataMode.FAKE, MetadataMode.NON_PERSISTENT)
     plain = Case(num_head=16, kv_lens=(5000, 17, 33), backend="direct", release=release)
     for mode, dtype, rows in itertools.product(modes, (DType.FP8, DType.BF16), (1, 4)):
         yield dataclasses.replace(plain, mode=mode, q_dtype=dtype, kv_dtype=dtype, max_seqlen_q=rows)
-    if part is CompiledPart.REST:
-        yield dataclasses.replace(plain, mode=MetadataMode.FAKE, page_size=16)

@@ -40,7 +40,7 @@ def compiled():
 compile_once(None, RELEASES[-1])
 before = compiled()
 worker, judge = ScenarioWorker("sglang==0.5.13", None, None, None), Judge(open_searching("model", None), host_of(None))
-asked = "S2 pages", "decode, 16 ", "decode, 64 ", "verify 4 rows, 16 ", "long requests, 16 ", "SGLANG_AITER_MLA_PERSIST=0"
+asked = "decode, 16 ", "decode, 64 ", "verify 4 rows, 16 ", "long requests, 16 ", "SGLANG_AITER_MLA_PERSIST=0"
 steps = 0
 for scenario in everything(GFX950, (16, 64), EVERY_RELEASE):
     if scenario.name.startswith(asked):
