@@ -5,6 +5,9 @@ from __future__ import annotations
 from backend.case import DType
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 
+BUFFER_ROLES = ("work_metadata", "work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
+"""The six metadata buffers, by what they are for."""
+
 
 def eager_decode(
     num_head: int, kv_lens: tuple[int, ...], kv_dtype: DType = DType.FP8, q_dtype: DType | None = None

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUFFER_ROLES = ("work_metadata", "work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
-"""The six metadata buffers, by what they are for."""
-
 
 @dataclass(frozen=True, slots=True)
 class SourceLine:
@@ -22,7 +19,7 @@ class SourceLine:
 
 @dataclass(frozen=True, slots=True)
 class PassedBuffer:
-    """One metadata buffer as a call received it.
+    """One metadata buffer as a call received it, by what it is for (`role`: work_metadata, work_indptr, ...).
 
     tag: its allocation, so that two calls can be seen to use the same one. offset: bytes into it. words: int32 words that
     the tensor has; allocated_words: those of the whole allocation. dtype: torch's name.

@@ -22,8 +22,7 @@ from backend.real.frameworks.fetch import _single_file, _whole_wheel, open_sourc
 from backend.real.frameworks.record import Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession, decision_table, gate_line
-from backend.real.noted_call import BUFFER_ROLES
-from tests.scenes import data_parallel, eager_decode, graph_decode
+from tests.scenes import BUFFER_ROLES, data_parallel, eager_decode, graph_decode
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
 WHEELS = (BEFORE, AFTER, LATEST)

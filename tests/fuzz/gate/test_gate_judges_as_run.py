@@ -20,10 +20,11 @@ from backend.path import Path, judge
 from backend.real.frameworks.record import Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.steps import RECORDED, PassedBuffers, decision_of, outcome_of
-from backend.real.noted_call import BUFFER_ROLES, PassedBuffer
+from backend.real.noted_call import PassedBuffer
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 from fuzz.gate.judge import Judge, Judged
+from tests.scenes import BUFFER_ROLES
 
 REJECTED = Case(8, (9, 40), max_seqlen_q=4, backend="direct", mode=MetadataMode.FAKE)
 """8 heads with 4 rows: v1_0 refuses to plan; its launch by itself would go through and leave rows unwritten."""
