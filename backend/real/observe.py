@@ -123,6 +123,11 @@ class CallWatcher:
         ordered = sorted(buffers, key=lambda b: b.role != "work_info_set")
         return next((self._filled[b.tag] for b in ordered if b.tag in self._filled), None)
 
+    def filled_apart(self, buffers: tuple[PassedBuffer, ...]) -> tuple[str, ...]:
+        """Roles of buffers that another planning call filled than the one of `plan_of`."""
+        plan = self.plan_of(buffers)
+        return tuple(b.role for b in buffers if self._filled.get(b.tag, plan) is not plan)
+
     def sizing_of(self, buffers: tuple[PassedBuffer, ...]) -> SizingSeen | None:
         """The sizing call after which the buffers were allocated."""
         ordered = sorted(buffers, key=lambda b: b.role != "work_info_set")

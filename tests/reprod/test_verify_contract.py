@@ -68,6 +68,23 @@ def test_a_tensor_on_the_cpu_is_named(tmp_path: Path) -> None:
     assert [(seen.finding.kind, seen.finding.tensor) for seen in done.findings] == [(FindingKind.HOST_TENSOR, "kv_indices")]
 
 
+@pytest.mark.parametrize(
+    ("text", "tensor"),
+    [
+        ("first, second = planned(two, kv), planned(two, indptr(40, 2000))\ndecode(two, kv, first[:3] + second[3:])", ""),
+        ("decode(two, kv, [each.clone() for each in planned(two, kv)])", "work_meta_data"),
+        ("work = planned(two, kv)\ndecode(two, kv, [work[0], *(each.clone() for each in work[1:])])", "work_meta_data"),
+    ],
+    ids=["of two plans", "a copy, whose original is freed", "a copy beside its original"],
+)
+def test_metadata_that_is_not_of_one_planning_call_is_the_callers(text: str, tensor: str, tmp_path: Path) -> None:
+    """A copy keeps the addresses of the buffers that were planned into, which kernels follow."""
+    done = run(tmp_path, text)
+    found = [seen.finding for seen in done.findings]
+    assert (FindingKind.PLAN_MISMATCH, tensor) in {(each.kind, each.tensor) for each in found}, done.output
+    assert {each.party for each in found} == {Party.CALLER}
+
+
 VIEWS = """
 kinds = {"q": dtypes.fp8, "pool": dtypes.fp8, "o": torch.bfloat16}
 dense = {"q": torch.randn(2, 16, 576, device="cuda"), "pool": torch.randn(800, 1, 1, 576, device="cuda"),

@@ -15,7 +15,7 @@ from backend.aiter.arguments import DecodeArguments, Int32Array, TargetGpu
 from backend.aiter.launch import Launch
 from backend.aiter.tensors import gap_between_rows
 from backend.call import Call
-from backend.checks.planned_for import stores_into_o
+from backend.checks.planned_for import blamed, stores_into_o
 from backend.devices.device import Device
 from backend.errors import AiterfuzzError
 from backend.fate import Fate
@@ -137,9 +137,29 @@ class ScriptWatcher(CallWatcher):
         if outcome.call is not None and isinstance(outcome.call.launch, Launch):
             for finding in _views_with_gaps(seen.call.arguments, outcome.call):
                 self.note(finding)
-        for finding in outcome.findings:
+        for finding in blamed([*self._other_metadata(seen), *outcome.findings]):
             if finding.severity is not Severity.REFUSED:
                 self.note(finding)
+
+    def _other_metadata(self, seen: DecodeSeen) -> Iterator[Finding]:
+        """Metadata buffers that are not those of one planning call, each of which AITER takes as it is."""
+        given, kind = seen.call.arguments, FindingKind.PLAN_MISMATCH
+        apart = self.filled_apart(self.decode_buffers(seen))
+        if apart:
+            message = f"the metadata is of several planning calls: {', '.join(apart)} of another than work_info_set"
+            yield Finding(
+                kind, kind.severity, Party.CALLER, SCRIPT, "", message, {"differ": ", ".join(apart)}, "planning calls"
+            )
+        named = [given[name] for name in ("work_indptr", "work_info_set") if given.get(name) is not None]
+        if given.get("work_meta_data") is None or len(named) < 2:
+            return
+        held = words_read(given["work_meta_data"], _ADDRESSES)[:_ADDRESSES].view(np.uint64).tolist()
+        if held != [host(each).data_ptr() for each in named]:
+            message = (
+                "work_meta_data holds the addresses of other buffers than the work_indptr and work_info_set of the decode call "
+                "(a copy keeps those of the planning call's), and kernels read where it says"
+            )
+            yield Finding(kind, kind.severity, Party.CALLER, SCRIPT, "work_meta_data", message, {}, "addresses")
 
     def _not_judged(self, why: str) -> None:
         self.not_judged.append(f"mla_decode_fwd call {self.calls} is not judged byte by byte: {why}")
@@ -176,6 +196,10 @@ class ScriptWatcher(CallWatcher):
             kv_dtype_name="",
             metadata_words=_metadata_words(given),
         )
+
+
+_ADDRESSES = 4
+"""int32 words of work_meta_data: two addresses."""
 
 
 def _views_with_gaps(given: Mapping[str, Any], call: Call) -> Iterator[Finding]:
