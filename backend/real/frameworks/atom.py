@@ -54,7 +54,11 @@ class AtomDriver:
             )
         if any(not name.startswith(("ATOM_", "AITER_")) for name, _ in scenario.environment):
             raise NoSuchStepError("ATOM reads no variable of other frameworks; leave environment out")
+        if scenario.needed_context > scenario.model_context:
+            raise NoSuchStepError("ATOM ends a request with its drafts at the context's end; leave longer ones out")
         for step in scenario.steps:
+            if not step.kv_lens:
+                raise NoSuchStepError("an idle rank of ATOM runs no attention; leave steps without requests out")
             if step.kind not in KINDS:
                 raise NoSuchStepError(
                     f"a step of the kind {step.kind.value} of ATOM is not driven; allowed: {', '.join(KINDS)}"
@@ -174,11 +178,12 @@ class AtomRun(FrameworkRun):
         fitting = [graph for graph in built.graphs if graph.batch >= count]
         if step.graph and not fitting:
             raise NotCaptured("no graph takes this batch: its capture failed")
-        graph = min(fitting, key=lambda one: one.batch) if step.graph else None
+        graph = min(fitting, key=lambda each: each.batch) if step.graph else None
         batch = graph.batch if graph is not None else count
         self._rows_of_queries(built, count, each, batch)
-        rejected = built.runner.tokenID_processor.num_rejected = np.ones(count, np.int32) if each > 1 and at else None
-        asked = tuple(length + int(rejected is not None) for length in kv_lens)
+        one = np.array([length < self.state.context for length in kv_lens], np.int32)
+        rejected = built.runner.tokenID_processor.num_rejected = one if each > 1 and at else None
+        asked = kv_lens if rejected is None else tuple((kv_lens + rejected).tolist())
         scheduled = self._scheduled(which, asked, total_seqs_num_decode=count, total_tokens_num_prefill=0)
         metadata, positions = built.builder.build(batch=scheduled, bs=batch)
         rows = (each,) * count

@@ -19,9 +19,6 @@ from backend.serving.sparse import TOPK
 NOPE, ROPE = 128, QK_HEAD_DIM - V_HEAD_DIM
 """Elements of a head without position and with it, as DeepSeek has them; values of a head are NOPE wide too."""
 
-CONTEXT_SLACK = 64
-"""KV tokens that the model's context has beyond the longest request of a scenario."""
-
 MODEL = "index_topk"
 """The flag that gives a scenario's model an indexer: lists of so many tokens a row, TOPK being all that is driven."""
 
@@ -60,10 +57,8 @@ class AtomState:
         self.is_sparse = bool(flags)
         self.config = scenario.backends[0]
         self.forward: Declared | None = None
-        drafts = [(step, scenario.backends[step.backend].draft_tokens or 0) for step in scenario.steps]
-        longest = max((max(step.kv_lens) + 2 * draft for step, draft in drafts), default=1)
         largest = max(config.page_size for config in scenario.backends)
-        self.context = -(-(longest + CONTEXT_SLACK) // largest) * largest
+        self.context = -(-scenario.model_context // largest) * largest
         prompts = [sum(step.query_lens or step.kv_lens) for step in scenario.steps if step.kind is StepKind.PREFILL]
         decodes = [max(each.max_requests, each.max_batch) * (each.draft_tokens or 1) for each in scenario.backends]
         self.tokens = max((*prompts, *decodes, 64))
