@@ -129,6 +129,7 @@ def test_what_a_small_atom_refuses_is_its_refusal(small: SourceSession) -> None:
     [
         (life("drafts", DRAFTING, Step(StepKind.DRAFT_EXTEND, (9,))), "draft_extend of ATOM is not driven"),
         (life("idle", PLAIN, Step(StepKind.DECODE, (), graph=True)), "an idle rank of ATOM runs no attention"),
+        (life("empty", PLAIN, Step(StepKind.DECODE, (0, 33))), "no request without tokens"),
         (life("rows", DRAFTING, Step(StepKind.DECODE, (9,))), "decodes all of its rows"),
         (dataclasses.replace(DECODE, flags=(("dsa_decode_backend", "aiter"),)), "flag index_topk=2048 alone"),
         (dataclasses.replace(DECODE, environment=(("SGLANG_AITER_MLA_PERSIST", "0"),)), "no variable of other frameworks"),

@@ -59,6 +59,8 @@ class AtomDriver:
         for step in scenario.steps:
             if not step.kv_lens:
                 raise NoSuchStepError("an idle rank of ATOM runs no attention; leave steps without requests out")
+            if step.kind is StepKind.DECODE and 0 in step.kv_lens:
+                raise NoSuchStepError("ATOM decodes no request without tokens; leave steps with one out")
             if step.kind not in KINDS:
                 raise NoSuchStepError(
                     f"a step of the kind {step.kind.value} of ATOM is not driven; allowed: {', '.join(KINDS)}"
