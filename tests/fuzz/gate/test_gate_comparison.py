@@ -29,11 +29,12 @@ from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
 from fuzz.gate.executed import Executed
 from fuzz.gate.gate import Examined, Stack
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
-from fuzz.gate.known import Known
+from fuzz.gate.known import Known, _has_shape
 from fuzz.gate.source_report import report
 from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown, sarif
 from fuzz.report.report import Report
 from fuzz.verdict import Conclusion, Counts
+from reprod.corpus import load_corpus, shipped_corpus
 from reprod.reference import KnownReference
 
 FILE = "python/sglang/srt/layers/attention/aiter_backend.py"
@@ -513,6 +514,12 @@ def test_an_expected_name_that_nothing_has_is_refused() -> None:
     for name in ("S99", "arguments", "nothing/x"):
         with pytest.raises(UsageError, match="--expect"):
             Known().require_expected([name])
+
+
+def test_a_fault_of_16_heads_is_known_where_fewer_reach_aiter_as_16() -> None:
+    (entry,) = [each for each in load_corpus(shipped_corpus()) if each.id == "O7"]
+    for heads, known in ((4, True), (8, True), (16, True), (32, False)):
+        assert _has_shape(entry, sighting("out-of-bounds-write/x/o", heads)) == known
 
 
 def test_sarif_has_a_result_for_each_fault_and_says_what_did_not_run() -> None:
