@@ -72,7 +72,7 @@ MACHINE_BANDS = (5, 20, 60)
 def loop_seconds(config: CampaignConfig, chunks: Sequence[int]) -> float:
     """Of the chunks in a plain loop."""
     maker = Maker(config.space(), config.seed, config.cases_a_chunk)
-    path = Safe(CasePath(config.device), config.device)
+    path = Safe(CasePath(device=config.device), config.device)
     begin = time.perf_counter()
     for chunk in chunks:
         run_chunk(chunk, maker.cases(chunk, Frozen()), path, Frozen(), keep=False)
@@ -185,7 +185,7 @@ def search(config: CampaignConfig, cases: float, seconds: float) -> Searched:
     """Searches in whole chunks until `cases` are done or `seconds` are over."""
     maker = Maker(config.space(), config.seed, config.cases_a_chunk)
     guide = Guide(config.generation_chunks, config.guided)
-    path = Safe(CasePath(config.device), config.device)
+    path = Safe(CasePath(device=config.device), config.device)
     met: dict[str, Met] = {}
     done = 0
     begin = time.perf_counter()

@@ -79,9 +79,9 @@ def rates(host: Host, what: str, bounds: CaseSpace) -> None:
             for case in cases:
                 path.run(case)
             taken[evaluated].append(time.process_time() - began)
-    evaluated, rules = (len(cases) / statistics.median(taken[each]) for each in (True, False))
-    times = f"{rules / evaluated:.1f} times of {len(cases)} cases"
-    print(f"  {what}: {evaluated:,.0f} cases/s a core, built-in rules {rules:,.0f} ({times})")
+    of_text, rules = (len(cases) / statistics.median(taken[each]) for each in (True, False))
+    times = f"{rules / of_text:.1f} times of {len(cases)} cases"
+    print(f"  {what}: {of_text:,.0f} cases/s a core, built-in rules {rules:,.0f} ({times})")
 
 
 def _ran(path: Path, bounds: CaseSpace, case: Case) -> bool:
