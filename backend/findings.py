@@ -171,13 +171,13 @@ class FindingKind(RowedKind):
         reason="AITER hands over the address and at most one stride; the kernels take rows to lie one behind the other",
         advice="make the tensor contiguous before the call, and copy an output back after it; upstream, check it",
     )
-    WRONG_TYPE = KindRow(  # a tensor whose elements are not what the kernel stores
+    WRONG_TYPE = KindRow(  # a tensor whose elements are not what the kernel takes them for
         name="wrong-type",
         severities=(Severity.WRITE, Severity.SILENT),
-        title="A tensor has another element type than the kernel stores",
-        symptom="is given a tensor of another element type than it stores",
-        reason="the caller allocates the output, and the kernel stores bf16 into it whatever its type is",
-        advice="allocate the output in bf16 (not like an fp8 q); upstream, check its type before the launch",
+        title="A tensor has another element type than the kernel takes it for",
+        symptom="is given a tensor of another element type than it takes it for",
+        reason="the caller allocates outputs and index tensors; the kernels store bf16 and read int32 whatever they are",
+        advice="allocate the output in bf16 (not like an fp8 q), index tensors in int32; upstream, check them before a launch",
     )
     HEAD_WIDTH = KindRow(  # planned head width != launched head width
         name="head-width",

@@ -83,6 +83,10 @@ class PlanArguments:
         return MetadataMode.FAKE if self.intra_batch_mode else MetadataMode.GREEDY
 
 
+STRIDED = "strided"
+"""What an index tensor is called whose elements do not lie one behind the other."""
+
+
 @dataclass(frozen=True, eq=False)  # no slots: what is derived is kept
 class DecodeArguments:
     """Arguments of `aiter.mla.mla_decode_fwd`, tensors by shape and dtype, index tensors by content.
@@ -97,6 +101,8 @@ class DecodeArguments:
     that it holds (token j of them is token j * cp_world_size + cp_rank of the request); g_kv_indptr counts all tokens, None
     for a call of no such rank. Arguments of 2026-08 on.
     sm_scale: softmax scale; None: 1 / sqrt(qk_head_dim).
+    not_words: index tensors that are not 32-bit integers one behind the other, as (name, dtype or STRIDED); their content
+    here is what lies from their addresses on, which is what AITER reads.
     options: further keyword arguments, those alone that differ from AITER's defaults, as (name, value).
     """
 
@@ -128,6 +134,7 @@ class DecodeArguments:
     q_gap: int = 0
     o_gap: int = 0
     kv_gap: int = 0
+    not_words: tuple[tuple[str, str], ...] = ()
 
     def with_metadata(self, metadata: BufferSizes | None) -> DecodeArguments:
         """The same call with metadata tensors of these sizes; as dataclasses.replace, in a tenth of its time."""

@@ -9,7 +9,14 @@ from backend.checks.lse import check_final_lse, check_rank_without_tokens
 from backend.checks.memory import check_violations
 from backend.checks.numerics import check_disagreements, check_end, check_numbers
 from backend.checks.plan import check_backward_items, check_pieces, check_planner_memory, check_rejected
-from backend.checks.planned_for import blamed, check_output_type, check_plan_is_used, check_planned_for, check_view_of_o
+from backend.checks.planned_for import (
+    blamed,
+    check_index_tensors,
+    check_output_type,
+    check_plan_is_used,
+    check_planned_for,
+    check_view_of_o,
+)
 from backend.findings import Finding, in_causal_order
 from backend.observation import Observation
 
@@ -20,6 +27,7 @@ _CALL_CHECKS = (
     check_plan_is_used,
     check_output_type,
     check_view_of_o,
+    check_index_tensors,
     check_head_width,
     check_rejected,
     check_kernel_exists,

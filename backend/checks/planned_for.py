@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments
+from backend.aiter.arguments import STRIDED, DecodeArguments, Int32Array, PlanArguments
 from backend.aiter.launch import Refusal
 from backend.aiter.planners.result import EDITED
 from backend.call import Call
@@ -125,6 +125,18 @@ def check_output_type(call: Call) -> list[Finding]:
     return [Finding(kind, severity, Party.CALLER, call.decision.case.backend, "o", message, {"type": given.value}, given.value)]
 
 
+def check_index_tensors(call: Call) -> list[Finding]:
+    """Index tensors of which AITER reads other numbers than their caller wrote: it takes addresses of int32 words alone."""
+    found = []
+    for name, what in call.decode.not_words:
+        kind = FindingKind.VIEW_WITH_GAPS if what == STRIDED else FindingKind.WRONG_TYPE
+        severity = Severity.READ if what == STRIDED else Severity.SILENT
+        message = f"{name} is {what}, and AITER reads int32 words one behind the other from its address on"
+        figures: dict[str, int | str] = {"tensor": name, "is": what}
+        found.append(Finding(kind, severity, Party.CALLER, call.decision.case.backend, name, message, figures, what))
+    return found
+
+
 def check_view_of_o(call: Call) -> list[Finding]:
     """An output whose rows lie apart, into which the kernel itself stores: it is told the address alone."""
     launch, decode = call.launch, call.decode
@@ -157,14 +169,16 @@ def blamed(findings: Sequence[Finding]) -> list[Finding]:
     return [dataclasses.replace(found, party=broken.party) if _follows(found, broken) else found for found in findings]
 
 
-_OF_THE_OUTPUT = (FindingKind.WRONG_TYPE, FindingKind.VIEW_WITH_GAPS)
-_CONTRACT = (FindingKind.PLAN_MISMATCH, FindingKind.PLAN_DROPPED, FindingKind.BACKWARD_ITEM, *_OF_THE_OUTPUT)
+_CONTRACT = (
+    FindingKind.PLAN_MISMATCH, FindingKind.PLAN_DROPPED, FindingKind.BACKWARD_ITEM, FindingKind.WRONG_TYPE,
+    FindingKind.VIEW_WITH_GAPS,
+)  # fmt: skip
 _OF_THE_PLANNER = (FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ)
 """What a planner does to its own arguments, whoever uses its plan."""
 
 
 def _follows(found: Finding, broken: Finding) -> bool:
-    """Whether a finding is explained: by a plan of another call, or (of the output alone) by its type or its gaps."""
+    """Whether a finding is explained: by another plan or index tensor, or (of the output alone) by its own form."""
     if found.party not in (Party.PLANNER, Party.KERNEL, Party.REDUCTION) or found.kind in _OF_THE_PLANNER:
         return False
-    return found.tensor == "o" or broken.kind not in _OF_THE_OUTPUT
+    return found.tensor == "o" or broken.tensor != "o"

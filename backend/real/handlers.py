@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from backend.aiter.arguments import BufferSizes, TargetGpu
-from backend.aiter.release import release
+from backend.aiter.planning import BuiltInPlanning
+from backend.aiter.release import Release, release
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.case import DType
 from backend.fate import ENDS_PROCESS
@@ -75,6 +76,19 @@ def check_logit_cap(given: Mapping[str, Any]) -> None:
         raise AiterAsserts(f"mla_decode_fwd: logit_cap={cap!r} is not support yet")
 
 
+def check_planned_tensors(given: Mapping[str, Any], rules: Release) -> None:
+    """csrc/kernels/mla/metadata.cu, get_mla_metadata_v1: what it asks of its index tensors before any planner runs."""
+    ends = isinstance(rules.planners, BuiltInPlanning) and rules.planners.rules.checks_end_process
+    for name in ("seqlens_qo_indptr", "seqlens_kv_indptr", "kv_last_page_lens"):
+        tensor = given.get(name)
+        if tensor is None:
+            continue
+        if tensor.stride(0) != 1:
+            raise failed_check(f"{PLANNING}: {name} should be continuous!", ends)
+        if tensor.dtype is not torch.int32:
+            raise failed_check(f"{PLANNING}: {name}'s element type should be int!", ends)
+
+
 class PlannerHandlers:
     """Handlers for one device and AITER.
 
@@ -96,8 +110,10 @@ class PlannerHandlers:
         """Do the operation on the call's tensors."""
         if call.name == SIZING:
             return self._sizes(call)
-        if call.name in PLANNERS and self.fills:
-            self._plan(call)
+        if call.name in PLANNERS:
+            check_planned_tensors(call.arguments, release(self.release))
+            if self.fills:
+                self._plan(call)
         if call.name in (DECODING, STAGE_1):
             check_logit_cap(call.arguments)
             self._check_scales(call)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, Int32Array, PlanArguments, SizingArguments, TargetGpu
+from backend.aiter.arguments import STRIDED, BufferSizes, DecodeArguments, Int32Array, PlanArguments, SizingArguments, TargetGpu
 from backend.aiter.release import release as named
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import gap_between_rows
@@ -305,6 +305,7 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         cp_world_size=int(given.get("cp_world_size", 1)),
         cp_rank=int(given.get("cp_rank", 0)),
         sm_scale=None if given.get("sm_scale") is None else float(given["sm_scale"]),
+        not_words=tuple(_not_words(given)),
         q_gap=_gap(q),
         o_gap=_gap(given["o"]),
         kv_gap=_gap(kv),
@@ -314,6 +315,21 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
             if field.argument and given.get(field.argument, field.neutral) != field.neutral
         ),
     )
+
+
+_INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens", "g_kv_indptr")
+
+
+def _not_words(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of the index tensors of a decode call those that words_read reads otherwise than their caller does."""
+    for name in _INDEX_TENSORS:
+        tensor = given.get(name)
+        if tensor is None or tensor.numel() < 2:
+            continue
+        if tensor.element_size() != 4 or tensor.is_floating_point():
+            yield name, str(tensor.dtype).removeprefix("torch.")
+        elif not tensor.is_contiguous():
+            yield name, STRIDED
 
 
 def _gap(tensor: torch.Tensor) -> int:

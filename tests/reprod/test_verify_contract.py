@@ -85,6 +85,44 @@ def test_metadata_that_is_not_of_one_planning_call_is_the_callers(text: str, ten
     assert {each.party for each in found} == {Party.CALLER}
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("refused(lambda: planned(two.long(), kv))", "seqlens_qo_indptr's element type should be int!"),
+        ("refused(lambda: planned(two, kv.float()))", "seqlens_kv_indptr's element type should be int!"),
+        ("refused(lambda: planned(two, indptr(1, 2, 3, 4)[::2]))", "seqlens_kv_indptr should be continuous!"),
+    ],
+)
+def test_planning_asks_for_words(text: str, words: str, tmp_path: Path) -> None:
+    done = run(tmp_path, f"decode(two, kv, planned(two, kv))\n{text}")
+    assert (done.code, done.findings) == (0, ()), done.output
+    assert f"refused: get_mla_metadata_v1: {words}" in done.output
+
+
+INDICES = "torch.arange(4096, dtype=torch.int32, device='cuda')"
+
+
+@pytest.mark.parametrize(
+    ("text", "tensors", "kind"),
+    [
+        (f"decode(two, kv, planned(two, kv), indices={INDICES}.long())", ["kv_indices"], FindingKind.WRONG_TYPE),
+        (f"decode(two, kv, planned(two, kv), indices={INDICES}.float())", ["kv_indices"], FindingKind.WRONG_TYPE),
+        (f"decode(two, kv, planned(two, kv), indices={INDICES}[::2])", ["kv_indices"], FindingKind.VIEW_WITH_GAPS),
+        ("decode(two, kv.long(), planned(two, kv))", ["kv_indptr"], FindingKind.WRONG_TYPE),
+        ("decode(two.long(), kv.long(), planned(two, kv))", ["qo_indptr", "kv_indptr"], FindingKind.WRONG_TYPE),
+        (f"decode(two, kv, planned(two, kv), indices={INDICES}[64:])", [], None),
+    ],
+    ids=["int64", "float32", "strided", "int64 ends", "both ends", "a part"],
+)
+def test_index_tensors_are_read_as_words(text: str, tensors: list[str], kind: FindingKind | None, tmp_path: Path) -> None:
+    """AITER hands over their addresses alone, whatever their elements are."""
+    done = run(tmp_path, text)
+    found = [seen.finding for seen in done.findings]
+    assert [each.tensor for each in found if each.kind is kind] == tensors, done.output
+    assert {each.party for each in found} <= {Party.CALLER}
+    assert bool(found) == bool(tensors)
+
+
 VIEWS = """
 kinds = {"q": dtypes.fp8, "pool": dtypes.fp8, "o": torch.bfloat16}
 dense = {"q": torch.randn(2, 16, 576, device="cuda"), "pool": torch.randn(800, 1, 1, 576, device="cuda"),

@@ -20,7 +20,7 @@ from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
 from backend.host import Host
 from backend.real.aiter_ops import DECODING, PLANNING, REDUCE, SIZING, OpCall
-from backend.real.handlers import PLANNERS, STAGE_1, PlannerHandlers, check_logit_cap, failed_check
+from backend.real.handlers import PLANNERS, STAGE_1, PlannerHandlers, check_logit_cap, check_planned_tensors, failed_check
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
 from backend.real.script import attention, machine
 from backend.real.script.hardware import Hardware
@@ -65,6 +65,7 @@ class ScriptOperations:
         if call.name == SIZING:
             return self._sizes.handle(call)
         if call.name in PLANNERS:
+            check_planned_tensors(call.arguments, self.release)
             return self._have_done(PLANNING, call.arguments, self._plan)
         if call.name == STAGE_1:
             return self._stage1(call.arguments)
