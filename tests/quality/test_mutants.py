@@ -178,7 +178,7 @@ SOURCES: dict[str, tuple[Spec, Rewritten]] = {
     ),
     "v1_2: shares without overhead": (
         SERVED,
-        planner(v1_2, "divide_up(blocks_of_all, task.shares) + overhead", "divide_up(blocks_of_all, task.shares)"),
+        planner(v1_2, "divide_up(blocks, task.shares) + task.overhead", "divide_up(blocks, task.shares)"),
     ),
     "v1_2: a piece ends past its sequence": (
         SERVED,
@@ -186,7 +186,9 @@ SOURCES: dict[str, tuple[Spec, Rewritten]] = {
     ),
     "v1_2: sequences overlap by a token": (
         SERVED,
-        planner(v1_2, "kv_begin + task.topk if sparse else kv_end", "kv_begin + task.topk if sparse else kv_end - 1"),
+        planner(
+            v1_2, "kv_begin + task.topk if task.topk >= 0 else kv_end", "kv_begin + task.topk if task.topk >= 0 else kv_end - 1"
+        ),
     ),
     "v1_2: the last piece is not merged": (
         SERVED,

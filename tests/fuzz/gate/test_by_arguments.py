@@ -141,6 +141,7 @@ def gathered(**changed: object) -> OpCall:
         "block_table": torch.tensor([[1, 2], [4, 99]], dtype=INT),
         "cu_seq_lens": torch.tensor([0, 4, 6], dtype=INT),
         "num_tokens": 6,
+        "batch_size": 2,
         "seq_starts": torch.tensor([0, 0], dtype=INT),
     }
     return OpCall("gather_and_maybe_dequant_cache", {**given, **changed})
@@ -237,6 +238,7 @@ def test_calls_that_fit_are_silent(call: OpCall) -> None:
         (segmented(cu_seqlens_q=torch.tensor([0, 1], dtype=INT)), "cu_seqlens_q", False),
         (gathered(dst=torch.empty(5, 576)), "dst", True),
         (gathered(num_tokens=7), "dst", True),
+        (gathered(batch_size=3), "cu_seq_lens", False),
         (gathered(seq_starts=torch.tensor([1, 0], dtype=INT)), "block_table", False),
         (gathered(src_cache=torch.empty(4, 2, 576)), "block_table", False),
         (gluon(seq_info=torch.tensor([0, 2], dtype=INT)), "seq_info", False),
