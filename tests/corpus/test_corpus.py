@@ -91,6 +91,18 @@ def test_every_public_fault_has_an_entry() -> None:
     assert set(ENTRIES) >= PUBLIC_FAULTS
 
 
+def test_what_is_said_to_be_mended_is_silent_there() -> None:
+    """An entry that names a release has its first faulty case among the silent ones, at that release or a later one."""
+    mended = {name: entry for name, entry in ENTRIES.items() if entry.life is not None and entry.life.release}
+    assert set(mended) >= {"O35", "O36", "O37"}
+    for name, entry in mended.items():
+        life, first = entry.life, next(entry.faulty[0].cases())
+        silent = [
+            case for side in entry.silent for case in side.cases() if life is not None and life.is_mended_at(case.release)
+        ]
+        assert first in [case.replace(release=first.release) for case in silent], name
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_file_is_as_it_would_be_written(name: str) -> None:
     """Round trip, and one form: no diff ever comes from how a file was typed."""
