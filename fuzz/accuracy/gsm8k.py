@@ -190,7 +190,10 @@ def ask_all(
                 question = waiting.get_nowait()
             except queue.Empty:
                 return
-            done.put(_asked(server, asked, shots, question))
+            found = _asked(server, asked, shots, question)
+            if isinstance(found, CannotRunError):
+                stop.set()  # here: whoever reads what is done may come too late for the next question
+            done.put(found)
 
     for _ in range(min(concurrency, len(questions))):
         threading.Thread(target=work, daemon=True).start()
