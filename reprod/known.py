@@ -30,7 +30,10 @@ class KnownFaults:
         return [entry.id for entry in self._entries]
 
     def reference(self, cause: Finding, case: Case) -> KnownReference | None:
-        """The entry of the same fault; of several, the one whose case has as many heads."""
+        """The entry of the same fault; of several, the one whose case has as many heads.
+
+        Figures tell a fault by whatever kernel brings it, but not those of a planted one, which no kernel brings.
+        """
         exact = [
             entry
             for entry in self._entries
@@ -38,7 +41,7 @@ class KnownFaults:
             and any(
                 side.expect[0].matches(cause) and _same_width(cause, side.case, case)
                 for side in entry.faulty
-                if side.expect[0].figures
+                if side.expect[0].figures and (not side.planted or side.signature == cause.signature)
             )
         ]
         if len(exact) == 1:
