@@ -33,8 +33,11 @@ def test_there_are_some_and_each_has_an_entry() -> None:
     named = {}
     for entry in load_corpus(CORPUS):
         found = re.findall(r"corpus/findings/([\w.-]+\w)", " ".join(entry.about))
-        written = entry.life is not None and entry.life.stage is not LifeStage.NEW
-        assert len(found) == (1 if written else 0), entry.id
+        stage = LifeStage.NEW if entry.life is None else entry.life.stage
+        if stage is LifeStage.MENDED:  # perhaps before anybody wrote it up
+            assert len(found) <= 1, entry.id
+        else:
+            assert len(found) == (stage is not LifeStage.NEW), entry.id
         named |= dict.fromkeys(found, entry.id)
     assert sorted(named) == [folder.name for folder in FOLDERS]
 
