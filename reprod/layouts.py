@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from backend.aiter.arguments import INDEX_TENSORS
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.observation import ViolationKind
@@ -41,7 +42,7 @@ EARLIER_BYTES = (1 << 9, 1 << 26)
 INT32 = 4
 
 METADATA = ("work_meta_data", "work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
-INDICES = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens", "num_kv_splits_indptr")
+INDICES = (*INDEX_TENSORS, "num_kv_splits_indptr")
 STEP = ("q_scale", "kv_scale", "q", "o", "logits", "attn_lse", "final_lse", "valid_split_count")
 """Tensors in the order in which they are made: metadata and index tensors by the backend, q and o by the model, and the
 partial results by mla_decode_fwd. The KV pool comes first of all, when the process starts."""

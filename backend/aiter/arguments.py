@@ -83,6 +83,9 @@ class PlanArguments:
         return MetadataMode.FAKE if self.intra_batch_mode else MetadataMode.GREEDY
 
 
+INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
+"""Of every decode call, whose kernels read int32 words from their addresses on."""
+
 STRIDED = "strided"
 """What an index tensor is called whose elements do not lie one behind the other."""
 

@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import STRIDED, BufferSizes, DecodeArguments, Int32Array, PlanArguments, SizingArguments, TargetGpu
+from backend.aiter.arguments import (
+    INDEX_TENSORS,
+    STRIDED,
+    BufferSizes,
+    DecodeArguments,
+    Int32Array,
+    PlanArguments,
+    SizingArguments,
+    TargetGpu,
+)
 from backend.aiter.release import release as named
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import gap_between_rows
@@ -317,12 +326,9 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
     )
 
 
-_INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens", "g_kv_indptr")
-
-
 def _not_words(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Of the index tensors of a decode call those that words_read reads otherwise than their caller does."""
-    for name in _INDEX_TENSORS:
+    for name in (*INDEX_TENSORS, "g_kv_indptr"):
         tensor = given.get(name)
         if tensor is None or tensor.numel() < 2:
             continue

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backend.aiter.arguments import Int32Array
+from backend.aiter.arguments import INDEX_TENSORS, Int32Array
 from backend.aiter.planners.branches import Branch
 from backend.call import Call
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType, OutputType
 from backend.decision import seen_under_mask
 from backend.errors import UnmodelledError
-
-INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from backend.aiter.arguments import DecodeArguments
+from backend.aiter.arguments import INDEX_TENSORS, DecodeArguments
 from backend.case import Arch, DType, OutputType
 from backend.child.messages import Payload
 from backend.child.process_end import EndKind, failure_of
@@ -210,7 +210,7 @@ class RocmWorker:
             "q": tensors["q"].view(self._dtype(decode.q_dtype)),
             "kv_buffer": tensors["kv_buffer"].view(self._dtype(decode.kv_dtype)),
             "o": tensors["o"].view(torch.bfloat16),
-            **{name: tensors[name] for name in _INDEX_TENSORS},
+            **{name: tensors[name] for name in INDEX_TENSORS},
             "max_seqlen_q": decode.max_seqlen_q,
             "page_size": decode.page_size,
             "num_kv_splits": decode.num_kv_splits,
@@ -270,9 +270,6 @@ class RocmWorker:
             torch.cuda.synchronize(self._device)
 
 
-_INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
-
-
 class _Batch:
     """The caller's tensors of a decision, filled; and what o should be."""
 
@@ -286,7 +283,7 @@ class _Batch:
         fill(q, decode.q_dtype, self._fnuz, seed, QUERY_STREAM)
         fill(kv, decode.kv_dtype, self._fnuz, seed, KV_STREAM)
         o = torch.full((decode.q_rows, decode.num_head, decode.v_head_dim), -1, dtype=torch.int16, device=device)
-        names = (*_INDEX_TENSORS, *(("g_kv_indptr",) if decode.g_kv_indptr is not None else ()))
+        names = (*INDEX_TENSORS, *(("g_kv_indptr",) if decode.g_kv_indptr is not None else ()))
         indices = {name: torch.from_numpy(getattr(decode, name).copy()).to(device) for name in names}
         self.tensors: dict[str, torch.Tensor] = {"q": q, "kv_buffer": kv, "o": o, **indices}
 
