@@ -15,6 +15,7 @@ from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments,
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
+from backend.aiter.planning import BuiltInPlanning
 from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, sizing_of
 from backend.call import Call
@@ -98,6 +99,13 @@ class Host(ABC):
         """
 
     @abstractmethod
+    def planning_check_ends(self, rules: str) -> bool:
+        """Whether a failed check of get_mla_metadata_v1 ends the process, which no caller can catch; else it raises there.
+
+        rules: as of `plan`.
+        """
+
+    @abstractmethod
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """What is launched with other arguments than the decision's, such as other buffers."""
 
@@ -161,6 +169,11 @@ class BuiltIn(Host):
     def plan(self, rules: str, device: TargetGpu, planning: PlanArguments, allocated: BufferSizes) -> Plan:
         """Plans by the rules of a release (see Host.plan)."""
         return plan(release(rules).planners, device, planning, allocated)
+
+    def planning_check_ends(self, rules: str) -> bool:
+        """By the rules of a release (see Host.planning_check_ends)."""
+        planning = release(rules).planners
+        return isinstance(planning, BuiltInPlanning) and planning.rules.checks_end_process
 
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """Launches by the release's rules (see Host.launch)."""

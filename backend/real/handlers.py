@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from backend.aiter.arguments import BufferSizes, TargetGpu
-from backend.aiter.planning import BuiltInPlanning
-from backend.aiter.release import Release, release
+from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.case import DType
 from backend.fate import ENDS_PROCESS
@@ -76,9 +75,11 @@ def check_logit_cap(given: Mapping[str, Any]) -> None:
         raise AiterAsserts(f"mla_decode_fwd: logit_cap={cap!r} is not support yet")
 
 
-def check_planned_tensors(given: Mapping[str, Any], rules: Release) -> None:
-    """csrc/kernels/mla/metadata.cu, get_mla_metadata_v1: what it asks of its index tensors before any planner runs."""
-    ends = isinstance(rules.planners, BuiltInPlanning) and rules.planners.rules.checks_end_process
+def check_planned_tensors(given: Mapping[str, Any], ends: bool) -> None:
+    """csrc/kernels/mla/metadata.cu, get_mla_metadata_v1: what it asks of its index tensors before any planner runs.
+
+    ends: whether a failed check ends the process; see Host.planning_check_ends.
+    """
     for name in ("seqlens_qo_indptr", "seqlens_kv_indptr", "kv_last_page_lens"):
         tensor = given.get(name)
         if tensor is None:
@@ -111,7 +112,7 @@ class PlannerHandlers:
         if call.name == SIZING:
             return self._sizes(call)
         if call.name in PLANNERS:
-            check_planned_tensors(call.arguments, release(self.release))
+            check_planned_tensors(call.arguments, self.host.planning_check_ends(self.release))
             if self.fills:
                 self._plan(call)
         if call.name in (DECODING, STAGE_1):

@@ -330,9 +330,11 @@ def _not_words(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Of the index tensors of a decode call those that words_read reads otherwise than their caller does."""
     for name in (*INDEX_TENSORS, "g_kv_indptr"):
         tensor = given.get(name)
-        if tensor is None or tensor.numel() < 2:
+        if tensor is None or not tensor.numel():
             continue
-        if tensor.element_size() != 4 or tensor.is_floating_point():
+        size = tensor.element_size()
+        lower_half = size == 8 and tensor.numel() == 1  # of one number, which is the word that is read
+        if tensor.is_floating_point() or (size != 4 and not lower_half):
             yield name, str(tensor.dtype).removeprefix("torch.")
         elif not tensor.is_contiguous():
             yield name, STRIDED

@@ -118,6 +118,13 @@ class Revision(Host):
             return BuiltIn(self.source).plan(self._built_in, device, planning, allocated)
         return self._plan(planning.mode, device, planning, allocated)
 
+    def planning_check_ends(self, rules: str) -> bool:
+        """By the revision's text (see Host.planning_check_ends), whatever release is named."""
+        del rules
+        if self._built_in is not None:
+            return BuiltIn(self.source).planning_check_ends(self._built_in)
+        return self._planners.checks_end_process
+
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """Launches by the revision's text (see Host.launch)."""
         if self._built_in is not None:

@@ -110,9 +110,19 @@ INDICES = "torch.arange(4096, dtype=torch.int32, device='cuda')"
         (f"decode(two, kv, planned(two, kv), indices={INDICES}[::2])", ["kv_indices"], FindingKind.VIEW_WITH_GAPS),
         ("decode(two, kv.long(), planned(two, kv))", ["kv_indptr"], FindingKind.WRONG_TYPE),
         ("decode(two.long(), kv.long(), planned(two, kv))", ["qo_indptr", "kv_indptr"], FindingKind.WRONG_TYPE),
+        (
+            "decode(indptr(1), indptr(1), planned(indptr(1), indptr(1)), indices=torch.zeros(1, device='cuda'))",
+            ["kv_indices"],
+            FindingKind.WRONG_TYPE,
+        ),
         (f"decode(two, kv, planned(two, kv), indices={INDICES}[64:])", [], None),
+        (
+            "decode(indptr(1), indptr(1), planned(indptr(1), indptr(1)), indices=torch.zeros(1, device='cuda').long())",
+            [],
+            None,
+        ),
     ],
-    ids=["int64", "float32", "strided", "int64 ends", "both ends", "a part"],
+    ids=["int64", "float32", "strided", "int64 ends", "both ends", "one float", "a part", "one int64"],
 )
 def test_index_tensors_are_read_as_words(text: str, tensors: list[str], kind: FindingKind | None, tmp_path: Path) -> None:
     """AITER hands over their addresses alone, whatever their elements are."""

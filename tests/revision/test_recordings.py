@@ -21,6 +21,7 @@ from backend.aiter.text.planners import Planners, Switches
 from backend.aiter.text.reduction import Reduction
 from backend.revision.host_code import SIZING, executed_sizes
 from backend.revision.launch import evaluated_launch
+from backend.revision.revision import Revision
 from backend.revision.tensors import RefusedByHostCode
 
 ANY = BufferSizes(1, 8, 100, 2, 1)
@@ -61,6 +62,15 @@ def test_planners(aiter_checkout: Path, revision: str, planner: str) -> None:
         else:
             assert made.rejected is None
             compare(made, line)
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("revision", recordings.REVISIONS)
+def test_a_failed_check_of_planning(aiter_checkout: Path, revision: str) -> None:
+    """Ends the process where the revision's text says so, whatever the nearest built-in release does."""
+    recorded = {line["aborts"] for line in recordings.of("planners", revision) if line.get("rejected")}
+    source = source_of(aiter_checkout, revision)
+    assert {Revision(source).planning_check_ends(nearest_release(source).name)} == recorded
 
 
 def compare(made: Plan, line: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,9 +91,15 @@ class Planners:
         """
         return self._module(device.arch).lowered(device, arguments, allocated)
 
+    @cached_property
+    def checks_end_process(self) -> bool:
+        """Whether a failed check of the revision's get_mla_metadata_v1 ends the process."""
+        paths = (*HEADERS, *PLANNER_FILES, ENTRY_FILE)
+        return checks_abort("".join(self._read(path) or "" for path in paths), self._read(COMMON_FILE) or "")
+
     def _module(self, arch: Arch) -> _Module:
         if arch not in self._modules:
-            self._modules[arch] = _Module(self._read, arch)
+            self._modules[arch] = _Module(self._read, arch, self.checks_end_process)
         return self._modules[arch]
 
     def _spaces(self, kernel: LoweredKernel) -> Spaces:
@@ -124,9 +131,9 @@ class _Stop(Exception):  # noqa: N818 - how the host half of a run ends
 
 
 class _Module:
-    """A revision's planners for one architecture."""
+    """A revision's planners for one architecture. aborts: whether a failed check ends the process."""
 
-    def __init__(self, read: ReadFile, arch: Arch) -> None:
+    def __init__(self, read: ReadFile, arch: Arch, aborts: bool) -> None:
         paths = [path for path in (*HEADERS, *PLANNER_FILES, ENTRY_FILE) if read(path) is not None]
         if ENTRY_FILE not in paths:
             raise CxxError(ENTRY_FILE, 0, "a revision without this file")
@@ -136,7 +143,7 @@ class _Module:
         self.host: HostModule = lower_host(self.unit, [ENTRY], surroundings())
         self.parameters = self.host.parameters[ENTRY]
         self._dtypes = dtype_names(self.unit.enumerators) if "aiter_tensor_t" in (read(ENTRY_FILE) or "") else None
-        self.aborts = checks_abort("".join(text for _, text in files), read(COMMON_FILE) or "")
+        self.aborts = aborts
         self.arch = arch
         self._kernels: dict[int, LoweredKernel] = {}
         self._functions: dict[tuple[int, tuple[tuple[str, str], ...]], Callable[..., Any]] = {}

@@ -68,10 +68,7 @@ ff a128 = v32 | read_b128
 """,
 )
 
-# Loads name their data as the destination, stores as a source; atomics do both when they return (glc, written sc0).
-MUBUF = read_table(
-    "buffer_",
-    """
+_VECTOR_MEMORY = """
 10 a32 = | load_ubyte load_sbyte load_ushort load_sshort load_dword
 15 a64 = | load_dwordx2
 16 a96 = | load_dwordx3
@@ -81,43 +78,34 @@ MUBUF = read_table(
 1e = a96 | store_dwordx3
 1f = a128 | store_dwordx4
 20 a32 = | load_ubyte_d16 load_ubyte_d16_hi load_sbyte_d16 load_sbyte_d16_hi load_short_d16 load_short_d16_hi
-28 = /n | wbl2 inv
 40 = a32 /r | atomic_swap
 41 = a64 /r | atomic_cmpswap
 42 = a32 /r | atomic_add atomic_sub atomic_smin atomic_umin atomic_smax atomic_umax atomic_and atomic_or atomic_xor atomic_inc
 4c = a32 /r | atomic_dec atomic_add_f32 atomic_pk_add_f16
 4f = a64 /r | atomic_add_f64 atomic_min_f64 atomic_max_f64
-52 = a32 /r gfx950 | atomic_pk_add_bf16
 60 = a64 /r | atomic_swap_x2
 61 = a128 /r | atomic_cmpswap_x2
 62 = a64 /r | atomic_add_x2 atomic_sub_x2 atomic_smin_x2 atomic_umin_x2 atomic_smax_x2 atomic_umax_x2 atomic_and_x2
 69 = a64 /r | atomic_or_x2 atomic_xor_x2 atomic_inc_x2 atomic_dec_x2
+"""
+"""What MUBUF and FLAT share. Loads name their data as the destination, stores as a source; atomics do both when they return
+(glc, written sc0)."""
+
+MUBUF = read_table(
+    "buffer_",
+    _VECTOR_MEMORY
+    + """
+28 = /n | wbl2 inv
+52 = a32 /r gfx950 | atomic_pk_add_bf16
 """,
 )
 
 FLAT = read_table(
     "",
-    """
-10 a32 = | load_ubyte load_sbyte load_ushort load_sshort load_dword
-15 a64 = | load_dwordx2
-16 a96 = | load_dwordx3
-17 a128 = | load_dwordx4
-18 = a32 | store_byte store_byte_d16_hi store_short store_short_d16_hi store_dword
-1d = a64 | store_dwordx2
-1e = a96 | store_dwordx3
-1f = a128 | store_dwordx4
-20 a32 = | load_ubyte_d16 load_ubyte_d16_hi load_sbyte_d16 load_sbyte_d16_hi load_short_d16 load_short_d16_hi
+    _VECTOR_MEMORY
+    + """
 26 = /l | load_lds_ubyte load_lds_sbyte load_lds_ushort load_lds_sshort load_lds_dword
-40 = a32 /r | atomic_swap
-41 = a64 /r | atomic_cmpswap
-42 = a32 /r | atomic_add atomic_sub atomic_smin atomic_umin atomic_smax atomic_umax atomic_and atomic_or atomic_xor atomic_inc
-4c = a32 /r | atomic_dec atomic_add_f32 atomic_pk_add_f16
-4f = a64 /r | atomic_add_f64 atomic_min_f64 atomic_max_f64
 52 = a32 /r | atomic_pk_add_bf16
-60 = a64 /r | atomic_swap_x2
-61 = a128 /r | atomic_cmpswap_x2
-62 = a64 /r | atomic_add_x2 atomic_sub_x2 atomic_smin_x2 atomic_umin_x2 atomic_smax_x2 atomic_umax_x2 atomic_and_x2
-69 = a64 /r | atomic_or_x2 atomic_xor_x2 atomic_inc_x2 atomic_dec_x2
 7d = /l gfx950 | load_lds_dwordx4 load_lds_dwordx3
 """,
 )

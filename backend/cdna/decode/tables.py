@@ -80,7 +80,7 @@ ARCHS = frozenset({"gfx942", "gfx950"})
 def read_table(prefix: str, text: str) -> dict[int, Opcode]:
     """Opcode number -> Opcode of one table text; `prefix` ("s_", "v_", ...) goes before each mnemonic."""
     table: dict[int, Opcode] = {}
-    for line in text.strip().splitlines():
+    for line in filter(None, text.splitlines()):
         description, names = line.split("|")
         first, *fields = description.split()
         equals = fields.index("=")

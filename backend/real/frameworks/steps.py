@@ -117,6 +117,10 @@ class PassedBuffers(Host):
         """As the host behind it says."""
         return self._host.plan(rules, device, planning, allocated)
 
+    def planning_check_ends(self, rules: str) -> bool:
+        """As the host behind it says."""
+        return self._host.planning_check_ends(rules)
+
     def launch(self, decision: Decision, decode: DecodeArguments) -> Launch | Refusal:
         """As the host behind it says."""
         return self._host.launch(decision, decode)

@@ -65,7 +65,7 @@ class ScriptOperations:
         if call.name == SIZING:
             return self._sizes.handle(call)
         if call.name in PLANNERS:
-            check_planned_tensors(call.arguments, self.release)
+            check_planned_tensors(call.arguments, self.host.planning_check_ends(self.release.name))
             return self._have_done(PLANNING, call.arguments, self._plan)
         if call.name == STAGE_1:
             return self._stage1(call.arguments)

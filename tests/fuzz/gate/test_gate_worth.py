@@ -12,7 +12,8 @@ from backend.devices.registry import open_device
 from backend.errors import NoSuchStepError, UsageError
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.session import SourceSession
-from benchmarks.gate_mutants import MUTANTS, SOURCE, Mutation
+from benchmarks.gate_mutants import Mutation
+from benchmarks.mutants import MUTANTS, SOURCE
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Judge, Sighting
 from reprod.corpus import shipped_corpus
