@@ -6,7 +6,6 @@ Knows findings and the call that they are of; runs nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, MetadataMode
@@ -14,19 +13,11 @@ from backend.errors import UsageError
 from backend.findings import BY_NUMBERS, Finding, FindingKind, Party, Severity
 from backend.observation import ViolationKind
 from backend.outcome import Outcome
+from reprod.reference import ContractVerdict, KnownReference
 from reprod.text import listed
 
 if TYPE_CHECKING:
     from backend.call import Call
-
-
-class ContractVerdict(StrEnum):
-    """What AITER's contract says of a shape that goes wrong."""
-
-    SUPPORTED_BUT_WRONG = "supported-but-wrong"  # a bug to report
-    UNSUPPORTED_AND_SILENT = "unsupported-and-silent"  # ask upstream to refuse
-    UNSUPPORTED_AND_REFUSED = "unsupported-and-refused"  # not a bug
-    NOT_A_FAULT = "not-a-fault"  # a control
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +35,12 @@ class Blame:
     who: str
 
 
-def blame(outcome: Outcome) -> Blame:
-    """Who is at fault for an outcome; raises UsageError where there is no finding."""
+def blame(outcome: Outcome, known: KnownReference | None = None) -> Blame:
+    """Who is at fault for an outcome; raises UsageError where there is no finding.
+
+    known: the corpus entry of the cause, None where there is none. Its verdict, which a person read off AITER's sources, goes
+    before what rules make of the finding alone.
+    """
     cause = outcome.cause
     if cause is None:
         raise UsageError("nobody is at fault: the case shows no finding")
@@ -58,6 +53,8 @@ def blame(outcome: Outcome) -> Blame:
         (reason, advice), verdict = _OTHER_WIDTH, ContractVerdict.UNSUPPORTED_AND_SILENT
     if cause.kind is FindingKind.NULL_POINTER and outcome.call is not None and not outcome.call.decode.kv_scale:
         (reason, advice), verdict = _NO_SCALE, ContractVerdict.UNSUPPORTED_AND_SILENT
+    if known is not None and known.verdict is not None:
+        verdict = known.verdict
     who = _KERNEL_OR_HOST if cause.kind is FindingKind.UNWRITTEN_READ else f"the {cause.party.value}"
     return Blame(cause.party, _sentence(outcome, cause), reason, advice, verdict, who)
 

@@ -23,9 +23,9 @@ from backend.devices.kinds import DEVICES, NumbersKind
 from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
 from backend.outcome import Outcome
-from reprod.blame import ContractVerdict
 from reprod.case_line import case_line
 from reprod.life import LifeOfFind
+from reprod.reference import ContractVerdict
 from reprod.shrink import Runner
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from backend.outcome import Outcome
 from reprod.blame import blame
 from reprod.case_line import case_line
 from reprod.layouts import HEADER, Layouts, assumptions, by_access, layouts, rows
+from reprod.reference import KnownReference
 from reprod.text import lengths, shown, table
 
 ITEMS_SHOWN = 12
@@ -34,15 +35,20 @@ WORK_ITEM_COLUMNS = ("batch", "partial", "q0", "q1", "kv0", "kv1", "offset")
 """AITER's MlaWorkInfo without its padding; q0..q1 and kv0..kv1 are half open, partial -1 writes o directly."""
 
 
-def explain_text(outcome: Outcome, max_items: int = ITEMS_SHOWN, memory: Layouts | None = None) -> str:
+def explain_text(
+    outcome: Outcome, max_items: int = ITEMS_SHOWN, memory: Layouts | None = None, known: KnownReference | None = None
+) -> str:
     """`explain` as one text; parameters as there, max_items being `items`."""
-    return "\n".join(explain(outcome, max_items, memory)) + "\n"
+    return "\n".join(explain(outcome, max_items, memory, known)) + "\n"
 
 
-def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None = None) -> Iterator[str]:
+def explain(
+    outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None = None, known: KnownReference | None = None
+) -> Iterator[str]:
     """The text, line by line.
 
     items: work items shown from the start of the plan. memory: `layouts(outcome)` where it is known already.
+    known: the corpus entry of what it shows, None where none has it.
     """
     yield f"case: {case_line(outcome.case, outcome.call.named if outcome.call is not None else '')}"
     if outcome.decision is None:
@@ -56,7 +62,7 @@ def explain(outcome: Outcome, items: int = ITEMS_SHOWN, memory: Layouts | None =
     if outcome.observation is not None:
         yield from _accesses(outcome.observation)
     yield from _memory(memory if memory is not None else layouts(outcome))
-    yield from _findings(outcome)
+    yield from _findings(outcome, known)
 
 
 def bases_line(bases: Mapping[Part, Basis]) -> str:
@@ -243,7 +249,7 @@ def _memory(found: Layouts | None) -> Iterator[str]:
     yield from (f"    {line}" for line in assumptions(found))
 
 
-def _findings(outcome: Outcome) -> Iterator[str]:
+def _findings(outcome: Outcome, known: KnownReference | None) -> Iterator[str]:
     yield ""
     if outcome.refused is not None:
         yield f"{'not modelled' if outcome.unknown else 'refused'}: {outcome.refused}"
@@ -256,14 +262,14 @@ def _findings(outcome: Outcome) -> Iterator[str]:
         yield f"  [{mark}] {finding.kind.value} ({finding.party.value}, {finding.stage}): {finding.message}"
         if finding.evidence:
             yield "    " + figures_line(finding)
-    yield from _blame(outcome)
+    yield from _blame(outcome, known)
 
 
-def _blame(outcome: Outcome) -> Iterator[str]:
+def _blame(outcome: Outcome, known: KnownReference | None) -> Iterator[str]:
     cause = outcome.cause
     if cause is None:
         return
-    found = blame(outcome)
+    found = blame(outcome, known)
     yield ""
     yield f"at fault: {found.who}: {found.reason}"
     yield f"  cause: {found.sentence}"

@@ -23,10 +23,10 @@ from backend.errors import UsageError
 from backend.outcome import Outcome
 from backend.serving.backends import BACKENDS, OWN_GIVES
 from reprod.addressees import AITER, Addressee, IssueBody, addressee_of
-from reprod.blame import ContractVerdict, blame, flags, leaves_tensors, only_through_null, shows_unwritten_memory, symptom
+from reprod.blame import blame, flags, leaves_tensors, only_through_null, shows_unwritten_memory, symptom
 from reprod.case_line import case_line
 from reprod.fix import Fix
-from reprod.reference import KnownReference
+from reprod.reference import ContractVerdict, KnownReference
 from reprod.sweep import DTYPE_PAIRS, Effect, SweptSurroundings
 from reprod.text import listed, markdown_table
 
@@ -158,7 +158,7 @@ def request_text(outcome: Outcome, evidence: Evidence, context: Context) -> str:
 
     Raises UsageError for an outcome without a finding.
     """
-    found, to = blame(outcome), addressee_of(outcome)
+    found, to = blame(outcome, evidence.known), addressee_of(outcome)
     problem = [
         *([*evidence.notes.summary, ""] if evidence.notes.summary else []),
         f"The mistake is the caller's, and is reported to {to.repository}. AITER takes the call without a word, though, and "
@@ -197,7 +197,7 @@ def _component(outcome: Outcome) -> str:
 
 
 def _problem(outcome: Outcome, evidence: Evidence, to: Addressee) -> list[str]:
-    found, notes = blame(outcome), evidence.notes
+    found, notes = blame(outcome, evidence.known), evidence.notes
     assert outcome.call is not None
     smallest = case_line(outcome.case, outcome.call.named)
     cause = list(notes.cause) or [

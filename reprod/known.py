@@ -8,11 +8,13 @@ than what it does to its own. Runs nothing, since a replay holds the signatures;
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Case
 from backend.findings import Finding, Party
-from reprod.corpus import CorpusEntry, load_corpus
+from backend.outcome import Outcome
+from reprod.corpus import CorpusEntry, load_corpus, shipped_corpus
 from reprod.life import LifeStage
 from reprod.reference import KnownReference
 
@@ -75,4 +77,14 @@ def _made_for(case: Case) -> bool:
 def _reference_of(entry: CorpusEntry) -> KnownReference:
     """A find of our own that was filed has its issue for a reference, before any other."""
     filed = (entry.life.issue,) if entry.life is not None and entry.life.issue else ()
-    return KnownReference(entry.id, entry.titled, tuple(dict.fromkeys((*filed, *entry.references))))
+    return KnownReference(entry.id, entry.titled, tuple(dict.fromkeys((*filed, *entry.references))), entry.verdict)
+
+
+def known_as(outcome: Outcome) -> KnownReference | None:
+    """The shipped entry of what an outcome shows, None where none has it or nothing is shown."""
+    return _shipped().reference(outcome.cause, outcome.case) if outcome.cause is not None else None
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> KnownFaults:
+    return KnownFaults(shipped_corpus())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from backend.codec import dumps
 from backend.errors import UsageError
@@ -12,12 +11,11 @@ from backend.findings import Finding
 from backend.outcome import Outcome
 from backend.path import Path as CasePath
 from reprod.addressees import AITER, Addressee, addressee_of
-from reprod.corpus import shipped_corpus
 from reprod.explain import explain_text
 from reprod.fix import fix_of
 from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT
 from reprod.issue import Context, Evidence, issue_notes, issue_text, made_by_lines, request_text
-from reprod.known import KnownFaults
+from reprod.known import known_as
 from reprod.layouts import layouts
 from reprod.script import script_text
 from reprod.sweep import surroundings
@@ -65,7 +63,7 @@ def finding_files(
         notes.bisection,
         issue_notes(notes.cause),
         notes.addressee,
-        _known_faults().reference(cause_of(outcome), outcome.case),
+        known_as(outcome),
     )
     further = {RANKS_SCRIPT: script_text(outcome, fix, RANKS_SCRIPT, notes.ranks)} if notes.ranks > 1 else {}
     for name, lines in ((CAUSE, notes.cause), (BISECTION, notes.bisection)):
@@ -76,15 +74,10 @@ def finding_files(
     made_by = "\n".join(made_by_lines(outcome, evidence, context))
     return further | {
         CASE: dumps(outcome.case) + "\n",
-        EXPLAIN: f"{explain_text(outcome, memory=layouts(outcome))}{made_by}\n",
+        EXPLAIN: f"{explain_text(outcome, memory=layouts(outcome), known=evidence.known)}{made_by}\n",
         SCRIPT: script,
         ISSUE: issue_text(outcome, evidence, context),
     }
-
-
-@lru_cache(maxsize=1)
-def _known_faults() -> KnownFaults:
-    return KnownFaults(shipped_corpus())
 
 
 def cause_of(outcome: Outcome) -> Finding:

@@ -61,11 +61,12 @@ def _write(folder: Path, done: Diagnosis, lines: tuple[str, ...]) -> None:
     from backend.errors import UsageError
     from reprod.explain import explain_text
     from reprod.folder import CASE, EXPLAIN, SCRIPT
+    from reprod.known import known_as
 
     files = {"diagnosis.txt": "\n".join(lines) + "\n"}
     outcome = done.outcome
     if done.shown and outcome is not None:
-        files |= {CASE: dumps(outcome.case) + "\n", EXPLAIN: explain_text(outcome)}
+        files |= {CASE: dumps(outcome.case) + "\n", EXPLAIN: explain_text(outcome, known=known_as(outcome))}
         files |= {SCRIPT: done.script} if done.script else {}
     try:
         for name, text in files.items():

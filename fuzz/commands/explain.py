@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.revision.revision import host_of
     from fuzz.compiling import announced
     from reprod.explain import bases_line, explain
+    from reprod.known import known_as
     from reprod.text import one_line
 
     case = _case(arguments)
@@ -65,8 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(dumps(_plain(outcome, notice(path.device.name))))
     else:
-        for line in explain(outcome, arguments.items):
+        known = known_as(outcome)
+        for line in explain(outcome, arguments.items, known=known):
             print(line)
+        if known is not None:
+            print(f"known: {known.titled}")
         if source is not None and outcome.decision is not None:
             print(f"rests on {path.host.label}: " + bases_line(path.host.bases(outcome.decision)))
         print(notice(path.device.name))

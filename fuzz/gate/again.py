@@ -17,6 +17,7 @@ from fuzz.gate.order import everything
 from fuzz.gate.which_aiter import which_aiter
 from fuzz.verdict import Counts, Verdict
 from reprod.explain import explain
+from reprod.known import known_as
 from reprod.text import one_line
 
 
@@ -54,7 +55,7 @@ def run_again(stack: Stack, plan: GatePlan, scenario: Scenario) -> tuple[list[st
         if wrong or outcome.faulty:
             lines += ["", f"the first step that is wrong: {_step(step)}"]
             lines += [f"  the file: {one_line(each.message)} ({each.line})" for each in wrong]
-            lines += explain(outcome)
+            lines += explain(outcome, known=known_as(outcome))
             break
     found = dict.fromkeys(f"{each.severity.name.lower()}: {each.signature}: {each.message}" for each in judged.sightings)
     lines += ["", *found]

@@ -8,7 +8,8 @@ from backend.case import Case, DType
 from backend.fate import ENDS_PROCESS
 from backend.findings import FindingKind, Party
 from backend.path import Path as CasePath
-from reprod.blame import ContractVerdict, blame
+from reprod.blame import blame
+from reprod.reference import ContractVerdict
 from reprod.script import script_text
 
 BASE = Case(16, (70, 33), backend="direct", release="2026-08")

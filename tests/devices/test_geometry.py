@@ -16,7 +16,8 @@ from fuzz.campaign.outcomes import WithinSpace
 from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import MODELS, Spec
-from reprod.blame import ContractVerdict, blame
+from reprod.blame import blame
+from reprod.reference import ContractVerdict
 from reprod.script import script_text
 from reprod.shrink import shrink
 

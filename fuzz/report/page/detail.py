@@ -136,4 +136,5 @@ def _run(finding: TriagedFinding, device: str, aiter: str | None) -> _Again:
     source = open_source(aiter) if aiter is not None else None
     outcome = CasePath(host_of(source), open_device(device, source, record=True)).run(finding.smallest)
     shows = outcome.cause is not None and outcome.cause.signature == finding.signature
-    return _Again(outcome, shows, blame(outcome) if shows else None, memory_map(outcome), layouts(outcome) if shows else None)
+    found = blame(outcome, finding.known) if shows else None
+    return _Again(outcome, shows, found, memory_map(outcome), layouts(outcome) if shows else None)
