@@ -134,8 +134,8 @@ def _source(arguments: argparse.Namespace, started: float, source: str) -> int:
     from fuzz.gate.comment import comment, life_script
     from fuzz.gate.comparison import compared
     from fuzz.gate.gate import Stack
-    from fuzz.gate.gate import run as examine
     from fuzz.gate.known import Known
+    from fuzz.gate.run import run as examine
     from fuzz.gate.source_report import report
     from fuzz.gate.which_aiter import which_aiter
 

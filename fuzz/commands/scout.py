@@ -62,8 +62,8 @@ def _one(arguments: argparse.Namespace) -> int:
     from backend.real.frameworks.fetch import open_source
     from backend.real.frameworks.session import gate_line
     from fuzz.gate.comparison import compared
-    from fuzz.gate.gate import run as examine
     from fuzz.gate.known import Known
+    from fuzz.gate.run import run as examine
     from fuzz.gate.scout import scout_report
 
     stack, base, why = _stacks(arguments)

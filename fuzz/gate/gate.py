@@ -1,4 +1,4 @@
-"""One run of the gate: the table sweep on change and base side by side, the corpus, then random lives until time is up.
+"""One source under examination: what it does in scenarios, kept or only looked at.
 
 The sources run in child processes of their own (backend/real/frameworks/session.py), so that base and change keep both
 cores of a small runner busy; devices and checks run here.
@@ -7,12 +7,11 @@ cores of a small runner busy; devices and checks run here.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -21,38 +20,23 @@ from backend.case import RELEASES
 from backend.devices.registry import open_searching
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.fate import Fate
-from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
 from backend.real.frameworks.scenarios import Scenario, StepKind
 from backend.real.frameworks.session import SourceSession
-from backend.real.python.outline import outline, text_change
+from backend.real.python.outline import outline
 from backend.revision.revision import host_of
-from fuzz.gate.compiled import compile_once
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.frameworks import identity
 from fuzz.gate.judge import Judge, Judged, Sighting, Work
 from fuzz.gate.life import Abilities, probes
 from fuzz.gate.order import (
     batches,
-    decided_otherwise,
     everything,
-    first_of_each,
-    in_words,
-    likely_first,
-    otherwise_first,
-    touched_first,
-    what,
 )
-from fuzz.gate.scenarios import random_lives, shrink
 from fuzz.gate.sweep import HEADS, Tensors, scenarios
 from fuzz.interruption import checkpoint
 from fuzz.verdict import Counts
-
-Say = Callable[[str], None]
-
-Blamed = Callable[["Examined", "Examined | None"], Sequence[Sighting]]
-"""What a change is blamed for beside its base, worst first: of each fault the sighting in its smallest life."""
 
 EVERY_RELEASE = RELEASES[-1]
 """Written in the scenarios of both sides, which are one scenario whatever AITER they run on; each runs it on its own."""
@@ -101,6 +85,7 @@ class Examined:
     executed: of the file, by all scenarios; None where nobody measured it. by_arguments: functions of AITER of which only the
     arguments were judged, with the number of calls. is_the_base: file and package are the base's, so that nothing was swept.
     asked: scenarios of a whole sweep; left_out: those of them that time was over for; swept_in: seconds that the others took.
+    lived_in: the same of the random lives; seed, lives: as the plan asked for them.
     """
 
     label: str
@@ -121,6 +106,9 @@ class Examined:
     asked: int = 0
     left_out: tuple[Scenario, ...] = ()
     swept_in: float = 0.0
+    lived_in: float = 0.0
+    seed: int = 0
+    lives: int | None = None
 
     @property
     def ran(self) -> set[Work]:
@@ -144,11 +132,6 @@ class Turns:
                     return
                 self._begun = max(self._begun, at + 1)
             yield batch
-
-
-LAST_LIVES, COMPARISON = 0.05, 0.1
-"""Shares of the time that are kept: for lives under way at its end; with a base, for trying on each side what the other
-showed."""
 
 
 class Examination:
@@ -177,7 +160,7 @@ class Examination:
         self._random = 0
         self.asked = everything(plan.tensors, plan.heads, EVERY_RELEASE)
         self._done: set[Scenario] = set()
-        self._swept_in = 0.0
+        self._swept_in = self._lived_in = 0.0
         self._decisions: tuple[DecisionRow, ...] = ()
         self._executed: set[int] = set()
         self._by_arguments: Counter[str] = Counter()
@@ -283,12 +266,18 @@ class Examination:
             asked=len(self.asked),
             left_out=tuple(each for each in self.asked if each not in self._done),
             swept_in=self._swept_in,
+            lived_in=self._lived_in,
+            seed=self._plan.seed,
+            lives=self._plan.lives,
         )
 
     def alone(self, *scenarios: Scenario, are_random: bool = False) -> Examined:
         """What some scenarios show, which is not kept."""
-        self._random += len(scenarios) if are_random else 0
+        began = time.monotonic()
         made = [judged for judged in self._run_all(scenarios) if judged is not None]
+        if are_random:
+            self._random += len(scenarios)
+            self._lived_in += time.monotonic() - began
         sightings = tuple(sighting for judged in made for sighting in judged.sightings)
         return dataclasses.replace(self.examined(), swept=tuple(made), sightings=sightings, executed=None)
 
@@ -364,132 +353,6 @@ class StackRunner:
             if not any(scenario.path(at) for at in range(len(scenario.backends))):
                 raise
             return self.judge.not_driven(scenario, str(error))
-
-
-def run(
-    stack: Stack, base: Stack | None, plan: GatePlan, say: Say, blamed: Blamed = lambda change, base: ()
-) -> tuple[Examined, Examined | None]:
-    """Examines a change and, where there is one, its base. What one of them shows is tried on the other too.
-
-    Either may be the change: the source, or the AITER below it. blamed: then the worst fault of the sweep is shown in the
-    smallest life that time allows to find.
-    """
-    if base is not None and _is_untouched(stack, base):
-        with Examination(stack, plan, workers=1) as same:
-            same.glance()
-            seen = dataclasses.replace(same.examined(), is_the_base=True)
-            return seen, seen
-    until = time.monotonic() + (1 - (LAST_LIVES if base is None else COMPARISON)) * plan.seconds
-    for each in dict.fromkeys((one.aiter, one.release) for one in (stack, base) if one is not None):
-        compile_once(*each)
-    with Examination(stack, plan, workers=CORES if base is None else 1) as change, ThreadPoolExecutor(CORES) as both:
-        if base is None:
-            change.sweep(until)
-            say(_sweep_says(change))
-            cut_down((change,), both, blamed, until)
-            live((change,), both, blamed, plan, until)
-            return change.examined(), None
-        with Examination(base, plan, workers=1) as before:
-            _sweep_both(change, before, both, until)
-            say(f"{_sweep_says(change)} on each side")
-            cut_down((change, before), both, blamed, until + COMPARISON / 2 * plan.seconds)
-            live((change, before), both, blamed, plan, until)
-            return change.examined(), before.examined()
-
-
-def _is_untouched(stack: Stack, base: Stack) -> bool:
-    """Whether both sides run the same files on the same AITER; nothing else can make them differ."""
-    return (stack.aiter, stack.release) == (base.aiter, base.release) and open_source(stack.source).same_as(
-        open_source(base.source)
-    )
-
-
-def _sweep_both(change: Examination, before: Examination, both: Executor, until: float) -> None:
-    """The same scenarios on both sides: one of everything that is done, then what executed a changed line, then the rest.
-
-    In each of the three, shapes that the two sides decide otherwise come first.
-    """
-
-    def each(action: Callable[..., None], *given: Turns) -> None:
-        for done in [both.submit(action, side, *given) for side in (change, before)]:
-            done.result()
-
-    def run_until(asked: Sequence[Scenario]) -> None:
-        each(Examination.run_in_turn, Turns(tuple(batches(asked, workers=1)), until))
-
-    each(Examination.decide)
-    otherwise = decided_otherwise(change.decided, before.decided)
-    asked = otherwise_first(change.asked, {(row.num_head, row.kv_dtype) for _, row in otherwise})
-    first = first_of_each(asked)
-    run_until(first)
-    touched = {what(scenario) for scenario, did in _touching(change, before).items() if did}
-    run_until(touched_first([one for one in asked if one not in first], touched))
-
-
-def _touching(change: Examination, before: Examination) -> dict[Scenario, bool]:
-    """The scenarios that are kept, and whether each executed a changed line on either side."""
-    differs = text_change(before.executed.text, change.executed.text)
-    new, old = change.doing(differs.lines), before.doing(differs.removed)
-    return {each: new.get(each, False) or old.get(each, False) for each in new | old}
-
-
-def cut_down(sides: Sequence[Examination], both: Executor, blamed: Blamed, until: float) -> None:
-    """The worst fault in the smallest life found until then in which it is still the change's, which both sides keep.
-
-    sides: the change and, where there is one, its base.
-    """
-    worst = next(iter(blamed(*_pair([side.examined() for side in sides]))), None)
-    if worst is None:
-        return
-    smallest = _smallest(worst, sides, both, blamed, until)
-    for side in sides if smallest != worst.scenario else ():
-        side.run([smallest])
-
-
-def live(sides: Sequence[Examination], both: Executor, blamed: Blamed, plan: GatePlan, until: float) -> None:
-    """Random lives, the same on all sides, until the monotonic clock says so; what may execute changed lines first.
-
-    A fault that the change is to blame for, and was not before, is kept in its smallest life; what else a side did not show
-    before in the life that shows it.
-    """
-    if time.monotonic() >= until:
-        return
-    can = Abilities.common(both.map(Examination.abilities, sides))
-    drawn = itertools.islice(random_lives(plan.tensors, plan.heads, EVERY_RELEASE, plan.seed, can), plan.lives)
-    lives = likely_first(drawn, _touching(*sides) if len(sides) > 1 else {})
-    told = {identity(each) for each in blamed(*_pair([side.examined() for side in sides]))}
-    while time.monotonic() < until and (together := tuple(itertools.islice(lives, CORES // len(sides)))):
-        seen = list(both.map(lambda side: side.alone(*together, are_random=True), sides))
-        for fault in [each for each in blamed(*_pair(seen)) if identity(each) not in told]:
-            told.add(identity(fault))
-            smallest = _smallest(fault, sides, both, blamed, until)
-            for side in sides:
-                side.run([smallest])
-        more = set().union(*(side.shows_more(each) for side, each in zip(sides, seen, strict=True)))
-        for side in sides if more else ():
-            side.run([life for life in together if life in more])
-
-
-def _pair(seen: Sequence[Examined]) -> tuple[Examined, Examined | None]:
-    return seen[0], seen[1] if len(seen) > 1 else None
-
-
-def _smallest(fault: Sighting, sides: Sequence[Examination], both: Executor, blamed: Blamed, until: float) -> Scenario:
-    """The smallest life found until then in which the change is to blame for a fault."""
-
-    def shows(candidate: Scenario) -> bool:
-        if time.monotonic() >= until:
-            return False
-        there = blamed(*_pair(list(both.map(lambda side: side.alone(candidate), sides))))
-        return any((each.signature, each.shape) == (fault.signature, fault.shape) for each in there)
-
-    return shrink(fault.scenario, shows)
-
-
-def _sweep_says(side: Examination) -> str:
-    seen = side.examined()
-    left = in_words(seen.left_out, seen.asked)
-    return f"swept {seen.scenarios} scenarios{f'; time was over before {left}' if left else ''}"
 
 
 def swept(stack: Stack, plan: GatePlan) -> Examined:

@@ -17,6 +17,7 @@ from fuzz.gate.gate import Examined
 from fuzz.gate.headline import headline, question_tests, what_ids_stand_for
 from fuzz.gate.judge import Sighting
 from fuzz.gate.order import in_words
+from fuzz.gate.run import LIVES
 from fuzz.report.report import Code, Report, Result, Room, Section, Test
 from reprod.case_line import case_line
 from reprod.text import listed, one_line
@@ -174,10 +175,22 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
     if examined.left_out:
         left = in_words(examined.left_out, examined.asked)
         yield f"  time was over before {left} (--seconds{_enough(examined)})"
+    if not examined.is_the_base:
+        yield f"  {_lived(examined)}"
     if examined.warning:
         yield f"  {examined.warning}"
     for reason, count in examined.not_run.items():
         yield f"  {count:,} not judged: {reason}"
+
+
+def _lived(examined: Examined) -> str:
+    """How many random lives were tried, and what of --seconds is theirs."""
+    if examined.lives == 0:
+        return "no random lives were asked for (--lives 0): what only they show was not looked for"
+    if not examined.random:
+        return "no random life was tried, since --seconds were over first: what only they show was not looked for"
+    counted = "1 random life" if examined.random == 1 else f"{examined.random:,} random lives"
+    return f"{counted} of seed {examined.seed} in {examined.lived_in:.1f} s; {LIVES:.0%} of --seconds is kept for them"
 
 
 def _enough(examined: Examined) -> str:
@@ -322,4 +335,4 @@ def _plain_fault(fault: Fault) -> dict[str, Any]:
 
 def _plain_examined(examined: Examined) -> dict[str, Any]:
     names = ("label", "aiter", "device", "scenarios", "random", "counts", "not_run", "warning", "peak_memory", "by_arguments")
-    return {name: to_plain(getattr(examined, name)) for name in names}
+    return {name: to_plain(getattr(examined, name)) for name in (*names, "seed", "lived_in")}

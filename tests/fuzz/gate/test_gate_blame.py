@@ -12,9 +12,10 @@ from backend.case import Arch, DType
 from backend.real.frameworks.fetch import LENT, open_source
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.gate.comparison import Comparison, FaultStanding, compared
-from fuzz.gate.gate import EVERY_RELEASE, Examination, Examined, GatePlan, Stack, cut_down, live
+from fuzz.gate.gate import EVERY_RELEASE, Examination, Examined, GatePlan, Stack
 from fuzz.gate.judge import Sighting
 from fuzz.gate.known import Known
+from fuzz.gate.run import cut_down, live
 from fuzz.gate.sweep import Tensors
 
 OLD, NEW = "sglang==0.5.12.post1", "sglang==0.5.13"

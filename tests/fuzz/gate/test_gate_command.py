@@ -102,7 +102,7 @@ def test_a_change_is_blamed_and_shown_again_by_the_command_that_is_printed(
     mine.write_text(text.replace("in (32, 64, 128)", "in (32, 128)"))
     if not turned_round:
         monkeypatch.setattr("fuzz.gate.gate.everything", lambda *asked: everything(*asked)[:4])
-        monkeypatch.setattr("fuzz.gate.gate.cut_down", lambda *_: None)  # which test_gate_blame.py tries
+        monkeypatch.setattr("fuzz.gate.run.cut_down", lambda *_: None)  # which test_gate_blame.py tries
     change = BEFORE if turned_round else str(mine)
     assert gate(change, "--base", AFTER, "--kv-dtype", "fp8", *FEW, "--heads", "64", "--out", str(tmp_path)) == 1
     assert faults_of(tmp_path)["head-width", 64, "fp8"][0] == "new F1"

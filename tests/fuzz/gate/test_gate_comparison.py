@@ -242,6 +242,21 @@ def test_what_only_a_case_of_the_corpus_asks_may_be_refused(who: str, refused: b
     assert beside.verdict.exit_code == 3
 
 
+@pytest.mark.parametrize(
+    ("random", "lives", "said"),
+    [
+        (14, None, "14 random lives of seed 3 in 5.2 s; 10% of --seconds is kept for them"),
+        (1, 1, "1 random life of seed 3 in 5.2 s; 10% of --seconds is kept for them"),
+        (0, None, "no random life was tried, since --seconds were over first"),
+        (0, 0, "no random lives were asked for (--lives 0)"),
+    ],
+)
+def test_how_many_random_lives_were_tried_is_said(random: int, lives: int | None, said: str) -> None:
+    side = dataclasses.replace(examined(), random=random, lives=lives, seed=3, lived_in=5.2)
+    found = compared(side, None, lambda _: None, lambda _: False)
+    assert any(line.strip().startswith(said) for line in lines(report(found, side, None)))
+
+
 def test_a_case_of_the_corpus_asks_what_the_table_does_too() -> None:
     """It is the table's then, also where time was over before the table's own scenario."""
     asked = Judged(FIVE_ROWS)

@@ -1,19 +1,27 @@
-"""How a gate spends its time: what is compiled before its children begin, and batches that two sides run at their own paces."""
+"""How a gate spends its time: what is compiled before its children begin, batches that two sides run at their own paces, and
+what the sweep leaves to random lives."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fuzz.gate.gate import Turns
-from fuzz.gate.order import batches, everything
+from backend.real.frameworks.scenarios import Scenario
+from fuzz.gate.gate import GatePlan, Stack, Turns
+from fuzz.gate.life import EVERYTHING, Abilities
+from fuzz.gate.order import batches, everything, first_of_each
+from fuzz.gate.run import run
 from fuzz.gate.sweep import GFX950
 
 ASKED = everything(GFX950, (16,), "2026-08")
+FIRST = first_of_each(ASKED)
 
 SIGNATURES = """
 import gc
@@ -73,3 +81,94 @@ def test_sides_run_the_same_batches_at_their_own_paces(monkeypatch: pytest.Monke
     assert [*behind] == first[1:]
     assert [*Turns(every, until=10.0)] == []
     assert [*Turns(every, until=10.5)] == list(every)
+
+
+class Side:
+    """Stands for an Examination whose sweep takes all the time there is; a life takes `pace` seconds, abilities two.
+
+    Each test has a subclass of its own. made: what was opened.
+    """
+
+    now = 0.0
+    pace = 1.0
+    swept: Sequence[Scenario] = ASKED[:40]
+    made: list[Side]
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.made.append(self)
+        self.asked, self.lives = ASKED, list[Scenario]()
+        self.executed, self.decided = SimpleNamespace(text=""), ()
+        self.swept_until = 0.0
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def sweep(self, until: float) -> None:
+        type(self).now = self.swept_until = until
+
+    def decide(self) -> None:
+        pass
+
+    def run_in_turn(self, turns: Turns) -> None:
+        self.sweep(turns._until)
+
+    def abilities(self) -> Abilities:
+        type(self).now += 2
+        return EVERYTHING
+
+    def doing(self, lines: object) -> dict[Scenario, bool]:
+        return {each: each not in FIRST or any(one.dp_attention for one in each.backends) for each in self.swept}
+
+    def alone(self, *lives: Scenario, are_random: bool = False) -> Any:
+        assert are_random
+        self.lives += lives
+        type(self).now += self.pace * len(lives)
+        return SimpleNamespace(sightings=())
+
+    def examined(self) -> Any:
+        return SimpleNamespace(scenarios=0, left_out=ASKED[len(self.swept) :], asked=len(ASKED))
+
+    def shows_more(self, seen: object) -> set[Scenario]:
+        return set()
+
+
+def gate_of(monkeypatch: pytest.MonkeyPatch, plan: GatePlan, base: Stack | None = None, **how: Any) -> list[Side]:
+    """The sides of a run that stand for Examinations. how: their pace, and what they swept."""
+    kind = type("Side", (Side,), {"made": [], **how})
+    monkeypatch.setattr("fuzz.gate.run.time.monotonic", lambda: kind.now)  # type: ignore[attr-defined]
+    monkeypatch.setattr("fuzz.gate.run.Examination", kind)
+    monkeypatch.setattr("fuzz.gate.run.compile_once", lambda *_: None)
+    monkeypatch.setattr("fuzz.gate.run._is_untouched", lambda *_: False)
+    run(Stack("new"), base, plan, say=lambda _: None)
+    return kind.made  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(("lives", "sweep_ends", "tried"), [(None, 51, 4), (3, 51, 3), (0, 57, 0)])
+def test_a_tenth_of_the_time_is_the_lives(
+    monkeypatch: pytest.MonkeyPatch, lives: int | None, sweep_ends: float, tried: int
+) -> None:
+    """A sweep that would take all of it ends before; without lives nothing is kept for them."""
+    (side,) = gate_of(monkeypatch, GatePlan(GFX950, seconds=60, lives=lives))
+    assert side.swept_until == pytest.approx(sweep_ends)
+    assert len(side.lives) == tried
+
+
+def test_some_lives_are_tried_however_slow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    (side,) = gate_of(monkeypatch, GatePlan(GFX950, seconds=60), pace=100.0)
+    assert len(side.lives) == 2
+
+
+def test_which_lives_are_tried_does_not_depend_on_where_a_sweep_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only how many: beside a base those come first that do what executed changed lines, by what any machine swept."""
+    rest = [each for each in ASKED if each not in FIRST]
+    tried = []
+    for swept, pace in ((FIRST, 0.5), ((*FIRST, *rest[:30]), 0.25)):
+        mine, theirs = gate_of(monkeypatch, GatePlan(GFX950, seconds=60), Stack("old"), swept=swept, pace=pace)
+        assert mine.lives == theirs.lives
+        tried.append(mine.lives)
+    few, more = tried
+    assert 1 < len(few) < len(more)
+    assert more[: len(few)] == few
