@@ -44,9 +44,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    site = tmp_path_factory.mktemp("site")
-    _pip("install", "--no-deps", "--no-index", "--no-compile", "--target", str(site), str(wheel))
-    return site
+    """The command of a fresh environment that has the wheel, and what it depends on from where the tests have it.
+
+    A folder that a .pth names has no .pth of its own read: the checkout that is installed there stays out.
+    """
+    venv = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    _pip("--python", str(venv / "bin" / "python"), "install", "--no-deps", "--no-index", "--no-compile", str(wheel))
+    (site,) = venv.glob("lib/python*/site-packages")
+    packages = [path for path in sys.path if Path(path).name == "site-packages"]
+    (site / "dependencies.pth").write_text("\n".join(packages), encoding="utf-8")
+    return venv / "bin" / "aiterfuzz"
 
 
 def _pip(*arguments: str) -> None:
@@ -54,9 +62,19 @@ def _pip(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _command(sources: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(sources)}
-    command = [sys.executable, "-P", "-m", "fuzz.cli", *arguments]
+def _here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The checkout's command, in a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return _done([sys.executable, "-P", "-m", "fuzz.cli", *arguments], folder, environment)
+
+
+def _there(command: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The wheel's command, in a folder; nothing says where the checkout is."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return _done([str(command), *arguments], folder, environment)
+
+
+def _done(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -83,26 +101,24 @@ def test_what_the_image_runs_ends_well(tmp_path: Path) -> None:
     """A RUN that exits 1, as a search does that finds something, ends the build of the image."""
     text = (ROOT / "Containerfile").read_text(encoding="utf-8")
     (run,) = re.findall(r"^RUN aiterfuzz (.*) --out \S+ ", text, re.MULTILINE)
-    done = _command(ROOT, tmp_path, *run.split(), "--out", str(tmp_path / "first"))
+    done = _here(tmp_path, *run.split(), "--out", str(tmp_path / "first"))
     assert done.returncode == 0, done.stdout
 
 
 def test_an_installed_wheel_knows_what_a_checkout_knows(installed: Path, tmp_path: Path) -> None:
-    here, there = (_command(sources, tmp_path, "version") for sources in (ROOT, installed))
+    here, there = _here(tmp_path, "version"), _there(installed, tmp_path, "version")
     assert here.returncode == there.returncode == 0, there.stderr
-    assert str(installed) in there.stdout
-    assert there.stdout.replace(str(installed), "") == here.stdout.replace(str(ROOT), "")
+    (site,) = installed.parents[1].glob("lib/python*/site-packages")
+    assert str(ROOT) in here.stdout
+    assert there.stdout == here.stdout.replace(str(ROOT), str(site))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", SAME, ids=lambda command: command[0])
 def test_an_installed_wheel_judges_as_a_checkout_does(command: list[str], installed: Path, tmp_path: Path) -> None:
-    ends = []
-    for sources in (ROOT, installed):
-        folder = tmp_path / sources.name
-        folder.mkdir()
-        ends.append(_command(sources, folder, *command))
-    here, there = ends
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    here, there = _here(tmp_path / "here", *command), _there(installed, tmp_path / "there", *command)
     assert there.returncode == here.returncode, there.stderr
     assert _lasting(there.stdout) == _lasting(here.stdout)
 
