@@ -62,7 +62,8 @@ def explain(
     if outcome.observation is not None:
         yield from _accesses(outcome.observation)
     yield from _memory(memory if memory is not None else layouts(outcome))
-    yield from _findings(outcome, known)
+    yield ""
+    yield from found_lines(outcome, known)
 
 
 def bases_line(bases: Mapping[Part, Basis]) -> str:
@@ -249,8 +250,8 @@ def _memory(found: Layouts | None) -> Iterator[str]:
     yield from (f"    {line}" for line in assumptions(found))
 
 
-def _findings(outcome: Outcome, known: KnownReference | None) -> Iterator[str]:
-    yield ""
+def found_lines(outcome: Outcome, known: KnownReference | None) -> Iterator[str]:
+    """What is wrong with it, line by line: refusal, findings, whose fault it is. known: the entry, where it has one."""
     if outcome.refused is not None:
         yield f"{'not modelled' if outcome.unknown else 'refused'}: {outcome.refused}"
     if not outcome.findings:

@@ -256,6 +256,23 @@ def verification_lines(done: Verification) -> Iterator[str]:
             + (f"; {report.triton_launches} Triton launches by machine code" if report.triton_launches else "")
         )
         yield from (f"note: {note}" for note in (*report.notes, *report.not_judged))
+    yield from conclusion_lines(done)
+
+
+def plain(done: Verification) -> dict[str, object]:
+    """A run for programs. output: what the script printed."""
+    return {
+        "exit_code": done.code,
+        "could_not_run": done.could_not_run,
+        "faults": done.faults,
+        "findings": done.findings,
+        "script": {"exit_code": done.exit_code, "output": done.output},
+        "processes": done.reports,
+    }
+
+
+def conclusion_lines(done: Verification) -> Iterator[str]:
+    """What a run comes to for people: findings, why it says nothing, the exit code."""
     findings = done.findings
     if findings:
         yield f"{_counted(len(findings))} byte by byte:"

@@ -294,11 +294,14 @@ def _doubts(
     not_run: Sequence[Reason],
 ) -> Iterator[str]:
     """Why finding nothing would confirm less than was asked for."""
-    if not complete:
-        yield "the campaign did not run to its end"
-    if not counts.ran:
-        yield f"no case ran: {_became_of(counts) or 'it ended before the first chunk of cases was done'}"
-    yield from never_ran
+    if not counts.cases:
+        yield "no case ran: it ended before the first chunk of cases was done"
+    else:
+        if not complete:
+            yield "the campaign did not run to its end"
+        if not counts.ran:
+            yield f"no case ran: {_became_of(counts)}"
+        yield from never_ran
     for each in findings:
         if each.of_our_own and not each.expected:
             yield f"{each.count:,} cases came to no end, so nothing is known of them: {each.message}"
@@ -334,7 +337,7 @@ REASONS_SAID = 3
 
 
 def _became_of(counts: Counts) -> str:
-    """What became of cases none of which ran; empty where there were none."""
+    """What became of cases none of which ran."""
     fates = {
         "refused": counts.refused,
         "not modelled": counts.unmodelled,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
@@ -25,6 +26,14 @@ def names(text: str) -> tuple[str, ...]:
     if not all(entries):
         raise UsageError.not_allowed("list", text, "entries separated by single commas")
     return entries
+
+
+def expected(text: str) -> tuple[str, ...]:
+    """Entries and signatures as a tuple; what is no beginning of either belongs to the signature before: some hold a comma."""
+    return names(text) if "/" not in text else tuple(each.strip() for each in _NEXT_EXPECTED.split(text))
+
+
+_NEXT_EXPECTED = re.compile(r",(?! )|, (?=[A-Z]+\d+[a-z]?\b|[a-z-]+/)")
 
 
 def numbers(what: str) -> Callable[[str], tuple[int, ...]]:

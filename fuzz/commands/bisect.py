@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
 from fuzz.commands.arguments import WHAT_IT_IS, number
-from fuzz.commands.printing import concluded
+from fuzz.commands.printing import add_lengths, concluded, print_text
 
 if TYPE_CHECKING:
     from backend.case import Case
+    from backend.findings import Finding
     from reprod.bisect import Trial
     from reprod.history import Commit
 
@@ -53,6 +54,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SOURCE",
         help="sglang==VERSION, vllm==VERSION, a wheel, a checkout, PATH@REVISION; in their order",
     )
+    add_lengths(command)
     command.set_defaults(command=run)
 
 
@@ -96,18 +98,16 @@ def _over_history(arguments: argparse.Namespace, case: Case) -> int:
     known = {each.name: each for each in (*commits, good, bad)}
     with announced():
         wanted = wanted_of(judge(bad.name)[0], case)
-        print(f"looking for: {wanted.signature}")
+        say = _trials_said(arguments, wanted, known)
         found = bisect(
             [each.name for each in commits],
             good.name,
             bad.name,
             lambda name: try_revision(name, wanted, judge, arguments.repeat, arguments.nearest),
-            lambda trial: _say(trial, known),
+            say,
             fixed,
         )
-    print()
-    for line in bisection_lines(found, (*commits, good, bad)):
-        print(line)
+    _tell(arguments, wanted, found.trials, bisection_lines(found, (*commits, good, bad)))
     return _named(found.trials, "" if found.exact else f"{len(found.between)} revisions between cannot be judged")
 
 
@@ -117,11 +117,9 @@ def _over_sources(arguments: argparse.Namespace, case: Case) -> int:
 
     with announced():
         wanted = first_shown(case, arguments.backend_sources)
-        print(f"looking for: {wanted.signature}")
-        trials, changes = bisect_sources(arguments.backend_sources, case, wanted, lambda trial: _say(trial, {}))
-    print()
-    for line in source_bisection_lines(changes, trials):
-        print(line)
+        say = _trials_said(arguments, wanted, {})
+        trials, changes = bisect_sources(arguments.backend_sources, case, wanted, say)
+    _tell(arguments, wanted, trials, source_bisection_lines(changes, trials))
     return _named(trials, "" if len(changes) == 1 else f"{len(changes)} changes are found, where one is asked for")
 
 
@@ -132,10 +130,24 @@ def _named(trials: Sequence[Trial], missing: str) -> int:
     return concluded(Verdict(Counts(clean=len(trials)), missing=(missing,) if missing else ()))
 
 
-def _say(trial: Trial, known: dict[str, Commit]) -> None:
+def _trials_said(arguments: argparse.Namespace, wanted: Finding, known: Mapping[str, Commit]) -> Callable[[Trial], None]:
+    """What prints a trial as it is made, after what is looked for; nothing of it where the answer alone is asked for."""
+    if arguments.json or arguments.quiet:
+        return lambda _: None
+    print(f"looking for: {wanted.signature}")
+    return lambda trial: print(_trial_line(trial, known), flush=True)
+
+
+def _tell(arguments: argparse.Namespace, wanted: Finding, trials: Sequence[Trial], answer: Iterable[str]) -> None:
+    lines = tuple(answer)
+    plain = {"looking_for": wanted.signature, "answer": lines, "trials": trials}
+    print_text(arguments, ("", *lines), lines, plain)
+
+
+def _trial_line(trial: Trial, known: Mapping[str, Commit]) -> str:
     named = known.get(trial.name)
     name = trial.name if named is None else f"{named.name[:10]} {named.date}"
     detail = f" ({trial.detail})" if trial.detail else ""
     steady = "" if trial.steady else ", NOT the same at every try"
     tries = f"{trial.tries} {'try' if trial.tries == 1 else 'tries'}"
-    print(f"  {name}  {trial.verdict.value}{detail}, {tries}{steady}", flush=True)
+    return f"  {name}  {trial.verdict.value}{detail}, {tries}{steady}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuzz.commands.arguments import seconds
+from fuzz.commands.printing import add_lengths, print_text
 
 if TYPE_CHECKING:
     from reprod.diagnose.diagnosis import Diagnosis
@@ -32,6 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--seconds", type=seconds, default=60.0, metavar="S", help="time limit, script included (60)")
     command.add_argument("--out", type=Path, metavar="DIR", help="write case.json, explain.txt, repro.py, diagnosis.txt there")
     command.add_argument("--no-script", action="store_true", help="do not run a script on the simulated GPU")
+    add_lengths(command)
     command.set_defaults(command=run)
 
 
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.verdict import Counts, Verdict
     from reprod.corpus import load_corpus, shipped_corpus
     from reprod.diagnose.diagnosis import diagnose
-    from reprod.diagnose.page import page
+    from reprod.diagnose.page import conclusion, page, plain
     from reprod.folder import prepare_folder
 
     if arguments.out is not None:
@@ -48,10 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     entries = load_corpus(arguments.corpus or shipped_corpus())
     done = diagnose(arguments.logs, arguments.aiter, entries, arguments.seconds, script=not arguments.no_script)
     lines = tuple(page(done))
-    print("\n".join(lines))
     if arguments.out is not None:
         _write(arguments.out, done, lines)
-        print(f"written: {arguments.out}")
+    written = () if arguments.out is None else (f"written: {arguments.out}",)
+    print_text(arguments, (*lines, *written), conclusion(done), plain(done))
     unshown = Counts(clean=1) if done.refusal is not None else Counts(not_run=1)
     return Verdict(Counts(faulty=1) if done.shown else unshown, blamed=int(done.shown)).exit_code
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from backend.errors import UsageError
 from fuzz.commands.arguments import WHAT_IT_IS, add_aiter, number
 from fuzz.commands.flags import add_case_flags, given_case_fields
-from fuzz.commands.printing import add_json
+from fuzz.commands.printing import add_lengths, print_text
 
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
@@ -42,19 +43,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--device", default="model", metavar="D", help="model (default); see aiterfuzz version")
     command.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="on N GPUs at once (rocm, cuda)")
     add_aiter(command)
-    add_json(command)
+    add_lengths(command)
     command.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the explanation; 1 where the case shows a fault, 3 where it did not run."""
     from backend.aiter.codefiles import open_source
-    from backend.codec import dumps
     from backend.devices.kinds import notice
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
     from fuzz.compiling import announced
-    from reprod.explain import bases_line, explain
+    from reprod.explain import bases_line, explain, found_lines
     from reprod.known import known_as
     from reprod.text import one_line
 
@@ -63,17 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     path = CasePath(host_of(source), _device(arguments, source))
     with announced():
         outcome = path.run(case)
-    if arguments.json:
-        print(dumps(_plain(outcome, notice(path.device.name))))
-    else:
-        known = known_as(outcome)
-        for line in explain(outcome, arguments.items, known=known):
-            print(line)
-        if known is not None:
-            print(f"known: {known.titled}")
-        if source is not None and outcome.decision is not None:
-            print(f"rests on {path.host.label}: " + bases_line(path.host.bases(outcome.decision)))
-        print(notice(path.device.name))
+    known = known_as(outcome)
+    worth = [f"known: {known.titled}"] if known is not None else []
+    if source is not None and outcome.decision is not None:
+        worth.append(f"rests on {path.host.label}: " + bases_line(path.host.bases(outcome.decision)))
+    worth.append(notice(path.device.name))
+    lines = itertools.chain(explain(outcome, arguments.items, known=known), worth)
+    print_text(arguments, lines, (*found_lines(outcome, known), *worth), _plain(outcome, notice(path.device.name)))
     if outcome.faulty:
         return 1
     if outcome.observation is not None:

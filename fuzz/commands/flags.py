@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from backend.case import FIELDS
-from fuzz.commands.arguments import duration, names, number, numbers, one_of, several, truth
+from fuzz.commands.arguments import duration, expected, names, number, numbers, one_of, several, truth
 
 if TYPE_CHECKING:
     from fuzz.spec import Spec
@@ -34,6 +34,9 @@ METAVARS = {
     "out": "DIR",
 }
 """What stands for a value in `--help`, where the type alone says too little."""
+
+READERS: Mapping[str, Callable[[str], Any]] = {"expect": expected}
+"""What reads a value that its type alone says too little of."""
 
 
 def add_flags(
@@ -57,6 +60,7 @@ def add_flags(
             to.add_argument(flag, *formerly, dest=field.name, action=action, default=None, help=text.replace("%", "%%"))
             continue
         metavar, read = _reader(flag, hints[field.name], field.metadata["least"])
+        read = READERS.get(field.name, read)
         default = (defaults or {}).get(field.name, field.default)
         stands = "" if default is None or default == () else f" ({_text(default)})"
         to.add_argument(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.arguments import names, number, numbers, seconds, some_of
+from fuzz.commands.arguments import expected, number, numbers, seconds, some_of
 from fuzz.commands.printing import add_amounts, print_report
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("source", metavar="SOURCE", help="the change")
     command.add_argument("--base", metavar="SOURCE", help="what it is compared with; only what the base lacks is blamed")
     command.add_argument(
-        "--expect", type=names, default=(), metavar="ID[,ID]", help="entries or signatures that nobody is blamed for"
+        "--expect", type=expected, default=(), metavar="ID[,ID]", help="entries or signatures that nobody is blamed for"
     )
     command.add_argument(
         "--aiter",
@@ -221,8 +221,6 @@ def plan(arguments: argparse.Namespace) -> GatePlan:
 
 def _policy(arguments: argparse.Namespace) -> int:
     """A rule instead of a source file: the search of `run`, and what the base's rule does with the same cases."""
-    if arguments.expect:
-        raise UsageError("--expect: a rule has no known faults; leave it out, or give a base")
     if arguments.only is not None:
         raise UsageError("--only: a rule has no scenarios; leave it out, and see one case with `aiterfuzz explain`")
     if arguments.lives is not None:
@@ -232,13 +230,15 @@ def _policy(arguments: argparse.Namespace) -> int:
     from backend.devices.registry import open_device
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
+    from fuzz.gate.known import Known
     from fuzz.gate.policy import gate_policy, report
     from reprod.case_line import case_flags
 
+    Known().require_expected(arguments.expect)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     path = CasePath(host_of(source), open_device(arguments.device, source))
     asked = _space(arguments, nearest_release(source).name if source is not None else None)
-    gated = gate_policy(asked, arguments.base, path, arguments.seconds, arguments.seed)
+    gated = gate_policy(asked, arguments.base, path, arguments.seconds, arguments.seed, arguments.expect)
     on = ["--device", arguments.device, *(["--aiter", arguments.aiter] if arguments.aiter is not None else [])]
     return tell(report(gated, lambda case: shlex.join(["aiterfuzz", "explain", *case_flags(case), *on])), arguments)
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fuzz.commands.printing import add_amounts
-from fuzz.commands.report import write_entries
+from fuzz.commands.report import entries_written
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,5 +34,4 @@ def run(arguments: argparse.Namespace) -> int:
     prepare_folder(arguments.out)
     merge(arguments.stores, arguments.out)
     summary = load_summary(arguments.out)
-    write_entries(summary, arguments.corpus)
-    return finish(summary, str(arguments.out), arguments)
+    return finish(summary, str(arguments.out), arguments, entries_written(summary, arguments.corpus))

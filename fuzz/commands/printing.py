@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,31 +32,47 @@ def print_report(arguments: argparse.Namespace, report: Report, after: Sequence[
     print("\n".join((*render.printed(report, annotate, amount), *(() if arguments.quiet else after))))
 
 
-def add_json(command: argparse.ArgumentParser) -> None:
-    """`--json` of a command that prints no Report."""
-    command.add_argument("--json", action="store_true", help="print what it comes to as JSON and nothing else")
+def add_lengths(command: argparse.ArgumentParser) -> None:
+    """`--json` and `--quiet` of a command that prints no Report, of which one may be given."""
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print what it comes to as JSON and nothing else")
+    how.add_argument("--quiet", "-q", action="store_true", help="print the conclusion alone")
+
+
+def print_text(
+    arguments: argparse.Namespace, lines: Iterable[str], conclusion: Iterable[str], plain: Mapping[str, object]
+) -> None:
+    """Prints what a command without a Report comes to: all lines, those that conclude, or plain, of values with JSON forms."""
+    if arguments.json:
+        from fuzz.report.render import parts_text
+
+        print(parts_text(plain), end="")
+        return
+    for line in conclusion if arguments.quiet else lines:
+        print(line)
 
 
 class Rows:
-    """What a command without a Report says: a line at a time as it comes, or one JSON array at the end."""
+    """The same line by line as it comes: a row each, which is one of a JSON array at the end."""
 
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._as_json: bool = arguments.json
+        self._quiet: bool = arguments.quiet
         self._rows: list[Mapping[str, object]] = []
 
     def add(self, line: str, row: Mapping[str, object]) -> None:
         """Prints the line, or keeps the row, whose values are JSON's."""
         if self._as_json:
             self._rows.append(row)
-        else:
+        elif not self._quiet:
             print(line, flush=True)
 
-    def end(self, line: str = "") -> None:
-        """Prints a last line, or the rows."""
+    def end(self, *conclusion: str) -> None:
+        """Prints the lines that conclude, or the rows."""
         if self._as_json:
             print(json.dumps(self._rows, indent=2))
-        elif line:
-            print(line)
+        else:
+            print("\n".join(conclusion))
 
 
 def concluded(verdict: Verdict) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
-from fuzz.commands.printing import Rows, add_json, concluded
+from fuzz.commands.printing import Rows, add_lengths, concluded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="write that matrix, and the one of what frameworks ship, as a document",
     )
-    add_json(command)
+    add_lengths(command)
     command.set_defaults(command=run)
 
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from reprod.folder import prepare_file
     from reprod.matrix import Column
 
-    told = Rows(arguments.json)
+    told = Rows(arguments)
     if arguments.json and (arguments.matrix or arguments.markdown is not None):
         raise UsageError("replay: a matrix has no JSON; leave out --json, or --matrix and --markdown")
     findings = [path for path in arguments.corpus if is_finding(path)]
@@ -115,8 +115,8 @@ def _findings(paths: Sequence[Path], arguments: argparse.Namespace, told: Rows) 
                 f"{f'found  {signature}' if cause is not None else said}  {case_line(outcome.case)}  {each}",
                 {"finding": str(each), "fate": outcome.fate.value, "reason": outcome.reason, "signature": signature},
             )
-    told.end()
     counts = Counts.of(fates)
+    told.end(", ".join(f"{number} {fate.value}" for fate, number in fates.items()))
     return concluded(Verdict(counts, counts.faulty + counts.died, tuple(missing)))
 
 

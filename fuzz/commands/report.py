@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
+from fuzz.commands.printing import add_amounts, print_report
 
 if TYPE_CHECKING:
     from fuzz.campaign.summary import CampaignSummary
@@ -29,12 +30,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="folder of the four files (that of the store)")
     command.add_argument("--corpus", type=Path, metavar="DIR", help="write each finding there as a corpus entry")
+    add_amounts(command)
     command.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the files; the exit code is that of the campaign."""
+    """Writes the files and prints what they tell; the exit code is that of the campaign."""
     from fuzz.campaign.merge import merge
+    from fuzz.report.campaign import campaign_report
+    from fuzz.report.figures import from_here
     from fuzz.report.write import write_report
 
     store = arguments.stores[0]
@@ -42,16 +46,16 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.out is None:
             raise UsageError("report: several stores become one in a folder of its own; give --out DIR")
         store = merge(arguments.stores, arguments.out)
-    report = write_report(store, arguments.out)
-    write_entries(report.summary, arguments.corpus)
-    for path in (report.page, report.json, report.junit, report.markdown):
-        print(path)
-    return report.summary.exit_code
+    written = write_report(store, arguments.out)
+    entries = entries_written(written.summary, arguments.corpus)
+    report = campaign_report(written.summary, at=from_here(str(written.page.parent)))
+    files = (str(path) for path in (written.page, written.json, written.junit, written.markdown))
+    print_report(arguments, report, (*entries, *files))
+    return written.summary.exit_code
 
 
-def write_entries(summary: CampaignSummary, folder: Path | None) -> None:
-    """Writes each finding as a corpus entry and says where, if a folder is given."""
+def entries_written(summary: CampaignSummary, folder: Path | None) -> list[str]:
+    """Writes each finding as a corpus entry, if a folder is given; a line for each, which says where."""
     from fuzz.campaign.merge import export
 
-    for path in () if folder is None else export(summary, folder):
-        print(f"entry: {path}")
+    return [f"entry: {path}" for path in (() if folder is None else export(summary, folder))]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fuzz.commands.printing import add_lengths, print_text
 
 if TYPE_CHECKING:
     from reprod.takes import Taken
@@ -29,7 +31,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="run the known faults at the first and the last commit too, and say which of them the range mends or brings",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all commits there as well")
+    add_lengths(command)
     command.set_defaults(command=run)
 
 
@@ -38,43 +40,43 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.aiter.release import release
     from backend.case import RELEASES
     from backend.errors import UsageError
-    from reprod.folder import prepare_file
     from reprod.takes import commits_of, takes
 
-    prepare_file("--json", arguments.json)
     if not Path(arguments.checkout).is_dir():
         raise UsageError.not_allowed("CHECKOUT", arguments.checkout, "a folder with ROCm/aiter", "clone ROCm/aiter")
     commits = commits_of(arguments.checkout, arguments.range or f"{release(RELEASES[-1]).commit}..HEAD")
-    taken = []
+    taken, line_by_line = [], not (arguments.json or arguments.quiet)
     for each in takes(arguments.checkout, commits, lambda line: print(line, file=sys.stderr, flush=True)):
         taken.append(each)
-        if arguments.all or each.changed or len(taken) == 1:
-            print(f"{each.commit}")
-            print("    " + ", ".join(f"{part.part}: {part.basis}" for part in each.parts))
-            for part in each.stands_in:
-                print(f"    {part.part}: {part.reason}")
-            if each.changed:
-                print(f"    changed: {', '.join(each.changed)}")
-    _summary(taken)
-    if arguments.finds:
-        tell_finds(arguments.checkout, taken[0].commit.name, taken[-1].commit.name)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([_plain(each) for each in taken], indent=1) + "\n", encoding="utf-8")
+        if line_by_line and (arguments.all or each.changed or len(taken) == 1):
+            print("\n".join(_lines(each)), flush=True)
+    summary = tuple(_summary(taken))
+    finds = tuple(finds_lines(arguments.checkout, taken[0].commit.name, taken[-1].commit.name)) if arguments.finds else ()
+    plain = {"commits": [_plain(each) for each in taken], "finds": finds}
+    print_text(arguments, (*summary, *finds), (*summary, *finds[-1:]), plain)
     return 0
 
 
-def _summary(taken: list[Taken]) -> None:
+def _lines(taken: Taken) -> Iterator[str]:
+    yield str(taken.commit)
+    yield "    " + ", ".join(f"{part.part}: {part.basis}" for part in taken.parts)
+    yield from (f"    {part.part}: {part.reason}" for part in taken.stands_in)
+    if taken.changed:
+        yield f"    changed: {', '.join(taken.changed)}"
+
+
+def _summary(taken: Sequence[Taken]) -> Iterator[str]:
     from backend.revision.assess import PARTS
 
     whole = sum(not each.stands_in for each in taken)
-    print(f"{len(taken)} commits; without a stand-in: {whole} ({100 * whole / len(taken):.1f} %)")
+    yield f"{len(taken)} commits; without a stand-in: {whole} ({100 * whole / len(taken):.1f} %)"
     for part in PARTS:
         count = sum(all(one.part != part for one in each.stands_in) for each in taken)
-        print(f"    {part}: {count} ({100 * count / len(taken):.1f} %)")
+        yield f"    {part}: {count} ({100 * count / len(taken):.1f} %)"
 
 
-def tell_finds(checkout: str, first: str, last: str) -> None:
-    """Prints how known faults stand at the first and at the last commit, where one is found at one end only."""
+def finds_lines(checkout: str, first: str, last: str) -> Iterator[str]:
+    """How known faults stand at the first and at the last commit, where one is found at one end only."""
     from fuzz.compiling import announced
     from reprod.corpus import OpenPaths, load_corpus, shipped_corpus
     from reprod.matrix import Column, MatrixCell, matrix
@@ -87,14 +89,12 @@ def tell_finds(checkout: str, first: str, last: str) -> None:
         before, after = row.cells
         good, bad = (last, first) if before is MatrixCell.FOUND else (first, last)
         (file,) = folder.glob(f"{row.entry.id}-*.json")
-        print(f"{row.entry.id}, {row.entry.title}: {before} at {columns[0].name}, {after} at {columns[1].name}")
-        print(f"    which commit: aiterfuzz bisect {file} --aiter {checkout} --good {good[:10]} --bad {bad[:10]}")
+        yield f"{row.entry.id}, {row.entry.title}: {before} at {columns[0].name}, {after} at {columns[1].name}"
+        yield f"    which commit: aiterfuzz bisect {file} --aiter {checkout} --good {good[:10]} --bad {bad[:10]}"
         if after is MatrixCell.FIXED:
-            print(f"    then: aiterfuzz corpus mark {row.entry.id} mended --commit THAT_COMMIT")
+            yield f"    then: aiterfuzz corpus mark {row.entry.id} mended --commit THAT_COMMIT"
     unknown = sum(MatrixCell.CANNOT_RUN in row.cells for row in rows)
-    print(
-        f"known faults: {len(rows)} tried at both ends; {len(changed)} found at one of them only, {unknown} do not run at one"
-    )
+    yield f"known faults: {len(rows)} tried at both ends; {len(changed)} found at one of them only, {unknown} do not run at one"
 
 
 def _plain(taken: Taken) -> dict[str, object]:

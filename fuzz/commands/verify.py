@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from backend.case import Arch
 from backend.errors import UsageError
 from fuzz.commands.arguments import add_aiter, number, read_arch, seconds
+from fuzz.commands.printing import add_lengths, print_text
 
 EPILOG = """\
 What the script prints comes through. Where hardware would abort, ROCm's line is printed with an explanation under it and the
@@ -69,6 +70,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PATH",
         help="a file or folder of your home that it sees too",
     )
+    add_lengths(command)
     command.set_defaults(command=run)
 
 
@@ -130,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fuzz.fence_line import say_what_the_fence_lacks
     from fuzz.interruption import Interruption
     from reprod.folder import SCRIPT
-    from reprod.verify import verification_lines, verify
+    from reprod.verify import conclusion_lines, plain, verification_lines, verify
 
     if arguments.aiter is not None and arguments.release is not None:
         raise UsageError("verify: --aiter is a revision and --release a built-in one; give one of them")
@@ -148,11 +150,12 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.arguments,
             options,
             limits,
+            captured=arguments.json,
             wanted_to_stop=lambda: interruption.wanted,
             passed=arguments.env,
             readable=arguments.read,
         )
     if interruption.wanted:
         raise KeyboardInterrupt
-    print("\n".join(verification_lines(done)))
+    print_text(arguments, verification_lines(done), conclusion_lines(done), plain(done))
     return done.code

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 
-from fuzz.commands.printing import add_json
+from fuzz.commands.printing import add_lengths, print_text
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
     command = commands.add_parser("version", help="versions, releases of AITER and where code objects are")
-    add_json(command)
+    add_lengths(command)
     command.set_defaults(command=run)
 
 
@@ -42,9 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
         "backends": ", ".join(BACKENDS),
         "devices": ", ".join(DEVICES),
     }
-    if arguments.json:
-        print(json.dumps(lines, indent=2))
-        return 0
-    for what, value in lines.items():
-        print(f"{what:13} {value}")
+    told = [f"{what:13} {value}" for what, value in lines.items()]
+    print_text(arguments, told, told[:1], lines)
     return 0

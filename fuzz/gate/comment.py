@@ -37,7 +37,7 @@ def comment(report: Report, found: Comparison, source: str, aiter: str | None, f
     made += [f"* {as_markdown(_line(fault))}" for fault in found.blamed[:SHOWN]]
     if len(found.blamed) > SHOWN:
         made.append(f"* and {len(found.blamed) - SHOWN} more")
-    made += [f"* not run: {as_markdown(each)}" for each in report.verdict.open_questions[:SHOWN]]
+    made += [f"* not run: {as_markdown(each)}" for each in report.left_to_say[:SHOWN]]
     for fault in found.blamed[:1]:
         made += ["", "<details><summary>The life that shows it, as a script</summary>", "", "```python"]
         made += [life_script(fault, source, aiter, folder).rstrip(), "```", "", "</details>"]

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from backend.case import Case
@@ -44,6 +44,7 @@ class RuleFault:
     """A fault of a rule, or a shape that it refuses and its base does not. severity: its name, in small letters.
 
     in_base: whether the base's rule shows it for the same smallest case. known: the corpus entry of it, None for none.
+    expected: whether --expect names it.
     """
 
     signature: str
@@ -52,6 +53,12 @@ class RuleFault:
     smallest: Case
     in_base: bool
     known: KnownReference | None = None
+    expected: bool = False
+
+    @property
+    def blamed(self) -> bool:
+        """Whether the rule is to blame for it."""
+        return not (self.in_base or self.expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class GatedRule:
 
 def report(gated: GatedRule, again: Callable[[Case], str] = lambda _: "") -> Report:
     """For people and machines. again: the command that shows a case again, "" for none."""
-    blamed = [fault for fault in gated.faults if not fault.in_base]
+    blamed = [fault for fault in gated.faults if fault.blamed]
     file = gated.rule.partition(":")[0]
     counts, verdict = gated.cases, Verdict(gated.cases, len(blamed), gated.refused_shapes)
     place = (file, 1) if file.endswith((".py", ".toml")) else ("", 1)
@@ -93,7 +100,7 @@ def report(gated: GatedRule, again: Callable[[Case], str] = lambda _: "") -> Rep
         Test(
             fault.signature,
             case_line(fault.smallest, gated.aiter),
-            Result.SKIPPED if fault.in_base else Result.FAILURE,
+            Result.FAILURE if fault.blamed else Result.SKIPPED,
             fault.message,
             place=place,
         )
@@ -124,7 +131,7 @@ def report(gated: GatedRule, again: Callable[[Case], str] = lambda _: "") -> Rep
             "base": gated.base,
             "cases": counts.cases,
             "tried_on": tried_on,
-            "faults": [to_plain(fault) | {"blamed": not fault.in_base} for fault in gated.faults],
+            "faults": [to_plain(fault) | {"blamed": fault.blamed} for fault in gated.faults],
         },
     )
 
@@ -136,7 +143,7 @@ def _explained(fault: RuleFault, aiter: str, command: str) -> Iterator[str]:
 
 
 def _standing(fault: RuleFault, gated: GatedRule) -> str:
-    stands = "in the base too" if fault.in_base else "new" if gated.base else "found"
+    stands = "in the base too" if fault.in_base else "expected" if fault.expected else "new" if gated.base else "found"
     return f"{stands} ({fault.known.entry})" if fault.known is not None else stands
 
 
@@ -178,9 +185,11 @@ class _Tally:
             seen.refusal = case, one_line(str(outcome.reason or outcome.cause))
 
 
-def gate_policy(asked: CaseSpace, base: str | None, path: Path, seconds: float, seed: int) -> GatedRule:
+def gate_policy(
+    asked: CaseSpace, base: str | None, path: Path, seconds: float, seed: int, expected: Collection[str] = ()
+) -> GatedRule:
     """Searches a rule's space until time is up, each head count and tensor types first; then makes each fault small and tries
-    it on the base."""
+    it on the base. expected: entries and signatures that nobody is blamed for."""
     for given in (asked.backend, base):
         if given is not None:
             named_policy(given)
@@ -200,13 +209,21 @@ def gate_policy(asked: CaseSpace, base: str | None, path: Path, seconds: float, 
     known = KnownFaults(shipped_corpus())
     found = tuple(_rule_fault(case, signature, asked, path, base, known) for signature, case in tally.faulty.items())
     refused = [*_refused(path, base, tally)]
-    faults = (*found, *(each for each in refused if isinstance(each, RuleFault)))
+    faults = tuple(
+        dataclasses.replace(each, expected=bool(_names(each) & {*expected}))
+        for each in (*found, *(each for each in refused if isinstance(each, RuleFault)))
+    )
     missing = tuple(each for each in refused if isinstance(each, str))
     if tally.stood_in:
         missing = (*missing, f"{len(tally.stood_in):,} cases are not judged: {tally.stood_in[0]}")
     counts, basis = Counts.of(tally.fates), path.host.warning()
     aiter = path_and_revision(path.host.label)[1]
     return GatedRule(asked.backend, base, path.device.name, faults, counts, missing, asked, basis, aiter)
+
+
+def _names(fault: RuleFault) -> set[str]:
+    """By which --expect may name it."""
+    return {fault.signature, *((fault.known.entry,) if fault.known is not None else ())}
 
 
 def _rule_fault(case: Case, signature: str, asked: CaseSpace, path: Path, base: str | None, known: KnownFaults) -> RuleFault:

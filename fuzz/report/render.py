@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Any
 from xml.etree import ElementTree
@@ -42,7 +42,7 @@ def printed(report: Report, annotate: bool = False, amount: Amount = Amount.USUA
 
 
 def lines(report: Report, amount: Amount = Amount.USUAL) -> Iterator[str]:
-    """The whole for a terminal; the headline comes last, and what did not run right before it."""
+    """The whole for a terminal; the headline comes last, and what did not run and is not said there right before it."""
     if amount is not Amount.QUIET:
         yield from map(_folded, report.about)
         for section in report.sections:
@@ -50,7 +50,7 @@ def lines(report: Report, amount: Amount = Amount.USUAL) -> Iterator[str]:
                 yield from _section_lines(section)
         yield from report.explained
         yield from map(one_line, report.notes)
-    yield from (f"not run: {one_line(each)}" for each in report.verdict.open_questions)
+    yield from (f"not run: {each}" for each in report.left_to_say)
     yield f"{one_line(report.headline)} ({report.notice})"
 
 
@@ -73,7 +73,7 @@ def markdown(report: Report) -> str:
         if section.room is not Room.SMALL_PRINT:
             made += _section_markdown(section)
     said = [f"* {as_markdown(each)}" for each in (*report.explained, *report.notes)]
-    said += [f"* **not run**: {as_markdown(each)}" for each in report.verdict.open_questions]
+    said += [f"* **not run**: {as_markdown(each)}" for each in report.left_to_say]
     made += ["", *said] if said else []
     small = [section for section in report.sections if section.room is Room.SMALL_PRINT]
     if small:
@@ -94,6 +94,11 @@ def json_text(report: Report) -> str:
         "not_run": [one_line(each) for each in verdict.open_questions],
         **report.data,
     }
+    return parts_text(parts)
+
+
+def parts_text(parts: Mapping[str, object]) -> str:
+    """A JSON object with a line for each of its parts, which have JSON forms."""
     made = (f"{json.dumps(name)}: {json.dumps(to_plain(value), allow_nan=False)}" for name, value in parts.items())
     return "{\n" + ",\n".join(made) + "\n}\n"
 

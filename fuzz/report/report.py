@@ -12,6 +12,7 @@ from enum import Enum, StrEnum, auto
 from typing import Any
 
 from fuzz.verdict import Verdict
+from reprod.text import one_line
 
 
 class Code(str):
@@ -88,3 +89,9 @@ class Report:
     data: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     began: str = ""
+
+    @property
+    def left_to_say(self) -> tuple[str, ...]:
+        """What did not run, one line each, where the headline does not say it already: a person reads it once."""
+        said = one_line(self.headline)
+        return tuple(each for each in map(one_line, self.verdict.open_questions) if each not in said)

@@ -216,7 +216,8 @@ def _details(summary: CampaignSummary) -> Iterator[str]:
         "not run": counts.not_run,
     }
     parts = [f"{count:,} {fate}" for fate, count in fates.items() if count]
-    yield f"{counted(counts.cases, 'case')} drawn{': ' if parts else ''}{listed(parts)}."
+    if parts:
+        yield f"{counted(counts.cases, 'case')} drawn: {listed(parts)}."
 
 
 def label_of(heads: int, members: Sequence[Member]) -> str:

@@ -33,6 +33,45 @@ def page(done: Diagnosis) -> Iterator[str]:
     yield from _missing(done)
 
 
+def conclusion(done: Diagnosis) -> Iterator[str]:
+    """What the page comes to: why nothing can be told, the refusal, or the best cause and its smallest case."""
+    if done.cannot_tell or done.refusal is not None:
+        yield next(line for line in _causes(done) if line)
+        return
+    yield from (f"cause: {_sentence(cause)}" for cause in done.causes[:1])
+    yield from (line for line in _shrunk(done) if line)
+
+
+def plain(done: Diagnosis) -> dict[str, object]:
+    """The same for programs. causes: that fit, best first; the signature of one that was not run is null."""
+    return {
+        "ended_by": _ending(done),
+        "framework": f"{done.evidence.framework} {done.evidence.framework_version}".strip(),
+        "aiter": {"revision": done.revision.label, "exact": done.revision.exact, "why": done.revision.reason},
+        "archs": done.archs,
+        "kernel": done.kernel.name if done.kernel is not None else None,
+        "cannot_tell": done.cannot_tell or None,
+        "refusal": None if done.refusal is None else {"reason": done.refusal[0], "case": done.refusal[2]},
+        "causes": [] if done.cannot_tell else [_plain_cause(cause) for cause in done.causes],
+        "smallest": done.outcome.case if done.shown and done.outcome is not None else None,
+        "script_shows_it": done.seen.shows if done.seen is not None else None,
+        "shapes_tried": done.found.tried,
+        "would_tell_more": list(next_time(done)),
+    }
+
+
+def _plain_cause(cause: Cause) -> dict[str, object]:
+    return {
+        "what": _sentence(cause),
+        "signature": cause.finding.signature if cause.finding is not None else None,
+        "not_run": cause.missing or None,
+        "known_as": list(cause.entries),
+        "score": cause.score,
+        "reasons": [{"weight": weight, "text": text} for weight, text in cause.reasons],
+        "case": cause.case,
+    }
+
+
 def _read(done: Diagnosis) -> Iterator[str]:
     evidence = done.evidence
     yield f"read: {done.facts.lines:,} lines, {len(done.facts.found):,} facts"

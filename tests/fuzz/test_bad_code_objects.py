@@ -236,4 +236,4 @@ def test_a_code_object_that_is_not_there(
     (root / code_path(Arch.GFX950, CODE_OBJECT)).rename(root / code_path(Arch.GFX950, "other.co"))
     said = complaint(capsys, "run", *SEARCH, *SMALL, "--device", "cdna", "--aiter", str(root), "--out", str(tmp_path / "found"))
     assert f"hsa/gfx950/mla/{CODE_OBJECT} is not in {root}" in said
-    assert "not run: no case ran: " in said
+    assert said.count("no case ran: ") == 1

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from backend.errors import UsageError
 from fuzz.cli import FORMER, main, parser
+from fuzz.commands.arguments import expected
+from reprod.corpus import load_corpus, shipped_corpus
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "finding"
 
 SEARCH = ["--heads", "32", "--archs", "gfx950", "--q-dtype", "fp8", "--kv-dtype", "fp8", "--cases", "10"]
 
@@ -27,6 +34,73 @@ def test_the_forms_of_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["run", *SEARCH, "--json", "-q"]) == 2
 
 
+WRITES_ALONE = ("corpus add", "corpus nightly-test", "corpus write", "corpus mark", "rule new")
+"""Commands whose output is the name of what they wrote."""
+
+
+def test_whatever_tells_something_does_it_in_the_same_forms() -> None:
+    """`--json` and `-q` alike wherever a command says more than where it wrote."""
+    listed = {path: made for path, made in leaves(parser()) if path.split()[0] not in FORMER and path not in WRITES_ALONE}
+    assert len(listed) > 12
+    for path, made in listed.items():
+        forms = {option: action for action in made._actions for option in action.option_strings}
+        assert {"--json", "-q", "--quiet"} <= {*forms}, path
+        assert (forms["--json"].nargs, forms["-q"].nargs) == (0, 0), path
+
+
+def leaves(made: argparse.ArgumentParser, path: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """(words, parser) of each command that does something."""
+    below = [action for action in made._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield path, made
+    for name, one in below[0].choices.items() if below else ():
+        yield from leaves(one, f"{path} {name}".strip())
+
+
+FOUNDING = ["--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "key"),
+    [
+        (["explain", *FOUNDING], 1, "findings"),
+        (["verify", str(EXAMPLE)], 1, "findings"),
+        (["doctor"], 0, None),
+        (["version"], 0, "aiterfuzz"),
+        (["corpus", "replay", "F1"], 0, None),
+        (["corpus", "replay", str(EXAMPLE)], 1, None),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
+)
+def test_the_forms_of_what_is_no_report(
+    command: list[str], code: int, key: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As JSON nothing else is printed; quiet is a part of what is said otherwise."""
+    assert main(command) == code
+    usual = capfd.readouterr().out.splitlines()
+    assert main([*command, "-q"]) == code
+    quiet = capfd.readouterr().out.splitlines()
+    assert quiet
+    assert len(quiet) <= len(usual)
+    assert {*quiet} <= {*usual}
+    assert main([*command, "--json"]) == code
+    told = json.loads(capfd.readouterr().out)
+    assert told[key] if key is not None else isinstance(told, list)
+    with pytest.raises(UsageError):
+        parser().parse_args([*command, "--json", "-q"])
+
+
+def test_a_diagnosis_in_each_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("nothing that anybody knows\n")
+    assert main(["diagnose", str(log), "-q"]) == 3
+    assert capsys.readouterr().out == "cannot tell, because nothing in the log is of a form that is known here\n"
+    assert main(["diagnose", str(log), "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["cannot_tell"] == "nothing in the log is of a form that is known here"
+    assert (told["causes"], told["smallest"]) == ([], None)
+
+
 def test_a_faulty_report_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", "5", "--repeats", "1"]
     assert main(["run", *flags, "--json", "--out", str(tmp_path)]) == 1
@@ -35,15 +109,26 @@ def test_a_faulty_report_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert report["findings"][0]["kind"] == "head-width"
 
 
+@pytest.mark.parametrize("between", [",", ", "])
+def test_what_is_expected_is_told_apart_by_commas(between: str) -> None:
+    """Signatures hold commas of their own."""
+    entries = load_corpus(shipped_corpus())
+    named = [each for entry in entries for each in (entry.id, *(side.signature for side in entry.faulty if side.signature))]
+    assert any(", " in each for each in named)
+    assert expected(between.join(named)) == tuple(named)
+
+
 def test_report_of_several_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stores = [str(tmp_path / name) for name in ("a", "b")]
     for seed, store in enumerate(stores):
         assert main(["run", *SEARCH, "--seed", str(seed), "--out", store]) == 0
     assert main(["report", *stores]) == 2
     assert "give --out" in capsys.readouterr().err
-    assert main(["report", *stores, "--out", str(tmp_path / "both")]) == 0
-    counts = json.loads((tmp_path / "both" / "report.json").read_text())["counts"]
+    capsys.readouterr()
+    assert main(["report", *stores, "--out", str(tmp_path / "both"), "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
     assert counts["clean"] + counts["refused"] == 20
+    assert counts == json.loads((tmp_path / "both" / "report.json").read_text())["counts"]
 
 
 @pytest.mark.parametrize("name", FORMER)

@@ -115,7 +115,7 @@ def test_only_refusals_confirm_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["run", "--heads", "12", "--cases", "5", "--out", str(tmp_path)]) == 3
     printed = capsys.readouterr().out
     assert "12 heads a rank: sglang takes 4, 8 or a multiple of 16" in printed
-    assert "not run: no case ran: 5 refused" in printed
+    assert printed.count("no case ran: 5 refused") == 1
 
 
 def test_a_rule_of_ones_own(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_ctrl_c_stops_with_everything_written(tmp_path: Path) -> None:
     out, err = running.communicate(timeout=60)
     assert running.returncode == 3  # interrupted before anything was found
     assert "stopping when this case is done" in err
-    assert "not run: the campaign did not run to its end" in out
+    assert "the campaign did not run to its end" in out.splitlines()[-2]
     assert "less ran than was asked for" in out
     last = records(tmp_path)[-1]
     assert last["event"] == "finished"

@@ -16,7 +16,7 @@ from backend.errors import UsageError
 from backend.host import Basis
 from backend.revision.assess import PARTS, assess
 from fuzz.cli import main
-from fuzz.commands.takes import tell_finds
+from fuzz.commands.takes import finds_lines
 from reprod.takes import commits_of, takes
 
 PARAMETERS = "batch_size, max_seqlen_qo, num_head_qo, q_dtype, kv_dtype, is_sparse, fast_mode=True, num_kv_splits=32"
@@ -126,10 +126,9 @@ def test_known_faults_that_a_range_brings_or_mends(aiter_checkout: Path, capsys:
 
 @pytest.mark.slow
 @pytest.mark.checkout
-def test_known_faults_that_a_release_mends(aiter_checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_known_faults_that_a_release_mends(aiter_checkout: Path) -> None:
     """F6: 2026-08's kernel multiplies page ids in full."""
-    tell_finds(str(aiter_checkout), release("2026-06").commit, release("2026-08").commit)
-    lines = capsys.readouterr().out.splitlines()
+    lines = [*finds_lines(str(aiter_checkout), release("2026-06").commit, release("2026-08").commit)]
     (at,) = [at for at, line in enumerate(lines) if line.startswith("F6, ")]
     assert "found at 2988812e13, fixed at e4048607a5" in lines[at]
     assert lines[at + 2] == "    then: aiterfuzz corpus mark F6 mended --commit THAT_COMMIT"

@@ -74,7 +74,7 @@ def _verdict(
     report: Report, kicker: str, figures: Sequence[tuple[str, Child]], sections: Sequence[PageSection], fair: bool
 ) -> Markup:
     tone, mark = TONES[report.verdict.conclusion]
-    details = [*report.about, *(f"Not run: {each}" for each in report.verdict.open_questions)]
+    details = [*report.about, *(f"Not run: {each}" for each in report.left_to_say)]
     return element(
         "header",
         element("p", kicker, class_="kicker"),

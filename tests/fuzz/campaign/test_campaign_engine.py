@@ -45,7 +45,7 @@ from fuzz.campaign.worker import Broken, ChunkDone, Hello, Seen
 from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
 from fuzz.report.campaign import campaign_report
-from fuzz.report.render import lines
+from fuzz.report.render import lines, markdown
 from fuzz.verdict import Conclusion
 from reprod.reference import KnownReference
 
@@ -315,6 +315,19 @@ def test_without_workers_the_campaign_ends_and_goes_on_later(tmp_path: Path, don
     assert session(tmp_path, again) == "finished"
     assert set(again.asked) == set(done) - recorded
     assert stored(tmp_path) == {chunk: labels(report) for chunk, report in done.items()}
+
+
+def test_a_campaign_stopped_before_its_first_chunk_says_so_once(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    """That no shape of those asked for ran follows, and is not said besides."""
+    config = dataclasses.replace(CONFIG, shapes=None, heads=(64, 32))
+    assert session(tmp_path, FakeCluster(done, Random(1)), stop=lambda: True, config=config) == "interrupted"
+    summary = load_summary(tmp_path)
+    assert summary.doubts == ("no case ran: it ended before the first chunk of cases was done",)
+    assert summary.never_ran
+    report = campaign_report(summary)
+    for said in ("\n".join(lines(report)), markdown(report)):
+        assert said.count("it ended before the first chunk") == 1
+    assert "drawn." not in "\n".join(lines(report))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -65,9 +65,7 @@ def test_flags_do_for_a_rule_what_they_do_for_a_file(tmp_path: Path, capsys: pyt
     assert gate(rule, *FP8, "--aiter", "/no/such") == 2
 
 
-@pytest.mark.parametrize(
-    "flag", [["--expect", "O2"], ["--only", "64 heads"], ["--lives", "0"], ["--table"]], ids=lambda flag: flag[0]
-)
+@pytest.mark.parametrize("flag", [["--only", "64 heads"], ["--lives", "0"], ["--table"]], ids=lambda flag: flag[0])
 def test_what_a_rule_has_nothing_to_do_with_is_refused(
     flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +98,23 @@ def test_a_fault_of_the_base_s_rule_is_not_blamed(tmp_path: Path, capsys: pytest
     assert "in the base too" in capsys.readouterr().out
     assert gate(rule, "--base", "sglang-27188", *FP8) == 1
     assert "new" in capsys.readouterr().out
+
+
+def test_what_is_expected_of_a_rule_is_not_blamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the entry or by the signature; another entry excuses nothing, and what is neither is refused."""
+    rule, out = written(tmp_path, FAKE), tmp_path / "out"
+    assert gate(rule, *FP8, "--out", str(out)) == 1
+    faults = json.loads((out / "gate.json").read_text())["faults"]
+    shortest = {fault["known"]["entry"] if fault["known"] else fault["signature"] for fault in faults}
+    assert "F1" in shortest
+    assert gate(rule, *FP8, "--expect", ",".join(fault["signature"] for fault in faults)) == 0
+    capsys.readouterr()
+    assert gate(rule, *FP8, "--expect", ",".join(shortest)) == 0
+    said = capsys.readouterr().out
+    assert "expected (F1)" in said
+    assert "clean: no memory fault that the rule is to blame for" in said
+    assert gate(rule, *FP8, "--expect", "O1") == 1
+    assert gate(rule, *FP8, "--expect", "F999") == 2
 
 
 def test_a_function_of_one_s_own(tmp_path: Path) -> None:
