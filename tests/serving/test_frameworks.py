@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from backend.errors import UsageError
 from backend.git import git
 from backend.real.frameworks.fetch import open_source
-from backend.serving.frameworks import FRAMEWORKS, pin_of, pins
+from backend.real.frameworks.framework_run import FrameworkDriver
+from backend.serving.frameworks import FRAMEWORKS, SGLANG, TARGETS, Framework, pin_of, pins
 from fuzz.gate.which_aiter import NEWEST, which_aiter
 
 
@@ -27,6 +30,15 @@ def test_every_row_says_what_and_whence() -> None:
         seen.add((pin.framework, pin.release))
         day = re.findall(r"\d{4}-\d\d-\d\d", pin.source)[0]
         assert not pin.date or day <= pin.date, f"{pin}: written after it was published"
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda each: each.backend_class)
+def test_a_target_is_a_driver_of_its_own_on_shared_steps(target: Framework) -> None:
+    """Under 200 lines; sglang's first, which its others build on, has 450."""
+    module, _, kind = target.driver.partition(":")
+    driver = importlib.import_module(module)
+    assert issubclass(getattr(driver, kind), FrameworkDriver)
+    assert len(inspect.getsource(driver).splitlines()) < (450 if target is SGLANG else 200)
 
 
 def test_a_release_without_a_row_is_its_series() -> None:

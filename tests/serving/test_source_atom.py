@@ -127,7 +127,7 @@ def test_what_a_small_atom_refuses_is_its_refusal(small: SourceSession) -> None:
 @pytest.mark.parametrize(
     ("scenario", "words"),
     [
-        (life("drafts", DRAFTING, Step(StepKind.DRAFT_EXTEND, (9,))), "draft_extend of ATOM is not driven"),
+        (life("drafts", DRAFTING, Step(StepKind.DRAFT_EXTEND, (9,))), "ATOM has no step of the kind draft_extend"),
         (life("idle", PLAIN, Step(StepKind.DECODE, (), graph=True)), "an idle rank of ATOM runs no attention"),
         (life("empty", PLAIN, Step(StepKind.DECODE, (0, 33))), "no request without tokens"),
         (life("rows", DRAFTING, Step(StepKind.DECODE, (9,))), "decodes all of its rows"),

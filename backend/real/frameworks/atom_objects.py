@@ -11,6 +11,7 @@ import torch
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.errors import NoSuchStepError
+from backend.real.frameworks.framework_run import FrameworkState
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
 from backend.real.happened import HappenedStream
 from backend.real.python.poison import Declared
@@ -46,16 +47,15 @@ class Rotation:
     def __call__(self, positions: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> None: ...
 
 
-class AtomState:
-    """Values of the fakes: they follow the backend that is being built or run, and the forward pass."""
+class AtomState(FrameworkState):
+    """What either file asks for. forward: the forward pass that runs."""
 
     def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
         flags = dict(scenario.flags)
         if flags not in ({}, {MODEL: str(TOPK)}):
             raise NoSuchStepError(f"ATOM's models are told by the flag {MODEL}={TOPK} alone; leave other flags out")
-        self.scenario = scenario
         self.is_sparse = bool(flags)
-        self.config = scenario.backends[0]
         self.forward: Declared | None = None
         largest = max(config.page_size for config in scenario.backends)
         self.context = -(-scenario.model_context // largest) * largest

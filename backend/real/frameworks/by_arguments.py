@@ -28,6 +28,7 @@ from backend.real.frameworks.argument_parts import (
     words,
     written,
 )
+from backend.real.frameworks.attention_arguments import ATTENTION_CHECKS, ATTENTION_SIGNATURES, as_far
 from backend.real.frameworks.cache_arguments import CACHE_CHECKS, CACHE_SIGNATURES
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.torch_shim import host
@@ -87,53 +88,6 @@ def _prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
         yield ArgumentFault("kv_last_page_lens", "kv_last_page_lens has fewer entries than there are requests", False)
 
 
-def _varlen(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
-    """flash_attn_varlen_func: rows of q, k and v, request by request."""
-    q, k = words(given["cu_seqlens_q"]), words(given["cu_seqlens_k"])
-    yield from covered("cu_seqlens_q", q, given["q"].shape[0], "q")
-    yield from covered("cu_seqlens_k", k, given["k"].shape[0], "k")
-    if given["v"].shape[0] != given["k"].shape[0]:
-        yield ArgumentFault("v", f"v has {given['v'].shape[0]} rows, k {given['k'].shape[0]}", False)
-    yield from longest("max_seqlen_q", given["max_seqlen_q"], q)
-    yield from longest("max_seqlen_k", given["max_seqlen_k"], k)
-
-
-def _paged(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
-    """paged_attention_ragged: one q row a request, its KV pages by kv_indptr."""
-    rows, kv = given["query"].shape[0], words(given["kv_indptr"])
-    if len(kv) < rows + 1:
-        yield ArgumentFault("kv_indptr", f"kv_indptr has {len(kv)} entries for {rows} requests", False)
-    kv = kv[: rows + 1]
-    yield from addressed(given, kv, "kv_page_indices", given["key_cache"], "key_cache")
-    yield from longest(
-        "max_num_partitions",
-        given["max_num_partitions"] * given["partition_size"],
-        [each * given["block_size"] for each in kv],
-    )
-    yield from written("out", given["out"], [0, rows], given["query"].shape[1] * given["value_cache"].shape[-1])
-    if given["kv_last_page_lens"].numel() < rows:
-        yield ArgumentFault("kv_last_page_lens", f"kv_last_page_lens has fewer entries than the {rows} requests", False)
-    heads, partitions = given["query"].shape[1], given["max_num_partitions"]
-    needed = rows * heads * partitions * (2 * 4 + given["query"].shape[2] * given["out"].element_size())
-    held = given["workspace_buffer"].numel() * given["workspace_buffer"].element_size()
-    if held < needed:
-        yield ArgumentFault("workspace_buffer", f"workspace_buffer has {held:,} bytes, {rows} requests need {needed:,}", True)
-
-
-def _unified(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
-    """unified_attention: q rows by cu_seqlens_q, KV pages by a table of one row a request."""
-    q, lens, table = words(given["cu_seqlens_q"]), words(given["seqused_k"]), host(given["block_table"])
-    batch, page, pages = len(lens), given["k"].shape[1], given["k"].shape[0]
-    if len(q) < batch + 1:
-        yield ArgumentFault("cu_seqlens_q", f"cu_seqlens_q has {len(q)} entries for {batch} requests", False)
-    yield from covered("cu_seqlens_q", q[: batch + 1], given["q"].shape[0], "q")
-    yield from longest("max_seqlen_q", given["max_seqlen_q"], q[: batch + 1])
-    yield from written("out", given["out"], q[: batch + 1], given["q"].shape[1] * given["v"].shape[-1])
-    if table.shape[0] < batch:
-        yield ArgumentFault("block_table", f"block_table has {table.shape[0]} rows for {batch} requests", False)
-    yield from paged_by("block_table", table, lens, page, pages, "k")
-
-
 def _segmented(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """mla_decode_fwd of aiter/ops/triton/attention/mla.py, which returns partial results: one q row and one row of the table
     for each length."""
@@ -147,36 +101,6 @@ def _segmented(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     if table.shape[0] < rows:
         yield ArgumentFault("block_tables", f"block_tables has {table.shape[0]} rows for {rows}", False)
     yield from paged_by("block_tables", table, lens, cache.shape[1], cache.shape[0], "kv_buffer")
-
-
-def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
-    """mha_batch_prefill_func: q rows by cu_seqlens_q, KV pages (of one token where k has three dimensions) by kv_indptr."""
-    q = words(given["cu_seqlens_q"])
-    yield from covered("cu_seqlens_q", q, given["q"].shape[0], "q")
-    yield from addressed(given, words(given["kv_indptr"]), "kv_page_indices", given["k"], "k")
-    if q and q[-1] < given["q"].shape[0]:
-        message = (
-            f"cu_seqlens_q ends at {q[-1]} of the {given['q'].shape[0]} rows of q: the rest of the output is never written"
-        )
-        yield ArgumentFault("cu_seqlens_q", message, False)
-    yield from longest("max_seqlen_q", given["max_seqlen_q"], q)
-    yield from _keys(given)
-    page, last = given["k"].shape[1] if given["k"].dim() == 4 else 1, given["kv_last_page_lens"]
-    if page > 1 and (last is None or last.numel() < len(q) - 1):
-        yield ArgumentFault("kv_last_page_lens", f"pages of {page} tokens without a length of each request's last", False)
-
-
-def _keys(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
-    """max_seqlen_k bounds no access of the kernel (csrc/py_itfs_ck/mha_batch_prefill_kernels.cu, ROCm/aiter e4048607a5): with 0
-    nothing is launched and the output zeroed, and a window as wide or wider is left out."""
-    longest, window = given["max_seqlen_k"], max(given["window_size"][:2])
-    pages = max((b - a for a, b in itertools.pairwise(words(given["kv_indptr"]))), default=0)
-    page = given["k"].shape[1] if given["k"].dim() == 4 else 1
-    if pages and longest <= 0:
-        yield ArgumentFault("max_seqlen_k", f"max_seqlen_k is {longest}, and a request has {pages} pages: o is zeroed", False)
-    elif longest <= window < (pages - 1) * page + 1:
-        message = f"max_seqlen_k is {longest}: the window of {window} is left out, and a request has {pages} pages of {page}"
-        yield ArgumentFault("max_seqlen_k", message, False)
 
 
 def _extend(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
@@ -265,6 +189,7 @@ _GLUON_DEFAULTS: dict[str, Any] = {
 
 SIGNATURES: dict[str, inspect.Signature] = {
     **CACHE_SIGNATURES,
+    **ATTENTION_SIGNATURES,
     SEGMENTED: signature(
         "q kv_buffer out cu_seqlens_q seqused_k max_seqlen_kv block_tables softmax_scale kv_lora_rank qk_rope_head_dim causal "
         "q_descale kv_descale",
@@ -289,55 +214,6 @@ SIGNATURES: dict[str, inspect.Signature] = {
     ),
     "mla_gluon": signature(_GLUON, **_GLUON_DEFAULTS, has_pe=True, attn_sink=None),
     "mla_decode_gluon": signature(_GLUON, **_GLUON_DEFAULTS),
-    "paged_attention_ragged": signature(
-        "out workspace_buffer query key_cache value_cache scale kv_indptr kv_page_indices kv_last_page_lens block_size "
-        "max_num_partitions alibi_slopes kv_cache_dtype kv_cache_layout logits_soft_cap k_scale v_scale",
-        fp8_out_scale=None,
-        partition_size=256,
-        mtp=1,
-    ),
-    "unified_attention": signature(
-        "q k v out cu_seqlens_q max_seqlen_q seqused_k max_seqlen_k softmax_scale causal window_size block_table softcap "
-        "q_descale k_descale v_descale",
-        q_scales=None,
-        alibi_slopes=None,
-        output_scale=None,
-        qq_bias=None,
-        sinks=None,
-        shuffled_kv_cache=False,
-        skip_reduce=False,
-    ),
-    "mha_batch_prefill_func": signature(
-        "q k v cu_seqlens_q kv_indptr kv_page_indices max_seqlen_q max_seqlen_k",
-        dropout_p=0.0,
-        softmax_scale=None,
-        logits_soft_cap=0.0,
-        causal=False,
-        window_size=(-1, -1),
-        alibi_slopes=None,
-        deterministic=False,
-        return_lse=False,
-        return_attn_probs=False,
-        out=None,
-        kv_last_page_lens=None,
-        block_table=None,
-        seqlen_k=None,
-        q_descale=None,
-        k_descale=None,
-        v_descale=None,
-        kv_block_descale=None,
-        sink_ptr=None,
-        sink_size=0,
-    ),
-    "flash_attn_varlen_fp8_pertensor_func": signature(
-        "q k v q_descale k_descale v_descale cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
-        min_seqlen_q=0,
-        logits_soft_cap=0.0,
-        causal=False,
-        window_size=(-1, -1, 0),
-        softmax_scale=None,
-        sink_ptr=None,
-    ),
     REDUCE: inspect.signature(lambda *args: None),  # 2026-08 added an argument in the middle
     "get_ps_metadata_v1": signature(
         "seqlens_qo_indptr pages_kv_indptr context_lens gqa_ratio num_heads_k work_metadata_ptrs work_indptr work_info "
@@ -361,17 +237,6 @@ SIGNATURES: dict[str, inspect.Signature] = {
         sm_scale=None,
         logit_cap=0.0,
         num_kv_splits=None,
-    ),
-    "flash_attn_varlen_func": signature(
-        "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
-        min_seqlen_q=0,
-        dropout_p=0.0,
-        softmax_scale=None,
-        logits_soft_cap=0.0,
-        causal=False,
-        window_size=(-1, -1),
-        return_lse=False,
-        out=None,
     ),
 }
 """What stands for AITER's own function of the name."""
@@ -413,11 +278,6 @@ CHECKS: dict[str, Check] = {
     "get_ps_metadata_v1": _plan_prefill,
     "mla_prefill_ps_asm_fwd": _prefill_ps,
     "mla_prefill_fwd": _prefill,
-    "flash_attn_varlen_func": _varlen,
-    "paged_attention_ragged": _paged,
-    "unified_attention": _unified,
-    "mha_batch_prefill_func": _batch_prefill,
-    "flash_attn_varlen_fp8_pertensor_func": _varlen,
     SEGMENTED: _segmented,
     "mla_gluon": _gluon,
     "mla_decode_gluon": _gluon,
@@ -429,6 +289,7 @@ CHECKS: dict[str, Check] = {
     "rocm_sparse_attn_decode_bf16": _packed,
     **dict.fromkeys(BY_LISTS, _listed),
     **CACHE_CHECKS,
+    **ATTENTION_CHECKS,
 }
 
 GIVE_OUTPUT = frozenset({"flash_attn_varlen_func", "flash_attn_varlen_fp8_pertensor_func", "mha_batch_prefill_func"})
@@ -453,13 +314,8 @@ INDICES = ("kv_page_indices", "kv_indices", "page_table")
 
 def as_addresses(given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a captured call: index tensors reach as far as the memory that they lie in, whatever view was captured."""
-    made = dict(given)
-    for name in INDICES:
-        if name in made and made[name].dim() == 1:
-            indices = host(made[name])
-            held = indices.untyped_storage().nbytes() // indices.element_size() - indices.storage_offset()
-            made[name] = indices.as_strided((held,), (1,))
-    return made
+    reach = {name: as_far(given[name]) for name in INDICES if name in given and given[name].dim() == 1}
+    return {**given, **reach}
 
 
 def result_of(call: OpCall) -> Any:

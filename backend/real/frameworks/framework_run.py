@@ -1,4 +1,5 @@
-"""What every driven framework's process lives through: backends are built, graphs captured, then steps done in order.
+"""What every driven framework's process lives through: it is started, backends are built, graphs captured, then steps done in
+order.
 
 Knows no framework.
 """
@@ -6,22 +7,123 @@ Knows no framework.
 from __future__ import annotations
 
 import abc
-from typing import Any
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from backend.errors import CannotRunError
-from backend.real.frameworks.process import Process
+from backend.aiter.arguments import TargetGpu
+from backend.case import NUM_CU
+from backend.errors import CannotRunError, NoSuchStepError
+from backend.real.aiter_ops import AiterSource, Handlers
+from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.process import CapturedGraph, Process, process
 from backend.real.frameworks.record import Phase, Recording
-from backend.real.frameworks.recorder import Recorder
-from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step
+from backend.real.frameworks.recorder import NotCaptured, Recorder
+from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.handlers import AiterEndsProcess
+from backend.real.observe import DecodeSeen
+from backend.real.python.modules import Root
+
+
+class FrameworkState(abc.ABC):
+    """Values of what stands for the rest of a framework: they follow the backend that is being built or run, `config`."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.config = scenario.backends[0]
+
+    @abc.abstractmethod
+    def fakes(self) -> dict[str, Any]:
+        """By bare name: what the framework's code asks of its process."""
+
+    def of_aiter(self) -> dict[str, Any]:
+        """By bare name: what it asks of AITER that steers no attention."""
+        return {}
+
+
+class FrameworkDriver(abc.ABC):
+    """Runs scenarios against one source; parsed definitions are kept between them.
+
+    name: the framework's. kinds: steps that its file has, empty for all. others: packages that the framework imports and that
+    are not installed: they are asked for, and never decide. environment: variables that are set unless a scenario sets them.
+    prefixes: of the variables that it reads.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[tuple[StepKind, ...]] = ()
+    others: ClassVar[tuple[str, ...]] = ()
+    environment: ClassVar[Mapping[str, str]] = {}
+    prefixes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, source: BackendSource, aiter: AiterSource) -> None:
+        self.source = source
+        self.aiter = aiter
+
+    @abc.abstractmethod
+    def state(self, scenario: Scenario) -> Any:
+        """What stands for the rest of the framework; raises NoSuchStepError for a scenario that the file has no part in."""
+
+    @abc.abstractmethod
+    def life(self, running: Process, scenario: Scenario, state: Any) -> FrameworkRun:
+        """A scenario in the process that was started for it."""
+
+    def around(self) -> contextlib.AbstractContextManager[None]:
+        """What is in place while a process runs, besides its packages."""
+        return contextlib.nullcontext()
+
+    def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
+        """Run a scenario in a fresh process; `environment`: variables of the framework's and of AITER's to set."""
+        self._check(scenario)
+        state: FrameworkState = self.state(scenario)
+        device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
+        wanted, roots = {**self.environment, **(environment or {})}, [Root(name, None) for name in self.others]
+        source, aiter, fakes, of_aiter = self.source, self.aiter, state.fakes(), state.of_aiter()
+        with process(source, aiter, device, handlers, fakes, wanted, roots, of_aiter) as running, self.around():
+            return self.life(running, scenario, state).everything()
+
+    def _check(self, scenario: Scenario) -> None:
+        if any(not name.startswith(self.prefixes) for name, _ in scenario.environment):
+            raise NoSuchStepError(f"{self.name} reads no variable of other frameworks; leave environment out")
+        for step in scenario.steps if self.kinds else ():
+            if step.kind not in self.kinds:
+                allowed = ", ".join(self.kinds)
+                raise NoSuchStepError(f"{self.name} has no step of the kind {step.kind.value}; allowed: {allowed}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardPass:
+    """A forward pass that was made.
+
+    at: which step of the scenario, -1 while graphs are captured. which: of its backends. decodes: the calls made in it.
+    kv_lens, rows: KV tokens and q rows of each request whose calls these are. padded: requests of a graph beyond them.
+    """
+
+    at: int
+    which: int
+    phase: Phase
+    kind: StepKind
+    decodes: list[DecodeSeen]
+    kv_lens: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+    padded: int = 0
+
+
+def smallest(graphs: Iterable[CapturedGraph], requests: int) -> CapturedGraph:
+    """The smallest captured graph that takes so many requests; raises NotCaptured where there is none."""
+    fitting = [graph for graph in graphs if graph.batch >= requests]
+    if not fitting:
+        raise NotCaptured("no graph takes this batch: its capture failed")
+    return min(fitting, key=lambda graph: graph.batch)
 
 
 class FrameworkRun(abc.ABC):
     """One scenario in one process. backends: what was built, in the scenario's order."""
 
-    def __init__(self, running: Process, scenario: Scenario) -> None:
+    def __init__(self, running: Process, scenario: Scenario, state: Any) -> None:
         self.running = running
         self.scenario = scenario
+        self.state = state
         self.recorder = Recorder(running, scenario)
         self.backends: list[Any] = []
 
@@ -42,9 +144,9 @@ class FrameworkRun(abc.ABC):
             self.recorder.guarded(at, phase, step.backend, step.kind, self._step, at, step)
         return self.recorder.recording()
 
-    @abc.abstractmethod
     def _turn_to(self, config: BackendConfig) -> None:
         """What stands for the rest of the framework is this backend's from now on."""
+        self.state.config = config
 
     @abc.abstractmethod
     def _build(self, at: int) -> Any:

@@ -11,19 +11,15 @@ import dataclasses
 import functools
 import importlib
 import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from backend.aiter.arguments import TargetGpu
-from backend.case import NUM_CU, DType
+from backend.case import DType
 from backend.errors import CannotRunError, NoSuchStepError
-from backend.real.aiter_ops import AiterSource, Handlers
-from backend.real.frameworks.fetch import BackendSource
-from backend.real.frameworks.framework_run import FrameworkRun
-from backend.real.frameworks.process import CapturedGraph, Process, call_by_name, first_method, process
-from backend.real.frameworks.record import Phase, Recording
+from backend.real.frameworks.framework_run import FrameworkDriver, FrameworkRun, smallest
+from backend.real.frameworks.process import CapturedGraph, Process, call_by_name, first_method
+from backend.real.frameworks.record import Phase
 from backend.real.frameworks.recorder import NotCaptured, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.sglang_objects import (
@@ -35,7 +31,6 @@ from backend.real.frameworks.sglang_objects import (
     model_runner,
 )
 from backend.real.observe import DecodeSeen
-from backend.real.python.modules import Root
 from backend.real.python.poison import Declared
 
 FORWARD_MODES = {
@@ -48,12 +43,12 @@ FORWARD_MODES = {
 """Names of sglang's ForwardMode for a step, newest first."""
 
 
-class SglangDriver:
+class SglangDriver(FrameworkDriver):
     """Runs scenarios against one source; parsed definitions are kept between them."""
 
-    def __init__(self, source: BackendSource, aiter: AiterSource) -> None:
-        self.source = source
-        self.aiter = aiter
+    name = "sglang"
+    others = ("sgl_kernel", "flashinfer", "vllm")
+    prefixes = ("SGLANG_", "SGL_", "AITER_")
 
     def state(self, scenario: Scenario) -> SglangState:
         """What stands for the rest of sglang; raises NoSuchStepError for a scenario that the file has no part in."""
@@ -65,19 +60,10 @@ class SglangDriver:
         """A scenario in the process that was started for it."""
         return SglangRun(running, scenario, state)
 
-    def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
-        """Run a scenario in a fresh process; `environment`: SGLANG_ and AITER_ variables to set."""
+    def _check(self, scenario: Scenario) -> None:
+        super()._check(scenario)
         if any(config.context_parallel > 1 for config in scenario.backends):
             raise NoSuchStepError("context-parallel ranks of sglang are not driven; leave context_parallel out")
-        device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
-        state = self.state(scenario)
-        with process(self.source, self.aiter, device, handlers, state.fakes(), environment or {}, _other_roots()) as running:
-            return self.life(running, scenario, state).everything()
-
-
-def _other_roots() -> list[Root]:
-    """Packages that sglang imports and that are not installed: they are asked for, and never decide."""
-    return [Root(name, None) for name in ("sgl_kernel", "flashinfer", "vllm")]
 
 
 class SglangRun(FrameworkRun):
@@ -87,8 +73,7 @@ class SglangRun(FrameworkRun):
     draft_class = "AiterMultiStepDraftBackend"
 
     def __init__(self, running: Process, scenario: Scenario, state: SglangState) -> None:
-        super().__init__(running, scenario)
-        self.state = state
+        super().__init__(running, scenario, state)
         self.modes = running.module.ForwardMode
         self.pools = [self._pool(config) for config in scenario.backends]
         self.graphs: dict[tuple[int, StepKind], SglangGraphInputs] = {}
@@ -97,9 +82,6 @@ class SglangRun(FrameworkRun):
         """As sglang sizes it where the context is known: 4 tokens and the drafts beyond (model_runner_kv_cache_mixin.py)."""
         slack = 4 + (config.draft_tokens or 0) if self.scenario.context else 0
         return RequestPool(config, self.scenario.model_context, slack, self.state.dtype(config.kv_dtype))
-
-    def _turn_to(self, config: BackendConfig) -> None:
-        self.state.config = config
 
     def _build(self, at: int) -> Any:
         config = self.scenario.backends[at]
@@ -414,10 +396,9 @@ class SglangRun(FrameworkRun):
 
     def _replay(self, at: int, which: int, batch: Batch) -> None:
         inputs = self.graphs.get((which, batch.kind))
-        fitting = [g for g in inputs.graphs if g.batch >= len(batch.rows)] if inputs is not None else []
-        if inputs is None or not fitting:
+        if inputs is None:
             raise NotCaptured("no graph takes this batch: its capture failed")
-        graph = min(fitting, key=lambda g: g.batch)
+        graph = smallest(inputs.graphs, len(batch.rows))
         count = len(batch.rows)
         if graph.batch != count:
             inputs.seq_lens.fill_(inputs.fill)

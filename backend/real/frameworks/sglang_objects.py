@@ -15,6 +15,7 @@ import torch
 
 from backend.aiter.arguments import Int32Array
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.real.frameworks.framework_run import FrameworkState
 from backend.real.frameworks.process import CapturedGraph
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
 from backend.real.frameworks.seats import Seats
@@ -59,12 +60,11 @@ class SglangGraphInputs:
     graphs: list[CapturedGraph] = field(default_factory=list)
 
 
-class SglangState:
-    """Values of the fakes: they follow the backend that is being built or run."""
+class SglangState(FrameworkState):
+    """What any file asks for."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
-        self.config = scenario.backends[0]
+        super().__init__(scenario)
         self.fp8 = torch.float8_e4m3fnuz if scenario.arch is Arch.GFX942 else torch.float8_e4m3fn
 
     def dtype(self, dtype: DType) -> torch.dtype:

@@ -15,6 +15,7 @@ import triton
 import triton.language
 
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.real.frameworks.framework_run import FrameworkState
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.python.poison import Declared
 
@@ -35,17 +36,21 @@ class _Logger(logging.LoggerAdapter):  # type: ignore[type-arg]
         raise AttributeError(name)
 
 
-class VllmState:
-    """Values of the fakes: they follow the backend that is being built or run."""
+class VllmState(FrameworkState):
+    """What any file asks for."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
-        self.config = scenario.backends[0]
+        super().__init__(scenario)
         self.fp8 = torch.float8_e4m3fnuz if scenario.arch is Arch.GFX942 else torch.float8_e4m3fn
         self.context = scenario.model_context
 
     def dtype(self, dtype: DType) -> torch.dtype:
         return self.fp8 if dtype is DType.FP8 else torch.bfloat16
+
+    @property
+    def cache_dtype(self) -> str:
+        """What vLLM calls the type of the KV cache: its --kv-cache-dtype."""
+        return "fp8" if self.config.kv_dtype is DType.FP8 else "auto"
 
     def fakes(self) -> dict[str, Any]:
         """By bare name: what vLLM's code asks of its platform and configuration."""
@@ -169,7 +174,7 @@ class VllmState:
             ),
             cache_config=Declared(
                 "cache_config",
-                cache_dtype="fp8" if config.kv_dtype is DType.FP8 else "auto",
+                cache_dtype=self.cache_dtype,
                 block_size=config.page_size,
                 num_gpu_blocks=config.max_requests,
                 enable_prefix_caching=False,

@@ -6,6 +6,7 @@ is a request of its own, of as many tokens as its list has, so that is what a re
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ import torch
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.errors import NoSuchStepError
+from backend.real.frameworks.framework_run import ForwardPass
 from backend.real.frameworks.process import Process
 from backend.real.frameworks.record import Phase
-from backend.real.frameworks.recorder import Truth
-from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
+from backend.real.frameworks.scenarios import BackendConfig, Scenario
 from backend.real.frameworks.vllm import VllmDriver, VllmRun
 from backend.real.frameworks.vllm_objects import VllmState
-from backend.real.observe import DecodeSeen
+from backend.real.frameworks.vllm_steps import VllmBatch
 from backend.real.python.poison import Declared
 from backend.serving.sparse import TOPK, UNUSED, lists_of_rows
 
@@ -93,12 +94,12 @@ class SparseRun(VllmRun):
         indexer = Declared("indexer", topk_indices_buffer=self.lists)
         return {**super()._impl_arguments(config), "indexer": indexer, "topk_indices_buffer": self.lists}
 
-    def _layer_attributes(self, config: BackendConfig) -> dict[str, Any]:
+    def _layer_attributes(self) -> dict[str, Any]:
         def concatenated(nope: torch.Tensor, rope: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
             shape = (*nope.shape[:-1], nope.shape[-1] + rope.shape[-1])
             return torch.empty(shape, dtype=self.state.fp8, device="cuda")
 
-        return {**super()._layer_attributes(config), "_decode_concat_quant_fp8_op": concatenated}
+        return {**super()._layer_attributes(), "_decode_concat_quant_fp8_op": concatenated}
 
     def _queries(self, config: BackendConfig, tokens: int) -> Any:
         """The two parts of q, which the file joins itself."""
@@ -110,30 +111,19 @@ class SparseRun(VllmRun):
         dense = metadata.prefill is None or metadata.prefill.use_dense_mha
         return metadata.num_decodes if dense else requests
 
-    def _common(self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def _common(self, which: int, batch: VllmBatch, each: int, longest: int) -> Any:
         """The batch, and the lists that the indexer chooses for its rows."""
-        rows = torch.diff(query_start_loc.cpu()).tolist()
-        for at, chosen in enumerate(lists_of_rows(tuple(seq_lens.tolist()), tuple(rows))):
+        rows = torch.diff(batch.query_start_loc.cpu()).tolist()
+        for at, chosen in enumerate(lists_of_rows(tuple(batch.seq_lens.tolist()), tuple(rows))):
             self.lists[at] = UNUSED
             self.lists[at, : len(chosen)] = torch.from_numpy(chosen.astype(np.int32))
-        return super()._common(query_start_loc, seq_lens, *args, **kwargs)
+        return super()._common(which, batch, each, longest)
 
-    def _record(
-        self,
-        at: int,
-        which: int,
-        phase: Phase,
-        kind: StepKind,
-        decodes: list[DecodeSeen],
-        kv_lens: tuple[int, ...],
-        rows: tuple[int, ...],
-        padded: int,
-    ) -> None:
-        """Each q row as a request of one row, and padding as many rows as a request has."""
-        each, table = self._rows_a_request(which, kind), self.backends[which].table
-        if phase is Phase.CAPTURE:  # requests that have their own rows for a context, in block 0
-            kv_lens = rows = (each,) * padded
-            table, padded = np.tile(np.arange(each) % self.scenario.backends[which].page_size, (len(rows), 1)), 0
-        requests = np.repeat(np.arange(len(rows)), rows)
-        truth = Truth.of_rows(kind, requests, lists_of_rows(kv_lens, rows), table, padded * each, 0)
-        self.recorder.record(at, which, phase, kind, decodes, lambda call: truth)
+    def _record(self, made: ForwardPass) -> None:
+        if made.phase is not Phase.CAPTURE:
+            self._record_lists(made)
+            return
+        each = self._rows_a_request(made.which, made.kind)  # of requests that have these for a context, in block 0
+        own = (each,) * made.padded
+        table = np.tile(np.arange(each) % self.scenario.backends[made.which].page_size, (made.padded, 1))
+        self._record_lists(dataclasses.replace(made, kv_lens=own, rows=own, padded=0), table)

@@ -1,0 +1,282 @@
+"""Calls of AITER's ordinary attention (MHA, GQA), which end in CK, Triton, HIP and assembly: none is run here, their arguments
+are held against each other.
+
+Signatures are those of ROCm/aiter e4048607a5 (aiter/ops/attention.py, aiter/ops/mha.py and
+aiter/ops/triton/attention/unified_attention.py). Knows no framework.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from backend.real.frameworks.argument_parts import (
+    addressed,
+    covered,
+    longest,
+    paged_by,
+    signature,
+    words,
+    written,
+)
+from backend.real.frameworks.record import ArgumentFault
+from backend.real.torch_shim import host
+
+
+def _varlen(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """flash_attn_varlen_func: rows of q, k and v, request by request."""
+    q, k = words(given["cu_seqlens_q"]), words(given["cu_seqlens_k"])
+    yield from covered("cu_seqlens_q", q, given["q"].shape[0], "q")
+    yield from covered("cu_seqlens_k", k, given["k"].shape[0], "k")
+    if given["v"].shape[0] != given["k"].shape[0]:
+        yield ArgumentFault("v", f"v has {given['v'].shape[0]} rows, k {given['k'].shape[0]}", False)
+    yield from longest("max_seqlen_q", given["max_seqlen_q"], q)
+    yield from longest("max_seqlen_k", given["max_seqlen_k"], k)
+
+
+def _paged(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """paged_attention_ragged: one q row a request, its KV pages by kv_indptr."""
+    rows, kv = given["query"].shape[0], words(given["kv_indptr"])
+    if len(kv) < rows + 1:
+        yield ArgumentFault("kv_indptr", f"kv_indptr has {len(kv)} entries for {rows} requests", False)
+    kv = kv[: rows + 1]
+    yield from addressed(given, kv, "kv_page_indices", given["key_cache"], "key_cache")
+    yield from longest(
+        "max_num_partitions",
+        given["max_num_partitions"] * given["partition_size"],
+        [each * given["block_size"] for each in kv],
+    )
+    yield from written("out", given["out"], [0, rows], given["query"].shape[1] * given["value_cache"].shape[-1])
+    if given["kv_last_page_lens"].numel() < rows:
+        yield ArgumentFault("kv_last_page_lens", f"kv_last_page_lens has fewer entries than the {rows} requests", False)
+    heads, partitions = given["query"].shape[1], given["max_num_partitions"]
+    needed = rows * heads * partitions * (2 * 4 + given["query"].shape[2] * given["out"].element_size())
+    held = given["workspace_buffer"].numel() * given["workspace_buffer"].element_size()
+    if held < needed:
+        yield ArgumentFault("workspace_buffer", f"workspace_buffer has {held:,} bytes, {rows} requests need {needed:,}", True)
+
+
+def _paged_by_table(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """paged_attention_v1: requests by a table of pages, one q row each where cu_query_lens has one; others are passed over.
+
+    The kernel reads cu_query_lens by its address, one entry past the requests (csrc/cpp_itfs/pa/pa_v1.cuh).
+    """
+    table, ends = host(given["block_tables"]), given["cu_query_lens"]
+    requests, heads = table.shape[0], given["query"].shape[1]
+    page = given["key_cache"].shape[2 if given["kv_cache_layout"] == "HND" else 1]
+    yield from _by_table(given, given["max_context_len"], page, given["key_cache"].shape[0])
+    rows = requests
+    if ends is not None:
+        held = words(as_far(ends))[: requests + 1]
+        if len(held) < requests + 1:
+            yield ArgumentFault("cu_query_lens", f"cu_query_lens has {len(held)} entries for {requests} requests", False)
+        yield from covered("cu_query_lens", held, given["query"].shape[0], "query")
+        rows = held[-1]
+    yield from written("out", given["out"], [0, rows], heads * given["query"].shape[2])
+    partitions = math.ceil(given["max_context_len"] / given["partition_size"])
+    needed = requests * given["mtp"] * heads * partitions * (given["query"].shape[2] * given["query"].element_size() + 2 * 4)
+    held_bytes = given["workspace_buffer"].numel() * given["workspace_buffer"].element_size()
+    if held_bytes < needed:
+        message = f"workspace_buffer has {held_bytes:,} bytes, {requests} requests need {needed:,}"
+        yield ArgumentFault("workspace_buffer", message, True)
+
+
+def _by_table(given: Mapping[str, Any], limit: int, page: int, pages: int) -> Iterator[ArgumentFault]:
+    """block_tables and context_lens of paged attention. limit: tokens that partial results are made for."""
+    table, lens = host(given["block_tables"]), words(given["context_lens"])
+    if len(lens) < table.shape[0]:
+        yield ArgumentFault("context_lens", f"context_lens has {len(lens)} entries for {table.shape[0]} requests", False)
+    lens = lens[: table.shape[0]]
+    if max(lens, default=0) > limit:
+        yield ArgumentFault("max_context_len", f"it is {limit}, a request has {max(lens)} tokens", False)
+    yield from paged_by("block_tables", table, lens, page, pages, "key_cache")
+
+
+def _paged_shuffled(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """paged_attention_common, which takes assembly or HIP: one q row a request; K of [pages, heads, head / x, page, x]."""
+    q, table = given["Q"], host(given["block_tables"])
+    requests, heads, width = q.shape
+    yield from _by_table(given, given["max_seq_len"], given["K"].shape[3], given["K"].shape[0])
+    if table.shape[0] < requests:
+        yield ArgumentFault("block_tables", f"block_tables has {table.shape[0]} rows for {requests} requests", False)
+    if given["block_tables_stride0"] != table.stride(0):
+        message = f"it is {given['block_tables_stride0']}, a row of block_tables has {table.stride(0)}"
+        yield ArgumentFault("block_tables_stride0", message, False)
+    if given["out_"] is not None:
+        yield from written("out_", given["out_"], [0, requests], heads * width)
+    each = requests * heads * math.ceil(given["max_seq_len"] / PARTITION)
+    for name, needed in (("exp_sums", each), ("max_logits", each), ("tmp_out", each * width)):
+        if given[name].numel() < needed:
+            message = f"{name} has {given[name].numel()} elements, {requests} requests need {needed}"
+            yield ArgumentFault(name, message, True)
+    slots = given["K"].shape[0] * given["K"].shape[1] * given["K"].shape[3]
+    for name in ("K_QScale_asm", "V_QScale_asm"):
+        if given[name] is not None and given[name].numel() < slots:
+            yield ArgumentFault(name, f"{name} has {given[name].numel()} scales, the cache {slots} slots", False)
+
+
+PARTITION = 256
+"""Tokens of a partial result in paged_attention_common."""
+
+
+def _unified(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """unified_attention: q rows by cu_seqlens_q, KV pages by a table of one row a request."""
+    q, lens, table = words(given["cu_seqlens_q"]), words(given["seqused_k"]), host(given["block_table"])
+    batch, page, pages = len(lens), given["k"].shape[1], given["k"].shape[0]
+    if len(q) < batch + 1:
+        yield ArgumentFault("cu_seqlens_q", f"cu_seqlens_q has {len(q)} entries for {batch} requests", False)
+    yield from covered("cu_seqlens_q", q[: batch + 1], given["q"].shape[0], "q")
+    yield from longest("max_seqlen_q", given["max_seqlen_q"], q[: batch + 1])
+    yield from written("out", given["out"], q[: batch + 1], given["q"].shape[1] * given["v"].shape[-1])
+    if table.shape[0] < batch:
+        yield ArgumentFault("block_table", f"block_table has {table.shape[0]} rows for {batch} requests", False)
+    yield from paged_by("block_table", table, lens, page, pages, "k")
+
+
+def _batch_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """mha_batch_prefill_func: q rows by cu_seqlens_q, KV pages (of one token where k has three dimensions) by kv_indptr."""
+    q = words(given["cu_seqlens_q"])
+    yield from covered("cu_seqlens_q", q, given["q"].shape[0], "q")
+    yield from addressed(given, words(given["kv_indptr"]), "kv_page_indices", given["k"], "k")
+    if q and q[-1] < given["q"].shape[0]:
+        message = (
+            f"cu_seqlens_q ends at {q[-1]} of the {given['q'].shape[0]} rows of q: the rest of the output is never written"
+        )
+        yield ArgumentFault("cu_seqlens_q", message, False)
+    yield from longest("max_seqlen_q", given["max_seqlen_q"], q)
+    yield from _keys(given)
+    page, last = given["k"].shape[1] if given["k"].dim() == 4 else 1, given["kv_last_page_lens"]
+    if page > 1 and (last is None or last.numel() < len(q) - 1):
+        yield ArgumentFault("kv_last_page_lens", f"pages of {page} tokens without a length of each request's last", False)
+
+
+def _keys(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """max_seqlen_k bounds no access of the kernel (csrc/py_itfs_ck/mha_batch_prefill_kernels.cu, ROCm/aiter e4048607a5): with 0
+    nothing is launched and the output zeroed, and a window as wide or wider is left out."""
+    longest, window = given["max_seqlen_k"], max(given["window_size"][:2])
+    pages = max((b - a for a, b in itertools.pairwise(words(given["kv_indptr"]))), default=0)
+    page = given["k"].shape[1] if given["k"].dim() == 4 else 1
+    if pages and longest <= 0:
+        yield ArgumentFault("max_seqlen_k", f"max_seqlen_k is {longest}, and a request has {pages} pages: o is zeroed", False)
+    elif longest <= window < (pages - 1) * page + 1:
+        message = f"max_seqlen_k is {longest}: the window of {window} is left out, and a request has {pages} pages of {page}"
+        yield ArgumentFault("max_seqlen_k", message, False)
+
+
+def as_far(tensor: torch.Tensor) -> torch.Tensor:
+    """What a kernel that has a tensor's address can read: on to the end of the memory that it is a view of."""
+    given = host(tensor)
+    held = given.untyped_storage().nbytes() // given.element_size() - given.storage_offset()
+    return given.as_strided((held,), (1,))
+
+
+ATTENTION_SIGNATURES: dict[str, inspect.Signature] = {
+    "paged_attention_ragged": signature(
+        "out workspace_buffer query key_cache value_cache scale kv_indptr kv_page_indices kv_last_page_lens block_size "
+        "max_num_partitions alibi_slopes kv_cache_dtype kv_cache_layout logits_soft_cap k_scale v_scale",
+        fp8_out_scale=None,
+        partition_size=256,
+        mtp=1,
+    ),
+    "unified_attention": signature(
+        "q k v out cu_seqlens_q max_seqlen_q seqused_k max_seqlen_k softmax_scale causal window_size block_table softcap "
+        "q_descale k_descale v_descale",
+        q_scales=None,
+        alibi_slopes=None,
+        output_scale=None,
+        qq_bias=None,
+        sinks=None,
+        shuffled_kv_cache=False,
+        skip_reduce=False,
+    ),
+    "mha_batch_prefill_func": signature(
+        "q k v cu_seqlens_q kv_indptr kv_page_indices max_seqlen_q max_seqlen_k",
+        dropout_p=0.0,
+        softmax_scale=None,
+        logits_soft_cap=0.0,
+        causal=False,
+        window_size=(-1, -1),
+        alibi_slopes=None,
+        deterministic=False,
+        return_lse=False,
+        return_attn_probs=False,
+        out=None,
+        kv_last_page_lens=None,
+        block_table=None,
+        seqlen_k=None,
+        q_descale=None,
+        k_descale=None,
+        v_descale=None,
+        kv_block_descale=None,
+        sink_ptr=None,
+        sink_size=0,
+    ),
+    "flash_attn_varlen_fp8_pertensor_func": signature(
+        "q k v q_descale k_descale v_descale cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
+        min_seqlen_q=0,
+        logits_soft_cap=0.0,
+        causal=False,
+        window_size=(-1, -1, 0),
+        softmax_scale=None,
+        sink_ptr=None,
+    ),
+    "flash_attn_varlen_func": signature(
+        "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
+        min_seqlen_q=0,
+        dropout_p=0.0,
+        softmax_scale=None,
+        logits_soft_cap=0.0,
+        causal=False,
+        window_size=(-1, -1, 0),
+        bias=None,
+        alibi_slopes=None,
+        deterministic=False,
+        return_lse=False,
+        return_attn_probs=False,
+        how_v3_bf16_cvt=1,
+        block_table=None,
+        out=None,
+        cu_seqlens_q_padded=None,
+        cu_seqlens_k_padded=None,
+        sink_ptr=None,
+    ),
+    "paged_attention_v1": signature(
+        "out workspace_buffer query key_cache value_cache scale block_tables cu_query_lens context_lens max_context_len "
+        "alibi_slopes kv_cache_dtype kv_cache_layout logits_soft_cap k_scale v_scale",
+        fp8_out_scale=None,
+        partition_size=256,
+        mtp=1,
+        sliding_window=0,
+    ),
+    "paged_attention_common": signature(
+        "Q K V exp_sums max_logits tmp_out block_tables context_lens block_tables_stride0 scale",
+        max_qlen=1,
+        max_seq_len=1,
+        K_QScale_hip=None,
+        V_QScale_hip=None,
+        K_QScale_asm=None,
+        V_QScale_asm=None,
+        out_=None,
+        qo_indptr=None,
+        high_precision=1,
+        kernelName=None,
+        kv_cache_dtype="auto",
+        kv_cache_tensor_dtype=None,
+    ),
+}
+"""What stands for AITER's own function of the name."""
+
+ATTENTION_CHECKS = {
+    "flash_attn_varlen_func": _varlen,
+    "flash_attn_varlen_fp8_pertensor_func": _varlen,
+    "paged_attention_ragged": _paged,
+    "paged_attention_v1": _paged_by_table,
+    "paged_attention_common": _paged_shuffled,
+    "unified_attention": _unified,
+    "mha_batch_prefill_func": _batch_prefill,
+}
