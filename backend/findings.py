@@ -208,6 +208,14 @@ class FindingKind(RowedKind):
         reason="AITER has no kernel for the key and says so before any launch",
         advice="choose another mode or add a kernel",
     )
+    TOO_MUCH_LDS = KindRow(  # a code object that no GPU of its architecture can launch
+        name="too-much-lds",
+        severities=(Severity.SILENT,),
+        title="A kernel asks for more LDS than the GPU has",
+        symptom="takes a kernel that asks for more LDS than the GPU has",
+        reason="its descriptor asks for more LDS than a compute unit has, so that the runtime refuses every launch of it",
+        advice="build the code object for the LDS of its architecture, or take its row out of the kernel table",
+    )
     PLANNER_READ = KindRow(  # the planner reads an input past its end
         name="planner-read",
         severities=(Severity.READ,),

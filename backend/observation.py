@@ -33,6 +33,7 @@ class ViolationKind(StrEnum):
     NO_OUTPUT = "an output row that nobody writes"
     UNREAD = "a token of the KV pool that nobody reads"
     CAPACITY = "more partial rows than the reduction holds"
+    LDS = "more LDS than the GPU has"
 
 
 @dataclass(frozen=True, slots=True)

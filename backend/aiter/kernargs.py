@@ -115,6 +115,11 @@ def kernarg_reads(blob_id: str) -> KernargReads:
     return found
 
 
+def is_decode_kernel(blob_id: str) -> bool:
+    """Whether the code object of that git object id is known to hold one of AITER's MLA decode kernels."""
+    return blob_id in _all()
+
+
 def know(reads: KernargReads) -> None:
     """Takes that for what its code object reads from here on, in this process: for who measures one that is in no table yet."""
     _all()[reads.blob_id] = reads

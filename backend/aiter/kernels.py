@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from backend.aiter.arguments import TargetGpu
-from backend.aiter.codefiles import CodeSource, blob_id, code_path, has_code, kernel_csv, open_code
+from backend.aiter.codefiles import BlobSource, CodeSource, blob_id, code_path, has_code, kernel_csv, open_code
+from backend.aiter.kernargs import is_decode_kernel, kernarg_reads
 from backend.aiter.kernel_rules import KernelKey, NoRoute, Route
 from backend.aiter.release import LAUNCHER_SOURCE, Release, read_table
 from backend.case import Arch
@@ -96,13 +97,15 @@ def choose_kernel(
     if not rows:
         return NoKernel(f"{table.label} has no row {describe_key(table_key)}", table_key)
     first = rows[0]
-    content_id = first.blob_id
+    content_id, code_object = first.blob_id, first.code_object
     if source is not None:
         if not has_code(source, device.arch, first.code_object):
             return NoKernel(f"{code_path(device.arch, first.code_object)} is not in {source.label}")
         content_id = blob_id(open_code(source, device.arch, first.code_object))
+        if isinstance(source, BlobSource) and is_decode_kernel(content_id):
+            code_object = kernarg_reads(content_id).code_object  # it runs whatever the row names, and findings name what ran
     shadowed = tuple(row.code_object for row in rows[1:])
-    return KernelChoice(first.symbol, first.code_object, content_id, asked.sub_q, asked.s_mqa, shadowed)
+    return KernelChoice(first.symbol, code_object, content_id, asked.sub_q, asked.s_mqa, shadowed)
 
 
 def _table_key(key: KernelKey, asked: Route, table: KernelTable) -> TableKey:

@@ -179,11 +179,9 @@ class Machine:
             raise UsageError.not_allowed("work-items of a workgroup", items, f"up to {kernel.max_workgroup_size}")
         if len(launch.kernarg) == 0:
             raise UsageError.not_allowed("kernarg bytes", 0, "at least 1")
-        if kernel.lds_size > LDS_BYTES[kernel.arch]:
-            raise UnmodelledError(
-                f"kernel {kernel.name}: its descriptor asks for {kernel.lds_size:,} bytes of LDS, and {kernel.arch} has "
-                f"{LDS_BYTES[kernel.arch]:,}: no GPU launches it, and what HIP answers to that has no model"
-            )
+        too_much = too_much_lds(kernel)
+        if too_much is not None:
+            raise UnmodelledError(f"kernel {kernel.name}: {too_much}, and what HIP answers to that has no model")
         lds = kernel.lds_size + launch.dynamic_lds
         if lds > LDS_BYTES[kernel.arch]:
             raise UsageError.not_allowed("LDS bytes", lds, f"up to {LDS_BYTES[kernel.arch]} on {kernel.arch}")
@@ -292,6 +290,14 @@ class Machine:
         self._scratch = aligned(scratch, np.uint8)
         context[at.CTX_SCRATCH] = self._scratch.ctypes.data
         context[at.CTX_SCRATCH_BYTES] = kernel.private_segment_size
+
+
+def too_much_lds(kernel: Kernel) -> str | None:
+    """Why no GPU of its architecture launches a kernel, where its descriptor asks for more LDS than a compute unit has."""
+    most = LDS_BYTES[kernel.arch]
+    if kernel.lds_size <= most:
+        return None
+    return f"its descriptor asks for {kernel.lds_size:,} bytes of LDS, and {kernel.arch} has {most:,}: no GPU launches it"
 
 
 def _work_items(launch: MachineLaunch) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:

@@ -14,8 +14,9 @@ ABOUT_ROWS = (
     ViolationKind.NO_OUTPUT,
     ViolationKind.UNREAD,
     ViolationKind.CAPACITY,
+    ViolationKind.LDS,
 )
-"""No access of its own is bad: a row or token is left out, mislaid or too many, and `why` says so in full."""
+"""No access of its own is bad: a row, token or byte of LDS is left out, mislaid or too many, and `why` says so in full."""
 
 
 def check_violations(observation: Observation) -> list[Finding]:
@@ -65,6 +66,7 @@ _KINDS = {
     ViolationKind.NO_OUTPUT: FindingKind.ROW_NOT_WRITTEN,
     ViolationKind.UNREAD: FindingKind.NOT_COVERED,
     ViolationKind.CAPACITY: FindingKind.SPLIT_CAP,
+    ViolationKind.LDS: FindingKind.TOO_MUCH_LDS,
 }
 """What each kind of violation is; one out of bounds is a write or a read."""
 

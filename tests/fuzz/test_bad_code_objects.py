@@ -21,6 +21,7 @@ from backend.case import Arch
 from backend.cdna.code_object import Kernel, load_code_object
 from backend.cdna.decode import decode
 from backend.cdna.decode.text import assembly_text
+from backend.cdna.machine import LDS_BYTES
 from fuzz.cli import main
 
 CODE_OBJECT = "mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co"
@@ -37,6 +38,9 @@ S_SETPC_B64 = (0xBE80_1D02).to_bytes(4, "little")
 
 FLOAT_ROUND_32 = 12
 """First bit of FLOAT_ROUND_MODE_32 in compute_pgm_rsrc1 (LLVM's AMDGPU usage guide)."""
+
+OFFSET = b"\xa7.offset"
+"""The key of an argument's offset in the metadata note (MessagePack)."""
 
 Spoil = Callable[[bytes], bytes]
 
@@ -102,6 +106,27 @@ def other_rounding(content: bytes) -> bytes:
     return content[:at] + word.to_bytes(4, "little") + content[at + 4 :]
 
 
+def other_arguments(content: bytes) -> bytes:
+    """The softmax scale, a number, is said to be taken where the call hands kv_indices over."""
+    at = content.index(OFFSET + b"\x70") + len(OFFSET)  # 112, the slot of `scalar`
+    return content[:at] + b"\x50" + content[at + 1 :]
+
+
+def other_operation(content: bytes) -> bytes:
+    """The kernel has the name of none that decodes, as long as its own."""
+    return content.replace(b"gqaratio16_ps", b"gqaratio16_nm")
+
+
+def asking_for(lds: int) -> Spoil:
+    """The kernel's descriptor asks for so many bytes of LDS: group_segment_fixed_size, its first word."""
+
+    def spoil(content: bytes) -> bytes:
+        at = content.index(kernel_descriptor(content))
+        return content[:at] + lds.to_bytes(4, "little") + content[at + 4 :]
+
+    return spoil
+
+
 def kernel_descriptor(content: bytes) -> bytes:
     """The 64 bytes of the kernel's descriptor, by the symbol NAME.kd."""
     elf = ELFFile(BytesIO(content))
@@ -131,6 +156,8 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "an instruction that is not modelled": (unmodelled_in_an_address, f"{NAMED}.*v_exp_legacy_f32"),
     "a jump that cannot be followed": (jump_to_anywhere, f"{NAMED}.*s_setpc_b64"),
     "a float mode that is not modelled": (other_rounding, f"{NAMED}float mode of .*allowed: rounding to nearest even"),
+    "a kernel of other arguments": (other_arguments, f"{NAMED}takes other arguments .* at 0x50, where there is ptr_LTD"),
+    "a kernel of another operation": (other_operation, f"{NAMED}given kernels .*_nmE'.*; needed: .*_psE"),
 }
 
 
@@ -215,6 +242,76 @@ def test_replay_names_it(name: str, tree: Callable[[Spoil], Path], tmp_path: Pat
     assert "C9    cannot run" in said
     assert re.search(told, said)
     assert "silent\n" not in said
+
+
+def test_all_the_lds_that_the_gpu_has_may_be_asked_for(tree: Callable[[Spoil], Path]) -> None:
+    root = tree(asking_for(LDS_BYTES["gfx950"]))
+    assert main(["explain", *EXPLAIN, "--device", "cdna", "--aiter", str(root)]) == 0
+
+
+def test_more_lds_than_the_gpu_has_is_a_finding_of_that_file(
+    tree: Callable[[Spoil], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tree(asking_for(LDS_BYTES["gfx950"] + 1))
+    assert main(["explain", *EXPLAIN, "--device", "cdna", "--aiter", str(root)]) == 1
+    told = capsys.readouterr().out
+    assert f"[silent] too-much-lds (kernel, {CODE_OBJECT}): its descriptor asks for 163,841 bytes of LDS" in told
+    assert f"  signature: too-much-lds/{CODE_OBJECT}\n" in told
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize(("revision", "code"), [("12c7120b86^", 1), ("12c7120b86", 0)])
+def test_8_heads_on_gfx942_were_shipped_so(
+    revision: str, code: int, aiter_checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until ROCm/aiter#3128 of 2026-05-19, which says so."""
+    types = ["--q-dtype", "bf16", "--kv-dtype", "bf16", "--arch", "gfx942", "--mode", "non-persistent", "--backend", "direct"]
+    command = ["explain", "--heads", "8", "--kv-lens", "64", *types, "--device", "cdna"]
+    assert main([*command, "--aiter", f"{aiter_checkout}@{revision}"]) == code
+    finding = "too-much-lds (kernel, mla_a16w16_qh8_qseqlen1_gqaratio8_v3.co): its descriptor asks for 163,840 bytes of LDS"
+    assert (finding in capsys.readouterr().out) is bool(code)
+
+
+def by_id(root: Path) -> str:
+    """The code object of a folder as one of a git repository, `PATH@ID`."""
+    committed(root)
+    path = code_path(Arch.GFX950, CODE_OBJECT)
+    found = subprocess.run(["git", "-C", str(root), "rev-parse", f"HEAD:{path}"], check=True, capture_output=True, text=True)
+    return f"{root}@{found.stdout.strip()}"
+
+
+def test_a_code_object_by_id_stands_for_that_of_the_call_and_is_named(
+    tree: Callable[[Spoil], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is known to decode runs in place of the call's, whose name is another."""
+    other = "mla_a8w8_qh16_qseqlen2_gqaratio16_ps.co"
+    source = by_id(tree(lambda content: open_code(installed_wheel(), Arch.GFX950, other)))
+    main(["explain", *EXPLAIN, "--device", "cdna", "--aiter", source])
+    told = capsys.readouterr().out
+    assert f"launch: {other} (" in told
+    assert CODE_OBJECT not in told
+
+
+@pytest.mark.parametrize("name", ["a kernel of other arguments", "a kernel of another operation"])
+def test_a_code_object_by_id_of_something_else_is_not_run(
+    name: str, tree: Callable[[Spoil], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, told = SPOILT[name]
+    assert re.search(told, complaint(capsys, "explain", *EXPLAIN, "--device", "cdna", "--aiter", by_id(tree(spoil))))
+
+
+V4 = ("b9c61eb59db42fbb8e190a07a800fd6135ec2813", "8789648641201291b7bf2d94f19a7b9399125312")
+"""hsa/gfx950/mla_v4/mla_a8w8_qh64_qseqlen1_gqaratio64_nm.co of ROCm/aiter as it was added, and as of 2026-08."""
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("blob", V4)
+def test_a_kernel_for_deepseek_v4_is_not_run_in_place_of_one_that_decodes(
+    blob: str, aiter_checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = ["--heads", "64", "--kv-lens", "100", "--release", "2026-08", "--mode", "fast", "--backend", "direct"]
+    said = complaint(capsys, "explain", *case, "--device", "cdna", "--aiter", f"{aiter_checkout}@{blob}")
+    assert re.search(r"given kernels \['_ZN5aiter36mla_a8w8_qh64_qseqlen1_gqaratio64_nmE'\]; needed: ", said)
 
 
 def test_what_only_numbers_need_is_named_when_they_are_asked_for(

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from backend.aiter.codefiles import CodeSource, installed_wheel, open_code
+from backend.aiter.codefiles import BlobSource, CodeSource, blob_id, installed_wheel, open_code
+from backend.aiter.kernargs import SLOT, is_decode_kernel
+from backend.aiter.launch import Launch
 from backend.call import Call
 from backend.case import Arch, OutputType
 from backend.cdna.code_object import Kernel, load_code_object
-from backend.cdna.machine import Machine, MachineLaunch
+from backend.cdna.machine import LDS_BYTES, Machine, MachineLaunch, too_much_lds
 from backend.cdna.memory import AddressSpace, Region
 from backend.cdna.record import RecordOptions, marked_runs
 from backend.cdna.result import BadAccess, MachineEnd, Mode, RunResult, Schedule
@@ -36,7 +38,7 @@ from backend.devices.cdna.violations import FULL_OVER_SLICE, Explain, footprint,
 from backend.devices.device import coverage_identifier, coverage_of
 from backend.devices.second_stage import SecondStageRun
 from backend.errors import CannotRunError, UnmodelledError
-from backend.observation import ByteRanges, DeviceEnd, Footprint, Numbers, Observation, Violation
+from backend.observation import ByteRanges, DeviceEnd, Footprint, Numbers, Observation, Violation, ViolationKind
 
 if TYPE_CHECKING:
     from backend.devices.gpu.cdna_numbers import Inputs
@@ -101,8 +103,13 @@ class CdnaDevice:
                 f"too much work: {tokens:,} KV tokens would take about {minutes:,} minutes; up to {most:,} are run: give fewer "
                 "or shorter requests, or device model"
             )
+        machine = machine_of(self._source, launch.arch, launch.code_object, launch.symbol)
+        too_much = too_much_lds(machine.kernel)
+        if too_much is not None:
+            return Observation(call, self.name, (_lds(machine.kernel, launch, too_much),), coverage=coverage_of(call))
+        _check_arguments(self._source, machine.kernel, launch)
         inputs = _inputs(call) if self._numbers else None
-        ran = self._launched(call, inputs)
+        ran = self._launched(call, machine, inputs)
         result, space = ran.result, ran.space
         numbers, row_notes = _numbers(call, ran, inputs) if inputs is not None else (None, ())
         found = violations(call, result, self._explainer(ran, launch.persistent))
@@ -131,9 +138,8 @@ class CdnaDevice:
     def _explainer(self, ran: _Launched, persistent: bool) -> Explain:
         return explainer(ran.machine, ran.start, ran.space, persistent, ran.limit) if self._explained else _unexplained
 
-    def _launched(self, call: Call, inputs: Inputs | None) -> _Launched:
+    def _launched(self, call: Call, machine: Machine, inputs: Inputs | None) -> _Launched:
         launch = call.launched
-        machine = machine_of(self._source, launch.arch, launch.code_object, launch.symbol)
         space, kernarg = _space(call, None if inputs is None else inputs.of_launch(call))
         axis = None if launch.persistent else spaces.REQUEST_AXIS
         start = MachineLaunch(launch.grid, launch.block, kernarg, requester_axis=axis)
@@ -209,7 +215,8 @@ def machine_of(source: CodeSource, arch: Arch, code_object: str, symbol: str) ->
     """The machine of one kernel, compiled once; each thread has its own, since a machine is not for two at once.
 
     Raises CannotRunError where the source lacks the code object, or the code object is none, is for another architecture or
-    has no such kernel. A code object that holds one kernel runs whatever its name: it was named by its blob id.
+    has no such kernel. Of a code object that was named by its id another decode kernel runs too, in place of the one that the
+    call would launch, but no kernel of another operation.
     """
     return _machine_of_thread(threading.get_ident(), _kernel_of(source, arch, code_object, symbol))
 
@@ -226,12 +233,37 @@ def _kernel_of(source: CodeSource, arch: Arch, code_object: str, symbol: str) ->
         loaded = load_code_object(content)
     if loaded.arch != arch:
         raise CannotRunError(f"code object {code_object} of {source.label}: given one for {loaded.arch}; needed: {arch}")
-    if len(loaded.kernels) == 1:
-        return loaded.kernels[0]
     names = [kernel.name for kernel in loaded.kernels]
     if symbol not in names:
+        if len(names) == 1 and isinstance(source, BlobSource) and is_decode_kernel(blob_id(content)):
+            return loaded.kernels[0]
         raise CannotRunError(f"code object {code_object} of {source.label}: given kernels {names}; needed: {symbol}")
     return loaded.kernel(symbol)
+
+
+def _check_arguments(source: CodeSource, kernel: Kernel, launch: Launch) -> None:
+    """Raises UnmodelledError for a kernel that by its own metadata takes a number where the launch hands over an address, or
+    anything behind the launch's last argument: one that was built for other arguments, whatever its name.
+
+    The other way round is not looked at, as kernels of AITER's declare out_16_nosplit as an address and read a number.
+    """
+    passed = {kernarg.offset: kernarg for kernarg in launch.kernargs}
+    for argument in kernel.arguments:
+        if argument.name.startswith("pad") or argument.kind.startswith("hidden") or argument.size > SLOT:
+            continue  # one of more than a slot is the whole segment, of which nothing more is said
+        given = passed.get(argument.offset)
+        if given is None or (argument.kind == "by_value" and given.name.startswith("ptr_")):
+            handed = "nothing" if given is None else f"{given.name}, an address"
+            taken = f"{argument.name} ({argument.size} bytes, {argument.kind}) at {argument.offset:#x}"
+            raise UnmodelledError(
+                f"code object {launch.code_object} of {source.label}: takes other arguments than the launch hands over: by its "
+                f"metadata {taken}, where there is {handed}"
+            )
+
+
+def _lds(kernel: Kernel, launch: Launch, why: str) -> Violation:
+    most = LDS_BYTES[kernel.arch]
+    return Violation(ViolationKind.LDS, launch.code_object, "", False, most, kernel.lds_size, kernel.lds_size - most, 1, why)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from backend.aiter.codefiles import CodeSource
 from backend.case import Arch
-from backend.cdna.machine import MachineLaunch
+from backend.cdna.machine import MachineLaunch, too_much_lds
 from backend.cdna.memory import AddressSpace
 from backend.cdna.result import BadAccess, MachineEnd, Mode, Schedule
 from backend.devices.cdna.device import machine_of
 from backend.errors import CannotRunError
+from backend.real.handlers import failed_check
 from backend.real.script.hardware import Hardware
 from backend.real.script.stage1 import Stage1
 
@@ -22,6 +23,9 @@ ITEM_BYTES = 32
 def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> None:
     """Runs the launch. Raises CannotRunError for a kernel that does not come to its end."""
     machine = machine_of(source, arch, launch.code_object, launch.symbol)
+    too_much = too_much_lds(machine.kernel)
+    if too_much is not None:
+        raise failed_check(f"{launch.code_object} is not launched: {too_much}", ends_process=False)
     space = AddressSpace()
     for mapped in hardware.memory.segments():
         space.add_array(f"segment at {mapped.segment.base:#x}", mapped.content, writable=True, base=mapped.segment.base)
