@@ -41,7 +41,9 @@ class KindRow:
     title: a heading of a page. symptom: completes "MLA decode ..." in the title of an issue. reason: why the party is at fault.
     advice: what would put it right; {party} stands for the party at fault.
     takes_its_process: whether a process was lost, and nothing is said of memory. by_numbers: whether numbers alone show it, so
-    that a run of addresses cannot.
+    that a run of addresses cannot. of_index_tensors: whether index tensors are wrong, which a batch determines to the last
+    entry. is_stray_access: whether an access was seen to leave its tensor. stays_in_pool: whether what is accessed is KV of
+    others, so that no memory fault follows. wrong_for_certain: whether some row of o is wrong whatever memory holds.
     """
 
     name: str
@@ -52,6 +54,15 @@ class KindRow:
     advice: str
     takes_its_process: bool = False
     by_numbers: bool = False
+    of_index_tensors: bool = False
+    is_stray_access: bool = False
+    stays_in_pool: bool = False
+    wrong_for_certain: bool = False
+
+    @property
+    def gives_wrong_result(self) -> bool:
+        """Whether o may be wrong by it and the process go on."""
+        return (Severity.SILENT in self.severities and not self.takes_its_process) or self.stays_in_pool
 
 
 class RowedKind(StrEnum):
@@ -84,6 +95,7 @@ class FindingKind(RowedKind):
         symptom="gets index tensors that do not fit its batch",
         reason="the caller builds the index tensors, and AITER takes them as they are",
         advice="build the index tensor for the batch that runs",
+        of_index_tensors=True,
     )
     BAD_LAST_PAGE_LEN = KindRow(  # kv_last_page_lens[i] not in [1, page_size]
         name="bad-last-page-len",
@@ -92,6 +104,7 @@ class FindingKind(RowedKind):
         symptom="gets last pages longer than a page",
         reason="kv_last_page_lens[i] is the number of tokens in the last page, 1 to page_size; the caller fills it",
         advice="fill kv_last_page_lens with the tokens of the last page, not with the sequence length",
+        of_index_tensors=True,
     )
     BAD_PAGE_ID = KindRow(  # a page id outside the pool
         name="bad-page-id",
@@ -100,6 +113,7 @@ class FindingKind(RowedKind):
         symptom="gets page ids outside of the KV pool",
         reason="the caller hands over the page table",
         advice="hand over only pages of the pool",
+        of_index_tensors=True,
     )
     SHORT_SEQUENCE = KindRow(  # kv_len < qlen: a row would attend to less than nothing
         name="short-sequence",
@@ -111,6 +125,7 @@ class FindingKind(RowedKind):
             "tokens than rows has nothing to attend to"
         ),
         advice="give padding rows at least as many KV tokens as query rows",
+        of_index_tensors=True,
     )
     BUFFER_TOO_SMALL = KindRow(  # sizing arguments are not the planning arguments
         name="buffer-too-small",
@@ -223,6 +238,7 @@ class FindingKind(RowedKind):
         symptom="reads past its index tensors while planning",
         reason="the planner reads outside of its inputs",
         advice="bound the planner's index",
+        is_stray_access=True,
     )
     PLANNER_OVERRUN = KindRow(  # the planner writes outside a buffer
         name="planner-overrun",
@@ -231,6 +247,7 @@ class FindingKind(RowedKind):
         symptom="overruns its metadata buffers while planning",
         reason="the buffers have the size that AITER asked for, and the planner writes outside of them",
         advice="make get_mla_metadata_info_v1 and the planner agree on the number of rows",
+        is_stray_access=True,
     )
     SHORT_PIECE = KindRow(  # a piece [kv0, kv1) shorter than qlen
         name="short-piece",
@@ -250,6 +267,7 @@ class FindingKind(RowedKind):
         symptom="attends to tokens beyond the request's end",
         reason="sizes and arguments hold, and the plan gives a row tokens that are not its request's",
         advice="bound the planner's pieces by the request's own tokens",
+        stays_in_pool=True,
     )
     BACKWARD_ITEM = KindRow(  # a work item whose rows or tokens end before they begin, and a kernel that follows it
         name="backward-item",
@@ -274,6 +292,7 @@ class FindingKind(RowedKind):
         symptom="passes a null pointer to the kernel",
         reason="it passes a null pointer that the kernel uses",
         advice="pass the tensor, or choose a kernel that does not use it",
+        is_stray_access=True,
     )
     OUT_OF_BOUNDS_WRITE = KindRow(
         name="out-of-bounds-write",
@@ -282,6 +301,7 @@ class FindingKind(RowedKind):
         symptom="writes outside of its tensors",
         reason="what it is given holds, and it leaves its tensors",
         advice="mend the {party}",
+        is_stray_access=True,
     )
     OUT_OF_BOUNDS_READ = KindRow(
         name="out-of-bounds-read",
@@ -290,6 +310,7 @@ class FindingKind(RowedKind):
         symptom="reads outside of its tensors",
         reason="what it is given holds, and it leaves its tensors",
         advice="mend the {party}",
+        is_stray_access=True,
     )
     MEMORY_FAULT = KindRow(  # a GPU faulted: an access outside mapped memory, whose instruction is not known
         name="memory-fault",
@@ -312,6 +333,7 @@ class FindingKind(RowedKind):
             "size that it does not implement)"
         ),
         advice="compute the address in 64 bits, or refuse page sizes that the kernel does not implement",
+        stays_in_pool=True,
     )
     UNWRITTEN_READ = KindRow(  # a read of what nobody wrote
         name="unwritten-read",
@@ -328,6 +350,7 @@ class FindingKind(RowedKind):
         symptom="leaves KV tokens out",
         reason="sizes and arguments hold, and the plan gives some tokens of a request to no piece",
         advice="let the planner's pieces of a row add up to its tokens",
+        wrong_for_certain=True,
     )
     COVERED_TWICE = KindRow(  # a (row, token) that two work items cover
         name="covered-twice",
@@ -336,6 +359,7 @@ class FindingKind(RowedKind):
         symptom="attends to KV tokens twice",
         reason="sizes and arguments hold, and the plan gives some tokens of a row to two pieces, so that they weigh double",
         advice="let the planner begin a piece where the one before it ends",
+        wrong_for_certain=True,
     )
     MISPLACED_ROW = KindRow(  # a partial row that is merged into another row
         name="misplaced-row",
@@ -344,6 +368,7 @@ class FindingKind(RowedKind):
         symptom="merges partial rows into other rows",
         reason="the pieces are computed where the plan says, and the merge puts one of them into the row of another",
         advice="let stage 1 and the merge agree on where a partial row lies",
+        wrong_for_certain=True,
     )
     ROW_NOT_WRITTEN = KindRow(  # an output row that nobody writes
         name="row-not-written",
@@ -352,6 +377,7 @@ class FindingKind(RowedKind):
         symptom="leaves output unwritten",
         reason="what it is given holds, and the row is stored by neither the kernel nor the reduction",
         advice="store the row where it is computed, or refuse the call",
+        wrong_for_certain=True,
     )
     WRITE_RACE = KindRow(  # two workgroups write the same bytes
         name="write-race",
@@ -409,6 +435,9 @@ class FindingKind(RowedKind):
 
 BY_NUMBERS = tuple(kind for kind in FindingKind if kind.row.by_numbers)
 """Kinds that numbers alone show."""
+
+TAKES_PROCESS = tuple(kind for kind in FindingKind if kind.row.takes_its_process)
+"""Kinds that say that a process was lost: one may stand beside the case that met it, which ran well when it was run again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backend.case import Case
 from backend.fate import Fate
-from backend.findings import Finding, FindingKind, Party, Severity, cause
+from backend.findings import Finding, Party, Severity, cause
 
 if TYPE_CHECKING:  # whoever reads an outcome of another process needs none of what makes one
     from backend.call import Call
@@ -115,6 +115,6 @@ def fate_of(findings: tuple[Finding, ...], refused: str | None) -> Fate:
     """The fate of a case that was tried: faults before a refusal, a refusal before clean."""
     found = cause(findings)
     if found is not None and found.severity > Severity.REFUSED:
-        took_process = found.kind in (FindingKind.DIED, FindingKind.HANG) and found.party is Party.PROJECT
+        took_process = found.kind.row.takes_its_process and found.party is Party.PROJECT
         return Fate.DIED if took_process else Fate.FAULTY
     return Fate.CLEAN if found is None and refused is None else Fate.REFUSED

@@ -22,7 +22,7 @@ from backend.devices.device import Device
 from backend.devices.kinds import device_kind
 from backend.errors import CannotRunError
 from backend.fate import Fate
-from backend.findings import FindingKind, Severity
+from backend.findings import Severity
 from backend.observation import DeviceEnd, Numbers, Observation, Violation, ViolationKind
 from backend.outcome import Outcome
 from backend.path import Path, faults_before_launch, judge
@@ -32,11 +32,6 @@ from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace
 from fuzz.spec import Spec
 from fuzz.verdict import Counts, Verdict
-
-WRONG_FOR_CERTAIN = frozenset(
-    {FindingKind.NOT_COVERED, FindingKind.COVERED_TWICE, FindingKind.MISPLACED_ROW, FindingKind.ROW_NOT_WRITTEN}
-)
-"""Findings after which some row of o is wrong whatever memory holds."""
 
 MAX_EXTENT = 64 << 10
 """Bytes past a tensor that every red zone reaches (backend/devices/gpu/memory.py); farther stores may miss it in part."""
@@ -290,7 +285,7 @@ def _against_hardware(foretold: Observation, seen: Observation) -> Compared:
         code_object = foretold.call.launched.code_object
         for own in (False, True):
             certain = {
-                one.kind.value for one in findings if one.kind in WRONG_FOR_CERTAIN and own is (one.stage == code_object)
+                one.kind.value for one in findings if one.kind.row.wrong_for_certain and own is (one.stage == code_object)
             }
             if certain:
                 to = apart if own and seen.own_kernel else found

@@ -161,20 +161,18 @@ _OVERRUNS = (FindingKind.OUT_OF_BOUNDS_WRITE, FindingKind.OUT_OF_BOUNDS_READ)
 _BY_WIDTH = (*_OVERRUNS, FindingKind.FOREIGN_PAGE, FindingKind.ROW_NOT_WRITTEN, *BY_NUMBERS)
 """What a kernel does to rows of another width than its own."""
 
-_LEAVING = (*_OVERRUNS, FindingKind.PLANNER_OVERRUN, FindingKind.PLANNER_READ, FindingKind.NULL_POINTER)
-
 _SILENT = (FindingKind.ROW_NOT_WRITTEN, FindingKind.NOT_COVERED, FindingKind.COVERED_TWICE, FindingKind.FOREIGN_PAGE)
 """What gives a wrong result inside of the tensors, the plainest first."""
 
 
 def leaves_tensors(outcome: Outcome) -> bool:
     """Whether anything is read or written outside of a tensor or of memory."""
-    return any(finding.kind in _LEAVING for finding in outcome.findings)
+    return any(finding.kind.row.is_stray_access for finding in outcome.findings)
 
 
 def only_through_null(outcome: Outcome) -> bool:
     """Whether all that leaves tensors goes through a null pointer: then no layout of memory makes a difference."""
-    left = {finding.kind for finding in outcome.findings} & {*_LEAVING}
+    left = {finding.kind for finding in outcome.findings if finding.kind.row.is_stray_access}
     return left == {FindingKind.NULL_POINTER}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from backend.codec import from_plain
 from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
-from backend.findings import FindingKind
+from backend.findings import TAKES_PROCESS
 from fuzz.asked import RELEASE
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.report import CellCounts, Label
@@ -30,9 +30,6 @@ MOST_FILES = 64
 
 REASONS = ("running", "finished", "interrupted", "killed", "failed")
 """Why a session ended; one more begins with "no worker left"."""
-
-_TOLD_BESIDE = (FindingKind.DIED, FindingKind.HANG)
-"""Kinds of finding that may stand beside the case that met them: a death that came once leaves the case as it ran again."""
 
 _END_OF_TIME = 1e11
 """Seconds since the epoch that no clock shows; infinity and what is no number are beyond it."""
@@ -131,7 +128,7 @@ def _require_campaign(db: sqlite3.Connection, number: int) -> None:
         if label.fate in (Fate.FAULTY, Fate.DIED):
             shown[label.text] += count
     counted = {signature: row.count for signature, row in findings.items() if row.count}
-    beside = {signature for signature, row in findings.items() if row.cause.kind in _TOLD_BESIDE}
+    beside = {signature for signature, row in findings.items() if row.cause.kind in TAKES_PROCESS}
     agreeing = all(shown[each] == counted.get(each, 0) for each in shown.keys() | counted.keys() if each not in beside)
     if OTHER not in shown:
         _require(
@@ -187,7 +184,7 @@ def _require_finding(row: FindingRow, codes: dict[int, list[Label]]) -> None:
     chunk = codes.get(row.chunk, [])
     holds = 0 <= row.position < len(chunk) and chunk[row.position].text in (row.signature, OTHER)
     _require(
-        holds or row.cause.kind in _TOLD_BESIDE,
+        holds or row.cause.kind in TAKES_PROCESS,
         f"finding {row.signature}: its first case, {row.chunk}/{row.position}, does not show it",
     )
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from backend.case import Case
 from backend.child.process_end import EndKind
-from backend.findings import Finding, FindingKind, Party, Severity
+from backend.findings import TAKES_PROCESS, Finding, FindingKind, Party, Severity
 from fuzz.campaign.config import CampaignConfig
 from fuzz.provenance import Provenance
 from fuzz.space import CaseSpace
@@ -92,7 +92,7 @@ class Reliability:
         return f"{self.shown} of {self.repeats}" if self.repeats else "not repeated yet"
 
 
-DEATHS = (FindingKind.DIED, FindingKind.HANG, FindingKind.MEMORY_FAULT)
+DEATHS = (*TAKES_PROCESS, FindingKind.MEMORY_FAULT)
 """Kinds that somebody else can bring about: a kill, the host's out-of-memory killer, a GPU that was reset under the process."""
 
 

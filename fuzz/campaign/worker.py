@@ -31,7 +31,7 @@ from backend.codec import from_plain, to_plain
 from backend.devices.kinds import device_kind
 from backend.errors import AiterfuzzError, CannotRunError
 from backend.fate import Fate
-from backend.findings import FindingKind
+from backend.findings import TAKES_PROCESS
 from backend.outcome import Outcome
 from fuzz.campaign.case_process import COMMAND
 from fuzz.campaign.investigation import Investigated, Investigation
@@ -234,7 +234,7 @@ class CaseSupervisor:
 
     def investigate(self, case: Case, signature: str, command: str) -> Investigated:
         """What there is to know of a finding: all of it by the process, or case by case where it ends over one."""
-        if signature.partition("/")[0] not in (FindingKind.DIED, FindingKind.HANG):
+        if signature.partition("/")[0] not in TAKES_PROCESS:
             answer = self._ask(Investigate(case, signature, command), Investigated)
             if not isinstance(answer, EndedAt):
                 return answer

@@ -16,7 +16,7 @@ from backend.observation import Observation
 from backend.outcome import Outcome
 from backend.real.frameworks.record import CheckedCall, Phase, RecordedStep, Recording, Says, StepFailed
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
-from backend.real.frameworks.steps import INDEX_TENSORS, disagreements, outcome_of, put_right
+from backend.real.frameworks.steps import disagreements, outcome_of, put_right
 from backend.real.noted_call import SourceLine
 from reprod.text import one_line
 
@@ -221,7 +221,7 @@ class Judge:
     def _behind(self, scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterator[Sighting]:
         """What a step that is wrong has besides its first fault, and not because of it."""
         first = outcome.cause
-        if first is not None and first.kind not in INDEX_TENSORS:
+        if first is not None and not first.kind.row.of_index_tensors:
             yield from (_fault(scenario, step, outcome, each) for each in outcome.findings if _of_arguments(each))
             yield from _contradictions(scenario, step, outcome)
         for right in put_right(step, first, self._device, self._host):

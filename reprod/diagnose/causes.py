@@ -10,28 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backend.case import Case
-from backend.findings import BY_NUMBERS, Finding, FindingKind, Severity
+from backend.findings import Finding, FindingKind, Severity
 from backend.outcome import Outcome
 from reprod.blame import leaves_tensors, only_through_null
 from reprod.corpus import CorpusEntry
 from reprod.diagnose.candidates import Candidate
 from reprod.diagnose.evidence import Ending, LogEvidence
 from reprod.diagnose.kernel_name import NamedKernel
-
-SILENT = (
-    FindingKind.NOT_COVERED,
-    FindingKind.COVERED_TWICE,
-    FindingKind.ROW_NOT_WRITTEN,
-    FindingKind.UNWRITTEN_READ,
-    FindingKind.MISPLACED_ROW,
-    FindingKind.FOREIGN_PAGE,
-    *BY_NUMBERS,
-    FindingKind.SHORT_PIECE,
-    FindingKind.HEAD_WIDTH,
-    FindingKind.BEYOND_SEQUENCE,
-    FindingKind.WRITE_RACE,
-)
-"""Kinds that give wrong output and end no process by themselves."""
 
 
 @dataclass(slots=True)
@@ -75,7 +60,7 @@ def _by_end(outcome: Outcome, evidence: LogEvidence) -> Iterator[tuple[int, str]
     if evidence.ending is Ending.FAULT:
         yield from _by_fault(outcome, evidence)
     elif evidence.ending is Ending.WRONG_OUTPUT:
-        silent = any(finding.kind in SILENT for finding in outcome.findings)
+        silent = any(finding.kind.row.gives_wrong_result for finding in outcome.findings)
         yield (4, "gives wrong output, as the log says") if silent else (-2, "no row of output is wrong by it")
     elif evidence.ending is Ending.HANG:
         hangs = any(finding.kind is FindingKind.HANG for finding in outcome.findings)
@@ -101,7 +86,7 @@ def _by_fault(outcome: Outcome, evidence: LogEvidence) -> Iterator[tuple[int, st
         yield -3, "goes through a null pointer only, while the fault is at an address that a tensor may have"
     else:
         yield 4, "leaves tensors, which is what a memory fault needs"
-    writes = any(finding.severity is Severity.WRITE and finding.kind in _ACCESSES for finding in outcome.findings)
+    writes = any(finding.severity is Severity.WRITE and not finding.kind.row.stays_in_pool for finding in outcome.findings)
     if evidence.is_write is True:
         yield (2, "writes there, as the fault did") if writes else (-2, "only reads, while the fault was a write")
     elif evidence.is_write is False:
@@ -111,19 +96,9 @@ def _by_fault(outcome: Outcome, evidence: LogEvidence) -> Iterator[tuple[int, st
 
 def _leaves(outcome: Outcome) -> bool:
     """Whether memory outside of a tensor can be reached: accesses seen, or indices and sizes by which it is."""
-    return leaves_tensors(outcome) or any(f.severity >= Severity.READ and f.kind not in _INSIDE for f in outcome.findings)
-
-
-_INSIDE = (FindingKind.FOREIGN_PAGE, FindingKind.BEYOND_SEQUENCE, FindingKind.MISPLACED_ROW)
-"""Kinds that stay in the pool."""
-
-_ACCESSES = (
-    FindingKind.BUFFER_TOO_SMALL,
-    FindingKind.OUT_OF_BOUNDS_WRITE,
-    FindingKind.PLANNER_OVERRUN,
-    FindingKind.NULL_POINTER,
-    FindingKind.HEAD_WIDTH,
-)
+    return leaves_tensors(outcome) or any(
+        f.severity >= Severity.READ and not f.kind.row.stays_in_pool for f in outcome.findings
+    )
 
 
 def _by_kernel(outcome: Outcome, kernel: NamedKernel | None) -> Iterator[tuple[int, str]]:

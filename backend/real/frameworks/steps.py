@@ -162,12 +162,6 @@ def outcome_of(step: RecordedStep, device: Device, host: Host | None = None, bac
     return Path(PassedBuffers(host or BuiltIn(), step), device).run_decision(decision_of(step, backend))
 
 
-INDEX_TENSORS = frozenset(
-    (FindingKind.BAD_INDPTR, FindingKind.BAD_LAST_PAGE_LEN, FindingKind.BAD_PAGE_ID, FindingKind.SHORT_SEQUENCE)
-)
-"""What is wrong with index tensors, which a batch determines to the last entry."""
-
-
 def put_right(step: RecordedStep, found: Finding | None, device: Device, host: Host | None = None) -> Iterator[Outcome]:
     """What becomes of a step that has arguments of another batch, once they are its own; flags, splits, heads and types stay.
 
@@ -177,7 +171,7 @@ def put_right(step: RecordedStep, found: Finding | None, device: Device, host: H
     """
     if step.planning is not None and step.planning.topk > 0:
         return
-    if found is None or found.kind in INDEX_TENSORS or found.kind is FindingKind.PLAN_MISMATCH:
+    if found is None or found.kind.row.of_index_tensors or found.kind is FindingKind.PLAN_MISMATCH:
         step = _indexed(step)
         outcome = outcome_of(step, device, host)
         yield outcome
