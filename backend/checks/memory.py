@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backend.aiter.planners.result import EDITED
 from backend.aiter.reduction import SecondStageKind
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.observation import Observation, Violation, ViolationKind
@@ -52,6 +53,8 @@ def _finding(violation: Violation) -> Finding:
 def _party(violation: Violation) -> Party:
     if violation.kind is ViolationKind.NULL:  # a kernel uses what it is given
         return Party.LAUNCHER
+    if violation.stage == EDITED:
+        return Party.CALLER
     return Party.REDUCTION if violation.stage in _REDUCTIONS else Party.KERNEL
 
 

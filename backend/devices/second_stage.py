@@ -124,14 +124,14 @@ def _rows_of_o(o: TensorSpec, merged: MergedRows) -> tuple[Int64Array, Int64Arra
 
 
 def _consistency_of(call: Call, merged: MergedRows) -> list[Violation]:
-    """Partial rows unwritten, lost or merged into another row (persistent calls)."""
+    """Partial rows unwritten, lost or merged into another row (persistent calls): of the merge, or of who edited its maps."""
     plan, launch = call.plan, call.launched
     assert plan is not None
-    stage = launch.second_stage.kind.value
+    stage = plan.stage if plan.edited else launch.second_stage.kind.value
     tile_begin = np.zeros(max(len(plan.buffers["reduce_indptr"].words), 1), np.int64)
     tile_begin[merged.output_owner] = merged.output_begin
     counts, first = _consistency(plan.work_items, tile_begin, merged.partial_owner, merged.partial_begin, merged.partial_end)
-    found = [_capacity(call, merged)] if len(merged.over_capacity) else []
+    found = [_capacity(call, stage, merged)] if len(merged.over_capacity) else []
     kinds = (
         (
             _UNWRITTEN,
@@ -155,13 +155,13 @@ def _consistency_of(call: Call, merged: MergedRows) -> list[Violation]:
     return found
 
 
-def _capacity(call: Call, merged: MergedRows) -> Violation:
-    stage = call.launched.second_stage
+def _capacity(call: Call, stage: str, merged: MergedRows) -> Violation:
     tile = int(merged.over_capacity[0])
-    why = f"reduce tile {tile} has more partial rows than the {stage.max_splits} that its LDS has room for"
+    most = call.launched.second_stage.max_splits
+    why = f"reduce tile {tile} has more partial rows than the {most} that its LDS has room for"
     return Violation(
         ViolationKind.CAPACITY,
-        stage.kind.value,
+        stage,
         "reduce_partial_map",
         is_write=False,
         first_offset=0,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path as FilePath
 
 import pytest
 
-from backend.aiter.codefiles import open_source
+from backend.aiter.codefiles import code_path, installed_wheel, open_code, open_source
 from backend.call import Call
-from backend.case import Case, DType, MetadataMode
+from backend.case import Arch, Case, DType, MetadataMode
+from backend.cdna.code_object import load_code_object
+from backend.cdna.decode import decode
+from backend.cdna.instruction import Instruction
 from backend.devices import outputs, second_stage
 from backend.devices.accesses import NOTHING
 from backend.devices.cdna.device import CdnaDevice
@@ -79,3 +83,52 @@ def test_log_sum_exps_are_held_against_the_merge_too() -> None:
     missing = outputs.unwritten_partials(call, {**whole, "attn_lse": NOTHING}.__getitem__, whole)
     assert missing is not None
     assert (missing.kind, missing.tensor, missing.first_offset) == (ViolationKind.UNWRITTEN, "attn_lse", 0)
+
+
+WHEEL = installed_wheel()
+PERSISTENT = "mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co"
+SPLIT_AND_WHOLE = Case(16, (700, 40), release="2025-11", backend="direct", mode=MetadataMode.FAST, num_cu=4)
+"""A request in pieces, whose rows are merged, and one that is stored into o directly."""
+
+S_NOP = (0xBF80_0000).to_bytes(4, "little")
+
+
+def stores() -> list[Instruction]:
+    """Each instruction of the kernel that stores to memory."""
+    kernel = load_code_object(open_code(WHEEL, Arch.GFX950, PERSISTENT)).kernels[0]
+    return [each for each in decode(kernel.text, kernel.arch) if "_store_" in each.mnemonic]
+
+
+@dataclasses.dataclass(frozen=True)
+class Without:
+    """The wheel's files, the kernel without one instruction."""
+
+    pc: int
+    size: int
+    label: str = "the wheel, spoilt"
+
+    def has(self, path: str) -> bool:
+        return WHEEL.has(path)
+
+    def read(self, path: str) -> bytes | None:
+        content = WHEEL.read(path)
+        if content is None or path != code_path(Arch.GFX950, PERSISTENT):
+            return content
+        at = content.index(load_code_object(content).kernels[0].text) + self.pc
+        return content[:at] + S_NOP * (self.size // 4) + content[at + self.size :]
+
+
+def test_every_store_that_a_kernel_lacks_is_missed() -> None:
+    """Of o as a row that nobody writes, of partial rows and their log-sum-exp where they are merged; and none otherwise."""
+    assert Path(BuiltIn(WHEEL), CdnaDevice(WHEEL)).run(SPLIT_AND_WHOLE).fate is Fate.CLEAN
+    missed = {}
+    for store in stores():
+        found = Path(BuiltIn(WHEEL), CdnaDevice(Without(store.pc, store.size))).run(SPLIT_AND_WHOLE).findings
+        assert [(each.party, each.stage) for each in found] == [(Party.KERNEL, PERSISTENT)], store
+        missed[store.pc] = (found[0].kind, found[0].tensor)
+    assert len(missed) == 17
+    assert set(missed.values()) == {
+        (FindingKind.ROW_NOT_WRITTEN, "o"),
+        (FindingKind.UNWRITTEN_READ, "logits"),
+        (FindingKind.UNWRITTEN_READ, "attn_lse"),
+    }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.aiter.planners.result import EDITED
 from backend.findings import FindingKind, Party
 from backend.real.script.messages import ScriptReport
 from reprod.verify import Verification, verification_lines
@@ -60,6 +61,30 @@ decode(two, kv, buffers)
     assert {seen.finding.stage for seen in done.findings if seen.finding.tensor == "work_info_set"} == {
         "metadata, not as planned"
     }
+
+
+EDITS = {
+    "work_indptr": "buffers[1][1:] -= 1",
+    "rows of an item": "buffers[2][0, 2:4] += 1",
+    "tokens of an item": "buffers[2][0, 4:6] += 4",
+    "partial row of an item": "buffers[2][0, 1] += 1",
+    "reduce_indptr": "buffers[3][1:] -= 1",
+    "reduce_final_map": "buffers[4][0] += 1",
+    "reduce_partial_map": "buffers[5][0] += 5",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_whichever_word_of_the_metadata_is_edited_the_caller_is_at_fault(edit: str, tmp_path: Path) -> None:
+    """Kernel and merge do as they are told."""
+    done = run(tmp_path, f"buffers = planned(two, kv)\n{EDITS[edit]}\ndecode(two, kv, buffers)")
+    assert (done.code, {seen.finding.party for seen in done.findings}) == (1, {Party.CALLER}), done.output
+    assert EDITED in {seen.finding.stage for seen in done.findings}
+
+
+def test_the_batch_of_an_item_is_not_loaded_and_says_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, "buffers = planned(two, kv)\nbuffers[2][:, 0] += 1\ndecode(two, kv, buffers)")
+    assert (done.code, done.findings) == (0, ()), done.output
 
 
 def test_a_tensor_on_the_cpu_is_named(tmp_path: Path) -> None:
