@@ -8,7 +8,7 @@ cuts off gives 0. Two workgroups may write one byte by atomics. An address that 
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -47,32 +47,15 @@ ADDRESS_MASK = np.uint64((1 << 48) - 1)
 WIDE = 64
 """OPCODE of an atomic is its `Atomic`, plus this for 64 bits."""
 
-
-class Atomic(IntEnum):
-    """What becomes of the old value and the data."""
-
-    SWAP = 0
-    CMPSWAP = auto()
-    ADD = auto()
-    SUB = auto()
-    RSUB = auto()
-    SMIN = auto()
-    UMIN = auto()
-    SMAX = auto()
-    UMAX = auto()
-    AND = auto()
-    OR = auto()
-    XOR = auto()
-    INC = auto()
-    DEC = auto()
-    MSKOR = auto()
-    WRAP = auto()
-    ADD_F = auto()
-    MIN_F = auto()
-    MAX_F = auto()
-    CMPSWAP_F = auto()
-    PK_ADD_F16 = auto()
-    PK_ADD_BF16 = auto()
+Atomic = IntEnum(
+    "Atomic",
+    """
+    SWAP CMPSWAP ADD SUB RSUB SMIN UMIN SMAX UMAX AND OR XOR INC DEC MSKOR WRAP ADD_F MIN_F MAX_F CMPSWAP_F PK_ADD_F16
+    PK_ADD_BF16
+    """,
+    start=0,
+)
+"""What becomes of the old value and the data."""
 
 
 @inlined

@@ -7,7 +7,7 @@ value where MODE.FP16_OVFL says so (ISA documents, "Mode register").
 from __future__ import annotations
 
 import math
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -40,71 +40,40 @@ R = at.RESULT_ROWS
 NAN = np.float32(np.nan)
 
 
-class Convert(IntEnum):
-    """One dword to one dword, integers, fp16 and bf16."""
+Convert = IntEnum(
+    "Convert",
+    """
+    V_CVT_F32_I32 V_CVT_F32_U32 V_CVT_U32_F32 V_CVT_I32_F32 V_CVT_RPI_I32_F32 V_CVT_FLR_I32_F32 V_CVT_F16_F32
+    V_CVT_F32_F16 V_CVT_F32_UBYTE0 V_CVT_F32_UBYTE1 V_CVT_F32_UBYTE2 V_CVT_F32_UBYTE3 V_CVT_F32_BF16 V_CVT_PK_BF16_F32
+    V_CVT_PK_F16_F32 V_CVT_PKRTZ_F16_F32 V_CVT_F16_U16 V_CVT_F16_I16
+    """,
+    start=0,
+)
+"""One dword to one dword, integers, fp16 and bf16."""
 
-    V_CVT_F32_I32 = 0
-    V_CVT_F32_U32 = auto()
-    V_CVT_U32_F32 = auto()
-    V_CVT_I32_F32 = auto()
-    V_CVT_RPI_I32_F32 = auto()
-    V_CVT_FLR_I32_F32 = auto()
-    V_CVT_F16_F32 = auto()
-    V_CVT_F32_F16 = auto()
-    V_CVT_F32_UBYTE0 = auto()
-    V_CVT_F32_UBYTE1 = auto()
-    V_CVT_F32_UBYTE2 = auto()
-    V_CVT_F32_UBYTE3 = auto()
-    V_CVT_F32_BF16 = auto()
-    V_CVT_PK_BF16_F32 = auto()
-    V_CVT_PK_F16_F32 = auto()
-    V_CVT_PKRTZ_F16_F32 = auto()
-    V_CVT_F16_U16 = auto()
-    V_CVT_F16_I16 = auto()
+ConvertEight = IntEnum(
+    "ConvertEight",
+    """
+    V_CVT_F32_FP8 V_CVT_F32_BF8 V_CVT_PK_FP8_F32 V_CVT_PK_BF8_F32 V_CVT_SCALEF32_PK_FP8_F32 V_CVT_SCALEF32_PK_BF8_F32
+    V_CVT_SCALEF32_PK_FP8_BF16 V_CVT_SCALEF32_PK_BF8_BF16 V_CVT_SCALEF32_PK_FP8_F16 V_CVT_SCALEF32_PK_BF8_F16
+    V_CVT_SCALEF32_PK_BF16_FP8 V_CVT_SCALEF32_PK_BF16_BF8 V_CVT_SCALEF32_PK_F16_FP8 V_CVT_SCALEF32_PK_F16_BF8
+    """,
+    start=0,
+)
+"""To and from 8-bit floats; one dword results. Those that pack two bytes keep the other half of the destination."""
 
+ConvertDouble = IntEnum("ConvertDouble", "V_CVT_F32_F64 V_CVT_I32_F64 V_CVT_U32_F64", start=0)
+"""Conversions of fp64 to one dword."""
 
-class ConvertEight(IntEnum):
-    """To and from 8-bit floats; one dword results. Those that pack two bytes keep the other half of the destination."""
+ConvertPair = IntEnum(
+    "ConvertPair",
+    "V_CVT_PK_F32_FP8 V_CVT_PK_F32_BF8 V_CVT_SCALEF32_PK_F32_FP8 V_CVT_SCALEF32_PK_F32_BF8",
+    start=0,
+)
+"""Conversions of two 8-bit floats to two fp32."""
 
-    V_CVT_F32_FP8 = 0
-    V_CVT_F32_BF8 = auto()
-    V_CVT_PK_FP8_F32 = auto()
-    V_CVT_PK_BF8_F32 = auto()
-    V_CVT_SCALEF32_PK_FP8_F32 = auto()
-    V_CVT_SCALEF32_PK_BF8_F32 = auto()
-    V_CVT_SCALEF32_PK_FP8_BF16 = auto()
-    V_CVT_SCALEF32_PK_BF8_BF16 = auto()
-    V_CVT_SCALEF32_PK_FP8_F16 = auto()
-    V_CVT_SCALEF32_PK_BF8_F16 = auto()
-    V_CVT_SCALEF32_PK_BF16_FP8 = auto()
-    V_CVT_SCALEF32_PK_BF16_BF8 = auto()
-    V_CVT_SCALEF32_PK_F16_FP8 = auto()
-    V_CVT_SCALEF32_PK_F16_BF8 = auto()
-
-
-class ConvertDouble(IntEnum):
-    """Conversions of fp64 to one dword."""
-
-    V_CVT_F32_F64 = 0
-    V_CVT_I32_F64 = auto()
-    V_CVT_U32_F64 = auto()
-
-
-class ConvertPair(IntEnum):
-    """Conversions of two 8-bit floats to two fp32."""
-
-    V_CVT_PK_F32_FP8 = 0
-    V_CVT_PK_F32_BF8 = auto()
-    V_CVT_SCALEF32_PK_F32_FP8 = auto()
-    V_CVT_SCALEF32_PK_F32_BF8 = auto()
-
-
-class ConvertToDouble(IntEnum):
-    """Conversions of one dword to fp64."""
-
-    V_CVT_F64_F32 = 0
-    V_CVT_F64_I32 = auto()
-    V_CVT_F64_U32 = auto()
+ConvertToDouble = IntEnum("ConvertToDouble", "V_CVT_F64_F32 V_CVT_F64_I32 V_CVT_F64_U32", start=0)
+"""Conversions of one dword to fp64."""
 
 
 @inlined

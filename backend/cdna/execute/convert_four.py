@@ -28,12 +28,8 @@ from backend.cdna.execute.native import bits_float, float_bits, handler, inlined
 R = at.RESULT_ROWS
 
 
-class ToFour(IntEnum):
-    """Two 4-bit floats; the other bytes of the destination stay."""
-
-    V_CVT_SCALEF32_PK_FP4_F32 = 0
-    V_CVT_SCALEF32_PK_FP4_F16 = auto()
-    V_CVT_SCALEF32_PK_FP4_BF16 = auto()
+ToFour = IntEnum("ToFour", "V_CVT_SCALEF32_PK_FP4_F32 V_CVT_SCALEF32_PK_FP4_F16 V_CVT_SCALEF32_PK_FP4_BF16", start=0)
+"""Two 4-bit floats; the other bytes of the destination stay."""
 
 
 class FromFour(IntEnum):

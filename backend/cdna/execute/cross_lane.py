@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,12 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import ALL_LANES, context_of, record_of, rows_of, scalar_pair, scalars_of
 from backend.cdna.execute.native import handler, inlined
 
-
-class CrossLane(IntEnum):
-    """Instructions that name a register row as a whole."""
-
-    V_READFIRSTLANE_B32 = 0
-    V_READLANE_B32 = auto()
-    V_WRITELANE_B32 = auto()
-    V_SWAP_B32 = auto()
-    V_PERMLANE16_SWAP_B32 = auto()
-    V_PERMLANE32_SWAP_B32 = auto()
+CrossLane = IntEnum(
+    "CrossLane",
+    "V_READFIRSTLANE_B32 V_READLANE_B32 V_WRITELANE_B32 V_SWAP_B32 V_PERMLANE16_SWAP_B32 V_PERMLANE32_SWAP_B32",
+    start=0,
+)
+"""Instructions that name a register row as a whole."""
 
 
 @inlined

@@ -9,7 +9,7 @@ fmha_v3_fwd kernels rely on: they move through k and v by soffset and let the de
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,8 @@ ONE = np.uint64(1)
 ADDRESS_MASK = np.uint64((1 << 48) - 1)
 
 
-class Direction(IntEnum):
-    """OPCODE of a vector memory instruction is its transfer.Width plus 16 times this."""
-
-    LOAD = 0
-    STORE = auto()
-    LOAD_TO_LDS = auto()
+Direction = IntEnum("Direction", "LOAD STORE LOAD_TO_LDS", start=0)
+"""OPCODE of a vector memory instruction is its transfer.Width plus 16 times this."""
 
 
 @handler

@@ -6,7 +6,7 @@ sign and as much of its payload as fits. MODE.FP16_OVFL: what overflows becomes 
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -28,27 +28,11 @@ R = at.RESULT_ROWS
 FP16_OVERFLOW_BIT = 23  # MODE
 
 
-class Half(IntEnum):
-    """Arithmetic on one fp16 number, up to three sources."""
+Half = IntEnum("Half", "V_ADD_F16 V_SUB_F16 V_SUBREV_F16 V_MUL_F16 V_MAX_F16 V_MIN_F16 V_FMA_F16 V_RCP_F16", start=0)
+"""Arithmetic on one fp16 number, up to three sources."""
 
-    V_ADD_F16 = 0
-    V_SUB_F16 = auto()
-    V_SUBREV_F16 = auto()
-    V_MUL_F16 = auto()
-    V_MAX_F16 = auto()
-    V_MIN_F16 = auto()
-    V_FMA_F16 = auto()
-    V_RCP_F16 = auto()
-
-
-class PackedHalf(IntEnum):
-    """fp16 arithmetic on both halves of a dword."""
-
-    V_PK_ADD_F16 = 0
-    V_PK_MUL_F16 = auto()
-    V_PK_MAX_F16 = auto()
-    V_PK_MIN_F16 = auto()
-    V_PK_FMA_F16 = auto()
+PackedHalf = IntEnum("PackedHalf", "V_PK_ADD_F16 V_PK_MUL_F16 V_PK_MAX_F16 V_PK_MIN_F16 V_PK_FMA_F16", start=0)
+"""fp16 arithmetic on both halves of a dword."""
 
 
 @inlined

@@ -90,9 +90,8 @@ CONTROL_END = 10
 CONTROL_WAIT = 11
 CONTROL_SKIPPABLE = 12  # a vector instruction of a kernel that sets VSKIP: its handler runs unless that is on
 
-# A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table. Its first 16 words are the record
-# that the
-# instruction itself runs as: working rows in place of modified sources, the stage rows in place of a staged destination.
+# A modified instruction: int32[MODIFIER_WORDS], one row of the program's modifier table. Its first 16 words are the record that
+# the instruction itself runs as: working rows in place of modified sources, the stage rows in place of a staged destination.
 MODIFIER_WORDS = 64
 MODIFIER_DIRECT = 48  # the same record once more with the real destination, for FLAG_DPP_EVERY_LANE
 MODIFIER_FLAGS = 16

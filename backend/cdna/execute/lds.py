@@ -7,7 +7,7 @@ races.py, where a run asks for it.
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -32,19 +32,8 @@ R = at.RESULT_ROWS
 ONE = np.uint64(1)
 
 
-class Lds(IntEnum):
-    """OPCODE of a DS instruction is its transfer.Width plus 16 times this."""
-
-    READ = 0
-    WRITE = auto()
-    READ2 = auto()
-    WRITE2 = auto()
-    READ_TR_B8 = auto()
-    READ_TR_B16 = auto()
-    READ_TR_B4 = auto()
-    BPERMUTE = auto()
-    PERMUTE = auto()
-    SWIZZLE = auto()
+Lds = IntEnum("Lds", "READ WRITE READ2 WRITE2 READ_TR_B8 READ_TR_B16 READ_TR_B4 BPERMUTE PERMUTE SWIZZLE", start=0)
+"""OPCODE of a DS instruction is its transfer.Width plus 16 times this."""
 
 
 @inlined

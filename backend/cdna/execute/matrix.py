@@ -15,7 +15,7 @@ narrower inputs keep their denormals. xf32 rounds its inputs to 10 fraction bits
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -35,15 +35,8 @@ COLUMNS = 16  # of a panel
 ROWS = 16
 
 
-class Element(IntEnum):
-    """Type of an operand's elements."""
-
-    F32 = 0
-    XF32 = auto()
-    BF16 = auto()
-    F16 = auto()
-    FP8 = auto()
-    BF8 = auto()
+Element = IntEnum("Element", "F32 XF32 BF16 F16 FP8 BF8", start=0)
+"""Type of an operand's elements."""
 
 
 @inlined

@@ -11,7 +11,7 @@ Integer results wrap at 32 bits.
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -37,18 +37,8 @@ R = at.RESULT_ROWS
 CAPACITY = 4096  # elements of an operand
 
 
-class ElementKind(IntEnum):
-    """Type of an operand's elements."""
-
-    F32 = 0
-    F16 = auto()
-    BF16 = auto()
-    FP8 = auto()
-    BF8 = auto()
-    FP6 = auto()
-    BF6 = auto()
-    FP4 = auto()
-    I8 = auto()
+ElementKind = IntEnum("ElementKind", "F32 F16 BF16 FP8 BF8 FP6 BF6 FP4 I8", start=0)
+"""Type of an operand's elements."""
 
 
 @inlined

@@ -5,7 +5,7 @@ ISA documents, "VOP3P Instructions": results are the low 16 bits, or with clamp 
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 
 import numpy as np
 
@@ -16,23 +16,15 @@ from backend.cdna.execute.native import handler, inlined
 R = at.RESULT_ROWS
 
 
-class PackedInteger(IntEnum):
-    """Arithmetic on both 16-bit halves of a dword."""
-
-    V_PK_MAD_I16 = 0
-    V_PK_ADD_I16 = auto()
-    V_PK_SUB_I16 = auto()
-    V_PK_MAX_I16 = auto()
-    V_PK_MIN_I16 = auto()
-    V_PK_ASHRREV_I16 = auto()
-    V_PK_MAD_U16 = auto()
-    V_PK_ADD_U16 = auto()
-    V_PK_SUB_U16 = auto()
-    V_PK_MAX_U16 = auto()
-    V_PK_MIN_U16 = auto()
-    V_PK_LSHRREV_B16 = auto()
-    V_PK_LSHLREV_B16 = auto()
-    V_PK_MUL_LO_U16 = auto()
+PackedInteger = IntEnum(
+    "PackedInteger",
+    """
+    V_PK_MAD_I16 V_PK_ADD_I16 V_PK_SUB_I16 V_PK_MAX_I16 V_PK_MIN_I16 V_PK_ASHRREV_I16 V_PK_MAD_U16 V_PK_ADD_U16
+    V_PK_SUB_U16 V_PK_MAX_U16 V_PK_MIN_U16 V_PK_LSHRREV_B16 V_PK_LSHLREV_B16 V_PK_MUL_LO_U16
+    """,
+    start=0,
+)
+"""Arithmetic on both 16-bit halves of a dword."""
 
 
 @inlined

@@ -5,7 +5,7 @@ Sources and destinations are scalar indices; a record's SOURCE_0.. index constan
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -14,104 +14,53 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.lanes import context_of, record_of, scalars_of
 from backend.cdna.execute.native import handler, inlined
 
+Plain = IntEnum(
+    "Plain",
+    """
+    S_MOV_B32 S_CMOV_B32 S_BREV_B32 S_FF0_I32_B32 S_FF1_I32_B32 S_FLBIT_I32_B32 S_FLBIT_I32 S_SEXT_I32_I8 S_SEXT_I32_I16
+    S_BITSET0_B32 S_BITSET1_B32 S_CSELECT_B32 S_BFM_B32 S_MUL_I32 S_MUL_HI_U32 S_MUL_HI_I32 S_PACK_LL_B32_B16
+    S_PACK_LH_B32_B16 S_PACK_HH_B32_B16
+    """,
+    start=0,
+)
+"""Instructions that leave SCC as it is."""
 
-class Plain(IntEnum):
-    """Instructions that leave SCC as it is."""
+Arithmetic = IntEnum(
+    "Arithmetic",
+    """
+    S_ADD_U32 S_SUB_U32 S_ADD_I32 S_SUB_I32 S_ADDC_U32 S_SUBB_U32 S_MIN_I32 S_MIN_U32 S_MAX_I32 S_MAX_U32 S_LSHL1_ADD_U32
+    S_LSHL2_ADD_U32 S_LSHL3_ADD_U32 S_LSHL4_ADD_U32
+    """,
+    start=0,
+)
+"""Instructions whose SCC is a carry, an overflow or the choice made."""
 
-    S_MOV_B32 = 0
-    S_CMOV_B32 = auto()
-    S_BREV_B32 = auto()
-    S_FF0_I32_B32 = auto()
-    S_FF1_I32_B32 = auto()
-    S_FLBIT_I32_B32 = auto()
-    S_FLBIT_I32 = auto()
-    S_SEXT_I32_I8 = auto()
-    S_SEXT_I32_I16 = auto()
-    S_BITSET0_B32 = auto()
-    S_BITSET1_B32 = auto()
-    S_CSELECT_B32 = auto()
-    S_BFM_B32 = auto()
-    S_MUL_I32 = auto()
-    S_MUL_HI_U32 = auto()
-    S_MUL_HI_I32 = auto()
-    S_PACK_LL_B32_B16 = auto()
-    S_PACK_LH_B32_B16 = auto()
-    S_PACK_HH_B32_B16 = auto()
+Logic = IntEnum(
+    "Logic",
+    """
+    S_AND_B32 S_OR_B32 S_XOR_B32 S_ANDN2_B32 S_ORN2_B32 S_NAND_B32 S_NOR_B32 S_XNOR_B32 S_NOT_B32 S_LSHL_B32 S_LSHR_B32
+    S_ASHR_I32 S_ABS_I32 S_ABSDIFF_I32 S_BCNT0_I32_B32 S_BCNT1_I32_B32 S_BFE_U32 S_BFE_I32 S_QUADMASK_B32 S_WQM_B32
+    """,
+    start=0,
+)
+"""Instructions whose SCC is "the result is not zero"."""
 
+Compare = IntEnum(
+    "Compare",
+    """
+    S_CMP_EQ_I32 S_CMP_LG_I32 S_CMP_GT_I32 S_CMP_GE_I32 S_CMP_LT_I32 S_CMP_LE_I32 S_CMP_EQ_U32 S_CMP_LG_U32 S_CMP_GT_U32
+    S_CMP_GE_U32 S_CMP_LT_U32 S_CMP_LE_U32 S_BITCMP0_B32 S_BITCMP1_B32
+    """,
+    start=0,
+)
+"""Instructions whose only result is SCC."""
 
-class Arithmetic(IntEnum):
-    """Instructions whose SCC is a carry, an overflow or the choice made."""
-
-    S_ADD_U32 = 0
-    S_SUB_U32 = auto()
-    S_ADD_I32 = auto()
-    S_SUB_I32 = auto()
-    S_ADDC_U32 = auto()
-    S_SUBB_U32 = auto()
-    S_MIN_I32 = auto()
-    S_MIN_U32 = auto()
-    S_MAX_I32 = auto()
-    S_MAX_U32 = auto()
-    S_LSHL1_ADD_U32 = auto()
-    S_LSHL2_ADD_U32 = auto()
-    S_LSHL3_ADD_U32 = auto()
-    S_LSHL4_ADD_U32 = auto()
-
-
-class Logic(IntEnum):
-    """Instructions whose SCC is "the result is not zero"."""
-
-    S_AND_B32 = 0
-    S_OR_B32 = auto()
-    S_XOR_B32 = auto()
-    S_ANDN2_B32 = auto()
-    S_ORN2_B32 = auto()
-    S_NAND_B32 = auto()
-    S_NOR_B32 = auto()
-    S_XNOR_B32 = auto()
-    S_NOT_B32 = auto()
-    S_LSHL_B32 = auto()
-    S_LSHR_B32 = auto()
-    S_ASHR_I32 = auto()
-    S_ABS_I32 = auto()
-    S_ABSDIFF_I32 = auto()
-    S_BCNT0_I32_B32 = auto()
-    S_BCNT1_I32_B32 = auto()
-    S_BFE_U32 = auto()
-    S_BFE_I32 = auto()
-    S_QUADMASK_B32 = auto()
-    S_WQM_B32 = auto()
-
-
-class Compare(IntEnum):
-    """Instructions whose only result is SCC."""
-
-    S_CMP_EQ_I32 = 0
-    S_CMP_LG_I32 = auto()
-    S_CMP_GT_I32 = auto()
-    S_CMP_GE_I32 = auto()
-    S_CMP_LT_I32 = auto()
-    S_CMP_LE_I32 = auto()
-    S_CMP_EQ_U32 = auto()
-    S_CMP_LG_U32 = auto()
-    S_CMP_GT_U32 = auto()
-    S_CMP_GE_U32 = auto()
-    S_CMP_LT_U32 = auto()
-    S_CMP_LE_U32 = auto()
-    S_BITCMP0_B32 = auto()
-    S_BITCMP1_B32 = auto()
-
-
-class State(IntEnum):
-    """Instructions that set state which changes what later ones do."""
-
-    S_GETREG_B32 = 0
-    S_SETREG_B32 = auto()
-    S_SET_GPR_IDX_ON = auto()
-    S_SET_GPR_IDX_OFF = auto()
-    S_SET_GPR_IDX_IDX = auto()
-    S_SET_GPR_IDX_MODE = auto()
-    S_SETVSKIP = auto()
+State = IntEnum(
+    "State",
+    "S_GETREG_B32 S_SETREG_B32 S_SET_GPR_IDX_ON S_SET_GPR_IDX_OFF S_SET_GPR_IDX_IDX S_SET_GPR_IDX_MODE S_SETVSKIP",
+    start=0,
+)
+"""Instructions that set state which changes what later ones do."""
 
 
 F32_SMALLEST_NORMAL_BITS = 0x0080_0000

@@ -12,43 +12,25 @@ from backend.cdna.execute.lanes import record_of, scalar_pair, scalars_of, set_s
 from backend.cdna.execute.native import handler, inlined
 from backend.cdna.execute.scalar import count_ones, leading_zeros, lowest_one, quads, reversed_bits
 
+Plain64 = IntEnum(
+    "Plain64",
+    """
+    S_MOV_B64 S_CMOV_B64 S_BREV_B64 S_FF0_I32_B64 S_FF1_I32_B64 S_FLBIT_I32_B64 S_FLBIT_I32_I64 S_BITSET0_B64
+    S_BITSET1_B64 S_CSELECT_B64 S_BFM_B64 S_BITREPLICATE_B64_B32
+    """,
+    start=0,
+)
+"""Instructions of 64 bits that leave SCC as it is."""
 
-class Plain64(IntEnum):
-    """Instructions of 64 bits that leave SCC as it is."""
-
-    S_MOV_B64 = 0
-    S_CMOV_B64 = auto()
-    S_BREV_B64 = auto()
-    S_FF0_I32_B64 = auto()
-    S_FF1_I32_B64 = auto()
-    S_FLBIT_I32_B64 = auto()
-    S_FLBIT_I32_I64 = auto()
-    S_BITSET0_B64 = auto()
-    S_BITSET1_B64 = auto()
-    S_CSELECT_B64 = auto()
-    S_BFM_B64 = auto()
-    S_BITREPLICATE_B64_B32 = auto()
-
-
-class Logic64(IntEnum):
-    """Instructions of 64 bits whose SCC is "the result is not zero"."""
-
-    S_NOT_B64 = 0
-    S_AND_B64 = auto()
-    S_OR_B64 = auto()
-    S_XOR_B64 = auto()
-    S_ANDN2_B64 = auto()
-    S_ORN2_B64 = auto()
-    S_NAND_B64 = auto()
-    S_NOR_B64 = auto()
-    S_XNOR_B64 = auto()
-    S_LSHL_B64 = auto()
-    S_LSHR_B64 = auto()
-    S_ASHR_I64 = auto()
-    S_BFE_U64 = auto()
-    S_BFE_I64 = auto()
-    S_QUADMASK_B64 = auto()
-    S_WQM_B64 = auto()
+Logic64 = IntEnum(
+    "Logic64",
+    """
+    S_NOT_B64 S_AND_B64 S_OR_B64 S_XOR_B64 S_ANDN2_B64 S_ORN2_B64 S_NAND_B64 S_NOR_B64 S_XNOR_B64 S_LSHL_B64 S_LSHR_B64
+    S_ASHR_I64 S_BFE_U64 S_BFE_I64 S_QUADMASK_B64 S_WQM_B64
+    """,
+    start=0,
+)
+"""Instructions of 64 bits whose SCC is "the result is not zero"."""
 
 
 class Count64(IntEnum):
@@ -58,30 +40,18 @@ class Count64(IntEnum):
     S_BCNT1_I32_B64 = auto()
 
 
-class Compare64(IntEnum):
-    """Comparisons of 64 bits, whose only result is SCC."""
+Compare64 = IntEnum("Compare64", "S_CMP_EQ_U64 S_CMP_LG_U64 S_BITCMP0_B64 S_BITCMP1_B64", start=0)
+"""Comparisons of 64 bits, whose only result is SCC."""
 
-    S_CMP_EQ_U64 = 0
-    S_CMP_LG_U64 = auto()
-    S_BITCMP0_B64 = auto()
-    S_BITCMP1_B64 = auto()
-
-
-class Exec64(IntEnum):
-    """Changes EXEC. The SAVEEXEC forms give its old value, the WREXEC forms the new one."""
-
-    S_AND_SAVEEXEC_B64 = 0
-    S_OR_SAVEEXEC_B64 = auto()
-    S_XOR_SAVEEXEC_B64 = auto()
-    S_ANDN2_SAVEEXEC_B64 = auto()
-    S_ORN2_SAVEEXEC_B64 = auto()
-    S_NAND_SAVEEXEC_B64 = auto()
-    S_NOR_SAVEEXEC_B64 = auto()
-    S_XNOR_SAVEEXEC_B64 = auto()
-    S_ANDN1_SAVEEXEC_B64 = auto()
-    S_ORN1_SAVEEXEC_B64 = auto()
-    S_ANDN1_WREXEC_B64 = auto()
-    S_ANDN2_WREXEC_B64 = auto()
+Exec64 = IntEnum(
+    "Exec64",
+    """
+    S_AND_SAVEEXEC_B64 S_OR_SAVEEXEC_B64 S_XOR_SAVEEXEC_B64 S_ANDN2_SAVEEXEC_B64 S_ORN2_SAVEEXEC_B64 S_NAND_SAVEEXEC_B64
+    S_NOR_SAVEEXEC_B64 S_XNOR_SAVEEXEC_B64 S_ANDN1_SAVEEXEC_B64 S_ORN1_SAVEEXEC_B64 S_ANDN1_WREXEC_B64 S_ANDN2_WREXEC_B64
+    """,
+    start=0,
+)
+"""Changes EXEC. The SAVEEXEC forms give its old value, the WREXEC forms the new one."""
 
 
 @inlined

@@ -5,7 +5,7 @@ Lanes without data point to a block of poison or zeros, stores that are dropped 
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -23,20 +23,12 @@ from backend.cdna.execute.pending import postpone
 R = at.RESULT_ROWS
 
 
-class Width(IntEnum):
-    """How one lane's data lie in memory and in its registers. DWORDS: COUNT of them."""
-
-    DWORDS = 0
-    UBYTE = auto()
-    SBYTE = auto()
-    USHORT = auto()
-    SSHORT = auto()
-    UBYTE_D16 = auto()
-    UBYTE_D16_HI = auto()
-    SBYTE_D16 = auto()
-    SBYTE_D16_HI = auto()
-    SHORT_D16 = auto()
-    SHORT_D16_HI = auto()
+Width = IntEnum(
+    "Width",
+    "DWORDS UBYTE SBYTE USHORT SSHORT UBYTE_D16 UBYTE_D16_HI SBYTE_D16 SBYTE_D16_HI SHORT_D16 SHORT_D16_HI",
+    start=0,
+)
+"""How one lane's data lie in memory and in its registers. DWORDS: COUNT of them."""
 
 
 @inlined

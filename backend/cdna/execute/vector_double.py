@@ -33,18 +33,12 @@ R = at.RESULT_ROWS
 NAN64 = np.uint64(0xFFF8_0000_0000_0000).view(np.float64)
 
 
-class Double(IntEnum):
-    """Functions of one fp64 that give an fp64."""
-
-    V_TRUNC_F64 = 0
-    V_CEIL_F64 = auto()
-    V_RNDNE_F64 = auto()
-    V_FLOOR_F64 = auto()
-    V_RCP_F64 = auto()
-    V_RSQ_F64 = auto()
-    V_SQRT_F64 = auto()
-    V_FRACT_F64 = auto()
-    V_FREXP_MANT_F64 = auto()
+Double = IntEnum(
+    "Double",
+    "V_TRUNC_F64 V_CEIL_F64 V_RNDNE_F64 V_FLOOR_F64 V_RCP_F64 V_RSQ_F64 V_SQRT_F64 V_FRACT_F64 V_FREXP_MANT_F64",
+    start=0,
+)
+"""Functions of one fp64 that give an fp64."""
 
 
 class DoubleScaled(IntEnum):
@@ -60,12 +54,8 @@ class DoubleExponent(IntEnum):
     V_FREXP_EXP_I32_F64 = 0
 
 
-class DoubleDivision(IntEnum):
-    """Steps of a division in fp64."""
-
-    V_DIV_SCALE_F64 = 0
-    V_DIV_FMAS_F64 = auto()
-    V_DIV_FIXUP_F64 = auto()
+DoubleDivision = IntEnum("DoubleDivision", "V_DIV_SCALE_F64 V_DIV_FMAS_F64 V_DIV_FIXUP_F64", start=0)
+"""Steps of a division in fp64."""
 
 
 def _two_over_pi_words() -> NDArray[np.uint64]:

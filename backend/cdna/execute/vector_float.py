@@ -6,7 +6,7 @@ What each does to a value is said in float_values.py.
 from __future__ import annotations
 
 import math
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -60,58 +60,33 @@ from backend.cdna.execute.native import (
     inlined,
 )
 
+VectorFloat = IntEnum(
+    "VectorFloat",
+    """
+    V_ADD_F32 V_SUB_F32 V_SUBREV_F32 V_MUL_F32 V_MAX_F32 V_MIN_F32 V_EXP_F32 V_LOG_F32 V_RCP_F32 V_RCP_IFLAG_F32 V_RSQ_F32
+    V_SQRT_F32 V_FRACT_F32 V_TRUNC_F32 V_CEIL_F32 V_RNDNE_F32 V_FLOOR_F32 V_LDEXP_F32 V_FREXP_MANT_F32 V_FREXP_EXP_I32_F32
+    V_MUL_LEGACY_F32
+    """,
+    start=0,
+)
+"""Instructions on fp32 with up to two sources."""
 
-class VectorFloat(IntEnum):
-    """Instructions on fp32 with up to two sources."""
+Float3 = IntEnum(
+    "Float3",
+    """
+    V_FMA_F32 V_MAX3_F32 V_MIN3_F32 V_MED3_F32 V_MAXIMUM3_F32 V_MINIMUM3_F32 V_DIV_FIXUP_F32 V_DIV_FMAS_F32
+    V_DIV_SCALE_F32
+    """,
+    start=0,
+)
+"""Instructions on fp32 with three sources."""
 
-    V_ADD_F32 = 0
-    V_SUB_F32 = auto()
-    V_SUBREV_F32 = auto()
-    V_MUL_F32 = auto()
-    V_MAX_F32 = auto()
-    V_MIN_F32 = auto()
-    V_EXP_F32 = auto()
-    V_LOG_F32 = auto()
-    V_RCP_F32 = auto()
-    V_RCP_IFLAG_F32 = auto()
-    V_RSQ_F32 = auto()
-    V_SQRT_F32 = auto()
-    V_FRACT_F32 = auto()
-    V_TRUNC_F32 = auto()
-    V_CEIL_F32 = auto()
-    V_RNDNE_F32 = auto()
-    V_FLOOR_F32 = auto()
-    V_LDEXP_F32 = auto()
-    V_FREXP_MANT_F32 = auto()
-    V_FREXP_EXP_I32_F32 = auto()
-    V_MUL_LEGACY_F32 = auto()
-
-
-class Float3(IntEnum):
-    """Instructions on fp32 with three sources."""
-
-    V_FMA_F32 = 0
-    V_MAX3_F32 = auto()
-    V_MIN3_F32 = auto()
-    V_MED3_F32 = auto()
-    V_MAXIMUM3_F32 = auto()
-    V_MINIMUM3_F32 = auto()
-    V_DIV_FIXUP_F32 = auto()
-    V_DIV_FMAS_F32 = auto()
-    V_DIV_SCALE_F32 = auto()
-
-
-class FloatPair(IntEnum):
-    """Packed fp32 and fp64: every operand is a register pair."""
-
-    V_PK_MUL_F32 = 0
-    V_PK_ADD_F32 = auto()
-    V_PK_FMA_F32 = auto()
-    V_ADD_F64 = auto()
-    V_MUL_F64 = auto()
-    V_FMA_F64 = auto()
-    V_MAX_F64 = auto()
-    V_MIN_F64 = auto()
+FloatPair = IntEnum(
+    "FloatPair",
+    "V_PK_MUL_F32 V_PK_ADD_F32 V_PK_FMA_F32 V_ADD_F64 V_MUL_F64 V_FMA_F64 V_MAX_F64 V_MIN_F64",
+    start=0,
+)
+"""Packed fp32 and fp64: every operand is a register pair."""
 
 
 @handler

@@ -5,7 +5,7 @@ A 16-bit result clears the upper half of its register (ISA document, GFX9 rule f
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -24,93 +24,47 @@ from backend.cdna.execute.lanes import (
 )
 from backend.cdna.execute.native import add_lanes, handler, inlined
 
+Vector = IntEnum(
+    "Vector",
+    """
+    V_MOV_B32 V_ADD_U32 V_SUB_U32 V_SUBREV_U32 V_MUL_I32_I24 V_MUL_U32_U24 V_MUL_LO_U32 V_MUL_HI_U32 V_MUL_HI_I32
+    V_MIN_I32 V_MAX_I32 V_MIN_U32 V_MAX_U32 V_AND_B32 V_OR_B32 V_XOR_B32 V_XNOR_B32 V_NOT_B32 V_LSHLREV_B32 V_LSHRREV_B32
+    V_ASHRREV_I32
+    """,
+    start=0,
+)
+"""One result dword, up to two sources of a dword."""
 
-class Vector(IntEnum):
-    """One result dword, up to two sources of a dword."""
+Bits = IntEnum(
+    "Bits",
+    """
+    V_MUL_HI_I32_I24 V_MUL_HI_U32_U24 V_BFM_B32 V_BFREV_B32 V_FFBH_U32 V_FFBH_I32 V_FFBL_B32 V_BCNT_U32_B32
+    V_MBCNT_LO_U32_B32 V_MBCNT_HI_U32_B32 V_PACK_B32_F16
+    """,
+    start=0,
+)
+"""One result dword: bit fields, bit searches and counts, and the upper halves of 24-bit products."""
 
-    V_MOV_B32 = 0
-    V_ADD_U32 = auto()
-    V_SUB_U32 = auto()
-    V_SUBREV_U32 = auto()
-    V_MUL_I32_I24 = auto()
-    V_MUL_U32_U24 = auto()
-    V_MUL_LO_U32 = auto()
-    V_MUL_HI_U32 = auto()
-    V_MUL_HI_I32 = auto()
-    V_MIN_I32 = auto()
-    V_MAX_I32 = auto()
-    V_MIN_U32 = auto()
-    V_MAX_U32 = auto()
-    V_AND_B32 = auto()
-    V_OR_B32 = auto()
-    V_XOR_B32 = auto()
-    V_XNOR_B32 = auto()
-    V_NOT_B32 = auto()
-    V_LSHLREV_B32 = auto()
-    V_LSHRREV_B32 = auto()
-    V_ASHRREV_I32 = auto()
+Short = IntEnum(
+    "Short",
+    """
+    V_ADD_U16 V_SUB_U16 V_SUBREV_U16 V_MUL_LO_U16 V_LSHLREV_B16 V_LSHRREV_B16 V_ASHRREV_I16 V_MAX_U16 V_MAX_I16 V_MIN_U16
+    V_MIN_I16
+    """,
+    start=0,
+)
+"""Arithmetic on 16-bit integers, up to two sources."""
 
-
-class Bits(IntEnum):
-    """One result dword: bit fields, bit searches and counts, and the upper halves of 24-bit products."""
-
-    V_MUL_HI_I32_I24 = 0
-    V_MUL_HI_U32_U24 = auto()
-    V_BFM_B32 = auto()
-    V_BFREV_B32 = auto()
-    V_FFBH_U32 = auto()
-    V_FFBH_I32 = auto()
-    V_FFBL_B32 = auto()
-    V_BCNT_U32_B32 = auto()
-    V_MBCNT_LO_U32_B32 = auto()
-    V_MBCNT_HI_U32_B32 = auto()
-    V_PACK_B32_F16 = auto()
-
-
-class Short(IntEnum):
-    """Arithmetic on 16-bit integers, up to two sources."""
-
-    V_ADD_U16 = 0
-    V_SUB_U16 = auto()
-    V_SUBREV_U16 = auto()
-    V_MUL_LO_U16 = auto()
-    V_LSHLREV_B16 = auto()
-    V_LSHRREV_B16 = auto()
-    V_ASHRREV_I16 = auto()
-    V_MAX_U16 = auto()
-    V_MAX_I16 = auto()
-    V_MIN_U16 = auto()
-    V_MIN_I16 = auto()
-
-
-class Vector3(IntEnum):
-    """One result dword, three sources of a dword."""
-
-    V_ADD3_U32 = 0
-    V_LSHL_ADD_U32 = auto()
-    V_ADD_LSHL_U32 = auto()
-    V_LSHL_OR_B32 = auto()
-    V_AND_OR_B32 = auto()
-    V_OR3_B32 = auto()
-    V_XAD_U32 = auto()
-    V_BFE_U32 = auto()
-    V_BFE_I32 = auto()
-    V_BFI_B32 = auto()
-    V_ALIGNBIT_B32 = auto()
-    V_ALIGNBYTE_B32 = auto()
-    V_PERM_B32 = auto()
-    V_MAD_U32_U24 = auto()
-    V_MAD_I32_I24 = auto()
-    V_MIN3_I32 = auto()
-    V_MIN3_U32 = auto()
-    V_MAX3_I32 = auto()
-    V_MAX3_U32 = auto()
-    V_MED3_I32 = auto()
-    V_MED3_U32 = auto()
-    V_BITOP3_B32 = auto()
-    V_BITOP3_B16 = auto()
-    V_SAD_U32 = auto()
-    V_CNDMASK_B32 = auto()
+Vector3 = IntEnum(
+    "Vector3",
+    """
+    V_ADD3_U32 V_LSHL_ADD_U32 V_ADD_LSHL_U32 V_LSHL_OR_B32 V_AND_OR_B32 V_OR3_B32 V_XAD_U32 V_BFE_U32 V_BFE_I32 V_BFI_B32
+    V_ALIGNBIT_B32 V_ALIGNBYTE_B32 V_PERM_B32 V_MAD_U32_U24 V_MAD_I32_I24 V_MIN3_I32 V_MIN3_U32 V_MAX3_I32 V_MAX3_U32
+    V_MED3_I32 V_MED3_U32 V_BITOP3_B32 V_BITOP3_B16 V_SAD_U32 V_CNDMASK_B32
+    """,
+    start=0,
+)
+"""One result dword, three sources of a dword."""
 
 
 @inlined

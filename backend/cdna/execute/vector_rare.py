@@ -39,33 +39,18 @@ from backend.cdna.execute.vector_double import NAN64, nearest_even
 R = at.RESULT_ROWS
 
 
-class HalfFunction(IntEnum):
-    """fp16 from one fp16; the last ones an integer."""
+HalfFunction = IntEnum(
+    "HalfFunction",
+    """
+    V_SQRT_F16 V_RSQ_F16 V_LOG_F16 V_EXP_F16 V_FLOOR_F16 V_CEIL_F16 V_TRUNC_F16 V_RNDNE_F16 V_FRACT_F16 V_SIN_F16
+    V_COS_F16 V_FREXP_MANT_F16 V_FREXP_EXP_I16_F16 V_CVT_U16_F16 V_CVT_I16_F16
+    """,
+    start=0,
+)
+"""fp16 from one fp16; the last ones an integer."""
 
-    V_SQRT_F16 = 0
-    V_RSQ_F16 = auto()
-    V_LOG_F16 = auto()
-    V_EXP_F16 = auto()
-    V_FLOOR_F16 = auto()
-    V_CEIL_F16 = auto()
-    V_TRUNC_F16 = auto()
-    V_RNDNE_F16 = auto()
-    V_FRACT_F16 = auto()
-    V_SIN_F16 = auto()
-    V_COS_F16 = auto()
-    V_FREXP_MANT_F16 = auto()
-    V_FREXP_EXP_I16_F16 = auto()
-    V_CVT_U16_F16 = auto()
-    V_CVT_I16_F16 = auto()
-
-
-class Half3(IntEnum):
-    """Instructions on fp16 with three sources."""
-
-    V_MIN3_F16 = 0
-    V_MAX3_F16 = auto()
-    V_MED3_F16 = auto()
-    V_DIV_FIXUP_F16 = auto()
+Half3 = IntEnum("Half3", "V_MIN3_F16 V_MAX3_F16 V_MED3_F16 V_DIV_FIXUP_F16", start=0)
+"""Instructions on fp16 with three sources."""
 
 
 class Trigonometric(IntEnum):
@@ -75,51 +60,29 @@ class Trigonometric(IntEnum):
     V_COS_F32 = auto()
 
 
-class Dot(IntEnum):
-    """A third source plus products of the parts of two."""
+Dot = IntEnum(
+    "Dot",
+    "V_DOT2_F32_F16 V_DOT2_F32_BF16 V_DOT2_I32_I16 V_DOT2_U32_U16 V_DOT4_I32_I8 V_DOT4_U32_U8 V_DOT8_I32_I4 V_DOT8_U32_U4",
+    start=0,
+)
+"""A third source plus products of the parts of two."""
 
-    V_DOT2_F32_F16 = 0
-    V_DOT2_F32_BF16 = auto()
-    V_DOT2_I32_I16 = auto()
-    V_DOT2_U32_U16 = auto()
-    V_DOT4_I32_I8 = auto()
-    V_DOT4_U32_U8 = auto()
-    V_DOT8_I32_I4 = auto()
-    V_DOT8_U32_U4 = auto()
+Mix = IntEnum("Mix", "V_FMA_MIX_F32 V_FMA_MIXLO_F16 V_FMA_MIXHI_F16", start=0)
+"""a * b + c, each fp32 or a half of a register."""
 
+Saturating = IntEnum(
+    "Saturating",
+    "V_ADD_U32 V_SUB_U32 V_SUBREV_U32 V_ADD_I32 V_SUB_I32 V_ADD_U16 V_SUB_U16 V_SUBREV_U16 V_ADD_I16 V_SUB_I16",
+    start=0,
+)
+"""Integer additions with clamp, and packing with saturation."""
 
-class Mix(IntEnum):
-    """a * b + c, each fp32 or a half of a register."""
-
-    V_FMA_MIX_F32 = 0
-    V_FMA_MIXLO_F16 = auto()
-    V_FMA_MIXHI_F16 = auto()
-
-
-class Saturating(IntEnum):
-    """Integer additions with clamp, and packing with saturation."""
-
-    V_ADD_U32 = 0
-    V_SUB_U32 = auto()
-    V_SUBREV_U32 = auto()
-    V_ADD_I32 = auto()
-    V_SUB_I32 = auto()
-    V_ADD_U16 = auto()
-    V_SUB_U16 = auto()
-    V_SUBREV_U16 = auto()
-    V_ADD_I16 = auto()
-    V_SUB_I16 = auto()
-
-
-class Packing(IntEnum):
-    """Saturated and packed; a byte in the place of another; a table."""
-
-    V_CVT_PK_I16_I32 = 0
-    V_CVT_PK_U16_U32 = auto()
-    V_SAT_PK_U8_I16 = auto()
-    V_CVT_PK_U8_F32 = auto()
-    V_CVT_OFF_F32_I4 = auto()
-    V_PRNG_B32 = auto()
+Packing = IntEnum(
+    "Packing",
+    "V_CVT_PK_I16_I32 V_CVT_PK_U16_U32 V_SAT_PK_U8_I16 V_CVT_PK_U8_F32 V_CVT_OFF_F32_I4 V_PRNG_B32",
+    start=0,
+)
+"""Saturated and packed; a byte in the place of another; a table."""
 
 
 @inlined

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -23,29 +23,19 @@ from backend.cdna.execute.lanes import (
 )
 from backend.cdna.execute.native import handler, inlined
 
+Vector64 = IntEnum(
+    "Vector64",
+    "V_MOV_B64 V_LSHLREV_B64 V_LSHRREV_B64 V_ASHRREV_I64 V_LSHL_ADD_U64 V_MAD_U64_U32 V_MAD_I64_I32 V_PK_MOV_B32",
+    start=0,
+)
+"""A result of two dwords."""
 
-class Vector64(IntEnum):
-    """A result of two dwords."""
-
-    V_MOV_B64 = 0
-    V_LSHLREV_B64 = auto()
-    V_LSHRREV_B64 = auto()
-    V_ASHRREV_I64 = auto()
-    V_LSHL_ADD_U64 = auto()
-    V_MAD_U64_U32 = auto()
-    V_MAD_I64_I32 = auto()
-    V_PK_MOV_B32 = auto()
-
-
-class VectorCarry(IntEnum):
-    """A carry out of, and into, one dword."""
-
-    V_ADD_CO_U32 = 0
-    V_SUB_CO_U32 = auto()
-    V_SUBREV_CO_U32 = auto()
-    V_ADDC_CO_U32 = auto()
-    V_SUBB_CO_U32 = auto()
-    V_SUBBREV_CO_U32 = auto()
+VectorCarry = IntEnum(
+    "VectorCarry",
+    "V_ADD_CO_U32 V_SUB_CO_U32 V_SUBREV_CO_U32 V_ADDC_CO_U32 V_SUBB_CO_U32 V_SUBBREV_CO_U32",
+    start=0,
+)
+"""A carry out of, and into, one dword."""
 
 
 @handler
