@@ -17,9 +17,9 @@ from backend.call import Call
 from backend.case import Case
 from backend.checks.check import check
 from backend.child.process_end import EndKind
-from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.device import Device
 from backend.devices.kinds import device_kind
+from backend.devices.two_devices import Difference, differences, incomparable
 from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.findings import Severity

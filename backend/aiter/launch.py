@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
-from backend.aiter.decode_rules import Unfolded
 from backend.aiter.fold import FoldedHeads, fold_heads
 from backend.aiter.kernargs import Kernarg, KernargValue, layout, pack
 from backend.aiter.kernel_rules import KernelKey
 from backend.aiter.kernels import KernelChoice, NoKernel, TableKey, choose_kernel, source_table
 from backend.aiter.reduction import SecondStage, SecondStageKind, reduce_stage
 from backend.aiter.release import PublicCalls, Release
+from backend.aiter.rules import Unfolded
 from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import ELEMENT_OF, ELEMENT_OF_OUTPUT, NO_VIEW, ElementType, TensorSpec
 from backend.case import Arch, DType

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from numba import njit
 
 from backend.aiter.arguments import Int32Array, TargetGpu
-from backend.aiter.reduction_rules import OCCUPANCY
 from backend.aiter.release import Release
+from backend.aiter.rules import OCCUPANCY
 from backend.aiter.tensors import TensorSpec
 from backend.case import V_HEAD_DIM, Arch, OutputType
 from backend.errors import UnmodelledError

@@ -18,12 +18,19 @@ from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from backend.aiter import decode_rules, fold, kernel_rules, planner_rules, reduction_rules, sizing, splits
-from backend.aiter.decode_rules import DecodeRules, LauncherRules, Unfolded
+from backend.aiter import fold, kernel_rules, rules, sizing, splits
 from backend.aiter.fold import FoldRule, NativeOrFolded
-from backend.aiter.planner_rules import FastRules, FirstFastRules, PlannerRules
-from backend.aiter.planning import BuiltInPlanning, Planning
-from backend.aiter.reduction_rules import ReductionRules
+from backend.aiter.rules import (
+    BuiltInPlanning,
+    DecodeRules,
+    FastRules,
+    FirstFastRules,
+    LauncherRules,
+    PlannerRules,
+    Planning,
+    ReductionRules,
+    Unfolded,
+)
 from backend.aiter.sizing import Sizing, SizingRule
 from backend.aiter.splits import SecondCap, SplitRule, SplitSearch
 from backend.case import RELEASES
@@ -123,14 +130,14 @@ _RELEASE_2025_11 = Release(
         table="kernels_2025-11.csv",
         asks_for_causal=False,
         always_passes_o=True,
-        out_16_nosplit=decode_rules.zero_without_o,
+        out_16_nosplit=rules.zero_without_o,
         fp8_q_needs_scales=False,
         checks_end_process=False,
     ),
     decode=DecodeRules(
-        leaves_persistent_mode=decode_rules.stays_persistent,
-        logits_are_o=decode_rules.logits_are_o_2025_11,
-        least_split_tokens=decode_rules.least_split_tokens_2025_11,
+        leaves_persistent_mode=rules.stays_persistent,
+        logits_are_o=rules.logits_are_o_2025_11,
+        least_split_tokens=rules.least_split_tokens_2025_11,
         merging_heads=(16,),
         reduces_by_splits=False,
         counts_valid_splits=False,
@@ -138,12 +145,12 @@ _RELEASE_2025_11 = Release(
     ),
     reduction=ReductionRules(
         heads=(16, 128),
-        lds_bytes=reduction_rules.lds_bytes_2025_11,
+        lds_bytes=rules.lds_bytes_2025_11,
         workgroups_share_lds=True,
         keeps_map=False,
         shares_queries=False,
         merges_tokens=False,
-        output_types_refused=reduction_rules.REFUSED_BY_TORCH,
+        output_types_refused=rules.REFUSED_BY_TORCH,
     ),
 )
 
@@ -168,10 +175,10 @@ _RELEASE_2026_06 = Release(
             has_v1_0=True,
             has_page_size=True,
             fast=FastRules(
-                native=planner_rules.native_2026_06,
-                accepts=planner_rules.accepted_2026_06,
-                packed_rows=planner_rules.packed_rows_2026_06,
-                trims_causal=planner_rules.trims_always,
+                native=rules.native_2026_06,
+                accepts=rules.accepted_2026_06,
+                packed_rows=rules.packed_rows_2026_06,
+                trims_causal=rules.trims_always,
                 has_parallel_path=False,
             ),
             checks_end_process=False,
@@ -184,14 +191,14 @@ _RELEASE_2026_06 = Release(
         table="kernels_2026-06.csv",
         asks_for_causal=False,
         always_passes_o=False,
-        out_16_nosplit=decode_rules.zero_without_o,
+        out_16_nosplit=rules.zero_without_o,
         fp8_q_needs_scales=True,
         checks_end_process=True,
     ),
     decode=DecodeRules(
-        leaves_persistent_mode=decode_rules.stays_persistent,
-        logits_are_o=decode_rules.logits_are_o_2026_06,
-        least_split_tokens=decode_rules.least_split_tokens_2026_06,
+        leaves_persistent_mode=rules.stays_persistent,
+        logits_are_o=rules.logits_are_o_2026_06,
+        least_split_tokens=rules.least_split_tokens_2026_06,
         merging_heads=(8, 16),
         reduces_by_splits=False,
         counts_valid_splits=False,
@@ -199,12 +206,12 @@ _RELEASE_2026_06 = Release(
     ),
     reduction=ReductionRules(
         heads=(8, 16, 32, 48, 64, 80, 96, 112, 128),
-        lds_bytes=reduction_rules.lds_bytes_2026_06,
+        lds_bytes=rules.lds_bytes_2026_06,
         workgroups_share_lds=False,
         keeps_map=True,
         shares_queries=True,
         merges_tokens=False,
-        output_types_refused=reduction_rules.REFUSED_BY_TORCH,
+        output_types_refused=rules.REFUSED_BY_TORCH,
     ),
 )
 
@@ -226,10 +233,10 @@ _RELEASE_2026_08 = dataclasses.replace(
             has_v1_0=True,
             has_page_size=True,
             fast=FastRules(
-                native=planner_rules.native_2026_08,
-                accepts=planner_rules.accepted_2026_08,
-                packed_rows=planner_rules.packed_rows_2026_08,
-                trims_causal=planner_rules.trims_if_causal,
+                native=rules.native_2026_08,
+                accepts=rules.accepted_2026_08,
+                packed_rows=rules.packed_rows_2026_08,
+                trims_causal=rules.trims_if_causal,
                 has_parallel_path=True,
             ),
             checks_end_process=True,
@@ -245,14 +252,14 @@ _RELEASE_2026_08 = dataclasses.replace(
         table="kernels_2026-08.csv",
         asks_for_causal=True,
         always_passes_o=False,
-        out_16_nosplit=decode_rules.one_for_one_split,
+        out_16_nosplit=rules.one_for_one_split,
         fp8_q_needs_scales=True,
         checks_end_process=True,
     ),
     decode=DecodeRules(
-        leaves_persistent_mode=decode_rules.leaves_at_large_batches,
-        logits_are_o=decode_rules.logits_are_o_2026_08,
-        least_split_tokens=decode_rules.least_split_tokens_2026_08,
+        leaves_persistent_mode=rules.leaves_at_large_batches,
+        logits_are_o=rules.logits_are_o_2026_08,
+        least_split_tokens=rules.least_split_tokens_2026_08,
         merging_heads=(8, 16),
         reduces_by_splits=True,
         counts_valid_splits=True,
@@ -260,12 +267,12 @@ _RELEASE_2026_08 = dataclasses.replace(
     ),
     reduction=ReductionRules(
         heads=(8, 16, 24, 32, 48, 64, 80, 96, 112, 128),
-        lds_bytes=reduction_rules.lds_bytes_2026_08,
+        lds_bytes=rules.lds_bytes_2026_08,
         workgroups_share_lds=False,
         keeps_map=True,
         shares_queries=True,
         merges_tokens=True,
-        output_types_refused=reduction_rules.REFUSED_BY_AITER,
+        output_types_refused=rules.REFUSED_BY_AITER,
     ),
 )
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from backend.call import Call
 from backend.checks.contract import check_caller, check_head_width, check_kernel_exists, check_sizing
 from backend.checks.coverage import check_coverage
-from backend.checks.lse import check_final_lse, check_rank_without_tokens
 from backend.checks.memory import check_violations
-from backend.checks.numerics import check_disagreements, check_end, check_numbers
+from backend.checks.numerics import check_disagreements, check_end, check_final_lse, check_numbers, check_rank_without_tokens
 from backend.checks.plan import check_backward_items, check_pieces, check_planner_memory, check_rejected
 from backend.checks.planned_for import (
     blamed,

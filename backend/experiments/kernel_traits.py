@@ -29,7 +29,6 @@ from backend.aiter.release import nearest_release, release
 from backend.call import Call
 from backend.case import RELEASES
 from backend.devices.accesses import INT32
-from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model import traits
 from backend.devices.model.device import ModelDevice
@@ -46,6 +45,7 @@ from backend.devices.model.traits import (
     read_table,
     to_row,
 )
+from backend.devices.two_devices import Difference, differences, incomparable
 from backend.errors import UnmodelledError
 from backend.experiments.probes import EDGES, ReachedKernel, backward, made_of, probes, reached, tall
 from backend.observation import Observation

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from llvm_oracle import disassemble_one, without_zero_offset
 
-from backend.cdna.decode import decode, decode_one, memory, scalar_tables, vector_tables
+from backend.cdna.decode import decode, decode_one, memory, scalar, vector_tables
 from backend.cdna.decode.tables import Opcode
 from backend.cdna.decode.text import assembly_text
 from backend.cdna.decode.vector import vop3_opcode
@@ -231,8 +231,8 @@ def flat(fields: Fields, number: int) -> Words:
 
 Case = tuple[str, dict[int, Opcode], Callable[[Fields, int], Words]]
 CASES: list[Case] = [
-    *((name, getattr(scalar_tables, name), scalar_words(name)) for name in ("SOP1", "SOP2", "SOPC", "SOPK", "SOPP")),
-    ("SMEM", scalar_tables.SMEM, smem),
+    *((name, getattr(scalar, name), scalar_words(name)) for name in ("SOP1", "SOP2", "SOPC", "SOPK", "SOPP")),
+    ("SMEM", scalar.SMEM, smem),
     *((name, getattr(vector_tables, name), short(name)) for name in ("VOP1", "VOP2", "VOPC")),
     *((f"{name} SDWA", getattr(vector_tables, name), sdwa(name)) for name in ("VOP1", "VOP2", "VOPC")),
     *((f"{name} DPP", getattr(vector_tables, name), dpp(name)) for name in ("VOP1", "VOP2")),

@@ -18,10 +18,10 @@ from backend.aiter.launch import Refusal
 from backend.aiter.release import nearest_release
 from backend.case import Arch, Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision
-from backend.devices.agreement import differences, incomparable
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import HALF_MENDED, RowRule, traits_table
+from backend.devices.two_devices import differences, incomparable
 from backend.experiments.kernel_traits import LaunchedKernel, fitting_calls, loaded, tall_calls
 from backend.experiments.probes import ReachedKernel, made_of, random_case, reached
 from backend.host import BuiltIn

@@ -17,9 +17,9 @@ from backend.child.process_end import EndKind
 from backend.decision import Decision
 from backend.devices import outputs, unread_tokens
 from backend.devices.accesses import NOTHING, Accesses, Planes, bounds, footprint_of, merge, subtract
-from backend.devices.agreement import Difference, differences, incomparable
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import COLUMNS, KernelTraits, RowRule, from_row, to_row, traits_table
+from backend.devices.two_devices import Difference, differences, incomparable
 from backend.errors import CannotRunError, UnmodelledError
 from backend.experiments.probes import backward
 from backend.host import BuiltIn

@@ -14,9 +14,9 @@ from backend.aiter.codefiles import open_source
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.checks.check import check_call
-from backend.devices.agreement import differences
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
+from backend.devices.two_devices import differences
 from backend.errors import UsageError
 from backend.fate import Fate
 from backend.findings import FindingKind, Party

@@ -12,9 +12,9 @@ from backend.aiter.codefiles import installed_wheel, open_source
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.cxx.memory import Spaces
-from backend.devices.agreement import differences
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
+from backend.devices.two_devices import differences
 from backend.errors import UnmodelledError, UsageError
 from backend.fate import Fate
 from backend.findings import FindingKind

@@ -9,9 +9,9 @@ import pytest
 from backend.aiter.codefiles import open_source
 from backend.call import Call
 from backend.case import Arch, Case, DType
-from backend.devices.agreement import differences
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
+from backend.devices.two_devices import differences
 from backend.host import BuiltIn
 from backend.path import Path
 

@@ -12,9 +12,9 @@ from backend.aiter.launch import Launch
 from backend.aiter.tensors import NO_VIEW, ElementType, TensorSpec, contiguous_strides, gap_between_rows, viewed_strides
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode, OutputType
-from backend.devices.agreement import differences
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
+from backend.devices.two_devices import differences
 from backend.fate import Fate
 from backend.findings import FindingKind, Party
 from backend.host import BuiltIn, Host

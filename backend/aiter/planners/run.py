@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backend.aiter import planner_rules as rules
+from backend.aiter import rules
 from backend.aiter.arguments import BufferSizes, Int32Array, PlanArguments, TargetGpu
 from backend.aiter.fold import FOLDED_HEADS
-from backend.aiter.planner_rules import FastRules, FirstFastRules, PlannerRules
 from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.memory import ARRAY_NAMES, BUFFER_NAMES, plain_python
 from backend.aiter.planners.result import Plan, PlannedBuffer, PlannerName, StrayRead
@@ -24,6 +23,7 @@ from backend.aiter.planners.v1_1 import GreedyTask, plan_v1_1
 from backend.aiter.planners.v1_2 import ENDLESS, FastTask, plan_v1_2
 from backend.aiter.planners.v1_2_first import plan_v1_2_first
 from backend.aiter.planners.v1_2_parallel import plan_v1_2_parallel
+from backend.aiter.rules import FastRules, FirstFastRules, PlannerRules
 from backend.cxx.arithmetic import Marks
 from backend.cxx.memory import Spaces
 from backend.errors import UnmodelledError
