@@ -15,8 +15,8 @@ from backend.aiter.arguments import BufferSizes, DecodeArguments, PlanArguments,
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.launch import Launch, Refusal, launch
 from backend.aiter.planners import Plan, plan
+from backend.aiter.planning import BuiltInPlanning
 from backend.aiter.release import release
-from backend.aiter.rules import BuiltInPlanning
 from backend.aiter.sizing import buffer_sizes, sizing_of
 from backend.call import Call
 from backend.case import Case

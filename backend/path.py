@@ -14,7 +14,7 @@ from backend.case import Case
 from backend.checks.check import check, check_call
 from backend.decision import Decision, Refused
 from backend.devices.device import Device
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import UnmodelledError
 from backend.fate import ENDS_PROCESS, Fate
 from backend.findings import Finding, Party, Severity

@@ -23,11 +23,10 @@ from itertools import pairwise, product
 from pathlib import Path
 
 from backend.path import Path as CasePath
-from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.cluster import Cluster, Demand
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.frozen_states import Guide
+from fuzz.campaign.guidance import Frozen, Guide
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.store_blobs import StoredChunk

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.scenarios import Scenario

@@ -18,16 +18,16 @@ from collections.abc import Callable
 from backend.aiter.arguments import BufferSizes, PlanArguments, TargetGpu
 from backend.aiter.planners import plan, run, v1_0, v1_1, v1_2
 from backend.aiter.planners.memory import plain_python
+from backend.aiter.planning import Planning
 from backend.aiter.release import release
-from backend.aiter.rules import Planning
 from backend.aiter.sizing import buffer_sizes
 from backend.case import Case, DType, MetadataMode
 from backend.decision import Refused
 from backend.path import Path
 from backend.serving.direct import direct
 from backend.serving.policy import decide
-from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
+from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace, space

@@ -19,9 +19,9 @@ from backend.devices.kinds import DEVICES
 from backend.outcome import Outcome
 from backend.path import Path
 from fuzz.campaign import investigation
-from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.config import CampaignConfig
+from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.investigation import Investigated, Investigation
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.generate import chunk_cases

@@ -13,7 +13,7 @@ import time
 
 from backend.aiter.codefiles import installed_wheel, open_source
 from backend.case import Case
-from backend.devices.registry import open_device, open_searching
+from backend.devices.kinds import open_device, open_searching
 from backend.devices.two_devices import WholeWhereNew
 from backend.host import BuiltIn
 from backend.outcome import Outcome

@@ -106,7 +106,7 @@ class Side:
 
     case: the first case; its release is overwritten by `releases`, each of which is run. over: values by field name;
     every combination is run on top of `case`. expect: findings that each case must show, the cause first; empty where nothing
-    must be shown. device: by name in backend.devices.registry. revision: a commit of ROCm/aiter, or the object id of one code
+    must be shown. device: by name in backend.devices.kinds. revision: a commit of ROCm/aiter, or the object id of one code
     object, for a device that runs code objects; None: the installed wheel or what is built in.
     needs: what no device of this project has, so that the side cannot run anywhere yet; "" for nothing.
     numbers: the device compares outputs with float64 attention too. besides: findings that a side with nothing to show may show
@@ -250,7 +250,7 @@ class OpenPaths:
 def _device(machine: ReplayDevice, source: CodeSource | None) -> Device:
     """The device; `model` with traits of a kernel that is not there where they are planted."""
     if not machine.planted:
-        from backend.devices.registry import open_device
+        from backend.devices.kinds import open_device
 
         return open_device(machine.device, source, numbers=machine.numbers)
     from backend.devices.model.device import ModelDevice

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from backend.aiter.codefiles import installed_wheel
 from backend.case import RELEASES, Arch, Case, DType, MetadataMode
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.path import Path
 from fuzz.generate import chunk_cases
 from fuzz.space import space

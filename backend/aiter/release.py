@@ -20,17 +20,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from backend.aiter import fold, kernel_rules, rules, sizing, splits
 from backend.aiter.fold import FoldRule, NativeOrFolded
-from backend.aiter.rules import (
-    BuiltInPlanning,
-    DecodeRules,
-    FastRules,
-    FirstFastRules,
-    LauncherRules,
-    PlannerRules,
-    Planning,
-    ReductionRules,
-    Unfolded,
-)
+from backend.aiter.planning import BuiltInPlanning, Planning
+from backend.aiter.rules import DecodeRules, FastRules, FirstFastRules, LauncherRules, PlannerRules, ReductionRules, Unfolded
 from backend.aiter.sizing import Sizing, SizingRule
 from backend.aiter.splits import SecondCap, SplitRule, SplitSearch
 from backend.case import RELEASES

@@ -18,10 +18,8 @@ from backend.cdna.encoded import Constants, Encoded, NotModelledError, member_of
 from backend.cdna.execute import (
     compare,
     convert,
-    convert_four,
     cross_lane,
     half,
-    packed_integer,
     scalar,
     scalar64,
     vector_double,
@@ -217,15 +215,15 @@ _GROUPS: tuple[_Group, ...] = (
     (vector_float.FloatPair, vector_float.float_pair, at.TYPE_PACKED_F32, 2),
     (half.Half, half.half_alu, at.TYPE_F16, 1),
     (half.PackedHalf, half.packed_half_alu, at.TYPE_PACKED_16, 1),
-    (packed_integer.PackedInteger, packed_integer.packed_integer, at.TYPE_PACKED_16, 1),
+    (half.PackedInteger, half.packed_integer, at.TYPE_PACKED_16, 1),
     (convert.Convert, convert.convert, at.TYPE_F32, 1),
     (convert.ConvertEight, convert.convert_eight, at.TYPE_F32, 1),
     (convert.ConvertDouble, convert.convert_double, at.TYPE_F64, 1),
     (convert.ConvertPair, convert.convert_pair, at.TYPE_BITS32, 2),
     (convert.ConvertToDouble, convert.convert_to_double, at.TYPE_F32, 2),
-    (convert_four.ToFour, convert_four.convert_to_four, at.TYPE_BITS32, 1),
-    (convert_four.FromFour, convert_four.convert_from_four, at.TYPE_BITS32, 1),
-    (convert_four.FromFourPair, convert_four.convert_four_pair, at.TYPE_BITS32, 2),
+    (convert.ToFour, convert.convert_to_four, at.TYPE_BITS32, 1),
+    (convert.FromFour, convert.convert_from_four, at.TYPE_BITS32, 1),
+    (convert.FromFourPair, convert.convert_four_pair, at.TYPE_BITS32, 2),
     (vector_double.Double, vector_double.double_unary, at.TYPE_F64, 2),
     (vector_double.DoubleScaled, vector_double.double_scaled, at.TYPE_F64, 2),
     (vector_double.DoubleExponent, vector_double.double_exponent, at.TYPE_F64, 1),
@@ -274,7 +272,7 @@ def _encode_vector(instruction: Instruction, constants: Constants) -> Encoded | 
         return None
     opcode, own, kind, dwords = group
     encoded = Encoded(own, opcode, vector=True, source_types=(kind,) * 3, result_dwords=dwords)
-    encoded.own_clamp = saturates is not None or own is packed_integer.packed_integer
+    encoded.own_clamp = saturates is not None or own is half.packed_integer
     encoded.destination = row_of(instruction.destinations[0])
     operands = list(instruction.sources)
     if mnemonic in _ACCUMULATING or _DOT_ACCUMULATING.match(mnemonic):
@@ -332,7 +330,7 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
             raise NotModelledError("half of a source that is a pair")
     elif encoded.handler in _OWN_SOURCES:
         _own_sources(encoded, instruction)
-    elif encoded.handler is packed_integer.packed_integer:
+    elif encoded.handler is half.packed_integer:
         encoded.immediate = int(modifiers.clamp)
         if modifiers.clamp and not re.match(r"v_pk_(add|sub|mad)_", mnemonic):
             raise NotModelledError("clamp of what cannot overflow")
@@ -355,9 +353,9 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
 
 _OWN_SOURCES = (
     vector_rare.mix,
-    convert_four.convert_to_four,
-    convert_four.convert_from_four,
-    convert_four.convert_four_pair,
+    convert.convert_to_four,
+    convert.convert_from_four,
+    convert.convert_four_pair,
 )
 """Handlers that see to op_sel, neg and abs themselves, by IMMEDIATE."""
 
@@ -376,7 +374,7 @@ def _own_sources(encoded: Encoded, instruction: Instruction) -> None:
     if any(operand.neg or operand.abs for operand in instruction.sources):
         raise NotModelledError("neg or abs of what becomes a 4-bit float")
     selects = (*modifiers.op_sel, 0, 0, 0, 0)
-    if encoded.handler is convert_four.convert_to_four:
+    if encoded.handler is convert.convert_to_four:
         count = len(instruction.sources)
         if any(selects[: min(count, 2)]):
             raise NotModelledError("half of a source that is whole")

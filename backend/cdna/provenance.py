@@ -19,13 +19,14 @@ from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
 from backend.cdna.decode.text import assembly_text
 from backend.cdna.effects import EXEC, GPR_INDEX, M0, SCC, VECTOR_FORMATS, VGPR, operand_units, unit_name
-from backend.cdna.evaluation import Evaluation, LaunchValues
 from backend.cdna.expression import (
     KERNARG,
     ZERO,
     Carry,
+    Evaluation,
     Expression,
     ExpressionNames,
+    LaunchValues,
     Symbol,
     Word,
     atom,

@@ -1,4 +1,4 @@
-"""What a device is: a Call in, an Observation out. Which there are, kinds.py says; registry.py opens one by its name.
+"""What a device is: a Call in, an Observation out. Which there are, kinds.py says and opens by name.
 
 An Observation's coverage, for a campaign to steer by, is identifiers of what a case reached, the same in every process.
 """

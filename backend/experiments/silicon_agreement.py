@@ -30,7 +30,7 @@ from backend.devices.cuda.compile import Compiled, Variant, compiled_for, grid_f
 from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
 from backend.devices.gpu.decode import Decode
 from backend.devices.gpu.values import is_fnuz
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.experiments.gpu_selftest import well_formed_calls
 from backend.path import judge
 

@@ -22,8 +22,7 @@ from backend.child.messages import Payload, ReportKind
 from backend.child.process_end import EndKind
 from backend.child.serve import Reporter, serve
 from backend.codec import from_plain, to_plain
-from backend.devices.kinds import device_kind
-from backend.devices.registry import open_searching
+from backend.devices.kinds import device_kind, open_searching
 from backend.devices.two_devices import WholeWhereNew
 from backend.errors import AiterfuzzError, RuleLostError
 from backend.findings import BY_NUMBERS
@@ -31,8 +30,9 @@ from backend.host import BuiltIn, Host
 from backend.outcome import Outcome, reported
 from backend.path import Path
 from backend.serving.registry import named_policy
-from fuzz.campaign.best_cases import KEPT, Frozen
+from fuzz.campaign.case_process import Slot
 from fuzz.campaign.chunks import Safe, run_chunk
+from fuzz.campaign.guidance import KEPT, Frozen
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.messages import (
     CaseRan,
@@ -48,7 +48,6 @@ from fuzz.campaign.messages import (
     WriteTexts,
 )
 from fuzz.campaign.outcomes import died
-from fuzz.campaign.present_case import Slot
 from fuzz.campaign.report import Shown
 from fuzz.compiling import announced, made_ready, noticed
 

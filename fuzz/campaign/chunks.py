@@ -17,8 +17,8 @@ from backend.errors import CannotRunError, RuleFailedError, RuleLostError
 from backend.fate import Fate
 from backend.outcome import Outcome, not_run, unmodelled
 from fuzz.asked import facts
-from fuzz.campaign.best_cases import COMMON, Frozen
 from fuzz.campaign.features import better, features, parent
+from fuzz.campaign.guidance import COMMON, Frozen
 from fuzz.campaign.outcomes import HANGS, died, label_of
 from fuzz.campaign.report import (
     AITER,

@@ -21,14 +21,13 @@ from typing import Any
 from backend.case import Case
 from backend.fate import Fate
 from backend.findings import Finding
-from fuzz.campaign.best_cases import KEPT
+from fuzz.campaign.case_process import read_slot
 from fuzz.campaign.collaborators import Log, NoLog, Triage, Verifying, View
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.frozen_states import Guide
+from fuzz.campaign.guidance import KEPT, Guide
 from fuzz.campaign.investigation import Investigated
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost, Workers
-from fuzz.campaign.present_case import read_slot
 from fuzz.campaign.progress import Status, in_minutes
 from fuzz.campaign.report import Shown
 from fuzz.campaign.store import FINDINGS, Store

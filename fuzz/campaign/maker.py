@@ -1,6 +1,6 @@
 """Guidance: what is kept, and which cases are made from it. Deterministic, whoever runs them and when.
 
-**Generations** (fuzz.campaign.frozen_states). A chunk of generation g is a function of (space, seed, its number, what the
+**Generations** (fuzz.campaign.guidance). A chunk of generation g is a function of (space, seed, its number, what the
 chunks of generations 0 .. g-2 reached), nothing else. So the set of cases does not depend on how many workers there are or
 how fast they are, a killed campaign goes on with the same cases, and any case can be drawn again from the store.
 
@@ -31,10 +31,11 @@ from itertools import accumulate, chain, islice
 from random import Random
 
 from backend.case import Case
-from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.features import cost, names_fault
+from fuzz.campaign.guidance import Frozen, Guide
 from fuzz.campaign.mutate import Mutator, pick
 from fuzz.campaign.report import Parent
+from fuzz.campaign.store_blobs import StoredChunk
 from fuzz.generate import chunk_cases, drawn_cases, generator
 from fuzz.space import CaseSpace
 
@@ -122,6 +123,16 @@ class _Wheel:
 
     def _parent(self, feature: int) -> Parent:
         return self.frozen.parents[self.frozen.parent_of[feature]]
+
+
+def case_at(
+    space: CaseSpace, seed: int, count: int, guide: Guide, chunks: Mapping[int, StoredChunk], chunk: int, position: int
+) -> Case | None:
+    """The case at a place of a campaign, drawn again; None where what it was made from is not there. guide: a fresh one."""
+    for number in sorted(chunks):
+        guide.take(chunks[number])
+    frozen = guide.frozen(chunk)
+    return None if frozen is None else Maker(space, seed, count).cases(chunk, frozen)[position]
 
 
 class _Rarity:

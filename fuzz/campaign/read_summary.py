@@ -15,7 +15,7 @@ from backend.errors import UsageError
 from backend.fate import Fate
 from fuzz.asked import never_ran
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.frozen_states import Guide, case_at
+from fuzz.campaign.guidance import Guide
 from fuzz.campaign.report import CellCounts, Label, bucket_end
 from fuzz.campaign.soundness import damage_is_one_line, require_sound
 from fuzz.campaign.store import FindingRow, connect, label_counts, read_findings, read_reached, store_path
@@ -69,6 +69,8 @@ def load_summary(given: Path) -> CampaignSummary:
 
 def read_case(given: Path, chunk: int, position: int) -> Case:
     """The case at a place of a campaign, drawn again; raises UsageError where there is none."""
+    from fuzz.campaign.maker import case_at
+
     path = store_path(given)
     db = connect(path)
     try:

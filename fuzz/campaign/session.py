@@ -22,12 +22,12 @@ from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError, of_the_disk
 from backend.findings import FindingKind
 from backend.git import path_and_revision
+from fuzz.campaign.case_process import read_slot
 from fuzz.campaign.collaborators import Log, NoLog
 from fuzz.campaign.config import IDENTITY, CampaignConfig
 from fuzz.campaign.engine import RUNNING, Engine
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Pool
-from fuzz.campaign.present_case import read_slot
 from fuzz.campaign.progress import Live
 from fuzz.campaign.read_summary import compare, load_summary, write_comparison
 from fuzz.campaign.rule import require_rule, rule_content
@@ -35,7 +35,7 @@ from fuzz.campaign.soundness import require_plain
 from fuzz.campaign.store import FILE_NAME, FINDINGS, LOCK_NAME, Lock, Store, environment
 from fuzz.campaign.summary import CampaignSummary, LossKind, TriagedFinding
 from fuzz.campaign.verifying import NoVerifier, Verifier
-from fuzz.interruption import Interruption
+from fuzz.own_process import Interruption
 from fuzz.provenance import Provenance, own_fingerprint
 from reprod.folder import prepare_folder
 from reprod.text import listed

@@ -33,7 +33,7 @@ from backend.errors import AiterfuzzError, CannotRunError
 from backend.fate import Fate
 from backend.findings import TAKES_PROCESS
 from backend.outcome import Outcome
-from fuzz.campaign.case_process import COMMAND
+from fuzz.campaign.case_process import COMMAND, At, read_slot
 from fuzz.campaign.investigation import Investigated, Investigation
 from fuzz.campaign.messages import (
     CaseRan,
@@ -50,7 +50,6 @@ from fuzz.campaign.messages import (
     WriteTexts,
 )
 from fuzz.campaign.outcomes import HANGS, died
-from fuzz.campaign.present_case import At, read_slot
 from fuzz.campaign.report import ChunkReport, Shown
 from fuzz.campaign.summary import AGAIN_AFTER, AGAIN_ALONE
 from fuzz.compiling import COMPILING

@@ -93,8 +93,7 @@ def kernels(arguments: argparse.Namespace) -> int:
 def _one(arguments: argparse.Namespace, shape: Case, source: CodeSource | None) -> Callable[[ServingChoice], Measured]:
     from functools import partial
 
-    from backend.devices.kinds import DEVICES, NumbersKind, device_kind
-    from backend.devices.registry import open_device
+    from backend.devices.kinds import DEVICES, NumbersKind, device_kind, open_device
     from fuzz.accuracy.measure import on_gpu, on_machine
 
     kind = device_kind(arguments.device)

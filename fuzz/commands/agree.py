@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compares; prints the tables."""
     from backend.aiter.codefiles import open_source
     from backend.codec import dumps
-    from backend.devices.registry import open_device
+    from backend.devices.kinds import open_device
     from fuzz.agree import Agreement, AgreementAsked
     from fuzz.compiling import announced
     from fuzz.report.agreement import report

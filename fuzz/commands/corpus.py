@@ -217,7 +217,7 @@ def _typed(arguments: argparse.Namespace, finding: Path) -> str:
 def _outcome(arguments: argparse.Namespace, finding: Path) -> tuple[Outcome, CasePath]:
     """The outcome of a finding's case, which must show a fault."""
     from backend.aiter.codefiles import open_source
-    from backend.devices.registry import open_device
+    from backend.devices.kinds import open_device
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
     from fuzz.compiling import announced

@@ -51,7 +51,7 @@ def table(arguments: argparse.Namespace) -> Report:
 
     from backend.aiter.codefiles import open_source
     from backend.case import Arch
-    from backend.devices.registry import open_device
+    from backend.devices.kinds import open_device
     from backend.real.frameworks.fetch import same_file_of
     from backend.real.frameworks.scenarios import HEADS, KV_DTYPES
     from backend.real.frameworks.session import SourceSession

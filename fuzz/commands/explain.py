@@ -92,8 +92,7 @@ def _plain(outcome: Outcome, notice: str) -> dict[str, object]:
 
 
 def _device(arguments: argparse.Namespace, source: CodeSource | None) -> Device:
-    from backend.devices.kinds import DEVICES, Opening, device_kind
-    from backend.devices.registry import open_device
+    from backend.devices.kinds import DEVICES, Opening, device_kind, open_device
 
     if not arguments.hazards:
         return open_device(arguments.device, source, ranks=arguments.ranks, numbers=arguments.numbers)

@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _gate(arguments: argparse.Namespace, started: float) -> int:
     from fuzz.compiling import announced as compiling
-    from fuzz.interruption import Interruption
+    from fuzz.own_process import Interruption
 
     source = _placed(arguments)
     with compiling(), Interruption(STOPPING):
@@ -227,7 +227,7 @@ def _policy(arguments: argparse.Namespace) -> int:
         raise UsageError("--lives: a rule has no lives, and the cases that it is tried on end with --seconds; leave it out")
     from backend.aiter.codefiles import open_source
     from backend.aiter.release import nearest_release
-    from backend.devices.registry import open_device
+    from backend.devices.kinds import open_device
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
     from fuzz.gate.known import Known

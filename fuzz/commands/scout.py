@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Scouts a candidate, or every commit of a range; 1 where it brings a fault."""
     from backend.git import path_and_revision
     from fuzz.compiling import announced as compiling
-    from fuzz.interruption import Interruption
+    from fuzz.own_process import Interruption
 
     started = time.monotonic()
     check(arguments)

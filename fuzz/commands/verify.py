@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.child.tree import Limits
     from backend.real.script.messages import Options
     from fuzz.fence_line import say_what_the_fence_lacks
-    from fuzz.interruption import Interruption
+    from fuzz.own_process import Interruption
     from reprod.folder import SCRIPT
     from reprod.verify import conclusion_lines, plain, verification_lines, verify
 

@@ -22,7 +22,7 @@ from backend.errors import AiterfuzzError
 from backend.path import Path
 from backend.revision.revision import host_of
 from fuzz.compiling import noticed
-from fuzz.interruption import checkpoint
+from fuzz.own_process import checkpoint
 
 COMMAND = "import sys; sys.path[:] = {path!r}; from fuzz.gate.compiled import compile_rest; compile_rest(*{of!r})"
 

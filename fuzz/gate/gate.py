@@ -17,7 +17,7 @@ from threading import Lock
 
 from backend.aiter.codefiles import open_source as open_code_source
 from backend.case import RELEASES
-from backend.devices.registry import open_searching
+from backend.devices.kinds import open_searching
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.fate import Fate
 from backend.real.frameworks.record import DecisionRow, Recording
@@ -35,7 +35,7 @@ from fuzz.gate.order import (
     everything,
 )
 from fuzz.gate.sweep import HEADS, Tensors, scenarios
-from fuzz.interruption import checkpoint
+from fuzz.own_process import checkpoint
 from fuzz.verdict import Counts
 
 EVERY_RELEASE = RELEASES[-1]

@@ -22,7 +22,7 @@ from fuzz.campaign.outcomes import WithinSpace
 from fuzz.gate.headline import headline, question_tests, what_ids_stand_for
 from fuzz.gate.judge import Shape
 from fuzz.generate import chunk_cases
-from fuzz.interruption import checkpoint
+from fuzz.own_process import checkpoint
 from fuzz.report.report import Code, Report, Result, Section, Test
 from fuzz.space import CaseSpace, not_drawn
 from fuzz.verdict import Counts, Verdict

@@ -14,7 +14,7 @@ from backend.call import Call
 from backend.case import Arch
 from backend.cdna.decode import decode
 from backend.cdna.decode.text import assembly_text
-from backend.cdna.evaluation import LaunchValues
+from backend.cdna.expression import LaunchValues
 from backend.cdna.instruction import Format, Instruction
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.case import FIELDS, Case
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import AiterfuzzError, CannotRunError
 from backend.findings import Party
 from backend.outcome import Outcome

@@ -10,7 +10,7 @@ from planner_cases import Recorded, recorded, sizing
 
 from backend.aiter.planners import Plan, PlannedBuffer, plan
 from backend.aiter.planners.run import plan_by_rules
-from backend.aiter.rules import BuiltInPlanning
+from backend.aiter.planning import BuiltInPlanning
 from backend.aiter.sizing import buffer_sizes
 
 GOLDEN = "planner_golden.jsonl.gz"

@@ -13,8 +13,7 @@ from listing import code_of, listing
 
 from backend.cdna.code_object import Argument, Denormals, FloatMode, Kernel, load_code_object
 from backend.cdna.decode import decode
-from backend.cdna.evaluation import LaunchValues
-from backend.cdna.expression import ExpressionNames, RecordLayout
+from backend.cdna.expression import ExpressionNames, LaunchValues, RecordLayout
 from backend.cdna.flow import FlowGraph
 from backend.cdna.instruction import Dpp
 from backend.cdna.machine import Machine, MachineLaunch

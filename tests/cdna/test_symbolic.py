@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.cdna.evaluation import Evaluation, LaunchValues
-from backend.cdna.expression import ZERO, Carry, Expression, ExpressionNames, Symbol, Word, atom, constant, whole_pointer
+from backend.cdna.expression import (
+    ZERO,
+    Carry,
+    Evaluation,
+    Expression,
+    ExpressionNames,
+    LaunchValues,
+    Symbol,
+    Word,
+    atom,
+    constant,
+    whole_pointer,
+)
 from backend.cdna.symbolic import CARRYING, FUNCTIONS, bitwise_or, comparison, scalar_field, shifted_right, shifted_right_signed
 
 RESULTS = [

@@ -13,7 +13,7 @@ import pytest
 from backend.aiter.codefiles import open_source
 from backend.case import Case
 from backend.codec import read_file
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.host import BuiltIn
 from backend.path import Path as CasePath
 from reprod.corpus import load_corpus

@@ -19,7 +19,7 @@ from backend.devices.cdna import merged_output as merged
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.gpu import cdna_numbers
 from backend.devices.gpu.numbers import BF16_P, NumbersTally
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import CannotRunError, UsageError
 from backend.findings import FindingKind, Party
 from backend.host import BuiltIn

@@ -27,7 +27,7 @@ from backend.devices.child_device import NOT_HARDWARE
 from backend.devices.cuda import CudaDevice
 from backend.devices.cuda.device import kept_bytecode
 from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import CannotRunError
 from backend.experiments.gpu_selftest import random_case, well_formed_calls, wild_call
 from backend.findings import FindingKind, Severity

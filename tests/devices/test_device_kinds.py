@@ -7,8 +7,7 @@ from conformance import FAULTY, calls, conforms
 
 from backend.aiter.codefiles import installed_wheel
 from backend.call import Call
-from backend.devices.kinds import DEVICES, DeviceKind, Ground, NumbersKind, Opening, Witness, device_kind, notice
-from backend.devices.registry import open_device
+from backend.devices.kinds import DEVICES, DeviceKind, Ground, NumbersKind, Opening, Witness, device_kind, notice, open_device
 from backend.errors import UsageError
 from backend.observation import DeviceEnd, EndKind, Observation, Violation, ViolationKind
 from backend.path import Path

@@ -15,7 +15,7 @@ from backend.case import Case, DType, MetadataMode
 from backend.cdna.record import marked_runs
 from backend.child.process_end import EndKind
 from backend.decision import Decision
-from backend.devices import outputs, unread_tokens
+from backend.devices import outputs
 from backend.devices.accesses import NOTHING, Accesses, Planes, bounds, footprint_of, merge, subtract
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import COLUMNS, KernelTraits, RowRule, from_row, to_row, traits_table
@@ -118,15 +118,15 @@ def test_tokens_are_read_whole_or_counted() -> None:
     launched = made(kv_lens=(20, 3), page_size=16, first_page=1)
     token, page = 576 * 2, 16 * 576 * 2
     everything = np.array([[page, 4 * page]], np.int64)
-    assert unread_tokens.may_differ(launched)
-    assert unread_tokens.unread(launched, everything) is None
+    assert outputs.may_differ(launched)
+    assert outputs.unread(launched, everything) is None
     # One token a page: of 20 and 3 tokens in three pages, 20 are left out, the second token of the first page first.
     first_only = np.array([[number * page, number * page + token] for number in (1, 2, 3)], np.int64)
-    found = unread_tokens.unread(launched, first_only)
+    found = outputs.unread(launched, first_only)
     assert found is not None
     assert (found.count, found.first_offset, found.end_offset) == (20, page + token, page + 2 * token)
     # The last page holds three tokens; what is read behind them matters to nobody.
-    assert unread_tokens.unread(launched, np.array([[page, 3 * page + 3 * token]], np.int64)) is None
+    assert outputs.unread(launched, np.array([[page, 3 * page + 3 * token]], np.int64)) is None
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ import pytest
 from backend.aiter.codefiles import installed_wheel, open_source
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
-from backend.devices.kinds import device_kind
+from backend.devices.kinds import device_kind, open_device
 from backend.devices.model.device import ModelDevice
 from backend.devices.model.traits import RowRule, traits
-from backend.devices.registry import open_device
 from backend.devices.two_devices import BothDevice, ModelOrMachine, incomparable
 from backend.errors import UnmodelledError
 from backend.fate import Fate

@@ -23,7 +23,7 @@ from backend.child.supervisor import Ended
 from backend.child.tree import Limits
 from backend.decision import Decision
 from backend.devices.child_device import NOT_HARDWARE
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.devices.rocm import RocmDevice
 from backend.errors import CannotRunError
 from backend.findings import FindingKind

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from backend.devices.unread_tokens import _unread
+from backend.devices.outputs import _unread
 
 
 def by_definition(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backend.case import Case
-from backend.devices.registry import open_device, open_searching
+from backend.devices.kinds import open_device, open_searching
 from backend.devices.two_devices import WholeWhereNew, ran_whole
 from backend.path import Path
 

@@ -14,7 +14,7 @@ from backend.case import Case, MetadataMode
 from backend.checks.check import check_call
 from backend.child.process_end import EndKind
 from backend.codec import dumps, from_plain
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.observation import DeviceEnd, Numbers, Observation, Violation, ViolationKind

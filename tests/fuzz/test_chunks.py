@@ -8,8 +8,8 @@ from backend.case import Case
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome, reported, unmodelled
-from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
+from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.campaign.report import ChunkReport, Label
 from fuzz.generate import CHUNK, chunk_cases

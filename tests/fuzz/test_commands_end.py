@@ -17,7 +17,7 @@ import pytest
 
 from backend.child.process import ROOT
 from fuzz.cli import main
-from fuzz.interruption import Interruption, checkpoint
+from fuzz.own_process import Interruption, checkpoint
 
 SCRIPT = """
 import subprocess, sys, time

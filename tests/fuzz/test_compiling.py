@@ -7,7 +7,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from fuzz.campaign.present_case import At, Slot, read_slot
+from fuzz.campaign.case_process import At, Slot, read_slot
 from fuzz.compiling import noticed
 
 

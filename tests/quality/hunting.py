@@ -17,8 +17,8 @@ from backend.fate import Fate
 from backend.path import Path
 from backend.serving.backends import BACKENDS
 from backend.serving.policy import Choice, Policy
-from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.chunks import Safe, run_chunk
+from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.campaign.report import ChunkReport
 from fuzz.generate import CHUNK, chunk_cases

@@ -14,11 +14,10 @@ import pytest
 from hunting import Rewritten, choosing, search, use_rule
 
 from backend import host
-from backend.aiter import rules as rules
-from backend.aiter import sizing
+from backend.aiter import rules, sizing
 from backend.aiter.planners import run, v1_0, v1_1, v1_2
+from backend.aiter.planning import BuiltInPlanning
 from backend.aiter.release import release
-from backend.aiter.rules import BuiltInPlanning
 from backend.case import Arch, Case, DType, MetadataMode
 from backend.serving.policy import Choice, LastPageLens, Policy
 from backend.serving.sglang import SGLANG_27188, AiterMlaBackend

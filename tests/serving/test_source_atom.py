@@ -11,7 +11,7 @@ import pytest
 from small_atom import BUILDER, LAYER, small_atom
 
 from backend.case import DType
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import NoSuchStepError
 from backend.findings import Party
 from backend.real.frameworks.fetch import open_source

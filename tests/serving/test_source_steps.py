@@ -11,7 +11,7 @@ from backend.case import DType
 from backend.checks.check import check, check_call
 from backend.codec import from_plain, to_plain
 from backend.decision import Decision
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.findings import FindingKind
 from backend.host import BuiltIn
 from backend.real.frameworks.fetch import open_source

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from backend.case import DType
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import NoSuchStepError
 from backend.findings import Party
 from backend.real.frameworks.fetch import cache_folder

@@ -10,7 +10,7 @@ from __future__ import annotations
 from backend.aiter.planners.branches import Branch
 from backend.aiter.planners.result import Overrun, Plan, PlannedBuffer, PlannerName, StrayRead
 from backend.aiter.planners.run import planner_for
-from backend.aiter.rules import plan
+from backend.aiter.planning import plan
 from backend.cxx.arithmetic import POISON
 
 __all__ = [

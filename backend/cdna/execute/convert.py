@@ -1,13 +1,15 @@
-"""Conversions: integers, fp16, bf16 and the 8-bit formats (e4m3 and e5m2, OCP on gfx950, fnuz on gfx942).
+"""Conversions: integers, fp16, bf16, the 8-bit formats (e4m3 and e5m2, OCP on gfx950, fnuz on gfx942) and CDNA4's 4-bit floats.
 
 fp8 results round to nearest even; what does not fit becomes NaN (e4m3, fnuz) or infinity (OCP e5m2), or the largest finite
-value where MODE.FP16_OVFL says so (ISA documents, "Mode register").
+value where MODE.FP16_OVFL says so (ISA documents, "Mode register"). With 4-bit floats (e2m1, V_CVT_SCALEF32_PK_*) the scale is
+the power of two in the exponent of an fp32 operand. Results round to nearest even and saturate at 6; the format has neither NaN
+nor infinity, so that these give 6 too. Two results make a byte, the first one low.
 """
 
 from __future__ import annotations
 
 import math
-from enum import IntEnum
+from enum import IntEnum, auto
 from typing import Any
 
 import numpy as np
@@ -91,6 +93,25 @@ def fp8_to_float(byte: int, e5m2: bool, fnuz: bool) -> Any:
             return NAN
     value = bits_float(np.uint32(magnitude << shift)) * bits_float(np.uint32((254 - bias) << 23))
     return bits_float(float_bits(value) | sign)
+
+
+@inlined
+def small_float(code: int, exponent_bits: int, fraction_bits: int, bias: int) -> Any:
+    """A float of 4 or 6 bits, which has neither infinity nor NaN."""
+    fraction = code & ((1 << fraction_bits) - 1)
+    exponent = (code >> fraction_bits) & ((1 << exponent_bits) - 1)
+    sign = np.float32(-1.0) if (code >> (fraction_bits + exponent_bits)) & 1 else np.float32(1.0)
+    if exponent == 0:
+        exponent = 1
+    else:
+        fraction += 1 << fraction_bits
+    return sign * np.float32(fraction) * bits_float(np.uint32((127 + exponent - bias - fraction_bits) << 23))
+
+
+@inlined
+def fp4_value(code: int) -> Any:
+    """The value of a 4-bit float (e2m1)."""
+    return small_float(code, 2, 1, 1)
 
 
 @inlined
@@ -359,4 +380,99 @@ def convert_pair(wave: int, record: int, context: int) -> None:
         word = np.int64(rows[a, lane])
         floats[R, lane] = np.float32(np.float64(fp8_to_float(word & 0xFF, e5m2, fnuz)) * scale)
         floats[R + 1, lane] = np.float32(np.float64(fp8_to_float((word >> 8) & 0xFF, e5m2, fnuz)) * scale)
+    commit(wave, fields[at.DESTINATION], 2, R)
+
+
+ToFour = IntEnum("ToFour", "V_CVT_SCALEF32_PK_FP4_F32 V_CVT_SCALEF32_PK_FP4_F16 V_CVT_SCALEF32_PK_FP4_BF16", start=0)
+"""Two 4-bit floats; the other bytes of the destination stay."""
+
+
+class FromFour(IntEnum):
+    """Two 16-bit floats in one dword."""
+
+    V_CVT_SCALEF32_PK_F16_FP4 = 0
+    V_CVT_SCALEF32_PK_BF16_FP4 = auto()
+
+
+class FromFourPair(IntEnum):
+    """Two 4-bit floats of one byte as two fp32."""
+
+    V_CVT_SCALEF32_PK_F32_FP4 = 0
+
+
+@inlined
+def to_fp4(value: Any) -> int:
+    """The nearest 4-bit float's code, ties to the even code."""
+    sign = 8 if value < 0 or (value == 0 and 1.0 / value < 0) else 0
+    magnitude = abs(value)
+    if not magnitude < 5.0:
+        return sign | 7
+    if magnitude <= 0.25:
+        return sign
+    if magnitude < 0.75:
+        return sign | 1
+    if magnitude <= 1.25:
+        return sign | 2
+    if magnitude < 1.75:
+        return sign | 3
+    if magnitude <= 2.5:
+        return sign | 4
+    return sign | (5 if magnitude < 3.5 else 6)
+
+
+@handler
+def convert_to_four(wave: int, record: int, context: int) -> None:
+    """Instructions of `ToFour`. IMMEDIATE: which byte of the destination."""
+    fields, rows = record_of(record), rows_of(wave)
+    opcode, byte = fields[at.OPCODE], np.uint32(8 * fields[at.IMMEDIATE])
+    keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    c = source_row(wave, fields[at.SOURCE_2], 2)
+    for lane in range(at.LANES):
+        x, word = rows[a, lane], np.int64(rows[a, lane])
+        if opcode == ToFour.V_CVT_SCALEF32_PK_FP4_F32:
+            first, second = np.float64(flushed(bits_float(x), keep)), np.float64(flushed(bits_float(rows[b, lane]), keep))
+            scale = scale_of(rows[c, lane])
+        elif opcode == ToFour.V_CVT_SCALEF32_PK_FP4_F16:
+            first, second = half_to_double(word & 0xFFFF), half_to_double(word >> 16)
+            scale = scale_of(rows[b, lane])
+        else:
+            first, second = np.float64(bf16_to_float(word & 0xFFFF)), np.float64(bf16_to_float(word >> 16))
+            scale = scale_of(rows[b, lane])
+        packed = np.uint32(to_fp4(first / scale) | to_fp4(second / scale) << 4)
+        rows[R, lane] = (rows[fields[at.DESTINATION], lane] & ~(np.uint32(0xFF) << byte)) | packed << byte
+    commit(wave, fields[at.DESTINATION], 1, R)
+
+
+@handler
+def convert_from_four(wave: int, record: int, context: int) -> None:
+    """Instructions of `FromFour`. IMMEDIATE: which byte of the source."""
+    fields, rows = record_of(record), rows_of(wave)
+    saturate = half_overflow_saturates(scalars_of(wave))
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    for lane in range(at.LANES):
+        code = np.int64(rows[a, lane] >> np.uint32(8 * fields[at.IMMEDIATE])) & 0xFF
+        scale = scale_of(rows[b, lane])
+        first, second = np.float64(fp4_value(code & 15)) * scale, np.float64(fp4_value(code >> 4)) * scale
+        if fields[at.OPCODE] == FromFour.V_CVT_SCALEF32_PK_F16_FP4:
+            result = double_to_half(first, saturate) | double_to_half(second, saturate) << 16
+        else:
+            result = (float_to_bf16(np.float32(first)) & 0xFFFF) | (float_to_bf16(np.float32(second)) & 0xFFFF) << 16
+        rows[R, lane] = np.uint32(result)
+    commit(wave, fields[at.DESTINATION], 1, R)
+
+
+@handler
+def convert_four_pair(wave: int, record: int, context: int) -> None:
+    """Instructions of `FromFourPair`. IMMEDIATE: which byte of the source."""
+    fields, rows = record_of(record), rows_of(wave)
+    a = source_row(wave, fields[at.SOURCE_0], 0)
+    b = source_row(wave, fields[at.SOURCE_1], 1)
+    for lane in range(at.LANES):
+        code = np.int64(rows[a, lane] >> np.uint32(8 * fields[at.IMMEDIATE])) & 0xFF
+        scale = scale_of(rows[b, lane])
+        rows[R, lane] = float_bits(np.float32(np.float64(fp4_value(code & 15)) * scale))
+        rows[R + 1, lane] = float_bits(np.float32(np.float64(fp4_value(code >> 4)) * scale))
     commit(wave, fields[at.DESTINATION], 2, R)

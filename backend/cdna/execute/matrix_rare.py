@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.convert import fp8_to_float
+from backend.cdna.execute.convert import fp4_value, fp8_to_float, small_float
 from backend.cdna.execute.float_values import flushed
 from backend.cdna.execute.lanes import context_of, record_of, rows_of, scalars_of, set_value64, unsigned_words_at, value64
 from backend.cdna.execute.matrix import half_value
@@ -62,25 +62,6 @@ def raw_element(rows: Any, source: int, lane: int, index: int, bits: int) -> Any
     if shift + bits > 32:
         value |= np.uint64(rows[word + 1, lane]) << np.uint64(32)
     return np.uint32((value >> np.uint64(shift)) & np.uint64((1 << bits) - 1))
-
-
-@inlined
-def small_float(code: int, exponent_bits: int, fraction_bits: int, bias: int) -> Any:
-    """A float of 4 or 6 bits, which has neither infinity nor NaN."""
-    fraction = code & ((1 << fraction_bits) - 1)
-    exponent = (code >> fraction_bits) & ((1 << exponent_bits) - 1)
-    sign = np.float32(-1.0) if (code >> (fraction_bits + exponent_bits)) & 1 else np.float32(1.0)
-    if exponent == 0:
-        exponent = 1
-    else:
-        fraction += 1 << fraction_bits
-    return sign * np.float32(fraction) * bits_float(np.uint32((127 + exponent - bias - fraction_bits) << 23))
-
-
-@inlined
-def fp4_value(code: int) -> Any:
-    """The value of a 4-bit float (e2m1)."""
-    return small_float(code, 2, 1, 1)
 
 
 @inlined

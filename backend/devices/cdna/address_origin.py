@@ -10,8 +10,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from backend.aiter.kernargs import FIELDS, SLOT, WORK_ITEM_FIELDS
-from backend.cdna.evaluation import LaunchValues
-from backend.cdna.expression import KERNARG, ExpressionNames, RecordLayout
+from backend.cdna.expression import KERNARG, ExpressionNames, LaunchValues, RecordLayout
 from backend.cdna.machine import Machine, MachineLaunch
 from backend.cdna.memory import AddressSpace
 from backend.cdna.provenance import explain_address

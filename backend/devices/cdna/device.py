@@ -31,7 +31,7 @@ from backend.cdna.memory import AddressSpace, Region
 from backend.cdna.record import RecordOptions, marked_runs
 from backend.cdna.result import BadAccess, MachineEnd, Mode, RunResult, Schedule
 from backend.child.process_end import EndKind
-from backend.devices import outputs, second_stage, unread_tokens
+from backend.devices import outputs, second_stage
 from backend.devices.cdna import address_space as spaces
 from backend.devices.cdna.address_origin import explainer
 from backend.devices.cdna.violations import FULL_OVER_SLICE, Explain, footprint, hazards, violations
@@ -187,7 +187,7 @@ def _numbers(call: Call, ran: _Launched, inputs: Inputs) -> tuple[Numbers | None
 
 def _watched(call: Call) -> frozenset[str]:
     """Regions of which every touched byte is kept: the pool, where a kernel may take its tokens for others than they are."""
-    return frozenset({"kv_buffer"}) if unread_tokens.may_differ(call) else frozenset()
+    return frozenset({"kv_buffer"}) if outputs.may_differ(call) else frozenset()
 
 
 def _left_undone(call: Call, space: AddressSpace, result: RunResult, merged: SecondStageRun) -> list[Violation]:
@@ -197,8 +197,8 @@ def _left_undone(call: Call, space: AddressSpace, result: RunResult, merged: Sec
         outputs.unwritten(call, written[:, 0], written[:, 1], merged.rows),
         outputs.unwritten_partials(call, lambda tensor: _written(space[tensor]), merged.partials),
     ]
-    if unread_tokens.may_differ(call):
-        found.append(unread_tokens.unread(call, result.log.touched_read["kv_buffer"]))
+    if outputs.may_differ(call):
+        found.append(outputs.unread(call, result.log.touched_read["kv_buffer"]))
     return [violation for violation in found if violation is not None]
 
 

@@ -10,7 +10,7 @@ from numba import njit
 
 from backend.aiter.arguments import Int32Array
 from backend.call import Call
-from backend.devices import unread_tokens
+from backend.devices import outputs
 from backend.devices.accesses import Accesses, merge, out_of_bounds
 from backend.devices.model.traits import HALF_MENDED, KernelPaging, KernelTraits
 from backend.observation import ByteRanges, Violation, ViolationKind
@@ -49,8 +49,8 @@ def violations(call: Call, known: KernelTraits, work: Stretches) -> list[Violati
         found.append(outside)
     if foreign[5]:
         found.append(_foreign(call, known, foreign))
-    if unread_tokens.may_differ(call):
-        missing = unread_tokens.unread(call, merge(owned[0], owned[1]))
+    if outputs.may_differ(call):
+        missing = outputs.unread(call, merge(owned[0], owned[1]))
         found += [] if missing is None else [missing]
     return found
 
@@ -65,7 +65,7 @@ def _is_plain(call: Call, known: KernelTraits, work: Stretches) -> bool:
     """Whether every page that the work names is read where it lies, by whom it belongs to, so that nothing can be wrong."""
     decode = call.decode
     wide = known.bytes_of_token(decode.kv_dtype.itemsize) > decode.token_bytes
-    if unread_tokens.may_differ(call) or wide or known.paging is KernelPaging.TOKEN or not len(decode.kv_indices):
+    if outputs.may_differ(call) or wide or known.paging is KernelPaging.TOKEN or not len(decode.kv_indices):
         return False
     lowest, highest = decode.named_pages
     limit = 1 << 24 if known.page_bits in (24, HALF_MENDED) else 1 << 62

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from backend.aiter.arguments import TargetGpu
 from backend.aiter.codefiles import CodeSource, installed_wheel, open_source
 from backend.case import NUM_CU, Arch
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import AiterfuzzError
 from backend.findings import in_causal_order
 from backend.real.aiter_ops import AiterSource, OpCall, aiter_roots, open_aiter

@@ -11,9 +11,9 @@ from backend.findings import Finding
 from fuzz.campaign.summary import FindingStanding, TriagedFinding
 from fuzz.report.campaign import standing
 from fuzz.report.figures import moment, percent, severity
-from fuzz.report.page.bars import memory_figure
 from fuzz.report.page.detail import Detail
 from fuzz.report.page.markup import Child, Markup, element, join, table
+from fuzz.report.page.memory_map import memory_figure
 from reprod.case_line import case_line
 from reprod.folder import CASE
 from reprod.layouts import HEADER, assumptions, rows

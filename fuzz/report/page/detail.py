@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.codec import dumps
-from backend.devices.kinds import device_kind
-from backend.devices.registry import open_device
+from backend.devices.kinds import device_kind, open_device
 from backend.errors import AiterfuzzError
 from backend.outcome import Outcome
 from backend.path import Path as CasePath

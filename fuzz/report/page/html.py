@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from fuzz.report.page.bars import hatches
 from fuzz.report.page.markup import Child, Markup, element, join, table
+from fuzz.report.page.memory_map import hatches
 from fuzz.report.report import Code, Report, Section
 from fuzz.verdict import Conclusion
 

@@ -25,15 +25,15 @@ from backend.fate import Fate
 from backend.findings import Finding, FindingKind
 from backend.observation import DeviceEnd, Observation
 from backend.path import Path as CasePath
-from fuzz.campaign.best_cases import Frozen
+from fuzz.campaign.case_process import Slot
 from fuzz.campaign.chunks import Safe, died, run_chunk
 from fuzz.campaign.cluster import Lost
 from fuzz.campaign.collaborators import Verifying
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.engine import ATTEMPTS, Engine
+from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.investigation import Investigated
 from fuzz.campaign.messages import WorkerSetup
-from fuzz.campaign.present_case import Slot
 from fuzz.campaign.progress import Status
 from fuzz.campaign.read_summary import load_summary, read_case
 from fuzz.campaign.report import ChunkReport, Label, Shown

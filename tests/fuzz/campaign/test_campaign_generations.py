@@ -9,9 +9,8 @@ from undisturbed import reports
 
 from backend.case import Case
 from backend.serving.bounds import AllocatedFor
-from fuzz.campaign.best_cases import Frozen
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.frozen_states import LAG, Generations, Guide
+from fuzz.campaign.guidance import LAG, Frozen, Generations, Guide
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.mutate import Mutator
 from fuzz.campaign.store_blobs import StoredChunk

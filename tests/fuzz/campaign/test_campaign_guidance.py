@@ -10,8 +10,8 @@ import pytest
 from backend.case import Case, DType, MetadataMode
 from backend.outcome import Outcome
 from backend.path import Path
-from fuzz.campaign.best_cases import FeatureMap, Frozen
 from fuzz.campaign.features import better, cost, features, margins, names_fault, parent
+from fuzz.campaign.guidance import FeatureMap, Frozen
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.report import NO_PARENT, Parent, Reached
 from fuzz.space import space

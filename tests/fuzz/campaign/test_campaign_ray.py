@@ -226,7 +226,7 @@ def _until(holds: Callable[[], bool]) -> None:
 
 
 def _places(slots: Path) -> list[tuple[int, int]]:
-    from fuzz.campaign.present_case import read_slot
+    from fuzz.campaign.case_process import read_slot
 
     found = [read_slot(path) for path in (sorted(slots.iterdir()) if slots.is_dir() else [])]
     return [(at.chunk, at.position) for at in found if at.running and at.chunk < 1 << 40]

@@ -22,10 +22,10 @@ from backend.codec import from_plain, to_plain
 from backend.errors import CannotRunError
 from backend.fate import Fate
 from backend.findings import FindingKind
+from fuzz.campaign.case_process import At, Slot, read_slot
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.investigation import Investigated, Investigation
 from fuzz.campaign.messages import WorkerSetup
-from fuzz.campaign.present_case import At, Slot, read_slot
 from fuzz.campaign.report import Shown
 from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.worker import Broken, CaseSupervisor, ChunkDone, Worker

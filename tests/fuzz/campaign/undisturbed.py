@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from backend.devices.registry import open_searching
+from backend.devices.kinds import open_searching
 from backend.devices.two_devices import WholeWhereNew
 from backend.path import Path
 from backend.serving.registry import named_policy
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.config import CampaignConfig
-from fuzz.campaign.frozen_states import Guide
+from fuzz.campaign.guidance import Guide
 from fuzz.campaign.maker import Maker
 from fuzz.campaign.report import ChunkReport, Label
 from fuzz.campaign.store_blobs import StoredChunk

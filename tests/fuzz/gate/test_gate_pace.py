@@ -27,7 +27,7 @@ SIGNATURES = """
 import gc
 
 from backend.case import RELEASES
-from backend.devices.registry import open_searching
+from backend.devices.kinds import open_searching
 from backend.real.frameworks.worker import ScenarioWorker
 from backend.revision.revision import host_of
 from fuzz.gate.compiled import compile_once

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.case import Arch
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.errors import NoSuchStepError, UsageError
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.session import SourceSession

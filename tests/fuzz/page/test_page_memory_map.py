@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_summaries import FOUNDING
 
 from backend.case import Case, MetadataMode
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.path import Path
 from fuzz.report.page.memory_map import LEAST_SHARE, MOST_SPANS, Bar, Touched, Who, _few, memory_map, scale_of
 

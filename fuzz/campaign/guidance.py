@@ -1,24 +1,92 @@
-"""The driver's side of guidance: generations of chunks, and the frozen state that each is made from. Knows no worker.
+"""The driver's side of guidance: the best case to breed from for each feature, and the frozen state that chunks are made from.
 
 A chunk's generation follows from its number alone: 1, 1, 1, 1, 2, 3, 4, 6, ... chunks, then full ones of equal size. Guidance
 sets in early, because the first generations are small; each grows by half of what there is, so that what one is made from is
 never much older than that; and few are made over a long campaign.
+
+How cases are made from it: fuzz.campaign.maker. This module imports nothing slow, and knows neither workers nor where any of it
+is kept.
 """
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
-from backend.case import Case
-from fuzz.campaign.best_cases import KEPT, FeatureMap, Frozen
-from fuzz.campaign.report import Reached
+from backend.codec import from_plain, to_plain
+from fuzz.campaign.features import better
+from fuzz.campaign.report import NO_PARENT, Parent, Reached
 from fuzz.campaign.store_blobs import StoredChunk
-from fuzz.space import CaseSpace
+
+COMMON = 1000
+"""Hits from which a feature is no longer reported: by then its rarity is as good as nothing, and reports stay small."""
+
+KEPT = 2
+"""Generations before the newest one that are held frozen: chunks of two run at once, and one may have to be run again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen:
+    """What a generation is made from. hits: by feature; parents: to breed from; parent_of: index of a feature's parent.
+
+    A generation without any parent is drawn afresh throughout.
+    """
+
+    generation: int = 0
+    hits: Mapping[int, int] = field(default_factory=dict)
+    parents: tuple[Parent, ...] = ()
+    parent_of: Mapping[int, int] = field(default_factory=dict)
+
+    def parent(self, feature: int) -> Parent | None:
+        """The parent of a feature, None where it has none."""
+        index = self.parent_of.get(feature)
+        return None if index is None else self.parents[index]
+
+    def to_text(self) -> str:
+        """Writes it as JSON, for the processes that run chunks."""
+        plain = [self.generation, list(self.hits.items()), to_plain(self.parents), list(self.parent_of.items())]
+        return json.dumps(plain, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> Frozen:
+        """Reads what `to_text` wrote."""
+        generation, hits, parents, parent_of = json.loads(text)
+        return cls(generation, dict(hits), tuple(from_plain(Parent, plain) for plain in parents), dict(parent_of))
+
+
+class FeatureMap:
+    """What chunks have reached so far, taken in by order of their numbers; `freeze` gives what a generation is made from."""
+
+    def __init__(self) -> None:
+        self.chunks = 0
+        self._hits: dict[int, int] = {}
+        self._parents: dict[int, Parent] = {}
+
+    def take(self, chunk: int, reached: Reached, kept: Mapping[int, Parent]) -> None:
+        """Takes in the next chunk. reached, kept: of its report."""
+        assert chunk == self.chunks, (chunk, self.chunks)
+        self.chunks += 1
+        for feature, count, position in zip(
+            reached.ids.tolist(), reached.counts.tolist(), reached.positions.tolist(), strict=True
+        ):
+            self._hits[feature] = self._hits.get(feature, 0) + count
+            if position != NO_PARENT:
+                known = self._parents.get(feature)
+                if known is None or better(kept[position], known):
+                    self._parents[feature] = kept[position]
+
+    def freeze(self, generation: int) -> Frozen:
+        """What a generation is made from, which later chunks do not change."""
+        unique = {id(parent): parent for parent in self._parents.values()}
+        index_of = {name: index for index, name in enumerate(unique)}
+        parent_of = {feature: index_of[id(parent)] for feature, parent in self._parents.items()}
+        return Frozen(generation, dict(self._hits), tuple(unique.values()), parent_of)
+
 
 LAG = 2
 """A generation is made from what the generations before the one before it reached, so that nobody waits for its stragglers."""
@@ -126,15 +194,3 @@ class Guide:
                 return False
             self._map.take(chunk.chunk, chunk.reached, chunk.kept)
         return True
-
-
-def case_at(
-    space: CaseSpace, seed: int, count: int, guide: Guide, chunks: Mapping[int, StoredChunk], chunk: int, position: int
-) -> Case | None:
-    """The case at a place of a campaign, drawn again; None where what it was made from is not there. guide: a fresh one."""
-    from fuzz.campaign.maker import Maker
-
-    for number in sorted(chunks):
-        guide.take(chunks[number])
-    frozen = guide.frozen(chunk)
-    return None if frozen is None else Maker(space, seed, count).cases(chunk, frozen)[position]
