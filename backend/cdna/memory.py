@@ -146,24 +146,14 @@ class AddressSpace:
         size = contents.size - spill
         return self._insert(Region(name, 0, size, contents, None, True, writable, paging, queue, spill), base)
 
-    def add_blank(
-        self,
-        name: str,
-        size: int,
-        *,
-        writable: bool = True,
-        has_data: bool = True,
-        base: int | None = None,
-        paging: Paging | None = None,
-        queue: Queue | None = None,
-    ) -> Region:
+    def add_blank(self, name: str, size: int, *, has_data: bool = True) -> Region:
         """A region of `size` bytes that nobody has written: poisoned, and a read before a write is a finding.
 
         has_data: False keeps the written-bitmap only (an eighth of the size), for runs that ask for addresses alone.
         """
         contents = np.full(size, self.poison, np.uint8) if has_data else None
         written = np.zeros(-(-size // 8), np.uint8)
-        return self._insert(Region(name, 0, size, contents, written, True, writable, paging, queue), base)
+        return self._insert(Region(name, 0, size, contents, written, True, True, None, None), None)
 
     def add_bounds(
         self,

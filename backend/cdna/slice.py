@@ -14,14 +14,12 @@ to by an access that was only checked, for such a store leaves old bytes behind.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from backend.cdna.code_object import Kernel
 from backend.cdna.decode import decode
-from backend.cdna.decode.text import assembly_text
 from backend.cdna.effects import MODE, SKIPPED_FORMATS, VECTOR_BITS, Effects
 from backend.cdna.flow import FlowGraph
 from backend.cdna.gpr_index import effects_in_place
@@ -37,28 +35,14 @@ class Action(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Surprise:
-    """An instruction of a kind that rarely feeds an address, and does in this kernel; it is executed like any other."""
-
-    pc: int
-    text: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Slice:
-    """Result for one kernel. actions: one for each instruction, in the order of the code.
-
-    surprises: LDS reads, matrix instructions and float arithmetic that are executed because an address, branch or
-    descriptor depends on them. kept: share of the static instructions that is executed, 0..1.
-    """
+    """Result for one kernel. actions: one for each instruction, in the order of the code."""
 
     actions: tuple[Action, ...]
-    surprises: tuple[Surprise, ...]
 
     @property
     def kept(self) -> float:
-        """Static share of instructions that are executed."""
+        """Static share of instructions that are executed, 0..1."""
         return self.count(Action.EXECUTE) / len(self.actions)
 
     def count(self, action: Action) -> int:
@@ -69,19 +53,15 @@ class Slice:
 _GLOBAL = frozenset({Format.MUBUF, Format.FLAT, Format.GLOBAL, Format.SMEM})
 _WITHOUT_ADDRESS = frozenset({"buffer_wbl2", "buffer_inv", "s_dcache_inv", "s_dcache_wb", "s_memtime", "s_memrealtime"})
 _ALWAYS = frozenset({"s_barrier", "s_endpgm", "s_branch", "s_sendmsg", "s_sendmsghalt", "s_trap", "s_sethalt", "s_setkill"})
-_MATRIX = re.compile(r"v_(mfma|smfmac)")
-_FLOAT = re.compile(r"v_.*(f16|f32|f64|bf16|fp8|bf8)")
-_MOVES = re.compile(r"v_(cvt_|cndmask|cmp_class|mov|pk_mov|frexp_exp)")
 
 
-def slice_kernel(kernel: Kernel, max_workgroup_size: int | None = None) -> Slice:
-    """The address slice of a kernel.
+def slice_kernel(kernel: Kernel) -> Slice:
+    """The address slice of a kernel, for workgroups as large as it allows.
 
-    max_workgroup_size: work-items of the largest workgroup that will be launched; the kernel's own limit by default.
     Raises UnmodelledError where control flow cannot be followed, UndecodableError where the code cannot be read.
     """
     graph = FlowGraph.of(decode(kernel.text, kernel.arch))
-    return slice_graph(graph, effects_in_place(graph, max_workgroup_size or kernel.max_workgroup_size))
+    return slice_graph(graph, effects_in_place(graph, kernel.max_workgroup_size))
 
 
 def slice_graph(graph: FlowGraph, effects: tuple[Effects, ...]) -> Slice:
@@ -107,7 +87,7 @@ def slice_graph(graph: FlowGraph, effects: tuple[Effects, ...]) -> Slice:
                 if predecessor not in queued:
                     queued.add(predecessor)
                     pending.append(predecessor)
-    return Slice(tuple(actions), _surprises(graph.instructions, actions))
+    return Slice(tuple(actions))
 
 
 def _with_skipping(graph: FlowGraph, effects: tuple[Effects, ...]) -> tuple[Effects, ...]:
@@ -151,24 +131,3 @@ def _through(first: int, end: int, wanted: int, effects: tuple[Effects, ...], ki
         elif action is access_only:
             wanted |= effect.address
     return wanted
-
-
-def _surprises(instructions: tuple[Instruction, ...], actions: list[Action]) -> tuple[Surprise, ...]:
-    found = []
-    for instruction, action in zip(instructions, actions, strict=True):
-        reason = _unusual(instruction) if action is Action.EXECUTE else None
-        if reason is not None:
-            found.append(Surprise(instruction.pc, assembly_text(instruction), reason))
-    return tuple(found)
-
-
-def _unusual(instruction: Instruction) -> str | None:
-    if instruction.format is Format.DS:
-        return "data through LDS or across lanes feeds an address, a branch or a descriptor"
-    if instruction.format is Format.SCRATCH:
-        return "spilled data feeds an address, a branch or a descriptor"
-    if _MATRIX.match(instruction.mnemonic):
-        return "a matrix product feeds an address, a branch or a descriptor"
-    if _FLOAT.match(instruction.mnemonic) and not _MOVES.match(instruction.mnemonic):
-        return "floating-point arithmetic feeds an address, a branch or a descriptor"
-    return None

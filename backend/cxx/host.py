@@ -18,7 +18,7 @@ from backend.cxx.kernel import TemplateShape
 from backend.cxx.names import parameters_of
 from backend.cxx.syntax import Node, Unit, children, declared_name, has_word, of_type, text
 from backend.cxx.types import STRING, UNKNOWN, VOID, Array, Float, Int, Opaque, Record, Tuple
-from backend.cxx.values import Lambda, Scope, TypeName, Value, constant
+from backend.cxx.values import Lambda, Scope, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,10 @@ class _Writer(HostCalls):
 
     def statement(self, node: Node) -> None:
         """One statement; where it is not provided for, its error at that place."""
-        method = getattr(self, f"_{node.type}", None)
         before, names = len(self.lines), dict(self.scope.names)
         kept = self.scope, self.lines, self.depth, list(self.loops), list(self.frames)
         try:
-            if method is None:
-                raise self.unknown(node, f"the statement ({node.type})")
-            method(node)
+            super().statement(node)
         except CxxError as error:
             self.scope, self.lines, self.depth, self.loops, self.frames = kept
             del self.lines[before:]
@@ -92,28 +89,19 @@ class _Writer(HostCalls):
             self.scope = before
             self.depth -= 1
 
-    def _compound_statement(self, node: Node) -> None:
-        before, self.scope = self.scope, Scope(self.scope)
-        for each in children(node):
-            self.statement(each)
-        self.scope = before
-
-    def _expression_statement(self, node: Node) -> None:
-        for each in children(node):
-            self._effect(each)
-
-    def _effect(self, node: Node) -> None:
-        if node.type == "comma_expression":
-            self._effect(node.child_by_field_name("left"))
-            self._effect(node.child_by_field_name("right"))
-        elif node.type in ("assignment_expression", "update_expression"):
-            self._store(node)
-        elif node.type == "call_expression":
+    def evaluated(self, node: Node) -> None:
+        """See Statements.evaluated."""
+        if node.type == "call_expression":
             self._called(node)
         elif node.type == "parenthesized_expression":
-            self._effect(children(node)[0])
+            self.effect(children(node)[0])
         else:
             self.emit(self.value_of(node).code)
+
+    def store(self, node: Node) -> None:
+        """See Statements.store."""
+        target, value = self.assignment(node)
+        self._assign(target, value, node)
 
     def _called(self, node: Node) -> None:
         """A call for its effect; a number whose address it is given has its new value afterwards."""
@@ -124,16 +112,6 @@ class _Writer(HostCalls):
                 self._assign(inner, Value(f"{name}.value", inner.type), node)
         finally:
             self.cells = before
-
-    def _store(self, node: Node) -> None:
-        if node.type == "update_expression":
-            target = self.value_of(node.child_by_field_name("argument"))
-            operator, given = text(node.child_by_field_name("operator"))[0], constant(1)
-        else:
-            target = self.value_of(node.child_by_field_name("left"))
-            operator = text(node.child_by_field_name("operator"))[:-1]
-            given = self.value_of(node.child_by_field_name("right"))
-        self._assign(target, self.binary(operator, target, given, node) if operator else given, node)
 
     def _assign(self, target: Value, value: Value, node: Node) -> None:
         place = target.place
@@ -156,12 +134,6 @@ class _Writer(HostCalls):
                     inner.outer.add(name)
                 return
         self.frames[-1].own.add(name)
-
-    def _alias_declaration(self, node: Node) -> None:
-        self.scope.names[text(node.child_by_field_name("name"))] = TypeName(self.type_of(node.child_by_field_name("type")))
-
-    def _static_assert_declaration(self, node: Node) -> None:
-        return
 
     def _declaration(self, node: Node) -> None:
         base = node.child_by_field_name("type")
@@ -267,19 +239,8 @@ class _Writer(HostCalls):
                 for each in default:
                     self.statement(each)
 
-    def _for_statement(self, node: Node) -> None:
-        before, self.scope = self.scope, Scope(self.scope)
-        start, update = node.child_by_field_name("initializer"), node.child_by_field_name("update")
-        if start is not None:
-            (self._declaration if start.type == "declaration" else self._effect)(start)
-        step = None if update is None else (lambda: self._effect(update))
-        self._loop(node.child_by_field_name("condition"), node.child_by_field_name("body"), step)
-        self.scope = before
-
-    def _while_statement(self, node: Node) -> None:
-        self._loop(node.child_by_field_name("condition"), node.child_by_field_name("body"), None)
-
-    def _loop(self, condition: Node | None, body: Node, step: Callable[[], None] | None) -> None:
+    def loop(self, condition: Node | None, body: Node, step: Callable[[], None] | None) -> None:
+        """See Statements.loop."""
         with self._block("while True:"):
             if condition is not None:
                 with self._block(f"if not {self.condition(condition).code}:"):

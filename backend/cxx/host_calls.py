@@ -44,10 +44,6 @@ class HostCalls(HostValues):
         self._functions: dict[Any, tuple[str, Any]] = {}
         self._classes: dict[int, tuple[str, Record]] = {}
 
-    def statement(self, node: Node) -> None:
-        """Writes one statement of the lowered function."""
-        raise NotImplementedError
-
     def function(self, declaration: Declaration, bound: dict[str, Any]) -> tuple[str, Any]:
         """Python name of a function with its template's types, and the type that it returns.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.cxx.names import Names
+from backend.cxx.statements import Statements
 from backend.cxx.syntax import Node, Unit, children, text
 from backend.cxx.types import BOOL, STRING, ULONG, Array, Float, Int, Opaque, Pointer, Record, Tuple
 from backend.cxx.values import Value, constant
@@ -62,7 +62,7 @@ STANDARD = {
 }
 
 
-class HostValues(Names):
+class HostValues(Statements):
     """Lowers expressions of host code."""
 
     def __init__(self, unit: Unit, around: Surroundings) -> None:

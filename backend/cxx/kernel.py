@@ -61,7 +61,6 @@ def lower_kernel(
     name: str,
     shapes: tuple[TemplateShape, ...] = (),
     builtins: Mapping[str, Builtin] | None = None,
-    aliases: Mapping[str, Any] | None = None,
     uniform: Iterable[str] = (),
 ) -> LoweredKernel:
     """The kernel `name` of a unit with template arguments of these shapes.
@@ -73,7 +72,7 @@ def lower_kernel(
     varying: set[Any] = set()
     crossing: set[Any] = set()
     for _ in range(_MOST_ROUNDS):
-        writer = _Writer(unit, dict(aliases or {}), varying, crossing)
+        writer = _Writer(unit, varying, crossing)
         writer.builtins = {**COMMON, BARRIER: _misplaced_barrier, **(builtins or {})}
         writer.uniform = frozenset(uniform)
         made = writer.write(name, shapes)

@@ -14,7 +14,7 @@ from backend.cxx.kernel_calls import KernelCalls, thread_number
 from backend.cxx.kernel_values import LANES
 from backend.cxx.syntax import Node, always_returns, children, declared_name, has_return, has_word, otherwise, text
 from backend.cxx.types import BOOL, UINT, UNKNOWN, Array, Float, Int, Opaque, Pointer, Record, Tuple, promoted
-from backend.cxx.values import Aggregate, Lambda, Scope, TypeName, Value, Variable, constant
+from backend.cxx.values import Aggregate, Lambda, Scope, Value, Variable, constant
 
 BARRIER = "__syncthreads"
 
@@ -96,14 +96,9 @@ class KernelStatements(KernelCalls):
             raise self.unknown(statement, "a return of some paths in")
         self.branch(
             condition,
-            lambda: self._scoped(lambda: self._function(yes_list if yes_ends else [*yes_list, *rest], node, slot)),
-            lambda: self._scoped(lambda: self._function(no_list if no_ends else [*no_list, *rest], node, slot)),
+            lambda: self.scoped(lambda: self._function(yes_list if yes_ends else [*yes_list, *rest], node, slot)),
+            lambda: self.scoped(lambda: self._function(no_list if no_ends else [*no_list, *rest], node, slot)),
         )
-
-    def _scoped(self, run: Callable[[], None]) -> None:
-        before, self.scope = self.scope, Scope(self.scope)
-        run()
-        self.scope = before
 
     def _return(self, statement: Node, slot: _Returns) -> None:
         listed = children(statement)
@@ -215,45 +210,16 @@ class KernelStatements(KernelCalls):
 
     # Statements
 
-    def statement(self, node: Node) -> None:
-        """Lowers one statement of a kernel."""
-        method = getattr(self, f"_{node.type}", None)
-        if method is None:
-            raise self.unknown(node, f"the statement ({node.type})")
-        method(node)
-
-    def _compound_statement(self, node: Node) -> None:
-        before, self.scope = self.scope, Scope(self.scope)
-        for each in children(node):
-            self.statement(each)
-        self.scope = before
-
-    def _expression_statement(self, node: Node) -> None:
-        for each in children(node):
-            self._effect(each)
-
-    def _effect(self, node: Node) -> None:
+    def evaluated(self, node: Node) -> None:
+        """See Statements.evaluated."""
         if node.type == "call_expression":
             self.call(node)
-        elif node.type == "comma_expression":
-            self._effect(node.child_by_field_name("left"))
-            self._effect(node.child_by_field_name("right"))
-        elif node.type in ("assignment_expression", "update_expression"):
-            self._store(node)
         else:
             self.value_of(node)
 
-    def _store(self, node: Node) -> Value:
-        if node.type == "update_expression":
-            target = self.value_of(node.child_by_field_name("argument"))
-            operator, given = text(node.child_by_field_name("operator"))[0], constant(1)
-        else:
-            target = self.value_of(node.child_by_field_name("left"))
-            operator = text(node.child_by_field_name("operator"))[:-1]
-            given = self.value_of(node.child_by_field_name("right"))
-        if target.place is None:
-            raise self.unknown(node, "the assignment")
-        value = self.binary(operator, target, given, node) if operator else given
+    def store(self, node: Node) -> Value:
+        """See Statements.store; gives what is stored to."""
+        target, value = self.assignment(node)
         place = target.place
         if isinstance(place, Variable) and self._begins_anew(place, value, node):
             place = self.scope.names[text(node.child_by_field_name("left"))] = self.variable("again", place.type, node)
@@ -267,22 +233,16 @@ class KernelStatements(KernelCalls):
         return here and place.varying and not value.varying and place.mask == self.mask and isinstance(value.type, (Int, Float))
 
     def _assignment_expression(self, node: Node) -> Value:
-        return self.read(self._store(node).place)
+        return self.read(self.store(node).place)
 
     def _update_expression(self, node: Node) -> Value:
         if text(node.children[0]) in ("++", "--"):
-            return self.read(self._store(node).place)
+            return self.read(self.store(node).place)
         old = self.value_of(node.child_by_field_name("argument"))
         kept = self.variable("old", old.type, node)
         self.assign(kept, old, node)
-        self._store(node)
+        self.store(node)
         return self.read(kept)
-
-    def _alias_declaration(self, node: Node) -> None:
-        self.scope.names[text(node.child_by_field_name("name"))] = TypeName(self.type_of(node.child_by_field_name("type")))
-
-    def _static_assert_declaration(self, node: Node) -> None:
-        return
 
     def _declaration(self, node: Node) -> None:
         base = node.child_by_field_name("type")
@@ -360,30 +320,15 @@ class KernelStatements(KernelCalls):
         if condition.const is not None:
             chosen = yes if condition.const else no
             if chosen is not None:
-                self._scoped(lambda: self.statement(chosen))
+                self.scoped(lambda: self.statement(chosen))
             return
-        run_no = None if no is None else (lambda: self._scoped(lambda: self.statement(no)))
-        self.branch(condition, lambda: self._scoped(lambda: self.statement(yes)), run_no)
+        run_no = None if no is None else (lambda: self.scoped(lambda: self.statement(no)))
+        self.branch(condition, lambda: self.scoped(lambda: self.statement(yes)), run_no)
 
     # Loops
 
-    def _for_statement(self, node: Node) -> None:
-        before, self.scope = self.scope, Scope(self.scope)
-        start = node.child_by_field_name("initializer")
-        if start is not None:
-            if start.type == "declaration":
-                self._declaration(start)
-            else:
-                self._effect(start)
-        update = node.child_by_field_name("update")
-        step = None if update is None else (lambda: self._effect(update))
-        self._loop(node.child_by_field_name("condition"), node.child_by_field_name("body"), step)
-        self.scope = before
-
-    def _while_statement(self, node: Node) -> None:
-        self._loop(node.child_by_field_name("condition"), node.child_by_field_name("body"), None)
-
-    def _loop(self, condition: Node | None, body: Node, step: Callable[[], None] | None) -> None:
+    def loop(self, condition: Node | None, body: Node, step: Callable[[], None] | None) -> None:
+        """See Statements.loop."""
         probe = constant(1, BOOL) if condition is None else self.captured(lambda: self.condition(condition))[0]
         if probe.varying:
             self._varying_loop(condition, body, step)
@@ -397,7 +342,7 @@ class KernelStatements(KernelCalls):
                 self.emit("break")
                 return
             self._loops.append(_Loop(self.mask, step, False))
-            self._scoped(lambda: self.statement(body))
+            self.scoped(lambda: self.statement(body))
             self._loops.pop()
             if step is not None:
                 step()
@@ -406,7 +351,7 @@ class KernelStatements(KernelCalls):
         def once(mask: str) -> None:
             self._leave(mask, self.condition(condition))
             self._loops.append(_Loop(mask, step, True))
-            self._scoped(lambda: self.statement(body))
+            self.scoped(lambda: self.statement(body))
             self._loops.pop()
             if step is not None:
                 step()
@@ -418,7 +363,7 @@ class KernelStatements(KernelCalls):
 
         def once() -> Value:
             self._loops.append(_Loop(self.mask, None, True))
-            self._scoped(lambda: self.statement(body))
+            self.scoped(lambda: self.statement(body))
             self._loops.pop()
             return self.condition(condition)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from backend.cxx.names import Names
+from backend.cxx.statements import Statements
 from backend.cxx.syntax import Node, Unit, children, text
 from backend.cxx.types import BOOL, INT, LONG, ULONG, Array, Float, Int, Pointer, Record, Tuple, common, size_of
 from backend.cxx.values import Aggregate, Memory, Value, Variable, constant
@@ -18,12 +18,12 @@ from backend.cxx.values import Aggregate, Memory, Value, Variable, constant
 LANES = 64
 
 
-class KernelValues(Names):
+class KernelValues(Statements):
     """Emits Python for what a kernel reads and writes. known: keys of variables that differ between lanes, that live across a
     barrier."""
 
-    def __init__(self, unit: Unit, aliases: dict[str, Any], varying: set[Any], crossing: set[Any]) -> None:
-        super().__init__(unit, aliases)
+    def __init__(self, unit: Unit, varying: set[Any], crossing: set[Any]) -> None:
+        super().__init__(unit)
         self.varying_keys = varying
         self.crossing_keys = crossing
         self.changed = False

@@ -58,12 +58,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * at_least(max(only_first, only_second), differing, 0.5))
 
 
-def questions_needed(first: float, second: float, confidence: float = CONFIDENCE, power: float = POWER) -> int | None:
+def questions_needed(first: float, second: float) -> int | None:
     """Questions that each of two runs must ask to tell such rates apart, by the normal approximation; None for equal rates."""
     if first == second:
         return None
     normal = NormalDist()
-    z = normal.inv_cdf(1 - (1 - confidence) / 2) + normal.inv_cdf(power)
+    z = normal.inv_cdf(1 - (1 - CONFIDENCE) / 2) + normal.inv_cdf(POWER)
     return math.ceil(z * z * (first * (1 - first) + second * (1 - second)) / (first - second) ** 2)
 
 

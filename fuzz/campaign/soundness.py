@@ -88,12 +88,16 @@ def folder_of(text: str | None) -> str | None:
     return text
 
 
-def read_text_of(root: Path, folder: str, name: str, most: int = 1 << 20) -> str:
-    """A text in a finding's folder; "" where it is no plain file within `root` of at most `most` bytes of UTF-8."""
+MOST_TEXT = 1 << 20
+"""Bytes of a text in a finding's folder."""
+
+
+def read_text_of(root: Path, folder: str, name: str) -> str:
+    """A text in a finding's folder; "" where it is no plain file within `root` of at most MOST_TEXT bytes of UTF-8."""
     file = root / folder / name
     try:
         plain = file.resolve(strict=True) == root.resolve(strict=True) / folder / name and file.is_file()
-        if not plain or file.stat().st_size > most:
+        if not plain or file.stat().st_size > MOST_TEXT:
             return ""
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError):
