@@ -40,7 +40,11 @@ class EndKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """The end of a process. how: completes "the process ..."; discriminator: tells ends apart; said: its last words."""
+    """The end of a process as a whole.
+
+    how: completes "the process ...". discriminator: tells ends of one kind apart ("SIGABRT", "exit 3"), the same for the same
+    end. said: the last line of its standard error, "" for none.
+    """
 
     kind: EndKind
     how: str
@@ -50,7 +54,11 @@ class ProcessEnd:
 
 @dataclass(frozen=True, slots=True)
 class FaultLine:
-    """A fault line. node: GPU as ROCR numbers it (the CPU sockets come first), None where not named; address: page-granular."""
+    """A line in which a runtime reports a fault of the GPU.
+
+    node: the GPU as ROCR numbers it (the CPU sockets come first); address: in bytes, the first of its page; both None where the
+    line does not name them. reason: the runtime's, "not said" where it gives none. line: as printed, on one line.
+    """
 
     node: int | None
     address: int | None
@@ -60,7 +68,7 @@ class FaultLine:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an address lies by the recorded ranges: `offset` bytes from the start of tensor `name` of `size` bytes."""
+    """Where an address lies by the recorded ranges: `offset` bytes from the start of tensor `name`, which has `size` bytes."""
 
     name: str
     offset: int
@@ -115,7 +123,10 @@ def failure_of(text: str) -> EndKind:
 
 
 def process_end(status: int, errors: str) -> ProcessEnd:
-    """Of a process with this exit status (negative for a signal) and end of standard error, whatever it ran."""
+    """The end of a process, whatever it ran.
+
+    status: its exit status as subprocess has it, negative for a signal. errors: the end of its standard error.
+    """
     said = last_line(errors)
     if status < 0:
         name = signal.Signals(-status).name
@@ -124,15 +135,12 @@ def process_end(status: int, errors: str) -> ProcessEnd:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, "" for none."""
+    """The last line of `text` that is not blank, without the blanks around it; "" for none."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def death_of(status: int, errors: str) -> tuple[EndKind, str]:
-    """Why a process that ran on a GPU ended with this exit status and end of standard error, with the line that says so.
-
-    status: as subprocess has it, negative for a signal.
-    """
+    """Why a process that ran on a GPU ended, with the line that says so. status, errors: as of `process_end`."""
     fault = fault_in(errors)
     if fault is not None:
         return EndKind.MEMORY_FAULT, fault.line
@@ -152,7 +160,7 @@ def death_of(status: int, errors: str) -> tuple[EndKind, str]:
 
 
 def place(ranges: Sequence[Range], address: int) -> Place | None:
-    """The tensor that an address lies in, or the one whose nearer edge is closest; None without ranges."""
+    """The tensor that `address` (in bytes) lies in, or the one whose nearer edge is closest; None without ranges."""
     if not ranges:
         return None
 

@@ -136,7 +136,7 @@ def resolve_in_region(context: Any, scalars: Any, index: int, mask: Any, size: i
 
 @inlined
 def wave_range(addresses: Any, mask: Any) -> tuple[Any, Any]:
-    """Lowest and highest address of the lanes of `mask`."""
+    """Gives the lowest and the highest address (inclusive) of the lanes of `mask`."""
     lowest, highest = ALL_LANES, np.uint64(0)
     if mask == ALL_LANES:
         for lane in range(at.LANES):

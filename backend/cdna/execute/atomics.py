@@ -104,7 +104,7 @@ def sum32(old: Any, data: Any) -> Any:
 
 @inlined
 def sum64(old: Any, data: Any) -> Any:
-    """The same of two float64."""
+    """Adds two float64, given and returned by their bits, as sum32 does two float32."""
     if old != old:
         return quieted_double(old)
     if data != data:
@@ -189,7 +189,7 @@ def exchange(wave: int, record: int, context_address: int, good: Any, keep: Any)
 
 @inlined
 def stop(context: Any, scalars: Any, fields: Any) -> None:
-    """End the run here: what is asked for has no model."""
+    """Ends the run here, as not modelled: what is asked for has no model."""
     context[at.CTX_UNMODELLED] = fields[at.ORIGINAL]
     scalars[at.STATUS] = at.STATUS_UNMODELLED
 
@@ -282,7 +282,7 @@ def finish(wave: int, context: Any, fields: Any, exec_mask: Any, queue: int) -> 
 
 @handler
 def global_atomic(wave: int, record: int, context_address: int) -> None:
-    """GLOBAL atomics; addresses as in global_memory.global_access."""
+    """Runs GLOBAL atomics; their addresses are made as in global_memory.global_access."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     rows = rows_of(wave)
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)

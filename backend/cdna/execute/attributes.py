@@ -20,7 +20,7 @@ GROUP = 16
 
 @inlined
 def region_row(context: Any, index: int) -> Any:
-    """int64 [REGION_WORDS] of one region."""
+    """Views one region's row, int64 [REGION_WORDS]."""
     return words_at(context[at.CTX_REGIONS] + index * at.REGION_WORDS * 8, at.REGION_WORDS)
 
 
@@ -38,7 +38,7 @@ def mark_bits(bitmap: int, first: int, count: int) -> None:
 
 @inlined
 def all_marked(bitmap: int, first: int, count: int) -> bool:
-    """Whether `count` bits from bit `first` are all set."""
+    """Tells whether `count` bits from bit `first` on are all set."""
     whole = bytes_at(bitmap, (first + count + 7) >> 3)
     if (first | count) & 7 == 0:
         for index in range(first >> 3, (first + count) >> 3):
@@ -69,7 +69,7 @@ def note_bad(context: Any, kind: int, lane: int, address: int, size: int, region
 
 @inlined
 def page_allowed(region: Any, page: int, requester: int) -> bool:
-    """Whether the requester may touch the page."""
+    """Tells whether the requester may touch the page."""
     if requester < 0 or requester >= region[at.REGION_REQUESTER_COUNT]:
         return False
     row = region[at.REGION_ALLOWED] + requester * region[at.REGION_ALLOWED_STRIDE]
@@ -112,7 +112,7 @@ def pages_of_lane(context: Any, region: Any, index: int, lane: int, offset: int,
 
 @inlined
 def pages_of_wave(context: Any, region: Any, index: int, mask: Any, size: int, requester: int) -> None:
-    """Pages of every lane of `mask`."""
+    """Records the pages of every lane of `mask`, and notes lanes that may not touch theirs."""
     addresses = unsigned_words_at(context[at.CTX_ADDRESSES], at.LANES)
     base, page_bytes = region[at.REGION_BASE], region[at.REGION_PAGE_BYTES]
     page_start, page_end = 0, 0

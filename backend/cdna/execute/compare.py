@@ -19,6 +19,7 @@ from backend.cdna.execute.lanes import (
     signed_rows_of,
     source_pair,
     source_row,
+    two_sources,
     value64,
 )
 from backend.cdna.execute.native import bits_double, bits_float, float_bits, handler, inlined
@@ -81,7 +82,7 @@ def ballot(rows: Any, relation: int, a: int, b: int) -> Any:
 
 @inlined
 def float_ballot(rows: Any, relation: int, a: int, b: int, keep: Any) -> Any:
-    """As ballot, with denormals flushed."""
+    """Compares as `ballot` does, with denormals flushed."""
     mask = np.uint64(0)
     for lane in range(at.LANES):
         x, y = flushed(rows[a, lane], keep), flushed(rows[b, lane], keep)
@@ -107,7 +108,7 @@ def class_of(value: Any) -> int:
 
 @inlined
 def class_of_bits(bits: int, exponent_bits: int, fraction_bits: int) -> int:
-    """As class_of, of a float of any width by its bits."""
+    """Classifies a float of any width by its bits, as class_of does a float32."""
     fraction, sign = bits & ((1 << fraction_bits) - 1), (bits >> (exponent_bits + fraction_bits)) & 1
     exponent, largest = (bits >> fraction_bits) & ((1 << exponent_bits) - 1), (1 << exponent_bits) - 1
     if exponent == largest and fraction:
@@ -122,7 +123,7 @@ def class_of_bits(bits: int, exponent_bits: int, fraction_bits: int) -> int:
 
 @inlined
 def double_class_ballot(wave: int, fields: Any) -> Any:
-    """V_CMP_CLASS_F64: the second source is one dword."""
+    """Runs V_CMP_CLASS_F64, whose second source is one dword."""
     rows, mask = rows_of(wave), np.uint64(0)
     a = source_pair(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
@@ -134,7 +135,7 @@ def double_class_ballot(wave: int, fields: Any) -> Any:
 
 @inlined
 def other_ballot(wave: int, fields: Any, kind: int, relation: int) -> Any:
-    """Comparisons of halves, pairs and classes."""
+    """Compares halves, pairs and classes; gives a bit for each lane."""
     rows = rows_of(wave)
     mask = np.uint64(0)
     if kind == CLASS_F64:
@@ -152,8 +153,7 @@ def other_ballot(wave: int, fields: Any, kind: int, relation: int) -> Any:
                 holds = relation_holds(relation, bits_double(x), bits_double(y))
             mask |= np.uint64(holds) << np.uint64(lane)
         return mask
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     for lane in range(at.LANES):
         x, y = np.int64(rows[a, lane]) & 0xFFFF, np.int64(rows[b, lane]) & 0xFFFF
         if kind == CLASS_F32:

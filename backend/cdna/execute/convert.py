@@ -34,6 +34,8 @@ from backend.cdna.execute.lanes import (
     signed_rows_of,
     source_pair,
     source_row,
+    three_sources,
+    two_sources,
     value64,
 )
 from backend.cdna.execute.native import bits_double, bits_float, double_bits, float_bits, handler, inlined
@@ -97,7 +99,7 @@ def fp8_to_float(byte: int, e5m2: bool, fnuz: bool) -> Any:
 
 @inlined
 def small_float(code: int, exponent_bits: int, fraction_bits: int, bias: int) -> Any:
-    """A float of 4 or 6 bits, which has neither infinity nor NaN."""
+    """Gives the value of a float of 4 or 6 bits, which has neither infinity nor NaN."""
     fraction = code & ((1 << fraction_bits) - 1)
     exponent = (code >> fraction_bits) & ((1 << exponent_bits) - 1)
     sign = np.float32(-1.0) if (code >> (fraction_bits + exponent_bits)) & 1 else np.float32(1.0)
@@ -110,13 +112,13 @@ def small_float(code: int, exponent_bits: int, fraction_bits: int, bias: int) ->
 
 @inlined
 def fp4_value(code: int) -> Any:
-    """The value of a 4-bit float (e2m1)."""
+    """Gives the value of a 4-bit float (e2m1)."""
     return small_float(code, 2, 1, 1)
 
 
 @inlined
 def float_to_fp8(value: Any, e5m2: bool, fnuz: bool, saturate: bool) -> int:
-    """The nearest 8-bit float's bits, ties to even."""
+    """Gives the bits of the nearest 8-bit float, ties to even."""
     bits = np.int64(float_bits(value))
     sign, magnitude = (bits >> 24) & 0x80, abs(value)
     nan, largest = (0x80 if fnuz else sign | 0x7F), (0x7F if fnuz else (0x7B if e5m2 else 0x7E))
@@ -164,7 +166,7 @@ def float_to_e4m3(value: Any, fnuz: bool, saturate: bool) -> Any:
 
 @inlined
 def integer_of(value: Any, lowest: float, highest: float) -> int:
-    """Truncated towards zero and cut to a range; NaN gives 0."""
+    """Truncates towards zero and cuts to a range; NaN gives 0."""
     if value != value:
         return 0
     return np.int64(min(max(np.trunc(value), lowest), highest))
@@ -178,7 +180,7 @@ def scale_of(bits: Any) -> Any:
 
 @inlined
 def half_to_zero(value: Any) -> int:
-    """fp16 bits of a float32, rounded towards zero."""
+    """Rounds a float32 towards zero to fp16; gives its bits."""
     bits = double_to_half(np.float64(value), False)
     back = half_to_double(bits)
     if abs(back) > abs(np.float64(value)) and abs(value) != np.float32(np.inf):
@@ -264,7 +266,7 @@ def convert_double(wave: int, record: int, context: int) -> None:
 
 @inlined
 def from_double_lane(opcode: int, value: Any) -> Any:
-    """The dword that one fp64 is converted to."""
+    """Converts one fp64 to a dword."""
     if opcode == ConvertDouble.V_CVT_F32_F64:
         return float_bits(np.float32(value))
     if opcode == ConvertDouble.V_CVT_I32_F64:
@@ -290,13 +292,12 @@ def convert_to_double(wave: int, record: int, context: int) -> None:
 
 @handler
 def convert_eight(wave: int, record: int, context: int) -> None:
-    """Instructions of `ConvertEight`. IMMEDIATE 1: two bytes go to the high half and the low half is kept."""
+    """Runs the instructions of `ConvertEight`. IMMEDIATE 1: two bytes go to the high half and the low half is kept."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, floats, scalars = rows_of(wave), float_rows_of(wave), scalars_of(wave)
     keep = bits_float(scalars[at.DENORMAL_F32])
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     fnuz = context_of(context)[at.CTX_ARCH] == 942
     saturate = half_overflow_saturates(scalars)
     old, high_half = fields[at.DESTINATION], fields[at.IMMEDIATE] != 0
@@ -370,8 +371,7 @@ def convert_pair(wave: int, record: int, context: int) -> None:
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows, floats = rows_of(wave), float_rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     e5m2 = opcode == ConvertPair.V_CVT_PK_F32_BF8 or opcode == ConvertPair.V_CVT_SCALEF32_PK_F32_BF8
     scales = opcode == ConvertPair.V_CVT_SCALEF32_PK_F32_FP8 or opcode == ConvertPair.V_CVT_SCALEF32_PK_F32_BF8
     fnuz = context_of(context)[at.CTX_ARCH] == 942
@@ -402,7 +402,7 @@ class FromFourPair(IntEnum):
 
 @inlined
 def to_fp4(value: Any) -> int:
-    """The nearest 4-bit float's code, ties to the even code."""
+    """Gives the code of the nearest 4-bit float, ties to the even code."""
     sign = 8 if value < 0 or (value == 0 and 1.0 / value < 0) else 0
     magnitude = abs(value)
     if not magnitude < 5.0:
@@ -422,13 +422,11 @@ def to_fp4(value: Any) -> int:
 
 @handler
 def convert_to_four(wave: int, record: int, context: int) -> None:
-    """Instructions of `ToFour`. IMMEDIATE: which byte of the destination."""
+    """Runs the instructions of `ToFour`. IMMEDIATE: which byte of the destination."""
     fields, rows = record_of(record), rows_of(wave)
     opcode, byte = fields[at.OPCODE], np.uint32(8 * fields[at.IMMEDIATE])
     keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     for lane in range(at.LANES):
         x, word = rows[a, lane], np.int64(rows[a, lane])
         if opcode == ToFour.V_CVT_SCALEF32_PK_FP4_F32:
@@ -447,11 +445,10 @@ def convert_to_four(wave: int, record: int, context: int) -> None:
 
 @handler
 def convert_from_four(wave: int, record: int, context: int) -> None:
-    """Instructions of `FromFour`. IMMEDIATE: which byte of the source."""
+    """Runs the instructions of `FromFour`. IMMEDIATE: which byte of the source."""
     fields, rows = record_of(record), rows_of(wave)
     saturate = half_overflow_saturates(scalars_of(wave))
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     for lane in range(at.LANES):
         code = np.int64(rows[a, lane] >> np.uint32(8 * fields[at.IMMEDIATE])) & 0xFF
         scale = scale_of(rows[b, lane])
@@ -466,10 +463,9 @@ def convert_from_four(wave: int, record: int, context: int) -> None:
 
 @handler
 def convert_four_pair(wave: int, record: int, context: int) -> None:
-    """Instructions of `FromFourPair`. IMMEDIATE: which byte of the source."""
+    """Runs the instructions of `FromFourPair`. IMMEDIATE: which byte of the source."""
     fields, rows = record_of(record), rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     for lane in range(at.LANES):
         code = np.int64(rows[a, lane] >> np.uint32(8 * fields[at.IMMEDIATE])) & 0xFF
         scale = scale_of(rows[b, lane])

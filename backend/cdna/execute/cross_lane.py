@@ -32,7 +32,7 @@ def first_lane(mask: Any) -> int:
 
 @inlined
 def swap(rows: Any, row_a: int, lane_a: int, row_b: int, lane_b: int) -> None:
-    """Exchange the data of two lanes."""
+    """Exchanges the data of two lanes."""
     kept = rows[row_a, lane_a]
     rows[row_a, lane_a] = rows[row_b, lane_b]
     rows[row_b, lane_b] = kept
@@ -47,7 +47,7 @@ def register_offset(scalars: Any, operand: int) -> int:
 
 @handler
 def cross_lane(wave: int, record: int, context: int) -> None:
-    """Instructions of `CrossLane`. Lane selects come from scalars (SOURCE_1 is a scalar operand code).
+    """Runs the instructions of `CrossLane`. Lane selects come from scalars (SOURCE_1 is a scalar operand code).
 
     Gpr-index mode moves the vector register of the first three.
     """

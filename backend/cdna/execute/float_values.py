@@ -60,7 +60,7 @@ def product_of(x: Any, y: Any) -> Any:
 
 @inlined
 def sum_of(x: Any, y: Any) -> Any:
-    """The sum, and NAN where it is invalid and no operand is NaN."""
+    """Adds; gives NAN where that is invalid and no operand is NaN."""
     return invalid_as_nan(x + y, x == x and y == y)
 
 
@@ -72,13 +72,13 @@ def fused(x: Any, y: Any, z: Any) -> Any:
 
 @inlined
 def signals(value: Any) -> Any:
-    """Whether a float32 is a signalling NaN."""
+    """Tells whether a float32 is a signalling NaN."""
     return value != value and float_bits(value) & np.uint32(0x0040_0000) == np.uint32(0)
 
 
 @inlined
 def quieted(value: Any) -> Any:
-    """A float32 NaN as a quiet one."""
+    """Makes a float32 NaN a quiet one."""
     return bits_float(float_bits(value) | np.uint32(0x0040_0000))
 
 
@@ -96,7 +96,7 @@ def larger(a: Any, b: Any, ieee: bool) -> Any:
 
 @inlined
 def smaller(a: Any, b: Any, ieee: bool) -> Any:
-    """V_MIN_F32: as `larger`, with -0 below +0."""
+    """Gives what V_MIN_F32 does: as `larger`, with -0 below +0."""
     if ieee and (signals(a) or signals(b)):
         return quieted(a if signals(a) else b)
     if a == b:
@@ -108,13 +108,13 @@ def smaller(a: Any, b: Any, ieee: bool) -> Any:
 
 @inlined
 def ieee_mode(scalars: Any) -> bool:
-    """Whether the IEEE bit of MODE is set."""
+    """Tells whether the IEEE bit of MODE is set."""
     return (scalars[at.MODE] >> np.uint32(IEEE_BIT)) & np.uint32(1) != np.uint32(0)
 
 
 @inlined
 def larger_double(x: Any, y: Any, ieee: bool) -> Any:
-    """What `larger` gives, of two float64."""
+    """Gives of two float64 what `larger` gives of two float32."""
     if ieee and (double_signals(x) or double_signals(y)):
         return quieted_double(x if double_signals(x) else y)
     if x == y:
@@ -126,7 +126,7 @@ def larger_double(x: Any, y: Any, ieee: bool) -> Any:
 
 @inlined
 def smaller_double(x: Any, y: Any, ieee: bool) -> Any:
-    """What `smaller` gives, of two float64."""
+    """Gives of two float64 what `smaller` gives of two float32."""
     if ieee and (double_signals(x) or double_signals(y)):
         return quieted_double(x if double_signals(x) else y)
     if x == y:
@@ -138,13 +138,13 @@ def smaller_double(x: Any, y: Any, ieee: bool) -> Any:
 
 @inlined
 def double_signals(value: Any) -> Any:
-    """Whether a float64 is a signalling NaN."""
+    """Tells whether a float64 is a signalling NaN."""
     return value != value and double_bits(value) & np.uint64(1 << 51) == np.uint64(0)
 
 
 @inlined
 def quieted_double(value: Any) -> Any:
-    """A float64 NaN as a quiet one."""
+    """Makes a float64 NaN a quiet one."""
     return bits_double(double_bits(value) | np.uint64(1 << 51))
 
 
@@ -156,7 +156,7 @@ def rounded(value: Any) -> Any:
 
 @inlined
 def power_of_two(exponent: int) -> Any:
-    """2.0 ** exponent for -1022..1023, by its bits."""
+    """Gives 2.0 ** exponent for an exponent of -1022..1023, by its bits."""
     return bits_double(np.uint64((exponent + 1023) << 52))
 
 
@@ -184,19 +184,19 @@ def exp2(value: Any) -> Any:
 
 @inlined
 def exponent_of(value: Any) -> int:
-    """The biased exponent field of a float32."""
+    """Gives the biased exponent field of a float32."""
     return np.int64((float_bits(value) >> np.uint32(23)) & np.uint32(0xFF))
 
 
 @inlined
 def is_denormal(value: Any) -> bool:
-    """A float32 that is neither zero nor normal."""
+    """Tells whether a float32 is neither zero nor normal."""
     return value != 0 and abs(value) < SMALLEST_NORMAL
 
 
 @inlined
 def logarithm(x: Any) -> Any:
-    """Base-2 logarithm of a float32."""
+    """Gives the base-2 logarithm of a float32."""
     if x > 0:
         return x if x == INFINITY else np.float32(math.log2(np.float64(x)))
     return -INFINITY if x == 0 else quieted_or_nan(x)
@@ -215,7 +215,7 @@ def median(x: Any, y: Any, z: Any, ieee: bool) -> Any:
 
 @inlined
 def scale64(value: Any, up: bool) -> Any:
-    """value * 2^64 or 2^-64, one rounding."""
+    """Multiplies by 2^64 or 2^-64, with one rounding."""
     return np.float32(np.float64(value) * (18446744073709551616.0 if up else 5.421010862427522e-20))
 
 

@@ -130,7 +130,7 @@ def transfer(
 
 @inlined
 def finish_load(wave: int, record: int, context_address: int, exec_mask: Any) -> None:
-    """Deliver the loaded rows to registers or to LDS."""
+    """Delivers the loaded rows to registers or to LDS."""
     context, fields = context_of(context_address), record_of(record)
     direction, count = fields[at.OPCODE] >> 4, fields[at.COUNT] & 0xFF
     if direction == Direction.STORE:

@@ -14,7 +14,7 @@ import numpy as np
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.float_values import ieee_mode, larger_double, smaller_double
-from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, source_row
+from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, three_sources
 from backend.cdna.execute.native import (
     bits_double,
     bits_float,
@@ -38,7 +38,7 @@ PackedHalf = IntEnum("PackedHalf", "V_PK_ADD_F16 V_PK_MUL_F16 V_PK_MAX_F16 V_PK_
 
 @inlined
 def half_to_double(bits: int) -> Any:
-    """The fp16 number in the lowest 16 bits, as float64."""
+    """Gives the fp16 number in the lowest 16 bits as float64."""
     sign = np.uint64((bits >> 15) & 1) << np.uint64(63)
     exponent, fraction = (bits >> 10) & 31, bits & 1023
     if exponent == 31:
@@ -68,13 +68,13 @@ def double_to_half(value: Any, saturate: bool) -> int:
 
 @inlined
 def half_overflow_saturates(scalars: Any) -> bool:
-    """Whether the FP16_OVFL bit of MODE is set."""
+    """Tells whether the FP16_OVFL bit of MODE is set."""
     return (scalars[at.MODE] >> np.uint32(FP16_OVERFLOW_BIT)) & np.uint32(1) != np.uint32(0)
 
 
 @inlined
 def float_to_bf16(value: Any) -> int:
-    """The nearest bf16 number's bits, ties to even."""
+    """Gives the bits of the nearest bf16 number, ties to even."""
     bits = np.int64(float_bits(value))
     if value != value:
         return (bits >> 16) | 0x40
@@ -83,13 +83,13 @@ def float_to_bf16(value: Any) -> int:
 
 @inlined
 def bf16_to_float(bits: int) -> Any:
-    """The float32 whose upper half is `bits`."""
+    """Gives the float32 whose upper half is `bits`."""
     return bits_float(np.uint32(bits << 16))
 
 
 @inlined
 def half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """fp16 arithmetic on float64 values."""
+    """Computes fp16 arithmetic on float64 values."""
     if opcode == Half.V_ADD_F16:
         return x + y
     if opcode == Half.V_SUB_F16:
@@ -107,7 +107,7 @@ def half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
 
 @inlined
 def packed_half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """One half of the PK forms."""
+    """Computes one half of the PK forms, on float64 values."""
     if opcode == PackedHalf.V_PK_ADD_F16:
         return x + y
     if opcode == PackedHalf.V_PK_MUL_F16:
@@ -119,12 +119,10 @@ def packed_half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
 
 @handler
 def half_alu(wave: int, record: int, context: int) -> None:
-    """Instructions of `Half`. They clear the upper half."""
+    """Runs the instructions of `Half`, which clear the upper half of their result."""
     fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
     opcode = fields[at.OPCODE]
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     ieee, saturate = ieee_mode(scalars), half_overflow_saturates(scalars)
     for lane in range(at.LANES):
         x = half_to_double(np.int64(rows[a, lane]) & 0xFFFF)
@@ -136,12 +134,10 @@ def half_alu(wave: int, record: int, context: int) -> None:
 
 @handler
 def packed_half_alu(wave: int, record: int, context: int) -> None:
-    """Instructions of `PackedHalf`; modifiers have put the sources in order."""
+    """Runs the instructions of `PackedHalf`; modifiers have put the sources in order."""
     fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
     opcode = fields[at.OPCODE]
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     ieee, saturate = ieee_mode(scalars), half_overflow_saturates(scalars)
     for lane in range(at.LANES):
         result = 0
@@ -181,7 +177,7 @@ def is_signed(opcode: int) -> bool:
 
 @inlined
 def packed_integer_part(opcode: int, x: int, y: int, z: int, saturates: bool) -> int:
-    """One half: 16 bits of each source, and of the result."""
+    """Computes one half: 16 bits of each source, and of the result."""
     signed = is_signed(opcode)
     if signed:
         x, y, z = (x ^ 0x8000) - 0x8000, (y ^ 0x8000) - 0x8000, (z ^ 0x8000) - 0x8000
@@ -209,12 +205,10 @@ def packed_integer_part(opcode: int, x: int, y: int, z: int, saturates: bool) ->
 
 @handler
 def packed_integer(wave: int, record: int, context: int) -> None:
-    """Instructions of `PackedInteger`. IMMEDIATE: 1 with clamp."""
+    """Runs the instructions of `PackedInteger`. IMMEDIATE is 1 with clamp."""
     fields, rows = record_of(record), rows_of(wave)
     opcode, saturates = fields[at.OPCODE], fields[at.IMMEDIATE] != 0
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     for lane in range(at.LANES):
         x, y, z = np.int64(rows[a, lane]), np.int64(rows[b, lane]), np.int64(rows[c, lane])
         low = packed_integer_part(opcode, x & 0xFFFF, y & 0xFFFF, z & 0xFFFF, saturates)

@@ -65,7 +65,7 @@ def fill_indexed(wave: int, record: int, context_address: int, size: int, is_wri
 
 @handler
 def indexed_access(wave: int, record: int, context_address: int) -> None:
-    """Loads, stores and LDS-DMA; as global_memory.buffer_access otherwise."""
+    """Runs loads, stores and LDS-DMA, otherwise as global_memory.buffer_access."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     dwords = fields[at.COUNT] & 0xFF
     size = access_bytes(fields[at.OPCODE] & 15, dwords)
@@ -80,7 +80,7 @@ def indexed_access(wave: int, record: int, context_address: int) -> None:
 
 @handler
 def indexed_atomic(wave: int, record: int, context_address: int) -> None:
-    """Atomics; as atomics.buffer_atomic otherwise."""
+    """Runs atomics, otherwise as atomics.buffer_atomic."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     clamped, modelled = fill_indexed(wave, record, context_address, 4 * (fields[at.COUNT] & 0xFF), True)
     if not modelled:

@@ -25,67 +25,67 @@ ALL_LANES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 @inlined
 def scalars_of(wave: int) -> Any:
-    """The wave's scalar registers and state, uint32 [SCALARS]."""
+    """Views the wave's scalar registers and state, uint32 [SCALARS]."""
     return view_u32(wave, (at.SCALARS,))
 
 
 @inlined
 def rows_of(wave: int) -> Any:
-    """The wave's vector registers, uint32 [ROWS, 64]."""
+    """Views the wave's vector registers, uint32 [ROWS, 64]."""
     return view_u32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def signed_rows_of(wave: int) -> Any:
-    """The wave's vector registers as int32."""
+    """Views the wave's vector registers as int32 [ROWS, 64]."""
     return view_i32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def float_rows_of(wave: int) -> Any:
-    """The wave's vector registers as float32."""
+    """Views the wave's vector registers as float32 [ROWS, 64]."""
     return view_f32(wave + at.ROWS_OFFSET, (at.ROWS, at.LANES))
 
 
 @inlined
 def record_of(record: int) -> Any:
-    """The words of an encoded instruction, int32 [RECORD_WORDS]."""
+    """Views the words of an encoded instruction, int32 [RECORD_WORDS]."""
     return view_i32(record, (at.RECORD_WORDS,))
 
 
 @inlined
 def context_of(context: int) -> Any:
-    """The words of a context, int64 [CONTEXT_WORDS]."""
+    """Views the words of a context, int64 [CONTEXT_WORDS]."""
     return view_i64(context, (at.CONTEXT_WORDS,))
 
 
 @inlined
 def words_at(address: int, count: int) -> Any:
-    """The words at an address, int64 [count]."""
+    """Views the words at an address, int64 [count]."""
     return view_i64(address, (count,))
 
 
 @inlined
 def unsigned_words_at(address: int, count: int) -> Any:
-    """The words at an address, uint64 [count]."""
+    """Views the words at an address, uint64 [count]."""
     return view_u64(address, (count,))
 
 
 @inlined
 def bytes_at(address: int, count: int) -> Any:
-    """The bytes at an address, uint8 [count]."""
+    """Views the bytes at an address, uint8 [count]."""
     return view_u8(address, (count,))
 
 
 @inlined
 def scalar_pair(scalars: Any, index: int) -> Any:
-    """The 64 bits of two consecutive scalars."""
+    """Gives the 64 bits of two consecutive scalars, the lower one first."""
     return np.uint64(scalars[index]) | (np.uint64(scalars[index + 1]) << np.uint64(32))
 
 
 @inlined
 def set_scalar_pair(scalars: Any, index: int, value: Any) -> None:
-    """Write 64 bits to two consecutive scalars."""
+    """Writes 64 bits to two consecutive scalars, the lower half first."""
     scalars[index] = np.uint32(value & np.uint64(0xFFFF_FFFF))
     scalars[index + 1] = np.uint32(value >> np.uint64(32))
 
@@ -101,6 +101,19 @@ def source_row(wave: int, code: int, slot: int) -> int:
     for lane in range(at.LANES):
         rows[row, lane] = value
     return row
+
+
+@inlined
+def two_sources(wave: int, fields: Any) -> tuple[int, int]:
+    """Gives the rows of the first and the second source of an instruction, a dword each."""
+    return source_row(wave, fields[at.SOURCE_0], 0), source_row(wave, fields[at.SOURCE_1], 1)
+
+
+@inlined
+def three_sources(wave: int, fields: Any) -> tuple[int, int, int]:
+    """Gives the rows of the three sources of an instruction, a dword each."""
+    a, b = two_sources(wave, fields)
+    return a, b, source_row(wave, fields[at.SOURCE_2], 2)
 
 
 @inlined
@@ -145,7 +158,7 @@ def commit(wave: int, destination: int, count: int, result: int) -> None:
 
 @inlined
 def commit_masked(rows: Any, destination: int, source: int, count: int, mask: Any) -> None:
-    """Copy `count` rows in the lanes of `mask`."""
+    """Copies `count` rows in the lanes of `mask`, a bit a lane."""
     for index in range(count):
         for lane in range(at.LANES):
             if (mask >> np.uint64(lane)) & np.uint64(1):
@@ -154,12 +167,12 @@ def commit_masked(rows: Any, destination: int, source: int, count: int, mask: An
 
 @inlined
 def value64(rows: Any, row: int, lane: int) -> Any:
-    """The 64 bits of a register pair in one lane."""
+    """Gives the 64 bits of a register pair in one lane."""
     return np.uint64(rows[row, lane]) | (np.uint64(rows[row + 1, lane]) << np.uint64(32))
 
 
 @inlined
 def set_value64(rows: Any, row: int, lane: int, value: Any) -> None:
-    """Write a register pair in one lane."""
+    """Writes the 64 bits of a register pair in one lane."""
     rows[row, lane] = np.uint32(value & np.uint64(0xFFFF_FFFF))
     rows[row + 1, lane] = np.uint32(value >> np.uint64(32))

@@ -163,7 +163,7 @@ def permute_lanes(wave: int, record: int, context_address: int) -> None:
 
 @inlined
 def count_write(wave: int, context: Any, dwords: int, exec_mask: Any) -> None:
-    """An LDS write counts for s_waitcnt, in the timed schedule."""
+    """Counts an LDS write for s_waitcnt, in the timed schedule."""
     if context[at.CTX_FLAGS] & at.RUN_TIMED:
         postpone(wave, context, at.QUEUE_LDS, at.PENDING_TO_NOTHING, 0, dwords, exec_mask)
 

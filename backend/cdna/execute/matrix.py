@@ -50,7 +50,7 @@ def half_value(bits: Any) -> Any:
 
 @inlined
 def e4m3_value(byte: Any, fnuz: bool) -> Any:
-    """e4m3 to float32 without branches in the common case."""
+    """Converts e4m3 to float32 without branches in the common case."""
     magnitude = np.uint32((byte & np.uint32(0x7F)) << np.uint32(20))
     sign = (byte & np.uint32(0x80)) << np.uint32(24)
     if fnuz:
@@ -98,7 +98,7 @@ def unpack(rows: Any, source: int, target: Any, element: int, registers: int, fn
 
 @inlined
 def elements_per_register(element: int) -> int:
-    """Elements in a dword."""
+    """Gives the number of elements in a dword."""
     if element == Element.F32 or element == Element.XF32:
         return 1
     return 2 if element == Element.BF16 or element == Element.F16 else 4

@@ -43,7 +43,7 @@ ElementKind = IntEnum("ElementKind", "F32 F16 BF16 FP8 BF8 FP6 BF6 FP4 I8", star
 
 @inlined
 def element_bits(kind: int) -> int:
-    """Bits of an element."""
+    """Gives the width of an element in bits."""
     if kind == ElementKind.F32:
         return 32
     if kind == ElementKind.F16 or kind == ElementKind.BF16:
@@ -66,7 +66,7 @@ def raw_element(rows: Any, source: int, lane: int, index: int, bits: int) -> Any
 
 @inlined
 def element_value(raw: Any, kind: int, fnuz: bool, keep: Any) -> Any:
-    """A floating-point element as float32."""
+    """Gives a floating-point element as float32."""
     if kind == ElementKind.F32:
         return flushed(bits_float(raw), keep)
     if kind == ElementKind.F16:
@@ -84,7 +84,7 @@ def element_value(raw: Any, kind: int, fnuz: bool, keep: Any) -> Any:
 
 @inlined
 def broadcast_lane(lane: int, pattern: int) -> int:
-    """The lane that `lane` takes B from (BLGP, ISA documents)."""
+    """Gives the lane that `lane` takes B from (BLGP, ISA documents)."""
     if pattern == 0:
         return lane
     if pattern == 1:
@@ -130,7 +130,7 @@ def unpack_floats(
 def unpack_integers(
     rows: Any, source: int, target: Any, count: int, size: int, blocks: int, modifiers: int, is_a: bool
 ) -> None:
-    """As unpack_floats for signed bytes, as int32."""
+    """Unpacks signed bytes to int32, as unpack_floats does floats."""
     groups = at.LANES // size
     for index in range(count):
         shift = np.uint32(8 * (index & 3))
@@ -145,7 +145,7 @@ def unpack_integers(
 
 @inlined
 def result_register(row: int, block: int, size: int) -> int:
-    """Register of a result's row, counted from the first."""
+    """Gives the register of a result's row, counted from the first."""
     if size == 32:
         return 16 * block + 4 * (row >> 3) + (row & 3)
     return 4 * block + (row & 3) if size == 16 else row
@@ -153,7 +153,7 @@ def result_register(row: int, block: int, size: int) -> int:
 
 @inlined
 def result_lane(row: int, block: int, size: int) -> int:
-    """Lane of a result's row in column 0; columns are consecutive."""
+    """Gives the lane of a result's row in column 0; columns are consecutive lanes."""
     if size == 32:
         return 32 * ((row >> 2) & 1)
     return 16 * (row >> 2) if size == 16 else 4 * block
@@ -161,7 +161,7 @@ def result_lane(row: int, block: int, size: int) -> int:
 
 @inlined
 def addend(rows: Any, scalars: Any, source: int, register: int, lane: int) -> Any:
-    """A dword of C, which may be a constant."""
+    """Gives a dword of C, which may be a constant."""
     if source >= at.SCALAR_OPERAND:
         return scalars[source - at.SCALAR_OPERAND]
     return rows[source + register, lane]
@@ -169,7 +169,7 @@ def addend(rows: Any, scalars: Any, source: int, register: int, lane: int) -> An
 
 @inlined
 def deliver_result(rows: Any, destination: int, registers: int) -> None:
-    """The result rows into the destination."""
+    """Copies the result rows into the destination."""
     for register in range(registers):
         for lane in range(at.LANES):
             rows[destination + register, lane] = rows[R + register, lane]
@@ -184,7 +184,7 @@ def shape_of(fields: Any) -> tuple[int, int, int, int]:
 
 @handler
 def matrix_integer(wave: int, record: int, context_address: int) -> None:
-    """V_MFMA_I32. TARGET: cbsz | abid << 3 | blgp << 7."""
+    """Runs V_MFMA_I32. TARGET: cbsz | abid << 3 | blgp << 7."""
     context, fields, rows, scalars = context_of(context_address), record_of(record), rows_of(wave), scalars_of(wave)
     size, blocks, count, _ = shape_of(fields)
     modifiers = np.int64(fields[at.TARGET])
@@ -237,7 +237,7 @@ def matrix_blocks(wave: int, record: int, context_address: int) -> None:
 
 @inlined
 def scale_factor(byte: int) -> Any:
-    """2 ** (byte - 127) as float64; 255 is NaN."""
+    """Gives 2 ** (byte - 127) as float64; a byte of 255 is NaN."""
     if byte == 255:
         return np.nan
     return bits_double(np.uint64((byte - 127 + 1023) << 52))
@@ -301,7 +301,7 @@ def matrix_scaled(wave: int, record: int, context_address: int) -> None:
 
 @inlined
 def sparse_choice(index_word: Any, element: int, first_bit: int) -> int:
-    """Which k of its group of four an element of a sparse A has."""
+    """Tells which k of its group of four an element of a sparse A has."""
     return np.int64(index_word >> np.uint32(first_bit + 2 * element)) & 3
 
 

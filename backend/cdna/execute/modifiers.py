@@ -130,7 +130,7 @@ def prepare_sources(wave: int, modifier: Any, exec_mask: Any) -> None:
 
 @inlined
 def spread(wave: int, code: int, slot: int, dwords: int) -> None:
-    """Fill the working rows of a slot with a scalar source."""
+    """Fills the working rows of a slot with a scalar source."""
     if dwords == 2:
         source_pair(wave, code, slot)
     else:
@@ -139,7 +139,7 @@ def spread(wave: int, code: int, slot: int, dwords: int) -> None:
 
 @inlined
 def copy_rows(rows: Any, target: int, source: int, count: int) -> None:
-    """Copy whole vector registers, all lanes."""
+    """Copies whole vector registers, all lanes."""
     for index in range(count):
         for lane in range(at.LANES):
             rows[target + index, lane] = rows[source + index, lane]

@@ -99,7 +99,7 @@ _PASSES = (
 
 
 class WholeCompiler(CompilerBase):  # type: ignore[misc]
-    """Compiles a function that has an address."""
+    """Compiles a function that has an address of its own."""
 
     library: type[_Library] = _Whole
 
@@ -272,7 +272,7 @@ view_f32 = _view(types.float32)
 
 @intrinsic
 def call_handler(typing_context: Any, function: Any, wave: Any, record: Any, context: Any) -> Any:
-    """Call the handler at address `function`."""
+    """Calls the handler at address `function`."""
     signature = types.void(types.int64, types.int64, types.int64, types.int64)
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -297,7 +297,7 @@ def fused_multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def float_bits(typing_context: Any, value: Any) -> Any:
-    """The 32 bits of a float32."""
+    """Gives the 32 bits of a float32 as uint32."""
     signature = types.uint32(types.float32)
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -308,7 +308,7 @@ def float_bits(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def bits_float(typing_context: Any, value: Any) -> Any:
-    """The float32 that 32 bits mean."""
+    """Gives the float32 that a uint32 is the bits of."""
     signature = types.float32(types.uint32)
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -319,7 +319,7 @@ def bits_float(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def double_bits(typing_context: Any, value: Any) -> Any:
-    """The 64 bits of a float64."""
+    """Gives the 64 bits of a float64 as uint64."""
     signature = types.uint64(types.float64)
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -330,7 +330,7 @@ def double_bits(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def bits_double(typing_context: Any, value: Any) -> Any:
-    """The float64 that 64 bits mean."""
+    """Gives the float64 that a uint64 is the bits of."""
     signature = types.float64(types.uint64)
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:

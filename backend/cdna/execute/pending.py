@@ -32,26 +32,26 @@ def dma_stride(dwords: int) -> int:
 
 @inlined
 def queue_number(scalars: Any, queue: int) -> int:
-    """Index of a wave's queue among all queues."""
+    """Gives the index of a wave's queue among all queues."""
     return np.int64(scalars[at.WAVE_INDEX]) * at.QUEUES + queue
 
 
 @inlined
 def queue_head(context: Any, number: int) -> Any:
-    """uint64 [2]: first entry, number of entries."""
+    """Views the head of a queue, uint64 [2]: first entry, number of entries."""
     return unsigned_words_at(context[at.CTX_PENDING_HEADS] + number * at.PENDING_HEAD_BYTES, 2)
 
 
 @inlined
 def queue_entry(context: Any, number: int, slot: int) -> Any:
-    """uint64 [PENDING_WORDS] of one entry."""
+    """Views one entry, uint64 [PENDING_WORDS]."""
     place = number * at.PENDING_ENTRIES + slot
     return unsigned_words_at(context[at.CTX_PENDING] + place * at.PENDING_WORDS * 8, at.PENDING_WORDS)
 
 
 @inlined
 def queue_data(context: Any, number: int, slot: int) -> Any:
-    """uint32 [16, 64] of one entry."""
+    """Views the data of one entry, uint32 [16, 64]."""
     place = number * at.PENDING_ENTRIES + slot
     return view_u32(context[at.CTX_PENDING_ROWS] + place * at.PENDING_DATA_BYTES, (16, at.LANES))
 
@@ -70,7 +70,7 @@ def answer_time(context: Any, scalars: Any, queue: int, dwords: int) -> int:
 
 @inlined
 def postpone(wave: int, context: Any, queue: int, kind: int, place: int, dwords: int, mask: Any) -> None:
-    """Queue an answer whose data are in the result rows."""
+    """Queues an answer whose data are in the result rows."""
     rows, scalars = rows_of(wave), scalars_of(wave)
     number = queue_number(scalars, queue)
     head = queue_head(context, number)
@@ -93,7 +93,7 @@ def postpone(wave: int, context: Any, queue: int, kind: int, place: int, dwords:
 
 @inlined
 def arrive(wave: int, context: Any, queue: int) -> None:
-    """Deliver the oldest entry of a queue."""
+    """Delivers the oldest entry of a queue."""
     rows, scalars = rows_of(wave), scalars_of(wave)
     number = queue_number(scalars, queue)
     head = queue_head(context, number)

@@ -18,7 +18,7 @@ ONE = np.uint64(1)
 
 @inlined
 def race_found(context: Any, kind: int, producer: int, consumer: int, dword: int, waves: int) -> None:
-    """Report a pair of instructions once."""
+    """Reports a pair of instructions, once each pair."""
     count = context[at.CTX_RACE_COUNT]
     for index in range(count):
         known = words_at(context[at.CTX_RACES] + index * at.RACE_WORDS * 8, at.RACE_WORDS)
@@ -40,7 +40,7 @@ def race_found(context: Any, kind: int, producer: int, consumer: int, dword: int
 
 @inlined
 def note_dword(context: Any, dword: int, wave_index: int, original: int, is_write: bool) -> None:
-    """One wave uses one LDS dword."""
+    """Notes that one wave uses one LDS dword; `original` is the instruction."""
     shadow = view_i64(context[at.CTX_LDS_SHADOW] + dword * at.SHADOW_WORDS * 8, (at.SHADOW_WORDS,))
     epoch = context[at.CTX_BARRIERS] + 1
     if shadow[at.SHADOW_WRITE_EPOCH] == epoch and shadow[at.SHADOW_WRITER] != wave_index:
@@ -64,7 +64,7 @@ def note_dword(context: Any, dword: int, wave_index: int, original: int, is_writ
 
 @inlined
 def note_lanes(wave: int, record: int, context_address: int, mask: Any, size: int, is_write: bool) -> None:
-    """All lanes of a DS instruction; the host addresses say where."""
+    """Notes all lanes of a DS instruction; the host addresses say where they are."""
     context, scalars, fields = context_of(context_address), scalars_of(wave), record_of(record)
     host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
     wave_index = np.int64(scalars[at.WAVE_INDEX])
@@ -77,13 +77,13 @@ def note_lanes(wave: int, record: int, context_address: int, mask: Any, size: in
 
 @inlined
 def note_lds_read(wave: int, record: int, context_address: int, mask: Any, size: int) -> None:
-    """A DS read of `size` bytes a lane."""
+    """Notes a DS read of `size` bytes a lane."""
     note_lanes(wave, record, context_address, mask, size, False)
 
 
 @inlined
 def note_lds_write(wave: int, record: int, context_address: int, mask: Any, size: int) -> None:
-    """A DS write of `size` bytes a lane."""
+    """Notes a DS write of `size` bytes a lane."""
     note_lanes(wave, record, context_address, mask, size, True)
 
 

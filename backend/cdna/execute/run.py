@@ -28,7 +28,7 @@ from backend.cdna.execute.pending import arrivals, queue_head, wait_until
 
 @inlined
 def branch_taken(scalars: Any, control: int) -> bool:
-    """Whether a branch is taken."""
+    """Tells whether a branch is taken, by its CONTROL code and the scalars."""
     if control == at.CONTROL_BRANCH_SCC0:
         return scalars[at.SCC] == 0
     if control == at.CONTROL_BRANCH_SCC1:
@@ -46,7 +46,7 @@ def branch_taken(scalars: Any, control: int) -> bool:
 
 @inlined
 def trace_step(context: Any, original: int) -> None:
-    """Append one executed instruction to the trace."""
+    """Appends one executed instruction, by its index in the kernel, to the trace."""
     count = context[at.CTX_TRACE_COUNT]
     if count < context[at.CTX_TRACE_CAPACITY]:
         view_i32(context[at.CTX_TRACE], (count + 1,))[count] = original
@@ -131,13 +131,13 @@ def start_wave(context: Any, wave: int, index: int, workgroup: int) -> None:
 
 @inlined
 def wave_block(context: Any, index: int) -> int:
-    """Address of a wave's block."""
+    """Gives the address of a wave's block."""
     return context[at.CTX_WAVE_BLOCKS] + index * at.WAVE_BYTES
 
 
 @inlined
 def start_workgroup(context: Any, workgroup: int) -> None:
-    """Start all waves; LDS holds poison."""
+    """Starts all waves of a workgroup, by its flat index; its LDS holds poison."""
     context[at.CTX_WORKGROUP] = workgroup
     context[at.CTX_BARRIERS] = 0
     lds = bytes_at(context[at.CTX_LDS], context[at.CTX_LDS_BYTES])
@@ -188,7 +188,7 @@ def run_workgroup(context_address: int) -> int:
 
 @inlined
 def earliest_wave(context: Any) -> int:
-    """The running wave with the smallest clock, -1 for none."""
+    """Gives the running wave with the smallest clock, -1 for none."""
     best = -1
     smallest = ALL_LANES
     for index in range(context[at.CTX_WAVES]):

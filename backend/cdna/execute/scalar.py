@@ -73,7 +73,7 @@ MODELLED_MODE_BITS = 0b11_1111_0000 | 1 << 23
 
 @inlined
 def count_ones(value: Any) -> int:
-    """Number of set bits of a 64-bit value."""
+    """Counts the set bits of a 64-bit value."""
     total = 0
     while value:
         value &= value - np.uint64(1)
@@ -83,7 +83,7 @@ def count_ones(value: Any) -> int:
 
 @inlined
 def lowest_one(value: Any, bits: int) -> int:
-    """Index of the lowest set bit, -1 for none."""
+    """Gives the index of the lowest set bit, -1 for none."""
     for index in range(bits):
         if (value >> np.uint64(index)) & np.uint64(1):
             return index
@@ -92,7 +92,7 @@ def lowest_one(value: Any, bits: int) -> int:
 
 @inlined
 def leading_zeros(value: Any, bits: int) -> int:
-    """Zeros above the highest set bit, -1 for value 0."""
+    """Counts the zeros above the highest set bit; -1 for value 0."""
     for index in range(bits):
         if (value >> np.uint64(bits - 1 - index)) & np.uint64(1):
             return index
@@ -101,7 +101,7 @@ def leading_zeros(value: Any, bits: int) -> int:
 
 @inlined
 def reversed_bits(value: Any, bits: int) -> Any:
-    """The lowest `bits` bits in opposite order."""
+    """Reverses the order of the lowest `bits` bits."""
     result = np.uint64(0)
     for index in range(bits):
         result |= ((value >> np.uint64(index)) & np.uint64(1)) << np.uint64(bits - 1 - index)
@@ -120,7 +120,7 @@ def quads(value: Any, bits: int, whole: bool) -> Any:
 
 @inlined
 def sign_extended(value: int, bits: int) -> int:
-    """The lowest `bits` (1..63) bits of `value` as a signed number."""
+    """Takes the lowest `bits` (1..63) bits of `value` for a signed number."""
     value &= (1 << bits) - 1
     return value - ((value >> (bits - 1)) << bits)
 
@@ -143,7 +143,7 @@ def set_mode(scalars: Any, mode: int) -> None:
 
 @inlined
 def hardware_register_bits(immediate: int) -> tuple[int, int]:
-    """(offset, size) of the field of `hwreg(id, offset, size)`."""
+    """Gives (offset, size) in bits of the field of `hwreg(id, offset, size)`."""
     return (immediate >> 6) & 31, ((immediate >> 11) & 31) + 1
 
 
@@ -328,7 +328,7 @@ def plain(scalars: Any, opcode: int, a: int, b: int, x: int, y: int) -> int:
 
 @inlined
 def operands(wave: int, record: int) -> tuple[int, int, int, int]:
-    """Both sources as unsigned numbers, and again as signed ones."""
+    """Gives both sources as unsigned numbers, and again as signed ones."""
     scalars, fields = scalars_of(wave), record_of(record)
     a = np.int64(scalars[fields[at.SOURCE_0]])
     b = np.int64(scalars[fields[at.SOURCE_1]])
@@ -377,7 +377,7 @@ def scalar_compare(wave: int, record: int, context: int) -> None:
 
 @handler
 def scalar_state(wave: int, record: int, context: int) -> None:
-    """Instructions of `State`. IMMEDIATE is the SIMM16 field. A float mode that has no model stops the run."""
+    """Runs the instructions of `State`. IMMEDIATE is the SIMM16 field. A float mode that has no model stops the run."""
     scalars, fields = scalars_of(wave), record_of(record)
     opcode, immediate = fields[at.OPCODE], np.int64(fields[at.IMMEDIATE])
     a = np.int64(scalars[fields[at.SOURCE_0]])

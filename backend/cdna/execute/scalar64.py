@@ -80,7 +80,7 @@ def saved_exec(opcode: int, value: Any, mask: Any) -> Any:
 
 @inlined
 def logic64(opcode: int, a: Any, b: Any) -> Any:
-    """64-bit instructions whose SCC is "the result is not zero"."""
+    """Computes 64-bit instructions whose SCC is "the result is not zero"."""
     shift = b & np.uint64(63)
     if opcode == Logic64.S_AND_B64:
         return a & b

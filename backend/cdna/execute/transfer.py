@@ -33,7 +33,7 @@ Width = IntEnum(
 
 @inlined
 def access_bytes(width: int, dwords: int) -> int:
-    """Bytes of one lane's access."""
+    """Gives the bytes of one lane's access."""
     if width == Width.DWORDS:
         return 4 * dwords
     if width == Width.USHORT or width == Width.SSHORT or width == Width.SHORT_D16 or width == Width.SHORT_D16_HI:
@@ -60,7 +60,7 @@ def redirect(context: Any, mask: Any, block: int) -> None:
 
 @inlined
 def redirect_lanes(context: Any, mask: Any, block: int) -> None:
-    """Let the lanes of `mask` use `block`."""
+    """Makes the lanes of `mask` use `block`."""
     host = unsigned_words_at(context[at.CTX_HOST], at.LANES)
     for lane in range(at.LANES):
         if (mask >> np.uint64(lane)) & np.uint64(1):
@@ -69,13 +69,13 @@ def redirect_lanes(context: Any, mask: Any, block: int) -> None:
 
 @inlined
 def load_byte(host: Any) -> int:
-    """The byte at a host address."""
+    """Loads the byte at a host address."""
     return np.int64(view_u8(np.int64(host), (1,))[0])
 
 
 @inlined
 def load_short(host: Any) -> int:
-    """The 16 bits at a host address."""
+    """Loads the 16 bits at a host address."""
     return np.int64(view_u16(np.int64(host), (1,))[0])
 
 

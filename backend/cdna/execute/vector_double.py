@@ -91,7 +91,7 @@ def two_over_pi_part(x: Any, part: int) -> Any:
 
 @inlined
 def nearest_even(x: Any) -> Any:
-    """Rounded to an integer, ties to even."""
+    """Rounds to an integer, ties to even."""
     if not abs(x) < 4503599627370496.0:
         return x
     return math.copysign((abs(x) + 4503599627370496.0) - 4503599627370496.0, x)
@@ -99,7 +99,7 @@ def nearest_even(x: Any) -> Any:
 
 @inlined
 def double_function(opcode: int, x: Any) -> Any:
-    """What an instruction of `Double` gives for one lane."""
+    """Computes an instruction of `Double` for one lane."""
     if x != x:
         return quieted_double(x)
     if opcode == Double.V_TRUNC_F64:
@@ -151,7 +151,7 @@ def double_scaled(wave: int, record: int, context: int) -> None:
 
 @handler
 def double_exponent(wave: int, record: int, context: int) -> None:
-    """V_FREXP_EXP_I32_F64; 0 for zero, infinity and NaN."""
+    """Runs V_FREXP_EXP_I32_F64, which gives 0 for zero, infinity and NaN."""
     fields, rows = record_of(record), rows_of(wave)
     a = source_pair(wave, fields[at.SOURCE_0], 0)
     for lane in range(at.LANES):
@@ -163,19 +163,19 @@ def double_exponent(wave: int, record: int, context: int) -> None:
 
 @inlined
 def exponent64(x: Any) -> int:
-    """The biased exponent field of a float64."""
+    """Gives the biased exponent field of a float64."""
     return np.int64((double_bits(x) >> np.uint64(52)) & np.uint64(0x7FF))
 
 
 @inlined
 def is_denormal64(x: Any) -> bool:
-    """A float64 that is neither zero nor normal."""
+    """Tells whether a float64 is neither zero nor normal."""
     return x != 0 and exponent64(x) == 0
 
 
 @inlined
 def div_scale64(value: Any, denominator: Any, numerator: Any) -> tuple[Any, bool]:
-    """V_DIV_SCALE_F64 (ISA document): as div_scale, in float64."""
+    """Computes V_DIV_SCALE_F64 (ISA document), as div_scale in float64."""
     if numerator == 0 or denominator == 0:
         return NAN64, False
     up, down = math.ldexp(value, 128), math.ldexp(value, -128)
@@ -218,7 +218,7 @@ def div_fixup64(quotient: Any, denominator: Any, numerator: Any) -> Any:
 
 @handler
 def double_division(wave: int, record: int, context: int) -> None:
-    """Instructions of `DoubleDivision`. V_DIV_SCALE's mask goes to DESTINATION_2; V_DIV_FMAS undoes it in lanes of VCC."""
+    """Runs `DoubleDivision`. V_DIV_SCALE's mask goes to DESTINATION_2; V_DIV_FMAS undoes it in lanes of VCC."""
     fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
     opcode = fields[at.OPCODE]
     a = source_pair(wave, fields[at.SOURCE_0], 0)

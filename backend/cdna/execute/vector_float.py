@@ -48,7 +48,8 @@ from backend.cdna.execute.lanes import (
     set_value64,
     signed_rows_of,
     source_pair,
-    source_row,
+    three_sources,
+    two_sources,
     value64,
 )
 from backend.cdna.execute.native import (
@@ -95,8 +96,7 @@ def float_alu(wave: int, record: int, context: int) -> None:
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = float_rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     destination = np.int64(fields[at.DESTINATION])
     r = result_row(wave, destination, 1, a, b, b)
     keep, ieee = bits_float(scalars_of(wave)[at.DENORMAL_F32]), ieee_mode(scalars_of(wave))
@@ -137,7 +137,7 @@ def float_alu(wave: int, record: int, context: int) -> None:
 
 @inlined
 def unary_lane(opcode: int, raw: Any, second: Any, keep: Any) -> Any:
-    """One lane of the rarer fp32 instructions."""
+    """Computes one lane of the rarer fp32 instructions."""
     x = flushed(raw, SMALLEST_NORMAL)
     if opcode == VectorFloat.V_RCP_F32 or opcode == VectorFloat.V_RCP_IFLAG_F32:
         return flushed(np.float32(1.0) / x, SMALLEST_NORMAL)
@@ -182,13 +182,11 @@ def split_float(opcode: int, x: Any) -> Any:
 
 @handler
 def float_alu3(wave: int, record: int, context: int) -> None:
-    """Instructions of `Float3`; V_FMAC, V_FMAMK and V_FMAAK run as V_FMA. V_DIV_SCALE's mask goes to DESTINATION_2."""
+    """Runs the instructions of `Float3`; V_FMAC, V_FMAMK and V_FMAAK run as V_FMA. V_DIV_SCALE's mask goes to DESTINATION_2."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = float_rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     destination = np.int64(fields[at.DESTINATION])
     r = result_row(wave, destination, 1, a, b, c)
     scalars = scalars_of(wave)
@@ -226,7 +224,7 @@ def float_alu3(wave: int, record: int, context: int) -> None:
 
 @inlined
 def ternary_float_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """One lane of the rarer instructions with three sources."""
+    """Computes one lane of the rarer instructions with three sources."""
     any_nan = x != x or y != y or z != z
     if opcode == Float3.V_MIN3_F32:
         return smaller(smaller(x, y, ieee), z, ieee)

@@ -21,6 +21,7 @@ from backend.cdna.execute.lanes import (
     scalars_of,
     signed_rows_of,
     source_row,
+    two_sources,
 )
 from backend.cdna.execute.native import add_lanes, handler, inlined
 
@@ -69,19 +70,19 @@ Vector3 = IntEnum(
 
 @inlined
 def signed24(value: Any) -> int:
-    """The lowest 24 bits as a signed number."""
+    """Takes the lowest 24 bits for a signed number."""
     return np.int64(np.int32(value << np.uint32(8)) >> 8)
 
 
 @inlined
 def low_half(value: Any) -> int:
-    """The lowest 16 bits, unsigned."""
+    """Takes the lowest 16 bits for an unsigned number."""
     return np.int64(value) & 0xFFFF
 
 
 @inlined
 def signed_half(value: Any) -> int:
-    """The lowest 16 bits as a signed number."""
+    """Takes the lowest 16 bits for a signed number."""
     return np.int64(np.int16(value & np.uint32(0xFFFF)))
 
 
@@ -171,8 +172,7 @@ def vector_alu(wave: int, record: int, context: int) -> None:
 def vector_bits(wave: int, record: int, context: int) -> None:
     """Runs the instructions of `Bits`."""
     fields, rows = record_of(record), rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     for lane in range(at.LANES):
         rows[at.RESULT_ROWS, lane] = np.uint32(bits_lane(fields[at.OPCODE], rows[a, lane], rows[b, lane], lane))
     commit(wave, fields[at.DESTINATION], 1, at.RESULT_ROWS)
@@ -182,8 +182,7 @@ def vector_bits(wave: int, record: int, context: int) -> None:
 def vector_short(wave: int, record: int, context: int) -> None:
     """Runs the instructions of `Short`."""
     fields, rows = record_of(record), rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     for lane in range(at.LANES):
         rows[at.RESULT_ROWS, lane] = np.uint32(half_lane(fields[at.OPCODE], rows[a, lane], rows[b, lane]) & 0xFFFF)
     commit(wave, fields[at.DESTINATION], 1, at.RESULT_ROWS)
@@ -261,13 +260,12 @@ def half_lane(opcode: int, x: Any, y: Any) -> int:
 
 @handler
 def vector_alu3(wave: int, record: int, context: int) -> None:
-    """Instructions of `Vector3`. V_CNDMASK's SOURCE_2 is the scalar index of its mask, V_BITOP3's truth table is IMMEDIATE."""
+    """Runs `Vector3`. V_CNDMASK's SOURCE_2 is the scalar index of its mask, V_BITOP3's truth table is IMMEDIATE."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = rows_of(wave)
     destination = np.int64(fields[at.DESTINATION])
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     if opcode == Vector3.V_CNDMASK_B32:
         mask = scalar_pair(scalars_of(wave), fields[at.SOURCE_2])
         r = result_row(wave, destination, 1, a, b, b)

@@ -32,6 +32,8 @@ from backend.cdna.execute.lanes import (
     rows_of,
     scalars_of,
     source_row,
+    three_sources,
+    two_sources,
 )
 from backend.cdna.execute.native import bits_float, float_bits, fused_multiply_add, handler, inlined
 from backend.cdna.execute.vector_double import NAN64, nearest_even
@@ -108,7 +110,7 @@ def turns(x: Any, cosine: bool) -> Any:
 
 @handler
 def trigonometric(wave: int, record: int, context: int) -> None:
-    """Instructions of `Trigonometric`; denormals follow the mode."""
+    """Runs the instructions of `Trigonometric`; denormals follow the mode."""
     fields, rows = record_of(record), rows_of(wave)
     keep = bits_float(scalars_of(wave)[at.DENORMAL_F32])
     a = source_row(wave, fields[at.SOURCE_0], 0)
@@ -121,7 +123,7 @@ def trigonometric(wave: int, record: int, context: int) -> None:
 
 @inlined
 def half_function_lane(opcode: int, x: Any, saturate: bool) -> int:
-    """Instructions of `HalfFunction`; the result's 16 bits."""
+    """Computes an instruction of `HalfFunction`; gives the result's 16 bits."""
     if opcode == HalfFunction.V_FREXP_EXP_I16_F16:
         return 0 if x == 0 or not abs(x) < np.inf else math.frexp(x)[1] & 0xFFFF
     if opcode == HalfFunction.V_CVT_U16_F16:
@@ -170,7 +172,7 @@ def half_function(wave: int, record: int, context: int) -> None:
 
 @inlined
 def half_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
-    """V_DIV_FIXUP_F16 (ISA document): as div_fixup, of fp16."""
+    """Computes V_DIV_FIXUP_F16 (ISA document), as div_fixup does for fp32."""
     if numerator != numerator:
         return numerator
     if denominator != denominator:
@@ -185,7 +187,7 @@ def half_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
 
 @inlined
 def half3_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """Instructions of `Half3` on float64 values; see float_values.median."""
+    """Computes instructions of `Half3` on float64 values; see float_values.median."""
     if opcode == Half3.V_MIN3_F16:
         return smaller_double(smaller_double(x, y, ieee), z, ieee)
     if opcode == Half3.V_MAX3_F16:
@@ -205,9 +207,7 @@ def half3(wave: int, record: int, context: int) -> None:
     """Runs the instructions of `Half3`."""
     fields, rows = record_of(record), rows_of(wave)
     ieee = ieee_mode(scalars_of(wave))
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     for lane in range(at.LANES):
         x = half_to_double(np.int64(rows[a, lane]) & 0xFFFF)
         y = half_to_double(np.int64(rows[b, lane]) & 0xFFFF)
@@ -218,14 +218,14 @@ def half3(wave: int, record: int, context: int) -> None:
 
 @inlined
 def part_of(word: Any, index: int, bits: int, signed: bool) -> int:
-    """Part `index` of `bits` bits."""
+    """Gives part `index` of `bits` bits of a dword."""
     value = np.int64(word >> np.uint32(index * bits)) & ((1 << bits) - 1)
     return value - ((value >> (bits - 1)) << bits) if signed else value
 
 
 @inlined
 def integer_dot(x: Any, y: Any, z: Any, bits: int, signed: bool) -> Any:
-    """z plus the products of parts, in 32 bits."""
+    """Adds the products of parts to z, in 32 bits."""
     total = np.int64(z)
     for index in range(32 // bits):
         total += part_of(x, index, bits, signed) * part_of(y, index, bits, signed)
@@ -234,7 +234,7 @@ def integer_dot(x: Any, y: Any, z: Any, bits: int, signed: bool) -> Any:
 
 @inlined
 def dot_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
-    """Instructions of `Dot`: fp32 sums one product after the other, each fused; denormals are kept."""
+    """Computes instructions of `Dot`: fp32 sums one product after the other, each fused; denormals are kept."""
     if opcode == Dot.V_DOT2_F32_F16 or opcode == Dot.V_DOT2_F32_BF16:
         total = bits_float(z)
         for half in range(2):
@@ -257,11 +257,9 @@ def dot_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
 
 @handler
 def dot(wave: int, record: int, context: int) -> None:
-    """Instructions of `Dot`; the C forms run with their destination as third source."""
+    """Runs the instructions of `Dot`; the C forms run with their destination as third source."""
     fields, rows = record_of(record), rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     for lane in range(at.LANES):
         rows[R, lane] = dot_lane(fields[at.OPCODE], rows[a, lane], rows[b, lane], rows[c, lane])
     commit(wave, fields[at.DESTINATION], 1, R)
@@ -281,13 +279,11 @@ def mixed_source(word: Any, choices: int, place: int, keep: Any) -> Any:
 
 @handler
 def mix(wave: int, record: int, context: int) -> None:
-    """Instructions of `Mix`: fused in fp32; MIXLO and MIXHI round that to fp16 and keep the other half of the destination."""
+    """Runs `Mix`: fused in fp32; MIXLO and MIXHI round that to fp16 and keep the other half of the destination."""
     fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
     opcode, choices = fields[at.OPCODE], np.int64(fields[at.IMMEDIATE])
     keep, saturate = bits_float(scalars[at.DENORMAL_F32]), half_overflow_saturates(scalars)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     old = fields[at.DESTINATION]
     for lane in range(at.LANES):
         x, y = mixed_source(rows[a, lane], choices, 0, keep), mixed_source(rows[b, lane], choices, 1, keep)
@@ -305,13 +301,13 @@ def mix(wave: int, record: int, context: int) -> None:
 
 @inlined
 def clipped(value: int, low: int, high: int) -> int:
-    """`value` cut to low..high."""
+    """Cuts `value` to low..high, both inclusive."""
     return low if value < low else (high if value > high else value)
 
 
 @inlined
 def saturated(opcode: int, x: int, y: int) -> int:
-    """Instructions of `Saturating` on unsigned sources."""
+    """Computes an instruction of `Saturating` on unsigned sources."""
     if opcode == Saturating.V_ADD_U32:
         return min(x + y, 0xFFFF_FFFF)
     if opcode == Saturating.V_SUB_U32:
@@ -338,8 +334,7 @@ def saturated(opcode: int, x: int, y: int) -> int:
 def saturating(wave: int, record: int, context: int) -> None:
     """Runs the instructions of `Saturating`."""
     fields, rows = record_of(record), rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     for lane in range(at.LANES):
         rows[R, lane] = np.uint32(saturated(fields[at.OPCODE], np.int64(rows[a, lane]), np.int64(rows[b, lane])))
     commit(wave, fields[at.DESTINATION], 1, R)
@@ -347,7 +342,7 @@ def saturating(wave: int, record: int, context: int) -> None:
 
 @inlined
 def packing_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
-    """What an instruction of `Packing` gives for one lane."""
+    """Computes an instruction of `Packing` for one lane."""
     if opcode == Packing.V_CVT_PK_I16_I32:
         a, b = np.int64(np.int32(x)), np.int64(np.int32(y))
         low, high = clipped(a, -32768, 32767) & 0xFFFF, clipped(b, -32768, 32767) & 0xFFFF
@@ -371,9 +366,7 @@ def packing_lane(opcode: int, x: Any, y: Any, z: Any) -> Any:
 def packing(wave: int, record: int, context: int) -> None:
     """Runs the instructions of `Packing`."""
     fields, rows = record_of(record), rows_of(wave)
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
-    c = source_row(wave, fields[at.SOURCE_2], 2)
+    a, b, c = three_sources(wave, fields)
     for lane in range(at.LANES):
         rows[R, lane] = packing_lane(fields[at.OPCODE], rows[a, lane], rows[b, lane], rows[c, lane])
     commit(wave, fields[at.DESTINATION], 1, R)

@@ -19,6 +19,7 @@ from backend.cdna.execute.lanes import (
     set_value64,
     source_pair,
     source_row,
+    two_sources,
     value64,
 )
 from backend.cdna.execute.native import handler, inlined
@@ -40,7 +41,7 @@ VectorCarry = IntEnum(
 
 @handler
 def vector_alu64(wave: int, record: int, context: int) -> None:
-    """Instructions of `Vector64`. COUNT: bit n set, source n is a pair. DESTINATION_2: scalar index of a carry mask."""
+    """Runs `Vector64`. COUNT: bit n set, source n is a pair. DESTINATION_2: scalar index of a carry mask."""
     fields = record_of(record)
     opcode = fields[at.OPCODE]
     rows = rows_of(wave)
@@ -105,14 +106,13 @@ def multiply_add64(wave: int, opcode: int, rows: Any, a: int, b: int, c: int, r:
 
 @handler
 def vector_carry(wave: int, record: int, context: int) -> None:
-    """Instructions of `VectorCarry`. DESTINATION_2 is the scalar index of the mask that comes out, SOURCE_2 of what goes in.
+    """Runs `VectorCarry`. DESTINATION_2 is the scalar index of the mask that comes out, SOURCE_2 of what goes in.
 
     Inactive lanes give a carry of 0.
     """
     fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
     opcode = fields[at.OPCODE]
-    a = source_row(wave, fields[at.SOURCE_0], 0)
-    b = source_row(wave, fields[at.SOURCE_1], 1)
+    a, b = two_sources(wave, fields)
     carry_in = np.uint64(0)
     if opcode == VectorCarry.V_ADDC_CO_U32 or opcode == VectorCarry.V_SUBB_CO_U32 or opcode == VectorCarry.V_SUBBREV_CO_U32:
         carry_in = scalar_pair(scalars, fields[at.SOURCE_2])
