@@ -90,7 +90,7 @@ class _Writer(HostCalls):
             self.depth -= 1
 
     def evaluated(self, node: Node) -> None:
-        """See Statements.evaluated."""
+        """Lowers an expression that assigns nothing itself (see Statements.evaluated)."""
         if node.type == "call_expression":
             self._called(node)
         elif node.type == "parenthesized_expression":
@@ -99,7 +99,7 @@ class _Writer(HostCalls):
             self.emit(self.value_of(node).code)
 
     def store(self, node: Node) -> None:
-        """See Statements.store."""
+        """Lowers an assignment, or an increment (see Statements.store)."""
         target, value = self.assignment(node)
         self._assign(target, value, node)
 
@@ -240,7 +240,7 @@ class _Writer(HostCalls):
                     self.statement(each)
 
     def loop(self, condition: Node | None, body: Node, step: Callable[[], None] | None) -> None:
-        """See Statements.loop."""
+        """Lowers a loop that asks before each round (see Statements.loop)."""
         with self._block("while True:"):
             if condition is not None:
                 with self._block(f"if not {self.condition(condition).code}:"):

@@ -211,7 +211,7 @@ class KernelStatements(KernelCalls):
     # Statements
 
     def evaluated(self, node: Node) -> None:
-        """See Statements.evaluated."""
+        """Lowers an expression that assigns nothing itself (see Statements.evaluated)."""
         if node.type == "call_expression":
             self.call(node)
         else:
@@ -328,7 +328,7 @@ class KernelStatements(KernelCalls):
     # Loops
 
     def loop(self, condition: Node | None, body: Node, step: Callable[[], None] | None) -> None:
-        """See Statements.loop."""
+        """Lowers a loop that asks before each round (see Statements.loop)."""
         probe = constant(1, BOOL) if condition is None else self.captured(lambda: self.condition(condition))[0]
         if probe.varying:
             self._varying_loop(condition, body, step)
