@@ -56,7 +56,6 @@ def ints(*values: int) -> np.ndarray:
         ({"kv_indptr": ints(0, 5, 305, 370)}, FindingKind.BAD_INDPTR, "kv_indptr ends at 370, kv_indices has 369 entries"),
         ({"qo_indptr": ints(0, 4, 8, 13)}, FindingKind.BAD_INDPTR, "qo_indptr ends at 13, q has 12 rows"),
         ({"kv_last_page_lens": ints(1, 300, 1)}, FindingKind.BAD_LAST_PAGE_LEN, "kv_last_page_lens[1] is 300"),
-        ({"kv_last_page_lens": ints(1, 1, 0)}, FindingKind.BAD_LAST_PAGE_LEN, "kv_last_page_lens[2] is 0"),
         ({"kv_pages": 368}, FindingKind.BAD_PAGE_ID, "page ids 0..368, the pool has 368 pages"),
         ({"kv_indptr": ints(0, 5, 305)}, FindingKind.BUFFER_TOO_SMALL, "kv_indptr needs 4 rows and has 3"),
     ],
@@ -66,10 +65,24 @@ def test_caller_contract(changes: dict[str, object], kind: FindingKind, told: st
     assert any(told in finding.message for finding in found), [finding.message for finding in found]
 
 
-@pytest.mark.parametrize(("last", "bad"), [(0, False), (1, False), (-1, True), (2, True)])
-def test_a_request_without_pages_has_no_last_one(last: int, bad: bool) -> None:
-    empty = CLEAN.replace(kv_lens=(5, 300, 0), max_seqlen_q=1, backend="direct", mode=MetadataMode.FAST)
-    found = kinds(made(empty, kv_last_page_lens=ints(1, 1, last)))
+@pytest.mark.parametrize(
+    ("page", "length", "last", "bad"),
+    [
+        (64, 0, 0, False),  # a request without pages has no last one
+        (64, 0, 64, False),
+        (64, 0, -1, True),
+        (64, 0, 65, True),
+        (64, 9, 0, True),
+        (64, 9, 64, False),
+        (1, 9, 0, False),  # of a page of one token nobody asks
+        (1, 9, -1, False),
+        (1, 9, 2, True),
+        (1, 0, 2, True),
+    ],
+)
+def test_lengths_of_last_pages(page: int, length: int, last: int, bad: bool) -> None:
+    case = CLEAN.replace(kv_lens=(5, 300, length), max_seqlen_q=1, backend="direct", mode=MetadataMode.FAST, page_size=page)
+    found = kinds(made(case, kv_last_page_lens=ints(1, 1, last)))
     assert (FindingKind.BAD_LAST_PAGE_LEN in found) is bad
 
 

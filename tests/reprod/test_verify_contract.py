@@ -15,7 +15,7 @@ from tests.reprod.contract_script import run
 
 def test_what_keeps_the_contract_is_silent(tmp_path: Path) -> None:
     """Among it: a plan that is made again in the same buffers, and one that was copied; what AITER refuses runs nowhere; a
-    request without a row."""
+    request without a row; lengths of last pages that nobody filled, where a page holds one token."""
     done = run(
         tmp_path,
         """
@@ -28,6 +28,7 @@ for copy, each in zip(copies[1:], buffers[1:]):
 copies[0].copy_(torch.tensor([copies[1].data_ptr(), copies[2].data_ptr()], dtype=torch.uint64))
 decode(two, kv, copies)
 refused(lambda: decode(two, kv, buffers, o_type=torch.float32))
+decode(two, kv, buffers, last=torch.zeros(2, dtype=torch.int32, device="cuda"))
 some, of_three = indptr(1, 0, 1), indptr(700, 300, 500)
 decode(some, of_three, planned(some, of_three, uniform=-1))
 """,
