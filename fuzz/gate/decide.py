@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from backend.case import Arch, DType
 from backend.devices.device import Device
 from backend.devices.kinds import notice
+from backend.errors import NoSuchStepError
 from backend.fate import Fate
 from backend.host import Host
 from backend.outcome import Outcome
-from backend.real.frameworks.record import Recording, Says
+from backend.real.frameworks.record import Says
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import outcome_of
@@ -151,7 +152,7 @@ def _row(session: SourceSession, device: Device, arch: Arch, num_head: int, kv_d
     kernel = outcome.observation.call.launched.code_object if outcome.observation is not None else "-"
     plan = outcome.call.plan if outcome.call is not None else None
     planner = plan.planner.value if plan is not None else "-"
-    splits = _splits(session.run(_probe(arch, session.release, num_head, kv_dtype, DRAFT_TOKENS)))
+    splits = _splits_of_drafts(session, _probe(arch, session.release, num_head, kv_dtype, DRAFT_TOKENS))
     safe = _safe(outcome)
     return Decided(num_head, arch, kv_dtype, flags, step.splits, splits, planner, kernel, safe, outcome.fate)
 
@@ -166,7 +167,12 @@ def _safe(outcome: Outcome) -> str:
     return f"no: AITER refuses: {reason}" if outcome.fate is Fate.REFUSED else f"unknown: {reason}"
 
 
-def _splits(recording: Recording) -> int | None:
+def _splits_of_drafts(session: SourceSession, probe: Scenario) -> int | None:
+    """None too for a file that verifies no drafts."""
+    try:
+        recording = session.run(probe)
+    except NoSuchStepError:
+        return None
     return recording.steps[0].splits if recording.steps else None
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from backend.aiter.arguments import TargetGpu
 from backend.case import NUM_CU, Arch, DType
+from backend.errors import NoSuchStepError
 from backend.real.aiter_ops import AiterSource, Handlers
 from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import HEADS, KV_DTYPES, BackendConfig, Scenario, Step, StepKind
@@ -37,7 +38,10 @@ def decision_table(
     for num_head in heads:
         for kv_dtype in kv_dtypes:
             plain = driver.run(_probe(num_head, kv_dtype, None, arch, release), handlers)
-            speculative = driver.run(_probe(num_head, kv_dtype, PROBE_DRAFT_TOKENS, arch, release), handlers)
+            try:
+                speculative = driver.run(_probe(num_head, kv_dtype, PROBE_DRAFT_TOKENS, arch, release), handlers)
+            except NoSuchStepError:  # it verifies no drafts
+                speculative = None
             rows.append(_row(num_head, kv_dtype, plain, speculative))
     return rows
 
@@ -48,7 +52,7 @@ def _probe(num_head: int, kv_dtype: DType, draft_tokens: int | None, arch: Arch,
     return Scenario("decide", (config,), (Step(kind, PROBE_KV_LENS),), arch=arch, release=release)
 
 
-def _row(num_head: int, kv_dtype: DType, plain: Recording, speculative: Recording) -> DecisionRow:
+def _row(num_head: int, kv_dtype: DType, plain: Recording, speculative: Recording | None) -> DecisionRow:
     refused = plain.refused or (plain.failed[0].error if plain.failed else None)
     if refused is not None or not plain.steps:
         return DecisionRow(
@@ -70,6 +74,6 @@ def _row(num_head: int, kv_dtype: DType, plain: Recording, speculative: Recordin
         fast_mode=step.fast_mode,
         intra_batch_mode=step.intra_batch_mode,
         splits=step.splits,
-        splits_speculative=speculative.steps[0].splits if speculative.steps else None,
+        splits_speculative=speculative.steps[0].splits if speculative is not None and speculative.steps else None,
         num_head_kernel=step.decode.num_head,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from backend.serving.sparse import lists_of_rows
 class TableDriver(FrameworkDriver):
     """Runs scenarios against one source of such a framework."""
 
-    kinds = (StepKind.DECODE, StepKind.TARGET_VERIFY, StepKind.PREFILL)
+    kinds: ClassVar[tuple[StepKind, ...]] = (StepKind.DECODE, StepKind.TARGET_VERIFY, StepKind.PREFILL)
     is_ordinary = False
 
     def _check(self, scenario: Scenario) -> None:
