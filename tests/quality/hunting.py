@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from reprod.shrink import ShrinkResult, shrink
 PATH = Path()
 """One path for all tests: it holds no state of a case."""
 
+AT_ONCE = 20
+"""Cases between two looks at what was met."""
+
 
 @dataclass(frozen=True)
 class Hunt:
@@ -54,6 +58,15 @@ def search_within(bounds: CaseSpace, cases: int, seed: int = 0) -> Hunt:
             if shown.signature not in faults:
                 faults[shown.signature] = shrink(shown.case, WithinSpace(PATH, bounds), shown.signature)
     return Hunt(ran, faults)
+
+
+def signatures(spec: Spec, cases: int, seed: int = 0) -> Iterator[str]:
+    """Of the faults that a search meets, as it meets them, none of them shrunk: whoever waits for one need not run the rest."""
+    path, drawn = Safe(PATH, "model"), iter(chunk_cases(space(spec), seed, 0, cases))
+    while some := list(itertools.islice(drawn, AT_ONCE)):
+        report = run_chunk(0, some, path, Frozen(), keep=False)
+        assert not report.fates()[Fate.DIED], report.shown
+        yield from (shown.signature for shown in report.shown)
 
 
 def first_fault(spec: Spec, kind: str, cases: int, seed: int) -> ShrinkResult | None:
