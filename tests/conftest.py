@@ -9,12 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from fuzz.campaign.cluster import only_with_a_token
 from tests.compiled import MACHINE, PLANNERS
+
+if TYPE_CHECKING:
+    from tests.kept_sources import KeptSources
 
 CHECKOUT_VARIABLE = "AITERFUZZ_AITER_CHECKOUT"
 SLOW_VARIABLE = "AITERFUZZ_SLOW"
@@ -46,12 +50,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
-LONGEST = ("fuzz/campaign", "fuzz/gate", "reprod", "child", "fuzz", "cdna", "devices", "quality")
+TOGETHER = (("fuzz/gate", "serving"), ("fuzz/campaign",))
+"""Folders whose tests share what is dear to start (frameworks' files in processes, a Ray): a worker begins with each."""
+
+LONGEST = ("reprod", "child", "fuzz", "cdna", "devices", "quality")
 """Folders with tests that take seconds, the longest first; of all others a worker does a hundred in one."""
 
 
 def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """Equal shares one after the other, as workers begin with them: each whole files of LONGEST, then short tests.
+    """Equal shares one after the other, as workers begin with them: each whole files of TOGETHER and LONGEST, then short tests.
 
     A worker that is done takes over the last tests of another (xdist's worksteal), but never the next two: those are short.
     """
@@ -59,10 +66,15 @@ def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     files: dict[str, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path.relative_to(tests).as_posix(), []).append(item)
-    ranks = {file: next((at for at, folder in enumerate(LONGEST) if file.startswith(f"{folder}/")), -1) for file in files}
-    long = sorted((file for file in files if ranks[file] >= 0), key=lambda file: ranks[file])
-    short = [item for file in files if ranks[file] < 0 for item in files[file]]
-    shares = [[item for file in long[at::workers] for item in files[file]] for at in range(workers)]
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for at, folders in enumerate(TOGETHER):
+        for folder in folders:
+            for file in [file for file in files if file.startswith(f"{folder}/")]:
+                shares[at % workers] += files.pop(file)
+    long = [file for folder in LONGEST for file in files if file.startswith(f"{folder}/")]
+    for at, file in enumerate(long):
+        shares[-1 - at % workers] += files.pop(file)
+    short = [item for each in files.values() for item in each]
     for share in shares:
         left = max(0, -(-len(items) // workers) - len(share))
         share += short[:left]
@@ -100,3 +112,20 @@ def _one_token_for_ray() -> Iterator[None]:
             else:
                 patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(scope="session")
+def kept_sources() -> Iterator[KeptSources]:
+    """Opens frameworks' files in child processes that several tests share, file after file (tests/kept_sources.py)."""
+    from tests.kept_sources import KeptSources  # imports what few tests need
+
+    kept = KeptSources()
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def sources_kept_open(kept_sources: KeptSources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gate`, and its tables, open sources that way."""
+    for module in ("fuzz.gate.gate", "backend.real.frameworks.session"):
+        monkeypatch.setattr(f"{module}.SourceSession", kept_sources.open)

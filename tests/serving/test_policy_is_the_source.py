@@ -24,6 +24,7 @@ from backend.real.frameworks.steps import disagreements
 from backend.serving.policy import decide
 from backend.serving.registry import policy
 from backend.serving.sglang import AiterMlaBackend
+from tests.kept_sources import KeptSources
 from tests.scenes import graph_decode
 
 FP8, BF16 = DType.FP8, DType.BF16
@@ -43,8 +44,8 @@ REPLAYED = ((9, 400), (17,), (260, 9, 33), (9,) * 6)
 
 
 @pytest.fixture(scope="module", params=[BEFORE, AFTER, LATEST])
-def source(request: pytest.FixtureRequest) -> Iterator[tuple[SourceSession, str]]:
-    with SourceSession(request.param) as session:
+def source(request: pytest.FixtureRequest, kept_sources: KeptSources) -> Iterator[tuple[SourceSession, str]]:
+    with kept_sources.open(request.param) as session:
         yield session, request.param
 
 
@@ -122,8 +123,15 @@ def assert_same(step: RecordedStep, decision: Decision) -> None:
     assert len(set(theirs.tolist())) == len(set(ours.tolist())) == sum(case.kv_lens), case
 
 
-@pytest.mark.parametrize("types", TYPES, ids=lambda types: "-".join(types))
-@pytest.mark.parametrize("drafts", [None, 2, 4, 8])
+def combined() -> Iterator[object]:
+    """Types and draft tokens; each number of them with the first types, the others in slow runs."""
+    for types in TYPES:
+        for drafts in (None, 2, 4, 8):
+            marks = pytest.mark.slow if types != TYPES[0] and drafts in (2, 8) else ()
+            yield pytest.param(drafts, types, id=f"{drafts}-{'-'.join(types)}", marks=marks)
+
+
+@pytest.mark.parametrize(("drafts", "types"), combined())
 def test_each_call_is_the_file_s(
     source: tuple[SourceSession, str], types: tuple[Arch, DType, DType], drafts: int | None
 ) -> None:

@@ -22,6 +22,7 @@ from backend.real.frameworks.fetch import _single_file, _whole_wheel, open_sourc
 from backend.real.frameworks.record import Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession, decision_table, gate_line
+from tests.kept_sources import KeptSources
 from tests.scenes import BUFFER_ROLES, data_parallel, eager_decode, graph_decode
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
@@ -30,8 +31,8 @@ FP8, BF16 = DType.FP8, DType.BF16
 
 
 @pytest.fixture(scope="module")
-def sessions() -> Iterator[dict[str, SourceSession]]:
-    opened = {name: SourceSession(name) for name in WHEELS}
+def sessions(kept_sources: KeptSources) -> Iterator[dict[str, SourceSession]]:
+    opened = {name: kept_sources.open(name) for name in WHEELS}
     yield opened
     for session in opened.values():
         session.close()
@@ -206,6 +207,16 @@ def test_the_user_s_shell_does_not_reach_the_file(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SGLANG_AITER_MLA_PERSIST", "False")
     with SourceSession(BEFORE) as session:
         assert only(session.run(eager_decode(64, (9,))), Phase.EAGER)[0].persistent
+
+
+def test_a_child_that_goes_to_the_next_test_runs_the_release_s_own_file_again(kept_sources: KeptSources) -> None:
+    with kept_sources.open(AFTER) as session:
+        own = session.decide(heads=(64,))
+        session.use(session.source.target.text.replace("in (32, 64, 128)", "in (32, 128)"))
+        assert session.decide(heads=(64,)) != own
+    with kept_sources.open(AFTER) as again:
+        assert again is session
+        assert again.decide(heads=(64,)) == own
 
 
 Change = Callable[[str, str], AbstractContextManager[SourceSession]]

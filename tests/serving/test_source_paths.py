@@ -13,6 +13,7 @@ from backend.real.frameworks.session import SourceSession
 from backend.real.python.outline import outline
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.sweep import GFX950, scenarios
+from tests.kept_sources import KeptSources
 
 SOURCE = "sglang==0.5.13"
 
@@ -30,8 +31,8 @@ def other_paths() -> list[Scenario]:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[SourceSession]:
-    with SourceSession(SOURCE) as opened:
+def session(kept_sources: KeptSources) -> Iterator[SourceSession]:
+    with kept_sources.open(SOURCE) as opened:
         yield opened
 
 
@@ -64,8 +65,8 @@ def test_a_page_table_of_another_batch_is_blamed(session: SourceSession) -> None
     assert {fault.subject for call in made.checked for fault in call.faults} == {"block_table"}
 
 
-def test_vllm_has_none_of_them() -> None:
-    with SourceSession("vllm==0.27.0") as opened:
+def test_vllm_has_none_of_them(kept_sources: KeptSources) -> None:
+    with kept_sources.open("vllm==0.27.0") as opened:
         for scenario in other_paths():
             with pytest.raises(NoSuchStepError):
                 opened.run(scenario)

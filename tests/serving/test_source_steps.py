@@ -19,6 +19,7 @@ from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import RECORDED, PassedBuffers, decision_of, disagreements
+from tests.kept_sources import KeptSources
 from tests.scenes import graph_decode
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
@@ -26,8 +27,8 @@ FP8, BF16 = DType.FP8, DType.BF16
 
 
 @pytest.fixture(scope="module")
-def sessions() -> Iterator[dict[str, SourceSession]]:
-    opened = {name: SourceSession(name) for name in (BEFORE, AFTER, LATEST)}
+def sessions(kept_sources: KeptSources) -> Iterator[dict[str, SourceSession]]:
+    opened = {name: kept_sources.open(name) for name in (BEFORE, AFTER, LATEST)}
     yield opened
     for session in opened.values():
         session.close()

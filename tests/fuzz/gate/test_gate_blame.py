@@ -8,6 +8,8 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from backend.case import Arch, DType
 from backend.real.frameworks.fetch import LENT, open_source
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
@@ -17,6 +19,8 @@ from fuzz.gate.judge import Sighting
 from fuzz.gate.known import Known
 from fuzz.gate.run import cut_down, live
 from fuzz.gate.sweep import Tensors
+
+pytestmark = pytest.mark.usefixtures("sources_kept_open")
 
 OLD, NEW = "sglang==0.5.12.post1", "sglang==0.5.13"
 BF16 = Tensors(Arch.GFX950, DType.BF16, DType.BF16)

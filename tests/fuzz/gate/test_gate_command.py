@@ -16,6 +16,8 @@ from fuzz.cli import main
 from fuzz.gate.order import everything
 from reprod.folder import one_writer
 
+pytestmark = pytest.mark.usefixtures("sources_kept_open")
+
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
 FEW = ("--heads", "48,64", "--seconds", "900", "--lives", "0")
 

@@ -10,6 +10,8 @@ from backend.errors import CannotRunError
 from backend.real.frameworks.fetch import LENT, lies_alone, open_source
 from fuzz.cli import main
 
+pytestmark = pytest.mark.usefixtures("sources_kept_open")
+
 BASE = "sglang==0.5.13"
 
 

@@ -20,6 +20,7 @@ from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from fuzz.gate.judge import Judge
+from tests.kept_sources import KeptSources
 
 FIXED = "sglang==0.5.13"
 MAX_STEPS = 4
@@ -80,8 +81,8 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[SourceSession]:
-    with SourceSession(FIXED) as opened:
+def session(kept_sources: KeptSources) -> Iterator[SourceSession]:
+    with kept_sources.open(FIXED) as opened:
         yield opened
 
 

@@ -11,12 +11,12 @@ from backend.case import Arch
 from backend.devices.kinds import open_device
 from backend.errors import NoSuchStepError, UsageError
 from backend.real.frameworks.fetch import open_source
-from backend.real.frameworks.session import SourceSession
 from benchmarks.gate_mutants import Mutation
 from benchmarks.mutants import MUTANTS, SOURCE
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Judge, Sighting
 from reprod.corpus import shipped_corpus
+from tests.kept_sources import KeptSources
 
 
 def test_every_mutant_is_one_change_of_the_real_file() -> None:
@@ -70,12 +70,12 @@ HAVE = {
 0.5.23; S8 and S9 are of another file."""
 
 
-def test_framework_entries_show_where_they_say() -> None:
+def test_framework_entries_show_where_they_say(kept_sources: KeptSources) -> None:
     entries = framework_faults(shipped_corpus())
     assert {entry.id for entry in entries} == set(HAVE)
     seen: dict[str, list[str]] = {name: [] for name in HAVE}
     for wheel in WHEELS:
-        with SourceSession(f"sglang=={wheel}") as session:
+        with kept_sources.open(f"sglang=={wheel}") as session:
             for entry in entries:
                 for scenario in entry.scenarios:
                     judge = Judge(open_device("model", None))
@@ -91,12 +91,14 @@ def test_framework_entries_show_where_they_say() -> None:
 
 
 @pytest.mark.parametrize(("version", "heads", "shows"), [("0.27.0", 32, True), ("0.27.0", 64, False), ("0.20.0", 32, False)])
-def test_vllm_plans_padded_replays_of_folded_heads_by_lengths_of_nobody(version: str, heads: int, shows: bool) -> None:
+def test_vllm_plans_padded_replays_of_folded_heads_by_lengths_of_nobody(
+    version: str, heads: int, shows: bool, kept_sources: KeptSources
+) -> None:
     """S4; heads that are not folded, and the release that passed one length for all requests, do without."""
     (entry,) = [entry for entry in framework_faults(shipped_corpus()) if entry.id == "S4"]
     (scenario,) = entry.scenarios
     scenario = dataclasses.replace(scenario, backends=(dataclasses.replace(scenario.backends[0], num_head=heads),))
-    with SourceSession(f"vllm=={version}") as session:
+    with kept_sources.open(f"vllm=={version}") as session:
         sightings = Judge(open_device("model", None)).judged(scenario, session.run(scenario)).sightings
     assert any(entry.is_it(sighting) for sighting in sightings) is shows
 
