@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import tempfile
 from pathlib import Path
 
 from backend.case import Arch
@@ -60,41 +61,47 @@ two, kv = indptr(1, 1), indptr(700, 500)
 
 
 def run(tmp_path: Path, text: str, release: str = "2026-06") -> Verification:
-    """`verify` of a script that begins with PREAMBLE, in a fork of a process that has imported all that a simulation needs.
+    """`verify`, as `forked` does it, of a script that begins with PREAMBLE."""
+    file = tmp_path / "script.py"
+    file.write_text(PREAMBLE + text, encoding="utf-8")
+    return forked(file, options=Options(Arch.GFX950, release=release))
+
+
+def forked(script: Path, *arguments: str, options: Options) -> Verification:
+    """`verify` of a script in a fork of a process that has imported all that a simulation needs.
 
     That is two seconds of each script. How a script's process is started, fenced and watched is what test_verify.py and
     test_verify_processes.py ask.
     """
-    file, reports, printed = tmp_path / "script.py", tmp_path / "reports", tmp_path / "printed.txt"
-    file.write_text(PREAMBLE + text, encoding="utf-8")
-    reports.mkdir(exist_ok=True)
-    for report in reports.iterdir():
-        report.unlink()
-    options = json.dumps(to_plain(Options(Arch.GFX950, release=release)) | {"reports": str(reports)})
-    process = _FORKS.Process(target=_run, args=(file, options, printed))
-    process.start()
-    process.join(300)
-    stopped = None if process.exitcode is not None else "stopped at its limit of 300 s"
-    process.kill()
-    process.join()
-    records = records_of(reports)
-    return Verification(
-        arguments=(),
-        exit_code=process.exitcode or 0,
-        reports=tuple(record.report for record in records if record.report is not None),
-        output=printed.read_text(encoding="utf-8", errors="replace"),
-        stopped=stopped,
-        seconds=0.0,
-        processes=len(records),
-        lost=tuple(record.lost for record in records if record.lost is not None),
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        reports, printed = Path(folder, "reports"), Path(folder, "printed.txt")
+        reports.mkdir()
+        given = json.dumps(to_plain(options) | {"reports": str(reports)})
+        process = _FORKS.Process(target=_run, args=(script, arguments, given, printed))
+        process.start()
+        process.join(300)
+        stopped = None if process.exitcode is not None else "stopped at its limit of 300 s"
+        process.kill()
+        process.join()
+        records = records_of(reports)
+        return Verification(
+            arguments=arguments,
+            exit_code=process.exitcode or 0,
+            reports=tuple(record.report for record in records if record.report is not None),
+            output=printed.read_text(encoding="utf-8", errors="replace"),
+            stopped=stopped,
+            seconds=0.0,
+            processes=len(records),
+            lost=tuple(record.lost for record in records if record.lost is not None),
+        )
 
 
-def _run(file: Path, options: str, printed: Path) -> None:
-    """What `python FILE` does in a process of a script."""
+def _run(file: Path, arguments: tuple[str, ...], options: str, printed: Path) -> None:
+    """What `python FILE ARGUMENTS` does in a process of a script."""
     output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    sys.argv = [str(file), *arguments]
     os.environ[simulated.VARIABLE] = options
     simulated.begin()
     _begin_simulation()

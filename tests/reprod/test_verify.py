@@ -1,4 +1,7 @@
-"""Scripts on the simulated GPU: the founding fault faults and its remedy does not, limits hold, texts tell what was seen."""
+"""Scripts on the simulated GPU: the founding fault faults and its remedy does not, limits hold, texts tell what was seen.
+
+What only asks what a script's GPU does runs in a fork (contract_script.py); whatever a process is asked for has its own.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from reprod.fix import fix_of
 from reprod.folder import SCRIPT
 from reprod.script import script_text
 from reprod.verify import ScriptVerdict, Verification, verdict, verification_lines, verified, verify
+from tests.reprod.contract_script import forked
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 REVISION_2026_06 = "2988812e134a"
@@ -78,7 +82,7 @@ def holds_the_founding_fault(script: Path, options: Options, engine: str) -> Non
     """Edge (tensors end with their mapping): an abort at the planner's first stray word. Guarded: red zones. Fixed: nothing."""
     text = script.read_text(encoding="utf-8")
     assert GUARDED in text
-    edge = run(written(script.parent, text.replace(GUARDED, AT_A_MAPPINGS_END)), options=options)
+    edge = forked(written(script.parent, text.replace(GUARDED, AT_A_MAPPINGS_END)), options=options)
     assert edge.code == edge.exit_code == 134
     assert FAULT_LINE in edge.output
     assert "Reason: Unknown." in edge.output
@@ -87,14 +91,14 @@ def holds_the_founding_fault(script: Path, options: Options, engine: str) -> Non
     assert overruns(edge) == FOUNDING_OVERRUNS
     late = {seen.finding.tensor for seen in edge.findings if seen.after_abort}
     assert late == {"q", "o"}
-    guarded = run(script, options=options)
+    guarded = forked(script, options=options)
     assert guarded.code == guarded.exit_code == 1
     assert "reduce_indptr: 12 bytes written past the end" in guarded.output
     assert "reduce_final_map: 24 bytes written past the end" in guarded.output
     assert "o: 196,608 bytes written past the end" in guarded.output
     assert overruns(guarded) == FOUNDING_OVERRUNS
     assert not guarded.faults
-    fixed = run(script, "--fixed", options=options)
+    fixed = forked(script, "--fixed", options=options)
     assert fixed.code == 0
     assert not fixed.findings
     assert "fine: right result" in fixed.output
@@ -116,7 +120,7 @@ OF_ANOTHER = f"        the finding was made with ROCm/aiter {REVISION_2026_06}: 
 
 @pytest.mark.parametrize(("release", "said"), [("2026-06", False), ("2026-08", True)])
 def test_a_script_says_where_another_aiter_runs_than_it_was_found_with(script: Path, release: str, said: bool) -> None:
-    done = run(script, "--fixed", options=dataclasses.replace(BUILT_IN, release=release))
+    done = forked(script, "--fixed", options=dataclasses.replace(BUILT_IN, release=release))
     assert (OF_ANOTHER in done.output) == said
     assert "\naiter   unknown, commit not a git checkout, /virtual/" in done.output
 
@@ -140,10 +144,10 @@ def test_the_wheels_machine_code_gives_right_numbers(tmp_path: Path) -> None:
     options = Options(Arch.GFX950, release="2025-11")
     text = script_text(CasePath().run(short_piece), None)
     assert "KV_LENS = [33]" in text
-    faulty = run(written(tmp_path, text), options=options)
+    faulty = forked(written(tmp_path, text), options=options)
     assert faulty.exit_code == 1
     assert "3 of 4 rows are wrong by their largest error" in faulty.output  # those that see nothing of the last piece
-    sound = run(written(tmp_path, text.replace("KV_LENS = [33]", "KV_LENS = [1000]")), options=options)
+    sound = forked(written(tmp_path, text.replace("KV_LENS = [33]", "KV_LENS = [1000]")), options=options)
     assert "fine: right result" in sound.output
     assert (sound.code, sound.reports[0].engine, sound.reports[0].launches) == (0, "machine code", 1)
 

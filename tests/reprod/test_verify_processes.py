@@ -107,11 +107,15 @@ def run(folder: Path, repro: Path, body: str) -> Verification:
 
 
 AS_ANOTHER = {
+    "plain": "its exit code lost",
+    "fork": "daemon",
+    "module": "no environment",
+    "multiprocessing forkserver": "multiprocessing spawn",
     "pool": "multiprocessing spawn",
     "torch spawn": "multiprocessing spawn",
-    "multiprocessing fork": "fork",
-    "executor": "fork",
-    "fork that ends as Python does": "fork",
+    "multiprocessing fork": "fork after torch",
+    "executor": "fork after torch",
+    "fork that ends as Python does": "fork after torch",
     "swallowed": "its exit code lost",
     "thread executor": "thread",
     "thread after torch": "thread of another kind",
