@@ -56,8 +56,17 @@ def command_line(*arguments: str, temporary: Path) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("command", ["verify", "gate"])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("verify", signal.SIGTERM),
+        ("verify", signal.SIGINT),
+        ("verify", signal.SIGKILL),
+        pytest.param("gate", signal.SIGTERM, marks=pytest.mark.slow),  # caught as SIGINT is
+        ("gate", signal.SIGINT),
+        ("gate", signal.SIGKILL),
+    ],
+)
 def test_nothing_is_left_of_a_command(tmp_path: Path, command: str, number: signal.Signals) -> None:
     mark = int(time.monotonic_ns() % 10**12)
     text = SCRIPT if command == "verify" else CONSTRUCTOR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 
 import pytest
 
@@ -27,8 +28,11 @@ FORMERLY = {
 }
 
 
+PARSER = functools.cache(parser)
+
+
 def parsed(command: str, *flags: str) -> argparse.Namespace:
-    return parser().parse_args([command, *flags])
+    return PARSER().parse_args([command, *flags])
 
 
 @pytest.mark.parametrize("command", ["run", "campaign", "nightly", "agree"])

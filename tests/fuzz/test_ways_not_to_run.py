@@ -371,13 +371,22 @@ def test_the_matrix_is_whole() -> None:
 TYPED = [(way, command) for way in MATRIX for command in LEAVES if isinstance(cell(way, command), str | Usage)]
 
 
-AS_RUN_DOES = {("a device is not there", command) for command in ("explain", "corpus write", "selftest accuracy kernels")}
+OPENING = ("explain", "gate", "corpus write", "selftest agree", "selftest accuracy kernels")
+AS_RUN_DOES = {("a device is not there", command) for command in OPENING}
 """For slow runs: the device is opened as `run` opens it, which imports torch to be told that there is no GPU."""
+
+ENDS = ("leaves by SystemExit(0)", "does not answer", "is killed", "dies of a segmentation fault", "runs out of memory")
+AS_EXPLAIN_DOES = {(f"the rule {end}", command) for end in ENDS for command in ("run", "gate", "selftest agree")}
+"""For slow runs: a command hears that a rule fails ("raises") or that its process is lost ("ends its process"), whatever it was
+that the rule did; explain is asked of each.
+"""
+
+SLOW = AS_RUN_DOES | AS_EXPLAIN_DOES
 
 
 @pytest.mark.parametrize(
     ("way", "command"),
-    [pytest.param(*row, id="-".join(row), marks=pytest.mark.slow if row in AS_RUN_DOES else ()) for row in TYPED],
+    [pytest.param(*row, id="-".join(row), marks=pytest.mark.slow if row in SLOW else ()) for row in TYPED],
 )
 def test_it_is_never_clean(
     way: str,
@@ -412,12 +421,25 @@ class Middle:
             os.kill(os.getpid(), self._number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("command", SHORT)
+IN_THE_MIDDLE = [(command, number) for command in SHORT for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        pytest.param(
+            *row, id=f"{row[0]}-{row[1].name}", marks=() if row[1] is signal.SIGINT or row[0] == "explain" else pytest.mark.slow
+        )
+        for row in IN_THE_MIDDLE
+    ],
+)
 def test_a_signal_in_the_middle_is_3(
     command: str, number: signal.Signals, places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever it is when the signal comes in, which is after half of what it called the time before."""
+    """Wherever it is when the signal comes in, which is after half of what it called the time before.
+
+    SIGTERM is caught as SIGINT is, by what stands around every command: explain's row is for all.
+    """
     monkeypatch.chdir(tmp_path)
     before, at, code = psutil.Process().children(recursive=True), sys.maxsize, 0
     for attempt in range(9):  # the first one counts; what is imported and compiled in it is not called in the next

@@ -99,7 +99,7 @@ def test_a_slot_outlives_what_wrote_it(tmp_path: Path) -> None:
     ("name", "kind", "discriminator"),
     [
         ("aborts", LossKind.SIGNAL, "SIGABRT"),
-        ("segfaults", LossKind.SIGNAL, "SIGSEGV"),
+        pytest.param("segfaults", LossKind.SIGNAL, "SIGSEGV", marks=pytest.mark.slow),  # a signal, as SIGABRT is
         ("leaves", LossKind.EXIT, "exit 7"),
         ("hangs", LossKind.HANG, "hang"),
         ("eats_memory", LossKind.MEMORY, "memory"),
