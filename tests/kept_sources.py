@@ -34,7 +34,7 @@ class KeptSources:
         limits: Limits | None = None,
     ) -> SourceSession:
         """A session to be closed by whoever asks, which keeps its child for the next one."""
-        if "==" not in source or LENT in source or not (text is aiter is limits is None):
+        if "==" not in source or LENT in source or (text, aiter, limits) != (None, None, None):
             return SourceSession(source, text=text, aiter=aiter, release=release, limits=limits)
         with self._lock:
             found = next((each for each in reversed(self._idle) if each.opened_as == (source, release)), None)

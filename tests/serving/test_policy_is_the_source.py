@@ -123,12 +123,18 @@ def assert_same(step: RecordedStep, decision: Decision) -> None:
     assert len(set(theirs.tolist())) == len(set(ours.tolist())) == sum(case.kv_lens), case
 
 
-def combined() -> Iterator[object]:
+def combined() -> list[object]:
     """Types and draft tokens; each number of them with the first types, the others in slow runs."""
-    for types in TYPES:
-        for drafts in (None, 2, 4, 8):
-            marks = pytest.mark.slow if types != TYPES[0] and drafts in (2, 8) else ()
-            yield pytest.param(drafts, types, id=f"{drafts}-{'-'.join(types)}", marks=marks)
+    return [
+        pytest.param(
+            drafts,
+            types,
+            id=f"{drafts}-{'-'.join(types)}",
+            marks=pytest.mark.slow if types != TYPES[0] and drafts in (2, 8) else (),
+        )
+        for types in TYPES
+        for drafts in (None, 2, 4, 8)
+    ]
 
 
 @pytest.mark.parametrize(("drafts", "types"), combined())
