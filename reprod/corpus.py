@@ -24,6 +24,7 @@ from backend.errors import CannotRunError, UsageError
 from backend.findings import Finding, FindingKind, Party
 from backend.outcome import Outcome
 from reprod.case_line import case_line
+from reprod.condition import Condition, Figure, FigureRange
 from reprod.life import LifeOfFind
 from reprod.reference import ContractVerdict
 from reprod.shrink import Runner
@@ -31,22 +32,6 @@ from reprod.shrink import Runner
 if TYPE_CHECKING:
     from backend.devices.device import Device
     from backend.path import Path
-
-Figure = int | str
-
-
-@dataclass(frozen=True, slots=True)
-class FigureRange:
-    """A figure between two bounds, both inclusive; None: open."""
-
-    at_least: int | None = None
-    at_most: int | None = None
-
-    def holds(self, value: Figure) -> bool:
-        """Whether a figure lies within; never for a string."""
-        if isinstance(value, str):
-            return False
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +138,7 @@ class CorpusEntry:
     fault_class: in the words of FindingKind, "control" for a control. verdict: the contract's.
     about: what is wrong, in lines. faulty: sides that must show a finding, none for a control; silent: sides that
     must show nothing (the fixed ones). life: how a find of our own stands upstream (`aiterfuzz corpus mark`), None for others.
+    condition: what each case of the fault has, by which it is known at shapes that no side has; None: at those of the sides.
     """
 
     id: str
@@ -164,6 +150,7 @@ class CorpusEntry:
     faulty: tuple[Side, ...]
     silent: tuple[Side, ...]
     life: LifeOfFind | None = None
+    condition: Condition | None = None
 
     @property
     def titled(self) -> str:
@@ -319,6 +306,8 @@ def load_entry(file: FilePath) -> CorpusEntry:
     _require(file, "silent", len(entry.silent), bool(entry.silent) or not is_control, "at least one side for a control")
     if entry.life is not None:
         entry.life.check(f"{file}: life")
+    if entry.condition is not None:
+        _check_condition(file, entry)
     for name, side in entry.sides():
         expects = name.startswith("faulty")
         allowed = "at least one finding, the cause first" if expects else "no finding on a silent side"
@@ -331,6 +320,16 @@ def load_entry(file: FilePath) -> CorpusEntry:
         _check_sweep(file, name, side)
         _check_planted(file, name, side)
     return entry
+
+
+def _check_condition(file: FilePath, entry: CorpusEntry) -> None:
+    """A condition that a case of a faulty side lacks is not the fault's."""
+    assert entry.condition is not None
+    entry.condition.check(f"{file}: condition")
+    for name, side in entry.sides():
+        if name.startswith("faulty"):
+            fits = all(entry.condition.fits(case) for case in side.cases())
+            _require(file, f"{name}.case", case_line(side.case), fits, "cases that the entry's condition holds of")
 
 
 def _check_planted(file: FilePath, name: str, side: Side) -> None:

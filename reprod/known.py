@@ -1,8 +1,9 @@
 """Which findings are known, by the entries of a corpus.
 
 An entry is the same fault as a finding where its first expectation holds of the finding's cause, figures included; failing
-that, where a side of it has the same signature. What a kernel does to rows of a width that is not in its code is another fault
-than what it does to its own. Runs nothing, since a replay holds the signatures; knows no store.
+that, where a side of it has the same signature, or would with the kernel of the finding, if the entry's condition has that
+kernel. Never where the condition does not hold of the case. What a kernel does to rows of a width that is not in its code is
+another fault than what it does to its own. Runs nothing, since a replay holds the signatures; knows no store.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, Case
 from backend.findings import Finding, Party
 from backend.outcome import Outcome
-from reprod.corpus import CorpusEntry, load_corpus, shipped_corpus
+from reprod.corpus import CorpusEntry, Side, load_corpus, shipped_corpus
 from reprod.life import LifeStage
 from reprod.reference import KnownReference
 
@@ -32,7 +33,7 @@ class KnownFaults:
         return [entry.id for entry in self._entries]
 
     def reference(self, cause: Finding, case: Case) -> KnownReference | None:
-        """The entry of the same fault; of several, the one whose case has as many heads.
+        """The entry of the same fault; of several, one that names the kernel, then the one whose case has as many heads.
 
         Figures tell a fault by whatever kernel brings it, but not those of a planted one, which no kernel brings.
         """
@@ -49,20 +50,40 @@ class KnownFaults:
         if len(exact) == 1:
             return _reference_of(exact[0])
         same = [
-            (entry, side.case)
+            (entry, side)
             for entry, side in self._sides
-            if side.signature == cause.signature and _is_known_at(entry, case) and _same_width(cause, side.case, case)
+            if _same_signature(entry, side, cause) and _is_known_at(entry, case) and _same_width(cause, side.case, case)
         ]
         if not same:
             return _reference_of(exact[0]) if exact else None
-        entry, _ = min(same, key=lambda found: (found[0] not in exact, abs(found[1].num_head - case.num_head)))
-        return _reference_of(entry)
+
+        def distance(found: tuple[CorpusEntry, Side]) -> tuple[bool, bool, int]:
+            entry, side = found
+            heads = side.over.get("num_head", (side.case.num_head,))
+            return entry not in exact, side.signature != cause.signature, min(abs(each - case.num_head) for each in heads)
+
+        return _reference_of(min(same, key=distance)[0])
+
+
+def _same_signature(entry: CorpusEntry, side: Side, cause: Finding) -> bool:
+    """Whether a side has the signature of a finding; of an entry with kernels in its condition, whichever of them it names."""
+    if side.signature == cause.signature:
+        return True
+    if entry.condition is None or not entry.condition.has_kernel(cause):
+        return False
+    named = side.expect[0].stage
+    return named is not None and side.signature.replace(named, cause.stage) == cause.signature
 
 
 def _is_known_at(entry: CorpusEntry, case: Case) -> bool:
-    """Whether meeting the fault is no news: not where a release is said to mend it, nor of what was no fault."""
+    """Whether meeting the fault is no news: not where a release is said to mend it, nor of what was no fault.
+
+    A case that the entry's condition does not hold of has another fault.
+    """
     life = entry.life
-    return life is None or not (life.is_mended_at(case.release) or life.stage is LifeStage.INVALID)
+    if life is not None and (life.is_mended_at(case.release) or life.stage is LifeStage.INVALID):
+        return False
+    return entry.condition is None or entry.condition.fits(case)
 
 
 def _same_width(cause: Finding, one: Case, other: Case) -> bool:

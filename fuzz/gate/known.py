@@ -39,16 +39,17 @@ class Known:
                 raise UsageError.not_allowed("--expect", name, f"a signature (kind/...), or one of {', '.join(entries)}")
 
     def reference(self, sighting: Sighting) -> KnownReference | None:
-        """The entry of the same fault: the same signature at a shape that the entry has."""
+        """The entry of the same fault: the same signature, where its condition holds; without one, at a shape that it has."""
         for framework in self._frameworks:
             if framework.is_it(sighting):
                 return framework.reference()
         if sighting.finding is None or sighting.case is None:
             return None
         found = self._faults.reference(sighting.finding, sighting.case)
-        if found is None or not _has_shape(self._entries[found.entry], sighting):
+        if found is None:
             return None
-        return found
+        entry = self._entries[found.entry]
+        return found if entry.condition is not None or _has_shape(entry, sighting) else None
 
     def is_open(self, reference: KnownReference) -> bool:
         """Whether no release mends the fault, so that it is nobody's regression."""

@@ -16,10 +16,10 @@ from backend.errors import UsageError
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.outcome import Outcome, fate_of
 from backend.path import Path as CasePath
+from reprod.condition import FigureRange
 from reprod.corpus import (
     CorpusEntry,
     Expected,
-    FigureRange,
     OpenPaths,
     ReplayDevice,
     ReplayStatus,
