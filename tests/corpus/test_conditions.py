@@ -59,7 +59,8 @@ def sighting(finding: Finding, case: Case) -> Sighting:
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.faulty], ids=lambda entry: entry.id)
 def test_an_entry_knows_its_own_cases(entry: CorpusEntry) -> None:
-    path, known = CasePath(), KnownFaults(CORPUS)
+    """Each case of a sweep, and not its first alone, as a campaign and as a gate sees it."""
+    path, known, gate = CasePath(), KnownFaults(CORPUS), Known()
     for side in model_sides(entry):
         cases = list(side.cases())
         for case in cases[:: -(-len(cases) // 12)]:
@@ -70,6 +71,7 @@ def test_an_entry_knows_its_own_cases(entry: CorpusEntry) -> None:
                 continue
             assert found is not None, (case, cause.signature)
             assert found.entry == entry.id or (entry.id, found.entry) in BOTH, (case, cause.signature)
+            assert gate.reference(sighting(cause, case)) is not None, (case, cause.signature)
 
 
 @pytest.mark.parametrize("entry", CONDITIONED, ids=lambda entry: entry.id)
