@@ -16,17 +16,19 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from backend.case import Case, DType, MetadataMode
+from backend.case import Case
 from backend.child.process_end import EndKind
 from backend.child.service import Child
 from backend.child.tree import Limits
 from backend.errors import AiterfuzzError, RuleFailedError, RuleLostError, UsageError
-from backend.serving.policy import OWN_RULE_ADVICE, CaseRefused, Choice, LastPageLens
+from backend.serving.policy import OWN_RULE_ADVICE, CaseRefused, Choice
 
 DEFAULT_FUNCTION = "policy"
 """Name looked for in a file that names none."""
@@ -232,26 +234,19 @@ class _Allowed:
         return isinstance(value, int) and not isinstance(value, bool) and value >= self.least
 
 
-_COUNT = _Allowed("a whole number from 1 on", least=1)
-_COUNT_OR_NONE = _Allowed("a whole number from 1 on, or None", least=1, optional=True)
-_FIELDS: Mapping[str, _Allowed] = {
-    "mode": _Allowed("a MetadataMode", MetadataMode),
-    "num_head": _COUNT_OR_NONE,
-    "head_repeat": _COUNT,
-    "max_split_per_batch": _COUNT_OR_NONE,
-    "kernel_page_size": _COUNT,
-    "sizing_batch": _COUNT_OR_NONE,
-    "sizing_max_seqlen_q": _COUNT_OR_NONE,
-    "metadata_q_dtype": _Allowed("a DType, or None", DType, optional=True),
-    "metadata_kv_dtype": _Allowed("a DType, or None", DType, optional=True),
-    "kv_granularity": _COUNT,
-    "is_causal": _Allowed("a bool", bool),
-    "padding_kv_len": _Allowed("a whole number from 0 on, or None", least=0, optional=True),
-    "last_page_lens": _Allowed("a LastPageLens", LastPageLens),
-    "index_batch": _Allowed("a whole number from 0 on, or None", least=0, optional=True),
-    "passes_page_size": _Allowed("a bool", bool),
-    "captured_index_entries": _Allowed("a whole number from 0 on, or None", least=0, optional=True),
-}
+_FROM_ZERO = frozenset({"padding_kv_len", "index_batch", "captured_index_entries"})
+"""Whole numbers that may be 0; all others are from 1 on."""
+
+
+def _allowed(field: str, hint: Any) -> _Allowed:
+    optional = type(None) in typing.get_args(hint)
+    kind = next(each for each in typing.get_args(hint) or (hint,) if each is not type(None))
+    least = None if kind is not int else 0 if field in _FROM_ZERO else 1
+    text = f"a {kind.__name__}" if least is None else f"a whole number from {least} on"
+    return _Allowed(f"{text}, or None" if optional else text, kind, least, optional)
+
+
+_FIELDS = {field: _allowed(field, hint) for field, hint in typing.get_type_hints(Choice).items()}
 
 
 def _check(name: str, choice: Choice, place: str = "") -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from backend.aiter.arguments import DecodeArguments
 from backend.case import Case, DType, MetadataMode
 from backend.decision import Decision
+from backend.errors import RuleFailedError
 from backend.path import Path as CasePath
 from backend.serving import own_rule
 from backend.serving.policy import Choice, decide
@@ -106,3 +109,32 @@ def test_a_choice_of_a_mode_is_enough(mode: MetadataMode) -> None:
         assert (decided.sizing.batch, decided.sizing.max_seqlen_q, decided.sizing.q_dtype) == (8, 1, DType.BF16)
     outcome = CasePath().run_decision(decided)
     assert (outcome.refused, outcome.findings) == (None, ())
+
+
+def test_a_new_rule_lists_every_field_of_a_choice() -> None:
+    text = resources.files("backend.serving").joinpath("new_rule.py.txt").read_text(encoding="utf-8")
+    listed = re.findall(r"^        (?:# )?(\w+)=", text, re.MULTILINE)
+    assert sorted(listed) == sorted(field.name for field in dataclasses.fields(Choice))
+
+
+WRONG = """
+import dataclasses
+from backend.case import MetadataMode
+from backend.serving.policy import Choice
+
+def policy(case):
+    field = dataclasses.fields(Choice)[case.num_head - 1].name
+    return Choice(**{"mode": MetadataMode.FAST, field: -1.5})
+"""
+
+
+def test_no_field_of_a_choice_may_be_anything(tmp_path: Path) -> None:
+    """By its type alone: a field that is added is held to it."""
+    (tmp_path / "wrong.py").write_text(WRONG)
+    rule = own_rule.OwnRule(str(tmp_path / "wrong.py"))
+    try:
+        for number, field in enumerate(dataclasses.fields(Choice), 1):
+            with pytest.raises(RuleFailedError, match=rf"its choice has {field.name}=-1.5 \(float\); allowed: a "):
+                rule(Case(number, (1,)))
+    finally:
+        rule.close()

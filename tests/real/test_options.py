@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from backend.call import Call
-from backend.case import FIELDS, ORDINARY, Arch, Case, DType, MetadataMode, OutputType, PageOrder
+from backend.case import FIELDS, ORDINARY, Arch, Case, DType, MetadataMode, PageOrder
+from backend.case_fields import CaseField
 from backend.decision import Decision
 from backend.errors import UnmodelledError
 from backend.path import Path
@@ -49,6 +51,15 @@ def test_every_parameter_has_a_row_and_every_row_a_parameter() -> None:
     }
 
 
+OF_NO_PARAMETER = {"arch", "num_cu", "release", "backend"}
+"""Fields that say what runs, and whose rule."""
+
+
+def test_every_field_is_in_a_row() -> None:
+    named = {name for of_call in rows().values() for row in of_call.values() for name in fields_of_row(row[0])}
+    assert {field.name for field in FIELDS} - named == OF_NO_PARAMETER
+
+
 def test_every_field_of_a_row_is_one_and_is_drawn_as_the_row_says() -> None:
     known, by_flag = {field.name for field in FIELDS}, {field.name for field in ORDINARY} | {"return_lse"}
     for of_call in rows().values():
@@ -72,24 +83,20 @@ OTHER: Mapping[str, Any] = {
     "first_page": 3,
     "page_order": PageOrder.REVERSED,
     "return_lse": True,
-    "causal": False,
-    "num_kv_splits": 7,
-    "q_scale": False,
-    "kv_scale": False,
-    "sm_scale": 300,
-    "logit_cap": 30,
-    "topk": 64,
-    "cp_world_size": 2,
-    "spare_indices": 5,
-    "o_dtype": OutputType.FP16,
-    "kv_lora_rank": 256,
-    "qk_rope_head_dim": 0,
     "padded_heads": 48,
-    "q_gap": 64,
-    "o_gap": 64,
-    "kv_gap": 64,
 }
-"""Another value of each field that a row names; cp_rank needs a group and is tried with one."""
+"""Another value of each field that a row names and that not any other value of will do."""
+
+
+def another(field: CaseField) -> Any:
+    """A value that is allowed and not neutral: a bool turned round, another member, the next number, or the least."""
+    if field.name in OTHER:
+        return OTHER[field.name]
+    if field.kind is bool:
+        return not field.neutral
+    if issubclass(field.kind, Enum):
+        return next(member for member in field.kind if member is not field.neutral)
+    return field.neutral + 1 if field.holds(field.neutral + 1) else field.least
 
 
 def sent(decision: Decision) -> dict[str, Any]:
@@ -107,8 +114,9 @@ def sent(decision: Decision) -> dict[str, Any]:
 )
 def test_no_field_is_dropped(name: str) -> None:
     """Another value of it changes what reaches AITER."""
-    base = BASE.replace(cp_world_size=2) if name == "cp_rank" else BASE
-    made = [Path().call(case) for case in (base, base.replace(**{name: 1 if name == "cp_rank" else OTHER[name]}))]
+    field = next(each for each in FIELDS if each.name == name)
+    base = BASE.replace(**{field.below: 2}) if field.below else BASE
+    made = [Path().call(case) for case in (base, base.replace(**{name: another(field)}))]
     decisions = [each.decision for each in made if isinstance(each, Call) or each.decision is not None]
     assert len(decisions) == 2
     assert decisions[0] is not None
