@@ -21,7 +21,6 @@ from backend.cdna.execute import (
     cross_lane,
     half,
     scalar,
-    scalar64,
     vector_double,
     vector_float,
     vector_integer,
@@ -43,11 +42,6 @@ _SCALAR_GROUPS: tuple[tuple[type[IntEnum], Handler], ...] = (
     (scalar.Logic, scalar.scalar_logic),
     (scalar.Compare, scalar.scalar_compare),
     (scalar.State, scalar.scalar_state),
-    (scalar64.Plain64, scalar64.scalar_plain64),
-    (scalar64.Logic64, scalar64.scalar_logic64),
-    (scalar64.Count64, scalar64.scalar_count64),
-    (scalar64.Compare64, scalar64.scalar_compare64),
-    (scalar64.Exec64, scalar64.scalar_exec64),
 )
 
 
@@ -67,6 +61,9 @@ def _encode_scalar(instruction: Instruction, constants: Constants) -> Encoded | 
             encoded.immediate = _mode_field(operand.value)
         else:
             encoded.destination = scalar_index(operand, constants)
+            encoded.count |= scalar.PAIR_RESULT if operand.count == 2 else 0
+    if mnemonic.endswith(("saveexec_b64", "wrexec_b64")):
+        encoded.handler, encoded.immediate = scalar.scalar_exec, int("wrexec" in mnemonic)
     if instruction.mnemonic in ("s_addk_i32", "s_mulk_i32"):
         sources.insert(0, instruction.destinations[0])
     if instruction.format is Format.SOPK and not instruction.mnemonic.startswith(("s_setreg", "s_getreg")):
@@ -82,7 +79,7 @@ def _encode_scalar(instruction: Instruction, constants: Constants) -> Encoded | 
 
 def _program_counter(instruction: Instruction, constants: Constants) -> Encoded:
     """S_GETPC_B64: the address of the next instruction, a constant once the code has its place."""
-    encoded = Encoded(scalar64.scalar_plain64, scalar64.Plain64.S_MOV_B64, count=1)
+    encoded = Encoded(scalar.scalar_plain, scalar.Plain.S_MOV_B64, count=1 | scalar.PAIR_RESULT)
     encoded.destination = scalar_index(instruction.destinations[0], constants)
     encoded.sources[0] = constants.place(constants.text_address + instruction.next_pc)
     return encoded

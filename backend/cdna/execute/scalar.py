@@ -1,6 +1,7 @@
-"""Scalar unit: SOP1, SOP2, SOPC and SOPK arithmetic. Branches and waits are the loop's (run.py), scalar loads memory's.
+"""Scalar unit: SOP1, SOP2, SOPK and SOPC arithmetic, logic and moves of 32 and 64 bits, EXEC's included; GPR indexing; MODE.
 
-Sources and destinations are scalar indices; a record's SOURCE_0.. index constants as well as registers.
+Sources and destinations are scalar indices; a record's SOURCE_0.. index constants as well. COUNT says what is a pair: bit n of
+source n, PAIR_RESULT of the result.
 """
 
 from __future__ import annotations
@@ -11,19 +12,36 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.lanes import context_of, record_of, scalars_of
+from backend.cdna.execute.lanes import ALL_LANES, context_of, record_of, scalar_pair, scalars_of, set_scalar_pair
 from backend.cdna.execute.native import handler, inlined
 
-Plain = IntEnum(
-    "Plain",
-    """
-    S_MOV_B32 S_CMOV_B32 S_BREV_B32 S_FF0_I32_B32 S_FF1_I32_B32 S_FLBIT_I32_B32 S_FLBIT_I32 S_SEXT_I32_I8 S_SEXT_I32_I16
-    S_BITSET0_B32 S_BITSET1_B32 S_CSELECT_B32 S_BFM_B32 S_MUL_I32 S_MUL_HI_U32 S_MUL_HI_I32 S_PACK_LL_B32_B16
-    S_PACK_LH_B32_B16 S_PACK_HH_B32_B16
-    """,
-    start=0,
-)
-"""Instructions that leave SCC as it is."""
+PAIR_RESULT = 4
+
+
+class Plain(IntEnum):
+    """Instructions that leave SCC as it is, by what they compute."""
+
+    S_MOV_B32 = S_MOV_B64 = 0
+    S_CMOV_B32 = S_CMOV_B64 = 1
+    S_CSELECT_B32 = S_CSELECT_B64 = 2
+    S_BREV_B32 = S_BREV_B64 = 3
+    S_FF0_I32_B32 = S_FF0_I32_B64 = 4
+    S_FF1_I32_B32 = S_FF1_I32_B64 = 5
+    S_FLBIT_I32_B32 = S_FLBIT_I32_B64 = 6
+    S_FLBIT_I32 = S_FLBIT_I32_I64 = 7
+    S_BITSET0_B32 = S_BITSET0_B64 = 8
+    S_BITSET1_B32 = S_BITSET1_B64 = 9
+    S_BFM_B32 = S_BFM_B64 = 10
+    S_BITREPLICATE_B64_B32 = 11
+    S_SEXT_I32_I8 = 12
+    S_SEXT_I32_I16 = 13
+    S_MUL_I32 = 14
+    S_MUL_HI_U32 = 15
+    S_MUL_HI_I32 = 16
+    S_PACK_LL_B32_B16 = 17
+    S_PACK_LH_B32_B16 = 18
+    S_PACK_HH_B32_B16 = 19
+
 
 Arithmetic = IntEnum(
     "Arithmetic",
@@ -35,25 +53,50 @@ Arithmetic = IntEnum(
 )
 """Instructions whose SCC is a carry, an overflow or the choice made."""
 
-Logic = IntEnum(
-    "Logic",
-    """
-    S_AND_B32 S_OR_B32 S_XOR_B32 S_ANDN2_B32 S_ORN2_B32 S_NAND_B32 S_NOR_B32 S_XNOR_B32 S_NOT_B32 S_LSHL_B32 S_LSHR_B32
-    S_ASHR_I32 S_ABS_I32 S_ABSDIFF_I32 S_BCNT0_I32_B32 S_BCNT1_I32_B32 S_BFE_U32 S_BFE_I32 S_QUADMASK_B32 S_WQM_B32
-    """,
-    start=0,
-)
-"""Instructions whose SCC is "the result is not zero"."""
 
-Compare = IntEnum(
-    "Compare",
-    """
-    S_CMP_EQ_I32 S_CMP_LG_I32 S_CMP_GT_I32 S_CMP_GE_I32 S_CMP_LT_I32 S_CMP_LE_I32 S_CMP_EQ_U32 S_CMP_LG_U32 S_CMP_GT_U32
-    S_CMP_GE_U32 S_CMP_LT_U32 S_CMP_LE_U32 S_BITCMP0_B32 S_BITCMP1_B32
-    """,
-    start=0,
-)
-"""Instructions whose only result is SCC."""
+class Logic(IntEnum):
+    """Instructions whose SCC is "the result is not zero", by what they compute; second source of the EXEC forms is EXEC."""
+
+    S_AND_B32 = S_AND_B64 = S_AND_SAVEEXEC_B64 = 0
+    S_OR_B32 = S_OR_B64 = S_OR_SAVEEXEC_B64 = 1
+    S_XOR_B32 = S_XOR_B64 = S_XOR_SAVEEXEC_B64 = 2
+    S_ANDN2_B32 = S_ANDN2_B64 = S_ANDN2_SAVEEXEC_B64 = S_ANDN2_WREXEC_B64 = 3
+    S_ORN2_B32 = S_ORN2_B64 = S_ORN2_SAVEEXEC_B64 = 4
+    S_NAND_B32 = S_NAND_B64 = S_NAND_SAVEEXEC_B64 = 5
+    S_NOR_B32 = S_NOR_B64 = S_NOR_SAVEEXEC_B64 = 6
+    S_XNOR_B32 = S_XNOR_B64 = S_XNOR_SAVEEXEC_B64 = 7
+    S_ANDN1_SAVEEXEC_B64 = S_ANDN1_WREXEC_B64 = 8
+    S_ORN1_SAVEEXEC_B64 = 9
+    S_NOT_B32 = S_NOT_B64 = 10
+    S_LSHL_B32 = S_LSHL_B64 = 11
+    S_LSHR_B32 = S_LSHR_B64 = 12
+    S_ASHR_I32 = S_ASHR_I64 = 13
+    S_ABS_I32 = 14
+    S_ABSDIFF_I32 = 15
+    S_BCNT0_I32_B32 = S_BCNT0_I32_B64 = 16
+    S_BCNT1_I32_B32 = S_BCNT1_I32_B64 = 17
+    S_BFE_U32 = S_BFE_U64 = 18
+    S_BFE_I32 = S_BFE_I64 = 19
+    S_QUADMASK_B32 = S_QUADMASK_B64 = 20
+    S_WQM_B32 = S_WQM_B64 = 21
+
+
+class Compare(IntEnum):
+    """Instructions whose only result is SCC, by what they compare."""
+
+    S_CMP_EQ_I32 = S_CMP_EQ_U32 = S_CMP_EQ_U64 = 0
+    S_CMP_LG_I32 = S_CMP_LG_U32 = S_CMP_LG_U64 = 1
+    S_CMP_GT_I32 = 2
+    S_CMP_GE_I32 = 3
+    S_CMP_LT_I32 = 4
+    S_CMP_LE_I32 = 5
+    S_CMP_GT_U32 = 6
+    S_CMP_GE_U32 = 7
+    S_CMP_LT_U32 = 8
+    S_CMP_LE_U32 = 9
+    S_BITCMP0_B32 = S_BITCMP0_B64 = 10
+    S_BITCMP1_B32 = S_BITCMP1_B64 = 11
+
 
 State = IntEnum(
     "State",
@@ -163,20 +206,18 @@ def gpr_index(scalars: Any, opcode: int, value: int, immediate: int) -> None:
 
 
 @inlined
-def compare(opcode: int, a: int, b: int, x: int, y: int) -> bool:
-    """S_CMP_* and S_BITCMP*: a, b unsigned; x, y the same bits signed."""
-    if opcode == Compare.S_CMP_EQ_I32 or opcode == Compare.S_CMP_EQ_U32:
+def signed_of(value: Any, bits: int) -> int:
+    """Takes a zero-extended number of 32 or 64 bits for a signed one."""
+    return np.int64(value << np.uint64(64 - bits)) >> (64 - bits)
+
+
+@inlined
+def compare(opcode: int, a: Any, b: Any, bits: int) -> bool:
+    """Compares as an instruction of `Compare` does; a, b are zero-extended."""
+    if opcode == Compare.S_CMP_EQ_I32:
         return a == b
-    if opcode == Compare.S_CMP_LG_I32 or opcode == Compare.S_CMP_LG_U32:
+    if opcode == Compare.S_CMP_LG_I32:
         return a != b
-    if opcode == Compare.S_CMP_GT_I32:
-        return x > y
-    if opcode == Compare.S_CMP_GE_I32:
-        return x >= y
-    if opcode == Compare.S_CMP_LT_I32:
-        return x < y
-    if opcode == Compare.S_CMP_LE_I32:
-        return x <= y
     if opcode == Compare.S_CMP_GT_U32:
         return a > b
     if opcode == Compare.S_CMP_GE_U32:
@@ -185,194 +226,238 @@ def compare(opcode: int, a: int, b: int, x: int, y: int) -> bool:
         return a < b
     if opcode == Compare.S_CMP_LE_U32:
         return a <= b
-    bit = (a >> (b & 31)) & 1
-    return bit == (1 if opcode == Compare.S_BITCMP1_B32 else 0)
+    x, y = signed_of(a, bits), signed_of(b, bits)
+    if opcode == Compare.S_CMP_GT_I32:
+        return x > y
+    if opcode == Compare.S_CMP_GE_I32:
+        return x >= y
+    if opcode == Compare.S_CMP_LT_I32:
+        return x < y
+    if opcode == Compare.S_CMP_LE_I32:
+        return x <= y
+    bit = (a >> (b & np.uint64(bits - 1))) & np.uint64(1)
+    return bit == np.uint64(1 if opcode == Compare.S_BITCMP1_B32 else 0)
 
 
 @inlined
-def arithmetic(scalars: Any, opcode: int, a: int, b: int, x: int, y: int) -> int:
-    """Instructions whose SCC is a carry, an overflow or the choice made; returns the 32-bit result in an int64."""
-    scc = np.int64(scalars[at.SCC])
-    carry = scc
-    result = a
+def arithmetic(opcode: int, a: int, b: int, scc: int) -> tuple[int, int]:
+    """Computes an instruction of `Arithmetic`: its result, of which the lowest 32 bits count, and the new SCC.
+
+    a, b: zero-extended sources of 32 bits. scc: before.
+    """
     if opcode == Arithmetic.S_ADD_U32:
-        result = a + b
-        carry = result >> 32
-    elif opcode == Arithmetic.S_SUB_U32:
-        result = a - b
-        carry = 1 if b > a else 0
-    elif opcode == Arithmetic.S_ADDC_U32:
-        result = a + b + scc
-        carry = result >> 32
-    elif opcode == Arithmetic.S_SUBB_U32:
-        result = a - b - scc
-        carry = 1 if b + scc > a else 0
-    elif opcode == Arithmetic.S_ADD_I32:
-        result = x + y
-        carry = 1 if result != sign_extended(result, 32) else 0
-    elif opcode == Arithmetic.S_SUB_I32:
-        result = x - y
-        carry = 1 if result != sign_extended(result, 32) else 0
-    elif opcode == Arithmetic.S_MIN_I32:
-        result = min(x, y)
-        carry = 1 if x < y else 0
-    elif opcode == Arithmetic.S_MIN_U32:
-        result = min(a, b)
-        carry = 1 if a < b else 0
-    elif opcode == Arithmetic.S_MAX_I32:
-        result = max(x, y)
-        carry = 1 if x >= y else 0
-    elif opcode == Arithmetic.S_MAX_U32:
-        result = max(a, b)
-        carry = 1 if a >= b else 0
-    else:
-        shift = 1
-        if opcode == Arithmetic.S_LSHL2_ADD_U32:
-            shift = 2
-        elif opcode == Arithmetic.S_LSHL3_ADD_U32:
-            shift = 3
-        elif opcode == Arithmetic.S_LSHL4_ADD_U32:
-            shift = 4
-        result = (a << shift) + b
-        carry = 1 if result >> 32 else 0
-    scalars[at.SCC] = np.uint32(carry)
-    return result
+        return a + b, (a + b) >> 32
+    if opcode == Arithmetic.S_ADDC_U32:
+        return a + b + scc, (a + b + scc) >> 32
+    if opcode == Arithmetic.S_SUB_U32:
+        return a - b, np.int64(b > a)
+    if opcode == Arithmetic.S_SUBB_U32:
+        return a - b - scc, np.int64(b + scc > a)
+    if opcode == Arithmetic.S_MIN_U32:
+        return min(a, b), np.int64(a < b)
+    if opcode == Arithmetic.S_MAX_U32:
+        return max(a, b), np.int64(a >= b)
+    x, y = sign_extended(a, 32), sign_extended(b, 32)
+    if opcode == Arithmetic.S_ADD_I32:
+        return x + y, np.int64(x + y != sign_extended(x + y, 32))
+    if opcode == Arithmetic.S_SUB_I32:
+        return x - y, np.int64(x - y != sign_extended(x - y, 32))
+    if opcode == Arithmetic.S_MIN_I32:
+        return min(x, y), np.int64(x < y)
+    if opcode == Arithmetic.S_MAX_I32:
+        return max(x, y), np.int64(x >= y)
+    total = (a << (opcode - Arithmetic.S_LSHL1_ADD_U32 + 1)) + b
+    return total, np.int64(total >> 32 != 0)
 
 
 @inlined
-def logic(scalars: Any, opcode: int, a: int, b: int, x: int, y: int) -> int:
-    """Instructions whose SCC is "the result is not zero"; returns the 32-bit result in an int64."""
-    result = a
+def bitwise(opcode: int, a: Any, b: Any) -> Any:
+    """Computes the instructions of `Logic` that look at each bit by itself."""
     if opcode == Logic.S_AND_B32:
-        result = a & b
-    elif opcode == Logic.S_OR_B32:
-        result = a | b
-    elif opcode == Logic.S_XOR_B32:
-        result = a ^ b
-    elif opcode == Logic.S_ANDN2_B32:
-        result = a & ~b
-    elif opcode == Logic.S_ORN2_B32:
-        result = a | ~b
-    elif opcode == Logic.S_NAND_B32:
-        result = ~(a & b)
-    elif opcode == Logic.S_NOR_B32:
-        result = ~(a | b)
-    elif opcode == Logic.S_XNOR_B32:
-        result = ~(a ^ b)
-    elif opcode == Logic.S_NOT_B32:
-        result = ~a
-    elif opcode == Logic.S_LSHL_B32:
-        result = a << (b & 31)
-    elif opcode == Logic.S_LSHR_B32:
-        result = a >> (b & 31)
-    elif opcode == Logic.S_ASHR_I32:
-        result = x >> (b & 31)
-    elif opcode == Logic.S_ABS_I32:
-        result = abs(x)
-    elif opcode == Logic.S_ABSDIFF_I32:
-        result = abs(sign_extended(x - y, 32))
-    elif opcode == Logic.S_BCNT0_I32_B32:
-        result = 32 - count_ones(np.uint64(a))
-    elif opcode == Logic.S_BCNT1_I32_B32:
-        result = count_ones(np.uint64(a))
-    elif opcode == Logic.S_QUADMASK_B32 or opcode == Logic.S_WQM_B32:
-        result = np.int64(quads(np.uint64(a), 32, opcode == Logic.S_WQM_B32))
-    else:
-        offset, size = b & 31, (b >> 16) & 0x7F
-        if size == 0:
-            result = 0
-        elif opcode == Logic.S_BFE_U32:
-            result = (a >> offset) & ((1 << size) - 1)
-        else:
-            result = (x >> offset) if size >= 32 - offset else sign_extended(x >> offset, size)
-    result &= 0xFFFF_FFFF
-    scalars[at.SCC] = np.uint32(1 if result else 0)
-    return result
+        return a & b
+    if opcode == Logic.S_OR_B32:
+        return a | b
+    if opcode == Logic.S_XOR_B32:
+        return a ^ b
+    if opcode == Logic.S_ANDN2_B32:
+        return a & ~b
+    if opcode == Logic.S_ORN2_B32:
+        return a | ~b
+    if opcode == Logic.S_NAND_B32:
+        return ~(a & b)
+    if opcode == Logic.S_NOR_B32:
+        return ~(a | b)
+    if opcode == Logic.S_XNOR_B32:
+        return ~(a ^ b)
+    if opcode == Logic.S_ANDN1_SAVEEXEC_B64:
+        return ~a & b
+    if opcode == Logic.S_ORN1_SAVEEXEC_B64:
+        return ~a | b
+    return ~a
 
 
 @inlined
-def plain(scalars: Any, opcode: int, a: int, b: int, x: int, y: int) -> int:
-    """Instructions that leave SCC alone; returns the 32-bit result in an int64."""
+def logic(opcode: int, a: Any, b: Any, bits: int) -> Any:
+    """Computes an instruction of `Logic` on zero-extended sources of 32 or 64 bits; the result's lowest `bits` bits count."""
+    if opcode <= Logic.S_NOT_B32:
+        return bitwise(opcode, a, b)
+    shift = b & np.uint64(bits - 1)
+    if opcode == Logic.S_LSHL_B32:
+        return a << shift
+    if opcode == Logic.S_LSHR_B32:
+        return a >> shift
+    if opcode == Logic.S_ASHR_I32:
+        return np.uint64(signed_of(a, bits) >> np.int64(shift))
+    if opcode == Logic.S_ABS_I32:
+        return np.uint64(abs(signed_of(a, bits)))
+    if opcode == Logic.S_ABSDIFF_I32:
+        return np.uint64(abs(signed_of(a - b, bits)))
+    if opcode == Logic.S_BCNT0_I32_B32:
+        return np.uint64(bits - count_ones(a))
+    if opcode == Logic.S_BCNT1_I32_B32:
+        return np.uint64(count_ones(a))
+    if opcode == Logic.S_QUADMASK_B32 or opcode == Logic.S_WQM_B32:
+        return quads(a, bits, opcode == Logic.S_WQM_B32)
+    offset, size = np.int64(shift), np.int64((b >> np.uint64(16)) & np.uint64(0x7F))
+    if size == 0:
+        return np.uint64(0)
+    kept = min(size, bits - offset)
+    field = a << np.uint64(64 - offset - kept)
+    if opcode == Logic.S_BFE_U32:
+        return field >> np.uint64(64 - kept)
+    return np.uint64(np.int64(field) >> np.int64(64 - kept))
+
+
+@inlined
+def plain(opcode: int, a: Any, b: Any, old: Any, chosen: bool, bits: int) -> Any:
+    """Computes an instruction of `Plain` on zero-extended sources; as many bits count as the result has.
+
+    old: the destination before. chosen: whether SCC is set. bits: 64 where a source or the result is a pair, else 32.
+    """
+    one, most = np.uint64(1), np.uint64(bits - 1)
     if opcode == Plain.S_MOV_B32:
         return a
-    if opcode == Plain.S_MUL_I32:
-        return x * y
-    if opcode == Plain.S_MUL_HI_U32:
-        return (a * b) >> 32 if a < 0x8000_0000 or b < 0x8000_0000 else np.int64((np.uint64(a) * np.uint64(b)) >> np.uint64(32))
-    if opcode == Plain.S_MUL_HI_I32:
-        return (x * y) >> 32
+    if opcode == Plain.S_CMOV_B32:
+        return a if chosen else old
     if opcode == Plain.S_CSELECT_B32:
-        return a if scalars[at.SCC] else b
+        return a if chosen else b
+    if opcode == Plain.S_BITSET0_B32:
+        return old & ~(one << (a & most))
+    if opcode == Plain.S_BITSET1_B32:
+        return old | one << (a & most)
     if opcode == Plain.S_BFM_B32:
-        return ((1 << (a & 31)) - 1) << (b & 31)
-    if opcode == Plain.S_PACK_LL_B32_B16:
-        return (a & 0xFFFF) | (b << 16)
-    if opcode == Plain.S_PACK_LH_B32_B16:
-        return (a & 0xFFFF) | (b & 0xFFFF_0000)
-    if opcode == Plain.S_PACK_HH_B32_B16:
-        return (a >> 16) | (b & 0xFFFF_0000)
-    if opcode == Plain.S_BREV_B32:
-        return np.int64(reversed_bits(np.uint64(a), 32))
-    if opcode == Plain.S_FF0_I32_B32:
-        return lowest_one(np.uint64(~a & 0xFFFF_FFFF), 32)
-    if opcode == Plain.S_FF1_I32_B32:
-        return lowest_one(np.uint64(a), 32)
-    if opcode == Plain.S_FLBIT_I32_B32:
-        return leading_zeros(np.uint64(a), 32)
-    if opcode == Plain.S_FLBIT_I32:
-        return leading_zeros(np.uint64((a ^ (x >> 31)) & 0xFFFF_FFFF), 32)
-    if opcode == Plain.S_SEXT_I32_I8:
-        return sign_extended(a, 8)
-    return sign_extended(a, 16)
+        return ((one << (a & most)) - one) << (b & most)
+    if opcode <= Plain.S_FLBIT_I32:
+        return searched(opcode, a, bits)
+    return narrow(opcode, a, b)
 
 
 @inlined
-def operands(wave: int, record: int) -> tuple[int, int, int, int]:
-    """Gives both sources as unsigned numbers, and again as signed ones."""
+def searched(opcode: int, a: Any, bits: int) -> Any:
+    """Computes the instructions of `Plain` that reverse or search bits."""
+    if opcode == Plain.S_BREV_B32:
+        return reversed_bits(a, bits)
+    if opcode == Plain.S_FF0_I32_B32:
+        return np.uint64(lowest_one(~a, bits))
+    if opcode == Plain.S_FF1_I32_B32:
+        return np.uint64(lowest_one(a, bits))
+    if opcode == Plain.S_FLBIT_I32_B32:
+        return np.uint64(leading_zeros(a, bits))
+    return np.uint64(leading_zeros(a ^ np.uint64(signed_of(a, bits) >> 63), bits))
+
+
+@inlined
+def narrow(opcode: int, a: Any, b: Any) -> Any:
+    """Computes the instructions of `Plain` that there are on sources of 32 bits alone."""
+    low, high = np.uint64(0xFFFF), np.uint64(0xFFFF_0000)
+    if opcode == Plain.S_BITREPLICATE_B64_B32:
+        result = np.uint64(0)
+        for index in range(32):
+            result |= (((a >> np.uint64(index)) & np.uint64(1)) * np.uint64(3)) << np.uint64(2 * index)
+        return result
+    if opcode == Plain.S_MUL_I32:
+        return a * b
+    if opcode == Plain.S_MUL_HI_U32:
+        return (a * b) >> np.uint64(32)
+    if opcode == Plain.S_MUL_HI_I32:
+        return np.uint64((signed_of(a, 32) * signed_of(b, 32)) >> 32)
+    if opcode == Plain.S_PACK_LL_B32_B16:
+        return (a & low) | (b & low) << np.uint64(16)
+    if opcode == Plain.S_PACK_LH_B32_B16:
+        return (a & low) | (b & high)
+    if opcode == Plain.S_PACK_HH_B32_B16:
+        return (a >> np.uint64(16)) | (b & high)
+    return np.uint64(sign_extended(np.int64(a), 8 if opcode == Plain.S_SEXT_I32_I8 else 16))
+
+
+@inlined
+def operands(wave: int, record: int) -> tuple[Any, Any]:
+    """Gives both sources as uint64, zero-extended where they are no pairs."""
     scalars, fields = scalars_of(wave), record_of(record)
-    a = np.int64(scalars[fields[at.SOURCE_0]])
-    b = np.int64(scalars[fields[at.SOURCE_1]])
-    return a, b, sign_extended(a, 32), sign_extended(b, 32)
+    first, second, pairs = fields[at.SOURCE_0], fields[at.SOURCE_1], fields[at.COUNT]
+    a = scalar_pair(scalars, first) if pairs & 1 else np.uint64(scalars[first])
+    b = scalar_pair(scalars, second) if pairs & 2 else np.uint64(scalars[second])
+    return a, b
+
+
+@inlined
+def deliver(scalars: Any, fields: Any, result: Any) -> None:
+    """Writes a result, of which the lowest 32 bits count where it is no pair."""
+    if fields[at.COUNT] & PAIR_RESULT:
+        set_scalar_pair(scalars, fields[at.DESTINATION], result)
+    else:
+        scalars[fields[at.DESTINATION]] = np.uint32(result & np.uint64(0xFFFF_FFFF))
 
 
 @handler
 def scalar_plain(wave: int, record: int, context: int) -> None:
     """Runs the instructions of `Plain`."""
     scalars, fields = scalars_of(wave), record_of(record)
-    opcode, destination = fields[at.OPCODE], fields[at.DESTINATION]
-    a, b, x, y = operands(wave, record)
-    if opcode == Plain.S_CMOV_B32:
-        if scalars[at.SCC]:
-            scalars[destination] = np.uint32(a)
-    elif opcode == Plain.S_BITSET0_B32:
-        scalars[destination] &= np.uint32(~(1 << (a & 31)))
-    elif opcode == Plain.S_BITSET1_B32:
-        scalars[destination] |= np.uint32(1 << (a & 31))
-    else:
-        scalars[destination] = np.uint32(plain(scalars, opcode, a, b, x, y))
+    a, b = operands(wave, record)
+    is_pair, destination = fields[at.COUNT] & PAIR_RESULT, fields[at.DESTINATION]
+    old = scalar_pair(scalars, destination) if is_pair else np.uint64(scalars[destination])
+    bits = 64 if fields[at.COUNT] & (PAIR_RESULT | 1) else 32
+    deliver(scalars, fields, plain(fields[at.OPCODE], a, b, old, scalars[at.SCC] != 0, bits))
+
+
+@handler
+def scalar_logic(wave: int, record: int, context: int) -> None:
+    """Runs the instructions of `Logic` that do not name EXEC."""
+    scalars, fields = scalars_of(wave), record_of(record)
+    a, b = operands(wave, record)
+    bits = 64 if fields[at.COUNT] & 1 else 32
+    result = logic(fields[at.OPCODE], a, b, bits) & (ALL_LANES >> np.uint64(64 - bits))
+    deliver(scalars, fields, result)
+    scalars[at.SCC] = np.uint32(1 if result else 0)
+
+
+@handler
+def scalar_exec(wave: int, record: int, context: int) -> None:
+    """Runs those of `Logic` that change EXEC. IMMEDIATE is 1 where the new EXEC is the result, 0 where the old one."""
+    scalars, fields = scalars_of(wave), record_of(record)
+    a, _ = operands(wave, record)
+    old = scalar_pair(scalars, at.EXEC)
+    new = bitwise(fields[at.OPCODE], a, old)
+    set_scalar_pair(scalars, fields[at.DESTINATION], new if fields[at.IMMEDIATE] else old)
+    set_scalar_pair(scalars, at.EXEC, new)
+    scalars[at.SCC] = np.uint32(1 if new else 0)
+
+
+@handler
+def scalar_compare(wave: int, record: int, context: int) -> None:
+    """Runs the instructions of `Compare`."""
+    a, b = operands(wave, record)
+    fields = record_of(record)
+    scalars_of(wave)[at.SCC] = np.uint32(1 if compare(fields[at.OPCODE], a, b, 64 if fields[at.COUNT] & 1 else 32) else 0)
 
 
 @handler
 def scalar_arithmetic(wave: int, record: int, context: int) -> None:
     """Runs the instructions of `Arithmetic`."""
     scalars, fields = scalars_of(wave), record_of(record)
-    a, b, x, y = operands(wave, record)
-    scalars[fields[at.DESTINATION]] = np.uint32(arithmetic(scalars, fields[at.OPCODE], a, b, x, y))
-
-
-@handler
-def scalar_logic(wave: int, record: int, context: int) -> None:
-    """Runs the instructions of `Logic`."""
-    scalars, fields = scalars_of(wave), record_of(record)
-    a, b, x, y = operands(wave, record)
-    scalars[fields[at.DESTINATION]] = np.uint32(logic(scalars, fields[at.OPCODE], a, b, x, y))
-
-
-@handler
-def scalar_compare(wave: int, record: int, context: int) -> None:
-    """Runs the instructions of `Compare`."""
-    a, b, x, y = operands(wave, record)
-    scalars_of(wave)[at.SCC] = np.uint32(1 if compare(record_of(record)[at.OPCODE], a, b, x, y) else 0)
+    a, b = operands(wave, record)
+    result, scc = arithmetic(fields[at.OPCODE], np.int64(a), np.int64(b), np.int64(scalars[at.SCC]))
+    scalars[fields[at.DESTINATION]], scalars[at.SCC] = np.uint32(result), np.uint32(scc)
 
 
 @handler
