@@ -17,7 +17,7 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.access import emit_events, nearest_region, resolve
 from backend.cdna.execute.attributes import all_marked, note_bad, region_row
 from backend.cdna.execute.flat import fill_flat_addresses
-from backend.cdna.execute.float_values import NAN, SMALLEST_NORMAL, flushed, quieted, quieted_double
+from backend.cdna.execute.float_values import NAN, SMALLEST_NORMAL, flushed
 from backend.cdna.execute.half import bf16_to_float, double_to_half, float_to_bf16, half_overflow_saturates, half_to_double
 from backend.cdna.execute.lanes import (
     context_of,
@@ -36,6 +36,7 @@ from backend.cdna.execute.native import (
     float_bits,
     handler,
     inlined,
+    quieted,
     view_u32,
 )
 from backend.cdna.execute.pending import postpone
@@ -106,9 +107,9 @@ def sum32(old: Any, data: Any) -> Any:
 def sum64(old: Any, data: Any) -> Any:
     """Adds two float64, given and returned by their bits, as sum32 does two float32."""
     if old != old:
-        return quieted_double(old)
+        return quieted(old)
     if data != data:
-        return quieted_double(data)
+        return quieted(data)
     total = old + data
     return bits_double(np.uint64(0xFFF8_0000_0000_0000)) if total != total else total
 

@@ -21,10 +21,13 @@ from backend.cdna.execute import layout as at
 from backend.cdna.execute.native import (
     bits_double,
     bits_float,
-    double_bits,
+    bits_of_both,
+    bits_of_either,
     float_bits,
     fused_multiply_add,
     inlined,
+    quieted,
+    signals,
 )
 
 IEEE_BIT = 9  # MODE
@@ -49,7 +52,7 @@ def invalid_as_nan(result: Any, operands_are_numbers: Any) -> Any:
 @inlined
 def quieted_or_nan(value: Any) -> Any:
     """What a function gives outside of its domain: its operand quieted where that is NaN, else NAN."""
-    return bits_float(float_bits(value) | np.uint32(0x0040_0000)) if value != value else NAN
+    return quieted(value) if value != value else NAN
 
 
 @inlined
@@ -71,24 +74,12 @@ def fused(x: Any, y: Any, z: Any) -> Any:
 
 
 @inlined
-def signals(value: Any) -> Any:
-    """Tells whether a float32 is a signalling NaN."""
-    return value != value and float_bits(value) & np.uint32(0x0040_0000) == np.uint32(0)
-
-
-@inlined
-def quieted(value: Any) -> Any:
-    """Makes a float32 NaN a quiet one."""
-    return bits_float(float_bits(value) | np.uint32(0x0040_0000))
-
-
-@inlined
 def larger(a: Any, b: Any, ieee: bool) -> Any:
-    """V_MAX_F32: +0 above -0; a number if only one is NaN, but with MODE.IEEE a signalling NaN is quieted and given."""
+    """V_MAX_F32 and V_MAX_F64: +0 above -0; a number if only one is NaN, but with MODE.IEEE a signalling NaN, quieted."""
     if ieee and (signals(a) or signals(b)):
         return quieted(a if signals(a) else b)
     if a == b:
-        return bits_float(float_bits(a) & float_bits(b))
+        return bits_of_both(a, b)
     if a != a:
         return b
     return b if a < b else a
@@ -96,11 +87,11 @@ def larger(a: Any, b: Any, ieee: bool) -> Any:
 
 @inlined
 def smaller(a: Any, b: Any, ieee: bool) -> Any:
-    """Gives what V_MIN_F32 does: as `larger`, with -0 below +0."""
+    """V_MIN_F32 and V_MIN_F64: as `larger`, with -0 below +0."""
     if ieee and (signals(a) or signals(b)):
         return quieted(a if signals(a) else b)
     if a == b:
-        return bits_float(float_bits(a) | float_bits(b))
+        return bits_of_either(a, b)
     if a != a:
         return b
     return b if a > b else a
@@ -110,42 +101,6 @@ def smaller(a: Any, b: Any, ieee: bool) -> Any:
 def ieee_mode(scalars: Any) -> bool:
     """Tells whether the IEEE bit of MODE is set."""
     return (scalars[at.MODE] >> np.uint32(IEEE_BIT)) & np.uint32(1) != np.uint32(0)
-
-
-@inlined
-def larger_double(x: Any, y: Any, ieee: bool) -> Any:
-    """Gives of two float64 what `larger` gives of two float32."""
-    if ieee and (double_signals(x) or double_signals(y)):
-        return quieted_double(x if double_signals(x) else y)
-    if x == y:
-        return bits_double(double_bits(x) & double_bits(y))
-    if x != x:
-        return y
-    return y if x < y else x
-
-
-@inlined
-def smaller_double(x: Any, y: Any, ieee: bool) -> Any:
-    """Gives of two float64 what `smaller` gives of two float32."""
-    if ieee and (double_signals(x) or double_signals(y)):
-        return quieted_double(x if double_signals(x) else y)
-    if x == y:
-        return bits_double(double_bits(x) | double_bits(y))
-    if x != x:
-        return y
-    return y if x > y else x
-
-
-@inlined
-def double_signals(value: Any) -> Any:
-    """Tells whether a float64 is a signalling NaN."""
-    return value != value and double_bits(value) & np.uint64(1 << 51) == np.uint64(0)
-
-
-@inlined
-def quieted_double(value: Any) -> Any:
-    """Makes a float64 NaN a quiet one."""
-    return bits_double(double_bits(value) | np.uint64(1 << 51))
 
 
 @inlined

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.float_values import ieee_mode, larger_double, smaller_double
+from backend.cdna.execute.float_values import ieee_mode, larger, smaller
 from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, three_sources
 from backend.cdna.execute.native import (
     bits_double,
@@ -102,7 +102,7 @@ def half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
         return fused_multiply_add(x, y, z)
     if opcode == Half.V_RCP_F16:
         return 1.0 / x
-    return larger_double(x, y, ieee) if opcode == Half.V_MAX_F16 else smaller_double(x, y, ieee)
+    return larger(x, y, ieee) if opcode == Half.V_MAX_F16 else smaller(x, y, ieee)
 
 
 @inlined
@@ -114,7 +114,7 @@ def packed_half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
         return x * y
     if opcode == PackedHalf.V_PK_FMA_F16:
         return fused_multiply_add(x, y, z)
-    return larger_double(x, y, ieee) if opcode == PackedHalf.V_PK_MAX_F16 else smaller_double(x, y, ieee)
+    return larger(x, y, ieee) if opcode == PackedHalf.V_PK_MAX_F16 else smaller(x, y, ieee)
 
 
 @handler

@@ -295,48 +295,65 @@ def fused_multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     return signature, generate
 
 
+def _cast(given: Any, gives: Any) -> Any:
+    """An intrinsic: the bits of a number of one type as a number of another."""
+
+    def cast(typing_context: Any, value: Any) -> Any:
+        def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], target.get_value_type(gives))
+
+        return gives(given), generate
+
+    return intrinsic(cast)
+
+
+float_bits, bits_float = _cast(types.float32, types.uint32), _cast(types.uint32, types.float32)
+double_bits, bits_double = _cast(types.float64, types.uint64), _cast(types.uint64, types.float64)
+
+_QUIET = {32: 1 << 22, 64: 1 << 51}
+"""The bit that tells a quiet NaN of that width from a signalling one."""
+
+
+def _by_bits(combine: Callable[[Any, Any, Any], Any]) -> Any:
+    """An intrinsic: two floats of one type, float32 or float64, made one by their bits."""
+
+    def combined(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            words = [builder.bitcast(each, ir.IntType(a.bitwidth)) for each in arguments]
+            return builder.bitcast(combine(builder, *words), target.get_value_type(a))
+
+        return a(a, a), generate
+
+    return intrinsic(combined)
+
+
+bits_of_both = _by_bits(lambda builder, a, b: builder.and_(a, b))
+bits_of_either = _by_bits(lambda builder, a, b: builder.or_(a, b))
+
+
 @intrinsic
-def float_bits(typing_context: Any, value: Any) -> Any:
-    """Gives the 32 bits of a float32 as uint32."""
-    signature = types.uint32(types.float32)
+def quieted(typing_context: Any, value: Any) -> Any:
+    """Makes a NaN, float32 or float64, a quiet one."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(32))
+        word = ir.IntType(value.bitwidth)
+        quiet = builder.or_(builder.bitcast(arguments[0], word), ir.Constant(word, _QUIET[value.bitwidth]))
+        return builder.bitcast(quiet, target.get_value_type(value))
 
-    return signature, generate
-
-
-@intrinsic
-def bits_float(typing_context: Any, value: Any) -> Any:
-    """Gives the float32 that a uint32 is the bits of."""
-    signature = types.float32(types.uint32)
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return signature, generate
+    return value(value), generate
 
 
 @intrinsic
-def double_bits(typing_context: Any, value: Any) -> Any:
-    """Gives the 64 bits of a float64 as uint64."""
-    signature = types.uint64(types.float64)
+def signals(typing_context: Any, value: Any) -> Any:
+    """Tells whether a float32 or float64 is a signalling NaN."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(64))
+        word = ir.IntType(value.bitwidth)
+        bit = builder.and_(builder.bitcast(arguments[0], word), ir.Constant(word, _QUIET[value.bitwidth]))
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        return builder.and_(is_nan, builder.icmp_unsigned("==", bit, ir.Constant(word, 0)))
 
-    return signature, generate
-
-
-@intrinsic
-def bits_double(typing_context: Any, value: Any) -> Any:
-    """Gives the float64 that a uint64 is the bits of."""
-    signature = types.float64(types.uint64)
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
-
-    return signature, generate
+    return types.boolean(value), generate
 
 
 @intrinsic

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.float_values import quieted_double
 from backend.cdna.execute.lanes import (
     commit,
     record_of,
@@ -27,7 +26,7 @@ from backend.cdna.execute.lanes import (
     source_row,
     value64,
 )
-from backend.cdna.execute.native import bits_double, double_bits, fused_multiply_add, handler, inlined
+from backend.cdna.execute.native import bits_double, double_bits, fused_multiply_add, handler, inlined, quieted
 
 R = at.RESULT_ROWS
 NAN64 = np.uint64(0xFFF8_0000_0000_0000).view(np.float64)
@@ -101,7 +100,7 @@ def nearest_even(x: Any) -> Any:
 def double_function(opcode: int, x: Any) -> Any:
     """Computes an instruction of `Double` for one lane."""
     if x != x:
-        return quieted_double(x)
+        return quieted(x)
     if opcode == Double.V_TRUNC_F64:
         return np.trunc(x)
     if opcode == Double.V_CEIL_F64:
@@ -201,9 +200,9 @@ def div_fixup64(quotient: Any, denominator: Any, numerator: Any) -> Any:
     sign = (double_bits(denominator) ^ double_bits(numerator)) & np.uint64(1 << 63)
     infinity = bits_double(np.uint64(0x7FF0_0000_0000_0000) | sign)
     if numerator != numerator:
-        return quieted_double(numerator)
+        return quieted(numerator)
     if denominator != denominator:
-        return quieted_double(denominator)
+        return quieted(denominator)
     if (denominator == 0 and numerator == 0) or (abs(denominator) == np.inf and abs(numerator) == np.inf):
         return NAN64
     if denominator == 0 or abs(numerator) == np.inf:

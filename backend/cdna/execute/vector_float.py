@@ -24,16 +24,13 @@ from backend.cdna.execute.float_values import (
     fused,
     ieee_mode,
     larger,
-    larger_double,
     logarithm,
     median,
     power_of_two,
     product_of,
-    quieted,
     quieted_or_nan,
     rounded,
     smaller,
-    smaller_double,
     sum_of,
 )
 from backend.cdna.execute.lanes import (
@@ -59,6 +56,7 @@ from backend.cdna.execute.native import (
     fused_multiply_add,
     handler,
     inlined,
+    quieted,
 )
 
 VectorFloat = IntEnum(
@@ -282,4 +280,4 @@ def double_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
         return x * y
     if opcode == FloatPair.V_FMA_F64:
         return fused_multiply_add(x, y, z)
-    return larger_double(x, y, ieee) if opcode == FloatPair.V_MAX_F64 else smaller_double(x, y, ieee)
+    return larger(x, y, ieee) if opcode == FloatPair.V_MAX_F64 else smaller(x, y, ieee)

@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.float_values import (
-    flushed,
-    ieee_mode,
-    larger_double,
-    quieted_double,
-    smaller_double,
-)
+from backend.cdna.execute.float_values import flushed, ieee_mode, larger, median, smaller
 from backend.cdna.execute.half import (
     bf16_to_float,
     double_to_half,
@@ -35,7 +29,7 @@ from backend.cdna.execute.lanes import (
     three_sources,
     two_sources,
 )
-from backend.cdna.execute.native import bits_float, float_bits, fused_multiply_add, handler, inlined
+from backend.cdna.execute.native import bits_float, float_bits, fused_multiply_add, handler, inlined, quieted
 from backend.cdna.execute.vector_double import NAN64, nearest_even
 
 R = at.RESULT_ROWS
@@ -90,7 +84,7 @@ Packing = IntEnum(
 @inlined
 def invalid(x: Any) -> Any:
     """What a function gives outside of its domain: its operand quieted where that is NaN, else NaN."""
-    return quieted_double(x) if x != x else NAN64
+    return quieted(x) if x != x else NAN64
 
 
 @inlined
@@ -187,19 +181,14 @@ def half_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
 
 @inlined
 def half3_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """Computes instructions of `Half3` on float64 values; see float_values.median."""
+    """Computes instructions of `Half3` on float64 values."""
     if opcode == Half3.V_MIN3_F16:
-        return smaller_double(smaller_double(x, y, ieee), z, ieee)
+        return smaller(smaller(x, y, ieee), z, ieee)
     if opcode == Half3.V_MAX3_F16:
-        return larger_double(larger_double(x, y, ieee), z, ieee)
+        return larger(larger(x, y, ieee), z, ieee)
     if opcode == Half3.V_DIV_FIXUP_F16:
         return half_fixup(x, y, z)
-    if x != x or y != y or z != z:
-        return smaller_double(smaller_double(x, y, ieee), z, ieee)
-    largest = larger_double(larger_double(x, y, False), z, False)
-    if largest == x:
-        return larger_double(y, z, False)
-    return larger_double(x, z, False) if largest == y else larger_double(x, y, False)
+    return median(x, y, z, ieee)
 
 
 @handler
