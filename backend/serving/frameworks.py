@@ -73,6 +73,13 @@ VLLM_SPARSE = replace(
     driver="backend.real.frameworks.vllm_sparse:VllmSparseDriver",
 )
 
+VLLM_FA = replace(
+    VLLM,
+    module="vllm.v1.attention.backends.rocm_aiter_fa",
+    backend_class="AiterFlashAttentionImpl",
+    driver="backend.real.frameworks.vllm_fa:VllmFaDriver",
+)
+
 ATOM = Framework(
     name="atom",
     module="atom.model_ops.attentions.aiter_mla",
@@ -84,7 +91,7 @@ ATOM = Framework(
 
 ATOM_LAYER = replace(ATOM, module="atom.model_ops.attention_mla", backend_class="MLAAttention")
 
-TARGETS = (SGLANG, SGLANG_DSA, VLLM, VLLM_SPARSE, ATOM, ATOM_LAYER)
+TARGETS = (SGLANG, SGLANG_DSA, VLLM, VLLM_SPARSE, VLLM_FA, ATOM, ATOM_LAYER)
 """Every file that can be run, of each framework the usual one first."""
 
 FRAMEWORKS = {each.name: each for each in (SGLANG, VLLM)}

@@ -53,6 +53,13 @@ ORDINARY: tuple[tuple[dict[str, str], int, int], ...] = (
 )
 """Models of ordinary attention: variables of sglang's, page size, elements of a head."""
 
+BLOCKS: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
+    ({"VLLM_ROCM_USE_AITER_MHA": "1"}, {}),
+    ({"VLLM_ROCM_USE_AITER_MHA": "1"}, {"sliding_window": "40"}),
+    ({"VLLM_ROCM_SHUFFLE_KV_CACHE_LAYOUT": "1"}, {}),
+)
+"""Variables of vLLM's, and what its model has, under which its backend of ordinary attention takes other paths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
@@ -107,6 +114,8 @@ def by_kernels(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -
             for num_head in _near(heads, 8, 16):
                 yield _by_kernels(one, num_head, release, flags)
         for num_head in _near(heads, 8, 16):
+            for environment, model in BLOCKS:
+                yield from _blocks(one, num_head, release, environment, model)
             lists = _lists(one, num_head, release)
             yield dataclasses.replace(lists, name=f"a model with an indexer, {lists.name}", flags=tuple(INDEXER.items()))
 
@@ -357,3 +366,32 @@ def _ordinary(
     for what, config, does in parts:
         name = _name(f"ordinary attention of {head_dim}, pages of {page_size}, {what}", tensors, num_head)
         yield Scenario(name, (config,), does, arch=tensors.arch, release=release, environment=switches)
+
+
+def _blocks(
+    tensors: Tensors, num_head: int, release: str, environment: Mapping[str, str], model: Mapping[str, str]
+) -> Iterator[Scenario]:
+    """vLLM's ordinary attention on pages of 16: prompts in one batch with decodes, whole and behind what is cached; then
+    verification and the draft model's steps, which the shuffled layout does not take."""
+    plain = dataclasses.replace(
+        _config(tensors, num_head, None), page_size=16, kv_heads=_key_heads(num_head), max_requests=8, graph_batches=(1, 4)
+    )
+    drafting = dataclasses.replace(plain, draft_tokens=4)
+    serving = (
+        Step(StepKind.PREFILL, (1, 300, 77)),
+        Step(StepKind.PREFILL, (400, 9, 60), query_lens=(33, 9, 1)),
+        Step(StepKind.DECODE, (17, 400)),
+        Step(StepKind.DECODE, (9, 7, 30), graph=True),
+        Step(StepKind.DECODE, (9, 700), graph=True),
+    )
+    speculating = (
+        Step(StepKind.TARGET_VERIFY, (60, 700)),
+        Step(StepKind.TARGET_VERIFY, (9, 7, 30), graph=True),
+        Step(StepKind.MULTI_STEP_DRAFT, (9, 400)),
+    )
+    shuffled = "VLLM_ROCM_SHUFFLE_KV_CACHE_LAYOUT" in environment
+    for config, steps in ((plain, serving), *(() if shuffled else ((drafting, speculating),))):
+        switches, flags = tuple(environment.items()), tuple(model.items())
+        what = " ".join("=".join(each) for each in (*switches, *flags, *(() if config is plain else (("drafts", "3"),))))
+        name = _name(f"ordinary attention on pages, {what}", tensors, num_head)
+        yield Scenario(name, (config,), steps, arch=tensors.arch, release=release, environment=switches, flags=flags)

@@ -261,6 +261,7 @@ OWN_KERNELS: dict[str, inspect.Signature] = {
     "rocm_sparse_attn_decode_bf16": signature(
         "q kv scale head_dim nope_head_dim rope_head_dim attn_sink output ragged_indices ragged_indptr num_splits"
     ),
+    "reshape_and_cache_flash": signature("key value key_cache value_cache slot_mapping kv_cache_dtype k_scale v_scale"),
     "gather_and_maybe_dequant_cache": signature(  # batch_size: in releases before token_to_seq
         "src_cache dst block_table cu_seq_lens kv_cache_dtype scale",
         token_to_seq=None,

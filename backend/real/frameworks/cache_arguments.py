@@ -1,6 +1,7 @@
 """Calls of AITER that write rows of the KV cache or gather them: none is run here, their arguments are held against each other.
 
-Signatures are those of ROCm/aiter e4048607a5 (aiter/ops/cache.py, aiter/ops/triton/gather_kv_b_proj.py). Knows no framework.
+Signatures are those of ROCm/aiter e4048607a5 (aiter/ops/cache.py,
+aiter/ops/fused_qk_norm_rope_cache_quant.py, aiter/ops/triton). Knows no framework.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backend.real.frameworks.argument_parts import addressed, ascending, signature, words, written
+from backend.real.frameworks.argument_parts import addressed, ascending, inside, signature, words, written
 from backend.real.frameworks.record import ArgumentFault
 
 NOWHERE = -1
@@ -19,14 +20,45 @@ NOWHERE = -1
 def _stored(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     """concat_and_cache_mla, fused_qk_rope_concat_and_cache_mla: row i of kv_c goes into row slot_mapping[i] of the cache,
     [pages, tokens of a page, width]."""
-    slots, cache = words(given["slot_mapping"]), given["kv_cache"]
-    rows = cache.shape[0] * (cache.shape[1] if cache.dim() == 3 else 1)
+    cache = given["kv_cache"]
+    yield from _slots(given, cache.shape[0] * (cache.shape[1] if cache.dim() == 3 else 1), "kv_cache", "kv_c")
+
+
+def _slots(given: Mapping[str, Any], rows: int, cache: str, new: str) -> Iterator[ArgumentFault]:
+    """slot_mapping names rows of the cache, or NOWHERE, for no more than the new rows."""
+    slots = words(given["slot_mapping"])
     stray = next((each for each in slots if each != NOWHERE and not 0 <= each < rows), None)
     if stray is not None:
-        yield ArgumentFault("slot_mapping", f"slot_mapping names row {stray} of kv_cache, which has {rows}", True)
-    if len(slots) > given["kv_c"].shape[0]:
-        message = f"slot_mapping has {len(slots)} entries, kv_c {given['kv_c'].shape[0]} rows"
+        yield ArgumentFault("slot_mapping", f"slot_mapping names row {stray} of {cache}, which has {rows}", True)
+    if len(slots) > given[new].shape[0]:
+        message = f"slot_mapping has {len(slots)} entries, {new} {given[new].shape[0]} rows"
         yield ArgumentFault("slot_mapping", message, False)
+
+
+def _kept(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """reshape_and_cache_flash, fused_qk_rope_reshape_and_cache: row i of the new keys and values goes into slot
+    slot_mapping[i] of two caches, each [pages, tokens of a page, heads, width]."""
+    new, cache = "key" if "key" in given else "k", given["key_cache"]
+    yield from _slots(given, cache.shape[0] * cache.shape[1], "key_cache", new)
+    if given["value_cache"].shape != cache.shape:
+        message = f"value_cache is {tuple(given['value_cache'].shape)}, key_cache {tuple(cache.shape)}"
+        yield ArgumentFault("value_cache", message, True)
+    if given.get("pos") is not None:
+        yield from inside("pos", words(given["pos"]), given["cos"].shape[0], "cos")
+
+
+def _normed(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+    """fused_qk_norm_rope_cache_pts_quant_shuffle: the same for rows of q, k and v that lie in one tensor."""
+    cache, rows = given["k_cache"], given["num_tokens"]
+    yield from _slots(given, cache.shape[0] * given["block_size"], "k_cache", "qkv")
+    heads = given["num_heads_q"] + given["num_heads_k"] + given["num_heads_v"]
+    if given["qkv"].numel() < rows * heads * given["head_size"]:
+        message = f"qkv has {given['qkv'].numel()} elements, {rows} rows of {heads} heads are more"
+        yield ArgumentFault("qkv", message, False)
+    yield from inside("positions", words(given["positions"]), given["cos_sin"].shape[0], "cos_sin")
+    for name, held in (("q_out", given["num_heads_q"]), ("k_out", given["num_heads_k"])):
+        if given[name] is not None:
+            yield from written(name, given[name], [0, rows], held * given["head_size"])
 
 
 def _fused(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
@@ -58,6 +90,21 @@ CACHE_SIGNATURES: dict[str, inspect.Signature] = {
         "q_nope q_pe kv_c k_pe kv_cache q_out slot_mapping k_scale q_scale positions cos_cache sin_cache is_neox is_nope_first",
         compute_all_q_rope=False,
     ),
+    "fused_qk_rope_reshape_and_cache": signature(
+        "q k v key_cache value_cache slot_mapping pos cos sin k_scale v_scale is_neox flash_layout",
+        apply_scale=True,
+        offs=None,
+        q_out=None,
+        k_out=None,
+        output_zeros=True,
+        zeros_out=None,
+        upcast_operand=False,
+    ),
+    "fused_qk_norm_rope_cache_pts_quant_shuffle": signature(
+        "qkv qw kw cos_sin positions num_tokens num_heads_q num_heads_k num_heads_v head_size is_neox_style eps q_out k_cache "
+        "v_cache slot_mapping per_tensor_k_scale per_tensor_v_scale k_out v_out return_kv use_shuffle_layout block_size x",
+        rotary_dim=0,
+    ),
     "gather_kv_b_proj": signature(
         "k_buffer k_scale kv_indptr kv_indices kv_prefix_sum_context_lens kv_proj_weight kv_proj_scale k_prefix v_prefix",
         weight_preshuffle=False,
@@ -70,4 +117,7 @@ CACHE_CHECKS = {
     "concat_and_cache_mla": _stored,
     "fused_qk_rope_concat_and_cache_mla": _fused,
     "gather_kv_b_proj": _gathered,
+    "fused_qk_rope_reshape_and_cache": _kept,
+    "fused_qk_norm_rope_cache_pts_quant_shuffle": _normed,
+    "reshape_and_cache_flash": _kept,
 }

@@ -31,19 +31,25 @@ def decision_table(
     heads: Sequence[int] = HEADS,
     kv_dtypes: Sequence[DType] = KV_DTYPES,
 ) -> list[DecisionRow]:
-    """One row for each number of heads and KV dtype."""
+    """One row for each number of heads and KV dtype; none of a file that has no MLA."""
     release = aiter.release
     handlers = PlannerHandlers(aiter.host, release, TargetGpu(arch, NUM_CU[arch]), fills=False)
     rows = []
     for num_head in heads:
         for kv_dtype in kv_dtypes:
-            plain = driver.run(_probe(num_head, kv_dtype, None, arch, release), handlers)
-            try:
-                speculative = driver.run(_probe(num_head, kv_dtype, PROBE_DRAFT_TOKENS, arch, release), handlers)
-            except NoSuchStepError:  # it verifies no drafts
-                speculative = None
-            rows.append(_row(num_head, kv_dtype, plain, speculative))
+            plain = _ran(driver, _probe(num_head, kv_dtype, None, arch, release), handlers)
+            speculative = _ran(driver, _probe(num_head, kv_dtype, PROBE_DRAFT_TOKENS, arch, release), handlers)
+            if plain is not None:
+                rows.append(_row(num_head, kv_dtype, plain, speculative))
     return rows
+
+
+def _ran(driver: Driver, probe: Scenario, handlers: Handlers) -> Recording | None:
+    """The recording of a probe, None where the file has no part in it: it has no MLA, or verifies no drafts."""
+    try:
+        return driver.run(probe, handlers)
+    except NoSuchStepError:
+        return None
 
 
 def _probe(num_head: int, kv_dtype: DType, draft_tokens: int | None, arch: Arch, release: str) -> Scenario:

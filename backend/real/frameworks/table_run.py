@@ -79,6 +79,11 @@ class KvTable:
         parts = [self.rows[place, :length] for place, length in enumerate(kv_lens)]
         return np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
 
+    def new(self, kv_lens: tuple[int, ...], rows: tuple[int, ...]) -> Positions:
+        """KV rows of each request's last tokens, as many as it has q rows."""
+        parts = [self.rows[place, n - new : n] for place, (n, new) in enumerate(zip(kv_lens, rows, strict=True))]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
 
 class TableRun(FrameworkRun):
     """One scenario in one process. tables: of each backend, made when it is built. graphs: by backend and kind of step."""

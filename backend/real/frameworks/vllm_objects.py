@@ -1,4 +1,4 @@
-"""What vLLM's MLA backend asks of the rest of vLLM: platform, configuration, layer. Declared objects by vLLM's names.
+"""What vLLM's backends ask of the rest of vLLM: platform, configuration, layer. Declared objects by vLLM's names.
 
 Nothing here decides anything.
 """
@@ -15,6 +15,7 @@ import triton
 import triton.language
 
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, DType
+from backend.errors import NoSuchStepError
 from backend.real.frameworks.framework_run import FrameworkState
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.python.poison import Declared
@@ -193,3 +194,39 @@ class VllmState(FrameworkState):
                 mla_prefill_backend=None,
             ),
         )
+
+
+WINDOW = "sliding_window"
+"""The flag that gives a scenario's model a window: a token attends to so many, itself among them."""
+
+
+class Attention(Declared):
+    """vLLM's layer of ordinary attention, which the builder looks for among all layers."""
+
+
+class OrdinaryState(VllmState):
+    """What the backend asks for besides: a model with key heads of its own. window: its layers', None without."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
+        flags = dict(scenario.flags)
+        if set(flags) - {WINDOW} or not flags.get(WINDOW, "1").isdecimal():
+            raise NoSuchStepError(f"vLLM's models are told by the flag {WINDOW}=TOKENS alone; leave other flags out")
+        self.window = int(flags[WINDOW]) if flags else None
+
+    def fakes(self) -> dict[str, Any]:
+        """What vLLM's code asks of its process, by bare name."""
+        return {
+            **super().fakes(),
+            "Attention": Attention,
+            "get_cdna_version": lambda: 4 if self.fp8 is torch.float8_e4m3fn else 3,
+            "convert_fp8": lambda out, given, scale, kind: None,
+            "get_layers_from_vllm_config": lambda config, kind, names=None: config.compilation_config.static_forward_context,
+        }
+
+    def vllm_config(self) -> Declared:
+        """A configuration whose model has such layers."""
+        made, config = super().vllm_config(), self.config
+        made.model_config.get_num_kv_heads = lambda parallel_config: config.kv_heads
+        made.model_config.get_head_size = lambda: config.head_dim
+        return made

@@ -11,7 +11,7 @@ import abc
 import contextlib
 import dataclasses
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from backend.errors import CannotRunError, NoSuchStepError
+from backend.real.frameworks.cache_arguments import NOWHERE
 from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.framework_run import ForwardPass
 from backend.real.frameworks.process import Process, call_by_name
@@ -41,6 +42,7 @@ class VllmFileDriver(TableDriver):
     name = "vLLM"
     others = ("flashinfer", "vllm_flash_attn", "flash_attn", "amdsmi", "cbor2", "msgspec")
     prefixes = ("VLLM_", "AITER_")
+    takes_flags = False
 
     def around(self) -> contextlib.AbstractContextManager[None]:
         """With the operators that vLLM registers."""
@@ -48,31 +50,44 @@ class VllmFileDriver(TableDriver):
 
     def _check(self, scenario: Scenario) -> None:
         super()._check(scenario)
-        if scenario.flags:
+        if scenario.flags and not self.takes_flags:
             raise NoSuchStepError("no server argument chooses kernels of vLLM's backends; leave flags out")
+
+
+class _Operators:
+    """A namespace of torch.ops whose operators are found by name."""
+
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self._find = find
+
+    def __getattr__(self, name: str) -> Any:
+        return self._find(name)
 
 
 @contextlib.contextmanager
 def _operators(source: BackendSource) -> Iterator[None]:
     """torch.ops.vllm.NAME as vLLM registers it: the function _NAME_impl of vllm/_aiter_ops.py, in older releases the one of
-    OLD_OPERATORS, whose name has no rocm_aiter_."""
+    OLD_OPERATORS, whose name has no rocm_aiter_. AITER's are functions of its package, of the cache what stands for them."""
     is_old = source.tree.index(OLD_OPERATORS) is not None
 
-    class Operators:
-        def __getattr__(self, name: str) -> Any:
-            if is_old:
-                return getattr(importlib.import_module(OLD_OPERATORS), f"{name.removeprefix('rocm_aiter_')}_impl")
-            return getattr(importlib.import_module("vllm._aiter_ops"), f"_{name}_impl")
+    def registered(name: str) -> Any:
+        if is_old:
+            return getattr(importlib.import_module(OLD_OPERATORS), f"{name.removeprefix('rocm_aiter_')}_impl")
+        return getattr(importlib.import_module("vllm._aiter_ops"), f"_{name}_impl")
 
-    before = torch.ops.__dict__.get("vllm")
-    torch.ops.__dict__["vllm"] = Operators()
+    spaces = {
+        "vllm": registered,
+        "aiter": lambda name: getattr(importlib.import_module("aiter"), name),
+        "_C_cache_ops": lambda name: getattr(importlib.import_module("vllm._C_cache_ops"), name),
+    }
+    before = {name: torch.ops.__dict__[name] for name in spaces if name in torch.ops.__dict__}
+    torch.ops.__dict__.update({name: _Operators(find) for name, find in spaces.items()})
     try:
         yield
     finally:
-        if before is None:
-            del torch.ops.__dict__["vllm"]
-        else:
-            torch.ops.__dict__["vllm"] = before
+        for name in spaces:
+            del torch.ops.__dict__[name]
+        torch.ops.__dict__.update(before)
 
 
 @dataclass(slots=True, eq=False)
@@ -160,7 +175,7 @@ class VllmFileRun(TableRun):
         inputs = self.inputs.get((which, kind)) or self.inputs.setdefault((which, kind), self._inputs(which, config, each))
         inputs.query_start_loc[: batch + 1] = torch.arange(0, batch * each + 1, each, dtype=torch.int32)
         inputs.seq_lens.fill_(each)
-        common = self._common(which, inputs.first(batch, batch * each), each, each)
+        common = self._common(which, inputs.first(batch, batch * each), each, self.state.context)
         return self.backends[which].builder.build_for_cudagraph_capture(common)
 
     def _inputs(self, which: int, config: BackendConfig, each: int) -> VllmBatch:
@@ -184,13 +199,17 @@ class VllmFileRun(TableRun):
             inputs.seq_lens[:count] = torch.tensor(made.kv_lens, dtype=torch.int32)
             inputs.seq_lens[count:] = 0
             inputs.block_table[:count] = torch.from_numpy(self.tables[which].table(count))
+            inputs.slot_mapping[: count * each] = torch.from_numpy(self.tables[which].new(made.kv_lens, made.rows))
+            inputs.slot_mapping[count * each :] = NOWHERE
             batch = inputs.first(padded, padded * each)
         return self.backends[which].builder.build(0, self._common(which, batch, each, max(made.kv_lens)))
 
     def _prefill(self, at: int, step: Step) -> None:
-        """Prompts, whole or behind what is cached of them; requests of few rows come first, as vLLM's scheduler orders them."""
+        """Prompts behind what is cached of them, then whole ones; requests of few rows come first, as vLLM orders them."""
         which, rows = step.backend, step.query_lens or step.kv_lens
-        order = sorted(range(len(rows)), key=lambda place: rows[place])
+        few = getattr(self.backends[which].builder, "reorder_batch_threshold", None) or 1
+        whole = [new == length for new, length in zip(rows, step.kv_lens, strict=True)]
+        order = sorted(range(len(rows)), key=lambda place: (rows[place] > few, whole[place], rows[place]))
         rows, kv_lens = tuple(rows[place] for place in order), tuple(step.kv_lens[place] for place in order)
         requests = tuple(step.requests[place] for place in order if step.requests)
         self.tables[which].seat(requests, kv_lens, self.scenario.alive(which, at))
@@ -204,7 +223,7 @@ class VllmFileRun(TableRun):
             query_start_loc=torch.tensor(np.cumsum((0, *rows)), dtype=torch.int32).to("cuda"),
             seq_lens=torch.tensor(kv_lens, dtype=torch.int32, device="cuda"),
             block_table=torch.from_numpy(self.tables[which].table(len(rows))).to("cuda"),
-            slot_mapping=torch.zeros(sum(rows), dtype=torch.int64, device="cuda"),
+            slot_mapping=torch.from_numpy(self.tables[which].new(kv_lens, rows)).to("cuda"),
         )
 
     def _common(self, which: int, batch: VllmBatch, each: int, longest: int) -> Any:

@@ -74,9 +74,9 @@ def _own_lines(code: CodeType, functions: list[FunctionLines]) -> set[int]:
 
 
 def _calls(tree: ast.Module, package: str) -> Iterator[PackageCall]:
-    """Calls of names that are imported from the package, of attributes of its modules, of what a module named after it offers
-    (`from vllm._aiter_ops import operators`), and of attributes that hold such a name or are called like one (`self.decode =
-    decode`, `operators.decode(...)`)."""
+    """Calls of names that are imported from the package, of attributes of its modules, of its operators
+    (`torch.ops.package.name`), of what a module named after it offers (`from vllm._aiter_ops import operators`), and of
+    attributes that hold such a name or are called like one (`self.decode = decode`, `operators.decode(...)`)."""
     names: dict[str, str] = {}
     modules: set[str] = set()
     offering: set[str] = set()
@@ -97,6 +97,8 @@ def _calls(tree: ast.Module, package: str) -> Iterator[PackageCall]:
         called = node.func.value if isinstance(node.func, ast.Subscript) else node.func
         if isinstance(called, ast.Name) and called.id in names:
             yield PackageCall(node.lineno, names[called.id])
+        elif isinstance(called, ast.Attribute) and ast.unparse(called.value) == f"torch.ops.{package}":
+            yield PackageCall(node.lineno, called.attr)
         elif isinstance(called, ast.Attribute) and (_root(called) in modules or called.attr in held):
             yield PackageCall(node.lineno, held.get(called.attr, called.attr))
         elif isinstance(called, ast.Attribute) and _root(called) in offering and not _asks(called.attr):

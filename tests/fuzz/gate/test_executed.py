@@ -90,6 +90,11 @@ def test_calls_of_a_module_in_front_of_the_package_count_but_not_its_questions()
     assert [(each.name, each.line) for each in outline(source(text), "aiter").calls] == [("mla_decode_fwd_lse", 5)]
 
 
+def test_operators_of_the_package_in_torch_count() -> None:
+    text = "import torch\ntorch.ops.aiter.paged_attention_v1(1)\ntorch.ops.other.decode(1)\n"
+    assert [(each.name, each.line) for each in outline(source(text), "aiter").calls] == [("paged_attention_v1", 2)]
+
+
 def test_lines_functions_and_calls_of_a_file_that_ran_in_part() -> None:
     found = ran(BASE, "run(True)")
     assert [(each.name, each.line) for each in found.outline.calls] == [("mla_decode_fwd", 6), ("other", 9), ("plan", 14)]
