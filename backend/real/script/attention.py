@@ -78,11 +78,11 @@ def _non_persistent(hardware: Hardware, launch: Stage1) -> None:
         if not launch.causal:
             rows = [launch.max_seqlen_q - 1] * len(rows)
         o, lse = _attention(q, kv, rows, launch.max_seqlen_q, 0, _scale(hardware, launch))
-        row = launch.heads * V_HEAD_DIM * 2
-        apart = row if tensors["logits"].address == tensors["o"].address else tensors["o"].row_bytes  # of the merge, by strides
-        for place, content in enumerate(raw(o, torch.bfloat16).reshape(-1, row)):
-            why = f"{by} writes row {q_begin + place} of o: {tensors['o'].offset((q_begin + place) * apart)}"
-            hardware.write(tensors["o"].address + (q_begin + place) * apart, content, why)
+        row, target = launch.heads * V_HEAD_DIM * 2, tensors["o"]
+        by_kernel = tensors["logits"].address == target.address  # which takes the address alone; the merge goes by strides
+        for place, content in enumerate(raw(o, torch.bfloat16).reshape(-1, row), q_begin):
+            for at, part in [(place * row, slice(row))] if by_kernel else target.stretches(place):
+                hardware.write(target.address + at, content[part], f"{by} writes row {place} of o: {target.offset(at)}")
         if "final_lse" in tensors:
             _store(hardware, tensors["final_lse"], q_begin, launch.heads * 4, raw(lse, torch.float32), by)
 

@@ -71,7 +71,9 @@ class MergeCall:
             for query in range(end - first):
                 sources = [begin + query for begin in begin_of.get(tile, [])]
                 merged, total = _merged(hardware, self.partial, self.lse, heads, sources, tile)
-                _store(hardware, output, (first + query) * output.row_bytes, raw(merged, output.dtype), tile)
+                content = raw(merged, output.dtype)
+                for at, part in output.stretches(first + query):
+                    _store(hardware, output, at, content[part], tile)
                 if self.final_lse is not None:
                     _store(hardware, self.final_lse, (first + query) * heads * FLOAT32, raw(total, torch.float32), tile)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +23,8 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class PlacedTensor:
-    """One tensor argument of a kernel. nbytes: from its first byte to behind its last; row_bytes: from one of its rows, which
-    are contiguous, to the next."""
+    """One tensor argument of a kernel. nbytes: from its first byte to behind its last; row_bytes: from one of its rows to the
+    next; head_bytes: from one head of a row to the next, None where rows are contiguous."""
 
     name: str
     address: int
@@ -30,6 +32,14 @@ class PlacedTensor:
     shape: tuple[int, ...]
     dtype: torch.dtype
     row_bytes: int
+    head_bytes: int | None = None
+
+    def stretches(self, row: int) -> Iterator[tuple[int, slice]]:
+        """Where a row lies: byte offsets from the tensor's start, each with the bytes of the row that are there."""
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        part = size if self.head_bytes is None else size // self.shape[1]
+        for head in range(size // part):
+            yield row * self.row_bytes + head * (self.head_bytes or 0), slice(head * part, (head + 1) * part)
 
     def offset(self, begin: int) -> str:
         """A byte offset from its start in words."""
@@ -39,15 +49,21 @@ class PlacedTensor:
 
 
 def placed(name: str, tensor: torch.Tensor) -> PlacedTensor:
-    """Where a tensor lies; UnmodelledError for one whose rows are not contiguous, or not one behind the other."""
+    """Where a tensor lies; UnmodelledError for one whose rows are not contiguous, or not one behind the other.
+
+    Of o alone, [rows, heads, width], heads may lie anywhere, as the merge takes its strides.
+    """
     plain = host(tensor)
-    shape = tuple(plain.shape)
-    gap = gap_between_rows(shape, tuple(plain.stride()))
+    shape, strides, item = tuple(plain.shape), plain.stride(), plain.element_size()
+    gap = gap_between_rows(shape, tuple(strides))
+    if gap is None and name == "o" and len(shape) == 3 and strides[2] == 1 and min(strides) > 0:
+        end = sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)) + 1
+        apart = (strides[0] * item, strides[1] * item)
+        return PlacedTensor(name, plain.data_ptr(), end * item, shape, plain.dtype, *apart)
     if gap is None:
-        raise UnmodelledError(f"tensor {name}: given strides {plain.stride()} for shape {shape}; allowed: contiguous rows")
+        raise UnmodelledError(f"tensor {name}: given strides {strides} for shape {shape}; allowed: contiguous rows")
     row = plain.numel() // shape[0] if shape and shape[0] else 0
     size = plain.numel() + (gap * (shape[0] - 1) if gap else 0)
-    item = plain.element_size()
     return PlacedTensor(name, plain.data_ptr(), size * item, shape, plain.dtype, (row + gap) * item)
 
 
