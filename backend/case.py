@@ -14,6 +14,7 @@ from typing import Any
 
 from backend.case_fields import CaseField, fields_of, limited, row
 from backend.errors import UsageError
+from backend.words import number_of
 
 
 class Arch(StrEnum):
@@ -274,7 +275,7 @@ class Case:
         _require("kv_lens", self.kv_lens, all(0 <= n <= MAX_KV_LEN for n in self.kv_lens), f"lengths in 0..{MAX_KV_LEN}")
         if self.query_lens is not None:
             fits = len(self.query_lens) == batch and all(0 <= n <= self.max_seqlen_q for n in self.query_lens)
-            allowed = f"{batch} entries in 0..max_seqlen_q={self.max_seqlen_q}, not all of them 0"
+            allowed = f"{number_of(batch, 'entry')} in 0..max_seqlen_q={self.max_seqlen_q}, not all of them 0"
             _require("query_lens", self.query_lens, fits and any(self.query_lens), allowed)
         for name, limit in _BELOW:
             most = max(getattr(self, limit) - 1, 0)

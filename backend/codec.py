@@ -22,6 +22,7 @@ import numpy as np
 
 from backend.errors import UsageError
 from backend.file_text import json_of, text_of
+from backend.words import number_of
 
 T = TypeVar("T")
 
@@ -182,7 +183,7 @@ def _read_tuple(kind: Any, plain: Any, where: str) -> tuple[Any, ...]:
             return tuple(items)
         return tuple(_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if len(items) != len(arguments):
-        raise UsageError.not_allowed(where, items, f"{len(arguments)} entries")
+        raise UsageError.not_allowed(where, items, f"{number_of(len(arguments), 'entry')}")
     return tuple(
         _read(argument, item, f"{where}[{i}]") for i, (argument, item) in enumerate(zip(arguments, items, strict=True))
     )

@@ -27,6 +27,7 @@ from backend.observation import DeviceEnd, Numbers, Observation, Violation, Viol
 from backend.outcome import Outcome
 from backend.path import Path, faults_before_launch, judge
 from backend.revision.revision import host_of
+from backend.words import counted, number_of
 from fuzz.asked import facts, never_ran
 from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace
@@ -143,10 +144,12 @@ class Agreement:
             () if asked.spec is None or not self.cases else never_ran(asked.spec, self.reached, *self._unlaunched_of_heads())
         )
         short = (
-            [f"{self.cases:,} cases were launched, and {asked.cases:,} asked for"] if self.cases < (asked.cases or 0) else []
+            [f"{counted(self.cases, 'case')} launched, and {asked.cases:,} asked for"]
+            if self.cases < (asked.cases or 0)
+            else []
         )
         lost = self.unlaunched[Fate.DIED] + self.unlaunched[Fate.NOT_RUN]
-        short += [f"{lost:,} cases came to no end before any device had them"] if lost else []
+        short += [f"{counted(lost, 'case')} came to no end before any device had them"] if lost else []
         compared = max(self.compared.values(), default=0)
         different = max(self.differing.values(), default=0)
         fates = Counter({Fate.CLEAN: compared - different, Fate.FAULTY: different, Fate.NOT_RUN: self.cases - compared})
@@ -310,7 +313,7 @@ def _stores(foretold: Observation, seen: Observation) -> tuple[list[Difference],
             continue
         if extents[0] == extents[1] or (min(extents) and max(extents) > MAX_EXTENT):
             continue
-        texts = (f"{extent} bytes outside" if extent else "not seen" for extent in extents)
+        texts = (f"{number_of(extent, 'byte')} outside" if extent else "not seen" for extent in extents)
         difference = Difference(f"write of {tensor}, {ViolationKind.OUT_OF_BOUNDS.value}", *texts)
         (apart if sound and not extents[1] else found).append(difference)
     return found, apart
@@ -342,5 +345,5 @@ def _result(observation: Observation) -> str:
     if numbers is None:
         return "no numbers"
     wrong = ((numbers.outside, "outside the budget"), (numbers.not_a_number, "NaN"), (numbers.unwritten, "not written"))
-    rows_wrong = ", ".join(f"{count} rows {what}" for count, what in wrong if count)
-    return rows_wrong or f"{numbers.compared} rows within the budget (worst {numbers.worst:.2f})"
+    rows_wrong = ", ".join(f"{counted(count, 'row')} {what}" for count, what in wrong if count)
+    return rows_wrong or f"{counted(numbers.compared, 'row')} within the budget (worst {numbers.worst:.2f})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from backend.case import ORDINARY, Case
+from backend.words import counted
 from fuzz.space import heads_of
 from fuzz.spec import Spec
 
@@ -42,8 +43,8 @@ def never_ran(
     ran: facts of the cases that ran, by heads a rank; drawn, refused: how many were, by heads a rank.
     """
     shapes = {heads_of(spec.model, shape): shape.upper() for shape in spec.shapes or ()}
-    named = {count: f"{shape} ({count} heads)" for count, shape in shapes.items()}
-    named |= {count: f"{count} heads" for count in spec.heads or () if count not in shapes}
+    named = {count: f"{shape} ({counted(count, 'head')})" for count, shape in shapes.items()}
+    named |= {count: f"{counted(count, 'head')}" for count in spec.heads or () if count not in shapes}
     for count, shape in named.items():
         if not ran.get(count):
             yield f"no case of {shape} ran: {_instead(drawn.get(count, 0), refused.get(count, 0))}"

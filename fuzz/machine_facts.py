@@ -23,6 +23,7 @@ from backend.aiter.codefiles import has_code, installed_wheel
 from backend.aiter.release import release, unknown_fingerprint_warning
 from backend.case import RELEASES, Arch
 from backend.errors import AiterfuzzError
+from backend.words import counted
 
 TORCH_SECONDS = 120.0
 """For torch to be imported and to look for GPUs."""
@@ -112,7 +113,12 @@ def gpu_facts(torch: Mapping[str, Any], driver: Mapping[str, bool]) -> Iterator[
         foreign = torch["rocm"] and known not in ("gfx942", "gfx950")
         advice = "cases are for gfx942 (MI300X) and gfx950 (MI355X) and run on no other" if foreign else ""
         device = "rocm" if torch["rocm"] else "cuda"
-        yield Fact(f"GPU {index}", FactState.HERE, f"{name} {arch}, {gib} GiB, {units} compute units: device {device}", advice)
+        yield Fact(
+            f"GPU {index}",
+            FactState.HERE,
+            f"{name} {arch}, {gib} GiB, {counted(units, 'compute unit')}: device {device}",
+            advice,
+        )
     if not torch["gpus"]:
         yield Fact("GPU", FactState.MISSING, *_no_gpu(torch, driver))
 

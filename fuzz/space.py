@@ -9,6 +9,7 @@ from backend.case import FIELDS, MAX_KV_LEN, ORDINARY, Arch, Case, DType, Metada
 from backend.errors import UsageError
 from backend.serving.bounds import AllocatedFor, ServedBounds, TensorTypes
 from backend.serving.registry import bounds_of
+from backend.words import counted
 from fuzz.spec import DEFAULT_MAX_BATCH, DEFAULT_MAX_KV_LEN, DEFAULT_RELEASE, Spec, model_named
 
 SHAPES = {"tp1": 1, "tp2": 2, "tp4": 4, "tp8": 8}
@@ -110,13 +111,13 @@ def not_drawn(space: CaseSpace) -> tuple[str, ...]:
     """What the backend's framework sends and no case of a space is, in words; told where its file can be run instead."""
     sends, left = bounds_of(space.backend), list[str]()
     if sends.context is not None and space.max_kv_len < sends.context:
-        left.append(f"requests of {space.max_kv_len + 1:,} to {sends.context:,} KV tokens (--max-kv-len)")
+        left.append(f"requests of {space.max_kv_len + 1:,} to {counted(sends.context, 'KV token')} (--max-kv-len)")
     if sends.graphs_to is not None and space.max_batch < sends.graphs_to:
-        left.append(f"batches of {space.max_batch + 1:,} to {sends.graphs_to:,} requests (--max-batch)")
+        left.append(f"batches of {space.max_batch + 1:,} to {counted(sends.graphs_to, 'request')} (--max-batch)")
     if not sends.sent_too:
         return ()
     life = "what one step leaves to the next (aiterfuzz gate runs the backend's file through a process' life)"
-    return (*left, f"batches of more than {space.max_tokens:,} KV tokens", *sends.sent_too, life)
+    return (*left, f"batches of more than {counted(space.max_tokens, 'KV token')}", *sends.sent_too, life)
 
 
 def _options(spec: Spec) -> tuple[tuple[str, tuple[Any, ...]], ...]:

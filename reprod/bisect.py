@@ -21,6 +21,7 @@ from backend.host import Doubt, Part, parts_behind
 from backend.outcome import Outcome
 from backend.path import Path
 from backend.revision.revision import Revision
+from backend.words import counted
 from reprod.history import Commit
 
 REPEATS = 3
@@ -244,12 +245,13 @@ def bisection_lines(found: Bisection, commits: Sequence[Commit] = ()) -> Iterato
         yield f"before it, {called(found.before)}: {before}"
     else:
         yield f"between {called(found.before)}: {before}; and {called(found.changed)}: {now}"
-        yield f"{len(found.between)} revisions between the two cannot be judged, because their rules are not built in"
+        yield (f"{counted(len(found.between), 'revision')} between the two cannot be judged: rules of theirs are not built in")
     tries = max(trial.tries for trial in found.trials)
     steady = "all" if found.steady else "NOT all"
     yield (
-        f"{len(found.trials)} revisions tried, the ends among them, of {found.candidates} that touch the decode path, each up "
-        f"to {tries} times; {steady} showed the same at every try"
+        f"{counted(len(found.trials), 'revision')} tried, the ends among them, of {found.candidates} that "
+        "touch the decode path, each up "
+        f"to {counted(tries, 'time')}; {steady} showed the same at every try"
     )
     for text in trials[found.changed].doubts:
         yield f"at {called(found.changed).split(' ')[0]}: {text}"

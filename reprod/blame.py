@@ -13,6 +13,7 @@ from backend.errors import UsageError
 from backend.findings import BY_NUMBERS, Finding, FindingKind, Party, Severity
 from backend.observation import ViolationKind
 from backend.outcome import Outcome
+from backend.words import counted
 from reprod.reference import ContractVerdict, KnownReference
 from reprod.text import listed
 
@@ -129,7 +130,7 @@ def _access_sentence(outcome: Outcome, cause: Finding) -> str:
     verb = "writes" if first.is_write else "reads"
     if first.kind is ViolationKind.OUT_OF_BOUNDS:
         side = "before the start of" if first.first_offset < 0 else "past the end of"
-        what = f"{verb} {first.extent:,} bytes {side} {first.tensor or 'LDS'}"
+        what = f"{verb} {counted(first.extent, 'byte')} {side} {first.tensor or 'LDS'}"
     elif first.kind is ViolationKind.NULL:
         what = f"{verb} through a null pointer (addresses {first.first_offset:,} to {first.end_offset - 1:,})"
     else:

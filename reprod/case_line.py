@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from backend.case import FIELDS, Case
 from backend.case_fields import CaseField
+from backend.words import counted
 from reprod.text import lengths
 
 ALWAYS_IN_LINE = ("num_head", "q_dtype", "kv_dtype", "max_seqlen_q", "kv_lens", "arch", "release")
@@ -32,7 +33,7 @@ def case_line(case: Case, aiter: str = "") -> str:
     """A case in one line: what every case has, then what is unusual about it. aiter: which AITER, where the case's release
     only stands for it."""
     parts = [
-        f"{case.num_head} heads",
+        f"{counted(case.num_head, 'head')}",
         f"{case.q_dtype}/{case.kv_dtype}",
         f"qlen {case.max_seqlen_q}",
         f"kv {lengths(case.kv_lens)}",

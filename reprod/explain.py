@@ -20,6 +20,7 @@ from backend.findings import Finding, FindingKind, Severity
 from backend.host import Basis, Part
 from backend.observation import Numbers, Observation, Violation, ViolationKind
 from backend.outcome import Outcome
+from backend.words import counted
 from reprod.blame import blame
 from reprod.case_line import case_line
 from reprod.layouts import HEADER, Layouts, assumptions, by_access, layouts, rows
@@ -76,9 +77,9 @@ def _decision(decision: Decision) -> Iterator[str]:
     yield f"decision of {decision.case.backend}: mode {decision.mode.value}"
     decode = decision.decode
     padding = len(decision.kv_lens) - decision.case.batch
-    yield f"  runs {len(decision.kv_lens)} requests ({padding} of them padding), kv {lengths(decision.kv_lens)}"
+    yield (f"  runs {counted(len(decision.kv_lens), 'request')} ({padding} of them padding), kv {lengths(decision.kv_lens)}")
     if decision.head_repeat > 1:
-        yield f"  q's heads are repeated {decision.head_repeat} times"
+        yield f"  q's heads are repeated {counted(decision.head_repeat, 'time')}"
     rows = []
     if decision.sizing is not None and decision.planning is not None:
         sizing, planning = decision.sizing, decision.planning
@@ -97,7 +98,10 @@ def _decision(decision: Decision) -> Iterator[str]:
         ]
         yield from table(("argument", "sizing", "planning", "decode"), rows)
     else:
-        yield f"  no metadata; {decode.num_head} heads, page size {decode.page_size}, splits {_or_none(decode.num_kv_splits)}"
+        yield (
+            f"  no metadata; {counted(decode.num_head, 'head')}, page size {decode.page_size}, splits "
+            f"{_or_none(decode.num_kv_splits)}"
+        )
     if decode.options:
         yield f"  further arguments of mla_decode_fwd: {', '.join(f'{name}={value}' for name, value in decode.options)}"
 
@@ -108,7 +112,7 @@ def _plan(call: Call, plan: Plan, items: int, offenders: Sequence[int]) -> Itera
         yield f"plan: AITER {'ends the process' if plan.ends_process else 'raises'} before planning: {plan.rejected}"
         return
     yield (
-        f"plan by {plan.planner.value}: {plan.rows} rows of {plan.head_width} heads, fold {plan.fold}; "
+        f"plan by {plan.planner.value}: {counted(plan.rows, 'row')} of {counted(plan.head_width, 'head')}, fold {plan.fold}; "
         f"row v reads the KV of request v // {plan.rows_per_sequence}"
     )
     yield from table(
@@ -128,7 +132,7 @@ def _plan(call: Call, plan: Plan, items: int, offenders: Sequence[int]) -> Itera
     )
     yield "  (int32 words; outside: words written that are not the buffer's)"
     for read, count in Counter(plan.reads_past_end).items():
-        often = "" if count == 1 else f", {count} times"
+        often = "" if count == 1 else f", {counted(count, 'time')}"
         yield f"  the planner reads {read.array}[{read.index}], which is not there{often}"
     yield from _work_items(plan, items, offenders)
 
@@ -136,7 +140,7 @@ def _plan(call: Call, plan: Plan, items: int, offenders: Sequence[int]) -> Itera
 def _work_items(plan: Plan, items: int, offenders: Sequence[int]) -> Iterator[str]:
     work = plan.work_items
     allocated = plan.buffers["work_info_set"].allocated // 8
-    yield f"  {len(work)} work items, room for {allocated}:"
+    yield f"  {counted(len(work), 'work item')}, room for {allocated}:"
     picked = sorted({*range(min(items, len(work))), *(i for i in offenders if i < len(work))})
     rows = [(i, _unit(plan, i), *(int(n) for n in work[i][:7]), "<- first to offend" if i in offenders else "") for i in picked]
     yield from table(("item", "CU", *WORK_ITEM_COLUMNS, ""), rows, indent="    ")
@@ -159,7 +163,7 @@ def _launch(launch: Launch | Refusal) -> Iterator[str]:
     yield f"launch: {launch.code_object} ({launch.symbol})"
     kind = "persistent" if launch.persistent else "non-persistent"
     yield (
-        f"  {kind}, {launch.heads_in_kernel} heads in the kernel (fold {launch.fold}), "
+        f"  {kind}, {counted(launch.heads_in_kernel, 'head')} in the kernel (fold {launch.fold}), "
         f"grid {launch.grid}, block {launch.block}, {launch.sub_q} q rows a tile; then {launch.second_stage.kind.value}"
     )
     rows = [(name, _shape(spec), spec.dtype.value, spec.nbytes) for name, spec in launch.tensors.items()]
@@ -200,7 +204,10 @@ def _numbers(numbers: Numbers) -> str:
         (numbers.outside, "leave it"),
     )
     rows_wrong = ", ".join(f"{count:,} {what}" for count, what in wrong if count) or "all within it"
-    return f"{numbers.compared:,} rows of o (query x head) against float64 attention, budget {numbers.budget}: {rows_wrong}"
+    return (
+        f"{counted(numbers.compared, 'row')} of o (query x head) against float64 attention, budget {numbers.budget}: "
+        f"{rows_wrong}"
+    )
 
 
 def access_line(violation: Violation) -> str:
@@ -230,7 +237,7 @@ def _violations(observation: Observation) -> Iterator[str]:
         outside = f", {violation.extent:,} of them outside" if violation.extent else ""
         yield (
             f"  {violation.stage}: {access_line(violation)}: bytes {violation.first_offset:,} to "
-            f"{violation.end_offset:,}{outside}; {violation.count:,} times"
+            f"{violation.end_offset:,}{outside}; {counted(violation.count, 'time')}"
         )
         if violation.instruction is not None and violation.pc is not None:
             yield f"    first at pc 0x{violation.pc:x}: {violation.instruction}"

@@ -22,6 +22,7 @@ from backend.devices.kinds import device_kind
 from backend.errors import UsageError
 from backend.outcome import Outcome
 from backend.serving.backends import BACKENDS, OWN_GIVES
+from backend.words import counted
 from reprod.addressees import AITER, Addressee, IssueBody, addressee_of
 from reprod.blame import blame, flags, leaves_tensors, only_through_null, shows_unwritten_memory, symptom
 from reprod.case_line import case_line
@@ -186,7 +187,8 @@ def _title(outcome: Outcome) -> str:
     case = outcome.case
     assert outcome.call is not None
     return (
-        f"{symptom(outcome)}: {case.arch}, {case.num_head} heads, q {case.q_dtype}, KV {case.kv_dtype}, "
+        f"{symptom(outcome)}: {case.arch}, {counted(case.num_head, 'head')}, q {case.q_dtype}, KV "
+        f"{case.kv_dtype}, "
         f"max_seqlen_q {case.max_seqlen_q}, {flags(outcome.call)}"
     )
 

@@ -15,6 +15,7 @@ from backend.findings import Finding, FindingKind
 from backend.outcome import Outcome
 from backend.path import Path
 from backend.serving.policy import Policy
+from backend.words import counted
 from reprod.shrink import Runner
 
 HEADS = (4, 8, 12, 16, 32, 48, 64, 80, 96, 112, 128)
@@ -141,8 +142,8 @@ def _consequences(outcome: Outcome) -> str:
             verb = "write" if finding.kind is FindingKind.OUT_OF_BOUNDS_WRITE else "read"
             parts.append(f"{finding.tensor} {verb} {finding.evidence['bytes_outside']:,} B")
         elif finding.kind is FindingKind.PLANNER_OVERRUN:
-            rows = finding.evidence["rows"]
-            parts.append(f"{finding.tensor} {rows:,} row{'' if rows == 1 else 's'}")
+            rows = int(finding.evidence["rows"])
+            parts.append(f"{finding.tensor} {counted(rows, 'row')}")
     return ", ".join(parts)
 
 

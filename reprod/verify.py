@@ -30,6 +30,7 @@ from backend.git import folders_of
 from backend.real.script import start
 from backend.real.script.messages import EXIT_ABORTED, EXIT_CANNOT_RUN, EXIT_FINDINGS, Options, ScriptReport, SeenFinding
 from backend.real.script.simulated import VARIABLE
+from backend.words import counted
 
 DEFAULT_LIMITS = Limits(seconds=600.0, memory=8 << 30)
 
@@ -107,7 +108,7 @@ class Verification:
     @property
     def _left_open(self) -> str:
         calls = sum(report.decode_calls for report in self.reports)
-        return f"{len(self.not_judged)} of {calls} decode calls ran and were not judged: {self.not_judged[0]}"
+        return f"{len(self.not_judged)} of {counted(calls, 'decode call')} ran and were not judged: {self.not_judged[0]}"
 
     @property
     def code(self) -> int:
@@ -251,9 +252,10 @@ def verification_lines(done: Verification) -> Iterator[str]:
     for report in done.reports:
         who = f"process {report.pid}: " if len(done.reports) > 1 else ""
         yield (
-            f"{who}simulated {PRODUCT[Arch(report.arch)]} ({report.arch}, {report.num_cu} CUs), aiter: {report.aiter}; "
-            f"{report.decode_calls} decode calls, {report.launches} launches; stage 1 by {report.engine}"
-            + (f"; {report.triton_launches} Triton launches by machine code" if report.triton_launches else "")
+            f"{who}simulated {PRODUCT[Arch(report.arch)]} ({report.arch}, {report.num_cu} CUs), "
+            f"aiter: {report.aiter}; "
+            f"{counted(report.decode_calls, 'decode call')}, {counted(report.launches, 'launch')}; stage 1 by {report.engine}"
+            + (f"; {counted(report.triton_launches, 'Triton launch')} by machine code" if report.triton_launches else "")
         )
         yield from (f"note: {note}" for note in (*report.notes, *report.not_judged))
     yield from conclusion_lines(done)
@@ -275,7 +277,7 @@ def conclusion_lines(done: Verification) -> Iterator[str]:
     """What a run comes to for people: findings, why it says nothing, the exit code."""
     findings = done.findings
     if findings:
-        yield f"{_counted(len(findings))} byte by byte:"
+        yield f"{counted(len(findings), 'finding')} byte by byte:"
     for seen in findings:
         yield from _finding_lines(seen)
     if not findings and done.could_not_run is None:
@@ -299,13 +301,9 @@ def _by_whom(done: Verification) -> str:
     return f"by AITER's refusal{who}: {refused.refused_by_aiter}"
 
 
-def _counted(findings: int) -> str:
-    return f"{findings} finding{'' if findings == 1 else 's'}"
-
-
 def _finding_lines(seen: SeenFinding) -> Iterator[str]:
     finding = seen.finding
-    extra = f" ({seen.calls} calls)" if seen.calls > 1 else ""
+    extra = f" ({counted(seen.calls, 'call')})" if seen.calls > 1 else ""
     extra += " (after the abort: hardware does not come to it)" if seen.after_abort else ""
     yield f"  {finding.party.value}, {finding.stage}: {finding.kind.value}{extra}"
     yield f"    {finding.message}"
@@ -382,7 +380,7 @@ def _result(run: Verification) -> str:
     if (exception := _exception(run)) is not None:
         parts.append(f"by an exception ({exception})")
     none = "no finding" if wrong is None else "no finding byte by byte"
-    parts.append(f"{_counted(len(run.findings))} byte by byte" if run.findings else none)
+    parts.append(f"{counted(len(run.findings), 'finding')} byte by byte" if run.findings else none)
     return ", ".join(parts) + (f"; simulated: {run.faults[0]}" if run.faults else "")
 
 

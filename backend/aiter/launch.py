@@ -25,6 +25,7 @@ from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import ELEMENT_OF, ELEMENT_OF_OUTPUT, NO_VIEW, ElementType, TensorSpec
 from backend.case import Arch, DType
 from backend.errors import UnmodelledError
+from backend.words import number_of
 
 BLOCK = (256, 1, 1)
 """Threads of a workgroup: 4 waves of 64."""
@@ -128,7 +129,7 @@ def launch(
         return Refusal("mla_decode_fwd", splits)
     ragged = metadata is not None and arguments.q_rows % arguments.max_seqlen_q != 0
     if ragged and not _folds_ragged(release, device, arguments):
-        reason = f"q.reshape: {arguments.q_rows} rows do not divide into groups of {arguments.max_seqlen_q} queries"
+        reason = f"q.reshape: {arguments.q_rows} rows do not divide into groups of {number_of(arguments.max_seqlen_q, 'query')}"
         return Refusal("mla_decode_fwd", reason)
     shape = _Shape(
         num_head=arguments.num_head,
@@ -199,7 +200,7 @@ def _raises_afterwards(release: Release, arguments: DecodeArguments, folded: Fol
     if not folded.copied or arguments.q_rows % arguments.max_seqlen_q == 0:
         return None
     if not _reshapes(arguments, arguments.v_head_dim):
-        return f"o.reshape: {arguments.q_rows} rows do not divide into groups of {arguments.max_seqlen_q} queries"
+        return f"o.reshape: {arguments.q_rows} rows do not divide into groups of {number_of(arguments.max_seqlen_q, 'query')}"
     return "final_lse.reshape: rows do not divide into groups of queries" if arguments.return_lse else None
 
 
@@ -251,7 +252,7 @@ def _plan(
     if folded is None:
         folded = fold_heads(release.fold, device, shape.q_dtype, shape.kv_dtype, heads, queries, shape.persistent)
     if folded is None:
-        return Refusal("mla_decode_fwd", f"asserts: {heads} heads and max_seqlen_q {queries} are not supported")
+        return Refusal("mla_decode_fwd", f"asserts: {number_of(heads, 'head')} and max_seqlen_q {queries} are not supported")
     if folded.fold > 1 and (shape.o_is_apart or (shape.q_is_apart and not folded.copied)):
         return Refusal("mla_decode_fwd", f"RuntimeError: {NO_VIEW}")
     key = KernelKey(

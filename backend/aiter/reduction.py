@@ -21,6 +21,7 @@ from backend.aiter.rules import OCCUPANCY
 from backend.aiter.tensors import TensorSpec
 from backend.case import V_HEAD_DIM, Arch, OutputType
 from backend.errors import UnmodelledError
+from backend.words import number_of
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -133,7 +134,11 @@ def reduce_refusal(
         return f"mla_reduce_v1 of release {release.name} is compiled for rows of {V_HEAD_DIM}, given {v_head_dim}"
     needed = rules.lds_bytes(max_splits)
     limit = device.lds_bytes // OCCUPANCY if rules.workgroups_share_lds else device.lds_bytes
-    return f"mla_reduce_v1 for {max_splits} splits needs {needed} bytes of LDS, more than {limit}" if needed > limit else None
+    return (
+        f"mla_reduce_v1 for {number_of(max_splits, 'split')} needs {needed} bytes of LDS, more than {limit}"
+        if needed > limit
+        else None
+    )
 
 
 def reduce_stage(
@@ -183,7 +188,9 @@ def reduced_rows(
     skipped = _tiles_never_reached(stage, reduce_indptr)
     counts = _count_reduced(reduce_indptr, final_map, len(reduce_partial_map), skipped, stage.max_splits, stage.keeps_map)
     if counts[1] > MAX_INTERVALS:
-        raise UnmodelledError(f"reduce_indptr asks for {counts[1]} partial rows over {stage.tiles} tiles: garbage, not a plan")
+        raise UnmodelledError(
+            f"reduce_indptr asks for {number_of(counts[1], 'partial row')} over {stage.tiles} tiles: garbage, not a plan"
+        )
     output, partial, over, outside, final_outside = _fill_reduced(
         reduce_indptr, final_map, reduce_partial_map, skipped, stage.max_splits, stage.keeps_map, counts
     )

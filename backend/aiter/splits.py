@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from backend.case import DType
+from backend.words import number_of
 
 SPLIT_OVERHEAD = 84.1
 """What one more split costs, in KV tokens of work (AITER's own constant)."""
@@ -74,14 +75,15 @@ class SplitSearch:
             block = self.fp8_blocks.get(asked.num_head * asked.max_seqlen_q)
             if block is None:
                 return (
-                    f"get_meta_param has no fp8 block size for {asked.num_head} heads x {asked.max_seqlen_q} queries (KeyError)"
+                    f"get_meta_param has no fp8 block size for {number_of(asked.num_head, 'head')} x "
+                    f"{number_of(asked.max_seqlen_q, 'query')} (KeyError)"
                 )
             capped = self._capped_fp8(splits, asked, block)
             if capped is None:
                 return "get_meta_param makes the split count a float, and torch.empty raises TypeError"
             splits = capped
         if splits < 1:
-            return f"{splits} KV splits: torch.arange raises for a step of 0, torch.empty for a negative size"
+            return f"{number_of(splits, 'KV split')}: torch.arange raises for a step of 0, torch.empty for a negative size"
         return splits
 
     def _capped_fp8(self, splits: int, asked: SplitsAsked, block: int) -> int | None:

@@ -10,6 +10,7 @@ from backend.aiter.arguments import BufferSizes, Int32Array
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.findings import Finding, FindingKind, Party, Severity
+from backend.words import number_of
 
 BUFFER_NAMES = ("work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
 
@@ -31,11 +32,11 @@ def check_sizing(call: Call) -> list[Finding]:
     for name, (needed, has) in short.items():
         figures[f"{name}_needed"] = needed
         figures[f"{name}_has"] = has
-    shortages = ", ".join(f"{name} needs {needed} rows and has {has}" for name, (needed, has) in short.items())
+    shortages = ", ".join(f"{name} needs {number_of(needed, 'row')} and has {has}" for name, (needed, has) in short.items())
     sized, batch = call.decision.sizing, len(call.decode.qo_indptr) - 1
     message = f"buffers are smaller than the batch of {batch} needs: {shortages}"
     if sized is not None:
-        message += f" (sized for batch {sized.batch}, max_seqlen_q {sized.max_seqlen_q}, {sized.num_head} heads)"
+        message += f" (sized for batch {sized.batch}, max_seqlen_q {sized.max_seqlen_q}, {number_of(sized.num_head, 'head')})"
     return [_caller(call, FindingKind.BUFFER_TOO_SMALL, "", message, figures, _sizing_difference(call))]
 
 
@@ -52,7 +53,7 @@ def check_head_width(call: Call) -> list[Finding]:
     if planned == launched and (plan.query_fold == 1) == (launch.max_seqlen_q == call.decode.max_seqlen_q):
         return []
     case = call.decision.case
-    grouped = f" ({call.decode.num_head} heads in {plan.fold} groups)" if plan.fold > 1 else ""
+    grouped = f" ({number_of(call.decode.num_head, 'head')} in {plan.fold} groups)" if plan.fold > 1 else ""
     figures: dict[str, int | str] = {
         "planned_heads": planned,
         "launched_heads": launched,
@@ -62,12 +63,12 @@ def check_head_width(call: Call) -> list[Finding]:
     }
     if planned != launched:
         relation, grave = ("planner folds finer", True) if planned < launched else ("launcher folds finer", False)
-        planned_as, launched_as = f"{planned} heads{grouped}", f"{launched}"
+        planned_as, launched_as = f"{number_of(planned, 'head')}{grouped}", f"{launched}"
     else:
         grave = planned_queries > launch.max_seqlen_q
         relation = "planner folds heads into queries" if grave else "launcher folds heads into queries"
         figures |= {"planned_queries": planned_queries, "launched_queries": launch.max_seqlen_q}
-        planned_as = f"{planned} heads and {planned_queries} queries{grouped}"
+        planned_as = f"{number_of(planned, 'head')} and {number_of(planned_queries, 'query')}{grouped}"
         launched_as = f"{launched} and {launch.max_seqlen_q}"
     message = (
         f"planner {plan.planner} plans rows of {planned_as}, "
@@ -119,10 +120,10 @@ def _indptrs(call: Call) -> Iterator[Finding]:
             message = f"{name} falls at {at + 1}: {indptr[at]} then {indptr[at + 1]}"
             yield _caller(call, FindingKind.BAD_INDPTR, name, message, {"index": at + 1}, "not monotonic")
     if int(decode.qo_indptr[-1]) > decode.q_rows:
-        message = f"qo_indptr ends at {decode.qo_indptr[-1]}, q has {decode.q_rows} rows"
+        message = f"qo_indptr ends at {decode.qo_indptr[-1]}, q has {number_of(decode.q_rows, 'row')}"
         yield _caller(call, FindingKind.BAD_INDPTR, "qo_indptr", message, {"rows": decode.q_rows}, "past q")
     if int(decode.kv_indptr[-1]) > len(decode.kv_indices) and not call.decision.topk:
-        message = f"kv_indptr ends at {decode.kv_indptr[-1]}, kv_indices has {len(decode.kv_indices)} entries"
+        message = f"kv_indptr ends at {decode.kv_indptr[-1]}, kv_indices has {number_of(len(decode.kv_indices), 'entry')}"
         yield _caller(
             call, FindingKind.BAD_INDPTR, "kv_indptr", message, {"indices": len(decode.kv_indices)}, "past kv_indices"
         )
@@ -157,7 +158,7 @@ def _page_ids(call: Call) -> Iterator[Finding]:
     all_held = len(held) == len(decode.kv_indices)
     low, high = decode.named_pages if all_held else (int(held.min()), int(held.max()))
     if low < 0 or high >= decode.kv_pages:
-        message = f"kv_indices holds page ids {low}..{high}, the pool has {decode.kv_pages} pages"
+        message = f"kv_indices holds page ids {low}..{high}, the pool has {number_of(decode.kv_pages, 'page')}"
         figures: dict[str, int | str] = {"lowest": low, "highest": high, "pages": decode.kv_pages}
         yield _caller(call, FindingKind.BAD_PAGE_ID, "kv_indices", message, figures)
 
@@ -168,7 +169,10 @@ def _short_sequences(call: Call) -> Iterator[Finding]:
     for row, (kv_len, query_len) in enumerate(zip(kv_lens, decision.query_lens, strict=True)):
         if kv_len < query_len and kv_len > 0:
             padding = row >= decision.case.batch
-            message = f"request {row}{' (graph padding)' if padding else ''} has {kv_len} KV tokens for {query_len} query rows"
+            message = (
+                f"request {row}{' (graph padding)' if padding else ''} has {number_of(kv_len, 'KV token')} for "
+                f"{number_of(query_len, 'query row')}"
+            )
             figures: dict[str, int | str] = {"request": row, "kv_len": kv_len, "query_len": query_len}
             yield _caller(call, FindingKind.SHORT_SEQUENCE, "", message, figures, "padding" if padding else "request")
             return

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.findings import Finding, FindingKind, Party
+from backend.words import number_of
 
 Int64Array = npt.NDArray[np.int64]
 Int32Matrix = npt.NDArray[np.int32]
@@ -89,7 +90,7 @@ def _message(which: int, first: Int64Array, count: int) -> str:
         _OVERLAP: f"kernel row {row} is given KV positions [{begin}, {end}) twice",
         _BEYOND: f"kernel row {row} is given KV positions [{begin}, {end}), which are not its request's",
     }
-    return said[which] + (f"; so with {count - 1} more rows or pieces" if count > 1 else "")
+    return said[which] + (f"; so with {number_of(count - 1, 'more row')} or pieces" if count > 1 else "")
 
 
 @numba.njit(cache=True, nogil=True)

@@ -6,6 +6,7 @@ from backend.aiter.planners.result import EDITED
 from backend.aiter.reduction import SecondStageKind
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.observation import Observation, Violation, ViolationKind
+from backend.words import number_of
 
 _REDUCTIONS = {kind.value for kind in SecondStageKind}
 
@@ -91,7 +92,7 @@ def _message(violation: Violation) -> str:
     access = "write" if violation.is_write else "read"
     if violation.kind is ViolationKind.OUT_OF_BOUNDS:
         side = "before the start" if violation.first_offset < 0 else "past the end"
-        return f"{access} of {violation.tensor or 'LDS'} {violation.extent} bytes {side}: {violation.why}"
+        return f"{access} of {violation.tensor or 'LDS'} {number_of(violation.extent, 'byte')} {side}: {violation.why}"
     if violation.kind is ViolationKind.NULL:
         return f"{access} through a null pointer: {violation.why}"
     if violation.kind in ABOUT_ROWS:

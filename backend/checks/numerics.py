@@ -17,6 +17,7 @@ from backend.child.process_end import EndKind
 from backend.errors import UnmodelledError
 from backend.findings import Finding, FindingKind, Party
 from backend.observation import DeviceEnd, Disagreement, Observation, ViolationKind
+from backend.words import noun, number_of
 
 LSE_POINTER = "ptr_LSEP"
 
@@ -56,7 +57,7 @@ def _left_by_the_kernel(call: Call) -> list[Finding]:
     row = int(whole[0, 2])
     rows = f"row {row} of final_lse, which is not split, is written by nobody"
     if count > 1:
-        rows = f"{count} rows of final_lse that are not split are written by nobody, the first is row {row}"
+        rows = f"{number_of(count, 'row')} of final_lse that are not split are written by nobody, the first is row {row}"
     message = f"{rows}: the kernel should, and never loads {LSE_POINTER}"
     figures: dict[str, int | str] = {"rows": count, "first_row": row, "kernarg": LSE_POINTER}
     kind, stage = FindingKind.ROW_NOT_WRITTEN, launch.code_object
@@ -89,8 +90,11 @@ def check_rank_without_tokens(call: Call) -> list[Finding]:
     rows = int(decision.rows[empty].sum())
     first = int(empty[0])
     message = (
-        f"rank {decode.cp_rank} of {decode.cp_world_size} holds none of the {int(of_all[first])} tokens of request {first}: "
-        f"{rows} rows of o and final_lse, which it returns to be merged, are written by nobody, where they should be 0 and -inf"
+        f"rank {decode.cp_rank} of {decode.cp_world_size} holds none of the {number_of(int(of_all[first]), 'token')} of "
+        f"request {first}: "
+        f"{number_of(rows, 'row')} of o and final_lse, which it returns to be merged, {noun(rows, 'is', 'are')} written by "
+        "nobody, where they "
+        "should be 0 and -inf"
     )
     kind = FindingKind.ROW_NOT_WRITTEN
     figures: dict[str, int | str] = {"rows": rows, "request": first, "requests": len(empty)}
@@ -141,7 +145,7 @@ def check_numbers(observation: Observation) -> list[Finding]:
     if numbers is None:
         return []
     stage = _stage(observation)
-    of = f"of {numbers.compared} rows of o (query x head)"
+    of = f"of {number_of(numbers.compared, 'row')} of o (query x head)"
     stores_seen = any(violation.kind is ViolationKind.NO_OUTPUT for violation in observation.violations)
     found = []
     for kind, count, first, said in (

@@ -12,6 +12,7 @@ from backend.checks.contract import WORDS_PER_ROW
 from backend.child.process_end import EndKind
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.observation import Observation
+from backend.words import number_of
 
 Figures = dict[str, int | str]
 
@@ -50,7 +51,8 @@ def check_pieces(call: Call) -> list[Finding]:
         return []
     at = int(np.argmax(short))
     message = (
-        f"work item {at} covers {int(tokens[at])} tokens [{items[at, 4]}, {items[at, 5]}) for {int(rows[at])} query rows: "
+        f"work item {at} covers {number_of(int(tokens[at]), 'token')} [{items[at, 4]}, {items[at, 5]}) for "
+        f"{number_of(int(rows[at]), 'query row')}: "
         f"a row would attend to nothing"
     )
     figures: Figures = {"work_item": at, "tokens": int(tokens[at]), "rows": int(rows[at]), "count": int(short.sum())}
@@ -102,7 +104,8 @@ def _overruns(call: Call) -> Iterator[Finding]:
             allocated = buffer.allocated
             before = overrun.first_word < 0
             message = (
-                f"writes {overrun.words} words outside {name} ({allocated} words): first word {overrun.first_word}, "
+                f"writes {number_of(overrun.words, 'word')} outside {name} ({number_of(allocated, 'word')}): first word "
+                f"{overrun.first_word}, "
                 f"last {overrun.last_word}"
             )
             figures: Figures = {

@@ -17,6 +17,7 @@ from backend.aiter.planners.result import EDITED
 from backend.call import Call
 from backend.case import OutputType
 from backend.findings import Finding, FindingKind, Party, Severity, in_causal_order
+from backend.words import number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
     """
     batch = len(planning.qo_indptr) - 1
     if len(planning.kv_indptr) > batch + 1 and np.diff(planning.kv_indptr[batch:]).any():
-        message = f"planned with kv_indptr of {len(planning.kv_indptr) - 1} requests, qo_indptr has {batch}"
+        message = f"planned with kv_indptr of {number_of(len(planning.kv_indptr) - 1, 'request')}, qo_indptr has {batch}"
         yield PlannedOtherwise("requests of kv_indptr", message)
     if planning.qo_indptr is not decode.qo_indptr or planning.kv_indptr is not decode.kv_indptr:
         planned_work, work = (_with_work(each.qo_indptr, each.kv_indptr) for each in (planning, decode))
@@ -44,10 +45,13 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
                 planned, used = getattr(planning, name), getattr(decode, name)
                 yield PlannedOtherwise(name, f"planned with {name} {some(planned)}, decoded with {some(used)}")
     if planning.num_heads_per_head_k != decode.num_head:
-        yield PlannedOtherwise("num_head", f"planned for {planning.num_heads_per_head_k} heads, decoded with {decode.num_head}")
+        yield PlannedOtherwise(
+            "num_head", f"planned for {number_of(planning.num_heads_per_head_k, 'head')}, decoded with {decode.num_head}"
+        )
     if planning.max_seqlen_qo != decode.max_seqlen_q:
         message = (
-            f"planned with max_seqlen_qo {planning.max_seqlen_qo} query rows a request, decoded with {decode.max_seqlen_q}"
+            f"planned with max_seqlen_qo {number_of(planning.max_seqlen_qo, 'query row')} a request, decoded with "
+            f"{decode.max_seqlen_q}"
         )
         yield PlannedOtherwise("max_seqlen_q", message)
     if planning.is_cp_round_robin != (decode.g_kv_indptr is not None):
@@ -60,14 +64,17 @@ def differences(planning: PlanArguments, decode: DecodeArguments) -> Iterator[Pl
     differ = rows != planning.uni_seqlen_qo
     if differ.any():
         at = int(np.argmax(differ))
-        message = f"planned with uni_seqlen_qo {planning.uni_seqlen_qo}, and qo_indptr gives request {at} {rows[at]} rows"
+        message = (
+            f"planned with uni_seqlen_qo {planning.uni_seqlen_qo}, and qo_indptr gives request {at} "
+            f"{number_of(rows[at], 'row')}"
+        )
         yield PlannedOtherwise("uni_seqlen_qo", message)
 
 
 def _other_lists(planning: PlanArguments, entries: int) -> Iterator[PlannedOtherwise]:
     """Lists of so many entries of kv_indices, for which another length was planned, or all tokens."""
     if entries and planning.topk != entries:
-        message = f"planned with topk {planning.topk}, decoded with lists of {entries} entries"
+        message = f"planned with topk {planning.topk}, decoded with lists of {number_of(entries, 'entry')}"
         yield PlannedOtherwise("topk", message)
 
 
@@ -107,7 +114,8 @@ def check_plan_is_used(call: Call) -> list[Finding]:
         return []
     kind, batch = FindingKind.PLAN_DROPPED, len(call.decode.qo_indptr) - 1
     message = (
-        f"mla_decode_fwd leaves persistent mode for {batch} requests and launches {launch.code_object}, which reads kv_indices "
+        f"mla_decode_fwd leaves persistent mode for {number_of(batch, 'request')} and launches {launch.code_object}, which "
+        "reads kv_indices "
         f"by kv_indptr: all tokens of a request, where each row has a list of at most {call.decision.topk}"
     )
     figures: dict[str, int | str] = {"batch": batch, "topk": call.decision.topk}
@@ -144,7 +152,8 @@ def check_view_of_o(call: Call) -> list[Finding]:
         return []
     kind = FindingKind.VIEW_WITH_GAPS
     message = (
-        f"o is a view with {decode.o_gap} elements between its rows, and {launch.code_object} stores row after row without any"
+        f"o is a view with {number_of(decode.o_gap, 'element')} between its rows, and {launch.code_object} stores row after "
+        "row without any"
     )
     figures: dict[str, int | str] = {"gap": decode.o_gap, "rows": decode.q_rows}
     return [Finding(kind, Severity.WRITE, Party.CALLER, call.decision.case.backend, "o", message, figures)]

@@ -17,6 +17,7 @@ from backend.child.tree import Limits
 from backend.codec import from_plain
 from backend.errors import CannotRunError
 from backend.observation import DeviceEnd, Numbers, Observation, Violation
+from backend.words import number_of
 
 NOT_HARDWARE = "not run on hardware"
 """Begins the note of every observation that no GPU had a part in."""
@@ -190,4 +191,4 @@ def _together(ranks: tuple[Ended, ...], seen: Sequence[set[Violation]]) -> str:
     spread = f", launched within {(max(launched) - min(launched)) * 1e3:.2f} ms" if len(launched) == len(ranks) else ""
     at_fault = [str(rank) for rank, violations in enumerate(seen) if violations or ranks[rank].result is None]
     where = f"; at fault: rank {', '.join(at_fault)}" if at_fault else ""
-    return f"{len(ranks)} ranks{spread}{where}"
+    return f"{number_of(len(ranks), 'rank')}{spread}{where}"

@@ -14,6 +14,7 @@ from backend.call import Call
 from backend.case import DType
 from backend.devices.accesses import BF16, subtract
 from backend.observation import ByteRanges, Violation, ViolationKind
+from backend.words import noun, number_of
 
 BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
@@ -31,10 +32,10 @@ def unwritten(call: Call, begin: Int64Array, end: Int64Array, merged: BoolArray)
     count, row = _unwritten(begin, end, merged, needed, heads, launch.v_head_dim * BF16, size)
     if not count:
         return None
-    of = f"of o ({heads} heads)"
+    of = f"of o ({number_of(heads, 'head')})"
     why = f"row {row} {of} is written by nobody"
     if count > 1:
-        why = f"{count} rows {of} are written by nobody, the first is row {row}"
+        why = f"{number_of(count, 'row')} {of} {noun(count, 'is', 'are')} written by nobody, the first is row {row}"
     return Violation(ViolationKind.NO_OUTPUT, launch.code_object, "o", True, row * size, (row + 1) * size, 0, count, why)
 
 
@@ -50,7 +51,7 @@ def unwritten_partials(
         if len(missing):
             begin, end = int(missing[0, 0]), int(missing[-1, 1])
             total = int((missing[:, 1] - missing[:, 0]).sum())
-            why = f"partial rows that no workgroup writes are merged: {total} bytes from {tensor} + {begin} on"
+            why = f"partial rows that no workgroup writes are merged: {number_of(total, 'byte')} from {tensor} + {begin} on"
             stage = call.launched.code_object
             return Violation(ViolationKind.UNWRITTEN, stage, tensor, True, begin, end, 0, len(missing), why)
     return None

@@ -17,6 +17,7 @@ from backend.devices.device import Device, coverage_identifier
 from backend.devices.model.kernargs import reads_of
 from backend.devices.model.traits import Backward, KernelTraits, traits
 from backend.observation import ByteRanges, Disagreement, Observation, Violation
+from backend.words import number_of
 
 Shown = tuple[str, str, str, bool, int]
 
@@ -76,7 +77,7 @@ def _violations(left: Observation, right: Observation, stage: str) -> list[Diffe
     found = []
     for key in sorted(set(sides[0]) ^ set(sides[1])):
         kind, tensor, _, is_write, extent = key
-        outside = f"{extent} bytes outside" if extent else "seen"
+        outside = f"{number_of(extent, 'byte')} outside" if extent else "seen"
         texts = [f"{outside} ({side[key].why})" if key in side else "not seen" for side in sides]
         found.append(Difference(f"{'write' if is_write else 'read'} of {tensor}, {kind}", *texts))
     return found
@@ -107,7 +108,7 @@ def _in_words(ranges: ByteRanges) -> str:
     if not len(ranges):
         return "nothing"
     total = int((ranges[:, 1] - ranges[:, 0]).sum())
-    return f"{total} bytes from [{ranges[0, 0]}, {ranges[0, 1]}) on"
+    return f"{number_of(total, 'byte')} from [{ranges[0, 0]}, {ranges[0, 1]}) on"
 
 
 class BothDevice:

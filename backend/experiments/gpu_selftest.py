@@ -31,6 +31,7 @@ from backend.outcome import Outcome
 from backend.path import Path, faults_before_launch, judge
 from backend.serving.policy import decide
 from backend.serving.registry import policy
+from backend.words import number_of
 
 MAX_TOKENS = 1 << 16
 """KV tokens of a random batch: a case in tens of milliseconds, reference included."""
@@ -153,7 +154,9 @@ def check_faults(device: CudaDevice, seed: int, table: Table, max_tokens: int) -
             where = "; ".join(f"{v.tensor} [{v.first_offset}, {v.end_offset})" for v in one.violations)
             said = f"{', '.join(seen)}: {where or (end.message[:80] if end is not None else '')}"
             again = ", again when alone" if end is not None and end.again else ""
-            table.say(f"  {case.num_head} heads, batch {case.batch} x kv {case.kv_lens[0]}", f"{said}{again}", bool(seen))
+            table.say(
+                f"  {number_of(case.num_head, 'head')}, batch {case.batch} x kv {case.kv_lens[0]}", f"{said}{again}", bool(seen)
+            )
         elif kinds:
             table.say("  a good call beside them", ", ".join(kinds), False)
     table.say("  child processes started for it", device.starts - starts)
@@ -166,7 +169,7 @@ def check_ranks(ranks: int, seed: int, table: Table, max_tokens: int, interpret:
         observed = [one for one in device.observe_all(calls) if isinstance(one, Observation)]
     good = [one for one in observed if one.numbers and one.end and one.end.kind is EndKind.COMPLETED]
     spreads = [float(one.notes[-1].split("within ")[1].split()[0]) for one in good]
-    table.say(f"{ranks} ranks at once: cases, ended well", f"{len(calls)}, {len(good)}", len(good) == len(calls))
+    table.say(f"{number_of(ranks, 'rank')} at once: cases, ended well", f"{len(calls)}, {len(good)}", len(good) == len(calls))
     table.say("  launches of a case apart, median and worst, ms", f"{np.median(spreads):.3f}, {max(spreads):.3f}")
     seen = [sorted({finding.kind.value for finding in check(one)} & {*_SEEN_ON_THE_GPU}) for one in observed]
     table.say("  faulty calls", seen[-2:], all(seen[-2:]) and not any(seen[:-2]))

@@ -49,6 +49,7 @@ from backend.devices.two_devices import Difference, differences, incomparable
 from backend.errors import UnmodelledError
 from backend.experiments.probes import EDGES, ReachedKernel, backward, made_of, probes, reached, tall
 from backend.observation import Observation
+from backend.words import number_of
 
 TABLE = Path(traits.__file__).with_name("traits.csv")
 READS_TABLE = Path(kernargs.__file__).parent / "tables" / READS
@@ -276,7 +277,7 @@ def _drawn(launched: Sequence[LaunchedKernel]) -> bool:
     except UnmodelledError as error:
         print(f"{shown}: {error}", flush=True)
         return False
-    print(f"{shown}: {len(left)} differences", flush=True)
+    print(f"{shown}: {number_of(len(left), 'difference')}", flush=True)
     for difference in left[:6]:
         print(f"    {difference.what}: machine {difference.left}; model {difference.right}")
     if not left:

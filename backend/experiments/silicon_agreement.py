@@ -33,6 +33,7 @@ from backend.devices.gpu.values import is_fnuz
 from backend.devices.kinds import open_device
 from backend.experiments.gpu_selftest import well_formed_calls
 from backend.path import judge
+from backend.words import number_of
 
 WRITTEN = ("o", "logits", "attn_lse", "final_lse")
 
@@ -168,9 +169,9 @@ def compare(path: str) -> int:
         foretold += seen is not None and bool(seen.violations)
         if found > ALLOWED or made.bad:
             wrong += 1
-            print(f"order {index} on {arch}: rows differ by {found:.4f}, {len(made.bad)} bad accesses")
+            print(f"order {index} on {arch}: rows differ by {found:.4f}, {number_of(len(made.bad), 'bad access')}")
     print(
-        f"{len(differences)} orders, {instructions} wave instructions: {wrong} disagree with the GPU; "
+        f"{len(differences)} orders, {number_of(instructions, 'wave instruction')}: {wrong} disagree with the GPU; "
         f"device model foretold violations of AITER's own kernel in {foretold}; "
         f"a row differs by at most {max(differences):.5f} of its size, median over orders {np.median(differences):.5f}"
     )

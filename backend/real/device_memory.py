@@ -21,6 +21,7 @@ import numpy.typing as npt
 from backend.errors import CannotRunError
 from backend.real.allocator import Block, CachingAllocator, ProcessAddresses, Segment
 from backend.real.theirs import says
+from backend.words import number_of
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -66,7 +67,11 @@ class DeviceMemory:
     def allocate(self, nbytes: int) -> Any:
         """A buffer of `nbytes` (at least 1) for torch.frombuffer or numpy; its block is given back when nobody holds it."""
         if self.allocated + nbytes > self.capacity:
-            says(MemoryError(f"HIP out of memory: {nbytes} bytes asked for, {self.allocated} of {self.capacity} in use"))
+            says(
+                MemoryError(
+                    f"HIP out of memory: {number_of(nbytes, 'byte')} asked for, {self.allocated} of {self.capacity} in use"
+                )
+            )
         if self.pool not in self._allocators:
             self._allocators[self.pool] = CachingAllocator(self._space)
         allocator = self._allocators[self.pool]
@@ -115,7 +120,7 @@ class DeviceMemory:
             given = self._mmap(segment.base, segment.size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
             if given != segment.base:
                 raise CannotRunError(
-                    f"memory of the virtual GPU: {segment.size} bytes at {segment.base:#x} cannot be mapped "
+                    f"memory of the virtual GPU: {number_of(segment.size, 'byte')} at {segment.base:#x} cannot be mapped "
                     f"({os.strerror(ctypes.get_errno())}); give the process more address space (ulimit -v)"
                 )
             memory = (ctypes.c_ubyte * segment.size).from_address(segment.base)

@@ -32,6 +32,7 @@ from backend.errors import UnmodelledError
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
 from backend.real.noted_call import PassedBuffer, SourceLine
 from backend.real.torch_shim import Allocation, Allocations, host
+from backend.words import number_of
 
 PLANNING_ROLES = {
     "work_metadata_ptrs": "work_metadata",
@@ -282,7 +283,8 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
     q, kv = given["q"], given["kv_buffer"]
     if given.get("page_size", kv.shape[1]) != kv.shape[1]:
         raise UnmodelledError(
-            f"{DECODING}(page_size={given['page_size']}): kv_buffer {tuple(kv.shape)} has pages of {kv.shape[1]} tokens; only "
+            f"{DECODING}(page_size={given['page_size']}): kv_buffer {tuple(kv.shape)} has pages of "
+            f"{number_of(kv.shape[1], 'token')}; only "
             "a page size that is its own is modelled"
         )
     splits = given.get("num_kv_splits")

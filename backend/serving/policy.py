@@ -22,6 +22,7 @@ from backend.case import Case, DType, MetadataMode, PageOrder
 from backend.decision import Decision, Refused
 from backend.errors import UnmodelledError
 from backend.serving.sparse import UNUSED, with_lists
+from backend.words import counted
 
 OWN_RULE_ADVICE = "or your own as module:name, path/to/file.py[:name] (a function of a Case that returns a Choice) or rule.toml"
 """How a rule is named that is not built in."""
@@ -309,6 +310,7 @@ def require_feasible(case: Case, page: int, padding_kv_len: int, sized_for: int)
         return
     gigabytes = (entries * BYTES_AN_ENTRY + rows * BYTES_A_ROW) / 1e9
     raise UnmodelledError(
-        f"too much work: {entries:,} pages of {page:,} tokens and {rows:,} rows would take about {gigabytes:,.1f} GB; up to "
+        f"too much work: {counted(entries, 'page')} of {counted(page, 'token')} and {counted(rows, 'row')} would take about "
+        f"{gigabytes:,.1f} GB; up to "
         f"{MOST_ENTRIES:,} pages and {MOST_ROWS:,} rows are run: give fewer or shorter requests, or larger pages"
     )

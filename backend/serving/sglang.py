@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from backend.case import Case, DType, MetadataMode
 from backend.serving.policy import CaseRefused, Choice, refuse_options
+from backend.words import number_of
 
 MIN_KERNEL_HEADS = 16
 """AITER's kernels take at least 16 heads; sglang repeats q's heads up to it (`num_head_padded`)."""
@@ -96,12 +97,14 @@ class AiterMlaBackend:
     def _refuse(case: Case) -> None:
         heads = case.num_head
         if not (heads in (4, 8) or (heads % 16 == 0 and heads <= MAX_HEADS)):
-            raise CaseRefused(f"{heads} heads a rank: sglang takes 4, 8 or a multiple of 16 up to {MAX_HEADS}")
+            raise CaseRefused(f"{number_of(heads, 'head')} a rank: sglang takes 4, 8 or a multiple of 16 up to {MAX_HEADS}")
         if case.query_lens is not None and set(case.query_lens) != {case.max_seqlen_q}:
             raise CaseRefused("query lengths that differ: sglang decodes and verifies a uniform number of rows a request")
         refuse_options(case, "sglang", REASONS)
         if case.max_seqlen_q > MAX_DRAFT_TOKENS:
-            raise CaseRefused(f"{case.max_seqlen_q} rows a request: at most {MAX_DRAFT_TOKENS} draft tokens are served")
+            raise CaseRefused(
+                f"{number_of(case.max_seqlen_q, 'row')} a request: at most {MAX_DRAFT_TOKENS} draft tokens are served"
+            )
         if min(case.kv_lens) < case.max_seqlen_q:
             raise CaseRefused("a request shorter than its own rows: kv_lens include this step's tokens")
         if case.max_batch is not None and case.max_batch < (case.graph_batch or case.batch):

@@ -22,6 +22,7 @@ from pathlib import Path
 from backend.codec import dumps, from_plain
 from backend.errors import CannotRunError, UsageError
 from backend.file_text import text_of
+from backend.words import counted
 from fuzz.accuracy.server import Api, NoAnswerError, Server
 
 SHOTS = 5
@@ -214,7 +215,7 @@ def _collected(
         in_a_row = in_a_row + 1 if isinstance(found, LostQuestion) else 0
         yield found
         if isinstance(found, LostQuestion) and in_a_row >= GIVE_UP:
-            raise CannotRunError(f"{url}: {in_a_row} questions in a row without an answer, the last: {found.reason}")
+            raise CannotRunError(f"{url}: {counted(in_a_row, 'question')} in a row without an answer, the last: {found.reason}")
 
 
 def _asked(

@@ -27,6 +27,7 @@ from backend.devices.device import Device
 from backend.errors import CannotRunError, UnmodelledError
 from backend.observation import Numbers
 from backend.path import judge
+from backend.words import counted
 from fuzz.accuracy.choices import ServingChoice
 from fuzz.verdict import Counts, Verdict
 from reprod.text import one_line
@@ -80,7 +81,7 @@ def run(made: Call, inputs: UnroundedInputs, source: CodeSource, schedule: Sched
     axis = None if launch.persistent else spaces.REQUEST_AXIS
     result = machine.run(MachineLaunch(launch.grid, launch.block, kernarg, requester_axis=axis), space, Mode.FULL, schedule)
     if result.outcome is MachineEnd.LIMIT:
-        raise CannotRunError(f"{launch.code_object}: not at its end after {result.executed} wave instructions")
+        raise CannotRunError(f"{launch.code_object}: not at its end after {counted(result.executed, 'wave instruction')}")
     left = outputs(made, space)
     return Ran(left.values, left.unwritten, len(result.bad_accesses), result.executed)
 
@@ -210,12 +211,12 @@ def _on_machine(choice: ServingChoice, shape: Case, source: CodeSource, seed: in
         rounded(inputs.q, case.q_dtype, case.arch), tuple(rounded(one, case.kv_dtype, case.arch) for one in inputs.kv)
     )
     bad = sum(part.bad for part in parts)
-    ran = f"{schedule}, {sum(part.instructions for part in parts):,} wave instructions"
+    ran = f"{schedule}, {counted(sum(part.instructions for part in parts), 'wave instruction')}"
     return Measured(
         choice,
         _compared(shape, held, o, unwritten, case.q_dtype),
         _compared(shape, inputs, o, unwritten, case.q_dtype),
-        ran + (f", {bad} bad accesses" if bad else ""),
+        ran + (f", {counted(bad, 'bad access')}" if bad else ""),
     )
 
 

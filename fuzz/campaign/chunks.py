@@ -16,6 +16,7 @@ from backend.checks.numerics import death_once
 from backend.errors import CannotRunError, RuleFailedError, RuleLostError
 from backend.fate import Fate
 from backend.outcome import Outcome, not_run, unmodelled
+from backend.words import counted
 from fuzz.asked import facts
 from fuzz.campaign.features import better, features, parent
 from fuzz.campaign.guidance import COMMON, Frozen
@@ -106,7 +107,7 @@ def run_chunk(
         note(chunk, position)
         tally.count(position, case, path.run(case))
         if path.lost > MOST_LOST + position // CASES_A_LOSS:
-            raise RuleLostError(f"{path.why_lost}; after {position + 1:,} cases it is not asked any more")
+            raise RuleLostError(f"{path.why_lost}; after {counted(position + 1, 'case')} it is not asked any more")
     note(-1, -1)
     return tally.report(chunk, time.perf_counter() - begin)
 

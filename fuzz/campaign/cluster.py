@@ -22,6 +22,7 @@ from typing import Any
 from backend.child.process_end import EndKind
 from backend.child.scratch import Scratch
 from backend.errors import CannotRunError, UsageError
+from backend.words import counted
 from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.pool import Lost
 from fuzz.campaign.worker import Seen
@@ -180,10 +181,14 @@ class Cluster:
         resource, free = self.demand.resource, self._free()
         total = int(self.resources.get(resource, 0))
         most = self.demand.most(total, free)
-        has = f"Ray cluster ({self.name}, {self.nodes} nodes) has {total} {resource}, {free:g} of them free"
+        has = f"Ray cluster ({self.name}, {counted(self.nodes, 'node')}) has {total} {resource}, {free:g} of them free"
         if wanted > most:
             sharing, ranks = self.demand.sharing, self.demand.ranks
-            needs = f"up to {sharing} workers share a {resource}" if sharing > 1 else f"a worker needs a {resource} of its own"
+            needs = (
+                f"up to {counted(sharing, 'worker')} share a {resource}"
+                if sharing > 1
+                else f"a worker needs a {resource} of its own"
+            )
             needs = f"a worker needs {min(ranks, total)} {resource}" if ranks > 1 else needs
             raise UsageError.not_allowed("workers", wanted, f"1..{most}", f"{needs}; the {has}")
         if not most:

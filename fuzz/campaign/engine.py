@@ -21,6 +21,7 @@ from typing import Any
 from backend.case import Case
 from backend.fate import Fate
 from backend.findings import Finding
+from backend.words import counted
 from fuzz.campaign.case_process import read_slot
 from fuzz.campaign.collaborators import Log, NoLog, Triage, Verifying, View
 from fuzz.campaign.config import CampaignConfig
@@ -239,7 +240,7 @@ class Engine:
         if self._running("chunk"):
             what = "finishing the chunks that are begun"
         elif investigating:
-            what = f"shrinking {investigating} finding{'' if investigating == 1 else 's'}"
+            what = f"shrinking {counted(investigating, 'finding')}"
         elif self._verifier.pending:
             given = self._verifier.given
             what = f"verifying script {given - self._verifier.pending + 1} of {given}"
@@ -401,13 +402,12 @@ class Engine:
         """Each GPU's share of the cases of this session."""
         total = self._by_gpu.total()
         for gpu, cases in sorted(self._by_gpu.items()):
-            self._view.say(f"{gpu}: {cases:,} cases ({cases / total:.1%})")
+            self._view.say(f"{gpu}: {counted(cases, 'case')} ({cases / total:.1%})")
 
     def _say_unverified(self) -> None:
         if self._verifier.pending:
-            left = self._verifier.pending
-            are = "finding is" if left == 1 else "findings are"
-            self._view.say(f"{left} {are} not verified; --resume or `aiterfuzz verify` does it")
+            left = counted(self._verifier.pending, "finding is", "findings are")
+            self._view.say(f"{left} not verified; --resume or `aiterfuzz verify` does it")
 
     # Workers that come and go.
 

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TextIO
 
+from backend.words import counted
+
 PLAIN_INTERVAL = 5.0
 BAR_INTERVAL = 0.2
 RATE_WINDOW = 10.0
@@ -90,12 +92,12 @@ class Live:
 def line(status: Status, rate: float) -> str:
     """One line: cases, rate, coverage, findings, what is left."""
     parts = [
-        f"{status.cases:,} cases",
+        f"{counted(status.cases, 'case')}",
         f"{rate:,.0f}/s",
         f"coverage {status.features:,}",
-        f"{status.findings:,} finding{'' if status.findings == 1 else 's'}",
+        counted(status.findings, "finding"),
         f"{status.refused:,} refused",
-        f"{status.workers} worker{'' if status.workers == 1 else 's'}",
+        counted(status.workers, "worker"),
     ]
     if status.losses:
         parts.append(f"{status.losses} lost")

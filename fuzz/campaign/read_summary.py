@@ -13,6 +13,7 @@ from backend.case import Case
 from backend.codec import dumps, from_plain
 from backend.errors import UsageError
 from backend.fate import Fate
+from backend.words import counted, noun
 from fuzz.asked import never_ran
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guidance import Guide
@@ -306,24 +307,30 @@ def _doubts(
         yield from never_ran
     for each in findings:
         if each.of_our_own and not each.expected:
-            yield f"{each.count:,} cases came to no end, so nothing is known of them: {each.message}"
+            yield (
+                f"{counted(each.count, 'case')} came to no end, so nothing is known of {noun(each.count, 'it', 'them')}: "
+                f"{each.message}"
+            )
     if lost:
         yield f"nothing is known of {lost:,} that lost the process again and again, for no reason that showed when run alone"
     for reason in not_run[:REASONS_SAID]:
-        yield f"{reason.cases:,} of {counts.cases:,} cases were not run: {reason.text}"
+        yield f"{reason.cases:,} of {counted(counts.cases, 'case was', 'cases were')} not run: {reason.text}"
     if len(not_run) > REASONS_SAID:
-        yield f"{len(not_run) - REASONS_SAID:,} more reasons why cases were not run"
+        yield f"{counted(len(not_run) - REASONS_SAID, 'more reason')} why cases were not run"
     if counts.unmodelled:
-        yield f"{counts.unmodelled:,} of {counts.cases:,} cases are not modelled"
+        yield f"{counts.unmodelled:,} of {counted(counts.cases, 'case is', 'cases are')} not modelled"
     if aside:
-        yield f"{len(aside):,} chunks were set aside, because their workers were lost over them"
+        yield (
+            f"{counted(len(aside), 'chunk was', 'chunks were')} set aside, because workers were lost over "
+            f"{noun(len(aside), 'it', 'them')}"
+        )
     for _, member in members:
         asked, limit = member.config.chunk_limit, member.config.time_limit
         seconds = sum((session.ended or session.began) - session.began for session in member.sessions)
         there = member.cases + len(aside) * member.config.cases_a_chunk
         short = asked is not None and there < asked * member.config.cases_a_chunk
         if complete and short and (limit is None or seconds < limit):
-            yield f"{there:,} cases are there, and {member.config.cases:,} were asked for"
+            yield f"{counted(there, 'case is', 'cases are')} there, and {member.config.cases:,} were asked for"
         if len({session.rules for session in member.sessions}) > 1:
             yield "the sources of aiterfuzz changed between two sessions of the campaign"
 

@@ -22,6 +22,7 @@ from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError, of_the_disk
 from backend.findings import FindingKind
 from backend.git import path_and_revision
+from backend.words import counted
 from fuzz.campaign.case_process import read_slot
 from fuzz.campaign.collaborators import Log, NoLog
 from fuzz.campaign.config import IDENTITY, CampaignConfig
@@ -256,7 +257,7 @@ class _Session:
                 *(self.manner.findings, self.manner.command),
             )
             try:
-                store.begin_session(self.workers, f"{self.pool.name}, {self.pool.nodes} nodes", own_fingerprint())
+                store.begin_session(self.workers, f"{self.pool.name}, {counted(self.pool.nodes, 'node')}", own_fingerprint())
                 self._announce(live)
                 _name_unfinished(store, engine, live)
                 reason = engine.run(self.workers)
@@ -292,13 +293,13 @@ class _Session:
     def _announce(self, live: Live) -> None:
         config, bounds = self.config, self.config.space()
         types = ", ".join(f"{arch} q {q} KV {kv}" for arch, q, kv in bounds.tensor_types)
-        limits = [f"{config.cases:,} cases"] if config.cases is not None else []
+        limits = [f"{counted(config.cases, 'case')}"] if config.cases is not None else []
         limits += [f"{config.time_limit:g} s"] if config.time_limit is not None else []
         aiter = config.revision or ", ".join(bounds.releases)
         live.say(
             f"{config.backend}, AITER {aiter}, heads {', '.join(map(str, bounds.heads))}, {types}; "
             f"device {config.device}, seed {config.seed}, {'guided' if config.guided else 'unguided'}, {' or '.join(limits)}; "
-            f"{self.workers} worker{'' if self.workers == 1 else 's'} on {self.pool.name}; sources {self.made_by.rules}; "
+            f"{counted(self.workers, 'worker')} on {self.pool.name}; sources {self.made_by.rules}; "
             f"{config.out}"
         )
         for warning in self.made_by.warnings:

@@ -19,6 +19,7 @@ from backend.codec import from_plain
 from backend.errors import AiterfuzzError, CannotRunError, UsageError
 from backend.fate import Fate
 from backend.findings import TAKES_PROCESS
+from backend.words import counted
 from fuzz.asked import RELEASE
 from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.report import CellCounts, Label
@@ -131,13 +132,13 @@ def _require_campaign(db: sqlite3.Connection, number: int) -> None:
     for label, count in labels.items():
         if label.fate in (Fate.FAULTY, Fate.DIED):
             shown[label.text] += count
-    counted = {signature: row.count for signature, row in findings.items() if row.count}
+    told = {signature: row.count for signature, row in findings.items() if row.count}
     beside = {signature for signature, row in findings.items() if row.cause.kind in TAKES_PROCESS}
-    agreeing = all(shown[each] == counted.get(each, 0) for each in shown.keys() | counted.keys() if each not in beside)
+    agreeing = all(shown[each] == told.get(each, 0) for each in shown.keys() | told.keys() if each not in beside)
     if OTHER not in shown:
         _require(
-            agreeing and all(shown[each] <= counted.get(each, 0) for each in beside),
-            f"{shown.total():,} cases show a fault, findings tell of {sum(counted.values()):,}",
+            agreeing and all(shown[each] <= told.get(each, 0) for each in beside),
+            f"{counted(shown.total(), 'case shows', 'cases show')} a fault, findings tell of {sum(told.values()):,}",
         )
     for row in findings.values():
         folder_of(row.folder)
@@ -152,7 +153,7 @@ def _require_chunks(db: sqlite3.Connection, number: int) -> dict[int, list[Label
     rows = db.execute("SELECT chunk, cases, codes, work, done FROM chunks WHERE campaign = ?", (number,))
     for chunk, cases, blob, work, done in rows:
         codes = unpack_codes(blob).tolist()
-        _require(len(codes) == cases and cases > 0, f"chunk {chunk} holds {len(codes):,} cases and says {cases!r}")
+        _require(len(codes) == cases and cases > 0, f"chunk {chunk} holds {counted(len(codes), 'case')} and says {cases!r}")
         _require(set(codes) <= set(labels), f"chunk {chunk} has labels that are not there")
         _require(chunk >= 0 and 0 <= work < _END_OF_TIME and 0 <= done < _END_OF_TIME, f"chunk {chunk} was done at no time")
         found[chunk] = [labels[code] for code in codes]
@@ -177,8 +178,8 @@ def _require_cells(db: sqlite3.Connection, number: int, labels: Counter[Label]) 
         ("cases of a shape", whole.ran_as.total(), whole.ran),
         ("cases with a release", sum(whole.facts[fact] for fact in whole.facts if fact.startswith(RELEASE)), whole.ran),
     )
-    for what, mapped, counted in sums:
-        _require(mapped == counted, f"the map counts {mapped:,} {what}, the chunks {counted:,}")
+    for what, mapped, told in sums:
+        _require(mapped == told, f"the map counts {mapped:,} {what}, the chunks {told:,}")
 
 
 def _require_finding(row: FindingRow, codes: dict[int, list[Label]]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.codec import from_plain, to_plain
+from backend.words import counted
 from fuzz.campaign.report import Codes, Parent, Reached
 
 MOST_CODE_BYTES = 2 * 65_535
@@ -85,5 +86,5 @@ def _unpacked(blob: bytes, most: int) -> bytes:
     unpacker = zlib.decompressobj()
     data = unpacker.decompress(blob, most)
     if unpacker.unconsumed_tail or not unpacker.eof:
-        raise ValueError(f"a blob that is cut short, or unpacks to more than {most:,} bytes")
+        raise ValueError(f"a blob that is cut short, or unpacks to more than {counted(most, 'byte')}")
     return data

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
+from backend.words import counted
 from fuzz.commands.arguments import add_aiter, names, number, seconds
 from fuzz.commands.flags import add_flags, given
 from fuzz.commands.printing import add_amounts, print_report
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             if out is not None:
                 print(dumps(written), file=out)
             if agreement.cases % 50 == 0:
-                print(f"{agreement.cases} cases", file=sys.stderr)
+                print(f"{counted(agreement.cases, 'case')}", file=sys.stderr)
     asked = AgreementAsked(tuple(device.name for device in devices))
     if arguments.recorded is None:
         cases = None if arguments.seconds is not None else arguments.cases

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
+from backend.words import counted
 from fuzz.commands.arguments import WHAT_IT_IS, number
 from fuzz.commands.printing import add_lengths, concluded, print_text
 
@@ -108,7 +109,10 @@ def _over_history(arguments: argparse.Namespace, case: Case) -> int:
             fixed,
         )
     _tell(arguments, wanted, found.trials, bisection_lines(found, (*commits, good, bad)))
-    return _named(found.trials, "" if found.exact else f"{len(found.between)} revisions between cannot be judged")
+    return _named(
+        found.trials,
+        "" if found.exact else f"{counted(len(found.between), 'revision')} between cannot be judged",
+    )
 
 
 def _over_sources(arguments: argparse.Namespace, case: Case) -> int:
@@ -120,7 +124,10 @@ def _over_sources(arguments: argparse.Namespace, case: Case) -> int:
         say = _trials_said(arguments, wanted, {})
         trials, changes = bisect_sources(arguments.backend_sources, case, wanted, say)
     _tell(arguments, wanted, trials, source_bisection_lines(changes, trials))
-    return _named(trials, "" if len(changes) == 1 else f"{len(changes)} changes are found, where one is asked for")
+    return _named(
+        trials,
+        "" if len(changes) == 1 else f"{counted(len(changes), 'change is', 'changes are')} found, where one is asked for",
+    )
 
 
 def _named(trials: Sequence[Trial], missing: str) -> int:
@@ -149,5 +156,5 @@ def _trial_line(trial: Trial, known: Mapping[str, Commit]) -> str:
     name = trial.name if named is None else f"{named.name[:10]} {named.date}"
     detail = f" ({trial.detail})" if trial.detail else ""
     steady = "" if trial.steady else ", NOT the same at every try"
-    tries = f"{trial.tries} {'try' if trial.tries == 1 else 'tries'}"
+    tries = f"{counted(trial.tries, 'try')}"
     return f"  {name}  {trial.verdict.value}{detail}, {tries}{steady}"

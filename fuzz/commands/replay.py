@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
+from backend.words import counted
 from fuzz.commands.printing import Rows, add_lengths, concluded
 
 if TYPE_CHECKING:
@@ -133,13 +134,19 @@ def _at_revision(entries: Sequence[CorpusEntry], paths: OpenPaths, column: Colum
         found.append(row.cells[0])
         cell = row.cells[0].value
         told.add(f"{entry.id:5} {cell:15} {entry.title}", {"entry": entry.id, "title": entry.title, "status": cell})
-    counted = ", ".join(f"{found.count(cell)} {cell.value}" for cell in MatrixCell if cell in found)
-    told.end(f"at {paths.checkout}@{column.revision}: {counted}")
+    each = ", ".join(f"{found.count(cell)} {cell.value}" for cell in MatrixCell if cell in found)
+    told.end(f"at {paths.checkout}@{column.revision}: {each}")
     faulty = found.count(MatrixCell.FOUND) + found.count(MatrixCell.OTHER)
     silent = found.count(MatrixCell.SILENT) + found.count(MatrixCell.FIXED)
     unknown = [each for each in found if each in (MatrixCell.CANNOT_RUN, MatrixCell.PLANTED)]
     counts = Counts(clean=silent, faulty=faulty, refused=found.count(MatrixCell.REFUSED), not_run=len(unknown))
-    return concluded(Verdict(counts, faulty, (f"{len(unknown)} entries do not run at {column.name}",) if unknown else ()))
+    return concluded(
+        Verdict(
+            counts,
+            faulty,
+            (f"{counted(len(unknown), 'entry does', 'entries do')} not run at {column.name}",) if unknown else (),
+        )
+    )
 
 
 def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths, told: Rows) -> list[ReplayStatus]:
@@ -153,8 +160,8 @@ def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths, told: Rows) -> l
             f"{verdict.entry:5} {verdict.status.value:10} {verdict.title}{reason}",
             {"entry": verdict.entry, "title": verdict.title, "status": verdict.status.value, "reason": verdict.reason},
         )
-    counted = ", ".join(f"{found.count(status)} {status.value}" for status in ReplayStatus if status in found)
-    told.end(counted if {ReplayStatus.CHANGED, ReplayStatus.CANNOT_RUN} & {*found} else f"{counted}: all as recorded")
+    each = ", ".join(f"{found.count(status)} {status.value}" for status in ReplayStatus if status in found)
+    told.end(each if {ReplayStatus.CHANGED, ReplayStatus.CANNOT_RUN} & {*found} else f"{each}: all as recorded")
     return found
 
 
@@ -188,4 +195,4 @@ def _verdict(found: Sequence[ReplayStatus], missing: Sequence[str]) -> Verdict:
 
     changed, idle = found.count(ReplayStatus.CHANGED), found.count(ReplayStatus.CANNOT_RUN)
     counts = Counts(clean=len(found) - changed - idle, faulty=changed, not_run=idle)
-    return Verdict(counts, changed, (*missing, *((f"{idle} entries do not run",) if idle else ())))
+    return Verdict(counts, changed, (*missing, *((f"{counted(idle, 'entry does', 'entries do')} not run",) if idle else ())))

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
+from backend.words import counted
 from fuzz.commands.gate import STOPPING, add_flags, check, plan, say, tell
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _range(arguments: argparse.Namespace) -> int:
         if telling(scouted) is scouted[-1]:
             shown = found, candidate
     title = f"aiterfuzz scout {arguments.source} on {arguments.aiter}"
-    why = (f"base: {base}; {len(commits)} commits of {asked} touch MLA decode",)
+    why = (f"base: {base}; {counted(len(commits), 'commit')} of {asked} touch MLA decode",)
     made = scout_report(shown[0], before, shown[1], title, why, gate_line(open_source(arguments.source)))
     return tell(with_range(made, scouted), arguments)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.words import counted
 from fuzz.commands.printing import add_lengths, print_text
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _summary(taken: Sequence[Taken]) -> Iterator[str]:
     from backend.revision.assess import PARTS
 
     whole = sum(not each.stands_in for each in taken)
-    yield f"{len(taken)} commits; without a stand-in: {whole} ({100 * whole / len(taken):.1f} %)"
+    yield f"{counted(len(taken), 'commit')}; without a stand-in: {whole} ({100 * whole / len(taken):.1f} %)"
     for part in PARTS:
         count = sum(all(one.part != part for one in each.stands_in) for each in taken)
         yield f"    {part}: {count} ({100 * count / len(taken):.1f} %)"

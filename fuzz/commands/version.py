@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from backend.words import counted
 from fuzz.commands.printing import add_lengths, print_text
 
 
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         "packages": ", ".join(f"{name} {version}" for name, version in found.versions.items()),
         "AITER rules": ", ".join(f"{name} ({release(name).commit[:12]})" for name in RELEASES),
         "code objects": code_objects,
-        "corpus": f"{len(entries)} known faults and controls, {shipped_corpus()}",
+        "corpus": f"{counted(len(entries), 'known fault or control', 'known faults and controls')}, {shipped_corpus()}",
         "backends": ", ".join(BACKENDS),
         "devices": ", ".join(DEVICES),
     }

@@ -12,6 +12,7 @@ from backend.file_text import json_of, text_of
 from backend.real.frameworks.record import RecordedStep
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.steps import disagreements
+from backend.words import counted
 from fuzz.gate.gate import EVERY_RELEASE, GatePlan, Stack, StackRunner
 from fuzz.gate.order import everything
 from fuzz.gate.which_aiter import which_aiter
@@ -79,6 +80,6 @@ def run_life(source: str, life: dict[str, Any], aiter: str | None = None, beside
 
 
 def _step(step: RecordedStep) -> str:
-    rows = f", {step.decode.max_seqlen_q} query rows a request" if step.decode.max_seqlen_q > 1 else ""
+    rows = f", {counted(step.decode.max_seqlen_q, 'query row')} a request" if step.decode.max_seqlen_q > 1 else ""
     lens = list(step.kv_lens) if len(step.kv_lens) <= 8 else [*step.kv_lens[:8], "..."]
     return f"{step.kind.value}, {step.phase.value}, KV {lens}{f' and {step.padded} padded' if step.padded else ''}{rows}"

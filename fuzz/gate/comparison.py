@@ -16,6 +16,7 @@ from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.python.outline import TextChange, text_change
+from backend.words import counted
 from fuzz.gate.corpus import is_of_corpus
 from fuzz.gate.executed import ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
@@ -361,8 +362,9 @@ def _in_words(missing: Mapping[Work, str], running: set[Shape]) -> Iterator[str]
         what = f" {listed(names)}" if shape in running else ""
         heads.setdefault((shape.tensors, what, reason), []).append(shape.num_head)
     for (tensors, what, reason), numbers in heads.items():
-        counted = ", ".join(str(number) for number in sorted(set(numbers)))
-        yield f"{counted} heads, {tensors}{',' if what else ''}{what}: {reason or 'no step of it reached mla_decode_fwd'}"
+        counted_heads = ", ".join(str(number) for number in sorted(set(numbers)))
+        because = reason or "no step of it reached mla_decode_fwd"
+        yield f"{counted_heads} heads, {tensors}{',' if what else ''}{what}: {because}"
 
 
 def _not_judged(change: Examined, base: Examined | None) -> Iterator[str]:
@@ -370,7 +372,7 @@ def _not_judged(change: Examined, base: Examined | None) -> Iterator[str]:
     known = base.not_run if base is not None else {}
     for reason, count in change.not_run.items():
         if reason not in known:
-            yield f"{count:,} step{'' if count == 1 else 's'} not judged: {reason}"
+            yield f"{counted(count, 'step')} not judged: {reason}"
 
 
 def _size(sighting: Sighting) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from backend.real.frameworks.record import Says
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import outcome_of
+from backend.words import counted
 from fuzz.report.report import Report, Result, Section, Test
 from fuzz.verdict import Conclusion, Counts, Verdict
 from reprod.text import one_line
@@ -95,10 +96,10 @@ def report(source: str, rows: Sequence[Decided], base: Sequence[Decided] | None,
 
 def _headline(found: Verdict, rows: int) -> str:
     if found.blamed:
-        return f"at fault: {found.blamed} of {rows} rows"
+        return f"at fault: {found.blamed} of {counted(rows, 'row')}"
     if found.conclusion is Conclusion.OPEN:
         return "not all of it ran; no row that did is at fault"
-    return f"none of {rows} rows is at fault"
+    return f"none of {counted(rows, 'row')} is at fault"
 
 
 def _section(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Section:
@@ -114,7 +115,7 @@ def _section(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Section
 
 
 def _test(row: Decided) -> Test:
-    name = f"{row.num_head} heads, {row.arch} KV {row.kv_dtype}"
+    name = f"{counted(row.num_head, 'head')}, {row.arch} KV {row.kv_dtype}"
     if row.fate is Fate.FAULTY:
         return Test(name, "decide", Result.FAILURE, row.safe)
     return Test(name, "decide", Result.PASSED if row.fate is Fate.CLEAN else Result.SKIPPED, row.safe)
@@ -132,7 +133,7 @@ def verdict(rows: Sequence[Decided], base: Sequence[Decided] | None) -> Verdict:
         gone = old is not None and old.fate in (Fate.CLEAN, Fate.FAULTY) and row.fate is Fate.REFUSED
         blamed += row.fate is Fate.FAULTY or gone
         if not row.answered and not gone:
-            missing.append(f"{row.num_head} heads, {row.kv_dtype} KV: {row.safe}")
+            missing.append(f"{counted(row.num_head, 'head')}, {row.kv_dtype} KV: {row.safe}")
     return Verdict(Counts.of(Counter(row.fate for row in rows)), blamed, tuple(missing))
 
 

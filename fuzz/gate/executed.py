@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.real.python.outline import Outline, PackageCall, text_change
+from backend.words import counted
 from reprod.text import listed
 
 PACKAGE = "aiter"
@@ -45,15 +46,16 @@ class Executed:
         lines, functions, calls = self.outline.lines, self.outline.functions, self.outline.calls
         with_code = [each for each in functions if each.lines]
         ran = sum(bool(each.lines & self.lines) for each in with_code)
+        made = len(calls) - len(self.calls_not_run)
         return (
-            f"executed: {self.percent} % of the file: {len(self.lines & lines):,} of {len(lines):,} lines, "
-            f"{ran} of {len(with_code)} functions, {len(calls) - len(self.calls_not_run)} of {len(calls)} calls into AITER"
+            f"executed: {self.percent} % of the file: {len(self.lines & lines):,} of {counted(len(lines), 'line')}, "
+            f"{ran} of {counted(len(with_code), 'function')}, {made} of {counted(len(calls), 'call')} into AITER"
         )
 
     def headline_says(self) -> tuple[str, str]:
         """How a headline limits itself, and what it names: "in the 62 % of the file that ran", "not run: init (...)"."""
-        missing = [f"{_short(name)} ({of - ran} of {of} lines)" for name, ran, of in self.least_run]
-        more = f" and more of {len(missing) - NAMED} functions" if len(missing) > NAMED else ""
+        missing = [f"{_short(name)} ({of - ran} of {counted(of, 'line')})" for name, ran, of in self.least_run]
+        more = f" and more of {counted(len(missing) - NAMED, 'function')}" if len(missing) > NAMED else ""
         said = f"not run: {', '.join(missing[:NAMED])}{more}" if missing else ""
         return f"in the {self.percent} % of the file that ran", said
 
@@ -83,7 +85,7 @@ class ChangeRun:
         if not self.lines and not self.idle:
             return "no line with code is changed, beside lines that are gone"
         left = f"; not run: {listed(self.not_run)}" if self.not_run else ""
-        return f"{len(self.ran):,} of {len(self.lines):,} changed lines ran{left}"
+        return f"{len(self.ran):,} of {counted(len(self.lines), 'changed line')} ran{left}"
 
 
 def change_run(change: Executed, base: Executed) -> ChangeRun:

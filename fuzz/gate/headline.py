@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from backend.words import counted
 from fuzz.report.report import Result, Section, Test
 from fuzz.verdict import Conclusion, Verdict
 from reprod.reference import NO_REFERENCE, KnownReference
@@ -19,7 +20,7 @@ def headline(verdict: Verdict, subject: str, has: str, rest: int, limits: tuple[
     count, questions = verdict.blamed, verdict.open_questions
     if count:
         left = f"; not all of it ran: {len(questions)} open" if questions else ""
-        return f"FAULTY: {has} {count} fault{'' if count == 1 else 's'}{left}"
+        return f"FAULTY: {has} {counted(count, 'fault')}{left}"
     kept = f"; {rest} known or in the base too" if rest else ""
     if verdict.conclusion is Conclusion.OPEN:
         more = f" (and {len(questions) - 1} more)" if len(questions) > 1 else ""

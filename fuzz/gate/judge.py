@@ -18,6 +18,7 @@ from backend.real.frameworks.record import CheckedCall, Phase, RecordedStep, Rec
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
 from backend.real.frameworks.steps import disagreements, outcome_of, put_right
 from backend.real.noted_call import SourceLine
+from backend.words import counted
 from reprod.text import one_line
 
 
@@ -31,7 +32,7 @@ class Shape:
     kv_dtype: DType
 
     def __str__(self) -> str:
-        return f"{self.num_head} heads, {self.tensors}"
+        return f"{counted(self.num_head, 'head')}, {self.tensors}"
 
     @property
     def tensors(self) -> str:

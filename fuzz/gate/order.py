@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from backend.case import DType
 from backend.real.frameworks.record import DecisionRow
 from backend.real.frameworks.scenarios import Scenario
+from backend.words import counted
 from fuzz.gate.corpus import corpus_scenarios
 from fuzz.gate.frameworks import framework_scenarios
 from fuzz.gate.sweep import Tensors, by_kernels, scenarios
@@ -100,4 +101,4 @@ def batches(asked: Sequence[Scenario], workers: int) -> Iterator[tuple[Scenario,
 def in_words(left: Sequence[Scenario], of: int) -> str:
     """What was left out of a sweep: "12 of 280 scenarios: verify 2 rows, long requests"; "" for nothing."""
     names = dict.fromkeys(what(each) for each in left)
-    return f"{len(left):,} of {of:,} scenarios: {', '.join(names)}" if left else ""
+    return f"{len(left):,} of {counted(of, 'scenario')}: {', '.join(names)}" if left else ""

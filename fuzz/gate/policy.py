@@ -18,6 +18,7 @@ from backend.git import path_and_revision
 from backend.outcome import Outcome
 from backend.path import STANDS_IN, Path
 from backend.serving.registry import named_policy
+from backend.words import counted
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.gate.headline import headline, question_tests, what_ids_stand_for
 from fuzz.gate.judge import Shape
@@ -113,7 +114,8 @@ def report(gated: GatedRule, again: Callable[[Case], str] = lambda _: "") -> Rep
         headline=headline(verdict, "rule is to blame for", has, len(gated.faults) - len(blamed)),
         notice=notice(gated.device),
         about=(
-            f"rule: {gated.rule}{f', against {gated.base}' if gated.base else ''}; {counts.cases:,} cases: {counts.ran:,} ran, "
+            f"rule: {gated.rule}{f', against {gated.base}' if gated.base else ''}; {counted(counts.cases, 'case')}: "
+            f"{counts.ran:,} ran, "
             f"{counts.refused:,} refused by the rule or AITER, {counts.unjudged:,} not judged",
             f"tried on: {', '.join(tried_on)}",
             *((gated.basis,) if gated.basis is not None else ()),
@@ -215,7 +217,7 @@ def gate_policy(
     )
     missing = tuple(each for each in refused if isinstance(each, str))
     if tally.stood_in:
-        missing = (*missing, f"{len(tally.stood_in):,} cases are not judged: {tally.stood_in[0]}")
+        missing = (*missing, f"{counted(len(tally.stood_in), 'case is', 'cases are')} not judged: {tally.stood_in[0]}")
     counts, basis = Counts.of(tally.fates), path.host.warning()
     aiter = path_and_revision(path.host.label)[1]
     return GatedRule(asked.backend, base, path.device.name, faults, counts, missing, asked, basis, aiter)

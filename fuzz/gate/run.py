@@ -11,6 +11,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.python.outline import text_change
+from backend.words import counted
 from fuzz.gate.compiled import compile_once
 from fuzz.gate.frameworks import identity
 from fuzz.gate.gate import CORES, EVERY_RELEASE, Examination, Examined, GatePlan, Stack, Turns
@@ -183,4 +184,4 @@ def _smallest(fault: Sighting, sides: Sequence[Examination], both: Executor, bla
 def _sweep_says(side: Examination) -> str:
     seen = side.examined()
     left = in_words(seen.left_out, seen.asked)
-    return f"swept {seen.scenarios} scenarios{f'; time was over before {left}' if left else ''}"
+    return f"swept {counted(seen.scenarios, 'scenario')}{f'; time was over before {left}' if left else ''}"

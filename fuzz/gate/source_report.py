@@ -12,6 +12,7 @@ from backend.findings import Party, Severity
 from backend.git import path_and_revision, shortened
 from backend.real.frameworks.record import DecisionRow
 from backend.real.noted_call import SourceLine
+from backend.words import counted
 from fuzz.gate.comparison import Comparison, Fault
 from fuzz.gate.gate import Examined
 from fuzz.gate.headline import headline, question_tests, what_ids_stand_for
@@ -143,7 +144,9 @@ def _limits(found: Comparison, change: Examined) -> tuple[str, str]:
         return "", refused
     within, besides = change.executed.headline_says()
     ran = found.change_run
-    part = f"{len(ran.lines - ran.ran):,} of {len(ran.lines):,} changed lines did not run" if ran and ran.not_run else ""
+    part = (
+        f"{len(ran.lines - ran.ran):,} of {counted(len(ran.lines), 'changed line')} did not run" if ran and ran.not_run else ""
+    )
     return within, "; ".join(each for each in (part, refused, besides) if each)
 
 
@@ -163,8 +166,9 @@ def _executed(change: Examined) -> Iterator[Section]:
 def _about(which: str, examined: Examined) -> Iterator[str]:
     counts = examined.counts
     yield (
-        f"{which}: {examined.label}; AITER: {examined.aiter}; {examined.scenarios:,} scenarios "
-        f"({examined.random:,} of them random), {counts.ran:,} steps judged, {counts.refused:,} refused by the file or AITER, "
+        f"{which}: {examined.label}; AITER: {examined.aiter}; {counted(examined.scenarios, 'scenario')} "
+        f"({examined.random:,} of them random), {counted(counts.ran, 'step')} judged, {counts.refused:,} refused by the "
+        "file or AITER, "
         f"{counts.unjudged:,} not judged"
     )
     if examined.executed is not None:
@@ -189,8 +193,8 @@ def _lived(examined: Examined) -> str:
         return "no random lives were asked for (--lives 0): what only they show was not looked for"
     if not examined.random:
         return "no random life was tried, since --seconds were over first: what only they show was not looked for"
-    counted = "1 random life" if examined.random == 1 else f"{examined.random:,} random lives"
-    return f"{counted} of seed {examined.seed} in {examined.lived_in:.1f} s; {LIVES:.0%} of --seconds is kept for them"
+    lives = counted(examined.random, "random life", "random lives")
+    return f"{lives} of seed {examined.seed} in {examined.lived_in:.1f} s; {LIVES:.0%} of --seconds is kept for them"
 
 
 def _enough(examined: Examined) -> str:
@@ -288,7 +292,7 @@ def _change_run(found: Comparison) -> Iterator[str]:
 
 def difference(old: DecisionRow, new: DecisionRow) -> str:
     """What differs between two rows of the same shape, each by its name."""
-    shape = f"{new.num_head} heads, {new.kv_dtype} KV"
+    shape = f"{counted(new.num_head, 'head')}, {new.kv_dtype} KV"
     if old.refused is not None or new.refused is not None:
         return f"{shape}: {_whole(old)} -> {_whole(new)}"
     pairs = ((name, getattr(old, field), getattr(new, field)) for field, name in DECIDED.items())

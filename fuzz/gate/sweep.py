@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from backend.case import Arch, DType
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.serving.sparse import TOPK
+from backend.words import counted
 
 HEADS = (4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
 
@@ -133,7 +134,7 @@ def _config(tensors: Tensors, num_head: int, draft_tokens: int | None, dp_attent
 
 
 def _name(what: str, tensors: Tensors, num_head: int) -> str:
-    return f"{what}, {num_head} heads, {tensors.arch} {tensors.q_dtype}/{tensors.kv_dtype}"
+    return f"{what}, {counted(num_head, 'head')}, {tensors.arch} {tensors.q_dtype}/{tensors.kv_dtype}"
 
 
 def _table(tensors: Tensors, num_head: int, draft_tokens: int | None, release: str) -> Scenario:
@@ -142,7 +143,7 @@ def _table(tensors: Tensors, num_head: int, draft_tokens: int | None, release: s
     least = draft_tokens or 1
     batches = ((least,), (17, 400), (5000, least, 33))
     steps = (*(Step(kind, lens) for lens in batches), *(Step(kind, lens, graph=True) for lens in batches))
-    name = _name("decode" if draft_tokens is None else f"verify {draft_tokens} rows", tensors, num_head)
+    name = _name("decode" if draft_tokens is None else f"verify {counted(draft_tokens, 'row')}", tensors, num_head)
     return Scenario(name, (_config(tensors, num_head, draft_tokens),), steps, arch=tensors.arch, release=release)
 
 
@@ -217,7 +218,10 @@ def _several_types(tensors: Sequence[Tensors], heads: Sequence[int], release: st
             steps = tuple(
                 Step(StepKind.DECODE, (300, 5), graph=graph, backend=at) for graph in (False, True) for at in (0, 1, 0)
             )
-            name = f"backends of two types, {first}, {second} heads, {one.arch} {one.q_dtype}/{one.kv_dtype} {other.kv_dtype}"
+            name = (
+                f"backends of two types, {first}, {counted(second, 'head')}, {one.arch} {one.q_dtype}/{one.kv_dtype} "
+                f"{other.kv_dtype}"
+            )
             yield Scenario(name, configs, steps, arch=one.arch, release=release)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from backend.case import DType
 from backend.devices.kinds import device_kind
 from backend.observation import Numbers
+from backend.words import counted
 from fuzz.accuracy.choices import pairs
 from fuzz.accuracy.measure import Measured, verdict, within
 from fuzz.report.report import Report, Result, Section, Test
@@ -90,7 +91,7 @@ def _row(one: Measured) -> tuple[object, ...]:
         case.mode or "-",
         one.choice.heads,
         one.choice.kernel,
-        _figure(numbers.relative_rms) + (f" ({lost} rows NaN or not written)" if lost else ""),
+        _figure(numbers.relative_rms) + (f" ({counted(lost, 'row')} NaN or not written)" if lost else ""),
         "-" if numbers.cosine is None else f"{numbers.cosine:.6f}",
         _figure(numbers.largest_error),
         f"{numbers.worst:.2f}",

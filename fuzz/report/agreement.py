@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from backend.devices.kinds import DEVICES
 from backend.fate import Fate
+from backend.words import counted
 from fuzz.agree import Agreement, AgreementAsked, DisagreeingCases
 from fuzz.report.report import Report, Result, Section, Test
 from fuzz.verdict import Conclusion, Verdict
@@ -26,7 +27,8 @@ def report(agreement: Agreement, asked: AgreementAsked, seed: int, shown: int) -
         headline=_headline(verdict),
         notice=" ".join(notices),
         about=(
-            f"seed {seed}: {agreement.cases:,} cases launched, {agreement.faulty:,} of them with a fault that was foretold; "
+            f"seed {seed}: {counted(agreement.cases, 'case')} launched, {agreement.faulty:,} of them with a fault that was "
+            "foretold; "
             f"{agreement.unlaunched[Fate.REFUSED]:,} more refused by backend or AITER",
         ),
         sections=tuple(_sections(agreement, shown)),
@@ -47,7 +49,7 @@ def report(agreement: Agreement, asked: AgreementAsked, seed: int, shown: int) -
 
 def _headline(verdict: Verdict) -> str:
     if verdict.blamed:
-        return f"devices disagree on {verdict.blamed} thing{'' if verdict.blamed == 1 else 's'}"
+        return f"devices disagree on {counted(verdict.blamed, 'thing')}"
     if verdict.conclusion is Conclusion.OPEN:
         return "not all of it ran; no two devices disagree in what did"
     return "no two devices disagree"

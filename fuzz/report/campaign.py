@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from backend.words import counted, noun
 from fuzz.campaign.summary import CampaignSummary, FindingStanding, Reason, TriagedFinding
 from fuzz.report.causes import by_cause, numbered
 from fuzz.report.figures import duration, moment, rate, severity, span
 from fuzz.report.report import Code, Report, Result, Room, Section, Test
 from fuzz.report.served import refusals_by_shape, served
-from fuzz.report.statement import ShapeVerdict, Statement, aiter_named, aiter_of, counted, named, statement
+from fuzz.report.statement import ShapeVerdict, Statement, aiter_named, aiter_of, named, statement
 from fuzz.space import CaseSpace, not_drawn
 from reprod.case_line import case_line
 
@@ -46,11 +47,11 @@ def campaign_report(summary: CampaignSummary, said: Statement | None = None, at:
 def _about(summary: CampaignSummary, said: Statement) -> Iterator[str]:
     member, counts = summary.members[0], summary.counts
     yield f"{member.space.backend}, {aiter_of([member])}, device {member.config.device}, seed {member.seed}"
-    speed = f"{counts.cases:,} cases in {duration(summary.seconds)} ({rate(summary.rate)}/s)"
+    speed = f"{counted(counts.cases, 'case')} in {duration(summary.seconds)} ({rate(summary.rate)}/s)"
     yield f"{speed}, {counts.ran:,} ran, coverage {summary.features:,}"
     if summary.losses:
         named = sum(loss.case is not None for loss in summary.losses)
-        yield f"{len(summary.losses):,} workers lost and replaced, at a case that is known: {named:,}"
+        yield f"{counted(len(summary.losses), 'worker')} lost and replaced, at a case that is known: {named:,}"
     yield from said.details
 
 
@@ -61,7 +62,10 @@ def _sections(summary: CampaignSummary, said: Statement, at: str) -> Iterator[Se
     yield from _served(summary)
     yield from _refused(summary)
     yield from _left_out(summary.members[0].space)
-    yield from _reasons(summary.unmodelled_reasons, f"of {cases:,} cases are not modelled; nothing is known of them")
+    yield from _reasons(
+        summary.unmodelled_reasons,
+        f"of {counted(cases, 'case is', 'cases are')} not modelled; nothing is known of {noun(cases, 'it', 'them')}",
+    )
     found = summary.findings
     if found:
         yield _findings(found, at)
@@ -86,7 +90,7 @@ def _served(summary: CampaignSummary) -> Iterator[Section]:
     """The table of heads by types by query rows."""
     table = served(summary)
     columns = sorted({rows for row in table for rows in (*row.ran, *row.refused, *row.stopped)})
-    header = ("cases that ran", "GPU", "q", "KV", "AITER", *(f"{rows} row{'' if rows == 1 else 's'}" for rows in columns))
+    header = ("cases that ran", "GPU", "q", "KV", "AITER", *(counted(rows, "row") for rows in columns))
     rows = tuple(
         (
             named(row.heads, summary.members),
@@ -113,7 +117,10 @@ def _refused(summary: CampaignSummary) -> Iterator[Section]:
             (each.cases, each.sentence(named(each.heads, who), aiter_named(each.release, who)))
             for each in found[:REASONS_SHOWN]
         )
-        heading = f"{summary.counts.refused:,} of {summary.counts.cases:,} cases were refused, which is not a fault"
+        heading = (
+            f"{summary.counts.refused:,} of {counted(summary.counts.cases, 'case was', 'cases were')} refused, which is not "
+            "a fault"
+        )
         yield Section(heading, ("cases", "what is refused"), rows, len(found) - len(rows))
 
 
@@ -202,7 +209,7 @@ def _test(finding: TriagedFinding) -> Test:
     known = "" if finding.known is None else f"known as {finding.known.where}"
     text = [
         title,
-        f"{severity(finding)}, {finding.count:,} cases, repeated: {finding.reliability}, {finding.standing.value}",
+        f"{severity(finding)}, {counted(finding.count, 'case')}, repeated: {finding.reliability}, {finding.standing.value}",
         f"smallest case: {case_line(finding.smallest, finding.aiter)}",
         known,
         *(f"{each.party.value}, {each.stage}: {each.message}" for each in finding.findings),

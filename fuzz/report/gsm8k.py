@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from backend.words import counted, noun
 from fuzz.accuracy.gsm8k import Answer
 from fuzz.accuracy.verdict import CONFIDENCE, POWER, Baseline, fisher, interval, mcnemar, questions_needed
 from fuzz.report.report import Report, Result, Section, Test
@@ -13,7 +14,11 @@ from fuzz.verdict import Counts, Verdict
 def report(answers: Sequence[Answer], lost: int, threshold: float, baseline: Baseline | None, about: str) -> Report:
     """For people and machines. lost: questions that got no answer: while there are any, the threshold is not judged."""
     asked, right = len(answers), sum(answer.right for answer in answers)
-    missing = (f"{lost} questions got no answer and are not counted; the same command asks them again",) if lost else ()
+    missing = (
+        (f"{counted(lost, 'question')} got no answer and {noun(lost, 'is', 'are')} not counted; the same command asks again",)
+        if lost
+        else ()
+    )
     missed = right < threshold * asked
     headline = _against_threshold(right, asked, threshold) if answers else "no question got an answer"
     return Report(
@@ -33,7 +38,11 @@ def report(answers: Sequence[Answer], lost: int, threshold: float, baseline: Bas
 def _against_threshold(right: int, asked: int, threshold: float) -> str:
     low, high = interval(right, asked)
     settled = not low <= threshold <= high
-    carries = "the interval is clear of it" if settled else f"{asked} questions do not settle it: the interval holds it"
+    carries = (
+        "the interval is clear of it"
+        if settled
+        else f"{counted(asked, 'question does', 'questions do')} not settle it: the interval holds it"
+    )
     return f"threshold {threshold:g}: {'met' if right >= threshold * asked else 'NOT met'}; {carries}"
 
 
@@ -67,10 +76,12 @@ def _against(answers: Sequence[Answer], baseline: Baseline) -> Iterator[str]:
         only_now = sum(a.right and not baseline.answers[a.index] for a in both)
         only_then = sum(baseline.answers[a.index] and not a.right for a in both)
         p = mcnemar(only_now, only_then)
-        test = f"exact McNemar test, the same {len(both)} questions: {only_now} right only now, {only_then} only then"
+        test = (
+            f"exact McNemar test, the same {counted(len(both), 'question')}: {only_now} right only now, {only_then} only then"
+        )
     apart = p < 1 - CONFIDENCE
     apart_or_not = "told apart" if apart else "NOT told apart: the difference may be chance"
     yield f"  {first:.3f} and {second:.3f} are {apart_or_not} (p = {p:.3g}, {test})"
     needed = questions_needed(first, second)
     if not apart and needed is not None:
-        yield f"  to tell such rates apart in {POWER:.0%} of runs takes about {needed:,} questions in each"
+        yield f"  to tell such rates apart in {POWER:.0%} of runs takes about {counted(needed, 'question')} in each"

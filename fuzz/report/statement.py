@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from backend.devices.kinds import Ground, Witness, device_kind
 from backend.findings import FindingKind, Severity
+from backend.words import counted, noun
 from fuzz.campaign.summary import CampaignSummary, Member, Reason, Span, TriagedFinding
 from fuzz.report.causes import by_cause
 from fuzz.space import SHAPES, CaseSpace
@@ -68,21 +69,26 @@ class ShapeStatement:
     @property
     def name(self) -> str:
         """The shape in words: `TP2 (64 heads)`."""
-        return f"{self.label} ({self.num_head} heads)" if self.label else f"{self.num_head} heads"
+        return f"{self.label} ({counted(self.num_head, 'head')})" if self.label else counted(self.num_head, "head")
 
     @property
     def sentence(self) -> str:
         """The statement in words."""
-        clean = f"{self.clean:,} case{'' if self.clean == 1 else 's'}"
+        clean = counted(self.clean, "case")
         match self.verdict:
             case ShapeVerdict.CONFIRMED:
                 return f"no memory fault on {self.name} in {clean}"
             case ShapeVerdict.WRONG_RESULTS:
-                return f"wrong results on {self.name}: {self.faulty:,} of {self.judged:,} cases, no memory fault in any"
+                return (
+                    f"wrong results on {self.name}: {self.faulty:,} of {counted(self.judged, 'case')}, no memory fault in any"
+                )
             case ShapeVerdict.UNKNOWN:
                 return f"no memory fault on {self.name} in {clean}; {self.faulty:,} more fail otherwise or lose their process"
             case ShapeVerdict.FAULTY:
-                return f"memory fault on {self.name}: {self.faulty:,} of {self.judged:,} cases are faulty"
+                return (
+                    f"memory fault on {self.name}: {self.faulty:,} of {self.judged:,} "
+                    f"{noun(self.judged, 'case is', 'cases are')} faulty"
+                )
             case ShapeVerdict.NOTHING_RAN:
                 return f"nothing ran on {self.name}: it confirms nothing"
 
@@ -158,7 +164,7 @@ def by_harm(findings: Sequence[TriagedFinding]) -> str:
     """`2 memory faults and 1 wrong result`."""
     found = Counter(harm(finding) for finding in findings)
     plural = {Harm.MEMORY: "memory fault", Harm.PROCESS: "lost process", Harm.RESULT: "wrong result"}
-    return listed([counted(found[each], plural[each], "es" if each is Harm.PROCESS else "s") for each in Harm if found[each]])
+    return listed([counted(found[each], plural[each]) for each in Harm if found[each]])
 
 
 def _where_found(findings: Sequence[TriagedFinding], shapes: Sequence[ShapeStatement]) -> str:
@@ -188,11 +194,6 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
 
 
-def counted(count: int, what: str, plural: str = "s") -> str:
-    """A number with its unit: `1,234 cases`."""
-    return f"{count:,} {what}{'' if count == 1 else plural}"
-
-
 def _details(summary: CampaignSummary) -> Iterator[str]:
     """What the headline leaves out, one sentence each, the most important first."""
     if summary.comparison is not None:
@@ -201,11 +202,11 @@ def _details(summary: CampaignSummary) -> Iterator[str]:
         yield f"Against last time: {len(compared.new):,} new, {there:,} still there, {gone:,} gone."
     expected = sum(finding.expected for finding in summary.findings)
     if expected and summary.verdict.conclusion is Conclusion.FAULTY:
-        yield f"{counted(expected, 'further finding')} {'is' if expected == 1 else 'are'} expected."
+        yield f"{counted(expected, 'further finding is', 'further findings are')} expected."
     unclear = len(summary.not_reproduced)
     if unclear:
         again = "and not again when repeated, which is no finding"
-        yield f"Not reproduced: {counted(unclear, 'case')} lost {'its' if unclear == 1 else 'their'} process once {again}."
+        yield f"Not reproduced: {counted(unclear, 'case lost its', 'cases lost their')} process once {again}."
     counts = summary.counts
     fates = {
         "clean": counts.clean,
@@ -232,7 +233,7 @@ def label_of(heads: int, members: Sequence[Member]) -> str:
 def named(heads: int, members: Sequence[Member]) -> str:
     """`TP2 (64 heads)`, or `64 heads` where heads were asked for by number."""
     label = label_of(heads, members)
-    return f"{label} ({heads} heads)" if label else f"{heads} heads"
+    return f"{label} ({counted(heads, 'head')})" if label else counted(heads, "head")
 
 
 def _shapes(summary: CampaignSummary) -> Iterator[ShapeStatement]:
@@ -334,11 +335,17 @@ def _not_covered(summary: CampaignSummary, scopes: Sequence[CampaignScope]) -> I
         yield "AMD hardware: nothing here ran on it"
     yield "heads, releases, GPUs, types, query rows, page sizes and lengths other than those above"
     if counts.refused:
-        yield f"{counted(counts.refused, 'case')} that the serving rule or AITER refuses (reasons below): they reach no kernel"
+        yield f"{counted(counts.refused, 'case')} that the serving rule or AITER refuses (reasons below): no kernel is reached"
     if counts.unmodelled:
-        yield f"{counted(counts.unmodelled, 'case')} that the device has no model for: nothing is known of them"
+        yield (
+            f"{counted(counts.unmodelled, 'case')} that the device has no model for: nothing is known of "
+            f"{noun(counts.unmodelled, 'it', 'them')}"
+        )
     if summary.lost_chunks:
-        yield f"{counted(len(summary.lost_chunks), 'chunk')} of cases set aside, because their workers were lost over them"
+        yield (
+            f"{counted(len(summary.lost_chunks), 'chunk')} of cases set aside, because workers were lost over "
+            f"{noun(len(summary.lost_chunks), 'it', 'them')}"
+        )
     for device, witness in {scope.device: scope.witness for scope in scopes}.items():
         yield from (f"on device {device}, {blind}" for blind in witness.blind)
     yield "the serving framework around the call: scheduler, allocator, other kernels, communication between ranks"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from backend.case import Case
 from backend.findings import Finding, FindingKind, Severity
 from backend.outcome import Outcome
+from backend.words import counted
 from reprod.blame import leaves_tensors, only_through_null
 from reprod.corpus import CorpusEntry
 from reprod.diagnose.candidates import Candidate
@@ -134,7 +135,7 @@ def _by_shape(candidate: Candidate, evidence: LogEvidence) -> Iterator[tuple[int
     if evidence.batches and 0 in case.kv_lens and not any(0 in batch for batch in evidence.batches):
         yield -5, "needs a request without tokens, and the batch in the log has none"
     if evidence.heads is not None and case.num_head == evidence.heads:
-        yield 1, f"with the {case.num_head} heads a rank that the log leads to"
+        yield 1, f"with the {counted(case.num_head, 'head')} a rank that the log leads to"
     if evidence.replayed and case.graph_batch is not None:
         yield 1, "in a replayed graph, as the log says"
     if case.first_page and (evidence.pool_tokens or 0) > case.first_page:

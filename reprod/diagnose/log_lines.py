@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from backend.errors import UsageError
+from backend.words import counted, noun
 from reprod.diagnose.facts import LogFact, LogFacts, Topic
 from reprod.diagnose.forms import LineReader
 from reprod.text import one_line
@@ -80,7 +81,8 @@ def read_logs(paths: Sequence[Path], seconds: float = READ_SECONDS) -> LogFacts:
             for topic, value in reader.facts_of(text):
                 kept.setdefault(topic, _Kept()).add((value, name, number, text[:_QUOTED]))
     notes += [
-        f"{each.dropped:,} more lines about {topic.value.replace('_', ' ')} were not kept"
+        f"{counted(each.dropped, 'more line')} about {topic.value.replace('_', ' ')} {noun(each.dropped, 'was', 'were')} "
+        "not kept"
         for topic, each in kept.items()
         if each.dropped
     ]
@@ -184,7 +186,8 @@ def _split(file: IO[bytes], name: str, notes: list[str], until: float) -> Iterat
         cut += len(rest) > LONGEST_LINE
         yield _cleaned(rest)
     if cut:
-        notes.append(f"{name}: {cut} lines are longer than {LONGEST_LINE:,} characters; only their beginning was looked at")
+        lines = counted(cut, "line is", "lines are")
+        notes.append(f"{name}: {lines} longer than {LONGEST_LINE:,} characters; only the beginning was looked at")
 
 
 def _to_the_end(file: IO[bytes]) -> bool:

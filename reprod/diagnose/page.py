@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from backend.aiter.kernels import describe_key
 from backend.case import Case
+from backend.words import counted
 from reprod.blame import blame
 from reprod.case_line import case_line
 from reprod.diagnose.advice import next_time, telling_apart
@@ -74,7 +75,7 @@ def _plain_cause(cause: Cause) -> dict[str, object]:
 
 def _read(done: Diagnosis) -> Iterator[str]:
     evidence = done.evidence
-    yield f"read: {done.facts.lines:,} lines, {len(done.facts.found):,} facts"
+    yield f"read: {counted(done.facts.lines, 'line')}, {counted(len(done.facts.found), 'fact')}"
     yield from (f"  {line}" for line in _quoted(done))
     yield from (f"  note: {note}" for note in done.facts.notes)
     yield ""
@@ -138,7 +139,7 @@ def _ending(done: Diagnosis) -> str:
     where = {True: " at a null address", False: "", None: " at an address that the log does not give"}[evidence.null]
     verb = {True: "a write, ", False: "a read, ", None: ""}[evidence.is_write]
     ranks = len({fact.value for fact in done.facts.of(Topic.FAULT_ADDRESS)})
-    several = f", {ranks} addresses" if ranks > 1 else ""
+    several = f", {counted(ranks, 'address')}" if ranks > 1 else ""
     reasons = dict.fromkeys(fact.value for fact in done.facts.of(Topic.FAULT_REASON))
     return f"a memory fault{where} ({verb}reason: {'; '.join(reasons) or 'none given'}{several})"
 
@@ -146,19 +147,19 @@ def _ending(done: Diagnosis) -> str:
 def _known(done: Diagnosis) -> Iterator[str]:
     evidence = done.evidence
     if evidence.heads is not None:
-        yield f"{evidence.heads} heads a rank"
+        yield f"{counted(evidence.heads, 'head')} a rank"
     if evidence.q_dtype is not None:
         yield f"q {evidence.q_dtype}"
     if evidence.kv_dtype is not None:
         yield f"KV {evidence.kv_dtype}"
     if evidence.rows is not None:
-        yield f"{evidence.rows} rows a request"
+        yield f"{counted(evidence.rows, 'row')} a request"
     for batch in evidence.batches[:1]:
-        yield f"{len(batch)} requests of {lengths(batch)} tokens"
+        yield f"{counted(len(batch), 'request')} of {lengths(batch)} tokens"
     if evidence.capturing:
         yield "while graphs were captured"
     if evidence.pool_tokens:
-        yield f"a pool of {evidence.pool_tokens:,} tokens"
+        yield f"a pool of {counted(evidence.pool_tokens, 'token')}"
     if evidence.rope == 0:
         yield "rope-free"
 
@@ -184,7 +185,7 @@ def _kernel(done: Diagnosis) -> Iterator[str]:
         yield f"  also loaded: {', '.join(further)}"
     reaching = done.found.reaching
     if reaching:
-        yield f"  shapes that lead to it, of {done.found.tried:,} tried: {len(reaching)} kinds, such as"
+        yield f"  shapes that lead to it, of {done.found.tried:,} tried: {counted(len(reaching), 'kind')}, such as"
         yield from (f"    {shape}" for shape in _shapes(reaching.values()))
 
 
@@ -197,7 +198,7 @@ def _shapes(cases: Iterable[Case]) -> list[str]:
 def _kind(case: Case) -> str:
     mode = f", {case.mode}" if case.mode is not None else ""
     types = f"q {case.q_dtype}, KV {case.kv_dtype}"
-    return f"{case.num_head} heads, {types}, {case.max_seqlen_q} rows, {case.backend}{mode}"
+    return f"{counted(case.num_head, 'head')}, {types}, {counted(case.max_seqlen_q, 'row')}, {case.backend}{mode}"
 
 
 def _places(done: Diagnosis) -> Iterator[str]:
@@ -227,10 +228,13 @@ def _causes(done: Diagnosis) -> Iterator[str]:
     if done.refusal is not None:
         reason, count, case = done.refusal
         yield f"cause: refused, no memory fault: {one_line(reason)}"
-        yield f"  {count} of {done.found.tried:,} shapes tried are refused so, such as {case_line(case)}"
+        yield (
+            f"  {count} of {counted(done.found.tried, 'shape tried is', 'shapes tried are')} refused so, such as "
+            f"{case_line(case)}"
+        )
         return
     shown = done.causes[:MOST_CAUSES]
-    yield f"causes that fit, best first ({len(done.causes)}; {done.found.tried:,} shapes tried" + (
+    yield f"causes that fit, best first ({len(done.causes)}; {counted(done.found.tried, 'shape')} tried" + (
         f", {done.found.by_code} by machine code):" if done.found.by_code else "):"
     )
     for place, cause in enumerate(shown, 1):
@@ -284,6 +288,6 @@ def _missing(done: Diagnosis) -> Iterator[str]:
         yield "what would tell more:"
         yield from (f"  {line}" for line in lines)
     for reason, count in done.found.unknown.most_common(3):
-        yield f"  not known of {count} shapes: {one_line(reason)}"
+        yield f"  not known of {counted(count, 'shape')}: {one_line(reason)}"
     if done.found.stopped:
         yield "  the time limit ended the search; --seconds gives it more"

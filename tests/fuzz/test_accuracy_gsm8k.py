@@ -127,7 +127,7 @@ def test_a_question_without_an_answer_is_neither_right_nor_wrong_and_is_asked_ag
         broken.clear()
         assert main(command(server.url, data, "--retries", "0")) == 0
     assert "38 of 39 right" in first
-    assert "1 questions got no answer" in first
+    assert "1 question got no answer" in first
     assert "39 of 40 right" in capsys.readouterr().out
     assert server.tries["What is 9 + 1000?"] == 2
     assert sum(server.tries.values()) == 41

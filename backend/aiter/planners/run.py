@@ -27,6 +27,7 @@ from backend.aiter.rules import FastRules, FirstFastRules, PlannerRules
 from backend.cxx.arithmetic import Marks
 from backend.cxx.memory import Spaces
 from backend.errors import UnmodelledError
+from backend.words import number_of
 
 _WORDS_BEFORE = 4096
 _WORDS_AFTER = (8192, 1 << 19, 1 << 16, 1 << 17, 1 << 17)
@@ -126,7 +127,9 @@ def plan_by_rules(
             "until its compute units are full goes by memory that nobody wrote"
         )
     if branches < 0:
-        raise UnmodelledError(f"planner {planner}: its sort hands out a row that does not exist ({launch.rows} rows)")
+        raise UnmodelledError(
+            f"planner {planner}: its sort hands out a row that does not exist ({number_of(launch.rows, 'row')})"
+        )
     reads = tuple(StrayRead(ARRAY_NAMES[array], index) for array, index in arena.stray_reads())
     return Plan(
         planner=planner,
@@ -181,7 +184,9 @@ def _launch_v1_0(device: TargetGpu, arguments: PlanArguments, allocated: BufferS
     per_row, row_queries = (queries, 1) if head_width == 128 else (fold, queries)
     rows = (arguments.kv_indptr.size - 1) * per_row
     if rows < 1:
-        raise UnmodelledError(f"v1_0 with {num_heads} heads and uni_seqlen_qo {queries}: a plan of {rows} rows")
+        raise UnmodelledError(
+            f"v1_0 with {number_of(num_heads, 'head')} and uni_seqlen_qo {queries}: a plan of {number_of(rows, 'row')}"
+        )
     per_query_ends = rules.plans_per_query_ends(arguments, head_width)
     units = device.num_cu // arguments.num_heads_k
     task = EvenTask(
@@ -221,7 +226,7 @@ def _launch_v1_1(device: TargetGpu, arguments: PlanArguments, allocated: BufferS
         return f"{_PLANNED_HEADS}; given {num_heads}"
     needed = rules.v1_1_lds_bytes(rows, head_width, arguments.max_seqlen_qo, device.num_cu)
     if needed > device.lds_bytes:
-        return f"there is no enough LDS: {needed} bytes for {rows} rows, {device.lds_bytes} available"
+        return f"there is no enough LDS: {number_of(needed, 'byte')} for {number_of(rows, 'row')}, {device.lds_bytes} available"
     task = GreedyTask(
         rows=rows,
         rows_per_sequence=fold,
@@ -291,7 +296,9 @@ def _launch_v1_2(fast: FastRules, device: TargetGpu, arguments: PlanArguments, a
     fold = rules.fold_by_native(fast, device, arguments)
     head_width = rules.heads(arguments) if fold == 1 else FOLDED_HEADS
     if not fast.accepts(device, arguments, head_width):
-        return f"v1_2 does not support {head_width} heads with this dtype and max_seqlen_qo {arguments.max_seqlen_qo}"
+        return (
+            f"v1_2 does not support {number_of(head_width, 'head')} with this dtype and max_seqlen_qo {arguments.max_seqlen_qo}"
+        )
     sequences = arguments.kv_indptr.size - 1
     units = device.num_cu // arguments.num_heads_k
     packed = fast.packed_rows(device, arguments, head_width)
@@ -345,7 +352,9 @@ def _lengths_fit(device: TargetGpu, rows: int, uniform_queries: int, other_bytes
     """Whether a v1_2 kernel keeps its rows' KV lengths in local memory."""
     available = device.lds_bytes
     if uniform_queries < 1 and 4 * rows > available:
-        raise UnmodelledError(f"v1_2 with ragged queries and {rows} rows: its query lengths do not fit local memory")
+        raise UnmodelledError(
+            f"v1_2 with ragged queries and {number_of(rows, 'row')}: its query lengths do not fit local memory"
+        )
     return rows <= (available - other_bytes) // (4 if uniform_queries > 0 else 8)
 
 

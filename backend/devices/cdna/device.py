@@ -39,6 +39,7 @@ from backend.devices.device import coverage_identifier, coverage_of
 from backend.devices.second_stage import SecondStageRun
 from backend.errors import CannotRunError, UnmodelledError
 from backend.observation import ByteRanges, DeviceEnd, Footprint, Numbers, Observation, Violation, ViolationKind
+from backend.words import counted, number_of
 
 if TYPE_CHECKING:
     from backend.devices.gpu.cdna_numbers import Inputs
@@ -100,7 +101,8 @@ class CdnaDevice:
         if tokens > most:
             minutes = math.ceil(tokens / most * 2)
             raise UnmodelledError(
-                f"too much work: {tokens:,} KV tokens would take about {minutes:,} minutes; up to {most:,} are run: give fewer "
+                f"too much work: {counted(tokens, 'KV token')} would take about {minutes:,} minutes; up to {most:,} are "
+                "run: give fewer "
                 "or shorter requests, or device model"
             )
         machine = machine_of(self._source, launch.arch, launch.code_object, launch.symbol)
@@ -118,7 +120,9 @@ class CdnaDevice:
         found += merged.violations
         end = None
         if result.outcome is MachineEnd.LIMIT:
-            end = DeviceEnd(EndKind.HANG, f"{launch.code_object} is not at its end after {result.executed} wave instructions")
+            end = DeviceEnd(
+                EndKind.HANG, f"{launch.code_object} is not at its end after {number_of(result.executed, 'wave instruction')}"
+            )
         else:
             found += _left_undone(call, space, result, merged)
         executed = "the address slice" if inputs is None else "the whole kernel"
@@ -130,7 +134,12 @@ class CdnaDevice:
             {**footprints, **merged.footprints},
             coverage_of(call) | {coverage_identifier(launch.code_object, *edge) for edge in result.edges.tolist()},
             schedule=str(result.schedule),
-            notes=(f"{result.executed} wave instructions of {executed}", SECOND_STAGE_NOTE, *row_notes, *hazardous),
+            notes=(
+                f"{number_of(result.executed, 'wave instruction')} of {executed}",
+                SECOND_STAGE_NOTE,
+                *row_notes,
+                *hazardous,
+            ),
             numbers=numbers,
             end=end,
         )
@@ -159,7 +168,9 @@ def _space(call: Call, values: Mapping[str, npt.NDArray[Any]] | None) -> tuple[A
     try:
         return spaces.build(call, values)
     except MemoryError as error:
-        sizes = ", ".join(f"{name} {spec.nbytes:,} bytes" for name, spec in call.launched.tensors.items() if spec.nbytes >> 30)
+        sizes = ", ".join(
+            f"{name} {counted(spec.nbytes, 'byte')}" for name, spec in call.launched.tensors.items() if spec.nbytes >> 30
+        )
         raise CannotRunError(f"the launch's tensors ({sizes}): more than this machine can keep account of ({error})") from error
 
 
@@ -254,7 +265,7 @@ def _check_arguments(source: CodeSource, kernel: Kernel, launch: Launch) -> None
         given = passed.get(argument.offset)
         if given is None or (argument.kind == "by_value" and given.name.startswith("ptr_")):
             handed = "nothing" if given is None else f"{given.name}, an address"
-            taken = f"{argument.name} ({argument.size} bytes, {argument.kind}) at {argument.offset:#x}"
+            taken = f"{argument.name} ({number_of(argument.size, 'byte')}, {argument.kind}) at {argument.offset:#x}"
             raise UnmodelledError(
                 f"code object {launch.code_object} of {source.label}: takes other arguments than the launch hands over: by its "
                 f"metadata {taken}, where there is {handed}"

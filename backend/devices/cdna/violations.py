@@ -17,6 +17,7 @@ from backend.cdna.memory import AddressSpace, Region, distance
 from backend.cdna.record import RecordOptions
 from backend.cdna.result import AccessKind, AccessTotal, BadAccess, Mode, RunResult
 from backend.observation import Footprint, Violation, ViolationKind
+from backend.words import number_of
 
 _KINDS = {
     AccessKind.OUT_OF_BOUNDS: ViolationKind.OUT_OF_BOUNDS,
@@ -119,7 +120,7 @@ def hazards(machine: Machine, launch: MachineLaunch, space: AddressSpace, limit:
     result = machine.run(launch, space, Mode.FULL, record=record, max_instructions=FULL_OVER_SLICE * limit)
     found = [
         f"LDS race, {race.kind}: pc {race.producer_pc:#x} and pc {race.consumer_pc:#x} at LDS byte {race.address}, "
-        f"workgroup {race.workgroup}, {race.times} times, no barrier between"
+        f"workgroup {race.workgroup}, {number_of(race.times, 'time')}, no barrier between"
         for race in result.races
     ]
     instructions = decode(machine.kernel.text, machine.kernel.arch)

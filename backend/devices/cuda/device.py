@@ -23,6 +23,7 @@ from backend.devices.child_device import ChildDevice
 from backend.devices.cuda import sanitizer
 from backend.devices.cuda.kernel_run import kernel_run_of, tensor_sizes
 from backend.observation import Violation, ViolationKind
+from backend.words import number_of
 
 WORKER = "backend.devices.gpu.triton_worker"
 
@@ -112,7 +113,7 @@ class CudaDevice(ChildDevice):
                     end_offset=end,
                     extent=-first if before else end - sizes[tensor],
                     count=count,
-                    why=f"{count} bytes of the red zone {'before' if before else 'after'} it changed",
+                    why=f"{number_of(count, 'byte')} of the red zone {'before' if before else 'after'} it changed",
                 )
         for tensor in ended.result["overwritten"]:
             yield Violation(

@@ -24,6 +24,7 @@ from backend.devices.gpu.numbers import BF16_P, FP8_P, NumbersTally
 from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, as_float64, fill, is_fnuz
 from backend.errors import CannotRunError
 from backend.observation import Numbers
+from backend.words import counted, number_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +47,9 @@ def draw(call: Call, seed: int) -> Inputs:
     try:
         zeros = np.zeros((decode.kv_pages * decode.page_size, decode.qk_head_dim), f"i{decode.kv_dtype.itemsize}")
     except MemoryError as error:
-        raise CannotRunError(f"numbers in a KV pool of {decode.kv_pages:,} pages: {error}; run without numbers") from error
+        raise CannotRunError(
+            f"numbers in a KV pool of {counted(decode.kv_pages, 'page')}: {error}; run without numbers"
+        ) from error
     pool = torch.from_numpy(zeros).view(RAW_TYPE[decode.kv_dtype])
     held = np.unique(decode.kv_indices[(decode.kv_indices >= 0) & (decode.kv_indices < decode.kv_pages)]).astype(np.int64)
     for run in np.split(held, np.flatnonzero(np.diff(held) > 1) + 1) if len(held) else ():
@@ -104,4 +107,4 @@ def partial_row_notes(call: Call, space: AddressSpace) -> tuple[str, ...]:
             f"first of work item {number}: entries [{kv_begin}, {kv_end}) of kv_indices, request {request}, "
             f"rows {', '.join(map(str, rows))}"
         )
-    return (f"stage 1 leaves a NaN or an infinity in {count} partial rows, {first}",) if count else ()
+    return (f"stage 1 leaves a NaN or an infinity in {number_of(count, 'partial row')}, {first}",) if count else ()

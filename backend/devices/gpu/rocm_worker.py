@@ -27,6 +27,7 @@ from backend.codec import from_plain
 from backend.decision import Decision
 from backend.devices.gpu.numbers import BF16_P, FP8_P, Outputs
 from backend.devices.gpu.values import KV_STREAM, QUERY_STREAM, RAW_TYPE, fill, is_fnuz
+from backend.words import number_of
 
 STAGE_1_OP = "mla_decode_stage1_asm_fwd"
 
@@ -147,7 +148,9 @@ class RocmWorker:
         if decision.decode.o_dtype is not OutputType.BF16:
             raise RuntimeError(f"the case asks for o in {decision.decode.o_dtype}, this device hands over bf16")
         if num_cu != case.compute_units:
-            return [f"planned by aiter for this GPU's {num_cu} compute units, not for the case's {case.compute_units}"]
+            return [
+                f"planned by aiter for this GPU's {number_of(num_cu, 'compute unit')}, not for the case's {case.compute_units}"
+            ]
         return []
 
     def _dtype(self, dtype: DType) -> torch.dtype:

@@ -21,6 +21,7 @@ from backend.devices.model.pages import Stretches
 from backend.devices.model.traits import KernelTraits, traits
 from backend.errors import UnmodelledError
 from backend.observation import ByteRanges, DeviceEnd, Footprint, Observation, Violation
+from backend.words import counted
 
 Int64Array = npt.NDArray[np.int64]
 _NOTHING = np.zeros(0, np.int64)
@@ -73,7 +74,8 @@ def _require_bounded(call: Call, known: KernelTraits) -> None:
     positions = int(lengths.clip(min=0).sum()) + 2 * known.tile * len(items)
     if positions > _MOST_POSITIONS:
         raise UnmodelledError(
-            f"too much work: a plan of {len(items):,} work items with {positions:,} KV positions; up to {_MOST_POSITIONS:,} "
+            f"too much work: a plan of {counted(len(items), 'work item')} with {positions:,} KV positions; up to "
+            f"{_MOST_POSITIONS:,} "
             "are followed"
         )
 

@@ -15,6 +15,7 @@ import torch
 
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.torch_shim import host
+from backend.words import number_of
 
 
 def signature(names: str, **defaults: Any) -> inspect.Signature:
@@ -29,6 +30,11 @@ def words(tensor: torch.Tensor) -> list[int]:
     return words
 
 
+def for_another(name: str, held: int, what: str, count: int, of: str) -> ArgumentFault:
+    """A tensor that has as many entries or rows as another batch needs."""
+    return ArgumentFault(name, f"{name} has {number_of(held, what)} for {number_of(count, of)}", False)
+
+
 def ascending(name: str, indptr: list[int]) -> Iterator[ArgumentFault]:
     if not indptr or indptr[0] != 0 or any(a > b for a, b in itertools.pairwise(indptr)):
         yield ArgumentFault(name, f"{name} does not begin at 0 and ascend", False)
@@ -37,7 +43,7 @@ def ascending(name: str, indptr: list[int]) -> Iterator[ArgumentFault]:
 def covered(name: str, indptr: list[int], held: int, of: str) -> Iterator[ArgumentFault]:
     yield from ascending(name, indptr)
     if indptr and indptr[-1] > held:
-        yield ArgumentFault(name, f"{name} ends at {indptr[-1]}, past the {held} rows of {of}", False)
+        yield ArgumentFault(name, f"{name} ends at {indptr[-1]}, past the {number_of(held, 'row')} of {of}", False)
 
 
 def addressed(given: Mapping[str, Any], indptr: list[int], name: str, pool: torch.Tensor, of: str) -> Iterator[ArgumentFault]:
@@ -56,13 +62,13 @@ def inside(name: str, indices: list[int], rows: int, of: str) -> Iterator[Argume
 def longest(name: str, given: int, indptr: list[int]) -> Iterator[ArgumentFault]:
     longest = max((b - a for a, b in itertools.pairwise(indptr)), default=0)
     if given < longest:
-        yield ArgumentFault(name, f"{name} is {given}, the longest request has {longest} rows", False)
+        yield ArgumentFault(name, f"{name} is {given}, the longest request has {number_of(longest, 'row')}", False)
 
 
 def written(name: str, tensor: torch.Tensor, indptr: list[int], row: int) -> Iterator[ArgumentFault]:
     needed = (indptr[-1] if indptr else 0) * row
     if tensor.numel() < needed:
-        yield ArgumentFault(name, f"{name} has {tensor.numel()} elements, the requests' rows are {needed}", True)
+        yield ArgumentFault(name, f"{name} has {number_of(tensor.numel(), 'element')}, the requests' rows are {needed}", True)
 
 
 def paged_by(name: str, table: torch.Tensor, lens: list[int], page: int, pages: int, of: str) -> Iterator[ArgumentFault]:
@@ -70,5 +76,7 @@ def paged_by(name: str, table: torch.Tensor, lens: list[int], page: int, pages: 
     for row, length in zip(table.tolist(), lens, strict=False):
         wanted = math.ceil(length / page)
         if wanted > len(row):
-            yield ArgumentFault(name, f"{name} has {len(row)} pages a request, {length} tokens need {wanted}", False)
+            yield ArgumentFault(
+                name, f"{name} has {number_of(len(row), 'page')} a request, {length} tokens need {wanted}", False
+            )
         yield from inside(name, row[:wanted], pages, of)

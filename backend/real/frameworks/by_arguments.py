@@ -21,6 +21,7 @@ from backend.real.frameworks.argument_parts import (
     addressed,
     ascending,
     covered,
+    for_another,
     inside,
     longest,
     paged_by,
@@ -32,6 +33,7 @@ from backend.real.frameworks.attention_arguments import ATTENTION_CHECKS, ATTENT
 from backend.real.frameworks.cache_arguments import CACHE_CHECKS, CACHE_SIGNATURES
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.torch_shim import host
+from backend.words import number_of
 
 Check = Callable[[Mapping[str, Any]], Iterator[ArgumentFault]]
 
@@ -43,15 +45,19 @@ def _plan_prefill(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     yield from ascending("pages_kv_indptr", kv)
     batch = len(qo) - 1
     if len(kv) != batch + 1:
-        yield ArgumentFault("pages_kv_indptr", f"pages_kv_indptr has {len(kv)} entries for {batch} requests", False)
+        yield for_another("pages_kv_indptr", len(kv), "entry", batch, "request")
     if len(lens) < batch:
-        yield ArgumentFault("context_lens", f"context_lens has {len(lens)} entries for {batch} requests", False)
+        yield for_another("context_lens", len(lens), "entry", batch, "request")
     rows = max((b - a for a, b in itertools.pairwise(qo)), default=0)
     tiles = batch * math.ceil(rows / given["qlen_granularity"])
     for name, needed in (("reduce_indptr", tiles + 1), ("reduce_final_map", 2 * tiles)):
         held = given[name].numel()
         if held < needed:
-            yield ArgumentFault(name, f"{name} has {held} words, {batch} requests of up to {rows} rows need {needed}", True)
+            yield ArgumentFault(
+                name,
+                f"{name} has {number_of(held, 'word')}, {number_of(batch, 'request')} of up to {rows} rows need {needed}",
+                True,
+            )
 
 
 def _prefill_ps(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
@@ -94,12 +100,14 @@ def _segmented(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     q, lens, table = words(given["cu_seqlens_q"]), words(given["seqused_k"]), host(given["block_tables"])
     cache, rows = given["kv_buffer"], len(lens)
     if len(q) < rows + 1:
-        yield ArgumentFault("cu_seqlens_q", f"cu_seqlens_q has {len(q)} entries for {rows} rows", False)
+        yield for_another("cu_seqlens_q", len(q), "entry", rows, "row")
     yield from covered("cu_seqlens_q", q[: rows + 1], given["q"].shape[0], "q")
     if max(lens, default=0) > given["max_seqlen_kv"]:
-        yield ArgumentFault("max_seqlen_kv", f"max_seqlen_kv is {given['max_seqlen_kv']}, a row has {max(lens)} tokens", False)
+        yield ArgumentFault(
+            "max_seqlen_kv", f"max_seqlen_kv is {given['max_seqlen_kv']}, a row has {number_of(max(lens), 'token')}", False
+        )
     if table.shape[0] < rows:
-        yield ArgumentFault("block_tables", f"block_tables has {table.shape[0]} rows for {rows}", False)
+        yield ArgumentFault("block_tables", f"block_tables has {number_of(table.shape[0], 'row')} for {rows}", False)
     yield from paged_by("block_tables", table, lens, cache.shape[1], cache.shape[0], "kv_buffer")
 
 
@@ -117,10 +125,10 @@ def _gather(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     ends, table, cache = words(given["cu_seq_lens"]), host(given["block_table"]), given["src_cache"]
     yield from ascending("cu_seq_lens", ends)
     if len(ends) <= given["batch_size"]:
-        yield ArgumentFault("cu_seq_lens", f"cu_seq_lens has {len(ends)} entries for {given['batch_size']} requests", False)
+        yield for_another("cu_seq_lens", len(ends), "entry", given["batch_size"], "request")
     if ends and max(ends[-1], given["num_tokens"]) > given["dst"].shape[0]:
         rows = max(ends[-1], given["num_tokens"])
-        yield ArgumentFault("dst", f"dst has {given['dst'].shape[0]} rows, {rows} are gathered", True)
+        yield ArgumentFault("dst", f"dst has {number_of(given['dst'].shape[0], 'row')}, {rows} are gathered", True)
     starts = words(given["seq_starts"]) if given["seq_starts"] is not None else [0] * len(table)
     lens = [start + end - begin for start, (begin, end) in zip(starts, itertools.pairwise(ends), strict=False)]
     yield from paged_by("block_table", table, lens, cache.shape[1], cache.shape[0], "src_cache")
@@ -132,11 +140,13 @@ def _gluon(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     q, table, ends, rows = given["q_nope"], host(given["page_table"]), words(given["seq_info"]), given["kv_c"].shape[0]
     batch = q.shape[0]
     if len(ends) < batch + (not given["use_2d_view"]):
-        yield ArgumentFault("seq_info", f"seq_info has {len(ends)} entries for {batch} requests", False)
+        yield for_another("seq_info", len(ends), "entry", batch, "request")
     elif given["use_2d_view"]:
         for row, length in zip(table.tolist(), ends, strict=False):
             if length > len(row):
-                yield ArgumentFault("page_table", f"page_table has {len(row)} tokens a request, one has {length}", False)
+                yield ArgumentFault(
+                    "page_table", f"page_table has {number_of(len(row), 'token')} a request, one has {length}", False
+                )
             yield from inside("page_table", row[:length], rows, "kv_c")
     else:
         held = table.view(-1).tolist()
@@ -153,7 +163,9 @@ def _listed(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     q = given["q"] if "q" in given else given["q_nope"]
     lists = host(given["indices"])
     if lists.shape[0] != q.shape[0]:
-        yield ArgumentFault("indices", f"indices has {lists.shape[0]} lists for {q.shape[0]} rows of q", False)
+        yield ArgumentFault(
+            "indices", f"indices has {number_of(lists.shape[0], 'list')} for {number_of(q.shape[0], 'row')} of q", False
+        )
     yield from inside("indices", [each for each in words(given["indices"]) if each != -1], given["kv"].shape[0], "kv")
 
 
@@ -163,7 +175,7 @@ def _packed(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     kv, out = (given[name] for name in (("kv_buffer", "out") if "kv_buffer" in given else ("kv", "output")))
     q, ends, held = given["q"], words(given[indptr]), words(given[names])
     if len(ends) < q.shape[0] + 1:
-        yield ArgumentFault(indptr, f"{indptr} has {len(ends)} entries for {q.shape[0]} rows of q", False)
+        yield for_another(indptr, len(ends), "entry", q.shape[0], "row")
     ends = ends[: q.shape[0] + 1]
     yield from covered(indptr, ends, len(held), names)
     yield from inside(names, held[: ends[-1]], kv.shape[0], "kv")

@@ -12,6 +12,7 @@ from typing import Any
 
 from backend.real.frameworks.argument_parts import addressed, ascending, inside, signature, words, written
 from backend.real.frameworks.record import ArgumentFault
+from backend.words import number_of
 
 NOWHERE = -1
 """Slot of a token whose row is not written: padding of a graph, or a row that another rank holds."""
@@ -31,7 +32,7 @@ def _slots(given: Mapping[str, Any], rows: int, cache: str, new: str) -> Iterato
     if stray is not None:
         yield ArgumentFault("slot_mapping", f"slot_mapping names row {stray} of {cache}, which has {rows}", True)
     if len(slots) > given[new].shape[0]:
-        message = f"slot_mapping has {len(slots)} entries, {new} {given[new].shape[0]} rows"
+        message = f"slot_mapping has {number_of(len(slots), 'entry')}, {new} {number_of(given[new].shape[0], 'row')}"
         yield ArgumentFault("slot_mapping", message, False)
 
 
@@ -53,7 +54,7 @@ def _normed(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     yield from _slots(given, cache.shape[0] * given["block_size"], "k_cache", "qkv")
     heads = given["num_heads_q"] + given["num_heads_k"] + given["num_heads_v"]
     if given["qkv"].numel() < rows * heads * given["head_size"]:
-        message = f"qkv has {given['qkv'].numel()} elements, {rows} rows of {heads} heads are more"
+        message = f"qkv has {number_of(given['qkv'].numel(), 'element')}, {rows} rows of {heads} heads are more"
         yield ArgumentFault("qkv", message, False)
     yield from inside("positions", words(given["positions"]), given["cos_sin"].shape[0], "cos_sin")
     for name, held in (("q_out", given["num_heads_q"]), ("k_out", given["num_heads_k"])):
@@ -67,7 +68,7 @@ def _fused(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
     q, out = given["q_nope"], given["q_out"]
     rows = q.shape[0]
     if out.shape[0] < rows or given["positions"].shape[0] < rows:
-        message = f"q_nope has {rows} rows, q_out {out.shape[0]}, positions {given['positions'].shape[0]}"
+        message = f"q_nope has {number_of(rows, 'row')}, q_out {out.shape[0]}, positions {given['positions'].shape[0]}"
         yield ArgumentFault("q_out", message, out.shape[0] < rows)
 
 
@@ -80,7 +81,7 @@ def _gathered(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
         out = given[name]
         yield from written(name, out, tokens, out[0].numel() if out.shape[0] else 0)
     if len(tokens) < len(kv):
-        message = f"kv_prefix_sum_context_lens has {len(tokens)} entries, kv_indptr {len(kv)}"
+        message = f"kv_prefix_sum_context_lens has {number_of(len(tokens), 'entry')}, kv_indptr {len(kv)}"
         yield ArgumentFault("kv_prefix_sum_context_lens", message, False)
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from backend.case import Arch, DType
 from backend.errors import UsageError
+from backend.words import number_of
 
 HEADS = (4, 8, 12, 16, 32, 48, 64, 80, 96, 112, 128)
 """Heads per rank that models bring: DeepSeek 128, Kimi-K2 64, Kimi-K3 96, over 1..8 ranks, and what lies between."""
@@ -151,7 +152,10 @@ class Scenario:
             config = self.backends[step.backend]
             batch = len(step.kv_lens)
             _require(
-                f"{where}.kv_lens", batch, batch <= config.max_requests, f"at most max_requests={config.max_requests} requests"
+                f"{where}.kv_lens",
+                batch,
+                batch <= config.max_requests,
+                f"at most max_requests={number_of(config.max_requests, 'request')}",
             )
             if step.graph:
                 _require(
@@ -163,7 +167,7 @@ class Scenario:
                 )
             held = config.longest(step)
             fits = not self.context or held <= self.context + config.past_context
-            _require(f"{where}.kv_lens", held, fits, f"at most context={self.context} tokens a request")
+            _require(f"{where}.kv_lens", held, fits, f"at most context={number_of(self.context, 'token')} a request")
         for at in range(len(self.backends)):
             numbered = {bool(step.requests) for step in self.steps if step.backend == at and step.kv_lens}
             _require("steps.requests", "some", len(numbered) < 2, "in all steps of a backend, or in none")

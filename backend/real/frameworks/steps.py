@@ -29,6 +29,7 @@ from backend.outcome import Outcome
 from backend.path import Path
 from backend.real.frameworks.record import RecordedStep
 from backend.real.noted_call import PassedBuffer
+from backend.words import number_of
 
 RECORDED = "recorded"
 """Backend name of a case that a recording stands for."""
@@ -208,7 +209,10 @@ def _output(step: RecordedStep) -> Iterator[StepMismatch]:
     decode = step.decode
     needed = decode.q_rows * decode.num_head * decode.v_head_dim
     if step.o_elements is not None and step.o_elements < needed:
-        message = f"o has {step.o_elements} elements, {decode.q_rows} rows of {decode.num_head} heads are {needed}"
+        message = (
+            f"o has {number_of(step.o_elements, 'element')}, {number_of(decode.q_rows, 'row')} of {decode.num_head} heads "
+            f"are {needed}"
+        )
         yield _says(step, "o", message, severity=Severity.WRITE)
     if step.o_dtype_name not in ("", "bfloat16"):
         yield _says(step, "o", f"o is {step.o_dtype_name}, the kernels write bfloat16")
@@ -221,7 +225,11 @@ def _index_tensors(step: RecordedStep) -> Iterator[StepMismatch]:
         ("qo_indptr", decode.qo_indptr, step.query_lens),
     ):
         if len(indptr) != step.batch + 1:
-            yield _says(step, subject, f"{subject} has {len(indptr)} entries, the batch of {step.batch} needs {step.batch + 1}")
+            yield _says(
+                step,
+                subject,
+                f"{subject} has {number_of(len(indptr), 'entry')}, the batch of {step.batch} needs {step.batch + 1}",
+            )
             continue
         wanted = np.cumsum((0, *lengths))
         if not np.array_equal(indptr[: count + 1], wanted):
@@ -266,7 +274,8 @@ def _framework_kernels(step: RecordedStep) -> Iterator[StepMismatch]:
         yield _says(
             step,
             stray.kernel,
-            f"{stray.kernel} {verb} {stray.lanes} elements outside its tensors, {stray.past_end} bytes past one",
+            f"{stray.kernel} {verb} {number_of(stray.lanes, 'element')} outside its tensors, "
+            f"{number_of(stray.past_end, 'byte')} past one",
             severity=Severity.WRITE if stray.is_write else Severity.READ,
         )
 

@@ -18,6 +18,7 @@ from backend.errors import UnmodelledError
 from backend.real.script.hardware import Hardware
 from backend.real.script.stage1 import Stage1
 from backend.real.script.tensors import Floats, PlacedTensor, floats, raw
+from backend.words import counted
 
 INT32 = 4
 ITEM_WORDS = 8
@@ -155,4 +156,4 @@ def _end(tensor: PlacedTensor, first: int, rows: int, row_bytes: int) -> str:
     end = (first + rows) * row_bytes
     if end <= tensor.nbytes and first >= 0:
         return tensor.offset(first * row_bytes)
-    return f"{tensor.offset(first * row_bytes)}, up to {end - tensor.nbytes:,} bytes past its end"
+    return f"{tensor.offset(first * row_bytes)}, up to {counted(end - tensor.nbytes, 'byte')} past its end"

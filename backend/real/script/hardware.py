@@ -16,6 +16,7 @@ import numpy as np
 
 from backend.real.device_memory import NULL_PAGE, Bytes, DeviceMemory, UnmappedError
 from backend.real.script.messages import HardwareAbort
+from backend.words import counted
 
 PAGE = 4096
 """ROCm names the page, not the byte."""
@@ -83,7 +84,7 @@ class Hardware:
             return f"address {address:#x} lies in no segment of torch's allocator"
         nearest = max(below, key=lambda segment: segment.end)
         return (
-            f"address {address:#x} is {address - nearest.end:,} bytes past the end of the segment "
+            f"address {address:#x} is {counted(address - nearest.end, 'byte')} past the end of the segment "
             f"[{nearest.base:#x}, {nearest.end:#x}) of torch's allocator; what follows is not mapped"
         )
 

@@ -16,6 +16,7 @@ from backend.errors import CannotRunError
 from backend.real.handlers import failed_check
 from backend.real.script.hardware import Hardware
 from backend.real.script.stage1 import Stage1
+from backend.words import number_of
 
 ITEM_BYTES = 32
 
@@ -33,7 +34,9 @@ def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> N
     for bad in result.bad_accesses[:1]:
         hardware.abort(bad.lowest, *explanation(hardware, launch, bad))
     if result.outcome is MachineEnd.LIMIT:
-        raise CannotRunError(f"{launch.code_object}: not at its end after {result.executed} wave instructions (a hang)")
+        raise CannotRunError(
+            f"{launch.code_object}: not at its end after {number_of(result.executed, 'wave instruction')} (a hang)"
+        )
 
 
 def explanation(hardware: Hardware, launch: Stage1, bad: BadAccess) -> list[str]:

@@ -29,6 +29,7 @@ from backend.real.script.prefill import Prefill
 from backend.real.script.stage1 import Stage1, stage1_of
 from backend.real.script.tensors import placed
 from backend.real.script.timeline import Access, GpuWork
+from backend.words import number_of
 
 INT32 = 4
 
@@ -93,13 +94,13 @@ class ScriptOperations:
             base = tensors[name].address
             for begin, end in _runs(buffer.marks):
                 at = INT32 * (buffer.first + begin)
-                why = f"{stage} writes {end - begin} words from {tensors[name].offset(at)}"
+                why = f"{stage} writes {number_of(end - begin, 'word')} from {tensors[name].offset(at)}"
                 past = max(INT32 * buffer.allocated - at, 0)
                 cut = min(begin + past // INT32, end)
                 for first, last in ((begin, cut), (cut, end)):  # in bounds first, so that a fault names the first stray word
                     content = np.ascontiguousarray(buffer.image[first:last]).view(np.uint8)
                     where = INT32 * (buffer.first + first)
-                    outside = f"{stage} writes {last - first} words from {tensors[name].offset(where)}"
+                    outside = f"{stage} writes {number_of(last - first, 'word')} from {tensors[name].offset(where)}"
                     self.hardware.write(base + where, content, outside if first == cut else why)
 
     def _stray_read(self, tensor: Any, index: int, stage: str) -> None:

@@ -20,6 +20,7 @@ from backend.findings import Finding, FindingKind, Party
 from backend.real.aiter_ops import OpCall
 from backend.real.frameworks.by_arguments import CHECKS
 from backend.real.torch_shim import host
+from backend.words import number_of
 
 ABSORBED, OPUS = "mla_prefill_asm_fwd", "_fmha_fwd_bf16_opus_fwd"
 OPERATIONS: Mapping[str, Mapping[str, str]] = {
@@ -142,7 +143,7 @@ def _run_absorbed(given: Mapping[str, Any]) -> None:
     """q [rows, heads, 576] against pages [1 token, 1 head, 576], V its first columns; causal. Fills o and splitLse."""
     pool, o, width = host(given["kv_buffer"]), host(given["o"]), given["o"].shape[-1]
     if pool.shape[1] != 1:
-        raise UnmodelledError(f"{ABSORBED} with pages of {pool.shape[1]} tokens: only those of 1 have a reference")
+        raise UnmodelledError(f"{ABSORBED} with pages of {number_of(pool.shape[1], 'token')}: only those of 1 have a reference")
     indices = host(given["kv_indices"])
     for rows, pages in zip(_pieces(given["qo_indptr"]), _pieces(given["kv_indptr"]), strict=True):
         kv = pool[indices[pages].long(), 0]

@@ -14,6 +14,7 @@ from backend.aiter.tensors import gap_between_rows
 from backend.errors import UnmodelledError
 from backend.real.device_memory import Bytes
 from backend.real.torch_shim import host
+from backend.words import counted
 
 QUIET_NAN = 0x7FC0_0000
 """What AMD's vector units make of an invalid operation; its upper half is the same in bfloat16."""
@@ -44,8 +45,12 @@ class PlacedTensor:
     def offset(self, begin: int) -> str:
         """A byte offset from its start in words."""
         if begin >= self.nbytes:
-            return f"{self.name} + {begin:,} bytes, {begin - self.nbytes:,} bytes past its end"
-        return f"{self.name} + {begin:,} bytes" if begin >= 0 else f"{self.name} - {-begin:,} bytes, before its start"
+            return f"{self.name} + {counted(begin, 'byte')}, {counted(begin - self.nbytes, 'byte')} past its end"
+        return (
+            f"{self.name} + {counted(begin, 'byte')}"
+            if begin >= 0
+            else f"{self.name} - {counted(-begin, 'byte')}, before its start"
+        )
 
 
 def placed(name: str, tensor: torch.Tensor) -> PlacedTensor:

@@ -28,6 +28,7 @@ from backend.real.script.hardware import Hardware
 from backend.real.script.timeline import Access, GpuWork
 from backend.real.script.triton_driver import TritonLaunch
 from backend.real.torch_shim import host
+from backend.words import number_of
 
 JUDGED_ELSEWHERE = frozenset({"_fwd_kernel_stage2_asm"})
 """The merge of AITER's decode: the second stage of a decode call, whose accesses the devices judge."""
@@ -90,7 +91,9 @@ class TritonKernels:
         for bad in result.bad_accesses:
             self._abort_where_unmapped(launch.name, bad)
         if result.outcome is MachineEnd.LIMIT:
-            raise CannotRunError(f"not at its end after {result.executed} wave instructions (a hang, or it waits for another)")
+            raise CannotRunError(
+                f"not at its end after {number_of(result.executed, 'wave instruction')} (a hang, or it waits for another)"
+            )
 
     def _accesses(self, name: str, tensor: torch.Tensor, result: RunResult) -> Iterator[Access]:
         """What the launch read and wrote of a tensor: what was touched of the region that it lies in."""
@@ -157,9 +160,9 @@ def _distance(extent: Extent, address: int) -> int:
 def _finding(kernel: str, is_write: bool, tensor: str, nbytes: int, past: int) -> Finding:
     kind = FindingKind.OUT_OF_BOUNDS_WRITE if is_write else FindingKind.OUT_OF_BOUNDS_READ
     severity = Severity.WRITE if is_write else Severity.READ
-    behind = f"{past} bytes past the end of" if past >= 0 else f"{-past} bytes before"
+    behind = f"{number_of(past, 'byte')} past the end of" if past >= 0 else f"{number_of(-past, 'byte')} before"
     where = f"the first {behind} {tensor}" if tensor else "and has none"
-    message = f"{'writes' if is_write else 'reads'} {nbytes} bytes outside of its tensors, {where}"
+    message = f"{'writes' if is_write else 'reads'} {number_of(nbytes, 'byte')} outside of its tensors, {where}"
     return Finding(kind, severity, Party.CALLER, f"Triton kernel {kernel}", tensor, message, {"bytes_past_end": past})
 
 

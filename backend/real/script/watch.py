@@ -31,6 +31,7 @@ from backend.real.script.messages import SeenFinding
 from backend.real.script.timeline import Done, GpuWork, Timeline
 from backend.real.theirs import error_of_ours
 from backend.real.torch_shim import host
+from backend.words import counted
 
 SCRIPT = "script"
 
@@ -97,7 +98,11 @@ class ScriptWatcher(CallWatcher):
         """Keep that a graph's replay uses a tensor that was freed after the capture."""
         kind = FindingKind.FREED_UNDER_GRAPH
         verb = "writes" if found.is_write else "reads"
-        whose = "nobody's" if found.now is None else f"that of another tensor of {found.now.nbytes:,} bytes, allocated since"
+        whose = (
+            "nobody's"
+            if found.now is None
+            else f"that of another tensor of {counted(found.now.nbytes, 'byte')}, allocated since"
+        )
         message = (
             f"the replay's {found.what} {verb} {found.tensor} {found.was.shape}, which was captured at "
             f"{found.was.storage.address:#x} and freed since: the memory is {whose}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from backend.words import counted
 from fuzz.campaign.config import config_lines
 from fuzz.campaign.summary import CampaignSummary, Loss, Member
 from fuzz.report.figures import duration, moment, percent, rate, severity, span
@@ -94,7 +95,8 @@ def _comparison(summary: CampaignSummary) -> Markup:
     now = summary.members[0].provenance.rules
     rules = "" if compared.rules == now else f" aiterfuzz itself changed in between (sources {compared.rules}, now {now})."
     line = (
-        f"Compared with the campaign of {moment(compared.created)} ({compared.cases:,} cases): {len(compared.new):,} new, "
+        f"Compared with the campaign of {moment(compared.created)} ({counted(compared.cases, 'case')}): "
+        f"{len(compared.new):,} new, "
         f"{len(compared.still_there):,} still there, {len(compared.gone):,} gone.{rules}"
     )
     return join(element("p", line, class_="compared"), element("ul", gone, class_="gone") if gone else None)
@@ -140,7 +142,10 @@ def _losses(summary: CampaignSummary) -> Markup:
         aside,
         unclear,
         table(
-            ("when", "what", "worker", "detail", "case"), rows, f"{len(summary.losses):,} workers lost and replaced", "losses"
+            ("when", "what", "worker", "detail", "case"),
+            rows,
+            f"{counted(len(summary.losses), 'worker')} lost and replaced",
+            "losses",
         ),
         element("p", f"And {hidden:,} more, in report.json.") if hidden > 0 else None,
     )
@@ -180,7 +185,7 @@ def _member(member: Member, named: bool) -> Markup:
         ("device", f"{made_by.device}: {machine.host}"),
         ("code objects", made_by.source or "built-in kernel tables"),
         ("machine", f"{machine.system}, {machine.cpus} CPUs, {machine.memory_bytes / 2**30:,.0f} GiB"),
-        ("Ray", f"{machine.nodes} node{'' if machine.nodes == 1 else 's'}: " + _resources(machine.resources)),
+        ("Ray", f"{counted(machine.nodes, 'node')}: " + _resources(machine.resources)),
         ("Python", f"{made_by.python}, {made_by.system}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in made_by.versions.items())),
         ("AITER", ", ".join(f"{name} = {commit}" for name, commit in made_by.releases.items())),
@@ -283,5 +288,5 @@ def _refusals(shapes: Sequence[ShapeStatement]) -> Markup | None:
     if not reasons:
         return None
     rows: list[Sequence[Child]] = [(text, *(counts.get(shape.num_head, 0) for shape in shapes)) for text, counts in reasons]
-    header = ("reason", *(shape.label or f"{shape.num_head} heads" for shape in shapes))
+    header = ("reason", *(shape.label or f"{counted(shape.num_head, 'head')}" for shape in shapes))
     return join(element("h3", "Refused shapes"), table(header, rows, "Cases refused before any kernel, by reason", "reasons"))

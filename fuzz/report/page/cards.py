@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from backend.findings import Finding
+from backend.words import counted
 from fuzz.campaign.summary import FindingStanding, TriagedFinding
 from fuzz.report.campaign import standing
 from fuzz.report.figures import moment, percent, severity
@@ -214,7 +215,7 @@ def copyable(title: str, content: str, name: str, folded: bool) -> Markup:
     if not folded:
         return element("div", head, body, class_="code")
     lines = content.count("\n")
-    return element("div", head, element("details", element("summary", f"Show {lines:,} lines"), body), class_="code")
+    return element("div", head, element("details", element("summary", f"Show {counted(lines, 'line')}"), body), class_="code")
 
 
 def _files(detail: Detail, out: Path) -> Markup | None:

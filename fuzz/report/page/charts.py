@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from backend.words import counted
 from fuzz.campaign.summary import CoverageCell, Sample, Span
 from fuzz.report.figures import duration, rate, short
 from fuzz.report.page.markup import Markup, element, join
@@ -48,7 +49,9 @@ def heat_map(shape: ShapeStatement, cells: Sequence[CoverageCell], most: int) ->
     readout = f"map-{shape.num_head}-readout"
     return element(
         "figure",
-        element("figcaption", element("strong", shape.name), f": {shape.ran:,} of {shape.cases:,} cases reached a kernel"),
+        element(
+            "figcaption", element("strong", shape.name), f": {shape.ran:,} of {counted(shape.cases, 'case')} reached a kernel"
+        ),
         element(
             "table",
             element("thead", head),
@@ -113,7 +116,7 @@ def _field(cell: CoverageCell | None, batch: Span, length: Span, most: int) -> M
             "td", element("span", f"{where}: not drawn", class_="sr"), class_="none", data_text=f"{where}: not drawn"
         )
     classes = f"h{shade_of(cell.ran, most)}" + (" faulty" if cell.faulty else "" if cell.ran else " refused")
-    counts = f"{where}: {cell.cases:,} cases, {cell.ran:,} reached a kernel" + (
+    counts = f"{where}: {counted(cell.cases, 'case')}, {cell.ran:,} reached a kernel" + (
         f", {cell.faulty:,} faulty" if cell.faulty else ""
     )
     more = [counts, *_more("kernels", cell.kernels, KERNELS_NAMED)]

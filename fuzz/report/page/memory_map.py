@@ -20,6 +20,7 @@ from backend.aiter.launch import Refusal
 from backend.call import Call
 from backend.observation import Observation, Violation, ViolationKind
 from backend.outcome import Outcome
+from backend.words import counted
 from fuzz.report.figures import size
 from fuzz.report.page.markup import Markup, element, join, text
 from reprod.layouts import INDICES, METADATA, tensor_bytes
@@ -195,7 +196,7 @@ def _sentences_by_tensor(call: Call, violations: Sequence[Violation]) -> dict[st
         for run in plan.overruns:
             side = "past the end" if run.first_word >= 0 else "before the start"
             found.setdefault(run.buffer, []).append(
-                f"planner {plan.planner.value} writes {run.words:,} int32 words ({run.words * INT32:,} B) {side}: "
+                f"planner {plan.planner.value} writes {counted(run.words, 'int32 word')} ({run.words * INT32:,} B) {side}: "
                 f"words {run.first_word:,}..{run.last_word:,} of {plan.buffers[run.buffer].allocated:,}"
             )
         for read in dict.fromkeys(plan.reads_past_end):
@@ -215,7 +216,7 @@ ROWS = (ViolationKind.LOST, ViolationKind.MISPLACED, ViolationKind.NO_OUTPUT, Vi
 def violation_sentence(each: Violation) -> str:
     """One violation as a sentence with its numbers."""
     verb = "writes" if each.is_write else "reads"
-    times = f"{each.count:,} time{'' if each.count == 1 else 's'}"
+    times = counted(each.count, "time")
     where = f"bytes {each.first_offset:,}..{each.end_offset - 1:,}" if each.end_offset > each.first_offset else ""
     if each.extent > 0:
         side = "before the start" if each.first_offset < 0 else "past the end"
@@ -330,7 +331,9 @@ def _rest(bars: list[Bar], folded: bool) -> Markup:
     if not folded:
         return rows
     names = ", ".join(bar.tensor for bar in bars)
-    return element("details", element("summary", f"{len(bars)} tensors that all accesses stay inside of: {names}"), rows)
+    return element(
+        "details", element("summary", f"{counted(len(bars), 'tensor')} that all accesses stay inside of: {names}"), rows
+    )
 
 
 def _legend(found: MemoryMap) -> Markup:
@@ -381,7 +384,7 @@ def _drawing(bar: Bar, scale: Scale) -> Markup:
 
 def _label(bar: Bar) -> str:
     wrong = "; ".join(bar.sentences) or "all accesses inside"
-    return f"{bar.tensor}, {bar.nbytes:,} bytes: {wrong}"
+    return f"{bar.tensor}, {counted(bar.nbytes, 'byte')}: {wrong}"
 
 
 def _stretch(each: Touched, scale: Scale, class_: str) -> Markup:

@@ -305,7 +305,7 @@ def test_lists_that_fit_their_rows_and_what_comes_of_them(name: str) -> None:
     messages = [fault.message for fault in argument_faults(listed(name, indices=beyond))]
     assert messages == ["indices names row 10 of kv, which has 10"]
     (one,) = argument_faults(listed(name, indices=beyond[:1, :, :2]))
-    assert one.message == "indices has 1 lists for 2 rows of q"
+    assert one.message == "indices has 1 list for 2 rows of q"
 
 
 @pytest.mark.parametrize(

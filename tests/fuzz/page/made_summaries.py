@@ -66,7 +66,7 @@ def member(**changes: Any) -> Member:
             warnings=(),
         ),
         environment=Environment("tester", "Linux", 2, 24 << 30, 1, {"CPU": 2.0, "memory": float(20 << 30)}),
-        sessions=(Session(BEGAN, BEGAN + 100, "finished", 2, "local, 1 nodes", "aaaabbbbcccc"),),
+        sessions=(Session(BEGAN, BEGAN + 100, "finished", 2, "local, 1 node", "aaaabbbbcccc"),),
         cases=1000,
     )
 
