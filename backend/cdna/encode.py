@@ -192,8 +192,6 @@ _ALIASES = {
     "v_pk_fmac_f16": "v_pk_fma_f16",
     "v_add_i32": "v_add_u32",
     "v_sub_i32": "v_sub_u32",
-    "v_add_i16": "v_add_u16",
-    "v_sub_i16": "v_sub_u16",
 }
 _ACCUMULATING = frozenset({"v_fmac_f32", "v_fmac_f64", "v_pk_fmac_f16"})
 _DOT_ACCUMULATING = re.compile(r"v_dot\dc_")
@@ -203,7 +201,6 @@ _GROUPS: tuple[_Group, ...] = (
     # members, handler, type of sources, dwords of the result
     (vector_integer.Vector, vector_integer.vector_alu, at.TYPE_BITS32, 1),
     (vector_integer.Bits, vector_integer.vector_bits, at.TYPE_BITS32, 1),
-    (vector_integer.Short, vector_integer.vector_short, at.TYPE_BITS32, 1),
     (vector_integer.Vector3, vector_integer.vector_alu3, at.TYPE_BITS32, 1),
     (vector_wide.Vector64, vector_wide.vector_alu64, at.TYPE_BITS32, 2),
     (vector_wide.VectorCarry, vector_wide.vector_carry, at.TYPE_BITS32, 1),
@@ -212,7 +209,7 @@ _GROUPS: tuple[_Group, ...] = (
     (vector_float.FloatPair, vector_float.float_pair, at.TYPE_PACKED_F32, 2),
     (half.Half, half.half_alu, at.TYPE_F16, 1),
     (half.PackedHalf, half.packed_half_alu, at.TYPE_PACKED_16, 1),
-    (half.PackedInteger, half.packed_integer, at.TYPE_PACKED_16, 1),
+    (half.Short, half.short, at.TYPE_BITS32, 1),
     (convert.Convert, convert.convert, at.TYPE_F32, 1),
     (convert.ConvertEight, convert.convert_eight, at.TYPE_F32, 1),
     (convert.ConvertDouble, convert.convert_double, at.TYPE_F64, 1),
@@ -239,6 +236,8 @@ def _vector_group(mnemonic: str) -> tuple[int, Handler, int, int] | None:
     """(opcode, handler, source type, result dwords) of a vector instruction."""
     for enumeration, own, kind, dwords in _GROUPS:
         opcode = member_of(enumeration, mnemonic)
+        if opcode is not None and own is half.short and mnemonic.startswith("v_pk_"):
+            return opcode, half.packed_short, at.TYPE_PACKED_16, dwords
         if opcode is not None:
             return opcode, own, _source_type(mnemonic, kind), dwords
     return None
@@ -269,7 +268,7 @@ def _encode_vector(instruction: Instruction, constants: Constants) -> Encoded | 
         return None
     opcode, own, kind, dwords = group
     encoded = Encoded(own, opcode, vector=True, source_types=(kind,) * 3, result_dwords=dwords)
-    encoded.own_clamp = saturates is not None or own is half.packed_integer
+    encoded.own_clamp = saturates is not None or own in (half.short, half.packed_short)
     encoded.destination = row_of(instruction.destinations[0])
     operands = list(instruction.sources)
     if mnemonic in _ACCUMULATING or _DOT_ACCUMULATING.match(mnemonic):
@@ -317,6 +316,10 @@ def _result_type(mnemonic: str, own: Handler) -> int:
 def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
     """Truth tables, destination halves, and constants of packed fp32 sources."""
     mnemonic, modifiers = instruction.mnemonic, instruction.modifiers
+    if encoded.handler in (half.short, half.packed_short):
+        encoded.immediate = int(modifiers.clamp)
+        if modifiers.clamp and not re.match(r"v_(pk_)?(add|sub|subrev|mad)_", mnemonic):
+            raise NotModelledError("clamp of what cannot overflow")
     if mnemonic.startswith("v_bitop3"):
         encoded.immediate = modifiers.bitop3
     if encoded.handler is convert.convert_eight and len(modifiers.op_sel) > len(instruction.sources):
@@ -327,10 +330,7 @@ def _special_fields(encoded: Encoded, instruction: Instruction) -> None:
             raise NotModelledError("half of a source that is a pair")
     elif encoded.handler in _OWN_SOURCES:
         _own_sources(encoded, instruction)
-    elif encoded.handler is half.packed_integer:
-        encoded.immediate = int(modifiers.clamp)
-        if modifiers.clamp and not re.match(r"v_pk_(add|sub|mad)_", mnemonic):
-            raise NotModelledError("clamp of what cannot overflow")
+    elif encoded.handler is half.packed_short:
         if any((*modifiers.neg_lo, *modifiers.neg_hi)):
             raise NotModelledError("negated whole numbers")
     elif len(modifiers.op_sel) > len(instruction.sources) and modifiers.op_sel[-1]:

@@ -1,8 +1,8 @@
-"""Arithmetic on 16 bits, one or two in a dword: fp16, bf16 by its bits, packed integers (op_sel: see modifiers.py).
+"""Arithmetic on 16 bits, one or two in a dword: fp16, bf16 by its bits, integers (op_sel: see modifiers.py).
 
 A result of fp16 goes through float64 and is rounded once; denormals are kept, as in every mode that is allowed. A NaN keeps its
 sign and as much of its payload as fits. MODE.FP16_OVFL: what overflows becomes the largest finite number; infinities stay.
-Packed integers (ISA documents, "VOP3P Instructions"): the low 16 bits, or with clamp the nearest number of the type.
+Integers (ISA documents, "VOP3P Instructions"): the low 16 bits, or with clamp the nearest number of the type.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from backend.cdna.execute import layout as at
 from backend.cdna.execute.float_values import ieee_mode, larger, smaller
-from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, three_sources
+from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, three_sources, two_sources
 from backend.cdna.execute.native import (
     bits_double,
     bits_float,
@@ -151,52 +151,63 @@ def packed_half_alu(wave: int, record: int, context: int) -> None:
     commit(wave, fields[at.DESTINATION], 1, R)
 
 
-PackedInteger = IntEnum(
-    "PackedInteger",
-    """
-    V_PK_MAD_I16 V_PK_ADD_I16 V_PK_SUB_I16 V_PK_MAX_I16 V_PK_MIN_I16 V_PK_ASHRREV_I16 V_PK_MAD_U16 V_PK_ADD_U16
-    V_PK_SUB_U16 V_PK_MAX_U16 V_PK_MIN_U16 V_PK_LSHRREV_B16 V_PK_LSHLREV_B16 V_PK_MUL_LO_U16
-    """,
-    start=0,
-)
-"""Arithmetic on both 16-bit halves of a dword."""
+class Short(IntEnum):
+    """Arithmetic on 16-bit integers: on the low half of a dword, or on both halves (PK)."""
+
+    V_PK_MAD_I16 = 0
+    V_PK_MAD_U16 = 1
+    V_ADD_I16 = V_PK_ADD_I16 = 2
+    V_ADD_U16 = V_PK_ADD_U16 = 3
+    V_SUB_I16 = V_PK_SUB_I16 = 4
+    V_SUB_U16 = V_PK_SUB_U16 = 5
+    V_SUBREV_U16 = 6
+    V_MUL_LO_U16 = V_PK_MUL_LO_U16 = 7
+    V_MAX_I16 = V_PK_MAX_I16 = 8
+    V_MAX_U16 = V_PK_MAX_U16 = 9
+    V_MIN_I16 = V_PK_MIN_I16 = 10
+    V_MIN_U16 = V_PK_MIN_U16 = 11
+    V_LSHLREV_B16 = V_PK_LSHLREV_B16 = 12
+    V_LSHRREV_B16 = V_PK_LSHRREV_B16 = 13
+    V_ASHRREV_I16 = V_PK_ASHRREV_I16 = 14
 
 
 @inlined
 def is_signed(opcode: int) -> bool:
-    """Whether an instruction of `PackedInteger` takes its sources for signed numbers."""
+    """Whether an instruction of `Short` takes its sources for signed numbers."""
     return (
-        opcode == PackedInteger.V_PK_MAD_I16
-        or opcode == PackedInteger.V_PK_ADD_I16
-        or opcode == PackedInteger.V_PK_SUB_I16
-        or opcode == PackedInteger.V_PK_MAX_I16
-        or opcode == PackedInteger.V_PK_MIN_I16
-        or opcode == PackedInteger.V_PK_ASHRREV_I16
+        opcode == Short.V_PK_MAD_I16
+        or opcode == Short.V_ADD_I16
+        or opcode == Short.V_SUB_I16
+        or opcode == Short.V_MAX_I16
+        or opcode == Short.V_MIN_I16
+        or opcode == Short.V_ASHRREV_I16
     )
 
 
 @inlined
-def packed_integer_part(opcode: int, x: int, y: int, z: int, saturates: bool) -> int:
-    """Computes one half: 16 bits of each source, and of the result."""
+def short_part(opcode: int, x: int, y: int, z: int, saturates: bool) -> int:
+    """Computes an instruction of `Short` on 16 bits of each source; gives 16 bits."""
     signed = is_signed(opcode)
     if signed:
         x, y, z = (x ^ 0x8000) - 0x8000, (y ^ 0x8000) - 0x8000, (z ^ 0x8000) - 0x8000
-    if opcode == PackedInteger.V_PK_ADD_I16 or opcode == PackedInteger.V_PK_ADD_U16:
+    if opcode == Short.V_ADD_I16 or opcode == Short.V_ADD_U16:
         result = x + y
-    elif opcode == PackedInteger.V_PK_SUB_I16 or opcode == PackedInteger.V_PK_SUB_U16:
+    elif opcode == Short.V_SUB_I16 or opcode == Short.V_SUB_U16:
         result = x - y
-    elif opcode == PackedInteger.V_PK_MAD_I16 or opcode == PackedInteger.V_PK_MAD_U16:
-        result = x * y + z
-    elif opcode == PackedInteger.V_PK_MAX_I16 or opcode == PackedInteger.V_PK_MAX_U16:
-        result = max(x, y)
-    elif opcode == PackedInteger.V_PK_MIN_I16 or opcode == PackedInteger.V_PK_MIN_U16:
-        result = min(x, y)
-    elif opcode == PackedInteger.V_PK_LSHLREV_B16:
-        result = y << (x & 15)
-    elif opcode == PackedInteger.V_PK_MUL_LO_U16:
+    elif opcode == Short.V_SUBREV_U16:
+        result = y - x
+    elif opcode == Short.V_MUL_LO_U16:
         result = x * y
-    else:
+    elif opcode == Short.V_MAX_I16 or opcode == Short.V_MAX_U16:
+        result = max(x, y)
+    elif opcode == Short.V_MIN_I16 or opcode == Short.V_MIN_U16:
+        result = min(x, y)
+    elif opcode == Short.V_LSHLREV_B16:
+        result = y << (x & 15)
+    elif opcode == Short.V_LSHRREV_B16 or opcode == Short.V_ASHRREV_I16:
         result = y >> (x & 15)
+    else:
+        result = x * y + z
     if saturates:
         low, high = (-32768, 32767) if signed else (0, 65535)
         result = min(max(result, low), high)
@@ -204,14 +215,25 @@ def packed_integer_part(opcode: int, x: int, y: int, z: int, saturates: bool) ->
 
 
 @handler
-def packed_integer(wave: int, record: int, context: int) -> None:
-    """Runs the instructions of `PackedInteger`. IMMEDIATE is 1 with clamp."""
+def short(wave: int, record: int, context: int) -> None:
+    """Runs the instructions of `Short` that are not packed, which clear the upper half. IMMEDIATE is 1 with clamp."""
+    fields, rows = record_of(record), rows_of(wave)
+    a, b = two_sources(wave, fields)
+    for lane in range(at.LANES):
+        x, y = np.int64(rows[a, lane]) & 0xFFFF, np.int64(rows[b, lane]) & 0xFFFF
+        rows[R, lane] = np.uint32(short_part(fields[at.OPCODE], x, y, 0, fields[at.IMMEDIATE] != 0))
+    commit(wave, fields[at.DESTINATION], 1, R)
+
+
+@handler
+def packed_short(wave: int, record: int, context: int) -> None:
+    """Runs the packed instructions of `Short`. IMMEDIATE is 1 with clamp."""
     fields, rows = record_of(record), rows_of(wave)
     opcode, saturates = fields[at.OPCODE], fields[at.IMMEDIATE] != 0
     a, b, c = three_sources(wave, fields)
     for lane in range(at.LANES):
         x, y, z = np.int64(rows[a, lane]), np.int64(rows[b, lane]), np.int64(rows[c, lane])
-        low = packed_integer_part(opcode, x & 0xFFFF, y & 0xFFFF, z & 0xFFFF, saturates)
-        high = packed_integer_part(opcode, x >> 16, y >> 16, z >> 16, saturates)
+        low = short_part(opcode, x & 0xFFFF, y & 0xFFFF, z & 0xFFFF, saturates)
+        high = short_part(opcode, x >> 16, y >> 16, z >> 16, saturates)
         rows[R, lane] = np.uint32(low | high << 16)
     commit(wave, fields[at.DESTINATION], 1, R)

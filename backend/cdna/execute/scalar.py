@@ -266,7 +266,14 @@ def arithmetic(opcode: int, a: int, b: int, scc: int) -> tuple[int, int]:
         return min(x, y), np.int64(x < y)
     if opcode == Arithmetic.S_MAX_I32:
         return max(x, y), np.int64(x >= y)
-    total = (a << (opcode - Arithmetic.S_LSHL1_ADD_U32 + 1)) + b
+    shift = 4
+    if opcode == Arithmetic.S_LSHL1_ADD_U32:
+        shift = 1
+    elif opcode == Arithmetic.S_LSHL2_ADD_U32:
+        shift = 2
+    elif opcode == Arithmetic.S_LSHL3_ADD_U32:
+        shift = 3
+    total = (a << shift) + b
     return total, np.int64(total >> 32 != 0)
 
 
@@ -297,10 +304,18 @@ def bitwise(opcode: int, a: Any, b: Any) -> Any:
 
 
 @inlined
+def bit_field(value: Any, offset: int, size: int, bits: int, signed: bool) -> Any:
+    """Gives `size` (0..127) bits of a zero-extended number of `bits` bits from bit `offset` on, without those past its end."""
+    if size == 0:
+        return np.uint64(0)
+    kept = min(size, bits - offset)
+    field = value << np.uint64(64 - offset - kept)
+    return np.uint64(np.int64(field) >> np.int64(64 - kept)) if signed else field >> np.uint64(64 - kept)
+
+
+@inlined
 def logic(opcode: int, a: Any, b: Any, bits: int) -> Any:
     """Computes an instruction of `Logic` on zero-extended sources of 32 or 64 bits; the result's lowest `bits` bits count."""
-    if opcode <= Logic.S_NOT_B32:
-        return bitwise(opcode, a, b)
     shift = b & np.uint64(bits - 1)
     if opcode == Logic.S_LSHL_B32:
         return a << shift
@@ -318,14 +333,9 @@ def logic(opcode: int, a: Any, b: Any, bits: int) -> Any:
         return np.uint64(count_ones(a))
     if opcode == Logic.S_QUADMASK_B32 or opcode == Logic.S_WQM_B32:
         return quads(a, bits, opcode == Logic.S_WQM_B32)
-    offset, size = np.int64(shift), np.int64((b >> np.uint64(16)) & np.uint64(0x7F))
-    if size == 0:
-        return np.uint64(0)
-    kept = min(size, bits - offset)
-    field = a << np.uint64(64 - offset - kept)
-    if opcode == Logic.S_BFE_U32:
-        return field >> np.uint64(64 - kept)
-    return np.uint64(np.int64(field) >> np.int64(64 - kept))
+    if opcode == Logic.S_BFE_U32 or opcode == Logic.S_BFE_I32:
+        return bit_field(a, np.int64(shift), np.int64((b >> np.uint64(16)) & np.uint64(0x7F)), bits, opcode == Logic.S_BFE_I32)
+    return bitwise(opcode, a, b)
 
 
 @inlined
@@ -347,14 +357,6 @@ def plain(opcode: int, a: Any, b: Any, old: Any, chosen: bool, bits: int) -> Any
         return old | one << (a & most)
     if opcode == Plain.S_BFM_B32:
         return ((one << (a & most)) - one) << (b & most)
-    if opcode <= Plain.S_FLBIT_I32:
-        return searched(opcode, a, bits)
-    return narrow(opcode, a, b)
-
-
-@inlined
-def searched(opcode: int, a: Any, bits: int) -> Any:
-    """Computes the instructions of `Plain` that reverse or search bits."""
     if opcode == Plain.S_BREV_B32:
         return reversed_bits(a, bits)
     if opcode == Plain.S_FF0_I32_B32:
@@ -363,7 +365,9 @@ def searched(opcode: int, a: Any, bits: int) -> Any:
         return np.uint64(lowest_one(a, bits))
     if opcode == Plain.S_FLBIT_I32_B32:
         return np.uint64(leading_zeros(a, bits))
-    return np.uint64(leading_zeros(a ^ np.uint64(signed_of(a, bits) >> 63), bits))
+    if opcode == Plain.S_FLBIT_I32:
+        return np.uint64(leading_zeros(a ^ np.uint64(signed_of(a, bits) >> 63), bits))
+    return narrow(opcode, a, b)
 
 
 @inlined

@@ -1,7 +1,4 @@
-"""Vector integer unit: VOP1, VOP2 and VOP3 integer arithmetic, logic and moves, 32 and 16 bits.
-
-A 16-bit result clears the upper half of its register (ISA document, GFX9 rule for 16-bit instructions).
-"""
+"""Vector integer unit: VOP1, VOP2 and VOP3 integer arithmetic, logic and moves of 32 bits. Those of 16 bits: half.py."""
 
 from __future__ import annotations
 
@@ -46,16 +43,6 @@ Bits = IntEnum(
 )
 """One result dword: bit fields, bit searches and counts, and the upper halves of 24-bit products."""
 
-Short = IntEnum(
-    "Short",
-    """
-    V_ADD_U16 V_SUB_U16 V_SUBREV_U16 V_MUL_LO_U16 V_LSHLREV_B16 V_LSHRREV_B16 V_ASHRREV_I16 V_MAX_U16 V_MAX_I16 V_MIN_U16
-    V_MIN_I16
-    """,
-    start=0,
-)
-"""Arithmetic on 16-bit integers, up to two sources."""
-
 Vector3 = IntEnum(
     "Vector3",
     """
@@ -78,12 +65,6 @@ def signed24(value: Any) -> int:
 def low_half(value: Any) -> int:
     """Takes the lowest 16 bits for an unsigned number."""
     return np.int64(value) & 0xFFFF
-
-
-@inlined
-def signed_half(value: Any) -> int:
-    """Takes the lowest 16 bits for a signed number."""
-    return np.int64(np.int16(value & np.uint32(0xFFFF)))
 
 
 @handler
@@ -178,16 +159,6 @@ def vector_bits(wave: int, record: int, context: int) -> None:
     commit(wave, fields[at.DESTINATION], 1, at.RESULT_ROWS)
 
 
-@handler
-def vector_short(wave: int, record: int, context: int) -> None:
-    """Runs the instructions of `Short`."""
-    fields, rows = record_of(record), rows_of(wave)
-    a, b = two_sources(wave, fields)
-    for lane in range(at.LANES):
-        rows[at.RESULT_ROWS, lane] = np.uint32(half_lane(fields[at.OPCODE], rows[a, lane], rows[b, lane]) & 0xFFFF)
-    commit(wave, fields[at.DESTINATION], 1, at.RESULT_ROWS)
-
-
 @inlined
 def bits_lane(opcode: int, x: Any, y: Any, lane: int) -> int:
     """One lane of `Bits`: x, y are the sources as uint32; the result's lowest 32 bits count."""
@@ -229,33 +200,6 @@ def counting_lane(opcode: int, x: int, y: int, lane: int) -> int:
     for index in range(32):
         y += (x >> index) & 1
     return y
-
-
-@inlined
-def half_lane(opcode: int, x: Any, y: Any) -> int:
-    """16-bit arithmetic of one lane; the result's lowest 16 bits count."""
-    a, b, shift = low_half(x), low_half(y), low_half(x) & 15
-    if opcode == Short.V_ADD_U16:
-        return a + b
-    if opcode == Short.V_SUB_U16:
-        return a - b
-    if opcode == Short.V_SUBREV_U16:
-        return b - a
-    if opcode == Short.V_MUL_LO_U16:
-        return a * b
-    if opcode == Short.V_LSHLREV_B16:
-        return b << shift
-    if opcode == Short.V_LSHRREV_B16:
-        return b >> shift
-    if opcode == Short.V_ASHRREV_I16:
-        return signed_half(y) >> shift
-    if opcode == Short.V_MAX_U16:
-        return max(a, b)
-    if opcode == Short.V_MIN_U16:
-        return min(a, b)
-    if opcode == Short.V_MAX_I16:
-        return max(signed_half(x), signed_half(y))
-    return min(signed_half(x), signed_half(y))
 
 
 @handler

@@ -66,12 +66,8 @@ Dot = IntEnum(
 Mix = IntEnum("Mix", "V_FMA_MIX_F32 V_FMA_MIXLO_F16 V_FMA_MIXHI_F16", start=0)
 """a * b + c, each fp32 or a half of a register."""
 
-Saturating = IntEnum(
-    "Saturating",
-    "V_ADD_U32 V_SUB_U32 V_SUBREV_U32 V_ADD_I32 V_SUB_I32 V_ADD_U16 V_SUB_U16 V_SUBREV_U16 V_ADD_I16 V_SUB_I16",
-    start=0,
-)
-"""Integer additions with clamp, and packing with saturation."""
+Saturating = IntEnum("Saturating", "V_ADD_U32 V_SUB_U32 V_SUBREV_U32 V_ADD_I32 V_SUB_I32", start=0)
+"""Additions of 32-bit integers with clamp."""
 
 Packing = IntEnum(
     "Packing",
@@ -303,20 +299,9 @@ def saturated(opcode: int, x: int, y: int) -> int:
         return max(x - y, 0)
     if opcode == Saturating.V_SUBREV_U32:
         return max(y - x, 0)
-    if opcode == Saturating.V_ADD_I32 or opcode == Saturating.V_SUB_I32:
-        a, b = np.int64(np.int32(np.uint32(x))), np.int64(np.int32(np.uint32(y)))
-        total = a + b if opcode == Saturating.V_ADD_I32 else a - b
-        return clipped(total, -2147483648, 2147483647) & 0xFFFF_FFFF
-    x, y = x & 0xFFFF, y & 0xFFFF
-    if opcode == Saturating.V_ADD_U16:
-        return min(x + y, 0xFFFF)
-    if opcode == Saturating.V_SUB_U16:
-        return max(x - y, 0)
-    if opcode == Saturating.V_SUBREV_U16:
-        return max(y - x, 0)
-    a, b = (x ^ 0x8000) - 0x8000, (y ^ 0x8000) - 0x8000
-    total = a + b if opcode == Saturating.V_ADD_I16 else a - b
-    return clipped(total, -32768, 32767) & 0xFFFF
+    a, b = np.int64(np.int32(np.uint32(x))), np.int64(np.int32(np.uint32(y)))
+    total = a + b if opcode == Saturating.V_ADD_I32 else a - b
+    return clipped(total, -2147483648, 2147483647) & 0xFFFF_FFFF
 
 
 @handler
