@@ -231,6 +231,10 @@ _GROUPS: tuple[_Group, ...] = (
 )
 
 
+ENUMERATIONS = (*(members for members, _ in _SCALAR_GROUPS), *(members for members, *_ in _GROUPS), cross_lane.CrossLane)
+"""Opcodes of the scalar and vector units by what handles them; comparisons are not among them, whose relation is a field."""
+
+
 @cache
 def _vector_group(mnemonic: str) -> tuple[int, Handler, int, int] | None:
     """(opcode, handler, source type, result dwords) of a vector instruction."""
