@@ -19,7 +19,7 @@ from backend.aiter.kernargs import is_decode_kernel, kernarg_reads
 from backend.aiter.kernel_rules import KernelKey, NoRoute, Route
 from backend.aiter.release import LAUNCHER_SOURCE, Release, read_table
 from backend.case import Arch
-from backend.errors import CannotRunError
+from backend.errors import CannotRunError, UnmodelledError
 
 
 class TableKey(NamedTuple):
@@ -101,11 +101,27 @@ def choose_kernel(
     if source is not None:
         if not has_code(source, device.arch, first.code_object):
             return NoKernel(f"{code_path(device.arch, first.code_object)} is not in {source.label}")
-        content_id = blob_id(open_code(source, device.arch, first.code_object))
-        if isinstance(source, BlobSource) and is_decode_kernel(content_id):
-            code_object = kernarg_reads(content_id).code_object  # it runs whatever the row names, and findings name what ran
+        content = open_code(source, device.arch, first.code_object)
+        content_id = blob_id(content)
+        if isinstance(source, BlobSource):
+            code_object = _by_id(source, content, first)
     shadowed = tuple(row.code_object for row in rows[1:])
     return KernelChoice(first.symbol, code_object, content_id, asked.sub_q, asked.s_mqa, shadowed)
+
+
+def _by_id(source: BlobSource, content: bytes, row: TableRow) -> str:
+    """The file name of a code object that was named by its id, by which findings name what ran: it stands for the row's.
+
+    Raises UnmodelledError where it neither holds the row's kernel nor is known to decode: a kernel of another operation takes
+    other arguments than a decode call hands over.
+    """
+    if is_decode_kernel(blob_id(content)):
+        return kernarg_reads(blob_id(content)).code_object
+    if row.symbol.encode() not in content:
+        raise UnmodelledError(
+            f"code object {source.label}: holds no {row.symbol}, which the call launches, and is none that is known to decode"
+        )
+    return row.code_object
 
 
 def _table_key(key: KernelKey, asked: Route, table: KernelTable) -> TableKey:

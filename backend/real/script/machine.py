@@ -22,7 +22,11 @@ ITEM_BYTES = 32
 
 
 def run(hardware: Hardware, source: CodeSource, arch: Arch, launch: Stage1) -> None:
-    """Runs the launch. Raises CannotRunError for a kernel that does not come to its end."""
+    """Runs the launch.
+
+    Raises CannotRunError for a kernel that does not come to its end, AiterChecks for one that no GPU launches: by what HIP
+    returns AITER raises or ends the process, and which is not known.
+    """
     machine = machine_of(source, arch, launch.code_object, launch.symbol)
     too_much = too_much_lds(machine.kernel)
     if too_much is not None:
