@@ -208,7 +208,6 @@ _GROUPS: tuple[_Group, ...] = (
     (vector_float.Float3, vector_float.float_alu3, at.TYPE_F32, 1),
     (vector_float.FloatPair, vector_float.float_pair, at.TYPE_PACKED_F32, 2),
     (half.Half, half.half_alu, at.TYPE_F16, 1),
-    (half.PackedHalf, half.packed_half_alu, at.TYPE_PACKED_16, 1),
     (half.Short, half.short, at.TYPE_BITS32, 1),
     (convert.Convert, convert.convert, at.TYPE_F32, 1),
     (convert.ConvertEight, convert.convert_eight, at.TYPE_F32, 1),
@@ -223,12 +222,14 @@ _GROUPS: tuple[_Group, ...] = (
     (vector_double.DoubleExponent, vector_double.double_exponent, at.TYPE_F64, 1),
     (vector_double.DoubleDivision, vector_double.double_division, at.TYPE_F64, 2),
     (vector_rare.HalfFunction, vector_rare.half_function, at.TYPE_F16, 1),
-    (vector_rare.Half3, vector_rare.half3, at.TYPE_F16, 1),
     (vector_rare.Trigonometric, vector_rare.trigonometric, at.TYPE_F32, 1),
     (vector_rare.Dot, vector_rare.dot, at.TYPE_BITS32, 1),
     (vector_rare.Mix, vector_rare.mix, at.TYPE_BITS32, 1),
     (vector_rare.Packing, vector_rare.packing, at.TYPE_F32, 1),
 )
+
+_PACKED = {half.half_alu: half.packed_half_alu, half.short: half.packed_short}
+"""Handler of one half of a dword -> that of both."""
 
 
 ENUMERATIONS = (*(members for members, _ in _SCALAR_GROUPS), *(members for members, *_ in _GROUPS), cross_lane.CrossLane)
@@ -240,8 +241,8 @@ def _vector_group(mnemonic: str) -> tuple[int, Handler, int, int] | None:
     """(opcode, handler, source type, result dwords) of a vector instruction."""
     for enumeration, own, kind, dwords in _GROUPS:
         opcode = member_of(enumeration, mnemonic)
-        if opcode is not None and own is half.short and mnemonic.startswith("v_pk_"):
-            return opcode, half.packed_short, at.TYPE_PACKED_16, dwords
+        if opcode is not None and own in _PACKED and mnemonic.startswith("v_pk_"):
+            return opcode, _PACKED[own], at.TYPE_PACKED_16, dwords
         if opcode is not None:
             return opcode, own, _source_type(mnemonic, kind), dwords
     return None

@@ -35,6 +35,8 @@ SMALLEST_NORMAL = np.float32(2.0**-126)
 INFINITY = np.float32(np.inf)
 NAN = np.uint32(0xFFC0_0000).view(np.float32)
 """What an invalid operation gives (ISA documents, the examples of V_LOG_F32 and V_SQRT_F32: negative, unlike C's NAN)."""
+NAN64 = np.uint64(0xFFF8_0000_0000_0000).view(np.float64)
+"""The same in float64."""
 
 
 @inlined

@@ -7,13 +7,14 @@ Integers (ISA documents, "VOP3P Instructions"): the low 16 bits, or with clamp t
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.float_values import ieee_mode, larger, smaller
+from backend.cdna.execute.float_values import NAN64, ieee_mode, larger, median, smaller
 from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, three_sources, two_sources
 from backend.cdna.execute.native import (
     bits_double,
@@ -29,11 +30,21 @@ R = at.RESULT_ROWS
 FP16_OVERFLOW_BIT = 23  # MODE
 
 
-Half = IntEnum("Half", "V_ADD_F16 V_SUB_F16 V_SUBREV_F16 V_MUL_F16 V_MAX_F16 V_MIN_F16 V_FMA_F16 V_RCP_F16", start=0)
-"""Arithmetic on one fp16 number, up to three sources."""
+class Half(IntEnum):
+    """Arithmetic on fp16: on the low half of a dword, or on both halves (PK); up to three sources."""
 
-PackedHalf = IntEnum("PackedHalf", "V_PK_ADD_F16 V_PK_MUL_F16 V_PK_MAX_F16 V_PK_MIN_F16 V_PK_FMA_F16", start=0)
-"""fp16 arithmetic on both halves of a dword."""
+    V_ADD_F16 = V_PK_ADD_F16 = 0
+    V_MUL_F16 = V_PK_MUL_F16 = 1
+    V_FMA_F16 = V_PK_FMA_F16 = 2
+    V_MAX_F16 = V_PK_MAX_F16 = 3
+    V_MIN_F16 = V_PK_MIN_F16 = 4
+    V_SUB_F16 = 5
+    V_SUBREV_F16 = 6
+    V_RCP_F16 = 7
+    V_MIN3_F16 = 8
+    V_MAX3_F16 = 9
+    V_MED3_F16 = 10
+    V_DIV_FIXUP_F16 = 11
 
 
 @inlined
@@ -88,66 +99,76 @@ def bf16_to_float(bits: int) -> Any:
 
 
 @inlined
+def half_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
+    """Computes V_DIV_FIXUP_F16 (ISA document), as div_fixup does for fp32."""
+    if numerator != numerator:
+        return numerator
+    if denominator != denominator:
+        return denominator
+    sign = math.copysign(1.0, numerator) * math.copysign(1.0, denominator)
+    if (denominator == 0 and numerator == 0) or (abs(denominator) == np.inf and abs(numerator) == np.inf):
+        return NAN64
+    if denominator == 0 or abs(numerator) == np.inf:
+        return math.copysign(np.inf, sign)
+    return math.copysign(0.0 if abs(denominator) == np.inf or numerator == 0 else quotient, sign)
+
+
+@inlined
 def half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """Computes fp16 arithmetic on float64 values."""
+    """Computes an instruction of `Half` on float64 values."""
     if opcode == Half.V_ADD_F16:
         return x + y
-    if opcode == Half.V_SUB_F16:
-        return x - y
-    if opcode == Half.V_SUBREV_F16:
-        return y - x
     if opcode == Half.V_MUL_F16:
         return x * y
     if opcode == Half.V_FMA_F16:
         return fused_multiply_add(x, y, z)
+    if opcode == Half.V_MAX_F16:
+        return larger(x, y, ieee)
+    if opcode == Half.V_MIN_F16:
+        return smaller(x, y, ieee)
+    if opcode == Half.V_SUB_F16:
+        return x - y
+    if opcode == Half.V_SUBREV_F16:
+        return y - x
     if opcode == Half.V_RCP_F16:
         return 1.0 / x
-    return larger(x, y, ieee) if opcode == Half.V_MAX_F16 else smaller(x, y, ieee)
+    if opcode == Half.V_MIN3_F16:
+        return smaller(smaller(x, y, ieee), z, ieee)
+    if opcode == Half.V_MAX3_F16:
+        return larger(larger(x, y, ieee), z, ieee)
+    return median(x, y, z, ieee) if opcode == Half.V_MED3_F16 else half_fixup(x, y, z)
 
 
 @inlined
-def packed_half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """Computes one half of the PK forms, on float64 values."""
-    if opcode == PackedHalf.V_PK_ADD_F16:
-        return x + y
-    if opcode == PackedHalf.V_PK_MUL_F16:
-        return x * y
-    if opcode == PackedHalf.V_PK_FMA_F16:
-        return fused_multiply_add(x, y, z)
-    return larger(x, y, ieee) if opcode == PackedHalf.V_PK_MAX_F16 else smaller(x, y, ieee)
+def half_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool, saturate: bool) -> int:
+    """Computes an instruction of `Half` on the lowest 16 bits of each source; gives 16 bits."""
+    a, b, c = half_to_double(np.int64(x) & 0xFFFF), half_to_double(np.int64(y) & 0xFFFF), half_to_double(np.int64(z) & 0xFFFF)
+    return double_to_half(half_result(opcode, a, b, c, ieee), saturate)
 
 
 @handler
 def half_alu(wave: int, record: int, context: int) -> None:
-    """Runs the instructions of `Half`, which clear the upper half of their result."""
+    """Runs the instructions of `Half` that are not packed, which clear the upper half of their result."""
     fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
-    opcode = fields[at.OPCODE]
     a, b, c = three_sources(wave, fields)
     ieee, saturate = ieee_mode(scalars), half_overflow_saturates(scalars)
     for lane in range(at.LANES):
-        x = half_to_double(np.int64(rows[a, lane]) & 0xFFFF)
-        y = half_to_double(np.int64(rows[b, lane]) & 0xFFFF)
-        z = half_to_double(np.int64(rows[c, lane]) & 0xFFFF)
-        rows[R, lane] = np.uint32(double_to_half(half_result(opcode, x, y, z, ieee), saturate))
+        x, y, z = rows[a, lane], rows[b, lane], rows[c, lane]
+        rows[R, lane] = np.uint32(half_lane(fields[at.OPCODE], x, y, z, ieee, saturate))
     commit(wave, fields[at.DESTINATION], 1, R)
 
 
 @handler
 def packed_half_alu(wave: int, record: int, context: int) -> None:
-    """Runs the instructions of `PackedHalf`; modifiers have put the sources in order."""
+    """Runs the packed instructions of `Half`; modifiers have put the sources in order."""
     fields, rows, scalars = record_of(record), rows_of(wave), scalars_of(wave)
-    opcode = fields[at.OPCODE]
+    opcode, high = fields[at.OPCODE], np.uint32(16)
     a, b, c = three_sources(wave, fields)
     ieee, saturate = ieee_mode(scalars), half_overflow_saturates(scalars)
     for lane in range(at.LANES):
-        result = 0
-        for half in range(2):
-            shift = np.uint32(16 * half)
-            x = half_to_double(np.int64(rows[a, lane] >> shift) & 0xFFFF)
-            y = half_to_double(np.int64(rows[b, lane] >> shift) & 0xFFFF)
-            z = half_to_double(np.int64(rows[c, lane] >> shift) & 0xFFFF)
-            result |= double_to_half(packed_half_result(opcode, x, y, z, ieee), saturate) << (16 * half)
-        rows[R, lane] = np.uint32(result)
+        x, y, z = rows[a, lane], rows[b, lane], rows[c, lane]
+        upper = half_lane(opcode, x >> high, y >> high, z >> high, ieee, saturate)
+        rows[R, lane] = np.uint32(half_lane(opcode, x, y, z, ieee, saturate) | upper << 16)
     commit(wave, fields[at.DESTINATION], 1, R)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cdna.execute import layout as at
+from backend.cdna.execute.float_values import NAN64
 from backend.cdna.execute.lanes import (
     commit,
     record_of,
@@ -29,7 +30,6 @@ from backend.cdna.execute.lanes import (
 from backend.cdna.execute.native import bits_double, double_bits, fused_multiply_add, handler, inlined, quieted
 
 R = at.RESULT_ROWS
-NAN64 = np.uint64(0xFFF8_0000_0000_0000).view(np.float64)
 
 
 Double = IntEnum(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.float_values import flushed, ieee_mode, larger, median, smaller
+from backend.cdna.execute.float_values import NAN64, flushed
 from backend.cdna.execute.half import (
     bf16_to_float,
     double_to_half,
@@ -30,7 +30,7 @@ from backend.cdna.execute.lanes import (
     two_sources,
 )
 from backend.cdna.execute.native import bits_float, float_bits, fused_multiply_add, handler, inlined, quieted
-from backend.cdna.execute.vector_double import NAN64, nearest_even
+from backend.cdna.execute.vector_double import nearest_even
 
 R = at.RESULT_ROWS
 
@@ -44,9 +44,6 @@ HalfFunction = IntEnum(
     start=0,
 )
 """fp16 from one fp16; the last ones an integer."""
-
-Half3 = IntEnum("Half3", "V_MIN3_F16 V_MAX3_F16 V_MED3_F16 V_DIV_FIXUP_F16", start=0)
-"""Instructions on fp16 with three sources."""
 
 
 class Trigonometric(IntEnum):
@@ -157,47 +154,6 @@ def half_function(wave: int, record: int, context: int) -> None:
     for lane in range(at.LANES):
         x = half_to_double(np.int64(rows[a, lane]) & 0xFFFF)
         rows[R, lane] = np.uint32(half_function_lane(fields[at.OPCODE], x, saturate))
-    commit(wave, fields[at.DESTINATION], 1, R)
-
-
-@inlined
-def half_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
-    """Computes V_DIV_FIXUP_F16 (ISA document), as div_fixup does for fp32."""
-    if numerator != numerator:
-        return numerator
-    if denominator != denominator:
-        return denominator
-    sign = math.copysign(1.0, numerator) * math.copysign(1.0, denominator)
-    if (denominator == 0 and numerator == 0) or (abs(denominator) == np.inf and abs(numerator) == np.inf):
-        return NAN64
-    if denominator == 0 or abs(numerator) == np.inf:
-        return math.copysign(np.inf, sign)
-    return math.copysign(0.0 if abs(denominator) == np.inf or numerator == 0 else quotient, sign)
-
-
-@inlined
-def half3_lane(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
-    """Computes instructions of `Half3` on float64 values."""
-    if opcode == Half3.V_MIN3_F16:
-        return smaller(smaller(x, y, ieee), z, ieee)
-    if opcode == Half3.V_MAX3_F16:
-        return larger(larger(x, y, ieee), z, ieee)
-    if opcode == Half3.V_DIV_FIXUP_F16:
-        return half_fixup(x, y, z)
-    return median(x, y, z, ieee)
-
-
-@handler
-def half3(wave: int, record: int, context: int) -> None:
-    """Runs the instructions of `Half3`."""
-    fields, rows = record_of(record), rows_of(wave)
-    ieee = ieee_mode(scalars_of(wave))
-    a, b, c = three_sources(wave, fields)
-    for lane in range(at.LANES):
-        x = half_to_double(np.int64(rows[a, lane]) & 0xFFFF)
-        y = half_to_double(np.int64(rows[b, lane]) & 0xFFFF)
-        z = half_to_double(np.int64(rows[c, lane]) & 0xFFFF)
-        rows[R, lane] = np.uint32(double_to_half(half3_lane(fields[at.OPCODE], x, y, z, ieee), False))
     commit(wave, fields[at.DESTINATION], 1, R)
 
 
