@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.float_values import flushed, is_denormal
+from backend.cdna.execute.float_values import flushed
 from backend.cdna.execute.half import half_to_double
 from backend.cdna.execute.lanes import (
     float_rows_of,
@@ -22,7 +22,7 @@ from backend.cdna.execute.lanes import (
     two_sources,
     value64,
 )
-from backend.cdna.execute.native import bits_double, bits_float, float_bits, handler, inlined
+from backend.cdna.execute.native import bits_double, bits_float, handler, inlined
 
 # An opcode is a type times RELATIONS, plus a relation.
 RELATIONS = 16
@@ -91,24 +91,11 @@ def float_ballot(rows: Any, relation: int, a: int, b: int, keep: Any) -> Any:
 
 
 @inlined
-def class_of(value: Any) -> int:
-    """Bit number of V_CMP_CLASS: 0 signalling NaN, 1 quiet NaN, then -inf, -normal, -denormal, -0, +0, +denormal, +normal,
-    +inf."""
-    if value != value:
-        return 1 if float_bits(value) & np.uint32(0x40_0000) else 0
-    negative_class = 3
-    if abs(value) == np.float32(np.inf):
-        negative_class = 2
-    elif value == 0:
-        negative_class = 5
-    elif is_denormal(value):
-        negative_class = 4
-    return negative_class if float_bits(value) >> np.uint32(31) else 11 - negative_class
+def class_of(bits: int, exponent_bits: int, fraction_bits: int) -> int:
+    """Gives the bit number of V_CMP_CLASS for a float of any width, by its bits.
 
-
-@inlined
-def class_of_bits(bits: int, exponent_bits: int, fraction_bits: int) -> int:
-    """Classifies a float of any width by its bits, as class_of does a float32."""
+    0 is a signalling NaN, 1 a quiet one, then come -inf, -normal, -denormal, -0, +0, +denormal, +normal, +inf.
+    """
     fraction, sign = bits & ((1 << fraction_bits) - 1), (bits >> (exponent_bits + fraction_bits)) & 1
     exponent, largest = (bits >> fraction_bits) & ((1 << exponent_bits) - 1), (1 << exponent_bits) - 1
     if exponent == largest and fraction:
@@ -128,7 +115,7 @@ def double_class_ballot(wave: int, fields: Any) -> Any:
     a = source_pair(wave, fields[at.SOURCE_0], 0)
     b = source_row(wave, fields[at.SOURCE_1], 1)
     for lane in range(at.LANES):
-        number = class_of_bits(np.int64(value64(rows, a, lane)), 11, 52)
+        number = class_of(np.int64(value64(rows, a, lane)), 11, 52)
         mask |= np.uint64((rows[b, lane] >> np.uint32(number)) & np.uint32(1)) << np.uint64(lane)
     return mask
 
@@ -157,9 +144,9 @@ def other_ballot(wave: int, fields: Any, kind: int, relation: int) -> Any:
     for lane in range(at.LANES):
         x, y = np.int64(rows[a, lane]) & 0xFFFF, np.int64(rows[b, lane]) & 0xFFFF
         if kind == CLASS_F32:
-            holds = (rows[b, lane] >> np.uint32(class_of(bits_float(rows[a, lane])))) & np.uint32(1) != np.uint32(0)
+            holds = (rows[b, lane] >> np.uint32(class_of(np.int64(rows[a, lane]), 8, 23))) & np.uint32(1) != np.uint32(0)
         elif kind == CLASS_F16:
-            holds = (rows[b, lane] >> np.uint32(class_of_bits(x, 5, 10))) & np.uint32(1) != np.uint32(0)
+            holds = (rows[b, lane] >> np.uint32(class_of(x, 5, 10))) & np.uint32(1) != np.uint32(0)
         elif kind == U16:
             holds = relation_holds(relation, x, y)
         elif kind == I16:
