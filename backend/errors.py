@@ -6,7 +6,9 @@ exception; these are for misuse and for a machine that lacks what was asked of i
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Sequence
 
 
 class AiterfuzzError(Exception):
@@ -24,7 +26,20 @@ class UsageError(AiterfuzzError):
     def not_allowed(cls, what: str, given: object, allowed: object, advice: str = "") -> UsageError:
         """One line in the house's form: `what`: given X; allowed Y; advice."""
         line = f"{what}: given {_shown(given)}; allowed: {allowed}"
+        if isinstance(given, str):
+            line += meant(given, [each for each in str(allowed).split(", ") if " " not in each])
         return cls(f"{line}; {advice}" if advice else line)
+
+
+def meant(given: str, allowed: Sequence[str]) -> str:
+    """`; did you mean X?`, nothing where none of what is allowed is near; of two as near, that with the same letters."""
+    near = difflib.get_close_matches(given, allowed, n=3, cutoff=0.75) if len(given) <= LONGEST_MEANT else []
+    near.sort(key=lambda each: sorted(each) != sorted(given))
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+LONGEST_MEANT = 60
+"""Characters of a value for which something near is looked for, which takes the product of the lengths."""
 
 
 MOST_SHOWN = 1000

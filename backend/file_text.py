@@ -28,7 +28,7 @@ def text_of(path: Path, wanted: str) -> str:
             raise UsageError(f"{path}: longer than {MOST_BYTES >> 20} MiB, and is not read; give {wanted}")
         return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no file has
-        raise UsageError(f"{path}: cannot be read ({error}); give {wanted}") from error
+        raise UsageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); give {wanted}") from error
 
 
 def json_of(text: str, where: str) -> Any:
@@ -46,7 +46,9 @@ def json_of(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=object_of)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
+        raise UsageError(
+            f"{where}: not JSON: {error.msg} at line {error.lineno} column {error.colno}; mend it, or give another"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON that is read here: {_why(error)}") from error
 

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import io
 import itertools
 import os
 import re
 import shlex
+import shutil
 import signal
 import stat
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any, BinaryIO, NoReturn
 
-from backend.errors import AiterfuzzError, UsageError, of_the_disk
+from backend.errors import AiterfuzzError, UsageError, meant, of_the_disk
+from fuzz.commands.examples import EXIT_CODES, closing
 from fuzz.commands.settings import OWN, SHARED, settings_here, with_settings
 from reprod.text import commands_nobody, for_a_terminal, one_line
 
@@ -62,27 +64,52 @@ FORMER = {
 }
 """Commands of earlier versions, which this one takes and does not list, and what they are now."""
 
-DESCRIPTION = f"""\
-Finds, shrinks and explains memory faults of AITER's MLA decode path on AMD Instinct, without a GPU.
+DESCRIPTION = "Finds, shrinks and explains memory faults of AITER's MLA decode, without a GPU."
 
-Exit codes: 0 nothing found, 1 findings, 2 wrong usage, 3 could not run.
-Flags that are always wanted stand in {OWN} or [tool.aiterfuzz] of {SHARED}: aiter = "..." for all, [gate] for one."""
+EPILOG = f"""\
+Flags that are always wanted stand in {OWN} or [tool.aiterfuzz] of {SHARED}: aiter = "..." for all commands, [gate] for one.
+
+{EXIT_CODES}"""
 
 INTERRUPTED = BROKEN = 3
 
 COMPLETING = "_ARGCOMPLETE"
 """Set by a shell that asks what may follow: after eval "$(register-python-argcomplete aiterfuzz)"."""
 
-INVALID_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+INVALID_CHOICE = re.compile(r"argument (.*): invalid choice: '([^']*)' \(choose from (.*)\)")
 """argparse's words, by which what was given and what is allowed are found."""
+
+MISSING = "the following arguments are required"
+
+
+class Help(argparse.HelpFormatter):
+    """argparse's help, whose paragraphs stay apart and are as wide as the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(super(Help, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with its errors in the house's form: raised by the command that they are of, with what may have been meant."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"formatter_class": Help})
+        self._typed: list[str] = []
+
+    def format_help(self) -> str:
+        """The help, then exit codes and examples; those that list commands have no such ending."""
+        told = super().format_help()
+        if self._subparsers is not None:
+            return told
+        ending = closing(self.prog.partition(" ")[2], told)
+        width = shutil.get_terminal_size().columns - 2
+        parts = (part if part.startswith("examples:") else textwrap.fill(part, width) for part in ending.split("\n\n"))
+        return told + "".join(f"\n{part}\n" for part in parts if part)
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
+        self._typed = [*args] if args is not None else sys.argv[1:]
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {shlex.join(unknown)}{self._meant(unknown[0], self._option_string_actions)}")
@@ -90,13 +117,27 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         wrong = INVALID_CHOICE.search(message)
-        meant = self._meant(wrong[1], [each.strip("' ") for each in wrong[2].split(",")]) if wrong else ""
-        raise UsageError(f"{message}{meant}; see {self.prog} --help")
+        if wrong:
+            allowed = [name for each in wrong[3].split(",") if (name := each.strip("' ")) not in FORMER or self._within]
+            raise UsageError.not_allowed(wrong[1], wrong[2], ", ".join(allowed), f"see {self.prog} --help")
+        if message.startswith(MISSING):  # which an option that there is none of comes before
+            flags = (word for word in self._typed if word.startswith("-") and not self._negative_number_matcher.match(word))
+            unknown = next((word for word in flags if not self._get_option_tuples(word) and not self._is_option(word)), None)
+            if unknown is not None:
+                message = f"unrecognized arguments: {unknown}{self._meant(unknown, self._option_string_actions)}"
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+    @property
+    def _within(self) -> bool:
+        """Whether this is the parser of a command, not that of them all."""
+        return " " in self.prog
+
+    def _is_option(self, word: str) -> bool:
+        return word.partition("=")[0] in self._option_string_actions or word in ("-", "--")
 
     @staticmethod
     def _meant(given: str, allowed: Iterable[str]) -> str:
-        close = difflib.get_close_matches(given.partition("=")[0], [*allowed], n=1)
-        return f" (did you mean {close[0]}?)" if close else ""
+        return meant(given.partition("=")[0], [*allowed])
 
 
 class Version(argparse.Action):
@@ -111,7 +152,7 @@ class Version(argparse.Action):
 
 def parser(first: str = "") -> Parser:
     """The whole command line; where the first word of it is a command, that command alone, which is there sooner."""
-    made = Parser(prog="aiterfuzz", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(prog="aiterfuzz", description=DESCRIPTION, epilog=EPILOG)
     made.add_argument("--version", "-V", action=Version, nargs=0, help="print the version and exit")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in (first,) if first in COMMANDS else COMMANDS:

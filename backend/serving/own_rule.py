@@ -196,13 +196,14 @@ def _of_module(name: str, module: str) -> object:
         if not isinstance(error.__cause__, (ImportError, ValueError, TypeError)):
             raise
         raise UsageError(
-            f"backend {name!r}: module {module!r} cannot be imported ({error.__cause__}); {OWN_RULE_ADVICE}"
+            f"backend: given {name!r}; module {module!r} cannot be imported ({error.__cause__}); "
+            f"give the name of one that is built in, {OWN_RULE_ADVICE}"
         ) from error
 
 
 def _of_file(name: str, path: Path) -> object:
     if not path.is_file():
-        raise UsageError(f"backend {name!r}: no such file {str(path)!r}; {OWN_RULE_ADVICE}")
+        raise UsageError(f"backend: given {name!r}; no such file; give the name of one that is built in, {OWN_RULE_ADVICE}")
     spec = importlib.util.spec_from_file_location(f"aiterfuzz_policy_{path.stem}", path.resolve())
     assert spec is not None
     assert spec.loader is not None

@@ -139,7 +139,9 @@ class AnswerFile:
                 os.truncate(path, size)
             self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
-            raise UsageError(f"--out: {path} cannot be written ({error.strerror})") from error
+            raise UsageError(
+                f"--out: given {str(path)!r}; it cannot be written to ({error.strerror}); give another file"
+            ) from error
         if not known:
             self._file.write(dumps(asked) + "\n")
 

@@ -56,7 +56,12 @@ def _add_kernels(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "takes gave no numbers.",
     )
     add_case_flags(part, SHAPE, {name: _flag_text(value) for name, value in DEFAULT_SHAPE.items()} | {"num_cu": UNITS_TEXT})
-    part.add_argument("--device", default="cdna", metavar="D", help="cdna (default: machine code on the CPU), rocm, cuda")
+    part.add_argument(
+        "--device",
+        default="cdna",
+        metavar="D",
+        help="runs the kernels: cdna (default: machine code on the CPU), rocm, cuda",
+    )
     add_aiter(part)
     part.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the numbers in q and KV (0)")
     part.add_argument("--out", type=Path, metavar="FILE", help="every choice with its figures, as JSON lines")

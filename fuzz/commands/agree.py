@@ -57,7 +57,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--cases", type=number("--cases", 1), default=200, metavar="N", help="cases that are launched (200)")
     command.add_argument("--seconds", type=seconds, metavar="S", help="stop after S seconds, whatever the cases")
-    command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="0")
+    command.add_argument("--seed", type=number("--seed", 0), default=0, metavar="N", help="of the cases (0)")
     command.add_argument(
         "--backends", "--backend", type=names, default=DEFAULT_BACKENDS, metavar="B[,B]", help=",".join(DEFAULT_BACKENDS)
     )

@@ -34,7 +34,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="find the revision that brought a fault",
         description="Searches AITER's history, or releases of a serving backend, for where a fault comes and goes.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("finding", type=Path, metavar="FINDING", help=WHAT_IT_IS)
     history = command.add_argument_group("over AITER's history")
@@ -46,7 +45,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     history.add_argument("--nearest", action="store_true", help="judge revisions of unknown rules by the nearest release's")
     history.add_argument("--repeat", type=number("--repeat", 1), default=3, metavar="N", help="tries of each revision (3)")
     history.add_argument(
-        "--device", default="model", metavar="D", help="model (default), or cdna for the revisions' code objects"
+        "--device",
+        default="model",
+        metavar="D",
+        help="runs the case: model (default), or cdna for the revisions' code objects",
     )
     sources = command.add_argument_group("over releases of a backend")
     sources.add_argument(

@@ -23,8 +23,7 @@ NIGHTS = "nightly"
 
 EPILOG = """\
 A flag overrides the same field of --config. The store (OUT/campaign.sqlite) is written as chunks are done; after Ctrl-C, a
-crash or a kill, `aiterfuzz campaign --resume --out OUT` goes on, with nothing lost or done twice. Exit codes: 0 nothing found
-but what is expected, 1 faults found, 2 wrong usage, 3 could not run, or less ran than was asked for and nothing was found."""
+crash or a kill, `aiterfuzz campaign --resume --out OUT` goes on, with nothing lost or done twice."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

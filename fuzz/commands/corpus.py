@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its parts."""
     command = commands.add_parser(
         "corpus",
-        help="run known faults again; keep a finding: corpus entry, nightly test, folder",
+        help="run known faults again, or keep a finding",
         description="Runs known faults and controls again, or turns a finding into what others keep: an entry of the corpus, a "
         "nightly test for sglang, or the folder of one case with its script and issue text.",
     )
@@ -98,7 +98,7 @@ def _add_mark(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def _finding(part: argparse.ArgumentParser, several: bool = False) -> None:
     part.add_argument("finding", type=Path, metavar="FINDING", help=WHAT_IT_IS, nargs="+" if several else None)
-    part.add_argument("--device", default="model", metavar="D", help="model (default); aiterfuzz version lists what is there")
+    part.add_argument("--device", default="model", metavar="D", help="runs the case: model (default), cdna, both, rocm, cuda")
     add_aiter(part)
     part.add_argument("--numbers", action="store_true", help="device cdna: judge the kernel's output too (slow)")
 
@@ -126,11 +126,14 @@ def mark(arguments: argparse.Namespace) -> int:
 
     from reprod.corpus import entry_file, load_corpus, load_entry
     from reprod.entry import entry_text
+    from reprod.folder import unwritable
     from reprod.life import LifeOfFind, LifeStage
 
     stages = {stage.value.replace("'", "").replace(" ", "-"): stage for stage in LifeStage}
     if arguments.stage not in stages:
         raise UsageError.not_allowed("STAGE", arguments.stage, ", ".join(stages))
+    if not arguments.corpus.is_dir():
+        raise UsageError.not_allowed("--corpus", str(arguments.corpus), "a folder of entries", "give that of a checkout")
     file = entry_file(arguments.corpus, arguments.id)
     if file is None:
         known = ", ".join(entry.id for entry in load_corpus(arguments.corpus))
@@ -142,7 +145,7 @@ def mark(arguments: argparse.Namespace) -> int:
     try:
         file.write_text(entry_text(dataclasses.replace(entry, life=life)), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{file}: cannot be written ({error.strerror or error})") from error
+        raise unwritable("file", file, error, "file") from error
     print(f"{entry.id}: {life.standing}")
     return 0
 
@@ -241,14 +244,16 @@ def _lines(file: Path | None) -> tuple[str, ...]:
     try:
         return tuple(file.read_text(encoding="utf-8").strip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read ({error})") from error
+        raise UsageError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error}); give a text file") from error
 
 
 def _write(file: Path, text: str) -> None:
+    from reprod.folder import unwritable
+
     if file.exists():
         raise UsageError(f"{file}: is there already; remove it, or give another name")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{file}: cannot be written ({error.strerror or error})") from error
+        raise unwritable("file", file, error, "file") from error

@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
     command = commands.add_parser(
         "diagnose",
-        help="say what a log of a crash tells: kernel, cause, shrunk case, script",
+        help="say what the log of a crash tells, down to a script",
         description="Reads logs (a server's output, dmesg, the debug agent's or rocgdb's text) and says which "
         "kernel of AITER's MLA decode, what a pc is, which shapes lead there, which known faults fit, and shows the best.",
         epilog=EPILOG,
@@ -60,9 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(folder: Path, done: Diagnosis, lines: tuple[str, ...]) -> None:
     from backend.codec import dumps
-    from backend.errors import UsageError
     from reprod.explain import explain_text
-    from reprod.folder import CASE, EXPLAIN, SCRIPT
+    from reprod.folder import CASE, EXPLAIN, SCRIPT, unwritable
     from reprod.known import known_as
 
     files = {"diagnosis.txt": "\n".join(lines) + "\n"}
@@ -74,4 +73,4 @@ def _write(folder: Path, done: Diagnosis, lines: tuple[str, ...]) -> None:
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--out {folder}: cannot be written ({error.strerror or error})") from error
+        raise unwritable("--out", folder, error, "folder") from error

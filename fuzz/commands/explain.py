@@ -40,7 +40,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--numbers", action="store_true", help="device cdna: run the whole kernel on drawn values and judge its output (slow)"
     )
-    command.add_argument("--device", default="model", metavar="D", help="model (default); see aiterfuzz version")
+    command.add_argument(
+        "--device", default="model", metavar="D", help="runs the case: model (default), cdna, both, rocm, cuda"
+    )
     command.add_argument("--ranks", type=number("--ranks", 1), default=1, metavar="N", help="on N GPUs at once (rocm, cuda)")
     add_aiter(command)
     add_lengths(command)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from backend.case import FIELDS
+from backend.case_fields import REQUIRED
 from fuzz.commands.arguments import duration, expected, names, number, numbers, one_of, several, truth
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 METAVARS = {
     "backend": "NAME",
+    "release": "R",
     "model": "M",
     "releases": "R[,R]",
     "shapes": "TP[,TP]",
@@ -95,13 +97,20 @@ def add_case_flags(
         if names_ is not None and field.name not in names_:
             continue
         flags = [field.flag, field.formerly] if field.formerly else [field.flag]
-        stands = (defaults or {}).get(field.name)
+        stands = (defaults or {}).get(field.name) or _neutral(field.neutral)
         text = (field.explained + (f" ({stands})" if stands else "")).replace("%", "%%")
         if field.kind is bool:
             to.add_argument(*flags, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=text)
             continue
         metavar, read = _reader(field.flag, field.kind, field.least)
-        to.add_argument(*flags, dest=field.name, metavar=metavar, type=read, help=text)
+        to.add_argument(*flags, dest=field.name, metavar=METAVARS.get(field.name, metavar), type=read, help=text)
+
+
+def _neutral(value: object) -> str:
+    """The value of a field that is not given, as the help shows it; "" where one must be given, or none says enough."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None or value is REQUIRED else _text(value)
 
 
 def given_case_fields(arguments: argparse.Namespace) -> dict[str, Any]:

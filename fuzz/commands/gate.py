@@ -66,7 +66,9 @@ def add_flags(command: argparse.ArgumentParser, default_seconds: float = 60.0) -
     """What every examination of a source can be asked for."""
     from backend.case import Arch, DType
 
-    command.add_argument("--device", default="model", metavar="D", help="model (default), cdna, both, rocm, cuda")
+    command.add_argument(
+        "--device", default="model", metavar="D", help="runs the calls: model (default), cdna, both, rocm, cuda"
+    )
     command.add_argument(
         "--arch", type=some_of("--arch", Arch), metavar="A[,A]", help="gfx950 (default; of a rule: each it serves), gfx942"
     )

@@ -167,6 +167,7 @@ def _replayed(entries: Sequence[CorpusEntry], paths: OpenPaths, told: Rows) -> l
 
 def _matrix(entries: Sequence[CorpusEntry], paths: OpenPaths, file: Path | None) -> tuple[list[ReplayStatus], list[str]]:
     """How the entries stand, and the revisions at which none of them ran."""
+    from reprod.folder import unwritable
     from reprod.matrix import MatrixCell, document, matrix, matrix_lines, pinned_columns
 
     rows = matrix(entries, paths)
@@ -183,7 +184,7 @@ def _matrix(entries: Sequence[CorpusEntry], paths: OpenPaths, file: Path | None)
         try:
             file.write_text(document(rows, DOCUMENT_COMMAND, pinned, columns), encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"--markdown {file}: cannot be written ({error.strerror or error})") from error
+            raise unwritable("--markdown", file, error, "file") from error
         print(f"written: {file}")
     return [row.replayed for row in rows if row.replayed is not None], missing
 

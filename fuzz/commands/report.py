@@ -19,7 +19,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "report",
         help="write the page of a campaign",
         description="Writes report.html (one file, no network), report.json, report.xml (JUnit) and summary.md (for a CI job's "
-        "page) of a campaign's store, also while the campaign runs. Exit codes as of `aiterfuzz campaign`.",
+        "page) of a campaign's store, also while the campaign runs.",
     )
     command.add_argument(
         "stores",

@@ -39,6 +39,7 @@ def new(arguments: argparse.Namespace) -> int:
     from string import Template
 
     from backend.errors import UsageError
+    from reprod.folder import unwritable
 
     file: Path = arguments.file
     if file.suffix != ".py":
@@ -51,6 +52,6 @@ def new(arguments: argparse.Namespace) -> int:
     except FileExistsError:
         raise UsageError(f"{file}: is there already; remove it, or give another name") from None
     except OSError as error:
-        raise UsageError(f"{file}: cannot be written ({error.strerror or error})") from error
+        raise unwritable("FILE", file, error, "file") from error
     print(f"rule: {file}\nnext: aiterfuzz run --backend {named} --shapes tp2,tp4 --q-dtype fp8 --kv-dtype fp8")
     return 0

@@ -25,9 +25,7 @@ DEFAULT_ROOT = "findings"
 EPILOG = """\
 Cases are a function of the flags and the seed: those of a campaign with the same. OUT/campaign.sqlite is written as chunks of
 cases are done, OUT/results.jsonl says the same in lines of JSON; each distinct fault gets a folder there with its smallest
-case, an explanation, a script and an issue text. OUT is one run's alone. `aiterfuzz report OUT` makes a page of it. Exit
-codes: 0 nothing found but what is expected, 1 faults found, 2 wrong usage, 3 could not run, or less ran than was asked for and
-nothing was found."""
+case, an explanation, a script and an issue text. OUT is one run's alone. `aiterfuzz report OUT` makes a page of it."""
 
 WITHOUT = ("workers", "address", "verify", "corpus", "compare")
 """Fields of a campaign's configuration that a run has no flags for."""

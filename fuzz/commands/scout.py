@@ -34,7 +34,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Runs the real attention backend of a source (sglang==X, vllm==X, PATH, PATH@REVISION) on two revisions of "
         "AITER and says what the newer one brings and mends: faults, wrong results, refusals, kernels.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("source", metavar="SOURCE", help="the backend")
     command.add_argument("--aiter", metavar="PATH@REV", required=True, help="the candidate: a revision, or a range A..B")

@@ -13,7 +13,6 @@ another file, and none where it is empty: a gate in a stranger's checkout must n
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import shlex
 import sys
@@ -21,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backend.errors import UsageError
+from backend.errors import UsageError, meant
 from reprod.text import one_line
 
 VARIABLE = "AITERFUZZ_CONFIG"
@@ -106,9 +105,8 @@ def _flags(
         if isinstance(value, dict):
             raise UsageError.not_allowed(f"{file}: section", ".".join((*path, name)), "a command, or a part of one")
         if _flag(name) not in known:
-            close = difflib.get_close_matches(_flag(name), [*known], n=1)
-            meant = f" (did you mean {close[0]}?)" if close else ""
-            raise UsageError(f"{file}: {' '.join(path)} has no flag --{_flag(name)}{meant}; see {command.prog} --help")
+            near = meant(_flag(name), [*known])
+            raise UsageError(f"{file}: {' '.join(path)} has no flag --{_flag(name)}{near}; see {command.prog} --help")
         made += _as_typed(_flag(name), value, known)
     return made
 

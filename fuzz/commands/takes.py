@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.words import counted
@@ -19,7 +18,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its flags."""
     command = commands.add_parser(
         "takes",
-        help="say for commits of AITER what is exact, evaluated or a stand-in",
+        help="say how exactly each commit of AITER is reproduced",
         description="Looks at every commit of a range of ROCm/aiter along the first parents: whether sizing, fold, launcher "
         "and planners can be executed and evaluated from its own text for a grid of calls on gfx942 and gfx950, and whether "
         "the reduction's kernels are those of a built-in release. Names the functions that changed. Builds and runs nothing.",
@@ -41,9 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     from backend.aiter.release import release
     from backend.case import RELEASES
     from backend.errors import UsageError
+    from backend.git import git_folder
     from reprod.takes import commits_of, takes
 
-    if not Path(arguments.checkout).is_dir():
+    if git_folder(arguments.checkout) is None:
         raise UsageError.not_allowed("CHECKOUT", arguments.checkout, "a folder with ROCm/aiter", "clone ROCm/aiter")
     commits = commits_of(arguments.checkout, arguments.range or f"{release(RELEASES[-1]).commit}..HEAD")
     taken, line_by_line = [], not (arguments.json or arguments.quiet)

@@ -176,7 +176,7 @@ def test_the_installed_command_answers_so_too(tmp_path: Path) -> None:
 )
 def test_a_slip_of_the_pen(argv: list[str], meant: str, whose: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint(capsys, *argv)
-    assert f"(did you mean {meant}?)" in said
+    assert f"; did you mean {meant}?" in said
     assert said.rstrip().endswith(f"see {whose}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from backend.errors import UsageError
 from fuzz.cli import FORMER, main, parser
 from fuzz.commands.arguments import expected
+from fuzz.commands.examples import EXIT_CODES
 from reprod.corpus import load_corpus, shipped_corpus
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "finding"
@@ -55,6 +57,59 @@ def leaves(made: argparse.ArgumentParser, path: str = "") -> Iterator[tuple[str,
         yield path, made
     for name, one in below[0].choices.items() if below else ():
         yield from leaves(one, f"{path} {name}".strip())
+
+
+def test_the_first_help_fits_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = parser().format_help().splitlines()
+    assert len(lines) <= 34
+    assert max(map(len, lines)) <= 80
+    assert EXIT_CODES in " ".join("".join(f"{line} " for line in lines).split())
+
+
+def test_the_help_of_each_command_tells_exit_codes_and_shows_how_it_is_called() -> None:
+    for path, made in leaves(parser()):
+        if path.split()[0] in FORMER:
+            continue
+        told = made.format_help()
+        assert "xit codes:" in told, path
+        shown = [line.strip() for line in told.partition("examples:")[2].splitlines() if line.strip()]
+        assert shown, path
+        for example in shown:
+            words = shlex.split(example)
+            assert words[: 1 + len(path.split())] == ["aiterfuzz", *path.split()]
+            parser().parse_args(words[1:])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("runn", "run"),
+        ("corpus repaly", "replay"),
+        ("--verison", "--version"),
+        ("gate --bsae x", "--base"),
+        ("run --case-secnods 3", "--case-seconds"),
+        ("run --device modle", "model"),
+        ("run --backend sglang-27189", "sglang-27188"),
+        ("run --release 2026-6", "2026-06"),
+        ("run --archs gfx95", "gfx950"),
+        ("run --modes fastt", "fast"),
+        ("run --model deepseek-r", "deepseek-r1"),
+        ("run --expect F99", "F9"),
+        ("explain --heads 64 --kv-lens 1 --page-order sequentail", "sequential"),
+        ("selftest agree --devices model,cdan", "cdna"),
+    ],
+)
+def test_what_was_meant_is_said(typed: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run([sys.executable, "-m", "fuzz.cli", *typed.split()], capture_output=True, text=True, env=environment())
+    assert done.returncode == 2, done.stderr
+    assert f"did you mean {meant}?" in done.stderr
+    assert not any(f" {former}," in done.stderr for former in FORMER)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 FOUNDING = ["--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1"]

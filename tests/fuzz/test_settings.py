@@ -41,7 +41,7 @@ def test_parts_of_commands_and_switches_that_are_on_by_themselves(here: Path) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[gate]\nheds = 1\n", "gate has no flag --heds (did you mean heads?)"),
+        ("[gate]\nheds = 1\n", "gate has no flag --heds; did you mean heads?"),
         ("[gaet]\nheads = 1\n", "given 'gaet'"),
         ("[gate.table]\nheads = 1\n", "given 'gate.table'"),
         ("[gate\n", OWN),
