@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_driver import FILE
+from small_driver import FILE, SmallDriver
+
+from backend.real.frameworks.framework_run import AITER_VARIABLES, variables
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,3 +88,17 @@ def test_a_framework_that_verifies_no_drafts_has_a_table(folder: Path) -> None:
     assert [line.split()[-1] for line in ran.stdout.splitlines() if line.strip().startswith("16 ")] == ["yes"]
     same = gate(folder, "sound", "--base", "sound")
     assert same.returncode == 0, same.stdout + same.stderr
+
+
+def test_what_the_shell_has_set_of_its_variables_steers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the prefixes that the driver names, and AITER's."""
+    for name in ("SMALL_SET", "AITER_SET", "OTHER_SET"):
+        monkeypatch.setenv(name, "1")
+    before = dict(os.environ)
+    with variables((*SmallDriver.prefixes, AITER_VARIABLES), {"SMALL_WANTED": "1"}):
+        assert {name for name in ("SMALL_SET", "AITER_SET", "OTHER_SET", "SMALL_WANTED") if name in os.environ} == {
+            "OTHER_SET",
+            "SMALL_WANTED",
+        }
+        os.environ["SMALL_LATE"] = "1"
+    assert dict(os.environ) == before

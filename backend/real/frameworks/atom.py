@@ -33,7 +33,7 @@ class AtomDriver(TableDriver):
     """Runs scenarios against one source; parsed definitions are kept between them."""
 
     name = "ATOM"
-    prefixes = ("ATOM_", "AITER_")
+    prefixes = ("ATOM_",)
 
     def state(self, scenario: Scenario) -> AtomState:
         """What stands for the rest of ATOM; raises NoSuchStepError for a scenario that the file has no part in."""

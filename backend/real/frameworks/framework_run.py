@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,6 +25,24 @@ from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, Ste
 from backend.real.handlers import AiterEndsProcess
 from backend.real.observe import DecodeSeen
 from backend.real.python.modules import Root
+
+AITER_VARIABLES = "AITER_"
+"""How the names of AITER's variables begin."""
+
+
+@contextlib.contextmanager
+def variables(prefixes: tuple[str, ...], wanted: Mapping[str, str]) -> Iterator[None]:
+    """Of environment variables with these prefixes the wanted ones alone, whatever the user's shell has set of them."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+    for name in before:
+        del os.environ[name]
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name in [each for each in os.environ if each.startswith(prefixes)]:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 class FrameworkState(abc.ABC):
@@ -47,7 +66,7 @@ class FrameworkDriver(abc.ABC):
 
     name: the framework's. kinds: steps that its file has, empty for all. others: packages that the framework imports and that
     are not installed: they are asked for, and never decide. environment: variables that are set unless a scenario sets them.
-    prefixes: of the variables that it reads.
+    prefixes: of the variables that it reads, besides AITER's.
     """
 
     name: ClassVar[str]
@@ -79,11 +98,16 @@ class FrameworkDriver(abc.ABC):
         device = TargetGpu(scenario.arch, scenario.num_cu or NUM_CU[scenario.arch])
         wanted, roots = {**self.environment, **(environment or {})}, [Root(name, None) for name in self.others]
         source, aiter, fakes, of_aiter = self.source, self.aiter, state.fakes(), state.of_aiter()
-        with process(source, aiter, device, handlers, fakes, wanted, roots, of_aiter) as running, self.around():
+        started = process(source, aiter, device, handlers, fakes, roots, of_aiter)
+        with variables(self._prefixes, wanted), started as running, self.around():
             return self.life(running, scenario, state).everything()
 
+    @property
+    def _prefixes(self) -> tuple[str, ...]:
+        return (*self.prefixes, AITER_VARIABLES)
+
     def _check(self, scenario: Scenario) -> None:
-        if any(not name.startswith(self.prefixes) for name, _ in scenario.environment):
+        if any(not name.startswith(self._prefixes) for name, _ in scenario.environment):
             raise NoSuchStepError(f"{self.name} reads no variable of other frameworks; leave environment out")
         for step in scenario.steps if self.kinds else ():
             if step.kind not in self.kinds:

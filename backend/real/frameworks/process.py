@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import gc
 import inspect
-import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,9 +37,6 @@ from backend.real.python.modules import LazyModule, Root, VirtualPackages
 from backend.real.python.poison import Undecidable
 from backend.real.torch_shim import GpuFacts, VirtualGpu
 from backend.real.triton_shim import KernelGuard, interpreted
-
-CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "ATOM_", "AITER_")
-"""Environment variables that steer the frameworks; what the user's shell has set of them is taken away for the run."""
 
 SEGMENTED_MODULE = "aiter.ops.triton.attention.mla"
 
@@ -151,7 +147,6 @@ def process(
     device: TargetGpu,
     handlers: Handlers,
     fakes: Mapping[str, Any],
-    environment: Mapping[str, str],
     extra_roots: Sequence[Root] = (),
     of_aiter: Mapping[str, Any] | None = None,
 ) -> Iterator[Process]:
@@ -164,7 +159,6 @@ def process(
     log = OperationLog(handlers, source.target.filename)
     with contextlib.ExitStack() as stack:
         stack.callback(_collect)
-        stack.enter_context(_environment(environment))
         gpu = stack.enter_context(VirtualGpu(facts))
         guard = stack.enter_context(interpreted(gpu.allocations, measured=source.target.filename, memo=LAUNCHES))
         guard.launched = gpu.launched = log.launched
@@ -269,17 +263,3 @@ class CapturedGraph:
     batch: int
     decodes: list[DecodeSeen]
     operations: list[CapturedOperation] = field(default_factory=list)
-
-
-@contextlib.contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    before = {name: value for name, value in os.environ.items() if name.startswith(CONTROLLED_PREFIXES)}
-    for name in before:
-        del os.environ[name]
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name in [n for n in os.environ if n.startswith(CONTROLLED_PREFIXES)]:
-            del os.environ[name]
-        os.environ.update(before)

@@ -48,7 +48,7 @@ class SglangDriver(FrameworkDriver):
 
     name = "sglang"
     others = ("sgl_kernel", "flashinfer", "vllm")
-    prefixes = ("SGLANG_", "SGL_", "AITER_")
+    prefixes = ("SGLANG_", "SGL_")
 
     def state(self, scenario: Scenario) -> SglangState:
         """What stands for the rest of sglang; raises NoSuchStepError for a scenario that the file has no part in."""

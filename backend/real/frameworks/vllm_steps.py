@@ -41,7 +41,7 @@ class VllmFileDriver(TableDriver):
 
     name = "vLLM"
     others = ("flashinfer", "vllm_flash_attn", "flash_attn", "amdsmi", "cbor2", "msgspec")
-    prefixes = ("VLLM_", "AITER_")
+    prefixes = ("VLLM_",)
     takes_flags = False
 
     def around(self) -> contextlib.AbstractContextManager[None]:
