@@ -132,8 +132,9 @@ GATED = [
 def test_a_source_that_does_not_run(
     command: str, edit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gate is of the first scenarios of a sweep: none of the others would run."""
+    """A gate is of the first scenarios of a sweep, in one process: none of the others would run."""
     monkeypatch.setattr("fuzz.gate.gate.everything", lambda *asked: everything(*asked)[:4])
+    monkeypatch.setattr("fuzz.gate.run.CORES", 1)
     old, new, word = SOURCES[edit]
     source = open_source("sglang==0.5.13")
     assert old in source.target.text

@@ -98,9 +98,8 @@ def test_a_person_s_rule_is_run(folder: Path) -> None:
 @pytest.mark.parametrize("goes_on", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_store_s_rule_is_run_by_nobody_but_who_names_it(goes_on: bool, folder: Path) -> None:
     """goes_on: then it is named, as where the campaign began."""
-    flags = ("--backend", "marks.py", "--shapes", "tp2", "--cases", "30", "--workers", "1", "--no-verify", "--out", "store")
-    flags += ("--chunk-cases", "10", "--repeats", "1", "--shrink-tries", "5")
-    begun = aiterfuzz(folder, "campaign", *flags)
+    flags = ("--backend", "marks.py", "--shapes", "tp2", "--cases", "30", "--repeats", "1", "--shrink-tries", "5")
+    begun = aiterfuzz(folder, "run", *flags, "--out", "store")
     assert begun.returncode == 1, begun.stderr
     assert (folder / "MARK").exists()
     (folder / "MARK").unlink()

@@ -84,12 +84,12 @@ def test_a_case_that_kills_its_process_is_named_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever a device may do: here the process is killed at its 8th case, and again when that is run alone."""
-    flags = ["--heads", "32", "--cases", "12", "--repeats", "1", "--shrink-tries", "1", "--out", str(tmp_path)]
+    flags = ["--heads", "32", "--cases", "9", "--repeats", "1", "--shrink-tries", "1", "--out", str(tmp_path)]
     with everywhere():
         assert main(["run", "--backend", "weather-kills_at_its_eighth", *flags]) == 1
     assert "died/device model/SIGKILL" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [line["number"] for line in lines if line["event"] == "started"] == list(range(1, 13))
+    assert [line["number"] for line in lines if line["event"] == "started"] == list(range(1, 10))
 
 
 def test_a_rule_that_leaves_now_and_then_ends_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
