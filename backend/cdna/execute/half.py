@@ -7,14 +7,13 @@ Integers (ISA documents, "VOP3P Instructions"): the low 16 bits, or with clamp t
 
 from __future__ import annotations
 
-import math
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
 from backend.cdna.execute import layout as at
-from backend.cdna.execute.float_values import NAN64, ieee_mode, larger, median, smaller
+from backend.cdna.execute.float_values import ieee_mode, larger, median, smaller
 from backend.cdna.execute.lanes import commit, record_of, rows_of, scalars_of, three_sources, two_sources
 from backend.cdna.execute.native import (
     bits_double,
@@ -25,6 +24,7 @@ from backend.cdna.execute.native import (
     handler,
     inlined,
 )
+from backend.cdna.execute.vector_double import div_fixup64
 
 R = at.RESULT_ROWS
 FP16_OVERFLOW_BIT = 23  # MODE
@@ -99,21 +99,6 @@ def bf16_to_float(bits: int) -> Any:
 
 
 @inlined
-def half_fixup(quotient: Any, denominator: Any, numerator: Any) -> Any:
-    """Computes V_DIV_FIXUP_F16 (ISA document), as div_fixup does for fp32."""
-    if numerator != numerator:
-        return numerator
-    if denominator != denominator:
-        return denominator
-    sign = math.copysign(1.0, numerator) * math.copysign(1.0, denominator)
-    if (denominator == 0 and numerator == 0) or (abs(denominator) == np.inf and abs(numerator) == np.inf):
-        return NAN64
-    if denominator == 0 or abs(numerator) == np.inf:
-        return math.copysign(np.inf, sign)
-    return math.copysign(0.0 if abs(denominator) == np.inf or numerator == 0 else quotient, sign)
-
-
-@inlined
 def half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
     """Computes an instruction of `Half` on float64 values."""
     if opcode == Half.V_ADD_F16:
@@ -136,7 +121,7 @@ def half_result(opcode: int, x: Any, y: Any, z: Any, ieee: bool) -> Any:
         return smaller(smaller(x, y, ieee), z, ieee)
     if opcode == Half.V_MAX3_F16:
         return larger(larger(x, y, ieee), z, ieee)
-    return median(x, y, z, ieee) if opcode == Half.V_MED3_F16 else half_fixup(x, y, z)
+    return median(x, y, z, ieee) if opcode == Half.V_MED3_F16 else div_fixup64(x, y, z)
 
 
 @inlined
