@@ -29,9 +29,9 @@ from backend.serving.policy import decide
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.outcomes import WithinSpace
-from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
+from fuzz.strategies import CHUNK, chunk_cases
 from reprod.shrink import shrink
 
 MAX_BATCH = 64

@@ -26,9 +26,9 @@ from backend.path import Path
 from backend.revision.revision import host_of
 from benchmarks.model import MAX_BATCH
 from fuzz.campaign.outcomes import WithinSpace
-from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
+from fuzz.strategies import chunk_cases
 
 CHUNKS = 4
 ROUNDS = 5

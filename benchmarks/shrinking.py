@@ -24,8 +24,8 @@ from fuzz.campaign.config import CampaignConfig
 from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.investigation import Investigated, Investigation
 from fuzz.campaign.messages import WorkerSetup
-from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
+from fuzz.strategies import chunk_cases
 from reprod.case_line import case_line
 from reprod.write import finding_files
 

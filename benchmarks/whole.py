@@ -20,7 +20,7 @@ from backend.outcome import Outcome
 from backend.path import Path
 from fuzz.campaign.chunks import Safe
 from fuzz.campaign.config import CampaignConfig, of_its_release
-from fuzz.generate import chunk_cases
+from fuzz.strategies import chunk_cases
 
 A_CHUNK = 25
 

@@ -29,9 +29,9 @@ from backend.path import Path, faults_before_launch, judge
 from backend.revision.revision import host_of
 from backend.words import counted, number_of
 from fuzz.asked import facts, never_ran
-from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace
 from fuzz.spec import Spec
+from fuzz.strategies import chunk_cases
 from fuzz.verdict import Counts, Verdict
 
 MAX_EXTENT = 64 << 10

@@ -2,16 +2,19 @@
 
 A case is about ten choices whatever its batch, because a batch is drawn as a pattern (all equal, one long and the rest
 short, a ramp, ...) and not request by request. Each choice is an index below a count, and lists stand simplest first: the
-choice of 0 throughout is plain decode of one short request. Knows the Case and the space, not what runs a case.
+choice of 0 throughout is plain decode of one short request. Cases by a seed are the same ones in every process: a function of
+the space, the seed and the number of the chunk. Knows the Case and the space, not what runs a case.
 """
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
+from random import Random
 from typing import Any, TypeVar
 
 from backend.case import NUM_CU, QK_HEAD_DIM, V_HEAD_DIM, Arch, Case, MetadataMode, PageOrder, keep_below
@@ -247,3 +250,41 @@ def _max_batch(draw: Draw, space: CaseSpace, batch: int, graph_batch: int | None
     if space.allocation is AllocatedFor.MAX_BATCH:
         choices.append(batch)
     return pick(draw, choices)
+
+
+CHUNK = 250
+"""Cases a chunk where nobody says otherwise: a tenth of a second of work on the model."""
+
+
+def generator(name: str) -> Random:
+    """A generator of random numbers that is a function of a name."""
+    return Random(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+
+
+def uniform(random: Random) -> Draw:
+    """Uniform choices by a generator."""
+    number = random.random
+    return lambda count: int(number() * count)
+
+
+def simplest(count: int) -> int:
+    """The first of `count` entries."""
+    del count
+    return 0
+
+
+def drawn_cases(space: CaseSpace, seed: int, chunk: int) -> Iterator[Case]:
+    """The cases of one chunk, without end, each made when it is asked for; the first one is the simplest of the space.
+
+    They repeat themselves where the space holds few.
+    """
+    tables = Tables.of(space)
+    yield chosen_case(simplest, tables)
+    draw = uniform(generator(f"{seed}/{chunk}"))
+    while True:
+        yield chosen_case(draw, tables)
+
+
+def chunk_cases(space: CaseSpace, seed: int, chunk: int, count: int = CHUNK) -> list[Case]:
+    """The first cases of one chunk."""
+    return list(islice(drawn_cases(space, seed, chunk), count))

@@ -13,9 +13,9 @@ from backend.aiter.codefiles import installed_wheel
 from backend.case import RELEASES, Arch, Case, DType, MetadataMode
 from backend.devices.kinds import open_device
 from backend.path import Path
-from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
+from fuzz.strategies import chunk_cases
 
 PLANNERS: dict[str, Sequence[MetadataMode]] = {
     "fast": (MetadataMode.FAST,),

@@ -125,7 +125,7 @@ def test_it_is_mutated_and_taken_over_from_other_parents() -> None:
     program = """
 from random import Random
 from fuzz.campaign.mutate import Mutator
-from fuzz.generate import chunk_cases
+from fuzz.strategies import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
 

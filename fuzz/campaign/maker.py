@@ -36,8 +36,8 @@ from fuzz.campaign.guidance import Frozen, Guide
 from fuzz.campaign.mutate import Mutator, pick
 from fuzz.campaign.report import Parent
 from fuzz.campaign.store_blobs import StoredChunk
-from fuzz.generate import chunk_cases, drawn_cases, generator
 from fuzz.space import CaseSpace
+from fuzz.strategies import chunk_cases, drawn_cases, generator
 
 FRESH = 0.25
 """Share of a chunk that is drawn afresh. Costs a quarter of the guidance at most, and bounds what guidance can lose."""

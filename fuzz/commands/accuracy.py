@@ -16,9 +16,8 @@ from fuzz.commands.printing import add_amounts, print_report
 if TYPE_CHECKING:
     from backend.aiter.codefiles import CodeSource
     from backend.case import Case
-    from fuzz.accuracy.choices import ServingChoice
     from fuzz.accuracy.gsm8k import Question
-    from fuzz.accuracy.measure import Measured
+    from fuzz.accuracy.measure import Measured, ServingChoice
     from fuzz.accuracy.server import Server
 
 MACHINE_CUS = 8
@@ -74,8 +73,7 @@ def kernels(arguments: argparse.Namespace) -> int:
     from backend.aiter.codefiles import open_source
     from backend.codec import dumps
     from backend.devices.kinds import device_kind
-    from fuzz.accuracy.choices import TYPES, choices
-    from fuzz.accuracy.measure import measured, rounding_alone
+    from fuzz.accuracy.measure import TYPES, choices, measured, rounding_alone
     from fuzz.compiling import announced
     from fuzz.report.accuracy import figures_of, report
     from reprod.folder import prepare_file

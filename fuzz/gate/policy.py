@@ -22,10 +22,10 @@ from backend.words import counted
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.gate.headline import headline, question_tests, what_ids_stand_for
 from fuzz.gate.judge import Shape
-from fuzz.generate import chunk_cases
 from fuzz.own_process import checkpoint
 from fuzz.report.report import Code, Report, Result, Section, Test
 from fuzz.space import CaseSpace, not_drawn
+from fuzz.strategies import chunk_cases
 from fuzz.verdict import Counts, Verdict
 from reprod.case_line import case_line
 from reprod.corpus import shipped_corpus

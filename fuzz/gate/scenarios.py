@@ -12,7 +12,7 @@ from backend.errors import UsageError
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from fuzz.gate.life import EVERYTHING, Abilities, life
 from fuzz.gate.sweep import Tensors
-from fuzz.generate import generator, uniform
+from fuzz.strategies import generator, uniform
 
 
 def random_lives(

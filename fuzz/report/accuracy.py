@@ -8,8 +8,7 @@ from backend.case import DType
 from backend.devices.kinds import device_kind
 from backend.observation import Numbers
 from backend.words import counted
-from fuzz.accuracy.choices import pairs
-from fuzz.accuracy.measure import Measured, verdict, within
+from fuzz.accuracy.measure import Measured, pairs, verdict, within
 from fuzz.report.report import Report, Result, Section, Test
 from fuzz.verdict import Conclusion, Verdict
 

@@ -13,9 +13,9 @@ from backend.observation import ViolationKind
 from backend.path import Outcome
 from backend.path import Path as CasePath
 from fuzz.campaign.outcomes import WithinSpace
-from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import MODELS, Spec
+from fuzz.strategies import chunk_cases
 from reprod.blame import blame
 from reprod.reference import ContractVerdict
 from reprod.script import script_text

@@ -21,9 +21,9 @@ from backend.findings import FindingKind
 from backend.host import BuiltIn
 from backend.path import Path
 from fuzz.campaign.mutate import Mutator
-from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
+from fuzz.strategies import chunk_cases
 from reprod.script import script_text
 from reprod.shrink import measure, steps
 

@@ -15,8 +15,7 @@ from backend.case import Arch, Case, DType, MetadataMode
 from backend.cdna.result import Schedule
 from backend.devices.cdna import merged_output as merged
 from fuzz.accuracy import measure
-from fuzz.accuracy.choices import ServingChoice, choices, pairs
-from fuzz.accuracy.measure import Measured, on_machine, rounding_alone
+from fuzz.accuracy.measure import Measured, ServingChoice, choices, on_machine, pairs, rounding_alone
 from fuzz.cli import main
 
 BF16, FP8 = DType.BF16, DType.FP8

@@ -12,9 +12,9 @@ from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.campaign.report import ChunkReport, Label
-from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
+from fuzz.strategies import CHUNK, chunk_cases
 from reprod.shrink import shrink
 
 SPACE = space(Spec("sglang-27188"))

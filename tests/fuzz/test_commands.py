@@ -16,9 +16,9 @@ import pytest
 from backend.case import Case, DType
 from backend.codec import dumps, from_plain, read_file
 from fuzz.cli import main
-from fuzz.generate import chunk_cases
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
+from fuzz.strategies import chunk_cases
 
 BEFORE = ("run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--q-dtype", "fp8", "--kv-dtype", "fp8")
 AFTER = ("run", "--backend", "sglang-27188", "--shapes", "tp2,tp4", "--q-dtype", "fp8", "--kv-dtype", "fp8")

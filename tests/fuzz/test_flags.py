@@ -13,9 +13,9 @@ from backend.errors import UsageError
 from fuzz.campaign.config import CampaignConfig
 from fuzz.cli import parser
 from fuzz.commands.flags import add_flags, given, given_case_fields
-from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec, explained
+from fuzz.strategies import chunk_cases
 from reprod.case_line import case_flags
 
 FORMERLY = {

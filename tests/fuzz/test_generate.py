@@ -11,10 +11,9 @@ from itertools import islice
 import pytest
 
 from backend.codec import dumps
-from fuzz.generate import chunk_cases, drawn_cases, generator, simplest, uniform
 from fuzz.space import space
 from fuzz.spec import Spec
-from fuzz.strategies import pick
+from fuzz.strategies import chunk_cases, drawn_cases, generator, pick, simplest, uniform
 
 SPACE = space(Spec("direct"))
 
@@ -40,7 +39,7 @@ def test_a_seed_gives_the_cases_that_it_gave_before(backend: str, digest: str) -
 
 def test_another_process_with_other_modules_gives_the_same() -> None:
     program = (
-        "import email.mime.text\nfrom backend.codec import dumps\nfrom fuzz.generate import chunk_cases\n"
+        "import email.mime.text\nfrom backend.codec import dumps\nfrom fuzz.strategies import chunk_cases\n"
         "from fuzz.space import space\nfrom fuzz.spec import Spec\n"
         "print(*map(dumps, chunk_cases(space(Spec('direct')), 7, 3, 50)))"
     )

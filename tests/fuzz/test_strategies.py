@@ -13,11 +13,10 @@ from backend.case import Arch, Case, DType, MetadataMode
 from backend.serving.backends import BACKENDS
 from backend.serving.policy import Choice
 from backend.serving.registry import policy
-from fuzz.generate import chunk_cases
 from fuzz.hypothesis_cases import cases
 from fuzz.space import space
 from fuzz.spec import Spec
-from fuzz.strategies import PATTERNS, Pattern
+from fuzz.strategies import PATTERNS, Pattern, chunk_cases
 
 
 def drawn(spec: Spec, chunks: int = 8) -> list[Case]:

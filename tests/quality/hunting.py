@@ -22,9 +22,9 @@ from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.guidance import Frozen
 from fuzz.campaign.outcomes import WithinSpace
 from fuzz.campaign.report import ChunkReport
-from fuzz.generate import CHUNK, chunk_cases
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
+from fuzz.strategies import CHUNK, chunk_cases
 from reprod.shrink import ShrinkResult, shrink
 
 PATH = Path()

@@ -9,9 +9,9 @@ from backend.case import RELEASES
 from backend.fate import Fate
 from backend.findings import Finding
 from backend.serving.backends import BACKENDS
-from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
+from fuzz.strategies import chunk_cases
 
 
 def findings(backend: str, release: str, chunk: int) -> list[Finding]:

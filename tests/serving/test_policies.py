@@ -16,9 +16,9 @@ from backend.serving.backends import BACKENDS
 from backend.serving.own_rule import OwnRule
 from backend.serving.policy import decide
 from backend.serving.registry import named_policy, policy
-from fuzz.generate import chunk_cases
 from fuzz.space import space
 from fuzz.spec import Spec
+from fuzz.strategies import chunk_cases
 from reprod.shrink import steps
 
 NON_PS, FAKE, FAST = MetadataMode.NON_PERSISTENT, MetadataMode.FAKE, MetadataMode.FAST

@@ -42,10 +42,10 @@ from fuzz.campaign.store import FILE_NAME, Store, environment
 from fuzz.campaign.summary import AGAIN_ALONE, LossKind, Reliability, is_weather
 from fuzz.campaign.verifying import NoVerifier
 from fuzz.campaign.worker import Broken, ChunkDone, Hello, Seen
-from fuzz.generate import chunk_cases
 from fuzz.provenance import provenance
 from fuzz.report.campaign import campaign_report
 from fuzz.report.render import lines, markdown
+from fuzz.strategies import chunk_cases
 from fuzz.verdict import Conclusion
 from reprod.reference import KnownReference
 
