@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import html
 import json
@@ -14,7 +15,11 @@ from hypothesis import strategies as st
 
 from backend.case import Arch, DType
 from backend.errors import UsageError
+from backend.outcome import not_run
+from reprod.corpus import load_corpus, shipped_corpus
 from reprod.diagnose import log_lines
+from reprod.diagnose.candidates import Candidate
+from reprod.diagnose.causes import fit
 from reprod.diagnose.evidence import Ending, evidence_of
 from reprod.diagnose.facts import LogFact, LogFacts, Topic
 from reprod.diagnose.forms import LineReader
@@ -218,3 +223,18 @@ def test_names_of_kernels() -> None:
     assert family("_ZN5aiter43fmoe_bf16_blockscaleFp8_g1u1_vs_silu_32x384E") == "fused MoE"
     assert evidence_of(LogFacts(())).arch is None
     assert Arch.GFX950.value == "gfx950"
+
+
+def test_a_batch_in_the_log_weighs_against_requests_without_tokens() -> None:
+    """A fault that needs an empty request explains no batch that has none."""
+    nothing = evidence_of(LogFacts(()))
+    case = next(side.case for entry in load_corpus(shipped_corpus()) for side in entry.faulty if len(side.case.kv_lens) > 1)
+    empty, full = (case.replace(kv_lens=(length, *case.kv_lens[1:])) for length in (0, 7))
+
+    def weights(*batches: tuple[int, ...]) -> list[int]:
+        evidence = dataclasses.replace(nothing, batches=batches)
+        return [sum(weight for weight, _ in fit(not_run(each, ""), Candidate(each), evidence, None)) for each in (empty, full)]
+
+    assert weights()[0] == weights()[1]
+    assert weights((5, 9))[0] < weights((5, 9))[1]
+    assert weights((5, 0))[0] == weights((5, 0))[1]
