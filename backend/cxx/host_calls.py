@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.cxx.host_values import HostValues, Surroundings
 from backend.cxx.kernel import TemplateShape
-from backend.cxx.names import parameters_of, takes
+from backend.cxx.names import parameters_of
 from backend.cxx.syntax import Declaration, Node, Unit, check_syntax, children, declared_name, has_word, text
 from backend.cxx.types import BOOL, INT, UINT, UNKNOWN, VOID, Float, Int, Opaque, Pointer, Record, size_of
 from backend.cxx.values import Lambda, Scope, TypeName, Value
@@ -200,15 +200,9 @@ class HostCalls(HostValues):
         if name in _BIT_COUNTS:
             value = self.convert(self.value_of(arguments[0]), UINT, node)
             return Value(f"{_BIT_COUNTS[name]}({value.code})", INT)
-        found = [each for each in self.unit.all(name.rpartition("::")[2], "function") if takes(each.node, len(arguments))]
-        if not found:
-            raise self.unknown(node, "the function")
-        declaration = found[-1]
+        declaration = self.declared_function(name.rpartition("::")[2], len(arguments), node)
         values = [self.value_of(each) for each in arguments]
-        bound: dict[str, Any] = {}
-        if declaration.template is not None:
-            given = self.template_arguments(template, declaration) if template is not None else []
-            bound = self._deduced(declaration, given, values, node)
+        bound = self.bound_names(declaration, template, values, node)
         code, of = self.function(declaration, bound)
         passed = [*self.leading(bound), *self._passed(declaration, values, bound, node)]
         return Value(f"{code}({', '.join(passed)})", of)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backend.cxx.kernel_values import LANES, KernelValues
-from backend.cxx.names import changes, parameters_of, takes
+from backend.cxx.names import changes, parameters_of
 from backend.cxx.syntax import Node, check_syntax, children, declared_name, has_word, of_type, text
 from backend.cxx.types import BOOL, INT, UINT, UNKNOWN, Int, Opaque, Record, Tuple, promoted
 from backend.cxx.values import Aggregate, Lambda, Scope, Value, constant
@@ -86,16 +86,10 @@ class KernelCalls(KernelValues):
         member = next((s.record for s in self.scope.chain() if s.record is not None and self.method_of(s.record, name)), None)
         if member is not None:
             return self._static_call(member, name, arguments, node)
-        found = [each for each in self.unit.all(name, "function") if takes(each.node, len(arguments))]
-        if not found:
-            raise self.unknown(node, "the function")
-        declaration = found[-1]
+        declaration = self.declared_function(name, len(arguments), node)
         check_syntax(declaration)
         values = [self.value_of(each) for each in arguments]
-        names: dict[str, Any] = {}
-        if declaration.template is not None:
-            given = self.template_arguments(template, declaration) if template is not None else []
-            names = self._deduced(declaration, given, values, node)
+        names = self.bound_names(declaration, template, values, node)
         made = self.inlined(declaration.node, Scope(names=names), values, node, declaration.file)
         return self._same(made, node) if made is not None and name in self.uniform and self.mask is None else made
 

@@ -136,6 +136,20 @@ class Names(Expressions):
         body = record.declaration.node.child_by_field_name("body")
         return children(body) if body is not None else []
 
+    def declared_function(self, name: str, count: int, node: Node) -> Declaration:
+        """The last function of that name that takes `count` arguments; raises CxxError where there is none."""
+        found = [each for each in self.unit.all(name, "function") if takes(each.node, count)]
+        if not found:
+            raise self.unknown(node, "the function")
+        return found[-1]
+
+    def bound_names(self, declaration: Declaration, template: Node | None, values: list[Value], node: Node) -> dict[str, Any]:
+        """Template arguments of a call by name: those given, and those that follow from the values."""
+        if declaration.template is None:
+            return {}
+        given = self.template_arguments(template, declaration) if template is not None else []
+        return self._deduced(declaration, given, values, node)
+
     def _deduced(self, declaration: Declaration, given: list[Any], values: list[Value], node: Node) -> dict[str, Any]:
         names = self.bound(declaration, given)
         for parameter, value in zip(parameters_of(declaration.node), values, strict=False):
