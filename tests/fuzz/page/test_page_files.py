@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -170,12 +171,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         report_of(clean(), tmp_path, tmp_path / "file" / "below")
 
 
-@pytest.mark.parametrize(
-    ("summary", "code"), [(clean(), 0), (faulty(hostile_finding()), 1), (replace(clean(), doubts=("it broke off",)), 3)]
-)
-def test_the_command(
-    summary: CampaignSummary, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+SUMMARIES: dict[str, tuple[Callable[[], CampaignSummary], int]] = {
+    "clean": (clean, 0),
+    "faulty": (lambda: faulty(hostile_finding()), 1),
+    "broken off": (lambda: replace(clean(), doubts=("it broke off",)), 3),
+}
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_the_command(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    make, code = SUMMARIES[name]
+    summary = make()
     (tmp_path / "campaign.sqlite").write_bytes(b"")
     monkeypatch.setattr("fuzz.report.write.load_summary", lambda store: summary)
     assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == code
