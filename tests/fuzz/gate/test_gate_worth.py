@@ -31,7 +31,7 @@ def test_every_mutant_is_one_change_of_the_real_file() -> None:
     }
 
 
-def test_some_mutants_are_blamed() -> None:
+def test_some_mutants_are_blamed(kept_sources: KeptSources, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of each kind of evidence: a stray write, another batch's lengths, a plan left over, buffers too small."""
     names = (
         "o of the heads before padding",
@@ -41,6 +41,7 @@ def test_some_mutants_are_blamed() -> None:
     )
     chosen = [mutant for mutant in MUTANTS if mutant.name in names]
     assert len(chosen) == len(names)
+    monkeypatch.setattr("benchmarks.gate_mutants.SourceSession", kept_sources.open)
     with Mutation(heads=(8, 64), lives=0) as mutation:
         assert {mutant.name for mutant in chosen if not mutation.verdict(mutant).killed} == set()
 
