@@ -184,7 +184,7 @@ def element_type(dtype: torch.dtype | None) -> DType:
         return DType.BF16
     if dtype in (torch.float8_e4m3fn, torch.float8_e4m3fnuz):
         return DType.FP8
-    raise UnmodelledError(f"element type {dtype}: AITER's MLA decode knows bfloat16 and float8_e4m3 only")
+    raise UnmodelledError(f"element type {dtype}: MLA decode is modelled for bfloat16 and float8_e4m3 only")
 
 
 def output_type(dtype: torch.dtype) -> OutputType:

@@ -26,7 +26,7 @@ from backend.real.script import attention, machine
 from backend.real.script.hardware import Hardware
 from backend.real.script.merge import MergeCall
 from backend.real.script.prefill import Prefill
-from backend.real.script.stage1 import Stage1, stage1_of
+from backend.real.script.stage1 import Stage1, has_rules_for, stage1_of
 from backend.real.script.tensors import placed
 from backend.real.script.timeline import Access, GpuWork
 from backend.words import number_of
@@ -107,7 +107,7 @@ class ScriptOperations:
         self.hardware.read(tensor.address + INT32 * index, INT32, f"{stage} reads {tensor.offset(INT32 * index)}")
 
     def _stage1(self, given: Mapping[str, Any]) -> None:
-        launcher = self.host.launcher(has_rules=given.get("g_kv_indptr") is None)
+        launcher = self.host.launcher(has_rules=given.get("g_kv_indptr") is None and has_rules_for(given["KV"].dtype))
         made = stage1_of(self.release, self.device, self.code, given, launcher)
         self._have_done(STAGE_1, given, lambda _: self._launch(made))
 

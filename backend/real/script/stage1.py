@@ -163,6 +163,11 @@ _DTYPES = {
 """Element types as AITER's launcher calls them (csrc/include/aiter_enum.h)."""
 
 
+def has_rules_for(kv: torch.dtype) -> bool:
+    """Whether built-in rules know KV of that type; of bytes, whose rows have a width of their own, only AITER's text does."""
+    return kv not in (torch.uint8, torch.int8)
+
+
 def _by_rules(
     release: Release,
     device: TargetGpu,
@@ -175,15 +180,15 @@ def _by_rules(
         if value is not modelled and (torch.is_tensor(value) or value != modelled):
             raise UnmodelledError(f"{ENTRY}({name}): only {modelled!r} is modelled without the launcher's text")
     q, kv, ends = tensors["q"], tensors["kv_buffer"], release.launcher.checks_end_process
+    key_types = element_type(q.dtype), element_type(kv.dtype)
     if q.shape[-1] != kv.shape[-1]:
         sizes = f"{q.shape[-1]} and {kv.shape[-1]}"
         raise failed_check(f"{ENTRY}:only support head_size == KV.size(3) for now: given {sizes}", ends)
-    fp8_q = element_type(q.dtype) is DType.FP8
-    if fp8_q and release.launcher.fp8_q_needs_scales and not {"q_scale", "kv_scale"} <= set(tensors):
+    if key_types[0] is DType.FP8 and release.launcher.fp8_q_needs_scales and not {"q_scale", "kv_scale"} <= set(tensors):
         raise failed_check(f"{ENTRY}: fp8 Q requires q_scale and kv_scale", ends)
     persistent, heads, qlen = "num_kv_splits_indptr" not in tensors, q.shape[1], int(given["max_seqlen_q"])
     causal = bool(given.get("causal", True))
-    key = KernelKey(element_type(q.dtype), element_type(kv.dtype), heads, persistent, qlen, "final_lse" in tensors, causal)
+    key = KernelKey(*key_types, heads, persistent, qlen, "final_lse" in tensors, causal)
     table = None if source is None else source_table(source, device.arch)
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
