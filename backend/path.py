@@ -43,10 +43,17 @@ def judge(made: Call, device: Device) -> Outcome:
         return unmodelled(made.decision.case, str(error), made.decision, made)
     found = check(observation)
     raised = raised_afterwards(made)
-    if raised is not None:  # what did not come out is known to the caller, what left a tensor is not
-        left = tuple(f for f in found if f.severity is not Severity.SILENT or f.party is Party.PROJECT)
-        return refused_by_aiter(made, raised, left, observation)
+    if raised is not None:
+        return refused_by_aiter(made, raised, left_behind(found), observation)
     return observed(observation, found)
+
+
+def left_behind(found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """What is left of the findings of a call that raises afterwards: what did not come out is known to its caller, what left a
+    tensor is not, nor the cause that it follows from.
+    """
+    left = tuple(f for f in found if f.severity is not Severity.SILENT or f.party is Party.PROJECT)
+    return left if not left or found[0] in left else (found[0], *left)
 
 
 def raised_afterwards(made: Call) -> str | None:

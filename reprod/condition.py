@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from backend.case import Case
 from backend.errors import UsageError
 from backend.findings import Finding
+from backend.serving.policy import of_rank
 
 Figure = int | str
 
@@ -32,18 +33,22 @@ class FigureRange:
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
 
+def _tokens_and_rows(case: Case) -> list[tuple[int, int]]:
+    """KV tokens that the case's rank holds, and query rows, of each request."""
+    return list(zip(of_rank(case.kv_lens, case), case.rows(), strict=True))
+
+
 def _empty(case: Case) -> list[bool]:
-    """Of each request: whether it has query rows and no KV tokens."""
-    return [rows > 0 and tokens == 0 for rows, tokens in zip(case.rows(), case.kv_lens, strict=True)]
+    return [rows > 0 and tokens == 0 for tokens, rows in _tokens_and_rows(case)]
 
 
 def _behind_an_empty_one(case: Case) -> int:
     first = _empty(case).index(True) if any(_empty(case)) else case.batch
-    return sum(tokens > 0 for tokens in case.kv_lens[first:])
+    return sum(tokens > 0 for tokens, _ in _tokens_and_rows(case)[first:])
 
 
 def _fewer_tokens_than_rows(case: Case) -> int:
-    return sum(rows > 0 and tokens < case.max_seqlen_q for rows, tokens in zip(case.rows(), case.kv_lens, strict=True))
+    return sum(rows > 0 and tokens < case.max_seqlen_q for tokens, rows in _tokens_and_rows(case))
 
 
 FACTS: Mapping[str, Callable[[Case], int]] = {
@@ -54,9 +59,9 @@ FACTS: Mapping[str, Callable[[Case], int]] = {
     "requests_beyond_rows": lambda case: max(case.batch - sum(case.rows()), 0),
     "tokens_of_the_pool": lambda case: case.page_size * (case.first_page + sum(-(-n // case.page_size) for n in case.kv_lens)),
 }
-"""Of a batch, requests that have query rows and no KV tokens; that have tokens and stand behind such a one; that have rows and
-fewer tokens than max_seqlen_q; that have fewer rows than max_seqlen_q; how many more requests than query rows there are; tokens
-of a KV pool that ends behind the last page held.
+"""Of a batch, requests that have query rows and no KV tokens (of those that the rank holds); that have tokens and stand
+behind such a one; that have rows and fewer tokens than max_seqlen_q; that have fewer rows than max_seqlen_q; how many more
+requests than query rows there are; tokens of a KV pool that ends behind the last page held.
 """
 
 

@@ -71,6 +71,35 @@ def test_rows_that_a_kernel_is_not_made_for_are_another_fault_at_the_same_place(
     assert reference.entry == entry
 
 
+def test_what_a_call_leaves_that_raises_afterwards_has_the_cause_that_it_follows_from(known: KnownFaults) -> None:
+    """A plan of whole heads for a kernel of 16, whose 5 rows cannot be put back: the planner was blamed for it."""
+    case = Case(
+        128, (40, 3), 3, query_lens=(3, 2), q_dtype=DType.BF16, num_cu=8, backend="direct", mode=MetadataMode.GREEDY,
+        release="2026-08",
+    )  # fmt: skip
+    outcome = CasePath().run(case)
+    assert "o.reshape" in (outcome.refused or "")
+    assert [finding.kind for finding in outcome.findings] == [FindingKind.HEAD_WIDTH, FindingKind.BEYOND_SEQUENCE]
+    assert outcome.cause is not None
+    reference = known.reference(outcome.cause, case)
+    assert reference is not None
+    assert reference.entry == "O28"
+
+
+@pytest.mark.parametrize(
+    ("rank", "entry"),
+    [(0, None), (1, "O21")],
+)
+def test_a_request_is_empty_on_the_rank_that_holds_none_of_its_tokens(known: KnownFaults, rank: int, entry: str | None) -> None:
+    case = Case(
+        128, (9, 1, 33), backend="direct", mode=MetadataMode.FAKE, release="2026-08", return_lse=True, cp_world_size=2,
+        cp_rank=rank,
+    )  # fmt: skip
+    cause = CasePath().run(case).cause
+    found = None if cause is None else known.reference(cause, case)
+    assert (None if found is None else found.entry) == entry
+
+
 def test_the_repository_finds_its_own_corpus() -> None:
     assert shipped_corpus() == CORPUS
 
