@@ -43,7 +43,7 @@ def test_the_file_before_the_fix_is_blamed_for_64_heads(tmp_path: Path, capsys: 
     found = faults_of(tmp_path)
     everywhere = [1, 2, 3, 4], ["eager", "capture", "replay"]
     assert found["head-width", 64, "fp8"] == ("found F1", *everywhere)
-    assert found["head-width", 64, "bf16"] == ("found", *everywhere)
+    assert found["head-width", 64, "bf16"] == ("found F1", *everywhere)
     assert found["head-width", 48, "bf16"] == ("known, open O1", *everywhere)
     assert ("head-width", 48, "fp8") not in found
     printed = capsys.readouterr().out
