@@ -109,21 +109,25 @@ def source_lane(lane: int, size: int, blocks: int, modifiers: int, is_a: bool) -
 
 
 @inlined
+def element_place(index: int, lane: int, count: int, size: int, blocks: int) -> int:
+    """Where a lane's element `index` of `count` lies in an unpacked operand, [block, k, size]."""
+    if blocks == 1:
+        return (index * (at.LANES // size) + lane // size) * size + lane % size
+    return ((lane // size) * count + index) * size + lane % size
+
+
+@inlined
 def unpack_floats(
     rows: Any, source: int, target: Any, kind: int, count: int, size: int, blocks: int, modifiers: int, is_a: bool, fnuz: bool,
     keep: Any,
 ) -> None:  # fmt: skip
     """An operand as float32 [block, k, size] with k in the order of summation: element after element, of each part of K."""
     bits = element_bits(kind)
-    groups = at.LANES // size
     for index in range(count):
         for lane in range(at.LANES):
             raw = raw_element(rows, source, source_lane(lane, size, blocks, modifiers, is_a), index, bits)
             value = element_value(raw, kind, fnuz, keep)
-            if blocks == 1:
-                target[(index * groups + lane // size) * size + lane % size] = value
-            else:
-                target[((lane // size) * count + index) * size + lane % size] = value
+            target[element_place(index, lane, count, size, blocks)] = value
 
 
 @inlined
@@ -131,16 +135,12 @@ def unpack_integers(
     rows: Any, source: int, target: Any, count: int, size: int, blocks: int, modifiers: int, is_a: bool
 ) -> None:
     """Unpacks signed bytes to int32, as unpack_floats does floats."""
-    groups = at.LANES // size
     for index in range(count):
         shift = np.uint32(8 * (index & 3))
         for lane in range(at.LANES):
             word = rows[source + (index >> 2), source_lane(lane, size, blocks, modifiers, is_a)]
             value = (np.int32(word >> shift & np.uint32(0xFF)) ^ np.int32(0x80)) - np.int32(0x80)
-            if blocks == 1:
-                target[(index * groups + lane // size) * size + lane % size] = value
-            else:
-                target[((lane // size) * count + index) * size + lane % size] = value
+            target[element_place(index, lane, count, size, blocks)] = value
 
 
 @inlined
