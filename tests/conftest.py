@@ -26,6 +26,10 @@ SLOW_VARIABLE = "AITERFUZZ_SLOW"
 settings.register_profile("aiterfuzz", deadline=None)  # a first example compiles, and machines have other work
 settings.load_profile("aiterfuzz")
 
+# Hundreds of processes are started here, each of which would compile the project's modules again, and every worker the tests'.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A background job of a shell is begun so, and all that it starts; a terminal's Ctrl-C is what tests send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
