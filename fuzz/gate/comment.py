@@ -37,7 +37,10 @@ def comment(report: Report, found: Comparison, source: str, aiter: str | None, f
     made += [f"* {as_markdown(_line(fault))}" for fault in found.blamed[:SHOWN]]
     if len(found.blamed) > SHOWN:
         made.append(f"* and {len(found.blamed) - SHOWN} more")
-    made += [f"* not run: {as_markdown(each)}" for each in report.left_to_say[:SHOWN]]
+    left = report.left_to_say
+    made += [f"* not run: {as_markdown(_clipped(each))}" for each in left[:SHOWN]]
+    if len(left) > SHOWN:
+        made.append(f"* and {len(left) - SHOWN} more not run")
     for fault in found.blamed[:1]:
         made += ["", "<details><summary>The life that shows it, as a script</summary>", "", "```python"]
         made += [life_script(fault, source, aiter, folder).rstrip(), "```", "", "</details>"]
@@ -50,6 +53,14 @@ def life_script(fault: Fault, source: str, aiter: str | None, folder: Path = HER
     source, aiter = seen_from(folder, source), None if aiter is None else seen_from(folder, aiter)
     life = pprint.pformat(to_plain(fault.smallest.scenario), width=110, sort_dicts=False)
     return SCRIPT.format(source=source, aiter=aiter, life=life.replace("`", ""))
+
+
+LONGEST = 240
+"""Characters of what did not run, which may name dozens of steps; summary.md has all of them."""
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
 def _line(fault: Fault) -> str:

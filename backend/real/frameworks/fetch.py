@@ -46,7 +46,8 @@ class BackendSource:
     @property
     def label(self) -> str:
         """One line: what was given, and where its files are."""
-        return f"{self.given} ({self.tree.tree.description})"
+        where = self.tree.tree.description
+        return self.given if self.given == where else f"{self.given} ({where})"
 
     @property
     def release(self) -> str | None:

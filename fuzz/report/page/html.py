@@ -70,17 +70,29 @@ def _asset(name: str) -> str:
     return resources.files("fuzz.report.page").joinpath(name).read_text(encoding="utf-8")
 
 
+NOT_RUN_SHOWN = 5
+"""Things that did not run which the head of a page shows; the others are folded below them."""
+
+
 def _verdict(
     report: Report, kicker: str, figures: Sequence[tuple[str, Child]], sections: Sequence[PageSection], fair: bool
 ) -> Markup:
     tone, mark = TONES[report.verdict.conclusion]
-    details = [*report.about, *(f"Not run: {each}" for each in report.left_to_say)]
+    left = [f"Not run: {each}" for each in report.left_to_say]
+    details, folded = [*report.about, *left[:NOT_RUN_SHOWN]], left[NOT_RUN_SHOWN:]
     return element(
         "header",
         element("p", kicker, class_="kicker"),
         element("h1", element("span", mark, class_="mark", aria_hidden="true"), element("span", report.headline)),
         element("p", report.notice, class_="notice"),
         element("ul", (element("li", each) for each in details), class_="details"),
+        element(
+            "details",
+            element("summary", f"and {len(folded):,} more"),
+            element("ul", (element("li", each) for each in folded), class_="details"),
+        )
+        if folded
+        else None,
         element("dl", (element("div", element("dt", name), element("dd", value)) for name, value in figures), class_="figures")
         if figures
         else None,

@@ -24,13 +24,14 @@ from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, Ste
 from backend.real.noted_call import SourceLine
 from backend.real.python.outline import outline
 from backend.real.python.trees import ModuleSource
-from fuzz.gate.comment import comment, life_script
+from fuzz.gate.comment import SHOWN, comment, life_script
 from fuzz.gate.comparison import Comparison, FaultStanding, Reference, compared
 from fuzz.gate.executed import Executed
 from fuzz.gate.gate import Examined, Stack
 from fuzz.gate.judge import Judged, Shape, Sighting, Work
 from fuzz.gate.known import Known, _has_shape
 from fuzz.gate.source_report import report
+from fuzz.report.page.html import report_page
 from fuzz.report.render import annotation_lines, json_text, junit, lines, markdown, sarif
 from fuzz.report.report import Report
 from fuzz.verdict import Conclusion, Counts
@@ -587,6 +588,22 @@ def test_a_comment_has_the_life_as_a_script_that_python_takes() -> None:
     life = from_plain(Scenario, scope["LIFE"], "LIFE")
     assert life.steps == PLAIN.steps
     assert "```python" not in comment(*told([]), "sglang==1", None)
+
+
+def test_what_did_not_run_floods_neither_comment_nor_page() -> None:
+    """A comment cuts it short and says how much is left out; the page folds it, and has all of it."""
+    made, found = told([])
+    questions = tuple(f"step {number}: {'a kind of step, ' * 40}" for number in range(30))
+    made = dataclasses.replace(made, verdict=dataclasses.replace(made.verdict, missing=questions))
+    lines = [line for line in comment(made, found, "sglang==1", None).splitlines() if line.startswith("* ")]
+    assert max(map(len, lines)) < 300
+    assert lines[-1] == f"* and {30 - SHOWN} more not run"
+    head = report_page(made).partition("</header>")[0]
+    shown, fold, folded = head.partition("<details>")
+    assert fold
+    assert "step 4: " in shown
+    assert "step 5: " not in shown
+    assert all(f"step {number}: " in folded for number in range(5, 30))
 
 
 @pytest.mark.parametrize("given", ["head/mine.py", f"head/mine.py{LENT}sglang==1", "head@v1", "sglang==1"])
