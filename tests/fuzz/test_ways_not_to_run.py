@@ -384,6 +384,7 @@ that the rule did; explain is asked of each.
 SLOW = AS_RUN_DOES | AS_EXPLAIN_DOES
 
 
+@pytest.mark.usefixtures("sources_kept_open")
 @pytest.mark.parametrize(
     ("way", "command"),
     [pytest.param(*row, id="-".join(row), marks=pytest.mark.slow if row in SLOW else ()) for row in TYPED],
