@@ -80,6 +80,7 @@ WITH_DATA = ("aiter/ops/triton",)
 SIZING = "get_mla_metadata_info_v1"
 PLANNING = "get_mla_metadata_v1"
 DECODING = "mla_decode_fwd"
+UPDATING = "decode_update_mla_metadata_v1"
 REDUCE = "mla_reduce_v1"
 """Decode reaches it from AITER's own Python, and so do callers of the prefill kernel."""
 
@@ -341,6 +342,35 @@ def installed_tree() -> Tree:
     return FolderTree(root)
 
 
+def _signature_of_update() -> inspect.Signature:
+    def decode_update_mla_metadata_v1(
+        seqlens_qo_indptr: Any,
+        seqlens_kv_indptr: Any,
+        kv_last_page_lens: Any,
+        num_heads_per_head_k: Any,
+        num_heads_k: Any,
+        is_causal: Any,
+        work_metadata_ptrs: Any,
+        work_info_set: Any,
+        work_indptr: Any,
+        reduce_indptr: Any,
+        reduce_final_map: Any,
+        reduce_partial_map: Any,
+        page_size: Any = 1,
+        kv_granularity: Any = 16,
+        max_seqlen_qo: Any = 1,
+        dtype_q: Any = torch.bfloat16,
+        dtype_kv: Any = torch.bfloat16,
+        num_reject_tokens: Any = None,
+    ) -> None: ...
+
+    return inspect.signature(decode_update_mla_metadata_v1)
+
+
+UPDATE = _signature_of_update()
+"""Of the function that brings a plan up to the next step (ROCm/aiter e4048607a5, aiter/ops/attention.py)."""
+
+
 def aiter_roots(
     source: AiterSource,
     handlers: Handlers,
@@ -371,10 +401,10 @@ def aiter_roots(
     if source.tree is None:
         replaced["dtypes"] = _dtypes(arch)
         replaced["get_ps_metadata_info_v1"] = _prefill_sizes(num_cu)
-        for name, signature in SIGNATURES[release_named(source.release).public_calls]().items():
+        for name, signature in {**SIGNATURES[release_named(source.release).public_calls](), UPDATING: UPDATE}.items():
             replaced[name] = observed(operation(name, signature, handlers), observer)
     replaced.update(fakes or {})
-    wrappers = {name: functools.partial(observed, observer=observer) for name in (SIZING, PLANNING, DECODING)}
+    wrappers = {name: functools.partial(observed, observer=observer) for name in (SIZING, PLANNING, UPDATING, DECODING)}
     return [
         Root(
             "aiter",

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from backend.aiter.arguments import BufferSizes, TargetGpu
+from backend.aiter.planners.update import heads_apart, updated
 from backend.aiter.release import release
 from backend.aiter.sizing import buffer_sizes, refusal
 from backend.case import DType
 from backend.fate import ENDS_PROCESS
 from backend.host import BuiltIn, Host
-from backend.real.aiter_ops import DECODING, PLANNING, REDUCE, SIZING, OpCall
-from backend.real.observe import PLANNING_ROLES, element_type, plan_arguments, sizing_arguments
+from backend.real.aiter_ops import DECODING, PLANNING, REDUCE, SIZING, UPDATING, OpCall
+from backend.real.observe import PLANNING_ROLES, element_type, plan_arguments, sizing_arguments, words_read
 from backend.real.torch_shim import host
 
 STAGE_1 = "mla_decode_stage1_asm_fwd"
@@ -105,7 +106,7 @@ class PlannerHandlers:
 
     def serves(self, name: str) -> bool:
         """The operations of MLA decode."""
-        return name == SIZING or name in SILENT or name in PLANNERS
+        return name in (SIZING, UPDATING) or name in SILENT or name in PLANNERS
 
     def handle(self, call: OpCall) -> Any:
         """Do the operation on the call's tensors."""
@@ -115,6 +116,8 @@ class PlannerHandlers:
             check_planned_tensors(call.arguments, self.host.planning_check_ends(self.release))
             if self.fills:
                 self._plan(call)
+        if call.name == UPDATING and self.fills:
+            self._update(call)
         if call.name in (DECODING, STAGE_1):
             check_logit_cap(call.arguments)
             self._check_scales(call)
@@ -153,6 +156,17 @@ class PlannerHandlers:
             ((sizes.reduce_final_map // 2, 2), torch.int32),
             (sizes.reduce_partial_map, torch.int32),
         )
+
+    def _update(self, call: OpCall) -> None:
+        given = call.arguments
+        held = {role: host(given[name]).view(-1) for name, role in PLANNING_ROLES.items() if name in given}
+        words = {role: tensor.numpy() for role, tensor in held.items() if role != "work_metadata"}
+        dtypes = element_type(given["dtype_q"]), element_type(given["dtype_kv"])
+        apart = heads_apart(given["num_heads_per_head_k"], self.device.arch, dtypes, given["max_seqlen_qo"])
+        rejected = given.get("num_reject_tokens")
+        ends = words_read(given["seqlens_kv_indptr"])
+        for role, content in updated(words, ends, apart, None if rejected is None else words_read(rejected)).items():
+            held[role].copy_(torch.from_numpy(content))
 
     def _plan(self, call: OpCall) -> None:
         tensors = {role: call.arguments[name] for name, role in PLANNING_ROLES.items() if name in call.arguments}

@@ -29,7 +29,7 @@ from backend.aiter.splits import SplitsAsked, choose_splits
 from backend.aiter.tensors import gap_between_rows
 from backend.case import FIELDS, DType, OutputType
 from backend.errors import UnmodelledError
-from backend.real.aiter_ops import DECODING, PLANNING, SIZING, OpCall
+from backend.real.aiter_ops import DECODING, PLANNING, SIZING, UPDATING, OpCall
 from backend.real.noted_call import PassedBuffer, SourceLine
 from backend.real.torch_shim import Allocation, Allocations, host
 from backend.words import number_of
@@ -61,12 +61,13 @@ class SizingSeen:
 
 @dataclass(slots=True, eq=False)
 class PlanSeen:
-    """A planning call that was seen."""
+    """A planning call that was seen. is_updated: the plan was brought up to a later step, which `arguments` are of."""
 
     arguments: PlanArguments
     buffers: tuple[PassedBuffer, ...]
     line: SourceLine | None
     ignored: tuple[str, ...]
+    is_updated: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +105,8 @@ class CallWatcher:
         elif call.name == PLANNING:
             buffers = self._buffers(call.arguments, PLANNING_ROLES)
             self._plan(PlanSeen(plan_arguments(call.arguments), buffers, line, call.ignored))
+        elif call.name == UPDATING:
+            self._updated(call.arguments, line)
         elif call.name == DECODING:
             self.decodes.append(DecodeSeen(call, line))
 
@@ -113,6 +116,32 @@ class CallWatcher:
         seen = self.plan_of(buffers)
         if seen is not None:
             self._plan(dataclasses.replace(seen, arguments=plan_arguments(operation.arguments), buffers=buffers))
+
+    def _updated(self, given: Mapping[str, Any], line: SourceLine | None) -> None:
+        """A plan is brought up to the next step, of one row a request."""
+        buffers = self._buffers(given, PLANNING_ROLES)
+        seen = self.plan_of(buffers)
+        if seen is None:
+            return
+        arguments = dataclasses.replace(
+            seen.arguments,
+            qo_indptr=words_read(given["seqlens_qo_indptr"]),
+            kv_indptr=words_read(given["seqlens_kv_indptr"]),
+            kv_last_page_lens=words_read(given["kv_last_page_lens"]),
+            num_heads_per_head_k=int(given["num_heads_per_head_k"]),
+            q_dtype=element_type(given["dtype_q"]),
+            kv_dtype=element_type(given["dtype_kv"]),
+            max_seqlen_qo=1,
+            uni_seqlen_qo=1,
+        )
+        self._plan(PlanSeen(arguments, buffers, line, seen.ignored, is_updated=True))
+
+    def metadata_words(self, seen: DecodeSeen) -> dict[str, Int32Array] | None:
+        """What the metadata buffers of a decode call hold now, where they were updated since they were planned; else None."""
+        plan = self.plan_of(self.decode_buffers(seen))
+        if plan is None or not plan.is_updated:
+            return None
+        return metadata_words(seen.call.arguments)
 
     def _plan(self, seen: PlanSeen) -> None:
         for buffer in seen.buffers:
@@ -176,6 +205,14 @@ def line_in(file: str) -> SourceLine | None:
             return SourceLine(file, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def metadata_words(given: Mapping[str, Any]) -> dict[str, Int32Array] | None:
+    """What the metadata buffers of a decode call hold now, by role; None for a non-persistent call."""
+    if given.get("work_meta_data") is None:
+        return None
+    roles = (role for role in DECODING_ROLES.values() if role != "work_metadata")
+    return {role: words_read(given[role]) for role in roles if given.get(role) is not None}
 
 
 def element_type(dtype: torch.dtype | None) -> DType:

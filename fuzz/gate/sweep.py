@@ -115,6 +115,7 @@ def by_kernels(tensors: Sequence[Tensors], heads: Sequence[int], release: str) -
             for num_head in _near(heads, 8, 16):
                 yield _by_kernels(one, num_head, release, flags)
         for num_head in _near(heads, 8, 16):
+            yield _passes(one, num_head, release)
             for environment, model in BLOCKS:
                 yield from _blocks(one, num_head, release, environment, model)
             lists = _lists(one, num_head, release)
@@ -370,6 +371,14 @@ def _ordinary(
     for what, config, does in parts:
         name = _name(f"ordinary attention of {head_dim}, pages of {page_size}, {what}", tensors, num_head)
         yield Scenario(name, (config,), does, arch=tensors.arch, release=release, environment=switches)
+
+
+def _passes(tensors: Tensors, num_head: int, release: str) -> Scenario:
+    """A draft model that shares the target's backend: its passes behind verification, each of a plan brought up to date; of a
+    model with an indexer too, lists of more tokens than they hold."""
+    config = dataclasses.replace(_config(tensors, num_head, 4), page_size=16, max_requests=8, graph_batches=())
+    steps = tuple(Step(StepKind.MULTI_STEP_DRAFT, lens) for lens in ((400, 17, 33), (9, 700)))
+    return Scenario(_name("passes of a draft model", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
 
 
 def _blocks(

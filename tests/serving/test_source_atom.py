@@ -58,6 +58,15 @@ VERIFIED_LISTS = life(
     lists=True,
 )
 
+DRAFT = life("drafts", DRAFTING, Step(StepKind.MULTI_STEP_DRAFT, (400, 17, 33)), Step(StepKind.MULTI_STEP_DRAFT, (9, 700)))
+DRAFT_LISTS = life("drafts of lists", DRAFTING, Step(StepKind.MULTI_STEP_DRAFT, (TOPK - 4, 17, TOPK + 90)), lists=True)
+SHARED = life(
+    "ranks",
+    dataclasses.replace(PLAIN, context_parallel=2),
+    Step(StepKind.PREFILL, (77, 300)),
+    Step(StepKind.PREFILL, (400, 9), query_lens=(33, 9)),
+)
+
 
 def judged(session: SourceSession, scenario: Scenario) -> Judged:
     return Judge(open_device("model", None)).judged(scenario, session.run(scenario))
@@ -127,7 +136,14 @@ def test_what_a_small_atom_refuses_is_its_refusal(small: SourceSession) -> None:
 @pytest.mark.parametrize(
     ("scenario", "words"),
     [
-        (life("drafts", DRAFTING, Step(StepKind.DRAFT_EXTEND, (9,))), "ATOM has no step of the kind draft_extend"),
+        (
+            life("drafts", DRAFTING, Step(StepKind.DRAFT_EXTEND, (9,))),
+            "no step of the kind draft_extend; allowed: decode",
+        ),
+        (
+            life("graph", DRAFTING, Step(StepKind.MULTI_STEP_DRAFT, (9,), graph=True)),
+            "no graph of a draft model's later passes",
+        ),
         (life("idle", PLAIN, Step(StepKind.DECODE, (), graph=True)), "an idle rank of ATOM runs no attention"),
         (life("empty", PLAIN, Step(StepKind.DECODE, (0, 33))), "no request without tokens"),
         (life("rows", DRAFTING, Step(StepKind.DECODE, (9,))), "decodes all of its rows"),
@@ -157,7 +173,7 @@ def layer() -> Iterator[SourceSession]:
 @real
 @pytest.mark.parametrize("kv", [DType.FP8, DType.BF16])
 def test_what_the_builder_does_with_16_heads_is_sound(builder: SourceSession, kv: DType) -> None:
-    for scenario in (DECODE, VERIFY, PROMPTS, LISTS, VERIFIED_LISTS):
+    for scenario in (DECODE, VERIFY, PROMPTS, LISTS, VERIFIED_LISTS, DRAFT, DRAFT_LISTS, SHARED):
         scenario = dataclasses.replace(scenario, backends=(dataclasses.replace(scenario.backends[0], kv_dtype=kv),))
         recording = builder.run(scenario)
         assert (recording.refused, recording.failed, recording.unknown_calls) == (None, (), ())
@@ -177,6 +193,43 @@ def test_at_least_half_of_the_builder_runs(builder: SourceSession) -> None:
         lines |= set(recording.executed)
     target = builder.source.target
     assert Executed(target.filename, target.text, outline(target, PACKAGE), frozenset(lines)).percent >= 50
+
+
+@real
+def test_each_pass_of_the_draft_model_has_one_token_more_and_what_was_rejected_less(builder: SourceSession) -> None:
+    """The plan of the verification is brought up to date by AITER; of 32 heads, which that does not take, it is made anew."""
+    passes = [step for step in builder.run(DRAFT).steps if step.step == 0]
+    assert [step.kv_lens for step in passes] == [(404, 21, 37), (405, 21, 38), (406, 22, 39)]
+    assert [step.query_lens for step in passes] == [(4, 4, 4), (1, 1, 1), (1, 1, 1)]
+    assert [step.metadata_words is None for step in passes] == [True, False, False]
+    many = dataclasses.replace(DRAFT, backends=(dataclasses.replace(DRAFTING, num_head=32),))
+    assert all(step.metadata_words is None for step in builder.run(many).steps)
+    lists = builder.run(DRAFT_LISTS).steps
+    assert [step.kv_lens[-1] for step in lists] == [TOPK] * 3
+
+
+@real
+def test_draft_passes_of_a_single_gpu_keep_a_plan_of_all_rows(builder: SourceSession) -> None:
+    """128 heads are planned row by row, which the update leaves as they are: rows that the passes do not have."""
+    wide = dataclasses.replace(DRAFT, backends=(dataclasses.replace(DRAFTING, num_head=128),))
+    assert {each.signature for each in judged(builder, wide).sightings} == {
+        "beyond-sequence/metadata, not as planned/work_info_set"
+    }
+
+
+@real
+def test_an_update_is_what_aiters_own_kernel_leaves(builder: SourceSession, aiter_checkout: Path) -> None:
+    with SourceSession(f"{CHECKOUT}:{BUILDER}", aiter=f"{aiter_checkout}@e4048607a5") as own:
+        for heads in (16, 128):
+            once = dataclasses.replace(DRAFT, steps=DRAFT.steps[:1], backends=(dataclasses.replace(DRAFTING, num_head=heads),))
+            ours, theirs = (each.run(once).steps for each in (builder, own))
+            assert len(ours) == len(theirs) == 3
+            for one, other in zip(ours[1:], theirs[1:], strict=True):
+                assert one.metadata_words is not None
+                assert other.metadata_words is not None
+                used = 8 * int(one.metadata_words["work_indptr"][-1])
+                for role, words in one.metadata_words.items():
+                    assert words[:used].tolist() == other.metadata_words[role][:used].tolist(), role
 
 
 @real
@@ -220,6 +273,11 @@ BUILDERS_SLIPS = {
         "seq_hi = seq_offsets[1 : bs + 1]",
         "arguments/gather_kv_b_proj/kv_indptr",
     ),
+    "rejected rows kept in the update": (
+        "num_reject_tokens=num_reject_tokens,\n            )\n        else:\n            get_mla",
+        "num_reject_tokens=None,\n            )\n        else:\n            get_mla",
+        "beyond-sequence/metadata, not as planned",
+    ),
     "all tokens planned for lists": (
         "use_sparse_meta = self.is_sparse and (max_q_len == 1 or sparse_decode)",
         "use_sparse_meta = False",
@@ -231,7 +289,7 @@ BUILDERS_SLIPS = {
 @real
 @pytest.mark.parametrize("slip", BUILDERS_SLIPS)
 def test_a_slip_in_atoms_builder_is_blamed_on_it(builder: SourceSession, slip: str) -> None:
-    _seen(builder, (DECODE, VERIFY, PROMPTS, LISTS), *BUILDERS_SLIPS[slip])
+    _seen(builder, (DECODE, VERIFY, PROMPTS, LISTS, DRAFT), *BUILDERS_SLIPS[slip])
 
 
 LAYERS_SLIPS = {

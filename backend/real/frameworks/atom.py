@@ -2,8 +2,8 @@
 
 Either file may be the one under test; the other is then sliced out of the same tree. The driver plays the indexer too, of a
 model that has one: it writes the lists of all rows, end to end. A step is a decode of one row a request, of `draft_tokens` rows
-where the model drafts (each after the first with one draft of the last rejected), or a batch of prompts. q is of the KV cache's
-type in ATOM, whatever a scenario says.
+where the model drafts (each after the first with one draft of the last rejected), the draft model's passes behind a
+verification, or a batch of prompts. q is of the KV cache's type in ATOM, whatever a scenario says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.errors import CannotRunError, NoSuchStepError
-from backend.real.frameworks.atom_objects import NOPE, ROPE, AtomState
+from backend.real.frameworks.atom_drafts import Drafting
+from backend.real.frameworks.atom_objects import NOPE, ROPE, AtomState, scheduled_batch
 from backend.real.frameworks.framework_run import ForwardPass
 from backend.real.frameworks.process import Process
 from backend.real.frameworks.record import Phase
@@ -33,6 +34,7 @@ class AtomDriver(TableDriver):
     """Runs scenarios against one source; parsed definitions are kept between them."""
 
     name = "ATOM"
+    kinds = (*TableDriver.kinds, StepKind.MULTI_STEP_DRAFT)
     prefixes = ("ATOM_",)
 
     def state(self, scenario: Scenario) -> AtomState:
@@ -47,6 +49,12 @@ class AtomDriver(TableDriver):
                 raise NoSuchStepError("ATOM decodes no request without tokens; leave steps with one out")
             if step.kind is StepKind.DECODE and (scenario.backends[step.backend].draft_tokens or 1) > 1:
                 raise NoSuchStepError("a model of ATOM's that drafts decodes all of its rows; leave draft_tokens out")
+            if step.kind is StepKind.MULTI_STEP_DRAFT and scenario.backends[step.backend].is_draft:
+                raise NoSuchStepError("a draft model of ATOM's shares its target's backend; leave is_draft out")
+            if step.kind is StepKind.MULTI_STEP_DRAFT and step.graph:
+                raise NoSuchStepError("ATOM captures no graph of a draft model's later passes; leave graph out")
+            if step.kind is StepKind.MULTI_STEP_DRAFT and scenario.backends[step.backend].context_parallel > 1:
+                raise NoSuchStepError("draft models of context-parallel ranks are not driven; leave context_parallel out")
         return state
 
     def life(self, running: Process, scenario: Scenario, state: AtomState) -> AtomRun:
@@ -106,22 +114,7 @@ class AtomRun(TableRun):
         return metadata, context.positions
 
     def _scheduled(self, which: int, kv_lens: tuple[int, ...], **fields: Any) -> Declared:
-        """ATOM's ScheduledBatch."""
-        config = self.scenario.backends[which]
-        page, table = config.page_size, self.tables[which].table(len(kv_lens))
-        held = [-(-length // (page * config.context_parallel)) for length in kv_lens]
-        maintenance: dict[str, Any] = dict.fromkeys(("relocations", "checkpoint_stores", "checkpoint_restores"), ())
-        return Declared(
-            "batch",
-            req_ids=list(range(len(kv_lens))),
-            context_lens=np.array(kv_lens, dtype=np.int32),
-            block_tables=[pages[:count].tolist() for pages, count in zip(table, held, strict=True)],
-            last_block_num_tokens=[(length - 1) % page + 1 for length in kv_lens],
-            is_first_decode_without_local_prefill=[False] * len(kv_lens),
-            is_dummy_run=False,
-            state_maintenance_ops=Declared("state_maintenance_ops", [], **maintenance),
-            **fields,
-        )
+        return scheduled_batch(self.scenario.backends[which], self.tables[which].table(len(kv_lens)), kv_lens, **fields)
 
     def _planned(self, made: ForwardPass) -> Any:
         which, count, batch = made.which, len(made.kv_lens), len(made.kv_lens) + made.padded
@@ -135,6 +128,32 @@ class AtomRun(TableRun):
         self._index(made)
         return metadata
 
+    def _step(self, at: int, step: Step) -> None:
+        if step.kind is StepKind.MULTI_STEP_DRAFT:
+            self._draft(at, step)
+        else:
+            super()._step(at, step)
+
+    def _draft(self, at: int, step: Step) -> None:
+        """Passes of the draft model behind a verification: the first of all of its rows, then of one row a request."""
+        which, each, count = step.backend, self._rows_a_request(step.backend, step.kind), len(step.kv_lens)
+        kv_lens = tuple(length + each for length in step.kv_lens)
+        self.tables[which].seat(step.requests, tuple(length + each for length in kv_lens), self.scenario.alive(which, at))
+        made = ForwardPass(at, which, Phase.EAGER, step.kind, [], kv_lens, (each,) * count)
+        metadata, positions = self._planned(made)
+        self._pass(made, (metadata, positions))
+        drafting = Drafting(self.backends[which], metadata, kv_lens, each)
+        for _ in range(each - 2):
+            metadata = drafting.next()
+            later = ForwardPass(at, which, Phase.EAGER, step.kind, [], drafting.kv_lens, (1,) * count)
+            self._index(later)
+            self._pass(later, (metadata, drafting.positions))
+
+    def _pass(self, made: ForwardPass, metadata: Any, is_prefill: bool = False) -> None:
+        self._forward(made.which, metadata, sum(made.rows), is_prefill)
+        made.decodes.extend(self.recorder.taken())
+        self._record(made)
+
     def _prefill(self, at: int, step: Step) -> None:
         """Prompts with keys of all heads, or, of a model with an indexer and longer ones, by lists."""
         which, rows = step.backend, step.query_lens or step.kv_lens
@@ -146,9 +165,7 @@ class AtomRun(TableRun):
         metadata = built.builder.build(batch=self._scheduled(which, step.kv_lens, **counts), bs=count)
         made = ForwardPass(at, which, Phase.EAGER, step.kind, [], step.kv_lens, rows)
         self._index(made)
-        self._forward(which, metadata, sum(rows), is_prefill=True)
-        made.decodes.extend(self.recorder.taken())
-        self._record(made)
+        self._pass(made, metadata, is_prefill=True)
 
     def _index(self, made: ForwardPass) -> None:
         """What the indexer writes: the KV rows of each q row's list, end to end."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
+from backend.aiter.arguments import Int32Array
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.errors import NoSuchStepError
 from backend.real.frameworks.framework_run import FrameworkState
@@ -178,3 +180,21 @@ class AtomState(FrameworkState):
                 topk_tokens=TOPK,
             ),
         }
+
+
+def scheduled_batch(config: BackendConfig, pages: Int32Array, kv_lens: tuple[int, ...], **fields: Any) -> Declared:
+    """ATOM's ScheduledBatch. pages: of each request, [requests, pages of a context]; fields: what a decode or prompts have."""
+    page = config.page_size
+    held = [-(-length // (page * config.context_parallel)) for length in kv_lens]
+    maintenance: dict[str, Any] = dict.fromkeys(("relocations", "checkpoint_stores", "checkpoint_restores"), ())
+    return Declared(
+        "batch",
+        req_ids=list(range(len(kv_lens))),
+        context_lens=np.array(kv_lens, dtype=np.int32),
+        block_tables=[own[:count].tolist() for own, count in zip(pages, held, strict=True)],
+        last_block_num_tokens=[(length - 1) % page + 1 for length in kv_lens],
+        is_first_decode_without_local_prefill=[False] * len(kv_lens),
+        is_dummy_run=False,
+        state_maintenance_ops=Declared("state_maintenance_ops", [], **maintenance),
+        **fields,
+    )

@@ -169,6 +169,7 @@ class Recorder:
             kv_dtype_name=str(given["kv_buffer"].dtype).removeprefix("torch."),
             o_dtype_name=str(given["o"].dtype).removeprefix("torch."),
             o_elements=int(given["o"].numel()),
+            metadata_words=watcher.metadata_words(seen),
         )
 
 

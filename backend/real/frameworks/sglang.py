@@ -64,6 +64,9 @@ class SglangDriver(FrameworkDriver):
         super()._check(scenario)
         if any(config.context_parallel > 1 for config in scenario.backends):
             raise NoSuchStepError("context-parallel ranks of sglang are not driven; leave context_parallel out")
+        drafts = (step.backend for step in scenario.steps if step.kind is StepKind.MULTI_STEP_DRAFT)
+        if not all(scenario.backends[at].is_draft for at in drafts):
+            raise NoSuchStepError("a draft model of sglang's has backends of its own; give is_draft")
 
 
 class SglangRun(FrameworkRun):

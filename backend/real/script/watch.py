@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.aiter.arguments import DecodeArguments, Int32Array, TargetGpu
+from backend.aiter.arguments import DecodeArguments, TargetGpu
 from backend.aiter.launch import Launch
 from backend.aiter.tensors import gap_between_rows
 from backend.call import Call
@@ -21,11 +21,11 @@ from backend.errors import AiterfuzzError
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Host
-from backend.real.aiter_ops import DECODING, SIZING, OpCall
+from backend.real.aiter_ops import DECODING, SIZING, UPDATING, OpCall
 from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
 from backend.real.frameworks.steps import outcome_of
-from backend.real.observe import DECODING_ROLES, CallWatcher, DecodeSeen, decode_arguments, words_read
+from backend.real.observe import CallWatcher, DecodeSeen, decode_arguments, metadata_words, words_read
 from backend.real.script.graphs import FreedAccess
 from backend.real.script.messages import SeenFinding
 from backend.real.script.timeline import Done, GpuWork, Timeline
@@ -62,7 +62,9 @@ class ScriptWatcher(CallWatcher):
         self.not_judged.clear()
 
     def entered(self, call: OpCall) -> None:
-        """Judge a decode call before it changes anything; of a captured one, each replay."""
+        """Judge a decode call before it changes anything; of a captured one, each replay. A plan that is updated is read."""
+        if call.name == UPDATING:
+            return
         name, ignored, replayed = call.name, call.ignored, self.timeline.capture is not None
 
         def enter(given: Mapping[str, Any]) -> None:
@@ -199,7 +201,7 @@ class ScriptWatcher(CallWatcher):
             strays=(),
             q_dtype_name="",
             kv_dtype_name="",
-            metadata_words=_metadata_words(given),
+            metadata_words=metadata_words(given),
         )
 
 
@@ -224,14 +226,6 @@ def _views_with_gaps(given: Mapping[str, Any], call: Call) -> Iterator[Finding]:
             "takes its rows to lie one behind the other"
         )
         yield Finding(kind, severity, Party.CALLER, SCRIPT, name, message)
-
-
-def _metadata_words(given: Mapping[str, Any]) -> dict[str, Int32Array] | None:
-    """What the metadata buffers hold now; None for a non-persistent call."""
-    if given.get("work_meta_data") is None:
-        return None
-    roles = (role for role in DECODING_ROLES.values() if role != "work_metadata")
-    return {role: words_read(given[role]) for role in roles if given.get(role) is not None}
 
 
 def _kv_lens(decode: DecodeArguments) -> tuple[int, ...]:
