@@ -380,10 +380,12 @@ def aiter_roots(
     fakes: Mapping[str, Any] | None = None,
     absent: frozenset[str] = frozenset(),
     modules: Mapping[str, Mapping[str, Any]] | None = None,
+    also_observed: tuple[str, ...] = (),
 ) -> list[Root]:
     """Owned roots `aiter` and `csrc` (AITER's own package of C++ interfaces, next to it in a checkout).
 
     fakes: further stand-ins by bare name, in front of AITER's own; modules: in front of both, of one module by its full name.
+    also_observed: functions besides the three calls of decode that the observer is told of.
     """
     replaced: dict[str, Any] = {
         "compile_ops": _compile_ops(handlers),
@@ -404,7 +406,7 @@ def aiter_roots(
         for name, signature in {**SIGNATURES[release_named(source.release).public_calls](), UPDATING: UPDATE}.items():
             replaced[name] = observed(operation(name, signature, handlers), observer)
     replaced.update(fakes or {})
-    wrappers = {name: functools.partial(observed, observer=observer) for name in (SIZING, PLANNING, UPDATING, DECODING)}
+    wrappers = {name: functools.partial(observed, observer=observer) for name in (SIZING, PLANNING, DECODING, *also_observed)}
     return [
         Root(
             "aiter",

@@ -16,7 +16,7 @@ from typing import Any
 
 from backend.aiter.arguments import TargetGpu
 from backend.errors import CannotRunError
-from backend.real.aiter_ops import REDUCE, AiterSource, Handlers, OpCall, aiter_roots, operation
+from backend.real.aiter_ops import REDUCE, UPDATING, AiterSource, Handlers, OpCall, aiter_roots, operation
 from backend.real.frameworks.by_arguments import (
     CHECKS,
     OWN_KERNELS,
@@ -171,7 +171,7 @@ def process(
         roots = [Root(source.framework.name, source.tree, {**fakes, **own}), *extra_roots]
         segmented = {} if SEGMENTED_MODULE in absent else {SEGMENTED_MODULE: {"mla_decode_fwd": optional[SEGMENTED]}}
         known = {**optional, **(of_aiter or {})}
-        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, known, absent, segmented)
+        roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, known, absent, segmented, (UPDATING,))
         packages = stack.enter_context(VirtualPackages(roots))
         try:
             with undecided(source, packages):

@@ -21,7 +21,7 @@ from backend.errors import AiterfuzzError
 from backend.fate import Fate
 from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Host
-from backend.real.aiter_ops import DECODING, SIZING, UPDATING, OpCall
+from backend.real.aiter_ops import DECODING, SIZING, OpCall
 from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
 from backend.real.frameworks.steps import outcome_of
@@ -62,9 +62,7 @@ class ScriptWatcher(CallWatcher):
         self.not_judged.clear()
 
     def entered(self, call: OpCall) -> None:
-        """Judge a decode call before it changes anything; of a captured one, each replay. A plan that is updated is read."""
-        if call.name == UPDATING:
-            return
+        """Judge a decode call before it changes anything; of a captured one, each replay."""
         name, ignored, replayed = call.name, call.ignored, self.timeline.capture is not None
 
         def enter(given: Mapping[str, Any]) -> None:
