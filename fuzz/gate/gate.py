@@ -24,12 +24,13 @@ from backend.real.frameworks.record import DecisionRow, Recording
 from backend.real.frameworks.scenarios import HEADS as DECIDED_HEADS
 from backend.real.frameworks.scenarios import Scenario, StepKind
 from backend.real.frameworks.session import SourceSession
+from backend.real.frameworks.switches import switches_of
 from backend.real.python.outline import outline
 from backend.revision.revision import host_of
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.frameworks import identity
 from fuzz.gate.judge import Judge, Judged, Sighting, Work
-from fuzz.gate.life import Abilities, probes
+from fuzz.gate.life import Abilities, Setting, probes
 from fuzz.gate.order import (
     batches,
     everything,
@@ -85,7 +86,8 @@ class Examined:
     executed: of the file, by all scenarios; None where nobody measured it. by_arguments: functions of AITER of which only the
     arguments were judged, with the number of calls. is_the_base: file and package are the base's, so that nothing was swept.
     asked: scenarios of a whole sweep; left_out: those of them that time was over for; swept_in: seconds that the others took.
-    lived_in: the same of the random lives; seed, lives: as the plan asked for them.
+    lived_in: the same of the random lives; seed, lives: as the plan asked for them; no_life_under: settings of variables that
+    the file reads and no life has, and why.
     """
 
     label: str
@@ -109,6 +111,7 @@ class Examined:
     lived_in: float = 0.0
     seed: int = 0
     lives: int | None = None
+    no_life_under: Mapping[Setting, str] = field(default_factory=dict)
 
     @property
     def ran(self) -> set[Work]:
@@ -158,6 +161,7 @@ class Examination:
         self._not_run: Counter[str] = Counter()
         self._scenarios = 0
         self._random = 0
+        self._no_life_under: dict[Setting, str] = {}
         self.asked = everything(plan.tensors, plan.heads, EVERY_RELEASE)
         self._done: set[Scenario] = set()
         self._swept_in = self._lived_in = 0.0
@@ -235,16 +239,38 @@ class Examination:
 
     def abilities(self) -> Abilities:
         """What the framework has steps for, tried with one of each on a shape that starts."""
-        start = {(row.num_head, row.kv_dtype) for row in self._decisions if row.refused is None}
-        shapes = [(one, num_head) for one in self._plan.tensors for num_head in self._plan.heads]
-        one, num_head = next((each for each in shapes if (each[1], each[0].kv_dtype) in start), shapes[0])
-        tried = probes(one, num_head, EVERY_RELEASE)
+        tried = probes(*self.starts(), EVERY_RELEASE)
         return Abilities(**{name: self._run_all([probe])[0] is not None for name, probe in tried.items()})
 
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """What the variables that the file reads may be set to besides what they are."""
+        return tuple((switch.name, value) for switch in switches_of(self._session.source) for value in switch.values)
+
+    def starts(self) -> tuple[Tensors, int]:
+        """A shape that the constructor takes: tensors, and the head count nearest to 16; any where it takes none."""
+        start = {(row.num_head, row.kv_dtype) for row in self._decisions if row.refused is None}
+        shapes = [(one, num_head) for one in self._plan.tensors for num_head in self._plan.heads]
+        taken = [each for each in shapes if (each[1], each[0].kv_dtype) in start]
+        return min(taken or shapes, key=lambda each: abs(each[1] - 16))
+
+    def can_be_under(self, setting: Setting, shown: Examined, needs_to_be_right: bool) -> bool:
+        """Whether lives can be under a variable, by what a scenario under it shows: some step has to run, or all be right."""
+        (judged,) = shown.swept or (None,)
+        why = "no such steps" if judged is None else next(iter((*_signatures(judged), *judged.not_run)), "")
+        if judged is not None and judged.ran and not (why and needs_to_be_right):
+            return True
+        self._no_life_under[setting] = why or "nothing runs"
+        return False
+
     def shows_more(self, seen: Examined) -> set[Scenario]:
-        """Of scenarios that were not kept, those that show a fault of which nothing is kept."""
+        """Of scenarios that were not kept, those that show a fault of which nothing is kept.
+
+        That a step is refused while some variable is set is none: lives are under any that the file reads.
+        """
         known = {identity(each) for each in self._sightings}
-        return {each.scenario for each in seen.sightings if identity(each) not in known}
+        shown = [each for each in seen.sightings if not (each.did_not_run and each.scenario.environment)]
+        return {each.scenario for each in shown if identity(each) not in known}
 
     def examined(self) -> Examined:
         """What was seen so far."""
@@ -269,12 +295,13 @@ class Examination:
             lived_in=self._lived_in,
             seed=self._plan.seed,
             lives=self._plan.lives,
+            no_life_under=dict(self._no_life_under),
         )
 
     def alone(self, *scenarios: Scenario, are_random: bool = False) -> Examined:
         """What some scenarios show, which is not kept."""
         began = time.monotonic()
-        made = [judged for judged in self._run_all(scenarios) if judged is not None]
+        made = [judged for judged in self._run_all(scenarios, are_kept=False) if judged is not None]
         if are_random:
             self._random += len(scenarios)
             self._lived_in += time.monotonic() - began
@@ -286,8 +313,11 @@ class Examination:
             self._swept[judged.scenario] = judged
             self._sightings += judged.sightings
 
-    def _run_all(self, scenarios: Sequence[Scenario]) -> list[Judged | None]:
-        """What becomes of each scenario, in their order, None where the framework has no such step; workers take shares."""
+    def _run_all(self, scenarios: Sequence[Scenario], are_kept: bool = True) -> list[Judged | None]:
+        """What becomes of each scenario, in their order, None where the framework has no such step; workers take shares.
+
+        What cannot be judged leaves a question open, but for what is not kept and runs under variables, which nobody asked for.
+        """
         count = len(self._workers)
         self._scenarios += len(scenarios)
         shares = [self._pool.submit(worker.run_all, scenarios[at::count]) for at, worker in enumerate(self._workers)]
@@ -296,11 +326,15 @@ class Examination:
             made[at::count] = share.result()
         for judged in made:
             if judged is not None:
-                self._not_run.update(judged.not_run)
+                self._not_run.update(judged.not_run if are_kept or not judged.scenario.environment else {})
                 self._fates.update(judged.fates)
                 self._executed |= judged.executed
                 self._by_arguments.update(judged.by_arguments)
         return made
+
+
+def _signatures(judged: Judged) -> Iterator[str]:
+    return (each.signature for each in judged.sightings)
 
 
 class StackRunner:

@@ -249,10 +249,23 @@ ALWAYS: tuple[Callable[[ServingProcess], None], ...] = (
 batch like the one before."""
 
 
+Setting = tuple[str, str]
+"""One of the framework's environment variables, and what it is set to."""
+
+SWITCHED = 3
+"""Of as many lives one runs under some of the framework's variables."""
+
+
 def life(
-    draw: Draw, tensors: Sequence[Tensors], heads: Sequence[int], release: str, name: str, can: Abilities = EVERYTHING
+    draw: Draw,
+    tensors: Sequence[Tensors],
+    heads: Sequence[int],
+    release: str,
+    name: str,
+    can: Abilities = EVERYTHING,
+    settings: Sequence[Setting] = (),
 ) -> Scenario:
-    """One process from its start to its end."""
+    """One process from its start to its end. settings: of variables, one or two of which some lives have."""
     one = pick(draw, tensors)
     target = BackendConfig(
         pick(draw, heads),
@@ -277,7 +290,30 @@ def life(
     process.shrink()
     for _ in range(draw(MOST_TRANSITIONS + 1)):
         pick(draw, TRANSITIONS)(process)
-    return Scenario(name, process.backends, tuple(process.steps), arch=one.arch, release=release, context=context)
+    environment = dict(pick(draw, settings) for _ in range(1 + draw(2))) if settings and draw(SWITCHED) == 0 else {}
+    return Scenario(
+        name,
+        process.backends,
+        tuple(process.steps),
+        arch=one.arch,
+        release=release,
+        environment=tuple(sorted(environment.items())),
+        context=context,
+    )
+
+
+def under(setting: Setting, tensors: Tensors, num_head: int, release: str, can: Abilities) -> Scenario:
+    """A process of few steps with one variable set: whether lives can be under it."""
+    plain = BackendConfig(num_head, tensors.kv_dtype, tensors.q_dtype, max_requests=8, graph_batches=(4,))
+    steps = [Step(StepKind.DECODE, (17, 40)), Step(StepKind.DECODE, (1, 33), graph=True)]
+    if can.prompts:
+        steps.append(Step(StepKind.PREFILL, (40, 9), query_lens=(33, 9)))
+    backends = [plain]
+    if can.verify:
+        backends.append(dataclasses.replace(plain, draft_tokens=2))
+        steps += [Step(StepKind.TARGET_VERIFY, (9, 33), graph, backend=1) for graph in (False, True)]
+    name = f"{'='.join(setting)}, {num_head} heads, {tensors.arch} {tensors.q_dtype}/{tensors.kv_dtype}"
+    return Scenario(name, tuple(backends), tuple(steps), arch=tensors.arch, release=release, environment=(setting,))
 
 
 def _draft_models(

@@ -72,6 +72,7 @@ def _traits(scenario: Scenario) -> set[Trait]:
     """What decides which lines of a backend run."""
     used = {(step.backend, step.kind, step.graph) for step in scenario.steps}
     made: set[Trait] = {("step", (kind, graph)) for _, kind, graph in used}
+    made |= {("variable", setting) for setting in scenario.environment}
     for config in (scenario.backends[at] for at, _, _ in used):
         made |= {("pages", config.page_size > 1), ("rows", config.draft_tokens), ("parallel", config.dp_attention)}
         made |= {("shape", (config.num_head, config.kv_dtype)), ("ordinary", config.kv_heads is not None)}

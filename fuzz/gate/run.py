@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache
 
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.scenarios import Scenario
@@ -16,7 +17,7 @@ from fuzz.gate.compiled import compile_once
 from fuzz.gate.frameworks import identity
 from fuzz.gate.gate import CORES, EVERY_RELEASE, Examination, Examined, GatePlan, Stack, Turns
 from fuzz.gate.judge import Sighting
-from fuzz.gate.life import Abilities
+from fuzz.gate.life import Abilities, Setting, under
 from fuzz.gate.order import (
     batches,
     decided_otherwise,
@@ -105,11 +106,14 @@ def _in_order(change: Examination, before: Examination) -> tuple[Scenario, ...]:
     return otherwise_first(change.asked, {(row.num_head, row.kv_dtype) for _, row in otherwise})
 
 
-def _lives_in_order(sides: Sequence[Examination], plan: GatePlan, can: Abilities) -> Iterator[Scenario]:
+def _lives_in_order(
+    sides: Sequence[Examination], plan: GatePlan, can: Abilities, settings: Sequence[Setting]
+) -> Iterator[Scenario]:
     """The random lives that are tried, what may execute changed lines first, by the sweep; by its first pass alone where it was
     cut, so that how many of them run is the clock's, and which are not.
     """
-    drawn = itertools.islice(random_lives(plan.tensors, plan.heads, EVERY_RELEASE, plan.seed, can), plan.lives)
+    every = random_lives(plan.tensors, plan.heads, EVERY_RELEASE, plan.seed, can, settings)
+    drawn = itertools.islice(every, plan.lives)
     if len(sides) < 2:
         return drawn
     change, before = sides
@@ -144,20 +148,38 @@ def live(sides: Sequence[Examination], both: Executor, blamed: Blamed, plan: Gat
     """Random lives, the same on all sides, until the monotonic clock says so; at least the first where it does not yet.
 
     A fault that the change is to blame for, and was not before, is kept in its smallest life; what else a side did not show
-    before in the life that shows it.
+    before in the life that shows it. Some lives are under variables that the file reads: those that the change reads and the
+    base does not are tried first; of the others each before the first life under it. Where the base runs nothing under one, or
+    a source without a base is not right under it in what every server does, no life is.
     """
     if time.monotonic() >= until:
         return
     can = Abilities.common(both.map(Examination.abilities, sides))
-    lives = _lives_in_order(sides, plan, can)
+    settings = tuple(dict.fromkeys(setting for side in sides for setting in side.settings))
+    shape = sides[-1].starts()
     told = {identity(each) for each in blamed(*_pair([side.examined() for side in sides]))}
-    while together := tuple(itertools.islice(lives, CORES // len(sides))):
-        seen = list(both.map(lambda side: side.alone(*together, are_random=True), sides))
+
+    def tried(together: Sequence[Scenario], are_random: bool) -> list[Examined]:
+        seen = list(both.map(lambda side: side.alone(*together, are_random=are_random), sides))
         for fault in [each for each in blamed(*_pair(seen)) if identity(each) not in told]:
             told.add(identity(fault))
             smallest = _smallest(fault, sides, both, blamed, until)
             for side in sides:
                 side.run([smallest])
+        return seen
+
+    @cache
+    def can_be_under(setting: Setting) -> bool:
+        scenario = under(setting, *shape, EVERY_RELEASE, can)
+        seen = [sides[0].alone(scenario)] if len(sides) == 1 else tried((scenario,), are_random=False)
+        return sides[-1].can_be_under(setting, seen[-1], needs_to_be_right=len(sides) == 1)
+
+    for setting in sides[0].settings:
+        if setting not in sides[-1].settings and time.monotonic() < until:
+            can_be_under(setting)
+    lives = (life for life in _lives_in_order(sides, plan, can, settings) if all(map(can_be_under, life.environment)))
+    while together := tuple(itertools.islice(lives, CORES // len(sides))):
+        seen = tried(together, are_random=True)
         more = set().union(*(side.shows_more(each) for side, each in zip(sides, seen, strict=True)))
         for side in sides if more else ():
             side.run([life for life in together if life in more])

@@ -10,25 +10,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from backend.errors import UsageError
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
-from fuzz.gate.life import EVERYTHING, Abilities, life
+from fuzz.gate.life import EVERYTHING, Abilities, Setting, life
 from fuzz.gate.sweep import Tensors
 from fuzz.strategies import generator, uniform
 
 
 def random_lives(
-    tensors: Sequence[Tensors], heads: Sequence[int], release: str, seed: int, can: Abilities = EVERYTHING
+    tensors: Sequence[Tensors],
+    heads: Sequence[int],
+    release: str,
+    seed: int,
+    can: Abilities = EVERYTHING,
+    settings: Sequence[Setting] = (),
 ) -> Iterator[Scenario]:
     """Scenarios without end, each a function of the arguments and its number."""
     for number in itertools.count():
         draw = uniform(generator(f"gate/{seed}/{number}"))
-        yield life(draw, tensors, heads, release, f"life {number} of seed {seed}", can)
+        yield life(draw, tensors, heads, release, f"life {number} of seed {seed}", can, settings)
 
 
 def shrink(scenario: Scenario, shows: Callable[[Scenario], bool], budget: int = 400) -> Scenario:
     """A scenario that still `shows` the fault and none of whose single reductions does, unless the budget of runs is spent.
 
-    Order: fewer steps (many at once first), fewer backends that no step uses, fewer requests, shorter requests, no graphs,
-    requests without numbers, a context that just holds them, fewer captured sizes, defaults.
+    Order: fewer steps (many at once first), fewer backends that no step uses, no variable that need not be set, fewer requests,
+    shorter requests, no graphs, requests without numbers, a context that just holds them, fewer captured sizes, defaults.
     """
     left = budget
     progress = True
@@ -49,6 +54,8 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
     for few in _fewer(len(steps)):
         yield from _valid(scenario, steps=tuple(steps[at] for at in few))
     yield from _fewer_backends(scenario)
+    for few in _fewer(len(scenario.environment)):
+        yield from _valid(scenario, environment=tuple(scenario.environment[at] for at in few))
     for everywhere in _in_all_steps(scenario):
         if everywhere != steps:
             yield from _valid(scenario, steps=everywhere)

@@ -181,6 +181,9 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
         yield f"  time was over before {left} (--seconds{_enough(examined)})"
     if not examined.is_the_base:
         yield f"  {_lived(examined)}"
+    if examined.no_life_under:
+        left = ", ".join(f"{'='.join(setting)} ({why})" for setting, why in examined.no_life_under.items())
+        yield f"  none of them under {left}"
     if examined.warning:
         yield f"  {examined.warning}"
     for reason, count in examined.not_run.items():

@@ -29,6 +29,7 @@ from backend.real.frameworks.by_arguments import (
 )
 from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.record import ArgumentFault
+from backend.real.frameworks.switches import CONTROLLED_PREFIXES
 from backend.real.handlers import PLANNERS, STAGE_1
 from backend.real.launch_memo import LaunchMemo
 from backend.real.noted_call import SourceLine

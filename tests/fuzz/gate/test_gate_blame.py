@@ -17,6 +17,7 @@ from fuzz.gate.comparison import Comparison, FaultStanding, compared
 from fuzz.gate.gate import EVERY_RELEASE, Examination, Examined, GatePlan, Stack
 from fuzz.gate.judge import Sighting
 from fuzz.gate.known import Known
+from fuzz.gate.life import EVERYTHING, under
 from fuzz.gate.run import cut_down, live
 from fuzz.gate.sweep import Tensors
 
@@ -131,8 +132,11 @@ def with_indices_kept(folder: Path) -> str:
     return f"{file}{LENT}{NEW}"
 
 
-def test_lives_find_what_a_request_leaves_to_the_next_one_and_cut_it_down(tmp_path: Path) -> None:
+def test_lives_find_what_a_request_leaves_to_the_next_one_and_cut_it_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No scenario of a sweep has requests that come and go: with their rows in order, the plant is no fault."""
+    monkeypatch.setattr(Examination, "settings", ())
     fp8 = Tensors(Arch.GFX950, DType.FP8, DType.FP8)
     plan = dataclasses.replace(PLAN, tensors=(fp8,), heads=(16,), seed=10, lives=1)
     change, base = Stack(with_indices_kept(tmp_path), release=EVERY_RELEASE), Stack(NEW, release=EVERY_RELEASE)
@@ -149,3 +153,50 @@ def test_lives_find_what_a_request_leaves_to_the_next_one_and_cut_it_down(tmp_pa
     one, other = found.scenario.steps
     assert one.kv_lens == other.kv_lens == (2,), "one token would have its KV where the last one had it"
     assert one.requests != other.requests
+
+
+SMALL = 'get_bool_env_var("SGLANG_AITER_MLA_SMALL")'
+"""A variable that no release of sglang's reads."""
+
+
+def under_a_variable(folder: Path) -> str:
+    """0.5.13 that allocates half of work_info_set while a variable of its own is set."""
+    text = open_source(NEW).target.text
+    room = "            work_info_set_size,\n            dtype"
+    assert text.count(room) == 1
+    half = f"            (work_info_set_size[0] // (2 if {SMALL} else 1), 8),\n            dtype"
+    file = folder / "mine.py"
+    file.write_text(text.replace(room, half))
+    return f"{file}{LENT}{NEW}"
+
+
+def test_a_variable_that_the_change_alone_reads_is_set(tmp_path: Path) -> None:
+    """The smallest life keeps it; what the base reads too is tried where a life is under it."""
+    fp8 = Tensors(Arch.GFX950, DType.FP8, DType.FP8)
+    plan = dataclasses.replace(PLAN, tensors=(fp8,), heads=(16,), lives=0)
+    change, base = Stack(under_a_variable(tmp_path), release=EVERY_RELEASE), Stack(NEW, release=EVERY_RELEASE)
+    with (
+        ThreadPoolExecutor(2) as both,
+        Examination(change, plan, workers=1) as mine,
+        Examination(base, plan, workers=1) as theirs,
+    ):
+        live((mine, theirs), both, blamed, plan, math.inf)
+        seen, before = mine.examined(), theirs.examined()
+    (found,) = blamed(seen, before)
+    assert found.signature.startswith("buffer-too-small")
+    assert found.scenario.environment == (("SGLANG_AITER_MLA_SMALL", "1"),)
+    assert found.scenario.steps == (), "a capture shows it"
+    assert ("SGLANG_AITER_MLA_PERSIST", "0") in theirs.settings
+
+
+def test_no_life_is_under_a_variable_under_which_a_lone_file_is_not_right() -> None:
+    """MLA reads another row of KV than the request holds where sglang is told to use its unified attention."""
+    fp8 = Tensors(Arch.GFX950, DType.FP8, DType.FP8)
+    plan = dataclasses.replace(PLAN, tensors=(fp8,), heads=(16,))
+    asked = ("SGLANG_USE_AITER_UNIFIED_ATTN", "1"), ("SGLANG_AITER_UNIFIED_VERIFY", "0")
+    with Examination(Stack(NEW, release=EVERY_RELEASE), plan, workers=1) as one:
+        seen = [one.alone(under(setting, fp8, 16, EVERY_RELEASE, EVERYTHING)) for setting in asked]
+        assert [one.can_be_under(*each, needs_to_be_right=True) for each in zip(asked, seen, strict=True)] == [False, True]
+        assert one.examined().no_life_under == {asked[0]: "contradiction/kv_indices"}
+        assert one.can_be_under(asked[0], seen[0], needs_to_be_right=False), "beside a base it is compared"
+        assert not one.examined().sightings

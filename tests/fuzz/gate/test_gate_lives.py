@@ -113,6 +113,26 @@ def test_requests_of_a_life_are_who_they_were() -> None:
     assert rows_free > 200
 
 
+SETTINGS = (("SGLANG_ONE", "1"), ("SGLANG_OTHER", "0"))
+
+
+def test_some_lives_are_under_variables_and_all_else_of_them_is_as_it_was() -> None:
+    """A variable is set in some, two in a few; which ones those are follows from the seed."""
+    lives = list(itertools.islice(random_lives(GFX950, HEADS, "2026-06", 0, EVERYTHING, SETTINGS), 60))
+    assert [dataclasses.replace(life, environment=()) for life in lives] == some_lives(0, 60)
+    under = [life.environment for life in lives]
+    assert {(), SETTINGS[:1], SETTINGS[1:], SETTINGS} == set(under)
+    assert 10 <= sum(map(bool, under)) <= 30
+
+
+def test_a_variable_is_kept_where_the_fault_needs_it() -> None:
+    life = next(
+        each for each in random_lives(GFX950, HEADS, "2026-06", 0, EVERYTHING, SETTINGS) if each.environment == SETTINGS
+    )
+    smallest = shrink(life, lambda each: SETTINGS[1] in each.environment and bool(each.steps))
+    assert smallest.environment == SETTINGS[1:]
+
+
 def test_what_a_framework_has_no_step_for_is_in_no_life() -> None:
     nothing = Abilities(*(False,) * len(dataclasses.fields(Abilities)))
     lives = list(itertools.islice(random_lives(GFX950, HEADS, "2026-06", 0, nothing), 50))

@@ -15,10 +15,10 @@ import pytest
 
 from backend.real.frameworks.scenarios import Scenario
 from fuzz.gate.gate import GatePlan, Stack, Turns
-from fuzz.gate.life import EVERYTHING, Abilities
+from fuzz.gate.life import EVERYTHING, Abilities, Setting
 from fuzz.gate.order import batches, everything, first_of_each
 from fuzz.gate.run import run
-from fuzz.gate.sweep import GFX950
+from fuzz.gate.sweep import GFX950, Tensors
 
 ASKED = everything(GFX950, (16,), "2026-08")
 FIRST = first_of_each(ASKED)
@@ -91,6 +91,7 @@ class Side:
 
     now = 0.0
     pace = 1.0
+    settings: tuple[Setting, ...] = ()
     swept: Sequence[Scenario] = ASKED[:40]
     made: list[Side]
 
@@ -118,6 +119,9 @@ class Side:
     def abilities(self) -> Abilities:
         type(self).now += 2
         return EVERYTHING
+
+    def starts(self) -> tuple[Tensors, int]:
+        return GFX950[0], 16
 
     def doing(self, lines: object) -> dict[Scenario, bool]:
         return {each: each not in FIRST or any(one.dp_attention for one in each.backends) for each in self.swept}
