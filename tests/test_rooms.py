@@ -41,7 +41,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backend.git", "backend.child", "backend.cdna", "backend.cxx", "backend.real.python"),  # tools that know no MLA
     ("backend.aiter",),
     ("backend.decision", "backend.call", "backend.observation", "backend.outcome"),  # what a case becomes
-    ("backend.serving", "backend.host", "backend.revision", "backend.checks", "backend.devices", "backend.real"),
+    (
+        *("backend.serving", "backend.host", "backend.revision", "backend.checks", "backend.devices", "backend.real"),
+        *("backend.real.script.timeline", "backend.real.script.streams", "backend.real.script.graphs"),  # torch's, by any file
+    ),
     ("backend.path",),
     ("backend.experiments", "backend.real.frameworks"),
     ("backend.real.script",),

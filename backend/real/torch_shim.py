@@ -313,7 +313,7 @@ class VirtualGpu(TorchFunctionMode):
             elif name in EMPTIES and self.memory is not None and result.untyped_storage().nbytes() < RESERVED_ONLY_BYTES:
                 _bytes_of(result).fill_(NAN_BYTE)
             return
-        if name in _VIEWS_AND_INPLACE or name.endswith("_"):
+        if name in VIEWS_AND_INPLACE or name.endswith("_"):
             return
         if not any(isinstance(a, torch.Tensor) and a.untyped_storage().data_ptr() == address for a in args):
             self.allocations.made(result)
@@ -482,7 +482,7 @@ _ON_THE_DEFAULT_DEVICE = _words(
 )
 """Those that take the default device where they are told none; the others follow the tensor that they are given."""
 
-_VIEWS_AND_INPLACE = _words(
+VIEWS_AND_INPLACE = _words(
     """view reshape __getitem__ __setitem__ squeeze unsqueeze expand expand_as narrow select split chunk unbind transpose
     permute t view_as detach as_strided flatten unflatten as_subclass contiguous"""
 )

@@ -56,13 +56,15 @@ class StrayAccess:
 class KernelGuard:
     """Watches the interpreter's accesses; `strays` fills up while kernels run, `accesses` has those of the last one.
 
-    launched: is told of each launch how to do it again. lines: of the measured file that its kernels ran.
+    launched: is told of each launch how to do it again; ran: of each that ran, what it touched.
+    lines: of the measured file that its kernels ran.
     """
 
     allocations: Allocations
     strays: list[StrayAccess] = field(default_factory=list)
     kernel: str = ""
     launched: Callable[[Callable[[], Any]], None] = lambda again: None
+    ran: Callable[[str, TouchedBytes], None] = lambda kernel, touched: None
     accesses: TouchedBytes = field(default_factory=TouchedBytes)
     lines: set[int] = field(default_factory=set)
 
@@ -204,6 +206,7 @@ def _launches(
             guard.lines |= known.lines
             return
         run(self, *args, grid=grid, warmup=warmup, **kwargs)
+        guard.ran(guard.kernel, guard.accesses)
         if memo is not None and given is not None:
             memo.keep(given, guard.accesses)
 

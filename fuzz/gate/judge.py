@@ -14,9 +14,9 @@ from backend.findings import Finding, FindingKind, Party, Severity
 from backend.host import Host
 from backend.observation import Observation
 from backend.outcome import Outcome
-from backend.real.frameworks.record import CheckedCall, Phase, RecordedStep, Recording, Says, StepFailed
+from backend.real.frameworks.record import CheckedCall, Phase, RecordedStep, Recording, Says, StepFailed, UnorderedAccess
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
-from backend.real.frameworks.steps import disagreements, outcome_of, put_right
+from backend.real.frameworks.steps import RECORDED, disagreements, outcome_of, put_right
 from backend.real.noted_call import SourceLine
 from backend.words import counted
 from reprod.text import one_line
@@ -181,6 +181,8 @@ class Judge:
             self._step(made, step)
         for call in recording.checked:
             _by_arguments(made, call)
+        for pair in recording.unordered:
+            _unordered(made, pair)
         for failure in recording.failed:
             _failed(made, failure)
         return made
@@ -302,6 +304,28 @@ def _by_arguments(made: Judged, call: CheckedCall) -> None:
         )
     made.sightings += seen[:1]
     made.behind += [dataclasses.replace(each, behind=seen[0].signature) for each in seen[1:]]
+
+
+def _unordered(made: Judged, pair: UnorderedAccess) -> None:
+    """What two streams do with no order between it, which the file is to blame for."""
+    work, kind = Work.of(made.scenario, pair.backend, pair.kind), FindingKind.STREAM_RACE
+    finding = Finding(kind, kind.severity, Party.CALLER, RECORDED, "", one_line(pair.message), {}, pair.between)
+    made.fates[Fate.FAULTY] += 1
+    made.sightings.append(
+        Sighting(
+            finding.signature,
+            finding.severity,
+            work.shape,
+            work.rows,
+            pair.phase,
+            finding.message,
+            finding,
+            None,
+            _at(pair.line),
+            made.scenario,
+            pair.kind,
+        )
+    )
 
 
 def _failed(made: Judged, failed: StepFailed) -> None:

@@ -29,6 +29,7 @@ from backend.real.frameworks.by_arguments import (
 )
 from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.record import ArgumentFault
+from backend.real.frameworks.streamed import ASKS_FOR_STREAMS, StreamedGpu, Unordered
 from backend.real.frameworks.switches import CONTROLLED_PREFIXES
 from backend.real.handlers import PLANNERS, STAGE_1
 from backend.real.launch_memo import LaunchMemo
@@ -64,7 +65,7 @@ LAUNCHES = LaunchMemo()
 class OperationLog:
     """Handlers in front of handlers: while a graph is captured, operations are kept, so that a replay does them again.
 
-    planned: told of a planning operation that a replay does.
+    planned: told of a planning operation that a replay does; called: of every call that is done.
     splits: KV splits that AITER's own Python handed to stage 1 last, None where none of it runs. file: under test.
     by_arguments: calls of kernels that are not run here, with what is wrong with their arguments and where they were made.
     """
@@ -75,6 +76,7 @@ class OperationLog:
     splits: int | None = None
     by_arguments: list[tuple[str, tuple[ArgumentFault, ...], SourceLine | None]] = field(default_factory=list)
     planned: Callable[[OpCall], None] = lambda call: None
+    called: Callable[[OpCall], None] = lambda call: None
     _serving: bool = False
 
     def serves(self, name: str) -> bool:
@@ -98,6 +100,7 @@ class OperationLog:
             self._serving = False
 
     def _do(self, call: OpCall) -> Any:
+        self.called(call)
         if is_checked(call):
             self.by_arguments.append((call.name, argument_faults(call), line_in(self.file)))
             return result_of(call)
@@ -140,6 +143,10 @@ class Process:
     packages: VirtualPackages
     module: LazyModule
 
+    def unordered(self) -> tuple[Unordered, ...]:
+        """What was done on two streams with no order between it since the last time."""
+        return self.gpu.taken() if isinstance(self.gpu, StreamedGpu) else ()
+
 
 @contextlib.contextmanager
 def process(
@@ -160,10 +167,15 @@ def process(
     log = OperationLog(handlers, source.target.filename)
     with contextlib.ExitStack() as stack:
         stack.callback(_collect)
-        gpu = stack.enter_context(VirtualGpu(facts))
-        guard = stack.enter_context(interpreted(gpu.allocations, measured=source.target.filename, memo=LAUNCHES))
+        file = source.target.filename
+        streamed = StreamedGpu(facts, lambda: line_in(file)) if ASKS_FOR_STREAMS.search(source.target.text) else None
+        gpu = stack.enter_context(VirtualGpu(facts) if streamed is None else streamed)
+        memo = LAUNCHES if streamed is None else None  # which runs nothing, so that nobody knows what is touched
+        guard = stack.enter_context(interpreted(gpu.allocations, measured=file, memo=memo))
+        if streamed is not None:
+            log.called, guard.ran = streamed.called, streamed.ran
         guard.launched = gpu.launched = log.launched
-        watcher = CallWatcher(gpu.allocations, source.target.filename, lambda: log.splits)
+        watcher = CallWatcher(gpu.allocations, file, lambda: log.splits)
         log.planned = watcher.planned_again
         absent = frozenset(name for name in OPTIONAL_MODULES if not _has(aiter, name))
         stand_in = [name for name in SIGNATURES if name != REDUCE or aiter.tree is None]

@@ -150,6 +150,20 @@ class CheckedCall:
     line: SourceLine | None
 
 
+@dataclass(frozen=True, slots=True)
+class UnorderedAccess:
+    """Two accesses to the same bytes on two streams, one of them a write, that nothing orders. step, phase, kind, backend: as a
+    RecordedStep's, of the second. between: who does the two."""
+
+    step: int
+    phase: Phase
+    kind: StepKind
+    backend: int
+    between: str
+    message: str
+    line: SourceLine | None
+
+
 class Says(StrEnum):
     """Whose answer an exception is."""
 
@@ -197,7 +211,7 @@ class Recording:
 
     unknown_calls: functions outside the file under test that could not be had, were called, and did nothing.
     executed: lines of the file under test that ran, ascending; empty where nobody measured them. checked: calls of steps
-    whose kernels are not run here.
+    whose kernels are not run here. unordered: what the file does on two streams with no order between it.
     """
 
     scenario: str
@@ -207,6 +221,7 @@ class Recording:
     unknown_calls: tuple[str, ...] = ()
     executed: tuple[int, ...] = ()
     checked: tuple[CheckedCall, ...] = ()
+    unordered: tuple[UnorderedAccess, ...] = ()
 
     @property
     def refused(self) -> str | None:

@@ -21,6 +21,7 @@ from backend.real.frameworks.record import (
     Says,
     StepFailed,
     StrayKernelAccess,
+    UnorderedAccess,
 )
 from backend.real.frameworks.scenarios import Scenario, StepKind
 from backend.real.handlers import SAYS_NO, AiterEndsProcess
@@ -67,6 +68,7 @@ class Recorder:
     steps: list[RecordedStep] = field(default_factory=list)
     failed: list[StepFailed] = field(default_factory=list)
     checked: list[CheckedCall] = field(default_factory=list)
+    unordered: list[UnorderedAccess] = field(default_factory=list)
 
     def recording(self) -> Recording:
         """Gives what was collected so far; executed are the lines of kernels alone."""
@@ -77,6 +79,7 @@ class Recorder:
             unknown_calls=tuple(self.running.packages.called),
             executed=tuple(sorted(self.running.guard.lines)),
             checked=tuple(self.checked),
+            unordered=tuple(self.unordered),
         )
 
     def refusal(self, backend: int, error: BaseException) -> Recording:
@@ -111,6 +114,9 @@ class Recorder:
         """Keep each decode call as it stands now, with `truth` of its number; a step without a call has failed."""
         looked_at = self.running.operations.by_arguments
         self.checked += [CheckedCall(step, phase, kind, backend, *each) for each in looked_at]
+        for each in self.running.unordered():
+            between = " and ".join(each.between)
+            self.unordered.append(UnorderedAccess(step, phase, kind, backend, between, each.message, each.line))
         if not decodes and not looked_at:
             error = "mla_decode_fwd is not called"
             self.failed.append(StepFailed(self.scenario.name, step, phase, kind, backend, error, None))

@@ -146,8 +146,11 @@ class Timeline:
         for each in self._clocks.values() if point is None else (point,):
             join(self._host, each)
 
-    def allocated(self, allocation: Allocation) -> None:
-        """Memory is used for another storage: what was done to those that lay there before counts for this one too."""
+    def allocated(self, allocation: Allocation, is_anew: bool = False) -> None:
+        """Memory is used for another storage: what was done to those that lay there before counts for this one too.
+
+        is_anew: it does not, since a GPU's allocator, which keeps each stream's memory apart, would have put it elsewhere.
+        """
         begin, end = allocation.address, allocation.address + allocation.nbytes
         first = bisect_left(self._starts, begin)
         if first and self._storages[self._starts[first - 1]].end > begin:
@@ -156,7 +159,8 @@ class Timeline:
         made = _Storage(max(end, begin + 1))
         for start in self._starts[first:last]:
             before = self._storages.pop(start)
-            made.accesses |= {key: done for key, done in before.accesses.items() if done.stream not in before.kept_for}
+            if not is_anew:
+                made.accesses |= {key: done for key, done in before.accesses.items() if done.stream not in before.kept_for}
         del self._starts[first:last]
         insort(self._starts, begin)
         self._storages[begin] = made
