@@ -31,7 +31,7 @@ class Life:
     arch: the GPU that it runs on.
     dp_attention, paged: a backend of its with attention data parallelism, with pages of more than one token.
     ragged: a step of this kind whose requests have different numbers of rows. ordinary, drafting: a backend of its of ordinary
-    attention, of the draft model.
+    attention, of the draft model. tree: one of a draft model of several branches.
     """
 
     dp_attention: bool = False
@@ -39,6 +39,7 @@ class Life:
     ragged: StepKind | None = None
     ordinary: bool = False
     drafting: bool = False
+    tree: bool = False
     arch: Arch | None = None
 
     def fits(self, scenario: Scenario) -> bool:
@@ -49,6 +50,7 @@ class Life:
             and (not self.paged or any(config.page_size > 1 for config in backends))
             and (not self.ordinary or any(config.kv_heads is not None for config in backends))
             and (not self.drafting or any(config.is_draft for config in backends))
+            and (not self.tree or any(config.branches > 1 for config in backends))
             and self.arch in (None, scenario.arch)
             and (self.ragged is None or any(s.kind is self.ragged and len(set(s.query_lens)) > 1 for s in steps))
         )

@@ -21,6 +21,9 @@ CAPTURES = ((1, 2, 4), (), (1, 3), (2,), (1, 4, 8), ())
 
 PAGE_SIZES = (1, 1, 16, 64)
 
+BRANCHES = (1, 1, 2, 4)
+"""Of the tree that a draft model makes."""
+
 MOST_TRANSITIONS = 2
 """Between two of what every life does."""
 
@@ -31,12 +34,13 @@ LARGEST_EAGER = 2
 @dataclass(frozen=True, slots=True)
 class Abilities:
     """What a framework's file has steps for, besides plain decode. prompts: prefill; verify: draft tokens; drafts: the draft
-    model's own decode; extends: its catching up, ragged: with as many rows as were accepted; idle: batches of no request;
-    past: drafts past the context's end."""
+    model's own decode, trees: of several branches; extends: its catching up, ragged: with as many rows as were accepted; idle:
+    batches of no request; past: drafts past the context's end."""
 
     prompts: bool = True
     verify: bool = True
     drafts: bool = True
+    trees: bool = True
     extends: bool = True
     ragged: bool = True
     idle: bool = True
@@ -61,6 +65,7 @@ def probes(tensors: Tensors, num_head: int, release: str) -> dict[str, Scenario]
         "prompts": (plain, Step(StepKind.PREFILL, (5,))),
         "verify": (verifying, Step(StepKind.TARGET_VERIFY, (5,))),
         "drafts": (drafting, Step(StepKind.MULTI_STEP_DRAFT, (5,))),
+        "trees": (dataclasses.replace(drafting, branches=2), Step(StepKind.MULTI_STEP_DRAFT, (5,))),
         "extends": (verifying, Step(StepKind.DRAFT_EXTEND, (5,))),
         "ragged": (verifying, Step(StepKind.DRAFT_EXTEND, (5,), query_lens=(1,))),
         "idle": (dataclasses.replace(plain, graph_batches=(1,)), Step(StepKind.DECODE, (), graph=True)),
@@ -290,10 +295,11 @@ def life(
     process.shrink()
     for _ in range(draw(MOST_TRANSITIONS + 1)):
         pick(draw, TRANSITIONS)(process)
+    branches = pick(draw, BRANCHES) if can.trees else 1
     environment = dict(pick(draw, settings) for _ in range(1 + draw(2))) if settings and draw(SWITCHED) == 0 else {}
     return Scenario(
         name,
-        process.backends,
+        tuple(dataclasses.replace(each, branches=branches if each.is_draft else 1) for each in process.backends),
         tuple(process.steps),
         arch=one.arch,
         release=release,

@@ -75,6 +75,7 @@ def _traits(scenario: Scenario) -> set[Trait]:
     made |= {("variable", setting) for setting in scenario.environment}
     for config in (scenario.backends[at] for at, _, _ in used):
         made |= {("pages", config.page_size > 1), ("rows", config.draft_tokens), ("parallel", config.dp_attention)}
+        made.add(("tree", config.branches > 1))
         made |= {("shape", (config.num_head, config.kv_dtype)), ("ordinary", config.kv_heads is not None)}
     return made
 

@@ -179,7 +179,7 @@ def _smaller_step(step: Step, config: BackendConfig) -> Iterator[Step]:
 def _simpler(config: BackendConfig) -> Iterator[BackendConfig]:
     sizes = config.graph_batches
     fewer = [{"graph_batches": tuple(sizes[at] for at in few)} for few in _fewer(len(sizes))]
-    for changes in ({"dp_attention": False}, {"page_size": 1}, {"draft_tokens": None}, *fewer):
+    for changes in ({"dp_attention": False}, {"page_size": 1}, {"branches": 1}, {"draft_tokens": None}, *fewer):
         changed = dataclasses.replace(config, **changes)  # type: ignore[arg-type]
         if changed != config:
             yield changed

@@ -100,6 +100,7 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
     for one in tensors:
         for num_head in _near(heads, 16, 64):
             yield _lists(one, num_head, release)
+        yield from _draft_trees(one, heads, release)
         yield _alike(one, heads, release)
         yield _context_parallel(one, heads, release)
         for switches in SWITCHES:
@@ -175,6 +176,23 @@ def _draft_model(tensors: Tensors, num_head: int, release: str) -> Scenario:
     lens = (5, 300)
     steps = (Step(StepKind.MULTI_STEP_DRAFT, lens), Step(StepKind.MULTI_STEP_DRAFT, lens, graph=True))
     return Scenario(_name("draft model", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
+
+
+TREE_CONTEXT = 40
+"""KV tokens of the context that a request of a draft tree fills: so that buffers have no room for what they leave out."""
+
+
+def _draft_trees(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    """A draft model's steps of several branches a request, whose requests fill the context; in graphs apart, which have S10."""
+    num_head = min(heads, key=lambda each: abs(each - 16))
+    config = dataclasses.replace(_config(tensors, num_head, 4), is_draft=True, graph_batches=(), branches=2)
+    full = TREE_CONTEXT + config.past_context - 4
+    lens = ((full, full, 3), (full, 17))
+    for what, taken in (("draft tree", ()), ("draft tree in graphs", (4,))):
+        backend = dataclasses.replace(config, graph_batches=taken)
+        steps = tuple(Step(StepKind.MULTI_STEP_DRAFT, each, graph=bool(taken)) for each in lens)
+        name = _name(what, tensors, num_head)
+        yield Scenario(name, (backend,), steps, arch=tensors.arch, release=release, context=TREE_CONTEXT)
 
 
 def _prefill(tensors: Tensors, num_head: int, release: str) -> Scenario:

@@ -43,6 +43,8 @@ class BackendConfig:
     is_draft: the draft model's backend (skip_prefill). kv_heads: None for MLA; else the key heads of a model of ordinary
     attention (MHA, GQA), with keys and values of head_dim elements; only the arguments of its calls are judged.
     context_parallel: ranks that share the KV cache token by token; this is the last, and each decodes with all their heads.
+    branches: of the tree that a draft model's steps make (sglang's speculative_eagle_topk): rows a request in each of them, and
+    each attends to the request's tokens and to its own branch's.
     """
 
     num_head: int
@@ -57,6 +59,7 @@ class BackendConfig:
     kv_heads: int | None = None
     head_dim: int = 128
     context_parallel: int = 1
+    branches: int = 1
 
     def __post_init__(self) -> None:
         _require("num_head", self.num_head, 1 <= self.num_head <= 1024, "1..1024")
@@ -67,6 +70,7 @@ class BackendConfig:
         _require("kv_heads", self.kv_heads, fits, f"null, or a divisor of num_head={self.num_head}")
         _require("head_dim", self.head_dim, self.head_dim in (64, 128, 256), "64, 128, 256")
         _require("context_parallel", self.context_parallel, 1 <= self.context_parallel <= 64, "1..64")
+        _require("branches", self.branches, 1 <= self.branches <= (64 if self.is_draft else 1), "1, of a draft model's to 64")
         _require("graph_batches", self.graph_batches, all(b >= 1 for b in self.graph_batches), "batch sizes >= 1")
 
     @property
@@ -84,6 +88,26 @@ class BackendConfig:
         """Draft tokens that lie past the context of a request that ends with its step. sglang ends one 3 tokens before it (one
         less than max_req_len = context_len - 1, scheduler.py, with the token that ends it), whatever drafts it has."""
         return max((self.draft_tokens or 0) - 3, 0)
+
+    @property
+    def draft_steps(self) -> int:
+        """Decode steps of the draft model before a verification, the first of which comes with catching up."""
+        return max((self.draft_tokens or 1) - 1, 1)
+
+    def branch(self, length: int, number: int) -> int:
+        """Where a branch's own tokens begin in the table of a request with so many tokens (generate_draft_decode_kv_indices).
+
+        One branch lies behind the other; where pages have several tokens, each in pages of its own, whose first one begins with
+        a copy of the request's last tokens.
+        """
+        if self.page_size == 1 or self.branches == 1:
+            return length + number * self.draft_steps
+        last = length % self.page_size
+        return length + number * -(-(last + self.draft_steps) // self.page_size) * self.page_size
+
+    def drafted_to(self, length: int) -> int:
+        """Tokens that the table of a request holds once its drafts were made."""
+        return max(length + (self.draft_tokens or 1), self.branch(length, self.branches - 1) + self.draft_steps)
 
     def longest(self, step: Step) -> int:
         """KV tokens of the longest request of a step on this backend, with those of the drafts that it makes or verifies."""

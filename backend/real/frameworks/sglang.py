@@ -13,6 +13,7 @@ import importlib
 import itertools
 from typing import Any
 
+import numpy as np
 import torch
 
 from backend.case import DType
@@ -84,7 +85,8 @@ class SglangRun(FrameworkRun):
     def _pool(self, config: BackendConfig) -> RequestPool:
         """As sglang sizes it where the context is known: 4 tokens and the drafts beyond (model_runner_kv_cache_mixin.py)."""
         slack = 4 + (config.draft_tokens or 0) if self.scenario.context else 0
-        return RequestPool(config, self.scenario.model_context, slack, self.state.dtype(config.kv_dtype))
+        tree = config.drafted_to(config.page_size - 1) if config.branches > 1 else 0
+        return RequestPool(config, self.scenario.model_context, max(slack, tree), self.state.dtype(config.kv_dtype))
 
     def _build(self, at: int) -> Any:
         config = self.scenario.backends[at]
@@ -96,7 +98,7 @@ class SglangRun(FrameworkRun):
         known = {
             "model_runner": self._model_runner(at),
             "skip_prefill": False,
-            "topk": 1,
+            "topk": config.branches,
             "speculative_num_steps": spec["speculative_num_steps"],
         }
         return call_by_name(namespace[name], known, f"{name}.__init__")
@@ -122,9 +124,10 @@ class SglangRun(FrameworkRun):
         elif step.kind is StepKind.PREFILL:
             kv_lens, query_lens = step.kv_lens, step.query_lens or step.kv_lens
         else:
-            kv_lens, query_lens = step.kv_lens, (1,) * count
-        ahead = drafts if step.kind is StepKind.MULTI_STEP_DRAFT else 0
-        pool, reach = self.pools[step.backend], tuple(n + ahead for n in kv_lens)
+            kv_lens, query_lens = step.kv_lens, (self._rows_a_request(step.backend, step.kind),) * count
+        pool, reach = self.pools[step.backend], kv_lens
+        if step.kind is StepKind.MULTI_STEP_DRAFT:
+            reach = tuple(map(self.scenario.backends[step.backend].drafted_to, kv_lens))
         if step.requests:
             pool.seat(step.requests, step.kv_lens, reach, self.scenario.alive(step.backend, at))
         rows = pool.take(reach, step.requests)
@@ -322,8 +325,10 @@ class SglangRun(FrameworkRun):
         return StepKind.DECODE if config.draft_tokens is None else StepKind.TARGET_VERIFY
 
     def _rows_a_request(self, which: int, kind: StepKind) -> int:
-        drafts = self.scenario.backends[which].draft_tokens or 1
-        return 1 if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else drafts
+        config = self.scenario.backends[which]
+        if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT):
+            return config.branches
+        return config.draft_tokens or 1
 
     def _capture_kind(self, which: int, kind: StepKind) -> None:
         config, backend = self.scenario.backends[which], self.backends[which]
@@ -428,6 +433,8 @@ class SglangRun(FrameworkRun):
 
         def truth(call: int) -> Truth:
             ahead = call + 1 if drafting else 0
+            if self.scenario.backends[which].branches > 1:
+                return self._tree(which, batch, ahead, padded)
             kv_lens = tuple(length + ahead for length in batch.kv_lens)
             return Truth(
                 kind=batch.kind,
@@ -440,10 +447,21 @@ class SglangRun(FrameworkRun):
 
         self.recorder.record(at, which, phase, batch.kind, decodes, truth)
 
+    def _tree(self, which: int, batch: Batch, ahead: int, padded: int) -> Truth:
+        """A draft step that has so many tokens of each branch: to AITER each branch of a request is one of its own."""
+        config, table = self.scenario.backends[which], self.pools[which].table
+        rows = [row for row in batch.rows for _ in range(config.branches)]
+        lists = [
+            np.concatenate((np.arange(length), config.branch(length, number) + np.arange(ahead)))
+            for length in batch.seq_lens
+            for number in range(config.branches)
+        ]
+        return Truth.of_rows(batch.kind, rows, lists, table, padded * config.branches, ahead if padded else 0)
+
 
 def _positions(batch: Batch) -> torch.Tensor:
     """Position of each q row's token; drafting goes on behind what there is."""
     if batch.kind is StepKind.MULTI_STEP_DRAFT:
-        return torch.tensor(batch.seq_lens)
+        return torch.tensor(batch.seq_lens).repeat_interleave(torch.tensor(batch.query_lens))
     pairs = zip(batch.kv_lens, batch.query_lens, strict=True)
     return torch.tensor([max(0, length - rows + row) for length, rows in pairs for row in range(rows)])

@@ -76,6 +76,8 @@ class SglangDsaDriver(SglangDriver):
         """What stands for the rest of sglang."""
         if any(config.kv_heads is not None for config in scenario.backends):
             raise NoSuchStepError("sglang's DSA backend has no ordinary attention; leave kv_heads out")
+        if any(config.branches > 1 for config in scenario.backends):
+            raise NoSuchStepError("draft trees of sglang's DSA backend are not driven; leave branches out")
         if any(not name.startswith("dsa_") for name, _ in scenario.flags):
             raise NoSuchStepError("sglang's DSA backend takes server arguments of its own alone, dsa_...; leave others out")
         return DsaState(scenario)

@@ -100,7 +100,7 @@ class SglangState(FrameworkState):
         return {
             "speculative_num_draft_tokens": draft,
             "speculative_num_steps": None if draft is None else max(1, draft - 1),
-            "speculative_eagle_topk": None if draft is None else 1,
+            "speculative_eagle_topk": None if draft is None else self.config.branches,
             "speculative_algorithm": None if draft is None else "EAGLE",
             "speculative_attention_mode": "prefill",
         }

@@ -66,6 +66,7 @@ HAVE = {
     "S7": WHEELS,
     "S8": (),
     "S9": (),
+    "S10": WHEELS,
 }
 """Releases of sglang that have each fault: S2 was mended in 0.5.13, the mode of S3 went with 0.5.14, S4 is vLLM's, S5 went with
 0.5.23; S8 and S9 are of another file."""
