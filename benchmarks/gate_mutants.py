@@ -10,6 +10,7 @@ it. A shard: each Nth mutant, from the Ith on, counted from 1.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -21,14 +22,19 @@ from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
+from backend.real.frameworks.switches import switches_of
 from backend.real.python.outline import text_change
-from benchmarks.mutants import MUTANTS, SOURCE, Mutant
+from benchmarks.mutants import FIRST, SOURCE, Mutant
+from benchmarks.slips import SLIPS
 from fuzz.gate.comparison import Before
 from fuzz.gate.judge import Judge, Judged
+from fuzz.gate.life import EVERYTHING, under
 from fuzz.gate.order import everything, first_of_each, touched_first, what
 from fuzz.gate.scenarios import random_lives
 from fuzz.gate.sweep import GFX950, HEADS
 from reprod.text import table
+
+MUTANTS = (*FIRST, *SLIPS)
 
 RANDOM_LIVES = 60
 """Tried on a mutant that the sweep lets through: what a gate of a minute has time for."""
@@ -57,8 +63,7 @@ class Mutation:
         self._original = open_source(SOURCE).target.text
         release = self._session.release
         self._sweep = everything(GFX950, heads, release)
-        lived = random_lives(GFX950, heads, release, seed=0)
-        self._lives = [next(lived) for _ in range(lives)]
+        self._heads, self._count = heads, lives
         self._known: dict[Scenario, Before] = {}
 
     def __enter__(self) -> Mutation:
@@ -78,9 +83,20 @@ class Mutation:
         how = self._blamed(first, edited.lines, touched)
         rest = [each for each in self._sweep if each not in first]
         how = how or self._blamed(touched_first(rest, touched), edited.lines, touched)
-        by_random = how == "" and (how := self._blamed(self._lives, edited.lines, touched)) != ""
+        by_random = how == "" and (how := self._blamed(self._lives(), edited.lines, touched)) != ""
         ran = bool(touched) or not edited.lines
         return Verdict(mutant, how != "" and not by_random, by_random, how, time.monotonic() - started, ran)
+
+    def _lives(self) -> list[Scenario]:
+        """Those of a gate that lets the mutant run: first under each variable that it alone reads."""
+        shipped, its = (
+            tuple((switch.name, value) for switch in switches_of(source) for value in switch.values)
+            for source in (self._shipped.source, self._session.source)
+        )
+        release = self._session.release
+        alone = [under(each, GFX950[0], 16, release, EVERYTHING) for each in its if each not in shipped]
+        every = random_lives(GFX950, self._heads, release, 0, EVERYTHING, tuple(dict.fromkeys((*its, *shipped))))
+        return [*alone, *itertools.islice(every, self._count)]
 
     def _blamed(self, those: Sequence[Scenario], edited: frozenset[int], touched: set[str]) -> str:
         """What a gate with the shipped file as its base would blame. touched: what executes an edited line is added to it."""

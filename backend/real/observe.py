@@ -84,11 +84,15 @@ class DecodeSeen:
 
 @dataclass(slots=True)
 class CallWatcher:
-    """Observer of the public calls; `decodes` is emptied by whoever drives. splits: see DecodeSeen, of the last call."""
+    """Observer of the public calls; `decodes` is emptied by whoever drives. splits: see DecodeSeen, of the last call.
+
+    computed: told of each decode call once it is done.
+    """
 
     allocations: Allocations
     target_file: str
     splits: Callable[[], int | None] = lambda: None
+    computed: Callable[[OpCall], None] = lambda call: None
     decodes: list[DecodeSeen] = field(default_factory=list)
     sizings: list[SizingSeen] = field(default_factory=list)
     _filled: dict[int, PlanSeen] = field(default_factory=dict)
@@ -152,6 +156,7 @@ class CallWatcher:
         del result
         if call.name == DECODING and self.decodes:
             self.decodes[-1].splits = self.splits()
+            self.computed(call)
 
     def decode_buffers(self, seen: DecodeSeen) -> tuple[PassedBuffer, ...]:
         """The metadata buffers of a decode call; empty without persistent metadata."""

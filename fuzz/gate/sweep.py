@@ -101,6 +101,7 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
         for num_head in _near(heads, 16, 64):
             yield _lists(one, num_head, release)
         yield from _draft_trees(one, heads, release)
+        yield _whole_pool(one, heads, release)
         yield _alike(one, heads, release)
         yield _context_parallel(one, heads, release)
         for switches in SWITCHES:
@@ -176,6 +177,24 @@ def _draft_model(tensors: Tensors, num_head: int, release: str) -> Scenario:
     lens = (5, 300)
     steps = (Step(StepKind.MULTI_STEP_DRAFT, lens), Step(StepKind.MULTI_STEP_DRAFT, lens, graph=True))
     return Scenario(_name("draft model", tensors, num_head), (config,), steps, arch=tensors.arch, release=release)
+
+
+WHOLE_POOL = 4
+"""Requests of a pool that has no more, below the largest captured batch."""
+
+
+def _whole_pool(tensors: Tensors, heads: Sequence[int], release: str) -> Scenario:
+    """Batches of as many requests as the pool has, and a captured one that is larger: buffers have room for either."""
+    num_head = min(heads, key=lambda each: abs(each - 16))
+    plain = dataclasses.replace(_config(tensors, num_head, None), max_requests=WHOLE_POOL, graph_batches=(2 * WHOLE_POOL,))
+    lens = tuple(range(17, 17 + WHOLE_POOL))
+    steps = (
+        Step(StepKind.PREFILL, lens),
+        *(Step(StepKind.DECODE, lens, graph=graph) for graph in (False, True)),
+        *(Step(StepKind.TARGET_VERIFY, lens, graph=graph, backend=1) for graph in (False, True)),
+    )
+    backends = plain, dataclasses.replace(plain, draft_tokens=2)
+    return Scenario(_name("the whole pool", tensors, num_head), backends, steps, arch=tensors.arch, release=release)
 
 
 TREE_CONTEXT = 40

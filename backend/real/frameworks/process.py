@@ -28,6 +28,7 @@ from backend.real.frameworks.by_arguments import (
     result_of,
 )
 from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.outputs import computed
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.frameworks.streamed import ASKS_FOR_STREAMS, StreamedGpu, Unordered
 from backend.real.frameworks.switches import CONTROLLED_PREFIXES
@@ -175,7 +176,7 @@ def process(
         if streamed is not None:
             log.called, guard.ran = streamed.called, streamed.ran
         guard.launched = gpu.launched = log.launched
-        watcher = CallWatcher(gpu.allocations, file, lambda: log.splits)
+        watcher = CallWatcher(gpu.allocations, file, lambda: log.splits, computed)
         log.planned = watcher.planned_again
         absent = frozenset(name for name in OPTIONAL_MODULES if not _has(aiter, name))
         stand_in = [name for name in SIGNATURES if name != REDUCE or aiter.tree is None]

@@ -19,8 +19,9 @@ import torch
 from backend.case import DType
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.frameworks.framework_run import FrameworkDriver, FrameworkRun, smallest
+from backend.real.frameworks.outputs import mark, misplaced
 from backend.real.frameworks.process import CapturedGraph, Process, call_by_name, first_method
-from backend.real.frameworks.record import Phase
+from backend.real.frameworks.record import ArgumentFault, Phase
 from backend.real.frameworks.recorder import NotCaptured, Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.sglang_objects import (
@@ -227,7 +228,13 @@ class SglangRun(FrameworkRun):
             **self._indexed(tokens),
         }
         name = "forward_decode" if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else "forward_extend"
-        return call_by_name(getattr(backend, name), known, f"{self.backend_class}.{name}")
+        mark(q)
+        before = len(self.running.watcher.decodes)
+        made = call_by_name(getattr(backend, name), known, f"{self.backend_class}.{name}")
+        wrong = misplaced(made, q) if len(self.running.watcher.decodes) == before + 1 else ""
+        if wrong:
+            self.running.operations.by_arguments.append((name, (ArgumentFault("o", wrong, is_write=False),), None))
+        return made
 
     def _forward_batch(self, which: int, kind: StepKind, tensors: ForwardTensors, query_lens: tuple[int, ...]) -> Any:
         """The release's own ForwardBatch, with those of its fields that a decode step has."""
