@@ -24,7 +24,7 @@ from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.switches import switches_of
 from backend.real.python.outline import text_change
-from benchmarks.mutants import FIRST, SOURCE, Mutant
+from benchmarks.mutants import MUTANTS, SOURCE, Mutant
 from benchmarks.slips import SLIPS
 from fuzz.gate.comparison import Before
 from fuzz.gate.judge import Judge, Judged
@@ -34,7 +34,7 @@ from fuzz.gate.scenarios import random_lives
 from fuzz.gate.sweep import GFX950, HEADS
 from reprod.text import table
 
-MUTANTS = (*FIRST, *SLIPS)
+EVERY_MUTANT = (*MUTANTS, *SLIPS)
 
 RANDOM_LIVES = 60
 """Tried on a mutant that the sweep lets through: what a gate of a minute has time for."""
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-j", type=int, default=1, metavar="PROCESSES", dest="processes")
     asked = parser.parse_args(arguments)
     at, _, of = asked.shard.partition("/")
-    named = [mutant for mutant in MUTANTS if not asked.names or any(name in mutant.name for name in asked.names)]
+    named = [mutant for mutant in EVERY_MUTANT if not asked.names or any(name in mutant.name for name in asked.names)]
     wanted = named[int(at) - 1 :: int(of)]
     made = []
     with ProcessPoolExecutor(asked.processes) as pool:

@@ -60,7 +60,7 @@ SIZING = "self.make_mla_decode_meta_data_buffer(max_seqlen_qo, bs)"
 KEPT_SIZES = f'self.__dict__.setdefault("_kept", {{}}).setdefault(bs, {SIZING})'
 """Allocates once for each batch size."""
 
-FIRST = (
+MUTANTS = (
     Mutant("gate", "64 heads left out, as before #27188", INIT, "in (32, 64, 128)", "in (32, 128)"),
     Mutant("gate", "32 heads left out", INIT, "in (32, 64, 128)", "in (64, 128)"),
     Mutant("gate", "only more than 64", INIT, "in (32, 64, 128)", "> 64"),

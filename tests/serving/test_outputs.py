@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.real.aiter_ops import OpCall
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.outputs import MARKS, computed, mark, misplaced

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.devices.registry import open_device
+from backend.devices.kinds import open_device
 from backend.findings import FindingKind, Party
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.record import Phase

@@ -31,7 +31,6 @@ from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.outputs import computed
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.frameworks.streamed import ASKS_FOR_STREAMS, StreamedGpu, Unordered
-from backend.real.frameworks.switches import CONTROLLED_PREFIXES
 from backend.real.handlers import PLANNERS, STAGE_1
 from backend.real.launch_memo import LaunchMemo
 from backend.real.noted_call import SourceLine

@@ -14,8 +14,8 @@ from backend.real.frameworks.fetch import BackendSource
 from backend.real.python.slicing import parse
 from backend.real.python.trees import module_source
 
-CONTROLLED_PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "ATOM_", "AITER_")
-"""Environment variables that steer the frameworks; what the user's shell has set of them is taken away for a run."""
+PREFIXES = ("SGLANG_", "SGL_", "VLLM_", "ATOM_", "AITER_")
+"""How the names of variables begin that steer the frameworks, or AITER below them."""
 
 TRUE, FALSE = frozenset({"1", "true", "yes", "y", "on"}), frozenset({"0", "false", "no", "n", "off", "", "none"})
 
@@ -82,7 +82,7 @@ def _read(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
     nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.Call, ast.Attribute, ast.Subscript))]
     for node in sorted(nodes, key=lambda each: (each.lineno, each.col_offset)):
         name = _name_read(node)
-        if name.startswith(CONTROLLED_PREFIXES):
+        if name.startswith(PREFIXES):
             default = node.args[1] if isinstance(node, ast.Call) and len(node.args) > 1 else None
             yield name, _word(default)
 
@@ -107,7 +107,7 @@ def _compared(tree: ast.Module) -> dict[str, tuple[str, ...]]:
     holders: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            names = {name for part in ast.walk(node.value) if (name := _name_read(part)).startswith(CONTROLLED_PREFIXES)}
+            names = {name for part in ast.walk(node.value) if (name := _name_read(part)).startswith(PREFIXES)}
             if len(names) == 1:
                 holders[ast.unparse(node.targets[0])] = names.pop()
     words: dict[str, dict[str, None]] = {}

@@ -11,8 +11,8 @@ from backend.case import Arch
 from backend.devices.kinds import open_device
 from backend.errors import NoSuchStepError, UsageError
 from backend.real.frameworks.fetch import open_source
-from benchmarks.gate_mutants import Mutation
-from benchmarks.mutants import MUTANTS, SOURCE
+from benchmarks.gate_mutants import EVERY_MUTANT, Mutation
+from benchmarks.mutants import SOURCE
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Judge, Sighting
 from reprod.corpus import shipped_corpus
@@ -21,12 +21,12 @@ from tests.kept_sources import KeptSources
 
 def test_every_mutant_is_one_change_of_the_real_file() -> None:
     original = open_source(SOURCE).target.text
-    texts = [mutant.text(original) for mutant in MUTANTS]
+    texts = [mutant.text(original) for mutant in EVERY_MUTANT]
     assert len(set(texts)) == len(texts) >= 20
     assert original not in texts
     for text in texts:
         compile(text, "mutant", "exec")
-    assert {mutant.area for mutant in MUTANTS} >= {
+    assert {mutant.area for mutant in EVERY_MUTANT} >= {
         *("gate", "padding", "splits", "sizes", "indptrs", "lengths", "buffers", "dtypes", "granularity")
     }
 
@@ -39,7 +39,7 @@ def test_some_mutants_are_blamed(kept_sources: KeptSources, monkeypatch: pytest.
         "replays launch without their plan",
         "half of work_info_set",
     )
-    chosen = [mutant for mutant in MUTANTS if mutant.name in names]
+    chosen = [mutant for mutant in EVERY_MUTANT if mutant.name in names]
     assert len(chosen) == len(names)
     monkeypatch.setattr("benchmarks.gate_mutants.SourceSession", kept_sources.open)
     with Mutation(heads=(8, 64), lives=0) as mutation:
@@ -49,10 +49,10 @@ def test_some_mutants_are_blamed(kept_sources: KeptSources, monkeypatch: pytest.
 @pytest.mark.slow
 def test_nine_of_ten_mutants_are_blamed() -> None:
     with Mutation() as mutation:
-        verdicts = [mutation.verdict(mutant) for mutant in MUTANTS]
+        verdicts = [mutation.verdict(mutant) for mutant in EVERY_MUTANT]
     survivors = {v.mutant.name for v in verdicts if not (v.killed or v.by_random)}
-    assert survivors == {mutant.name for mutant in MUTANTS if mutant.survives}
-    assert len(survivors) <= len(MUTANTS) // 10
+    assert survivors == {mutant.name for mutant in EVERY_MUTANT if mutant.survives}
+    assert len(survivors) <= len(EVERY_MUTANT) // 10
 
 
 WHEELS = ("0.5.12.post1", "0.5.13", "0.5.23")
