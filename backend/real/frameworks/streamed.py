@@ -70,7 +70,7 @@ class Unordered:
 
     @property
     def message(self) -> str:
-        """One sentence."""
+        """Who does what to which tensors on which streams, in a sentence for people."""
         (writer, other), (one, two) = self.between, self.streams
         names = ", ".join(self.tensors) or "a tensor"
         return (
