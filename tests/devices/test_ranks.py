@@ -14,7 +14,7 @@ from backend.aiter.codefiles import open_source
 from backend.call import Call
 from backend.case import Case, DType, MetadataMode
 from backend.checks.check import check_call
-from backend.devices.cdna.device import CdnaDevice
+from backend.devices.cdna.device import CdnaDevice, machine_of
 from backend.devices.model.device import ModelDevice
 from backend.devices.two_devices import differences
 from backend.errors import UsageError
@@ -172,7 +172,9 @@ def test_the_merged_ranks_are_attention_over_all_tokens(
         call = called(case.replace(cp_rank=rank), host)
         drawn_here, of_rank = cdna_numbers.draw(call, 0), cdna_numbers.draw(call, rank + 1)
         inputs = cdna_numbers.Inputs(drawn_here.q, of_rank.pool)
-        ran = device._launched(call, inputs)
+        launch = call.launched
+        machine = machine_of(source, launch.arch, launch.code_object, launch.symbol)
+        ran = device._launched(call, machine, inputs)
         alone = cdna_numbers.judge(call, ran.space, inputs)
         assert (alone.not_a_number, alone.unwritten, alone.outside) == (0, 0, 0)
         assert alone.lse_error is not None
