@@ -22,7 +22,6 @@ from fuzz.gate.order import (
     batches,
     decided_otherwise,
     first_of_each,
-    in_words,
     likely_first,
     otherwise_first,
     touched_first,
@@ -205,5 +204,5 @@ def _smallest(fault: Sighting, sides: Sequence[Examination], both: Executor, bla
 
 def _sweep_says(side: Examination) -> str:
     seen = side.examined()
-    left = in_words(seen.left_out, seen.asked)
-    return f"swept {counted(seen.scenarios, 'scenario')}{f'; time was over before {left}' if left else ''}"
+    left = len(seen.left_out)  # the report names them
+    return f"swept {counted(seen.scenarios, 'scenario')}{f'; time was over before {left:,} of {seen.asked:,}' if left else ''}"

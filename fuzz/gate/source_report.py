@@ -70,7 +70,7 @@ def report(
         verdict=found.verdict,
         headline=headline(found.verdict, subject, has, rest, _limits(found, change)),
         notice=notice(change.device),
-        about=(*_about(who, change), *(_about("base", base) if base is not None else ())),
+        about=(*_about(who, change), *(_about("base", base, change) if base is not None else ())),
         sections=(
             *_faults(found),
             *what_ids_stand_for(each.known for each in (*found.faults, *found.mended)),
@@ -163,7 +163,8 @@ def _executed(change: Examined) -> Iterator[Section]:
         yield Section("Calls into AITER that did not run:", ("function", "line"), calls, room=Room.PAGES)
 
 
-def _about(which: str, examined: Examined) -> Iterator[str]:
+def _about(which: str, examined: Examined, told: Examined | None = None) -> Iterator[str]:
+    """Lines about one side; what it shares with the side that was told before it is not named again."""
     counts = examined.counts
     yield (
         f"{which}: {examined.label}; AITER: {examined.aiter}; {counted(examined.scenarios, 'scenario')} "
@@ -177,7 +178,8 @@ def _about(which: str, examined: Examined) -> Iterator[str]:
         names = ", ".join(f"{name} {count:,}" for name, count in examined.by_arguments.items())
         yield f"  kernels not run, the arguments of their calls judged: {names}"
     if examined.left_out:
-        left = in_words(examined.left_out, examined.asked)
+        same = told is not None and told.left_out == examined.left_out
+        left = "the same scenarios" if same else in_words(examined.left_out, examined.asked)
         yield f"  time was over before {left} (--seconds{_enough(examined)})"
     if not examined.is_the_base:
         yield f"  {_lived(examined)}"
@@ -203,7 +205,9 @@ def _lived(examined: Examined) -> str:
 def _enough(examined: Examined) -> str:
     """How much time would have been enough, at the pace of what ran."""
     done = examined.asked - len(examined.left_out)
-    return f": about {examined.swept_in * examined.asked / done:.0f} for all of them at the pace of the others" if done else ""
+    if not done:
+        return ": too few for any of them, give more"
+    return f": about {examined.swept_in * examined.asked / done:.0f} for all of them at the pace of the others"
 
 
 def _test(fault: Fault, gate: SourceLine | None) -> Test:

@@ -270,6 +270,20 @@ def test_a_case_of_the_corpus_asks_what_the_table_does_too() -> None:
     assert "1 of 4 scenarios: verify 5 rows (--seconds: about 12 for all of them at the pace of the others)" in cut
 
 
+def test_what_time_was_over_for_is_named_once_for_both_sides() -> None:
+    left = dataclasses.replace(FIVE_ROWS, name="verify 5 rows")
+    side = dataclasses.replace(examined(), asked=1, left_out=(left,))
+    found = compared(side, side, lambda _: None, lambda _: False)
+    cut = [line.strip() for line in lines(report(found, side, side)) if "time was over before" in line and "--seconds:" in line]
+    assert cut == [
+        "time was over before 1 of 1 scenario: verify 5 rows (--seconds: too few for any of them, give more)",
+        "time was over before the same scenarios (--seconds: too few for any of them, give more)",
+    ]
+    other = dataclasses.replace(side, left_out=(left, FIVE_ROWS), asked=2)
+    both = [line for line in lines(report(found, side, other)) if "scenarios: verify 5 rows" in line]
+    assert len(both) == 1, "another list is named in full"
+
+
 def test_a_refusal_that_the_base_has_too_names_its_step_and_whose_words_they_are() -> None:
     """64 heads run; what is refused is one step of them, which "refused, 64 heads" alone does not say."""
     told = dataclasses.replace(
