@@ -11,8 +11,6 @@ from enum import Enum, StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from backend.aiter.codefiles import CodeSource
-from backend.devices.device import Device
 from backend.errors import UsageError
 
 if TYPE_CHECKING:

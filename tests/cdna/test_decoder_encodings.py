@@ -293,6 +293,7 @@ REFUSED = [
     ("neg on an integer", "gfx950", [0xD1FF0000, 0x240A0300]),
     ("a third source of two", "gfx950", [0xD2850000, 0x04060300]),  # v_mul_lo_u32
     ("the global data share", "gfx950", [0xD86D0000, 0x00000000]),  # ds_read_b32 gds
+    ("an atomic sum that returns into accumulators", "gfx950", [0xDD358000, 0x8CFFC448]),  # global_atomic_add_f32, as LLVM
     ("a matrix operand in scalar registers", "gfx950", [0xD3C50000, 0x040A0204]),
     ("block scales with nothing behind", "gfx950", [0xD3AC0000, 0x00020300]),
 ]

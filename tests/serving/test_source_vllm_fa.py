@@ -149,12 +149,6 @@ SLIPS = {
         "query_start_loc=query_start_loc_device,\n                chunk_context",
         "arguments/flash_attn_varlen_func/cu_seqlens_q",
     ),
-    "another request's table": (
-        SERVING,
-        "                block_table=attn_metadata.block_table[\n                    num_decodes : num_decodes + num_extends\n",
-        "                block_table=attn_metadata.block_table[\n                    num_decodes + num_extends :\n",
-        "contradiction/cp_mha_gather_cache_kernel",
-    ),
     "partial results of one request": (
         SHUFFLE,
         "(num_seqs, num_heads, max_num_partitions, head_size),",

@@ -81,7 +81,8 @@ _VECTOR_MEMORY = """
 40 = a32 /r | atomic_swap
 41 = a64 /r | atomic_cmpswap
 42 = a32 /r | atomic_add atomic_sub atomic_smin atomic_umin atomic_smax atomic_umax atomic_and atomic_or atomic_xor atomic_inc
-4c = a32 /r | atomic_dec atomic_add_f32 atomic_pk_add_f16
+4c = a32 /r | atomic_dec
+4d = a32 /rv | atomic_add_f32 atomic_pk_add_f16
 4f = a64 /r | atomic_add_f64 atomic_min_f64 atomic_max_f64
 60 = a64 /r | atomic_swap_x2
 61 = a128 /r | atomic_cmpswap_x2
@@ -89,7 +90,7 @@ _VECTOR_MEMORY = """
 69 = a64 /r | atomic_or_x2 atomic_xor_x2 atomic_inc_x2 atomic_dec_x2
 """
 """What MUBUF and FLAT share. Loads name their data as the destination, stores as a source; atomics do both when they return
-(glc, written sc0)."""
+(glc, written sc0). v: LLVM has no form of it in global memory that returns into accumulators."""
 
 MUBUF = read_table(
     "buffer_",
@@ -229,6 +230,8 @@ def decode_flat(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     destinations, data = _loaded_and_stored(opcode, vdst, vdata, sc0, accumulator)
     if (not destinations and vdst) or (not data and vdata) or (accumulator and not (data or destinations)):
         raise RefusedError(f"{name} with fields that it lacks")
+    if form is Format.GLOBAL and accumulator and sc0 and "v" in opcode.flags:
+        raise RefusedError(f"no {name} that returns into accumulators")
     return Instruction(at * 4, 8, name, form, destinations, (*address, *data, *base), modifiers)
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import itertools
 from typing import Any
 
-import numpy as np
 import torch
 
 from backend.case import DType
@@ -30,6 +28,7 @@ from backend.real.frameworks.sglang_objects import (
     RequestPool,
     SglangGraphInputs,
     SglangState,
+    draft_input_class,
     model_runner,
 )
 from backend.real.observe import DecodeSeen
@@ -149,7 +148,7 @@ class SglangRun(FrameworkRun):
             seq_lens=torch.tensor(batch.seq_lens, dtype=torch.int64, device="cuda"),
             seq_lens_cpu=torch.tensor(batch.seq_lens),
             seq_lens_sum=sum(batch.seq_lens),
-            positions=_positions(batch).to("cuda"),
+            positions=batch.positions().to("cuda"),
         )
         forward_batch = self._forward_batch(which, batch.kind, tensors, batch.query_lens)
         if batch.kind is StepKind.PREFILL:
@@ -296,18 +295,9 @@ class SglangRun(FrameworkRun):
             kv_indices=None,
         )
         if kind is StepKind.DRAFT_EXTEND:
-            described = functools.partial(self._draft_input().generate_attn_arg_prefill, info)
+            described = functools.partial(draft_input_class().generate_attn_arg_prefill, info)
             info.__dict__["generate_attn_arg_prefill"] = described
         return info
-
-    def _draft_input(self) -> Any:
-        """The release's own class that describes a draft batch."""
-        eagle_info = importlib.import_module("sglang.srt.speculative.eagle_info")
-        for name in ("EagleDraftExtendInput", "EagleDraftInput"):
-            found = getattr(eagle_info, name)
-            if isinstance(found, type):
-                return found
-        return getattr(eagle_info, name)
 
     def _capture_all(self) -> None:
         """Capture every graph that the steps use, each backend's sizes from the largest down, before any step."""
@@ -422,7 +412,7 @@ class SglangRun(FrameworkRun):
         inputs.req_pool_indices[:count] = torch.tensor(batch.rows, dtype=torch.int64)
         inputs.seq_lens[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
         inputs.seq_lens_cpu[:count] = torch.tensor(batch.seq_lens, dtype=torch.int32)
-        inputs.positions[: sum(batch.query_lens)] = _positions(batch)
+        inputs.positions[: sum(batch.query_lens)] = batch.positions()
         total = sum(batch.seq_lens) + (graph.batch - count) * inputs.fill
         forward_batch = self._graph_batch(which, batch.kind, inputs, graph.batch, total, batch.query_lens)
         self._graph_metadata(self.backends[which], batch.kind, forward_batch, graph.batch, in_capture=False)
@@ -436,12 +426,14 @@ class SglangRun(FrameworkRun):
         self, at: int, which: int, phase: Phase, batch: Batch, decodes: list[DecodeSeen], padded: int, fill: int
     ) -> None:
         """Hand the calls to the recorder with what is known of each: in draft step i, a request has i more tokens."""
-        drafting = batch.kind is StepKind.MULTI_STEP_DRAFT
+        drafting, table = batch.kind is StepKind.MULTI_STEP_DRAFT, self.pools[which].table
 
         def truth(call: int) -> Truth:
             ahead = call + 1 if drafting else 0
-            if self.scenario.backends[which].branches > 1:
-                return self._tree(which, batch, ahead, padded)
+            if (config := self.scenario.backends[which]).branches > 1:
+                rows, lists = batch.tree(config, ahead)
+                fill_of_branch = ahead if padded else 0
+                return Truth.of_rows(batch.kind, rows, lists, table, padded * config.branches, fill_of_branch)
             kv_lens = tuple(length + ahead for length in batch.kv_lens)
             return Truth(
                 kind=batch.kind,
@@ -453,22 +445,3 @@ class SglangRun(FrameworkRun):
             )
 
         self.recorder.record(at, which, phase, batch.kind, decodes, truth)
-
-    def _tree(self, which: int, batch: Batch, ahead: int, padded: int) -> Truth:
-        """A draft step that has so many tokens of each branch: to AITER each branch of a request is one of its own."""
-        config, table = self.scenario.backends[which], self.pools[which].table
-        rows = [row for row in batch.rows for _ in range(config.branches)]
-        lists = [
-            np.concatenate((np.arange(length), config.branch(length, number) + np.arange(ahead)))
-            for length in batch.seq_lens
-            for number in range(config.branches)
-        ]
-        return Truth.of_rows(batch.kind, rows, lists, table, padded * config.branches, ahead if padded else 0)
-
-
-def _positions(batch: Batch) -> torch.Tensor:
-    """Position of each q row's token; drafting goes on behind what there is."""
-    if batch.kind is StepKind.MULTI_STEP_DRAFT:
-        return torch.tensor(batch.seq_lens).repeat_interleave(torch.tensor(batch.query_lens))
-    pairs = zip(batch.kv_lens, batch.query_lens, strict=True)
-    return torch.tensor([max(0, length - rows + row) for length, rows in pairs for row in range(rows)])

@@ -5,12 +5,14 @@ Declared objects and plain functions, by the names that sglang's code uses. Noth
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from backend.aiter.arguments import Int32Array
@@ -35,6 +37,22 @@ class Batch:
     kv_lens: tuple[int, ...]
     query_lens: tuple[int, ...]
     rows: tuple[int, ...]
+
+    def positions(self) -> torch.Tensor:
+        """Position of each q row's token; drafting goes on behind what there is."""
+        if self.kind is StepKind.MULTI_STEP_DRAFT:
+            return torch.tensor(self.seq_lens).repeat_interleave(torch.tensor(self.query_lens))
+        pairs = zip(self.kv_lens, self.query_lens, strict=True)
+        return torch.tensor([max(0, length - rows + row) for length, rows in pairs for row in range(rows)])
+
+    def tree(self, config: BackendConfig, ahead: int) -> tuple[list[int], list[npt.NDArray[np.int64]]]:
+        """Of a draft step that has `ahead` tokens of each branch, for each branch of each request, one of its own to AITER:
+        the row of the request pool, and its tokens by position in that row's table.
+        """
+        branches = [(at, number) for at in range(len(self.rows)) for number in range(config.branches)]
+        own = [config.branch(self.seq_lens[at], number) + np.arange(ahead) for at, number in branches]
+        lists = [np.concatenate((np.arange(self.seq_lens[at]), end)) for (at, _), end in zip(branches, own, strict=True)]
+        return [self.rows[at] for at, _ in branches], lists
 
 
 @dataclass(slots=True, eq=False)
@@ -294,3 +312,13 @@ def model_runner(state: SglangState, pool: RequestPool, architectures: Any, prob
             "kv_index_translator", probes, read_source=pool.read_source, pack_read_stream=pool.pack_read_stream
         ),
     )
+
+
+def draft_input_class() -> Any:
+    """The release's own class that describes a draft batch."""
+    eagle_info = importlib.import_module("sglang.srt.speculative.eagle_info")
+    for name in ("EagleDraftExtendInput", "EagleDraftInput"):
+        found = getattr(eagle_info, name)
+        if isinstance(found, type):
+            return found
+    return getattr(eagle_info, name)
