@@ -258,7 +258,10 @@ def test_swapped_buffers_are_seen(changed: Change) -> None:
 
 
 def test_an_index_buffer_that_is_too_small_is_seen(changed: Change) -> None:
-    """The framework's own kernel writes past it: noted, and the file goes on as on a GPU."""
+    """The framework's own kernel writes past it: noted, and the file goes on as on a GPU.
+
+    Of 103 elements 95 have no room. One that happens to lie in another tensor of the process is none of those noted.
+    """
     with changed(
         "(max_bs * max_num_blocks_per_seq),\n                dtype=torch.int32",
         "(max_bs * 4),\n                dtype=torch.int32",
@@ -267,7 +270,7 @@ def test_an_index_buffer_that_is_too_small_is_seen(changed: Change) -> None:
         recording = session.run(graph_decode(config, ((100, 3),)))
     (step,) = [step for step in recording.steps if step.phase is Phase.REPLAY]
     assert {(stray.kernel, stray.is_write) for stray in step.strays} == {("create_flashinfer_kv_indices_triton", True)}
-    assert sum(stray.lanes for stray in step.strays) == 95
+    assert 80 < sum(stray.lanes for stray in step.strays) <= 95
 
 
 def test_stale_metadata_is_seen(sessions: dict[str, SourceSession]) -> None:
