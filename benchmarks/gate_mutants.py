@@ -136,6 +136,8 @@ def main(arguments: Sequence[str]) -> int:
     at, _, of = asked.shard.partition("/")
     named = [mutant for mutant in EVERY_MUTANT if not asked.names or any(name in mutant.name for name in asked.names)]
     wanted = named[int(at) - 1 :: int(of)]
+    if not wanted:
+        parser.error(f"no mutant in the shard {asked.shard} has one of these in its name: {', '.join(asked.names)}")
     made = []
     with ProcessPoolExecutor(asked.processes) as pool:
         for verdict in pool.map(_verdict, wanted):
