@@ -31,6 +31,12 @@ CAUSE, BISECTION = "cause.md", "bisection.txt"
 """What a person and `aiterfuzz bisect` add to the issue; kept, so that the folder can be written anew."""
 
 
+def quoted_script(issue: str) -> str | None:
+    """The script that the text of an issue quotes (reprod.issue); None where it quotes none."""
+    quoted = re.search(rf"^<details><summary>{SCRIPT}</summary>\n\n```python\n(.*?\n)```$", issue, re.DOTALL | re.MULTILINE)
+    return quoted[1] if quoted is not None else None
+
+
 def folder_name(signature: str, case: Case) -> str:
     """`bug-<symptom>-<stage>-<id>`; the id is of the signature and the case, so that one fault always gets one name."""
     identity = hashlib.sha256(f"{signature}\n{dumps(case)}".encode()).hexdigest()[:8]

@@ -25,7 +25,7 @@ SAME = [
     ["run", *FAULTY, "--cases", "300", "--seed", "1", "--out", "r"],
     ["campaign", *FAULTY, "--cases", "300", "--workers", "1", "--out", "c", "--json"],
     ["gate", "sglang==0.5.13", "--heads", "64,48", "--seconds", "900", "--lives", "0"],
-    ["verify", str(ROOT / "corpus" / "findings" / "bug-head-width-v1_0-bf16-48-heads" / "repro.py")],
+    ["verify", str(ROOT / "corpus" / "findings" / "bug-head-width-v1_0-bf16-48-heads")],
 ]
 """Commands whose verdict an installed wheel and a checkout must share."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,18 +126,40 @@ _DIGITS = 12
 _HEAD = 1 << 16
 
 
+@contextlib.contextmanager
+def _script_of(given: Path) -> Iterator[Path]:
+    """The script itself, or a folder's; of a folder that has none, the one that its issue quotes, as a file meanwhile."""
+    from backend.child.scratch import Scratch
+    from reprod.folder import ISSUE, SCRIPT, quoted_script
+
+    script = given / SCRIPT if given.is_dir() else given
+    issue = given / ISSUE
+    if script.exists() or not issue.is_file():
+        yield script
+        return
+    with Scratch("quoted-") as folder:
+        quoted = quoted_script(issue.read_text(encoding="utf-8", errors="replace"))
+        if quoted is not None:
+            script = folder / SCRIPT
+            script.write_text(quoted, encoding="utf-8")
+        yield script
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Runs the script; its findings follow what it prints."""
+    with _script_of(arguments.script) as script:
+        return _run(arguments, script)
+
+
+def _run(arguments: argparse.Namespace, script: Path) -> int:
     from backend.child.tree import Limits
     from backend.real.script.messages import Options
     from fuzz.fence_line import say_what_the_fence_lacks
     from fuzz.own_process import Interruption
-    from reprod.folder import SCRIPT
     from reprod.verify import conclusion_lines, plain, verification_lines, verify
 
     if arguments.aiter is not None and arguments.release is not None:
         raise UsageError("verify: --aiter is a revision and --release a built-in one; give one of them")
-    script = arguments.script / SCRIPT if arguments.script.is_dir() else arguments.script
     said = stated(script)
     release = arguments.release or (said.release if arguments.aiter is None else None)
     arch = arguments.arch or said.arch

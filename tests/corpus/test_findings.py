@@ -1,4 +1,4 @@
-"""Our own finds, corpus/findings: each still shows what its folder says, and its scripts are those of today."""
+"""Our own finds, corpus/findings: each still shows what its folder says, and its script is that of today."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backend.host import BuiltIn
 from backend.path import Path as CasePath
 from reprod.corpus import load_corpus
 from reprod.fix import fix_of
-from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, RANKS_SCRIPT, REQUEST, SCRIPT
+from reprod.folder import BISECTION, CASE, CAUSE, EXPLAIN, ISSUE, REQUEST, SCRIPT, quoted_script
 from reprod.issue import MOST_LINES, issue_notes
 from reprod.life import LifeStage
 from reprod.script import script_text
@@ -66,10 +66,10 @@ def test_the_case_still_shows_its_fault_and_no_smaller_one_does(folder: Path) ->
 def test_the_folder_holds_together(folder: Path) -> None:
     """Quoted script, parts of the cause, a page; no path of the machine it was written on; not claimed as seen on a GPU."""
     names = {path.name for path in folder.iterdir()}
-    must = {CASE, EXPLAIN, SCRIPT, ISSUE, CAUSE}
-    assert must <= names <= must | {BISECTION, RANKS_SCRIPT, REQUEST}
+    must = {CASE, EXPLAIN, ISSUE, CAUSE}
+    assert must <= names - {SCRIPT} <= must | {BISECTION, REQUEST}  # a script that `corpus write` left is not kept
     issue = (folder / ISSUE).read_text(encoding="utf-8")
-    script = (folder / SCRIPT).read_text(encoding="utf-8").rstrip()
+    script = script_in(folder).rstrip()
     for name in {ISSUE, REQUEST} & names:
         text = (folder / name).read_text(encoding="utf-8")
         assert script in text
@@ -101,18 +101,17 @@ def test_reports_to_frameworks_are_a_page(file: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_the_scripts_are_those_of_today(folder: Path) -> None:
+def test_the_script_is_that_of_today(folder: Path) -> None:
     path = path_of(folder)
     outcome = path.run(read_file(Case, folder / CASE))
-    for script, ranks in scripts_of(folder).items():
-        text = script.read_text(encoding="utf-8")
-        assert without_figures(text) == without_figures(script_text(outcome, fix_of(outcome, path), script.name, ranks))
+    assert without_figures(script_in(folder)) == without_figures(script_text(outcome, fix_of(outcome, path)))
 
 
-def scripts_of(folder: Path) -> dict[Path, int]:
-    """Script -> its ranks."""
-    ranks = {SCRIPT: 1, RANKS_SCRIPT: 2}
-    return {folder / name: count for name, count in ranks.items() if (folder / name).exists()}
+def script_in(folder: Path) -> str:
+    """As the issue quotes it."""
+    script = quoted_script((folder / ISSUE).read_text(encoding="utf-8"))
+    assert script is not None
+    return script
 
 
 ONE_AFTER_THE_OTHER = """
@@ -126,10 +125,11 @@ for script in sys.argv[1:]:
 """
 
 
-def test_the_scripts_say_that_there_is_no_gpu() -> None:
+def test_the_scripts_say_that_there_is_no_gpu(tmp_path: Path) -> None:
     """In one process, which imports torch once."""
-    scripts = [str(script) for folder in FOLDERS for script in scripts_of(folder)]
-    assert len(scripts) >= len(FOLDERS)
+    scripts = [str(tmp_path / f"{folder.name}.py") for folder in FOLDERS]
+    for folder, script in zip(FOLDERS, scripts, strict=True):
+        Path(script).write_text(script_in(folder), encoding="utf-8")
     command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, *scripts]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert [run.splitlines()[0][:17] for run in said.split("ended 3\n")[:-1]] == ["cannot run here: "] * len(scripts)
@@ -165,8 +165,7 @@ def test_the_scripts_do_what_the_folder_says(folder: Path, aiter_checkout: Path)
     told = (folder / EXPLAIN).read_text(encoding="utf-8")
     revision = re.search(r"^code objects: aiter@(\w+)", told, re.MULTILINE)
     assert revision is not None
-    scripts = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
-    seen = verdicts(scripts, read_file(Case, folder / CASE), f"{aiter_checkout}@{revision[1]}")
+    seen = verdicts({SCRIPT: script_in(folder)}, read_file(Case, folder / CASE), f"{aiter_checkout}@{revision[1]}")
     issue = (folder / ISSUE).read_text(encoding="utf-8")
     for each in seen:
         assert each.shows, each.lines

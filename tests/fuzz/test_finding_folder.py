@@ -36,5 +36,14 @@ def test_replay_takes_findings_or_entries(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_verify_of_a_folder_without_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "issue.md").write_text("# quotes none\n")
     assert main(["verify", str(tmp_path)]) == 2
     assert "repro.py" in capsys.readouterr().err
+
+
+def test_verify_of_a_folder_runs_the_script_that_its_issue_quotes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    issue = "<details><summary>repro.py</summary>\n\n```python\nimport torch\nprint('```', torch.ones(2, device='cuda'))\n```\n"
+    (tmp_path / "issue.md").write_text(issue)
+    assert main(["verify", str(tmp_path)]) == 3  # it calls no kernel of AITER's
+    assert "``` CudaTensor([1., 1.], device='cuda:0')" in capfd.readouterr().out
+    assert [file.name for file in tmp_path.iterdir()] == ["issue.md"]
