@@ -52,7 +52,9 @@ class Deadline:
 
     @property
     def over(self) -> bool:
-        """Whether it has passed."""
+        """Whether it has passed, the child's waits up to this moment left out."""
+        if time.monotonic() >= self.at:
+            self.keeper.look()
         return time.monotonic() >= self.at
 
 
@@ -97,8 +99,7 @@ class Keeper:
         while not self._inbox:
             now = time.monotonic()
             if now - self._looked >= WATCH_SECONDS:
-                self._watch(now - self._looked)
-                self._looked = now
+                self.look()
             self._inbox.extend(self.process.reports(min(deadline, now + WATCH_SECONDS)))
             if not self._inbox and (self.process.status is not None or time.monotonic() >= deadline):
                 return None
@@ -126,11 +127,12 @@ class Keeper:
         """Ends the child and all that it started, and releases what was kept for it."""
         self.process.close()
 
-    def _watch(self, elapsed: float) -> None:
-        waits = self.process.tree.waits()
+    def look(self) -> None:
+        """Takes in what the tree has waited for a processor up to now, and holds it to its limits on memory and processes."""
+        waits, before, self._looked = self.process.tree.waits(), self._looked, time.monotonic()
         more = max((waited - self._waits.get(pid, 0.0) for pid, waited in waits.items()), default=0.0)
         self._waits = waits
-        self.starved += min(more, elapsed)
+        self.starved += min(max(more, 0.0), self._looked - before)
         offence = self.process.tree.offence(self.limits)
         if offence is not None:
             self.kill(offence.kind, offence.how, offence.kind.value)

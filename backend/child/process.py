@@ -77,16 +77,21 @@ class ChildProcess:
         self._send(_pipe(self._process.stdin).fileno())
 
     def reports(self, deadline: float) -> list[dict[str, Any]]:
-        """What it says until time.monotonic() is `deadline`: returns with the first report, or when the child has ended."""
+        """What it says until time.monotonic() is `deadline`: returns with the first report, or when the child has ended.
+
+        Whoever asks too late is told what was said in time: the pipes are looked into at least once.
+        """
         while True:
+            left = max(deadline - time.monotonic(), 0)
             found = self._messages()
-            left = deadline - time.monotonic()
             if not self._reading and not found:
                 with contextlib.suppress(subprocess.TimeoutExpired):  # it may close its pipes and live on
-                    self._process.wait(None if math.isinf(left) else max(left, 0))
-            if found or not self._reading or left <= 0:
+                    self._process.wait(None if math.isinf(left) else left)
+            if found or not self._reading:
                 return found
             self._turn(left)
+            if not left:
+                return self._messages()
 
     def kill(self) -> None:
         """Ends it and all that it started; the remaining output is read by the next `reports`."""

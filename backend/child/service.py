@@ -113,11 +113,12 @@ class Child:
         keeper.post({"task": self._asked, "payload": payload})
         deadline = keeper.deadline(seconds)
         while True:
+            over = deadline.over
             message = keeper.next(deadline.at)
             if message is None:
                 if keeper.end is not None:
                     raise CannotRunError(f"{self.service}.{method}: {self._end_in_words(keeper.end)}; {self._last_words()}")
-                if deadline.over:
+                if over:  # and nothing has been said until after that
                     keeper.kill(EndKind.HANG, f"stopped at its limit of {seconds:g} s", EndKind.HANG.value)
                     deadline = keeper.deadline(math.inf)
             elif message["say"] == ReportKind.DONE and message.get("task") == self._asked:

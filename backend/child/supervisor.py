@@ -239,10 +239,12 @@ class _Attended:
         """Waits for the task's end; kills the child when it takes too long."""
         self._deadline = self._keeper.deadline(self._limits.seconds)
         while True:
-            ended = self._attend(task, self._deadline.at, stops_at_ready=False)
+            deadline = self._deadline
+            over = deadline.over
+            ended = self._attend(task, deadline.at, stops_at_ready=False)
             if ended is not None:
                 return ended
-            if self._deadline.over:
+            if over and deadline is self._deadline:  # and nothing has been said until after that
                 how = f"no end within {self._limits.seconds:g} s; killed"
                 self._keeper.kill(EndKind.HANG, how, EndKind.HANG.value)
                 return self._end(task, death=EndKind.HANG, message=how)

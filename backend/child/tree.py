@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,25 @@ class Offence:
     limit: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What Linux counts of a thread when its turn comes (schedstat of proc(5)). waited: seconds; since: of the first look."""
+
+    ran: str
+    waited: float
+    since: float
+
+    @staticmethod
+    def read(text: str, now: float) -> _Turn:
+        ran, waited, _ = text.split()
+        return _Turn(ran, int(waited) / 1e9, now)
+
+    def after(self, before: _Turn | None) -> _Turn:
+        """The same, since an earlier look at a thread that was ready to run where its turn has not come meanwhile."""
+        same = before is not None and (before.ran, before.waited) == (self.ran, self.waited)
+        return before if before is not None and same else self
+
+
 class ProcessTree:
     """A started command.
 
@@ -98,6 +118,7 @@ class ProcessTree:
         finally:
             os.close(theirs)
         self.peak_memory = 0
+        self._turns: dict[int, _Turn] = {}
 
     @property
     def status(self) -> int | None:
@@ -131,12 +152,19 @@ class ProcessTree:
         return Usage(memory, len(found))
 
     def waits(self) -> dict[int, float]:
-        """By process: seconds that its main thread, ready to run, waited for a processor; none where Linux does not say."""
-        found = {}
+        """By process: seconds that its main thread, ready to run, waited for a processor; none where Linux does not say.
+
+        A wait that lasts still is none of Linux's sum: it is counted from the first look that has found the process ready on.
+        """
+        now, turns = time.monotonic(), {}
         for process in _processes(self.process.pid):
             with contextlib.suppress(OSError, IndexError, ValueError):  # it has just ended, or there is no such file
-                found[process.pid] = int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1]) / 1e9
-        return found
+                ready = _state(process.pid) == "R"
+                turns[process.pid] = _Turn.read(_schedstat(process.pid), now).after(
+                    self._turns.get(process.pid) if ready else None
+                )
+        self._turns = turns
+        return {pid: turn.waited + now - turn.since for pid, turn in turns.items()}
 
     def without(self, variable: str, program: str) -> list[str]:
         """Command lines of the tree's processes of a program (the beginning of its name) that lack an environment variable."""
@@ -177,6 +205,16 @@ def _processes(root: int) -> list[psutil.Process]:
         return [top, *top.children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def _schedstat(pid: int) -> str:
+    """Of its main thread: nanoseconds that it ran, that it waited for a processor, and how often it ran (proc(5))."""
+    return Path(f"/proc/{pid}/schedstat").read_text()
+
+
+def _state(pid: int) -> str:
+    """R of a process that runs or is ready to, S of one that sleeps (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _memory(process: psutil.Process, what: str) -> int:

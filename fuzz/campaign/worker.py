@@ -297,6 +297,7 @@ class CaseSupervisor:
         keeper.post({"task": child.tasks, "payload": to_plain(task)})
         last, deadline = At(-1, -1, -1), keeper.deadline(IDLE_SECONDS)
         while True:
+            over = deadline.over  # before its slot is read and its pipes: we may wait for a processor in between
             message = keeper.next(time.monotonic() + POLL)
             if message is not None:
                 if message["say"] == ReportKind.DONE:
@@ -313,7 +314,7 @@ class CaseSupervisor:
             at = read_slot(self.slot)
             if at != last:
                 last, deadline = at, keeper.deadline(self.setup.seconds_a_case if at.running else IDLE_SECONDS)
-            if deadline.over:
+            elif over:
                 keeper.kill(EndKind.HANG, f"did not come back within {deadline.seconds:g} s", HANGS)
 
     def _say_compiling(self, errors: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from backend.child.keeper import WATCH_SECONDS
 from backend.child.service import Child
 from backend.child.tree import Limits
 from backend.errors import CannotRunError, UnmodelledError, UsageError
@@ -62,6 +64,25 @@ def test_a_wait_for_a_processor_is_not_the_childs_time() -> None:
     """It runs for less than it was given, which takes longer than that by the clock: a loaded machine makes nothing hang."""
     with Child("plain_services:Plain", {}, Limits(seconds=1.0)) as child:
         assert child.request("beside", float, others=9, seconds=0.4) > 1.0
+
+
+def test_an_answer_in_time_is_taken_however_late_its_asker_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a loaded machine the asker waits for a processor too, most of all where it looks at the whole tree."""
+    with Child("plain_services:Plain", {}, Limits(seconds=0.2)) as child:
+        look = child._keeper.look
+
+        def late() -> None:
+            time.sleep(0.5)
+            look()
+
+        monkeypatch.setattr(child._keeper, "look", late)
+        monkeypatch.setattr(child._keeper.process.tree, "waits", dict)  # nothing that the child waited helps
+        time.sleep(2 * WATCH_SECONDS)  # so that the next request begins with a look
+        assert child.request("add", a=1, b=2) == 3
+        time.sleep(2 * WATCH_SECONDS)
+        assert child.request("add", a=2, b=2) == 4, "nor is it ended"
+        with pytest.raises(CannotRunError, match=r"stopped at its limit of 0\.2 s"):
+            child.request("sleep", seconds=60)
 
 
 def test_there_is_an_end_to_waiting() -> None:

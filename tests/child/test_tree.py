@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -178,3 +179,23 @@ def test_a_process_that_is_just_beginning_or_ending_runs_outside_of_nothing(monk
     monkeypatch.setattr(tree_module, "_processes", lambda root: seen)
     (outside,) = tree.without("MARKED", "python")
     assert "x.py" in outside
+
+
+def test_a_wait_for_a_processor_counts_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux adds a wait to its sum when it is over; of one that sleeps nothing is counted."""
+    tree = ProcessTree([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ))
+    try:
+        clock = iter((10.0, 13.0, 17.0, 18.0, 20.0))
+        monkeypatch.setattr(tree_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        reads = {"schedstat": "5 1000000000 7", "state": "R"}
+        monkeypatch.setattr(tree_module, "_schedstat", lambda pid: reads["schedstat"])
+        monkeypatch.setattr(tree_module, "_state", lambda pid: reads["state"])
+        seen = [tree.waits()[tree.process.pid] for _ in range(3)]
+        reads.update(schedstat="6 8500000000 8")  # its turn has come: all of the wait is in the sum
+        seen.append(tree.waits()[tree.process.pid])
+        reads.update(state="S")
+        seen.append(tree.waits()[tree.process.pid])
+        assert seen == [1.0, 4.0, 8.0, 8.5, 8.5]
+    finally:
+        monkeypatch.undo()
+        tree.close()

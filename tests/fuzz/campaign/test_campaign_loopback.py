@@ -65,6 +65,8 @@ def test_only_loopback_is_listened_on_and_only_with_a_token(tmp_path: Path) -> N
     process = start([*SPACE, "--out", str(folder)], folder.with_suffix(".log"))
     try:
         running(process, folder)
+        cases = [pid for pid, command in descendants(process.pid).items() if "fuzz.campaign.child" in command]
+        assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in cases} == {os.nice(0)}, "Ray's workers are 15 nicer if let"
         found = listening({process.pid, *descendants(process.pid)})
         assert found["tcp"] | found["tcp6"], "Ray listens somewhere"
         assert found["tcp"] <= {"127.0.0.1"}
