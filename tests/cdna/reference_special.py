@@ -275,20 +275,16 @@ def swap(wave: ReferenceWave, instruction: Instruction, name: str) -> None:
     enables one of the two only there is no model, and the machine stops."""
     first, second = wave.row(instruction.destinations[0]), wave.row(instruction.sources[0])
     a, b = wave.vectors[first].copy(), wave.vectors[second].copy()
-    new_a, new_b = a.copy(), b.copy()
     active = wave.active
     if name == "v_swap_b32":
-        new_a[active], new_b[active] = b[active], a[active]
+        wave.vectors[first, active], wave.vectors[second, active] = b[active], a[active]
     else:
         distance = 32 if "32_swap" in name else 16
         lower = np.array([lane for lane in range(64) if not lane & distance])
         if (active[lower] != active[lower + distance]).any():
             return
         lower = lower[active[lower]]
-        new_a[lower + distance], new_b[lower] = b[lower], a[lower + distance]
-    wave.vectors[first] = new_a
-    if first != second:
-        wave.vectors[second] = new_b
+        wave.vectors[first, lower + distance], wave.vectors[second, lower] = b[lower], a[lower + distance]
 
 
 SPECIAL: tuple[tuple[str, Special], ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from build import c, ins, s, v
-from single_wave import SingleWave, WaveState, random_state
+from single_wave import SingleWave, WaveState, random_state, run_reference
 
 from backend.cdna.instruction import Dpp
 
@@ -36,6 +36,17 @@ def test_permlane16_swap_exchanges_odd_rows_of_one_with_even_rows_of_the_other(w
     after = wave.run((ins("v_permlane16_swap_b32", v(1), v(2)),), state)
     assert after.vectors[1].tolist() == [*range(16), *range(100, 116), *range(32, 48), *range(132, 148)]
     assert after.vectors[2].tolist() == [*range(16, 32), *range(116, 132), *range(48, 64), *range(148, 164)]
+
+
+@pytest.mark.parametrize(("name", "distance"), [("v_permlane16_swap_b32", 16), ("v_permlane32_swap_b32", 32)])
+def test_a_register_that_is_swapped_with_itself_exchanges_its_own_rows(
+    wave: SingleWave, state: WaveState, name: str, distance: int
+) -> None:
+    """The ISA document's loop swaps lane by lane."""
+    swap = ins(name, v(1), v(1))
+    wanted = [lane ^ distance for lane in range(64)]
+    assert run_reference("gfx950", (swap,), state.copy())[0].vectors[1].tolist() == wanted
+    assert wave.run((swap,), state).vectors[1].tolist() == wanted
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ TRIES, RUNS = 160, 8
 """Random words for each opcode and architecture, and how many of the decodable and modelled ones are run."""
 
 FAMILIES = [case for case in CASES if case[0] not in ("SMEM", "SOPP", "DS", "MUBUF", "FLAT", "scaled MAI")]
-SCALAR_REGISTERS = 102
-"""Scalars that hold nothing but what a program puts there; vcc, exec and the rest follow."""
+EXEC = 126
+"""Scalar operand code of its lower half; no number is behind the upper one."""
 
 EXEC_MASKS = ((1 << 64) - 1, (1 << 64) - 1, 0x0000_FFFF_0F0F_8001, 1 << 63, 0)
 MODES = scalar.State
@@ -130,7 +130,8 @@ def test_random_instructions_agree_with_the_reference(family: str, arch: str) ->
         state = random_state(rng, keep, EXEC_MASKS[tried % len(EXEC_MASKS)])
         if instruction.modifiers.sdwa is not None and instruction.modifiers.sdwa.dst_sel != Selection.DWORD:
             _without_nans(state.vectors)  # a part of a NaN result cannot be told from a number
-            _without_nans(state.scalars[:SCALAR_REGISTERS])
+            reads_exec = any(operand.kind is OperandKind.EXEC for operand in instruction.sources)
+            _without_nans(state.scalars[: EXEC + 2 * reads_exec])
         reference, _ = run_reference(arch, (instruction,), state.copy())
         machine = waves[keep].run((instruction,), state)
         _same_nan_pairs(machine, reference, instruction)
