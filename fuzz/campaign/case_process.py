@@ -24,6 +24,9 @@ def case_process() -> ChildProcess:
     return ChildProcess(COMMAND, {})
 
 
+ALONE = 1 << 40
+"""Chunk that the slot names while a single case runs."""
+
 _SIZE = 24
 
 
@@ -39,6 +42,11 @@ class At:
     def running(self) -> bool:
         """Whether a case runs."""
         return self.chunk >= 0
+
+    @property
+    def of_a_chunk(self) -> bool:
+        """Whether a case runs that was drawn for a chunk."""
+        return 0 <= self.chunk < ALONE
 
 
 class Slot:

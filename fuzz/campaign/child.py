@@ -30,7 +30,7 @@ from backend.host import BuiltIn, Host
 from backend.outcome import Outcome, reported
 from backend.path import Path
 from backend.serving.registry import named_policy
-from fuzz.campaign.case_process import Slot
+from fuzz.campaign.case_process import ALONE, Slot
 from fuzz.campaign.chunks import Safe, run_chunk
 from fuzz.campaign.guidance import KEPT, Frozen
 from fuzz.campaign.maker import Maker
@@ -50,9 +50,6 @@ from fuzz.campaign.messages import (
 from fuzz.campaign.outcomes import died
 from fuzz.campaign.report import Shown
 from fuzz.compiling import announced, made_ready, noticed
-
-ALONE = 1 << 40
-"""Chunk that the slot names while a single case runs."""
 
 
 class _Everything:

@@ -163,24 +163,28 @@ class Engine:
             self._collect()
             self._take_verified()
             self.store.commit_if_due()
-            closing = "" if stopped_at is None else self._still(time.monotonic() - stopped_at)
-            self._view.update(self.status(closing=closing))
+            self._view.update(self.status("" if stopped_at is None else self._still(time.monotonic() - stopped_at)))
 
-    def status(self, closing: str = "") -> Status:
-        """What the view shows of the campaign."""
+    def status(self, doing: str = "") -> Status:
+        """What the view shows of the campaign. doing: what is done in place of drawing cases."""
         limit, time_limit = self.config.chunk_limit, self.config.time_limit
-        cases = self._fates.total()
+        at_work = [read_slot(hand.slot) for hand in self._hands if hand.slot is not None]
+        begun = sum(at.position for at in at_work if at.of_a_chunk and at.chunk not in self.done)
+        cases = self._fates.total() + begun
+        weather = {each for each, row in self.store.findings.items() if is_weather(row.cause, row.reliability)}
+        if not doing and not at_work and not cases:
+            doing = f"starting {counted(self._wanted, 'worker')}"
         return Status(
             seconds=self.store.seconds,
             cases=cases,
             features=self._guide.features,
-            findings=sum(not is_weather(row.cause, row.reliability) for row in self.store.findings.values()),
+            findings=len((self.store.findings.keys() | self._named) - weather),
             refused=self._fates[Fate.REFUSED],
             losses=self._losses,
-            workers=len(self._hands),
             seconds_left=None if time_limit is None else max(0.0, time_limit - self.store.seconds),
             cases_left=None if limit is None else max(0, limit * self._setup.count - cases),
-            closing=closing,
+            shrinking=self._count("investigate"),
+            doing=doing,
         )
 
     # What there is to do.
@@ -233,10 +237,8 @@ class Engine:
         return not (busy or self._to_investigate or self._verifier.pending)
 
     def _still(self, seconds: float) -> str:
-        """What is waited for, and for how long at most. seconds: since the search is over."""
-        investigating = len(self._to_investigate) + sum(
-            call.what == "investigate" for hand in self._hands for call in hand.calls.values()
-        )
+        """What is done yet, and for how long at most. seconds: since the search is over."""
+        investigating = len(self._to_investigate) + self._count("investigate")
         if self._running("chunk"):
             what = "finishing the chunks that are begun"
         elif investigating:
@@ -250,7 +252,10 @@ class Engine:
         return f"{what}, at most {in_minutes(max(0.0, most - seconds))} left"
 
     def _running(self, what: str) -> bool:
-        return any(call.what == what for hand in self._hands for call in hand.calls.values())
+        return self._count(what) > 0
+
+    def _count(self, what: str) -> int:
+        return sum(call.what == what for hand in self._hands for call in hand.calls.values())
 
     def _ready(self) -> list[_Hand]:
         return [hand for hand in self._hands if hand.slot is not None]
@@ -470,7 +475,7 @@ class Engine:
             return None, None, None
         at = read_slot(hand.slot)
         hand.slot.unlink(missing_ok=True)
-        if not at.running or at.chunk >= 1 << 40:
+        if not at.of_a_chunk:
             return None, None, None
         return at.chunk, at.position, self.case_at(at.chunk, at.position)
 

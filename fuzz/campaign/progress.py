@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import deque
@@ -13,13 +14,20 @@ from backend.words import counted
 
 PLAIN_INTERVAL = 5.0
 BAR_INTERVAL = 0.2
+QUIET_INTERVAL = 60.0
+"""Seconds between two plain lines: where there is news, in a terminal, and where only time went by."""
+
 RATE_WINDOW = 10.0
 """Seconds over which the rate is taken: long enough to be calm, short enough to show a worker lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Of a campaign at one moment. seconds: of running, all sessions; what is left is of the limits, None without one."""
+    """Of a campaign at one moment. seconds: of running, all sessions; what is left is of the limits, None without one.
+
+    cases: those that ran, of the chunks that run now too. shrinking: findings that are shrunk beside drawing. doing: what is
+    done in place of drawing, and for how long at most.
+    """
 
     seconds: float
     cases: int
@@ -27,10 +35,10 @@ class Status:
     findings: int
     refused: int
     losses: int
-    workers: int
     seconds_left: float | None
     cases_left: int | None
-    closing: str = ""
+    shrinking: int = 0
+    doing: str = ""
 
 
 class Live:
@@ -42,6 +50,8 @@ class Live:
         self._terminal = stream.isatty()
         self._next = time.monotonic() + (0.0 if self._terminal else PLAIN_INTERVAL)
         self._window: deque[tuple[float, int]] = deque()
+        self._said: tuple[int, int, str] | None = None
+        self._silent_until = 0.0
         self._stack = ExitStack()
         self._bar: _Bar | None = None
 
@@ -58,8 +68,12 @@ class Live:
         """Shows a status where it is time to."""
         now = time.monotonic()
         self._window.append((status.seconds, status.cases))
-        if now >= self._next:
-            self._next = now + (BAR_INTERVAL if self._bar is not None else PLAIN_INTERVAL)
+        if now < self._next:
+            return
+        self._next = now + (BAR_INTERVAL if self._bar is not None else PLAIN_INTERVAL)
+        news = (status.cases, status.findings, status.doing.partition(",")[0])
+        if self._bar is not None or news != self._said or now >= self._silent_until:
+            self._said, self._silent_until = news, now + QUIET_INTERVAL
             self._show(status)
 
     def finish(self, status: Status) -> None:
@@ -70,6 +84,7 @@ class Live:
         """One line for good."""
         if self._bar is not None:
             self._bar.progress.console.print(text, markup=False, highlight=False)
+            self._next = 0.0
         else:
             print(text, file=self._stream, flush=True)
 
@@ -90,33 +105,28 @@ class Live:
 
 
 def line(status: Status, rate: float) -> str:
-    """One line: cases, rate, coverage, findings, what is left."""
-    parts = [
-        f"{counted(status.cases, 'case')}",
-        f"{rate:,.0f}/s",
-        f"coverage {status.features:,}",
-        counted(status.findings, "finding"),
-        f"{status.refused:,} refused",
-        counted(status.workers, "worker"),
-    ]
+    """One line: what is done now, how far it is and how long it takes yet; then what came of it."""
+    seen = [counted(status.findings, "finding"), f"{status.refused:,} refused", f"coverage {status.features:,}"]
     if status.losses:
-        parts.append(f"{status.losses} lost")
-    left = "starting" if not status.cases else f"{in_minutes(_left(status, rate))} left"
-    parts.append(status.closing or left)
-    return ", ".join(parts)
+        seen.append(f"{counted(status.losses, 'worker')} lost")
+    if status.doing:
+        return ", ".join([status.doing, counted(status.cases, "case"), *seen])
+    beside = f" and shrinking {counted(status.shrinking, 'finding')}" if status.shrinking else ""
+    of = "" if status.cases_left is None else f" of {status.cases + status.cases_left:,}"
+    return ", ".join([f"drawing{beside}: {status.cases:,}{of} cases", f"{rate:,.0f}/s", *_left(status, rate), *seen])
 
 
-def _left(status: Status, rate: float) -> float | None:
-    """Seconds, the shorter of what time and cases leave; None where it is not known yet."""
-    by_cases = status.cases_left / rate if status.cases_left is not None and rate > 0 else None
-    known = [seconds for seconds in (status.seconds_left, by_cases) if seconds is not None]
-    return max(0.0, min(known)) if known else None
+def _left(status: Status, rate: float) -> list[str]:
+    """What time leaves, a promise, or what cases leave at this rate, where that is shorter; nothing where nobody knows."""
+    by_cases = status.cases_left / rate if status.cases_left is not None and rate > 0 else math.inf
+    by_time = math.inf if status.seconds_left is None else status.seconds_left
+    if math.isinf(min(by_cases, by_time)):
+        return []
+    return [f"about {in_minutes(by_cases)} left" if by_cases < by_time else f"at most {in_minutes(by_time)} left"]
 
 
-def in_minutes(seconds: float | None) -> str:
-    """`1:40`, `2:05:00`; a question mark where nobody knows."""
-    if seconds is None:
-        return "?"
+def in_minutes(seconds: float) -> str:
+    """`1:40`, `2:05:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -126,10 +136,10 @@ class _Bar:
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
-        self.progress = Progress(
-            BarColumn(bar_width=20), TextColumn("{task.description}"), console=Console(file=stream), transient=True
-        )
+        text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+        self.progress = Progress(BarColumn(bar_width=10), text, console=Console(file=stream), transient=True, expand=True)
         self._task = self.progress.add_task("starting", total=None)
 
     def show(self, status: Status, text: str) -> None:

@@ -261,7 +261,7 @@ class _Session:
                 self._announce(live)
                 _name_unfinished(store, engine, live)
                 reason = engine.run(self.workers)
-                live.finish(engine.status(closing=reason))
+                live.finish(engine.status(reason))
                 store.end_session(reason)
                 store.close()
             except BaseException as error:
@@ -334,7 +334,7 @@ def _name_unfinished(store: Store, engine: Engine, live: Live) -> None:
         if slot.is_symlink() or not slot.is_file():
             raise UsageError(f"{slot}: no slot of a worker; take it away")
         at = read_slot(slot)
-        if at.running and at.chunk < 1 << 40 and at.chunk not in engine.done:
+        if at.of_a_chunk and at.chunk not in engine.done:
             case = engine.case_at(at.chunk, at.position)
             store.loss(LossKind.DRIVER, slot.name, "running when the campaign was killed", at.chunk, at.position, case)
             live.say(f"{slot.name} was at case {at.chunk}/{at.position} when the campaign was killed; its chunk is run again")

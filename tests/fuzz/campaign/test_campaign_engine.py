@@ -225,6 +225,25 @@ def test_a_finding_is_named_at_sight_and_not_again_when_its_chunk_is_recorded(
     assert len(load_summary(tmp_path).findings) == len(named)
 
 
+def test_what_runs_counts_before_its_chunk_is_recorded(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    told: list[Status] = []
+
+    def on_the_way(actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> None:
+        if method == "chunk" and not told:
+            Slot(actor.slot).note(arguments[0], 6)
+            cluster.seen(arguments[0], shown)
+            told.append(engine.status())
+
+    shown = next(shown for report in done.values() for shown in report.shown)
+    cluster = FakeCluster(done, Random(0), on_the_way)
+    store = open_store(tmp_path)
+    store.begin_session(1, "fake", MADE_BY.rules)
+    engine = Engine(CONFIG, order(), store, cluster, Silent(), NothingKnown(), NoVerifier(), lambda: bool(told))
+    engine.run(1)
+    store.close()
+    assert [(status.cases, status.findings, status.doing) for status in told] == [(6, 1, "")]
+
+
 def _agrees(cases: int, done: dict[int, ChunkReport]) -> None:
     assert cases == sum(report.cases for report in done.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -18,11 +19,28 @@ class Terminal(io.StringIO):
 
 
 def status(seconds: float, cases: int) -> Status:
-    return Status(seconds, cases, 9, 1, 30, 0, 1, 60.0 - seconds, None)
+    return Status(seconds, cases, 9, 1, 30, 0, 60.0 - seconds, None)
 
 
-def test_a_line_tells_cases_rate_findings_and_refusals() -> None:
-    assert line(status(4.0, 12_000), 3000.0) == "12,000 cases, 3,000/s, coverage 9, 1 finding, 30 refused, 1 worker, 0:56 left"
+def test_a_line_tells_first_what_is_done_how_far_and_how_long() -> None:
+    drawing = status(4.0, 12_000)
+    assert line(drawing, 3000.0) == "drawing: 12,000 cases, 3,000/s, at most 0:56 left, 1 finding, 30 refused, coverage 9"
+    known = dataclasses.replace(drawing, cases_left=8_000, shrinking=2)
+    assert line(known, 400.0).startswith("drawing and shrinking 2 findings: 12,000 of 20,000 cases, 400/s, about 0:20 left, ")
+    assert line(known, 0.0).startswith("drawing and shrinking 2 findings: 12,000 of 20,000 cases, 0/s, at most 0:56 left, ")
+    closing = dataclasses.replace(known, doing="verifying script 2 of 4, at most 1:40 left")
+    assert line(closing, 0.0) == "verifying script 2 of 4, at most 1:40 left, 12,000 cases, 1 finding, 30 refused, coverage 9"
+
+
+def test_a_plain_line_is_not_said_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("fuzz.campaign.progress.time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    with Live(stream) as live:
+        for second in range(1, 70):
+            now[0] += 1.0
+            live.update(dataclasses.replace(status(0.0, 7), doing=f"shrinking 1 finding, at most {120 - second} left"))
+    assert len(stream.getvalue().splitlines()) == 2  # after 5 s, and a minute later: it is alive
 
 
 def test_plain_lines_come_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,14 +54,15 @@ def test_plain_lines_come_now_and_then_and_at_the_end(monkeypatch: pytest.Monkey
         live.say("finding: x")
         live.finish(status(10.0, 40))
     lines = stream.getvalue().splitlines()
-    assert [each.split(" ")[0] for each in lines] == ["20", "40", "finding:", "40"]  # 10 s, a line every 5
+    begun = ["drawing: 20", "drawing: 40", "finding: x", "drawing: 40"]  # 10 s, a line every 5
+    assert [" ".join(each.split(" ")[:2]) for each in lines] == begun
 
 
 def test_a_terminal_gets_a_bar_with_the_status() -> None:
     stream = Terminal()
     with Live(stream) as live:
         live.finish(status(10.0, 7))
-    assert re.search(r"7 cases, [\d,]+/s, coverage 9", stream.getvalue())
+    assert re.search(r"drawing: 7 cases, [\d,]+/s, at most", stream.getvalue())
 
 
 def test_provenance_names_commits_versions_and_our_own_sources() -> None:
