@@ -267,9 +267,8 @@ def _plan(
     )
     table = None if source is None else source_table(source, device.arch)
     if not shape.causal and not (release.launcher.asks_for_causal if table is None else table.causal):
-        return Refusal(
-            "mla_decode_fwd", f"{f'release {release.name}' if table is None else table.label} has no argument causal"
-        )
+        label = f"release {release.name}" if table is None else table.label
+        return Refusal("mla_decode_fwd", f"{label} has no argument causal")
     has_ranks = release.public_calls is PublicCalls.CONTEXT_PARALLEL
     if not has_ranks and (shape.round_robin or (shape.cp_world_size, shape.cp_rank) != (1, 0)):
         return Refusal("mla_decode_fwd", f"release {release.name} has no arguments g_kv_indptr, cp_world_size, cp_rank")
@@ -284,7 +283,8 @@ def _plan(
         return Refusal("mla_decode_stage1_asm_fwd", missing, ends_process=ends)
     kernel = choose_kernel(release, device, key, table, source)
     if isinstance(kernel, NoKernel):
-        return Refusal("mla_decode_stage1_asm_fwd", kernel.reason, kernel.missing_key, ends_process=ends)
+        launched = "" if key.gqa_ratio == heads else f"{number_of(heads, 'head')} launched as {key.gqa_ratio}: "
+        return Refusal("mla_decode_stage1_asm_fwd", launched + kernel.reason, kernel.missing_key, ends_process=ends)
     values = kernarg_values(release, key, kernel, shape.page_size, shape.splits, shape.qk_head_dim)
     values |= {
         "s_Bs": shape.page_bytes,

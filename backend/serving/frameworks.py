@@ -136,6 +136,12 @@ def pins() -> tuple[Pin, ...]:
     return found
 
 
+def newest_release(framework: str) -> str:
+    """The newest release that has a row, as a gate takes it: `sglang==0.5.20`."""
+    *_, newest = (pin for pin in pins() if pin.framework == framework)
+    return f"{framework}=={newest.release}"
+
+
 def pin_of(framework: str, release: str) -> Pin | None:
     """The pin of a release, else that of its series; None where none is known.
 

@@ -126,7 +126,7 @@ def _left(status: Status, rate: float) -> list[str]:
 
 
 def in_minutes(seconds: float) -> str:
-    """`1:40`, `2:05:00`."""
+    """Seconds as people read them: `1:40`, `2:05:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -232,10 +232,13 @@ def _policy(arguments: argparse.Namespace) -> int:
     from backend.devices.kinds import open_device
     from backend.path import Path as CasePath
     from backend.revision.revision import host_of
+    from backend.serving.frameworks import FRAMEWORKS, newest_release
     from fuzz.gate.known import Known
     from fuzz.gate.policy import gate_policy, report
     from reprod.case_line import case_flags
 
+    if arguments.source in FRAMEWORKS:
+        say(f"{arguments.source} is a rule, judged without its framework's file; that is {newest_release(arguments.source)}")
     Known().require_expected(arguments.expect)
     source = open_source(arguments.aiter) if arguments.aiter is not None else None
     path = CasePath(host_of(source), open_device(arguments.device, source))

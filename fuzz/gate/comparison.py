@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from backend.findings import Severity
 from backend.real.frameworks.record import DecisionRow, Phase
@@ -224,7 +225,10 @@ class Before:
 def _folded(
     sightings: Iterable[Sighting], standing: Callable[[Sighting, KnownReference | None], FaultStanding], known: Reference
 ) -> tuple[Fault, ...]:
-    """Sightings folded by identity, worst first, as the sighting with the weakest excuse stands.
+    """Sightings folded by identity, as the sighting with the weakest excuse stands.
+
+    In order: what the source is to blame for first, then the worst, then what shows in the simplest batch: a slip that every
+    decode step has stands before what needs a life of many steps.
 
     A fault is known only where every sighting of it is: a known fault needs a certain life, and one seen without it is another.
     """
@@ -253,7 +257,15 @@ def _folded(
                 standing=standing(smallest, reference),
             )
         )
-    return tuple(sorted(made, key=lambda fault: (-fault.severity, fault.signature, fault.shape)))
+    simplest: dict[str, tuple[int, ...]] = {}
+    for fault in made:
+        size = _size(fault.smallest)
+        simplest[fault.signature] = min(size, simplest.get(fault.signature, size))
+
+    def order(fault: Fault) -> tuple[Any, ...]:
+        return fault.standing not in BLAMED, -fault.severity, simplest[fault.signature], fault.signature, fault.shape
+
+    return tuple(sorted(made, key=order))
 
 
 def _with_edits(faults: Sequence[Fault], change: Examined, base: Examined, differs: TextChange) -> Iterator[Fault]:

@@ -60,6 +60,17 @@ def _variables(done: Diagnosis) -> Iterator[str]:
     )
 
 
+_TELLING = ("arch", "num_head", "q_dtype", "kv_dtype", "max_seqlen_q", "backend", "mode")
+"""Fields of a Case that whoever has the server knows."""
+
+
+def what_differs(cause: Cause, alike: Sequence[Cause]) -> Iterator[str]:
+    """The fields of a cause's case that others of the same words have otherwise, each with its value."""
+    for name in _TELLING:
+        if len({getattr(each.case, name) for each in alike}) > 1:
+            yield f"{name.replace('_', ' ')} {getattr(cause.case, name)}"
+
+
 def telling_apart(causes: Sequence[Cause]) -> Iterator[str]:
     """What differs between the first cause and those behind it, and how one would see it."""
     ran = [cause for cause in causes if cause.outcome is not None]
@@ -72,7 +83,7 @@ def telling_apart(causes: Sequence[Cause]) -> Iterator[str]:
     for other in ran[1:]:
         differing = [
             f"{name.replace('_', ' ')} {getattr(first.case, name)} or {getattr(other.case, name)}"
-            for name in ("arch", "num_head", "q_dtype", "kv_dtype", "max_seqlen_q", "backend", "mode")
+            for name in _TELLING
             if getattr(first.case, name) != getattr(other.case, name)
         ]
         if differing:

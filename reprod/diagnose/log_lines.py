@@ -160,6 +160,10 @@ def _opened(path: Path) -> IO[bytes]:
 def _split(file: IO[bytes], name: str, notes: list[str], until: float) -> Iterator[str]:
     """Lines without their ends; \\r ends one too (progress bars), and what exceeds LONGEST_LINE is left out."""
     first = file.read(_PIECE)
+    if _is_no_text(first):
+        raise UsageError(
+            f"{name}: no text, nor gzipped text; give a log, of a core dump what rocgdb prints of it, of an archive its text"
+        )
     decoder = _decoder(first)
     rest, cut, late = "", 0, False
     piece = first
@@ -203,17 +207,37 @@ TAIL = 16 << 20
 """Bytes at a log's end that are read however late it is."""
 
 
+def _sample(first: bytes) -> bytes:
+    """The first bytes behind the zeros that a log begins with that was cut while its writer went on where it was."""
+    zeros = len(first) - len(first.lstrip(b"\0"))
+    return first[zeros & ~1 :][:4096]
+
+
+_CONTROL = bytes(range(1, 7)) + bytes(range(14, 27)) + bytes(range(28, 32))
+"""What no text has, of any encoding by bytes: neither bell, white space nor escape."""
+
+
+def _is_no_text(first: bytes) -> bool:
+    """Whether a file is an executable, a core dump, a picture or compressed: of bytes but zeros, a twentieth is controls."""
+    sample = _sample(first).replace(b"\0", b"") if _encoding(first) == "utf-8" else b""
+    return (len(sample) - len(sample.translate(None, _CONTROL))) * 20 > len(sample)
+
+
 def _decoder(first: bytes) -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder(_encoding(first))(errors="replace")
+
+
+def _encoding(first: bytes) -> str:
     """By the byte order mark, by zero bytes where there is none; what is not UTF-8 becomes a replacement character."""
     if first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         encoding = "utf-16"
     elif first[:3] == codecs.BOM_UTF8:
         encoding = "utf-8-sig"
     else:
-        sample = first[:4096]
-        odd, even = sample[1::2].count(0), sample[::2].count(0)
-        encoding = "utf-16-le" if odd > len(sample) // 3 else "utf-16-be" if even > len(sample) // 3 else "utf-8"
-    return codecs.getincrementaldecoder(encoding)(errors="replace")
+        sample = _sample(first)
+        odd, even = (sample[at::2].count(0) * 3 > len(sample) for at in (1, 0))
+        encoding = "utf-8" if odd == even else "utf-16-le" if odd else "utf-16-be"
+    return encoding
 
 
 def _cleaned(line: str, spelt: bool = True) -> str:

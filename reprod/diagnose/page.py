@@ -9,7 +9,7 @@ from backend.case import Case
 from backend.words import counted
 from reprod.blame import blame
 from reprod.case_line import case_line
-from reprod.diagnose.advice import next_time, telling_apart
+from reprod.diagnose.advice import next_time, telling_apart, what_differs
 from reprod.diagnose.causes import Cause
 from reprod.diagnose.diagnosis import Diagnosis
 from reprod.diagnose.evidence import Ending
@@ -238,12 +238,14 @@ def _causes(done: Diagnosis) -> Iterator[str]:
         f", {done.found.by_code} by machine code):" if done.found.by_code else "):"
     )
     for place, cause in enumerate(shown, 1):
-        yield from _cause(place, cause)
+        alike = [each for each in shown if _sentence(each) == _sentence(cause)]
+        yield from _cause(place, cause, f" Here: {', '.join(what_differs(cause, alike))}." if len(alike) > 1 else "")
     yield from (f"  to tell them apart: {line}" for line in telling_apart(shown))
 
 
-def _cause(place: int, cause: Cause) -> Iterator[str]:
-    yield f"  {place}. {_sentence(cause)}"
+def _cause(place: int, cause: Cause, here: str) -> Iterator[str]:
+    """here: what sets it apart from another one of the same sentence."""
+    yield f"  {place}. {_sentence(cause)}{here}"
     if cause.outcome is not None:
         who = blame(cause.outcome)
         yield f"     at fault: {who.who}; to put it right: {who.advice}"

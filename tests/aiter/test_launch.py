@@ -312,3 +312,11 @@ def test_a_launch_survives_pickling() -> None:
     again = pickle.loads(pickle.dumps(made))
     assert again == made
     assert again.release is made.release
+
+
+@pytest.mark.parametrize(("heads", "queries", "said"), [(32, 5, "32 heads launched as 16: "), (16, 5, "")])
+def test_a_refusal_speaks_of_the_heads_that_were_asked_for(heads: int, queries: int, said: str) -> None:
+    """2026-06 folds 32 heads to 16, whose rule then refuses: the reader of a row of 32 heads read "with 16 heads" alone."""
+    asked = call(heads, queries, metadata=METADATA)
+    reason = refused("2026-06", MI355X, asked).reason
+    assert reason == f"{said}fp8 q with 16 heads is for max_seqlen_q <= 4 only"

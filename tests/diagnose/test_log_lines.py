@@ -6,6 +6,8 @@ import dataclasses
 import gzip
 import html
 import json
+import lzma
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -27,6 +29,8 @@ from reprod.diagnose.kernel_name import bare_name, family, is_decode
 from reprod.diagnose.log_lines import LONGEST_LINE, MOST_FACTS, read_logs
 
 FAULT = "Memory access fault by GPU node-3 (Agent handle: 0x3a5c) on address 0x7f1c5d200000. Reason: Unknown."
+ROOT = Path(__file__).parents[2]
+
 LOAD = (
     "[aiter] LoadKernel: _ZN5aiter36mla_a8w8_qh16_qseqlen1_gqaratio16_psE "
     "hsaco: /x/hsa//gfx950/mla/mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co"
@@ -161,6 +165,28 @@ def test_what_is_no_file_is_said(tmp_path: Path, what: str) -> None:
         path.mkdir()
     with pytest.raises(UsageError, match="LOG"):
         read_logs([path])
+
+
+BINARIES: Mapping[str, Callable[[], bytes]] = {
+    "executable": lambda: Path(sys.executable).resolve().read_bytes()[: 1 << 20],
+    "picture": lambda: (ROOT / "docs" / "pictures" / "page.png").read_bytes(),
+    "compressed otherwise": lambda: lzma.compress(FAULT.encode() * 999),
+    "gzipped executable": lambda: gzip.compress(Path(sys.executable).resolve().read_bytes()[: 1 << 20]),
+}
+
+
+@pytest.mark.parametrize("what", BINARIES)
+def test_what_is_no_text_is_said_and_not_diagnosed(tmp_path: Path, what: str) -> None:
+    with pytest.raises(UsageError, match=r"a\.log: no text, nor gzipped text; give a log"):
+        read(tmp_path, BINARIES[what]())
+
+
+@pytest.mark.parametrize("before", [b"\0" * 9_999, b"\0" * 300_000])
+def test_a_log_that_was_cut_under_its_writer_begins_with_zeros(tmp_path: Path, before: bytes) -> None:
+    """As logrotate's copytruncate leaves it."""
+    facts = read(tmp_path, before + f"\n{LOAD}\n{FAULT}\n".encode())
+    assert facts.has(Topic.FAULT_ADDRESS)
+    assert facts.has(Topic.KERNEL)
 
 
 @given(st.text(max_size=400))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +108,8 @@ def test_a_log_comes_to_its_cause(told: Told) -> None:
     text = "\n".join(page(done))
     assert ("cannot tell, because" in text) == bool(told.cannot)
     assert ("cause: refused" in text) == bool(told.refused)
+    numbered = re.findall(r"^  \d\. (.*)$", text, re.MULTILINE)
+    assert len(set(numbered)) == len(numbered), "causes that read alike say what differs"
 
 
 def test_a_known_fault_of_machine_code_is_told_and_not_shown_without_a_checkout() -> None:

@@ -25,7 +25,7 @@ from backend.errors import CannotRunError, UsageError
 from backend.git import path_and_revision
 from backend.real.python.slicing import IndexedTree
 from backend.real.python.trees import FolderTree, GitTree, ModuleSource, Tree, WheelTree, module_source
-from backend.serving.frameworks import FRAMEWORKS, TARGETS, USUAL, Framework
+from backend.serving.frameworks import FRAMEWORKS, TARGETS, USUAL, Framework, newest_release
 
 FETCH_SECONDS = 600
 """A wheel of 400 MB over a slow line takes minutes; longer than this is a line that hangs."""
@@ -156,6 +156,8 @@ def open_source(given: str) -> BackendSource:
     path, revision = path_and_revision(place)
     where = Path(path)
     if not where.exists():
+        if (named := path.partition("==")[0].lower()) in FRAMEWORKS:
+            raise UsageError(f"{given}: names no release; give {newest_release(named)}, the newest known here, or another")
         raise UsageError(f"{given}: no such file or folder; give a checkout, a wheel, PATH@REVISION or sglang==VERSION")
     if revision:
         return _in_one_of(given, [GitTree(where, revision, prefix) for prefix in PREFIXES], name)

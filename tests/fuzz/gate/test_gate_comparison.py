@@ -354,6 +354,20 @@ def test_sightings_fold_into_one_fault_with_the_smallest_case() -> None:
     assert last.severity is Severity.SILENT, "worst first"
 
 
+def test_what_is_blamed_stands_first_and_of_that_the_worst_and_the_simplest() -> None:
+    """The reader of a gate of 0.5.12 met S1, known and open, above F1, by the alphabet of their signatures."""
+    seen = [
+        sighting("buffer-too-small", kv_lens=(1, 1)),
+        sighting("covered-twice", kv_lens=(9, 9)),
+        sighting("head-width", 48, kv_lens=(7, 7)),
+        sighting("head-width", kv_lens=(1,)),
+        sighting("index", severity=Severity.READ),
+    ]
+    found = verdict(seen, None, lambda each: OPEN if each.signature.startswith("buffer") else None)
+    order = [(fault.signature, fault.shape.num_head) for fault in found.faults]
+    assert order == [("head-width", 48), ("head-width", 64), ("covered-twice", 64), ("index", 64), ("buffer-too-small", 64)]
+
+
 def test_decisions_that_differ() -> None:
     before, after = (row(32, True), row(64, False)), (row(32, True), row(64, True), row(12, True))
     assert verdict([], [], tables=(after, before)).changed == ((row(64, False), row(64, True)),)

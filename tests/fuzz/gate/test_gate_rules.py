@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,16 @@ def test_a_bad_table_names_what_is_wrong(text: str, told: str, tmp_path: Path, c
 def test_a_rule_that_is_not_there(rule: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert gate(rule, *FP8) == 2
     assert rule.partition(":")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["sglang", "SGLang", "vllm==", "sglang=="])
+def test_a_framework_without_a_release_is_told_which_to_give(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(source) == 2
+    name = source.partition("==")[0].lower()
+    assert one_complaint(capsys.readouterr().err).startswith(f"aiterfuzz: {source}: names no release; give {name}==")
+
+
+def test_a_rule_that_has_a_framework_s_name_says_which_release_the_file_is_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate("vllm", *FP8) in (0, 1)
+    told = capsys.readouterr().err
+    assert re.search(r"^vllm is a rule, judged without its framework's file; that is vllm==\d", told, re.MULTILINE)
