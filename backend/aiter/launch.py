@@ -127,7 +127,7 @@ def launch(
     splits: int | str = 1 if metadata is not None else _splits(release, device, arguments, batch)
     if isinstance(splits, str):
         return Refusal("mla_decode_fwd", splits)
-    ragged = metadata is not None and arguments.q_rows % arguments.max_seqlen_q != 0
+    ragged = metadata is not None and arguments.max_seqlen_q > 0 and arguments.q_rows % arguments.max_seqlen_q != 0
     if ragged and not _folds_ragged(release, device, arguments):
         reason = f"q.reshape: {arguments.q_rows} rows do not divide into groups of {number_of(arguments.max_seqlen_q, 'query')}"
         return Refusal("mla_decode_fwd", reason)

@@ -224,10 +224,18 @@ SIGNATURES: Mapping[PublicCalls, Callable[[], dict[str, inspect.Signature]]] = {
 """For use without a checkout; the release on PyPI is the installed wheel's own Python."""
 
 
+_NO_NUMBER, _NO_TENSOR = (float, str), (int, float, str, list, tuple)
+_NEVER: Mapping[Any, tuple[type, ...]] = {
+    **dict.fromkeys(("int", int), _NO_NUMBER),
+    **dict.fromkeys(("torch.Tensor", "torch.Tensor | None", torch.Tensor, torch.Tensor | None), _NO_TENSOR),
+}
+"""By annotation, what a compiled operation is not called with: AITER compares the types, torch's schemas do."""
+
+
 def bind(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpCall:
     """Arguments by parameter. A keyword that the release does not know is dropped only where it says "off".
 
-    Raises TypeError as Python would, with the signature in the message.
+    Raises TypeError as Python would, with the signature in the message, and as AITER does for a value of another type.
     """
     unknown = [key for key in kwargs if key not in signature.parameters]
     ignored = tuple(key for key in unknown if key in OFF_VALUES and kwargs[key] == OFF_VALUES[key])
@@ -237,6 +245,10 @@ def bind(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs:
     except TypeError as error:
         says(TypeError(f"{name}{signature}: {error}; this release of AITER declares it so"))
     bound.apply_defaults()
+    for key, value in bound.arguments.items():
+        annotation = signature.parameters[key].annotation
+        if isinstance(value, _NEVER.get(annotation, ())):
+            says(TypeError(f"{name}: {key} needs to be {annotation} but got {type(value)}"))  # aiter/jit/core.py
     return OpCall(name, dict(bound.arguments), ignored)
 
 

@@ -91,6 +91,13 @@ def check_planned_tensors(given: Mapping[str, Any], ends: bool) -> None:
             raise failed_check(f"{PLANNING}: {name}'s element type should be int!", ends)
 
 
+def check_metadata(given: Mapping[str, Any]) -> None:
+    """aiter/mla.py, mla_decode_fwd, where none of its Python runs: metadata comes with the maps of its reduction."""
+    for name in ("reduce_partial_map", "reduce_indptr", "reduce_final_map"):
+        if given.get("work_meta_data") is not None and given.get(name) is None:
+            raise AiterRefuses(f"mla_decode_fwd: {name} is None, beside metadata that needs it")
+
+
 class PlannerHandlers:
     """Handlers for one device and AITER.
 
@@ -121,6 +128,8 @@ class PlannerHandlers:
         if call.name in (DECODING, STAGE_1):
             check_logit_cap(call.arguments)
             self._check_scales(call)
+        if call.name == DECODING:
+            check_metadata(call.arguments)
         return self._decoded(call) if call.name == DECODING else None
 
     @staticmethod

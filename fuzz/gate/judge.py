@@ -196,8 +196,15 @@ class Judge:
         return made
 
     def _step(self, made: Judged, step: RecordedStep) -> None:
-        outcome = self.outcome(step)
         work = Work.of(made.scenario, step.backend, step.kind)
+        try:
+            outcome = self.outcome(step)
+        except MemoryError:  # of index tensors that reach further than any memory
+            if not (wrong := list(_contradictions(made.scenario, step, None))):
+                raise
+            made.sightings += wrong
+            made.fates[Fate.FAULTY] += 1
+            return
         if outcome.unknown:
             reason = one_line(str(outcome.reason))
             made.fates[outcome.fate] += 1
@@ -226,7 +233,7 @@ class Judge:
         first = outcome.cause
         if first is not None and not first.kind.row.of_index_tensors:
             yield from (_fault(scenario, step, outcome, each) for each in outcome.findings if _of_arguments(each))
-            yield from _contradictions(scenario, step, outcome)
+            yield from _contradictions(scenario, step, outcome.case)
         for right in put_right(step, first, self._device, self._host):
             found = right.findings if right.faulty else ()
             yield from (_fault(scenario, step, right, each) for each in found if each is right.cause or _of_arguments(each))
@@ -246,7 +253,7 @@ def _faults(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterato
     """The cause of what is wrong with a step; where nothing is, how it contradicts its batch."""
     found = outcome.cause if outcome.faulty else None
     if found is None:
-        yield from _contradictions(scenario, step, outcome)
+        yield from _contradictions(scenario, step, outcome.case)
         return
     own = "" if found.party is Party.CALLER else "; ".join(one_line(each.message) for each in disagreements(step))
     yield dataclasses.replace(_fault(scenario, step, outcome, found), contradicts=own)
@@ -260,8 +267,8 @@ def _fault(scenario: Scenario, step: RecordedStep, outcome: Outcome, found: Find
     )
 
 
-def _contradictions(scenario: Scenario, step: RecordedStep, outcome: Outcome) -> Iterator[Sighting]:
-    rows, case, line = step.decode.max_seqlen_q, outcome.case, _line(step)
+def _contradictions(scenario: Scenario, step: RecordedStep, case: Case | None) -> Iterator[Sighting]:
+    rows, line = step.decode.max_seqlen_q, _line(step)
     for each in disagreements(step):
         signature, message = f"contradiction/{each.subject}", one_line(each.message)
         at = each.line or line

@@ -19,6 +19,7 @@ from backend.case import Arch, DType
 from backend.child.service import Child
 from backend.errors import UsageError
 from backend.real.aiter_ops import DECODING, PLANNING, SIGNATURES, SIZING, OpCall, aiter_roots, bind, open_aiter
+from backend.real.handlers import AiterRefuses, check_metadata
 from backend.real.python.modules import VirtualPackages
 from backend.real.python.poison import Undecidable
 from backend.real.torch_shim import GpuFacts, VirtualGpu
@@ -58,9 +59,40 @@ def gpu() -> Iterator[VirtualGpu]:
         yield opened
 
 
+def _required(signature: inspect.Signature) -> dict[str, object]:
+    """Something for each parameter without a default: a tensor, or 1."""
+    named = {name: p.annotation for name, p in signature.parameters.items() if p.default is inspect.Parameter.empty}
+    return {name: torch.zeros(2) if annotation == "torch.Tensor" else 1 for name, annotation in named.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        (PLANNING, {"max_split_per_batch": 16.0}),  # a division that is none of whole numbers
+        (DECODING, {"max_seqlen_q": "1"}),
+        (DECODING, {"kv_scale": 1.0}),  # layer.k_scale_float
+    ],
+)
+def test_what_the_types_of_an_operation_do_not_take_is_refused(name: str, changed: dict[str, object]) -> None:
+    signature = SIGNATURES[PublicCalls.FIRST]()[name]
+    given = _required(signature)
+    assert bind(name, signature, (), given)
+    with pytest.raises(TypeError, match=f"{next(iter(changed))} needs to be"):
+        bind(name, signature, (), {**given, **changed})
+
+
+@pytest.mark.parametrize("name", ["reduce_indptr", "reduce_final_map", "reduce_partial_map"])
+def test_metadata_without_a_map_of_its_reduction_is_refused(name: str) -> None:
+    given = dict.fromkeys(("work_meta_data", "reduce_indptr", "reduce_final_map", "reduce_partial_map"), torch.zeros(2))
+    check_metadata(given)
+    check_metadata({**dict.fromkeys(given), name: None})
+    with pytest.raises(AiterRefuses, match=f"{name} is None"):
+        check_metadata({**given, name: None})
+
+
 def test_off_values_are_dropped_and_told() -> None:
     signature = SIGNATURES[PublicCalls.FIRST]()[PLANNING]
-    tensors = {name: None for name, p in signature.parameters.items() if p.default is inspect.Parameter.empty}
+    tensors = _required(signature)
     call = bind(PLANNING, signature, (), {**tensors, "is_cp_round_robin": False})
     assert call.ignored == ("is_cp_round_robin",)
     assert call.arguments["kv_granularity"] == 16

@@ -19,7 +19,7 @@ from backend.aiter.planners import Plan
 from backend.aiter.planners.result import launched_plan
 from backend.aiter.sizing import sizing_of
 from backend.call import Call
-from backend.case import Case, MetadataMode
+from backend.case import FIELDS, MAX_KV_LEN, Case, MetadataMode
 from backend.checks.planned_for import differences
 from backend.decision import Decision
 from backend.devices.device import Device
@@ -35,6 +35,9 @@ RECORDED = "recorded"
 """Backend name of a case that a recording stands for."""
 
 
+_MAX_SEQLEN_Q, _MAX_BATCH = (next(each for each in FIELDS if each.name == name) for name in ("max_seqlen_q", "max_batch"))
+
+
 @dataclass(frozen=True, slots=True)
 class StepMismatch:
     """One way in which a step is not what its batch needs. subject: the argument; message: for people; line: FILE:LINE."""
@@ -47,12 +50,14 @@ class StepMismatch:
 
 def decision_of(step: RecordedStep, backend: str = RECORDED) -> Decision:
     """The recorded calls as a Decision. While graphs are captured there are no real requests: padding stands for them."""
-    kv_lens = step.kv_lens or (step.padded_kv_len,) * step.padded
+    fill = min(max(step.padded_kv_len, 0), MAX_KV_LEN)  # read off an indptr that may descend
+    kv_lens = step.kv_lens or (fill,) * step.padded
+    ragged = len(set(step.query_lens)) > 1
     case = Case(
         num_head=step.num_head,
         kv_lens=kv_lens,
-        max_seqlen_q=step.decode.max_seqlen_q,
-        query_lens=step.query_lens if len(set(step.query_lens)) > 1 else None,
+        max_seqlen_q=step.decode.max_seqlen_q if _may_have(step, ragged) else max(step.query_lens, default=1),
+        query_lens=step.query_lens if ragged else None,
         q_dtype=step.decode.q_dtype,
         kv_dtype=step.decode.kv_dtype,
         arch=step.device.arch,
@@ -60,27 +65,33 @@ def decision_of(step: RecordedStep, backend: str = RECORDED) -> Decision:
         release=step.release,
         backend=backend,
         graph_batch=step.batch if step.padded and step.kv_lens else None,
-        max_batch=step.sizing.batch if step.sizing is not None else None,
+        max_batch=step.sizing.batch if step.sizing is not None and _MAX_BATCH.holds(step.sizing.batch) else None,
     )
     padding = 0 if not step.kv_lens else step.padded
     padded_rows = _rows_of_padding(step, padding)
     query_lens = step.query_lens or (step.decode.max_seqlen_q,) * step.padded
     topk = max(step.planning.topk, 0) if step.planning is not None and step.persistent else 0
     if topk:
-        rows = zip(kv_lens + (step.padded_kv_len,) * padding, query_lens + tuple(padded_rows), strict=True)
+        rows = zip(kv_lens + (fill,) * padding, query_lens + tuple(padded_rows), strict=True)
         kv_lens = tuple(min(length, topk) for length, count in rows for _ in range(count))
         query_lens, padding, padded_rows = (1,) * len(kv_lens), 0, []
     return Decision(
         topk=topk,
         case=case,
         mode=_mode(step),
-        kv_lens=kv_lens + (step.padded_kv_len,) * padding,
+        kv_lens=kv_lens + (fill,) * padding,
         query_lens=query_lens + tuple(padded_rows),
         head_repeat=step.head_repeat,
         sizing=step.sizing if step.persistent else None,
         planning=step.planning if step.persistent else None,
         decode=dataclasses.replace(step.decode, metadata=None, kv_indices=_used_indices(step)),
     )
+
+
+def _may_have(step: RecordedStep, ragged: bool) -> bool:
+    """Whether a batch may have as many query rows a request as the file passes; where not, its Case has what it has."""
+    passed = step.decode.max_seqlen_q
+    return _MAX_SEQLEN_Q.holds(passed) and (not ragged or passed >= max(step.query_lens))
 
 
 def _rows_of_padding(step: RecordedStep, padding: int) -> list[int]:

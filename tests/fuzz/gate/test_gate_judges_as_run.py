@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -195,3 +196,37 @@ def test_a_recorded_step_goes_through_the_host_with_the_buffers_that_were_passed
     assert outcome.faulty
     assert any(finding.tensor == "work_info_set" for finding in outcome.findings)
     assert not outcome_of(recorded(case), ModelDevice(), Asked()).faulty
+
+
+@pytest.mark.parametrize("rows", [0, -1, 1, 65, 5000])
+def test_as_many_rows_as_no_batch_has_are_judged(rows: int) -> None:
+    """A Case of them there is not: the gate ended with what is wrong usage of a person's."""
+    step = recorded(Case(32, (9, 700), max_seqlen_q=4, query_lens=(4, 2), backend="direct", mode=MetadataMode.FAST))
+    made = judged(dataclasses.replace(step, decode=dataclasses.replace(step.decode, max_seqlen_q=rows)))
+    assert made.sightings
+
+
+def test_index_tensors_that_reach_beyond_any_memory_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of another unit: the gate ended with the model's lack of memory, which it has not for a step that is right."""
+
+    def lacks(*_: object) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(ModelDevice, "observe", lacks)
+    step = bf16(32, MetadataMode.FAST)
+    far = dataclasses.replace(step.decode, kv_indptr=step.decode.kv_indptr * 2)
+    made = judged(dataclasses.replace(step, decode=far))
+    assert [each.signature for each in made.sightings][:1] == ["contradiction/kv_indptr"]
+    with pytest.raises(MemoryError):
+        judged(step)
+
+
+@pytest.mark.parametrize("ends", [(0, 9, 2), (0, 9, 1 << 30)], ids=["descends", "is memory that nobody wrote"])
+@pytest.mark.parametrize("captured", [False, True])
+def test_padding_is_judged_by_a_kv_indptr_that_makes_no_sense(ends: tuple[int, ...], captured: bool) -> None:
+    step = bf16(32, MetadataMode.FAST)
+    decode = dataclasses.replace(step.decode, kv_indptr=np.asarray(ends, np.int32))
+    padded = dataclasses.replace(step, padded=2 if captured else 1, padded_kv_len=ends[-1] - ends[-2], slots=step.slots[:9])
+    kv_lens, query_lens = ((), ()) if captured else ((9,), (1,))
+    made = judged(dataclasses.replace(padded, decode=decode, kv_lens=kv_lens, query_lens=query_lens))
+    assert made.sightings[0].signature.startswith("bad-indptr/recorded/kv_indptr")
