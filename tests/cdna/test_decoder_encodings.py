@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 from llvm_oracle import disassemble_one, without_zero_offset
 
-from backend.cdna.decode import decode, decode_one, memory, scalar, vector_tables
-from backend.cdna.decode.tables import Opcode
+from backend.cdna.decode import decode, decode_one
+from backend.cdna.decode.tables import OPCODES, Opcode
 from backend.cdna.decode.text import assembly_text
 from backend.cdna.decode.vector import vop3_opcode
 from backend.cdna.instruction import Instruction, UndecodableError
@@ -22,7 +22,7 @@ TRIES = 60
 
 Words = list[int]
 VOP3 = {number: opcode for number in range(0x400) if (opcode := vop3_opcode(number)[0]) is not None}
-SCALED = {number: opcode for number, opcode in vector_tables.MAI.items() if "s" in opcode.flags}
+SCALED = {number: opcode for number, opcode in OPCODES["MAI"].items() if "s" in opcode.flags}
 
 
 class Fields:
@@ -151,7 +151,7 @@ def vop3(fields: Fields, number: int) -> Words:
 
 
 def vop3p(fields: Fields, number: int) -> Words:
-    count = len(vector_tables.VOP3P[number].sources)
+    count = len(OPCODES["VOP3P"][number].sources)
     used = (1 << count) - 1
     first = 0xD3800000 | number << 16 | fields.register() | (fields.rarely(3) & used) << 8 | (fields.rarely(3) & used) << 11
     second = fields.three_vectors(count) | fields.bits(2) << 27 | (fields.rarely(3) & used) << 29
@@ -163,7 +163,7 @@ def matrix_registers(fields: Fields) -> int:
 
 
 def mai(fields: Fields, number: int) -> Words:
-    single = len(vector_tables.MAI[number].sources) == 1
+    single = len(OPCODES["MAI"][number].sources) == 1
     sources = fields.vector() if single else matrix_registers(fields)
     if not single and fields.rarely(1):
         sources = sources & 0x3FFFF | fields.random.choice((128, 242, 193)) << 18
@@ -188,7 +188,7 @@ def scaled(fields: Fields, number: int) -> Words:
 
 
 def local(fields: Fields, number: int) -> Words:
-    opcode = memory.DS[number]
+    opcode = OPCODES["DS"][number]
     sources = sum(fields.register() << (8 * place) for place in range(len(opcode.sources)))
     destination = fields.register() << 24 if opcode.destinations else 0
     offset = fields.rarely(16, 0.6) if opcode.sources else 0
@@ -196,7 +196,7 @@ def local(fields: Fields, number: int) -> Words:
 
 
 def buffer(fields: Fields, number: int) -> Words:
-    if "n" in memory.MUBUF[number].flags:
+    if "n" in OPCODES["MUBUF"][number].flags:
         return [0xE0000000 | number << 18 | fields.bits(2) << 14 | fields.bits(1) << 17, 0]
     modes = fields.bits(2)
     to_lds = fields.rarely(1)
@@ -215,7 +215,7 @@ def buffer(fields: Fields, number: int) -> Words:
 
 
 def flat(fields: Fields, number: int) -> Words:
-    opcode = memory.FLAT[number]
+    opcode = OPCODES["FLAT"][number]
     segment = fields.random.choice((0, 1, 2, 2))
     sve = fields.bits(1) if segment == 1 else 0
     sc0 = fields.rarely(1)
@@ -231,18 +231,18 @@ def flat(fields: Fields, number: int) -> Words:
 
 Case = tuple[str, dict[int, Opcode], Callable[[Fields, int], Words]]
 CASES: list[Case] = [
-    *((name, getattr(scalar, name), scalar_words(name)) for name in ("SOP1", "SOP2", "SOPC", "SOPK", "SOPP")),
-    ("SMEM", scalar.SMEM, smem),
-    *((name, getattr(vector_tables, name), short(name)) for name in ("VOP1", "VOP2", "VOPC")),
-    *((f"{name} SDWA", getattr(vector_tables, name), sdwa(name)) for name in ("VOP1", "VOP2", "VOPC")),
-    *((f"{name} DPP", getattr(vector_tables, name), dpp(name)) for name in ("VOP1", "VOP2")),
+    *((name, OPCODES[name], scalar_words(name)) for name in ("SOP1", "SOP2", "SOPC", "SOPK", "SOPP")),
+    ("SMEM", OPCODES["SMEM"], smem),
+    *((name, OPCODES[name], short(name)) for name in ("VOP1", "VOP2", "VOPC")),
+    *((f"{name} SDWA", OPCODES[name], sdwa(name)) for name in ("VOP1", "VOP2", "VOPC")),
+    *((f"{name} DPP", OPCODES[name], dpp(name)) for name in ("VOP1", "VOP2")),
     ("VOP3", VOP3, vop3),
-    ("VOP3P", vector_tables.VOP3P, vop3p),
-    ("MAI", vector_tables.MAI, mai),
+    ("VOP3P", OPCODES["VOP3P"], vop3p),
+    ("MAI", OPCODES["MAI"], mai),
     ("scaled MAI", SCALED, scaled),
-    ("DS", memory.DS, local),
-    ("MUBUF", memory.MUBUF, buffer),
-    ("FLAT", memory.FLAT, flat),
+    ("DS", OPCODES["DS"], local),
+    ("MUBUF", OPCODES["MUBUF"], buffer),
+    ("FLAT", OPCODES["FLAT"], flat),
 ]
 EXTENSIONS = ("VOP1 SDWA", "VOP2 SDWA", "VOPC SDWA", "VOP1 DPP", "VOP2 DPP")
 """Forms that not every opcode of the table has."""

@@ -13,9 +13,8 @@ from functools import lru_cache
 from backend.cdna.decode.matrix import SCALE_PREFIX, decode_mai, decode_scaled
 from backend.cdna.decode.memory import decode_ds, decode_flat, decode_mubuf
 from backend.cdna.decode.scalar import decode_smem, decode_sop1, decode_sop2, decode_sopc, decode_sopk, decode_sopp
-from backend.cdna.decode.tables import ARCHS, RefusedError
+from backend.cdna.decode.tables import ARCHS, OPCODES, RefusedError
 from backend.cdna.decode.vector import decode_vop1, decode_vop2, decode_vop3, decode_vop3p, decode_vopc
-from backend.cdna.decode.vector_tables import MAI
 from backend.cdna.instruction import Instruction, UndecodableError
 from backend.errors import UsageError
 
@@ -56,7 +55,7 @@ def decode_one(words: tuple[int, ...], at: int, arch: str) -> Instruction:
         if decoder is decode_vop3p:
             if word >> 16 == SCALE_PREFIX:
                 return decode_scaled(words, at, arch)
-            if word >> 16 & 0x7F in MAI:
+            if word >> 16 & 0x7F in OPCODES["MAI"]:
                 return decode_mai(words, at, arch)
         return decoder(words, at, arch)
     except RefusedError as refused:

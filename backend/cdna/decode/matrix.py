@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from backend.cdna.decode import vector_tables as tables
 from backend.cdna.decode.operands import LITERAL, scalar_operand, vgpr
 from backend.cdna.decode.tables import FieldKind, Opcode, OperandType, RefusedError, look_up
 from backend.cdna.instruction import NO_MODIFIERS, Format, Instruction, Modifiers, Operand
@@ -25,7 +24,7 @@ _BITS32 = OperandType(FieldKind.BITS, 32)
 def decode_mai(words: tuple[int, ...], at: int, arch: str, scaled: bool = False) -> Instruction:
     """110100111 | op 7 | acc_cd | abid 4 | cbsz 3 | vdst 8, then blgp 3 | acc_b, acc_a | src2 9 | src1 9 | src0 9."""
     word, high = words[at], words[at + 1]
-    opcode = look_up(tables.MAI, word >> 16 & 0x7F, arch, "MAI")
+    opcode = look_up("MAI", word >> 16 & 0x7F, arch)
     if len(opcode.sources) == 1:
         return _move(at, opcode, word, high)
     cbsz, abid, blgp = word >> 8 & 7, word >> 11 & 0xF, high >> 29

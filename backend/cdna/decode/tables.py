@@ -1,28 +1,13 @@
-"""Opcode tables of CDNA3 (gfx942) and CDNA4 (gfx950): one row says opcode, operand types, modifiers and mnemonics.
+"""The opcode tables of CDNA3 (gfx942) and CDNA4 (gfx950): opcodes.txt, which says how its rows are read, as objects.
 
-Read from the "Instructions" and "Microcode Formats" chapters of AMD's MI300 and CDNA4 ISA documents; LLVM's names are
-used where the documents differ. Nothing here decodes; backend/cdna/decode/{scalar,vector,matrix,memory}.py do.
-
-A row: `first_opcode  destinations = sources [/modifiers] [arch] | mnemonics of consecutive opcodes ("-": none)`.
-Types are a letter and a width in bits:
-  b   bits or integer; a floating-point inline constant is that of 32 or 64 bits (of 16 for b16)
-  i   as b, but a 32-bit literal is sign-extended to 64 bits
-  f   floating point; takes the source modifiers neg and abs in VOP3, DPP and SDWA
-  g   bfloat16, modifiers as f
-  p   two packed halves (VOP3P); a floating-point inline constant is an f16 in the low half; h: the same with bfloat16
-  q   two packed f32 (VOP3P)
-  s   scalar register only; u: scalar register or inline constant (lane select and the like)
-  m   lane mask in a register pair, or VCC in the short encodings
-  v   vector register only; a: vector or accumulation register
-Modifiers: c clamp, m output multiplier (omod), o op_sel halves, t truth table (bitop3), x mixed precision (VOP3P),
-b broadcast (cbsz, abid, blgp), k sparse (cbsz, abid), s scalable f8f6f4; 2 two offsets (DS), w swizzle pattern (DS),
-l to LDS, r atomic (returns when sc0 is set), n no operands.
+Nothing here decodes; backend/cdna/decode/{scalar,vector,matrix,memory}.py do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import resources
 
 
 class FieldKind(StrEnum):
@@ -77,32 +62,55 @@ class Opcode:
 ARCHS = frozenset({"gfx942", "gfx950"})
 
 
-def read_table(prefix: str, text: str) -> dict[int, Opcode]:
-    """Opcode number -> Opcode of one table text; `prefix` ("s_", "v_", ...) goes before each mnemonic."""
-    table: dict[int, Opcode] = {}
-    for line in filter(None, text.splitlines()):
-        description, names = line.split("|")
-        first, *fields = description.split()
-        equals = fields.index("=")
-        flags = "".join(field[1:] for field in fields if field.startswith("/"))
-        archs = frozenset(field for field in fields if field in ARCHS) or ARCHS
-        sources = [field for field in fields[equals + 1 :] if not field.startswith("/") and field not in ARCHS]
-        for number, name in enumerate(names.split(), int(first, 16)):
-            if name == "-":
-                continue
-            if number in table:
-                raise ValueError(f"opcode {number:#x} of {prefix} is given twice: {table[number].mnemonic} and {name}")
-            table[number] = Opcode(prefix + name, _types(fields[:equals]), _types(sources), flags, archs)
-    return table
+def read_tables(text: str) -> dict[str, dict[int, Opcode]]:
+    """Opcode number -> Opcode of each section of a text as opcodes.txt is one."""
+    tables: dict[str, dict[int, Opcode]] = {}
+    rows: dict[str, list[str]] = {}
+    name = prefix = ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            name, prefix = line[1:-1].split()
+            tables[name], rows[name] = {}, []
+        elif line.startswith("+ "):
+            for row in rows[line[2:]]:
+                _add(tables[name], prefix, row)
+        elif line and not line.startswith("#"):
+            rows[name].append(line)
+            _add(tables[name], prefix, line)
+    return tables
+
+
+def _add(table: dict[int, Opcode], prefix: str, row: str) -> None:
+    description, names = row.split("|")
+    first, *fields = description.split()
+    equals = fields.index("=")
+    flags = "".join(field[1:] for field in fields if field.startswith("/"))
+    archs = frozenset(field for field in fields if field in ARCHS) or ARCHS
+    sources = [field for field in fields[equals + 1 :] if not field.startswith("/") and field not in ARCHS]
+    for number, name in enumerate(names.split(), int(first, 16)):
+        if name == "-":
+            continue
+        if number in table:
+            raise ValueError(f"opcode {number:#x} of {prefix} is given twice: {table[number].mnemonic} and {name}")
+        mnemonic = prefix.removeprefix("-") + name
+        table[number] = Opcode(mnemonic, _types(fields[:equals]), _types(sources), flags, archs)
 
 
 def _types(fields: list[str]) -> tuple[OperandType, ...]:
     return tuple(OperandType(FieldKind(field[0]), int(field[1:])) for field in fields)
 
 
-def look_up(table: dict[int, Opcode], number: int, arch: str, family: str) -> Opcode:
+OPCODES = read_tables(resources.files(__package__).joinpath("opcodes.txt").read_text(encoding="utf-8"))
+"""By the name of a format, as `Format` has it."""
+
+
+def look_up(family: str, number: int, arch: str) -> Opcode:
     """The opcode, or RefusedError naming the family and number, or the GPUs that have it."""
-    opcode = table.get(number)
+    return available(OPCODES[family].get(number), number, arch, family)
+
+
+def available(opcode: Opcode | None, number: int, arch: str, family: str) -> Opcode:
+    """Opcode `number` of a family if there is one and the GPU has it; else RefusedError as look_up."""
     if opcode is None:
         raise RefusedError(f"no {family} opcode {number:#x}")
     if arch not in opcode.archs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from backend.cdna.decode import vector_tables as tables
 from backend.cdna.decode.operands import (
     DPP_CODE,
     LITERAL,
@@ -16,7 +15,7 @@ from backend.cdna.decode.operands import (
     vector_operand,
     vgpr,
 )
-from backend.cdna.decode.tables import MODIFIABLE, FieldKind, Opcode, OperandType, RefusedError, look_up
+from backend.cdna.decode.tables import MODIFIABLE, OPCODES, FieldKind, Opcode, OperandType, RefusedError, available, look_up
 from backend.cdna.instruction import (
     NO_MODIFIERS,
     Dpp,
@@ -70,7 +69,7 @@ def _source(code: int, operand_type: OperandType) -> Operand:
 def decode_vop1(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     """encoding 0111111 | vdst 8 | op 8 | src0 9."""
     word = words[at]
-    opcode = look_up(tables.VOP1, word >> 9 & 0xFF, arch, "VOP1")
+    opcode = look_up("VOP1", word >> 9 & 0xFF, arch)
     if not opcode.sources:
         if word & 0x1FF or word >> 17 & 0xFF:
             raise RefusedError(f"{opcode.mnemonic} with operands")
@@ -81,7 +80,7 @@ def decode_vop1(words: tuple[int, ...], at: int, arch: str) -> Instruction:
 def decode_vop2(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     """encoding 0 | op 6 | vdst 8 | vsrc1 8 | src0 9."""
     word = words[at]
-    opcode = look_up(tables.VOP2, word >> 25 & 0x3F, arch, "VOP2")
+    opcode = look_up("VOP2", word >> 25 & 0x3F, arch)
     codes = (word & 0x1FF, 256 + (word >> 9 & 0xFF))
     if opcode.mnemonic in _WITH_CONSTANT:
         return _with_constant(words, at, opcode, word >> 17 & 0xFF, codes)
@@ -91,7 +90,7 @@ def decode_vop2(words: tuple[int, ...], at: int, arch: str) -> Instruction:
 def decode_vopc(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     """encoding 0111110 | op 8 | vsrc1 8 | src0 9; the mask goes to VCC."""
     word = words[at]
-    opcode = look_up(tables.VOPC, word >> 17 & 0xFF, arch, "VOPC")
+    opcode = look_up("VOPC", word >> 17 & 0xFF, arch)
     return _short(words, at, Format.VOPC, opcode, (), (word & 0x1FF, 256 + (word >> 9 & 0xFF)))
 
 
@@ -244,11 +243,11 @@ DPP_NAMES = {
 def vop3_opcode(number: int) -> tuple[Opcode | None, Suffix]:
     """VOP3 opcode: VOPC's, VOP2's and VOP1's tables are mapped at 0, 0x100 and 0x140."""
     if number < 0x100:
-        return tables.VOPC.get(number), Suffix.E64
+        return OPCODES["VOPC"].get(number), Suffix.E64
     if number < 0x1C0:
-        opcode = tables.VOP2.get(number - 0x100) if number < 0x140 else tables.VOP1.get(number - 0x140)
+        opcode = OPCODES["VOP2"].get(number - 0x100) if number < 0x140 else OPCODES["VOP1"].get(number - 0x140)
         return (None if opcode is None or opcode.mnemonic in _E32_ONLY else opcode), Suffix.E64
-    return tables.VOP3.get(number), Suffix.NONE
+    return OPCODES["VOP3"].get(number), Suffix.NONE
 
 
 def decode_vop3(words: tuple[int, ...], at: int, arch: str) -> Instruction:
@@ -259,7 +258,7 @@ def decode_vop3(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     word, high = words[at], _word(words, at + 1)
     number = word >> 16 & 0x3FF
     opcode, suffix = vop3_opcode(number)
-    opcode = look_up({} if opcode is None else {number: opcode}, number, arch, "VOP3")
+    opcode = available(opcode, number, arch, "VOP3")
     vdst = word & 0xFF
     destinations = [_destination(vdst, opcode.destinations[0])] if opcode.destinations else []
     with_sdst = len(opcode.destinations) == 2
@@ -318,7 +317,7 @@ def _simple_modifiers(clamp: int, omod: int, truth_table: int) -> Modifiers:
 def decode_vop3p(words: tuple[int, ...], at: int, arch: str) -> Instruction:
     """110100111 | op 7 | clamp | op_sel_hi[2] | op_sel 3 | neg_hi 3 | vdst 8, then neg_lo 3 | op_sel_hi[1:0] | src2, 1, 0 9."""
     word, high = words[at], _word(words, at + 1)
-    opcode = look_up(tables.VOP3P, word >> 16 & 0x7F, arch, "VOP3P")
+    opcode = look_up("VOP3P", word >> 16 & 0x7F, arch)
     count = len(opcode.sources)
     mixed = "x" in opcode.flags
     neg_lo, neg_hi = high >> 29, word >> 8 & 7
