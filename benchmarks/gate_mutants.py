@@ -4,7 +4,7 @@
 
 A mutant is killed where a scenario of the sweep shows a fault that the file as shipped does not show in it: the gate would exit
 1 for it. Random lives come on top in a real gate and are tried here on what the sweep lets through. A name: only mutants with
-it. A shard: each Nth mutant, from the Ith on, counted from 1.
+it. A shard: each Nth mutant, from the Ith on, counted from 1. mutants.toml has them, and says how one is read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import argparse
 import itertools
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from backend.devices.kinds import open_device
 from backend.errors import CannotRunError, NoSuchStepError
@@ -24,8 +26,6 @@ from backend.real.frameworks.scenarios import Scenario
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.switches import switches_of
 from backend.real.python.outline import text_change
-from benchmarks.mutants import MUTANTS, SOURCE, Mutant
-from benchmarks.slips import SLIPS
 from fuzz.gate.comparison import Before
 from fuzz.gate.judge import Judge, Judged
 from fuzz.gate.life import EVERYTHING, under
@@ -34,7 +34,37 @@ from fuzz.gate.scenarios import random_lives
 from fuzz.gate.sweep import GFX950, HEADS
 from reprod.text import table
 
-EVERY_MUTANT = (*MUTANTS, *SLIPS)
+SOURCE = "sglang==0.5.13"
+"""Whose file they are changes of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change of the file: in `function`, the first `old` behind `after` becomes `new`.
+
+    survives: why no gate can blame anybody for it, "" where one should.
+    """
+
+    area: str
+    name: str
+    function: str
+    old: str
+    new: str
+    after: str = ""
+    survives: str = ""
+
+    def text(self, original: str) -> str:
+        """The file with the change; raises ValueError where the place is not there."""
+        at = original.index(f"    def {self.function}(")
+        at = original.index(self.after, at)
+        at = original.index(self.old, at)
+        return original[:at] + self.new + original[at + len(self.old) :]
+
+
+EVERY_MUTANT = tuple(
+    Mutant(function=row.pop("in"), **row)
+    for row in tomllib.loads((Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8"))["mutant"]
+)
 
 RANDOM_LIVES = 60
 """Tried on a mutant that the sweep lets through: what a gate of a minute has time for."""

@@ -11,8 +11,7 @@ from backend.case import Arch
 from backend.devices.kinds import open_device
 from backend.errors import NoSuchStepError, UsageError
 from backend.real.frameworks.fetch import open_source
-from benchmarks.gate_mutants import EVERY_MUTANT, Mutation
-from benchmarks.mutants import SOURCE
+from benchmarks.gate_mutants import EVERY_MUTANT, SOURCE, Mutation
 from fuzz.gate.frameworks import framework_faults
 from fuzz.gate.judge import Judge, Sighting
 from reprod.corpus import shipped_corpus
