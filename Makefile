@@ -10,7 +10,7 @@ QUICK := tests/test_rooms.py tests/test_codec.py tests/test_founding_fault.py te
 VERSIONS ?= lowest-direct
 TESTS ?= $(QUICK)
 
-.PHONY: run quick test check fault benchmark versions clean
+.PHONY: run quick test test-all check fault benchmark versions clean
 
 run: $(READY)  ## the fixed backend on TP2 and TP4: MI355X, fp8, AITER 2026-06, all that sglang's contexts and graphs hold
 	$(BIN)/aiterfuzz run --backend sglang-27188 --shapes tp2,tp4 --archs gfx950 --q-dtype fp8 --kv-dtype fp8 --releases 2026-06 \
@@ -19,8 +19,11 @@ run: $(READY)  ## the fixed backend on TP2 and TP4: MI355X, fp8, AITER 2026-06, 
 quick: $(READY)  ## within a minute: rooms, checks, the path, shrinking, the gate's rules; nothing of the machine
 	$(BIN)/python -m pytest -n auto $(QUICK)
 
-test: $(READY)  ## all tests but the slow ones (AITERFUZZ_SLOW=1 for those too), on every core
+test: $(READY)  ## a test of each kind, on every core: what each change runs
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-all: $(READY)  ## the slow tests too, which sweep, soak and search: what each night runs
+	AITERFUZZ_SLOW=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)  ## style, types and the rooms' import rules
 	$(BIN)/ruff check .

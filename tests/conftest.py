@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 CHECKOUT_VARIABLE = "AITERFUZZ_AITER_CHECKOUT"
 SLOW_VARIABLE = "AITERFUZZ_SLOW"
 
-settings.register_profile("aiterfuzz", deadline=None)  # a first example compiles, and machines have other work
+# A first example compiles, and machines have other work.
+settings.register_profile("aiterfuzz", deadline=None, max_examples=100 if os.environ.get(SLOW_VARIABLE) else 50)
 settings.load_profile("aiterfuzz")
 
 # Hundreds of processes are started here, each of which would compile the project's modules again, and every worker the tests'.
@@ -54,10 +55,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
-TOGETHER = (("fuzz/gate", "serving"), ("fuzz/campaign",))
-"""Folders whose tests share what is dear to start (frameworks' files in processes, a Ray): a worker begins with each."""
+TOGETHER = (("fuzz/gate", "serving"), ("fuzz/campaign",), ("cdna",))
+"""Folders whose tests share what is dear to start or to compile (frameworks' files in processes, a Ray, the machine's
+instructions): a worker begins with each."""
 
-LONGEST = ("reprod", "child", "fuzz", "cdna", "devices", "quality")
+LONGEST = ("reprod", "child", "fuzz", "devices", "quality")
 """Folders with tests that take seconds, the longest first; of all others a worker does a hundred in one."""
 
 
@@ -76,8 +78,8 @@ def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
             for file in [file for file in files if file.startswith(f"{folder}/")]:
                 shares[at % workers] += files.pop(file)
     long = [file for folder in LONGEST for file in files if file.startswith(f"{folder}/")]
-    for at, file in enumerate(long):
-        shares[-1 - at % workers] += files.pop(file)
+    for at, file in enumerate(long):  # the first of TOGETHER is as long as all that each of the others gets of these
+        shares[-1 - at % max(workers - 1, 1)] += files.pop(file)
     short = [item for each in files.values() for item in each]
     for share in shares:
         left = max(0, -(-len(items) // workers) - len(share))

@@ -1,4 +1,4 @@
-"""Frameworks' files that stay open in their child processes from one test to the next.
+"""Frameworks' files that stay open in their child processes from one test to the next, as shipped or with another text.
 
 To start one takes three seconds of a core: Python, torch, and the framework's tree read. A scenario begins with a fresh
 process of the framework whatever the child ran before, which a gate relies on for all of its scenarios.
@@ -34,13 +34,16 @@ class KeptSources:
         limits: Limits | None = None,
     ) -> SourceSession:
         """A session to be closed by whoever asks, which keeps its child for the next one."""
-        if "==" not in source or LENT in source or (text, aiter, limits) != (None, None, None):
+        if "==" not in source or LENT in source or (aiter, limits) != (None, None):
             return SourceSession(source, text=text, aiter=aiter, release=release, limits=limits)
         with self._lock:
             found = next((each for each in reversed(self._idle) if each.opened_as == (source, release)), None)
             if found is not None:
                 self._idle.remove(found)
-        return found or _Kept(source, release, self._take_back)
+        session = found or _Kept(source, release, self._take_back)
+        if text is not None:
+            session.use(text)
+        return session
 
     def close(self) -> None:
         """Ends the children that wait."""
@@ -71,3 +74,19 @@ class _Kept(SourceSession):
 
     def end(self) -> None:
         super().close()
+
+
+class Sessions(dict[str, SourceSession]):
+    """Sessions by what they are of, each opened when it is asked for."""
+
+    def __init__(self, kept: KeptSources) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def __missing__(self, source: str) -> SourceSession:
+        self[source] = self._kept.open(source)
+        return self[source]
+
+    def close(self) -> None:
+        for session in self.values():
+            session.close()

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.tiers import one_of_each
+
 ROOT = Path(__file__).parents[1]
 
 RULE = """[fp8]
@@ -93,13 +95,13 @@ def test_install_makes_an_environment_of_its_own_with_the_pinned_versions(tmp_pa
     ]
 
 
-@pytest.mark.parametrize(("mode", "code"), [("fake", 1), ("fast", 0)])
+@pytest.mark.parametrize(("mode", "code"), one_of_each([("fake", 1), ("fast", 0)]))
 def test_gate_fails_for_a_fault_and_leaves_what_github_shows(runner: Runner, mode: str, code: int) -> None:
     """In a workspace whose own settings have no say, with a name that a shell would take apart."""
     (runner.workspace / "my rule.toml").write_text(RULE.format(mode=mode))
     (runner.workspace / "base rule.toml").write_text(RULE.format(mode="fast"))
     (runner.workspace / "aiterfuzz.toml").write_text("[gate]\nheads = 'none'\n")
-    given = {"source": "my rule.toml", "base": "base rule.toml", "seconds": "6"}
+    given = {"source": "my rule.toml", "base": "base rule.toml", "seconds": "3"}
     assert runner.step("Gate", **given) == code
     assert runner.output.read_text() == f"exit-code={code}\n"
     assert ("FAULTY" in runner.summary.read_text()) == bool(code)

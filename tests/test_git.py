@@ -16,6 +16,7 @@ from backend.git import ENVIRONMENT, MOST_MEMORY, OFF, ObjectReader, git, git_fo
 from backend.real.python.trees import GitTree
 from fuzz.cli import main
 from reprod.history import commit, commits_between, is_before
+from tests.tiers import one_of_each
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = """
@@ -153,7 +154,7 @@ def test_a_repository_of_another_user_is_refused_with_what_to_do(honest: Path) -
 OF_A_REPOSITORY = "HEAD config packed-refs refs/heads/main objects/info/alternates commondir shallow info/grafts"
 
 
-@pytest.mark.parametrize("name", OF_A_REPOSITORY.split())
+@pytest.mark.parametrize("name", one_of_each(OF_A_REPOSITORY.split()))
 def test_git_is_not_waited_for_without_end(honest: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe in place of a file: whoever opens it waits for somebody who writes."""
     place = honest / ".git" / name

@@ -150,7 +150,7 @@ def in_scratch(instruction: Instruction, state: WaveState) -> bool:
 @pytest.mark.parametrize(
     ("arch", "slow_path"),
     [
-        pytest.param("gfx942", False, id="gfx942-fast path"),
+        pytest.param("gfx942", False, id="gfx942-fast path", marks=pytest.mark.slow),
         pytest.param("gfx942", True, id="gfx942-slow path", marks=pytest.mark.slow),  # it is one for both, and gfx950 has more
         pytest.param("gfx950", False, id="gfx950-fast path"),
         pytest.param("gfx950", True, id="gfx950-slow path"),

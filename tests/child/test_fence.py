@@ -222,6 +222,7 @@ GROWS = "import time; held = [(b'x' * (512 << 20), time.sleep(0.3)) for _ in ran
 """Nine gigabytes, half a one at a time, so that what looks four times a second sees it in time."""
 
 
+@pytest.mark.slow(guard="test_memory_of_what_a_script_under_verify_starts")
 def test_memory_of_what_a_file_under_gate_starts(tmp_path: Path) -> None:
     starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {GROWS!r}], start_new_session=True)"
     done = command_line(tmp_path, "gate", backend_file(tmp_path, constructing=starts), *ASKED)

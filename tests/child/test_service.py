@@ -60,6 +60,7 @@ def test_time_limit() -> None:
         child.request("sleep", seconds=60)
 
 
+@pytest.mark.slow(guard="test_time_limit")
 def test_a_wait_for_a_processor_is_not_the_childs_time() -> None:
     """It runs for less than it was given, which takes longer than that by the clock: a loaded machine makes nothing hang."""
     with Child("plain_services:Plain", {}, Limits(seconds=1.0)) as child:

@@ -19,6 +19,7 @@ from backend.child.process_end import EndKind
 from backend.child.service import Child
 from backend.child.tree import Limits, ProcessTree
 from backend.errors import CannotRunError
+from tests.tiers import one_of_each
 
 HERE = Path(__file__).parent
 
@@ -105,7 +106,9 @@ def test_a_crowd_is_stopped() -> None:
 
 @pytest.mark.parametrize(
     ("number", "stopped"),
-    [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGKILL, True)],
+    one_of_each(
+        [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGKILL, True)], lambda row: row[1]
+    ),
 )
 def test_nothing_is_left_when_the_keeper_dies(mark: str, number: signal.Signals, stopped: bool) -> None:
     """Its keeper is a process of its own here, with a child that has left a daemon. stopped: somebody stopped the guardian."""

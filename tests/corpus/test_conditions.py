@@ -57,16 +57,28 @@ def sighting(finding: Finding, case: Case) -> Sighting:
     )
 
 
+@pytest.fixture(scope="module")
+def gate() -> Known:
+    """What a gate knows; to read the whole corpus for it takes as long as a test."""
+    return Known()
+
+
+@pytest.fixture(scope="module")
+def faults() -> KnownFaults:
+    """What a campaign knows."""
+    return KnownFaults(CORPUS)
+
+
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.faulty], ids=lambda entry: entry.id)
-def test_an_entry_knows_its_own_cases(entry: CorpusEntry) -> None:
+def test_an_entry_knows_its_own_cases(entry: CorpusEntry, faults: KnownFaults, gate: Known) -> None:
     """Each case of a sweep, and not its first alone, as a campaign and as a gate sees it."""
-    path, known, gate = CasePath(), KnownFaults(CORPUS), Known()
+    path = CasePath()
     for side in model_sides(entry):
         cases = list(side.cases())
         for case in cases[:: -(-len(cases) // 12)]:
             cause = path.run(case).cause
             assert cause is not None
-            found = known.reference(cause, case)
+            found = faults.reference(cause, case)
             if entry.life is not None and entry.life.is_mended_at(case.release):
                 continue
             assert found is not None, (case, cause.signature)
@@ -75,9 +87,9 @@ def test_an_entry_knows_its_own_cases(entry: CorpusEntry) -> None:
 
 
 @pytest.mark.parametrize("entry", CONDITIONED, ids=lambda entry: entry.id)
-def test_a_fault_of_aiter_is_known_at_whatever_shape_it_is_met(entry: CorpusEntry) -> None:
+def test_a_fault_of_aiter_is_known_at_whatever_shape_it_is_met(entry: CorpusEntry, gate: Known) -> None:
     """What the sides were met at is a sample: a gate without a base blames nobody for the same fault at other heads."""
-    path, known = CasePath(), Known()
+    path = CasePath()
     signed = [side for side in model_sides(entry) if side.signature]
     for side in signed[:2]:
         for case in reshaped(side):
@@ -85,7 +97,7 @@ def test_a_fault_of_aiter_is_known_at_whatever_shape_it_is_met(entry: CorpusEntr
             if cause is None or cause.severity is Severity.REFUSED or cause.party is Party.CALLER:
                 continue
             if side.expect[0].whatever_kernel(cause).same_place(cause):
-                assert known.reference(sighting(cause, case)) is not None, (case, cause.signature)
+                assert gate.reference(sighting(cause, case)) is not None, (case, cause.signature)
 
 
 OUTSIDE = (
@@ -119,19 +131,18 @@ def test_a_case_that_the_condition_does_not_hold_of_has_another_fault(entry: Cor
 
 
 @pytest.mark.parametrize("heads", [48, 80, 96, 112])
-def test_an_empty_request_beside_any_heads_is_o21_and_none_is_not(heads: int) -> None:
+def test_an_empty_request_beside_any_heads_is_o21_and_none_is_not(heads: int, gate: Known) -> None:
     """The gate met it at 48 and 80 heads, where the entry had 16 and 128."""
     (o21,) = [entry for entry in ENTRIES if entry.id == "O21"]
     case = next(o21.faulty[0].cases()).replace(num_head=heads)
     cause = CasePath().run(case).cause
     assert cause is not None
-    known = Known()
-    found = known.reference(sighting(cause, case))
+    found = gate.reference(sighting(cause, case))
     assert found is not None
     assert found.entry == "O21"
-    assert known.is_open(found)
+    assert gate.is_open(found)
     full = case.replace(kv_lens=tuple(max(n, 1) for n in case.kv_lens))
-    assert known.reference(sighting(cause, full)) is None
+    assert gate.reference(sighting(cause, full)) is None
 
 
 def test_a_kernel_that_no_side_names_is_known_by_the_pattern_of_the_condition() -> None:

@@ -24,6 +24,7 @@ from backend.devices.cuda.kernel_run import KernelRun, kernel_run_of
 from backend.host import BuiltIn
 from backend.serving.policy import decide
 from backend.serving.registry import policy
+from tests.tiers import one_of_each
 
 
 def order_of(mode: MetadataMode, heads: int = 16, **more: object) -> KernelRun:
@@ -32,8 +33,12 @@ def order_of(mode: MetadataMode, heads: int = 16, **more: object) -> KernelRun:
     return kernel_run_of(BuiltIn().call(decision))
 
 
-@pytest.mark.parametrize("arch", list(Arch))
-@pytest.mark.parametrize("mode", [MetadataMode.FAST, MetadataMode.NON_PERSISTENT])
+@pytest.mark.parametrize(
+    ("arch", "mode"),
+    one_of_each(
+        [(arch, mode) for mode in (MetadataMode.FAST, MetadataMode.NON_PERSISTENT) for arch in Arch], lambda row: row[1]
+    ),
+)
 def test_every_argument_has_a_value_and_a_place(arch: Arch, mode: MetadataMode) -> None:
     wanted = order_of(mode)
     variant = variant_for(wanted, arch)

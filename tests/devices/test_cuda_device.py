@@ -151,6 +151,7 @@ def test_a_rejected_plan_is_not_launched_and_keeps_its_place(device: CudaDevice)
         assert one.numbers is not None
 
 
+@pytest.mark.slow(guard="child/test_supervisor.py::test_ranks_meet_before_the_launch_and_outlive_one_of_them")
 def test_two_ranks_launch_the_same_call_together() -> None:
     with CudaDevice(ranks=2, interpret=True) as ranks:
         observed = ranks.observe(make(16, (20,)))

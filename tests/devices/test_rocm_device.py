@@ -99,6 +99,7 @@ def test_a_fault_is_named_with_its_tensor_and_the_rest_goes_on(device: RocmDevic
     assert "Page not present" in str(finding.evidence["message"])
 
 
+@pytest.mark.slow(guard="child/test_supervisor.py::test_a_hang_is_killed_in_time")
 def test_a_hang_is_killed_and_a_silent_death_is_told_from_a_fault(device: RocmDevice) -> None:
     hung, died = (one for one in device.observe_all([make(HANGS), make(DIES)]) if isinstance(one, Observation))
     assert hung.end is not None
@@ -119,6 +120,7 @@ def test_lack_of_memory_and_refusals_are_no_findings(device: RocmDevice) -> None
         device.observe(make(LACKS_MEMORY))
 
 
+@pytest.mark.slow(guard="child/test_supervisor.py::test_ranks_meet_before_the_launch_and_outlive_one_of_them")
 def test_ranks_launch_together_and_a_fault_on_them_is_one_observation(stub_path: None) -> None:
     with RocmDevice(ranks=2, command=COMMAND, limits=Limits(seconds=20.0)) as ranks:
         right, faulted, after = (ranks.observe(made) for made in (make(), make(FAULTS), make()))

@@ -37,6 +37,7 @@ def test_the_first_of_each_kind() -> None:
     assert ran(path, FIRST, OTHER_KERNEL) == [False, True]
 
 
+@pytest.mark.slow(guard="test_the_first_of_each_kind")
 def test_wrong_numbers_without_a_stray_access_are_found() -> None:
     """Rows that see nothing of a short last piece are wrong (F7): of that a slice shows the plan alone."""
     short = Case(16, (33,), max_seqlen_q=4, backend="direct", release="2025-11")

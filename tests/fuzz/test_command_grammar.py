@@ -119,8 +119,8 @@ FOUNDING = ["--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1
     ("command", "code", "key"),
     [
         (["explain", *FOUNDING], 1, "findings"),
-        (["verify", str(EXAMPLE)], 1, "findings"),
-        (["doctor"], 0, None),
+        pytest.param(["verify", str(EXAMPLE)], 1, "findings", marks=pytest.mark.slow),  # explain's form
+        pytest.param(["doctor"], 0, None, marks=pytest.mark.slow),
         (["version"], 0, "aiterfuzz"),
         (["corpus", "replay", "F1"], 0, None),
         (["corpus", "replay", str(EXAMPLE)], 1, None),

@@ -91,6 +91,7 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.slow(guard="test_two_runs_of_one_seed_leave_the_same_results")
 def test_results_are_those_of_the_seed_wherever_it_runs(tmp_path: Path) -> None:
     """Line by line, but for how long it took and what tells of the machine."""
 

@@ -137,6 +137,7 @@ def test_a_signal_is_remembered_until_a_step_has_ended() -> None:
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.slow(guard="test_nothing_is_left_of_a_command")
 def test_a_gate_of_a_source_stops_between_two_scenarios(tmp_path: Path, number: signal.Signals) -> None:
     """A search for random lives that would go on for ten minutes; both its processes, and what they have written, go."""
     running = command_line(*("gate", "sglang==0.5.13", "--heads", "16", "--seconds", "600"), temporary=tmp_path)

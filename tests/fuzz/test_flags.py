@@ -17,6 +17,7 @@ from fuzz.space import space
 from fuzz.spec import Spec, explained
 from fuzz.strategies import chunk_cases
 from reprod.case_line import case_flags
+from tests.tiers import one_of_each
 
 FORMERLY = {
     "--release": ("2025-11", "releases", ("2025-11",)),
@@ -90,7 +91,7 @@ def test_a_help_that_gives_the_commands_own_default() -> None:
     assert "--backend" not in command.format_help()
 
 
-@pytest.mark.parametrize("backend", ["sglang-27188", "vllm", "direct"])
+@pytest.mark.parametrize("backend", one_of_each(["direct", "sglang-27188", "vllm"]))
 def test_explain_is_told_a_case_by_flags(backend: str) -> None:
     cases = chunk_cases(space(Spec(backend=backend, max_batch=8, max_kv_len=500)), 0, 0, 300)
     for case in cases:

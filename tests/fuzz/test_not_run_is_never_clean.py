@@ -12,6 +12,7 @@ from backend.real.frameworks.fetch import open_source
 from backend.serving import own_rule
 from fuzz.cli import main
 from fuzz.gate.order import everything
+from tests.tiers import one_of_each
 
 RULES = {
     "refuses": (
@@ -73,9 +74,18 @@ ASKING = [
     *(("explain", rule) for rule in RULES),
     *(("gate", rule) for rule in ("refuses", "leaves at import", "ends the process", "returns a number", "sleeps")),
 ]
+REACHES = {
+    **dict.fromkeys(("leaves", "recurses", "divides by zero", "is interrupted"), "it raises"),
+    **dict.fromkeys(("returns a number", "returns nothing", "chooses nonsense", "chooses no number"), "it answers no choice"),
+    **dict.fromkeys(("ends the process", "kills itself", "kills its parent", "forks and leaves"), "its process ends"),
+    **dict.fromkeys(("sleeps", "closes everything and stays"), "it does not answer"),
+}
+"""What rules come to that come to the same."""
 
 
-@pytest.mark.parametrize(("command", "rule"), ASKING)
+@pytest.mark.parametrize(
+    ("command", "rule"), one_of_each(ASKING, lambda row: (row[0], row[0] == "gate" or REACHES.get(row[1], row[1])))
+)
 def test_a_rule_that_does_not_answer(
     command: str, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,13 +132,13 @@ SOURCES = {
 FILE = "sglang/srt/layers/attention/aiter_backend.py"
 
 GATED = [
-    *(("gate", edit) for edit in ("constructor crashes", "AITER wants scales", "AITER ends the process")),
-    *(("decide", edit) for edit in ("constructor crashes", "constructor refuses", "step raises", "AITER refuses")),
+    *(("gate", edit) for edit in ("AITER ends the process", "constructor crashes", "AITER wants scales")),
+    *(("decide", edit) for edit in ("AITER refuses", "step raises", "constructor crashes", "constructor refuses")),
 ]
-"""Each edit once, and the first by both."""
+"""Each edit once, and one by both."""
 
 
-@pytest.mark.parametrize(("command", "edit"), GATED)
+@pytest.mark.parametrize(("command", "edit"), one_of_each(GATED, lambda row: row[0]))
 def test_a_source_that_does_not_run(
     command: str, edit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

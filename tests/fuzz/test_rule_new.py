@@ -17,6 +17,7 @@ from backend.path import Path as CasePath
 from backend.serving import own_rule
 from backend.serving.policy import Choice, decide
 from fuzz.cli import main
+from tests.tiers import one_of_each
 
 BROKEN = {
     "chooses too little": (
@@ -43,7 +44,7 @@ NO_RULE = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("what", one_of_each(BROKEN, lambda what: what.split()[0]))
 def test_a_broken_rule_is_the_rules_own_error(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

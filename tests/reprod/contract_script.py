@@ -17,7 +17,7 @@ from backend.real.script.messages import Options
 from reprod.verify import Verification, records_of
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["backend.real.script.run", "backend.devices.model.device", __name__])
+_FORKS.set_forkserver_preload(["backend.real.script.run", "triton.testing", "tests.reprod.warmed", __name__])
 
 PREAMBLE = """
 import sys

@@ -24,6 +24,7 @@ from reprod.folder import SCRIPT
 from reprod.script import script_text
 from reprod.verify import ScriptVerdict, Verification, verdict, verification_lines, verified, verify
 from tests.reprod.contract_script import forked
+from tests.tiers import one_of_each
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 REVISION_2026_06 = "2988812e134a"
@@ -134,6 +135,11 @@ def test_one_of_two_ranks_dies(outcome: Outcome, tmp_path: Path) -> None:
     assert done.code == (134 if done.faults else done.exit_code)
     assert overruns(done) == FOUNDING_OVERRUNS
     assert all(report.decode_calls == 1 for report in done.reports[1:])
+
+
+@pytest.mark.slow(guard="test_founding_fault_by_the_models_accesses")
+def test_two_ranks_with_the_remedy_are_silent(outcome: Outcome, tmp_path: Path) -> None:
+    script = written(tmp_path, script_text(outcome, fix_of(outcome, CasePath()), "script.py", ranks=2))
     fixed = run(script, "--fixed")
     assert (fixed.code, fixed.findings) == (0, ())
 
@@ -152,6 +158,7 @@ def test_the_wheels_machine_code_gives_right_numbers(tmp_path: Path) -> None:
     assert (sound.code, sound.reports[0].engine, sound.reports[0].launches) == (0, "machine code", 1)
 
 
+@pytest.mark.slow(guard="test_a_script_that_shows_nothing_is_told_so")
 def test_a_verdict_is_told_in_the_texts(outcome: Outcome) -> None:
     text = script_text(outcome, fix_of(outcome, CasePath()))
     files = verified({SCRIPT: text, "explain.txt": "as before\n", "issue.md": "# before\n", "case.json": "{}\n"}, FOUNDING)
@@ -241,10 +248,16 @@ def test_a_process_without_a_report_says_nothing() -> None:
         ("import sys; print('own'); sys.exit(7)", 7, "own"),
         ("raise ValueError('mine')", 3, "ValueError: mine"),
         ("import os; print('own', flush=True); os.kill(os.getpid(), 9)", 3, "own"),
-        ("import os; print('own', flush=True); os.abort()", 3, "own"),
+        pytest.param("import os; print('own', flush=True); os.abort()", 3, "own", marks=pytest.mark.slow),  # a signal too
         ("import torch; torch.ones(3); raise ValueError('mine')", 1, "ValueError: mine"),
-        ("import aiter; aiter.rms_norm(1, 2, 3)", 3, ""),
-        ("import torch; print(int(torch.ones(3).sum()), 'and no decode call')", 3, "and no decode call"),
+        # Nothing was judged: as with a script that uses no GPU, and as a library that has no model is for its processes.
+        pytest.param("import aiter; aiter.rms_norm(1, 2, 3)", 3, "", marks=pytest.mark.slow),
+        pytest.param(
+            "import torch; print(int(torch.ones(3).sum()), 'and no decode call')",
+            3,
+            "and no decode call",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_scripts_own_end(tmp_path: Path, text: str, code: int, said: str) -> None:
@@ -269,24 +282,32 @@ def test_no_script_and_no_checkout(tmp_path: Path) -> None:
         run(script, options=Options(Arch.GFX950, aiter=f"{tmp_path}/absent@main"))
 
 
-def test_a_finding_is_verified_with_the_gpu_and_the_aiter_that_it_names(
-    outcome: Outcome, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """What a script does not name stays as the help says, and a flag comes first."""
+def test_a_finding_is_verified_with_the_gpu_and_the_aiter_that_it_names(outcome: Outcome, tmp_path: Path) -> None:
+    """What a script does not name stays as the help says."""
     newer = CasePath().run(FOUNDING.replace(release="2026-08", arch=Arch.GFX942, num_cu=80))
     assert stated(written(tmp_path, script_text(newer, None))) == Stated(Arch.GFX942, 80, "2026-08")
     assert stated(written(tmp_path, script_text(outcome, None))) == Stated(Arch.GFX950, 256, "2026-06")
     for text in ("", 'AITER_COMMIT = ""\nNUM_CU = many\nWANTED_ARCH = "gfx90a"\n', 'AITER_COMMIT = "ffffffffffff"\n'):
         assert stated(written(tmp_path, text)) == Stated()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    one_of_each(
+        [
+            (("--num-cu", "40", "--release", "2026-06"), "MI300X (gfx942, 40 CUs), aiter: built-in rules of release 2026-06;"),
+            ((), "MI300X (gfx942, 80 CUs), aiter: built-in rules of release 2026-08;"),
+            (("--arch", "gfx950"), "MI355X (gfx950, 256 CUs), aiter: built-in rules of release 2026-08;"),
+        ]
+    ),
+)
+def test_a_flag_comes_before_what_a_script_names(
+    flags: tuple[str, ...], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     named = 'WANTED_ARCH = "gfx942"\nNUM_CU = 80\nAITER_COMMIT = "e4048607a535"\n'
     script = str(written(tmp_path, f"{named}import torch\ntorch.cuda.get_device_properties(0)\n"))
-    for flags, said in (
-        ((), "MI300X (gfx942, 80 CUs), aiter: built-in rules of release 2026-08;"),
-        (("--num-cu", "40", "--release", "2026-06"), "MI300X (gfx942, 40 CUs), aiter: built-in rules of release 2026-06;"),
-        (("--arch", "gfx950"), "MI355X (gfx950, 256 CUs), aiter: built-in rules of release 2026-08;"),
-    ):
-        assert main(["verify", *flags, script]) == 3  # it launches nothing
-        assert f"simulated {said}" in capfd.readouterr().out
+    assert main(["verify", *flags, script]) == 3  # it launches nothing
+    assert f"simulated {said}" in capfd.readouterr().out
 
 
 def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

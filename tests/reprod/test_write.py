@@ -10,10 +10,12 @@ and read the diff.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,11 +72,16 @@ def written(outcome: Outcome, parent: Path, context: Fixed) -> Path:
     return write_folder(parent, folder_name(cause_of(outcome).signature, outcome.case), files)
 
 
+@functools.cache
+def golden_files() -> Mapping[str, str]:
+    return finding_files(
+        outcome_of(FOUNDING), Fixed(), seed=0, command="aiterfuzz run --backend sglang-before-27188 --shapes tp2"
+    )
+
+
 @pytest.mark.parametrize("name", [CASE, EXPLAIN, SCRIPT, ISSUE, REQUEST])
 def test_golden(name: str) -> None:
-    text = finding_files(
-        outcome_of(FOUNDING), Fixed(), seed=0, command="aiterfuzz run --backend sglang-before-27188 --shapes tp2"
-    )[name]
+    text = golden_files()[name]
     file = GOLDEN / name
     if os.environ.get(REWRITE):
         GOLDEN.mkdir(parents=True, exist_ok=True)

@@ -13,14 +13,15 @@ from backend.real.frameworks.record import Phase
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from fuzz.gate.judge import Judge, Judged
+from tests.kept_sources import KeptSources
 
 SOURCE = "sglang==0.5.13"
 CONTEXT = 40
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[SourceSession]:
-    with SourceSession(SOURCE) as session:
+def session(kept_sources: KeptSources) -> Iterator[SourceSession]:
+    with kept_sources.open(SOURCE) as session:
         yield session
 
 

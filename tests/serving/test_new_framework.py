@@ -81,6 +81,7 @@ def test_a_change_is_blamed_for_what_it_brings(folder: Path) -> None:
     assert sound.returncode == 0, sound.stdout + sound.stderr
 
 
+@pytest.mark.slow(guard="test_a_change_is_blamed_for_what_it_brings")
 def test_a_framework_that_verifies_no_drafts_has_a_table(folder: Path) -> None:
     """What its constructor decides is asked with drafts too, for which it has no step."""
     ran = gate(folder, "sound", "--table")

@@ -10,8 +10,8 @@ from backend.real.aiter_ops import OpCall
 from backend.real.frameworks.fetch import open_source
 from backend.real.frameworks.outputs import MARKS, computed, mark, misplaced
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
-from backend.real.frameworks.session import SourceSession
 from fuzz.gate.judge import Judge
+from tests.kept_sources import KeptSources
 
 SOURCE = "sglang==0.5.13"
 
@@ -39,7 +39,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_heads_of_others_are_blamed(edit: str) -> None:
+def test_heads_of_others_are_blamed(edit: str, kept_sources: KeptSources) -> None:
     """Of 8 heads, which a kernel of 16 computes, in each way that decodes; no memory is wrong of either."""
     config = BackendConfig(8, max_requests=8, graph_batches=(4,))
     steps = (
@@ -52,7 +52,7 @@ def test_heads_of_others_are_blamed(edit: str) -> None:
     old, new = EDITS[edit]
     text = open_source(SOURCE).target.text
     assert old in text
-    with SourceSession(SOURCE, text=text.replace(old, new) if old else None) as session:
+    with kept_sources.open(SOURCE, text=text.replace(old, new) if old else None) as session:
         seen = Judge(open_device("model", None)).judged(life, session.run(life))
     expected = {"arguments/forward_decode/o", "arguments/forward_extend/o"} if old else set()
     assert {each.signature for each in seen.sightings} == expected

@@ -43,7 +43,7 @@ REPLAYED = ((9, 400), (17,), (260, 9, 33), (9,) * 6)
 """kv_lens of the steps, this step's tokens included, so that they hold for up to 9 of them. Two fill their graph."""
 
 
-@pytest.fixture(scope="module", params=[BEFORE, AFTER, LATEST])
+@pytest.fixture(scope="module", params=[BEFORE, AFTER, pytest.param(LATEST, marks=pytest.mark.slow)])
 def source(request: pytest.FixtureRequest, kept_sources: KeptSources) -> Iterator[tuple[SourceSession, str]]:
     with kept_sources.open(request.param) as session:
         yield session, request.param
@@ -124,13 +124,13 @@ def assert_same(step: RecordedStep, decision: Decision) -> None:
 
 
 def combined() -> list[object]:
-    """Types and draft tokens; each number of them with the first types, the others in slow runs."""
+    """Types and draft tokens; two numbers of them with the first types, one with each others, and all in slow runs."""
     return [
         pytest.param(
             drafts,
             types,
             id=f"{drafts}-{'-'.join(types)}",
-            marks=pytest.mark.slow if types != TYPES[0] and drafts in (2, 8) else (),
+            marks=() if drafts == 4 or (drafts is None and types == TYPES[0]) else pytest.mark.slow,
         )
         for types in TYPES
         for drafts in (None, 2, 4, 8)
@@ -165,6 +165,7 @@ def test_pages_of_several_tokens(source: tuple[SourceSession, str], page_size: i
                 assert_same(step, decided(step, case, wheel))
 
 
+@pytest.mark.slow(guard="test_each_call_is_the_file_s")
 def test_padding_before_20841_is_that_of_draft_extension() -> None:
     """The rule of F10: the oldest file's graphs fill 1, which verification lengthens and draft extension leaves."""
     case = Case(num_head=16, kv_lens=(50,), max_seqlen_q=4, graph_batch=2, backend="sglang-before-20841")

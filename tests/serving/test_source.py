@@ -22,20 +22,19 @@ from backend.real.frameworks.fetch import _single_file, _whole_wheel, open_sourc
 from backend.real.frameworks.record import Phase, RecordedStep, Recording
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession, decision_table, gate_line
-from tests.kept_sources import KeptSources
+from tests.kept_sources import KeptSources, Sessions
 from tests.scenes import BUFFER_ROLES, data_parallel, eager_decode, graph_decode
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
-WHEELS = (BEFORE, AFTER, LATEST)
+each_wheel = pytest.mark.parametrize("wheel", [BEFORE, AFTER, pytest.param(LATEST, marks=pytest.mark.slow)])
 FP8, BF16 = DType.FP8, DType.BF16
 
 
 @pytest.fixture(scope="module")
 def sessions(kept_sources: KeptSources) -> Iterator[dict[str, SourceSession]]:
-    opened = {name: kept_sources.open(name) for name in WHEELS}
+    opened = Sessions(kept_sources)
     yield opened
-    for session in opened.values():
-        session.close()
+    opened.close()
 
 
 def table(fast_64: bool, twelve: str | None) -> dict[tuple[int, DType], tuple[str | None, int | None, int | None]]:
@@ -53,7 +52,12 @@ def table(fast_64: bool, twelve: str | None) -> dict[tuple[int, DType], tuple[st
 
 
 @pytest.mark.parametrize(
-    ("wheel", "fast_64", "twelve", "line"), [(BEFORE, False, None, 280), (AFTER, True, None, 312), (LATEST, True, "TFT", 635)]
+    ("wheel", "fast_64", "twelve", "line"),
+    [
+        (BEFORE, False, None, 280),
+        (AFTER, True, None, 312),
+        pytest.param(LATEST, True, "TFT", 635, marks=pytest.mark.slow),
+    ],
 )
 def test_decision_table(sessions: dict[str, SourceSession], wheel: str, fast_64: bool, twelve: str | None, line: int) -> None:
     rows = sessions[wheel].decide()
@@ -97,7 +101,7 @@ def assert_truthful(step: RecordedStep) -> None:
         assert set(step.lines) == {"sizing", "planning", "decode"}
 
 
-@pytest.mark.parametrize("wheel", WHEELS)
+@each_wheel
 @pytest.mark.parametrize("kv", [FP8, BF16])
 def test_eager_decode(sessions: dict[str, SourceSession], wheel: str, kv: DType) -> None:
     for heads in (8, 16, 64):
@@ -108,7 +112,7 @@ def test_eager_decode(sessions: dict[str, SourceSession], wheel: str, kv: DType)
         assert step.sizing is None or (step.sizing.batch, step.sizing.max_seqlen_q) == (3, 1)
 
 
-@pytest.mark.parametrize("wheel", WHEELS)
+@each_wheel
 @pytest.mark.parametrize(
     ("kind", "draft_tokens"), [(StepKind.DECODE, None), (StepKind.TARGET_VERIFY, 3), (StepKind.DRAFT_EXTEND, 2)]
 )
@@ -128,7 +132,7 @@ def test_graphs(sessions: dict[str, SourceSession], wheel: str, kind: StepKind, 
     assert replayed[0].kv_lens == (40 + added, 50 + added, 60 + added)
 
 
-@pytest.mark.parametrize("wheel", WHEELS)
+@each_wheel
 def test_draft_steps_and_verification(sessions: dict[str, SourceSession], wheel: str) -> None:
     drafting = BackendConfig(64, draft_tokens=4, max_requests=8, graph_batches=(4,), is_draft=True)
     lens = (5, 300)
@@ -145,7 +149,7 @@ def test_draft_steps_and_verification(sessions: dict[str, SourceSession], wheel:
     assert (step.kv_lens, step.query_lens, step.splits) == ((9, 304), (4, 4), 32)
 
 
-@pytest.mark.parametrize("wheel", WHEELS)
+@each_wheel
 def test_a_later_backend_changes_an_earlier_one(sessions: dict[str, SourceSession], wheel: str) -> None:
     """The flags are module globals: a bf16 backend of 16 heads takes persistence from the fp8 one built before it."""
     alone = BackendConfig(64)
@@ -157,7 +161,7 @@ def test_a_later_backend_changes_an_earlier_one(sessions: dict[str, SourceSessio
     assert second.decode.num_kv_splits is None
 
 
-@pytest.mark.parametrize("wheel", WHEELS)
+@each_wheel
 def test_data_parallel_splits_follow_the_batch(sessions: dict[str, SourceSession], wheel: str) -> None:
     config = BackendConfig(128, max_requests=200, dp_attention=True)
     found = only(sessions[wheel].run(data_parallel(config, ((2,) * 200, (5,), (5,) * 5))), Phase.EAGER)
@@ -178,7 +182,7 @@ def test_architecture_and_page_size(sessions: dict[str, SourceSession]) -> None:
     assert (step.planning.kv_granularity, step.planning.page_size, step.decode.page_size) == (64, 1, 1)
 
 
-@pytest.mark.parametrize("wheel", WHEELS)
+@each_wheel
 @pytest.mark.parametrize(("kind", "draft_tokens", "padding"), [(StepKind.DECODE, None, 1), (StepKind.TARGET_VERIFY, 3, 6)])
 def test_kv_of_padding_rows(
     sessions: dict[str, SourceSession], wheel: str, kind: StepKind, draft_tokens: int | None, padding: int

@@ -65,6 +65,7 @@ def test_a_page_table_of_another_batch_is_blamed(session: SourceSession) -> None
     assert {fault.subject for call in made.checked for fault in call.faults} == {"block_table"}
 
 
+@pytest.mark.slow(guard="test_every_call_into_aiter_is_reached")
 def test_vllm_has_none_of_them(kept_sources: KeptSources) -> None:
     with kept_sources.open("vllm==0.27.0") as opened:
         for scenario in other_paths():

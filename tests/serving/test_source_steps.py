@@ -19,8 +19,9 @@ from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.session import SourceSession
 from backend.real.frameworks.steps import RECORDED, PassedBuffers, decision_of, disagreements
-from tests.kept_sources import KeptSources
+from tests.kept_sources import KeptSources, Sessions
 from tests.scenes import graph_decode
+from tests.tiers import one_of_each
 
 BEFORE, AFTER, LATEST = "sglang==0.5.12.post1", "sglang==0.5.13", "sglang==0.5.23"
 FP8, BF16 = DType.FP8, DType.BF16
@@ -28,10 +29,9 @@ FP8, BF16 = DType.FP8, DType.BF16
 
 @pytest.fixture(scope="module")
 def sessions(kept_sources: KeptSources) -> Iterator[dict[str, SourceSession]]:
-    opened = {name: kept_sources.open(name) for name in (BEFORE, AFTER, LATEST)}
+    opened = Sessions(kept_sources)
     yield opened
-    for session in opened.values():
-        session.close()
+    opened.close()
 
 
 def findings(step: RecordedStep) -> set[FindingKind]:
@@ -56,7 +56,7 @@ FAULTY = {
 """Heads and KV dtype that are planned in another width than they are launched in, on gfx950 with AITER 2026-06."""
 
 
-@pytest.mark.parametrize("wheel", [BEFORE, AFTER, LATEST])
+@pytest.mark.parametrize("wheel", one_of_each([AFTER, BEFORE, LATEST]))
 @pytest.mark.parametrize("draft_tokens", [None, 2])
 def test_what_each_release_brings(sessions: dict[str, SourceSession], wheel: str, draft_tokens: int | None) -> None:
     for heads in (8, 16, 32, 48, 64, 96, 128):
@@ -70,7 +70,9 @@ def test_what_each_release_brings(sessions: dict[str, SourceSession], wheel: str
             assert not [d for step in recording.steps for d in disagreements(step)]
 
 
-@pytest.mark.parametrize(("wheel", "heads", "faulty"), [(AFTER, 16, True), (LATEST, 16, True), (AFTER, 64, False)])
+@pytest.mark.parametrize(
+    ("wheel", "heads", "faulty"), one_of_each([(AFTER, 16, True), (LATEST, 16, True), (AFTER, 64, False)], lambda row: row[2])
+)
 def test_an_eager_step_raises_the_splits_of_later_replays(
     sessions: dict[str, SourceSession], wheel: str, heads: int, faulty: bool
 ) -> None:

@@ -117,6 +117,7 @@ def test_few_heads_in_bf16_are_decoded_by_gluon_where_aiter_has_it(session: Sour
     assert not any(each.faults for each in recording.checked)
 
 
+@pytest.mark.slow(guard="test_eager_decode")
 def test_a_rank_of_two_decodes_what_it_holds_with_the_heads_of_both() -> None:
     """Verification of 4 rows takes a kernel for such ranks, of 2 rows AITER's Triton one, which is judged by arguments."""
     plain = BackendConfig(64, max_requests=8, graph_batches=(4,), context_parallel=2)
@@ -138,6 +139,7 @@ def test_a_rank_of_two_decodes_what_it_holds_with_the_heads_of_both() -> None:
     assert (segmented.name, segmented.faults) == ("triton mla_decode_fwd", ())
 
 
+@pytest.mark.slow(guard="test_steps_that_vllm_does_not_have")
 def test_what_the_class_of_the_backend_does_not_serve_is_refused_by_it() -> None:
     named = source() or ""
     with SourceSession(named) as own:

@@ -18,6 +18,7 @@ from backend.real.python.outline import outline
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.judge import Judge, Judged
 from tests.scenes import eager_decode, graph_decode
+from tests.tiers import one_of_each
 
 FP8, BF16 = DType.FP8, DType.BF16
 RELEASE = "vllm==0.33.0"
@@ -63,6 +64,7 @@ def test_verification_and_graphs(session: SourceSession, kv: DType) -> None:
     assert (made.sightings, dict(made.not_run)) == ([], {})
 
 
+@pytest.mark.slow(guard="test_a_row_attends_to_what_the_indexer_chose")
 def test_prompts_longer_than_a_list_go_through_it(session: SourceSession) -> None:
     steps = (
         Step(StepKind.PREFILL, (1, 77)),
@@ -138,7 +140,7 @@ SLIPS = {
 }
 
 
-@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize("slip", one_of_each(SLIPS))
 def test_a_slip_is_blamed_on_the_file(session: SourceSession, slip: str) -> None:
     """By the first finding that is the caller's, by what the batch contradicts, or by a refusal of what it passes."""
     old, new, signature = SLIPS[slip]

@@ -15,6 +15,7 @@ from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, Ste
 from backend.real.frameworks.session import SourceSession
 from backend.real.observe import PLANNING_ROLES
 from fuzz.gate.judge import Judge, Judged
+from tests.kept_sources import KeptSources
 
 SOURCE = "sglang==0.5.13"
 
@@ -48,8 +49,8 @@ def planning_aside(before: str, after: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[SourceSession]:
-    with SourceSession(SOURCE) as session:
+def session(kept_sources: KeptSources) -> Iterator[SourceSession]:
+    with kept_sources.open(SOURCE) as session:
         yield session
 
 

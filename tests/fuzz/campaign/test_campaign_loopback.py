@@ -15,6 +15,8 @@ import psutil
 import pytest
 from disturbed import descendants, start
 
+from tests.tiers import one_of_each
+
 ROOT = Path(__file__).parents[3]
 SPACE = ["--shapes", "tp2", "--no-verify", "--workers", "1", "--chunk-cases", "50", "--seconds", "60"]
 
@@ -60,7 +62,9 @@ def joins(port: int, environment: dict[str, str], home: Path) -> bool:
     return "in 1" in done.stdout
 
 
-def test_only_loopback_is_listened_on_and_only_with_a_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", one_of_each([False, True]), ids=["told to", "asked"])
+def test_only_loopback_is_listened_on_and_only_with_a_token(asked: bool, tmp_path: Path) -> None:
+    """asked: programs with and without the token try to come in, of which the one without waits for a while."""
     folder = tmp_path / "c"
     process = start([*SPACE, "--out", str(folder)], folder.with_suffix(".log"))
     try:
@@ -74,10 +78,12 @@ def test_only_loopback_is_listened_on_and_only_with_a_token(tmp_path: Path) -> N
         server = next(one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "gcs_server")
         port = next(at.laddr.port for at in server.net_connections("tcp") if at.status == "LISTEN")
         settings = server.environ()
-        without = {name: value for name, value in settings.items() if "AUTH" not in name}
-        with ThreadPoolExecutor(2) as both:  # whoever has no token waits for a while
-            told = list(both.map(lambda environment: joins(port, environment, tmp_path), (settings, without)))
-        assert told == [True, False], "whoever has the token comes in, and nobody else"
+        assert settings["RAY_AUTH_MODE"] == "token"
+        if asked:
+            without = {name: value for name, value in settings.items() if "AUTH" not in name}
+            with ThreadPoolExecutor(2) as both:
+                told = list(both.map(lambda environment: joins(port, environment, tmp_path), (settings, without)))
+            assert told == [True, False], "whoever has the token comes in, and nobody else"
         private = {Path(word).parent for word in server.cmdline() if word.startswith("/tmp/aiterfuzz-ray-")} or {
             Path(one.split("=")[1]) for one in server.cmdline() if "=/tmp/aiterfuzz-ray-" in one
         }
@@ -89,6 +95,7 @@ def test_only_loopback_is_listened_on_and_only_with_a_token(tmp_path: Path) -> N
         process.wait(60)
 
 
+@pytest.mark.slow(guard="test_a_command_that_is_ended_from_below_could_not_run")
 def test_the_death_of_ray_is_no_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its C++ ends the process that it serves with status 1, which would say that faults were found."""
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "3")  # for which it waits for its server to come back: 60

@@ -59,6 +59,7 @@ def campaign(arguments: Sequence[str], folder: Path, command: str = "campaign") 
         process.kill()
 
 
+@pytest.mark.slow(guard="fuzz/campaign/test_run_is_a_campaign.py::test_both_find_the_same")
 def test_the_founding_fault_is_one_entry_known_and_expected_and_nothing_to_compare_another_rule_with(
     address: str, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_the_founding_fault_is_one_entry_known_and_expected_and_nothing_to_compa
     assert not summary.findings
 
 
+@pytest.mark.slow(guard="fuzz/campaign/test_campaign_worker.py::test_a_kill_from_outside_leaves_no_trace_in_the_results")
 def test_a_soak_leaves_no_trace_in_the_results(tmp_path: Path) -> None:
     """Workers, their processes and the driver are killed at random for a while."""
     _soak(tmp_path, cases=1000, seconds=8.0, pauses=(0.3, 2.0), seed=4)
@@ -133,6 +135,7 @@ def _faults(config: CampaignConfig) -> dict[str, int]:
     return counted
 
 
+@pytest.mark.slow(guard="fuzz/campaign/test_campaign_worker.py::test_the_case_that_did_it_is_named_and_the_others_go_on")
 def test_a_case_that_kills_its_process_is_a_finding_and_the_rest_goes_on(address: str, tmp_path: Path) -> None:
     config = CampaignConfig("weather-calm", cases=40, chunk_cases=20, query_rows=(1,), max_kv_len=1024, seed=6)
     flags = ["--cases", "40", "--chunk-cases", "20", "--qlen", "1", "--max-kv", "1024", "--seed", "6"]
@@ -153,6 +156,7 @@ def test_a_case_that_kills_its_process_is_a_finding_and_the_rest_goes_on(address
     assert differing == named
 
 
+@pytest.mark.slow(guard="fuzz/test_commands.py::test_ctrl_c_stops_with_everything_written")
 def test_ctrl_c_writes_everything_and_the_campaign_goes_on(address: str, tmp_path: Path) -> None:
     """SIGINT to the whole group, as a terminal sends it, in the middle of a campaign."""
     folder = tmp_path / "a"
@@ -175,6 +179,7 @@ def test_ctrl_c_writes_everything_and_the_campaign_goes_on(address: str, tmp_pat
     assert load_summary(folder).complete
 
 
+@pytest.mark.slow(guard="fuzz/campaign/test_campaign_engine.py::test_interrupted_sessions_add_up_to_an_undisturbed_one")
 def test_a_campaign_goes_on_from_another_folder_and_under_another_name(address: str, tmp_path: Path) -> None:
     """As documented: --resume --out with a relative path, from elsewhere, after the folder was moved, and with a full path."""
     space = ["--heads", "32", "--q-dtype", "fp8", "--kv-dtype", "fp8"]
@@ -280,9 +285,13 @@ def test_a_lost_node_is_weather(tmp_path: Path) -> None:
     assert stored(folder) == outcomes(CampaignConfig(backend="weather-calm", cases=4000, chunk_cases=50))
 
 
-def test_what_ray_lacks_is_said_at_once() -> None:
+def test_a_ray_that_is_not_there_is_said_at_once() -> None:
     with pytest.raises(CannotRunError, match="cannot be reached"), Cluster("127.0.0.1:1", Demand("CPU")):
         pass
+
+
+@pytest.mark.slow(guard="test_what_workers_are_given")
+def test_what_ray_lacks_is_said_at_once() -> None:
     with Cluster(None, Demand("CPU")) as cluster:
         has = cluster.workers(0)
         assert has == len(os.sched_getaffinity(0))

@@ -30,6 +30,7 @@ from fuzz.campaign.report import Shown
 from fuzz.campaign.summary import LossKind, is_weather
 from fuzz.campaign.worker import Broken, CaseSupervisor, ChunkDone, Worker
 from fuzz.provenance import provenance
+from tests.tiers import one_of_each
 
 CASES = 12
 """Of a chunk; exactly one of them is marked, which a test checks."""
@@ -101,8 +102,9 @@ def test_a_slot_outlives_what_wrote_it(tmp_path: Path) -> None:
         ("aborts", LossKind.SIGNAL, "SIGABRT"),
         pytest.param("segfaults", LossKind.SIGNAL, "SIGSEGV", marks=pytest.mark.slow),  # a signal, as SIGABRT is
         ("leaves", LossKind.EXIT, "exit 7"),
-        ("hangs", LossKind.HANG, "hang"),
-        ("eats_memory", LossKind.MEMORY, "memory"),
+        # How such a process is told and ended: tests/child/test_supervisor.py, tests/child/test_service.py.
+        pytest.param("hangs", LossKind.HANG, "hang", marks=pytest.mark.slow),
+        pytest.param("eats_memory", LossKind.MEMORY, "memory", marks=pytest.mark.slow),
     ],
 )
 def test_the_case_that_did_it_is_named_and_the_others_go_on(slot: Path, name: str, kind: LossKind, discriminator: str) -> None:
@@ -169,6 +171,7 @@ def test_a_kill_from_outside_leaves_no_trace_in_the_results(slot: Path) -> None:
     assert done.losses[0].case is not None
 
 
+@pytest.mark.slow(guard="test_a_finding_is_looked_into_by_the_process_as_case_by_case")
 def test_a_finding_is_shrunk_repeated_and_told(slot: Path) -> None:
     worker = Worker(order("aborts"), slot.name, str(slot.parent))
     try:
@@ -187,7 +190,7 @@ def test_a_finding_is_shrunk_repeated_and_told(slot: Path) -> None:
         worker.close()
 
 
-@pytest.mark.parametrize("name", ["aborts_once", "aborts_sometimes"])
+@pytest.mark.parametrize("name", one_of_each(["aborts_sometimes", "aborts_once"]))
 def test_a_death_that_never_comes_alone_takes_no_outcome_away(
     slot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

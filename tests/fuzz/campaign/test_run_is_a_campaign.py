@@ -80,6 +80,7 @@ def test_a_rule_that_leaves_when_it_is_loaded_cannot_run(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow(guard="fuzz/campaign/test_campaign_worker.py::test_the_case_that_did_it_is_named_and_the_others_go_on")
 def test_a_case_that_kills_its_process_is_named_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def blamed(change: Examined, base: Examined | None) -> list[Sighting]:
     return [fault.smallest for fault in compared(change, base, known.reference, known.is_open).blamed]
 
 
+@pytest.mark.slow(guard="fuzz/gate/test_gate_lives.py::test_a_planted_fault_shrinks_to_the_minimum")
 def test_the_worst_fault_of_a_sweep_is_cut_down_while_there_is_time_and_only_as_far_as_the_change_is_to_blame(
     tmp_path: Path,
 ) -> None:
@@ -132,6 +133,24 @@ def with_indices_kept(folder: Path) -> str:
     return f"{file}{LENT}{NEW}"
 
 
+def test_a_life_is_run_by_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random one, of the file beside itself."""
+    monkeypatch.setattr(Examination, "settings", ())
+    plan = dataclasses.replace(PLAN, heads=(16,), lives=1)
+    with (
+        ThreadPoolExecutor(2) as both,
+        Examination(Stack(NEW, release=EVERY_RELEASE), plan, workers=1) as mine,
+        Examination(Stack(NEW, release=EVERY_RELEASE), plan, workers=1) as theirs,
+    ):
+        live((mine, theirs), both, blamed, plan, math.inf)
+        seen, before = mine.examined(), theirs.examined()
+    assert seen.random == before.random == 1
+    assert seen.counts == before.counts
+    assert seen.counts.clean + seen.counts.faulty > 0
+    assert blamed(seen, before) == []
+
+
+@pytest.mark.slow(guard="test_a_life_is_run_by_both_sides")
 def test_lives_find_what_a_request_leaves_to_the_next_one_and_cut_it_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +189,7 @@ def under_a_variable(folder: Path) -> str:
     return f"{file}{LENT}{NEW}"
 
 
+@pytest.mark.slow(guard="fuzz/gate/test_gate_lives.py::test_a_variable_is_kept_where_the_fault_needs_it")
 def test_a_variable_that_the_change_alone_reads_is_set(tmp_path: Path) -> None:
     """The smallest life keeps it; what the base reads too is tried where a life is under it."""
     fp8 = Tensors(Arch.GFX950, DType.FP8, DType.FP8)

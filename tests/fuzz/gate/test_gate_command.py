@@ -38,6 +38,7 @@ def faults_of(folder: Path) -> dict[tuple[str, int, str], tuple[str, list[int], 
     }
 
 
+@pytest.mark.slow(guard="test_the_fix_mends_64_heads_and_changes_nothing_else")
 def test_the_file_before_the_fix_is_blamed_for_64_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gate(BEFORE, *FEW, "--out", str(tmp_path), "--annotate") == 1
     found = faults_of(tmp_path)
@@ -182,7 +183,10 @@ def test_files_that_are_no_backend(
 @pytest.mark.parametrize(
     ("what", "told", "code"), [("sglang==0.0.0.nothing", "not fetched", 3), ("no/such/tree", "no such file or folder", 2)]
 )
-def test_sources_that_are_not_there(what: str, told: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_that_are_not_there(
+    what: str, told: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_RETRIES", "0")  # without a network pip waits before it tries again
     assert gate(what) == code
     assert told in capsys.readouterr().err
     assert gate(AFTER, "--base", what, *FEW) == code
