@@ -9,6 +9,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from importlib import resources
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ from backend.real.torch_shim import host
 from backend.words import number_of
 
 
-def signature(names: str, **defaults: Any) -> inspect.Signature:
-    """Required parameters by name, then those with a default."""
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    required = [inspect.Parameter(name, kind) for name in names.split()]
-    return inspect.Signature([*required, *(inspect.Parameter(key, kind, default=value) for key, value in defaults.items())])
+def signatures(file: str) -> dict[str, inspect.Signature]:
+    """By name, of the functions that a text of this package declares in Python's words."""
+    made: dict[str, Any] = {}
+    exec(resources.files(__package__).joinpath(file).read_text(encoding="utf-8"), made)
+    return {name: inspect.signature(each) for name, each in made.items() if inspect.isfunction(each)}
 
 
 def words(tensor: torch.Tensor) -> list[int]:

@@ -1,13 +1,11 @@
 """Calls of AITER's ordinary attention (MHA, GQA), which end in CK, Triton, HIP and assembly: none is run here, their arguments
 are held against each other.
 
-Signatures are those of ROCm/aiter e4048607a5 (aiter/ops/attention.py, aiter/ops/mha.py and
-aiter/ops/triton/attention/unified_attention.py). Knows no framework.
+Knows no framework.
 """
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -21,7 +19,6 @@ from backend.real.frameworks.argument_parts import (
     for_another,
     longest,
     paged_by,
-    signature,
     words,
     written,
 )
@@ -194,102 +191,6 @@ def as_far(tensor: torch.Tensor) -> torch.Tensor:
     held = given.untyped_storage().nbytes() // given.element_size() - given.storage_offset()
     return given.as_strided((held,), (1,))
 
-
-ATTENTION_SIGNATURES: dict[str, inspect.Signature] = {
-    "paged_attention_ragged": signature(
-        "out workspace_buffer query key_cache value_cache scale kv_indptr kv_page_indices kv_last_page_lens block_size "
-        "max_num_partitions alibi_slopes kv_cache_dtype kv_cache_layout logits_soft_cap k_scale v_scale",
-        fp8_out_scale=None,
-        partition_size=256,
-        mtp=1,
-    ),
-    "unified_attention": signature(
-        "q k v out cu_seqlens_q max_seqlen_q seqused_k max_seqlen_k softmax_scale causal window_size block_table softcap "
-        "q_descale k_descale v_descale",
-        q_scales=None,
-        alibi_slopes=None,
-        output_scale=None,
-        qq_bias=None,
-        sinks=None,
-        shuffled_kv_cache=False,
-        skip_reduce=False,
-    ),
-    "mha_batch_prefill_func": signature(
-        "q k v cu_seqlens_q kv_indptr kv_page_indices max_seqlen_q max_seqlen_k",
-        dropout_p=0.0,
-        softmax_scale=None,
-        logits_soft_cap=0.0,
-        causal=False,
-        window_size=(-1, -1),
-        alibi_slopes=None,
-        deterministic=False,
-        return_lse=False,
-        return_attn_probs=False,
-        out=None,
-        kv_last_page_lens=None,
-        block_table=None,
-        seqlen_k=None,
-        q_descale=None,
-        k_descale=None,
-        v_descale=None,
-        kv_block_descale=None,
-        sink_ptr=None,
-        sink_size=0,
-    ),
-    "flash_attn_varlen_fp8_pertensor_func": signature(
-        "q k v q_descale k_descale v_descale cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
-        min_seqlen_q=0,
-        logits_soft_cap=0.0,
-        causal=False,
-        window_size=(-1, -1, 0),
-        softmax_scale=None,
-        sink_ptr=None,
-    ),
-    "flash_attn_varlen_func": signature(
-        "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k",
-        min_seqlen_q=0,
-        dropout_p=0.0,
-        softmax_scale=None,
-        logits_soft_cap=0.0,
-        causal=False,
-        window_size=(-1, -1, 0),
-        bias=None,
-        alibi_slopes=None,
-        deterministic=False,
-        return_lse=False,
-        return_attn_probs=False,
-        how_v3_bf16_cvt=1,
-        block_table=None,
-        out=None,
-        cu_seqlens_q_padded=None,
-        cu_seqlens_k_padded=None,
-        sink_ptr=None,
-    ),
-    "paged_attention_v1": signature(
-        "out workspace_buffer query key_cache value_cache scale block_tables cu_query_lens context_lens max_context_len "
-        "alibi_slopes kv_cache_dtype kv_cache_layout logits_soft_cap k_scale v_scale",
-        fp8_out_scale=None,
-        partition_size=256,
-        mtp=1,
-        sliding_window=0,
-    ),
-    "paged_attention_common": signature(
-        "Q K V exp_sums max_logits tmp_out block_tables context_lens block_tables_stride0 scale",
-        max_qlen=1,
-        max_seq_len=1,
-        K_QScale_hip=None,
-        V_QScale_hip=None,
-        K_QScale_asm=None,
-        V_QScale_asm=None,
-        out_=None,
-        qo_indptr=None,
-        high_precision=1,
-        kernelName=None,
-        kv_cache_dtype="auto",
-        kv_cache_tensor_dtype=None,
-    ),
-}
-"""What stands for AITER's own function of the name."""
 
 ATTENTION_CHECKS = {
     "flash_attn_varlen_func": _varlen,

@@ -1,9 +1,7 @@
 """Calls into AITER whose kernels nobody models here: their arguments are held against each other and against the batch.
 
 The prefill paths end in assembly, CK and Triton; what is judged is what the caller decides: lengths, index tensors, buffers.
-Signatures are those of ROCm/aiter e4048607a5 (aiter/ops/attention.py, aiter/ops/mha.py, aiter/mla.py and
-aiter/ops/triton/attention/unified_attention.py), with need_lse of a later one, which sglang 0.5.23 gives get_ps_metadata_v1.
-Knows no framework.
+Signatures stand in signatures_aiter.txt and signatures_frameworks.txt. Knows no framework.
 """
 
 from __future__ import annotations
@@ -25,12 +23,12 @@ from backend.real.frameworks.argument_parts import (
     inside,
     longest,
     paged_by,
-    signature,
+    signatures,
     words,
     written,
 )
-from backend.real.frameworks.attention_arguments import ATTENTION_CHECKS, ATTENTION_SIGNATURES, as_far
-from backend.real.frameworks.cache_arguments import CACHE_CHECKS, CACHE_SIGNATURES
+from backend.real.frameworks.attention_arguments import ATTENTION_CHECKS, as_far
+from backend.real.frameworks.cache_arguments import CACHE_CHECKS
 from backend.real.frameworks.record import ArgumentFault
 from backend.real.torch_shim import host
 from backend.words import number_of
@@ -189,100 +187,14 @@ SEGMENTED = "triton mla_decode_fwd"
 SEGMENTS = 4
 """Partial results a row that stand for what it returns; the real number follows from the shape."""
 
-_GLUON = "q_nope q_pe kv_c o page_table seq_info sm_scale"
-_GLUON_DEFAULTS: dict[str, Any] = {
-    "k_pe": None,
-    "kv_pe_offset": 512,
-    "use_2d_view": True,
-    "kv_scale": 1.0,
-    "min_kv_seq_len": 1,
-    "return_lse": False,
-}
-
-SIGNATURES: dict[str, inspect.Signature] = {
-    **CACHE_SIGNATURES,
-    **ATTENTION_SIGNATURES,
-    SEGMENTED: signature(
-        "q kv_buffer out cu_seqlens_q seqused_k max_seqlen_kv block_tables softmax_scale kv_lora_rank qk_rope_head_dim causal "
-        "q_descale kv_descale",
-        q_scales=None,
-        out_scale=None,
-        shuffled_kv_cache=False,
-        skip_reduce=False,
-    ),
-    "sparse_mla_fwd": signature(
-        "q kv_buffer kv_indptr kv_indices sm_scale",
-        kv_scale=None,
-        kv_lora_rank=512,
-        qk_rope_head_dim=64,
-        has_invalid=True,
-        dot_precision="bf16",
-        q_scale=None,
-        out=None,
-        attn_sink=None,
-        extra_kv=None,
-        extra_indptr=None,
-        extra_indices=None,
-    ),
-    "mla_gluon": signature(_GLUON, **_GLUON_DEFAULTS, has_pe=True, attn_sink=None),
-    "mla_decode_gluon": signature(_GLUON, **_GLUON_DEFAULTS),
-    REDUCE: inspect.signature(lambda *args: None),  # 2026-08 added an argument in the middle
-    "get_ps_metadata_v1": signature(
-        "seqlens_qo_indptr pages_kv_indptr context_lens gqa_ratio num_heads_k work_metadata_ptrs work_indptr work_info "
-        "reduce_indptr reduce_final_map reduce_partial_map",
-        qhead_granularity=1,
-        qlen_granularity=256,
-        kvlen_granularity=16,
-        block_size=16,
-        is_causal=True,
-        need_lse=False,
-    ),
-    "mla_prefill_ps_asm_fwd": signature(
-        "Q K V qo_indptr kv_indptr kv_page_indices work_indptr work_info_set max_seqlen_q softmax_scale is_causal splitData "
-        "splitLse output",
-        q_scale=None,
-        k_scale=None,
-        v_scale=None,
-    ),
-    "mla_prefill_fwd": signature(
-        "q kv_buffer o qo_indptr kv_indptr kv_indices kv_last_page_lens max_seqlen_q",
-        sm_scale=None,
-        logit_cap=0.0,
-        num_kv_splits=None,
-    ),
-}
+SIGNATURES = signatures("signatures_aiter.txt")
 """What stands for AITER's own function of the name."""
 
-OWN_KERNELS: dict[str, inspect.Signature] = {
-    "extend_attention_fwd": signature(
-        "q_extend k_extend v_extend o_extend k_buffer v_buffer qo_indptr kv_indptr kv_indices custom_mask is_causal "
-        "mask_indptr max_len_extend",
-        k_scale=1.0,
-        v_scale=1.0,
-        sm_scale=None,
-        logit_cap=0.0,
-    ),
-    "triton_sparse_mla_fwd": signature("q_nope q_rope kv indices sm_scale", d_v=512, topk_length=None, max_topk_length=None),
-    "triton_sparse_mla_decode_splitk": signature("q_nope q_rope kv indices sm_scale", d_v=512, kv_splits=None, workspace=None),
-    "tilelang_sparse_fwd": signature("q kv indices sm_scale", d_v=512),
-    "rocm_sparse_attn_prefill": signature(
-        "q kv indices topk_length scale head_dim nope_head_dim rope_head_dim attn_sink output",
-        ragged_indices=None,
-        ragged_indptr=None,
-    ),
-    "rocm_sparse_attn_decode_bf16": signature(
-        "q kv scale head_dim nope_head_dim rope_head_dim attn_sink output ragged_indices ragged_indptr num_splits"
-    ),
-    "reshape_and_cache_flash": signature("key value key_cache value_cache slot_mapping kv_cache_dtype k_scale v_scale"),
-    "gather_and_maybe_dequant_cache": signature(  # batch_size: in releases before token_to_seq
-        "src_cache dst block_table cu_seq_lens kv_cache_dtype scale",
-        token_to_seq=None,
-        num_tokens=0,
-        batch_size=0,
-        seq_starts=None,
-    ),
-}
-"""The same for kernels of the frameworks' own: sglang's attention as 0.5.23 calls it, vLLM's attention and cache as 0.33.0."""
+SIGNATURES[SEGMENTED] = SIGNATURES.pop("triton_mla_decode_fwd")
+SIGNATURES[REDUCE] = inspect.signature(lambda *args: None)  # 2026-08 added an argument in the middle
+
+OWN_KERNELS = signatures("signatures_frameworks.txt")
+"""The same for kernels of the frameworks' own."""
 
 BY_LISTS = frozenset({"triton_sparse_mla_fwd", "triton_sparse_mla_decode_splitk", "tilelang_sparse_fwd"})
 """Functions of sglang's that return o of [1, rows, heads, d_v]."""

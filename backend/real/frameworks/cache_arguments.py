@@ -1,16 +1,14 @@
 """Calls of AITER that write rows of the KV cache or gather them: none is run here, their arguments are held against each other.
 
-Signatures are those of ROCm/aiter e4048607a5 (aiter/ops/cache.py,
-aiter/ops/fused_qk_norm_rope_cache_quant.py, aiter/ops/triton). Knows no framework.
+Knows no framework.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backend.real.frameworks.argument_parts import addressed, ascending, inside, signature, words, written
+from backend.real.frameworks.argument_parts import addressed, ascending, inside, words, written
 from backend.real.frameworks.record import ArgumentFault
 from backend.words import number_of
 
@@ -84,35 +82,6 @@ def _gathered(given: Mapping[str, Any]) -> Iterator[ArgumentFault]:
         message = f"kv_prefix_sum_context_lens has {number_of(len(tokens), 'entry')}, kv_indptr {len(kv)}"
         yield ArgumentFault("kv_prefix_sum_context_lens", message, False)
 
-
-CACHE_SIGNATURES: dict[str, inspect.Signature] = {
-    "concat_and_cache_mla": signature("kv_c k_pe kv_cache slot_mapping kv_cache_dtype scale"),
-    "fused_qk_rope_concat_and_cache_mla": signature(
-        "q_nope q_pe kv_c k_pe kv_cache q_out slot_mapping k_scale q_scale positions cos_cache sin_cache is_neox is_nope_first",
-        compute_all_q_rope=False,
-    ),
-    "fused_qk_rope_reshape_and_cache": signature(
-        "q k v key_cache value_cache slot_mapping pos cos sin k_scale v_scale is_neox flash_layout",
-        apply_scale=True,
-        offs=None,
-        q_out=None,
-        k_out=None,
-        output_zeros=True,
-        zeros_out=None,
-        upcast_operand=False,
-    ),
-    "fused_qk_norm_rope_cache_pts_quant_shuffle": signature(
-        "qkv qw kw cos_sin positions num_tokens num_heads_q num_heads_k num_heads_v head_size is_neox_style eps q_out k_cache "
-        "v_cache slot_mapping per_tensor_k_scale per_tensor_v_scale k_out v_out return_kv use_shuffle_layout block_size x",
-        rotary_dim=0,
-    ),
-    "gather_kv_b_proj": signature(
-        "k_buffer k_scale kv_indptr kv_indices kv_prefix_sum_context_lens kv_proj_weight kv_proj_scale k_prefix v_prefix",
-        weight_preshuffle=False,
-        shuffled_kv_cache=False,
-    ),
-}
-"""What stands for AITER's own function of the name."""
 
 CACHE_CHECKS = {
     "concat_and_cache_mla": _stored,
