@@ -30,3 +30,12 @@ def one_of_each(
         )
         seen.add(of)
     return parameters
+
+
+def kernel_family(blob: str) -> tuple[str, bool, bool]:
+    """What a prebuilt kernel has in common with others: its types, whether it follows a plan, whether it is split by rows.
+
+    blob: its path, gfx942/mla_a8w8_qh16_qseqlen4_gqaratio16_ps.co.
+    """
+    name = blob.rpartition("/")[2]
+    return name.partition("_qh")[0].partition("_sub")[0], "_ps" in name, "qseqlen" in name

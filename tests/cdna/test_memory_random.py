@@ -5,6 +5,7 @@ Compared are registers, LDS, global memory, written-bitmaps, and what was found 
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections import Counter
@@ -31,7 +32,7 @@ SIZE = 3001
 BEFORE_AN_EDGE = 17
 """Where accesses of each width end at an edge or just across it: of a region, of the descriptors that `aim` makes, of LDS."""
 
-WORDS, AIMS = 4, 3
+WORDS, AIMS = (4, 3) if os.environ.get("AITERFUZZ_SLOW") else (2, 2)
 """Random words for each opcode and architecture, and how many addresses each is run with."""
 
 

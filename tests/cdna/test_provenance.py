@@ -21,6 +21,7 @@ from backend.cdna.memory import AddressSpace
 from backend.cdna.provenance import Explanation, dpp_source, explain_address
 from backend.cdna.slice import Action, initial_action
 from backend.errors import UsageError
+from tests.tiers import kernel_family, one_of_each
 
 ARGUMENTS = (
     Argument("kv_buffer", 0, 8, "global_buffer"),
@@ -376,7 +377,7 @@ def shortest_path(graph: FlowGraph, number: int) -> list[int] | None:
     return [graph.instructions[n].pc for span in spans for n in range(span.first, span.end)]
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(wheel_files()) if "_ps" in name])
+@pytest.mark.parametrize("name", one_of_each((name for name in sorted(wheel_files()) if "_ps" in name), kernel_family))
 def test_accesses_of_the_wheels_persistent_kernels(name: str) -> None:
     """Every access counts from one pointer that is a kernel argument or lies behind one, and nothing in it is unexplained."""
     (kernel,) = load_code_object(wheel_file(name)).kernels

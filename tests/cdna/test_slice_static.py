@@ -21,6 +21,7 @@ from backend.cdna.flow import FlowGraph
 from backend.cdna.gpr_index import effects_in_place
 from backend.cdna.instruction import Format
 from backend.cdna.slice import Action, Slice, initial_action, slice_graph, slice_kernel
+from tests.tiers import kernel_family, one_of_each
 
 MATRIX = re.compile(r"v_(mfma|smfmac)")
 FLOAT = re.compile(r"v_.*(f16|f32|f64|bf16|fp8|bf8)")
@@ -250,17 +251,17 @@ def assert_slice_is_enough(name: str, content: bytes, length: int) -> None:
     assert accesses > 20
 
 
-@pytest.mark.parametrize("name", sorted(wheel_files()))
+@pytest.mark.parametrize("name", one_of_each(sorted(wheel_files()), kernel_family))
 def test_slice_of_the_wheels_kernels_is_enough(name: str) -> None:
     assert_slice_is_enough(name, wheel_file(name), 12_000)
 
 
-@pytest.mark.parametrize("name", sorted(triton_files()))
+@pytest.mark.parametrize("name", one_of_each(sorted(triton_files()), lambda name: name.rpartition("_")[0]))
 def test_slice_of_compiled_kernels_is_enough(name: str) -> None:
     assert_slice_is_enough(name, triton_files()[name], 4_000)
 
 
-@pytest.mark.parametrize("name", sorted(wheel_files()))
+@pytest.mark.parametrize("name", one_of_each(sorted(wheel_files()), kernel_family))
 def test_no_lds_and_no_matrix_feeds_an_address(name: str) -> None:
     """Of the wheel's kernels only a reciprocal for an integer division does: at most two divisions, two instructions each."""
     kernel = load_code_object(wheel_file(name)).kernels[0]

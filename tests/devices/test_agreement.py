@@ -28,6 +28,7 @@ from backend.host import BuiltIn
 from backend.observation import ViolationKind
 from backend.serving.policy import decide
 from backend.serving.registry import policy
+from tests.tiers import kernel_family, one_of_each
 
 CASES = int(os.environ.get("AITERFUZZ_AGREEMENT_CASES", "3"))
 REVISIONS = {"2026-06": "2988812e134a7dbb08948092a9d89df48a2585d3", "2026-08": "e4048607a535ace3a2b51ded31b1c8c2d45c0879"}
@@ -52,12 +53,14 @@ def disagreements(kernel: ReachedKernel, source: CodeSource, seed: int) -> list[
     return found
 
 
-@pytest.mark.parametrize("blob", sorted(reached("2025-11")))
+@pytest.mark.parametrize("blob", one_of_each(sorted(reached("2025-11")), kernel_family))
 def test_wheel_kernels(blob: str) -> None:
     assert disagreements(reached("2025-11")[blob], installed_wheel(), seed=1) == []
 
 
-@pytest.mark.parametrize("blob", [blob for blob, kernel in sorted(reached("2025-11").items()) if kernel.persistent])
+@pytest.mark.parametrize(
+    "blob", one_of_each((blob for blob, kernel in sorted(reached("2025-11").items()) if kernel.persistent), kernel_family)
+)
 def test_items_of_a_plan_for_other_rows(blob: str) -> None:
     """One row more than a decode call of the kernel's has, twice as many, one less than none: a kernel takes what its tile
     holds, or as many as it was built for, whatever the item says."""

@@ -51,7 +51,9 @@ def compared(o: torch.Tensor, q: torch.Tensor, kv: torch.Tensor, budget: Budget 
     return found.result()
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 63, 1000, 4096])
+@pytest.mark.parametrize(
+    "tokens", [1, 2, 63, pytest.param(1000, marks=pytest.mark.slow), pytest.param(4096, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("dtype", list(DType))
 def test_rounding_alone_is_within_the_budget(tokens: int, dtype: DType) -> None:
     queries = min(tokens, 3)

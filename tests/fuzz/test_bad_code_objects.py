@@ -23,6 +23,7 @@ from backend.cdna.decode import decode
 from backend.cdna.decode.text import assembly_text
 from backend.cdna.machine import LDS_BYTES
 from fuzz.cli import main
+from tests.tiers import one_of_each
 
 CODE_OBJECT = "mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co"
 LAUNCHER = "csrc/py_itfs_cu/asm_mla.cu"
@@ -215,7 +216,7 @@ def test_explain_names_it(name: str, tree: Callable[[Spoil], Path], capsys: pyte
     assert re.search(told, said)
 
 
-@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize("name", one_of_each(SPOILT))
 def test_run_names_it(name: str, tree: Callable[[Spoil], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoil, told = SPOILT[name]
     out = str(tmp_path / "found")
@@ -223,7 +224,7 @@ def test_run_names_it(name: str, tree: Callable[[Spoil], Path], tmp_path: Path, 
     assert re.search(told, said)
 
 
-@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize("name", one_of_each(SPOILT))
 def test_replay_names_it(name: str, tree: Callable[[Spoil], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An entry that expects silence is not silent: it could not run."""
     spoil, told = SPOILT[name]

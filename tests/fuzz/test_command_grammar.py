@@ -18,6 +18,7 @@ from fuzz.cli import FORMER, main, parser
 from fuzz.commands.arguments import expected
 from fuzz.commands.examples import EXIT_CODES
 from reprod.corpus import load_corpus, shipped_corpus
+from tests.tiers import one_of_each
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "finding"
 
@@ -83,22 +84,25 @@ def test_the_help_of_each_command_tells_exit_codes_and_shows_how_it_is_called() 
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [
-        ("runn", "run"),
-        ("corpus repaly", "replay"),
-        ("--verison", "--version"),
-        ("gate --bsae x", "--base"),
-        ("run --case-secnods 3", "--case-seconds"),
-        ("run --device modle", "model"),
-        ("run --backend sglang-27189", "sglang-27188"),
-        ("run --release 2026-6", "2026-06"),
-        ("run --archs gfx95", "gfx950"),
-        ("run --modes fastt", "fast"),
-        ("run --model deepseek-r", "deepseek-r1"),
-        ("run --expect F99", "F9"),
-        ("explain --heads 64 --kv-lens 1 --page-order sequentail", "sequential"),
-        ("selftest agree --devices model,cdan", "cdna"),
-    ],
+    one_of_each(
+        [
+            ("runn", "run"),
+            ("corpus repaly", "replay"),
+            ("--verison", "--version"),
+            ("gate --bsae x", "--base"),
+            ("run --case-secnods 3", "--case-seconds"),
+            ("run --device modle", "model"),
+            ("run --backend sglang-27189", "sglang-27188"),
+            ("run --release 2026-6", "2026-06"),
+            ("run --archs gfx95", "gfx950"),
+            ("run --modes fastt", "fast"),
+            ("run --model deepseek-r", "deepseek-r1"),
+            ("run --expect F99", "F9"),
+            ("explain --heads 64 --kv-lens 1 --page-order sequentail", "sequential"),
+            ("selftest agree --devices model,cdan", "cdna"),
+        ],
+        lambda row: (row[1][:2] == "--", len(row[0].split())),
+    ),
 )
 def test_what_was_meant_is_said(typed: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -374,7 +374,7 @@ TYPED = [(way, command) for way in MATRIX for command in LEAVES if isinstance(ce
 def always() -> set[tuple[str, str]]:
     """Wrong usage, which is told at once; else the first command of each way, and each command's first."""
     chosen: set[tuple[str, str]] = set()
-    for way, command in TYPED:
+    for way, command in sorted(TYPED, key=lambda row: row[1] in ("gate", "selftest agree")):  # they take longest
         first = way not in {row[0] for row in chosen} or command not in {row[1] for row in chosen}
         if isinstance(cell(way, command), str) and first:
             chosen.add((way, command))

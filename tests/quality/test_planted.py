@@ -12,6 +12,7 @@ from hunting import first_fault
 
 from backend.case import Arch, Case, DType
 from fuzz.spec import Spec
+from tests.tiers import one_of_each
 
 LEAST_SHARE = 0.95
 
@@ -69,7 +70,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("runs", [25, pytest.param(100, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", one_of_each(PLANTED, lambda name: PLANTED[name].kind))
 def test_found_and_shrunk(name: str, runs: int) -> None:
     planted = PLANTED[name]
     found = [first_fault(planted.spec, planted.kind, planted.cases, seed) for seed in range(1, runs + 1)]

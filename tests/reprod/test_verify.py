@@ -126,6 +126,7 @@ def test_a_script_says_where_another_aiter_runs_than_it_was_found_with(script: P
     assert "\naiter   unknown, commit not a git checkout, /virtual/" in done.output
 
 
+@pytest.mark.slow(guard="reprod/test_script.py::test_the_worst_exit_code_of_the_ranks_is_told")
 def test_one_of_two_ranks_dies(outcome: Outcome, tmp_path: Path) -> None:
     """aiter#3496's setting: the same step in two processes, whose memory is laid out differently."""
     script = written(tmp_path, script_text(outcome, fix_of(outcome, CasePath()), "script.py", ranks=2))
@@ -144,6 +145,7 @@ def test_two_ranks_with_the_remedy_are_silent(outcome: Outcome, tmp_path: Path) 
     assert (fixed.code, fixed.findings) == (0, ())
 
 
+@pytest.mark.slow(guard="reprod/test_verify_triton.py::test_numbers_are_those_of_the_types")
 def test_the_wheels_machine_code_gives_right_numbers(tmp_path: Path) -> None:
     """Release 2025-11: aiter's own Python and code object, a long request in many pieces, so that the merge takes part."""
     short_piece = Case(num_head=16, kv_lens=(33,), max_seqlen_q=4, backend="direct", release="2025-11", mode=MetadataMode.FAST)

@@ -165,6 +165,7 @@ def test_what_is_out_of_reach_could_not_run(tmp_path: Path, repro: Path, name: s
     assert done.could_not_run
 
 
+@pytest.mark.slow(guard="test_a_fault_is_the_run_s_in_whatever_process_it_is")
 def test_helpers_that_use_no_gpu_are_as_they_were(tmp_path: Path, repro: Path) -> None:
     """Neither slowed down by a simulation nor missed where they are ended."""
     sleeper = "p = subprocess.Popen([PYTHON, '-c', 'import time; time.sleep(60)'])"

@@ -207,6 +207,7 @@ def test_variables_of_the_framework(sessions: dict[str, SourceSession]) -> None:
     assert only(sessions[BEFORE].run(scenario), Phase.EAGER)[0].persistent
 
 
+@pytest.mark.slow(guard="test_variables_of_the_framework")
 def test_the_user_s_shell_does_not_reach_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGLANG_AITER_MLA_PERSIST", "False")
     with SourceSession(BEFORE) as session:
@@ -405,6 +406,7 @@ def test_a_tree_on_disk_and_its_file(tmp_path_factory: pytest.TempPathFactory) -
         assert [row.flags for row in session.decide(heads=(64,))] == ["TTF", "TTF"]
 
 
+@pytest.mark.slow(guard="child/test_service.py::test_time_limit")
 def test_a_file_that_never_ends_is_stopped() -> None:
     text = open_source(BEFORE).target.text.replace("self.forward_metadata: ForwardMetadata = None", "while True: pass", 1)
     with SourceSession(BEFORE, text=text, limits=Limits(seconds=3)) as session:

@@ -104,6 +104,7 @@ def test_a_rule_that_leaves_now_and_then_ends_the_search(tmp_path: Path, capsys:
     assert f"rule {rule}: its process ended with exit status 0; after 24 cases it is not asked any more" in said
 
 
+@pytest.mark.slow(guard="test_a_run_writes_into_no_folder_that_holds_something")
 def test_each_run_has_a_folder_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def without_32_heads(folder: Path) -> str:
     return f"{file}{LENT}{NEW}"
 
 
+@pytest.mark.slow(guard="test_a_fault_behind_one_that_the_change_mends_is_in_the_base_too")
 def test_the_same_fault_is_blamed_on_a_change_that_brings_it_there(tmp_path: Path) -> None:
     """In a file that mends S2 in the same step."""
     found = beside(without_32_heads(tmp_path), paged(32))

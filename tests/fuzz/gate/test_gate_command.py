@@ -38,7 +38,7 @@ def faults_of(folder: Path) -> dict[tuple[str, int, str], tuple[str, list[int], 
     }
 
 
-@pytest.mark.slow(guard="test_the_fix_mends_64_heads_and_changes_nothing_else")
+@pytest.mark.slow(guard="test_a_change_is_blamed_and_shown_again_by_the_command_that_is_printed")
 def test_the_file_before_the_fix_is_blamed_for_64_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gate(BEFORE, *FEW, "--out", str(tmp_path), "--annotate") == 1
     found = faults_of(tmp_path)
@@ -66,7 +66,8 @@ def holds_known_faults_only(
     assert ("head-width", 64, "fp8") not in found
 
 
-@pytest.mark.parametrize("kv_dtype", [("--kv-dtype", "fp8"), pytest.param((), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kv_dtype", [("--kv-dtype", "fp8"), ()])
+@pytest.mark.slow(guard="test_a_change_is_blamed_and_shown_again_by_the_command_that_is_printed")
 def test_the_fix_mends_64_heads_and_changes_nothing_else(
     kv_dtype: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ fault does not need. On the fixed file no life shows a fault; a planted stale bu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -109,7 +110,7 @@ def run(session: SourceSession, examples: int) -> list[Scenario]:
 
 
 def test_the_fixed_file_shows_nothing_in_any_order(session: SourceSession) -> None:
-    assert run(session, 15) == []
+    assert run(session, 15 if os.environ.get("AITERFUZZ_SLOW") else 6) == []
 
 
 @pytest.mark.slow

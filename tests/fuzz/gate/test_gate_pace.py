@@ -58,6 +58,7 @@ print("steps", steps, "before", len(before), "lacking", sorted(compiled() - befo
 """What numba holds after everything was compiled, and what steps of both planners and of none need besides."""
 
 
+@pytest.mark.slow(guard="fuzz/test_commands.py::test_compiling_is_said_once_and_only_when_it_happens")
 def test_what_a_sweep_needs_is_compiled_before_it() -> None:
     program = [sys.executable, "-c", SIGNATURES]
     variables = {**os.environ, "TRITON_INTERPRET": "1"}

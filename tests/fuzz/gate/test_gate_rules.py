@@ -94,6 +94,7 @@ def test_a_fault_of_the_first_case_of_a_shape_is_told(monkeypatch: pytest.Monkey
     assert [fault.smallest.kv_lens for fault in gated.faults] == [(1,)]
 
 
+@pytest.mark.slow(guard="test_what_is_expected_of_a_rule_is_not_blamed")
 def test_a_fault_of_the_base_s_rule_is_not_blamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = written(tmp_path, FAKE)
     assert gate(rule, "--base", "sglang-before-27188", *FP8) == 0
@@ -120,6 +121,7 @@ def test_what_is_expected_of_a_rule_is_not_blamed(asked: str, tmp_path: Path, ca
     assert gate(rule, *FP8, "--expect", "F999") == 2
 
 
+@pytest.mark.slow(guard="test_a_table_is_gated_like_a_source")
 def test_a_function_of_one_s_own(tmp_path: Path) -> None:
     text = "from backend.serving.backends import BACKENDS\nrule = BACKENDS['sglang-before-27188'].rule\n"
     assert gate(written(tmp_path, text, "mine.py") + ":rule", *FP8) == 1
