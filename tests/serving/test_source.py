@@ -450,6 +450,7 @@ def test_aiter_s_own_python_gives_what_the_built_in_rules_give(
             assert to_plain(real.run(scenario)) == to_plain(ours.run(scenario))
 
 
+@pytest.mark.slow(guard="test_decision_table")
 def test_decision_table_in_one_call() -> None:
     assert [(row.kv_dtype, row.flags) for row in decision_table(AFTER, Arch.GFX942, (64,))] == [(FP8, "TTF"), (BF16, "TTF")]
 

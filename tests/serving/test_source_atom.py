@@ -22,6 +22,7 @@ from backend.real.python.outline import outline
 from backend.serving.frameworks import ATOM, ATOM_LAYER
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.judge import Judge, Judged
+from tests.tiers import one_of_each
 
 RELEASE, TOPK = "2026-08", 2048
 CHECKOUT = os.environ.get("AITERFUZZ_ATOM_CHECKOUT", "")
@@ -108,7 +109,7 @@ SMALL_SLIPS = {
 }
 
 
-@pytest.mark.parametrize("slip", SMALL_SLIPS)
+@pytest.mark.parametrize("slip", one_of_each(SMALL_SLIPS))
 def test_a_slip_in_the_builder_is_seen(small: SourceSession, slip: str) -> None:
     _seen(small, (DECODE, VERIFY), *SMALL_SLIPS[slip])
 
@@ -287,7 +288,7 @@ BUILDERS_SLIPS = {
 
 
 @real
-@pytest.mark.parametrize("slip", BUILDERS_SLIPS)
+@pytest.mark.parametrize("slip", one_of_each(BUILDERS_SLIPS))
 def test_a_slip_in_atoms_builder_is_blamed_on_it(builder: SourceSession, slip: str) -> None:
     _seen(builder, (DECODE, VERIFY, PROMPTS, LISTS, DRAFT), *BUILDERS_SLIPS[slip])
 
@@ -308,7 +309,7 @@ LAYERS_SLIPS = {
 
 
 @real
-@pytest.mark.parametrize("slip", LAYERS_SLIPS)
+@pytest.mark.parametrize("slip", one_of_each(LAYERS_SLIPS))
 def test_a_slip_in_atoms_layer_is_blamed_on_it(layer: SourceSession, slip: str) -> None:
     few = dataclasses.replace(DECODE, backends=(dataclasses.replace(PLAIN, num_head=8),))
     assert not judged(layer, few).sightings

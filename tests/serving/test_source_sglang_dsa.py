@@ -24,6 +24,7 @@ from fuzz.gate.judge import Judge, Judged
 from fuzz.gate.sweep import GFX950, by_kernels
 from reprod.corpus import shipped_corpus
 from tests.scenes import graph_decode
+from tests.tiers import one_of_each
 
 FP8, BF16 = DType.FP8, DType.BF16
 RELEASE = "sglang==0.5.23"
@@ -107,6 +108,7 @@ def test_speculation_and_prompts(without_faults: SourceSession) -> None:
     assert not Judge(open_device("model", None)).judged(scenario, recording).sightings
 
 
+@pytest.mark.slow(guard="test_a_pool_of_the_batch_has_no_request_too_many")
 def test_its_known_faults_show_and_are_gone_where_they_are_mended(
     session: SourceSession, without_faults: SourceSession
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_pool_of_the_batch_has_no_request_too_many(session: SourceSession) -> 
     assert not judged(session, scenario).sightings
 
 
+@pytest.mark.slow(guard="test_decode_eager_and_from_graphs")
 def test_every_call_is_reached_and_other_kernels_are_judged_by_their_arguments(session: SourceSession) -> None:
     wanted = list(by_kernels(GFX950, (8,), "2026-08"))
     lines: set[int] = set()
@@ -176,7 +179,7 @@ SLIPS = {
 }
 
 
-@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize("slip", one_of_each(SLIPS))
 def test_a_slip_is_blamed_on_the_file(without_faults: SourceSession, slip: str) -> None:
     old, new, signature = SLIPS[slip]
     text = without_faults.source.target.text

@@ -7,6 +7,7 @@ cache.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ from backend.real.frameworks.session import SourceSession
 from backend.real.python.outline import outline
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.judge import Judge, Judged
+from tests.tiers import one_of_each
 
 NAME = "rocm_aiter_fa.py"
 PLAIN = BackendConfig(16, DType.BF16, DType.BF16, page_size=16, kv_heads=2, max_requests=8, graph_batches=(1, 4))
@@ -81,6 +83,7 @@ def called(recording: Recording, step: int) -> set[str]:
     return {each.name for each in recording.checked if each.step == step}
 
 
+@pytest.mark.slow(guard="test_what_the_file_does_is_sound")
 def test_each_step_ends_in_the_kernels_that_it_should(session: SourceSession) -> None:
     serving, shuffled, drafts = (session.run(scenario) for scenario in (SERVING, SHUFFLE, SPECULATING))
     for recording in (serving, shuffled, drafts):
@@ -94,13 +97,20 @@ def test_each_step_ends_in_the_kernels_that_it_should(session: SourceSession) ->
     assert sum(each.name == "paged_attention_v1" for each in drafts.checked if each.step == 2) == 3  # one a draft
 
 
-@pytest.mark.parametrize("kv", [DType.FP8, DType.BF16])
-@pytest.mark.parametrize("scenario", [SERVING, WINDOW, SHUFFLE, SPECULATING], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    ("scenario", "kv"),
+    one_of_each(
+        itertools.product((SERVING, WINDOW, SHUFFLE, SPECULATING), (DType.FP8, DType.BF16)),
+        lambda row: None,
+        lambda row: f"{row[0].name}-{row[1]}",
+    ),
+)
 def test_what_the_file_does_is_sound(session: SourceSession, scenario: Scenario, kv: DType) -> None:
     made = judged(session, of_type(scenario, kv))
     assert (made.sightings, dict(made.not_run)) == ([], {})
 
 
+@pytest.mark.slow(guard="test_what_the_file_does_is_sound")
 def test_at_least_80_percent_of_the_file_runs(session: SourceSession) -> None:
     lives = (of_type(each, DType.FP8) for each in (SERVING, WINDOW, SHUFFLE, SPECULATING))
     lines = {line for each in lives for line in session.run(each).executed}
@@ -164,7 +174,7 @@ SLIPS = {
 }
 
 
-@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize("slip", one_of_each(SLIPS))
 def test_a_slip_is_blamed_on_the_file(session: SourceSession, slip: str) -> None:
     scenario, old, new, signature = SLIPS[slip]
     text = session.source.target.text

@@ -17,6 +17,7 @@ from backend.real.frameworks.session import SourceSession
 from backend.real.python.outline import outline
 from fuzz.gate.executed import PACKAGE, Executed
 from fuzz.gate.judge import Judge, Judged
+from tests.tiers import one_of_each
 
 CONFIG = BackendConfig(16, DType.BF16, DType.BF16, max_requests=8, graph_batches=(1, 4))
 STEPS = (
@@ -37,7 +38,7 @@ def judged(session: SourceSession, scenario: Scenario) -> Judged:
     return Judge(open_device("model", None)).judged(scenario, session.run(scenario))
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module", params=one_of_each(RELEASES))
 def session(request: pytest.FixtureRequest) -> Iterator[SourceSession]:
     if not list((cache_folder() / "wheels").glob(f"vllm-{request.param}-*.whl")):
         pytest.skip(f"vllm=={request.param} is not in the cache")
@@ -87,7 +88,7 @@ SLIPS = {
 }
 
 
-@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize("slip", one_of_each(SLIPS))
 def test_a_slip_is_blamed_on_the_file(session: SourceSession, slip: str) -> None:
     old, new, signature = SLIPS[slip]
     text = session.source.target.text

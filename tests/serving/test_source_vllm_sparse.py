@@ -82,6 +82,7 @@ def test_prompts_longer_than_a_list_go_through_it(session: SourceSession) -> Non
     assert not Judge(open_device("model", None)).judged(scenario, recording).sightings
 
 
+@pytest.mark.slow(guard="test_a_row_attends_to_what_the_indexer_chose")
 def test_at_least_half_of_the_file_runs(session: SourceSession) -> None:
     lines: set[int] = set()
     config = BackendConfig(8, page_size=16, graph_batches=(2,))

@@ -194,6 +194,7 @@ def test_sources_that_are_not_there(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow(guard="test_files_that_are_no_backend")
 def test_a_signature_that_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole tree is needed for the constructor to get that far: a wheel with one file changed."""
     import zipfile

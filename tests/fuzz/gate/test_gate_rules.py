@@ -75,6 +75,7 @@ def test_what_a_rule_has_nothing_to_do_with_is_refused(
     assert one_complaint(capsys.readouterr().err).startswith(f"aiterfuzz: {flag[0]}: ")
 
 
+@pytest.mark.slow(guard="test_a_table_is_gated_like_a_source")
 def test_a_rule_is_tried_on_all_that_run_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every GPU with all types that it is served with: O2 needs a bf16 q beside an fp8 cache. What is not drawn is said."""
     assert gate("sglang-27188", "--heads", "64", "--seconds", "0.1", "--out", str(tmp_path)) == 1
