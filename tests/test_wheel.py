@@ -23,8 +23,8 @@ SAME = [
     ["corpus", "replay"],
     ["explain", "--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1"],
     ["run", *FAULTY, "--cases", "300", "--seed", "1", "--out", "r"],
-    ["campaign", *FAULTY, "--cases", "300", "--workers", "1", "--out", "c", "--json"],
-    ["gate", "sglang==0.5.13", "--heads", "64,48", "--seconds", "900", "--lives", "0"],
+    ["campaign", *FAULTY, "--cases", "300", "--workers", "1", "--no-verify", "--out", "c", "--json"],
+    ["gate", "sglang==0.5.13", "--heads", "64", "--kv-dtype", "fp8", "--seconds", "900", "--lives", "0"],
     ["verify", str(ROOT / "corpus" / "findings" / "bug-head-width-v1_0-bf16-48-heads")],
 ]
 """Commands whose verdict an installed wheel and a checkout must share."""

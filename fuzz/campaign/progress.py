@@ -110,7 +110,7 @@ def line(status: Status, rate: float) -> str:
     if status.losses:
         seen.append(f"{counted(status.losses, 'worker')} lost")
     if status.doing:
-        return ", ".join([status.doing, counted(status.cases, "case"), *seen])
+        return ", ".join([status.doing, *([counted(status.cases, "case"), *seen] if status.cases else ())])
     beside = f" and shrinking {counted(status.shrinking, 'finding')}" if status.shrinking else ""
     of = "" if status.cases_left is None else f" of {status.cases + status.cases_left:,}"
     return ", ".join([f"drawing{beside}: {status.cases:,}{of} cases", f"{rate:,.0f}/s", *_left(status, rate), *seen])

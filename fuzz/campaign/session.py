@@ -22,6 +22,7 @@ from backend.devices.kinds import require_device
 from backend.errors import CannotRunError, UsageError, of_the_disk
 from backend.findings import FindingKind
 from backend.git import path_and_revision
+from backend.serving.backends import BACKENDS
 from backend.words import counted
 from fuzz.campaign.case_process import read_slot
 from fuzz.campaign.collaborators import Log, NoLog
@@ -113,7 +114,7 @@ def require_unused(folder: Path) -> None:
     except OSError:  # it is not there, or what is wrong with it is said where it is made
         return
     if FILE_NAME in held:
-        raise UsageError(f"{folder}: holds a campaign already; go on with {resume_command(folder)}, or give another --out")
+        raise UsageError(f"{folder}: holds a campaign already; go on with `{resume_command(folder)}`, or give another --out")
     if held:
         raise UsageError.not_allowed("--out", str(folder), f"a folder that is new or empty: this one holds {held[0]}")
 
@@ -269,7 +270,9 @@ class _Session:
                 raise
         if reason.startswith("no worker left"):
             folder = store.path.parent
-            raise CannotRunError(f"{reason}; what was found so far is in {folder}, go on with {resume_command(folder)}")
+            raise CannotRunError(
+                f"{reason}; what was found so far is in {folder}; {without_workers(reason, config.backend, folder)}"
+            )
         shutil.rmtree(store.path.parent / RUNNING, ignore_errors=True)  # nothing runs, so no slot names a case
 
     def _setup(self) -> WorkerSetup:
@@ -316,13 +319,29 @@ def full_disk_is_one_line(folder: Path) -> Iterator[None]:
             raise
         raise CannotRunError(
             f"{folder}: cannot be written to ({error}); what was announced is kept: make room, and go on with "
-            f"{resume_command(folder)}"
+            f"`{resume_command(folder)}`"
         ) from error
 
 
-def resume_command(folder: Path) -> str:
-    """What goes on with the store of a folder, a campaign's or a run's."""
-    return f"`aiterfuzz campaign --resume --out {shlex.quote(str(folder))}`"
+def resume_command(folder: Path | str, backend: str = "") -> str:
+    """What goes on with the store of a folder, a campaign's or a run's. backend: a rule of one's own is named anew."""
+    rule = [] if backend in {"", *BACKENDS} else ["--backend", backend]
+    return shlex.join(["aiterfuzz", "campaign", "--resume", *rule, "--out", str(folder)])
+
+
+def stopped(summary: CampaignSummary, out: Path | str) -> list[str]:
+    """What a person who stopped a campaign is told to go on with; nothing where it ended by itself."""
+    (member,) = summary.members
+    if member.sessions[-1].reason != "interrupted":
+        return []
+    return [f"go on with: {resume_command(out, member.config.backend)}"]
+
+
+def without_workers(reason: str, backend: str, folder: Path) -> str:
+    """Where no worker is left. A rule that broke would break again, and one that was mended is another one."""
+    if backend not in BACKENDS and reason.startswith("no worker left: rule "):
+        return "mend the rule and begin anew with another --out"
+    return f"go on with `{resume_command(folder, backend)}`"
 
 
 def _name_unfinished(store: Store, engine: Engine, live: Live) -> None:

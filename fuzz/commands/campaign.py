@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,17 +130,9 @@ def finish(summary: CampaignSummary, out: str, arguments: argparse.Namespace, af
 
 def searched(summary: CampaignSummary, out: str, arguments: argparse.Namespace) -> int:
     """The same of a campaign that has just ended; where somebody stopped it, with what goes on."""
-    (member,) = summary.members
-    stopped = member.sessions[-1].reason == "interrupted"
-    return finish(summary, out, arguments, [f"go on with: {_again(member.config.backend, out)}"] if stopped else ())
+    from fuzz.campaign.session import stopped
 
-
-def _again(backend: str, out: str) -> str:
-    """What goes on with the campaign of a folder; a rule of one's own is named anew, since a store's is never run."""
-    from backend.serving.backends import BACKENDS
-
-    rule = [] if backend in BACKENDS else ["--backend", backend]
-    return shlex.join(["aiterfuzz", "campaign", "--resume", *rule, "--out", out])
+    return finish(summary, out, arguments, stopped(summary, out))
 
 
 def _print_case(place: str, out: str) -> int:

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     from fuzz.campaign.pool import Local
-    from fuzz.campaign.session import Manner, begin
+    from fuzz.campaign.session import Manner, begin, stopped
     from fuzz.provenance import Provenance
     from fuzz.report.results import Results
 
@@ -75,7 +75,7 @@ def _searched(arguments: argparse.Namespace, ahead: ChildProcess) -> int:
     from fuzz.report.figures import from_here
 
     report = campaign_report(summary, at=from_here(config.out))
-    print_report(arguments, report, [f"results: {from_here(logs[0].path)}"])
+    print_report(arguments, report, [f"results: {from_here(logs[0].path)}", *stopped(summary, from_here(config.out))])
     return summary.exit_code
 
 

@@ -37,7 +37,7 @@ from fuzz.campaign.messages import WorkerSetup
 from fuzz.campaign.progress import Status
 from fuzz.campaign.read_summary import load_summary, read_case
 from fuzz.campaign.report import ChunkReport, Label, Shown
-from fuzz.campaign.session import to_retry
+from fuzz.campaign.session import resume_command, stopped, to_retry, without_workers
 from fuzz.campaign.store import FILE_NAME, Store, environment
 from fuzz.campaign.summary import AGAIN_ALONE, LossKind, Reliability, is_weather
 from fuzz.campaign.verifying import NoVerifier
@@ -242,6 +242,17 @@ def test_what_runs_counts_before_its_chunk_is_recorded(tmp_path: Path, done: dic
     engine.run(1)
     store.close()
     assert [(status.cases, status.findings, status.doing) for status in told] == [(6, 1, "")]
+
+
+def test_who_stops_a_search_is_told_what_goes_on_with_it(tmp_path: Path, done: dict[int, ChunkReport]) -> None:
+    assert session(tmp_path, FakeCluster(done, Random(0)), stop=lambda: True) == "interrupted"
+    assert stopped(load_summary(tmp_path), "out") == ["go on with: aiterfuzz campaign --resume --out out"]
+    assert session(tmp_path, FakeCluster(done, Random(0))) == "finished"
+    assert stopped(load_summary(tmp_path), "out") == []
+    broken = "no worker left: rule my_rule.py: its process did not answer within 5 s"
+    assert without_workers(broken, "my_rule.py", tmp_path) == "mend the rule and begin anew with another --out"
+    assert without_workers("no worker left: no GPU", "direct", tmp_path).startswith("go on with `aiterfuzz campaign --resume")
+    assert resume_command("out", "my_rule.py") == "aiterfuzz campaign --resume --backend my_rule.py --out out"
 
 
 def _agrees(cases: int, done: dict[int, ChunkReport]) -> None:
