@@ -19,6 +19,7 @@ from backend.errors import UsageError
 from fuzz.campaign.pool import Local
 from fuzz.campaign.read_summary import load_summary
 from fuzz.cli import main
+from tests.tiers import one_of_each
 
 BROKEN_RULES = {
     "exit": "def policy(case):\n    raise SystemExit(0)\n",
@@ -56,7 +57,7 @@ def test_a_run_asks_nothing_of_ray_and_its_process_runs_no_case(tmp_path: Path) 
     assert done.stdout.splitlines()[-1].endswith(" []"), done.stdout
 
 
-@pytest.mark.parametrize("name", sorted(BROKEN_RULES))
+@pytest.mark.parametrize("name", one_of_each(BROKEN_RULES))
 def test_a_rule_that_leaves_is_no_normal_end(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = tmp_path / "rule.py"
     rule.write_text(BROKEN_RULES[name])
@@ -68,7 +69,7 @@ def test_a_rule_that_leaves_is_no_normal_end(name: str, tmp_path: Path, capsys: 
     assert not list((tmp_path / "out").glob("bug-*")), "a broken rule is no find"
 
 
-@pytest.mark.parametrize("name", sorted(LEAVES_WHEN_LOADED))
+@pytest.mark.parametrize("name", one_of_each(LEAVES_WHEN_LOADED))
 @pytest.mark.parametrize("command", [["run"], ["campaign", "--workers", "1"]])
 def test_a_rule_that_leaves_when_it_is_loaded_cannot_run(
     command: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
