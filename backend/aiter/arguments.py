@@ -86,6 +86,9 @@ class PlanArguments:
 INDEX_TENSORS = ("qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_lens")
 """Of every decode call, whose kernels read int32 words from their addresses on."""
 
+SCALES = ("q_scale", "kv_scale")
+"""Tensors that hold one factor each, of which kernels are told the address."""
+
 STRIDED = "strided"
 """What an index tensor is called whose elements do not lie one behind the other."""
 
@@ -94,7 +97,7 @@ STRIDED = "strided"
 class DecodeArguments:
     """Arguments of `aiter.mla.mla_decode_fwd`, tensors by shape and dtype, index tensors by content.
 
-    q: [q_rows, num_head, qk_head_dim] of q_dtype; o: [q_rows, num_head, v_head_dim] of o_dtype;
+    q: [q_rows, num_head, qk_head_dim] of q_dtype; o: [output_rows, num_head, v_head_dim] of o_dtype;
     kv_buffer: [kv_pages, page_size, 1, qk_head_dim] of kv_dtype. q_gap, o_gap, kv_gap: elements between their rows or pages
     that are not theirs (views of larger tensors).
     metadata: sizes of the six tensors as allocated by the caller, None for a non-persistent call.
@@ -104,8 +107,9 @@ class DecodeArguments:
     that it holds (token j of them is token j * cp_world_size + cp_rank of the request); g_kv_indptr counts all tokens, None
     for a call of no such rank. Arguments of 2026-08 on.
     sm_scale: softmax scale; None: 1 / sqrt(qk_head_dim).
-    not_words: index tensors that are not 32-bit integers one behind the other, as (name, dtype or STRIDED); their content
-    here is what lies from their addresses on, which is what AITER reads.
+    o_rows: rows of o where they are not q's. AITER makes its partial rows and final_lse for as many, and looks at q's nowhere.
+    not_words: index tensors that are not 32-bit integers one behind the other, as (name, dtype or STRIDED), and scales that are
+    not float32; their content here is what lies from their addresses on, which is what AITER reads.
     options: further keyword arguments, those alone that differ from AITER's defaults, as (name, value).
     """
 
@@ -138,6 +142,12 @@ class DecodeArguments:
     o_gap: int = 0
     kv_gap: int = 0
     not_words: tuple[tuple[str, str], ...] = ()
+    o_rows: int | None = None
+
+    @property
+    def output_rows(self) -> int:
+        """Rows of o: those of q where o_rows says nothing else."""
+        return self.q_rows if self.o_rows is None else self.o_rows
 
     def with_metadata(self, metadata: BufferSizes | None) -> DecodeArguments:
         """The same call with metadata tensors of these sizes; as dataclasses.replace, in a tenth of its time."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from backend.aiter.arguments import BufferSizes, DecodeArguments, TargetGpu
+from backend.aiter.arguments import INDEX_TENSORS, SCALES, BufferSizes, DecodeArguments, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.fold import FoldedHeads, fold_heads
 from backend.aiter.kernargs import Kernarg, KernargValue, layout, pack
@@ -151,11 +151,14 @@ def launch(
         scale=arguments.softmax_scale,
         page_bytes=arguments.page_bytes,
         q_is_apart=arguments.q_gap > 0 and arguments.q_rows > 1,
-        o_is_apart=arguments.o_gap > 0 and arguments.q_rows > 1,
+        o_is_apart=arguments.o_gap > 0 and arguments.output_rows > 1,
     )
     plan = _plan(release, device, source, shape, folded)
     if isinstance(plan, Refusal):
         return plan
+    if plan.folded.fold > 1 and arguments.output_rows != arguments.q_rows:
+        rows = f"{number_of(arguments.q_rows, 'row')} of q and {arguments.output_rows} of o"
+        return Refusal("mla_decode_fwd", f"q.view: {rows} do not fold alike")
     if metadata is None:
         return _split_launch(release, device, arguments, plan, batch, splits)
     return _persistent_launch(release, device, arguments, metadata, plan)
@@ -351,7 +354,7 @@ def kernarg_values(
 def _persistent_launch(
     release: Release, device: TargetGpu, arguments: DecodeArguments, metadata: BufferSizes, plan: _Plan
 ) -> Launch:
-    heads, rows = plan.folded.heads_in_kernel, arguments.q_rows * plan.folded.fold
+    heads, rows = plan.folded.heads_in_kernel, arguments.output_rows * plan.folded.fold
     partial_rows = metadata.reduce_partial_map * arguments.max_seqlen_q
     tensors = {
         "logits": TensorSpec((partial_rows, 1, heads, arguments.v_head_dim), ElementType.F32),
@@ -401,7 +404,7 @@ def _persistent_launch(
 def _split_launch(
     release: Release, device: TargetGpu, arguments: DecodeArguments, plan: _Plan, batch: int, splits: int
 ) -> Launch:
-    heads, rows = arguments.num_head, arguments.q_rows
+    heads, rows = arguments.num_head, arguments.output_rows
     logits_type = ELEMENT_OF_OUTPUT[arguments.o_dtype] if plan.logits_is_o else ElementType.F32
     tensors = {
         "logits": TensorSpec((rows, splits, heads, arguments.v_head_dim), logits_type),
@@ -444,17 +447,14 @@ _SCALE = TensorSpec((1,), ElementType.F32)
 
 def _add_call_tensors(tensors: dict[str, TensorSpec], arguments: DecodeArguments, rows: int, heads: int) -> None:
     """The caller's tensors, as viewed by the kernel, in mla_decode_fwd's order."""
-    tensors["q"] = TensorSpec((rows, heads, arguments.qk_head_dim), ELEMENT_OF[arguments.q_dtype])
-    o_gap = arguments.o_gap if arguments.q_rows > 1 else 0
+    q_rows = rows - arguments.output_rows + arguments.q_rows  # where they differ, nothing is folded
+    tensors["q"] = TensorSpec((q_rows, heads, arguments.qk_head_dim), ELEMENT_OF[arguments.q_dtype])
+    o_gap = arguments.o_gap if arguments.output_rows > 1 else 0
     tensors["o"] = TensorSpec((rows, heads, arguments.v_head_dim), ELEMENT_OF_OUTPUT[arguments.o_dtype], o_gap)
     pool = (arguments.kv_pages, arguments.page_size, 1, arguments.qk_head_dim)
     tensors["kv_buffer"] = TensorSpec(pool, ELEMENT_OF[arguments.kv_dtype], arguments.kv_gap if arguments.kv_pages > 1 else 0)
-    tensors["qo_indptr"] = TensorSpec((len(arguments.qo_indptr),), ElementType.I32)
-    tensors["kv_indptr"] = TensorSpec((len(arguments.kv_indptr),), ElementType.I32)
-    tensors["kv_indices"] = TensorSpec((len(arguments.kv_indices),), ElementType.I32)
-    tensors["kv_last_page_lens"] = TensorSpec((len(arguments.kv_last_page_lens),), ElementType.I32)
-    tensors["q_scale"] = _SCALE
-    tensors["kv_scale"] = _SCALE
+    tensors |= {name: TensorSpec((len(getattr(arguments, name)),), ElementType.I32) for name in INDEX_TENSORS}
+    tensors |= dict.fromkeys(SCALES, _SCALE)
     if arguments.return_lse:
         tensors["final_lse"] = TensorSpec((rows, heads), ElementType.F32)
     if arguments.g_kv_indptr is not None:

@@ -70,6 +70,8 @@ class SplitSearch:
         """KV splits, or why AITER raises."""
         if self.head_counts is not None and asked.num_head not in self.head_counts:
             return f"get_meta_param asserts nhead in {self.head_counts}, given {asked.num_head}"
+        if not asked.batch and (asked.requested is None or asked.q_dtype is DType.FP8):
+            return "get_meta_param divides the KV tokens by no requests (ZeroDivisionError)"
         splits = _searched(asked.num_cu, asked.batch, asked.total_kv) if asked.requested is None else asked.requested
         if asked.q_dtype is DType.FP8:
             block = self.fp8_blocks.get(asked.num_head * asked.max_seqlen_q)

@@ -109,8 +109,9 @@ def check_kernel_exists(call: Call) -> list[Finding]:
 
 def _indptrs(call: Call) -> Iterator[Finding]:
     decode = call.decode
+    is_planned = isinstance(call.launch, Refusal) or call.launch.persistent  # planners count from 0, kernels without from here
     for name, indptr in (("qo_indptr", decode.qo_indptr), ("kv_indptr", decode.kv_indptr)):
-        if indptr[0] != 0:
+        if indptr[0] != 0 and is_planned:
             yield _caller(
                 call, FindingKind.BAD_INDPTR, name, f"{name}[0] is {indptr[0]}, not 0", {"value": int(indptr[0])}, "start"
             )
@@ -119,9 +120,18 @@ def _indptrs(call: Call) -> Iterator[Finding]:
             at = int(np.argmax(steps))
             message = f"{name} falls at {at + 1}: {indptr[at]} then {indptr[at + 1]}"
             yield _caller(call, FindingKind.BAD_INDPTR, name, message, {"index": at + 1}, "not monotonic")
-    if int(decode.qo_indptr[-1]) > decode.q_rows:
-        message = f"qo_indptr ends at {decode.qo_indptr[-1]}, q has {number_of(decode.q_rows, 'row')}"
-        yield _caller(call, FindingKind.BAD_INDPTR, "qo_indptr", message, {"rows": decode.q_rows}, "past q")
+    for name, rows in (("q", decode.q_rows), ("o", decode.output_rows)):
+        if int(decode.qo_indptr[-1]) > rows:
+            message = f"qo_indptr ends at {decode.qo_indptr[-1]}, {name} has {number_of(rows, 'row')}"
+            yield _caller(call, FindingKind.BAD_INDPTR, "qo_indptr", message, {"rows": rows}, f"past {name}")
+    lists, listed = call.decision.topk, np.flatnonzero(call.decision.tokens)
+    if lists and is_planned and len(listed):
+        row = int(listed[-1])
+        end, has = row * lists + int(call.decision.tokens[row]), len(decode.kv_indices)
+        if end > has:
+            message = f"the list of row {row} of topk {lists} ends at {end}, kv_indices has {number_of(has, 'entry')}"
+            figures: dict[str, int | str] = {"row": row, "end": end, "entries": has}
+            yield _caller(call, FindingKind.BAD_INDPTR, "kv_indices", message, figures, "lists past kv_indices")
     if int(decode.kv_indptr[-1]) > len(decode.kv_indices) and not call.decision.topk:
         message = f"kv_indptr ends at {decode.kv_indptr[-1]}, kv_indices has {number_of(len(decode.kv_indices), 'entry')}"
         yield _caller(

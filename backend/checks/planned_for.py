@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.aiter.arguments import STRIDED, DecodeArguments, Int32Array, PlanArguments
+from backend.aiter.arguments import SCALES, STRIDED, DecodeArguments, Int32Array, PlanArguments
 from backend.aiter.launch import Refusal
 from backend.aiter.planners.result import EDITED
 from backend.call import Call
@@ -134,12 +134,13 @@ def check_output_type(call: Call) -> list[Finding]:
 
 
 def check_index_tensors(call: Call) -> list[Finding]:
-    """Index tensors of which AITER reads other numbers than their caller wrote: it takes addresses of int32 words alone."""
+    """Index tensors and scales of which AITER reads other numbers than their caller wrote: it takes their addresses alone."""
     found = []
     for name, what in call.decode.not_words:
         kind = FindingKind.VIEW_WITH_GAPS if what == STRIDED else FindingKind.WRONG_TYPE
         severity = Severity.READ if what == STRIDED else Severity.SILENT
-        message = f"{name} is {what}, and AITER reads int32 words one behind the other from its address on"
+        read = "a float32 at its address" if name in SCALES else "int32 words one behind the other from its address on"
+        message = f"{name} is {what}, and AITER reads {read}"
         figures: dict[str, int | str] = {"tensor": name, "is": what}
         found.append(Finding(kind, severity, Party.CALLER, call.decision.case.backend, name, message, figures, what))
     return found

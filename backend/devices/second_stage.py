@@ -46,7 +46,7 @@ def run(call: Call, record: bool) -> SecondStageRun:
     """Runs the second stage by model. Nothing happens where there is none or where AITER raises instead of it."""
     launch = call.launched
     stage = launch.second_stage
-    rows = np.zeros(call.decode.q_rows * launch.fold, np.bool_)
+    rows = np.zeros(call.decode.output_rows * launch.fold, np.bool_)
     if stage.kind is SecondStageKind.NONE or stage.refusal is not None:
         return SecondStageRun((), rows, {}, {})
     merged = merged_rows(call)

@@ -329,6 +329,11 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
             f"{number_of(kv.shape[1], 'token')}; only "
             "a page size that is its own is modelled"
         )
+    o = given["o"]
+    if o.dim() != 3 or o.shape[1] != q.shape[1]:
+        raise UnmodelledError(f"{DECODING}(o={tuple(o.shape)}): only [rows, {q.shape[1]}, width] is modelled, for q's heads")
+    q_dtype, kv_dtype, kv_scale = element_type(q.dtype), element_type(kv.dtype), given.get("kv_scale")
+    needs_scales = q_dtype is DType.FP8
     splits = given.get("num_kv_splits")
     qo_indptr = words_read(given["qo_indptr"])
     kv_indptr = words_read(given["kv_indptr"])[: qo_indptr.size]  # the batch is qo_indptr's (aiter/mla.py)
@@ -338,8 +343,8 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         num_head=int(q.shape[1]),
         kv_pages=int(kv.shape[0]),
         page_size=int(kv.shape[1]),
-        q_dtype=element_type(q.dtype),
-        kv_dtype=element_type(kv.dtype),
+        q_dtype=q_dtype,
+        kv_dtype=kv_dtype,
         qo_indptr=qo_indptr,
         kv_indptr=kv_indptr,
         kv_indices=words_read(given["kv_indices"], reach),
@@ -349,18 +354,19 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         num_kv_splits=None if splits is None else int(splits),
         intra_batch_mode=bool(given.get("intra_batch_mode", False)),
         return_lse=bool(given.get("return_lse", False)),
-        q_scale=given.get("q_scale") is not None or element_type(q.dtype) is not DType.FP8,
-        kv_scale=given.get("kv_scale") is not None or DType.FP8 not in (element_type(q.dtype), element_type(kv.dtype)),
+        q_scale=is_there(given.get("q_scale")) or not needs_scales,
+        kv_scale=(is_there(kv_scale) if needs_scales else kv_scale is not None) or DType.FP8 not in (q_dtype, kv_dtype),
         qk_head_dim=int(kv.shape[-1]),
-        v_head_dim=int(given["o"].shape[-1]),
-        o_dtype=output_type(given["o"].dtype),
+        v_head_dim=int(o.shape[-1]),
+        o_dtype=output_type(o.dtype),
         g_kv_indptr=None if given.get("g_kv_indptr") is None else words_read(given["g_kv_indptr"]),
         cp_world_size=int(given.get("cp_world_size", 1)),
         cp_rank=int(given.get("cp_rank", 0)),
         sm_scale=None if given.get("sm_scale") is None else float(given["sm_scale"]),
         not_words=tuple(_not_words(given)),
+        o_rows=None if o.shape[0] == q.shape[0] else int(o.shape[0]),
         q_gap=_gap(q),
-        o_gap=_gap(given["o"]),
+        o_gap=_gap(o),
         kv_gap=_gap(kv),
         options=tuple(
             (field.argument, given[field.argument])
@@ -371,7 +377,12 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
 
 
 def _not_words(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Of the index tensors of a decode call those that words_read reads otherwise than their caller does."""
+    """Of the index tensors and scales of a decode call those that AITER reads otherwise than their caller does."""
+    types = element_type(given["q"].dtype), element_type(given["kv_buffer"].dtype)
+    for name, is_read in (("q_scale", types[0] is DType.FP8), ("kv_scale", DType.FP8 in types)):
+        scale = given.get(name)
+        if is_read and scale is not None and scale.dtype is not torch.float32:
+            yield name, str(scale.dtype).removeprefix("torch.")
     for name in (*INDEX_TENSORS, "g_kv_indptr"):
         tensor = given.get(name)
         if tensor is None or not tensor.numel():
@@ -382,6 +393,11 @@ def _not_words(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, str(tensor.dtype).removeprefix("torch.")
         elif not tensor.is_contiguous():
             yield name, STRIDED
+
+
+def is_there(scale: torch.Tensor | None) -> bool:
+    """Whether a scale is handed over; AITER tells one without elements, whose address is null, as one that is not."""
+    return scale is not None and scale.numel() > 0
 
 
 def _gap(tensor: torch.Tensor) -> int:
@@ -426,6 +442,9 @@ def captured_splits(release: str, device: TargetGpu, seen: DecodeSeen) -> int | 
 def _metadata_sizes(given: Mapping[str, Any]) -> BufferSizes | None:
     if given.get("work_meta_data") is None:
         return None
+    missing = [name for name in DECODING_ROLES if given.get(name) is None]
+    if missing:
+        raise UnmodelledError(f"{DECODING}({missing[0]}=None) with work_meta_data: only all six metadata tensors are modelled")
 
     def words(name: str) -> int:
         tensor = given.get(name)

@@ -152,7 +152,7 @@ def _given(arguments: DecodeArguments) -> dict[str, Any]:
     given: dict[str, Any] = {
         "q": _view((rows, heads, arguments.qk_head_dim), arguments.q_dtype.value, "q", arguments.q_gap),
         "kv_buffer": _view(kv_shape, arguments.kv_dtype.value, "kv_buffer", arguments.kv_gap),
-        "o": _view((rows, heads, arguments.v_head_dim), arguments.o_dtype.value, "o", arguments.o_gap),
+        "o": _view((arguments.output_rows, heads, arguments.v_head_dim), arguments.o_dtype.value, "o", arguments.o_gap),
         "qo_indptr": ShapedTensor((len(arguments.qo_indptr),), "int32", "qo_indptr"),
         "kv_indptr": ShapedTensor((len(arguments.kv_indptr),), "int32", "kv_indptr"),
         "kv_indices": ShapedTensor((len(arguments.kv_indices),), "int32", "kv_indices"),

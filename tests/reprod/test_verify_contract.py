@@ -305,3 +305,104 @@ except Exception:
     )
     assert done.code == 3
     assert "dtype_q_rope" in str(done.could_not_run)
+
+
+OF_TWO = """
+q = torch.zeros(2, 16, 576, device="cuda").to(TYPE)
+pool = torch.zeros(4096, 1, 1, 576, device="cuda").to(TYPE_OF_KV)
+o = torch.empty(ROWS, HEADS, 512, device="cuda", dtype=torch.bfloat16)
+entries = torch.arange(4096, dtype=torch.int32, device="cuda")
+last = torch.ones(2, dtype=torch.int32, device="cuda")
+mla_decode_fwd(q, pool, o, two, kv, entries, last, 1, sm_scale=0.04, q_scale=SCALE, kv_scale=SCALE, **metadata)
+"""
+
+FP8, PLANNED = "float8_e4m3fn", "dict(zip(NAMES, planned(two, kv)))"
+
+
+def of_two(
+    rows: int = 2, heads: int = 16, metadata: str = "{}", q: str = "bfloat16", kv: str = "bfloat16", scale: str = "ONE"
+) -> str:
+    """A decode call of two requests into an o of so many rows and heads."""
+    text = f"metadata = {metadata}{OF_TWO}"
+    for name, value in {
+        "TYPE_OF_KV": f"torch.{kv}",
+        "TYPE": f"torch.{q}",
+        "ROWS": rows,
+        "HEADS": heads,
+        "SCALE": scale,
+    }.items():
+        text = text.replace(name, str(value))
+    return text
+
+
+@pytest.mark.parametrize("changes", [{}, {"metadata": PLANNED, "q": FP8, "kv": FP8}], ids=["by splits", "persistent"])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_o_has_rows_of_its_own(changes: dict[str, str], rows: int, tmp_path: Path) -> None:
+    """AITER makes its own tensors for as many; kernels and merge store into o as many as q has, whatever it has."""
+    done = run(tmp_path, of_two(rows, **changes))  # type: ignore[arg-type]
+    found = [seen.finding for seen in done.findings]
+    assert bool(found) == (rows == 1), done.output
+    if found:
+        assert (found[0].kind, found[0].party, found[0].discriminator) == (FindingKind.BAD_INDPTR, Party.CALLER, "past o")
+        assert (FindingKind.OUT_OF_BOUNDS_WRITE, "o") in {(each.kind, each.tensor) for each in found}
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        (of_two(heads=32), 3, "o=(2, 32, 512)): only [rows, 16, width] is modelled"),
+        (of_two(q=FP8, kv=FP8, scale="ONE[:0]"), 134, "fp8 Q requires q_scale and kv_scale"),
+        (of_two(kv=FP8, metadata=PLANNED, scale="ONE[:0]"), 134, "kv_scale data_ptr must not be null"),
+        (of_two(q=FP8, kv=FP8, metadata=f"{PLANNED} | {{'reduce_indptr': None}}"), 1, "reduce_indptr is None"),
+        ("no = indptr()\ndecode(no, no, [])", 1, "divides the KV tokens by no requests (ZeroDivisionError)"),
+    ],
+    ids=["other heads", "scales without elements", "a KV scale without elements", "no map", "no request"],
+)
+def test_what_ends_a_call_before_it_runs_is_said(text: str, code: int, said: str, tmp_path: Path) -> None:
+    done = run(tmp_path, text)
+    assert (done.code, done.findings) == (code, ()), done.output
+    assert said in done.output
+
+
+@pytest.mark.parametrize("name", ["q_scale", "kv_scale"])
+def test_a_scale_is_a_float32(name: str, tmp_path: Path) -> None:
+    done = run(tmp_path, f"decode(two, kv, planned(two, kv), {name}=ONE.to(torch.bfloat16))")
+    found = [(seen.finding.kind, seen.finding.party, seen.finding.tensor) for seen in done.findings]
+    assert found == [(FindingKind.WRONG_TYPE, Party.CALLER, name)], done.output
+
+
+@pytest.mark.parametrize("metadata", ["{}", "dict(zip(NAMES, planned(two, kv)))"], ids=["by splits", "persistent"])
+def test_kernels_without_metadata_count_from_where_an_indptr_begins(metadata: str, tmp_path: Path) -> None:
+    """Planners count from 0 instead."""
+    text = f"kv = torch.tensor([100, 800, 1300], dtype=torch.int32, device='cuda')\n{of_two(metadata=metadata)}"
+    found = [(seen.finding.kind, seen.finding.discriminator) for seen in run(tmp_path, text).findings]
+    assert found[:1] == ([(FindingKind.BAD_INDPTR, "start")] if metadata != "{}" else [])
+
+
+def test_a_page_is_read_where_the_kernel_looks_for_it(tmp_path: Path) -> None:
+    """The entry -1 of an unused place: this kernel keeps 24 bits of it, and is aborted 1 GiB on as its machine code is."""
+    text = "entries = torch.arange(4096, dtype=torch.int32, device='cuda')\nentries[3] = -1\n"
+    done = run(tmp_path, f"{text}decode(two, kv, planned(two, kv), indices=entries)")
+    assert (done.code, done.findings[0].finding.kind) == (134, FindingKind.BAD_PAGE_ID), done.output
+    assert "reads page -1: kv_buffer + 1,073,741,248 bytes" in done.output
+
+
+def test_metadata_of_random_words_is_no_error_of_ours(tmp_path: Path) -> None:
+    done = run(tmp_path, "torch.manual_seed(3)\nwork = planned(two, kv)\nwork[2].random_(0, 2**31 - 1)\ndecode(two, kv, work)")
+    assert done.code == 134, done.output
+    assert "an error of aiterfuzz itself" not in " ".join(done.not_judged)
+
+
+def test_lists_lie_topk_entries_apart(tmp_path: Path) -> None:
+    """Packed ones that were planned for with topk: the kernel reads past kv_indices, and the caller is at fault."""
+    done = run(
+        tmp_path,
+        """
+lists, buffers = indptr(64, 64), planned(two, indptr(64, 64))
+aiter.get_mla_metadata_v1(two, lists, two[1:], 16, 1, True, buffers[0], buffers[2], buffers[1], *buffers[3:], kv_granularity=16,
+                          max_seqlen_qo=1, uni_seqlen_qo=1, fast_mode=True, dtype_q=dtypes.fp8, dtype_kv=dtypes.fp8, topk=2048)
+decode(two, lists, buffers, indices=torch.arange(128, dtype=torch.int32, device="cuda"))
+""",
+    )
+    first = done.findings[0].finding
+    assert (first.party, first.discriminator) == (Party.CALLER, "lists past kv_indices"), done.output

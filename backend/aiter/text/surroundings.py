@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend.aiter.arguments import SCALES
 from backend.aiter.tensors import contiguous_strides
 from backend.case import Arch
 from backend.cxx.host_values import Class, Surroundings
@@ -176,9 +177,9 @@ class Tensor:
         """Bytes of an element."""
         return self.itemsize_
 
-    def data_ptr(self) -> Address:
-        """Where the data begins."""
-        return Address(self.name)
+    def data_ptr(self) -> Address | None:
+        """Where the data begins; null of a scale without elements, which launchers ask for."""
+        return None if self.name in SCALES and not self.numel() else Address(self.name)
 
     def is_contiguous(self) -> bool:
         """Whether its elements follow one another."""

@@ -12,7 +12,7 @@ from backend.aiter.arguments import Int32Array
 from backend.call import Call
 from backend.devices import outputs
 from backend.devices.accesses import Accesses, merge, out_of_bounds
-from backend.devices.model.traits import HALF_MENDED, KernelPaging, KernelTraits
+from backend.devices.model.traits import HALF_MENDED, KernelPaging, KernelTraits, page_begins
 from backend.observation import ByteRanges, Violation, ViolationKind
 
 Int64Array = npt.NDArray[np.int64]
@@ -130,17 +130,7 @@ def _reads(call: Call, known: KernelTraits, work: Stretches) -> tuple[Int64Array
     return found
 
 
-@njit(cache=True, nogil=True)
-def _page_begins(page: int, stride: int, page_bits: int) -> int:
-    """The byte that a kernel takes a page to begin at: of the product page * stride it may keep some bits alone."""
-    product = page * stride
-    if page_bits == 24:
-        return int(((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF))
-    if page_bits == 32:
-        return int(product & np.int64(0xFFFFFFFF))
-    if page_bits == HALF_MENDED:
-        return int((product >> 32 << 32) + (((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF)))
-    return product
+_page_begins = njit(cache=True, nogil=True)(page_begins)
 
 
 @njit(cache=True, nogil=True)

@@ -14,6 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
 from backend.case import QK_HEAD_DIM
 from backend.errors import CannotRunError
 
@@ -182,6 +184,18 @@ def read_table() -> dict[str, KernelTraits]:
     text = files(__package__).joinpath("traits.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {row["blob_id"]: from_row(row) for row in rows}
+
+
+def page_begins(page: int, stride: int, page_bits: int) -> int:
+    """The byte of the pool that a kernel takes a page to begin at: of page * stride it may keep some bits (page_bits) alone."""
+    product = page * stride
+    if page_bits == 24:
+        return int(((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF))
+    if page_bits == 32:
+        return int(product & np.int64(0xFFFFFFFF))
+    if page_bits == HALF_MENDED:
+        return int((product >> 32 << 32) + (((page & 0xFFFFFF) * stride) & np.int64(0xFFFFFFFF)))
+    return product
 
 
 @cache

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
+from backend.devices.model.traits import page_begins
 from backend.errors import UnmodelledError
 from backend.real.script.hardware import Hardware
 from backend.real.script.stage1 import Stage1
@@ -35,12 +36,15 @@ def run(hardware: Hardware, launch: Stage1) -> None:
 def _persistent(hardware: Hardware, launch: Stage1) -> None:
     tensors, kernel = launch.tensors, launch.code_object
     groups = launch.grid[0]
-    indptr = hardware.ints(tensors["work_indptr"].address, groups + 1, f"{kernel} reads work_indptr")
+    named = hardware.read(tensors["work_meta_data"].address, 16, f"{kernel} reads work_meta_data")
+    work_indptr, work_info_set = (int(address) for address in named.view(np.uint64))
+    items = tensors["work_info_set"]
+    indptr = hardware.ints(work_indptr, groups + 1, f"{kernel} reads work_indptr")
     for group in range(groups):
         for index in range(max(indptr[group], 0), indptr[group + 1]):
-            at = index * ITEM_WORDS * INT32
-            why = f"{kernel} reads work item {index}: {tensors['work_info_set'].offset(at)}"
-            _item(hardware, launch, index, hardware.ints(tensors["work_info_set"].address + at, ITEM_WORDS, why))
+            at = work_info_set + index * ITEM_WORDS * INT32
+            why = f"{kernel} reads work item {index}: {items.offset(at - items.address)}"
+            _item(hardware, launch, index, hardware.ints(at, ITEM_WORDS, why))
 
 
 def _item(hardware: Hardware, launch: Stage1, index: int, item: Sequence[int]) -> None:
@@ -115,7 +119,11 @@ def _tokens(hardware: Hardware, launch: Stage1, begin: int, end: int, behind: in
     indices, pool = tensors["kv_indices"], tensors["kv_buffer"]
     pages = hardware.ints(indices.address + INT32 * begin, end - begin, f"{by} reads {indices.offset(INT32 * begin)}")
     size, apart = math.prod(pool.shape[1:]) * pool.dtype.itemsize, pool.row_bytes
-    content = [hardware.read(pool.address + p * apart, size, f"{by} reads page {p}: {pool.offset(p * apart)}") for p in pages]
+    begins = [page_begins(page, apart, launch.page_bits) for page in pages]
+    content = [
+        hardware.read(pool.address + begin, size, f"{by} reads page {page}: {pool.offset(begin)}")
+        for page, begin in zip(pages, begins, strict=True)
+    ]
     tokens = floats(np.concatenate(content), pool.dtype).reshape(-1, QK_HEAD_DIM)
     if page_size > 1 and behind == 0:
         starts = hardware.ints(tensors["kv_indptr"].address, tensors["kv_indptr"].shape[0])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from backend.errors import UnmodelledError
 from backend.real.device_memory import NULL_PAGE, Bytes, DeviceMemory, UnmappedError
 from backend.real.script.messages import HardwareAbort
 from backend.words import counted
@@ -25,6 +26,9 @@ AGENT_HANDLE = 0x5555_5600_A170
 """Where the runtime keeps its agent, on its own heap; any address does."""
 
 POISON = 0xFF
+
+MOST_READ = 1 << 30
+"""Bytes that are made up at once where a read leaves what is mapped: more is asked for by words that were never written."""
 
 
 @dataclass(slots=True)
@@ -38,10 +42,11 @@ class Hardware:
 
     def read(self, address: int, nbytes: int, *why: str) -> Bytes:
         """A copy of the bytes; poison from the first unmapped one on. why: of the access, for the explanation of a fault."""
+        reached = self._mapped(address, nbytes, why) if nbytes > 0 else np.zeros(0, np.uint8)
+        if nbytes > max(MOST_READ, reached.size):
+            raise UnmodelledError(f"{', '.join(why)}: {nbytes:,} bytes at once, most of them in no allocation")
         found = np.full(nbytes, POISON, np.uint8)
-        if nbytes > 0:
-            reached = self._mapped(address, nbytes, why)
-            found[: reached.size] = reached
+        found[: reached.size] = reached
         return found
 
     def write(self, address: int, data: Bytes, *why: str) -> None:

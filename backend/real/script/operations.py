@@ -20,7 +20,15 @@ from backend.aiter.reduction import SecondStageKind
 from backend.aiter.release import release as release_named
 from backend.host import Host
 from backend.real.aiter_ops import DECODING, PLANNING, REDUCE, SIZING, OpCall
-from backend.real.handlers import PLANNERS, STAGE_1, PlannerHandlers, check_logit_cap, check_planned_tensors, failed_check
+from backend.real.handlers import (
+    PLANNERS,
+    STAGE_1,
+    PlannerHandlers,
+    check_logit_cap,
+    check_metadata,
+    check_planned_tensors,
+    failed_check,
+)
 from backend.real.observe import PLANNING_ROLES, decode_arguments, plan_arguments
 from backend.real.script import attention, machine
 from backend.real.script.hardware import Hardware
@@ -29,6 +37,7 @@ from backend.real.script.prefill import Prefill
 from backend.real.script.stage1 import Stage1, has_rules_for, stage1_of
 from backend.real.script.tensors import placed
 from backend.real.script.timeline import Access, GpuWork
+from backend.real.theirs import says
 from backend.words import number_of
 
 INT32 = 4
@@ -119,12 +128,14 @@ class ScriptOperations:
             machine.run(self.hardware, self.code, self.device.arch, made)
 
     def _reduce(self, given: Mapping[str, Any]) -> None:
+        _require_maps(given)
         reduction = MergeCall.of(self.release, self.device, given)
         self._have_done(REDUCE, given, lambda _: reduction.run(self.hardware))
 
     def _decode(self, given: Mapping[str, Any]) -> tuple[Any, Any]:
         """mla_decode_fwd by this project's fold and launch rules: (logits, final_lse or None)."""
         check_logit_cap(given)
+        check_metadata(given)
         asked = decode_arguments(given)
         made = launch(self.release, self.device, asked)
         if isinstance(made, Refusal):
@@ -145,7 +156,7 @@ class ScriptOperations:
             stage1 |= dict.fromkeys(("work_meta_data", "work_indptr", "work_info_set"))
         self._stage1(stage1)
         if made.second_stage.kind is SecondStageKind.REDUCE:
-            maps = {name: given[name] for name in ("reduce_indptr", "reduce_final_map", "reduce_partial_map")}
+            maps = {name: given[name] for name in MAPS}
             reduced = {"partial_output": logits, "partial_lse": lse, "final_output": o, "final_lse": final_lse, **maps}
             reduced |= {"max_seqlen_q": made.max_seqlen_q, "num_kv_splits": given.get("num_kv_splits")}
             self._reduce(reduced)
@@ -154,6 +165,14 @@ class ScriptOperations:
         return logits, final_lse if final_lse is None else _unfolded(final_lse, made, given["o"].shape[:2])
 
 
+def _require_maps(given: Mapping[str, Any]) -> None:
+    """aiter/jit/core.py, of every compiled operation: an argument that is declared as a tensor must be one."""
+    missing = next((name for name in MAPS if given.get(name) is None), None)
+    if missing is not None:
+        says(TypeError(f"{REDUCE}: {missing} needs to be <class 'torch.Tensor'> but got <class 'NoneType'>"))
+
+
+MAPS = ("reduce_indptr", "reduce_final_map", "reduce_partial_map")
 _BUFFERS = ("work_indptr", "work_info_set", "reduce_indptr", "reduce_final_map", "reduce_partial_map")
 _INDICES = {
     "qo_indptr": "seqlens_qo_indptr",

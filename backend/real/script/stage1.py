@@ -8,12 +8,12 @@ machine.py (its machine code) and attention.py (numbers by the contract).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
-from backend.aiter.arguments import TargetGpu
+from backend.aiter.arguments import SCALES, TargetGpu
 from backend.aiter.codefiles import CodeSource
 from backend.aiter.kernargs import Kernarg, layout, pack
 from backend.aiter.kernel_rules import KernelKey
@@ -24,6 +24,7 @@ from backend.aiter.text.launcher import ENTRY, Launcher, NotLaunched
 from backend.aiter.text.surroundings import Tensor
 from backend.case import DType
 from backend.cxx.errors import CxxError
+from backend.devices.model.traits import traits
 from backend.errors import UnmodelledError
 from backend.real.handlers import ABORTED, failed_check
 from backend.real.observe import element_type
@@ -57,7 +58,8 @@ ROLES = {
 class Stage1:
     """One launch. tensors: by name, those that were given. splits: second dimension of logits; scale: softmax_scale.
 
-    symbol, code_object: of the kernel. causal: as the caller asks for it.
+    symbol, code_object: of the kernel. causal: as the caller asks for it. page_bits: see KernelTraits, of one that is done in
+    numbers; machine code has its own.
     """
 
     symbol: str
@@ -73,6 +75,7 @@ class Stage1:
     block: tuple[int, int, int]
     kernarg: bytes
     tensors: Mapping[str, PlacedTensor]
+    page_bits: int = field(default=64, compare=False)
 
     def tensor_near(self, address: int) -> tuple[PlacedTensor, int] | None:
         """The tensor that holds an address, or else the nearest one that begins below it, and the offset from its start."""
@@ -97,6 +100,7 @@ def stage1_of(
     if by_text is None and not host(given["Q"]).is_contiguous():
         raise failed_check(f"{ENTRY}:only support Q.is_contiguous() for now", release.launcher.checks_end_process)
     tensors = {role: placed(role, given[name]) for name, role in ROLES.items() if given.get(name) is not None}
+    tensors = {role: tensor for role, tensor in tensors.items() if tensor.nbytes or role not in SCALES}
     launched = _by_rules(release, device, source, given, tensors) if by_text is None else by_text
     return Stage1(
         symbol=launched.symbol,
@@ -112,6 +116,7 @@ def stage1_of(
         block=launched.block,
         kernarg=pack(launched.kernargs, {name: tensor.address for name, tensor in tensors.items()}),
         tensors=tensors,
+        page_bits=launched.page_bits,
     )
 
 
@@ -121,6 +126,7 @@ class _Launched(NamedTuple):
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     kernargs: tuple[Kernarg, ...]
+    page_bits: int = 64
 
 
 def _page_size(given: Mapping[str, Any]) -> int:
@@ -184,8 +190,12 @@ def _by_rules(
     if q.shape[-1] != kv.shape[-1]:
         sizes = f"{q.shape[-1]} and {kv.shape[-1]}"
         raise failed_check(f"{ENTRY}:only support head_size == KV.size(3) for now: given {sizes}", ends)
-    if key_types[0] is DType.FP8 and release.launcher.fp8_q_needs_scales and not {"q_scale", "kv_scale"} <= set(tensors):
-        raise failed_check(f"{ENTRY}: fp8 Q requires q_scale and kv_scale", ends)
+    read = SCALES if key_types[0] is DType.FP8 else SCALES[1:] if key_types[1] is DType.FP8 else ()
+    if release.launcher.fp8_q_needs_scales and not set(read) <= set(tensors):
+        if key_types[0] is DType.FP8 and None in (given.get(name) for name in read):
+            raise failed_check(f"{ENTRY}: fp8 Q requires q_scale and kv_scale", ends)
+        if given.get("kv_scale") is not None:
+            raise failed_check(f"{ENTRY}: {' and '.join(read)} data_ptr must not be null", ends)
     persistent, heads, qlen = "num_kv_splits_indptr" not in tensors, q.shape[1], int(given["max_seqlen_q"])
     causal = bool(given.get("causal", True))
     key = KernelKey(*key_types, heads, persistent, qlen, "final_lse" in tensors, causal)
@@ -202,4 +212,6 @@ def _by_rules(
         grid = (tensors["work_indptr"].shape[0] - 1, 1, 1)
     else:
         grid = (-(-qlen * heads // kernel.sub_q), tensors["qo_indptr"].shape[0] - 1, splits)
-    return _Launched(kernel.symbol, kernel.code_object, grid, BLOCK, layout(release.kernarg_size, values))
+    return _Launched(
+        kernel.symbol, kernel.code_object, grid, BLOCK, layout(release.kernarg_size, values), traits(kernel.blob_id).page_bits
+    )

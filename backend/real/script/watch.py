@@ -134,6 +134,9 @@ class ScriptWatcher(CallWatcher):
         except AiterfuzzError as error:
             self._not_judged(str(error))
             return
+        except MemoryError:
+            self._not_judged("its metadata names more rows or tokens than can be followed: words that no planner wrote")
+            return
         except Exception as error:
             self._not_judged(error_of_ours(error) or f"{type(error).__name__}: {error}")
             return
