@@ -112,8 +112,9 @@ def line(status: Status, rate: float) -> str:
     if status.doing:
         return ", ".join([status.doing, *([counted(status.cases, "case"), *seen] if status.cases else ())])
     beside = f" and shrinking {counted(status.shrinking, 'finding')}" if status.shrinking else ""
-    of = "" if status.cases_left is None else f" of {status.cases + status.cases_left:,}"
-    return ", ".join([f"drawing{beside}: {status.cases:,}{of} cases", f"{rate:,.0f}/s", *_left(status, rate), *seen])
+    of = f"{status.cases:,} of " if status.cases_left is not None else ""
+    cases = of + counted(status.cases + (status.cases_left or 0), "case")
+    return ", ".join([f"drawing{beside}: {cases}", f"{rate:,.0f}/s", *_left(status, rate), *seen])
 
 
 def _left(status: Status, rate: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,8 @@ from planner_cases import BF16, FP8, planned, planning
 from backend.aiter.arguments import PlanArguments, TargetGpu
 from backend.aiter.planners import POISON, Branch, Plan, PlannerName
 from backend.case import Arch
+
+EXAMPLES = 300 if os.environ.get("AITERFUZZ_SLOW") else 100
 
 EDGES = [1, 2, 4, 5, 15, 16, 17, 20, 195, 196, 197, 391, 392, 393, 1000, 4096, 20000]
 kv_lengths = st.one_of(st.sampled_from(EDGES), st.integers(1, 3000))
@@ -47,7 +50,7 @@ def pieces_by_tile(plan: Plan) -> dict[tuple[int, int], np.ndarray]:
 
 
 @given(calls())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_work_indptr_deals_every_item_once(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     plan = planned(*call)
     buffer = plan.buffers["work_indptr"]
@@ -61,7 +64,7 @@ def test_work_indptr_deals_every_item_once(call: tuple[str, TargetGpu, PlanArgum
 
 
 @given(calls())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_pieces_of_a_tile_join_up_and_reach_its_end(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     """From the sequence's first token to the tile's end, each piece begins where the one before it ends."""
     release, device, arguments = call
@@ -98,7 +101,7 @@ def causal_shift(plan: Plan, arguments: PlanArguments, row: int) -> int:
 
 
 @given(calls())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_queries_are_covered_once(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     """2025-11 also plans tiles without any query, where its ceilings give more tiles than a row has queries for."""
     plan = planned(*call)
@@ -112,7 +115,7 @@ def test_queries_are_covered_once(call: tuple[str, TargetGpu, PlanArguments]) ->
 
 
 @given(calls())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_reduction_lists_the_partial_rows_of_split_tiles(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     """Each split tile is listed with just the places that its pieces wrote, and no place is used twice."""
     plan = planned(*call)
@@ -135,7 +138,7 @@ def test_reduction_lists_the_partial_rows_of_split_tiles(call: tuple[str, Target
 
 
 @given(calls((PlannerName.V1_2,)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_fast_plans_of_supported_heads_fit_their_buffers(call: tuple[str, TargetGpu, PlanArguments]) -> None:
     """With heads that are native to planner and sizing alike, buffers sized by AITER's rule are never overrun."""
     release, device, arguments = call
@@ -147,7 +150,7 @@ def test_fast_plans_of_supported_heads_fit_their_buffers(call: tuple[str, Target
 
 
 @given(st.lists(calls(), min_size=2, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES // 5, deadline=None)
 def test_a_plan_does_not_depend_on_the_plans_before_it(several: list[tuple[str, TargetGpu, PlanArguments]]) -> None:
     """The memory that planners share is given back: the first plan comes out the same after the others."""
     first = planned(*several[0])

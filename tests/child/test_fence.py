@@ -187,6 +187,7 @@ __attribute__((constructor)) static void planted(void) { FILE *mark = fopen("%s"
 IMPORTED_BY_US = ("numpy", "torch", "psutil", "json", "sitecustomize", "usercustomize", "fuzz", "backend")
 
 
+@pytest.mark.slow(guard="test_a_file_under_gate")
 def test_compiled_code_that_is_planted_beside_a_file_under_gate(probe: str, tmp_path: Path) -> None:
     """What the file loads of it runs behind the fence; what has the name of something that the command needs runs nowhere."""
     needs_bubblewrap()
@@ -238,6 +239,7 @@ def test_memory_of_what_a_script_under_verify_starts(tmp_path: Path) -> None:
     assert "stopped at its limit of 1024 MiB" in done.stdout + done.stderr
 
 
+@pytest.mark.slow(guard="test_daemons_behind_the_fence_end_with_it")
 def test_a_daemon_of_a_file_under_gate_ends_with_it(tmp_path: Path) -> None:
     needs_bubblewrap()
     number = time.monotonic_ns() % 10**12

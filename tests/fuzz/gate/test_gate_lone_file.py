@@ -46,6 +46,7 @@ def test_the_base_lends_what_is_around_it(copied: Path) -> None:
         open_source(f"{copied}{LENT}{BASE}")
 
 
+@pytest.mark.slow(guard="fuzz/gate/test_gate_command.py::test_decide_prints_the_table_and_what_differs")
 def test_the_table_of_a_copy_shows_what_it_decides_otherwise(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copied.write_text(copied.read_text().replace("in (32, 64, 128)", "in (32, 128)"))
     asked = ["--table", "--base", BASE, "--heads", "64,128", "--kv-dtype", "fp8"]

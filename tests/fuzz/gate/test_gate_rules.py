@@ -57,6 +57,7 @@ def test_a_table_is_gated_like_a_source(tmp_path: Path, capsys: pytest.CaptureFi
     assert data["faults"][0]["smallest"]["kv_lens"] == [1]
 
 
+@pytest.mark.slow(guard="test_a_table_is_gated_like_a_source")
 def test_flags_do_for_a_rule_what_they_do_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every file and annotation; a device and a checkout that are not there are refused, not ignored."""
     rule, out = written(tmp_path, FAKE), tmp_path / "out"
