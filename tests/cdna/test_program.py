@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,8 @@ from build import code, ins, s, v
 from code_object_files import RELEASES, checkout_files, triton_files, wheel_file, wheel_files
 
 from backend.cdna.code_object import load_code_object
+from backend.cdna.encode import ENUMERATIONS
+from backend.cdna.execute import half, scalar
 from backend.cdna.execute import layout as at
 from backend.cdna.instruction import Dpp, Format, Instruction
 from backend.cdna.program import compile_kernel, compile_program
@@ -87,3 +93,17 @@ def test_every_instruction_without_a_model_is_named() -> None:
 def test_a_modifier_without_a_model_is_refused_not_ignored(instruction: Instruction) -> None:
     with pytest.raises(UnmodelledError):
         compile_program(code(instruction, END), "gfx950")
+
+
+TWO_FORMS = (scalar.Plain, scalar.Logic, scalar.Compare, half.Half, half.Short)
+"""Whose handlers name an operation of 32 bits or of one half, and take 64 bits or both halves by a field of the record."""
+
+
+@pytest.mark.parametrize(
+    "enumeration", [each for each in ENUMERATIONS if each not in TWO_FORMS], ids=lambda each: each.__name__
+)
+def test_a_new_opcode_falls_through_to_no_other_s_meaning(enumeration: type[IntEnum]) -> None:
+    """A handler names each of its opcodes, but for one at most, whose meaning stands last."""
+    text = inspect.getsource(sys.modules[enumeration.__module__])
+    unnamed = [name for name in enumeration.__members__ if not re.search(rf"\b{enumeration.__name__}\.{name}\b", text)]
+    assert len(unnamed) <= 1
