@@ -3,9 +3,8 @@
 What an interpreted kernel does follows from its code and what its globals are, the grid, the arguments that are no tensors,
 which tensors share a storage and how far apart they are, and the bytes that it reads. All of that is compared, the bytes
 one by one in memory as it is now, so that an answer out of the memo is the one that running gives. Not kept are launches
-that run out of bounds, read what they write, use atomics or take addresses for numbers, or raise. An access of one argument's
-that lands in another's storage, with none between the two, is taken for one that was meant: it leaves what it left where the
-two lay as they did then. This module knows no framework.
+that run out of bounds, read what they write, use atomics or take addresses for numbers, or raise.
+This module knows no framework.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import ctypes
 import dis
 import functools
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,11 +89,17 @@ class LaunchMemo:
     taken: int = 0
 
     def inputs(
-        self, kernel: Any, grid: Any, args: Sequence[Any], kwargs: Mapping[str, Any], allocations: Allocations
+        self,
+        kernel: Any,
+        grid: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        allocations: Allocations,
+        own: Callable[[torch.Tensor], tuple[int, int]],
     ) -> LaunchInputs | None:
-        """What to look a launch up by; None where something of it cannot be compared."""
+        """What to look a launch up by; None where something of it cannot be compared. own: the bytes that are a tensor's."""
         try:
-            return _inputs(kernel, grid, args, kwargs, allocations)
+            return _inputs(kernel, grid, args, kwargs, allocations, own)
         except Unknowable:
             return None
 
@@ -127,7 +132,14 @@ class LaunchMemo:
         self.nbytes += kept.nbytes
 
 
-def _inputs(kernel: Any, grid: Any, args: Sequence[Any], kwargs: Mapping[str, Any], allocations: Allocations) -> LaunchInputs:
+def _inputs(
+    kernel: Any,
+    grid: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    allocations: Allocations,
+    own: Callable[[torch.Tensor], tuple[int, int]],
+) -> LaunchInputs:
     if kernel.pre_run_hooks:
         raise Unknowable
     pointers: dict[int, tuple[int, Allocation]] = {}
@@ -140,7 +152,9 @@ def _inputs(kernel: Any, grid: Any, args: Sequence[Any], kwargs: Mapping[str, An
         storage, pointer = allocations.of(value), host(value).data_ptr()
         earlier = first.setdefault(storage.address, at)
         pointers.setdefault(earlier, (pointer, storage))
-        keys.append((str(value.dtype), earlier, pointer - pointers[earlier][0]))
+        part = own(value)
+        of_whole = None if part == (storage.address, storage.address + storage.nbytes) else part[1] - part[0]
+        keys.append((str(value.dtype), earlier, pointer - pointers[earlier][0], of_whole))
     return LaunchInputs((_function(kernel.fn), _plain(grid), tuple(keys), tuple(kwargs)), pointers)
 
 

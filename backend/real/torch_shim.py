@@ -187,6 +187,13 @@ def host(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.as_subclass(torch.Tensor)
 
 
+def extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """Address of a tensor's first byte, and the one behind its last; of a view, its own."""
+    plain = host(tensor)
+    reach = sum((size - 1) * stride for size, stride in zip(plain.shape, plain.stride(), strict=True))
+    return plain.data_ptr(), plain.data_ptr() + ((reach + 1) * plain.element_size() if plain.numel() else 0)
+
+
 class VirtualGpu(TorchFunctionMode):
     """Context in which torch sees the described GPU. Not re-entrant; everything patched is put back on leaving.
 

@@ -1,7 +1,10 @@
 """Triton kernels on the virtual GPU: Triton's own interpreter, on the tensors where they lie, every access checked.
 
-The interpreter computes addresses and goes through raw memory; here each load and store is compared with the virtual
-GPU's allocations first. Lanes that lie in none are noted and not done: a load gives its `other` value, a store nothing.
+The interpreter computes addresses and goes through raw memory; here each load, store and atomic operation is held against
+the tensor first that its pointer was made from, or, for a pointer that was a number before, against all of the virtual GPU's
+allocations. A tensor is what was passed: of a view, what lies from its first to its last element. Lanes outside are noted; of
+these the ones in the tensor's storage are done, whose place a GPU has too, and the others are not: a load gives its `other`
+value, a store nothing. What a graph captured is held against storages: of a view a replay knows the begin alone.
 TRITON_INTERPRET has to be set before triton is imported (`require_interpreter`), so this belongs into a child process.
 This module knows no framework.
 """
@@ -14,7 +17,7 @@ import functools
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +26,27 @@ import torch
 
 from backend.errors import CannotRunError
 from backend.real.launch_memo import LaunchMemo, TouchedBytes
-from backend.real.torch_shim import Allocations, CudaTensor, host
+from backend.real.torch_shim import Allocation, Allocations, CudaTensor, extent, host
 
-NOT_SIMPLE = ("create_atomic_cas", "create_atomic_rmw", "create_int_to_ptr", "create_ptr_to_int")
-"""What the interpreter's builder does past create_masked_load and create_masked_store, or that makes an address a number."""
+NOT_SIMPLE = ("create_int_to_ptr", "create_ptr_to_int")
+"""What the interpreter's builder does that makes an address of a number, or a number of one."""
+
+SAME_TENSORS = (
+    *(
+        "create_addptr",
+        "create_bitcast",
+        "create_broadcast",
+        "create_cat",
+        "create_expand_dims",
+        "create_gather",
+        "create_join",
+    ),
+    *("create_reshape", "create_select", "create_splat", "create_split", "create_trans", "create_unsplat"),
+)
+"""What the interpreter's builder makes of pointers that point into the same tensors."""
+
+TENSORS = "tensors"
+"""Attribute of the interpreter's pointers: the PassedTensors that it points into; absent where it was made from a number."""
 
 MAX_STRAYS = 1000
 """Stray accesses kept; a wrong kernel makes one for every program and block."""
@@ -36,11 +56,22 @@ Change = tuple[Any, str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class StrayAccess:
-    """Lanes of one load or store of a Triton kernel outside every allocation.
+class PassedTensor:
+    """A tensor that a kernel was passed, by its parameter: the bytes [begin, end) that are its own, and its storage."""
 
-    first: lowest address; nbytes: bytes of an element; lanes: how many; tag: the allocation that ends nearest before
-    `first` (0: none), past_end: bytes from its end.
+    name: str
+    begin: int
+    end: int
+    storage: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class StrayAccess:
+    """Lanes of one load, store or atomic operation of a Triton kernel outside the tensor that they were to lie in.
+
+    first: lowest address; nbytes: bytes of an element; lanes: how many. tensor: the parameter, "" for a pointer that was a
+    number before. past_end: bytes from its end, or from that of the allocation that ends nearest before `first`; of an access
+    before the tensor, from its begin, which is negative.
     """
 
     kernel: str
@@ -48,7 +79,7 @@ class StrayAccess:
     first: int
     nbytes: int
     lanes: int
-    tag: int
+    tensor: str
     past_end: int
 
 
@@ -57,7 +88,8 @@ class KernelGuard:
     """Watches the interpreter's accesses; `strays` fills up while kernels run, `accesses` has those of the last one.
 
     launched: is told of each launch how to do it again; ran: of each that ran, what it touched.
-    lines: of the measured file that its kernels ran.
+    lines: of the measured file that its kernels ran. passed: the last one's tensors, by their id.
+    replays: a graph's replay launches, whose kernel has the addresses that were captured, not the ends of the views.
     """
 
     allocations: Allocations
@@ -67,42 +99,60 @@ class KernelGuard:
     ran: Callable[[str, TouchedBytes], None] = lambda kernel, touched: None
     accesses: TouchedBytes = field(default_factory=TouchedBytes)
     lines: set[int] = field(default_factory=set)
+    passed: dict[int, PassedTensor] = field(default_factory=dict)
+    replays: bool = False
 
-    def enter_kernel(self, name: str, tensors: list[torch.Tensor]) -> None:
-        """A kernel starts on these tensors, whose allocations must be known."""
+    def enter_kernel(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """A kernel starts with these arguments by name, whose allocations must be known."""
         self.kernel, self.accesses = name, TouchedBytes()
-        for tensor in tensors:
-            self.allocations.of(tensor)
+        self.passed = {id(tensor): self._passed(key, tensor) for key, value in arguments.items() for tensor in _tensors(value)}
 
-    def inside(self, addresses: Any, nbytes: int, active: Any, is_write: bool) -> Any:
-        """Mask of the active lanes that lie in an allocation."""
-        wanted = addresses[active]
+    def own(self, tensor: torch.Tensor) -> tuple[int, int]:
+        """The bytes of a tensor that a kernel is passed: first address, address behind the last one."""
+        storage = self.allocations.of(tensor)
+        return (storage.address, storage.address + storage.nbytes) if self.replays else extent(tensor)
+
+    def inside(self, pointers: Any, nbytes: int, active: Any, is_write: bool) -> Any:
+        """Mask of the active lanes that are done. pointers: the interpreter's."""
+        wanted = pointers.data[active]
         if wanted.size == 0:
             return active
-        low, high = int(wanted.min()), int(wanted.max()) + nbytes
-        if self._holds(low, high):
-            self.accesses.note(wanted, nbytes, is_write)
-            return active
-        good = np.fromiter((self._holds(int(a), int(a) + nbytes) for a in wanted.ravel()), bool, wanted.size)
-        if good.all():
+        tensors: tuple[PassedTensor, ...] | None = pointers.attr.get(TENSORS)
+        good = self._in_allocations(wanted, nbytes) if tensors is None else _in_tensors(wanted, nbytes, tensors)
+        if good is None:
             self.accesses.note(wanted, nbytes, is_write)
             return active
         self.accesses.is_simple = False
-        self._note(int(wanted.ravel()[~good].min()), nbytes, int((~good).sum()), is_write)
-        kept = active.copy()
+        self._note(int(wanted[~good].min()), nbytes, int((~good).sum()), is_write, tensors)
+        for tensor in tensors or ():
+            good |= _within(wanted, nbytes, tensor.storage.address, tensor.storage.address + tensor.storage.nbytes)
+        kept = np.array(active)
         kept[active] = good
         return kept
+
+    def _passed(self, name: str, tensor: torch.Tensor) -> PassedTensor:
+        return PassedTensor(name, *self.own(tensor), self.allocations.of(tensor))
+
+    def _in_allocations(self, wanted: Any, nbytes: int) -> Any:
+        """Which of the addresses lie in an allocation; None: all."""
+        if self._holds(int(wanted.min()), int(wanted.max()) + nbytes):
+            return None
+        good = np.fromiter((self._holds(int(a), int(a) + nbytes) for a in wanted), bool, wanted.size)
+        return None if good.all() else good
 
     def _holds(self, low: int, high: int) -> bool:
         allocation = self.allocations.before(low)
         return allocation is not None and high <= allocation.address + allocation.nbytes
 
-    def _note(self, first: int, nbytes: int, lanes: int, is_write: bool) -> None:
+    def _note(self, first: int, nbytes: int, lanes: int, is_write: bool, tensors: tuple[PassedTensor, ...] | None) -> None:
         if len(self.strays) >= MAX_STRAYS:
             return
         near = self.allocations.before(first)
-        tag, past = (near.tag, first - near.address - near.nbytes) if near is not None else (0, 0)
-        self.strays.append(StrayAccess(self.kernel, is_write, first, nbytes, lanes, tag, past))
+        name, past = "", first - near.address - near.nbytes if near is not None else 0
+        if tensors:
+            of = min(tensors, key=lambda tensor: max(tensor.begin - first, first - tensor.end))
+            name, past = of.name, first - (of.end if first >= of.begin else of.begin)
+        self.strays.append(StrayAccess(self.kernel, is_write, first, nbytes, lanes, name, past))
 
 
 def require_interpreter() -> None:
@@ -132,7 +182,7 @@ def interpreted(
     builder = interpreter.interpreter_builder
     unchecked = (builder, "options", dataclasses.replace(builder.options, sanitize_overflow=False))
     changes = (unchecked, *_kernels(interpreter, guard, measured), *_launches(interpreter, guard, allocations, memo))
-    with _replaced((*changes, *_accesses(type(builder), guard))), _patched_once(interpreter):
+    with _replaced((*changes, *_accesses(type(builder), guard), *_pointers(interpreter))), _patched_once(interpreter):
         yield guard
 
 
@@ -175,7 +225,7 @@ def _kernels(interpreter: types.ModuleType, guard: KernelGuard, measured: str | 
     run = executor.__call__
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        guard.enter_kernel(self.fn.__name__, [a for a in (*args, *kwargs.values()) if isinstance(a, CudaTensor)])
+        guard.enter_kernel(self.fn.__name__, {**dict(zip(self.arg_names, args, strict=False)), **kwargs})
         file = self.fn.__code__.co_filename
         tracer = _line_tracer(file, guard.accesses.lines) if file == measured else None
         try:
@@ -183,11 +233,17 @@ def _kernels(interpreter: types.ModuleType, guard: KernelGuard, measured: str | 
         finally:
             guard.lines |= guard.accesses.lines
 
-    def in_place(self: Any, args: Any, kwargs: Any) -> Any:
-        return [_plain(a) for a in args], {key: _plain(value) for key, value in kwargs.items()}
+    def pointer(value: Any) -> Any:
+        made = convert(_plain(value))
+        tensor = interpreter._unwrap_tensor(value)
+        if isinstance(tensor, torch.Tensor):
+            made.handle.attr[TENSORS] = tuple(passed for passed in (guard.passed.get(id(tensor)),) if passed is not None)
+        return made
 
+    convert = interpreter._implicit_cvt
+    yield interpreter, "_implicit_cvt", pointer
     yield executor, "__call__", call
-    yield executor, "_init_args_hst", in_place
+    yield executor, "_init_args_hst", lambda self, args, kwargs: (list(args), kwargs)
     yield executor, "_restore_args_dev", lambda self, *args: None
 
 
@@ -199,8 +255,8 @@ def _launches(
     run = function.run
 
     def launch(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        guard.launched(functools.partial(launch, self, *args, grid=grid, warmup=warmup, **kwargs))
-        given = None if memo is None or warmup else memo.inputs(self, grid, args, kwargs, allocations)
+        guard.launched(functools.partial(replay, self, *args, grid=grid, warmup=warmup, **kwargs))
+        given = None if memo is None or warmup else memo.inputs(self, grid, args, kwargs, allocations, guard.own)
         known = None if memo is None or given is None else memo.recall(given)
         if known is not None:
             guard.lines |= known.lines
@@ -210,18 +266,41 @@ def _launches(
         if memo is not None and given is not None:
             memo.keep(given, guard.accesses)
 
+    def replay(*args: Any, **kwargs: Any) -> None:
+        guard.replays = True
+        try:
+            launch(*args, **kwargs)
+        finally:
+            guard.replays = False
+
     yield function, "run", launch
 
 
 def _accesses(builder: Any, guard: KernelGuard) -> Iterator[Change]:
-    """Loads and stores, of the lanes alone that lie in an allocation; what else touches memory is noted as not simple."""
-    masked_load, masked_store = builder.create_masked_load, builder.create_masked_store
+    """Loads, stores and atomic operations, of the lanes alone that are done; what else the memo cannot follow is noted."""
+    masked_load, masked_store, swap, update = (
+        getattr(builder, f"create_{name}") for name in ("masked_load", "masked_store", "atomic_cas", "atomic_rmw")
+    )
 
     def load(self: Any, ptrs: Any, mask: Any, other: Any, *rest: Any) -> Any:
         return masked_load(self, ptrs, _narrowed(guard, ptrs, mask, False), other, *rest)
 
     def store(self: Any, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
         return masked_store(self, ptrs, value, _narrowed(guard, ptrs, mask, True), *rest)
+
+    def atomic_rmw(self: Any, op: Any, ptr: Any, val: Any, mask: Any, *rest: Any) -> Any:
+        guard.accesses.is_simple = False
+        return update(self, op, ptr, val, _narrowed(guard, ptr, mask, True), *rest)
+
+    def atomic_cas(self: Any, ptr: Any, cmp: Any, val: Any, *rest: Any) -> Any:
+        guard.accesses.is_simple = False
+        kept = guard.inside(ptr, _element_bytes(ptr), np.ones(ptr.data.shape, bool), True)
+        if kept.all():
+            return swap(self, ptr, cmp, val, *rest)
+        done = (type(each)(np.broadcast_to(each.data, kept.shape)[kept], each.dtype) for each in (ptr, cmp, val))
+        left = np.zeros(kept.shape, cmp.data.dtype)
+        left[kept] = swap(self, *done, *rest).data
+        return type(cmp)(left, cmp.dtype.scalar)
 
     def not_simple(does: Callable[..., Any]) -> Callable[..., Any]:
         def done(self: Any, *args: Any) -> Any:
@@ -232,8 +311,41 @@ def _accesses(builder: Any, guard: KernelGuard) -> Iterator[Change]:
 
     yield builder, "create_masked_load", load
     yield builder, "create_masked_store", store
+    yield builder, "create_atomic_rmw", atomic_rmw
+    yield builder, "create_atomic_cas", atomic_cas
     for name in NOT_SIMPLE:
         yield builder, name, not_simple(getattr(builder, name))
+
+
+def _pointers(interpreter: types.ModuleType) -> Iterator[Change]:
+    """What is made of pointers points into their tensors: into those of each, and nobody knows where if nobody does of one."""
+    handle = interpreter.TensorHandle
+
+    def pointing(does: Callable[..., Any]) -> Callable[..., Any]:
+        def done(self: Any, *args: Any) -> Any:
+            made = does(self, *args)
+            pointers = [each for each in args if type(each) is handle and each.dtype.scalar.is_ptr()]
+            if pointers and all(TENSORS in each.attr for each in pointers):
+                tensors = tuple({tensor: None for each in pointers for tensor in each.attr[TENSORS]})
+                for each in made if isinstance(made, tuple) else (made,):
+                    each.attr[TENSORS] = tensors
+            return made
+
+        return done
+
+    def materialized(does: Callable[..., Any]) -> Callable[..., Any]:
+        def done(self: Any, *args: Any) -> Any:
+            pointers, masks = does(self, *args)
+            pointers.attr.update(self.base.attr)
+            return pointers, handle(masks, interpreter.tl.int1)
+
+        return done
+
+    builder = type(interpreter.interpreter_builder)
+    for name in SAME_TENSORS:
+        yield builder, name, pointing(getattr(builder, name))
+    for blocks in (interpreter.BlockPointerHandle, interpreter.TensorDescHandle):
+        yield blocks, "materialize_pointers", materialized(blocks.materialize_pointers)
 
 
 def _traced_by(tracer: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -266,12 +378,41 @@ def _plain(value: Any) -> Any:
     return host(value) if isinstance(value, CudaTensor) else value
 
 
+def _tensors(value: Any) -> list[CudaTensor]:
+    """The tensors on the GPU of an argument: itself, in a tuple, or what a wrapper or descriptor is of."""
+    if isinstance(value, CudaTensor):
+        return [value]
+    if isinstance(value, tuple):
+        return [tensor for each in value for tensor in _tensors(each)]
+    base = getattr(value, "base", None)
+    return [] if base is None or isinstance(value, torch.Tensor) else _tensors(base)
+
+
+def _within(addresses: Any, nbytes: int, begin: int, end: int) -> Any:
+    """Which of the elements at these addresses lie in [begin, end)."""
+    return (addresses >= begin) & (addresses + np.uint64(nbytes) <= end)
+
+
+def _in_tensors(wanted: Any, nbytes: int, tensors: Sequence[PassedTensor]) -> Any:
+    """Which of the elements at these addresses lie in one of the tensors; None: all."""
+    low, high = int(wanted.min()), int(wanted.max()) + nbytes
+    if any(tensor.begin <= low and high <= tensor.end for tensor in tensors):
+        return None
+    good = np.zeros(wanted.shape, bool)
+    for tensor in tensors:
+        good |= _within(wanted, nbytes, tensor.begin, tensor.end)
+    return None if good.all() else good
+
+
+def _element_bytes(pointers: Any) -> int:
+    return max(1, int(pointers.get_element_ty().primitive_bitwidth) // 8)
+
+
 def _narrowed(guard: KernelGuard, ptrs: Any, mask: Any, is_write: bool) -> Any:
-    """The mask without the lanes that lie outside; the same object where all lie inside."""
-    nbytes = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
+    """The mask without the lanes that are not done; the same object where all are."""
     truth = mask.data.astype(bool, copy=False)  # the interpreter computes some masks in integers, which would index
     active = truth if truth.shape == ptrs.data.shape else np.broadcast_to(truth, ptrs.data.shape)
-    kept = guard.inside(ptrs.data, nbytes, active, is_write)
+    kept = guard.inside(ptrs, _element_bytes(ptrs), active, is_write)
     if kept is active:
         return mask
     return type(mask)(kept, mask.dtype)

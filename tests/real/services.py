@@ -35,11 +35,35 @@ class Kernels:
                 "strays": [(s.kernel, s.is_write, s.lanes, s.past_end) for s in guard.strays],
             }
 
+    def astray(self, kernel: str, write: bool = True, of: str = "tensor", replayed: bool = False) -> dict[str, Any]:
+        """Have a kernel touch 8 words of `target` by a pointer into `source`. of: what `source` is, a tensor, or a view beside
+        `target` in one storage. replayed: by the replay of a graph that captured it."""
+        import torch
+
+        from backend.real.torch_shim import GpuFacts, VirtualGpu, host
+        from backend.real.triton_shim import interpreted
+
+        with VirtualGpu(GpuFacts("gfx950", 256)) as gpu, interpreted(gpu.allocations) as guard:
+            both = torch.full((16,), -1, dtype=torch.int32, device="cuda")
+            source = both[:8] if of == "view" else torch.full((8,), -1, dtype=torch.int32, device="cuda")
+            target = both[8:]
+            if kernel == "by_table":
+                source = torch.tensor([target.data_ptr()], dtype=torch.int64, device="cuda").view(torch.int32)
+            told: list[Any] = []
+            guard.launched = told.append
+            distance = (target.data_ptr() - source.data_ptr()) // 4
+            getattr(self.kernels, kernel)[(1,)](source, target, distance, write)
+            if replayed:
+                guard.strays.clear()
+                told[0]()
+            strays = [(s.is_write, s.lanes, s.tensor, s.first - target.data_ptr()) for s in guard.strays]
+            return {"strays": strays, "target": host(target).tolist()}
+
     def again(self, kernel: str, launches: str) -> list[dict[str, Any]]:
         """Launches of one kernel with one memo, each on a virtual GPU of its own: how each ends, and whether it was taken over.
 
         launches: JSON, of each `words` to read, `asked` of them, and `room` words to write; with `shift`, they are those read
-        from there on. `scale`: a global of the module.
+        from there on, up to `until`. `scale`: a global of the module.
         """
         import torch
 
@@ -57,7 +81,7 @@ class Kernels:
                 source = torch.tensor(each["words"], dtype=torch.int32, device="cuda")
                 target = torch.zeros(each["room"], dtype=torch.int32, device="cuda")
                 if "shift" in each:
-                    target = source[each["shift"] :]
+                    target = source[each["shift"] : each.get("until")]
                 address = source.data_ptr() & 0xFFFFFFFF
                 getattr(self.kernels, kernel)[(1,)](source, target, each["asked"], BLOCK=16)
                 strays = [(s.kernel, s.is_write, s.lanes, s.past_end) for s in guard.strays]

@@ -87,3 +87,9 @@ def test_an_address_as_a_number_runs(child: Child) -> None:
     seen = second(child, "of_its_address", WHOLE, WHOLE)
     assert not seen["taken"]
     assert {each & 0xFFFFFFFF for each in seen["target"]} == {seen["address"]}
+
+
+def test_a_view_that_is_too_small_for_what_was_seen_is_still_seen(child: Child) -> None:
+    first = {"words": [5, 6, 7, 8, 0, 0, 0, 0, 0], "asked": 4, "room": 8, "shift": 4}
+    seen = launched(child, "copy_words", first, {**first, "until": 7})
+    assert [each["strays"] for each in seen] == [[], [["copy_words", True, 1, 0]]]

@@ -13,6 +13,7 @@ from backend.aiter.arguments import DecodeArguments, Int32Array, PlanArguments, 
 from backend.case import DType
 from backend.real.frameworks.scenarios import StepKind
 from backend.real.noted_call import PassedBuffer, SourceLine
+from backend.words import number_of
 
 
 class Phase(StrEnum):
@@ -25,15 +26,25 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StrayKernelAccess:
-    """An access of one of the framework's Triton kernels outside every tensor.
+    """An access of one of the framework's Triton kernels outside its tensor.
 
-    lanes: how many of its lanes; past_end: bytes of the first from the end of the nearest tensor before it.
+    lanes: how many of its lanes; tensor, past_end: see StrayAccess.
     """
 
     kernel: str
     is_write: bool
     lanes: int
+    tensor: str
     past_end: int
+
+    @property
+    def message(self) -> str:
+        """Says what it does, and where the first lane lies."""
+        side = "past the end of" if self.past_end >= 0 else "before"
+        return (
+            f"{self.kernel} {'writes' if self.is_write else 'reads'} {number_of(self.lanes, 'element')} outside its tensors, "
+            f"the first {number_of(abs(self.past_end), 'byte')} {side} {self.tensor or 'the nearest tensor'}"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from backend.aiter.arguments import Int32Array
 from backend.errors import CannotRunError
 from backend.real.frameworks.process import Process, line_of, refuses
 from backend.real.frameworks.record import (
+    ArgumentFault,
     CheckedCall,
     NotStarted,
     Phase,
@@ -121,8 +122,12 @@ class Recorder:
             error = "mla_decode_fwd is not called"
             self.failed.append(StepFailed(self.scenario.name, step, phase, kind, backend, error, None))
         looked_at.clear()
-        strays = tuple(StrayKernelAccess(s.kernel, s.is_write, s.lanes, s.past_end) for s in self.running.guard.strays)
-        self.running.guard.strays.clear()
+        guard = self.running.guard
+        strays = tuple(StrayKernelAccess(s.kernel, s.is_write, s.lanes, s.tensor, s.past_end) for s in guard.strays)
+        guard.strays.clear()
+        for stray in () if decodes else strays:
+            fault = ArgumentFault(stray.tensor or "address", stray.message, stray.is_write)
+            self.checked.append(CheckedCall(step, phase, kind, backend, stray.kernel, (fault,), None))
         for call, seen in enumerate(decodes):
             self.steps.append(self._step(step, call, backend, phase, seen, truth(call), strays))
 

@@ -281,14 +281,7 @@ def _metadata(step: RecordedStep) -> Iterator[StepMismatch]:
 
 def _framework_kernels(step: RecordedStep) -> Iterator[StepMismatch]:
     for stray in step.strays:
-        verb = "writes" if stray.is_write else "reads"
-        yield _says(
-            step,
-            stray.kernel,
-            f"{stray.kernel} {verb} {number_of(stray.lanes, 'element')} outside its tensors, "
-            f"{number_of(stray.past_end, 'byte')} past one",
-            severity=Severity.WRITE if stray.is_write else Severity.READ,
-        )
+        yield _says(step, stray.kernel, stray.message, severity=Severity.WRITE if stray.is_write else Severity.READ)
 
 
 def _says(

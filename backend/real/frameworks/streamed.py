@@ -33,6 +33,7 @@ from backend.real.torch_shim import (
     GpuFacts,
     Keywords,
     VirtualGpu,
+    extent,
     host,
 )
 
@@ -170,10 +171,8 @@ class StreamedGpu(VirtualGpu):
         yield from (Access(storage, np.array([pair], np.int64), is_write) for storage, pair in ends.items())
 
     def _access(self, tensor: torch.Tensor, is_write: bool, name: str = "") -> Access:
-        plain = host(tensor)
-        elements = 1 + sum((size - 1) * stride for size, stride in zip(plain.shape, plain.stride(), strict=True))
-        begin = plain.data_ptr()
-        ranges = np.array([[begin, begin + elements * plain.element_size()]] if plain.numel() else [], np.int64).reshape(-1, 2)
+        begin, end = extent(tensor)
+        ranges = np.array([[begin, end]] if begin < end else [], np.int64).reshape(-1, 2)
         return Access(self.allocations.of(tensor).address, ranges, is_write, name)
 
     def _did(self, what: str, accesses: list[Access]) -> None:

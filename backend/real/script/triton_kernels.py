@@ -27,7 +27,7 @@ from backend.real.script.gpu import ScriptGpu
 from backend.real.script.hardware import Hardware
 from backend.real.script.timeline import Access, GpuWork
 from backend.real.script.triton_driver import TritonLaunch
-from backend.real.torch_shim import host
+from backend.real.torch_shim import extent, host
 from backend.words import number_of
 
 JUDGED_ELSEWHERE = frozenset({"_fwd_kernel_stage2_asm"})
@@ -113,9 +113,7 @@ class TritonKernels:
                 addresses.add(tensor.data_ptr())
                 continue
             plain = host(tensor)
-            reach = sum((size - 1) * stride for size, stride in zip(plain.shape, plain.stride(), strict=True))
-            nbytes = (reach + 1) * plain.element_size() if plain.numel() else 0
-            yield plain.data_ptr(), plain.data_ptr() + nbytes, name
+            yield *extent(plain), name
             if plain.dtype in (torch.int64, torch.uint64) and plain.numel() <= TABLE_LIMIT:
                 addresses |= set(plain.reshape(-1).tolist())
         for address in addresses:
