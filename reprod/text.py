@@ -73,6 +73,11 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def some(words: Sequence[str], most: int) -> str:
+    """As `listed`, of more than `most` words the first ones and how many there are besides."""
+    return listed(words if len(words) <= most else [*words[:most], f"{len(words) - most:,} more"])
+
+
 def lengths(values: Sequence[int]) -> str:
     """A Python expression for a tuple of lengths, runs of equal ones folded: `[1] * 256 + [7]`."""
     runs = [(value, len(list(run))) for value, run in groupby(values)]

@@ -1,21 +1,27 @@
-"""A comment for a pull request: the headline, blamed faults in a line each, the smallest life of the worst as a script."""
+"""A comment for a pull request: headline, faults and other decisions in a line each, the worst's smallest life as a script."""
 
 from __future__ import annotations
 
 import pprint
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backend.codec import to_plain
 from backend.real.frameworks.fetch import seen_from
 from fuzz.gate.comparison import Comparison, Fault
+from fuzz.gate.source_report import difference
 from fuzz.report.report import Report
-from reprod.text import as_markdown
+from reprod.text import as_markdown, some
 
 MARK = "<!-- aiterfuzz gate -->"
 """First line: by it a later comment replaces this one."""
 
 SHOWN = 5
-"""Faults that are listed; the report has all."""
+"""Faults, decisions and reasons that are listed; the report has all."""
+
+NAMED = 8
+"""Functions, steps or shapes that a reason is told of."""
 
 HERE = Path()
 
@@ -34,13 +40,9 @@ raise SystemExit(run_life({source!r}, LIFE, aiter={aiter!r}, beside=__file__))
 def comment(report: Report, found: Comparison, source: str, aiter: str | None, folder: Path = HERE) -> str:
     """Markdown. source, aiter: as they were given to the gate, for the script, which lies in the folder."""
     made = [MARK, f"**{as_markdown(report.title)}**: {as_markdown(report.headline)}", ""]
-    made += [f"* {as_markdown(_line(fault))}" for fault in found.blamed[:SHOWN]]
-    if len(found.blamed) > SHOWN:
-        made.append(f"* and {len(found.blamed) - SHOWN} more")
-    left = report.left_to_say
-    made += [f"* not run: {as_markdown(_clipped(each))}" for each in left[:SHOWN]]
-    if len(left) > SHOWN:
-        made.append(f"* and {len(left) - SHOWN} more not run")
+    made += _bullets([_line(fault) for fault in found.blamed], "more")
+    made += _bullets([f"decides otherwise: {difference(*each)}" for each in found.changed or ()], "more decided otherwise")
+    made += _bullets([f"not run: {each}" for each in _by_reason(report.left_to_say)], "more not run")
     for fault in found.blamed[:1]:
         made += ["", "<details><summary>The life that shows it, as a script</summary>", "", "```python"]
         made += [life_script(fault, source, aiter, folder).rstrip(), "```", "", "</details>"]
@@ -56,11 +58,32 @@ def life_script(fault: Fault, source: str, aiter: str | None, folder: Path = HER
 
 
 LONGEST = 240
-"""Characters of what did not run, which may name dozens of steps; summary.md has all of them."""
+"""Characters of a line; summary.md has all of it."""
 
 
-def _clipped(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+def _bullets(lines: Sequence[str], more: str) -> Iterator[str]:
+    yield from (f"* {as_markdown(_clipped(line, LONGEST))}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"* and {len(lines) - SHOWN} {more}"
+
+
+def _by_reason(questions: Sequence[str]) -> Iterator[str]:
+    """A line for all that did not run for one reason, or of which one thing is said: functions, shapes, steps."""
+    parts = [question.partition(": ")[::2] for question in questions]
+    said = Counter(before for before, _ in parts)
+    groups: dict[str, list[str]] = {}
+    for before, behind in parts:
+        shared, own = (before, behind) if said[before] > 1 else (behind, before)
+        groups.setdefault(shared, []).append(own)
+    for shared, each in groups.items():
+        if len(each) == 1:
+            yield f"{each[0]}{': ' if shared else ''}{shared}"
+        else:
+            yield f"{_clipped(shared, LONGEST // 2)}: {some([_clipped(own, LONGEST // NAMED) for own in each], NAMED)}"
+
+
+def _clipped(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 4]} ..."
 
 
 def _line(fault: Fault) -> str:

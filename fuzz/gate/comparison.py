@@ -19,14 +19,14 @@ from backend.real.frameworks.scenarios import Scenario
 from backend.real.python.outline import TextChange, text_change
 from backend.words import counted
 from fuzz.gate.corpus import is_of_corpus
-from fuzz.gate.executed import ChangeRun, change_run
+from fuzz.gate.executed import MOST, ChangeRun, change_run
 from fuzz.gate.frameworks import Identity, identity, whoever_shows_it
 from fuzz.gate.gate import Examined
 from fuzz.gate.judge import Judged, NotDone, Shape, Sighting, Work, works_of
 from fuzz.gate.order import decided_otherwise
 from fuzz.verdict import Verdict
 from reprod.reference import KnownReference
-from reprod.text import listed
+from reprod.text import some
 
 
 class FaultStanding(StrEnum):
@@ -162,7 +162,7 @@ def compared(
         ran = change_run(measured, there)
     idle = () if ran is None else tuple(f"changed lines that no scenario reached: {each}" for each in ran.idle)
     if not idle and ran is not None and ran.not_run and change.left_out:
-        idle = (f"changed lines that did not run, of a sweep that time was over for: {listed(ran.not_run)}",)
+        idle = (f"changed lines that did not run, of a sweep that time was over for: {some(ran.not_run, MOST)}",)
     verdict = Verdict(change.counts, len(blamed), (*missing, *_left_out(change), *_not_judged(change, base), *idle))
     changed = None if base is None else decided_otherwise(change.decisions, base.decisions)
     return Comparison(verdict, found, mended, change.decisions, changed, ran, alone.refused, alone.not_its)
@@ -371,7 +371,7 @@ def _in_words(missing: Mapping[Work, str], running: set[Shape]) -> Iterator[str]
         tasks.setdefault((work.shape, reason), []).append(work.task)
     heads: dict[tuple[str, str, str], list[int]] = {}
     for (shape, reason), names in tasks.items():
-        what = f" {listed(names)}" if shape in running else ""
+        what = f" {some(names, MOST)}" if shape in running else ""
         heads.setdefault((shape.tensors, what, reason), []).append(shape.num_head)
     for (tensors, what, reason), numbers in heads.items():
         counted_heads = ", ".join(str(number) for number in sorted(set(numbers)))

@@ -8,12 +8,15 @@ from typing import Any
 
 from backend.real.python.outline import Outline, PackageCall, text_change
 from backend.words import counted
-from reprod.text import listed
+from reprod.text import some
 
 PACKAGE = "aiter"
 
 NAMED = 3
 """Functions that a headline names of those that did not run; the page and gate.json have all."""
+
+MOST = 8
+"""Functions of a change, and stretches of lines of one, that a sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class ChangeRun:
         """One line on the changed lines."""
         if not self.lines and not self.idle:
             return "no line with code is changed, beside lines that are gone"
-        left = f"; not run: {listed(self.not_run)}" if self.not_run else ""
+        left = f"; not run: {some(self.not_run, MOST)}" if self.not_run else ""
         return f"{len(self.ran):,} of {counted(len(self.lines), 'changed line')} ran{left}"
 
 
@@ -117,7 +120,7 @@ def _by_function(outline: Outline, lines: Iterable[int]) -> dict[str, list[int]]
 
 
 def _in_words(name: str, lines: list[int]) -> str:
-    return f"{', '.join(_ranges(lines))} ({_short(name) or 'outside of functions'})"
+    return f"{some(list(_ranges(lines)), MOST)} ({_short(name) or 'outside of functions'})"
 
 
 def _ranges(lines: list[int]) -> Iterator[str]:

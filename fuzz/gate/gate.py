@@ -162,7 +162,7 @@ class Examination:
         self._scenarios = 0
         self._random = 0
         self._no_life_under: dict[Setting, str] = {}
-        self.asked = everything(plan.tensors, plan.heads, EVERY_RELEASE)
+        self.asked = self._session.taken(everything(plan.tensors, plan.heads, EVERY_RELEASE))
         self._done: set[Scenario] = set()
         self._swept_in = self._lived_in = 0.0
         self._decisions: tuple[DecisionRow, ...] = ()

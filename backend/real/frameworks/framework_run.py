@@ -102,6 +102,15 @@ class FrameworkDriver(abc.ABC):
         with variables(self._prefixes, wanted), started as running, self.around():
             return self.life(running, scenario, state).everything()
 
+    def takes(self, scenario: Scenario) -> bool:
+        """Whether the file has a part in a scenario, as far as that is known before anything of it runs."""
+        try:
+            self._check(scenario)
+            self.state(scenario)
+        except NoSuchStepError:
+            return False
+        return True
+
     @property
     def _prefixes(self) -> tuple[str, ...]:
         return (*self.prefixes, AITER_VARIABLES)

@@ -6,6 +6,7 @@ This is what other rooms use; nothing here imports torch, and nothing of the str
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,6 +90,11 @@ class SourceSession:
             "decide", tuple[DecisionRow, ...], arch=arch, heads=tuple(heads), kv_dtypes=tuple(kv_dtypes)
         )
         return list(rows)
+
+    def taken(self, scenarios: Sequence[Scenario]) -> tuple[Scenario, ...]:
+        """Those of some scenarios that the file has a part in, as far as that is known before anything runs."""
+        takes = self._child.request("takes", tuple[bool, ...], scenarios=tuple(scenarios))
+        return tuple(itertools.compress(scenarios, takes))
 
     def run(self, scenario: Scenario, environment: Mapping[str, str] | None = None) -> Recording:
         """Run a scenario in a fresh framework process; `environment`: variables of the framework to set."""

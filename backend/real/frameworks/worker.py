@@ -35,6 +35,9 @@ class Driver(Protocol):
     def run(self, scenario: Scenario, handlers: Handlers, environment: Mapping[str, str] | None = None) -> Recording:
         """Run one scenario in a fresh process."""
 
+    def takes(self, scenario: Scenario) -> bool:
+        """Whether the file has a part in a scenario, as far as that is known before anything of it runs."""
+
 
 class ExecutedLines:
     """Measures the file under test alone, so that everything else runs at its own speed."""
@@ -87,6 +90,10 @@ class ScenarioWorker:
     def decide(self, arch: Arch, heads: tuple[int, ...], kv_dtypes: tuple[DType, ...]) -> list[DecisionRow]:
         """Builds the decision table."""
         return decision_table(self.driver, self.aiter, arch, heads, kv_dtypes)
+
+    def takes(self, scenarios: tuple[Scenario, ...]) -> tuple[bool, ...]:
+        """Whether the file has a part in each scenario, as far as that is known before anything runs."""
+        return tuple(self.driver.takes(each) for each in scenarios)
 
     def run(self, scenario: Scenario, environment: dict[str, str]) -> Recording:
         """Run a scenario in a fresh framework process."""

@@ -216,6 +216,9 @@ def test_no_life_is_under_a_variable_under_which_a_lone_file_is_not_right() -> N
     plan = dataclasses.replace(PLAN, tensors=(fp8,), heads=(16,))
     asked = ("SGLANG_USE_AITER_UNIFIED_ATTN", "1"), ("SGLANG_AITER_UNIFIED_VERIFY", "0")
     with Examination(Stack(NEW, release=EVERY_RELEASE), plan, workers=1) as one:
+        others = [each for each in one.asked if each.flags or any(name.startswith("VLLM_") for name, _ in each.environment)]
+        assert one.asked
+        assert not others, "what other files do is not asked of this one, nor missed where time is over"
         seen = [one.alone(under(setting, fp8, 16, EVERY_RELEASE, EVERYTHING)) for setting in asked]
         assert [one.can_be_under(*each, needs_to_be_right=True) for each in zip(asked, seen, strict=True)] == [False, True]
         assert one.examined().no_life_under == {asked[0]: "contradiction/kv_indices"}

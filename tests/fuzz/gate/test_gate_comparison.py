@@ -625,13 +625,40 @@ def test_what_did_not_run_floods_neither_comment_nor_page() -> None:
     made = dataclasses.replace(made, verdict=dataclasses.replace(made.verdict, missing=questions))
     lines = [line for line in comment(made, found, "sglang==1", None).splitlines() if line.startswith("* ")]
     assert max(map(len, lines)) < 300
-    assert lines[-1] == f"* and {30 - SHOWN} more not run"
+    assert len(lines) == 1, "one line for what did not run for one reason"
     head = report_page(made).partition("</header>")[0]
     shown, fold, folded = head.partition("<details>")
     assert fold
     assert "step 4: " in shown
     assert "step 5: " not in shown
     assert all(f"step {number}: " in folded for number in range(5, 30))
+
+
+def bullets(questions: Sequence[str], changed: Sequence[tuple[DecisionRow, DecisionRow]] = ()) -> list[str]:
+    """What a comment lists where nobody is blamed."""
+    made, found = told([])
+    made = dataclasses.replace(made, verdict=dataclasses.replace(made.verdict, missing=tuple(questions)))
+    text = comment(made, dataclasses.replace(found, changed=tuple(changed)), "sglang==1", None)
+    return [line for line in text.splitlines() if line.startswith("* ")]
+
+
+def test_a_comment_names_functions_that_did_not_run_in_one_line() -> None:
+    """Eight of them, and how many there are besides; what has a reason of its own has a line of its own."""
+    changed = [f"changed lines that no scenario reached: {line} (f{line})" for line in range(12)]
+    one, other = bullets([*changed, "16 heads: refused"])
+    assert one.startswith(r"* not run: changed lines that no scenario reached: 0 (f0), 1 (f1)")
+    assert one.endswith("7 (f7) and 4 more")
+    assert other == "* not run: 16 heads: refused"
+    assert bullets(["8 heads: time was over", "16 heads: time was over"]) == ["* not run: time was over: 8 heads and 16 heads"]
+    reasons = [f"{heads} heads: reason {heads}" for heads in range(9)]
+    assert bullets(reasons)[SHOWN:] == [f"* and {9 - SHOWN} more not run"]
+
+
+def test_a_comment_says_what_is_decided_otherwise_where_nothing_ran() -> None:
+    rows = [(row(heads, True), row(heads, False)) for heads in range(8, 15)]
+    decided, *_ = lines = bullets(["everything: nobody has a model"], rows)
+    assert decided.startswith("* decides otherwise: 8 heads, ")
+    assert lines[SHOWN:] == [f"* and {7 - SHOWN} more decided otherwise", "* not run: everything: nobody has a model"]
 
 
 @pytest.mark.parametrize("given", ["head/mine.py", f"head/mine.py{LENT}sglang==1", "head@v1", "sglang==1"])
