@@ -118,13 +118,19 @@ class MLAAttention:
     def forward(self, query, k_nope, k_rope, positions=None):
         context = get_forward_context()
         plan, cache = context.attn_metadata, context.kv_cache_data["layer_0"].k_cache
-        q = torch.empty((query.shape[0], self.heads * self.repeat, 576), dtype=plan.q, device="cuda")
-        o = torch.empty((query.shape[0], self.heads * self.repeat, 512), dtype=torch.bfloat16, device="cuda")
+        return self._forward_decode(torch.empty((query.shape[0], self.heads, 576), dtype=plan.q, device="cuda"), cache, plan)
+
+    def _v_up_proj_and_o_proj(self, x):
+        return x.reshape(x.shape[0], -1)
+
+    def _forward_decode(self, q, cache, plan):
+        q = q.repeat_interleave(self.repeat, dim=1)
+        o = torch.empty((*q.shape[:2], 512), dtype=torch.bfloat16, device="cuda")
         mla_decode_fwd(
             q, cache.view(-1, 1, 1, 576), o, plan.qo, plan.kv, plan.indices, plan.last, plan.rows, num_kv_splits=16,
             sm_scale=0.1, q_scale=self.scale, kv_scale=self.scale, **plan.work,
         )
-        return o
+        return self._v_up_proj_and_o_proj(o[:, :: self.repeat])
 """,
 }
 

@@ -114,6 +114,14 @@ def test_a_slip_in_the_builder_is_seen(small: SourceSession, slip: str) -> None:
     _seen(small, (DECODE, VERIFY), *SMALL_SLIPS[slip])
 
 
+def test_heads_of_others_are_seen(tmp_path: Path) -> None:
+    """Of 8 heads, which a kernel of 16 computes: what comes to the projection of values."""
+    few = life("8 heads", dataclasses.replace(PLAIN, num_head=8), Step(StepKind.DECODE, (400, 17)))
+    with SourceSession(f"{small_atom(tmp_path)}:attention_mla.py", release=RELEASE) as layer:
+        assert judged(layer, few).sightings == []
+        _seen(layer, (few,), "o[:, :: self.repeat]", "o[:, : self.heads]", "arguments/_forward_decode/o")
+
+
 def _seen(session: SourceSession, scenarios: tuple[Scenario, ...], old: str, new: str, signature: str) -> None:
     """Once old is new, the signature is seen in one of the scenarios, and whatever else is seen is the file's doing too."""
     text = session.source.target.text

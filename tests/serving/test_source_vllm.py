@@ -178,3 +178,19 @@ def test_the_policy_decides_as_the_real_file_does(session: SourceSession) -> Non
             for name in ("kv_pages", "kv_indices", "metadata"):
                 del real[name], ours[name]
             assert real == ours, case
+
+
+def test_heads_of_others_are_seen(session: SourceSession) -> None:
+    """Of 8 heads, which a kernel of 16 computes: what comes back of o."""
+    old, new = "return tensor[:, :: m // num_heads, ...]", "return tensor[:, :num_heads, ...]"
+    text = session.source.target.text
+    if old not in text:
+        pytest.skip("this vLLM repeats heads in other words")
+    scenario = eager_decode(8, (5, 100), FP8)
+    assert not [call for call in session.run(scenario).checked if call.faults]
+    session.use(text.replace(old, new))
+    try:
+        faults = [call for call in session.run(scenario).checked if call.faults]
+    finally:
+        session.use(None)
+    assert [(call.name, fault.subject) for call in faults for fault in call.faults] == [("forward_mqa", "o")]

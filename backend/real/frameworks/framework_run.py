@@ -9,17 +9,20 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import torch
 
 from backend.aiter.arguments import TargetGpu
 from backend.case import NUM_CU
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.aiter_ops import AiterSource, Handlers
 from backend.real.frameworks.fetch import BackendSource
+from backend.real.frameworks.outputs import mark, misplaced
 from backend.real.frameworks.process import CapturedGraph, Process, process
-from backend.real.frameworks.record import Phase, Recording
+from backend.real.frameworks.record import ArgumentFault, Phase, Recording
 from backend.real.frameworks.recorder import NotCaptured, Recorder
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.handlers import AiterEndsProcess
@@ -176,6 +179,20 @@ class FrameworkRun(abc.ABC):
             phase = Phase.REPLAY if step.graph else Phase.EAGER
             self.recorder.guarded(at, phase, step.backend, step.kind, self._step, at, step)
         return self.recorder.recording()
+
+    def _held(
+        self, name: str, q: torch.Tensor, compute: Callable[[], Any], output: Callable[[Any], Any] = lambda made: made
+    ) -> Any:
+        """What a method of the backend computes for q [rows, heads, elements], whose rows and heads are marked: where it makes
+        one decode call, its output is held against what that computed. output: finds it in what the method gives."""
+        mark(q)
+        decodes = self.running.watcher.decodes
+        before = len(decodes)
+        made = compute()
+        wrong = misplaced(output(made), q) if len(decodes) == before + 1 else ""
+        if wrong:
+            self.running.operations.by_arguments.append((name, (ArgumentFault("o", wrong, is_write=False),), None))
+        return made
 
     def _turn_to(self, config: BackendConfig) -> None:
         """What stands for the rest of the framework is this backend's from now on."""

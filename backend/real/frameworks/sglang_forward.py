@@ -16,9 +16,8 @@ import torch
 from backend.case import DType
 from backend.errors import NoSuchStepError
 from backend.real.frameworks.framework_run import FrameworkRun
-from backend.real.frameworks.outputs import mark, misplaced
 from backend.real.frameworks.process import Process, call_by_name
-from backend.real.frameworks.record import ArgumentFault, Phase
+from backend.real.frameworks.record import Phase
 from backend.real.frameworks.recorder import Truth
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, Step, StepKind
 from backend.real.frameworks.sglang_objects import (
@@ -181,13 +180,7 @@ class SglangForward(FrameworkRun):
             **self._indexed(tokens),
         }
         name = "forward_decode" if kind in (StepKind.DECODE, StepKind.MULTI_STEP_DRAFT) else "forward_extend"
-        mark(q)
-        before = len(self.running.watcher.decodes)
-        made = call_by_name(getattr(backend, name), known, f"{self.backend_class}.{name}")
-        wrong = misplaced(made, q) if len(self.running.watcher.decodes) == before + 1 else ""
-        if wrong:
-            self.running.operations.by_arguments.append((name, (ArgumentFault("o", wrong, is_write=False),), None))
-        return made
+        return self._held(name, q, lambda: call_by_name(getattr(backend, name), known, f"{self.backend_class}.{name}"))
 
     def _forward_batch(self, which: int, kind: StepKind, tensors: ForwardTensors, query_lens: tuple[int, ...]) -> Any:
         """The release's own ForwardBatch, with those of its fields that a decode step has."""
