@@ -102,7 +102,7 @@ def own_fingerprint() -> str:
     digest = hashlib.sha256()
     for room in ROOMS:
         for path in sorted((root / room).rglob("*")):
-            if path.suffix in (".py", ".csv") and path.is_file():
+            if path.suffix in (".py", ".csv", ".txt") and path.is_file():
                 digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from backend.case import RELEASES
+from fuzz import provenance as provenance_module
 from fuzz.campaign.progress import Live, Status, line
 from fuzz.provenance import own_fingerprint, provenance
 
@@ -72,3 +75,16 @@ def test_provenance_names_commits_versions_and_our_own_sources() -> None:
     assert re.fullmatch(r"[0-9a-f]{12}", made_by.rules)
     assert made_by.warnings == ()
     assert "numba" in made_by.versions
+
+
+@pytest.mark.parametrize("table", ["backend/aiter/tables/kernarg_reads.csv", "backend/cdna/decode/opcodes.txt"])
+def test_a_changed_table_is_another_program(table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store says by it whether its cases were judged by this program."""
+    copied = tmp_path / table
+    copied.parent.mkdir(parents=True)
+    shutil.copy(Path(provenance_module.__file__).parents[1] / table, copied)
+    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "fuzz" / "provenance.py"))
+    computed = own_fingerprint.__wrapped__  # which is kept for the process
+    before = computed()
+    copied.write_text(copied.read_text(encoding="utf-8") + "# more\n", encoding="utf-8")
+    assert computed() != before
