@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -86,6 +87,11 @@ def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
         share += short[:left]
         del short[:left]
     return [item for share in shares for item in share] + short
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected stays to the end: it is no rubbish, and need not be looked through for any."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -95,7 +95,8 @@ def test_a_person_s_rule_is_run(folder: Path) -> None:
     assert (folder / "MARK").exists()
 
 
-@pytest.mark.parametrize("goes_on", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.slow(guard="test_a_case_s_rule_is_not_run")
 def test_a_store_s_rule_is_run_by_nobody_but_who_names_it(goes_on: bool, folder: Path) -> None:
     """goes_on: then it is named, as where the campaign began."""
     flags = ("--backend", "marks.py", "--shapes", "tp2", "--cases", "30", "--repeats", "1", "--shrink-tries", "5")

@@ -24,7 +24,6 @@ from reprod.folder import SCRIPT
 from reprod.script import script_text
 from reprod.verify import ScriptVerdict, Verification, verdict, verification_lines, verified, verify
 from tests.reprod.contract_script import forked
-from tests.tiers import one_of_each
 
 FOUNDING = Case(num_head=64, kv_lens=(1,), backend="sglang-before-27188")
 REVISION_2026_06 = "2988812e134a"
@@ -295,14 +294,13 @@ def test_a_finding_is_verified_with_the_gpu_and_the_aiter_that_it_names(outcome:
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    one_of_each(
-        [
-            (("--num-cu", "40", "--release", "2026-06"), "MI300X (gfx942, 40 CUs), aiter: built-in rules of release 2026-06;"),
-            ((), "MI300X (gfx942, 80 CUs), aiter: built-in rules of release 2026-08;"),
-            (("--arch", "gfx950"), "MI355X (gfx950, 256 CUs), aiter: built-in rules of release 2026-08;"),
-        ]
-    ),
+    [
+        (("--num-cu", "40", "--release", "2026-06"), "MI300X (gfx942, 40 CUs), aiter: built-in rules of release 2026-06;"),
+        ((), "MI300X (gfx942, 80 CUs), aiter: built-in rules of release 2026-08;"),
+        (("--arch", "gfx950"), "MI355X (gfx950, 256 CUs), aiter: built-in rules of release 2026-08;"),
+    ],
 )
+@pytest.mark.slow(guard="test_the_command")
 def test_a_flag_comes_before_what_a_script_names(
     flags: tuple[str, ...], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

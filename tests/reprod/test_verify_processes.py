@@ -107,7 +107,8 @@ def run(folder: Path, repro: Path, body: str) -> Verification:
 
 
 AS_ANOTHER = {
-    "plain": "its exit code lost",
+    "plain": "fork after torch",
+    "its exit code lost": "fork after torch",
     "fork": "fork after torch",
     "module": "no environment",
     "multiprocessing forkserver": "shell",
@@ -116,7 +117,7 @@ AS_ANOTHER = {
     "multiprocessing fork": "fork after torch",
     "executor": "fork after torch",
     "fork that ends as Python does": "fork after torch",
-    "swallowed": "its exit code lost",
+    "swallowed": "fork after torch",
     "thread executor": "thread",
     "thread after torch": "thread",
     "shell by name": "shell",

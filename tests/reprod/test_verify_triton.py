@@ -34,6 +34,7 @@ def test_numbers_are_those_of_the_types() -> None:
     assert (done.code, done.findings) == (0, ())
 
 
+@pytest.mark.slow(guard="test_numbers_are_those_of_the_types")
 def test_stores_past_a_tensor_are_done_and_found() -> None:
     done = run(SCRIPT, Arch.GFX950, "--stray")
     printed(done, Arch.GFX950)

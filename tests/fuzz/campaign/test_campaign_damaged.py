@@ -173,6 +173,7 @@ def test_a_copy_that_contradicts_another_is_refused(sound: Path, tmp_path: Path)
         merge([sound, forged], tmp_path / "out")
 
 
+@pytest.mark.slow(guard="test_a_copy_that_contradicts_another_is_refused")
 def test_a_sound_copy_that_tells_of_other_outcomes_is_refused(tmp_path: Path) -> None:
     """Each store is sound, and its rule had the same name; what holds the rule's content says that it is one campaign."""
     rule, folders = tmp_path / "rule.py", [tmp_path / "first", tmp_path / "second"]

@@ -33,9 +33,17 @@ def smallest(store: Path) -> dict[str, Case]:
     return {finding.signature: finding.smallest for finding in load_summary(store).findings}
 
 
-@pytest.mark.parametrize("cases", ["60", pytest.param("1000", marks=pytest.mark.slow)])
-def test_both_find_the_same(cases: str, tmp_path: Path) -> None:
-    flags = ["--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", cases, "--seed", "3"]
+@pytest.mark.parametrize(
+    ("cases", "narrow"),
+    [
+        ("60", ["--q-dtype", "fp8", "--kv-dtype", "fp8", "--query-rows", "1"]),
+        pytest.param("60", [], marks=pytest.mark.slow),
+        pytest.param("1000", [], marks=pytest.mark.slow),
+    ],
+    ids=["60 of one kind", "60", "1000"],
+)
+def test_both_find_the_same(cases: str, narrow: list[str], tmp_path: Path) -> None:
+    flags = ["--backend", "sglang-before-27188", "--shapes", "tp2", "--cases", cases, "--seed", "3", *narrow]
     assert main(["run", *flags, "--out", str(tmp_path / "run")]) == 1
     assert main(["campaign", *flags, "--workers", "1", "--no-verify", "--out", str(tmp_path / "campaign")]) == 1
     assert smallest(tmp_path / "run") == smallest(tmp_path / "campaign")
