@@ -18,7 +18,7 @@ import torch
 from backend.case import QK_HEAD_DIM, V_HEAD_DIM
 from backend.errors import CannotRunError, NoSuchStepError
 from backend.real.frameworks.atom_drafts import Drafting
-from backend.real.frameworks.atom_objects import NOPE, ROPE, AtomState, scheduled_batch
+from backend.real.frameworks.atom_objects import NOPE, ROPE, AtomState, hold_output, scheduled_batch
 from backend.real.frameworks.framework_run import ForwardPass
 from backend.real.frameworks.process import Process
 from backend.real.frameworks.record import Phase
@@ -97,7 +97,7 @@ class AtomRun(TableRun):
         layer = self._class(LAYER, "MLAAttention")(**state.layer_arguments(config, self._class(LAYER, "MLAModules")))
         layer.W_K, layer.W_K_scale = torch.empty((config.num_head, V_HEAD_DIM, NOPE)), None
         layer.W_V, layer.W_V_scale = torch.empty((config.num_head, NOPE, V_HEAD_DIM)), None
-        self._hold_output(layer)
+        hold_output(layer, self._held)
         runner: Any = state.runner(config, self.modules[BUILDER].CpuGpuBuffer)
         runner.config.compilation_config.static_forward_context["layer_0"] = Declared("layer_0", impl=layer)
         builder = self._class(BUILDER, "AiterMLAMetadataBuilder")(runner)
@@ -105,25 +105,6 @@ class AtomRun(TableRun):
         cache = torch.empty((rows, 1, QK_HEAD_DIM), dtype=builder.dtype_kv, device="cuda")
         lists = layer.sparse_kv_indices_buffer if state.is_sparse else torch.empty(0, dtype=torch.int32, device="cuda")
         return BuiltAtom(runner, builder, layer, cache, lists)
-
-    def _hold_output(self, layer: Any) -> None:
-        """What the layer decodes is held as it comes to the projection of values, or as the layer merges it over ranks."""
-        if not (hasattr(layer, "_forward_decode") and hasattr(layer, "_v_up_proj_and_o_proj")):
-            return  # as of another revision
-        decode, project = layer._forward_decode, layer._v_up_proj_and_o_proj
-        given: list[Any] = []
-
-        def projected(x: Any) -> Any:
-            given.append(x)
-            return project(x)
-
-        def decoded(q: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            given.clear()
-            return self._held(
-                "_forward_decode", q, lambda: decode(q, *args, **kwargs), lambda made: given[0] if given else made[0]
-            )
-
-        layer._forward_decode, layer._v_up_proj_and_o_proj = decoded, projected
 
     def _captured(self, which: int, kind: StepKind, batch: int) -> Any:
         built = self.backends[which]

@@ -5,6 +5,7 @@ Declared objects by ATOM's names. Nothing here decides anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -198,3 +199,22 @@ def scheduled_batch(config: BackendConfig, pages: Int32Array, kv_lens: tuple[int
         state_maintenance_ops=Declared("state_maintenance_ops", [], **maintenance),
         **fields,
     )
+
+
+def hold_output(layer: Any, held: Callable[..., Any]) -> None:
+    """What a layer decodes is held as it comes to the projection of values, or as the layer merges it over ranks. held: see
+    FrameworkRun."""
+    if not (hasattr(layer, "_forward_decode") and hasattr(layer, "_v_up_proj_and_o_proj")):
+        return  # as of another revision
+    decode, project = layer._forward_decode, layer._v_up_proj_and_o_proj
+    given: list[Any] = []
+
+    def projected(x: Any) -> Any:
+        given.append(x)
+        return project(x)
+
+    def decoded(q: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        given.clear()
+        return held("_forward_decode", q, lambda: decode(q, *args, **kwargs), lambda made: given[0] if given else made[0])
+
+    layer._forward_decode, layer._v_up_proj_and_o_proj = decoded, projected
