@@ -61,13 +61,15 @@ class SizingSeen:
 
 @dataclass(slots=True, eq=False)
 class PlanSeen:
-    """A planning call that was seen. is_updated: the plan was brought up to a later step, which `arguments` are of."""
+    """A planning call that was seen. is_updated: the plan was brought up to a later step, which `arguments` are of. on_host: as
+    `on_host` says of its tensors."""
 
     arguments: PlanArguments
     buffers: tuple[PassedBuffer, ...]
     line: SourceLine | None
     ignored: tuple[str, ...]
     is_updated: bool = False
+    on_host: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +110,8 @@ class CallWatcher:
             self.sizings.append(SizingSeen(sizing_arguments(call.arguments), line))
         elif call.name == PLANNING:
             buffers = self._buffers(call.arguments, PLANNING_ROLES)
-            self._plan(PlanSeen(plan_arguments(call.arguments), buffers, line, call.ignored))
+            seen = PlanSeen(plan_arguments(call.arguments), buffers, line, call.ignored, on_host=on_host(call.arguments))
+            self._plan(seen)
         elif call.name == UPDATING:
             self._updated(call.arguments, line)
         elif call.name == DECODING:
@@ -252,6 +255,11 @@ def words_read(tensor: torch.Tensor, at_least: int = 0) -> Int32Array:
     end = min(begin + 4 * max(plain.numel(), at_least), raw.numel() // 4 * 4)
     words: Int32Array = raw[begin:end].numpy().view(np.int32).copy()
     return words
+
+
+def on_host(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of a call's tensors that lie in the host's memory, whose addresses a kernel takes for the GPU's."""
+    return tuple(name for name, value in given.items() if torch.is_tensor(value) and not value.is_cuda)
 
 
 def sizing_arguments(given: Mapping[str, Any]) -> SizingArguments:

@@ -102,6 +102,7 @@ def scenarios(tensors: Sequence[Tensors], heads: Sequence[int], release: str) ->
             yield _lists(one, num_head, release)
         yield from _draft_trees(one, heads, release)
         yield _whole_pool(one, heads, release)
+        yield from _whole_context(one, heads, release)
         yield _alike(one, heads, release)
         yield _context_parallel(one, heads, release)
         for switches in SWITCHES:
@@ -197,6 +198,27 @@ def _whole_pool(tensors: Tensors, heads: Sequence[int], release: str) -> Scenari
     return Scenario(_name("the whole pool", tensors, num_head), backends, steps, arch=tensors.arch, release=release)
 
 
+WHOLE_CONTEXT = 32
+"""KV tokens of a context that all requests fill: whole pages, so that buffers have no room for what they leave out."""
+
+
+def _whole_context(tensors: Tensors, heads: Sequence[int], release: str) -> Iterator[Scenario]:
+    """As many requests as there may be, each of the whole context, whose last drafts are in it; then, in sglang, past it."""
+    num_head = min(heads, key=lambda each: abs(each - 16))
+    plain = dataclasses.replace(
+        _config(tensors, num_head, None), page_size=16, max_requests=WHOLE_POOL, graph_batches=(WHOLE_POOL,)
+    )
+    drafting = dataclasses.replace(plain, draft_tokens=4)
+    for what, kind, config, length in (
+        ("the whole context", StepKind.DECODE, plain, WHOLE_CONTEXT),
+        ("the whole context, drafts in it", StepKind.TARGET_VERIFY, drafting, WHOLE_CONTEXT - 4),
+        ("the whole context, drafts past it", StepKind.TARGET_VERIFY, drafting, WHOLE_CONTEXT - 4 + drafting.past_context),
+    ):
+        steps = tuple(Step(kind, (length,) * WHOLE_POOL, graph=graph) for graph in (False, True))
+        name = _name(what, tensors, num_head)
+        yield Scenario(name, (config,), steps, arch=tensors.arch, release=release, context=WHOLE_CONTEXT)
+
+
 TREE_CONTEXT = 40
 """KV tokens of the context that a request of a draft tree fills: so that buffers have no room for what they leave out."""
 
@@ -277,6 +299,7 @@ def _lists(tensors: Tensors, num_head: int, release: str) -> Scenario:
         Step(StepKind.DECODE, around, graph=True),
         Step(StepKind.DECODE, (9,), graph=True),
         Step(StepKind.TARGET_VERIFY, around, backend=1),
+        Step(StepKind.TARGET_VERIFY, (TOPK - 2, *around[1:]), backend=1),  # as many tokens as a list holds, of another context
         Step(StepKind.TARGET_VERIFY, around[1:], graph=True, backend=1),
         Step(StepKind.PREFILL, (TOPK + 30, 33, 1), query_lens=(10, 3, 1)),
         Step(StepKind.PREFILL, (TOPK + 1, TOPK + 30), query_lens=(2, 3)),

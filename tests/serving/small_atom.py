@@ -66,7 +66,11 @@ class AiterMLAMetadataBuilder:
         slots = [block * page + at for blocks in batch.block_tables for block in blocks for at in range(page)]
         starts = np.cumsum([0, *(len(blocks) * page for blocks in batch.block_tables)])
         kept = np.concatenate([slots[start : start + length] for start, length in zip(starts, lens)])
-        self.indices[: len(kept)] = torch.from_numpy(kept.astype(np.int32))
+        beside, stream = self.runner.async_execute_stream, torch.cuda.current_stream()
+        beside.wait_stream(stream)
+        with torch.cuda.stream(beside):
+            self.indices[: len(kept)] = torch.from_numpy(kept.astype(np.int32))
+        stream.wait_stream(beside)
         return self._planned(bs), None
 
     def build_for_cudagraph_capture(self, bs):
@@ -113,7 +117,7 @@ class MLAModules:
 class MLAAttention:
     def __init__(self, num_heads, kv_cache_dtype, mla_modules, **others):
         self.repeat = max(16 // num_heads, 1)
-        self.heads, self.scale = num_heads, torch.ones(1, dtype=torch.float32, device="cuda")
+        self.heads, self.scale = num_heads, torch.ones(1, dtype=torch.float32)
 
     def forward(self, query, k_nope, k_rope, positions=None):
         context = get_forward_context()

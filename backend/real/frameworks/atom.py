@@ -94,7 +94,8 @@ class AtomRun(TableRun):
 
     def _build(self, at: int) -> BuiltAtom:
         config, state = self.scenario.backends[at], self.state
-        layer = self._class(LAYER, "MLAAttention")(**state.layer_arguments(config, self._class(LAYER, "MLAModules")))
+        with torch.device("cuda"):  # the default while a model is loaded (model_runner.py)
+            layer = self._class(LAYER, "MLAAttention")(**state.layer_arguments(config, self._class(LAYER, "MLAModules")))
         layer.W_K, layer.W_K_scale = torch.empty((config.num_head, V_HEAD_DIM, NOPE)), None
         layer.W_V, layer.W_V_scale = torch.empty((config.num_head, NOPE, V_HEAD_DIM)), None
         hold_output(layer, self._held)

@@ -16,7 +16,6 @@ from backend.case import QK_HEAD_DIM, V_HEAD_DIM, DType
 from backend.errors import NoSuchStepError
 from backend.real.frameworks.framework_run import FrameworkState
 from backend.real.frameworks.scenarios import BackendConfig, Scenario, StepKind
-from backend.real.happened import HappenedStream
 from backend.real.python.poison import Declared
 from backend.serving.sparse import TOPK
 
@@ -146,7 +145,7 @@ class AtomState(FrameworkState):
             forward_vars=variables,
             is_deepseek_v32=self.is_sparse,
             num_spec_tokens=drafts,
-            async_execute_stream=HappenedStream(),
+            async_execute_stream=torch.cuda.Stream(),  # type: ignore[no-untyped-call]
             tokenID_processor=Declared("tokenID_processor", num_rejected=None),
         )
         if drafts:

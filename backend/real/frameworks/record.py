@@ -66,6 +66,7 @@ class RecordedStep:
     o_elements: of the output tensor; None where nobody noted it.
     metadata_words: int32 words that the metadata buffers of the decode call held when it was made, by role without
     work_metadata; None where nobody read them, and what planning leaves stands for them.
+    on_host: tensors of planning and decode call that lie in the host's memory.
     """
 
     scenario: str
@@ -95,6 +96,7 @@ class RecordedStep:
     o_dtype_name: str = ""
     o_elements: int | None = None
     metadata_words: dict[str, Int32Array] | None = None
+    on_host: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int:

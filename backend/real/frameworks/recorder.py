@@ -26,7 +26,7 @@ from backend.real.frameworks.record import (
 )
 from backend.real.frameworks.scenarios import Scenario, StepKind
 from backend.real.handlers import SAYS_NO, AiterEndsProcess
-from backend.real.observe import DecodeSeen, captured_splits, decode_arguments
+from backend.real.observe import DecodeSeen, captured_splits, decode_arguments, on_host
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -181,6 +181,7 @@ class Recorder:
             o_dtype_name=str(given["o"].dtype).removeprefix("torch."),
             o_elements=int(given["o"].numel()),
             metadata_words=watcher.metadata_words(seen),
+            on_host=tuple(dict.fromkeys((*(plan.on_host if plan is not None else ()), *on_host(given)))),
         )
 
 

@@ -213,7 +213,13 @@ def _indexed(step: RecordedStep) -> RecordedStep:
 
 def disagreements(step: RecordedStep) -> tuple[StepMismatch, ...]:
     """Everything in the step that contradicts the batch it is for, or itself."""
-    return (*_output(step), *_index_tensors(step), *_metadata(step), *_framework_kernels(step))
+    return (*_on_host(step), *_output(step), *_index_tensors(step), *_metadata(step), *_framework_kernels(step))
+
+
+def _on_host(step: RecordedStep) -> Iterator[StepMismatch]:
+    for name in step.on_host:
+        message = f"{name} lies in the host's memory; the kernel reads its address as one of the GPU's"
+        yield _says(step, name, message, severity=Severity.READ)
 
 
 def _output(step: RecordedStep) -> Iterator[StepMismatch]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from backend.aiter.arguments import DecodeArguments, TargetGpu
 from backend.aiter.launch import Launch
@@ -25,7 +24,7 @@ from backend.real.aiter_ops import DECODING, SIZING, OpCall
 from backend.real.frameworks.record import Phase, RecordedStep
 from backend.real.frameworks.scenarios import StepKind
 from backend.real.frameworks.steps import outcome_of
-from backend.real.observe import CallWatcher, DecodeSeen, decode_arguments, metadata_words, words_read
+from backend.real.observe import CallWatcher, DecodeSeen, decode_arguments, metadata_words, on_host, words_read
 from backend.real.script.graphs import FreedAccess
 from backend.real.script.messages import SeenFinding
 from backend.real.script.timeline import Done, GpuWork, Timeline
@@ -122,12 +121,12 @@ class ScriptWatcher(CallWatcher):
             self.seen[finding.signature] = SeenFinding(before.finding, before.calls + 1, before.after_abort)
 
     def _judge(self, seen: DecodeSeen, replayed: bool) -> None:
-        on_host = [name for name, value in seen.call.arguments.items() if torch.is_tensor(value) and not value.is_cuda]
-        for name in on_host:
+        strangers = on_host(seen.call.arguments)
+        for name in strangers:
             kind = FindingKind.HOST_TENSOR
             message = f"mla_decode_fwd gets {name} on the CPU; its kernel reads the address as one of the GPU's"
             self.note(Finding(kind, kind.severity, Party.CALLER, SCRIPT, name, message))
-        if on_host:
+        if strangers:
             return
         try:
             outcome = outcome_of(self._step(seen, replayed), self.runs, self.host, SCRIPT)
