@@ -9,6 +9,7 @@ import pytest
 
 from backend.case import DType
 from backend.real.frameworks.record import DecisionRow
+from backend.real.frameworks.scenarios import Scenario, Step, StepKind
 from fuzz.gate.order import (
     AHEAD,
     batches,
@@ -90,3 +91,18 @@ def test_what_was_left_out_is_named_once() -> None:
     prefill = [each for each in ASKED if what(each) == "prefill"]
     assert in_words(prefill, 100) == f"{len(prefill)} of 100 scenarios: prefill"
     assert in_words([], 100) == ""
+
+
+@pytest.mark.parametrize("kind", [StepKind.DECODE, StepKind.TARGET_VERIFY])
+@pytest.mark.parametrize("graph", [False, True])
+def test_all_requests_fill_the_context_at_once(kind: StepKind, graph: bool) -> None:
+    """Buffers sized in pages, or for one request less, have room for whatever ends before."""
+
+    def fills(scenario: Scenario, step: Step) -> bool:
+        config = scenario.backends[step.backend]
+        whole = {length + (kind is StepKind.TARGET_VERIFY) * (config.draft_tokens or 0) for length in step.kv_lens}
+        return whole == {scenario.context} and len(step.kv_lens) == config.max_requests and config.page_size > 1
+
+    assert any(
+        fills(scenario, step) for scenario in ASKED for step in scenario.steps if (step.kind, step.graph) == (kind, graph)
+    )
