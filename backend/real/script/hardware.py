@@ -44,7 +44,7 @@ class Hardware:
         """A copy of the bytes; poison from the first unmapped one on. why: of the access, for the explanation of a fault."""
         reached = self._mapped(address, nbytes, why) if nbytes > 0 else np.zeros(0, np.uint8)
         if nbytes > max(MOST_READ, reached.size):
-            raise UnmodelledError(f"{', '.join(why)}: {nbytes:,} bytes at once, most of them in no allocation")
+            raise UnmodelledError(f"{', '.join(why)}: {counted(nbytes, 'byte')} at once, most of them in no allocation")
         found = np.full(nbytes, POISON, np.uint8)
         found[: reached.size] = reached
         return found
