@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -108,7 +109,7 @@ def plans(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return indptr, final_map, np.array(partial, np.int32)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 if os.environ.get("AITERFUZZ_SLOW") else 100, deadline=None)
 @given(plan=plans(), num_cu=st.sampled_from([1, 2, 256]), max_seqlen_q=st.integers(1, 8), name=st.sampled_from(RELEASES))
 def test_reduced_rows_equal_the_loops_of_the_kernel(
     plan: tuple[np.ndarray, np.ndarray, np.ndarray], num_cu: int, max_seqlen_q: int, name: str
@@ -190,7 +191,7 @@ def triton_reference(
     return written, read
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 if os.environ.get("AITERFUZZ_SLOW") else 70, deadline=None)
 @given(
     rows=st.lists(st.integers(1, 5), min_size=1, max_size=6),
     data=st.data(),

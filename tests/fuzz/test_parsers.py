@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,13 @@ from tests.tiers import one_of_each
 
 ROOT = Path(__file__).parents[2]
 
-BOUNDED = settings(max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+BOUNDED = settings(
+    max_examples=150 if os.environ.get("AITERFUZZ_SLOW") else 50,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 DEEP = "[" * 100_000
 LONG = "9" * 5_000

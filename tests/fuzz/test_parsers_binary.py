@@ -31,7 +31,13 @@ from fuzz.commands.agree import _read
 from reprod.diagnose.log_lines import read_logs
 
 ROOT = Path(__file__).parents[2]
-BOUNDED = settings(max_examples=100, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+BOUNDED = settings(
+    max_examples=100 if os.environ.get("AITERFUZZ_SLOW") else 40,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def header(*entries: tuple[int, int, bytes], count: int | None = None) -> bytes:

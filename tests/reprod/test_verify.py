@@ -268,8 +268,8 @@ def test_a_scripts_own_end(tmp_path: Path, text: str, code: int, said: str) -> N
 
 
 def test_limits_end_a_script(tmp_path: Path) -> None:
-    endless = run(written(tmp_path, "import time\nwhile True: time.sleep(1)"), limits=Limits(seconds=4.0))
-    assert (endless.code, endless.could_not_run) == (3, "stopped at its limit of 4 s")
+    endless = run(written(tmp_path, "import time\nwhile True: time.sleep(1)"), limits=Limits(seconds=2.0))
+    assert (endless.code, endless.could_not_run) == (3, "stopped at its limit of 2 s")
     greedy = "held = b'x' * (1 << 30)\nimport time\ntime.sleep(60)"
     large = run(written(tmp_path, greedy), limits=Limits(seconds=60.0, memory=1 << 30))
     assert (large.code, large.could_not_run) == (3, "stopped at its limit of 1024 MiB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from made_summaries import HOSTILE, everything
 
 from fuzz.report.write import report_of
+from tests.tiers import one_of_each
 
 pytestmark = pytest.mark.skipif(bool(headless_chromium.missing()), reason=headless_chromium.missing())
 
@@ -72,8 +74,7 @@ def browser(started: headless_chromium.Browser, url: str) -> headless_chromium.B
     return started
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize(("width", "scheme"), one_of_each(itertools.product((360, 1200), ("light", "dark"))))
 def test_it_renders_without_a_complaint(browser: headless_chromium.Browser, url: str, width: int, scheme: str) -> None:
     browser.screen(width, scheme=scheme)
     browser.open(url)
@@ -88,12 +89,14 @@ def test_it_renders_without_a_complaint(browser: headless_chromium.Browser, url:
     )
 
 
+@pytest.mark.slow(guard="test_it_renders_without_a_complaint")
 def test_a_complaint_would_be_seen(browser: headless_chromium.Browser) -> None:
     """The test above can fail: what the page's policy forbids is a message of the console."""
     browser.run("document.body.append(Object.assign(document.createElement('img'), {src: 'http://127.0.0.1:9/x.png'}))")
     assert any("Content Security Policy" in message for message in browser.console())
 
 
+@pytest.mark.slow(guard="test_it_renders_without_a_complaint")
 def test_a_narrow_screen_needs_no_sideways_scrolling(browser: headless_chromium.Browser) -> None:
     browser.screen(360)
     browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
@@ -102,6 +105,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(browser: headless_chromium.
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.slow(guard="test_it_renders_without_a_complaint")
 def test_every_text_stands_out_from_its_ground(browser: headless_chromium.Browser, scheme: str) -> None:
     """WCAG AA: 4.5 to 1."""
     browser.screen(1200, scheme=scheme)
@@ -121,6 +125,7 @@ def allow_clipboard(browser: headless_chromium.Browser) -> None:
     browser.command("Emulation.setFocusEmulationEnabled", {"enabled": True})
 
 
+@pytest.mark.slow(guard="test_it_renders_without_a_complaint")
 def test_the_script_copies(browser: headless_chromium.Browser) -> None:
     allow_clipboard(browser)
     browser.run("return navigator.clipboard.writeText('something else')")
@@ -130,6 +135,7 @@ def test_the_script_copies(browser: headless_chromium.Browser) -> None:
     assert browser.run(f"{status}.textContent") == "Copied"
 
 
+@pytest.mark.slow(guard="test_it_renders_without_a_complaint")
 def test_the_script_copies_where_pages_have_no_clipboard(browser: headless_chromium.Browser) -> None:
     """As from an artifact server over plain HTTP."""
     allow_clipboard(browser)
@@ -140,6 +146,7 @@ def test_the_script_copies_where_pages_have_no_clipboard(browser: headless_chrom
     assert browser.run("return document.activeElement.dataset.copy") == "finding-1-script"
 
 
+@pytest.mark.slow(guard="test_it_renders_without_a_complaint")
 def test_the_map_tells_of_a_field_by_pointer_and_by_keys(browser: headless_chromium.Browser) -> None:
     browser.click("table.heat tbody td.faulty")
     readout = "return document.getElementById('map-64-readout').textContent"
@@ -158,6 +165,7 @@ def test_hostile_text_does_nothing(browser: headless_chromium.Browser) -> None:
     assert browser.run("return [document.scripts.length, document.images.length]") == [1, 0]
 
 
+@pytest.mark.slow(guard="test_it_renders_without_a_complaint")
 def test_it_prints(browser: headless_chromium.Browser) -> None:
     """On paper there is nothing to press, and what is folded up on the screen stays out."""
     browser.command("Emulation.setEmulatedMedia", {"media": "print"})
@@ -166,6 +174,7 @@ def test_it_prints(browser: headless_chromium.Browser) -> None:
     browser.command("Emulation.setEmulatedMedia", {"media": ""})
 
 
+@pytest.mark.slow(guard="test_it_renders_without_a_complaint")
 def test_without_scripts_everything_can_be_read(browser: headless_chromium.Browser, url: str) -> None:
     """In a frame that may run none. Switched off for a whole window they may run once more, in the page that it loads next."""
     browser.open("about:blank")
