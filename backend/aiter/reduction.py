@@ -126,10 +126,10 @@ def reduce_refusal(
     if refused is not None:
         kind = "uz" if refused.endswith("e4m3fn") and device.arch is Arch.GFX942 else ""
         return f"kn_mla_reduce_v1 doesn't support output type {refused}{kind}."
-    if num_head not in rules.heads:
-        return f"mla_reduce_v1 of release {release.name} is compiled for {rules.heads} heads, given {num_head}"
     if v_head_dim in (64, 128):
         raise UnmodelledError(f"mla_reduce_v1 with rows of {v_head_dim}: for which heads it is compiled is not known here")
+    if num_head not in rules.heads:
+        return f"mla_reduce_v1 of release {release.name} is compiled for {rules.heads} heads, given {num_head}"
     if v_head_dim != V_HEAD_DIM:
         return f"mla_reduce_v1 of release {release.name} is compiled for rows of {V_HEAD_DIM}, given {v_head_dim}"
     needed = rules.lds_bytes(max_splits)

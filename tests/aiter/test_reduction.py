@@ -232,6 +232,8 @@ def test_what_the_reduction_refuses() -> None:
     assert "more than 65536" in (reduce_refusal(release("2026-08"), MI300X, 16, 8192) or "")
     assert reduce_refusal(release("2026-08"), GPU, 16, 8192) is None
     assert "more than 8192" in (reduce_refusal(release("2025-11"), MI300X, 16, 1025) or "")
+    with pytest.raises(UnmodelledError, match="rows of 128: for which heads it is compiled is not known"):
+        reduce_refusal(release("2026-08"), GPU, 1, 256, v_head_dim=128)  # AITER has one: its list of heads is of rows of 512
 
 
 @pytest.mark.parametrize(
