@@ -56,9 +56,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
-TOGETHER = (("fuzz/gate", "serving"), ("fuzz/campaign",), ("cdna",))
-"""Folders whose tests share what is dear to start or to compile (frameworks' files in processes, a Ray, the machine's
-instructions): a worker begins with each."""
+TOGETHER = (
+    ("fuzz/gate/", "serving/"),
+    ("fuzz/campaign/", "fuzz/test_each_command", "fuzz/test_ways_not_to_run"),
+    ("cdna/",),
+)
+"""How files are called whose tests share what is dear to start or to compile (frameworks' files in processes; a Ray, files of
+each kind; the machine's instructions): a worker begins with each."""
 
 LONGEST = ("reprod", "child", "fuzz", "devices", "quality")
 """Folders with tests that take seconds, the longest first; of all others a worker does a hundred in one."""
@@ -74,9 +78,9 @@ def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     for item in items:
         files.setdefault(item.path.relative_to(tests).as_posix(), []).append(item)
     shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    for at, folders in enumerate(TOGETHER):
-        for folder in folders:
-            for file in [file for file in files if file.startswith(f"{folder}/")]:
+    for at, beginnings in enumerate(TOGETHER):
+        for beginning in beginnings:
+            for file in [file for file in files if file.startswith(beginning)]:
                 shares[at % workers] += files.pop(file)
     long = [file for folder in LONGEST for file in files if file.startswith(f"{folder}/")]
     for at, file in enumerate(long):  # the first of TOGETHER is as long as all that each of the others gets of these

@@ -229,6 +229,7 @@ LSE = Case(num_head=32, kv_lens=(10, 3), backend="direct", mode=MetadataMode.FAS
 """The one kernel of 2026-08 that is asked for the log-sum-exp and cannot write it."""
 
 
+@pytest.mark.slow(guard="test_right_attention_passes_whatever_the_case")
 def test_the_log_sum_exp_is_compared_where_it_is_asked_for(tmp_path: Path, gpu: FakeGpu) -> None:
     script = tmp_path / "repro.py"
     script.write_text(script_text(CasePath().run(LSE), None), encoding="utf-8")

@@ -377,6 +377,7 @@ def test_a_file_near_the_root_has_no_package_around_it() -> None:
         _single_file("given", Path("/aiter_backend.py"))
 
 
+@pytest.mark.slow(guard="test_a_file_near_the_root_has_no_package_around_it")
 def test_a_tree_on_disk_and_its_file(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A checkout's `python` folder with only the files that the constructor needs: the rest is unknown, and not asked."""
     root = tmp_path_factory.mktemp("checkout")

@@ -283,12 +283,12 @@ def test_a_campaign_does_not_go_on_with_an_edited_checkout(
     [
         (["--shapes", "tp2,tp4"], "TP2 (64 heads)"),
         pytest.param(["--heads", "32,64"], "64 heads", marks=pytest.mark.slow),
-        (["--heads", "32", "--releases", "2026-06,2025-11"], "release 2025-11"),
+        pytest.param(["--heads", "32", "--releases", "2026-06,2025-11"], "release 2025-11", marks=pytest.mark.slow),
         pytest.param(["--heads", "32", "--archs", "gfx950,gfx942"], "architecture gfx942", marks=pytest.mark.slow),
         pytest.param(["--heads", "32", "--query-rows", "1,4"], "query rows a request of 4", marks=pytest.mark.slow),
         pytest.param(["--heads", "32", "--page-sizes", "1,64"], "page size 64", marks=pytest.mark.slow),
         pytest.param(["--heads", "32", "--modes", "fast,greedy"], "metadata mode greedy", marks=pytest.mark.slow),
-        (["--heads", "16,32", "--page-sizes", "1,16"], "32 heads with page size 16"),
+        pytest.param(["--heads", "16,32", "--page-sizes", "1,16"], "32 heads with page size 16", marks=pytest.mark.slow),
     ],
 )
 def test_what_never_ran_is_named_and_confirms_nothing(

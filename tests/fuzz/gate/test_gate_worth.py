@@ -19,6 +19,7 @@ from tests.kept_sources import KeptSources
 from tests.tiers import one_of_each
 
 
+@pytest.mark.slow(guard="test_some_mutants_are_blamed")
 def test_every_mutant_is_one_change_of_the_real_file() -> None:
     original = open_source(SOURCE).target.text
     texts = [mutant.text(original) for mutant in EVERY_MUTANT]
