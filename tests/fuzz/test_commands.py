@@ -19,6 +19,7 @@ from fuzz.cli import main
 from fuzz.space import CaseSpace, space
 from fuzz.spec import Spec
 from fuzz.strategies import chunk_cases
+from tests.tiers import one_of_each
 
 BEFORE = ("run", "--backend", "sglang-before-27188", "--shapes", "tp2", "--q-dtype", "fp8", "--kv-dtype", "fp8")
 AFTER = ("run", "--backend", "sglang-27188", "--shapes", "tp2,tp4", "--q-dtype", "fp8", "--kv-dtype", "fp8")
@@ -156,7 +157,7 @@ def test_ctrl_c_stops_with_everything_written(tmp_path: Path) -> None:
     assert last["interrupted"] is True
 
 
-@pytest.mark.parametrize(("backend", "code"), [("sglang-27188", 0), ("sglang-before-27188", 1)])
+@pytest.mark.parametrize(("backend", "code"), one_of_each([("sglang-before-27188", 1), ("sglang-27188", 0)]))
 def test_the_verdict_stays_where_the_reader_goes_away(backend: str, code: int) -> None:
     """`| head -1`, under pipefail too."""
     command = (
@@ -177,7 +178,7 @@ def test_nobody_need_listen() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("explain", "--heads", "64", "--kv-lens", "1"),
+        pytest.param(("explain", "--heads", "64", "--kv-lens", "1"), marks=pytest.mark.slow),  # as with a fault
         ("explain", "--heads", "64", "--kv-lens", "1", "--backend", "sglang-before-27188"),
         ("explain", "no-such-file.json"),
         ("version",),

@@ -65,7 +65,7 @@ def judged(session: SourceSession, scenario: Scenario) -> Judged:
 AROUND = (1, TOPK - 1, TOPK, TOPK + 1)
 
 
-@pytest.mark.parametrize("kv", [FP8, BF16])
+@pytest.mark.parametrize("kv", one_of_each([FP8, BF16]))
 def test_decode_eager_and_from_graphs(without_faults: SourceSession, kv: DType) -> None:
     """A graph plans in itself; a replay has its own batch's lists and plan."""
     config = BackendConfig(8, kv, kv, max_requests=8, graph_batches=(1, 4), page_size=16)
