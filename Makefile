@@ -39,10 +39,13 @@ benchmark: $(READY)  ## the figures that README quotes
 	$(BIN)/python -m benchmarks.machine
 	$(BIN)/python -m benchmarks.campaign
 
+# TORCH=torch==2.13.0 pins PyTorch to a CPU build where the newest would come with CUDA, and leaves everything else to VERSIONS.
 versions:  ## the tests (TESTS=tests for all) with VERSIONS=lowest-direct, the bounds of pyproject.toml, or VERSIONS=highest
 	rm -rf build/versions && $(PYTHON) -m venv build/versions
 	build/versions/bin/python -m pip install uv
-	build/versions/bin/uv pip compile --quiet pyproject.toml --extra dev --resolution $(VERSIONS) -o build/versions/resolved.txt
+	echo $(TORCH) > build/versions/pinned.txt
+	build/versions/bin/uv pip compile --quiet pyproject.toml --extra dev --resolution $(VERSIONS) -c build/versions/pinned.txt \
+		-o build/versions/resolved.txt
 	build/versions/bin/python -m pip install -c build/versions/resolved.txt torch
 	build/versions/bin/python -m pip install -c build/versions/resolved.txt -e '.[dev]'
 	build/versions/bin/python -m pytest -n auto $(TESTS)

@@ -20,7 +20,7 @@ ROOMS = ("backend", "fuzz", "reprod", "corpus")
 FAULTY = ["--backend", "sglang-before-27188", "--shapes", "tp2"]
 
 SAME = [
-    ["corpus", "replay"],
+    ["corpus", "replay", "F1", "F3", "F5", "F7", "O1", "O12", "C1", "C3"],  # found, silent, and what needs a checkout
     ["explain", "--backend", "sglang-before-27188", "--heads", "64", "--kv-lens", "1"],
     ["run", *FAULTY, "--cases", "300", "--seed", "1", "--out", "r"],
     ["campaign", *FAULTY, "--cases", "300", "--workers", "1", "--no-verify", "--out", "c", "--json"],
