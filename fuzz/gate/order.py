@@ -100,7 +100,12 @@ def batches(asked: Sequence[Scenario], workers: int) -> Iterator[tuple[Scenario,
     return (tuple(asked[at : at + size]) for at in range(0, len(asked), size))
 
 
+NAMED = 4
+"""Kinds of scenarios that a line names; the rest is a number."""
+
+
 def in_words(left: Sequence[Scenario], of: int) -> str:
     """What was left out of a sweep: "12 of 280 scenarios: verify 2 rows, long requests"; "" for nothing."""
-    names = dict.fromkeys(what(each) for each in left)
-    return f"{len(left):,} of {counted(of, 'scenario')}: {', '.join(names)}" if left else ""
+    names = list(dict.fromkeys(what(each) for each in left))
+    named = names if len(names) <= NAMED + 1 else [*names[:NAMED], f"and {len(names) - NAMED:,} kinds more"]
+    return f"{len(left):,} of {counted(of, 'scenario')}: {', '.join(named)}" if left else ""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from backend.case import Case, DType
+from backend.codec import dumps
 from backend.errors import CannotRunError
 from backend.path import Path as CasePath
 from backend.real.frameworks.fetch import cache_folder
@@ -47,6 +51,25 @@ def test_the_first_release_that_differs_is_named(sources: list[str], told: list[
     assert list(source_bisection_lines(changes, trials)) == told
     assert [trial.name for trial in trials] == sources
     assert all((trial.verdict is TrialVerdict.SKIPPED) == (trial.name == "broken") for trial in trials)
+
+
+@pytest.mark.usefixtures("rules_as_sources")
+def test_the_command_tells_trials_the_answer_alone_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = tmp_path / "case.json"
+    case.write_text(dumps(FOUNDING))
+    typed = ["bisect", str(case), "--backend-sources", "old", "mended"]
+    answer = "first fixed: mended (old shows the fault)"
+    said = {}
+    for flags in ([], ["-q"], ["--json"]):
+        assert main([*typed, *flags]) == 0
+        said[" ".join(flags)] = capsys.readouterr().out
+    assert said[""].startswith("looking for: head-width/planner v1_0/")
+    assert said[""].endswith(f"\n\n{answer}\n")
+    assert said["-q"] == f"{answer}\n"
+    told = json.loads(said["--json"])
+    assert told["answer"] == [answer]
+    assert told["looking_for"].startswith("head-width/")
+    assert [(trial["name"], trial["verdict"]) for trial in told["trials"]] == [("old", "shows the fault"), ("mended", "silent")]
 
 
 def test_a_case_becomes_one_step_of_a_process() -> None:

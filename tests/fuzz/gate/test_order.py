@@ -91,6 +91,8 @@ def test_what_was_left_out_is_named_once() -> None:
     prefill = [each for each in ASKED if what(each) == "prefill"]
     assert in_words(prefill, 100) == f"{len(prefill)} of 100 scenarios: prefill"
     assert in_words([], 100) == ""
+    kinds = list(dict.fromkeys(map(what, ASKED)))
+    assert in_words(ASKED, 900).endswith(f": {', '.join(kinds[:4])}, and {len(kinds) - 4} kinds more")
 
 
 @pytest.mark.parametrize("kind", [StepKind.DECODE, StepKind.TARGET_VERIFY])
