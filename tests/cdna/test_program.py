@@ -40,7 +40,7 @@ def test_wheel_kernels_are_modelled(name: str) -> None:
     check(wheel_file(name))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(guard="test_wheel_kernels_are_modelled")
 def test_every_wheel_kernel_is_modelled() -> None:
     assert len(wheel_files()) == 36
     for name in wheel_files():

@@ -109,7 +109,7 @@ def test_checkout_kernels_compute_attention(
     check(prepare(case, source), schedule, tile)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(guard="test_wheel_kernels_compute_attention")
 @pytest.mark.parametrize("lengths", BATCHES, ids=str)
 @pytest.mark.parametrize(("name", "shape", "arch", "tile"), WHEEL, ids=[f"{name} {arch}" for name, _, arch, _ in WHEEL])
 def test_wheel_kernels_on_whole_gpus(name: str, shape: dict, arch: Arch, tile: int, lengths: tuple[int, ...]) -> None:

@@ -101,7 +101,7 @@ def test_a_soak_leaves_no_trace_in_the_results(tmp_path: Path) -> None:
     _soak(tmp_path, cases=1000, seconds=8.0, pauses=(0.3, 2.0), seed=4)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(guard="fuzz/campaign/test_campaign_worker.py::test_a_kill_from_outside_leaves_no_trace_in_the_results")
 def test_a_long_soak_leaves_no_trace_in_the_results(tmp_path: Path) -> None:
     _soak(tmp_path, cases=15_000, seconds=120.0, pauses=(0.3, 3.0), seed=11)
 
@@ -203,7 +203,7 @@ def test_a_campaign_goes_on_from_another_folder_and_under_another_name(address: 
     assert load_summary(tmp_path / "moved").members[0].config.out == str(tmp_path / "moved")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(guard="fuzz/campaign/test_campaign_engine.py::test_the_case_of_a_lost_worker_is_read_from_its_slot")
 def test_a_killed_campaign_names_the_cases_that_ran(address: str, tmp_path: Path) -> None:
     """Killed while every worker is at a case that hangs: the next session says which."""
     folder, slots = tmp_path / "a", tmp_path / "a" / "running"
@@ -268,7 +268,7 @@ def test_what_workers_are_given(demand: Demand, total: int, free: float, workers
         assert workers * demand.each(total, free, workers) <= free
 
 
-@pytest.mark.slow
+@pytest.mark.slow(guard="fuzz/campaign/test_campaign_engine.py::test_a_lost_worker_is_replaced_and_its_chunks_go_to_others")
 def test_a_lost_node_is_weather(tmp_path: Path) -> None:
     """One worker a node on a cluster of two; a node is killed, and the other does the rest."""
     folder = tmp_path / "a"

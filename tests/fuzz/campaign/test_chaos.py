@@ -34,7 +34,7 @@ ROUNDS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(guard="fuzz/campaign/test_campaign_worker.py::test_a_kill_from_outside_leaves_no_trace_in_the_results")
 @pytest.mark.parametrize("device", ROUNDS)
 def test_chaos_leaves_no_trace_in_the_results(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CLOCK, str(tmp_path / "clock"))

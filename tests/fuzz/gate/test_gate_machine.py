@@ -113,7 +113,7 @@ def test_the_fixed_file_shows_nothing_in_any_order(session: SourceSession) -> No
     assert run(session, 15 if os.environ.get("AITERFUZZ_SLOW") else 6) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(guard="test_the_fixed_file_shows_nothing_in_any_order")
 def test_a_plan_left_over_from_another_batch_is_found_and_shrunk(session: SourceSession) -> None:
     """Planted: in plain decode, a replay plans only where its graph is not the one that was replayed before it."""
     text = open_source(FIXED).target.text

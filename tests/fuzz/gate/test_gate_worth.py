@@ -47,7 +47,7 @@ def test_some_mutants_are_blamed(kept_sources: KeptSources, monkeypatch: pytest.
         assert {mutant.name for mutant in chosen if not mutation.verdict(mutant).killed} == set()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(guard="test_some_mutants_are_blamed")
 def test_nine_of_ten_mutants_are_blamed() -> None:
     with Mutation() as mutation:
         verdicts = [mutation.verdict(mutant) for mutant in EVERY_MUTANT]
