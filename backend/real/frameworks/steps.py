@@ -219,7 +219,7 @@ def disagreements(step: RecordedStep) -> tuple[StepMismatch, ...]:
 def _on_host(step: RecordedStep) -> Iterator[StepMismatch]:
     for name in step.on_host:
         message = f"{name} lies in the host's memory; the kernel reads its address as one of the GPU's"
-        yield _says(step, name, message, severity=Severity.READ)
+        yield _says(step, f"{name} on the host", message, severity=Severity.READ)
 
 
 def _output(step: RecordedStep) -> Iterator[StepMismatch]:
