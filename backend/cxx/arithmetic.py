@@ -33,8 +33,18 @@ SOURCE = Path(__file__)
 
 def inlined(function: Function) -> Function:
     """Compiled into whoever calls it."""
-    made: Any = numba.njit(nogil=True, forceinline=True)(function)
+    made: Any = typed_by_kind(numba.njit(nogil=True, forceinline=True)(function))
     return made  # type: ignore[no-any-return]
+
+
+def typed_by_kind(dispatcher: Any) -> Any:
+    """Has compiled code that calls it with a constant call what takes any number, rather than compile it for that constant."""
+    template = getattr(dispatcher, "get_call_template", None)
+    if template is not None:  # else NUMBA_DISABLE_JIT
+        dispatcher.get_call_template = lambda args, kws: template(
+            tuple(map(numba.types.unliteral, args)), {name: numba.types.unliteral(kind) for name, kind in kws.items()}
+        )
+    return dispatcher
 
 
 @inlined
@@ -97,6 +107,7 @@ def float_to_i32(value: float) -> int:
     return int(value)
 
 
+@typed_by_kind
 @numba.njit(nogil=True)
 def note_stray_read(strays: Table, space: int, word: int) -> None:
     """Record a read of what nobody wrote; strays[0, 0] counts them, also beyond the table's end."""
@@ -133,6 +144,7 @@ def store(words: Words, written: Marks, spans: Table, space: int, word: int, val
         written[at] = 1
 
 
+@typed_by_kind
 @numba.njit(nogil=True)
 def clear(words: Words, written: Marks, spans: Table, strays: Table) -> None:
     """Take back what the previous run wrote, and forget its stray reads."""

@@ -170,13 +170,18 @@ def union(accesses: Sequence[Accesses]) -> ByteRanges:
     return merge(begin[end > begin], end[end > begin])
 
 
-@numba.njit(cache=True, nogil=True)
 def merge(begin: Int64Array, end: Int64Array) -> ByteRanges:
     """Sorted union of the ranges [begin, end)."""
-    found = np.empty((len(begin), 2), np.int64)
     if (begin[1:] < begin[:-1]).any():
-        order = np.argsort(begin, kind="mergesort")
+        order = np.argsort(begin, kind="stable")
         begin, end = begin[order], end[order]
+    made: ByteRanges = _merge_sorted(np.ascontiguousarray(begin), np.ascontiguousarray(end))
+    return made
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_sorted(begin: Int64Array, end: Int64Array) -> ByteRanges:
+    found = np.empty((len(begin), 2), np.int64)
     count = 0
     for i in range(len(begin)):
         if count and begin[i] <= found[count - 1, 1]:

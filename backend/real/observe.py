@@ -190,16 +190,15 @@ class CallWatcher:
 
     def _buffer(self, role: str, tensor: torch.Tensor) -> PassedBuffer:
         allocation = self.allocations.of(tensor)
-        plain = host(tensor)
-        size = plain.element_size()
-        return PassedBuffer(
-            role=role,
-            tag=allocation.tag,
-            offset=plain.data_ptr() - allocation.address,
-            words=plain.numel() * size // 4,
-            allocated_words=allocation.nbytes // 4,
-            dtype=str(plain.dtype).removeprefix("torch."),
-        )
+        with torch._C.DisableTorchFunction():
+            return PassedBuffer(
+                role=role,
+                tag=allocation.tag,
+                offset=tensor.data_ptr() - allocation.address,
+                words=tensor.numel() * tensor.element_size() // 4,
+                allocated_words=allocation.nbytes // 4,
+                dtype=str(tensor.dtype).removeprefix("torch."),
+            )
 
     def _line(self) -> SourceLine | None:
         return line_in(self.target_file)
@@ -248,12 +247,11 @@ def words_read(tensor: torch.Tensor, at_least: int = 0) -> Int32Array:
     A tensor that is strided, or of another integer type, is read as the kernel would read it: as plain int32 memory.
     at_least: read that many, as far as the allocation reaches.
     """
-    plain = host(tensor)
     with torch._C.DisableTorchFunction():
-        raw = torch.empty(0, dtype=torch.uint8).set_(plain.untyped_storage())
-    begin = plain.data_ptr() - raw.data_ptr()
-    end = min(begin + 4 * max(plain.numel(), at_least), raw.numel() // 4 * 4)
-    words: Int32Array = raw[begin:end].numpy().view(np.int32).copy()
+        raw = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+        begin = tensor.data_ptr() - raw.data_ptr()
+        end = min(begin + 4 * max(tensor.numel(), at_least), raw.numel() // 4 * 4)
+        words: Int32Array = raw[begin:end].numpy().view(np.int32).copy()
     return words
 
 

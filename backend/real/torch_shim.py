@@ -93,7 +93,8 @@ class Allocations:
 
     def of(self, tensor: torch.Tensor) -> Allocation:
         """The allocation that a tensor, or the tensor that it is a view of, was made with."""
-        storage = tensor.untyped_storage()
+        with torch._C.DisableTorchFunction():
+            storage = tensor.untyped_storage()
         known = self._by_start.get(storage.data_ptr())
         if known is None or known.nbytes != storage.nbytes() or self._freed(storage.data_ptr()):
             return self.made(tensor)

@@ -58,7 +58,7 @@ _DIGEST = kernel_sources_digest(Path(__file__).parent)
 
 
 def _cached(function: Kernel, **options: Any) -> Kernel:
-    dispatcher: Any = numba.njit(cache=True, nogil=True, **options)(function)
+    dispatcher: Any = arithmetic.typed_by_kind(numba.njit(cache=True, nogil=True, **options)(function))
     if isinstance(dispatcher, types.FunctionType):  # NUMBA_DISABLE_JIT
         return function
     cache_file = dispatcher._cache._cache_file

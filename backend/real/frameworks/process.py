@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import inspect
 import traceback
@@ -30,7 +31,7 @@ from backend.real.frameworks.by_arguments import (
 from backend.real.frameworks.fetch import BackendSource
 from backend.real.frameworks.outputs import computed
 from backend.real.frameworks.record import ArgumentFault
-from backend.real.frameworks.streamed import ASKS_FOR_STREAMS, StreamedGpu, Unordered
+from backend.real.frameworks.streamed import StreamedGpu, Unordered, asks_for_streams
 from backend.real.handlers import PLANNERS, STAGE_1
 from backend.real.launch_memo import LaunchMemo
 from backend.real.noted_call import SourceLine
@@ -168,7 +169,7 @@ def process(
     with contextlib.ExitStack() as stack:
         stack.callback(_collect)
         file = source.target.filename
-        streamed = StreamedGpu(facts, lambda: line_in(file)) if ASKS_FOR_STREAMS.search(source.target.text) else None
+        streamed = StreamedGpu(facts, lambda: line_in(file)) if asks_for_streams(source.target.text) else None
         gpu = stack.enter_context(VirtualGpu(facts) if streamed is None else streamed)
         memo = LAUNCHES if streamed is None else None  # which runs nothing, so that nobody knows what is touched
         guard = stack.enter_context(interpreted(gpu.allocations, measured=file, memo=memo))
@@ -185,6 +186,7 @@ def process(
         segmented = {} if SEGMENTED_MODULE in absent else {SEGMENTED_MODULE: {"mla_decode_fwd": optional[SEGMENTED]}}
         known = {**optional, **(of_aiter or {})}
         roots += aiter_roots(aiter, log, watcher, device.arch.value, device.num_cu, known, absent, segmented, (UPDATING,))
+        stack.enter_context(_dataclasses_compiled_once())
         packages = stack.enter_context(VirtualPackages(roots))
         try:
             with undecided(source, packages):
@@ -209,6 +211,21 @@ def _executed(source: BackendSource, packages: VirtualPackages) -> LazyModule:
         where = f"{line.file}:{line.line}" if line is not None else source.target.filename
         what = f"{type(error).__name__}: {error}"
         raise CannotRunError(f"{where}: the file raises {what} when it is imported; declare what it misses") from error
+
+
+@contextlib.contextmanager
+def _dataclasses_compiled_once() -> Iterator[None]:
+    """A dataclass's methods are a text that Python compiles anew whenever the class is made: here once for all processes."""
+    setattr(dataclasses, "exec", lambda text, *names: exec(_of_text(text), *names))  # noqa: B010 - it has no such name
+    try:
+        yield
+    finally:
+        delattr(dataclasses, "exec")
+
+
+@functools.lru_cache(maxsize=10_000)
+def _of_text(text: str) -> Any:
+    return compile(text, "<string>", "exec", dont_inherit=True)
 
 
 def _collect() -> None:

@@ -8,6 +8,7 @@ what a GPU could do otherwise. A graph's capture is noted as it is done, its rep
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,8 +38,7 @@ from backend.real.torch_shim import (
     host,
 )
 
-ASKS_FOR_STREAMS = re.compile(r"[Ss]tream\(|\bwait_(stream|event)\b")
-"""In the text of a file that has anything to order."""
+_STREAMS = re.compile(r"[Ss]tream\(|\bwait_(stream|event)\b")
 
 TO_HOST = frozenset("item tolist numpy cpu __array__ __bool__ __int__ __float__ __index__".split())  # noqa: SIM905
 """Calls that give the host numbers of a tensor, so that it waits."""
@@ -53,6 +53,12 @@ WRITTEN: Mapping[str, frozenset[str]] = {
 
 OUTPUTS = frozenset("o out output o_extend splitData splitLse dst".split()) | frozenset(PLANNING_ROLES)  # noqa: SIM905
 """The same for calls whose kernels are not run."""
+
+
+@functools.lru_cache(maxsize=8)
+def asks_for_streams(text: str) -> bool:
+    """Whether the text of a file has anything to order; kept, for every scenario of a file asks."""
+    return _STREAMS.search(text) is not None
 
 
 @dataclass(slots=True)

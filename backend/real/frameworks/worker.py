@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import coverage
+import torch
 
 from backend.aiter.arguments import TargetGpu
 from backend.case import NUM_CU, Arch, DType
@@ -65,6 +66,7 @@ class ScenarioWorker:
     """Runs scenarios against one source. `text`: put in place of the file under test."""
 
     def __init__(self, source: str, text: str | None, aiter: str | None, release: str | None) -> None:
+        torch.set_num_threads(1)  # there are as many workers as cores
         self.opened = open_source(source)
         self.aiter = open_aiter(aiter, release)
         self.use(text)
