@@ -41,8 +41,9 @@ def typed_by_kind(dispatcher: Any) -> Any:
     """Has compiled code that calls it with a constant call what takes any number, rather than compile it for that constant."""
     template = getattr(dispatcher, "get_call_template", None)
     if template is not None:  # else NUMBA_DISABLE_JIT
+        kind_of: Any = numba.types.unliteral
         dispatcher.get_call_template = lambda args, kws: template(
-            tuple(map(numba.types.unliteral, args)), {name: numba.types.unliteral(kind) for name, kind in kws.items()}
+            tuple(map(kind_of, args)), {name: kind_of(each) for name, each in kws.items()}
         )
     return dispatcher
 
