@@ -31,7 +31,7 @@ from backend.case import FIELDS, DType, OutputType
 from backend.errors import UnmodelledError
 from backend.real.aiter_ops import DECODING, PLANNING, SIZING, UPDATING, OpCall
 from backend.real.noted_call import PassedBuffer, SourceLine
-from backend.real.torch_shim import Allocation, Allocations, host
+from backend.real.torch_shim import Allocation, Allocations
 from backend.words import number_of
 
 PLANNING_ROLES = {
