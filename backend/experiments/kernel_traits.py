@@ -92,7 +92,7 @@ PERSISTENT: tuple[Group, ...] = (
 NON_PERSISTENT: tuple[Group, ...] = (
     {"reads_last_page_lens": (False, True), "reads_qo_indptr": (True, False)},
     {"low_words": ("", "ptr_RP")},
-    {"rows_by_request": (False, True), "single": tuple(Single)},
+    {"runs_without_rows": (False, True), "rows_by_request": (False, True), "single": tuple(Single)},
     {"q_by_request": (False, True), "q_by_stride": (False, True)},
     {"x_rows": (0, 8, 16, 32, 64, 128), "causal": (False, True)},
     {"tile": _TILES, "ahead": (False, True)},

@@ -127,10 +127,11 @@ def random_case(kernel: ReachedKernel, random_: random.Random) -> Case:
         lens = tuple(0 if random_.random() < 0.3 else length for length in lens)
     if not any(lens):
         lens = (5, *lens[1:])
-    ragged = queries > 1 and random_.random() < 0.15
+    ragged = batch > 1 and random_.random() < 0.25
+    rows = tuple(random_.randint(0, queries) for _ in range(batch))
     return base.replace(
         kv_lens=lens,
-        query_lens=tuple(random_.randint(1, queries) for _ in range(batch)) if ragged else None,
+        query_lens=rows if ragged and any(rows) else None,
         mode=random_.choice(_modes(kernel, base)),
         page_size=1 if base.cp_world_size else random_.choice((1, 1, 1, 16, 64)),
         num_cu=random_.choice((0, 8, 20)),
@@ -176,6 +177,13 @@ def probes(kernel: ReachedKernel, count: int = 40) -> Iterator[Case]:
             queries = case.max_seqlen_q
             yield case.replace(kv_lens=(40, 33, 20), query_lens=(1, queries, 1), first_page=7)
             yield case.replace(kv_lens=(40, 33), query_lens=(queries, queries - 1), num_cu=2, first_page=7)
+    for case in (base, kernel.cases[-1]):
+        # A kernel that goes by the number of a request, or by what it was built for, shows in requests that have no row.
+        queries = case.max_seqlen_q
+        for rows in ((queries, 0), (0, queries), (queries, 0, 1)):
+            for lens in ((40, 33, 20), (1, 600, 5)):
+                num_cu = 2 if kernel.persistent else 0
+                yield case.replace(kv_lens=lens[: len(rows)], query_lens=rows, num_cu=num_cu, first_page=7)
     yield base.replace(kv_lens=(40, 33, 20), num_cu=2, first_page=7, qk_rope_head_dim=0)
     random_ = random.Random(kernel.blob_id)
     for _ in range(count):

@@ -10,7 +10,7 @@ import pytest
 
 from backend.aiter.codefiles import installed_wheel, open_source
 from backend.call import Call
-from backend.case import Case, DType, MetadataMode
+from backend.case import Arch, Case, DType, MetadataMode
 from backend.cxx.memory import Spaces
 from backend.devices.cdna.device import CdnaDevice
 from backend.devices.model.device import ModelDevice
@@ -40,6 +40,25 @@ def test_model_and_machine_see_the_same_of_them(mode: MetadataMode, query_lens: 
     assert rows_sent(call) == query_lens
     seen = CdnaDevice(installed_wheel(), record=True).observe(call)
     assert differences(seen, ModelDevice(record=True).observe(call)) == []
+
+
+@pytest.mark.parametrize(
+    ("arch", "dtype", "queries"),
+    [
+        (Arch.GFX942, DType.FP8, 1),  # a kernel that finds a request's rows by its number, and takes it to have one
+        (Arch.GFX942, DType.BF16, 1),
+        (Arch.GFX950, DType.FP8, 1),
+        (Arch.GFX950, DType.FP8, 4),  # one that fetches the KV of a request without rows, and stores nothing
+    ],
+)
+def test_without_metadata_too(arch: Arch, dtype: DType, queries: int) -> None:
+    """Kernels that were measured with requests of rows alone were taken to leave such a request alone."""
+    case = SOME.replace(arch=arch, q_dtype=dtype, kv_dtype=dtype, mode=MetadataMode.NON_PERSISTENT)
+    for rows, lens in (((queries, 0), (40, 33)), ((0, queries), (600, 33))):
+        call = Path(BuiltIn(installed_wheel())).call(case.replace(max_seqlen_q=queries, kv_lens=lens, query_lens=rows))
+        assert isinstance(call, Call)
+        seen = CdnaDevice(installed_wheel(), record=True).observe(call)
+        assert differences(seen, ModelDevice(record=True).observe(call)) == []
 
 
 def rows_sent(call: Call) -> tuple[int, ...]:

@@ -60,6 +60,7 @@ def _workgroups_of(call: Call, known: KernelTraits, rows_by_request: bool) -> Wo
         by_request,
         known.causal,
         known.tile,
+        known.runs_without_rows,
     )
     return Workgroups(*found)
 
@@ -163,8 +164,11 @@ def _rows_of(
 
 
 @njit(cache=True, nogil=True)
-def _workgroups(qo, kv, tiles_x, sub_q, heads, splits, by_request, causal, tile):  # type: ignore[no-untyped-def]
-    """See Workgroups. by_request: rows of a request where they are found by its number, 0 where by qo_indptr."""
+def _workgroups(  # type: ignore[no-untyped-def]
+    qo, kv, tiles_x, sub_q, heads, splits, by_request, causal, tile, without_rows
+):
+    """See Workgroups. by_request: rows of a request where they are found by its number, 0 where by qo_indptr. without_rows:
+    whether a request of none has a workgroup that runs."""
     batch = len(kv) - 1
     found = np.zeros((9, batch * tiles_x), np.int64)
     for b in range(batch):
@@ -183,7 +187,8 @@ def _workgroups(qo, kv, tiles_x, sub_q, heads, splits, by_request, causal, tile)
             found[2, at] = begin * heads + x * sub_q
             found[3, at] = packed
             found[4, at] = queries * heads - x * sub_q
-            if packed <= 0 or tokens <= 0 or end == 0:
+            runs = packed > 0 or (without_rows and queries == 0 and x == 0)
+            if not runs or tokens <= 0 or end == 0:
                 continue
             # Fewer than no tokens still make one tile: the trip count is not looked at before the loop's end.
             tiles = max((end + tile - 1) // tile, 1)

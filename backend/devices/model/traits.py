@@ -112,7 +112,8 @@ class KernelTraits:
     x_rows: packed rows from one workgroup to the next in x, 0: as the launcher counts them (sub_q). causal: a tile's KV ends
     where its last query's does. single: see Single. layout, lse_layout: see Layout. reads_last_page_lens, reads_qo_indptr:
     whether those are read, given that their kernarg is; of a persistent kernel the latter stands for g_kv_indptr too.
-    low_words: kernargs of which only the low four bytes are read.
+    low_words: kernargs of which only the low four bytes are read. runs_without_rows: what a request without query rows asks of
+    q and the KV pool is fetched all the same.
     """
 
     blob_id: str = ""
@@ -144,6 +145,7 @@ class KernelTraits:
     reads_qo_indptr: bool = True
     low_words: str = ""
     rows_of_s_mqa: bool = False
+    runs_without_rows: bool = False
 
     def bytes_of_token(self, itemsize: int) -> int:
         """Bytes of a token that are read; a kernel that was never measured reads them all. itemsize: of the pool's elements."""
