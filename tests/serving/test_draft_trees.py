@@ -63,7 +63,7 @@ def test_slips_that_a_chain_does_not_show(session: SourceSession, old: str, new:
     assert judged(session, drafting(2), (37, 37, 5), edit=(old, new)).sightings
 
 
-def test_a_tree_in_graphs_is_computed_for_its_first_branches_alone(session: SourceSession) -> None:
+def test_a_tree_in_graphs_has_fewer_requests_in_qo_indptr_than_in_kv_indptr(session: SourceSession) -> None:
     seen = judged(session, drafting(2, graphs=(4,)), (37, 5, 17))
     assert {each.signature for each in seen.sightings} == {"plan-mismatch/recorded/requests of kv_indptr"}
     assert {each.phase for each in seen.sightings} == {Phase.CAPTURE, Phase.REPLAY}
