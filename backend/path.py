@@ -38,6 +38,7 @@ def judge(made: Call, device: Device) -> Outcome:
         # No kernel runs, so nothing comes out wrong. What was done to memory before AITER refuses is a fault all the same.
         return refused_by_aiter(made, reason, tuple(f for f in check_call(made) if f.severity is not Severity.SILENT))
     try:
+        _require_modelled(made)
         observation = device.observe(made)
     except UnmodelledError as error:
         return unmodelled(made.decision.case, str(error), made.decision, made)
@@ -46,6 +47,14 @@ def judge(made: Call, device: Device) -> Outcome:
     if raised is not None:
         return refused_by_aiter(made, raised, left_behind(found), observation)
     return observed(observation, found)
+
+
+def _require_modelled(made: Call) -> None:
+    """Raises UnmodelledError for a call that AITER launches, and no device has a model of."""
+    decode = made.decode
+    if decode.o_heads is not None:
+        o = (decode.output_rows, decode.o_heads, decode.v_head_dim)
+        raise UnmodelledError(f"mla_decode_fwd(o={o}): only [rows, {decode.num_head}, width] is modelled, for q's heads")
 
 
 def left_behind(found: tuple[Finding, ...]) -> tuple[Finding, ...]:

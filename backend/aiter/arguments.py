@@ -108,6 +108,7 @@ class DecodeArguments:
     for a call of no such rank. Arguments of 2026-08 on.
     sm_scale: softmax scale; None: 1 / sqrt(qk_head_dim).
     o_rows: rows of o where they are not q's. AITER makes its partial rows and final_lse for as many, and looks at q's nowhere.
+    o_heads: heads of o where they are not q's: AITER does not look, and what is then stored where is not modelled.
     not_words: index tensors that are not 32-bit integers one behind the other, as (name, dtype or STRIDED), and scales that are
     not float32; their content here is what lies from their addresses on, which is what AITER reads.
     options: further keyword arguments, those alone that differ from AITER's defaults, as (name, value).
@@ -143,6 +144,7 @@ class DecodeArguments:
     kv_gap: int = 0
     not_words: tuple[tuple[str, str], ...] = ()
     o_rows: int | None = None
+    o_heads: int | None = None
 
     @property
     def output_rows(self) -> int:

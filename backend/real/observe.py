@@ -336,7 +336,7 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
             "a page size that is its own is modelled"
         )
     o = given["o"]
-    if o.dim() != 3 or o.shape[1] != q.shape[1]:
+    if o.dim() != 3:
         raise UnmodelledError(f"{DECODING}(o={tuple(o.shape)}): only [rows, {q.shape[1]}, width] is modelled, for q's heads")
     q_dtype, kv_dtype, kv_scale = element_type(q.dtype), element_type(kv.dtype), given.get("kv_scale")
     needs_scales = q_dtype is DType.FP8
@@ -371,6 +371,7 @@ def decode_arguments(given: Mapping[str, Any], replayed: bool = False) -> Decode
         sm_scale=None if given.get("sm_scale") is None else float(given["sm_scale"]),
         not_words=tuple(_not_words(given)),
         o_rows=None if o.shape[0] == q.shape[0] else int(o.shape[0]),
+        o_heads=None if o.shape[1] == q.shape[1] else int(o.shape[1]),
         q_gap=_gap(q),
         o_gap=_gap(o),
         kv_gap=_gap(kv),

@@ -350,18 +350,26 @@ def test_o_has_rows_of_its_own(changes: dict[str, str], rows: int, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "code", "said"),
     [
-        (of_two(heads=32), 3, "o=(2, 32, 512)): only [rows, 16, width] is modelled"),
         (of_two(q=FP8, kv=FP8, scale="ONE[:0]"), 134, "fp8 Q requires q_scale and kv_scale"),
         (of_two(kv=FP8, metadata=PLANNED, scale="ONE[:0]"), 134, "kv_scale data_ptr must not be null"),
         (of_two(q=FP8, kv=FP8, metadata=f"{PLANNED} | {{'reduce_indptr': None}}"), 1, "reduce_indptr is None"),
         ("no = indptr()\ndecode(no, no, [])", 1, "divides the KV tokens by no requests (ZeroDivisionError)"),
     ],
-    ids=["other heads", "scales without elements", "a KV scale without elements", "no map", "no request"],
+    ids=["scales without elements", "a KV scale without elements", "no map", "no request"],
 )
 def test_what_ends_a_call_before_it_runs_is_said(text: str, code: int, said: str, tmp_path: Path) -> None:
     done = run(tmp_path, text)
     assert (done.code, done.findings) == (code, ()), done.output
     assert said in done.output
+
+
+def test_heads_of_o_that_q_has_not_are_judged_by_nobody(tmp_path: Path) -> None:
+    done = run(tmp_path, of_two(heads=32))
+    assert (done.code, done.findings) == (3, ())
+    assert [each for report in done.reports for each in report.not_judged] == [
+        "mla_decode_fwd call 1 is not judged byte by byte: mla_decode_fwd(o=(2, 32, 512)): only [rows, 16, width] is modelled, "
+        "for q's heads"
+    ]
 
 
 @pytest.mark.parametrize("name", ["q_scale", "kv_scale"])
