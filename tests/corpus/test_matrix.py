@@ -86,7 +86,10 @@ def test_the_part_about_what_is_shipped_holds_together() -> None:
         assert len(cells) == len(users)
         assert set(cells) <= {cell.value for cell in MatrixCell}
         if not ENTRIES[name].faulty:
-            assert set(cells) <= {MatrixCell.SILENT, MatrixCell.REFUSED}, f"{name} is a control"
+            # At two old revisions a table names a kernel that its code object lacks.
+            told = set(cells) - {MatrixCell.CANNOT_RUN}
+            assert told <= {MatrixCell.SILENT, MatrixCell.REFUSED}, f"{name} is a control"
+            assert cells.count(MatrixCell.CANNOT_RUN) <= 2, name
         known = [at for at, cell in enumerate(cells) if cell == MatrixCell.FIXED]
         assert all(MatrixCell.FOUND in cells[:at] for at in known), name
 
